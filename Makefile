@@ -1,0 +1,66 @@
+# Everything installs into .venv from the hashed lock; nothing outside this folder is touched but apt packages of `make test`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+STAMP := .venv/.installed
+export NUMBA_CACHE_DIR ?= $(CURDIR)/.numba
+
+.PHONY: demo test check bench lock wheelhouse install apt-test clean
+
+demo: install
+	$(BIN)/tagtrail demo $(ARGS)
+
+test: install apt-test
+	$(BIN)/python -m pytest $(ARGS)
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_project.py
+
+bench: install
+	$(BIN)/python -m pytest tests/benchmarks -p no:timeout --benchmark-json=bench.json $(ARGS)
+
+install: $(STAMP)
+
+# uv installs in half of pip's time; where it can't be had, pip takes the same lock.
+$(STAMP): requirements.lock pyproject.toml Makefile
+	rm -rf .venv
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tagtrail needs Python 3.11 or newer: set PYTHON=/path/to/python3")'
+	$(PYTHON) -m venv .venv 2>/dev/null || { \
+	  command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv .venv; } || { \
+	  echo "python3 has no venv module: apt install python3-venv" >&2; exit 1; }
+	if $(BIN)/python -m pip install -q --disable-pip-version-check 'uv==$(UV_VERSION)'; then \
+	  $(BIN)/uv pip sync -q --python $(BIN)/python --compile-bytecode --require-hashes requirements.lock && \
+	  $(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .; \
+	else \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock && \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .; \
+	fi
+	touch $@
+
+# Brokers and browsers of the tests; without root or apt the tests that need them skip and say so.
+apt-test:
+	@for pkg in mosquitto; do \
+	  if ! [ -x /usr/sbin/$$pkg ] && ! command -v $$pkg >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	    { apt-get install -y -qq --no-install-recommends $$pkg || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$pkg; }; } >/dev/null 2>&1 \
+	      || echo "apt could not install $$pkg; its tests will skip"; \
+	  fi; \
+	done
+
+lock:
+	$(BIN)/python -m pip install -q --disable-pip-version-check 'uv==$(UV_VERSION)'
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --extra demo --extra dev pyproject.toml -o requirements.lock
+
+wheelhouse: install
+	rm -rf wheelhouse
+	$(BIN)/python -m pip download -q --disable-pip-version-check --only-binary :all: --require-hashes -r requirements.lock -d wheelhouse
+	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w wheelhouse .
+
+clean:
+	rm -rf .venv .numba build dist wheelhouse *.egg-info

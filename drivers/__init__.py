@@ -1,0 +1,1 @@
+"""Readers' bytes to READ arrays, and sessions that survive."""

@@ -1,0 +1,37 @@
+"""READ, the array that every driver makes: the contract between readers and what becomes of their reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+READ = np.dtype(
+    [
+        ("time_us", "<i8"),  # UTC, microseconds since 1970, corrected for the reader's clock
+        ("epc", "<u8", (8,)),  # the EPC's bits from the left, 64 a word, zeros behind: 496 bits fit whole
+        ("antenna", "<u2"),  # global antenna number of the store, ANTENNA_UNKNOWN if the file has no such port
+        ("rssi_cdbm", "<i2"),  # peak RSSI in 0.01 dBm, RSSI_UNKNOWN if the reader gave none
+        ("count", "<u2"),  # times seen, saturating; at least 1
+        ("epc_bits", "<u2"),  # length of the EPC in bits, at most 496 (Gen2)
+    ]
+)
+ANTENNA_UNKNOWN = 0xFFFF
+RSSI_UNKNOWN = -32768
+EPC_BITS_MAX = 496
+
+Reads = NDArray[Any]
+"""One-dimensional array of dtype READ."""
+
+
+def epc_words(epc: bytes) -> NDArray[np.uint64]:
+    """Shape (8,) words of an EPC as READ holds it; ValueError beyond 62 bytes."""
+    if len(epc) * 8 > EPC_BITS_MAX:
+        raise ValueError(f"EPC of {len(epc) * 8} bits; Gen2 allows {EPC_BITS_MAX}")
+    return np.frombuffer(epc.ljust(64, b"\0"), ">u8").astype(np.uint64)
+
+
+def epc_bytes(words: NDArray[np.uint64], bits: int) -> bytes:
+    """The EPC of `bits` bits, rounded up to whole bytes, from READ's words."""
+    return words.astype(">u8").tobytes()[: (bits + 7) // 8]

@@ -1,0 +1,62 @@
+"""What every reader session has in common: what it is told, what it tells, where its reads go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from drivers.read import Reads
+
+
+class Link(Enum):
+    """How a reader is, as store IT sees it."""
+
+    DOWN = "down"  # no connection; `reason` says why and the session is trying again
+    CONNECTING = "connecting"  # transport open or opening, reader not yet inventorying
+    UP = "up"  # inventorying: silence means that no tag is there
+
+
+@dataclass(frozen=True)
+class ReaderSettings:
+    """One reader: `ports` maps its antenna ports to global antenna numbers."""
+
+    id: str
+    driver: str
+    address: str
+    ports: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class ReaderStatus:
+    """State of a reader's link since `since_us` (store clock); `reason` is a sentence for store IT."""
+
+    reader: str
+    link: Link
+    reason: str
+    since_us: int
+    clock_offset_us: int | None = None
+    """Reader's clock minus store clock, if the reader has one."""
+    detail: Mapping[str, str] = field(default_factory=dict)
+    """What the reader says of itself: model, firmware, identity."""
+
+
+class Sink(Protocol):
+    """Where a session delivers; the pipeline implements it."""
+
+    async def reads(self, reader: str, batch: Reads) -> None:
+        """Take a batch (the sink owns the array afterwards); waits while the pipeline is full."""
+
+    def status(self, status: ReaderStatus) -> None:
+        """Take a change of state. Called before the first reads of a link that came up."""
+
+
+class Session(Protocol):
+    """A reader's session: `run` goes on until cancelled, through every failure of the reader."""
+
+    async def run(self) -> None: ...
+
+
+Clock = Callable[[], int]
+"""The store's clock: UTC in microseconds. One for the whole service; a demo may run it faster."""

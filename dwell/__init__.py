@@ -1,0 +1,1 @@
+"""Reads to visits, paths and aggregates: NumPy and Numba, no I/O."""

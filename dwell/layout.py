@@ -1,0 +1,68 @@
+"""What the engine knows of a store and of its definitions: plain numbers, made by whoever reads the store file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class ZoneKind(IntEnum):
+    """What a zone is for."""
+
+    ENTRANCE = 0
+    EXIT = 1
+    COUNTER = 2
+    AISLE = 3
+    FITTING_ROOM = 4
+    CHECKOUT = 5
+    SERVICE = 6
+    BACK_ROOM = 7
+
+
+class TagClass(IntEnum):
+    """Whom or what a tag stands for."""
+
+    UNKNOWN = 0
+    MEMBER = 1
+    CART = 2
+    STAFF = 3
+    MERCHANDISE = 4
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Zones, antennas and tag rules as arrays; Z zones, A antennas, R rules."""
+
+    antenna_zone: NDArray[np.int16]
+    """(A,) zone number that each antenna watches."""
+    antenna_xy: NDArray[np.float32]
+    """(A, 2) metres on the zone's floor."""
+    zone_kind: NDArray[np.uint8]
+    """(Z,) ZoneKind."""
+    zone_floor: NDArray[np.int16]
+    """(Z,) floor number."""
+    neighbours: NDArray[np.bool_]
+    """(Z, Z) symmetric: can one walk from one zone to the other without crossing a third."""
+    rule_mask: NDArray[np.uint64]
+    """(R, 8) bits of the EPC words that a rule looks at."""
+    rule_value: NDArray[np.uint64]
+    """(R, 8) what they must be."""
+    rule_class: NDArray[np.uint8]
+    """(R,) TagClass of the first rule that matches."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Definitions that visits, journeys and windows depend on, in microseconds."""
+
+    lateness_us: int = 2_000_000
+    join_gap_us: int = 30_000_000
+    touch_us: int = 5_000_000
+    visit_us: int = 30_000_000
+    engaged_us: int = 120_000_000
+    journey_end_after_exit_us: int = 900_000_000
+    journey_end_silence_us: int = 10_800_000_000
+    window_us: int = 900_000_000

@@ -1,0 +1,24 @@
+"""READ as the engine takes it. Drivers define the same dtype; a test holds both to it, for neither imports the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+READ = np.dtype(
+    [
+        ("time_us", "<i8"),
+        ("epc", "<u8", (8,)),
+        ("antenna", "<u2"),
+        ("rssi_cdbm", "<i2"),
+        ("count", "<u2"),
+        ("epc_bits", "<u2"),
+    ]
+)
+ANTENNA_UNKNOWN = 0xFFFF
+RSSI_UNKNOWN = -32768
+
+Reads = NDArray[Any]
+"""One-dimensional array of dtype READ."""

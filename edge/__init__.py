@@ -1,0 +1,1 @@
+"""The service: composes readers, engine, database, sync and page."""

@@ -1,0 +1,1 @@
+"""The floor manager's page: a process of its own that reads, never writes."""

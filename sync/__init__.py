@@ -1,0 +1,1 @@
+"""Outbox to MQTT to acks, and what comes down."""
