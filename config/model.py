@@ -98,7 +98,7 @@ class Reader(Model):
 
 
 class TagClass(Model):
-    """A rule that gives tags their class, by GS1 scheme and company prefix or by EPC prefix in hex; first match wins."""
+    """Gives tags their class by GS1 scheme and company prefix, or by EPC prefix in hex; the first match wins."""
 
     class_: Annotated[Literal["member", "cart", "staff", "merchandise"], Field(alias="class")]
     scheme: Literal["sgtin-96", "sscc-96", "sgln-96", "grai-96", "giai-96", "gid-96", "gsrn-96", "gsrnp-96"] | None = (
@@ -192,4 +192,3 @@ class StoreConfig(Model):
                 raise ValueError(f"id {item.id!r} is used twice; ids must be unique")
             seen.add(item.id)
         return items
-

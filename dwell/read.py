@@ -1,4 +1,4 @@
-"""READ as the engine takes it. Drivers define the same dtype; a test holds both to it, for neither imports the other."""
+"""READ as the engine takes it. Drivers define the same dtype; a test holds both to it: neither imports the other."""
 
 from __future__ import annotations
 
