@@ -6,16 +6,33 @@ Within v1 fields are only added, never removed or given another meaning. Times a
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-V = 1
+V: Literal[1] = 1
 MAX_MESSAGE_BYTES = 64 * 1024
+MAX_EVENT_BYTES = 56 * 1024
+"""Largest JSON of all events in one batch, and so of one event; the rest of the message is the envelope's."""
+MAX_LOST = 32
+"""Lost ranges in one batch; what is over goes with the next."""
+MAX_STOPS = 250
+"""Stops in one journey event; a longer journey is sent in parts."""
+MAX_ACK_BYTES = 512
 
 EventClass = Literal["member", "journey", "agg", "health"]
+CLASSES: tuple[EventClass, ...] = get_args(EventClass)
+"""By priority: the first never waits behind the others and is evicted last."""
 TagClassName = Literal["unknown", "member", "cart", "staff", "merchandise"]
-Us = Annotated[int, Field(ge=0, description="UTC, microseconds since 1970")]
+Us = Annotated[int, Field(ge=0, lt=2**63, description="UTC, microseconds since 1970")]
+Seq = Annotated[int, Field(ge=1, lt=2**63)]
+Epoch = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
+Name = Annotated[str, Field(max_length=128)]
+Reason = Annotated[
+    str, BeforeValidator(lambda text: text[:300] if isinstance(text, str) else text), Field(max_length=300)
+]
+"""A sentence for people; cut, because it may carry what a reader or a broker said."""
 
 
 class Message(BaseModel):
@@ -24,15 +41,20 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Recognised(Message):
+class Numbered(Message):
+    """Base of events. The outbox gives the id, together with the sequence number, when the event is committed."""
+
+    id: str = Field("", max_length=200, description="store/epoch/class/sequence")
+
+
+class Recognised(Numbered):
     """class member: a member with consent was seen for the first time in a journey."""
 
     type: Literal["recognised"] = "recognised"
-    id: str = Field(description="store/epoch/class/sequence")
-    member: str
-    tier: str
-    zone: str
-    floor: str
+    member: Name
+    tier: Name
+    zone: Name
+    floor: Name
     read_us: Us = Field(description="time of the read that did it")
     expires_us: Us = Field(description="a cue until then, history after")
 
@@ -40,7 +62,7 @@ class Recognised(Message):
 class Stop(Message):
     """One visit within a journey."""
 
-    zone: str
+    zone: Name
     enter_us: Us
     exit_us: Us
     reads: Annotated[int, Field(ge=0)]
@@ -48,29 +70,39 @@ class Stop(Message):
     confidence: Annotated[float, Field(ge=0, le=1)]
 
 
-class Journey(Message):
+class Journey(Numbered):
     """class journey: one tag in the store from entrance to exit."""
 
     type: Literal["journey"] = "journey"
-    id: str
-    tag: str = Field(description="member: stable pseudonym; else a keyed pseudonym that changes every business day")
+    tag: Name = Field(description="member: stable pseudonym; else a keyed pseudonym that changes every business day")
     tag_class: TagClassName
-    member: str | None = Field(description="directory's member id, only with consent")
+    member: Name | None = Field(description="directory's member id, only with consent")
     business_date: str = Field(description="YYYY-MM-DD in the store's zone, day cut as defined")
     start_us: Us
     end_us: Us
     censored: bool
     def_version: int
+    part: Annotated[int, Field(ge=1)] = Field(
+        1, description="of a journey too long for one message: which part this is"
+    )
+    parts: Annotated[int, Field(ge=1)] = Field(1, description="of how many; all but the stops is alike in every part")
     stops: list[Stop]
 
+    def split(self) -> list[Journey]:
+        """The journey in parts of at most MAX_STOPS stops."""
+        cuts = range(0, max(1, len(self.stops)), MAX_STOPS)
+        return [
+            self.model_copy(update={"part": i, "parts": len(cuts), "stops": self.stops[cut : cut + MAX_STOPS]})
+            for i, cut in enumerate(cuts, 1)
+        ]
 
-class ZoneWindow(Message):
+
+class ZoneWindow(Numbered):
     """class agg: one zone, one tag class, 15 minutes."""
 
     type: Literal["zone_window"] = "zone_window"
-    id: str
-    zone: str
-    floor: str
+    zone: Name
+    floor: Name
     tag_class: TagClassName
     window_us: Us
     length_us: Annotated[int, Field(gt=0)]
@@ -89,23 +121,21 @@ class ZoneWindow(Message):
     def_version: int
 
 
-class ReaderHealth(Message):
+class ReaderHealth(Numbered):
     """class health: a reader's link changed."""
 
     type: Literal["reader"] = "reader"
-    id: str
-    reader: str
+    reader: Name
     link: Literal["down", "connecting", "up"]
-    reason: str
+    reason: Reason
     since_us: Us
     clock_offset_us: int | None
 
 
-class GatewayHealth(Message):
+class GatewayHealth(Numbered):
     """class health: the gateway's own state, once a minute and at start and stop."""
 
     type: Literal["gateway"] = "gateway"
-    id: str
     at_us: Us
     version: str
     reason: Literal["start", "periodic", "stop"]
@@ -121,46 +151,87 @@ class GatewayHealth(Message):
 Event = Annotated[Recognised | Journey | ZoneWindow | ReaderHealth | GatewayHealth, Field(discriminator="type")]
 
 
+CLASS_OF: dict[str, EventClass] = {
+    "recognised": "member",
+    "journey": "journey",
+    "zone_window": "agg",
+    "reader": "health",
+    "gateway": "health",
+}
+"""Event type → the class that carries it."""
+
+
 class Lost(Message):
-    """Sequence numbers that will never come, and why."""
+    """Sequence numbers `from` … `to` that the gateway no longer has, and why."""
 
-    from_: Annotated[int, Field(ge=1, alias="from")]
-    to: Annotated[int, Field(ge=1)]
-    reason: str
+    from_: Annotated[Seq, Field(alias="from")]
+    to: Seq
+    reason: Reason
+
+    @model_validator(mode="after")
+    def _forward(self) -> Self:
+        if self.from_ > self.to:
+            raise ValueError("from is after to")
+        return self
 
 
-class Batch(Message):
-    """`up/{class}`: events `first` … `first + n - 1` of a class, in order, without gaps but for `lost`."""
+class Envelope(Message):
+    """`up/{class}` without its events, which are numbered `first` … `first + n - 1` without a gap."""
 
-    v: Literal[1] = 1
-    store: str
-    epoch: str = Field(description="drawn when the gateway's database was created")
+    v: Literal[1] = V
+    store: Name
+    epoch: Epoch = Field(description="drawn when the gateway's database was created")
     class_: Annotated[EventClass, Field(alias="class")]
-    first: Annotated[int, Field(ge=1)]
+    first: Seq
     n: Annotated[int, Field(ge=0)]
     sent_us: Us = Field(description="gateway's wall clock at sending")
-    boot: str = Field(description="id of the machine's boot: mono_us compares only within one")
+    boot: Name = Field(description="id of the machine's boot: mono_us compares only within one")
     mono_us: int
-    clock_offset_us: int | None = Field(description="gateway's clock minus true time, if known")
-    lost: list[Lost] = []
+    clock_offset_us: int | None = Field(None, description="gateway's clock minus true time, if known")
+    lost: Annotated[list[Lost], Field(max_length=MAX_LOST)] = Field([], description="all of them before `first`")
+
+
+class Batch(Envelope):
+    """`up/{class}`: an envelope and its events."""
+
     events: list[Event]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.n != len(self.events):
+            raise ValueError(f"n is {self.n}, but there are {len(self.events)} events")
+        stem = event_id(self.store, self.epoch, self.class_, "")
+        for seq, event in enumerate(self.events, self.first):
+            if event.id != f"{stem}{seq}" or CLASS_OF[event.type] != self.class_:
+                raise ValueError(f"event {event.id!r} ({event.type}) stands where {stem}{seq} belongs")
+        return self
 
 
 class State(Message):
     """`state`, retained; the broker publishes the offline form as last will."""
 
-    v: Literal[1] = 1
-    store: str
+    v: Literal[1] = V
+    store: Name
     online: bool
-    version: str
-    epoch: str
-    config_generation: str = Field(description="hash of the store file")
+    version: Name
+    epoch: Epoch
+    config_generation: Name = Field(description="hash of the store file")
     directory_generation: int
 
 
 class Ack(Message):
     """`down/ack/{class}`, retained: all events of the epoch up to `upto` are committed at the CRM."""
 
-    epoch: str
-    upto: Annotated[int, Field(ge=0)]
-    pause_ms: Annotated[int, Field(ge=0)] = 0
+    epoch: Epoch
+    upto: Annotated[int, Field(ge=0, lt=2**63)]
+    pause_ms: Annotated[int, Field(ge=0)] = Field(0, description="send no more of this class for so long")
+
+
+def event_id(store: str, epoch: str, class_: str, seq: int | str) -> str:
+    """Id of an event: unique for ever, and the key by which a consumer recognises a repetition."""
+    return f"{store}/{epoch}/{class_}/{seq}"
+
+
+def encode(envelope: Envelope, payloads: Sequence[str]) -> bytes:
+    """A batch's message from its envelope and its events' JSON as the outbox keeps it."""
+    return f'{envelope.model_dump_json(by_alias=True)[:-1]},"events":[{",".join(payloads)}]}}'.encode()
