@@ -1,0 +1,68 @@
+"""The engine at rest: its arrays, with the layout that gives them their meaning, in one row of the database."""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+import zlib
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwell.engine import ZoneEngine
+from dwell.layout import Layout, Settings
+from edge.compose import Shop
+
+LAYOUT = "layout."
+STATE = "state."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An engine as it was when `fingerprint` was the shop's."""
+
+    watermark_us: int
+    fingerprint: str
+    zones: tuple[str, ...]
+    layout: Layout
+    settings: Settings
+    state: dict[str, NDArray[Any]]
+
+    def engine(self) -> ZoneEngine:
+        """That engine, ready to go on."""
+        return ZoneEngine.restore(self.layout, self.settings, self.state)
+
+
+def save(conn: sqlite3.Connection, shop: Shop, watermark_us: int, state: dict[str, NDArray[Any]]) -> None:
+    """Replace the checkpoint, in the caller's transaction; compression runs here, outside the event loop."""
+    arrays = {STATE + name: array for name, array in state.items()}
+    arrays |= {LAYOUT + field.name: getattr(shop.layout, field.name) for field in fields(Layout)}
+    meaning = {"zones": shop.zones, "settings": asdict(shop.settings)}
+    arrays["meaning"] = np.frombuffer(json.dumps(meaning).encode(), np.uint8)
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    conn.execute(
+        "INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?)",
+        (watermark_us, shop.fingerprint(), zlib.compress(file.getbuffer(), 1)),
+    )
+
+
+def load(conn: sqlite3.Connection) -> Checkpoint | None:
+    """The last checkpoint, if there is one."""
+    row = conn.execute("SELECT watermark_us, layout, state FROM checkpoint").fetchone()
+    if row is None:
+        return None
+    with np.load(io.BytesIO(zlib.decompress(row[2])), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    meaning = json.loads(arrays["meaning"].tobytes())
+    return Checkpoint(
+        watermark_us=row[0],
+        fingerprint=row[1],
+        zones=tuple(meaning["zones"]),
+        layout=Layout(**{field.name: arrays[LAYOUT + field.name] for field in fields(Layout)}),
+        settings=Settings(**meaning["settings"]),
+        state={name.removeprefix(STATE): array for name, array in arrays.items() if name.startswith(STATE)},
+    )

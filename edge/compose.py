@@ -1,0 +1,96 @@
+"""The store file turned into the plain numbers that engine and drivers work with."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config import StoreConfig
+from config.geometry import neighbours
+from config.tags import masks
+from drivers.session import ReaderSettings
+from dwell.layout import Layout, Settings, TagClass, ZoneKind
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A store in numbers: zone z is `zones[z]`; antenna a belongs to reader `antenna_reader[a]`."""
+
+    config: StoreConfig
+    layout: Layout
+    settings: Settings
+    zones: tuple[str, ...]
+    zone_floor: tuple[str, ...]
+    readers: tuple[ReaderSettings, ...]
+    antennas_of: dict[str, NDArray[np.int64]]
+
+    def fingerprint(self) -> str:
+        """Changes with anything that the engine's state depends on."""
+        digest = hashlib.sha256(repr((self.zones, self.settings)).encode())
+        for name in Layout.__dataclass_fields__:
+            digest.update(getattr(self.layout, name).tobytes())
+        return digest.hexdigest()
+
+    def classify(self, epc: NDArray[np.uint64]) -> NDArray[np.uint8]:
+        """(n,) TagClass of EPCs given as READ's words (n, 8), by the first rule that matches."""
+        classes = np.full(len(epc), TagClass.UNKNOWN, np.uint8)
+        rules = zip(self.layout.rule_mask, self.layout.rule_value, self.layout.rule_class, strict=True)
+        for mask, value, class_ in reversed(list(rules)):
+            classes[((epc & mask) == value).all(axis=1)] = class_
+        return classes
+
+
+def compose(config: StoreConfig) -> Shop:
+    """Number zones, antennas and readers in the order of the file."""
+    zones = tuple(zone.id for zone in config.zones)
+    number = {zone: index for index, zone in enumerate(zones)}
+    floors = {floor.id: index for index, floor in enumerate(config.floors)}
+    antennas = [(reader, antenna) for reader in config.readers for antenna in reader.antennas]
+    ports: dict[str, dict[int, int]] = {reader.id: {} for reader in config.readers}
+    for index, (reader, antenna) in enumerate(antennas):
+        ports[reader.id][antenna.port] = index
+    adjacent = np.zeros((len(zones), len(zones)), np.bool_)
+    for zone, others in neighbours(config).items():
+        for other in others:
+            adjacent[number[zone], number[other]] = adjacent[number[other], number[zone]] = True
+    rules = [(masks(rule), TagClass[rule.class_.upper()]) for rule in config.tag_classes]
+    layout = Layout(
+        antenna_zone=np.array([number[antenna.zone] for _, antenna in antennas], np.int16),
+        antenna_xy=np.array([antenna.position for _, antenna in antennas], np.float32).reshape(-1, 2),
+        zone_kind=np.array([ZoneKind[zone.kind.name] for zone in config.zones], np.uint8),
+        zone_floor=np.array([floors[zone.floor] for zone in config.zones], np.int16),
+        neighbours=adjacent,
+        rule_mask=np.array([_words(mask) for (mask, _), _ in rules], np.uint64).reshape(-1, 8),
+        rule_value=np.array([_words(value) for (_, value), _ in rules], np.uint64).reshape(-1, 8),
+        rule_class=np.array([class_ for _, class_ in rules], np.uint8),
+    )
+    limits = config.thresholds
+    settings = Settings(
+        lateness_us=_us(limits.lateness_s),
+        join_gap_us=_us(limits.join_gap_s),
+        touch_us=_us(limits.touch_s),
+        visit_us=_us(limits.visit_s),
+        engaged_us=_us(limits.engaged_s),
+        journey_end_after_exit_us=_us(limits.journey_end_after_exit_s),
+        journey_end_silence_us=_us(limits.journey_end_silence_s),
+    )
+    return Shop(
+        config=config,
+        layout=layout,
+        settings=settings,
+        zones=zones,
+        zone_floor=tuple(zone.floor for zone in config.zones),
+        readers=tuple(ReaderSettings(r.id, r.driver, r.address, ports[r.id]) for r in config.readers),
+        antennas_of={r.id: np.array(sorted(ports[r.id].values()), np.int64) for r in config.readers},
+    )
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * 1e6)
+
+
+def _words(prefix: bytes) -> NDArray[np.uint64]:
+    return np.frombuffer(prefix.ljust(64, b"\0"), ">u8").astype(np.uint64)

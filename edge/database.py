@@ -1,0 +1,180 @@
+"""The gateway's database: one file, one writer thread, one transaction a job.
+
+WAL, so that the page reads while the service writes; `synchronous=FULL`, because a power cut that took back a
+committed sequence number would let it be given to another event, and the CRM would take that one for a duplicate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+from typing import TypeVar
+
+from sqlite_utils import Database as Tables
+from sqlite_utils import Migrations
+
+from edge.errors import Trouble
+
+T = TypeVar("T")
+Job = Callable[[sqlite3.Connection], T]
+PAGE_BYTES = 4096
+
+
+class Database:
+    """Opens, migrates and writes; `write` and `read` run in its one thread, so nothing is ever locked out.
+
+    Raises Trouble where the file can't be used. A corrupt file is moved aside and a new one, with a new epoch, begun:
+    `quarantined` then says where the old one lies.
+    """
+
+    def __init__(self, path: Path, *, store: str, quota_mb: int) -> None:
+        self.path = path
+        self.quarantined: Path | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
+        try:
+            self._conn = self._thread.submit(self._open, store, quota_mb).result()
+        except BaseException:
+            self._thread.shutdown()
+            raise
+        facts = self._thread.submit(_facts, self._conn).result()
+        self.epoch = facts["epoch"]
+        self.tag_key = bytes.fromhex(facts["tag_key"])
+
+    async def write(self, job: Job[T]) -> T:
+        """Run a job in one transaction: committed when it returns, rolled back when it raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, job)
+
+    async def read(self, job: Job[T]) -> T:
+        """Run a job that only reads."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: job(self._conn))
+
+    def write_now(self, job: Job[T]) -> T:
+        """`write` for code without an event loop."""
+        return self._thread.submit(self._transact, job).result()
+
+    def close(self) -> None:
+        """Fold the WAL back and close; waits for jobs under way."""
+        self._thread.submit(self._conn.close).result()
+        self._thread.shutdown()
+
+    def _transact(self, job: Job[T]) -> T:
+        self._conn.execute("BEGIN IMMEDIATE")
+        try:
+            result = job(self._conn)
+            self._conn.execute("COMMIT")
+        except BaseException:
+            if self._conn.in_transaction:
+                self._conn.execute("ROLLBACK")
+            raise
+        return result
+
+    def _open(self, store: str, quota_mb: int) -> sqlite3.Connection:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Trouble(f"cannot create the folder of the database {self.path}: {error.strerror}") from error
+        try:
+            conn = _connect(self.path, quota_mb)
+            if conn.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                conn.close()
+                raise sqlite3.DatabaseError("quick_check found damage")
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise Trouble(_unusable(self.path, error)) from error
+            self.quarantined = _quarantine(self.path)
+            conn = _connect(self.path, quota_mb)
+        try:
+            _migrate(conn, store)
+        except sqlite3.OperationalError as error:
+            conn.close()
+            raise Trouble(_unusable(self.path, error)) from error
+        except Trouble:
+            conn.close()
+            raise
+        return conn
+
+
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """A connection for pages and summaries; Trouble if there is no database yet."""
+    try:
+        return sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False, timeout=5)
+    except sqlite3.OperationalError as error:
+        raise Trouble(f"no database at {path}: has the service run yet?") from error
+
+
+def migrations() -> Migrations:
+    """Every numbered SQL file of edge/migrations, in order."""
+    ordered = Migrations("tagtrail")
+    for file in sorted(resources.files("edge.migrations").iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".sql"):
+            ordered(name=file.name.removesuffix(".sql"))(_script(file.read_text(encoding="utf-8")))
+    return ordered
+
+
+def _script(text: str) -> Callable[[Tables], None]:
+    def apply(db: Tables) -> None:
+        # sqlite3's executescript would commit the migration's own transaction first.
+        statement = ""
+        for line in text.splitlines(keepends=True):
+            statement += line
+            if sqlite3.complete_statement(statement):
+                db.conn.execute(statement)
+                statement = ""
+
+    return apply
+
+
+def _connect(path: Path, quota_mb: int) -> sqlite3.Connection:
+    conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    conn.execute(f"PRAGMA page_size={PAGE_BYTES}")
+    conn.execute("PRAGMA journal_mode=WAL")
+    conn.execute("PRAGMA synchronous=FULL")
+    conn.execute("PRAGMA secure_delete=ON")
+    conn.execute("PRAGMA journal_size_limit=16777216")
+    # A quota under which deletes still work; on a full disk they don't.
+    conn.execute(f"PRAGMA max_page_count={quota_mb * 1024 * 1024 // PAGE_BYTES}")
+    return conn
+
+
+def _migrate(conn: sqlite3.Connection, store: str) -> None:
+    db = Tables(conn)
+    known = {m.name for m in migrations().pending(db)} | {m.name for m in migrations().applied(db)}
+    foreign = [m.name for m in migrations().applied(db) if m.name not in known]
+    if foreign:
+        raise Trouble(f"the database was written by a newer Tagtrail (it has {foreign[-1]}): install that version")
+    migrations().apply(db)
+    with db.atomic():
+        facts = _facts(conn)
+        if facts.setdefault("store", store) != store:
+            raise Trouble(
+                f"the database belongs to store {facts['store']!r}, the store file says {store!r}: "
+                "give this store a database of its own"
+            )
+        facts.setdefault("epoch", secrets.token_hex(8))
+        facts.setdefault("tag_key", secrets.token_hex(32))
+        db.table("fact").upsert_all([{"name": n, "value": v} for n, v in facts.items()], pk="name")
+
+
+def _facts(conn: sqlite3.Connection) -> dict[str, str]:
+    return dict(conn.execute("SELECT name, value FROM fact"))
+
+
+def _quarantine(path: Path) -> Path:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    for suffix in ("-wal", "-shm"):
+        side = path.with_name(path.name + suffix)
+        if side.exists():
+            side.rename(aside.with_name(aside.name + suffix))
+    return aside
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> str:
+    return f"cannot use the database {path}: {error}; check that the folder exists, is writable and has room"

@@ -1,0 +1,98 @@
+"""Live state over a Unix socket: one JSON object a line, twice a second, to whoever connects. Never through the flash."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from config import StoreConfig
+
+PERIOD_S = 0.5
+MAX_BEHIND_BYTES = 1 << 20
+LINE_LIMIT_BYTES = 1 << 24
+
+
+def socket_path(config: StoreConfig) -> Path:
+    """Where the service of this store tells its live state; the same answer in every process of the store."""
+    runtime = os.environ.get("RUNTIME_DIRECTORY")
+    if runtime:
+        return Path(runtime.split(":")[0]) / "live.sock"
+    beside = Path(f"{config.database.path}.live").absolute()
+    if len(os.fsencode(beside)) <= 100:  # sun_path holds 108 bytes
+        return beside
+    return Path(tempfile.gettempdir()) / f"tagtrail-{sha256(os.fsencode(beside)).hexdigest()[:16]}.live"
+
+
+class LiveServer:
+    """Serves `snapshot()` to every client; one that does not read is dropped, not waited for."""
+
+    def __init__(self, path: Path, snapshot: Callable[[], dict[str, Any]]) -> None:
+        self._path = path
+        self._snapshot = snapshot
+        self._clients: set[asyncio.StreamWriter] = set()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        mask = os.umask(0o117)
+        try:
+            server = await asyncio.start_unix_server(self._client, self._path)
+        finally:
+            os.umask(mask)
+        try:
+            while True:
+                if self._clients:
+                    self._send(_line(self._snapshot()))
+                await asyncio.sleep(PERIOD_S)
+        finally:
+            server.close()
+            for writer in self._clients:
+                writer.transport.abort()
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+
+    def _send(self, line: bytes) -> None:
+        for writer in list(self._clients):
+            if writer.transport.get_write_buffer_size() > MAX_BEHIND_BYTES:
+                writer.transport.abort()
+            else:
+                writer.write(line)
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(_line(self._snapshot()))
+        self._clients.add(writer)
+        try:
+            while await reader.read(1024):
+                pass
+        except ConnectionError:
+            pass
+        finally:
+            self._clients.discard(writer)
+            writer.close()
+
+
+async def read_once(path: Path, timeout_s: float = 2.0) -> dict[str, Any] | None:
+    """The live state now, or None where no service answers."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_unix_connection(path, limit=LINE_LIMIT_BYTES)
+            try:
+                line = await reader.readline()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return None
+    return dict(json.loads(line)) if line else None
+
+
+def _line(state: dict[str, Any]) -> bytes:
+    return json.dumps(state, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"

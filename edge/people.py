@@ -1,0 +1,67 @@
+"""Who a tag is, without keeping who it is: keyed pseudonyms and the member directory."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from hashlib import blake2b
+from zoneinfo import ZoneInfo
+
+
+@dataclass(frozen=True)
+class Member:
+    """A directory entry; `tag` is the keyed hash that stands for the card at rest."""
+
+    tag: bytes
+    member: str
+    tier: str
+    consent: bool
+
+
+class BusinessDay:
+    """Business dates: the day changes at `start` local time, not at midnight."""
+
+    def __init__(self, zone: ZoneInfo, start: str) -> None:
+        self.zone = zone
+        hours, minutes = start.split(":")
+        self._cut = timedelta(hours=int(hours), minutes=int(minutes))
+
+    def date(self, time_us: int) -> date:
+        """Business date of a moment."""
+        return (datetime.fromtimestamp(time_us / 1e6, self.zone).replace(tzinfo=None) - self._cut).date()
+
+    def bounds_us(self, day: date) -> tuple[int, int]:
+        """First microsecond of a business day and of the next."""
+        return self._start_us(day), self._start_us(day + timedelta(days=1))
+
+    def _start_us(self, day: date) -> int:
+        local = datetime(day.year, day.month, day.day) + self._cut
+        return round(local.replace(tzinfo=self.zone).timestamp()) * 1_000_000
+
+
+class Pseudonyms:
+    """Keyed BLAKE2b-128 of EPCs: members' are stable, everybody else's change every business day."""
+
+    def __init__(self, key: bytes, days: BusinessDay) -> None:
+        self._key = key
+        self._days = days
+
+    def member(self, epc: bytes, bits: int) -> bytes:
+        """Stable 16-byte hash, the directory's key."""
+        return _hash(self._key, bits.to_bytes(2, "big") + epc)
+
+    def daily(self, epc: bytes, bits: int, time_us: int) -> bytes:
+        """16-byte pseudonym of the business day of `time_us`."""
+        day = _hash(self._key, self._days.date(time_us).isoformat().encode())
+        return _hash(day, bits.to_bytes(2, "big") + epc)
+
+
+def look_up(conn: sqlite3.Connection, tag: bytes) -> Member | None:
+    """Directory entry of a member hash."""
+    row = conn.execute("SELECT tag, member, tier, consent FROM directory WHERE tag = ?", (tag,)).fetchone()
+    return row and Member(row[0], row[1], row[2], bool(row[3]))
+
+
+def _hash(key: bytes, text: bytes) -> bytes:
+    return blake2b(text, key=key, digest_size=16).digest()

@@ -1,0 +1,170 @@
+"""What the engine decided, as rows of the database and events for the CRM."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from sqlite_utils import Database as Tables
+
+from drivers.read import epc_bytes
+from dwell.engine import Decisions
+from dwell.layout import TagClass
+from edge.compose import Shop
+from edge.people import BusinessDay, Member, Pseudonyms, look_up
+from sync import outbox
+from sync.contract import GatewayHealth, Journey, ReaderHealth, Stop, TagClassName, ZoneWindow
+
+CLASS_NAMES: tuple[TagClassName, ...] = ("unknown", "member", "cart", "staff", "merchandise")
+"""Contract's names, in the order of dwell.layout.TagClass."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """How a tag is told at rest and to the CRM: a pseudonym, and the member only with consent."""
+
+    tag: bytes
+    member: str | None
+
+
+class Ledger:
+    """Gathers decisions and health until the next commit; `write` turns them into rows within its transaction."""
+
+    def __init__(self, shop: Shop, pseudonyms: Pseudonyms, days: BusinessDay) -> None:
+        self._shop = shop
+        self._floor_of = {zone.id: zone.floor for zone in shop.config.zones}
+        self._def_version = shop.config.thresholds.def_version
+        self._pseudonyms = pseudonyms
+        self._days = days
+        self._decisions: list[Decisions] = []
+        self._health: list[ReaderHealth | GatewayHealth] = []
+
+    def add(self, decisions: Decisions) -> None:
+        """Take what the engine decided."""
+        if len(decisions.closed) or decisions.journeys or len(decisions.windows):
+            self._decisions.append(decisions)
+
+    def add_health(self, event: ReaderHealth | GatewayHealth) -> None:
+        """Take an event of class health."""
+        self._health.append(event)
+
+    def write(self, conn: sqlite3.Connection, zones: tuple[str, ...]) -> None:
+        """Write all that was gathered, in the caller's transaction; call `clear` once that is committed.
+
+        `zones` names the zone numbers of the decisions: those of the layout that the engine ran with.
+        """
+        db = Tables(conn, recursive_triggers=False, execute_plugins=False)
+        visits = [visit for decisions in self._decisions for visit in decisions.closed]
+        journeys = [journey for decisions in self._decisions for journey in decisions.journeys]
+        windows = [window for decisions in self._decisions for window in decisions.windows]
+        known: dict[bytes, Identity] = {}
+
+        def who(visit: Any) -> Identity:
+            key = visit["epc"].tobytes() + visit["epc_bits"].tobytes() + visit["journey_us"].tobytes()
+            if key not in known:
+                known[key] = self._identify(conn, visit)
+            return known[key]
+
+        db.table("visit").insert_all(_visit_row(visit, who(visit), zones) for visit in visits)
+        db.table("journey").insert_all(_journey_row(j, who(j.visits[0]), zones) for j in journeys)
+        db.table("aggregate").insert_all(_window_row(w, zones, self._def_version) for w in windows)
+        conn.executemany("DELETE FROM recognised WHERE tag = ?", ((self._member_hash(j.visits[0]),) for j in journeys))
+        outbox.append(conn, "journey", [self._journey_event(j, who(j.visits[0]), zones) for j in journeys])
+        outbox.append(conn, "agg", [self._window_event(w, zones) for w in windows])
+        outbox.append(conn, "health", self._health)
+
+    def clear(self) -> None:
+        """Forget what has been committed."""
+        self._decisions.clear()
+        self._health.clear()
+
+    def _member_hash(self, visit: Any) -> bytes:
+        return self._pseudonyms.member(epc_bytes(visit["epc"], int(visit["epc_bits"])), int(visit["epc_bits"]))
+
+    def _identify(self, conn: sqlite3.Connection, visit: Any) -> Identity:
+        if visit["tag_class"] == TagClass.MEMBER:
+            member: Member | None = look_up(conn, self._member_hash(visit))
+            if member is not None and member.consent:
+                return Identity(member.tag, member.member)
+        bits = int(visit["epc_bits"])
+        return Identity(self._pseudonyms.daily(epc_bytes(visit["epc"], bits), bits, int(visit["journey_us"])), None)
+
+    def _journey_event(self, journey: Any, who: Identity, zones: tuple[str, ...]) -> Journey:
+        return Journey(
+            id="",
+            tag=who.tag.hex(),
+            tag_class=CLASS_NAMES[journey.tag_class],
+            member=who.member,
+            business_date=self._days.date(journey.start_us).isoformat(),
+            start_us=journey.start_us,
+            end_us=journey.end_us,
+            censored=journey.censored,
+            def_version=self._def_version,
+            stops=[
+                Stop(
+                    zone=zones[visit["zone"]],
+                    enter_us=int(visit["enter_us"]),
+                    exit_us=int(visit["exit_us"]),
+                    reads=int(visit["reads"]),
+                    censored=bool(visit["censored"]),
+                    confidence=round(float(visit["confidence"]), 3),
+                )
+                for visit in journey.visits
+            ],
+        )
+
+    def _window_event(self, window: Any, zones: tuple[str, ...]) -> ZoneWindow:
+        zone = zones[window["zone"]]
+        return ZoneWindow(
+            id="",
+            zone=zone,
+            floor=self._floor_of.get(zone, ""),
+            tag_class=CLASS_NAMES[window["tag_class"]],
+            window_us=int(window["window_us"]),
+            length_us=self._shop.settings.window_us,
+            business_date=self._days.date(int(window["window_us"])).isoformat(),
+            **{name: int(window[name]) for name in COUNTS},
+            coverage=round(float(window["coverage"]), 4),
+            histogram={str(index): int(n) for index, n in enumerate(window["histogram"]) if n},
+            def_version=self._def_version,
+        )
+
+
+COUNTS = ("entered", "ended", "censored", "pass_by", "touch", "visit", "engaged", "present_us", "peak")
+
+
+def _visit_row(visit: Any, who: Identity, zones: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "tag": who.tag,
+        "tag_class": int(visit["tag_class"]),
+        "member": who.member,
+        "zone": zones[visit["zone"]],
+        **{name: int(visit[name]) for name in ("enter_us", "exit_us", "journey_us", "reads", "censored")},
+        "confidence": round(float(visit["confidence"]), 3),
+    }
+
+
+def _journey_row(journey: Any, who: Identity, zones: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "tag": who.tag,
+        "tag_class": int(journey.tag_class),
+        "member": who.member,
+        "start_us": int(journey.start_us),
+        "end_us": int(journey.end_us),
+        "censored": int(journey.censored),
+        "path": json.dumps([[zones[v["zone"]], int(v["enter_us"]), int(v["exit_us"])] for v in journey.visits]),
+    }
+
+
+def _window_row(window: Any, zones: tuple[str, ...], def_version: int) -> dict[str, Any]:
+    return {
+        "window_us": int(window["window_us"]),
+        "zone": zones[window["zone"]],
+        "tag_class": int(window["tag_class"]),
+        **{name: int(window[name]) for name in COUNTS},
+        "coverage": round(float(window["coverage"]), 4),
+        "def_version": def_version,
+        "histogram": window["histogram"].astype("<u4").tobytes(),
+    }
