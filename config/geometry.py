@@ -1,0 +1,116 @@
+"""Plane geometry of zones, in metres: distance, inside, centroid, who touches whom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from math import hypot
+
+from config.model import Point, StoreConfig
+
+Polygon = Sequence[Point]
+"""Corners in order, either way round, the last joined to the first."""
+
+NEIGHBOUR_M = 3.0
+"""Zones of one floor this close together are neighbours unless the file says otherwise."""
+_EPS = 1e-9
+
+
+def neighbours(config: StoreConfig) -> dict[str, frozenset[str]]:
+    """Zone id → ids of its neighbours; symmetric.
+
+    Two zones are neighbours if either lists the other, or if neither has a list, both are on one floor and their
+    polygons touch or lie within NEIGHBOUR_M.
+    """
+    found: dict[str, set[str]] = {zone.id: set() for zone in config.zones}
+    for a, b in combinations(config.zones, 2):
+        if a.neighbours is None and b.neighbours is None:
+            near = a.floor == b.floor and distance(a.polygon, b.polygon) <= NEIGHBOUR_M + _EPS
+        else:
+            near = b.id in (a.neighbours or ()) or a.id in (b.neighbours or ())
+        if near:
+            found[a.id].add(b.id)
+            found[b.id].add(a.id)
+    return {zone: frozenset(ids) for zone, ids in found.items()}
+
+
+def distance(a: Polygon, b: Polygon) -> float:
+    """Shortest distance of two polygons; 0 where they touch, overlap or one holds the other."""
+    if contains(a, b[0]) or contains(b, a[0]):
+        return 0.0
+    return min(_segment_distance(*p, *q) for p in edges(a) for q in edges(b))
+
+
+def contains(polygon: Polygon, point: Point) -> bool:
+    """Is the point inside or on the border."""
+    if any(_point_distance(point, a, b) <= _EPS for a, b in edges(polygon)):
+        return True
+    x, y = point
+    inside = False
+    for (x1, y1), (x2, y2) in edges(polygon):
+        if (y1 > y) != (y2 > y) and x < (x2 - x1) * (y - y1) / (y2 - y1) + x1:
+            inside = not inside
+    return inside
+
+
+def area(polygon: Polygon) -> float:
+    """Area in m², never negative."""
+    return abs(_signed_area(polygon))
+
+
+def centroid(polygon: Polygon) -> Point:
+    """Centre of gravity of the area; outside the polygon if that is bent enough."""
+    # Relative to a corner, so that a small zone far from the origin loses no digits.
+    x0, y0 = polygon[0]
+    moved = [(x - x0, y - y0) for x, y in polygon]
+    six = 6 * _signed_area(moved)
+    x = sum((a[0] + b[0]) * (a[0] * b[1] - b[0] * a[1]) for a, b in edges(moved)) / six
+    y = sum((a[1] + b[1]) * (a[0] * b[1] - b[0] * a[1]) for a, b in edges(moved)) / six
+    return x0 + x, y0 + y
+
+
+def crosses_itself(polygon: Polygon) -> bool:
+    """Do two edges meet anywhere but at the corner that they share."""
+    sides = edges(polygon)
+    last = len(sides) - 1
+    for (i, (a, b)), (j, (c, d)) in combinations(enumerate(sides), 2):
+        if j == i + 1:
+            # Neighbouring edges share b; anything more is one folding back on the other.
+            if _point_distance(d, a, b) <= _EPS or _point_distance(a, c, d) <= _EPS:
+                return True
+        elif i == 0 and j == last:
+            if _point_distance(c, a, b) <= _EPS or _point_distance(b, c, d) <= _EPS:
+                return True
+        elif _segment_distance(a, b, c, d) <= _EPS:
+            return True
+    return False
+
+
+def edges(polygon: Polygon) -> list[tuple[Point, Point]]:
+    """The sides in order, each as its two ends."""
+    return list(zip(polygon, [*polygon[1:], polygon[0]], strict=True))
+
+
+def _signed_area(polygon: Polygon) -> float:
+    x0, y0 = polygon[0]
+    return sum((a[0] - x0) * (b[1] - y0) - (b[0] - x0) * (a[1] - y0) for a, b in edges(polygon)) / 2
+
+
+def _segment_distance(a: Point, b: Point, c: Point, d: Point) -> float:
+    if (_side(a, b, c) > 0) != (_side(a, b, d) > 0) and (_side(c, d, a) > 0) != (_side(c, d, b) > 0):
+        return 0.0
+    return min(_point_distance(a, c, d), _point_distance(b, c, d), _point_distance(c, a, b), _point_distance(d, a, b))
+
+
+def _side(a: Point, b: Point, p: Point) -> float:
+    """Positive left of the line from a to b, negative right of it."""
+    return (b[0] - a[0]) * (p[1] - a[1]) - (b[1] - a[1]) * (p[0] - a[0])
+
+
+def _point_distance(p: Point, a: Point, b: Point) -> float:
+    """Distance of a point from a segment."""
+    dx, dy = b[0] - a[0], b[1] - a[1]
+    length = dx * dx + dy * dy
+    t = ((p[0] - a[0]) * dx + (p[1] - a[1]) * dy) / length if length else 0.0
+    t = min(1.0, max(0.0, t))
+    return hypot(p[0] - a[0] - t * dx, p[1] - a[1] - t * dy)
