@@ -1,4 +1,4 @@
-"""Live state over a Unix socket: one JSON object a line, twice a second, to whoever connects. Never through the flash."""
+"""Live state over a Unix socket, never through the flash: one JSON object a line, twice a second, to all who ask."""
 
 from __future__ import annotations
 

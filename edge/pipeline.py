@@ -74,6 +74,8 @@ class Pipeline:
         self.reads_of = dict.fromkeys(self.readers, 0)
         self.recognitions: deque[dict[str, Any]] = deque(maxlen=20)
         self.trouble: str | None = None
+        self.backlog: dict[str, int] = {}
+        """Events not yet acknowledged, by class; kept up to date by the service."""
         self._database = database
         self._clock = clock
         self._version = version
@@ -250,7 +252,7 @@ class Pipeline:
 
         def job(conn: sqlite3.Connection) -> None:
             conn.executemany(
-                "INSERT OR IGNORE INTO recognised VALUES (?, ?, ?)", [(m.tag, m.member, e.read_us) for m, e in untold]
+                "INSERT OR REPLACE INTO recognised VALUES (?, ?, ?)", [(m.tag, m.member, e.read_us) for m, e in untold]
             )
             outbox.append(conn, "member", [event for _, event in untold])
 
@@ -293,7 +295,7 @@ class Pipeline:
                 self._wake(class_)
 
     async def _write(self, job: Callable[[sqlite3.Connection], None]) -> bool:
-        """Commit a job; if the database refuses, say so once, make room if that is the matter, and let it be retried."""
+        """Commit a job; if the database refuses, say so once and make room if that is the matter; then False."""
         try:
             await self._database.write(job)
         except sqlite3.OperationalError as error:
@@ -349,6 +351,7 @@ class Pipeline:
             tags_present=counters["tags"],
             readers_up=sum(status.link is Link.UP for status in self.readers.values()),
             readers=len(self.readers),
+            backlog=self.backlog,
         )
 
 

@@ -1,0 +1,283 @@
+"""The service of one store: starts everything, watches over it, and stops within five seconds with all committed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from config import StoreConfig
+from drivers import open_session
+from dwell.layout import TagClass
+from dwell.visits import Visits
+from edge.clock import Clock
+from edge.compose import Shop, compose
+from edge.database import Database
+from edge.errors import Trouble
+from edge.live import LiveServer, socket_path
+from edge.notify import notify
+from edge.pipeline import Pipeline
+from edge.visitfile import VisitFile
+from sync import outbox
+from sync.mqtt import MqttSettings
+from sync.publisher import Identity, Publisher
+
+log = logging.getLogger("tagtrail.service")
+
+DRAIN_S = 1.5
+"""At a stop, how long the last events may take to the CRM; what is not acknowledged goes out at the next start."""
+WEB_RESTART_S = 2.0
+"""Wait before a page that died is started again."""
+RATE_WINDOW = 4
+"""Snapshots over which reads/s are told."""
+
+
+class Service:
+    """One store's gateway. `run` returns after SIGTERM or SIGINT; raises Trouble for what store IT can mend."""
+
+    def __init__(
+        self, config: StoreConfig, config_file: Path, clock: Clock, *, version: str, web: bool, trace: Path | None
+    ) -> None:
+        self._config = config
+        self._config_file = config_file
+        self._clock = clock
+        self._version = version
+        self._web_socket = _listen(config.web.listen) if web else None
+        self._shop: Shop = compose(config)
+        self._database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
+        if self._database.quarantined:
+            log.error("the database was damaged; moved to %s, a new one was begun", self._database.quarantined)
+        self._trace = VisitFile(trace, self._shop.zones) if trace else None
+        self._publisher = Publisher(
+            _mqtt(config),
+            Identity(store=config.store.id, epoch=self._database.epoch, version=version),
+            self._database,
+            clock.now_us,
+        )
+        self._pipeline = Pipeline(
+            self._shop,
+            self._database,
+            clock,
+            version=version,
+            wake=self._publisher.wake,
+            trace=self._trace.write if self._trace else None,
+        )
+        self._totals = {"visits": 0, "journeys": 0, "recognised": 0}
+        self._depth: dict[str, dict[str, int]] = {}
+        self._rates: dict[str, list[tuple[float, int]]] = {}
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        try:
+            self._pipeline.restore()
+            await self._count()
+            await self._serve(stop)
+        finally:
+            if self._trace:
+                self._trace.close()
+            self._database.close()
+
+    async def _serve(self, stop: asyncio.Event) -> None:
+        sessions = [open_session(reader, self._pipeline, self._clock.now_us) for reader in self._shop.readers]
+        publishing = asyncio.create_task(self._publisher.run(), name="publisher")
+        work: list[Coroutine[Any, Any, None]] = [
+            self._pipeline.run(),
+            LiveServer(socket_path(self._config), self.snapshot).run(),
+            self._watch(),
+            *(session.run() for session in sessions),
+        ]
+        if self._web_socket is not None:
+            work.append(self._page(self._web_socket))
+        tasks = [publishing, *(asyncio.create_task(job) for job in work)]
+        notify("READY=1")
+        log.info("serving %s: %d readers, database %s", self._config.store.id, len(sessions), self._database.path)
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            notify("STOPPING=1")
+            await _cancel(tasks[1:])
+            await self._pipeline.finish()
+            await self._publisher.drain(DRAIN_S)
+        finally:
+            await _cancel([stopped, *tasks])
+        for task in done - {stopped}:
+            # A part that ends by itself is a fault of ours: stop with it, so that the supervisor starts us afresh.
+            task.result()
+            raise RuntimeError(f"{task.get_name()} ended by itself")
+
+    async def _watch(self) -> None:
+        while True:
+            await self._count()
+            notify("WATCHDOG=1")
+            await asyncio.sleep(1)
+
+    async def _count(self) -> None:
+        self._totals, self._depth = await self._database.read(_totals)
+        self._pipeline.backlog = {name: depth["pending"] for name, depth in self._depth.items()}
+
+    async def _page(self, listening: socket.socket) -> None:
+        arguments = ["web", "--config", str(self._config_file), "--fd", str(listening.fileno())]
+        if self._clock.speed != 1:
+            arguments += ["--clock-speed", str(self._clock.speed), "--clock-origin-us", str(self._clock.origin_us)]
+        while True:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "edge", *arguments, pass_fds=[listening.fileno()]
+            )
+            try:
+                code = await process.wait()
+            finally:
+                if process.returncode is None:
+                    process.terminate()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(1):
+                            await process.wait()
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+            log.error("the page's process ended with code %d; starting it again", code)
+            await asyncio.sleep(WEB_RESTART_S)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The live state, as the socket tells it."""
+        pipeline, shop = self._pipeline, self._shop
+        visits = pipeline.open_visits()
+        up = {a for id_, s in pipeline.readers.items() if s.link.value == "up" for a in shop.antennas_of[id_].tolist()}
+        covered = {int(shop.layout.antenna_zone[a]) for a in up}
+        counters = pipeline.engine.counters
+        publisher = self._publisher.status
+        return {
+            "as_of_us": self._clock.now_us(),
+            "watermark_us": pipeline.engine.decided_us,
+            "speed": self._clock.speed,
+            "store": self._config.store.id,
+            "version": self._version,
+            "pid": os.getpid(),
+            "zones": [
+                self._zone(number, visits[visits["zone"] == number], number in covered)
+                for number in range(len(shop.zones))
+            ],
+            "members": self._members(visits),
+            "recognitions": list(pipeline.recognitions),
+            "readers": [self._reader(reader.id) for reader in shop.readers],
+            "reads": sum(pipeline.reads_of.values()),
+            "reads_per_s": self._rate("", sum(pipeline.reads_of.values())),
+            "tags_present": len(np.unique(visits[["epc", "epc_bits"]])),
+            **self._totals,
+            "broker": {
+                "connected": publisher.connected,
+                "reason": publisher.reason,
+                "since_us": publisher.since_us,
+            },
+            "database": {"trouble": pipeline.trouble},
+            "outbox": self._depth,
+            "counters": counters,
+        }
+
+    def _zone(self, number: int, visits: Visits, covered: bool) -> dict[str, Any]:
+        by_class = np.bincount(visits["tag_class"], minlength=len(TagClass))
+        return {
+            "id": self._shop.zones[number],
+            "floor": self._shop.zone_floor[number],
+            "state": "ok" if covered else "unknown",
+            "people": int(by_class[TagClass.MEMBER] + by_class[TagClass.UNKNOWN]),
+            "by_class": {class_.name.lower(): int(by_class[class_]) for class_ in TagClass},
+        }
+
+    def _members(self, visits: Visits) -> list[dict[str, Any]]:
+        here = []
+        for visit in visits[visits["tag_class"] == TagClass.MEMBER]:
+            member = self._pipeline.member_of(visit)
+            if member is not None:
+                zone = self._shop.zones[visit["zone"]]
+                since_us = int(visit["enter_us"])
+                here.append({"member": member.member, "tier": member.tier, "zone": zone, "since_us": since_us})
+        return sorted(here, key=lambda m: (m["tier"], m["since_us"]))
+
+    def _reader(self, id_: str) -> dict[str, Any]:
+        status = self._pipeline.readers[id_]
+        reads = self._pipeline.reads_of[id_]
+        return {
+            "id": id_,
+            "driver": next(reader.driver for reader in self._shop.readers if reader.id == id_),
+            "link": status.link.value,
+            "reason": status.reason,
+            "since_us": status.since_us,
+            "reads": reads,
+            "reads_per_s": self._rate(id_, reads),
+            "clock_offset_us": status.clock_offset_us,
+        }
+
+    def _rate(self, what: str, count: int) -> float:
+        """Per second of the wall, over the last few seconds."""
+        now = asyncio.get_running_loop().time()
+        seen = self._rates.setdefault(what, [])
+        if not seen or now - seen[-1][0] >= 0.5:
+            seen.append((now, count))
+            del seen[: -RATE_WINDOW - 1]
+        (t0, n0), (t1, n1) = seen[0], seen[-1]
+        return round((n1 - n0) / (t1 - t0), 1) if t1 > t0 else 0.0
+
+
+def _totals(conn: Any) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+    depth = outbox.depth(conn)
+    # Row ids only grow and rows go only from the old end: the highest counts all that ever were.
+    totals = {
+        "visits": conn.execute("SELECT coalesce(max(id), 0) FROM visit").fetchone()[0],
+        "journeys": conn.execute("SELECT coalesce(max(id), 0) FROM journey").fetchone()[0],
+        "recognised": depth["member"]["sent"],
+    }
+    return totals, depth
+
+
+def _mqtt(config: StoreConfig) -> MqttSettings:
+    mqtt = config.mqtt
+    scheme, _, rest = mqtt.url.partition("://")
+    host, _, port = rest.rpartition(":") if ":" in rest.rpartition("]")[2] else (rest, "", "")
+    return MqttSettings(
+        host=host.strip("[]"),
+        port=int(port) if port else (8883 if scheme == "mqtts" else 1883),
+        tls=scheme == "mqtts",
+        version=mqtt.version,
+        client_id=f"tagtrail-{config.store.id}",
+        username=mqtt.username,
+        password_file=mqtt.password_file,
+        ca=mqtt.ca,
+        cert=mqtt.cert,
+        key=mqtt.key,
+    )
+
+
+def _listen(listen: str) -> socket.socket:
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(128)
+    except OSError as error:
+        raise Trouble(
+            f"the page cannot listen on {listen}: {error.strerror or error}; choose another [web] listen"
+        ) from error
+    listening.set_inheritable(True)
+    return listening
+
+
+async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
