@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -52,6 +52,10 @@ class Layout:
     """(R, 8) what they must be."""
     rule_class: NDArray[np.uint8]
     """(R,) TagClass of the first rule that matches."""
+    corner_zone: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
+    """(K,) zone that each corner of a polygon belongs to; without any, zones lie around their antennas."""
+    corner_xy: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    """(K, 2) metres on the zone's floor, in the order of each polygon."""
 
 
 @dataclass(frozen=True)
