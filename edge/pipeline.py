@@ -94,6 +94,7 @@ class Pipeline:
         self._recognised: set[bytes] = set()
         self._untold: list[tuple[Member, Recognised]] = []
         self._swept_us = self._health_us = start
+        self._stopping = False
 
     # The sink of every session.
 
@@ -117,12 +118,20 @@ class Pipeline:
         """Go on from the last checkpoint, with every reader down until it connects."""
         self._database.write_now(self._restore)
 
+    def stop(self) -> None:
+        """Let `run` end; what sessions have delivered by now is still taken."""
+        self._stopping = True
+        self._arrived.set()
+
     async def run(self) -> None:
-        """Work until cancelled; call `finish` afterwards."""
+        """Work until `stop`, then take what has arrived and commit it; visits stay open in the checkpoint.
+
+        Not to be cancelled: a commit under way would be written twice.
+        """
         self._ledger.add_health(self._gateway_health("start"))
         loop = asyncio.get_running_loop()
         advanced_s = committed_s = loop.time()
-        while True:
+        while not self._stopping:
             try:
                 async with asyncio.timeout(ADVANCE_S):
                     await self._arrived.wait()
@@ -136,9 +145,6 @@ class Pipeline:
             if loop.time() - committed_s >= self.shop.config.database.checkpoint_s:
                 committed_s = loop.time()
                 await self._commit()
-
-    async def finish(self) -> None:
-        """Take what has arrived and commit it; visits stay open in the checkpoint."""
         await self._take()
         self._advance()
         self._ledger.add_health(self._gateway_health("stop"))

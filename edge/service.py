@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -91,28 +90,27 @@ class Service:
             self._database.close()
 
     async def _serve(self, stop: asyncio.Event) -> None:
-        sessions = [open_session(reader, self._pipeline, self._clock.now_us) for reader in self._shop.readers]
+        readers = self._shop.readers
+        sessions = [open_session(reader, self._pipeline, self._clock.now_us) for reader in readers]
         publishing = asyncio.create_task(self._publisher.run(), name="publisher")
-        work: list[Coroutine[Any, Any, None]] = [
-            self._pipeline.run(),
-            LiveServer(socket_path(self._config), self.snapshot).run(),
-            self._watch(),
-            *(session.run() for session in sessions),
-        ]
+        pipeline = asyncio.create_task(self._pipeline.run(), name="pipeline")
+        live = LiveServer(socket_path(self._config), self.snapshot)
+        around = [asyncio.create_task(live.run(), name="live state"), asyncio.create_task(self._watch(), name="watch")]
         if self._web_socket is not None:
-            work.append(self._page(self._web_socket))
-        tasks = [publishing, *(asyncio.create_task(job) for job in work)]
+            around.append(asyncio.create_task(self._page(self._web_socket), name="page"))
+        around += [asyncio.create_task(s.run(), name=f"reader {r.id}") for s, r in zip(sessions, readers, strict=True)]
+        stopped = asyncio.create_task(stop.wait())
         notify("READY=1")
         log.info("serving %s: %d readers, database %s", self._config.store.id, len(sessions), self._database.path)
-        stopped = asyncio.create_task(stop.wait())
         try:
-            done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([stopped, publishing, pipeline, *around], return_when=asyncio.FIRST_COMPLETED)
             notify("STOPPING=1")
-            await _cancel(tasks[1:])
-            await self._pipeline.finish()
-            await self._publisher.drain(DRAIN_S)
         finally:
-            await _cancel([stopped, *tasks])
+            await _cancel(around)
+            self._pipeline.stop()
+            await asyncio.wait([pipeline])
+            await self._publisher.drain(DRAIN_S)
+            await _cancel([stopped, publishing])
         for task in done - {stopped}:
             # A part that ends by itself is a fault of ours: stop with it, so that the supervisor starts us afresh.
             task.result()

@@ -1,0 +1,199 @@
+"""The command line. Imports nothing heavy: `tagtrail --help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from config import StoreConfig
+    from edge.clock import Clock
+
+app = typer.Typer(
+    name="tagtrail",
+    help="Tagtrail: in-store edge service for UHF RFID readers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+directory = typer.Typer(help="The member directory.", no_args_is_help=True)
+app.add_typer(directory, name="directory")
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="The store file (TOML).")]
+ClockSpeed = Annotated[float, typer.Option(hidden=True, help="Run the store's clock faster (demo).")]
+ClockOrigin = Annotated[int, typer.Option(hidden=True, help="Where the faster clock started, UTC microseconds.")]
+
+
+def main() -> None:
+    """Entry point: what store IT can mend is told in a line, with exit code 1."""
+    for plugin in entry_points(group="tagtrail.commands"):
+        plugin.load()(app)
+    from edge.errors import Trouble
+
+    try:
+        app()
+    except Trouble as trouble:
+        typer.echo(f"tagtrail: {trouble}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+@app.command()
+def run(
+    config: Config,
+    web: Annotated[bool, typer.Option(help="Serve the page too, in a process of its own.")] = True,
+    visits: Annotated[Path | None, typer.Option(help="Also write every decided visit, with EPCs, to this CSV.")] = None,
+    clock_speed: ClockSpeed = 1.0,
+    clock_origin_us: ClockOrigin = 0,
+) -> None:
+    """Serve a store: readers, engine, database, CRM and page, until SIGTERM."""
+    import asyncio
+    import logging
+
+    store = _load(config)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    from edge.service import Service
+
+    clock = _clock(clock_speed, clock_origin_us)
+    service = Service(store, config, clock, version=version("tagtrail"), web=web, trace=visits)
+    asyncio.run(service.run())
+
+
+@app.command()
+def check(
+    file: Annotated[Path | None, typer.Argument(help="The store file.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema for editors instead.")] = False,
+) -> None:
+    """Check a store file: every error with its line and what would be right; exit code 2 if there are any."""
+    if schema:
+        from config.check import schema as make
+
+        typer.echo(json.dumps(make(), indent=2, ensure_ascii=False))
+        return
+    if file is None:
+        raise typer.BadParameter("name a store file", param_hint="FILE")
+    store = _load(file)
+    antennas = sum(len(reader.antennas) for reader in store.readers)
+    typer.echo(
+        f"{file}: {store.store.id}: {len(store.floors)} floors, {len(store.zones)} zones, "
+        f"{len(store.readers)} readers, {antennas} antennas: all good"
+    )
+
+
+@app.command()
+def replay(
+    reads: Annotated[Path, typer.Argument(help="CSV time_us,reader,antenna,epc,rssi_dbm; also .gz, or - for stdin.")],
+    config: Config,
+    visits: Annotated[
+        Path, typer.Option(help="Where to write epc,zone,enter_us,exit_us,reads,censored; - for stdout.")
+    ],
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first malformed row.")] = False,
+) -> None:
+    """Put recorded reads through the engine; the same file always gives the same visits."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    store = _load(config)
+    from edge.compose import compose
+    from edge.replay import replay as put_through
+    from edge.visitfile import VisitFile
+
+    shop = compose(store)
+    size = reads.stat().st_size if reads.is_file() else None
+    console = Console(stderr=True)
+    bar = Progress("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=console)
+    with bar, VisitFile(visits, shop.zones) as out:
+        bar.disable = not console.is_terminal or size is None
+        task = bar.add_task("replay", total=size)
+        decided, report = put_through(
+            shop, reads, strict=strict, progress=lambda done: bar.update(task, completed=done)
+        )
+        out.write(decided)
+    for problem in report.problems:
+        typer.echo(f"{reads}: {problem}", err=True)
+    if report.malformed > len(report.problems):
+        typer.echo(f"{reads}: {report.malformed - len(report.problems)} more malformed rows", err=True)
+    typer.echo(
+        f"{report.rows} reads, {report.visits} visits; left out: {report.malformed} malformed, {report.late} late, "
+        f"{report.unknown_antenna} of unknown antennas",
+        err=True,
+    )
+
+
+@app.command()
+def summary(
+    config: Config,
+    date: Annotated[str | None, typer.Option(help="Business date, YYYY-MM-DD; today if absent.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV of the counters.")] = False,
+    lang: Annotated[str, typer.Option(help="zh or en.")] = "en",
+) -> None:
+    """What a day in the store was like: traffic, dwell, flows; and how the service is."""
+    store = _load(config)
+    from edge.summary import render
+
+    form = "json" if as_json else "csv" if as_csv else "text"
+    typer.echo(render(store, date, form, lang))
+
+
+@app.command()
+def web(
+    config: Config,
+    fd: Annotated[int | None, typer.Option(hidden=True, help="Listening socket inherited from the service.")] = None,
+    clock_speed: ClockSpeed = 1.0,
+    clock_origin_us: ClockOrigin = 0,
+) -> None:
+    """Serve the floor manager's page alone; `run` does it too."""
+    store = _load(config)
+    from edge.web.serve import serve
+
+    serve(store, fd=fd, clock=_clock(clock_speed, clock_origin_us))
+
+
+@directory.command("import")
+def import_members(
+    file: Annotated[Path, typer.Argument(help="CSV epc,member,tier,consent,hint; replaces the directory.")],
+    config: Config,
+) -> None:
+    """Load the member directory; cards are kept as keyed hashes, never as EPCs."""
+    store = _load(config)
+    from edge.directory import import_csv
+
+    typer.echo(f"{import_csv(store, file)} members")
+
+
+@app.command()
+def warmup() -> None:
+    """Compile everything that is compiled, so that the next start is fast."""
+    from edge.warmup import warm_up
+
+    typer.echo(f"compiled in {warm_up():.1f} s")
+
+
+@app.command("version")
+def show_version() -> None:
+    """Print the version."""
+    typer.echo(version("tagtrail"))
+
+
+def _load(file: Path) -> StoreConfig:
+    from config.check import ConfigError, load
+
+    try:
+        return load(file)
+    except ConfigError as error:
+        for problem in error.problems:
+            typer.echo(str(problem), err=True)
+        raise typer.Exit(2) from error
+
+
+def _clock(speed: float, origin_us: int) -> Clock:
+    from edge.clock import Clock
+
+    return Clock(speed, origin_us)
