@@ -107,9 +107,9 @@ def replay(
     shop = compose(store)
     size = reads.stat().st_size if reads.is_file() else None
     console = Console(stderr=True)
-    bar = Progress("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=console)
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=console, disable=size is None or not console.is_terminal)
     with bar, VisitFile(visits, shop.zones) as out:
-        bar.disable = not console.is_terminal or size is None
         task = bar.add_task("replay", total=size)
         decided, report = put_through(
             shop, reads, strict=strict, progress=lambda done: bar.update(task, completed=done)

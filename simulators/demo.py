@@ -1,0 +1,289 @@
+"""The main job in one command: broker, shop, service and CRM as processes of their own, and what they make of it."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+from rich.console import Console
+from rich.live import Live
+
+from simulators.broker import NatsBroker
+from simulators.demoview import farewell, view
+from simulators.score import clip, read_visits, score
+
+T = TypeVar("T")
+
+START_S = 60.0
+"""How long a part may take to come up: the first start compiles the kernels."""
+STOP_S = 5.0
+LAST_ACK_S = 3.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to show, and how."""
+
+    seed: int
+    shoppers: int
+    speed: float
+    port: int
+    duration_s: float | None
+    headless: bool
+    json_line: bool
+
+
+class DemoFailed(Exception):
+    """A part did not come up or died; the text has the end of its log."""
+
+
+def demo(options: Options) -> int:
+    """Run the demo until its duration is over or Ctrl-C; the process's exit code."""
+    console = Console(stderr=options.json_line)
+    with tempfile.TemporaryDirectory(prefix="tagtrail-demo-") as folder:
+        try:
+            result = asyncio.run(_Demo(Path(folder), options, console).run())
+        except DemoFailed as failure:
+            console.print(f"[red]demo: {failure}[/red]", highlight=False)
+            return 1
+    if options.json_line:
+        sys.stdout.write(json.dumps(result) + "\n")
+    else:
+        console.print(farewell(result))
+    return 0
+
+
+class _Demo:
+    def __init__(self, folder: Path, options: Options, console: Console) -> None:
+        self._folder = folder
+        self._options = options
+        self._console = console
+        self._store_file = folder / "store.toml"
+        self._database = folder / "store.db"
+        self._crm_database = folder / "crm.db"
+        self._crm_status = folder / "crm.json"
+        self._members = folder / "members.csv"
+        self._truth = folder / "truth.csv"
+        self._visits = folder / "visits.csv"
+        self._origin_us = time.time_ns() // 1000
+        self._clock = ["--clock-speed", str(options.speed), "--clock-origin-us", str(self._origin_us)]
+
+    async def run(self) -> dict[str, Any]:
+        """Start everything, show it, stop it in order, and add up."""
+        stopped = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        async with AsyncExitStack() as stack:
+            self._say("starting the broker: NATS, speaking MQTT 3.1.1")
+            broker = await stack.enter_async_context(NatsBroker(self._folder / "nats"))
+            self._say("opening the shop: readers on LLRP over TCP and one serial reader on a pty")
+            shop = stack.enter_context(self._part("shop", self._shop_arguments()))
+            addresses = await self._wait_for("shop", shop, self._announced)
+            page = self._write_store_file(addresses, broker.url)
+            members = stack.enter_context(
+                self._part("directory", ["directory", "import", str(self._members), *self._config()])
+            )
+            await self._wait_for("directory", members, lambda: members.poll() == 0 or None)
+            crm = stack.enter_context(self._part("crm", self._crm_arguments(broker.url)))
+            self._say("starting the service; the first start compiles its kernels")
+            service_arguments = ["run", *self._config(), "--visits", str(self._visits), *self._clock]
+            service = stack.enter_context(self._part("service", service_arguments))
+            first = await self._wait_for("service", service, self._all_up)
+            self._say(f"the floor manager's page: {page}")
+            last = await self._show(page, {"shop": shop, "crm": crm, "service": service}, stopped) or first
+            await _stop(service)
+            await self._wait_for_last_ack(crm)
+            await _stop(crm)
+            await _stop(shop)
+        return self._add_up(first, last)
+
+    # Parts.
+
+    @contextmanager
+    def _part(self, name: str, arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+        environment = os.environ | {"RUNTIME_DIRECTORY": str(self._folder)}
+        with self._log(name).open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "edge", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    def _shop_arguments(self) -> list[str]:
+        options = self._options
+        with resources.as_file(resources.files("config") / "demo.toml") as plan:
+            return [
+                *("simulate", "shop", "--config", str(plan), "--seed", str(options.seed)),
+                *("--shoppers", str(options.shoppers), "--speed", str(options.speed)),
+                *("--origin-us", str(self._origin_us), "--announce", str(self._folder / "readers.json")),
+                *("--truth", str(self._truth), "--members", str(self._members)),
+            ]
+
+    def _crm_arguments(self, broker: str) -> list[str]:
+        files = ["--database", str(self._crm_database), "--status", str(self._crm_status)]
+        return ["crm", "--url", broker, *files, *self._clock]
+
+    def _config(self) -> list[str]:
+        return ["--config", str(self._store_file)]
+
+    def _write_store_file(self, addresses: dict[str, str], broker: str) -> str:
+        store = tomllib.loads((resources.files("config") / "demo.toml").read_text(encoding="utf-8"))
+        for reader in store["readers"]:
+            reader["address"] = addresses[reader["id"]]
+        listen = f"127.0.0.1:{self._options.port or _free_port()}"
+        store["mqtt"] = {"url": broker}
+        store["database"] = {"path": str(self._database), "checkpoint_s": 1.0}
+        store["web"] = {"listen": listen}
+        self._store_file.write_text(tomli_w.dumps(store), encoding="utf-8")
+        return f"http://{listen}/"
+
+    def _announced(self) -> dict[str, str] | None:
+        file = self._folder / "readers.json"
+        return dict(json.loads(file.read_text())["readers"]) if file.exists() else None
+
+    def _all_up(self) -> dict[str, Any] | None:
+        live = self._live()
+        return live if live and all(reader["link"] == "up" for reader in live["readers"]) else None
+
+    async def _wait_for(self, name: str, process: subprocess.Popen[bytes], ready: Callable[[], T | None]) -> T:
+        until = time.monotonic() + START_S
+        while time.monotonic() < until:
+            if (result := ready()) is not None:
+                return result
+            if process.poll() is not None:
+                raise DemoFailed(self._died(name, process))
+            await asyncio.sleep(0.05)
+        raise DemoFailed(f"the {name} did not come up within {START_S:.0f} s:\n{self._tail(name)}")
+
+    def _died(self, name: str, process: subprocess.Popen[bytes]) -> str:
+        return f"the {name} ended with code {process.returncode}:\n{self._tail(name)}"
+
+    def _tail(self, name: str) -> str:
+        return self._log(name).read_text(errors="replace")[-2000:]
+
+    def _log(self, name: str) -> Path:
+        return self._folder / f"{name}.log"
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False)
+
+    # Watching.
+
+    async def _show(
+        self, page: str, parts: dict[str, subprocess.Popen[bytes]], stopped: asyncio.Event
+    ) -> dict[str, Any] | None:
+        """Watch until the time is over; the last live state of the service."""
+        duration_s = self._options.duration_s
+        until = time.monotonic() + (float("inf") if duration_s is None else duration_s)
+        with ExitStack() as stack:
+            screen = None
+            if not self._options.headless:
+                screen = stack.enter_context(Live(console=self._console, screen=True, auto_refresh=False))
+            while time.monotonic() < until and not stopped.is_set():
+                for name, process in parts.items():
+                    if process.poll() is not None:
+                        raise DemoFailed(self._died(name, process))
+                live = self._live()
+                if screen is not None and live is not None:
+                    screen.update(view(live, self._crm(), page), refresh=True)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(0.5, max(0.0, until - time.monotonic()))):
+                        await stopped.wait()
+        return self._live()
+
+    def _live(self) -> dict[str, Any] | None:
+        try:
+            with socket.socket(socket.AF_UNIX) as link:
+                link.settimeout(2)
+                link.connect(str(self._folder / "live.sock"))
+                with link.makefile("rb") as lines:
+                    line = lines.readline()
+        except OSError:
+            return None
+        return dict(json.loads(line)) if line else None
+
+    def _crm(self) -> dict[str, Any]:
+        return dict(json.loads(self._crm_status.read_text())) if self._crm_status.exists() else {}
+
+    async def _wait_for_last_ack(self, crm: subprocess.Popen[bytes]) -> None:
+        sent = sum(sent for sent, _ in self._outbox())
+        until = time.monotonic() + LAST_ACK_S
+        while time.monotonic() < until and crm.poll() is None and self._crm().get("received", 0) < sent:
+            await asyncio.sleep(0.05)
+
+    # Adding up.
+
+    def _query(self, sql: str) -> list[Any]:
+        with closing(sqlite3.connect(f"file:{self._database}?mode=ro", uri=True)) as conn:
+            return conn.execute(sql).fetchall()
+
+    def _outbox(self) -> list[tuple[int, int]]:
+        """Per class in the contract's order: committed, and of these not acknowledged."""
+        return self._query("SELECT next_seq - 1, next_seq - 1 - acked FROM outbox_class ORDER BY class")
+
+    def _add_up(self, first: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
+        crm, outbox = self._crm(), self._outbox()
+        return {
+            "readers": len(last["readers"]),
+            "reads": last["reads"],
+            "visits": self._query("SELECT count(*) FROM visit")[0][0],
+            "journeys": self._query("SELECT count(*) FROM journey")[0][0],
+            "recognitions": outbox[0][0],
+            "recognition_ms": crm["recognition_ms"],
+            "outbox": {"sent": sum(sent for sent, _ in outbox), "pending": sum(pending for _, pending in outbox)},
+            "crm": {key: crm[key] for key in ("received", "duplicates", "gaps")},
+            "truth": self._judge(first, last),
+        }
+
+    def _judge(self, first: dict[str, Any], last: dict[str, Any]) -> dict[str, float | None]:
+        """The service's visits, open ones included, against where the walkers were while all readers were up."""
+        from_us, to_us = max(reader["since_us"] for reader in first["readers"]), last["watermark_us"]
+        judged = score(clip(read_visits(self._truth), from_us, to_us), clip(read_visits(self._visits), from_us, to_us))
+        return {"visit_f1": judged.f1, "dwell_wape": judged.dwell_wape}
+
+
+async def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    until = time.monotonic() + STOP_S
+    while process.poll() is None and time.monotonic() < until:
+        await asyncio.sleep(0.02)
+    if process.poll() is None:
+        process.kill()
+
+
+def _die_with_parent() -> None:
+    # Linux only: a demo that is killed outright must not leave a shop walking.
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

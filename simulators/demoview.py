@@ -1,0 +1,80 @@
+"""The demo's screen in the terminal, and its last words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+
+def view(live: dict[str, Any], crm: dict[str, Any], page: str) -> RenderableType:
+    """One screen of the service's live state and the CRM's totals."""
+    up = sum(reader["link"] == "up" for reader in live["readers"])
+    head = Text.assemble(
+        ("Tagtrail ", "bold"),
+        f"{live['store']} · {page} · {live['reads_per_s']:,.0f} reads/s · {live['reads']:,} reads · "
+        f"{up}/{len(live['readers'])} readers · {live['tags_present']} tags present · Ctrl-C ends",
+    )
+    return Group(head, Columns([_zones(live), Group(_recognitions(live), _totals(live, crm))]))
+
+
+def farewell(result: dict[str, Any]) -> RenderableType:
+    """What the run came to."""
+    table = Table(title="What the demo came to", show_header=False)
+    latency, truth = result["recognition_ms"], result["truth"]
+    for name, value in (
+        ("readers", result["readers"]),
+        ("reads", f"{result['reads']:,}"),
+        ("visits decided", f"{result['visits']:,}"),
+        ("journeys ended", f"{result['journeys']:,}"),
+        ("members recognised", f"{result['recognitions']:,}"),
+        ("read → recognition at the CRM", f"p50 {_number(latency['p50'])} ms, p99 {_number(latency['p99'])} ms"),
+        ("events committed to the outbox", f"{result['outbox']['sent']:,}"),
+        ("events in the CRM's database", f"{result['crm']['received']:,}"),
+        ("counted twice / missing", f"{result['crm']['duplicates']} absorbed / {result['crm']['gaps']}"),
+        ("visits against the walkers' truth", f"F1 {_number(truth['visit_f1'], 3)}"),
+        ("dwell against the truth", f"WAPE {_number(truth['dwell_wape'], 3)}"),
+    ):
+        table.add_row(name, str(value))
+    return table
+
+
+def _zones(live: dict[str, Any]) -> Table:
+    table = Table(title="People per zone")
+    for column, justify in (("floor", "left"), ("zone", "left"), ("people", "right"), ("staff", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for zone in live["zones"]:
+        people = str(zone["people"]) if zone["state"] == "ok" else "unknown"
+        table.add_row(zone["floor"], zone["id"], people, str(zone["by_class"].get("staff", 0)))
+    return table
+
+
+def _recognitions(live: dict[str, Any]) -> Table:
+    table = Table(title="Last recognitions")
+    for column in ("member", "tier", "zone"):
+        table.add_column(column)
+    for seen in live["recognitions"][:8]:
+        table.add_row(seen["member"], seen["tier"], seen["zone"])
+    return table
+
+
+def _totals(live: dict[str, Any], crm: dict[str, Any]) -> Panel:
+    table = Table(show_header=True)
+    for column in ("class", "committed", "not yet acknowledged"):
+        table.add_column(column)
+    for name, depth in live["outbox"].items():
+        table.add_row(name, str(depth["sent"]), str(depth["pending"]))
+    broker = "connected" if live["broker"]["connected"] else live["broker"]["reason"]
+    counted = Text(
+        f"broker: {broker}\nCRM: {crm.get('received', 0)} received, {crm.get('duplicates', 0)} duplicates absorbed, "
+        f"{crm.get('gaps', 0)} gaps\n{live['visits']} visits, {live['journeys']} journeys"
+    )
+    return Panel(Group(table, counted), title="Outbox and CRM")
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
