@@ -53,20 +53,23 @@ def contains(polygon: Polygon, point: Point) -> bool:
     return inside
 
 
-def area(polygon: Polygon) -> float:
-    """Area in m², never negative."""
-    return abs(_signed_area(polygon))
-
-
 def centroid(polygon: Polygon) -> Point:
     """Centre of gravity of the area; outside the polygon if that is bent enough."""
     # Relative to a corner, so that a small zone far from the origin loses no digits.
     x0, y0 = polygon[0]
     moved = [(x - x0, y - y0) for x, y in polygon]
-    six = 6 * _signed_area(moved)
+    six = 3 * sum(a[0] * b[1] - b[0] * a[1] for a, b in edges(moved))
     x = sum((a[0] + b[0]) * (a[0] * b[1] - b[0] * a[1]) for a, b in edges(moved)) / six
     y = sum((a[1] + b[1]) * (a[0] * b[1] - b[0] * a[1]) for a, b in edges(moved)) / six
     return x0 + x, y0 + y
+
+
+def is_flat(polygon: Polygon) -> bool:
+    """Do all corners lie on one line."""
+    first = polygon[0]
+    far = max(polygon, key=lambda corner: hypot(corner[0] - first[0], corner[1] - first[1]))
+    length = hypot(far[0] - first[0], far[1] - first[1])
+    return all(abs(_side(first, far, corner)) <= _EPS * length for corner in polygon)
 
 
 def crosses_itself(polygon: Polygon) -> bool:
@@ -89,11 +92,6 @@ def crosses_itself(polygon: Polygon) -> bool:
 def edges(polygon: Polygon) -> list[tuple[Point, Point]]:
     """The sides in order, each as its two ends."""
     return list(zip(polygon, [*polygon[1:], polygon[0]], strict=True))
-
-
-def _signed_area(polygon: Polygon) -> float:
-    x0, y0 = polygon[0]
-    return sum((a[0] - x0) * (b[1] - y0) - (b[0] - x0) * (a[1] - y0) for a, b in edges(polygon)) / 2
 
 
 def _segment_distance(a: Point, b: Point, c: Point, d: Point) -> float:

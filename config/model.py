@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, model_validator
+
+Int = Annotated[int, Strict()]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+"""TOML has types: "5" and true are no numbers. (Whole numbers are fine where a Number is wanted.)"""
+Metres = Annotated[Number, Field(ge=-10_000, le=10_000)]
+Seconds = Annotated[Number, Field(gt=0, le=30 * 86_400)]
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """Letters, digits, dot, dash, underscore: an id stands in MQTT topics, file names and URLs."""
@@ -16,17 +23,30 @@ Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 class Model(BaseModel):
     """Base: unknown keys are errors, since a misspelt key that is ignored is a setting that silently does nothing."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Names(Model):
     """A name in both languages of the page."""
 
-    zh: str
-    en: str
+    zh: Annotated[str, Field(min_length=1)]
+    en: Annotated[str, Field(min_length=1)]
 
 
-Name = str | Names
+NAME_TAGS = ("<text>", "<zh, en>")
+"""Stand in the places that pydantic reports for errors within a name; no key of the file looks like them."""
+
+
+def _name_tag(value: Any) -> str | None:
+    if isinstance(value, str):
+        return NAME_TAGS[0]
+    return NAME_TAGS[1] if isinstance(value, dict | Names) else None
+
+
+Name = Annotated[
+    Annotated[str, Field(min_length=1), Tag(NAME_TAGS[0])] | Annotated[Names, Tag(NAME_TAGS[1])],
+    Discriminator(_name_tag, custom_error_type="name_type", custom_error_message="neither a text nor {zh, en}"),
+]
 
 
 class ZoneKind(StrEnum):
@@ -44,8 +64,20 @@ class ZoneKind(StrEnum):
 
 def _timezone(name: str) -> str:
     if name not in available_timezones():
-        raise ValueError(f"unknown time zone {name!r}; use an IANA name such as Asia/Shanghai or Europe/Berlin")
+        near = get_close_matches(name, available_timezones(), 1)
+        hint = f' (did you mean "{near[0]}"?)' if near else ""
+        raise ValueError(f'no time zone "{name}"{hint}; needed: an IANA name such as "Asia/Shanghai"')
     return name
+
+
+def _path(path: Path) -> Path:
+    # Path("") is the current folder.
+    if str(path) == "." or "\0" in str(path):
+        raise ValueError("needed: the path of a file")
+    return path
+
+
+FilePath = Annotated[Path, AfterValidator(_path)]
 
 
 class Store(Model):
@@ -65,7 +97,7 @@ class Floor(Model):
     name: Name
 
 
-Point = tuple[float, float]
+Point = tuple[Metres, Metres]
 
 
 class Zone(Model):
@@ -77,19 +109,20 @@ class Zone(Model):
     floor: Id
     polygon: Annotated[tuple[Point, ...], Field(min_length=3)]
     neighbours: tuple[Id, ...] | None = None
-    """Zones one can walk to directly; absent: those whose polygons touch or lie within 3 m on the same floor."""
+    """Zones one can walk to directly, instead of the default: those that touch or lie within 3 m on the same floor.
+    A zone listed by one side is a neighbour of both."""
 
 
 class Antenna(Model):
     """One antenna port of a reader, the zone it watches and where it hangs (metres)."""
 
-    port: Annotated[int, Field(ge=1, le=64)]
+    port: Annotated[Int, Field(ge=1, le=64)]
     zone: Id
     position: Point
 
 
 class Reader(Model):
-    """A reader and its antennas. `address`: host, host:port, or a serial device such as /dev/rfid/gate-1."""
+    """A reader and its antennas. `address`: llrp host or host:port; serial /dev/rfid/gate-1 or tcp://host:port."""
 
     id: Id
     driver: Literal["llrp", "thingmagic"]
@@ -124,16 +157,16 @@ class Mqtt(Model):
     url: Annotated[str, Field(pattern=r"^mqtts?://[^/\s]+$")]
     version: Literal["3.1.1", "5"] = "3.1.1"
     username: str | None = None
-    password_file: Path | None = None
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
+    password_file: FilePath | None = None
+    ca: FilePath | None = None
+    cert: FilePath | None = None
+    key: FilePath | None = None
 
 
 class Database(Model):
-    path: Path
-    quota_mb: Annotated[int, Field(ge=16)] = 2048
-    checkpoint_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+    path: FilePath
+    quota_mb: Annotated[Int, Field(ge=16, le=1 << 20)] = 2048
+    checkpoint_s: Annotated[Number, Field(gt=0, le=60)] = 5.0
     """How often the engine's state and all that follows from it are committed, in one transaction."""
 
 
@@ -144,34 +177,31 @@ class Web(Model):
 class Thresholds(Model):
     """Definitions that people's numbers depend on; raise `def_version` with every change, aggregates carry it."""
 
-    def_version: Annotated[int, Field(ge=1)] = 1
-    touch_s: Annotated[float, Field(gt=0)] = 5
+    def_version: Annotated[Int, Field(ge=1, le=1_000_000_000)] = 1
+    touch_s: Seconds = 5
     """Below: pass-by."""
-    visit_s: Annotated[float, Field(gt=0)] = 30
-    engaged_s: Annotated[float, Field(gt=0)] = 120
-    join_gap_s: Annotated[float, Field(ge=0)] = 30
+    visit_s: Seconds = 30
+    engaged_s: Seconds = 120
+    join_gap_s: Annotated[Number, Field(ge=0, le=86_400)] = 30
     """Pieces of presence in one zone this close together are one visit."""
-    journey_end_after_exit_s: Annotated[float, Field(gt=0)] = 900
-    journey_end_silence_s: Annotated[float, Field(gt=0)] = 10800
+    journey_end_after_exit_s: Seconds = 900
+    journey_end_silence_s: Seconds = 10800
     business_day_start: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "04:00"
-    now_s: Annotated[float, Field(gt=0)] = 600
-    assist_s: Annotated[float, Field(gt=0)] = 15
-    returning_days: Annotated[int, Field(ge=1)] = 90
-    small_cell: Annotated[int, Field(ge=0)] = 5
-    recognition_ttl_s: Annotated[float, Field(gt=0)] = 300
+    now_s: Seconds = 600
+    assist_s: Seconds = 15
+    returning_days: Annotated[Int, Field(ge=1, le=3660)] = 90
+    small_cell: Annotated[Int, Field(ge=0, le=1000)] = 5
+    recognition_ttl_s: Seconds = 300
     """How long a recognition is a cue; after that it is history."""
-    lateness_s: Annotated[float, Field(ge=0.25, le=60)] = 2
+    lateness_s: Annotated[Number, Field(ge=0.25, le=60)] = 2
     """How late a read may arrive and still be put in its place (0.24 s was the worst seen on real readers)."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not self.touch_s < self.visit_s < self.engaged_s:
-            raise ValueError("must rise: touch_s < visit_s < engaged_s")
-        return self
 
 
 class StoreConfig(Model):
-    """One store: everything that its gateway needs to know."""
+    """One store: everything that its gateway needs to know.
+
+    The models check each value; what values must be to each other (ids that exist, unique ports …) config.check does.
+    """
 
     store: Store
     floors: Annotated[tuple[Floor, ...], Field(min_length=1)]
@@ -182,13 +212,3 @@ class StoreConfig(Model):
     database: Database
     web: Web = Web()
     thresholds: Thresholds = Thresholds()
-
-    @field_validator("floors", "zones", "readers")
-    @classmethod
-    def _unique(cls, items: tuple[Floor | Zone | Reader, ...]) -> tuple[Floor | Zone | Reader, ...]:
-        seen: set[str] = set()
-        for item in items:
-            if item.id in seen:
-                raise ValueError(f"id {item.id!r} is used twice; ids must be unique")
-            seen.add(item.id)
-        return items

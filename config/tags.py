@@ -103,7 +103,7 @@ def grai96(company_prefix: str, asset_type: int, serial: int, filter: int = 0) -
 
 
 def sgtin96(company_prefix: str, item: int, serial: int, filter: int = 1) -> bytes:
-    """12 bytes of a piece of merchandise; `item` is indicator digit and item reference, filter 1 a point-of-sale item."""
+    """12 bytes of a piece of merchandise; `item`: indicator digit and item reference; filter 1: sold at a till."""
     return _encode(_SGTIN, company_prefix, item, serial, filter)
 
 
@@ -117,11 +117,10 @@ def read_gsrn96(epc: bytes) -> Gsrn:
     if number & 0xFFFFFF:
         raise ValueError("the last 24 bits of a GSRN-96 are zero")
     partition = number >> 82 & 7
-    for digits, (of_partition, width) in _PREFIX_BITS.items():
-        if of_partition == partition:
-            break
-    else:
+    if partition == 7:
         raise ValueError("partition 7 does not exist")
+    digits = 12 - partition
+    width = _PREFIX_BITS[digits][1]
     body = number >> 24 & (1 << _GSRN.bits) - 1
     rest = _GSRN.bits - width
     prefix, reference = body >> rest, body & (1 << rest) - 1

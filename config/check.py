@@ -1,0 +1,185 @@
+"""Loading a store file, and saying all that is wrong with it: file, line, key, what is wrong, what would be right."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from config import relations
+from config.lines import Place, key_lines, line_of
+from config.messages import explain, is_echo
+from config.model import StoreConfig
+
+CREDENTIALS = "${CREDENTIALS_DIRECTORY}"
+"""Where systemd puts the files of LoadCredential=, readable by the service alone. The only variable in paths."""
+_FILES = ("password_file", "ca", "cert", "key")
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing that is wrong; `line` 0 if the whole file is meant, `key` empty if no key is."""
+
+    file: str
+    line: int
+    key: str
+    text: str
+    warning: bool = field(default=False, compare=False)
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{where}: {'warning: ' * self.warning}{self.key}{': ' * bool(self.key)}{self.text}"
+
+
+class ConfigError(Exception):
+    """A store file that cannot be used; the text is all problems, one a line."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+def load(path: str | Path, *, files: bool = True) -> StoreConfig:
+    """The store, its paths absolute (relative ones are beside the file); ConfigError with every problem.
+
+    `files`: whether password, certificates and key must be there and readable, as the service needs them.
+    """
+    config, problems = _check(Path(path), files, service=files)
+    errors = tuple(problem for problem in problems if not problem.warning)
+    if config is None or errors:
+        raise ConfigError(errors)
+    return config
+
+
+def check(path: str | Path) -> tuple[Problem, ...]:
+    """Everything wrong or doubtful in a file, in the order of its lines; the file is good if only warnings are left."""
+    return _check(Path(path), files=True, service=False)[1]
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of the store file, for editors."""
+    made = StoreConfig.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "Tagtrail store file"}
+
+
+def key_name(place: Place) -> str:
+    """A place as people write it: `zones[3].polygon`."""
+    name = ""
+    for step in place:
+        if isinstance(step, int):
+            name += f"[{step}]"
+        else:
+            quoted = step if re.fullmatch(r"[\w-]+", step) else f'"{step.encode("unicode_escape").decode()}"'
+            name += f".{quoted}" if name else quoted
+    return name
+
+
+def _check(path: Path, files: bool, service: bool) -> tuple[StoreConfig | None, tuple[Problem, ...]]:
+    file = str(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except OSError as error:
+        return None, (Problem(file, 0, "", f"cannot be read: {error.strerror}"),)
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        return None, (Problem(file, line, "", f"byte {error.object[error.start]:#04x} is not UTF-8; save it as UTF-8"),)
+    try:
+        raw = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        return None, (_syntax(file, text, error),)
+
+    found: list[tuple[Place, str, bool]] = []
+    config = None
+    try:
+        config = StoreConfig.model_validate(raw)
+    except ValidationError as invalid:
+        found += [(*explain(error), False) for error in invalid.errors(include_url=False) if not is_echo(error)]
+    found += relations.problems(raw)
+    found += _variables(raw)
+    if files:
+        found += _files(raw, path.parent, service)
+    lines = key_lines(text)
+    problems = tuple(
+        sorted({Problem(file, line_of(lines, place), key_name(place), what, warning) for place, what, warning in found})
+    )
+    return config and _absolute(config, path.parent), problems
+
+
+def _syntax(file: str, text: str, error: Exception) -> Problem:
+    if isinstance(error, RecursionError):
+        return Problem(file, 0, "", "not TOML that can be read: lists or tables are nested too deep")
+    at = re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
+    if at:
+        return Problem(file, int(at[1]), "", f"not TOML: {str(error)[: at.start()]} (column {at[2]})")
+    return Problem(file, text.count("\n") + 1, "", f"not TOML: {error}")
+
+
+def _variables(raw: Mapping[str, Any]) -> list[tuple[Place, str, bool]]:
+    """Paths that hope for a variable that nobody will replace."""
+    return [
+        (place, f"only {CREDENTIALS} at the beginning of a path is replaced, and only in [mqtt]", False)
+        for place, given in _paths(raw, (("mqtt", _FILES), ("database", ("path",))))
+        if _has_variable(given, place[0] == "mqtt")
+    ]
+
+
+def _has_variable(given: str, credentials: bool) -> bool:
+    return "$" in given.removeprefix(CREDENTIALS if credentials else "") or given.startswith("%d/")
+
+
+def _files(raw: Mapping[str, Any], folder: Path, service: bool) -> list[tuple[Place, str, bool]]:
+    """Is what [mqtt] points to there and readable. Outside the service, systemd's credentials can't be looked at."""
+    found: list[tuple[Place, str, bool]] = []
+    for place, given in _paths(raw, (("mqtt", _FILES),)):
+        path = _resolve(given, folder)
+        if _has_variable(given, credentials=True):
+            continue
+        if given.startswith(CREDENTIALS) and "CREDENTIALS_DIRECTORY" not in os.environ:
+            text = f"{CREDENTIALS} is not set here: only the service that systemd started can look at it"
+            found.append((place, text, not service))
+            continue
+        try:
+            mode = path.stat().st_mode
+        except OSError as error:
+            found.append((place, f"cannot read {path}: {error.strerror}", False))
+            continue
+        if not stat.S_ISREG(mode):
+            found.append((place, f"{path} is not a file", False))
+        elif not os.access(path, os.R_OK):
+            found.append((place, f"cannot read {path}: the user who runs this may not", False))
+    return found
+
+
+def _paths(raw: Mapping[str, Any], names: Iterable[tuple[str, Iterable[str]]]) -> Iterator[tuple[Place, str]]:
+    for table, keys in names:
+        items = raw.get(table)
+        if not isinstance(items, dict):
+            continue
+        for key in keys:
+            if isinstance(given := items.get(key), str) and given and "\0" not in given:
+                yield (table, key), given
+
+
+def _absolute(config: StoreConfig, folder: Path) -> StoreConfig:
+    mqtt = {name: _resolve(str(value), folder) for name in _FILES if (value := getattr(config.mqtt, name)) is not None}
+    database = {"path": _resolve(str(config.database.path), folder)}
+    return config.model_copy(
+        update={
+            "mqtt": config.mqtt.model_copy(update=mqtt),
+            "database": config.database.model_copy(update=database),
+        }
+    )
+
+
+def _resolve(given: str, folder: Path) -> Path:
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    if credentials and given.startswith(CREDENTIALS):
+        given = credentials + given.removeprefix(CREDENTIALS)
+    return Path(os.path.abspath(folder / given))

@@ -1,0 +1,167 @@
+"""pydantic's errors in words that say what would be right, with the place in the file that they are about."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from functools import cache
+from typing import Any
+
+from pydantic_core import ErrorDetails
+
+from config.lines import Place
+from config.model import NAME_TAGS, StoreConfig
+
+NEEDED = {
+    "id": 'letters, digits, ".", "-" and "_", at most 64 of them, beginning with a letter or a digit',
+    "name": 'a text, or { zh = "…", en = "…" }',
+    "zh": "a text that is not empty",
+    "en": "a text that is not empty",
+    "timezone": 'an IANA name such as "Asia/Shanghai"',
+    "floor": "the id of a floor",
+    "zone": "the id of a zone",
+    "polygon": "at least three corners in metres, such as [[0, 0], [6, 0], [6, 5]]",
+    "neighbours": "a list of zone ids",
+    "position": "metres, as [x, y]",
+    "port": "the number of the reader's antenna port, 1 to 64",
+    "address": 'llrp: "host" or "host:port"; thingmagic: "/dev/…" or "tcp://host:port"',
+    "antennas": 'a list of { port = 1, zone = "…", position = [x, y] }, at least one',
+    "company_prefix": '6 to 12 digits in quotes, such as "9521141"',
+    "epc_prefix": '1 to 124 hex digits in quotes, such as "E280"',
+    "url": '"mqtt://host", "mqtts://host", or either with ":port"',
+    "listen": '"host:port", such as "127.0.0.1:8080"',
+    "path": "the path of the database file",
+    "business_day_start": '"HH:MM", such as "04:00"',
+    "store": "a table [store] with id, name and timezone",
+    "floors": "a table [[floors]] for each floor, with id and name",
+    "zones": "a table [[zones]] for each zone, with id, name, kind, floor and polygon",
+    "readers": "a table [[readers]] for each reader, with id, driver, address and antennas",
+    "tag_classes": "a table [[tag_classes]] for each rule, with class and scheme or epc_prefix",
+    "mqtt": "a table [mqtt] with url",
+    "database": "a table [database] with path",
+    "web": "a table [web]",
+    "thresholds": "a table [thresholds]",
+}
+_LIMITS = {
+    "greater_than_equal": ("too small", "at least {ge:g}"),
+    "greater_than": ("too small", "more than {gt:g}"),
+    "less_than_equal": ("too large", "at most {le:g}"),
+    "less_than": ("too large", "less than {lt:g}"),
+}
+_WANTED = {
+    "string_type": "a text in quotes",
+    "path_type": "a text in quotes",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a number that is not nan or inf",
+    "name_type": NEEDED["name"],
+}
+
+
+def explain(error: ErrorDetails) -> tuple[Place, str]:
+    """The place that an error is about and what to tell the one who wrote it."""
+    place: Place = tuple(step for step in error["loc"] if step not in NAME_TAGS)
+    given, kind, ctx = error["input"], error["type"], error.get("ctx", {})
+    match kind:
+        case "extra_forbidden":
+            return place, _unknown_key(place)
+        case "missing" | "too_long" if kind == "too_long" or isinstance(place[-1], int):
+            # Only points have a fixed length.
+            return (place[:-1] if kind == "missing" else place), "a point is two numbers in metres: [x, y]"
+        case "missing":
+            return place, f"is missing; needed: {_needed(place)}"
+        case "value_error":
+            return place, str(ctx["error"])
+        case "enum" | "literal_error":
+            return place, f"is {show(given)}{did_you_mean(given, _choices(place))}; needed: {_needed(place)}"
+        case _ if kind in _LIMITS:
+            what, limit = _LIMITS[kind]
+            return place, f"{show(given)} is {what}; needed: {limit.format(**ctx)}"
+        case "too_short":
+            return place, f"is too short; needed: {_needed(place)}"
+        case "int_from_float":
+            return place, f"{show(given)} is not whole; needed: a whole number"
+        case _:
+            return place, f"is {show(given)}; needed: {_WANTED.get(kind) or _needed(place)}"
+
+
+def is_echo(error: ErrorDetails) -> bool:
+    """pydantic counts only the good elements of a list: one that is long enough is called short if elements are bad."""
+    given = error["input"]
+    return error["type"] == "too_short" and isinstance(given, list) and len(given) >= error["ctx"]["min_length"]
+
+
+def did_you_mean(given: object, choices: Iterable[str]) -> str:
+    """` (did you mean "x"?)`, or nothing if nothing is near."""
+    near = get_close_matches(given, list(choices), 1) if isinstance(given, str) else []
+    return f' (did you mean "{near[0]}"?)' if near else ""
+
+
+def show(value: object) -> str:
+    """A value of the file in few characters, on one line."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}"
+        case int():
+            return str(value) if abs(value) < 1 << 63 else "a number of that size"
+        case str():
+            text = value.encode("unicode_escape").decode() if not value.isprintable() else value
+            return f'"{text}"' if len(text) <= 60 else f'"{text[:57]}…"'
+        case list():
+            return "a list"
+        case dict():
+            return "a table"
+        case datetime.date() | datetime.time():
+            return "a date or a time"
+        case _:
+            return "something else"
+
+
+def _unknown_key(place: Place) -> str:
+    keys = _node(place[:-1]).get("properties", {})
+    return f"no such key{did_you_mean(place[-1], keys)}; keys here are: {', '.join(keys)}"
+
+
+def _needed(place: Place) -> str:
+    choices = _choices(place)
+    if choices:
+        return f"one of {', '.join(choices)}"
+    if isinstance(place[-1], str):
+        return NEEDED.get(place[-1], "another value")
+    if place[-2:-1] == ("polygon",):
+        return "a corner, as [x, y]"
+    return NEEDED["id"] if place[-2:-1] == ("neighbours",) else NEEDED.get(str(place[0]), "another value")
+
+
+def _choices(place: Place) -> list[str]:
+    return list(_node(place).get("enum", ()))
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return StoreConfig.model_json_schema()
+
+
+def _node(place: Place) -> Mapping[str, Any]:
+    """The part of the JSON Schema that describes a place; empty if nothing does."""
+    node = _resolved(_schema(), None)
+    for step in place:
+        within = node.get("properties", {}).get(step) if isinstance(step, str) else node.get("items")
+        if within is None:
+            return {}
+        node = _resolved(within, step)
+    return node
+
+
+def _resolved(node: Mapping[str, Any], step: str | int | None) -> Mapping[str, Any]:
+    """Follow a reference, and of alternatives take the one with most to say: a table, a list, a choice."""
+    if "$ref" in node:
+        return _resolved(_schema()["$defs"][node["$ref"].rsplit("/", 1)[1]], step)
+    for several in ("anyOf", "oneOf"):
+        if several in node:
+            branches = [_resolved(branch, step) for branch in node[several]]
+            return next((b for b in branches if b.keys() & {"properties", "items", "enum"}), branches[0])
+    return node

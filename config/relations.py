@@ -1,0 +1,232 @@
+"""What the values of a store file must be to each other. Works on the file as read, so that a value that is wrong by
+itself hides no other problem; whatever has the wrong type is left to the models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from config.geometry import crosses_itself, is_flat
+from config.lines import Place
+from config.messages import did_you_mean, show
+from config.model import TagClass, Thresholds, ZoneKind
+from config.tags import masks
+
+Raw = Mapping[str, Any]
+Found = tuple[Place, str, bool]
+"""Where, what, and whether it is only a warning."""
+
+
+def problems(raw: Raw) -> list[Found]:
+    """All of them, in no particular order."""
+    return [found for rule in _RULES for found in rule(raw)]
+
+
+def _unique_ids(raw: Raw) -> Iterator[Found]:
+    for table in ("floors", "zones", "readers"):
+        seen: dict[str, Place] = {}
+        for place, item in _tables(raw, table):
+            name = item.get("id")
+            if isinstance(name, str) and name in seen:
+                yield (*place, "id"), f"id {show(name)} is taken by {table}[{seen[name][1]}]; ids must be unique", False
+            elif isinstance(name, str):
+                seen[name] = place
+
+
+def _references(raw: Raw) -> Iterator[Found]:
+    floors, zones = _ids(raw, "floors"), _ids(raw, "zones")
+    for place, zone in _tables(raw, "zones"):
+        yield from _known((*place, "floor"), zone.get("floor"), "floor", floors)
+        listed = zone.get("neighbours")
+        for i, other in enumerate(listed if isinstance(listed, list) else ()):
+            yield from _known((*place, "neighbours", i), other, "zone", zones)
+            if isinstance(other, str) and other == zone.get("id"):
+                yield (*place, "neighbours", i), "a zone is not its own neighbour; leave it out", False
+    for place, antenna in _antennas(raw):
+        yield from _known((*place, "zone"), antenna.get("zone"), "zone", zones)
+
+
+def _known(place: Place, given: object, what: str, ids: list[str]) -> Iterator[Found]:
+    if isinstance(given, str) and ids and given not in ids:
+        listed = ", ".join(ids) if len(ids) <= 12 else ", ".join(ids[:12]) + ", …"
+        yield place, f"no {what} {show(given)}{did_you_mean(given, ids)}; {what}s are: {listed}", False
+
+
+def _ports(raw: Raw) -> Iterator[Found]:
+    seen: dict[tuple[Place, int], int] = {}
+    for place, antenna in _antennas(raw):
+        port, reader_place = antenna.get("port"), place[:2]
+        if not isinstance(port, int):
+            continue
+        if (reader_place, port) in seen:
+            text = f"port {show(port)} is taken by antennas[{seen[reader_place, port]}]; a port has one antenna"
+            yield (*place, "port"), text, False
+        else:
+            seen[reader_place, port] = int(place[-1])
+
+
+def _addresses(raw: Raw) -> Iterator[Found]:
+    seen: dict[str, Place] = {}
+    for place, reader in _tables(raw, "readers"):
+        given, driver = reader.get("address"), reader.get("driver")
+        if not isinstance(given, str) or not given:
+            continue
+        at = (*place, "address")
+        whole = given
+        if driver == "llrp":
+            host, port = _host_port(given)
+            if host is None or "/" in given:
+                yield at, f'{show(given)} is no network address; needed: "host" or "host:port"', False
+            elif port is not None and not 1 <= port <= 65535:
+                yield at, f"port {show(port)} does not exist; needed: 1 to 65535", False
+            whole = f"{host}:{5084 if port is None else port}"
+        elif driver == "thingmagic":
+            host, port = _host_port(given.removeprefix("tcp://"))
+            if given.startswith("tcp://") and (host is None or port is None or not 1 <= port <= 65535):
+                yield at, f'{show(given)} lacks a host or a port from 1 to 65535; needed: "tcp://host:port"', False
+            elif not given.startswith(("/", "tcp://")):
+                yield at, f'{show(given)} is no serial line; needed: "/dev/…" or "tcp://host:port"', False
+        if whole in seen:
+            text = f"{show(given)} is the address of readers[{seen[whole][1]}] too; a reader takes one connection"
+            yield at, text, False
+        else:
+            seen[whole] = place
+
+
+def _polygons(raw: Raw) -> Iterator[Found]:
+    for place, zone in _tables(raw, "zones"):
+        given = zone.get("polygon")
+        if not isinstance(given, list) or len(given) < 3 or not all(_is_point(corner) for corner in given):
+            continue
+        corners = [(float(x), float(y)) for x, y in given]
+        at = (*place, "polygon")
+        repeated = next((i for i, corner in enumerate(corners) if corner in corners[:i]), None)
+        if repeated is not None:
+            yield (*at, repeated), "this corner is there already; name each corner once, the last one too", False
+        elif is_flat(corners):
+            yield at, "the corners lie on one line: the zone has no area", False
+        elif crosses_itself(corners):
+            yield at, "the outline crosses or touches itself; name the corners in the order of a walk around it", False
+
+
+def _kinds(raw: Raw) -> Iterator[Found]:
+    zones = list(_tables(raw, "zones"))
+    kinds = [zone.get("kind") for _, zone in zones]
+    all_known = all(kind in list(ZoneKind) for kind in kinds)
+    for kind, why in (("entrance", "journeys begin anywhere"), ("exit", "journeys end by silence alone")):
+        if zones and all_known and kind not in kinds:
+            yield ("zones",), f'no zone is of kind "{kind}": {why}', True
+    watched = {str(antenna.get("zone")) for _, antenna in _antennas(raw)}
+    for place, zone in zones:
+        name = zone.get("id")
+        if watched and isinstance(name, str) and name not in watched:
+            yield place, f"no antenna watches zone {show(name)}: nobody will ever be seen there", True
+
+
+def _tag_rules(raw: Raw) -> Iterator[Found]:
+    earlier: list[tuple[int, bytes, bytes]] = []
+    for place, item in _tables(raw, "tag_classes"):
+        try:
+            mask, value = (part.ljust(62, b"\0") for part in masks(TagClass.model_validate(item)))
+        except ValidationError:
+            continue
+        for index, wider, its in earlier:
+            if all(w & ~m == 0 and v & w == i for w, m, v, i in zip(wider, mask, value, its, strict=True)):
+                yield place, f"never matches: tag_classes[{index}] before it takes all of its tags", True
+                break
+        earlier.append((int(place[1]), mask, value))
+
+
+def _broker(raw: Raw) -> Iterator[Found]:
+    mqtt = raw.get("mqtt")
+    if not isinstance(mqtt, dict):
+        return
+    for one, other in (("key", "cert"), ("cert", "key")):
+        if one in mqtt and other not in mqtt:
+            yield ("mqtt", one), f"{one} without {other}; a client certificate needs both", False
+    if "password_file" in mqtt and "username" not in mqtt:
+        yield ("mqtt", "password_file"), "password_file without username", False
+    url = mqtt.get("url")
+    if not isinstance(url, str) or not re.match(r"mqtts?://[^/\s]+$", url):
+        return
+    at = ("mqtt", "url")
+    if url.startswith("mqtt:"):
+        for name in ("ca", "cert", "key"):
+            if name in mqtt:
+                yield ("mqtt", name), f"{name} is for TLS, and url begins with mqtt://; needed: mqtts://", False
+    if "@" in url:
+        yield at, "user and password don't belong here; use username and password_file", False
+        return
+    try:
+        parts = urlsplit(url)
+        bad = parts.port == 0 or not parts.hostname
+    except ValueError:
+        bad = True
+    if bad:
+        yield at, f"{show(url)} has no host or a port that does not exist; ports are 1 to 65535", False
+
+
+def _bands(raw: Raw) -> Iterator[Found]:
+    given = raw.get("thresholds", {})
+    names = ("touch_s", "visit_s", "engaged_s")
+    if isinstance(given, dict):
+        limits = [given.get(name, Thresholds.model_fields[name].default) for name in names]
+        if all(_is_number(limit) for limit in limits) and not limits[0] < limits[1] < limits[2]:
+            shown = ", ".join(f"{name} = {limit:g}" for name, limit in zip(names, limits, strict=True))
+            yield ("thresholds",), f"{shown}; needed: touch_s < visit_s < engaged_s", False
+
+
+def _listen(raw: Raw) -> Iterator[Found]:
+    web = raw.get("web")
+    given = web.get("listen") if isinstance(web, dict) else None
+    if isinstance(given, str) and (found := re.search(r":(\d{1,5})$", given)) and int(found[1]) > 65535:
+        yield ("web", "listen"), f"port {found[1]} does not exist; needed: 1 to 65535, or 0 for any free one", False
+
+
+_RULES: tuple[Callable[[Raw], Iterator[Found]], ...] = (
+    _unique_ids,
+    _references,
+    _ports,
+    _addresses,
+    _polygons,
+    _kinds,
+    _tag_rules,
+    _broker,
+    _bands,
+    _listen,
+)
+
+
+def _tables(raw: Raw, name: str) -> Iterator[tuple[Place, Raw]]:
+    items = raw.get(name)
+    for i, item in enumerate(items if isinstance(items, list) else ()):
+        if isinstance(item, dict):
+            yield (name, i), item
+
+
+def _antennas(raw: Raw) -> Iterator[tuple[Place, Raw]]:
+    for place, reader in _tables(raw, "readers"):
+        for (_, i), antenna in _tables(reader, "antennas"):
+            yield (*place, "antennas", i), antenna
+
+
+def _ids(raw: Raw, table: str) -> list[str]:
+    return list(dict.fromkeys(item["id"] for _, item in _tables(raw, table) if isinstance(item.get("id"), str)))
+
+
+def _is_point(corner: object) -> bool:
+    return isinstance(corner, list) and len(corner) == 2 and all(_is_number(v) and abs(v) <= 10_000 for v in corner)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e9 < value < 1e9
+
+
+def _host_port(given: str) -> tuple[str | None, int | None]:
+    """Host and port of `host`, `host:port` or `[v6]:port`; no host if it is none of them."""
+    found = re.fullmatch(r"(\[[0-9a-fA-F:.%\w]+\]|[^\s:/\[\]]+)(?::([0-9]{1,9}))?", given)
+    return (found[1], int(found[2]) if found[2] else None) if found else (None, None)
