@@ -43,7 +43,7 @@ def save(conn: sqlite3.Connection, shop: Shop, watermark_us: int, state: dict[st
     meaning = {"zones": shop.zones, "settings": asdict(shop.settings)}
     arrays["meaning"] = np.frombuffer(json.dumps(meaning).encode(), np.uint8)
     file = io.BytesIO()
-    np.savez(file, **arrays)
+    np.savez(file, allow_pickle=False, **arrays)
     conn.execute(
         "INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?)",
         (watermark_us, shop.fingerprint(), zlib.compress(file.getbuffer(), 1)),

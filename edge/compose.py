@@ -67,6 +67,8 @@ def compose(config: StoreConfig) -> Shop:
         rule_value=np.array([_words(value) for (_, value), _ in rules], np.uint64).reshape(-1, 8),
         rule_class=np.array([class_ for _, class_ in rules], np.uint8),
         corner_zone=np.array([number[zone.id] for zone in config.zones for _ in zone.polygon], np.int16),
+        corner_xy=np.array([corner for zone in config.zones for corner in zone.polygon], np.float32),
+        corner_zone=np.array([number[zone.id] for zone in config.zones for _ in zone.polygon], np.int16),
         corner_xy=np.array([corner for zone in config.zones for corner in zone.polygon], np.float32).reshape(-1, 2),
     )
     limits = config.thresholds

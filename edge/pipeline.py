@@ -29,7 +29,7 @@ from edge.database import Database
 from edge.people import BusinessDay, Member, Pseudonyms, look_up
 from edge.records import Ledger
 from sync import outbox
-from sync.contract import GatewayHealth, ReaderHealth, Recognised
+from sync.contract import CLASSES, EventClass, GatewayHealth, ReaderHealth, Recognised
 
 log = logging.getLogger("tagtrail.pipeline")
 
@@ -64,7 +64,7 @@ class Pipeline:
         clock: Clock,
         *,
         version: str,
-        wake: Callable[[str], None],
+        wake: Callable[[EventClass], None],
         trace: Callable[[Visits], None] | None = None,
     ) -> None:
         self.shop = shop
@@ -154,7 +154,7 @@ class Pipeline:
 
     def open_visits(self, *, censored: bool = False) -> Visits:
         """Visits under way; `censored` marks them as not seen to their end."""
-        visits = self.engine.open_visits()
+        visits: Visits = self.engine.open_visits()
         if censored:
             visits["censored"] = 1
         return visits
@@ -162,7 +162,7 @@ class Pipeline:
     def member_of(self, visit: Any) -> Member | None:
         """The member (with consent) that a visit's tag stands for."""
         present = self._present.get(visit["epc"].tobytes() + visit["epc_bits"].tobytes())
-        return present and present.member
+        return present.member if present is not None else None
 
     # Steps.
 
@@ -202,7 +202,6 @@ class Pipeline:
             )  # fmt: skip
             self._ledger.add_health(
                 ReaderHealth(
-                    id="",
                     reader=status.reader,
                     link=status.link.value,
                     reason=status.reason,
@@ -244,7 +243,6 @@ class Pipeline:
         zone = int(self.shop.layout.antenna_zone[row["antenna"]])
         read_us = int(row["time_us"])
         return Recognised(
-            id="",
             member=member.member,
             tier=member.tier,
             zone=self.shop.zones[zone],
@@ -297,7 +295,7 @@ class Pipeline:
 
         if await self._write(job):
             self._ledger.clear()
-            for class_ in ("journey", "agg", "health"):
+            for class_ in CLASSES[1:]:
                 self._wake(class_)
 
     async def _write(self, job: Callable[[sqlite3.Connection], None]) -> bool:
@@ -347,7 +345,6 @@ class Pipeline:
     def _gateway_health(self, reason: Literal["start", "periodic", "stop"]) -> GatewayHealth:
         counters = self.engine.counters
         return GatewayHealth(
-            id="",
             at_us=self._clock.now_us(),
             version=self._version,
             reason=reason,

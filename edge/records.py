@@ -93,7 +93,6 @@ class Ledger:
 
     def _journey_event(self, journey: Any, who: Identity, zones: tuple[str, ...]) -> Journey:
         return Journey(
-            id="",
             tag=who.tag.hex(),
             tag_class=CLASS_NAMES[journey.tag_class],
             member=who.member,
@@ -118,14 +117,13 @@ class Ledger:
     def _window_event(self, window: Any, zones: tuple[str, ...]) -> ZoneWindow:
         zone = zones[window["zone"]]
         return ZoneWindow(
-            id="",
             zone=zone,
             floor=self._floor_of.get(zone, ""),
             tag_class=CLASS_NAMES[window["tag_class"]],
             window_us=int(window["window_us"]),
             length_us=self._shop.settings.window_us,
             business_date=self._days.date(int(window["window_us"])).isoformat(),
-            **{name: int(window[name]) for name in COUNTS},
+            **_counts(window),
             coverage=round(float(window["coverage"]), 4),
             histogram={str(index): int(n) for index, n in enumerate(window["histogram"]) if n},
             def_version=self._def_version,
@@ -133,6 +131,10 @@ class Ledger:
 
 
 COUNTS = ("entered", "ended", "censored", "pass_by", "touch", "visit", "engaged", "present_us", "peak")
+
+
+def _counts(window: Any) -> dict[str, Any]:
+    return {name: int(window[name]) for name in COUNTS}
 
 
 def _visit_row(visit: Any, who: Identity, zones: tuple[str, ...]) -> dict[str, Any]:
@@ -163,7 +165,7 @@ def _window_row(window: Any, zones: tuple[str, ...], def_version: int) -> dict[s
         "window_us": int(window["window_us"]),
         "zone": zones[window["zone"]],
         "tag_class": int(window["tag_class"]),
-        **{name: int(window[name]) for name in COUNTS},
+        **_counts(window),
         "coverage": round(float(window["coverage"]), 4),
         "def_version": def_version,
         "histogram": window["histogram"].astype("<u4").tobytes(),

@@ -172,10 +172,7 @@ class _open:
         except OSError as error:
             raise Trouble(f"cannot read {self._path}: {error.strerror}") from error
         self._files.append(raw)
-        file: IO[bytes] = raw
-        if self._path.suffix == ".gz":
-            file = gzip.GzipFile(fileobj=raw)
-            self._files.insert(0, file)
+        file = gzip.GzipFile(fileobj=raw) if self._path.suffix == ".gz" else raw
         return io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline=""), raw.tell
 
     def __exit__(self, *_: object) -> None:

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,12 @@ class Service:
         self._trace = VisitFile(trace, self._shop.zones) if trace else None
         self._publisher = Publisher(
             _mqtt(config),
-            Identity(store=config.store.id, epoch=self._database.epoch, version=version),
+            Identity(
+                store=config.store.id,
+                epoch=self._database.epoch,
+                version=version,
+                config_generation=sha256(config_file.read_bytes()).hexdigest()[:16],
+            ),
             self._database,
             clock.now_us,
         )
@@ -109,12 +115,22 @@ class Service:
             await _cancel(around)
             self._pipeline.stop()
             await asyncio.wait([pipeline])
-            await self._publisher.drain(DRAIN_S)
+            await self._drain()
             await _cancel([stopped, publishing])
         for task in done - {stopped}:
             # A part that ends by itself is a fault of ours: stop with it, so that the supervisor starts us afresh.
             task.result()
             raise RuntimeError(f"{task.get_name()} ended by itself")
+
+    async def _drain(self) -> None:
+        """Give the last events a moment to be acknowledged; a broker that is away is not waited for."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                while self._publisher.status.connected:
+                    await self._count()
+                    if not any(depth["pending"] for depth in self._depth.values()):
+                        return
+                    await asyncio.sleep(0.05)
 
     async def _watch(self) -> None:
         while True:
@@ -235,21 +251,17 @@ def _totals(conn: Any) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
     totals = {
         "visits": conn.execute("SELECT coalesce(max(id), 0) FROM visit").fetchone()[0],
         "journeys": conn.execute("SELECT coalesce(max(id), 0) FROM journey").fetchone()[0],
-        "recognised": depth["member"]["sent"],
+        "recognised": depth["member"].sent,
     }
-    return totals, depth
+    return totals, {name: counts._asdict() for name, counts in depth.items()}
 
 
 def _mqtt(config: StoreConfig) -> MqttSettings:
     mqtt = config.mqtt
-    scheme, _, rest = mqtt.url.partition("://")
-    host, _, port = rest.rpartition(":") if ":" in rest.rpartition("]")[2] else (rest, "", "")
-    return MqttSettings(
-        host=host.strip("[]"),
-        port=int(port) if port else (8883 if scheme == "mqtts" else 1883),
-        tls=scheme == "mqtts",
+    return MqttSettings.from_url(
+        mqtt.url,
+        f"tagtrail-{config.store.id}",
         version=mqtt.version,
-        client_id=f"tagtrail-{config.store.id}",
         username=mqtt.username,
         password_file=mqtt.password_file,
         ca=mqtt.ca,

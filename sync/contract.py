@@ -44,7 +44,7 @@ class Message(BaseModel):
 class Numbered(Message):
     """Base of events. The outbox gives the id, together with the sequence number, when the event is committed."""
 
-    id: str = Field("", max_length=200, description="store/epoch/class/sequence")
+    id: str = Field(default="", max_length=200, description="store/epoch/class/sequence")
 
 
 class Recognised(Numbered):
@@ -83,7 +83,7 @@ class Journey(Numbered):
     censored: bool
     def_version: int
     part: Annotated[int, Field(ge=1)] = Field(
-        1, description="of a journey too long for one message: which part this is"
+        default=1, description="of a journey too long for one message: which part this is"
     )
     parts: Annotated[int, Field(ge=1)] = Field(1, description="of how many; all but the stops is alike in every part")
     stops: list[Stop]
@@ -189,6 +189,14 @@ class Envelope(Message):
     mono_us: int
     clock_offset_us: int | None = Field(None, description="gateway's clock minus true time, if known")
     lost: Annotated[list[Lost], Field(max_length=MAX_LOST)] = Field([], description="all of them before `first`")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.first + self.n > 2**63:
+            raise ValueError("first + n is beyond 64 bits")
+        if any(lost.to >= self.first for lost in self.lost):
+            raise ValueError("a lost range does not end before the first event")
+        return self
 
 
 class Batch(Envelope):
