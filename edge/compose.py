@@ -68,8 +68,6 @@ def compose(config: StoreConfig) -> Shop:
         rule_class=np.array([class_ for _, class_ in rules], np.uint8),
         corner_zone=np.array([number[zone.id] for zone in config.zones for _ in zone.polygon], np.int16),
         corner_xy=np.array([corner for zone in config.zones for corner in zone.polygon], np.float32),
-        corner_zone=np.array([number[zone.id] for zone in config.zones for _ in zone.polygon], np.int16),
-        corner_xy=np.array([corner for zone in config.zones for corner in zone.polygon], np.float32).reshape(-1, 2),
     )
     limits = config.thresholds
     settings = Settings(
