@@ -26,6 +26,8 @@ class ReaderSettings:
     driver: str
     address: str
     ports: Mapping[int, int]
+    clock_tolerance_us: int = 100_000
+    """Store time by which a reader's clock may be off without being corrected: below, it can't be told from delay."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,18 @@
+"""One door to all reader families; each is imported only when a reader of it is there."""
+
+from __future__ import annotations
+
+from drivers.session import Clock, ReaderSettings, Session, Sink
+
+
+def open_session(settings: ReaderSettings, sink: Sink, clock: Clock) -> Session:
+    """The session of one reader, not yet running; ValueError for an unknown driver or a bad address."""
+    if settings.driver == "llrp":
+        from drivers.llrp import LlrpSession
+
+        return LlrpSession(settings, sink, clock)
+    if settings.driver == "thingmagic":
+        from drivers.thingmagic import ThingMagicSession
+
+        return ThingMagicSession(settings, sink, clock)
+    raise ValueError(f"reader {settings.id}: unknown driver {settings.driver!r}")
