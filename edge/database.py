@@ -107,12 +107,16 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
         raise Trouble(f"no database at {path}: has the service run yet?") from error
 
 
+SCRIPTS = sorted(f.name[:-4] for f in resources.files("edge.migrations").iterdir() if f.name.endswith(".sql"))
+"""Names of the numbered migrations, in order."""
+
+
 def migrations() -> Migrations:
     """Every numbered SQL file of edge/migrations, in order."""
     ordered = Migrations("tagtrail")
-    for file in sorted(resources.files("edge.migrations").iterdir(), key=lambda f: f.name):
-        if file.name.endswith(".sql"):
-            ordered(name=file.name.removesuffix(".sql"))(_script(file.read_text(encoding="utf-8")))
+    for name in SCRIPTS:
+        file = resources.files("edge.migrations") / f"{name}.sql"
+        ordered(name=name)(_script(file.read_text(encoding="utf-8")))
     return ordered
 
 
@@ -143,11 +147,11 @@ def _connect(path: Path, quota_mb: int) -> sqlite3.Connection:
 
 def _migrate(conn: sqlite3.Connection, store: str) -> None:
     db = Tables(conn)
-    known = {m.name for m in migrations().pending(db)} | {m.name for m in migrations().applied(db)}
-    foreign = [m.name for m in migrations().applied(db) if m.name not in known]
-    if foreign:
+    scripts = migrations()
+    scripts.apply(db)
+    applied = [migration.name for migration in scripts.applied(db)]
+    if foreign := [name for name in applied if name not in SCRIPTS]:
         raise Trouble(f"the database was written by a newer Tagtrail (it has {foreign[-1]}): install that version")
-    migrations().apply(db)
     with db.atomic():
         facts = _facts(conn)
         if facts.setdefault("store", store) != store:

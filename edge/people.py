@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sqlite3
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
 from hashlib import blake2b
 from zoneinfo import ZoneInfo
 
@@ -25,18 +25,18 @@ class BusinessDay:
     def __init__(self, zone: ZoneInfo, start: str) -> None:
         self.zone = zone
         hours, minutes = start.split(":")
-        self._cut = timedelta(hours=int(hours), minutes=int(minutes))
+        self._cut = dt.timedelta(hours=int(hours), minutes=int(minutes))
 
-    def date(self, time_us: int) -> date:
+    def date(self, time_us: int) -> dt.date:
         """Business date of a moment."""
-        return (datetime.fromtimestamp(time_us / 1e6, self.zone).replace(tzinfo=None) - self._cut).date()
+        return (dt.datetime.fromtimestamp(time_us / 1e6, self.zone).replace(tzinfo=None) - self._cut).date()
 
-    def bounds_us(self, day: date) -> tuple[int, int]:
+    def bounds_us(self, day: dt.date) -> tuple[int, int]:
         """First microsecond of a business day and of the next."""
-        return self._start_us(day), self._start_us(day + timedelta(days=1))
+        return self._start_us(day), self._start_us(day + dt.timedelta(days=1))
 
-    def _start_us(self, day: date) -> int:
-        local = datetime(day.year, day.month, day.day) + self._cut
+    def _start_us(self, day: dt.date) -> int:
+        local = dt.datetime(day.year, day.month, day.day) + self._cut
         return round(local.replace(tzinfo=self.zone).timestamp()) * 1_000_000
 
 

@@ -1,0 +1,138 @@
+"""The database: epoch, quarantine, quota, transactions and what it says when it can't be used."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge.database import Database, connect_read_only
+from edge.errors import Trouble
+
+
+@pytest.fixture
+def open_database(tmp_path: Path) -> Callable[..., Database]:
+    opened: list[Database] = []
+
+    def open_(path: Path = tmp_path / "store.db", store: str = "s1", quota_mb: int = 64) -> Database:
+        opened.append(Database(path, store=store, quota_mb=quota_mb))
+        return opened[-1]
+
+    return open_
+
+
+def test_epoch_and_key_survive_reopening(open_database: Callable[..., Database]) -> None:
+    first = open_database()
+    first.close()
+    second = open_database()
+    assert (second.epoch, second.tag_key) == (first.epoch, first.tag_key)
+    second.close()
+
+
+def test_two_databases_have_two_epochs(open_database: Callable[..., Database], tmp_path: Path) -> None:
+    one, other = open_database(), open_database(tmp_path / "other.db")
+    assert one.epoch != other.epoch
+    one.close()
+    other.close()
+
+
+def test_migrations_are_numbered_and_applied_once(open_database: Callable[..., Database]) -> None:
+    database = open_database()
+    database.close()
+    open_database().close()
+    with sqlite3.connect(database.path) as conn:
+        applied = [name for (name,) in conn.execute("SELECT name FROM _sqlite_migrations ORDER BY name")]
+        tables = {name for (name,) in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    conn.close()
+    assert applied[0] == "0001_start"
+    assert {"visit", "journey", "aggregate", "outbox", "directory", "checkpoint"} <= tables
+
+
+def test_a_job_that_raises_leaves_nothing(open_database: Callable[..., Database]) -> None:
+    database = open_database()
+
+    def job(conn: sqlite3.Connection) -> None:
+        conn.execute("INSERT INTO fact VALUES ('half', 'done')")
+        raise ValueError("on purpose")
+
+    with pytest.raises(ValueError, match="on purpose"):
+        database.write_now(job)
+    rows = database.write_now(lambda conn: conn.execute("SELECT * FROM fact WHERE name = 'half'").fetchall())
+    assert rows == []
+    database.close()
+
+
+def test_another_stores_database_is_refused(open_database: Callable[..., Database]) -> None:
+    open_database(store="s1").close()
+    with pytest.raises(Trouble, match="belongs to store 's1'"):
+        open_database(store="s2")
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(open_database: Callable[..., Database], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Trouble, match="cannot create the folder"):
+        open_database(tmp_path / "file" / "store.db")
+
+
+def test_a_path_that_is_a_folder_is_one_line(open_database: Callable[..., Database], tmp_path: Path) -> None:
+    with pytest.raises(Trouble, match="cannot use the database"):
+        open_database(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["header", "middle"])
+def test_a_damaged_file_is_moved_aside_and_a_new_epoch_begun(
+    open_database: Callable[..., Database], tmp_path: Path, damage: str
+) -> None:
+    database = open_database()
+    database.write_now(
+        lambda conn: conn.executemany(
+            "INSERT INTO outbox VALUES (3, ?, ?)", [(seq, "x" * 1000) for seq in range(500)]
+        ).fetchall()
+    )
+    database.close()
+    raw = bytearray(database.path.read_bytes())
+    where = slice(0, 100) if damage == "header" else slice(4096 * 2, 4096 * 100)
+    raw[where] = b"\xa5" * len(raw[where])
+    database.path.write_bytes(raw)
+
+    after = open_database()
+    assert after.quarantined == tmp_path / "store.db.corrupt-1"
+    assert after.quarantined.read_bytes() == bytes(raw)
+    assert after.epoch != database.epoch
+    after.close()
+
+
+def test_a_database_of_a_newer_version_is_refused(open_database: Callable[..., Database]) -> None:
+    database = open_database()
+    database.close()
+    with sqlite3.connect(database.path) as conn:
+        conn.execute(
+            "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('tagtrail', '9999_future', '')"
+        )
+    conn.close()
+    with pytest.raises(Trouble, match="newer Tagtrail"):
+        open_database()
+
+
+def test_the_quota_stops_inserts_but_not_deletes(open_database: Callable[..., Database]) -> None:
+    database = open_database(quota_mb=16)
+
+    def fill(conn: sqlite3.Connection) -> None:
+        conn.executemany("INSERT INTO outbox VALUES (3, ?, ?)", ((seq, "x" * 4000) for seq in range(10_000)))
+
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        database.write_now(fill)
+    database.write_now(
+        lambda conn: conn.executemany(
+            "INSERT INTO outbox VALUES (3, ?, ?)", ((seq, "x" * 4000) for seq in range(2_000))
+        ).fetchall()
+    )
+    database.write_now(lambda conn: conn.execute("DELETE FROM outbox").fetchall())
+    database.close()
+
+
+def test_reading_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(Trouble, match="has the service run yet"):
+        connect_read_only(tmp_path / "none.db")
