@@ -25,6 +25,9 @@ VERSION = bytes.fromhex("16020500 20000000 20240112 01040300 00000010")
 _STATUS_UNKNOWN_COMMAND = 0x0101
 _STATUS_BAD_LENGTH = 0x0100
 _STATUS_NO_ANTENNA = 0x0503
+_FLAGS = 0x01FF
+_FREQUENCY, _PHASE, _PROTOCOL, _GPIO = 0x0008, 0x0020, 0x0040, 0x0100
+_CARRIER_KHZ = 923200
 _OVERDUE_S = 0.25
 """Output held back by the event loop is made up for, but not by more than this."""
 
@@ -47,7 +50,8 @@ def reply(op: int, status: int = codec.STATUS_OK, data: bytes = b"") -> bytes:
 
 
 def tag_reply(seen: Observation, time_ms: int, flags: int = codec.METADATA) -> bytes:
-    """The frame of a streamed read with the metadata that `flags` ask for (count, RSSI, antenna, time)."""
+    """The frame of a streamed read with the metadata that `flags` ask for, up to the GPIO pins (0x0100)."""
+    flags &= _FLAGS
     metadata = b""
     if flags & codec.COUNT:
         metadata += min(seen.count, 255).to_bytes(1)
@@ -55,8 +59,18 @@ def tag_reply(seen: Observation, time_ms: int, flags: int = codec.METADATA) -> b
         metadata += max(-128, min(127, round(seen.rssi_cdbm / 100))).to_bytes(1, signed=True)
     if flags & codec.ANTENNA:
         metadata += bytes((0x11 * (seen.port % 16),))
+    if flags & _FREQUENCY:
+        metadata += _CARRIER_KHZ.to_bytes(3)
     if flags & codec.TIMESTAMP:
         metadata += (time_ms & 0xFFFFFFFF).to_bytes(4)
+    if flags & _PHASE:
+        metadata += bytes(2)
+    if flags & _PROTOCOL:
+        metadata += b"\x05"
+    if flags & codec.DATA:
+        metadata += bytes(2)
+    if flags & _GPIO:
+        metadata += b"\x0f"
     pc = (len(seen.epc) // 2) << 11
     block = pc.to_bytes(2) + seen.epc
     block += (binascii.crc_hqx(block, 0xFFFF) ^ 0xFFFF).to_bytes(2)
@@ -215,6 +229,7 @@ class ThingMagicReader:
                 try:
                     async with asyncio.timeout(KEEPALIVE_S):
                         await self._more.wait()
+                    free_s = loop.time()
                     continue
                 except TimeoutError:
                     if not self.module.searching:
