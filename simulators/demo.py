@@ -25,9 +25,9 @@ import tomli_w
 from rich.console import Console
 from rich.live import Live
 
-from simulators.broker import NatsBroker
+from simulators.broker import NatsBroker, free_port
 from simulators.demoview import farewell, view
-from simulators.score import clip, read_visits, score
+from simulators.score import Stay, read_stays, score
 
 T = TypeVar("T")
 
@@ -157,7 +157,7 @@ class _Demo:
         store = tomllib.loads((resources.files("config") / "demo.toml").read_text(encoding="utf-8"))
         for reader in store["readers"]:
             reader["address"] = addresses[reader["id"]]
-        listen = f"127.0.0.1:{self._options.port or _free_port()}"
+        listen = f"127.0.0.1:{self._options.port or free_port()}"
         store["mqtt"] = {"url": broker}
         store["database"] = {"path": str(self._database), "checkpoint_s": 1.0}
         store["web"] = {"listen": listen}
@@ -262,11 +262,20 @@ class _Demo:
             "truth": self._judge(first, last),
         }
 
-    def _judge(self, first: dict[str, Any], last: dict[str, Any]) -> dict[str, float | None]:
+    def _judge(self, first: dict[str, Any], last: dict[str, Any]) -> dict[str, float]:
         """The service's visits, open ones included, against where the walkers were while all readers were up."""
         from_us, to_us = max(reader["since_us"] for reader in first["readers"]), last["watermark_us"]
-        judged = score(clip(read_visits(self._truth), from_us, to_us), clip(read_visits(self._visits), from_us, to_us))
-        return {"visit_f1": judged.f1, "dwell_wape": judged.dwell_wape}
+        judged = score(_clip(self._truth, from_us, to_us), _clip(self._visits, from_us, to_us))
+        return {"visit_f1": round(judged.f1, 4), "dwell_wape": round(judged.dwell_wape, 4)}
+
+
+def _clip(file: Path, from_us: int, to_us: int) -> list[Stay]:
+    """Stays of a file, cut to a span of time."""
+    stays = [
+        stay._replace(enter_us=max(stay.enter_us, from_us), exit_us=min(stay.exit_us, to_us))
+        for stay in read_stays(file)
+    ]
+    return [stay for stay in stays if stay.enter_us < stay.exit_us]
 
 
 async def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -281,9 +290,3 @@ async def _stop(process: subprocess.Popen[bytes]) -> None:
 def _die_with_parent() -> None:
     # Linux only: a demo that is killed outright must not leave a shop walking.
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
