@@ -16,13 +16,13 @@ never comes here: see llrp_decoder.
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sllurp.llrp import LLRPMessage
-from sllurp.llrp_errors import LLRPError
 from sllurp.llrp_proto import Message_struct
 
 MESSAGE_BYTES_MAX = 4 << 20
@@ -32,6 +32,9 @@ RO_ACCESS_REPORT = 61
 
 _HEADER = struct.Struct("!HII")
 
+
+# What sllurp logs it also raises, or it is of no interest to store IT.
+logging.getLogger("sllurp").setLevel(logging.CRITICAL)
 
 _CONFIG_REQUEST = struct.Struct("!HBHH")
 
@@ -94,7 +97,7 @@ def decode(message: bytes) -> Message:
     """Decode one whole control message; Malformed if sllurp can't."""
     try:
         decoded = LLRPMessage(msgbytes=message)
-    except (LLRPError, struct.error, LookupError, ValueError, TypeError) as error:
+    except Exception as error:  # sllurp lets out whatever its parts raise: struct.error, RecursionError …
         raise Malformed(f"type {_HEADER.unpack_from(message)[0] & 0x3FF}: {error}") from error
     fields = decoded.msgdict[decoded.msgname]
     return Message(decoded.msgname, fields["ID"], fields)
