@@ -53,7 +53,8 @@ def _references(raw: Raw) -> Iterator[Found]:
 def _known(place: Place, given: object, what: str, ids: list[str]) -> Iterator[Found]:
     if isinstance(given, str) and ids and given not in ids:
         listed = ", ".join(ids) if len(ids) <= 12 else ", ".join(ids[:12]) + ", …"
-        yield place, f"no {what} {show(given)}{did_you_mean(given, ids)}; {what}s are: {listed}", False
+        guess = did_you_mean(given, ids) if len(ids) > 5 else ""
+        yield place, f"no {what} {show(given)}{guess}; {what}s are: {listed}", False
 
 
 def _ports(raw: Raw) -> Iterator[Found]:
