@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +91,10 @@ def _rows(
     text: TextIO, shop: Shop, report: Report, strict: bool
 ) -> Iterator[tuple[int, tuple[int, ...], int, int, int, int]]:
     rows = csv.reader(text)
-    header = next(rows, None)
+    try:
+        header = next(rows, None)
+    except (EOFError, OSError, zlib.error) as error:
+        raise Trouble(f"cannot read the file: {error}") from error
     if header != HEADER:
         raise Trouble(f"the first line must be {','.join(HEADER)}, not {','.join(header or [])!r}")
     antennas = {(r.id, str(port)): number for r in shop.readers for port, number in r.ports.items()}
@@ -116,6 +120,8 @@ def _rows(
             )
         except StopIteration:
             return
+        except (EOFError, OSError, zlib.error) as error:
+            raise Trouble(f"cannot read on after line {rows.line_num}: {error}") from error
         except (ValueError, csv.Error) as error:
             report.malformed += 1
             problem = f"line {rows.line_num}: {_reason(error)}"

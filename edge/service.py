@@ -179,6 +179,7 @@ class Service:
             "store": self._config.store.id,
             "version": self._version,
             "pid": os.getpid(),
+            "page": self._page_address(),
             "zones": [
                 self._zone(number, visits[visits["zone"] == number], number in covered)
                 for number in range(len(shop.zones))
@@ -199,6 +200,12 @@ class Service:
             "outbox": self._depth,
             "counters": counters,
         }
+
+    def _page_address(self) -> str | None:
+        if self._web_socket is None:
+            return None
+        host, port = self._web_socket.getsockname()[:2]
+        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
     def _zone(self, number: int, visits: Visits, covered: bool) -> dict[str, Any]:
         by_class = np.bincount(visits["tag_class"], minlength=len(TagClass))

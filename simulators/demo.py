@@ -25,7 +25,7 @@ import tomli_w
 from rich.console import Console
 from rich.live import Live
 
-from simulators.broker import NatsBroker, free_port
+from simulators.broker import NatsBroker
 from simulators.demoview import farewell, view
 from simulators.score import Stay, read_stays, score
 
@@ -96,7 +96,7 @@ class _Demo:
             self._say("opening the shop: readers on LLRP over TCP and one serial reader on a pty")
             shop = stack.enter_context(self._part("shop", self._shop_arguments()))
             addresses = await self._wait_for("shop", shop, self._announced)
-            page = self._write_store_file(addresses, broker.url)
+            self._write_store_file(addresses, broker.url)
             members = stack.enter_context(
                 self._part("directory", ["directory", "import", str(self._members), *self._config()])
             )
@@ -106,8 +106,8 @@ class _Demo:
             service_arguments = ["run", *self._config(), "--visits", str(self._visits), *self._clock]
             service = stack.enter_context(self._part("service", service_arguments))
             first = await self._wait_for("service", service, self._all_up)
-            self._say(f"the floor manager's page: {page}")
-            last = await self._show(page, {"shop": shop, "crm": crm, "service": service}, stopped) or first
+            self._say(f"the floor manager's page: {first['page']}")
+            last = await self._show({"shop": shop, "crm": crm, "service": service}, stopped) or first
             await _stop(service)
             await self._wait_for_last_ack(crm)
             await _stop(crm)
@@ -153,16 +153,14 @@ class _Demo:
     def _config(self) -> list[str]:
         return ["--config", str(self._store_file)]
 
-    def _write_store_file(self, addresses: dict[str, str], broker: str) -> str:
+    def _write_store_file(self, addresses: dict[str, str], broker: str) -> None:
         store = tomllib.loads((resources.files("config") / "demo.toml").read_text(encoding="utf-8"))
         for reader in store["readers"]:
             reader["address"] = addresses[reader["id"]]
-        listen = f"127.0.0.1:{self._options.port or free_port()}"
         store["mqtt"] = {"url": broker}
         store["database"] = {"path": str(self._database), "checkpoint_s": 1.0}
-        store["web"] = {"listen": listen}
+        store["web"] = {"listen": f"127.0.0.1:{self._options.port}"}
         self._store_file.write_text(tomli_w.dumps(store), encoding="utf-8")
-        return f"http://{listen}/"
 
     def _announced(self) -> dict[str, str] | None:
         file = self._folder / "readers.json"
@@ -196,9 +194,7 @@ class _Demo:
 
     # Watching.
 
-    async def _show(
-        self, page: str, parts: dict[str, subprocess.Popen[bytes]], stopped: asyncio.Event
-    ) -> dict[str, Any] | None:
+    async def _show(self, parts: dict[str, subprocess.Popen[bytes]], stopped: asyncio.Event) -> dict[str, Any] | None:
         """Watch until the time is over; the last live state of the service."""
         duration_s = self._options.duration_s
         until = time.monotonic() + (float("inf") if duration_s is None else duration_s)
@@ -212,7 +208,7 @@ class _Demo:
                         raise DemoFailed(self._died(name, process))
                 live = self._live()
                 if screen is not None and live is not None:
-                    screen.update(view(live, self._crm(), page), refresh=True)
+                    screen.update(view(live, self._crm()), refresh=True)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(0.5, max(0.0, until - time.monotonic()))):
                         await stopped.wait()

@@ -11,12 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 
-def view(live: dict[str, Any], crm: dict[str, Any], page: str) -> RenderableType:
+def view(live: dict[str, Any], crm: dict[str, Any]) -> RenderableType:
     """One screen of the service's live state and the CRM's totals."""
     up = sum(reader["link"] == "up" for reader in live["readers"])
     head = Text.assemble(
         ("Tagtrail ", "bold"),
-        f"{live['store']} · {page} · {live['reads_per_s']:,.0f} reads/s · {live['reads']:,} reads · "
+        f"{live['store']} · {live['page']} · {live['reads_per_s']:,.0f} reads/s · {live['reads']:,} reads · "
         f"{up}/{len(live['readers'])} readers · {live['tags_present']} tags present · Ctrl-C ends",
     )
     return Group(head, Columns([_zones(live), Group(_recognitions(live), _totals(live, crm))]))
