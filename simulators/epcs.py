@@ -1,0 +1,41 @@
+"""EPCs of cards, badges, carts and goods, such that the store file's tag classes know them."""
+
+from __future__ import annotations
+
+from config import StoreConfig
+from config.tags import grai96, gsrn96, gsrnp96, sgtin96
+
+_DEFAULT_SCHEMES = {"member": "gsrn-96", "staff": "gsrnp-96", "cart": "grai-96", "merchandise": "sgtin-96"}
+_DEFAULT_PREFIX = "9521141"
+"""Of the range that GS1 keeps for demonstrations."""
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+class EpcMaker:
+    """EPCs by tag class (member, staff, cart, merchandise, unknown) and number: the same ones every time."""
+
+    def __init__(self, config: StoreConfig) -> None:
+        self._rules = {str(rule.class_): rule for rule in reversed(config.tag_classes)}
+
+    def make(self, tag_class: str, number: int) -> bytes:
+        """EPC `number` (below 100,000) of a class; "unknown" is of no scheme. ValueError for a scheme it can't make."""
+        if tag_class == "unknown":
+            return bytes.fromhex("e28011") + (_GOLDEN * (number + 1) % 2**72).to_bytes(9, "big")
+        rule = self._rules.get(tag_class)
+        if rule is not None and rule.epc_prefix is not None:
+            digits = rule.epc_prefix
+            length = max(24, len(digits) + 8 + len(digits) % 2)
+            return bytes.fromhex(digits + f"{number:x}".zfill(length - len(digits)))
+        scheme = (rule and rule.scheme) or _DEFAULT_SCHEMES[tag_class]
+        prefix = (rule and rule.company_prefix) or _DEFAULT_PREFIX
+        match scheme:
+            case "gsrn-96":
+                return gsrn96(prefix, number)
+            case "gsrnp-96":
+                return gsrnp96(prefix, number)
+            case "grai-96":
+                return grai96(prefix, 0, number)
+            case "sgtin-96":
+                return sgtin96(prefix, number % 10, number)
+            case _:
+                raise ValueError(f"tag class {tag_class}: no simulated tags of scheme {scheme}")

@@ -1,0 +1,113 @@
+"""The named worlds: what shoppers and radio are like in them. Nothing of this may ever be told to the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class World:
+    """Parameters of a world; decibels in `_db`, seconds in `_s`, shares 0..1. Figures of UHF recordings unless said."""
+
+    seed: int
+    """Used where the caller names none."""
+
+    # Shoppers (the carriers of tags; who carries none is not seen and not simulated).
+    stops_mean: float = 4.0
+    stay_median_s: float = 60.0
+    stay_sigma: float = 1.15
+    """Of the stay's logarithm: a heavy tail, seconds to a quarter of an hour and more."""
+    stay_max_s: float = 2400.0
+    pass_by_share: float = 0.12
+    """Who turns round at the entrance or only walks past it."""
+    group_share: float = 0.2
+    """Who comes in a group of two or three."""
+    member_share: float = 0.72
+    unknown_share: float = 0.1
+    """Who carries a tag that is none of the store's; the others push a cart and carry none."""
+    cart_share: float = 0.25
+    """Members who push a cart as well."""
+    staff_share: float = 0.7
+    """Of counters, checkouts and service desks with somebody at them."""
+    merchandise: int = 6
+    """Tagged goods lying open at each counter."""
+    merchandise_shyness: float = 0.985
+    """Share of the rounds in which such a tag keeps silent."""
+
+    # Propagation.
+    level_1m_dbm: float = -52.7
+    slope_db: float = 21.5
+    """Per decade of distance."""
+    behind_db: float = 9.0
+    """Loss straight behind an antenna."""
+    floor_db: float = 14.0
+    """Loss through one floor's slab."""
+    shadow_db: float = 3.7
+    """Of a place for an antenna; frozen."""
+    offset_db: float = 2.5
+    """Between antennas."""
+    fast_still_db: float = 2.2
+    fast_moving_db: float = 4.6
+    slow_moving_db: float = 3.0
+    slow_tau_s: float = 2.0
+    half_dbm: float = -69.0
+    """Where every second query is answered; below −76 none."""
+    logistic_db: float = 1.25
+
+    # The body.
+    body_db: float = 4.0
+    """Loss of a card worn, towards the side it faces."""
+    facing_db: float = 9.0
+    """More of it towards the other side."""
+    clear_median_s: float = 4.0
+    clear_sigma: float = 1.0
+    block_db: float = 22.0
+    block_short_s: float = 1.2
+    block_long_share: float = 0.3
+    block_long_s: float = 4.0
+    """Shortest of the long blocks, whose lengths fall off as a power."""
+    block_power: float = 1.05
+    block_max_s: float = 300.0
+
+    # Readers.
+    late_share: float = 0.23
+    late_tau_s: float = 0.032
+    late_max_s: float = 0.24
+    outages_per_hour: float = 0.0
+    outage_s: tuple[float, float] = (60.0, 240.0)
+    rssi_unknown_share: float = 0.0
+    phantoms_per_hour: float = 0.0
+    """Reads of EPCs that no tag has: bit errors that passed the checksum."""
+
+
+WORLDS = {
+    "mild": World(
+        seed=101,
+        shadow_db=3.0,
+        offset_db=1.5,
+        clear_median_s=6.0,
+        block_long_share=0.16,
+        merchandise=3,
+        behind_db=14.0,
+        pass_by_share=0.06,
+    ),
+    "worn": World(seed=202, outages_per_hour=0.5, phantoms_per_hour=2.0),
+    "harsh": World(
+        seed=303,
+        shadow_db=4.5,
+        offset_db=3.0,
+        fast_moving_db=5.0,
+        slow_moving_db=3.5,
+        clear_median_s=3.0,
+        block_long_share=0.4,
+        merchandise=14,
+        merchandise_shyness=0.97,
+        behind_db=6.0,
+        floor_db=10.0,
+        group_share=0.35,
+        pass_by_share=0.2,
+        outages_per_hour=3.0,
+        rssi_unknown_share=0.01,
+        phantoms_per_hour=20.0,
+    ),
+}
