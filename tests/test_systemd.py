@@ -1,0 +1,156 @@
+"""The unit as systemd's own tools judge it, and the installer as far as it goes without changing the machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+UNIT = ROOT / "systemd" / "tagtrail@.service"
+INSTALL = ROOT / "systemd" / "install"
+ANALYZE = shutil.which("systemd-analyze")
+
+needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not installed (apt install systemd)")
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    """The unit as `install` writes it, with a program in its place."""
+    program = tmp_path / "tagtrail"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    text = UNIT.read_text().replace("/opt/tagtrail/releases/@VERSION@/bin/tagtrail", str(program))
+    written = tmp_path / UNIT.name
+    written.write_text(text.replace("@VERSION@", "1.2.3"))
+    return written
+
+
+def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(ANALYZE), *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
+
+
+def install(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(INSTALL), *arguments]
+    if os.geteuid() == 0 and "--dry-run" not in arguments:
+        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=os.environ | environment
+    )
+
+
+@needs_systemd
+def test_systemd_understands_every_line_of_the_unit(unit: Path) -> None:
+    judged = analyze("verify", "--man=no", unit)
+    assert (judged.returncode, judged.stderr) == (0, "")
+
+
+@needs_systemd
+def test_an_unknown_line_would_be_noticed(unit: Path) -> None:
+    unit.write_text(unit.read_text().replace("ProtectHome=", "ProtectHomes="))
+    assert "ProtectHomes" in analyze("verify", "--man=no", unit).stderr
+
+
+@needs_systemd
+def test_the_service_is_locked_up_well(unit: Path) -> None:
+    judged = analyze("security", "--offline=true", "--threshold=15", unit)
+    assert judged.returncode == 0, judged.stdout.splitlines()[-1:]
+
+
+def test_the_service_writes_only_where_systemd_gave_it_room() -> None:
+    text = UNIT.read_text()
+    assert "ReadWritePaths" not in text
+    for folder in ("State", "Cache", "Runtime"):
+        assert f"\n{folder}Directory=tagtrail/%i\n" in text
+    # One folder for each release: a kernel compiled from other sources must not be taken.
+    assert re.search(r"^Environment=NUMBA_CACHE_DIR=%C/tagtrail/%i/\S*@VERSION@$", text, re.MULTILINE)
+
+
+def test_code_can_be_compiled_at_run_time() -> None:
+    settings = [line for line in UNIT.read_text().splitlines() if not line.startswith("#")]
+    assert not any("MemoryDenyWriteExecute" in line for line in settings)
+
+
+def test_it_starts_a_release_and_not_the_link_that_moves() -> None:
+    assert "\nExecStart=/opt/tagtrail/releases/@VERSION@/bin/tagtrail run --config /etc/tagtrail/%i.toml\n" in (
+        UNIT.read_text()
+    )
+
+
+def test_a_dry_run_shows_every_step_and_needs_no_root() -> None:
+    if not shutil.which("systemctl"):
+        pytest.skip("systemctl is not installed (apt install systemd)")
+    shown = install("--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    steps = [
+        "-m venv",
+        "--require-hashes",
+        "warmup",
+        "write /etc/systemd/system/tagtrail@.service",
+        "/opt/tagtrail/current",
+    ]
+    places = [shown.stdout.find(step) for step in steps]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+def test_without_root_it_refuses_before_doing_anything() -> None:
+    if os.geteuid() == 0 and not shutil.which("setpriv"):
+        pytest.skip("runs as root, and setpriv is not there to become somebody else")
+    refused = install()
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("install: needs root")
+    assert refused.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--wheelhouse", "/no/such/folder"], "holds no wheel of tagtrail"),
+        (["--switch", "9.9.9"], "release 9.9.9 is not installed"),
+        (["--switch", "../../etc"], "is no version"),
+        (["--switch"], "needs a value"),
+        (["--frobnicate"], "unknown option --frobnicate"),
+    ],
+)
+def test_a_wrong_call_is_told_what_is_wrong(arguments: list[str], sentence: str) -> None:
+    if not shutil.which("systemctl"):
+        pytest.skip("systemctl is not installed (apt install systemd)")
+    refused = install("--dry-run", *arguments)
+    assert refused.returncode == 1
+    assert sentence in refused.stderr
+
+
+def test_an_old_python_is_told_what_is_needed(tmp_path: Path) -> None:
+    if not shutil.which("systemctl"):
+        pytest.skip("systemctl is not installed (apt install systemd)")
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    refused = install("--dry-run", PYTHON=str(old))
+    assert refused.returncode == 1
+    assert "needs Python 3.11 or newer" in refused.stderr
+
+
+def test_serial_drivers_are_loaded_before_the_unit_names_their_devices() -> None:
+    modules = (ROOT / "systemd" / "modules-load.conf").read_text().split()
+    assert {"usbserial", "ftdi_sio", "cp210x", "ch341", "cdc_acm"} <= set(modules)
+
+
+def test_the_udev_example_names_readers_by_their_serial_number() -> None:
+    rules = [
+        line
+        for line in (ROOT / "systemd" / "70-tagtrail-serial.rules.example").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert rules
+    for rule in rules:
+        assert re.fullmatch(
+            r'SUBSYSTEM=="tty", ENV\{ID_VENDOR_ID\}=="[0-9a-f]{4}", ENV\{ID_SERIAL_SHORT\}=="[^"]+", '
+            r'SYMLINK\+="rfid/[^"]+", TAG\+="systemd"',
+            rule,
+        )
