@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from config import relations
 from config.lines import Place, key_lines, line_of
-from config.messages import explain, is_echo
+from config.messages import explain, is_echo, on_one_line
 from config.model import StoreConfig
 
 CREDENTIALS = "${CREDENTIALS_DIRECTORY}"
@@ -76,7 +76,7 @@ def key_name(place: Place) -> str:
         if isinstance(step, int):
             name += f"[{step}]"
         else:
-            quoted = step if re.fullmatch(r"[\w-]+", step) else f'"{step.encode("unicode_escape").decode()}"'
+            quoted = step if re.fullmatch(r"[\w-]+", step) else f'"{on_one_line(step)}"'
             name += f".{quoted}" if name else quoted
     return name
 
@@ -106,10 +106,9 @@ def _check(path: Path, files: bool, service: bool) -> tuple[StoreConfig | None, 
     if files:
         found += _files(raw, path.parent, service)
     lines = key_lines(text)
-    problems = tuple(
-        sorted({Problem(file, line_of(lines, place), key_name(place), what, warning) for place, what, warning in found})
-    )
-    return config and _absolute(config, path.parent), problems
+    # A set: the same may be wrong by itself and towards others.
+    problems = {Problem(file, line_of(lines, at), key_name(at), on_one_line(what), soft) for at, what, soft in found}
+    return config and _absolute(config, path.parent), tuple(sorted(problems))
 
 
 def _syntax(file: str, text: str, error: Exception) -> Problem:

@@ -99,7 +99,7 @@ def did_you_mean(given: object, choices: Iterable[str]) -> str:
 
 
 def show(value: object) -> str:
-    """A value of the file in few characters, on one line."""
+    """A value of the file in few characters."""
     match value:
         case bool():
             return str(value).lower()
@@ -108,8 +108,7 @@ def show(value: object) -> str:
         case int():
             return str(value) if abs(value) < 1 << 63 else "a number of that size"
         case str():
-            text = value.encode("unicode_escape").decode() if not value.isprintable() else value
-            return f'"{text}"' if len(text) <= 60 else f'"{text[:57]}…"'
+            return f'"{value}"' if len(value) <= 60 else f'"{value[:57]}…"'
         case list():
             return "a list"
         case dict():
@@ -118,6 +117,11 @@ def show(value: object) -> str:
             return "a date or a time"
         case _:
             return "something else"
+
+
+def on_one_line(text: str) -> str:
+    """The text with whatever a terminal or a log would not show as itself escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _unknown_key(place: Place) -> str:
