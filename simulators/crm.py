@@ -53,7 +53,8 @@ class Crm:
         while True:
             began = time.monotonic()
             try:
-                await self._session()
+                # In a task of its own: Python 3.11's task groups spoil `cancelling` of the task they run in.
+                await asyncio.create_task(self._session())
             except* BrokerError as group:
                 self._link = str(group.exceptions[0])
             if (task := asyncio.current_task()) and task.cancelling():

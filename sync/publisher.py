@@ -120,11 +120,12 @@ class Publisher:
             while True:
                 began = time.monotonic()
                 try:
-                    await self._session()
+                    # In a task of its own: Python 3.11's task groups spoil `cancelling` of the task they run in.
+                    await asyncio.create_task(self._session())
                 except* BrokerError as group:
                     reason = str(_first(group))
                 if (task := asyncio.current_task()) and task.cancelling():
-                    raise asyncio.CancelledError  # a task group that fails while it is cancelled forgets that it was
+                    raise asyncio.CancelledError  # a session that fails while it is cancelled forgets that it was
                 failures = 1 if time.monotonic() - began > STEADY_S else failures + 1
                 self._tell(False, reason)
                 await asyncio.sleep(backoff_s(failures))

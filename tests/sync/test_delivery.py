@@ -2,18 +2,256 @@
 
 from __future__ import annotations
 
+import asyncio
 
-async def test_delivers_all_classes(broker, store, crm, until):
+import pytest
+
+from sync import mqtt, publisher
+
+pytest_plugins = ["brokers"]
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    """Nobody waits a minute in a test; the order of the waits stays."""
+    monkeypatch.setattr(publisher, "BACKOFF_S", (0.1, 0.5))
+    monkeypatch.setattr(publisher, "SILENCE_S", (0.5, 2.0))
+
+
+async def all_counted(gateway, consumer, until, member, health):
+    await until(lambda: consumer.count() == member + health)
+    await until(gateway.empty)
+    last = await consumer.stop()
+    assert last["received"] == member + health
+    assert (last["gaps"], last["lost"], last["dead"]) == (0, 0, 0)
+    assert consumer.rows() == [("health", 1, health, health), ("member", 1, member, member)]
+    return last
+
+
+async def test_all_classes_arrive_once(broker, store, crm, until):
     gateway, consumer = store(broker.url), crm(broker.url)
     await consumer.start()
     async with gateway.online():
         await gateway.commit("member", 3)
         await gateway.commit("health", 700)
-        await until(lambda: consumer.count() == 703)
-        await until(lambda: gateway.publisher.counters["acks"] >= 2)
-    assert await gateway.pending() == 0
-    last = await consumer.stop()
-    assert last["received"] == 703
-    assert (last["gaps"], last["lost"], last["dead"]) == (0, 0, 0)
+        last = await all_counted(gateway, consumer, until, 3, 700)
     assert len(last["recognitions"]) == 3
-    assert consumer.rows() == [("health", 1, 700, 700), ("member", 1, 3, 3)]
+
+
+async def test_broker_killed_and_restarted_between_commits(broker, store, crm, until):
+    gateway, consumer = store(broker.url), crm(broker.url)
+    await consumer.start()
+    async with gateway.online() as running:
+        for round_ in range(1, 4):
+            await gateway.commit("health", 500)
+            await gateway.commit("member", 2)
+            await until(lambda: consumer.count() > (round_ - 1) * 502)  # noqa: B023
+            await broker.kill()
+            await gateway.commit("member", 1)
+            await gateway.commit("health", 300)
+            await until(lambda: not running.status.connected)
+            assert running.status.reason
+            await broker.start()
+        await all_counted(gateway, consumer, until, 9, 2400)
+
+
+async def test_broker_absent_at_start(nats, store, crm, until):
+    gateway, consumer = store(nats.url), crm(nats.url)
+    await nats.stop()
+    await consumer.start()
+    async with gateway.online() as running:
+        await gateway.commit("member", 1)
+        await until(lambda: "refused" in running.status.reason.lower())
+        assert not running.status.connected
+        await nats.start()
+        await gateway.commit("health", 1)
+        await all_counted(gateway, consumer, until, 1, 1)
+
+
+async def test_crm_killed_in_the_middle(broker, store, crm, until):
+    gateway, consumer = store(broker.url), crm(broker.url)
+    await consumer.start()
+    async with gateway.online():
+        for round_ in range(3):
+            before = consumer.count()
+            await gateway.commit("health", 3000)
+            await gateway.commit("member", 5)
+            await until(lambda: consumer.count() > before)  # noqa: B023
+            await consumer.kill()
+            if round_ == 1:
+                await gateway.commit("member", 5)
+            await consumer.start()
+        await all_counted(gateway, consumer, until, 20, 9000)
+
+
+async def test_publisher_restarted_sends_only_what_is_not_acked(broker, store, crm, until):
+    gateway, consumer = store(broker.url), crm(broker.url)
+    await consumer.start()
+    async with gateway.online():
+        await gateway.commit("health", 1000)
+        await until(gateway.empty)
+    await gateway.commit("health", 200)
+    async with gateway.online():
+        await until(gateway.empty)
+    for _ in range(4):
+        await gateway.commit("member", 3)
+        await gateway.commit("health", 500)
+        async with gateway.online() as running:
+            await until(lambda: running.counters["batches"])
+    async with gateway.online():
+        last = await all_counted(gateway, consumer, until, 12, 3200)
+    assert last["duplicates"] <= 4 * (3 + 500)
+
+
+async def test_messages_that_the_broker_took_and_lost_are_sent_again(nats, store, crm, until, monkeypatch):
+    gateway, consumer = store(nats.url), crm(nats.url)
+    honest, seen = mqtt.Link.publish, 0
+
+    async def lossy(self, topic, payload, *, retain=False):
+        nonlocal seen
+        seen += "/up/" in topic
+        if "/up/" not in topic or seen % 3:
+            await honest(self, topic, payload, retain=retain)
+
+    monkeypatch.setattr(mqtt.Link, "publish", lossy)
+    monkeypatch.setattr(publisher, "BULK_BYTES", 4096)
+    await consumer.start()
+    async with gateway.online() as running:
+        await gateway.commit("health", 200)
+        await gateway.commit("member", 4)
+        last = await all_counted(gateway, consumer, until, 4, 200)
+    assert running.counters["silences"] > 0
+    assert last["duplicates"] > 0  # what had come after a gap was kept, and came again
+
+
+async def test_stopping_says_goodbye_and_keeps_the_last_acks(broker, store, listening, until):
+    gateway = store(broker.url)
+    async with listening(broker.url, gateway) as crm:
+        crm.acking = True
+        async with gateway.online() as running:
+            await until(lambda: [state["online"] for state in crm.states] == [True])
+            await gateway.commit("member", 1)
+            await until(lambda: running.counters["acks"])
+        assert await gateway.empty()
+        await until(lambda: [state["online"] for state in crm.states] == [True, False])
+    assert crm.states[0]["epoch"] == gateway.identity.epoch
+    assert not running.status.connected
+
+
+async def test_member_goes_first_whatever_the_backlog(broker, store, listening, until):
+    gateway = store(broker.url)
+    await gateway.commit("health", 5000)
+    async with listening(broker.url, gateway) as crm:
+        crm.acking = True
+        async with gateway.online():
+            await until(lambda: crm.seqs("health"))
+            before = len(crm.batches)
+            await gateway.commit("member", 1)
+            await until(lambda: crm.seqs("member"))
+            between = next(i for i, batch in enumerate(crm.batches) if batch["class"] == "member") - before
+            await until(lambda: len(set(crm.seqs("health"))) == 5000)
+    total = len(crm.batches)
+    assert between <= 2 * publisher.BULK_LANE < total / 3
+
+
+async def test_classes_that_can_wait_share_by_weight(nats, store, listening, until, monkeypatch):
+    monkeypatch.setattr(publisher, "BATCH_EVENTS", 10)
+    gateway = store(nats.url)
+    for class_ in ("health", "agg", "journey"):
+        await gateway.commit(class_, 300)
+    async with listening(nats.url, gateway) as crm:
+        crm.acking = True
+        async with gateway.online():
+            await until(lambda: len(set(crm.seqs("journey"))) == 300)
+            order = [batch["class"] for batch in crm.batches]
+            # None starves: each had a turn long before the heaviest was through.
+            assert {"health", "agg"} <= set(order[: len(order) // 2])
+            await until(lambda: len(set(crm.seqs("health"))) == 300)
+
+
+async def test_no_more_than_a_window_without_an_ack(nats, store, listening, until, monkeypatch):
+    monkeypatch.setattr(publisher, "BATCH_EVENTS", 10)
+    monkeypatch.setattr(publisher, "SILENCE_S", (0.3, 100.0))
+    gateway = store(nats.url)
+    await gateway.commit("health", 500)
+    async with listening(nats.url, gateway) as crm, gateway.online() as running:
+        await until(lambda: running.counters["silences"] >= 1)
+        await until(lambda: len(crm.batches) == publisher.WINDOW + 1)
+        # One window in order, then, after the silence, its first batch again and no more.
+        assert crm.seqs("health") == [*range(1, 81), *range(1, 11)]
+        await crm.ack("health", 40)
+        await until(lambda: max(crm.seqs("health")) == 120)
+
+
+async def test_a_pause_holds_the_class_back_and_no_other(nats, store, listening, until):
+    gateway = store(nats.url)
+    async with listening(nats.url, gateway) as crm, gateway.online() as running:
+        await crm.ack("health", 0, pause_ms=60_000)
+        await until(lambda: running.counters["acks"] == 1)
+        await gateway.commit("health", 5)
+        await gateway.commit("agg", 5)
+        await until(lambda: crm.seqs("agg"))
+        assert not crm.seqs("health")
+        await crm.ack("health", 0)
+        await until(lambda: crm.seqs("health"))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\x00" * 100,
+        b"[]",
+        b'{"epoch": 1, "upto": 3}',
+        b'{"epoch": "EPOCH", "upto": "3"}',
+        b'{"epoch": "EPOCH", "upto": 3.0}',
+        b'{"epoch": "EPOCH", "upto": -1}',
+        b'{"epoch": "EPOCH", "upto": 9223372036854775808}',
+        b'{"epoch": "EPOCH", "upto": 3, "x": "' + b"x" * 600 + b'"}',
+        b'{"epoch": "another", "upto": 3}',
+        b'{"epoch": "EPOCH", "upto": 4}',  # one more than there ever was
+    ],
+)
+async def test_an_ack_that_cannot_be_one_deletes_nothing(nats, store, listening, until, payload):
+    gateway = store(nats.url)
+    async with listening(nats.url, gateway) as crm, gateway.online() as running:
+        await gateway.commit("health", 3)
+        await until(lambda: crm.seqs("health"))
+        await crm.say("health", payload.replace(b"EPOCH", gateway.identity.epoch.encode()))
+        await crm.say("nonsense", payload)
+        await until(lambda: running.counters["acks_bad"] + running.counters["acks_beyond"] == 2)
+        assert await gateway.pending() == 3
+        await crm.ack("health", 3)
+        await until(gateway.empty)
+
+
+async def test_lost_ranges_are_delivered_and_then_forgotten(nats, store, crm, until):
+    from sync import outbox
+
+    gateway, consumer = store(nats.url), crm(nats.url)
+    await gateway.commit("health", 100)
+    await gateway.writer.write(lambda conn: outbox.evict(conn, "health", 60))
+    await gateway.commit("agg", 10)
+    await gateway.writer.write(lambda conn: outbox.evict(conn, "agg", 10))
+    await consumer.start()
+    async with gateway.online():
+        await until(lambda: consumer.count() == 40)
+        await until(gateway.empty)
+        no_lost = gateway.writer.read
+        await until(lambda: no_lost_rows(no_lost))
+    last = await consumer.stop()
+    assert (last["received"], last["lost"], last["gaps"]) == (40, 70, 0)
+    assert consumer.rows() == [("health", 61, 100, 40)]
+
+
+async def no_lost_rows(read):
+    return await read(lambda conn: conn.execute("SELECT count(*) FROM lost").fetchone()[0] == 0)
+
+
+async def test_cancelled_while_connecting(store):
+    silent = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    async with silent:
+        gateway = store(f"mqtt://127.0.0.1:{silent.sockets[0].getsockname()[1]}")
+        async with gateway.online() as running:
+            await asyncio.sleep(0)
+        assert not running.status.connected
