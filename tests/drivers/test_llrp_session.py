@@ -1,0 +1,584 @@
+"""The session against llrpkit's reader and against peers that misbehave, over real sockets on loopback."""
+
+import asyncio
+import random
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import numpy as np
+import pytest
+from llrpkit.emulator import EmulatedTag, LLRPEmulator
+from llrpkit.protocol import decode_message, enums, messages, params
+
+from drivers import open_session
+from drivers.llrp import ROSPEC_ID, LlrpSession, Timing
+from drivers.read import ANTENNA_UNKNOWN, READ, epc_words
+from drivers.session import Link, ReaderSettings, ReaderStatus
+
+QUICK = Timing(
+    connect_s=2,
+    greeting_s=0.5,
+    answer_s=1,
+    keepalive_s=0.2,
+    gather_s=0.01,
+    retry_first_s=0.02,
+    retry_cap_s=0.1,
+)
+PORTS = {1: 100, 2: 101, 3: 102, 4: 103}
+CARD = bytes.fromhex("2D14257BF4499602D2000000")
+LONG = bytes(range(62))
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+class Recorder:
+    """A sink that keeps everything and lets a test wait for what it expects."""
+
+    def __init__(self) -> None:
+        self.statuses: list[ReaderStatus] = []
+        self.batches: list[np.ndarray] = []
+        self._changed = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def reads(self, reader: str, batch: np.ndarray) -> None:
+        assert batch.dtype == READ
+        assert Link.UP in self.links, "status comes before the first reads"
+        self.batches.append(batch)
+        await self._notify()
+
+    def status(self, status: ReaderStatus) -> None:
+        self.statuses.append(status)
+        task = asyncio.ensure_future(self._notify())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def until(self, true: Callable[[], bool], timeout_s: float = 10) -> None:
+        async with asyncio.timeout(timeout_s), self._changed:
+            await self._changed.wait_for(true)
+
+    async def until_down(self) -> str:
+        await self.until(lambda: self.links[-1:] == [Link.DOWN])
+        return self.statuses[-1].reason
+
+    @property
+    def links(self) -> list[Link]:
+        return [status.link for status in self.statuses]
+
+    @property
+    def all(self) -> np.ndarray:
+        return np.concatenate([np.empty(0, READ), *self.batches])
+
+
+def settings(port: int, host: str = "127.0.0.1", **more: object) -> ReaderSettings:
+    return ReaderSettings("gate-1", "llrp", f"{host}:{port}", more.pop("ports", PORTS), **more)
+
+
+@asynccontextmanager
+async def session(port: int, timing: Timing = QUICK, clock: Callable[[], int] = now_us, **more: object):
+    sink = Recorder()
+    running = asyncio.create_task(LlrpSession(settings(port, **more), sink, clock, timing).run())
+    try:
+        yield sink
+        assert not running.done(), running
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def peer(behaviour: Behaviour, host: str = "127.0.0.1"):
+    """Listens and does `behaviour` with each connection; yields its port and the number of connections so far."""
+    connections: list[asyncio.Task[None]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(asyncio.current_task())
+        try:
+            await behaviour(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, host, 0)
+    try:
+        yield server.sockets[0].getsockname()[1], connections
+    finally:
+        server.close()
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+
+def greeting(status: int = 0, at_us: int | None = None) -> bytes:
+    return messages.READER_EVENT_NOTIFICATION(
+        reader_event_notification_data=params.ReaderEventNotificationData(
+            timestamp=params.UTCTimestamp(microseconds=now_us() if at_us is None else at_us),
+            connection_attempt_event=params.ConnectionAttemptEvent(status=status),
+        )
+    ).to_bytes(message_id=0)
+
+
+async def next_message(reader: asyncio.StreamReader):
+    header = await reader.readexactly(10)
+    return decode_message(header + await reader.readexactly(int.from_bytes(header[2:6], "big") - 10))
+
+
+OK = params.LLRPStatus(status_code=enums.StatusCode.M_Success)
+
+
+class Obedient:
+    """A reader that greets, answers every request and then does what the test wants.
+
+    `refuse` names requests that get a bad status, `error` those that get an ERROR_MESSAGE.
+    """
+
+    def __init__(self, refuse: str = "", error: str = "", at_us: int | None = None, then: Behaviour | None = None):
+        self.refuse, self.error, self.at_us, self.then = refuse, error, at_us, then
+        self.asked: list[str] = []
+        self.got: list[object] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting(at_us=self.at_us))
+        while True:
+            message = await next_message(reader)
+            name = type(message).__name__
+            self.asked.append(name)
+            self.got.append(message)
+            bad = params.LLRPStatus(status_code=enums.StatusCode.M_ParameterError, error_description="port 9 is odd")
+            if name == self.error:
+                writer.write(messages.ERROR_MESSAGE(llrp_status=bad).to_bytes(message_id=message.message_id))
+            elif hasattr(messages, f"{name}_RESPONSE"):
+                answer = getattr(messages, f"{name}_RESPONSE")(llrp_status=bad if name == self.refuse else OK)
+                # A stranger's answer before ours: only the id tells them apart.
+                writer.write(messages.GET_ROSPECS_RESPONSE(llrp_status=bad).to_bytes(message_id=4_000_000_000))
+                writer.write(answer.to_bytes(message_id=message.message_id))
+            if name == "START_ROSPEC" and self.then:
+                await self.then(reader, writer)
+                return
+
+
+def report(*epcs: bytes, port: int = 1, at_us: int | None = None) -> bytes:
+    return messages.RO_ACCESS_REPORT(
+        tag_report_datas=[
+            params.TagReportData(
+                epc_parameter=params.EPC_96(epc=epc),
+                antenna_id=params.AntennaID(antenna_id=port),
+                peak_rssi=params.PeakRSSI(peak_rssi=-50),
+                last_seen_timestamp_utc=params.LastSeenTimestampUTC(microseconds=at_us or now_us()),
+            )
+            for epc in epcs
+        ]
+    ).to_bytes(message_id=1)
+
+
+async def test_reads_arrive_with_epc_antenna_time_and_rssi():
+    tags = [EmulatedTag(CARD, (2,), -50.0), EmulatedTag(LONG, (3,), -40.0)]
+    async with LLRPEmulator(tags=tags, reads_per_sec=400) as reader, session(reader.port) as sink:
+        began_us = now_us()
+        await sink.until(lambda: set(sink.all["antenna"]) == {101, 102})
+        reads, ended_us = sink.all, now_us()
+    card = reads[reads["antenna"] == 101]
+    long = reads[reads["antenna"] == 102]
+    assert (card["epc"] == epc_words(CARD)).all()
+    assert (long["epc"] == epc_words(LONG)).all()
+    assert set(card["epc_bits"]) == {96}
+    assert set(long["epc_bits"]) == {496}
+    assert (np.abs(card["rssi_cdbm"] + 5000) < 1000).all()
+    assert (reads["time_us"] >= began_us - 1_000_000).all()
+    assert (reads["time_us"] <= ended_us).all()
+    assert sink.links[0] is Link.CONNECTING
+    up = sink.statuses[1]
+    assert up.link is Link.UP
+    assert up.detail["firmware"] == "llrpkit-emu 0.1"
+    assert abs(up.clock_offset_us) < 1_000_000
+
+
+async def test_a_port_that_is_not_in_the_store_file_is_an_unknown_antenna():
+    async with (
+        peer(Obedient(then=lambda _, writer: forever(writer, report(CARD, port=4)))) as (port, _),
+        session(port, ports={1: 100}) as sink,
+    ):
+        await sink.until(lambda: len(sink.all) > 0)
+        assert set(sink.all["antenna"]) == {ANTENNA_UNKNOWN}
+
+
+async def forever(writer: asyncio.StreamWriter, data: bytes, every_s: float = 0.02) -> None:
+    while True:
+        writer.write(data)
+        await writer.drain()
+        await asyncio.sleep(every_s)
+
+
+async def test_the_rospec_is_ours_and_only_ours_is_deleted():
+    reader = Obedient()
+    async with peer(reader) as (port, _), session(port, ports={2: 5, 4: 6}) as sink:
+        await sink.until(lambda: Link.UP in sink.links)
+    deleted = [m.ro_spec_id for m in reader.got if isinstance(m, messages.DELETE_ROSPEC)]
+    (spec,) = [m.ro_spec for m in reader.got if isinstance(m, messages.ADD_ROSPEC)]
+    assert deleted == [ROSPEC_ID] == [spec.ro_spec_id]
+    assert spec.spec_parameters[0].antenna_ids == [2, 4]
+    assert spec.ro_report_spec.n > 0
+    content = spec.ro_report_spec.tag_report_content_selector
+    assert content.enable_antenna_id
+    assert content.enable_peak_rssi
+    assert content.enable_last_seen_timestamp
+    (identity,) = [m for m in reader.got if isinstance(m, messages.GET_READER_CONFIG)]
+    assert (identity.antenna_id, int(identity.requested_data)) == (0, 1)
+
+
+async def test_keepalives_are_acknowledged_and_hold_the_link():
+    async with LLRPEmulator(tags=[]) as reader, session(reader.port) as sink:
+        await sink.until(lambda: Link.UP in sink.links)
+        async with asyncio.timeout(10):
+            while reader.keepalive_acks < 5:
+                await asyncio.sleep(0.05)
+        assert sink.links[-1] is Link.UP
+
+
+async def test_reconnects_to_a_reader_that_died_and_came_back():
+    async with session(port := free_port()) as sink:
+        await sink.until(lambda: Link.DOWN in sink.links)
+        assert "refused the connection" in sink.statuses[-1].reason
+        for _ in range(2):
+            async with LLRPEmulator(port=port, reads_per_sec=400):
+                seen = len(sink.all)
+                await sink.until(lambda: sink.links[-1] is Link.UP and len(sink.all) > seen)  # noqa: B023
+            await sink.until(lambda: sink.links[-1] is Link.DOWN)
+    assert sink.links.count(Link.UP) == 2
+    assert sink.links.count(Link.CONNECTING) == 1
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def test_one_down_has_one_beginning_and_no_repetition():
+    async with session(free_port()) as sink:
+        await sink.until(lambda: Link.DOWN in sink.links)
+        await asyncio.sleep(0.5)  # several attempts, all refused
+        assert sink.links == [Link.CONNECTING, Link.DOWN]
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"SSH-2.0-OpenSSH_9.2\r\n", bytes(64), struct.pack("!HII", 1 << 10 | 63, 9, 0), b"\x04\x3f\xff\xff\xff\xff" * 4],
+    ids=["ssh", "zeros", "length 9", "length 4 GiB"],
+)
+async def test_garbage_is_named_and_tried_again(garbage):
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(garbage)
+        await reader.read()
+
+    async with peer(talk) as (port, connections), session(port) as sink:
+        assert "not LLRP" in await sink.until_down()
+        async with asyncio.timeout(10):
+            while len(connections) < 3:
+                await asyncio.sleep(0.02)
+
+
+async def test_garbage_in_the_middle_keeps_the_reads_before_it():
+    async def then(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(report(CARD))
+        await asyncio.wait_for(delivered.wait(), 5)
+        writer.write(report(CARD) + b"\xff" * 40)
+        await reader.read()
+
+    delivered = asyncio.Event()
+    async with peer(Obedient(then=then)) as (port, _), session(port) as sink:
+        await sink.until(lambda: len(sink.all) == 1)
+        delivered.set()
+        assert "not LLRP" in await sink.until_down()
+        assert len(sink.all) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(1, "connected elsewhere"), (2, "another client is connected"), (3, "no reason")]
+)
+async def test_a_refused_connection_attempt_says_why(status, words):
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting(status))
+        await reader.read()
+
+    async with peer(refuse) as (port, _), session(port) as sink:
+        assert words in await sink.until_down()
+
+
+async def test_nothing_is_sent_before_the_greeting_and_a_mute_peer_is_given_up():
+    heard = bytearray()
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.extend(await reader.read())
+
+    async with peer(mute) as (port, _), session(port) as sink:
+        assert "said nothing" in await sink.until_down()
+    assert not heard
+
+
+@pytest.mark.parametrize("request_name", ["GET_READER_CAPABILITIES", "SET_READER_CONFIG", "ADD_ROSPEC", "START_ROSPEC"])
+@pytest.mark.parametrize("how", ["refuse", "error"])
+async def test_a_refusal_comes_with_the_readers_own_words(request_name, how):
+    async with peer(Obedient(**{how: request_name})) as (port, _), session(port) as sink:
+        reason = await sink.until_down()
+    assert "port 9 is odd" in reason
+    assert "refused" in reason
+
+
+@pytest.mark.parametrize("request_name", ["DELETE_ROSPEC", "GET_READER_CONFIG"])
+@pytest.mark.parametrize("how", ["refuse", "error"])
+async def test_what_a_reader_may_refuse_does_not_stop_us(request_name, how):
+    reader = Obedient(**{how: request_name})
+    async with peer(reader) as (port, _), session(port) as sink:
+        await sink.until(lambda: Link.UP in sink.links)
+    assert "ERROR_MESSAGE" not in reader.asked
+
+
+async def test_an_unanswered_request_is_given_up():
+    async with LLRPEmulator() as reader:
+        reader.drop_next(messages.ADD_ROSPEC)
+        async with session(reader.port) as sink:
+            assert "did not answer ADD_ROSPEC" in await sink.until_down()
+            await sink.until(lambda: sink.links[-1] is Link.UP)
+
+
+async def test_silence_of_two_keepalive_periods_is_a_dead_link():
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with peer(Obedient(then=silent)) as (port, connections), session(port) as sink:
+        await sink.until(lambda: Link.UP in sink.links)
+        assert "nothing heard for 0.4 s" in await sink.until_down()
+        await sink.until(lambda: sink.links.count(Link.UP) >= 2)
+        assert len(connections) >= 2
+
+
+async def test_a_close_event_and_a_reset_lead_to_a_new_connection():
+    close = messages.READER_EVENT_NOTIFICATION(
+        reader_event_notification_data=params.ReaderEventNotificationData(
+            timestamp=params.UTCTimestamp(microseconds=now_us()), connection_close_event=params.ConnectionCloseEvent()
+        )
+    ).to_bytes(message_id=0)
+    endings = iter([close, b""])
+
+    async def then(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if ending := next(endings, None):
+            writer.write(ending)
+            await reader.read()
+        elif ending is None:
+            await forever(writer, report(CARD))
+        else:
+            writer.write(report(CARD)[:30])
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+    async with peer(Obedient(then=then)) as (port, _), session(port) as sink:
+        await sink.until(lambda: len(sink.all) > 0)
+    reasons = [status.reason for status in sink.statuses if status.link is Link.DOWN]
+    assert reasons[0] == "the reader ended the connection"
+    assert len(reasons) == 2
+
+
+async def test_unknown_and_undecodable_messages_are_ignored():
+    noise = (
+        struct.pack("!HII", 1 << 10 | 500, 14, 5)
+        + b"\1\2\3\4"
+        + struct.pack("!HIIIB", 1 << 10 | 1023, 16, 6, 25882, 77)
+        + b"\0"
+        + struct.pack("!HII", 1 << 10 | 63, 14, 0)
+        + b"\0\xf6\0\x90"
+        + messages.ERROR_MESSAGE(llrp_status=OK).to_bytes(message_id=12345)
+    )
+
+    async def then(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await forever(writer, noise + report(CARD))
+
+    reader = Obedient(then=then)
+    async with peer(reader) as (port, _), session(port) as sink:
+        await sink.until(lambda: len(sink.all) >= 5)
+        assert sink.links == [Link.CONNECTING, Link.UP]
+
+
+@asynccontextmanager
+async def through(port: int, cut: Callable[[bytes], list[bytes]]):
+    """A wire to `port` that delivers the reader's bytes in other pieces."""
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        async def there() -> None:
+            while data := await reader.read(4096):
+                far_writer.write(data)
+
+        asking = asyncio.create_task(there())
+        try:
+            while data := await far_reader.read(4096):
+                for piece in cut(data):
+                    writer.write(piece)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+        finally:
+            asking.cancel()
+            far_writer.close()
+
+    async with peer(carry) as (near, _):
+        yield near
+
+
+def random_cuts(data: bytes) -> list[bytes]:
+    at = sorted(random.Random(len(data)).choices(range(len(data) + 1), k=5))
+    return [data[a:b] for a, b in zip([0, *at], [*at, len(data)], strict=True)]
+
+
+@pytest.mark.parametrize("cut", [lambda data: [bytes([b]) for b in data], random_cuts], ids=["bytes", "random"])
+async def test_messages_in_any_pieces(cut):
+    async with (
+        LLRPEmulator(tags=[EmulatedTag(CARD, (1,))], reads_per_sec=50) as reader,
+        through(reader.port, cut) as port,
+        session(port, timing=Timing(gather_s=0.001)) as sink,
+    ):
+        await sink.until(lambda: len(sink.all) >= 20)
+        assert (sink.all["epc"] == epc_words(CARD)).all()
+        assert set(sink.all["antenna"]) == {100}
+
+
+async def test_a_message_longer_than_the_buffer_and_many_merged_ones():
+    big = report(*[i.to_bytes(12, "big") for i in range(5000)])
+    assert len(big) > 2 * (1 << 16)
+
+    async def then(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(report(CARD) * 3000 + big + report(CARD))
+        await reader.read()
+
+    async with (
+        peer(Obedient(then=then)) as (port, _),
+        session(port, timing=Timing(gather_s=0.001)) as sink,
+    ):
+        await sink.until(lambda: len(sink.all) == 8001)
+        assert sink.all["epc"][3000:8000, 1].tolist() == [i << 32 for i in range(5000)]
+
+
+async def test_a_slow_consumer_holds_the_reader_back_and_loses_nothing():
+    count = 40_000
+
+    async def then(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for i in range(count):
+            writer.write(report(i.to_bytes(12, "big")))
+            if i % 100 == 0:
+                await writer.drain()
+        await writer.drain()
+        await forever(writer, messages.KEEPALIVE().to_bytes(message_id=9))
+
+    class Slow(Recorder):
+        async def reads(self, reader: str, batch: np.ndarray) -> None:
+            await asyncio.sleep(0.01)
+            await super().reads(reader, batch)
+
+    sink = Slow()
+    async with peer(Obedient(then=then)) as (port, _):
+        running = asyncio.create_task(LlrpSession(settings(port), sink, now_us, QUICK).run())
+        await sink.until(lambda: sum(map(len, sink.batches)) >= count, 30)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert sink.all["epc"][:, 1].tolist() == [i << 32 for i in range(count)]
+    assert max(map(len, sink.batches)) < 3000
+    assert Link.DOWN not in sink.links
+
+
+async def test_a_wrong_clock_is_corrected_and_held_reads_keep_their_distance():
+    y2000_us = 946_684_800_000_000
+    wrong = y2000_us - now_us()
+
+    async def then(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(report(CARD, at_us=now_us() + wrong - 600_000_000))
+        await forever(writer, report(CARD, port=2, at_us=now_us() + wrong))
+
+    async with peer(Obedient(at_us=y2000_us, then=then)) as (port, _), session(port) as sink:
+        await sink.until(lambda: set(sink.all["antenna"]) == {100, 101})
+        held, fresh = (sink.all[sink.all["antenna"] == antenna]["time_us"][0] for antenna in (100, 101))
+        assert abs(now_us() - fresh) < 5_000_000
+        assert abs(fresh - held - 600_000_000) < 2_000_000
+        assert abs(sink.statuses[-1].clock_offset_us - wrong) < 5_000_000
+
+
+async def test_reads_without_a_time_get_that_of_their_receipt():
+    bare = messages.RO_ACCESS_REPORT(
+        tag_report_datas=[params.TagReportData(epc_parameter=params.EPC_96(epc=CARD))]
+    ).to_bytes(message_id=1)
+    async with (
+        peer(Obedient(then=lambda _, writer: forever(writer, bare))) as (port, _),
+        session(port, clock=lambda: 1_234_567) as sink,
+    ):
+        await sink.until(lambda: len(sink.all) > 0)
+        assert set(sink.all["time_us"]) == {1_234_567}
+
+
+async def test_one_bad_reader_leaves_the_others_alone():
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await forever(writer, b"\xff" * 1000, 0)
+
+    async with (
+        peer(talk) as (bad, _),
+        LLRPEmulator(reads_per_sec=300) as good,
+        session(bad) as broken,
+        session(good.port) as sink,
+    ):
+        await sink.until(lambda: len(sink.all) > 100)
+        assert Link.UP not in broken.links
+        assert sink.links == [Link.CONNECTING, Link.UP]
+
+
+async def test_over_ipv6():
+    try:
+        async with peer(Obedient(), "::1") as (port, _), session(port, host="[::1]") as sink:
+            await sink.until(lambda: Link.UP in sink.links)
+    except OSError:
+        pytest.skip("no IPv6 on this machine's loopback")
+
+
+async def test_leaving_frees_the_readers_place():
+    reader = Obedient()
+    async with peer(reader) as (port, _):
+        async with session(port) as sink:
+            await sink.until(lambda: Link.UP in sink.links)
+        async with asyncio.timeout(5):
+            while "CLOSE_CONNECTION" not in reader.asked:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_name_that_is_not_found():
+    async with session(5084, host="reader.invalid", timing=QUICK) as sink:
+        assert "reader.invalid was not found" in await sink.until_down()
+
+
+async def test_a_failing_sink_is_not_hidden():
+    class Broken(Recorder):
+        async def reads(self, reader: str, batch: np.ndarray) -> None:
+            raise RuntimeError("disk full")
+
+    async with LLRPEmulator(reads_per_sec=400) as reader:
+        with pytest.raises(RuntimeError, match="disk full"):
+            async with asyncio.timeout(10):
+                await LlrpSession(settings(reader.port), Broken(), now_us, QUICK).run()
+
+
+def test_open_session_knows_its_drivers():
+    assert isinstance(open_session(settings(1), None, now_us), LlrpSession)
+    with pytest.raises(ValueError, match="unknown driver 'x'"):
+        open_session(ReaderSettings("a", "x", "h", {1: 1}), None, now_us)
+    with pytest.raises(ValueError, match="host:port"):
+        open_session(ReaderSettings("a", "llrp", "h:0", {1: 1}), None, now_us)
