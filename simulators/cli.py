@@ -1,0 +1,140 @@
+"""Commands of the simulators; they join the command line by an entry point. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class WorldName(StrEnum):
+    """The named worlds."""
+
+    MILD = "mild"
+    WORN = "worn"
+    HARSH = "harsh"
+
+
+class Family(StrEnum):
+    """Readers that can be simulated alone."""
+
+    LLRP = "llrp"
+    THINGMAGIC = "thingmagic"
+
+
+simulate = typer.Typer(help="A simulated shop: readers, replay files, truth and scores.", no_args_is_help=True)
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="The store file (TOML).", exists=True, dir_okay=False)]
+Seed = Annotated[int | None, typer.Option(help="Another shop of the same kind; default: the world's own.")]
+Shoppers = Annotated[int, typer.Option(min=0, help="People with tags in the shop at a time, besides staff.")]
+TruthOut = Annotated[Path | None, typer.Option(help="Write where every tag was: epc,zone,enter_us,exit_us.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the simulators' commands to the command line."""
+    app.add_typer(simulate, name="simulate")
+    # The central CRM.
+    # The demo.
+
+
+@simulate.command()
+def shop(
+    config: Config,
+    world: Annotated[WorldName, typer.Option(help="How kind people and radio are.")] = WorldName.WORN,
+    seed: Seed = None,
+    shoppers: Shoppers = 40,
+    speed: Annotated[float, typer.Option(min=0.01, max=1000, help="Store seconds per second.")] = 1.0,
+    origin_us: Annotated[int, typer.Option(help="UTC µs at which a faster clock began; 0: now.")] = 0,
+    announce: Annotated[Path | None, typer.Option(help="Write the readers' addresses (JSON) once they listen.")] = None,
+    truth: TruthOut = None,
+    members: Annotated[
+        Path | None, typer.Option(help="Write the member directory: epc,member,tier,consent,hint.")
+    ] = None,
+    duration: Annotated[float | None, typer.Option(min=0, help="Seconds to run; default: until stopped.")] = None,
+) -> None:
+    """Run a store's readers on their real protocols, with people walking past them, until SIGTERM or Ctrl-C."""
+    import asyncio
+    import time
+
+    from simulators.shop import Plays, StoreClock, play
+    from simulators.worlds import WORLDS
+
+    chosen = WORLDS[world]
+    clock = StoreClock(speed, origin_us or time.time_ns() // 1000)
+    told = Plays(
+        config, chosen, chosen.seed if seed is None else seed, shoppers, clock, announce, truth, members, duration
+    )
+    typer.echo(json.dumps(asyncio.run(play(told))))
+
+
+@simulate.command()
+def reads(
+    config: Config,
+    out: Annotated[Path, typer.Option("--reads", help="Write the reads: time_us,reader,antenna,epc,rssi_dbm (.gz).")],
+    truth: TruthOut = None,
+    world: Annotated[WorldName, typer.Option(help="How kind people and radio are.")] = WorldName.WORN,
+    seed: Seed = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Length of the recording.")] = 60,
+    shoppers: Shoppers = 40,
+) -> None:
+    """Write a recording for `tagtrail replay`, in order of arrival, and the truth to score it with."""
+    from rich.progress import Progress
+
+    from config.check import load
+    from simulators.replays import write_replay
+    from simulators.worlds import WORLDS
+
+    chosen = WORLDS[world]
+    with Progress(transient=True) as bar:
+        task = bar.add_task("simulating", total=1.0)
+        written = write_replay(
+            load(config, files=False),
+            chosen,
+            out,
+            truth,
+            seed=chosen.seed if seed is None else seed,
+            minutes=minutes,
+            shoppers=shoppers,
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    typer.echo(f"{written} reads written to {out}")
+
+
+@simulate.command()
+def reader(
+    family: Annotated[Family, typer.Option(help="Which protocol it speaks.")] = Family.LLRP,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port of an LLRP reader; 0: any free one.")] = 5084,
+    tags: Annotated[int, typer.Option(min=1, max=10_000, help="Tags lying before it.")] = 8,
+    rate: Annotated[float, typer.Option(min=0.1, max=5000, help="Reads a second in all.")] = 50,
+) -> None:
+    """Run one reader with a few tags before its antennas, for any client, until Ctrl-C."""
+    import asyncio
+
+    from simulators.lone_reader import run
+
+    asyncio.run(run(family, port, tags, rate, typer.echo))
+
+
+@simulate.command()
+def score(
+    truth: Annotated[Path, typer.Option(help="Where tags were: epc,zone,enter_us,exit_us.", exists=True)],
+    visits: Annotated[Path, typer.Option(help="What was decided: the same columns, others are skipped.", exists=True)],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Score decided visits against the truth."""
+    from simulators.score import read_stays
+    from simulators.score import score as judge
+
+    try:
+        result = judge(read_stays(truth), read_stays(visits)).as_dict()
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    width = max(map(len, result))
+    for name, value in result.items():
+        typer.echo(f"{name.replace('_', ' '):<{width}}  {value:g}")
