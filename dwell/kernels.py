@@ -1,0 +1,898 @@
+"""Every compiled function of the engine, and the arrays that they work on.
+
+They stand in one file because a cached kernel that calls a kernel of another file keeps its old code when that file
+changes. For the same reason nothing here reads a figure or table of another module: they come as arguments.
+Each has a plain twin in tests/naive.py.
+
+A tag's tick with reads is an *event*. For each event the tag's row keeps the zones in question and, for each, which
+zone of the event before led there best: a Viterbi trellis of at most EVENTS, from which zones are decided with a lag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from dwell.visits import VISIT
+
+F = TypeVar("F", bound=Callable[..., Any])
+Int = int | np.integer[Any]
+
+
+def kernel(function: F) -> F:
+    """Compile; the one place for compiler flags. With NUMBA_DISABLE_JIT=1 the function stays Python."""
+    compiled: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
+    return cast(F, compiled)
+
+
+ZONES = 8
+"""Zones that a tag may be in question for at once, "in no zone" among them."""
+EVENTS = 32
+"""Undecided events that a tag may have."""
+HEARD = 6
+"""Antennas whose last read a tag remembers."""
+DOWNS = 8
+"""Times of being unknown that a zone remembers."""
+NONE = -1
+"""In no zone."""
+NEVER = np.iinfo(np.int64).max
+
+TAG = np.dtype(
+    [
+        ("epc", "<u8", (8,)),
+        ("score", "<f8", (ZONES,)),  # log odds of each zone in question, best 0
+        ("bias", "<f8"),  # dB that this tag is heard louder than the model
+        ("first_us", "<i8"),  # first and last read of the current life
+        ("last_us", "<i8"),
+        ("last_tick", "<i8"),  # of the last event
+        ("journey_us", "<i8"),  # start, -1 without a journey
+        ("enter_us", "<i8"),  # of the open visit; last_in_us: last decided read in its zone
+        ("last_in_us", "<i8"),
+        ("exit_us", "<i8"),  # of the visit before: visits don't overlap
+        ("sure", "<f8"),  # sum of decided probabilities over the visit's events
+        ("events", "<i8"),
+        ("reads", "<i8"),
+        ("epc_bits", "<i4"),
+        ("visit_zone", "<i2"),  # of the open visit, NONE without
+        ("last_zone", "<i2"),  # of the last visit
+        ("elsewhere", "i1"),  # 1: decided to be in no zone since last_in_us
+        ("censored", "i1"),
+        ("tag_class", "i1"),
+        ("state", "i1"),
+        ("zones", "<i2", (ZONES,)),
+        ("n_zones", "i1"),
+        ("head", "i1"),  # oldest event in the ring
+        ("n_ring", "i1"),
+        ("n_heard", "i1"),
+        ("heard", "<i4", (HEARD,)),
+        ("heard_tick", "<i8", (HEARD,)),
+        ("ring_first_us", "<i8", (EVENTS,)),
+        ("ring_last_us", "<i8", (EVENTS,)),
+        ("ring_reads", "<i4", (EVENTS,)),
+        ("ring_n", "i1", (EVENTS,)),
+        ("ring_zone", "<i2", (EVENTS, ZONES)),
+        ("ring_from", "i1", (EVENTS, ZONES)),
+    ],
+    align=True,
+)
+"""One tag; `state` is lifecycle.State."""
+
+OPENED, CLOSED, ENDED = 1, 2, 3
+OUT = np.dtype([*((name, VISIT[name]) for name in VISIT.names or ()), ("kind", "u1"), ("tick", "<i8")], align=True)
+"""What was decided at a tick: a visit OPENED or CLOSED, or a journey ENDED (enter_us, exit_us: its last visit's)."""
+
+
+class Radio(NamedTuple):
+    """What places say of reads: cells (parts of zones, or of the floor between them) by antenna, sparse rows."""
+
+    row: NDArray[np.int32]  # (A + 1,) antenna a's entries are row[a]:row[a + 1]
+    cell: NDArray[np.int32]  # (N,) cell within range
+    level: NDArray[np.float64]  # (N,) dBm
+    rate: NDArray[np.float64]  # (N,) 0..1, of reads that get through
+    cell_zone: NDArray[np.int16]  # (C,) NONE: between zones
+    zone_cells: NDArray[np.int32]  # (Z,)
+    moves: NDArray[np.float64]  # (Z + 1, Z + 1) log odds of from → to, given a move; Z stands for NONE
+    stay: NDArray[np.float64]  # (G,) log probability of no move in g ticks
+    move: NDArray[np.float64]  # (G,) of a move
+    antenna_zone: NDArray[np.int16]  # (A,)
+    brief: NDArray[np.bool_]  # (Z,) journeys end soon after this zone
+    rule_mask: NDArray[np.uint64]
+    rule_value: NDArray[np.uint64]
+    rule_class: NDArray[np.uint8]
+    table: NDArray[np.uint8]  # lifecycle.transitions()
+
+
+class Limits(NamedTuple):
+    """Scalars of Tuning and Settings."""
+
+    tick_us: int
+    spread_db: float
+    tail: float
+    bias_weight: float
+    bias_max_db: float
+    share_weight: float
+    correlation_ticks: float
+    unheard_nats: float
+    lag_ticks: int
+    batch_ticks: int
+    hold_us: int
+    forget_us: int
+    allow_us: int
+    join_gap_us: int
+    visit_us: int
+    end_after_exit_us: int
+    end_silence_us: int
+
+
+class Air(NamedTuple):
+    """Which antennas are up, and what follows from it."""
+
+    up: NDArray[np.uint8]  # (A,)
+    norm: NDArray[np.float64]  # (C,) log of the summed rates of the antennas that are up
+    down: NDArray[np.int64]  # (Z, DOWNS, 2) times at which the zone was unknown, newest first; NEVER: until now
+
+
+class Scratch(NamedTuple):
+    """Room to work in; nothing in it outlives a tick."""
+
+    cell: NDArray[np.float64]  # (C,) scores
+    residual: NDArray[np.float64]  # (C,) dB above the model, summed
+    cell_n: NDArray[np.int32]  # (C,) antennas that reach the cell
+    cells: NDArray[np.int32]  # (C,) touched
+    zone: NDArray[np.float64]  # (Z + 1,)
+    zone_n: NDArray[np.int32]  # (Z + 1,) cells touched
+    zone_best: NDArray[np.int32]  # (Z + 1,) best cell
+    zones: NDArray[np.int32]  # (Z + 1,) touched
+    path: NDArray[np.int64]  # (ZONES,)
+    weight: NDArray[np.float64]  # (ZONES,)
+    decided: NDArray[np.int64]  # (EVENTS,)
+    sure: NDArray[np.float64]  # (EVENTS,)
+    new_zone: NDArray[np.int32]  # (4 * ZONES + 1,)
+    new_score: NDArray[np.float64]
+    new_from: NDArray[np.int32]
+
+
+# Tags by EPC: open addressing with linear probing; `index` holds row + 1, 0 is free.
+
+
+@kernel
+def tag_hash(epc: NDArray[np.uint64], bits: Int) -> Any:
+    """64-bit mix of an EPC and its length (multiply-xorshift over the words)."""
+    value = np.uint64(bits) * np.uint64(0x9E3779B97F4A7C15)
+    for w in range(min((bits + 63) // 64, 8)):
+        value = (value ^ epc[w]) * np.uint64(0xFF51AFD7ED558CCD)
+        value ^= value >> np.uint64(32)
+    return value
+
+
+@kernel
+def find(index: NDArray[np.int32], tags: NDArray[Any], epc: NDArray[np.uint64], bits: Int) -> Any:
+    """Place in `index` of a tag, or of the free place where it would go."""
+    mask = index.shape[0] - 1
+    at = np.int64(tag_hash(epc, bits) & np.uint64(mask))
+    while True:
+        row = index[at] - 1
+        if row < 0:
+            return at
+        tag = tags[row]
+        if tag["epc_bits"] == bits:
+            same = True
+            for w in range(8):
+                if tag["epc"][w] != epc[w]:
+                    same = False
+                    break
+            if same:
+                return at
+        at = (at + 1) & mask
+
+
+@kernel
+def remove(index: NDArray[np.int32], tags: NDArray[Any], row: Int) -> None:
+    """Free a tag's place, closing the gap so that later tags of its run stay findable."""
+    mask = index.shape[0] - 1
+    hole = find(index, tags, tags[row]["epc"], np.int64(tags[row]["epc_bits"]))
+    at = hole
+    while True:
+        at = (at + 1) & mask
+        other = index[at] - 1
+        if other < 0:
+            break
+        home = np.int64(tag_hash(tags[other]["epc"], np.int64(tags[other]["epc_bits"])) & np.uint64(mask))
+        if ((at - home) & mask) >= ((at - hole) & mask):
+            index[hole] = index[at]
+            hole = at
+    index[hole] = 0
+
+
+@kernel
+def rebuild(index: NDArray[np.int32], tags: NDArray[Any]) -> None:
+    """Fill an empty index."""
+    for row in range(tags.shape[0]):
+        if tags[row]["state"] != 0:
+            index[find(index, tags, tags[row]["epc"], np.int64(tags[row]["epc_bits"]))] = row + 1
+
+
+@kernel
+def classify(radio: Radio, epc: NDArray[np.uint64]) -> Any:
+    """Class of the first rule that matches, 0 without."""
+    for r in range(radio.rule_mask.shape[0]):
+        same = True
+        for w in range(8):
+            if (epc[w] & radio.rule_mask[r, w]) != radio.rule_value[r, w]:
+                same = False
+                break
+        if same:
+            return np.int64(radio.rule_class[r])
+    return 0
+
+
+# Outages.
+
+
+@kernel
+def switch(radio: Radio, air: Air, antennas: NDArray[np.int64], up: Int, at_us: Int) -> None:
+    """Antennas go up or down at `at_us`: zones become unknown or known, shares are taken among those that are up."""
+    zones = radio.zone_cells.shape[0]
+    for a in antennas:
+        air.up[a] = up
+    alive = np.zeros(zones, np.uint8)
+    for a in range(radio.antenna_zone.shape[0]):
+        if air.up[a] and radio.antenna_zone[a] >= 0:
+            alive[radio.antenna_zone[a]] = 1
+    for z in range(zones):
+        unknown = air.down[z, 0, 1] == NEVER and air.down[z, 0, 0] != NEVER
+        if alive[z] == 0 and not unknown:
+            for i in range(DOWNS - 1, 0, -1):
+                air.down[z, i] = air.down[z, i - 1]
+            air.down[z, 0, 0] = at_us
+            air.down[z, 0, 1] = NEVER
+        elif alive[z] == 1 and unknown:
+            air.down[z, 0, 1] = at_us
+    normalise(radio, air)
+
+
+@kernel
+def normalise(radio: Radio, air: Air) -> None:
+    """Log of each cell's summed rate over the antennas that are up."""
+    air.norm[:] = 1e-3
+    for a in range(radio.antenna_zone.shape[0]):
+        if air.up[a]:
+            for e in range(radio.row[a], radio.row[a + 1]):
+                air.norm[radio.cell[e]] += radio.rate[e]
+    air.norm[:] = np.log(air.norm)
+
+
+@kernel
+def unknown_us(air: Air, zone: Int, from_us: Int, to_us: Int) -> Any:
+    """How long the zone was unknown within a time."""
+    total = 0
+    for i in range(DOWNS):
+        start: Any = max(from_us, air.down[zone, i, 0])
+        end: Any = min(to_us, air.down[zone, i, 1])
+        if end > start:
+            total += end - start
+    return total
+
+
+# Evidence.
+
+
+@kernel
+def weigh(
+    tag: Any, keys: NDArray[np.uint64], n: Int, tick: Int, radio: Radio, air: Air, limits: Limits, room: Scratch
+) -> Any:
+    """Score the cells within range of the antennas that heard the tag in this tick; returns how many cells.
+
+    `keys` are its n reads, sorted: antenna, time, RSSI, count from the highest bit down.
+    """
+    n_cells = 0
+    i = 0
+    while i < n:
+        antenna = np.int64(keys[i] >> np.uint64(48))
+        total = 0.0
+        known = 0
+        reads = 0
+        while i < n and np.int64(keys[i] >> np.uint64(48)) == antenna:
+            rssi = np.int64((keys[i] >> np.uint64(12)) & np.uint64(0xFFFF)) - 32768
+            if rssi != -32768:
+                total += rssi / 100.0
+                known += 1
+            reads += 1
+            i += 1
+        fresh = freshness(tag, antenna, tick, limits)
+        share = limits.share_weight * min(1.0 + 0.3 * (reads - 1), 2.0) * fresh
+        level = total / known - tag["bias"] if known else 0.0
+        for e in range(radio.row[antenna], radio.row[antenna + 1]):
+            c = radio.cell[e]
+            if room.cell_n[c] == 0:
+                room.cells[n_cells] = c
+                n_cells += 1
+                room.cell[c] = 0.0
+                room.residual[c] = 0.0
+            room.cell_n[c] += 1
+            score = share * max(np.log(radio.rate[e]) - air.norm[c], limits.unheard_nats)
+            if known:
+                off = level - radio.level[e]
+                q = (off / limits.spread_db) ** 2
+                score -= fresh * 0.5 * limits.tail * q / (q + limits.tail)
+                room.residual[c] += off
+            room.cell[c] += score - fresh * (limits.unheard_nats - 0.5 * limits.tail * known / max(known, 1))
+    return n_cells
+
+
+@kernel
+def freshness(tag: Any, antenna: Int, tick: Int, limits: Limits) -> Any:
+    """Weight of a read: 1 if the antenna hadn't heard the tag for a while, less if it says the same again."""
+    place: Any = -1
+    oldest = 0
+    for h in range(np.int64(tag["n_heard"])):
+        if tag["heard"][h] == antenna:
+            place = h
+        if tag["heard_tick"][h] < tag["heard_tick"][oldest]:
+            oldest = h
+    fresh = 1.0
+    if place >= 0:
+        fresh = min(1.0, (tick - tag["heard_tick"][place]) / limits.correlation_ticks)
+    elif tag["n_heard"] < HEARD:
+        place = np.int64(tag["n_heard"])
+        tag["n_heard"] += 1
+    else:
+        place = oldest
+    tag["heard"][place] = antenna
+    tag["heard_tick"][place] = tick
+    return fresh
+
+
+@kernel
+def gather(n_cells: Int, radio: Radio, room: Scratch) -> Any:
+    """Zones' evidence from their cells' scores (mean over a zone's cells), "in no zone" last; returns zones touched."""
+    zones = radio.zone_cells.shape[0]
+    n_zones = 0
+    for i in range(n_cells):
+        c = room.cells[i]
+        z = np.int64(radio.cell_zone[c])
+        if z < 0:
+            z = zones
+        if room.zone_n[z] == 0:
+            room.zones[n_zones] = z
+            n_zones += 1
+            room.zone_best[z] = c
+        elif room.cell[c] > room.cell[room.zone_best[z]]:
+            room.zone_best[z] = c
+        room.zone_n[z] += 1
+    for i in range(n_zones):
+        room.zone[room.zones[i]] = 0.0
+    for i in range(n_cells):
+        c = room.cells[i]
+        z = np.int64(radio.cell_zone[c])
+        if z < 0:
+            z = zones
+        room.zone[z] += np.exp(room.cell[c] - room.cell[room.zone_best[z]])
+    for i in range(n_zones):
+        z = room.zones[i]
+        top = room.cell[room.zone_best[z]]
+        # Cells out of range score 0; where a tag between zones would be isn't spread over the whole floor.
+        cells = room.zone_n[z] if z == zones else radio.zone_cells[z]
+        rest = cells - room.zone_n[z]
+        room.zone[z] = top + np.log((room.zone[z] + rest * np.exp(-top)) / cells)
+    return n_zones
+
+
+# The trellis.
+
+
+@kernel
+def advance_tag(
+    tag: Any,
+    n_zones: Int,
+    tick: Int,
+    first_us: Int,
+    last_us: Int,
+    reads: Int,
+    radio: Radio,
+    room: Scratch,
+) -> None:
+    """One event: the best way into each zone in question, the ZONES best kept."""
+    zones = radio.zone_cells.shape[0]
+    n_new = 0
+    n_old = np.int64(tag["n_zones"])
+    for i in range(n_zones):
+        room.new_zone[n_new] = room.zones[i]
+        n_new += 1
+        if n_new == 3 * ZONES:
+            break
+    for i in range(n_old):
+        z = np.int64(tag["zones"][i])
+        if z < 0:
+            z = zones
+        if room.zone_n[z] == 0:
+            room.new_zone[n_new] = z
+            room.zone[z] = 0.0
+            n_new += 1
+    in_question = False
+    for i in range(n_new):
+        in_question |= room.new_zone[i] == zones
+    if not in_question:
+        room.new_zone[n_new] = zones
+        room.zone[zones] = 0.0
+        n_new += 1
+    gap = tick - tag["last_tick"]
+    gap = min(gap, radio.stay.shape[0] - 1)
+    for i in range(n_new):
+        z = room.new_zone[i]
+        best = -np.inf
+        source = 0
+        for j in range(n_old):
+            o = np.int64(tag["zones"][j])
+            if o < 0:
+                o = zones
+            way = tag["score"][j] + (radio.stay[gap] if o == z else radio.move[gap] + radio.moves[o, z])
+            if way > best:
+                best = way
+                source = j
+        room.new_score[i] = best + room.zone[z]
+        room.new_from[i] = source
+    at = (np.int64(tag["head"]) + np.int64(tag["n_ring"])) % EVENTS
+    tag["n_ring"] += 1
+    tag["ring_first_us"][at] = first_us
+    tag["ring_last_us"][at] = last_us
+    tag["ring_reads"][at] = reads
+    kept = min(n_new, ZONES)
+    top = 0.0
+    for k in range(kept):
+        best_i = k
+        for i in range(k + 1, n_new):
+            if room.new_score[i] > room.new_score[best_i]:
+                best_i = i
+        z, s, f = room.new_zone[best_i], room.new_score[best_i], room.new_from[best_i]
+        room.new_zone[best_i] = room.new_zone[k]
+        room.new_score[best_i] = room.new_score[k]
+        room.new_from[best_i] = room.new_from[k]
+        if k == 0:
+            top = s
+        tag["zones"][k] = z if z < zones else NONE
+        tag["score"][k] = s - top
+        tag["ring_zone"][at, k] = tag["zones"][k]
+        tag["ring_from"][at, k] = f
+        room.new_zone[k] = z
+    tag["n_zones"] = kept
+    tag["ring_n"][at] = kept
+    tag["last_tick"] = tick
+
+
+@kernel
+def follow_bias(tag: Any, n_cells: Int, radio: Radio, limits: Limits, room: Scratch) -> None:
+    """Move the tag's bias towards what the likeliest zone's likeliest cell leaves unexplained."""
+    zone = np.int64(tag["zones"][0])
+    if zone < 0 or n_cells == 0 or room.zone_n[zone] == 0:
+        return
+    c = room.zone_best[zone]
+    step = limits.bias_weight * room.residual[c] / room.cell_n[c]
+    tag["bias"] = min(max(tag["bias"] + step, -limits.bias_max_db), limits.bias_max_db)
+
+
+@kernel
+def clear(n_cells: Int, n_zones: Int, room: Scratch) -> None:
+    """Leave the scratch as it was found."""
+    for i in range(n_cells):
+        room.cell_n[room.cells[i]] = 0
+    for i in range(n_zones):
+        room.zone_n[room.zones[i]] = 0
+
+
+@kernel
+def decide(
+    tag: Any, upto_us: Int, tick: Int, radio: Radio, air: Air, limits: Limits, room: Scratch, out: NDArray[Any], n: Int
+) -> Any:
+    """Decide the events up to `upto_us` by the best way back from the newest; returns the new length of `out`."""
+    total = 0.0
+    kept = np.int64(tag["n_zones"])
+    for k in range(kept):
+        room.path[k] = k
+        room.weight[k] = np.exp(tag["score"][k])
+        total += room.weight[k]
+    count = 0
+    for i in range(np.int64(tag["n_ring"]) - 1, -1, -1):
+        at = (np.int64(tag["head"]) + i) % EVENTS
+        if tag["ring_last_us"][at] <= upto_us:
+            count = max(count, i + 1)
+            zone = tag["ring_zone"][at, room.path[0]]
+            weight = 0.0
+            for k in range(kept):
+                if tag["ring_zone"][at, room.path[k]] == zone:
+                    weight += room.weight[k]
+            room.decided[i] = zone
+            room.sure[i] = weight / total
+        for k in range(kept):
+            room.path[k] = tag["ring_from"][at, room.path[k]]
+    for i in range(count):
+        at = (np.int64(tag["head"]) + i) % EVENTS
+        n = place(
+            tag,
+            room.decided[i],
+            room.sure[i],
+            np.int64(tag["ring_first_us"][at]),
+            np.int64(tag["ring_last_us"][at]),
+            np.int64(tag["ring_reads"][at]),
+            tick,
+            radio,
+            air,
+            limits,
+            out,
+            n,
+        )
+    tag["head"] = (np.int64(tag["head"]) + count) % EVENTS
+    tag["n_ring"] = np.int64(tag["n_ring"]) - count
+    return n
+
+
+# Visits.
+
+
+@kernel
+def step(tag: Any, event: Int, radio: Radio) -> None:
+    """The one place where a tag's state changes."""
+    tag["state"] = radio.table[tag["state"], event]
+
+
+@kernel
+def place(
+    tag: Any,
+    zone: Int,
+    sure: float,
+    first_us: Int,
+    last_us: Int,
+    reads: Int,
+    tick: Int,
+    radio: Radio,
+    air: Air,
+    limits: Limits,
+    out: NDArray[Any],
+    n: Int,
+) -> Any:
+    """Put one decided event into the tag's visits."""
+    current = np.int64(tag["visit_zone"])
+    if current >= 0:
+        gap = first_us - tag["last_in_us"] - unknown_us(air, current, np.int64(tag["last_in_us"]), first_us)
+        if zone < 0:
+            tag["elsewhere"] = 1
+            if gap > limits.join_gap_us:
+                return close(tag, NEVER, 0, tick, radio, air, limits, out, n)
+            return n
+        if zone == current and gap <= (limits.join_gap_us if tag["elsewhere"] else limits.hold_us):
+            tag["last_in_us"] = last_us
+            tag["elsewhere"] = 0
+            tag["sure"] += sure
+            tag["events"] += 1
+            tag["reads"] += reads
+            step(tag, 3 if last_us - tag["enter_us"] >= limits.visit_us else 2, radio)
+            return n
+        n = close(tag, first_us, 0, tick, radio, air, limits, out, n)
+    elif zone < 0:
+        return n
+    tag["visit_zone"] = zone
+    tag["last_zone"] = zone
+    tag["enter_us"] = max(first_us - limits.allow_us, tag["exit_us"])
+    tag["last_in_us"] = last_us
+    tag["elsewhere"] = 0
+    tag["sure"] = sure
+    tag["events"] = 1
+    tag["reads"] = reads
+    before_us = tag["enter_us"] - limits.join_gap_us
+    tag["censored"] = 1 if unknown_us(air, zone, before_us, tag["enter_us"]) > 0 else 0
+    if tag["journey_us"] < 0:
+        tag["journey_us"] = tag["enter_us"]
+    step(tag, 1, radio)
+    return emit(tag, 1, tick, out, n)
+
+
+@kernel
+def close(
+    tag: Any, next_us: Int, cut: Int, tick: Int, radio: Radio, air: Air, limits: Limits, out: NDArray[Any], n: Int
+) -> Any:
+    """End the open visit, at the latest halfway to `next_us`, the first read in another zone; `cut`: end not seen."""
+    last_us = np.int64(tag["last_in_us"])
+    exit_us = last_us + limits.allow_us
+    if next_us != NEVER:
+        exit_us = min(exit_us, last_us + (next_us - last_us) // 2)
+    elif cut:
+        exit_us = last_us
+    if cut or unknown_us(air, np.int64(tag["visit_zone"]), last_us, min(next_us, last_us + limits.join_gap_us)) > 0:
+        tag["censored"] = 1
+    tag["exit_us"] = exit_us
+    n = emit(tag, 2, tick, out, n)
+    tag["visit_zone"] = NONE
+    step(tag, 5, radio)
+    return n
+
+
+@kernel
+def emit(tag: Any, kind: Int, tick: Int, out: NDArray[Any], n: Int) -> Any:
+    """Write down a decision."""
+    row = out[n]
+    for w in range(8):
+        row["epc"][w] = tag["epc"][w]
+    row["epc_bits"] = tag["epc_bits"]
+    row["tag_class"] = tag["tag_class"]
+    row["journey_us"] = tag["journey_us"]
+    row["zone"] = tag["visit_zone"]
+    row["enter_us"] = tag["enter_us"]
+    row["exit_us"] = tag["last_in_us"] if kind == 1 else tag["exit_us"]
+    row["reads"] = tag["reads"]
+    row["censored"] = tag["censored"]
+    row["confidence"] = tag["sure"] / tag["events"]
+    row["kind"] = kind
+    row["tick"] = tick
+    return n + 1
+
+
+@kernel
+def patience_us(tag: Any, brief: Int, limits: Limits) -> Any:
+    """Silence that ends the tag's journey."""
+    if tag["journey_us"] < 0:
+        return limits.forget_us
+    return limits.end_after_exit_us if brief else limits.end_silence_us
+
+
+@kernel
+def look(tag: Any, tick: Int, radio: Radio, air: Air, limits: Limits, room: Scratch, out: NDArray[Any], n: Int) -> Any:
+    """What time alone does to a tag; returns (length of `out`, tick of the next look, NEVER when it is gone)."""
+    now_us = (tick + 1) * limits.tick_us
+    while tag["n_ring"] > 0:
+        oldest = tag["ring_last_us"][tag["head"]] // limits.tick_us
+        if oldest + limits.lag_ticks + limits.batch_ticks > tick and tag["n_ring"] < EVENTS:
+            return n, oldest + limits.lag_ticks + limits.batch_ticks
+        upto_us = max((tick - limits.lag_ticks + 1) * limits.tick_us - 1, tag["ring_last_us"][tag["head"]])
+        n = decide(tag, upto_us, tick, radio, air, limits, room, out, n)
+    silent_us = now_us - tag["last_us"]
+    if tag["visit_zone"] >= 0:
+        zone = np.int64(tag["visit_zone"])
+        out_us = now_us - tag["last_in_us"]
+        known_us = out_us - unknown_us(air, zone, np.int64(tag["last_in_us"]), now_us)
+        if known_us < limits.hold_us and silent_us < limits.end_silence_us:
+            if out_us >= limits.join_gap_us:
+                step(tag, 4, radio)
+            wait_us = limits.hold_us - known_us
+            if tag["state"] != 4:
+                wait_us = min(wait_us, limits.join_gap_us - out_us)
+            return n, tick + max(1, wait_us // limits.tick_us)
+        n = close(tag, NEVER, 0, tick, radio, air, limits, out, n)
+    brief = 1 if tag["last_zone"] >= 0 and radio.brief[tag["last_zone"]] else 0
+    left_us = patience_us(tag, brief, limits) - silent_us
+    if left_us > 0:
+        return n, tick + max(1, left_us // limits.tick_us)
+    if tag["journey_us"] >= 0:
+        n = emit(tag, 3, tick, out, n)
+    step(tag, 6, radio)
+    return n, NEVER
+
+
+# The run through time.
+
+READS, MERCHANDISE, DUPLICATES, TAGS, STRAYS = 0, 1, 2, 3, 4
+COUNTERS = 5
+MERCHANDISE_CLASS = 4
+"""layout.TagClass.MERCHANDISE: such tags get no place at all."""
+
+
+@kernel
+def enlarge(out: NDArray[Any], n: Int) -> Any:
+    """`out` with room for twice as much."""
+    larger = np.empty(2 * out.shape[0], out.dtype)
+    larger[:n] = out[:n]
+    return larger
+
+
+@kernel
+def admit(tag: Any, epc: NDArray[np.uint64], bits: Int, tag_class: Int, tick: Int, radio: Radio) -> None:
+    """Begin a tag's life in a free row."""
+    for w in range(8):
+        tag["epc"][w] = epc[w]
+    tag["epc_bits"] = bits
+    tag["tag_class"] = tag_class
+    tag["state"] = 0
+    tag["zones"][0] = NONE
+    tag["score"][0] = 0.0
+    tag["n_zones"] = 1
+    tag["bias"] = 0.0
+    tag["first_us"] = -1
+    tag["last_us"] = -1
+    tag["last_tick"] = tick - 1
+    tag["journey_us"] = -1
+    tag["exit_us"] = -1
+    tag["visit_zone"] = NONE
+    tag["last_zone"] = NONE
+    tag["head"] = 0
+    tag["n_ring"] = 0
+    tag["n_heard"] = 0
+    step(tag, 0, radio)
+
+
+@kernel
+def sort_keys(keys: NDArray[np.uint64], n: Int) -> Any:
+    """Sort the first n keys and drop repeated ones; returns how many remain."""
+    if n > 24:
+        keys[:n].sort()
+    else:
+        for i in range(1, n):
+            key = keys[i]
+            j = i
+            while j > 0 and keys[j - 1] > key:
+                keys[j] = keys[j - 1]
+                j -= 1
+            keys[j] = key
+    m = 0
+    for i in range(n):
+        if i == 0 or keys[i] != keys[m - 1]:
+            keys[m] = keys[i]
+            m += 1
+    return m
+
+
+@kernel
+def hear(
+    tag: Any, keys: NDArray[np.uint64], n: Int, tick: Int, radio: Radio, air: Air, limits: Limits, room: Scratch
+) -> None:
+    """One event of a tag from its n sorted reads."""
+    first = np.int64((keys[0] >> np.uint64(28)) & np.uint64(0xFFFFF))
+    last = first
+    for i in range(1, n):
+        offset = np.int64((keys[i] >> np.uint64(28)) & np.uint64(0xFFFFF))
+        first = min(first, offset)
+        last = max(last, offset)
+    start_us = tick * limits.tick_us
+    if tag["first_us"] < 0:
+        tag["first_us"] = start_us + first
+    tag["last_us"] = start_us + last
+    n_cells = weigh(tag, keys, n, tick, radio, air, limits, room)
+    n_zones = gather(n_cells, radio, room)
+    advance_tag(tag, n_zones, tick, start_us + first, start_us + last, n, radio, room)
+    follow_bias(tag, n_cells, radio, limits, room)
+    clear(n_cells, n_zones, room)
+
+
+@kernel
+def run(
+    reads: NDArray[Any],
+    order: NDArray[np.int64],
+    at: Int,
+    tick: Int,
+    end_tick: Int,
+    next_look: Int,
+    tags: NDArray[Any],
+    due: NDArray[np.int64],
+    index: NDArray[np.int32],
+    free: NDArray[np.int32],
+    n_free: Int,
+    chain: NDArray[np.int64],
+    later: NDArray[np.int64],
+    keys: NDArray[np.uint64],
+    counters: NDArray[np.int64],
+    radio: Radio,
+    air: Air,
+    limits: Limits,
+    room: Scratch,
+    out: NDArray[Any],
+    n: Int,
+) -> Any:
+    """Ticks [tick, end_tick) of reads, which `order` puts in order of their ticks from `at` on.
+
+    Returns (tick, at, next_look, n_free, out, n): a tick before end_tick when there are no free rows for its tags;
+    call again with more. `chain` (rows) and `later` (reads) link a tick's reads by tag; `chain` is -1 throughout.
+    """
+    touched = np.empty(chain.shape[0], np.int64)
+    while tick < end_tick:
+        here = tick
+        next_read = reads[order[at]]["time_us"] // limits.tick_us if at < order.shape[0] else NEVER
+        tick = min(next_read, next_look)
+        if tick >= end_tick:
+            tick = end_tick
+            break
+        tick = max(tick, here)
+        # Rows for all tags of the tick first: if they don't suffice, nothing has happened yet.
+        end = at
+        while end < order.shape[0] and reads[order[end]]["time_us"] // limits.tick_us == tick:
+            read = reads[order[end]]
+            bits = np.int64(read["epc_bits"])
+            place_at = find(index, tags, read["epc"], bits)
+            row = index[place_at] - 1
+            if row < 0:
+                tag_class = classify(radio, read["epc"])
+                if tag_class != MERCHANDISE_CLASS:
+                    if n_free == 0:
+                        return tick, at, next_look, n_free, out, n
+                    n_free -= 1
+                    row = free[n_free]
+                    index[place_at] = row + 1
+                    admit(tags[row], read["epc"], bits, tag_class, tick, radio)
+            later[end] = row
+            end += 1
+        n_touched = 0
+        for i in range(at, end):
+            row = later[i]
+            if row < 0:
+                counters[MERCHANDISE] += 1
+                continue
+            if chain[row] < 0:
+                touched[n_touched] = row
+                n_touched += 1
+            later[i] = chain[row]
+            chain[row] = i
+        counters[READS] += end - at
+        at = end
+        for t in range(n_touched):
+            row = touched[t]
+            tag = tags[row]
+            m = 0
+            i = chain[row]
+            while i >= 0:
+                read = reads[order[i]]
+                offset = read["time_us"] - tick * limits.tick_us
+                keys[m] = (
+                    (np.uint64(read["antenna"]) << np.uint64(48))
+                    | (np.uint64(offset) << np.uint64(28))
+                    | (np.uint64(read["rssi_cdbm"] + 32768) << np.uint64(12))
+                    | np.uint64(min(read["count"], 4095))
+                )
+                m += 1
+                i = later[i]
+            chain[row] = -1
+            kept = sort_keys(keys, m)
+            counters[DUPLICATES] += m - kept
+            if tag["first_us"] < 0:
+                counters[TAGS] += 1
+            hear(tag, keys, kept, tick, radio, air, limits, room)
+            due[row] = tag["ring_last_us"][tag["head"]] // limits.tick_us + limits.lag_ticks + limits.batch_ticks
+            next_look = min(next_look, due[row])
+        if next_look <= tick:
+            next_look = NEVER
+            for row in range(tags.shape[0]):
+                if due[row] <= tick:
+                    if n + EVENTS * 2 + 4 > out.shape[0]:
+                        out = enlarge(out, n)
+                    tag = tags[row]
+                    n, due[row] = look(tag, tick, radio, air, limits, room, out, n)
+                    if due[row] == NEVER:
+                        if tag["journey_us"] < 0:
+                            counters[STRAYS] += 1
+                        remove(index, tags, row)
+                        tag["state"] = 0
+                        free[n_free] = row
+                        n_free += 1
+                next_look = min(next_look, due[row])
+        tick += 1
+    return tick, at, next_look, n_free, out, n
+
+
+@kernel
+def end_all(
+    tags: NDArray[Any],
+    tick: Int,
+    end_us: Int,
+    radio: Radio,
+    air: Air,
+    limits: Limits,
+    room: Scratch,
+    out: NDArray[Any],
+    n: Int,
+) -> Any:
+    """The recording is over: decide everything, close every visit and journey; returns (out, n)."""
+    for row in range(tags.shape[0]):
+        tag = tags[row]
+        if tag["state"] == 0:
+            continue
+        if n + EVENTS * 2 + 4 > out.shape[0]:
+            out = enlarge(out, n)
+        n = decide(tag, NEVER, tick, radio, air, limits, room, out, n)
+        if tag["visit_zone"] >= 0:
+            cut = 1 if end_us - tag["last_in_us"] <= limits.join_gap_us else 0
+            n = close(tag, NEVER, cut, tick, radio, air, limits, out, n)
+        if tag["journey_us"] >= 0:
+            n = emit(tag, 3, tick, out, n)
+        step(tag, 6, radio)
+        tag["state"] = 0
+    return out, n
