@@ -1,0 +1,169 @@
+"""What must be true of the project itself: lock, names, sizes, import directions, command line, documents."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import entry_points, packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+LOCK = (ROOT / "requirements.lock").read_text("utf-8").splitlines()
+
+MAY_IMPORT = {
+    "config": set(),
+    "dwell": set(),
+    "drivers": set(),
+    "sync": {"config"},
+    "edge": {"config", "dwell", "drivers", "sync"},
+    "simulators": {"config", "dwell", "drivers", "sync"},
+}
+"""The import table of docs/architecture.md."""
+ELSEWHERE_HEAVY = ("numba", "numpy", "sqlite_utils", "aiomqtt", "pydantic", "llrpkit", "sllurp", "starlette", "plotly")
+MAX_LINES = 550
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def test_the_lock_names_no_host_and_no_option() -> None:
+    assert not [line for line in LOCK if "://" in line]
+    assert not [
+        line for line in LOCK if line.lstrip().startswith("-") and not re.match(r"    --hash=sha256:\w{64}", line)
+    ]
+
+
+def test_every_dependency_is_locked_with_hashes() -> None:
+    locked = {m[1]: i for i, line in enumerate(LOCK) if (m := re.match(r"([a-z0-9-]+)(?:\[[\w,]+\])?==", line))}
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    for requirement in [*PROJECT["project"]["dependencies"], *(r for extra in extras for r in extra)]:
+        name = re.split(r"[^A-Za-z0-9._-]", requirement)[0]
+        assert re.sub(r"[-_.]+", "-", name).lower() in locked, f"{name} is not in requirements.lock: make lock"
+    assert all(LOCK[i].endswith("\\") and "--hash" in LOCK[i + 1] for i in locked.values())
+
+
+@pytest.mark.parametrize("name", MAY_IMPORT)
+def test_nothing_else_installed_has_our_import_names(name: str) -> None:
+    spec = find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    assert Path(spec.origin).is_relative_to(ROOT)
+    assert set(packages_distributions().get(name, ["tagtrail"])) == {"tagtrail"}
+    others = [Path(entry) for entry in sys.path if entry and not Path(entry).resolve().is_relative_to(ROOT)]
+    others += [Path(entry) for entry in sys.path if "site-packages" in entry]
+    assert not [folder for folder in others if (folder / name).is_dir() or (folder / f"{name}.py").exists()]
+
+
+def test_no_module_is_too_long() -> None:
+    lengths = {file.relative_to(ROOT): len(file.read_text("utf-8").splitlines()) for file in sources()}
+    assert len(lengths) > 20
+    assert not {str(file): n for file, n in lengths.items() if n > MAX_LINES}
+
+
+def test_import_contracts_hold_the_table() -> None:
+    linter = PROJECT["tool"]["importlinter"]
+    assert set(linter["root_packages"]) == set(MAY_IMPORT)
+    for folder, allowed in MAY_IMPORT.items():
+        forbidden: set[str] = set()
+        for contract in linter["contracts"]:
+            if contract["type"] == "forbidden" and folder in contract["source_modules"]:
+                forbidden |= set(contract["forbidden_modules"])
+        assert forbidden & set(MAY_IMPORT) == set(MAY_IMPORT) - allowed - {folder}, folder
+
+
+def test_the_table_in_the_documents_is_this_one() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)/` \|[^|]*\| ([^|]*) \|", (ROOT / "docs/architecture.md").read_text("utf-8"), re.MULTILINE
+    )
+    stated = {
+        folder: set(re.findall(r"`(\w+)`", may)) & set(MAY_IMPORT) for folder, may in rows if folder in MAY_IMPORT
+    }
+    assert stated == MAY_IMPORT
+
+
+def test_packages_are_all_listed_for_the_wheel() -> None:
+    found = {
+        ".".join(f.parent.relative_to(ROOT).parts) for name in MAY_IMPORT for f in (ROOT / name).rglob("__init__.py")
+    }
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = f"""
+import json, sys
+sys.argv = ["tagtrail", "--help"]
+from edge.cli import main
+try:
+    main()
+except SystemExit as end:
+    sys.stderr.write(json.dumps([end.code, sorted(set({ELSEWHERE_HEAVY!r}) & set(sys.modules))]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert json.loads(done.stderr.splitlines()[-1]) == [0, []]
+    assert "replay" in done.stdout
+
+
+def test_every_command_and_option_is_documented() -> None:
+    text = (ROOT / "docs/commands.md").read_text("utf-8")
+    sections = dict(re.findall(r"^##+ `tagtrail ([a-z -]+)`\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
+    commands = dict(all_commands())
+    assert set(sections) == set(commands)
+    for name, command in commands.items():
+        for parameter in command.params:
+            if not getattr(parameter, "hidden", False):
+                missing = [o for o in parameter.opts if o.startswith("--") and f"`{o}" not in sections[name]]
+                assert not missing, f"tagtrail {name}: {missing} stand nowhere in docs/commands.md"
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_the_readme_has_the_two_commands_and_every_folder_and_dependency(readme: str) -> None:
+    text = (ROOT / readme).read_text("utf-8")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in ("demo", "test"):
+        assert re.search(rf"^make {target}$", text, re.MULTILINE)
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+    for folder in (*MAY_IMPORT, "systemd", "tests", "docs"):
+        assert f"`{folder}/`" in text
+    for requirement in PROJECT["project"]["dependencies"]:
+        assert f"`{re.split('[<>=]', requirement)[0]}`" in text
+
+
+def test_the_changelog_has_this_version() -> None:
+    assert f"## [{PROJECT['project']['version']}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: str(d.relative_to(ROOT)))
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text("utf-8"))
+    assert not [link for link in links if not (document.parent / link).exists()]
+
+
+def sources() -> Iterator[Path]:
+    for folder in (*MAY_IMPORT, "tests"):
+        yield from (ROOT / folder).rglob("*.py")
+
+
+def all_commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command that can be typed, with its name after `tagtrail`."""
+    from edge.cli import app
+
+    for plugin in entry_points(group="tagtrail.commands"):
+        plugin.load()(app)
+    yield from below(typer.main.get_command(app), "")
+
+
+def below(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    if not isinstance(command, click.Group):
+        yield name.strip(), command
+        return
+    for part, inner in command.commands.items():
+        if not inner.hidden:
+            yield from below(inner, f"{name} {part}")
