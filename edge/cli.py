@@ -56,7 +56,7 @@ def run(
     import asyncio
     import logging
 
-    store = _load(config)
+    store = _load(config, files=True)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     from edge.service import Service
 
@@ -78,11 +78,17 @@ def check(
         return
     if file is None:
         raise typer.BadParameter("name a store file", param_hint="FILE")
-    store = _load(file)
+    from config.check import check as problems_of
+
+    for problem in (problems := problems_of(file)):
+        typer.echo(str(problem), err=True)
+    if not all(problem.warning for problem in problems):
+        raise typer.Exit(2)
+    store = _load(file, files=False)
     antennas = sum(len(reader.antennas) for reader in store.readers)
     typer.echo(
         f"{file}: {store.store.id}: {len(store.floors)} floors, {len(store.zones)} zones, "
-        f"{len(store.readers)} readers, {antennas} antennas: all good"
+        f"{len(store.readers)} readers, {antennas} antennas: {'no errors' if problems else 'all good'}"
     )
 
 
@@ -182,11 +188,12 @@ def show_version() -> None:
     typer.echo(version("tagtrail"))
 
 
-def _load(file: Path) -> StoreConfig:
+def _load(file: Path, *, files: bool = False) -> StoreConfig:
+    """The store, or exit 2 with all that is wrong; `files`: password and certificates must be there, as for serving."""
     from config.check import ConfigError, load
 
     try:
-        return load(file)
+        return load(file, files=files)
     except ConfigError as error:
         for problem in error.problems:
             typer.echo(str(problem), err=True)
