@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from drivers.llrp_decoder import warm_up as warm_up_decoder
+from drivers.llrp_decoder import ReportDecoder
 from drivers.read import READ
 from dwell.engine import ZoneEngine
 from dwell.layout import Layout, Settings, ZoneKind
@@ -34,5 +34,5 @@ def warm_up() -> float:
     engine.outage(np.array([0]), 2_000_000, False)
     engine.advance(60_000_000)
     ZoneEngine.restore(layout, Settings(), engine.state()).finish()
-    warm_up_decoder()
+    ReportDecoder({1: 0}).decode(np.zeros(0, np.uint8), 0, 0)
     return time.perf_counter() - start
