@@ -1,7 +1,4 @@
-"""Brokers of the tests, and at their two ends a gateway's outbox with its publisher and a CRM that can be killed.
-
-`pytest_plugins = ["brokers"]` in a test module gives the fixtures.
-"""
+"""Brokers of the tests, and at their two ends a gateway's outbox with its publisher and a CRM that can be killed."""
 
 from __future__ import annotations
 
@@ -409,6 +406,8 @@ def until() -> Callable[..., Awaitable[None]]:
 def conn(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """A database with the schema, of store s1 and epoch e."""
     connection = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.execute("PRAGMA journal_mode = MEMORY")
     connection.executescript(START.read_text())
     connection.executemany("INSERT INTO fact VALUES (?, ?)", [("store", "s1"), ("epoch", "e")])
     yield connection

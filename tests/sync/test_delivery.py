@@ -8,8 +8,6 @@ import pytest
 
 from sync import mqtt, publisher
 
-pytest_plugins = ["brokers"]
-
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):

@@ -1,0 +1,178 @@
+"""The reference consumer: every number once, whatever comes how often in which order."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+from brokers import health, recognised
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from config import topics
+from sync.consumer import Delivery, Ledger
+from sync.contract import Ack
+
+TOPIC = topics.topic("s1", "up/health")
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    book = Ledger(tmp_path / "crm.db")
+    yield book
+    book.close()
+
+
+def batch(first, n, /, lost=(), class_="health", **changes):
+    make = recognised if class_ == "member" else health
+    message = {
+        "v": 1,
+        "store": "s1",
+        "epoch": "e",
+        "class": class_,
+        "first": first,
+        "n": n,
+        "sent_us": 1,
+        "boot": "b",
+        "mono_us": 1,
+        "clock_offset_us": None,
+        "lost": [{"from": a, "to": b, "reason": "quota"} for a, b in lost],
+        "events": [
+            make().model_copy(update={"id": f"s1/e/{class_}/{seq}"}).model_dump() for seq in range(first, first + n)
+        ],
+    }
+    return message | changes
+
+
+def take(ledger, *messages, topic=TOPIC):
+    deliveries = [
+        Delivery(topic, message if isinstance(message, bytes) else json.dumps(message).encode(), 1)
+        for message in messages
+    ]
+    return ledger.take(deliveries)
+
+
+def upto(taken):
+    return [(class_, ack.upto) for _, class_, ack in taken.acks]
+
+
+def counts(ledger):
+    totals = ledger.totals()
+    assert totals == ledger.totals(recount=True)
+    return tuple(totals[name] for name in ("received", "duplicates", "lost", "gaps", "dead"))
+
+
+def test_acks_the_watermark_and_counts(ledger):
+    taken = take(ledger, batch(1, 10), batch(11, 5))
+    assert taken.acks == [("s1", "health", Ack(epoch="e", upto=15))]
+    assert len(taken.fresh) == 15
+    assert counts(ledger) == (15, 0, 0, 0, 0)
+
+
+def test_repetitions_are_absorbed_and_counted(ledger):
+    take(ledger, batch(1, 10))
+    taken = take(ledger, batch(6, 10), batch(1, 3))
+    assert upto(taken) == [("health", 15)]
+    assert len(taken.fresh) == 5
+    assert counts(ledger) == (15, 8, 0, 0, 0)
+
+
+def test_a_gap_holds_the_ack_until_it_is_filled(ledger):
+    assert upto(take(ledger, batch(1, 2), batch(5, 2), batch(8, 1))) == [("health", 2)]
+    assert counts(ledger) == (5, 0, 0, 3, 0)
+    assert upto(take(ledger, batch(3, 2))) == [("health", 6)]
+    assert upto(take(ledger, batch(7, 1))) == [("health", 8)]
+    assert counts(ledger) == (8, 0, 0, 0, 0)
+
+
+def test_lost_ranges_count_as_seen(ledger):
+    assert upto(take(ledger, batch(6, 1, lost=[(1, 2), (3, 5)]))) == [("health", 6)]
+    assert upto(take(ledger, batch(11, 0, lost=[(9, 10)]))) == [("health", 6)]
+    assert counts(ledger) == (1, 0, 5, 2, 0)
+    assert upto(take(ledger, batch(7, 2))) == [("health", 10)]
+    assert counts(ledger) == (3, 0, 7, 0, 0)
+    take(ledger, batch(1, 2))  # what came after all was not lost
+    assert counts(ledger) == (5, 0, 5, 0, 0)
+
+
+def test_goes_on_after_a_restart(tmp_path):
+    book = Ledger(tmp_path / "crm.db")
+    take(book, batch(1, 2), batch(5, 1))
+    book.close()
+    book = Ledger(tmp_path / "crm.db")
+    assert upto(take(book, batch(3, 2), batch(1, 1))) == [("health", 5)]
+    assert counts(book) == (5, 1, 0, 0, 0)
+    book.close()
+
+
+def test_a_poison_event_is_put_aside_and_the_others_are_kept(ledger):
+    message = batch(1, 4)
+    message["events"][1]["at_us"] = "yesterday"
+    message["events"][2]["id"] = "s1/e/health/7"
+    assert upto(take(ledger, message)) == [("health", 4)]
+    assert counts(ledger) == (2, 0, 2, 0, 2)
+    assert upto(take(ledger, message, batch(5, 1))) == [("health", 5)]
+    assert counts(ledger) == (3, 2, 2, 0, 2)  # repeated poison is one dead letter
+
+
+def test_what_a_later_version_adds_is_ignored_and_kept(ledger, tmp_path):
+    message = batch(1, 1, later="x")
+    message["events"][0]["later"] = {"a": 1}
+    assert upto(take(ledger, message)) == [("health", 1)]
+    assert counts(ledger) == (1, 0, 0, 0, 0)
+    kept = ledger._conn.execute("SELECT payload FROM event").fetchone()[0]
+    assert json.loads(kept)["later"] == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"\xff\xfe",
+        b"[1]",
+        b"{}",
+        b"[" * 100_000,
+        b'"' + b"x" * 70_000 + b'"',
+        batch(1, 1, v=2),
+        batch(1, 1, n=2),
+        batch(1, 0, n=10**30),
+        batch(2**63 - 1, 2),
+        batch(1, 1, first=2**63),
+        batch(1, 1, store="s2"),
+        batch(1, 1, **{"class": "agg"}),
+        batch(1, 1, epoch="../../etc"),
+        batch(5, 1, [(4, 5)]),
+        batch(5, 1, [(4, 3)]),
+        batch(1, 1, events=None),
+        json.dumps(batch(1, 1, boot="\ud800")).encode(),
+    ],
+)
+def test_a_message_that_is_no_batch_is_a_dead_letter_and_harms_nothing(ledger, message):
+    taken = take(ledger, message, batch(1, 1), message)
+    assert upto(taken) == [("health", 1)]
+    assert counts(ledger) == (1, 0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("topic", ["tagtrail/v1/0/s1/up/health", "x", topics.topic("s1", "up/unknown"), ""])
+def test_a_topic_that_is_not_the_batch_s_own_is_a_dead_letter(ledger, topic):
+    assert take(ledger, batch(1, 1), topic=topic).acks == []
+    assert counts(ledger) == (0, 0, 0, 0, 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_order_and_any_repetition_end_in_the_same_count(data):
+    cuts = sorted(data.draw(st.sets(st.integers(2, 40), max_size=10)))
+    spans = list(zip([1, *cuts], [*cuts, 41], strict=True))
+    messages = [batch(a, b - a) for a, b in spans]
+    order = data.draw(st.permutations(messages)) + data.draw(st.lists(st.sampled_from(messages), max_size=5))
+    with tempfile.TemporaryDirectory() as folder:
+        book = Ledger(Path(folder) / "crm.db")
+        for message in order:
+            last = take(book, message)
+        repeated = sum(message["n"] for message in order) - 40
+        assert upto(last) == [("health", 40)]
+        assert counts(book) == (40, repeated, 0, 0, 0)
+        book.close()
