@@ -159,7 +159,10 @@ def command(
 
     `clock_speed` and `clock_origin_us`: those of a demo's faster store clock, to give latencies in real milliseconds.
     """
-    settings = MqttSettings.from_url(url, CLIENT_ID, username=username, password_file=password_file, ca=ca)
+    try:
+        settings = MqttSettings.from_url(url, CLIENT_ID, username=username, password_file=password_file, ca=ca)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
     last = asyncio.run(_main(settings, database, status, clock_speed, clock_origin_us))
     sys.stdout.write(json.dumps(last, ensure_ascii=False) + "\n")
 

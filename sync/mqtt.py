@@ -239,6 +239,12 @@ class _Client(aiomqtt.Client):
         except TimeoutError:
             raise aiomqtt.MqttError(f"no answer for {TIMEOUT_S:g} s") from None
 
+    def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:
+        if not self._connected.done():  # aiomqtt would wait for a greeting that cannot come
+            self._connected.set_exception(aiomqtt.MqttError("the broker closed the connection before it greeted"))
+            return
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
+
     def _on_publish(
         self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
     ) -> None:

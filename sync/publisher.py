@@ -111,6 +111,10 @@ class Publisher:
         self._flows[class_].wake(0.0 if class_ == "member" else GATHER_S)
         self._changed[_lane(class_)].set()
 
+    def acked(self, class_: EventClass) -> int:
+        """Number up to which the CRM has the class; the outbox writes it down up to ACKED_EVERY_S later."""
+        return self._flows[class_].acked
+
     async def run(self) -> None:
         """Connect, send, reconnect; until cancelled, which says goodbye to the broker and keeps the last acks."""
         failures = 0

@@ -312,6 +312,7 @@ class CrmProcess:
     def __init__(self, folder: Path, url: str) -> None:
         self._args = ["--url", url, "--database", str(folder / "crm.db"), "--status", str(folder / "crm.json")]
         self._database = folder / "crm.db"
+        self._status = folder / "crm.json"
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -335,6 +336,10 @@ class CrmProcess:
     async def close(self) -> None:
         if self._process is not None:
             await end(self._process)
+
+    def ready(self) -> bool:
+        """Connected and subscribed."""
+        return self._status.exists() and json.loads(self._status.read_text())["broker"] == "connected"
 
     def rows(self) -> list[tuple[str, int, int, int]]:
         """Per class: class, lowest and highest number, number of events. From the database itself."""

@@ -1,0 +1,260 @@
+"""The link to the broker: what it refuses is noticed, and when it dies everybody knows at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+from brokers import MosquittoBroker, need_mosquitto
+
+from config import topics
+from sync import mqtt, publisher
+from sync.mqtt import BrokerError, MqttSettings, RefusedError, connect
+
+CONNACK = bytes([0x20, 2, 0, 0])
+
+
+def settings(url, client="test", **others):
+    return MqttSettings.from_url(url, client, **others)
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "tls"),
+    [
+        ("mqtt://broker", "broker", 1883, False),
+        ("mqtts://broker", "broker", 8883, True),
+        ("mqtt://10.0.0.1:1", "10.0.0.1", 1, False),
+        ("mqtts://[::1]:99", "::1", 99, True),
+    ],
+)
+def test_a_url_gives_host_port_and_tls(url, host, port, tls):
+    parsed = settings(url)
+    assert (parsed.host, parsed.port, parsed.tls) == (host, port, tls)
+
+
+@pytest.mark.parametrize("url", ["broker:1883", "http://broker", "mqtt://", "mqtt://broker:0x1"])
+def test_a_url_that_is_no_broker_s_is_an_error(url):
+    with pytest.raises(ValueError):
+        settings(url)
+
+
+async def test_nobody_there():
+    with pytest.raises(BrokerError, match=r"(?i)refused"):
+        async with connect(settings("mqtt://127.0.0.1:1")):
+            pass
+
+
+@contextlib.asynccontextmanager
+async def fake_broker(answer=CONNACK):
+    """A broker that greets and then says nothing; yields its URL and the writers of its connections."""
+    writers, gone = [], asyncio.Event()
+
+    async def serve(reader, writer):
+        writers.append(writer)
+        await reader.read(100)
+        writer.write(answer)
+        while await reader.read(4096):
+            pass
+        gone.set()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}", writers, gone
+
+
+async def test_publishes_on_their_way_fail_as_soon_as_the_link_dies():
+    async with fake_broker() as (url, writers, _):
+        async with connect(settings(url)) as link:
+            waiting = [asyncio.create_task(link.publish("t", b"x")) for _ in range(30)]
+            receiving = asyncio.create_task(link.receive())
+            await asyncio.sleep(0)
+            writers[0].transport.abort()
+            async with asyncio.timeout(mqtt.TIMEOUT_S / 2):
+                ends = await asyncio.gather(*waiting, receiving, return_exceptions=True)
+                reason = await link.closed
+        assert all(isinstance(end, BrokerError) for end in ends)
+        assert "lost" in reason
+
+
+async def test_a_broker_that_answers_nothing_is_given_up(monkeypatch):
+    monkeypatch.setattr(mqtt, "TIMEOUT_S", 0.2)
+    async with fake_broker() as (url, _, _), connect(settings(url)) as link:
+        with pytest.raises(BrokerError, match="not answered"):
+            await link.publish("t", b"x")
+
+
+async def test_a_broker_that_does_not_greet_is_given_up(monkeypatch):
+    monkeypatch.setattr(mqtt, "TIMEOUT_S", 0.2)
+    async with fake_broker(answer=b"") as (url, _, gone):
+        with pytest.raises(BrokerError, match="no answer"):
+            async with connect(settings(url)):
+                pass
+        await gone.wait()
+
+
+async def test_cancelled_while_the_broker_does_not_greet_leaves_no_socket():
+    async with fake_broker(answer=b"") as (url, writers, gone):
+
+        async def greet():
+            async with connect(settings(url)):
+                pass
+
+        task = asyncio.create_task(greet())
+        while not writers:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], asyncio.CancelledError)
+        await gone.wait()
+
+
+async def test_a_flood_is_bounded_and_counted(nats, monkeypatch):
+    monkeypatch.setattr(mqtt, "MAX_INBOX", 10)
+    async with connect(settings(nats.url, "in")) as receiver, connect(settings(nats.url, "out")) as sender:
+        await receiver.subscribe(["t"])
+        await asyncio.gather(*(sender.publish("t", b"x") for _ in range(50)))
+        while receiver.dropped < 40:
+            await asyncio.sleep(0.01)
+        assert len(await receiver.receive()) == 10
+
+
+async def test_the_last_will_is_published_when_nobody_said_goodbye(broker):
+    async with connect(settings(broker.url, "watcher")) as watcher:
+        await watcher.subscribe(["will"])
+        async with connect(settings(broker.url, "mortal"), will=("will", b"gone")) as link:
+            link._client.drop()
+        assert [message.payload for message in await watcher.receive()] == [b"gone"]
+    async with connect(settings(broker.url, "late")) as late:
+        await late.subscribe(["will"])
+        assert [(message.payload, message.retained) for message in await late.receive()] == [(b"gone", True)]
+
+
+@pytest.fixture
+async def guarded(tmp_path):
+    """Mosquitto with a password file and access rules: user s1 may write everything but class health."""
+    need_mosquitto()
+    passwords, rules = tmp_path / "passwords", tmp_path / "rules"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "s1", "secret"], check=True, capture_output=True)
+    (tmp_path / "password").write_text("secret\n")
+    stem = f"tagtrail/v1/{topics.shard('s1')}/s1"
+    rules.write_text(
+        f"user s1\ntopic write {stem}/up/member\ntopic write {stem}/state\ntopic read {stem}/down/#\n"
+        "topic read tagtrail/v1/+/+/#\n"
+    )
+    options = f"allow_anonymous false\npassword_file {passwords}\nacl_file {rules}"
+    for path in (passwords, rules):
+        path.chmod(0o644)
+    async with MosquittoBroker(tmp_path / "mosquitto", options) as running:
+        yield running
+
+
+async def test_a_wrong_password_is_said(guarded, tmp_path):
+    (tmp_path / "password").write_text("guess")
+    with pytest.raises(BrokerError, match=r"(?i)not authori"):
+        async with connect(settings(guarded.url, username="s1", password_file=tmp_path / "password")):
+            pass
+    with pytest.raises(BrokerError, match="credential"):
+        async with connect(settings(guarded.url, username="s1", password_file=tmp_path / "none")):
+            pass
+
+
+async def test_a_refused_publish_is_an_error_and_the_link_lives_on(guarded, tmp_path):
+    mine = settings(guarded.url, version="5", username="s1", password_file=tmp_path / "password")
+    async with connect(mine) as link:
+        with pytest.raises(RefusedError, match=r"(?i)not authori"):
+            await link.publish(topics.topic("s1", "up/health"), b"{}")
+        await link.publish(topics.topic("s1", "up/member"), b"{}")
+
+
+async def test_the_publisher_tells_of_a_refusal_and_delivers_when_it_is_lifted(
+    guarded, store, listening, until, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(publisher, "SILENCE_S", (0.2, 1.0))
+    gateway = store(guarded.url, version="5", username="s1", password_file=tmp_path / "password")
+    async with gateway.online() as running:
+        await gateway.commit("health", 3)
+        await until(lambda: running.counters["refused"] >= 2)
+        assert running.status.connected
+        assert "up/health" in running.status.reason
+        assert await gateway.pending() == 3
+        rules = tmp_path / "rules"
+        rules.write_text("user s1\ntopic readwrite tagtrail/v1/#\n")
+        os.kill(guarded._process.pid, signal.SIGHUP)
+        monkeypatch.setattr(
+            "brokers.MqttSettings.from_url",
+            lambda url, client: MqttSettings(
+                "127.0.0.1", guarded.port, client, username="s1", password_file=tmp_path / "password"
+            ),
+        )
+        async with listening(guarded.url, gateway) as crm:
+            crm.acking = True
+            await until(gateway.empty)
+            assert set(crm.seqs("health")) == {1, 2, 3}
+        assert running.status.reason == ""
+
+
+async def test_mqtt_5_delivers(mosquitto, store, listening, until):
+    gateway = store(mosquitto.url, version="5")
+    async with listening(mosquitto.url, gateway) as crm:
+        crm.acking = True
+        async with gateway.online():
+            await gateway.commit("member", 2)
+            await gateway.commit("agg", 400)
+            await until(gateway.empty)
+        assert set(crm.seqs("agg")) == set(range(1, 401))
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    """A CA, a server's certificate for 127.0.0.1 and a client's, by the openssl command."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*args):
+        subprocess.run(["openssl", *args], cwd=folder, check=True, capture_output=True)
+
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test CA", "-days", "2")
+    for name, subject in (("server", "/CN=127.0.0.1"), ("client", "/CN=s1")):
+        openssl("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", subject)
+        (folder / "extensions").write_text("subjectAltName=IP:127.0.0.1\n")
+        openssl(
+            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
+            *("-out", f"{name}.pem", "-days", "2", "-extfile", "extensions"),
+        )
+    return folder
+
+
+async def test_tls_with_a_client_certificate(certificates, tmp_path):
+    need_mosquitto()
+    options = "\n".join(
+        [
+            f"cafile {certificates}/ca.pem",
+            f"certfile {certificates}/server.pem",
+            f"keyfile {certificates}/server.key",
+            "require_certificate true",
+            "use_identity_as_username true",
+        ]
+    )
+    files = {"ca": certificates / "ca.pem", "cert": certificates / "client.pem", "key": certificates / "client.key"}
+    async with MosquittoBroker(tmp_path / "mosquitto", options) as running:
+        url = running.url.replace("mqtt:", "mqtts:")
+        async with connect(settings(url, **files)) as link:
+            await link.subscribe(["t"])
+            await link.publish("t", b"x" * 60_000)
+            assert len((await link.receive())[0].payload) == 60_000
+        with pytest.raises(BrokerError, match=r"(?i)certificate verify failed"):
+            async with connect(settings(url)):
+                pass
+        with pytest.raises(BrokerError, match=r"(?i)closed the connection"):
+            async with connect(settings(url, ca=files["ca"])):
+                pass
+        with pytest.raises(BrokerError, match=r"(?i)match"):
+            async with connect(settings(url.replace("127.0.0.1", "localhost"), **files)):
+                pass
