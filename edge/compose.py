@@ -15,6 +15,10 @@ from drivers.session import ReaderSettings
 from dwell.layout import Layout, Settings, TagClass, ZoneKind
 
 
+CLOCK_TOLERANCE_US = 100_000
+"""A reader's clock this close to ours is taken as it is; in time of the wall."""
+
+
 @dataclass(frozen=True)
 class Shop:
     """A store in numbers: zone z is `zones[z]`; antenna a belongs to reader `antenna_reader[a]`."""
@@ -43,8 +47,8 @@ class Shop:
         return classes
 
 
-def compose(config: StoreConfig) -> Shop:
-    """Number zones, antennas and readers in the order of the file."""
+def compose(config: StoreConfig, speed: float = 1.0) -> Shop:
+    """Number zones, antennas and readers in the order of the file; `speed` is that of the store's clock."""
     zones = tuple(zone.id for zone in config.zones)
     number = {zone: index for index, zone in enumerate(zones)}
     floors = {floor.id: index for index, floor in enumerate(config.floors)}
@@ -70,6 +74,7 @@ def compose(config: StoreConfig) -> Shop:
         corner_xy=np.array([corner for zone in config.zones for corner in zone.polygon], np.float32),
     )
     limits = config.thresholds
+    tolerance_us = round(CLOCK_TOLERANCE_US * speed)
     settings = Settings(
         lateness_us=_us(limits.lateness_s),
         join_gap_us=_us(limits.join_gap_s),
@@ -85,7 +90,7 @@ def compose(config: StoreConfig) -> Shop:
         settings=settings,
         zones=zones,
         zone_floor=tuple(zone.floor for zone in config.zones),
-        readers=tuple(ReaderSettings(r.id, r.driver, r.address, ports[r.id]) for r in config.readers),
+        readers=tuple(ReaderSettings(r.id, r.driver, r.address, ports[r.id], tolerance_us) for r in config.readers),
         antennas_of={r.id: np.array(sorted(ports[r.id].values()), np.int64) for r in config.readers},
     )
 

@@ -131,6 +131,7 @@ class Pipeline:
         self._ledger.add_health(self._gateway_health("start"))
         loop = asyncio.get_running_loop()
         advanced_s = committed_s = loop.time()
+        seen_us = self._clock.now_us()
         while not self._stopping:
             try:
                 async with asyncio.timeout(ADVANCE_S):
@@ -138,15 +139,19 @@ class Pipeline:
                 await asyncio.sleep(GATHER_S)
             except TimeoutError:
                 pass
+            now_us = self._clock.now_us()
             await self._take()
             if loop.time() - advanced_s >= ADVANCE_S:
                 advanced_s = loop.time()
-                self._advance()
+                # The time of the step before: sessions have run since, so what had arrived by then has been taken,
+                # however long the machine was busy or suspended in between.
+                self._advance(seen_us)
+                seen_us = now_us
             if loop.time() - committed_s >= self.shop.config.database.checkpoint_s:
                 committed_s = loop.time()
                 await self._commit()
         await self._take()
-        self._advance()
+        self._advance(seen_us)
         self._ledger.add_health(self._gateway_health("stop"))
         if self._trace is not None:
             self._trace(self.open_visits(censored=True))
@@ -268,8 +273,8 @@ class Pipeline:
                     {"at_us": event.read_us, "member": event.member, "tier": event.tier, "zone": event.zone}
                 )
 
-    def _advance(self) -> None:
-        decisions = self.engine.advance(self._clock.now_us())
+    def _advance(self, watermark_us: int) -> None:
+        decisions = self.engine.advance(watermark_us)
         self._ledger.add(decisions)
         for journey in decisions.journeys:
             present = self._present.pop(_key(journey.visits[0]), None)

@@ -27,6 +27,7 @@ from edge.live import LiveServer, socket_path
 from edge.notify import notify
 from edge.pipeline import Pipeline
 from edge.visitfile import VisitFile
+from edge.warmup import warm_up
 from sync import outbox
 from sync.mqtt import MqttSettings
 from sync.publisher import Identity, Publisher
@@ -52,7 +53,7 @@ class Service:
         self._clock = clock
         self._version = version
         self._web_socket = _listen(config.web.listen) if web else None
-        self._shop: Shop = compose(config)
+        self._shop: Shop = compose(config, clock.speed)
         self._database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
         if self._database.quarantined:
             log.error("the database was damaged; moved to %s, a new one was begun", self._database.quarantined)
@@ -87,6 +88,8 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         try:
+            # Compiling takes seconds without a cache: done before readers connect, not while their reads wait.
+            await asyncio.to_thread(warm_up)
             self._pipeline.restore()
             await self._count()
             await self._serve(stop)

@@ -7,22 +7,27 @@ None, never zero: `coverage` says which share of the time that has passed the re
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import sqlite3
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
-from config.model import StoreConfig
-from config.topics import CLASSES
-from dwell.layout import TagClass
+from config import StoreConfig
+from edge.errors import Trouble
+from edge.people import BusinessDay
+from sync import outbox
 
 HOUR_US = 3_600_000_000
 WINDOW_US = 900_000_000
 """Windows of the table `aggregate`, which knows the coverage."""
-COUNTED = (TagClass.MEMBER, TagClass.UNKNOWN, TagClass.CART)
-PEOPLE = (TagClass.MEMBER, TagClass.UNKNOWN)
-UTC = dt.UTC
+TAG_CLASSES = ("unknown", "member", "cart", "staff", "merchandise")
+"""Names of the numbers in `tag_class`: dwell.layout.TagClass, without its NumPy, which the page can do without."""
+COUNTED = ("member", "unknown", "cart")
+PEOPLE = ("member", "unknown")
 
 
 @dataclass(frozen=True)
@@ -101,14 +106,6 @@ class Tier:
 
 
 @dataclass(frozen=True)
-class Backlog:
-    """Events of one outbox class: `sent` are those that the CRM has acknowledged."""
-
-    sent: int
-    pending: int
-
-
-@dataclass(frozen=True)
 class Summary:
     """One business day of one store."""
 
@@ -133,35 +130,66 @@ class Summary:
     zones: tuple[ZoneDwell, ...]
     flows: Flows
     tiers: tuple[Tier, ...]
-    outbox: Mapping[str, Backlog]
+    outbox: Mapping[str, Mapping[str, int]]
+    """Class → `sent`, events ever committed for the CRM, and `pending`, those that it has not acknowledged."""
 
 
-def class_name(tag_class: int) -> str:
-    """`member`, `cart` …: the name that the contract uses."""
-    return TagClass(tag_class).name.lower()
+class NoDatabase(Trouble):
+    """The service has not made the database yet."""
 
 
-def business_date(config: StoreConfig, at_us: int) -> dt.date:
-    """The business day that a moment belongs to: the calendar day in the store, cut at business_day_start."""
-    local = dt.datetime.fromtimestamp(at_us / 1e6, config.store.tz)
-    return local.date() - dt.timedelta(days=local.time() < _day_start(config))
+def business_days(config: StoreConfig) -> BusinessDay:
+    """The store's business days."""
+    return BusinessDay(config.store.tz, config.thresholds.business_day_start)
 
 
-def day_span(config: StoreConfig, date: dt.date) -> tuple[int, int]:
-    """First microsecond of a business day and of the next; 23 to 25 hours apart where clocks are changed."""
-
-    def begin(day: dt.date) -> int:
-        return round(dt.datetime.combine(day, _day_start(config), config.store.tz).timestamp() * 1_000_000)
-
-    return begin(date), begin(date + dt.timedelta(days=1))
+def parse_date(text: str) -> dt.date:
+    """A business date as people type it; Trouble for what is none."""
+    try:
+        date = dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise Trouble(f"not a date: {text!r}; write YYYY-MM-DD") from error
+    if not 2000 <= date.year < 2100:
+        raise Trouble(f"no store has records of {text}")
+    return date
 
 
 def connect(config: StoreConfig) -> sqlite3.Connection:
-    """Opens the store's database strictly read-only; FileNotFoundError while the service has not made one."""
+    """Opens the store's database strictly read-only; NoDatabase while there is none."""
     path = config.database.path.absolute()
     if not path.exists():
-        raise FileNotFoundError(f"no database at {path} yet: it is made when the service first runs")
-    return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=2, isolation_level=None)
+        raise NoDatabase(f"there is no database at {path} yet; it is made when the service first runs")
+    try:
+        conn = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=2, isolation_level=None)
+        if conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'outbox_class'").fetchone():
+            return conn
+        conn.close()
+    except sqlite3.Error as error:
+        raise Trouble(f"cannot read the database {path}: {error}") from error
+    raise NoDatabase(f"the database {path} is still being made")
+
+
+def render(config: StoreConfig, date: str | None, form: str, lang: str) -> str:
+    """A business day (YYYY-MM-DD; None: the present one) as `text`, `json` or `csv`, in `zh` or `en`.
+
+    With the state of the service, if one runs. Raises Trouble for what the caller can mend.
+    """
+    from edge.live import read_once, socket_path
+    from edge.summary_forms import as_csv, as_json, as_text
+    from edge.web.i18n import LANGUAGES
+    from edge.web.live_client import Now
+
+    if lang not in LANGUAGES:
+        raise Trouble(f"no language {lang!r}; there are {', '.join(LANGUAGES)}")
+    chosen = None if date is None else parse_date(date)
+    line = asyncio.run(read_once(socket_path(config)))
+    now = None if line is None else Now.model_validate(line)
+    present_us = time.time_ns() // 1000 if now is None else now.as_of_us
+    with closing(connect(config)) as conn:
+        summary = today(conn, config, chosen or business_days(config).date(present_us))
+    if form == "csv":
+        return as_csv(summary, config, lang)
+    return as_json(summary, now) if form == "json" else as_text(summary, config, lang, now)
 
 
 def today(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> Summary:
@@ -174,25 +202,25 @@ def today(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> Summa
 
 
 def _today(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> Summary:
-    start_us, end_us = day_span(config, date)
+    start_us, end_us = business_days(config).bounds_us(date)
     as_of_us = _as_of(conn, end_us)
     coverage = _Coverage(conn, config, start_us, end_us, as_of_us)
     links = _flows(conn, config, start_us, end_us)
-    journeys = {class_name(c): 0 for c in COUNTED}
+    journeys = dict.fromkeys(COUNTED, 0)
     journeys_censored = 0
     for tag_class, n, censored in conn.execute(
         f"SELECT tag_class, COUNT(*), SUM(censored) FROM journey"
         f" WHERE start_us >= ? AND start_us < ? AND tag_class IN {_sql(COUNTED)} GROUP BY 1",
         (start_us, end_us),
     ):
-        journeys[class_name(tag_class)] = n
+        journeys[TAG_CLASSES[tag_class]] = n
         journeys_censored += censored
     members_seen, tiers = _members(conn, config, start_us, end_us)
     visits = conn.execute(
         f"SELECT COUNT(*) FROM visit WHERE enter_us >= ? AND enter_us < ? AND tag_class IN {_sql(PEOPLE)}",
         (start_us, end_us),
     ).fetchone()[0]
-    # A visit across the cut counts where it began, once it ends: nothing is known to be missing a journey's silence later.
+    # A visit across the cut counts where it began, once it ends; a journey's silence later, none should be open.
     settled_us = end_us + round(config.thresholds.journey_end_silence_s * 1e6)
     watermark = conn.execute("SELECT watermark_us FROM checkpoint").fetchone()
     return Summary(
@@ -213,19 +241,12 @@ def _today(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> Summ
         zones=_dwell(conn, config, start_us, end_us, coverage),
         flows=links,
         tiers=tiers,
-        outbox={
-            CLASSES[class_]: Backlog(sent=acked, pending=next_seq - 1 - acked)
-            for class_, next_seq, acked in conn.execute("SELECT class, next_seq, acked FROM outbox_class ORDER BY 1")
-        },
+        outbox={class_: depth._asdict() for class_, depth in outbox.depth(conn).items()},
     )
 
 
-def _day_start(config: StoreConfig) -> dt.time:
-    return dt.time.fromisoformat(config.thresholds.business_day_start)
-
-
-def _sql(classes: Iterable[TagClass]) -> str:
-    return "(" + ",".join(str(int(c)) for c in classes) + ")"
+def _sql(classes: Iterable[str]) -> str:
+    return "(" + ",".join(str(TAG_CLASSES.index(c)) for c in classes) + ")"
 
 
 def _as_of(conn: sqlite3.Connection, end_us: int) -> int | None:
@@ -236,7 +257,7 @@ def _as_of(conn: sqlite3.Connection, end_us: int) -> int | None:
 
 
 class _Coverage:
-    """Coverage of zones by window: what the engine wrote; 1 where it ran and had nothing to say; 0 where it didn't run."""
+    """Coverage of zones by window: as the engine wrote it; 1 where it ran and wrote nothing; 0 where it didn't run."""
 
     def __init__(
         self, conn: sqlite3.Connection, config: StoreConfig, start_us: int, end_us: int, as_of_us: int | None
@@ -277,7 +298,7 @@ def _traffic(
     conn: sqlite3.Connection, config: StoreConfig, start_us: int, end_us: int, coverage: _Coverage
 ) -> tuple[FloorTraffic, ...]:
     as_of_us = _as_of(conn, end_us) or 0
-    counts: dict[tuple[str, int], dict[str, int]] = defaultdict(lambda: {class_name(c): 0 for c in COUNTED})
+    counts: dict[tuple[str, int], dict[str, int]] = defaultdict(lambda: dict.fromkeys(COUNTED, 0))
     zones = ",".join("(?,?)" for _ in config.zones)
     for floor, hour, tag_class, n in conn.execute(
         f"WITH place(zone, floor) AS (VALUES {zones}), seen AS ("
@@ -295,7 +316,7 @@ def _traffic(
             start_us,
         ),
     ):
-        counts[floor, hour][class_name(tag_class)] = n
+        counts[floor, hour][TAG_CLASSES[tag_class]] = n
     floors = []
     for floor_model in config.floors:
         zones_here = [zone.id for zone in config.zones if zone.floor == floor_model.id]
@@ -309,10 +330,10 @@ def _traffic(
                 state = "unknown"
             else:
                 state = "measured"
-                entered = entered or {class_name(c): 0 for c in COUNTED}
+                entered = entered or dict.fromkeys(COUNTED, 0)
             hours.append(Hour(hour_us, entered, covered, state))
         measured = [hour.entered for hour in hours if hour.entered is not None]
-        total = {class_name(c): sum(hour[class_name(c)] for hour in measured) for c in COUNTED} if measured else None
+        total = {c: sum(hour[c] for hour in measured) for c in COUNTED} if measured else None
         floors.append(FloorTraffic(floor_model.id, total, coverage.over(zones_here), tuple(hours)))
     return tuple(floors)
 
@@ -343,7 +364,7 @@ def _dwell(
     carts = dict(
         conn.execute(
             "SELECT zone, COUNT(*) FROM visit WHERE enter_us >= ? AND enter_us < ? AND tag_class = ? GROUP BY 1",
-            (*span, int(TagClass.CART)),
+            (*span, TAG_CLASSES.index("cart")),
         )
     )
     ranked: dict[str, dict[int, int]] = defaultdict(dict)

@@ -26,6 +26,7 @@ class VisitFile:
             raise Trouble(f"cannot write {path}: {error.strerror}") from error
         self._rows = csv.writer(self._file, lineterminator="\n")
         self._rows.writerow(self.HEADER)
+        self._file.flush()
 
     def write(self, visits: Visits) -> None:
         """Append visits."""

@@ -36,8 +36,43 @@ TruthOut = Annotated[Path | None, typer.Option(help="Write where every tag was: 
 def register(app: typer.Typer) -> None:
     """Add the simulators' commands to the command line."""
     app.add_typer(simulate, name="simulate")
-    # The central CRM.
-    # The demo.
+    app.command()(crm)
+    app.command()(demo)
+
+
+def crm(
+    url: Annotated[str, typer.Option(help="The broker: mqtt://host:port or mqtts://host:port.")],
+    database: Annotated[Path, typer.Option(help="The CRM's own SQLite file.")],
+    status: Annotated[Path | None, typer.Option(help="Keep this JSON file up to date with the totals.")] = None,
+    username: Annotated[str | None, typer.Option(help="Who the CRM is to the broker.")] = None,
+    password_file: Annotated[Path | None, typer.Option(help="File with its password.")] = None,
+    ca: Annotated[Path | None, typer.Option(help="Certificate authority of the broker (PEM).")] = None,
+    clock_speed: Annotated[float, typer.Option(hidden=True)] = 1.0,
+    clock_origin_us: Annotated[int, typer.Option(hidden=True)] = 0,
+) -> None:
+    """A central CRM: commits every store's events once, acknowledges them, and counts what is missing."""
+    from simulators.crm import command
+
+    command(url, database, status, clock_speed, clock_origin_us, username, password_file, ca)
+
+
+def demo(
+    headless: Annotated[bool, typer.Option("--headless", help="No screen.")] = False,
+    duration: Annotated[float | None, typer.Option(min=1, help="Seconds to run; default: until Ctrl-C.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
+    seed: Annotated[int, typer.Option(help="Another day in the shop.")] = 1,
+    shoppers: Annotated[int, typer.Option(min=0, help="People with tags in the shop at a time.")] = 60,
+    speed: Annotated[float, typer.Option(min=1, max=60, help="How much faster than life the shop moves.")] = 30,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0: any free one.")] = 8080,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep store file, databases, truth and logs in this folder.")
+    ] = None,
+) -> None:
+    """The main job: a simulated store, its readers on real wires, the service, a broker and a CRM."""
+    from simulators.demo import Options
+    from simulators.demo import demo as run
+
+    raise typer.Exit(run(Options(seed, shoppers, speed, port, duration, headless, as_json, keep)))
 
 
 @simulate.command()

@@ -48,6 +48,7 @@ class Options:
     duration_s: float | None
     headless: bool
     json_line: bool
+    keep: Path | None
 
 
 class DemoFailed(Exception):
@@ -57,7 +58,12 @@ class DemoFailed(Exception):
 def demo(options: Options) -> int:
     """Run the demo until its duration is over or Ctrl-C; the process's exit code."""
     console = Console(stderr=options.json_line)
-    with tempfile.TemporaryDirectory(prefix="tagtrail-demo-") as folder:
+    with ExitStack() as stack:
+        if options.keep is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tagtrail-demo-"))
+        else:
+            folder = str(options.keep)
+            options.keep.mkdir(parents=True, exist_ok=True)
         try:
             result = asyncio.run(_Demo(Path(folder), options, console).run())
         except DemoFailed as failure:
@@ -157,6 +163,8 @@ class _Demo:
         store = tomllib.loads((resources.files("config") / "demo.toml").read_text(encoding="utf-8"))
         for reader in store["readers"]:
             reader["address"] = addresses[reader["id"]]
+        # Lateness is in the store's time, which runs faster here; half a second of the wall's is ample on loopback.
+        store.setdefault("thresholds", {})["lateness_s"] = min(60.0, max(2.0, 0.5 * self._options.speed))
         store["mqtt"] = {"url": broker}
         store["database"] = {"path": str(self._database), "checkpoint_s": 1.0}
         store["web"] = {"listen": f"127.0.0.1:{self._options.port}"}
