@@ -203,8 +203,8 @@ class Radio:
         """Per antenna and tick: turns begun, seconds into the tick of the first, seconds from one to the next."""
         a = self.antennas
         ticks = level.shape[1]
-        tags = np.zeros((len(a.port), ticks))
-        np.add.at(tags, pair_antenna, level > self.world.half_dbm)
+        pair, tick = np.nonzero(level > self.world.half_dbm)
+        tags = np.bincount(pair_antenna[pair] * ticks + tick, minlength=len(a.port) * ticks).reshape(-1, ticks)
         shared = self._ports[a.reader] > 1
         turn_s = TURN_S + TAG_S * np.maximum(1, tags) + np.where(shared, SWITCH_S, 0)[:, None]
         cycle_s = np.zeros((len(self._ports), ticks))

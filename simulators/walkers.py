@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -40,12 +41,24 @@ class Track:
 
     def at(self, t_us: Ints) -> tuple[Floats, Floats, Ints]:
         """x, y and floor at given times."""
-        knot = np.clip(np.searchsorted(self.t_us, t_us, side="right") - 1, 0, len(self.t_us) - 1)
-        return np.interp(t_us, self.t_us, self.x), np.interp(t_us, self.t_us, self.y), self.floor[knot]
+        return np.interp(t_us, self.t_us, self.x), np.interp(t_us, self.t_us, self.y), self.floor[self._knot(t_us)]
+
+    def moving(self, t_us: Ints) -> NDArray[np.bool_]:
+        """Is it moving at given times."""
+        return self._moves[self._knot(t_us)]
 
     def beside(self, dx: float, dy: float, lag_us: int) -> Track:
         """The way of somebody walking along with this one."""
         return Track(self.t_us + lag_us, self.x + dx, self.y + dy, self.floor)
+
+    @cached_property
+    def _moves(self) -> NDArray[np.bool_]:
+        moves = (self.x[1:] != self.x[:-1]) | (self.y[1:] != self.y[:-1])
+        return np.append(moves, False)
+
+    def _knot(self, t_us: Ints) -> Ints:
+        knot: Ints = np.maximum(self.t_us.searchsorted(t_us, side="right") - 1, 0)
+        return knot
 
     def zones(self, plan: Plan) -> list[tuple[int, int, int]]:
         """(zone, enter, exit) by the polygons, in order."""
@@ -240,10 +253,3 @@ def _pass_by(walk: Walk, door: int) -> None:
     along = np.array([-(far - near)[1], (far - near)[0]])
     walk.step(*(near - along / 2))
     walk.step(*(near + along))
-
-
-def moving(track: Track, t_us: Ints) -> NDArray[np.bool_]:
-    """Is it moving at given times (which must be within the track)."""
-    knot = np.clip(np.searchsorted(track.t_us, t_us, side="right") - 1, 0, len(track.t_us) - 2)
-    moves: NDArray[np.bool_] = (np.diff(track.x) != 0) | (np.diff(track.y) != 0)
-    return moves[knot]

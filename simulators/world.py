@@ -17,7 +17,7 @@ from simulators.epcs import EpcMaker
 from simulators.plan import Floats, Ints, Plan
 from simulators.radio import ROW, TICK_US, Antennas, Radio, Rows, Scene
 from simulators.score import Stay
-from simulators.walkers import Track, body_blocks, moving, shopper, staff
+from simulators.walkers import Track, body_blocks, shopper, staff
 from simulators.worlds import World
 
 SLICE_US = 10_000_000
@@ -51,6 +51,10 @@ class Carried:
     answers: float
 
 
+Coming = tuple[int, list[Carried]]
+"""How many people come, and what they carry."""
+
+
 class Shop:
     """A populated store from `origin_us` (UTC) on."""
 
@@ -71,13 +75,13 @@ class Shop:
         self._made_us = origin_us
         self._carried: list[Carried] = []
         self._stays: list[tuple[int, int, int, int]] = []
-        self._sources: list[tuple[Iterator[list[Carried]], list[list[Carried]]]] = []
+        self._sources: list[tuple[Iterator[Coming], list[Coming]]] = []
         self._outage_until_us = [0] * len(config.readers)
         self.outages: list[tuple[int, int, int]] = []
         """(reader, from, to) of readers that fell silent."""
-        self.members = self._directory(max(1, shoppers) * MEMBERS_EACH)
-        self._shoppers = shoppers
-        for slot in range(shoppers):
+        self._places = round(shoppers / (1 + 1.5 * world.group_share)) or min(shoppers, 1)
+        self.members = self._directory(self._places * MEMBERS_EACH)
+        for slot in range(self._places):
             self._sources.append((self._come_and_go(slot), []))
         homes = self.plan.of_kind(ZoneKind.COUNTER, ZoneKind.CHECKOUT, ZoneKind.SERVICE)
         chosen = self._rng(3)
@@ -117,7 +121,7 @@ class Shop:
 
     # ── people ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _come_and_go(self, slot: int) -> Iterator[list[Carried]]:
+    def _come_and_go(self, slot: int) -> Iterator[Coming]:
         """One place in the crowd: a shopper or a group, then the next, without end; the first are there already."""
         rng = self._rng(10, slot)
         cards = rng.permutation(MEMBERS_EACH)
@@ -133,14 +137,13 @@ class Shop:
                 if companion:
                     dx, dy = rng.normal(0, 0.7, 2)
                     way = track.beside(dx, dy, int(rng.uniform(0, 2e6)))
-                card = slot + self._shoppers * int(cards[(turn + companion) % MEMBERS_EACH])
+                card = slot + self._places * int(cards[(turn + companion) % MEMBERS_EACH])
                 group += self._person(rng, way, card)
             turn += size
-            yield group
+            yield size, group
             track = shopper(self.plan, self.world, rng, track.end_us + int(rng.exponential(60) * 1e6))
 
     def _person(self, rng: np.random.Generator, way: Track, card: int) -> list[Carried]:
-        self.walkers += 1
         what = rng.random()
         if what < self.world.member_share:
             worn = [self._worn(rng, self._number(self.members[card].epc), way)]
@@ -151,25 +154,26 @@ class Shop:
 
     def _worn(self, rng: np.random.Generator, tag: int, way: Track) -> Carried:
         blocks = body_blocks(self.world, rng, way.start_us, way.end_us)
-        return Carried(tag, way, blocks, float(rng.normal(0, 1.5)), 1.0)
+        return Carried(tag, way, blocks, float(rng.normal(0, 1.5)), self.world.card_answers)
 
     def _cart(self, rng: np.random.Generator, way: Track, card: int) -> Carried:
         dx, dy = rng.normal(0, 0.5, 2)
         return Carried(self._number(self._maker.make("cart", card)), way.beside(dx, dy, 0), None, 4.0, 0.7)
 
-    def _work(self, number: int, home: int) -> Iterator[list[Carried]]:
+    def _work(self, number: int, home: int) -> Iterator[Coming]:
         rng = self._rng(20, number)
         tag = self._number(self._maker.make("staff", number))
-        self.walkers += 1
         since_us = self.origin_us - int(rng.uniform(0, 1200e6))
-        for track in staff(self.plan, rng, home, since_us):
-            yield [self._worn(rng, tag, track)]
+        for turn, track in enumerate(staff(self.plan, rng, home, since_us)):
+            yield int(turn == 0), [self._worn(rng, tag, track)]
 
     def _pull(self, until_us: int) -> None:
         for source, waiting in self._sources:
-            while not waiting or waiting[0][0].track.start_us < until_us:
+            while not waiting or waiting[0][1][0].track.start_us < until_us:
                 if waiting:
-                    for carried in waiting.pop():
+                    people, group = waiting.pop()
+                    self.walkers += people
+                    for carried in group:
                         self._take(carried)
                 waiting.append(next(source))
 
@@ -228,7 +232,7 @@ class Shop:
         for i, c in enumerate(here):
             scene.x[i], scene.y[i], scene.floor[i] = c.track.at(t)
             scene.present[i] = (t >= c.track.start_us) & (t < c.track.end_us)
-            scene.moving[i] = moving(c.track, t)
+            scene.moving[i] = c.track.moving(t)
             scene.loss_db[i] = c.loss_db
             if c.blocks is not None:
                 starts, loss, facing = c.blocks

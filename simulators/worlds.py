@@ -36,6 +36,7 @@ class World:
 
     # Propagation.
     level_1m_dbm: float = -52.7
+    """More where readers are turned up, as they often are."""
     slope_db: float = 21.5
     """Per decade of distance."""
     behind_db: float = 9.0
@@ -59,15 +60,17 @@ class World:
     """Loss of a card worn, towards the side it faces."""
     facing_db: float = 9.0
     """More of it towards the other side."""
+    card_answers: float = 0.75
+    """Share of the rounds in which a worn card answers when it could: bodies detune it."""
     clear_median_s: float = 4.0
     clear_sigma: float = 1.0
     block_db: float = 22.0
     block_short_s: float = 1.2
-    block_long_share: float = 0.3
-    block_long_s: float = 4.0
+    block_long_share: float = 0.1
+    block_long_s: float = 5.0
     """Shortest of the long blocks, whose lengths fall off as a power."""
-    block_power: float = 1.05
-    block_max_s: float = 300.0
+    block_power: float = 0.85
+    block_max_s: float = 500.0
 
     # Readers.
     late_share: float = 0.23
@@ -85,25 +88,35 @@ WORLDS = {
         seed=101,
         shadow_db=3.0,
         offset_db=1.5,
-        clear_median_s=6.0,
-        block_long_share=0.16,
-        merchandise=3,
         behind_db=14.0,
+        facing_db=6.0,
+        card_answers=0.5,
+        clear_median_s=6.0,
+        block_long_share=0.09,
+        merchandise=3,
         pass_by_share=0.06,
     ),
-    "worn": World(seed=202, outages_per_hour=0.5, phantoms_per_hour=2.0),
+    "worn": World(
+        seed=202,
+        level_1m_dbm=-49.7,
+        card_answers=0.55,
+        clear_median_s=3.5,
+        block_long_share=0.12,
+        outages_per_hour=0.5,
+        phantoms_per_hour=2.0,
+    ),
     "harsh": World(
         seed=303,
+        level_1m_dbm=-48.7,
         shadow_db=4.5,
         offset_db=3.0,
-        fast_moving_db=5.0,
-        slow_moving_db=3.5,
-        clear_median_s=3.0,
-        block_long_share=0.4,
-        merchandise=14,
-        merchandise_shyness=0.97,
         behind_db=6.0,
         floor_db=10.0,
+        fast_moving_db=5.0,
+        slow_moving_db=3.5,
+        clear_median_s=3.5,
+        block_long_share=0.16,
+        merchandise=14,
         group_share=0.35,
         pass_by_share=0.2,
         outages_per_hour=3.0,
@@ -111,3 +124,5 @@ WORLDS = {
         phantoms_per_hour=20.0,
     ),
 }
+"""mild: antennas well placed and a store that keeps its distance; worn: readers turned up and cards in pockets; harsh:
+antennas that hear the neighbours, crowds, goods everywhere and readers that fail."""
