@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from config import topics
 from sync.consumer import Delivery, Ledger, Taken
-from sync.contract import Recognised, State
+from sync.contract import Ack, EventClass, Recognised, State
 from sync.mqtt import BrokerError, Incoming, Link, MqttSettings, connect
 from sync.publisher import backoff_s
 
@@ -42,6 +42,8 @@ class Crm:
         self._speed, self._origin_us = speed, origin_us
         self._waiting: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
+        self._acks: dict[tuple[str, EventClass], Ack] = {}
+        self._committed = asyncio.Event()
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
         self._stores: dict[str, dict[str, Any]] = {}
@@ -93,6 +95,7 @@ class Crm:
             self._link = "connected"
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._receive(link))
+                tasks.create_task(self._work())
                 tasks.create_task(self._acknowledge(link))
 
     async def _receive(self, link: Link) -> None:
@@ -104,20 +107,27 @@ class Crm:
                     self._waiting.append(Delivery(incoming.topic, incoming.payload, self._now_us()))
             self._arrived.set()
 
-    async def _acknowledge(self, link: Link) -> None:
+    async def _work(self) -> None:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
             while self._waiting:
-                taken = await self._commit()
-                await asyncio.gather(
-                    *(
-                        link.publish(
-                            topics.topic(store, f"down/ack/{class_}"), ack.model_dump_json().encode(), retain=True
-                        )
-                        for store, class_, ack in taken.acks
-                    )
+                for store, class_, ack in (await self._commit()).acks:
+                    self._acks[store, class_] = ack
+                self._committed.set()
+
+    async def _acknowledge(self, link: Link) -> None:
+        """Publish the newest ack of each class, while the next deliveries are being committed."""
+        while True:
+            await self._committed.wait()
+            self._committed.clear()
+            acks, self._acks = self._acks, {}
+            await asyncio.gather(
+                *(
+                    link.publish(topics.topic(store, f"down/ack/{class_}"), ack.model_dump_json().encode(), retain=True)
+                    for (store, class_), ack in acks.items()
                 )
+            )
 
     async def _commit(self) -> Taken:
         deliveries = [self._waiting.popleft() for _ in range(min(len(self._waiting), COMMIT_TOGETHER))]
