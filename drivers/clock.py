@@ -24,7 +24,8 @@ class ReaderClock:
 
     def __init__(self, tolerance_us: int) -> None:
         self.tolerance_us = tolerance_us
-        self._step_us = max(STEP_US, 10 * tolerance_us)
+        self.step_us = max(STEP_US, 10 * tolerance_us)
+        """A change of the estimate beyond this is a clock that was set."""
         self._buckets: deque[tuple[int, int]] = deque(maxlen=WINDOW_BUCKETS)
         self._smallest: int | None = None
         self._odd: list[tuple[int, int]] = []
@@ -44,7 +45,7 @@ class ReaderClock:
     def sample(self, reader_us: int, received_us: int) -> None:
         """Take the newest reader time of a message received at `received_us` (store clock)."""
         delay = received_us - reader_us
-        if self._smallest is not None and abs(delay - self._smallest) > self._step_us:
+        if self._smallest is not None and abs(delay - self._smallest) > self.step_us:
             self._disagrees(delay, received_us)
             return
         self._odd.clear()
@@ -63,7 +64,7 @@ class ReaderClock:
         self._smallest = min(smallest for _, smallest in self._buckets)
 
     def _disagrees(self, delay: int, received_us: int) -> None:
-        if self._odd and abs(delay - self._odd[-1][1]) > self._step_us // 2:
+        if self._odd and abs(delay - self._odd[-1][1]) > self.step_us // 2:
             self._odd.clear()
         self._odd.append((received_us, delay))
         since_us, first = self._odd[0]
@@ -71,7 +72,7 @@ class ReaderClock:
         back = first > self._smallest
         if len(self._odd) >= STEP_SAMPLES and (not back or received_us - since_us >= STEP_BACK_US):
             steadiest = [d for _, d in self._odd]
-            if max(steadiest) - min(steadiest) <= self._step_us:
+            if max(steadiest) - min(steadiest) <= self.step_us:
                 self._buckets.clear()
                 self._smallest = None
                 self._odd.clear()

@@ -40,7 +40,7 @@ class Timing:
     answer_s: float = 5.0
     keepalive_s: float = 10.0
     """The reader is asked for a sign of life this often, and given up after two periods of silence."""
-    gather_s: float = 0.025
+    gather_s: float = 0.05
     """After reads have come, the next are left to gather for so long."""
     retry_first_s: float = 0.5
     retry_cap_s: float = 60.0
@@ -256,9 +256,7 @@ class LlrpConnection:
 
     def _check_clock(self) -> None:
         offset_us, told_us = self._clocks[UTC].offset_us, self._told_offset_us
-        if offset_us is not None and (
-            told_us is None or abs(offset_us - told_us) > max(self._settings.clock_tolerance_us, 1)
-        ):
+        if offset_us is not None and (told_us is None or abs(offset_us - told_us) > self._clocks[UTC].step_us):
             self._told_offset_us = offset_us
             self._tell_up(self._detail, offset_us)
 
@@ -271,7 +269,7 @@ class LlrpConnection:
                 await self._greeted
         except TimeoutError:
             raise LinkFailure(
-                f"{self._address} accepted the connection and said nothing: not an LLRP reader, or still starting"
+                f"{self._address} accepted the connection but sent no LLRP greeting: no LLRP reader, or still starting"
             ) from None
         self.phase = Phase.CONFIGURING
         await self._inquire()

@@ -10,7 +10,8 @@ Layouts (LLRP 1.1, sections 17.1 to 17.2.7; all big-endian, lengths count their 
 
 A READ row is ten little-endian 64-bit words: time, eight of EPC, and antenna | rssi << 16 | count << 32 | bits << 48;
 the kernels write these words. Every kernel of the drivers stands in this file: Numba's cache does not notice a change
-in a kernel of another file. Signatures are given, so that importing compiles (or loads) and no call ever does.
+in a kernel of another file (nor in a constant of one: kernels use only those that the standard or READ fixes).
+Signatures are given, so that importing compiles (or loads) and no call ever does.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class ReportDecoder:
         """
         if not 0 <= start <= end <= len(buffer):
             raise ValueError(f"span {start}…{end} of a buffer of {len(buffer)} bytes")
-        stop, reports = _survey(buffer, start, end)
+        stop, reports = _survey(buffer, start, end, MESSAGE_BYTES_MAX)
         reads = np.empty(reports, READ)
         source = np.empty(reports, np.uint8)
         if stop == start:
@@ -147,8 +148,8 @@ def _u64(buf: Any, at: Any) -> Any:
     )
 
 
-@kernel("UniTuple(int64, 2)(uint8[::1], int64, int64)")
-def _survey(buf: Any, start: Any, end: Any) -> Any:
+@kernel("UniTuple(int64, 2)(uint8[::1], int64, int64, int64)")
+def _survey(buf: Any, start: Any, end: Any, longest: Any) -> Any:
     """Position behind the last whole report message, and how many TagReportData stand before it."""
     at, reports = start, 0
     while end - at >= HEADER_BYTES:
@@ -156,7 +157,7 @@ def _survey(buf: Any, start: Any, end: Any) -> Any:
         version = (np.int64(buf[np.uint64(at)]) >> 2) & 7
         if (_u16(buf, at) & 0x3FF) != RO_ACCESS_REPORT or version < 1 or version > 3:
             break
-        if length < HEADER_BYTES or length > MESSAGE_BYTES_MAX or length > end - at:
+        if length < HEADER_BYTES or length > longest or length > end - at:
             break
         stop = at + length
         at += HEADER_BYTES

@@ -112,6 +112,8 @@ class Wire(asyncio.BufferedProtocol):
 
     def resume(self, delay_s: float) -> None:
         """Go on receiving after `delay_s`."""
+        if self._resuming:
+            self._resuming.cancel()
         if delay_s > 0:
             self._resuming = self._loop.call_later(delay_s, self._resume)
         else:
