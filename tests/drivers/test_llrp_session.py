@@ -502,6 +502,17 @@ async def test_a_slow_consumer_holds_the_reader_back_and_loses_nothing():
     assert Link.DOWN not in sink.links
 
 
+async def test_a_stream_of_messages_is_gathered():
+    gather_s = 0.1
+    began_s = time.monotonic()
+    async with (
+        peer(Obedient(then=lambda _, writer: forever(writer, report(CARD), 0.005))) as (port, _),
+        session(port, replace(QUICK, gather_s=gather_s)) as sink,
+    ):
+        await sink.until(lambda: len(sink.all) >= 100)
+        assert len(sink.batches) <= (time.monotonic() - began_s) / gather_s + 2
+
+
 async def test_a_wrong_clock_is_corrected_and_held_reads_keep_their_distance():
     y2000_us = 946_684_800_000_000
     wrong = y2000_us - now_us()
