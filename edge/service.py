@@ -147,6 +147,7 @@ class Service:
 
     async def _page(self, listening: socket.socket) -> None:
         arguments = ["web", "--config", str(self._config_file), "--fd", str(listening.fileno())]
+        arguments += ["--parent", str(os.getpid())]
         if self._clock.speed != 1:
             arguments += ["--clock-speed", str(self._clock.speed), "--clock-origin-us", str(self._clock.origin_us)]
         while True:
