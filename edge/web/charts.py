@@ -1,0 +1,126 @@
+"""What the page "Today" draws: bars in per cent of their chart, and the flows as Plotly wants them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import dataclass
+
+from config import StoreConfig
+from edge.summary import COUNTED, FloorTraffic, Flows, Hour, Summary, ZoneDwell
+from edge.web.i18n import named
+
+TOP_PERCENT = 88.0
+"""Height of the highest bar; above it stands its number."""
+USUAL_HOURS = (8, 22)
+"""Local hours that a chart shows even where nothing happened."""
+MOST_LINKS = 40
+"""A Sankey of more links is a tangle; the table has them all."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A rectangle of a bar, per cent."""
+
+    name: str
+    y: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Bar:
+    label: str
+    x: float
+    width: float
+    state: str
+    total: int | None
+    hour: Hour
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Traffic of one floor by hour; all floors of a day share the same hours and scale."""
+
+    traffic: FloorTraffic
+    name: str
+    total: int | None
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Shares of a zone's visits by how long they were: (name, x, width) in per cent."""
+
+    zone: ZoneDwell
+    name: str
+    floor: str
+    n: int
+    parts: tuple[tuple[str, float, float], ...]
+
+
+def traffic_charts(config: StoreConfig, summary: Summary, lang: str) -> tuple[Chart, ...]:
+    """One chart a floor, in the order of the store file."""
+    hours = [dt.datetime.fromtimestamp(hour.start_us / 1e6, config.store.tz) for hour in summary.floors[0].hours]
+    shown = [
+        i
+        for i, at in enumerate(hours)
+        if USUAL_HOURS[0] <= at.hour < USUAL_HOURS[1]
+        or any(sum((floor.hours[i].entered or {}).values()) for floor in summary.floors)
+    ]
+    span = range(min(shown), max(shown) + 1)
+    most = max((sum((floor.hours[i].entered or {}).values()) for floor in summary.floors for i in span), default=0) or 1
+    names = {floor.id: named(floor.name, lang) for floor in config.floors}
+    step = 100 / len(span)
+    charts = []
+    for floor in summary.floors:
+        bars = []
+        for place, i in enumerate(span):
+            hour = floor.hours[i]
+            parts, top = [], 0.0
+            for name in COUNTED:
+                height = (hour.entered or {}).get(name, 0) / most * TOP_PERCENT
+                top += height
+                parts.append(Part(name, round(100 - top, 2), round(height, 2)))
+            total = None if hour.entered is None else sum(hour.entered.values())
+            x, width = round(place * step + step * 0.12, 2), round(step * 0.76, 2)
+            bars.append(Bar(f"{hours[i]:%H}", x, width, hour.state, total, hour, tuple(parts)))
+        total = None if floor.entered is None else sum(floor.entered.values())
+        charts.append(Chart(floor, names[floor.floor], total, tuple(bars)))
+    return tuple(charts)
+
+
+def dwell_bands(config: StoreConfig, summary: Summary, lang: str) -> tuple[Bands, ...]:
+    """Counters first, then the other zones; each group with the most visited first, the unknown last."""
+    zones = {zone.id: named(zone.name, lang) for zone in config.zones}
+    floors = {floor.id: named(floor.name, lang) for floor in config.floors}
+    rows = []
+    for zone in sorted(summary.zones, key=lambda z: (z.kind != "counter", z.n is None, -(z.n or 0), z.zone)):
+        n = zone.n or 0
+        parts, x = [], 0.0
+        for name in ("pass_by", "touch", "visit", "engaged"):
+            width = (getattr(zone, name) or 0) / n * 100 if n else 0.0
+            parts.append((name, round(x, 2), round(width, 2)))
+            x += width
+        rows.append(Bands(zone, zones[zone.zone], floors[zone.floor], n, tuple(parts)))
+    return tuple(rows)
+
+
+def sankey(config: StoreConfig, flows: Flows, lang: str) -> str:
+    """JSON of the most walked links: labels and floor numbers of nodes, and from, to, n of links."""
+    links = flows.links[:MOST_LINKS]
+    used = {link.from_zone for link in links} | {link.to_zone for link in links}
+    floor_number = {floor.id: i for i, floor in enumerate(config.floors)}
+    nodes = [zone for zone in config.zones if zone.id in used]
+    place = {zone.id: i for i, zone in enumerate(nodes)}
+    known = [link for link in links if link.from_zone in place and link.to_zone in place]
+    return json.dumps(
+        {
+            "labels": [named(zone.name, lang) for zone in nodes],
+            "floors": [floor_number[zone.floor] for zone in nodes],
+            "from": [place[link.from_zone] for link in known],
+            "to": [place[link.to_zone] for link in known],
+            "n": [link.n for link in known],
+        },
+        ensure_ascii=False,
+    )

@@ -1,0 +1,131 @@
+"""Floor plans: polygons in metres → what the template draws. Computed once, when the page starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from config import StoreConfig
+from config.model import Floor, Name, Point, Zone
+
+MARGIN_M = 1.0
+GRID = 12
+"""Lines that the search for a label's rectangle adds to a polygon's own corners, each way."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in per cent of the plan."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class PlanZone:
+    id: str
+    name: Name
+    kind: str
+    points: str
+    """SVG polygon points in metres."""
+    label: Box
+    """Where the label fits: inside the polygon whatever its form."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One floor, drawn with north up: y of the store file grows upwards, SVG's downwards."""
+
+    id: str
+    name: Name
+    view_box: str
+    width_m: float
+    height_m: float
+    zones: tuple[PlanZone, ...]
+
+
+def plans(config: StoreConfig) -> tuple[Plan, ...]:
+    """The plan of every floor that has zones, in the order of the store file."""
+    return tuple(
+        _plan(floor, zones)
+        for floor in config.floors
+        if (zones := [zone for zone in config.zones if zone.floor == floor.id])
+    )
+
+
+def _plan(floor: Floor, zones: Sequence[Zone]) -> Plan:
+    xs = [x for zone in zones for x, _ in zone.polygon]
+    ys = [-y for zone in zones for _, y in zone.polygon]
+    left, top = min(xs) - MARGIN_M, min(ys) - MARGIN_M
+    width, height = max(xs) + MARGIN_M - left, max(ys) + MARGIN_M - top
+
+    def drawn(zone: Zone) -> PlanZone:
+        polygon = [(x, -y) for x, y in zone.polygon]
+        x0, y0, x1, y1 = label_rectangle(polygon)
+        return PlanZone(
+            id=zone.id,
+            name=zone.name,
+            kind=zone.kind.value,
+            points=" ".join(f"{x:g},{y:g}" for x, y in polygon),
+            label=Box(
+                *(round(share * 100, 2) for share in ((x0 - left) / width, (y0 - top) / height)),
+                *(round(share * 100, 2) for share in ((x1 - x0) / width, (y1 - y0) / height)),
+            ),
+        )
+
+    return Plan(
+        id=floor.id,
+        name=floor.name,
+        view_box=f"{left:g} {top:g} {width:g} {height:g}",
+        width_m=width,
+        height_m=height,
+        zones=tuple(drawn(zone) for zone in zones),
+    )
+
+
+def label_rectangle(polygon: Sequence[Point]) -> tuple[float, float, float, float]:
+    """The widest-area upright rectangle (x0, y0, x1, y1) of a grid's cells that lie inside a simple polygon."""
+    xs = _lines([x for x, _ in polygon])
+    ys = _lines([y for _, y in polygon])
+    inside = [
+        [_cell_inside(polygon, xs[i : i + 2], ys[j : j + 2]) for i in range(len(xs) - 1)] for j in range(len(ys) - 1)
+    ]
+    best, found = 0.0, (min(xs), min(ys), max(xs), max(ys))
+    # For every pair of rows, the longest run of columns that are inside in all rows between.
+    for top in range(len(ys) - 1):
+        column = [True] * (len(xs) - 1)
+        for bottom in range(top, len(ys) - 1):
+            column = [was and now for was, now in zip(column, inside[bottom], strict=True)]
+            start = 0
+            for i, good in enumerate([*column, False]):
+                if good:
+                    continue
+                area = (xs[i] - xs[start]) * (ys[bottom + 1] - ys[top]) if i > start else 0.0
+                if area > best:
+                    best, found = area, (xs[start], ys[top], xs[i], ys[bottom + 1])
+                start = i + 1
+    return found
+
+
+def _lines(values: Sequence[float]) -> list[float]:
+    low, high = min(values), max(values)
+    return sorted({*values, *(low + (high - low) * i / GRID for i in range(GRID + 1))})
+
+
+def _cell_inside(polygon: Sequence[Point], x: Sequence[float], y: Sequence[float]) -> bool:
+    """Whether points just within the cell's corners, and its middle, lie inside the polygon."""
+    x_in, y_in = (x[1] - x[0]) * 1e-3, (y[1] - y[0]) * 1e-3
+    corners = [(px, py) for px in (x[0] + x_in, x[1] - x_in) for py in (y[0] + y_in, y[1] - y_in)]
+    return all(_inside(polygon, *point) for point in [*corners, ((x[0] + x[1]) / 2, (y[0] + y[1]) / 2)])
+
+
+def _inside(polygon: Sequence[Point], x: float, y: float) -> bool:
+    crossings = False
+    x1, y1 = polygon[-1]
+    for x2, y2 in polygon:
+        if (y1 > y) != (y2 > y) and x < (x2 - x1) * (y - y1) / (y2 - y1) + x1:
+            crossings = not crossings
+        x1, y1 = x2, y2
+    return crossings

@@ -1,0 +1,73 @@
+"""Starts the page's process."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from types import FrameType
+
+import uvicorn
+
+from config import StoreConfig
+from edge.clock import Clock
+from edge.errors import Trouble
+from edge.live import socket_path
+from edge.web.app import create_app
+from edge.web.live_client import LiveClient
+
+LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]"]
+
+
+def serve(config: StoreConfig, *, fd: int | None, clock: Clock) -> None:
+    """Serves the page until SIGTERM or SIGINT, on an inherited listening socket or on [web] listen."""
+    listening = socket.socket(fileno=fd) if fd is not None else _listen(config.web.listen)
+    asyncio.run(_serve(config, listening, clock))
+
+
+async def _serve(config: StoreConfig, listening: socket.socket, clock: Clock) -> None:
+    live = LiveClient(socket_path(config))
+    app = create_app(config, live, clock, hosts(listening))
+    settings = uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
+    )
+    await _Server(settings, live, asyncio.get_running_loop()).serve(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams when asked to stop: uvicorn waits for them, and they would go on for ever."""
+
+    def __init__(self, settings: uvicorn.Config, live: LiveClient, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(settings)
+        self._live = live
+        self._loop = loop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._loop.call_soon_threadsafe(self._live.close)
+        super().handle_exit(sig, frame)
+
+
+def hosts(listening: socket.socket) -> list[str]:
+    """Names the page answers to: on loopback its own only, so that no other site can have a browser read it."""
+    if listening.family in (socket.AF_INET, socket.AF_INET6):
+        address = listening.getsockname()[0]
+        if ipaddress.ip_address(address).is_loopback:
+            return [*LOCAL_NAMES, address]
+    return ["*"]
+
+
+def _listen(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, int(port)), family=family)
+    except OSError as error:
+        raise Trouble(f"the page cannot listen on {address}: {error.strerror}; choose another [web] listen") from error

@@ -1,0 +1,66 @@
+"use strict";
+// Keeps the page "Now" current: the server sends the parts that changed as HTML; only what differs is touched, so that
+// focus, open lists and transitions stay.
+
+const SILENCE_MS = 6000; // the server is never silent for longer than 2 s
+
+function morph(before, after) {
+  if (before.nodeType !== after.nodeType || before.nodeName !== after.nodeName) {
+    before.replaceWith(after.cloneNode(true));
+    return;
+  }
+  if (before.nodeType !== Node.ELEMENT_NODE) {
+    if (before.nodeValue !== after.nodeValue) before.nodeValue = after.nodeValue;
+    return;
+  }
+  for (const { name } of [...before.attributes]) {
+    if (!after.hasAttribute(name) && !(name === "open" && before.nodeName === "DETAILS")) before.removeAttribute(name);
+  }
+  for (const { name, value } of after.attributes) {
+    if (before.getAttribute(name) !== value) before.setAttribute(name, value);
+  }
+  morphChildren(before, after);
+}
+
+function morphChildren(before, after) {
+  const old = [...before.childNodes];
+  const fresh = [...after.childNodes];
+  fresh.forEach((node, i) => {
+    if (i < old.length) morph(old[i], node);
+    else before.append(node.cloneNode(true));
+  });
+  old.slice(fresh.length).forEach((node) => node.remove());
+}
+
+function start() {
+  const lost = document.getElementById("lost");
+  const asOf = document.getElementById("as-of");
+  const regions = new Map([...document.querySelectorAll("[data-region]")].map((el) => [el.dataset.region, el]));
+  let alarm = 0;
+
+  function heard(message) {
+    clearTimeout(alarm);
+    alarm = setTimeout(() => { lost.hidden = false; }, SILENCE_MS);
+    lost.hidden = true;
+    const told = JSON.parse(message.data);
+    if (told.as_of) asOf.textContent = told.as_of;
+    for (const [name, html] of Object.entries(told.regions || {})) {
+      const element = regions.get(name);
+      if (!element) continue;
+      const fresh = element.cloneNode(false);
+      fresh.innerHTML = html;
+      morphChildren(element, fresh);
+    }
+  }
+
+  const source = new EventSource(document.querySelector("[data-events]").dataset.events);
+  source.addEventListener("regions", heard);
+  source.addEventListener("beat", heard);
+  alarm = setTimeout(() => { lost.hidden = false; }, SILENCE_MS);
+  // A browser gives up for good on an answer that isn't a stream, e.g. of a proxy while the page restarts.
+  source.addEventListener("error", () => {
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 5000);
+  });
+}
+
+start();
