@@ -207,44 +207,52 @@ def _decode(
             got_last, got_first = False, False
             trouble = 0
             while at < stop:
-                first = np.int64(buf[np.uint64(at)])
+                first, left = buf[np.uint64(at)], stop - at
+                # Steps of known size where they are common: a size from a table would have to be loaded before the
+                # next parameter's address is known, and the processor would wait for it each time.
+                if first == 0x8D and left >= 13:
+                    epc_at, epc_bits = at + 1, 96
+                    at += 13
+                    continue
+                if first == 0x81 and left >= 3:
+                    port = _u16(buf, at + 1)
+                    at += 3
+                    continue
+                if first == 0x86 and left >= 2:
+                    peak = np.int64(np.int8(buf[np.uint64(at + 1)])) * 100
+                    at += 2
+                    continue
+                if first == 0x88 and left >= 3:
+                    count = _u16(buf, at + 1)
+                    at += 3
+                    continue
+                if first >= 0x82 and first <= 0x85 and left >= 9:
+                    stamp = _u64(buf, at + 1)
+                    if stamp >= np.uint64(_TIME_MAX):
+                        trouble = _BAD_TIME
+                        break
+                    if first == 0x84:
+                        last_utc, got_last = np.int64(stamp), True
+                    elif first == 0x82:
+                        first_utc, got_first = np.int64(stamp), True
+                    elif first == 0x85:
+                        last_up, got_last = np.int64(stamp), True
+                    else:
+                        first_up, got_first = np.int64(stamp), True
+                    at += 9
+                    continue
                 if first & 0x80:
-                    tv = first & 0x7F
-                    size = _TV_BYTES[np.uint64(tv)]
-                    if size == 0:
-                        trouble = _UNKNOWN_TV
+                    size = _TV_BYTES[np.uint64(first & 0x7F)]
+                    if size == 0 or size > left:
+                        trouble = _UNKNOWN_TV if size == 0 else _BROKEN
                         break
-                    if size > stop - at:
-                        trouble = _BROKEN
-                        break
-                    if tv == 13:
-                        epc_at, epc_bits = at + 1, 96
-                    elif tv == 1:
-                        port = _u16(buf, at + 1)
-                    elif tv == 6:
-                        peak = np.int64(np.int8(buf[np.uint64(at + 1)])) * 100
-                    elif tv == 8:
-                        count = _u16(buf, at + 1)
-                    elif tv >= 2 and tv <= 5:
-                        stamp = _u64(buf, at + 1)
-                        if stamp >= np.uint64(_TIME_MAX):
-                            trouble = _BAD_TIME
-                            break
-                        if tv == 4:
-                            last_utc, got_last = np.int64(stamp), True
-                        elif tv == 2:
-                            first_utc, got_first = np.int64(stamp), True
-                        elif tv == 5:
-                            last_up, got_last = np.int64(stamp), True
-                        else:
-                            first_up, got_first = np.int64(stamp), True
                     at += size
                     continue
-                if stop - at < 4:
+                if left < 4:
                     trouble = _BROKEN
                     break
-                kind, size = ((first & 3) << 8) | np.int64(buf[np.uint64(at + 1)]), _u16(buf, at + 2)
-                if size < 4 or size > stop - at:
+                kind, size = _u16(buf, at) & 0x3FF, _u16(buf, at + 2)
+                if size < 4 or size > left:
                     trouble = _BROKEN
                     break
                 if kind == _EPC_DATA:
@@ -300,17 +308,17 @@ def _decode(
                 for word in range(3, 9):
                     row[word] = 0
             else:
-                left: Any = epc_bits
+                bits: Any = epc_bits
                 for word in range(1, 9):
                     value = np.uint64(0)
-                    take: Any = min(max(left, 0), 64)
+                    take: Any = min(max(bits, 0), 64)
                     for byte in range((take + 7) >> 3):
                         value |= np.uint64(buf[np.uint64(epc_at + byte)]) << np.uint64(56 - 8 * byte)
                     if 0 < take < 64:
                         value &= ~np.uint64(0) << np.uint64(64 - take)
                     row[word] = value
                     epc_at += 8
-                    left -= 64
+                    bits -= 64
             row[9] = np.uint64(np.int64(antenna) | (rssi & 0xFFFF) << 16 | max(count, 1) << 32 | epc_bits << 48)
             n += 1
     carried[_PORT], carried[_PEAK], carried[_COUNT] = port, peak, count
