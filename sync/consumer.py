@@ -7,14 +7,13 @@ Only then acknowledge. It may be killed at any point; the gateway sends again wh
 from __future__ import annotations
 
 import hashlib
-import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from config import topics
 from sync.contract import (
@@ -229,11 +228,11 @@ def decode(topic: str, payload: bytes) -> tuple[Envelope, list[_Item]]:
     store, rest = topics.parse(topic)
     if len(payload) > MAX_MESSAGE_BYTES:
         raise ValueError(f"{len(payload)} bytes; the limit is {MAX_MESSAGE_BYTES}")
-    document = from_json(payload)
+    document = from_json(payload, allow_inf_nan=False)
     raw = document.get("events") if isinstance(document, dict) else None
     if not isinstance(raw, list):
         raise ValueError("no list of events")
-    texts = (json.dumps(event, ensure_ascii=False, separators=(",", ":")) for event in raw)
+    texts = (to_json(event).decode() for event in raw)
     try:
         batch = Batch.model_validate(document)
         envelope: Envelope = batch

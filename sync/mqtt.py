@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 from collections import deque
@@ -35,6 +36,9 @@ SESSION_EXPIRY_S = 14 * 86400
 """How long a broker keeps a durable session (MQTT 5; a 3.1.1 broker decides by itself)."""
 
 T = TypeVar("T")
+
+_SILENT = logging.getLogger("sync.mqtt")
+_SILENT.setLevel(logging.CRITICAL)  # whatever goes wrong is raised here, and told by who catches it
 
 
 class BrokerError(Exception):
@@ -189,6 +193,7 @@ def _client(settings: MqttSettings, will: tuple[str, bytes] | None, durable: boo
         tls_context=context,
         protocol=aiomqtt.ProtocolVersion.V5 if v5 else aiomqtt.ProtocolVersion.V311,
         will=aiomqtt.Will(will[0], will[1], qos=1, retain=True) if will else None,
+        logger=_SILENT,
         timeout=TIMEOUT_S,
         keepalive=KEEPALIVE_S,
         properties=properties,

@@ -53,7 +53,9 @@ class MosquittoBroker:
             f"listener {self.port} 127.0.0.1\nuser root\nlog_dest file {self._folder}/mosquitto.log\n"
             f"{keep if self._persistent else ''}{self._options}\n"
         )
-        self._process = await asyncio.create_subprocess_exec(str(MOSQUITTO), "-c", str(config))
+        self._process = await asyncio.create_subprocess_exec(
+            str(MOSQUITTO), "-c", str(config), stderr=asyncio.subprocess.DEVNULL
+        )
         await accepting(self.port, self._process)
 
     async def stop(self) -> None:

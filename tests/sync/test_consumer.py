@@ -161,7 +161,7 @@ def test_a_topic_that_is_not_the_batch_s_own_is_a_dead_letter(ledger, topic):
     assert counts(ledger) == (0, 0, 0, 0, 1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_any_order_and_any_repetition_end_in_the_same_count(data):
     cuts = sorted(data.draw(st.sets(st.integers(2, 40), max_size=10)))

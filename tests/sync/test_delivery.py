@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 
 import pytest
 
@@ -51,6 +53,23 @@ async def test_broker_killed_and_restarted_between_commits(broker, store, crm, u
             assert running.status.reason
             await broker.start()
         await all_counted(gateway, consumer, until, 9, 2400)
+
+
+async def test_a_broker_that_hangs_is_noticed_and_left(broker, store, crm, until, monkeypatch):
+    monkeypatch.setattr(mqtt, "TIMEOUT_S", 0.5)
+    gateway, consumer = store(broker.url), crm(broker.url)
+    await consumer.start()
+    async with gateway.online() as running:
+        await gateway.commit("health", 10)
+        await until(gateway.empty)
+        os.kill(broker._process.pid, signal.SIGSTOP)
+        try:
+            await gateway.commit("member", 1)
+            await until(lambda: not running.status.connected)
+            assert "has not answered" in running.status.reason
+        finally:
+            os.kill(broker._process.pid, signal.SIGCONT)
+        await all_counted(gateway, consumer, until, 1, 10)
 
 
 async def test_broker_absent_at_start(nats, store, crm, until):

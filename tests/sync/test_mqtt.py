@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from brokers import MosquittoBroker, need_mosquitto
@@ -196,6 +197,32 @@ async def test_the_publisher_tells_of_a_refusal_and_delivers_when_it_is_lifted(
             await until(gateway.empty)
             assert set(crm.seqs("health")) == {1, 2, 3}
         assert running.status.reason == ""
+
+
+async def test_the_access_rules_in_the_document_keep_stores_apart(tmp_path):
+    need_mosquitto()
+    document = Path(__file__).parents[2] / "docs" / "contract" / "README.md"
+    rules = [line for line in document.read_text().splitlines() if line.startswith("pattern ")]
+    assert len(rules) == 3
+    (tmp_path / "rules").write_text("\n".join(rules) + "\ntopic readwrite tagtrail/#\n")
+    (tmp_path / "rules").chmod(0o644)
+    options = f"allow_anonymous true\nacl_file {tmp_path}/rules"
+    async with MosquittoBroker(tmp_path / "mosquitto", options) as running:
+        async with (
+            connect(settings(running.url, "store", version="5", username="s1")) as gateway,
+            connect(settings(running.url, "crm")) as crm,  # anonymous: the last rule
+        ):
+            await crm.subscribe([topics.topic("+", "up/+"), topics.topic("+", "state")])
+            await gateway.subscribe([topics.topic(store, "down/ack/+") for store in ("s1", "s2")])
+            for rest in ("up/member", "up/health", "state"):
+                await gateway.publish(topics.topic("s1", rest), b"{}")
+                with pytest.raises(RefusedError):
+                    await gateway.publish(topics.topic("s2", rest), b"{}")
+            with pytest.raises(RefusedError):
+                await gateway.publish(topics.topic("s1", "down/ack/member"), b"{}")
+            for store in ("s2", "s1"):
+                await crm.publish(topics.topic(store, "down/ack/member"), b"{}")
+            assert [message.topic for message in await gateway.receive()] == [topics.topic("s1", "down/ack/member")]
 
 
 async def test_mqtt_5_delivers(mosquitto, store, listening, until):
