@@ -82,6 +82,11 @@ class ZoneEngine:
         self._grow(ROWS)
 
     @property
+    def weighed_us(self) -> int:
+        """All reads and outages before have been weighed; -1 before the first tick."""
+        return self._tick * TICK_US if self._tick >= 0 else -1
+
+    @property
     def decided_us(self) -> int:
         """Everything before is final, but for visits held open in zones that are unknown; -1 before the first tick."""
         return self._tick * TICK_US - self._horizon_us if self._tick >= 0 else -1

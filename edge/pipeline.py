@@ -277,9 +277,9 @@ class Pipeline:
         decisions = self.engine.advance(watermark_us)
         self._ledger.add(decisions)
         for journey in decisions.journeys:
-            present = self._present.pop(_key(journey.visits[0]), None)
-            if present is not None and present.member is not None:
-                self._recognised.discard(present.member.tag)
+            self._present.pop(_key(journey.visits[0]), None)
+            if journey.tag_class == TagClass.MEMBER:
+                self._recognised.discard(self._pseudonyms.member(*_epc(journey.visits[0])))
         if self._trace is not None and len(decisions.closed):
             self._trace(decisions.closed)
 
@@ -292,7 +292,7 @@ class Pipeline:
             self._swept_us = now
             self._present = {key: p for key, p in self._present.items() if now - p.seen_us < FORGET_US}
         state = self.engine.state()
-        watermark_us = self.engine.decided_us
+        watermark_us = self.engine.weighed_us
 
         def job(conn: sqlite3.Connection) -> None:
             self._ledger.write(conn, self.shop.zones)
@@ -337,7 +337,7 @@ class Pipeline:
             self._ledger.add(decisions)
             self._ledger.write(conn, saved.zones)
             self._ledger.clear()
-            checkpoint.save(conn, self.shop, self.engine.decided_us, self.engine.state())
+            checkpoint.save(conn, self.shop, self.engine.weighed_us, self.engine.state())
             log.warning("the layout has changed: %d visits under way were ended", len(decisions.closed))
         for antennas in self.shop.antennas_of.values():
             self.engine.outage(antennas, down_us, False)

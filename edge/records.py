@@ -7,6 +7,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from sqlite_utils import Database as Tables
 
 from drivers.read import epc_bytes
@@ -69,7 +70,8 @@ class Ledger:
 
         db.table("visit").insert_all(_visit_row(visit, who(visit), zones) for visit in visits)
         db.table("journey").insert_all(_journey_row(j, who(j.visits[0]), zones) for j in journeys)
-        db.table("aggregate").insert_all(_window_row(w, zones, self._def_version) for w in windows)
+        for window in windows:
+            _add_window(db, _window_row(window, zones, self._def_version))
         conn.executemany("DELETE FROM recognised WHERE tag = ?", ((self._member_hash(j.visits[0]),) for j in journeys))
         outbox.append(conn, "journey", [self._journey_event(j, who(j.visits[0]), zones) for j in journeys])
         outbox.append(conn, "agg", [self._window_event(w, zones) for w in windows])
@@ -130,6 +132,7 @@ class Ledger:
         )
 
 
+WINDOW_KEY = ("window_us", "zone", "tag_class")
 COUNTS = ("entered", "ended", "censored", "pass_by", "touch", "visit", "engaged", "present_us", "peak")
 
 
@@ -158,6 +161,19 @@ def _journey_row(journey: Any, who: Identity, zones: tuple[str, ...]) -> dict[st
         "censored": int(journey.censored),
         "path": json.dumps([[zones[v["zone"]], int(v["enter_us"]), int(v["exit_us"])] for v in journey.visits]),
     }
+
+
+def _add_window(db: Tables, row: dict[str, Any]) -> None:
+    """Add a window; one that is there already was cut by a change of the layout, and both parts together are it."""
+    key = tuple(row[name] for name in WINDOW_KEY)
+    before = next(db.query(f"SELECT * FROM aggregate WHERE {' AND '.join(f'{n} = ?' for n in WINDOW_KEY)}", key), None)
+    if before is not None:
+        for name in COUNTS:
+            row[name] = max(row[name], before[name]) if name == "peak" else row[name] + before[name]
+        row["coverage"] = min(1.0, row["coverage"] + before["coverage"])
+        both = (np.frombuffer(part["histogram"], "<u4") for part in (row, before))
+        row["histogram"] = np.add(*both).astype("<u4").tobytes()
+    db.table("aggregate").upsert(row, pk=WINDOW_KEY)
 
 
 def _window_row(window: Any, zones: tuple[str, ...], def_version: int) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import os
 import signal
 import socket
 import sys
+import threading
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -89,10 +91,10 @@ class Service:
             loop.add_signal_handler(number, stop.set)
         try:
             # Compiling takes seconds without a cache: done before readers connect, not while their reads wait.
-            await asyncio.to_thread(warm_up)
-            self._pipeline.restore()
-            await self._count()
-            await self._serve(stop)
+            if await _unless(stop, warm_up):
+                self._pipeline.restore()
+                await self._count()
+                await self._serve(stop)
         finally:
             if self._trace:
                 self._trace.close()
@@ -178,7 +180,7 @@ class Service:
         publisher = self._publisher.status
         return {
             "as_of_us": self._clock.now_us(),
-            "watermark_us": pipeline.engine.decided_us,
+            "watermark_us": pipeline.engine.weighed_us,
             "speed": self._clock.speed,
             "store": self._config.store.id,
             "version": self._version,
@@ -296,6 +298,33 @@ def _listen(listen: str) -> socket.socket:
         ) from error
     listening.set_inheritable(True)
     return listening
+
+
+async def _unless(stop: asyncio.Event, work: Callable[[], object]) -> bool:
+    """Do blocking work in a thread that a stop need not wait for; whether it was done."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def thread() -> None:
+        try:
+            work()
+        except BaseException as error:
+            loop.call_soon_threadsafe(_settle, done, error)
+        else:
+            loop.call_soon_threadsafe(_settle, done, None)
+
+    threading.Thread(target=thread, daemon=True).start()
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait([done, stopped], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if done.done():
+        done.result()
+    return not stop.is_set()
+
+
+def _settle(done: asyncio.Future[None], error: BaseException | None) -> None:
+    if not done.done():
+        done.set_exception(error) if error else done.set_result(None)
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:

@@ -1,0 +1,210 @@
+"""The pipeline in one process, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from gateways import STORE, WAIT_S, Gateway, antennas, member_card
+
+from config.check import load
+from drivers.read import READ, epc_words
+from drivers.session import Link, ReaderStatus
+from edge.clock import Clock
+from edge.compose import Shop, compose
+from edge.database import Database
+from edge.directory import import_csv
+from edge.pipeline import Pipeline
+
+T0 = 1_800_000_000_000_000
+MINUTE_US = 60_000_000
+DOOR, SHOES, BAGS, OUT = range(4)
+
+
+@dataclass(frozen=True)
+class HandClock(Clock):
+    """A clock whose time is set by hand."""
+
+    time: list[int] = None  # type: ignore[assignment]
+
+    def now_us(self) -> int:
+        return self.time[0]
+
+
+@dataclass
+class Rig:
+    """A pipeline under test, its database and its clock."""
+
+    pipeline: Pipeline
+    database: Database
+    clock: HandClock
+    task: asyncio.Task[None]
+
+    async def see(self, card: bytes, antenna: int, seconds: int) -> None:
+        """The card lies before an antenna for so long, read twice a second."""
+        start = self.clock.time[0]
+        reads = np.zeros(2 * seconds, READ)
+        reads["time_us"] = start + 500_000 * np.arange(len(reads))
+        reads["epc"] = epc_words(card)
+        reads["antenna"], reads["rssi_cdbm"], reads["count"], reads["epc_bits"] = antenna, -5200, 1, 96
+        await self.pipeline.reads("r1", reads)
+        await self.wait(seconds)
+
+    async def wait(self, seconds: float) -> None:
+        """Let the store's time pass, until the engine has weighed all of it that it may."""
+        self.clock.time[0] += round(seconds * 1e6)
+        goal = self.clock.time[0] - self.pipeline.shop.settings.lateness_us - 1_000_000
+        await self.until(lambda: self.pipeline.engine.weighed_us >= goal)
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not condition():
+                assert not self.task.done() or self.task.result()
+                await asyncio.sleep(0.01)
+
+    async def query(self, sql: str) -> list[Any]:
+        return await self.database.read(lambda conn: conn.execute(sql).fetchall())
+
+
+@asynccontextmanager
+async def running(shop: Shop, clock: HandClock) -> AsyncIterator[Rig]:
+    config = shop.config
+    database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
+    pipeline = Pipeline(shop, database, clock, version="test", wake=lambda _: None)
+    pipeline.restore()
+    pipeline.status(ReaderStatus("r1", Link.UP, "taking inventory", clock.now_us()))
+    task = asyncio.create_task(pipeline.run())
+    try:
+        yield Rig(pipeline, database, clock, task)
+    finally:
+        pipeline.stop()
+        await task
+        database.close()
+
+
+def shop_of(gateway: Gateway, **parts: Any) -> Shop:
+    readers = [{"id": "r1", "driver": "llrp", "address": "r1", "antennas": antennas("door", "shoes", "bags", "out")}]
+    database = {"path": str(gateway.database), "checkpoint_s": 0.05}
+    gateway.configure(**{"readers": readers, "database": database} | parts)
+    return compose(load(gateway.file))
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock(time=[T0])
+
+
+def give_card(gateway: Gateway, shop: Shop, card: bytes, consent: int = 1) -> None:
+    file = gateway.folder / "members.csv"
+    file.write_text(f"epc,member,tier,consent,hint\n{card.hex()},M1,gold,{consent},\n")
+    assert import_csv(shop.config, file) == 1
+
+
+async def test_a_member_is_announced_once_a_journey_and_again_in_the_next(gateway: Gateway, clock: HandClock) -> None:
+    shop = shop_of(gateway)
+    card = member_card(1)
+    give_card(gateway, shop, card)
+    async with running(shop, clock) as rig:
+        for visit in (1, 2):
+            await rig.see(card, DOOR, 20)
+            await rig.see(card, SHOES, 120)
+            await rig.see(card, DOOR, 20)
+            assert (await rig.query("SELECT next_seq - 1 FROM outbox_class WHERE class = 0")) == [(visit,)]
+            await rig.wait(40 * 60)
+            await rig.until(lambda: not rig.pipeline._recognised)
+        events = await rig.query("SELECT payload FROM outbox WHERE class = 1")
+    assert len(events) == 2
+    assert all('"member":"M1"' in payload for (payload,) in events)
+
+
+async def test_without_consent_a_member_is_only_a_number(gateway: Gateway, clock: HandClock) -> None:
+    shop = shop_of(gateway)
+    card = member_card(1)
+    give_card(gateway, shop, card, consent=0)
+    async with running(shop, clock) as rig:
+        await rig.see(card, SHOES, 120)
+        await rig.see(card, OUT, 30)
+        await rig.wait(40 * 60)
+        await rig.until(lambda: not len(rig.pipeline.engine.open_visits()))
+        assert await rig.query("SELECT next_seq - 1 FROM outbox_class WHERE class = 0") == [(0,)]
+        await asyncio.sleep(0.2)
+    everything = b"".join(file.read_bytes() for file in gateway.folder.glob("store.db*"))
+    assert b"M1" in everything  # the directory knows the member …
+    for table in ("visit", "journey"):
+        assert {row for (row,) in gateway.rows(f"SELECT member FROM {table}")} == {None}  # … the visits don't
+    assert card not in everything
+
+
+async def test_what_a_refusing_database_did_not_take_is_kept_and_told_once(
+    gateway: Gateway, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = shop_of(gateway)
+    card = member_card(1)
+    give_card(gateway, shop, card)
+    async with running(shop, clock) as rig:
+        refusing = True
+        write = rig.database.write
+
+        async def sometimes(job: Callable[[sqlite3.Connection], Any]) -> Any:
+            if refusing:
+                error = sqlite3.OperationalError("attempt to write a readonly database")
+                error.sqlite_errorcode = sqlite3.SQLITE_READONLY
+                raise error
+            return await write(job)
+
+        monkeypatch.setattr(rig.database, "write", sometimes)
+        await rig.see(card, SHOES, 120)
+        await rig.see(card, OUT, 30)
+        await rig.wait(40 * 60)
+        await rig.until(lambda: rig.pipeline.trouble)
+        assert await rig.query("SELECT sum(next_seq - 1) FROM outbox_class WHERE class < 2") == [(0,)]
+        refusing = False
+        await rig.see(member_card(2), DOOR, 1)
+        await rig.until(lambda: rig.pipeline.trouble is None)
+        await rig.until(lambda: not rig.pipeline._untold)
+    assert gateway.rows("SELECT next_seq - 1 FROM outbox_class WHERE class < 2") == [(1,), (1,)]
+    assert gateway.rows("SELECT zone FROM visit WHERE tag_class = 1 ORDER BY enter_us")[0] == ("shoes",)
+
+
+async def test_a_restart_goes_on_inside_the_same_visit(gateway: Gateway, clock: HandClock) -> None:
+    shop = shop_of(gateway)
+    card = member_card(1)
+    async with running(shop, clock) as rig:
+        await rig.see(card, SHOES, 120)
+    async with running(shop, clock) as rig:
+        await rig.see(card, SHOES, 120)
+        await rig.see(card, OUT, 30)
+        await rig.wait(40 * 60)
+        await rig.until(lambda: not len(rig.pipeline.engine.open_visits()))
+    [(enter_us, exit_us)] = gateway.rows("SELECT enter_us, exit_us FROM visit WHERE zone = 'shoes'")
+    assert abs(enter_us - T0) < 5_000_000
+    assert abs(exit_us - (T0 + 240_000_000)) < 10_000_000
+
+
+async def test_a_changed_layout_ends_what_was_open_under_its_old_name(gateway: Gateway, clock: HandClock) -> None:
+    card = member_card(1)
+    async with running(shop_of(gateway), clock) as rig:
+        await rig.see(card, SHOES, 120)
+    renamed = [zone | {"id": {"shoes": "boots"}.get(zone["id"], zone["id"])} for zone in STORE["zones"]]
+    ports = [
+        {"port": port, "zone": zone["id"], "position": [zone["polygon"][0][0] + 3, 3]}
+        for port, zone in enumerate(renamed, 1)
+    ]
+    readers = [{"id": "r1", "driver": "llrp", "address": "r1", "antennas": ports}]
+    async with running(shop_of(gateway, zones=renamed, readers=readers), clock) as rig:
+        await rig.see(card, SHOES, 120)
+        await rig.see(card, OUT, 30)
+        await rig.wait(40 * 60)
+        await rig.until(lambda: not len(rig.pipeline.engine.open_visits()))
+    rows = gateway.rows("SELECT zone, censored FROM visit WHERE zone IN ('shoes', 'boots') ORDER BY enter_us")
+    assert [zone for zone, _ in rows] == ["shoes", "boots"]
+    assert rows[0][1] == 1
+    # Both halves of the window that the change cut are in one row, and no zone is covered more than wholly.
+    assert gateway.rows("SELECT max(coverage) FROM aggregate")[0][0] <= 1
+    assert gateway.rows("SELECT count(*) FROM aggregate WHERE zone = 'shoes' AND ended > 0 AND tag_class = 1") == [(1,)]
