@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from config import StoreConfig
 
 
 class WorldName(StrEnum):
@@ -100,9 +105,18 @@ def shop(
     chosen = WORLDS[world]
     clock = StoreClock(speed, origin_us or time.time_ns() // 1000)
     told = Plays(
-        config, chosen, chosen.seed if seed is None else seed, shoppers, clock, announce, truth, members, duration
+        _store(config),
+        chosen,
+        chosen.seed if seed is None else seed,
+        shoppers,
+        clock,
+        announce,
+        truth,
+        members,
+        duration,
     )
-    typer.echo(json.dumps(asyncio.run(play(told))))
+    with _mendable():
+        typer.echo(json.dumps(asyncio.run(play(told))))
 
 
 @simulate.command()
@@ -118,15 +132,15 @@ def reads(
     """Write a recording for `tagtrail replay`, in order of arrival, and the truth to score it with."""
     from rich.progress import Progress
 
-    from config.check import load
     from simulators.replays import write_replay
     from simulators.worlds import WORLDS
 
     chosen = WORLDS[world]
-    with Progress(transient=True) as bar:
+    store = _store(config)
+    with _mendable(), Progress(transient=True) as bar:
         task = bar.add_task("simulating", total=1.0)
         written = write_replay(
-            load(config, files=False),
+            store,
             chosen,
             out,
             truth,
@@ -150,7 +164,8 @@ def reader(
 
     from simulators.lone_reader import run
 
-    asyncio.run(run(family, port, tags, rate, typer.echo))
+    with _mendable():
+        asyncio.run(run(family, port, tags, rate, typer.echo))
 
 
 @simulate.command()
@@ -166,10 +181,36 @@ def score(
     try:
         result = judge(read_stays(truth), read_stays(visits)).as_dict()
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+        raise _failed(error, 2) from error
     if as_json:
         typer.echo(json.dumps(result))
         return
     width = max(map(len, result))
     for name, value in result.items():
         typer.echo(f"{name.replace('_', ' '):<{width}}  {value:g}")
+
+
+def _store(file: Path) -> StoreConfig:
+    from config.check import ConfigError, load
+
+    try:
+        store = load(file, files=False)
+    except ConfigError as error:
+        raise _failed(error, 2) from error
+    if not store.readers:
+        raise _failed(f"{file}: there are no readers in it to simulate", 2)
+    return store
+
+
+@contextmanager
+def _mendable() -> Iterator[None]:
+    """Ports in use and paths that can't be written are told in a line."""
+    try:
+        yield
+    except OSError as error:
+        raise _failed(error, 1) from error
+
+
+def _failed(why: object, code: int) -> typer.Exit:
+    typer.echo(f"tagtrail: {why}", err=True)
+    return typer.Exit(code)

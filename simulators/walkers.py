@@ -212,7 +212,7 @@ def body_blocks(world: World, rng: np.random.Generator, start_us: int, end_us: i
     loss[1 - first_hidden :: 2] += rng.normal(world.block_db, 5, n).clip(8)
     turns = np.where(rng.random(2 * n) < 0.35, rng.uniform(-np.pi, np.pi, 2 * n), 0)
     facing = rng.uniform(-np.pi, np.pi) + np.cumsum(turns)
-    keep = int(np.searchsorted(starts, end_us)) + 1
+    keep = int(np.searchsorted(starts, end_us))
     return starts[:keep], loss[:keep], facing[:keep]
 
 

@@ -73,8 +73,8 @@ class World:
     block_max_s: float = 500.0
 
     # Readers.
-    late_share: float = 0.23
-    late_tau_s: float = 0.032
+    late_share: float = 0.27
+    late_tau_s: float = 0.03
     late_max_s: float = 0.24
     outages_per_hour: float = 0.0
     outage_s: tuple[float, float] = (60.0, 240.0)
