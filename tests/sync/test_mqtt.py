@@ -207,22 +207,22 @@ async def test_the_access_rules_in_the_document_keep_stores_apart(tmp_path):
     (tmp_path / "rules").write_text("\n".join(rules) + "\ntopic readwrite tagtrail/#\n")
     (tmp_path / "rules").chmod(0o644)
     options = f"allow_anonymous true\nacl_file {tmp_path}/rules"
-    async with MosquittoBroker(tmp_path / "mosquitto", options) as running:
-        async with (
-            connect(settings(running.url, "store", version="5", username="s1")) as gateway,
-            connect(settings(running.url, "crm")) as crm,  # anonymous: the last rule
-        ):
-            await crm.subscribe([topics.topic("+", "up/+"), topics.topic("+", "state")])
-            await gateway.subscribe([topics.topic(store, "down/ack/+") for store in ("s1", "s2")])
-            for rest in ("up/member", "up/health", "state"):
-                await gateway.publish(topics.topic("s1", rest), b"{}")
-                with pytest.raises(RefusedError):
-                    await gateway.publish(topics.topic("s2", rest), b"{}")
+    async with (
+        MosquittoBroker(tmp_path / "mosquitto", options) as running,
+        connect(settings(running.url, "store", version="5", username="s1")) as gateway,
+        connect(settings(running.url, "crm")) as crm,  # anonymous: the last rule
+    ):
+        await crm.subscribe([topics.topic("+", "up/+"), topics.topic("+", "state")])
+        await gateway.subscribe([topics.topic(store, "down/ack/+") for store in ("s1", "s2")])
+        for rest in ("up/member", "up/health", "state"):
+            await gateway.publish(topics.topic("s1", rest), b"{}")
             with pytest.raises(RefusedError):
-                await gateway.publish(topics.topic("s1", "down/ack/member"), b"{}")
-            for store in ("s2", "s1"):
-                await crm.publish(topics.topic(store, "down/ack/member"), b"{}")
-            assert [message.topic for message in await gateway.receive()] == [topics.topic("s1", "down/ack/member")]
+                await gateway.publish(topics.topic("s2", rest), b"{}")
+        with pytest.raises(RefusedError):
+            await gateway.publish(topics.topic("s1", "down/ack/member"), b"{}")
+        for store in ("s2", "s1"):
+            await crm.publish(topics.topic(store, "down/ack/member"), b"{}")
+        assert [message.topic for message in await gateway.receive()] == [topics.topic("s1", "down/ack/member")]
 
 
 async def test_mqtt_5_delivers(mosquitto, store, listening, until):
