@@ -67,7 +67,7 @@ class ThingMagicSession:
         self._received_us = 0
         self._bauds: tuple[int, ...] = BAUDS
         self._detail: Mapping[str, str] = {}
-        self._told: tuple[Link, str] | None = None
+        self._told: ReaderStatus | None = None
         self._retry_s = RETRY_S[0]
 
     async def run(self) -> None:
@@ -88,7 +88,7 @@ class ThingMagicSession:
         line = await open_line(self._settings.address, self._bauds[0])
         try:
             await self._find(line)
-            if self._told and self._told[0] is Link.CONNECTING:  # once down it stays so, with a reason, until it reads
+            if self._told and self._told.link is Link.CONNECTING:  # once down it stays so until it reads
                 self._tell(Link.CONNECTING, "reader answers, setting it up")
             await self._set_up(line)
             await self._read(line)
@@ -230,11 +230,11 @@ class ThingMagicSession:
         return []
 
     def _tell(self, link: Link, reason: str) -> None:
-        if self._told != (link, reason):
-            self._told = (link, reason)
-            self._sink.status(
-                ReaderStatus(self._settings.id, link, reason, since_us=self._clock(), detail=self._detail)
-            )
+        told = self._told
+        if told is None or (told.link, told.reason) != (link, reason):
+            since_us = told.since_us if told and told.link is link else self._clock()
+            self._told = ReaderStatus(self._settings.id, link, reason, since_us, detail=self._detail)
+            self._sink.status(self._told)
 
 
 class SearchClock:

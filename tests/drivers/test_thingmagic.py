@@ -203,6 +203,7 @@ async def test_unplugged_is_down_and_replugged_is_up(
         down = await sink.until_link(Link.DOWN)
         assert "unplugged" in down.reason
         await sink.until(lambda: "does not exist" in sink.states[-1].reason)
+        assert sink.states[-1].since_us == down.since_us  # another reason, but down for as long
         told = len(sink.states)
         assert await reader.start() == address
         await sink.until_link(Link.UP, told)
