@@ -158,7 +158,7 @@ async def connect(
     try:
         try:
             await client.__aenter__()
-        except aiomqtt.MqttError as error:
+        except (aiomqtt.MqttError, ValueError) as error:  # ValueError: a host name that cannot be one
             raise BrokerError(f"{settings.host}:{settings.port}: {error}") from None
         link = Link(client)
         client.disconnected.add_done_callback(link._lost)

@@ -44,9 +44,16 @@ def test_a_url_that_is_no_broker_s_is_an_error(url):
         settings(url)
 
 
-async def test_nobody_there():
-    with pytest.raises(BrokerError, match=r"(?i)refused"):
-        async with connect(settings("mqtt://127.0.0.1:1")):
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mqtt://127.0.0.1:1", "refused"),
+        ("mqtt://no..host", "no..host"),
+    ],
+)
+async def test_nobody_there(url, said):
+    with pytest.raises(BrokerError, match=f"(?i){said}"):
+        async with connect(settings(url)):
             pass
 
 
