@@ -257,7 +257,7 @@ def _as_of(conn: sqlite3.Connection, end_us: int) -> int | None:
 
 
 class _Coverage:
-    """Coverage of zones by window: as the engine wrote it; 1 where it ran and wrote nothing; 0 where it didn't run."""
+    """Coverage of zones by window: the engine writes every zone's in every window while it runs; else it is 0."""
 
     def __init__(
         self, conn: sqlite3.Connection, config: StoreConfig, start_us: int, end_us: int, as_of_us: int | None
@@ -265,16 +265,14 @@ class _Coverage:
         self._start_us = start_us
         self._watched = {antenna.zone for reader in config.readers for antenna in reader.antennas}
         self._written: dict[tuple[str, int], float] = {}
-        self._recorded: set[int] = set()
         for window_us, zone, coverage in conn.execute(
-            "SELECT window_us, zone, MIN(coverage) FROM aggregate WHERE window_us >= ? AND window_us < ? GROUP BY 1, 2",
+            "SELECT window_us, zone, MAX(coverage) FROM aggregate WHERE window_us >= ? AND window_us < ? GROUP BY 1, 2",
             (start_us, end_us),
         ):
-            self._recorded.add(window_us)
             self._written[zone, window_us] = coverage
         # The last window is written a little after it ended: until then it is neither covered nor uncovered.
         until_us = 0 if as_of_us is None else as_of_us - WINDOW_US
-        ended_us = max([until_us - WINDOW_US, *(w for w in self._recorded if w <= until_us)])
+        ended_us = max([until_us - WINDOW_US, *(w for _, w in self._written if w <= until_us)])
         self._windows = [w for w in range(start_us, end_us, WINDOW_US) if w <= ended_us]
 
     def over(self, zones: Iterable[str], hour: int | None = None) -> float | None:
@@ -285,9 +283,7 @@ class _Coverage:
         watched = [zone for zone in zones if zone in self._watched]
         if not windows or not watched:
             return None
-        total = sum(
-            self._written.get((zone, w), 1.0) if w in self._recorded else 0.0 for w in windows for zone in watched
-        )
+        total = sum(self._written.get((zone, w), 0.0) for w in windows for zone in watched)
         return total / (len(windows) * len(watched))
 
     def watched(self, zone: str) -> bool:

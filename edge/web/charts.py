@@ -14,7 +14,7 @@ TOP_PERCENT = 88.0
 """Height of the highest bar; above it stands its number."""
 USUAL_HOURS = (8, 22)
 """Local hours that a chart shows even where nothing happened."""
-MOST_LINKS = 40
+MOST_LINKS = 30
 """A Sankey of more links is a tangle; the table has them all."""
 
 

@@ -13,6 +13,10 @@ GRID = 12
 """Lines that the search for a label's rectangle adds to a polygon's own corners, each way."""
 
 
+NEARLY_FULL = 0.85
+"""Share of its bounds from which a polygon is written on as if it were a rectangle."""
+
+
 @dataclass(frozen=True)
 class Box:
     """A rectangle in per cent of the plan."""
@@ -86,9 +90,13 @@ def _plan(floor: Floor, zones: Sequence[Zone]) -> Plan:
 
 
 def label_rectangle(polygon: Sequence[Point]) -> tuple[float, float, float, float]:
-    """The widest-area upright rectangle (x0, y0, x1, y1) of a grid's cells that lie inside a simple polygon."""
+    """Upright rectangle (x0, y0, x1, y1) for a simple polygon's label: its bounds if it nearly fills them, else the
+    one of largest area among a grid's cells that lie inside.
+    """
     xs = _lines([x for x, _ in polygon])
     ys = _lines([y for _, y in polygon])
+    if _area(polygon) >= NEARLY_FULL * (xs[-1] - xs[0]) * (ys[-1] - ys[0]):
+        return xs[0], ys[0], xs[-1], ys[-1]
     inside = [
         [_cell_inside(polygon, xs[i : i + 2], ys[j : j + 2]) for i in range(len(xs) - 1)] for j in range(len(ys) - 1)
     ]
@@ -107,6 +115,11 @@ def label_rectangle(polygon: Sequence[Point]) -> tuple[float, float, float, floa
                     best, found = area, (xs[start], ys[top], xs[i], ys[bottom + 1])
                 start = i + 1
     return found
+
+
+def _area(polygon: Sequence[Point]) -> float:
+    after = [*polygon[1:], polygon[0]]
+    return abs(sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in zip(polygon, after, strict=True))) / 2
 
 
 def _lines(values: Sequence[float]) -> list[float]:

@@ -16,7 +16,7 @@ from edge.live import socket_path
 from edge.web.app import create_app
 from edge.web.live_client import LiveClient
 
-LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]"]
+LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]", "::1"]
 
 
 def serve(config: StoreConfig, *, fd: int | None, clock: Clock) -> None:
@@ -50,8 +50,9 @@ class _Server(uvicorn.Server):
         self._loop = loop
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
         self._loop.call_soon_threadsafe(self._live.close)
-        super().handle_exit(sig, frame)
 
 
 def hosts(listening: socket.socket) -> list[str]:

@@ -1,0 +1,110 @@
+"""A small store on two floors and its database, filled by hand: what summaries and the page are tested with."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from config import StoreConfig
+from edge.database import Database
+from edge.summary import TAG_CLASSES, WINDOW_US
+
+DATE = dt.date(2026, 3, 14)
+ZONES = (
+    ("door", {"zh": "正门", "en": "Door"}, "entrance", "F1", [[0, 0], [4, 0], [4, 4], [0, 4]]),
+    ("shoes", {"zh": "鞋", "en": "Shoes"}, "counter", "F1", [[4, 0], [9, 0], [9, 4], [4, 4]]),
+    ("bags", {"zh": "箱包", "en": "Bags"}, "counter", "F1", [[9, 0], [15, 0], [15, 8], [12, 8], [12, 4], [9, 4]]),
+    ("hall", {"zh": "二楼通道", "en": "Hall"}, "aisle", "F2", [[0, 0], [15, 0], [15, 4], [0, 4]]),
+    ("books", "=Books()", "counter", "F2", [[0, 4], [6, 4], [6, 9], [0, 9]]),
+    ("attic", {"zh": "阁楼", "en": "Attic"}, "back_room", "F2", [[8, 4], [15, 4], [15, 9], [8, 9]]),
+)
+"""`attic` has no antenna; `books` has a name that a spreadsheet would run."""
+
+
+def store_values(folder: Path, **sections: Any) -> dict[str, Any]:
+    """The store file as a dictionary; `sections` are added or replace."""
+    return {
+        "store": {"id": "s1", "name": {"zh": "一店", "en": "Store one"}, "timezone": "Asia/Shanghai"},
+        "floors": [{"id": "F1", "name": {"zh": "一楼", "en": "Ground"}}, {"id": "F2", "name": "2"}],
+        "zones": [
+            {"id": id_, "name": name, "kind": kind, "floor": floor, "polygon": polygon}
+            for id_, name, kind, floor, polygon in ZONES
+        ],
+        "readers": [
+            {
+                "id": "r1",
+                "driver": "llrp",
+                "address": "127.0.0.1:5084",
+                "antennas": [
+                    {"port": port, "zone": zone[0], "position": zone[4][0]} for port, zone in enumerate(ZONES[:-1], 1)
+                ],
+            }
+        ],
+        "mqtt": {"url": "mqtt://127.0.0.1:1"},
+        "database": {"path": str(folder / "store.db")},
+        "web": {"listen": "127.0.0.1:0"},
+        **sections,
+    }
+
+
+class Day:
+    """Rows of one business day; times are texts such as "10:00" or "27:30" (next morning), in the store's zone."""
+
+    def __init__(self, config: StoreConfig, date: dt.date = DATE) -> None:
+        self.config = config
+        self._midnight = dt.datetime.combine(date, dt.time(), config.store.tz)
+        Database(config.database.path, store=config.store.id, quota_mb=64).close()
+        self.conn = sqlite3.connect(config.database.path, isolation_level=None)
+        self.conn.execute("PRAGMA synchronous = OFF")
+
+    def us(self, time: str) -> int:
+        """A text as store time."""
+        hours, minutes, *seconds = (float(part) for part in time.split(":"))
+        after = dt.timedelta(hours=hours, minutes=minutes, seconds=sum(seconds))
+        return round((self._midnight + after).timestamp() * 1_000_000)
+
+    def visit(
+        self,
+        tag: str,
+        zone: str,
+        at: str,
+        seconds: float = 60,
+        *,
+        cls: str = "unknown",
+        member: str | None = None,
+        journey: str | None = None,
+        censored: bool = False,
+    ) -> None:
+        """One visit; `journey` is when the tag's journey began, by default this visit."""
+        enter_us = self.us(at)
+        self.conn.execute(
+            "INSERT INTO visit (tag, tag_class, member, zone, enter_us, exit_us, journey_us, censored, reads, confidence)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 9, 0.9)",
+            (
+                *(tag.encode(), TAG_CLASSES.index(cls), member, zone, enter_us, enter_us + round(seconds * 1e6)),
+                *(self.us(journey or at), censored),
+            ),
+        )
+
+    def journey(self, tag: str, start: str, end: str, cls: str = "unknown") -> None:
+        self.conn.execute(
+            "INSERT INTO journey (tag, tag_class, start_us, end_us, censored, path) VALUES (?, ?, ?, ?, 0, '[]')",
+            (tag.encode(), TAG_CLASSES.index(cls), self.us(start), self.us(end)),
+        )
+
+    def member(self, tag: str, tier: str) -> None:
+        self.conn.execute("INSERT INTO directory VALUES (?, ?, ?, 1, NULL)", (tag.encode(), f"M-{tag}", tier))
+
+    def covered(self, first: str, last: str, **coverage: float) -> None:
+        """Windows from first to last: coverage 1 in every zone but those named."""
+        for window_us in range(self.us(first), self.us(last), WINDOW_US):
+            for zone in self.config.zones:
+                self.conn.execute(
+                    "INSERT OR REPLACE INTO aggregate VALUES (?, ?, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, ?, 1, x'')",
+                    (window_us, zone.id, coverage.get(zone.id, 1.0)),
+                )
+
+    def watermark(self, time: str) -> None:
+        self.conn.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, 'layout', x'')", (self.us(time),))
