@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import shutil
+import signal
 import socket
 import sys
 from pathlib import Path
 from typing import Self
 
+PR_SET_PDEATHSIG = 1
 READY_S = 15.0
 STOP_S = 3.0
 
@@ -40,7 +43,12 @@ class NatsBroker:
         config = self._folder / "nats.conf"
         config.write_text(_CONFIG.format(folder=self._folder.resolve(), port=self.port))
         self._process = await asyncio.create_subprocess_exec(
-            _binary(), "-c", config, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+            _binary(),
+            "-c",
+            config,
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
         )
         await accepting(self.port, self._process)
 
@@ -63,6 +71,11 @@ class NatsBroker:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+
+def die_with_parent() -> None:
+    """For a child before it runs its program: a demo that is killed outright leaves no broker and no shop (Linux)."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def free_port() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import os
 import signal
@@ -25,7 +24,7 @@ import tomli_w
 from rich.console import Console
 from rich.live import Live
 
-from simulators.broker import NatsBroker
+from simulators.broker import NatsBroker, die_with_parent
 from simulators.demoview import farewell, view
 from simulators.score import Stay, read_stays, score
 
@@ -133,7 +132,7 @@ class _Demo:
                 stderr=log,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         try:
             yield process
@@ -289,8 +288,3 @@ async def _stop(process: subprocess.Popen[bytes]) -> None:
         await asyncio.sleep(0.02)
     if process.poll() is None:
         process.kill()
-
-
-def _die_with_parent() -> None:
-    # Linux only: a demo that is killed outright must not leave a shop walking.
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
