@@ -25,7 +25,8 @@ REACH_M = 16.0
 """Beyond this no card is heard."""
 CELL_M = 1.0
 """Shadowing is one value within a cell of this size."""
-GRID = 256
+GRID = 128
+"""Cells a side before the pattern of shadowing repeats."""
 TURN_S = 0.008
 """Of an antenna's turn: what it takes without any tag …"""
 TAG_S = 0.0063
@@ -135,7 +136,8 @@ class Radio:
         within_s = offsets_s[antenna, tick] + nth * spacing
         within_s = within_s + self._rng.random(len(tag)) * spacing / self._ports[self.antennas.reader[antenna]]
         rows = np.empty(len(tag), ROW)
-        rows["time_us"] = start_us + tick * TICK_US + (within_s * 1e6).astype(np.int64)
+        into_us = tick * TICK_US + (within_s * 1e6).astype(np.int64)
+        rows["time_us"] = start_us + np.minimum(into_us, scene.x.shape[1] * TICK_US - 1)
         rows["antenna"], rows["tag"] = antenna, scene.tag[tag]
         rows["rssi_cdbm"] = np.round(rssi * 2) * 50
         rows["arrival_us"] = rows["time_us"] + self._delays_us(len(rows))

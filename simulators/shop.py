@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,8 @@ from simulators.world import Member, Shop
 from simulators.worlds import World
 
 PUSH_S = 0.02
-AHEAD_US = 2_000_000
-"""Store time that is made ahead at least: rows are late by less."""
+AHEAD_US = 12_000_000
+"""Store time that is made ahead, beside the pushing: more than a slice of the world."""
 
 
 @dataclass(frozen=True)
@@ -104,21 +105,29 @@ class _Player:
         self._outages_seen = 0
 
     async def run(self, stopped: asyncio.Event) -> None:
-        while not stopped.is_set():
-            now_us = self._clock()
-            while self.made_us < now_us + AHEAD_US:
-                self._make()
-                await asyncio.sleep(0)
-            await self._switch(now_us)
-            due = int(np.searchsorted(self._waiting["arrival_us"], now_us, side="right"))
-            self._push(self._waiting[:due])
-            self._waiting = self._waiting[due:]
-            await asyncio.sleep(PUSH_S)
+        making = asyncio.create_task(self._make_ahead())
+        try:
+            while not stopped.is_set() and not making.done():
+                now_us = min(self._clock(), self.made_us)
+                await self._switch(now_us)
+                due = int(np.searchsorted(self._waiting["arrival_us"], now_us, side="right"))
+                self._push(self._waiting[:due])
+                self._waiting = self._waiting[due:]
+                await asyncio.sleep(PUSH_S)
+        finally:
+            making.cancel()
+            with suppress(asyncio.CancelledError):
+                await making
 
-    def _make(self) -> None:
-        _, self.made_us, rows = self._shop.slice()
-        waiting = np.concatenate([self._waiting, rows])
-        self._waiting = waiting[np.argsort(waiting["arrival_us"], kind="stable")]
+    async def _make_ahead(self) -> None:
+        while True:
+            while self.made_us < self._clock() + AHEAD_US:
+                # In a thread: while a slice is made, what was heard before must not wait.
+                _, end_us, rows = await asyncio.shield(asyncio.to_thread(self._shop.slice))
+                waiting = np.concatenate([self._waiting, rows])
+                self._waiting = waiting[np.argsort(waiting["arrival_us"], kind="stable")]
+                self.made_us = end_us
+            await asyncio.sleep(PUSH_S)
 
     def _push(self, rows: Rows) -> None:
         antennas, epcs = self._shop.antennas, self._shop.epcs

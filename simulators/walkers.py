@@ -223,6 +223,8 @@ def _stops(plan: Plan, world: World, rng: np.random.Generator) -> list[int]:
     pull = 1.0 / (1 + np.arange(len(counters))[np.argsort(plan.centres[counters][:, 0], kind="stable")]) ** 0.5
     n = int(rng.geometric(1 / world.stops_mean))
     stops = [int(z) for z in rng.choice(counters, size=n, p=pull / pull.sum())]
+    if rng.random() < 0.8:  # floor by floor, as most do
+        stops.sort(key=lambda zone: int(plan.floors[zone]))
     stops = [zone for i, zone in enumerate(stops) if i == 0 or zone != stops[i - 1]]
     aisles = plan.of_kind(ZoneKind.AISLE)
     if aisles and rng.random() < 0.25:

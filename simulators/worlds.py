@@ -90,7 +90,7 @@ WORLDS = {
         offset_db=1.5,
         behind_db=14.0,
         facing_db=6.0,
-        card_answers=0.5,
+        card_answers=0.44,
         clear_median_s=6.0,
         block_long_share=0.09,
         merchandise=3,
@@ -99,7 +99,7 @@ WORLDS = {
     "worn": World(
         seed=202,
         level_1m_dbm=-49.7,
-        card_answers=0.55,
+        card_answers=0.5,
         clear_median_s=3.5,
         block_long_share=0.12,
         outages_per_hour=0.5,

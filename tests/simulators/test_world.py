@@ -146,15 +146,8 @@ def test_body_hides_a_card_in_bursts_with_a_heavy_tail():
     assert facing.shape == starts.shape
 
 
-@pytest.mark.parametrize(
-    ("name", "rate", "over_2s", "over_10s", "strays"),
-    [
-        ("mild", (1.1, 1.6), (0.38, 0.52), (0.18, 0.32), (0.15, 0.32)),
-        ("worn", (1.1, 1.45), (0.44, 0.59), (0.26, 0.45), (0.28, 0.48)),
-        ("harsh", (0.95, 1.4), (0.48, 0.62), (0.32, 0.50), (0.42, 0.65)),
-    ],
-)
-def test_worn_cards_are_read_as_recordings_say(demo_store, name, rate, over_2s, over_10s, strays):
+@pytest.mark.parametrize(("name", "strays"), [("mild", (0.15, 0.32)), ("worn", (0.3, 0.48)), ("harsh", (0.42, 0.65))])
+def test_worn_cards_are_read_as_recordings_say(demo_store, name, strays):
     """1.1–1.4 reads a second, 38–59 % of the time in gaps over 2 s, 21–47 % over 10 s, a long tail; many strays."""
     shop, rows, truth = play(demo_store, WORLDS[name], 15, seed=WORLDS[name].seed, shoppers=60)
     member, zone_ids = of_class(demo_store, "member"), np.array(shop.plan.ids)
@@ -177,9 +170,9 @@ def test_worn_cards_are_read_as_recordings_say(demo_store, name, rate, over_2s, 
         n += len(mine)
     gap = np.concatenate(gaps)
     seconds = gap.sum()
-    assert rate[0] < n / seconds < rate[1]
-    assert over_2s[0] < gap[gap > 2].sum() / seconds < over_2s[1]
-    assert over_10s[0] < gap[gap > 10].sum() / seconds < over_10s[1]
+    assert 1.1 < n / seconds < 1.4
+    assert 0.38 < gap[gap > 2].sum() / seconds < 0.59
+    assert 0.21 < gap[gap > 10].sum() / seconds < 0.47
     assert strays[0] < wrong / n < strays[1]
     assert 15 < np.percentile(gap, 99.9) < 200
 
