@@ -15,7 +15,7 @@ DATE = dt.date(2026, 3, 14)
 ZONES = (
     ("door", {"zh": "正门", "en": "Door"}, "entrance", "F1", [[0, 0], [4, 0], [4, 4], [0, 4]]),
     ("shoes", {"zh": "鞋", "en": "Shoes"}, "counter", "F1", [[4, 0], [9, 0], [9, 4], [4, 4]]),
-    ("bags", {"zh": "箱包", "en": "Bags"}, "counter", "F1", [[9, 0], [15, 0], [15, 8], [12, 8], [12, 4], [9, 4]]),
+    ("bags", {"zh": "箱包", "en": "Bags"}, "counter", "F1", [[9, 0], [15, 0], [15, 9], [12, 9], [12, 4], [9, 4]]),
     ("hall", {"zh": "二楼通道", "en": "Hall"}, "aisle", "F2", [[0, 0], [15, 0], [15, 4], [0, 4]]),
     ("books", "=Books()", "counter", "F2", [[0, 4], [6, 4], [6, 9], [0, 9]]),
     ("attic", {"zh": "阁楼", "en": "Attic"}, "back_room", "F2", [[8, 4], [15, 4], [15, 9], [8, 9]]),
@@ -80,8 +80,9 @@ class Day:
         """One visit; `journey` is when the tag's journey began, by default this visit."""
         enter_us = self.us(at)
         self.conn.execute(
-            "INSERT INTO visit (tag, tag_class, member, zone, enter_us, exit_us, journey_us, censored, reads, confidence)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 9, 0.9)",
+            "INSERT INTO visit"
+            " (tag, tag_class, member, zone, enter_us, exit_us, journey_us, censored, reads, confidence) VALUES"
+            " (?, ?, ?, ?, ?, ?, ?, ?, 9, 0.9)",
             (
                 *(tag.encode(), TAG_CLASSES.index(cls), member, zone, enter_us, enter_us + round(seconds * 1e6)),
                 *(self.us(journey or at), censored),

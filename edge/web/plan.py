@@ -61,12 +61,12 @@ def plans(config: StoreConfig) -> tuple[Plan, ...]:
 
 def _plan(floor: Floor, zones: Sequence[Zone]) -> Plan:
     xs = [x for zone in zones for x, _ in zone.polygon]
-    ys = [-y for zone in zones for _, y in zone.polygon]
+    ys = [0 - y for zone in zones for _, y in zone.polygon]
     left, top = min(xs) - MARGIN_M, min(ys) - MARGIN_M
     width, height = max(xs) + MARGIN_M - left, max(ys) + MARGIN_M - top
 
     def drawn(zone: Zone) -> PlanZone:
-        polygon = [(x, -y) for x, y in zone.polygon]
+        polygon = [(x, 0 - y) for x, y in zone.polygon]
         x0, y0, x1, y1 = label_rectangle(polygon)
         return PlanZone(
             id=zone.id,

@@ -1,0 +1,456 @@
+"""The page over real sockets: uvicorn in front, a live socket and a database behind."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+import uvicorn
+from shopdays import DATE, Day, store_values
+
+from config import StoreConfig
+from edge.clock import Clock
+from edge.errors import Trouble
+from edge.live import LiveServer, read_once, socket_path
+from edge.web.app import create_app
+from edge.web.live_client import LiveClient, State
+from edge.web.serve import hosts, serve
+
+NOON_US = 1_773_460_800_000_000
+"""2026-03-14 12:00 in Shanghai."""
+
+
+class Noon(Clock):
+    """Store time stands at noon of the test day."""
+
+    def now_us(self) -> int:
+        return NOON_US
+
+
+class Service:
+    """What the service would tell: change `told` and the next line has it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.connections = 0
+        self.told: dict[str, Any] = {
+            "as_of_us": NOON_US,
+            "watermark_us": NOON_US,
+            "store": "s1",
+            "zones": [
+                {"id": "door", "floor": "F1", "state": "ok", "people": 0, "by_class": {}},
+                {"id": "shoes", "floor": "F1", "state": "ok", "people": 4, "by_class": {"member": 1, "cart": 2}},
+                {"id": "bags", "floor": "F1", "state": "unknown", "people": 7, "by_class": {"staff": 1}},
+                {"id": "hall", "floor": "F2", "state": "ok", "people": 30, "by_class": {"staff": 1}},
+            ],
+            "members": [{"member": "M-1234567", "tier": "A", "zone": "shoes", "since_us": NOON_US - 60_000_000}],
+            "recognitions": [{"at_us": NOON_US - 61_000_000, "member": "M-1234567", "tier": "A", "zone": "door"}],
+            "readers": [
+                {"id": "r1", "driver": "llrp", "link": "up", "since_us": NOON_US},
+                {"id": "r2", "driver": "llrp", "link": "down", "reason": "no <route>", "since_us": NOON_US},
+            ],
+            "reads_per_s": 1234.5,
+            "recognised": 1,
+            "broker": {"connected": True, "since_us": NOON_US},
+            "outbox": {"journey": {"sent": 9, "pending": 2}},
+        }
+
+    async def run(self) -> None:
+        await LiveServer(self.path, self._snapshot).run()
+
+    def _snapshot(self) -> dict[str, Any]:
+        return self.told
+
+    def zone(self, id_: str) -> dict[str, Any]:
+        return next(zone for zone in self.told["zones"] if zone["id"] == id_)
+
+
+class Page:
+    """The page's server in this process, asked as a browser would."""
+
+    def __init__(self, config: StoreConfig, live: LiveClient, port: int) -> None:
+        self.config = config
+        self.live = live
+        self.port = port
+
+    async def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, http.client.HTTPMessage, str]:
+        """Status, headers, body; header names with underscores for dashes."""
+
+        def ask() -> tuple[int, http.client.HTTPMessage, str]:
+            with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)) as connection:
+                connection.request(method, path, headers={k.replace("_", "-"): v for k, v in headers.items()})
+                answer = connection.getresponse()
+                return answer.status, answer.headers, answer.read().decode()
+
+        return await asyncio.to_thread(ask)
+
+    async def events(self, lang: str = "en") -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Server-sent events as (name, what it tells)."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
+        try:
+            writer.write(f"GET /events?lang={lang} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            await reader.readuntil(b"\r\n\r\n")
+            name = ""
+            while line := await reader.readline():
+                if line.startswith(b"event: "):
+                    name = line[7:].decode().strip()
+                elif line.startswith(b"data: "):
+                    yield name, json.loads(line[6:])
+        finally:
+            writer.close()
+
+    async def until(self, state: State) -> None:
+        async with asyncio.timeout(15):
+            while self.live.state is not state:
+                await self.live.wait(self.live.version, 1)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> StoreConfig:
+    return StoreConfig.model_validate(store_values(tmp_path))
+
+
+@pytest.fixture
+async def service(config: StoreConfig) -> AsyncIterator[Service]:
+    service = Service(socket_path(config))
+    running = asyncio.create_task(service.run())
+    while not service.path.exists():
+        await asyncio.sleep(0)
+    yield service
+    running.cancel()
+    await asyncio.wait([running])
+
+
+@pytest.fixture
+async def page(config: StoreConfig) -> AsyncIterator[Page]:
+    live = LiveClient(socket_path(config), stale_s=0.8, retry_s=0.05)
+    listening = socket.create_server(("127.0.0.1", 0))
+    app = create_app(config, live, Noon(), hosts(listening))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=1))
+    server.config.load()
+    running = asyncio.create_task(server._serve([listening]))
+    yield Page(config, live, listening.getsockname()[1])
+    server.should_exit = True
+    live.close()
+    await running
+
+
+async def test_now_shows_who_is_where_and_what_is_unknown(service: Service, page: Page) -> None:
+    await page.until(State.LIVE)
+    status, headers, html = await page.get("/", Accept_Language="en")
+    assert status == 200
+    assert headers["Content-Type"] == "text/html; charset=utf-8"
+    zones = dict(re.findall(r'<polygon data-zone="(\w+)" ([^>]+)>', html))
+    assert 'data-people="4"' in zones["shoes"]
+    assert "lv2" in zones["shoes"]
+    assert 'data-people="0"' in zones["door"]
+    assert "lv0" in zones["door"]
+    for unknown in ("bags", "books"):  # down, and not spoken of: never a number, whatever was told with it
+        assert 'data-state="unknown" data-people=""' in zones[unknown]
+        assert 'fill="url(#hatch-m)"' in zones[unknown]
+    assert re.search(r"People in the store</dt>\s*<dd><span[^>]*>≥ </span>34</dd>", html)
+    assert "3 zones unknown" in html
+    assert "••••4567" in html
+    assert "no &lt;route&gt;" in html
+    assert 'data-reader="r2" data-link="down"' in html
+    assert 'data-state="live"' in html
+
+
+async def test_a_members_number_is_never_shown_whole(service: Service, page: Page) -> None:
+    await page.until(State.LIVE)
+    async for _, told in page.events():
+        assert "1234567" not in json.dumps(told)
+        break
+    for path in ("/", "/api/now", "/api/today", "/today"):
+        assert "1234567" not in (await page.get(path))[2]
+    told = json.loads((await page.get("/api/now"))[2])
+    assert told["state"] == "live"
+    assert told["service"]["members"] == [
+        {"member": "••••4567", "tier": "A", "zone": "shoes", "since_us": NOON_US - 60_000_000}
+    ]
+
+
+async def test_only_what_changed_is_sent(service: Service, page: Page) -> None:
+    await page.until(State.LIVE)
+    stream = page.events()
+    name, told = await anext(stream)
+    assert name == "regions"
+    assert set(told["regions"]) == {
+        *("status", "figures", "members", "recognitions", "readers", "sync", "plan-F1", "plan-F2"),
+    }
+    service.told["as_of_us"] += 30_000_000  # time alone is no news
+    for _ in range(2):
+        assert (await anext(stream))[0] == "beat"
+    service.zone("shoes")["people"] += 1
+    name, told = await anext(stream)
+    while name == "beat":
+        name, told = await anext(stream)
+    assert set(told["regions"]) == {"figures", "plan-F1"}
+    assert told["as_of"] == "12:00:30"
+    assert 'data-people="5"' in told["regions"]["plan-F1"]
+    await stream.aclose()
+
+
+async def test_many_screens_are_one_listener_of_the_service(config: StoreConfig, page: Page) -> None:
+    asked = 0
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        writer.write(json.dumps(Service(Path()).told).encode() + b"\n")
+
+    server = await asyncio.start_unix_server(answer, socket_path(config))
+    await page.until(State.LIVE)
+    streams = [page.events() for _ in range(12)]
+    first = await asyncio.gather(*(anext(stream) for stream in streams))
+    assert all(name == "regions" for name, _ in first)
+    assert asked == 1
+    for stream in streams:
+        await stream.aclose()
+    server.close()
+
+
+async def test_states_are_told_and_nothing_is_claimed_without_the_service(config: StoreConfig, page: Page) -> None:
+    await page.until(State.OFFLINE)
+    html = (await page.get("/?lang=en"))[2]
+    assert "The Tagtrail service does not answer." in html
+    assert html.count('data-state="unknown"') == 6
+    assert "No member is here" not in html
+
+    service = Service(socket_path(config))
+    running = asyncio.create_task(service.run())
+    await page.until(State.LIVE)
+    assert "does not answer" not in (await page.get("/?lang=en"))[2]
+    running.cancel()
+    await page.until(State.OFFLINE)
+    html = (await page.get("/?lang=en"))[2]
+    assert "Last heard at 12:00:00." in html
+    assert html.count('data-state="unknown"') == 6
+
+    running = asyncio.create_task(service.run())
+    await page.until(State.LIVE)
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_a_service_that_is_stuck_is_stale(config: StoreConfig, page: Page) -> None:
+    async def one_line(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(json.dumps(Service(Path()).told).encode() + b"\n")
+
+    server = await asyncio.start_unix_server(one_line, socket_path(config))
+    await page.until(State.STALE)
+    html = (await page.get("/?lang=en"))[2]
+    assert "The service is slow to answer." in html
+    assert "These numbers are of 12:00:00." in html
+    assert 'data-people="4"' in html
+    server.close()
+
+
+async def test_a_line_that_is_no_state_is_offline_not_the_end(config: StoreConfig, page: Page) -> None:
+    lines = [b"garbage\n", b'{"as_of_us": 1}\n', json.dumps(Service(Path()).told).encode() + b"\n"]
+
+    async def next_line(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(lines.pop(0))
+
+    server = await asyncio.start_unix_server(next_line, socket_path(config))
+    await page.until(State.LIVE)
+    assert lines == []
+    server.close()
+
+
+async def test_an_unreachable_crm_is_told_with_what_waits(service: Service, page: Page) -> None:
+    service.told["broker"] = {"connected": False, "reason": "refused", "since_us": NOON_US - 600_000_000}
+    service.told["outbox"] = {"journey": {"sent": 9, "pending": 1200}, "agg": {"sent": 90, "pending": 34}}
+    await page.until(State.LIVE)
+    html = (await page.get("/?lang=en"))[2]
+    assert "CRM unreachable since 11:50:00: buffering 1,234 events." in html
+
+
+@pytest.mark.parametrize(
+    ("headers", "path", "lang"),
+    [
+        ({"Accept_Language": "en-GB,en;q=0.9"}, "/", "en"),
+        ({"Accept_Language": "fr,zh-TW;q=0.8,en;q=0.7"}, "/", "zh-CN"),
+        ({"Accept_Language": "zh;q=0,en"}, "/", "en"),
+        ({"Accept_Language": "xx;q=much"}, "/", "zh-CN"),
+        ({}, "/", "zh-CN"),
+        ({"Cookie": "lang=en"}, "/", "en"),
+        ({"Cookie": "lang=en"}, "/today?lang=zh", "zh-CN"),
+        ({"Cookie": "lang=klingon", "Accept_Language": "en"}, "/", "en"),
+    ],
+)
+async def test_language(page: Page, headers: dict[str, str], path: str, lang: str) -> None:
+    _, answer, html = await page.get(path, **headers)
+    assert f'<html lang="{lang}">' in html
+    assert ("lang=" in answer.get("Set-Cookie", "")) == ("?lang" in path)
+
+
+async def test_switching_language_keeps_the_day(page: Page) -> None:
+    html = (await page.get("/today?date=2026-03-13&lang=en"))[2]
+    assert 'href="?date=2026-03-13&amp;lang=zh"' in html
+
+
+PATHS = ("/", "/today", "/about", "/nowhere")
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_pages_need_nothing_that_the_policy_forbids(service: Service, page: Page, path: str) -> None:
+    fill(page.config)
+    _, headers, html = await page.get(path)
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=", html)
+    for url in re.findall(r'(?:src|href|action|data-events)="([^"]*)"', html):
+        assert url.startswith(("/", "?", "#")), url
+        if url.startswith("/static/"):
+            status, answer, _ = await page.get(url)
+            assert status == 200
+            assert "immutable" in answer["Cache-Control"]
+
+
+def fill(config: StoreConfig) -> None:
+    day = Day(config)
+    for carrier in range(6):
+        start = f"10:{carrier:02}"
+        day.visit(f"c{carrier}", "door", start, 20, journey=start)
+        day.visit(f"c{carrier}", "shoes", f"10:1{carrier}", 60 * (carrier + 1), journey=start)
+    day.visit("m", "books", "11:00", 100, cls="member", member="M-1234567")
+    day.covered("10:00", "12:00", bags=0)
+    day.watermark("12:00")
+    day.conn.close()
+
+
+async def test_today_before_anything_was_recorded(page: Page) -> None:
+    status, _, html = await page.get("/today?lang=en")
+    assert status == 200
+    assert "Nothing has been recorded yet." in html
+    assert not page.config.database.path.exists()
+    assert (await page.get("/api/today"))[0] == 503
+    Day(page.config).conn.close()
+    assert "Nothing has been recorded yet." in (await page.get("/today?lang=en"))[2]
+
+
+async def test_today_gives_numbers_with_n_coverage_and_as_of(page: Page) -> None:
+    fill(page.config)
+    html = (await page.get("/today?lang=en"))[2]
+    assert re.search(r"<h1>Today <small>2026-03-14 · Saturday", html)
+    shoes = html[html.index('data-zone="shoes"') :].split("</tr>")[0]
+    assert 'data-label="n">6<' in shoes.replace(" <", "<")
+    assert 'data-label="Median">3:30<' in shoes
+    assert 'data-label="p75">4:45<' in shoes
+    assert "<small>0 · 0 · 1 · 5</small>" in shoes
+    bags = html[html.index('data-zone="bags"') :].split("</tr>")[0]
+    assert "unknown: no reader up" in bags
+    assert 'data-label="n"' not in bags
+    assert html.count('data-hour="09" data-state="unknown"') == 2
+    assert html.count('data-hour="13" data-state="future"') == 2
+    flows = json.loads(re.search(r'data-flows="([^"]*)"', html)[1].replace("&#34;", '"'))  # type: ignore[index]
+    assert flows == {"labels": ["Door", "Shoes"], "floors": [0, 0], "from": [0], "to": [1], "n": [6]}
+    assert html.count("as of</span>") + html.count("as of 12:00") >= 5
+    assert "footfall" not in html.lower()
+
+
+async def test_other_days(page: Page) -> None:
+    fill(page.config)
+    assert "No reader was up on this day." in (await page.get("/today?lang=en&date=2026-03-13"))[2]
+    assert "This day has not come yet." in (await page.get("/today?lang=en&date=2026-03-15"))[2]
+    for bad in ("yesterday", "2026-02-30", "0001-01-01", "9999-12-31"):
+        status, _, html = await page.get(f"/today?lang=en&date={bad}")
+        assert status == 400
+        assert "That cannot be shown." in html
+        status, _, text = await page.get(f"/api/today?date={bad}")
+        assert status == 400
+        assert bad in json.loads(text)["error"]
+
+
+async def test_api_and_csv(page: Page) -> None:
+    fill(page.config)
+    told = json.loads((await page.get(f"/api/today?date={DATE}"))[2])
+    assert told["visits"] == 13
+    assert next(zone for zone in told["zones"] if zone["zone"] == "shoes")["median_s"] == 210
+    status, headers, text = await page.get(f"/csv/dwell?date={DATE}&lang=en")
+    assert status == 200
+    assert headers["Content-Disposition"] == 'attachment; filename="tagtrail-s1-dwell-2026-03-14.csv"'
+    assert text.startswith("\ufeffdate,floor,zone")
+    assert (await page.get("/csv/passwords"))[0] == 404
+    assert (await page.get("/api/today", method="POST"))[0] == 405
+
+
+async def test_a_damaged_database_is_told(page: Page) -> None:
+    page.config.database.path.write_bytes(b"no database, only something as long as one" * 200)
+    status, _, html = await page.get("/today?lang=en")
+    assert status == 400
+    assert "cannot read the database" in html
+
+
+async def test_another_sites_name_is_refused_on_loopback(page: Page) -> None:
+    assert (await page.get("/", Host="evil.example"))[0] == 400
+    for own in ("localhost:80", "127.0.0.1", f"[::1]:{page.port}"):
+        assert (await page.get("/", Host=own))[0] == 200
+
+
+async def test_answers_are_compressed_but_streams_are_not(service: Service, page: Page) -> None:
+    def ask(path: str) -> str | None:
+        with closing(http.client.HTTPConnection("127.0.0.1", page.port, timeout=20)) as connection:
+            connection.request("GET", path, headers={"Accept-Encoding": "gzip"})
+            return connection.getresponse().headers["Content-Encoding"]
+
+    assert await asyncio.to_thread(ask, "/") == "gzip"
+    assert await asyncio.to_thread(ask, "/events") is None
+
+
+def test_the_page_needs_neither_numpy_nor_plotly_in_memory() -> None:
+    look = "import sys, edge.web.serve; print([m for m in ('numpy', 'numba', 'plotly', 'aiomqtt') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", look], text=True).strip() == "[]"
+
+
+def test_a_port_in_use_is_told(config: StoreConfig) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        busy = config.model_copy(update={"web": config.web.model_copy(update={"listen": listen})})
+        with pytest.raises(Trouble, match=rf"cannot listen on {listen}: .*; choose another \[web\] listen"):
+            serve(busy, fd=None, clock=Clock())
+
+
+async def test_the_process_serves_an_inherited_socket_and_stops_at_once(tmp_path: Path, config: StoreConfig) -> None:
+    file = tmp_path / "store.toml"
+    file.write_text(tomli_w.dumps(store_values(tmp_path)))
+    listening = socket.create_server(("127.0.0.1", 0))
+    arguments = ["-m", "edge", "web", "--config", str(file), "--fd", str(listening.fileno())]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, pass_fds=[listening.fileno()], stderr=subprocess.PIPE
+    )
+    page = Page(config, LiveClient(Path()), listening.getsockname()[1])
+    listening.close()
+    try:
+        stream = page.events()
+        assert (await anext(stream))[0] == "regions"
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(5):
+            _, errors = await process.communicate()
+        assert (process.returncode, errors) == (0, b"")
+        await stream.aclose()
+    finally:
+        if process.returncode is None:
+            os.kill(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+async def test_both_ends_speak_the_same_socket(service: Service) -> None:
+    told = await read_once(service.path)
+    assert told is not None
+    assert told["zones"][1]["people"] == 4
