@@ -192,10 +192,12 @@ def score(
 
 def _store(file: Path) -> StoreConfig:
     from config.check import ConfigError, load
+    from simulators.epcs import EpcMaker
 
     try:
         store = load(file, files=False)
-    except ConfigError as error:
+        EpcMaker(store)
+    except (ConfigError, ValueError) as error:
         raise _failed(error, 2) from error
     if not store.readers:
         raise _failed(f"{file}: there are no readers in it to simulate", 2)

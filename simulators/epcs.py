@@ -12,13 +12,18 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 
 class EpcMaker:
-    """EPCs by tag class (member, staff, cart, merchandise, unknown) and number: the same ones every time."""
+    """EPCs by tag class (member, staff, cart, merchandise, unknown) and number: the same ones every time.
+
+    ValueError for a store whose classes are of schemes that no simulated tag has.
+    """
 
     def __init__(self, config: StoreConfig) -> None:
         self._rules = {str(rule.class_): rule for rule in reversed(config.tag_classes)}
+        for tag_class in _DEFAULT_SCHEMES:
+            self.make(tag_class, 0)
 
     def make(self, tag_class: str, number: int) -> bytes:
-        """EPC `number` (below 100,000) of a class; "unknown" is of no scheme. ValueError for a scheme it can't make."""
+        """EPC `number` (below 100,000) of a class; "unknown" is of no scheme."""
         if tag_class == "unknown":
             return bytes.fromhex("e28011") + (_GOLDEN * (number + 1) % 2**72).to_bytes(9, "big")
         rule = self._rules.get(tag_class)

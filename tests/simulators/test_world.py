@@ -220,3 +220,23 @@ def test_one_walks_beside_another():
     assert beside.t_us.tolist() == [5, 15]
     assert beside.x.tolist() == [0.5, 1.5]
     assert beside.y.tolist() == [-0.5, -0.5]
+
+
+def test_groups_walk_together(demo_store):
+    _, _, alone = play(demo_store, World(seed=1, group_share=0.0, cart_share=0.0, member_share=1.0), 5, shoppers=30)
+    _, _, grouped = play(demo_store, World(seed=1, group_share=1.0, cart_share=0.0, member_share=1.0), 5, shoppers=30)
+
+    def in_step(truth):
+        """Shoppers' stays that another's accompanies nearly to the second at both ends."""
+        stays = [s for s in truth if s.epc.startswith("2d") and s.exit_us - s.enter_us > 30_000_000]
+        near = 5_000_000
+        return sum(
+            any(
+                a.epc != b.epc and a.zone == b.zone
+                and a.enter_us > ORIGIN_US and abs(a.enter_us - b.enter_us) < near and abs(a.exit_us - b.exit_us) < near
+                for b in stays
+            )
+            for a in stays
+        ) / len(stays)  # fmt: skip
+
+    assert in_step(grouped) > 3 * in_step(alone)
