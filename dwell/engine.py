@@ -60,7 +60,7 @@ class ZoneEngine:
         antennas, zones = len(layout.antenna_zone), len(layout.zone_kind)
         self._air = kernels.Air(
             up=np.ones(antennas, np.uint8),
-            norm=np.zeros(len(self._radio.cell_zone)),
+            norm=np.zeros((tuning.biases, len(self._radio.cell_zone))),
             down=np.full((zones, kernels.DOWNS, 2), NEVER, np.int64),
         )
         kernels.normalise(self._radio, self._air)

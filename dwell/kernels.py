@@ -4,8 +4,9 @@ They stand in one file because a cached kernel that calls a kernel of another fi
 changes. For the same reason nothing here reads a figure or table of another module: they come as arguments.
 Each has a plain twin in tests/naive.py.
 
-A tag's tick with reads is an *event*. For each event the tag's row keeps the zones in question and, for each, which
-zone of the event before led there best: a Viterbi trellis of at most EVENTS, from which zones are decided with a lag.
+A tag's tick with reads is an *event*. For each event the tag's row keeps the likeliest places (cells of the floor) and,
+for each, which place of the event before led there best: a Viterbi trellis of at most EVENTS, from which the zones of
+the best way are decided with a lag.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ def kernel(function: F) -> F:
     return cast(F, compiled)
 
 
-ZONES = 8
-"""Zones that a tag may be in question for at once, "in no zone" among them."""
-EVENTS = 32
+BEAM = 12
+"""Cells that are kept in question for a tag."""
+WIDE = 40
+"""Cells that an event may bring into question."""
+EVENTS = 28
 """Undecided events that a tag may have."""
 HEARD = 6
 """Antennas whose last read a tag remembers."""
@@ -39,12 +42,14 @@ DOWNS = 8
 """Times of being unknown that a zone remembers."""
 NONE = -1
 """In no zone."""
+APART = 255
+"""Distance of cells between which there is no way."""
 NEVER = np.iinfo(np.int64).max
 
 TAG = np.dtype(
     [
         ("epc", "<u8", (8,)),
-        ("score", "<f8", (ZONES,)),  # log odds of each zone in question, best 0
+        ("score", "<f8", (BEAM,)),  # log odds of each cell in question, best 0
         ("bias", "<f8"),  # dB that this tag is heard louder than the model
         ("first_us", "<i8"),  # first and last read of the current life
         ("last_us", "<i8"),
@@ -63,8 +68,8 @@ TAG = np.dtype(
         ("censored", "i1"),
         ("tag_class", "i1"),
         ("state", "i1"),
-        ("zones", "<i2", (ZONES,)),
-        ("n_zones", "i1"),
+        ("cells", "<i2", (BEAM,)),
+        ("n_cells", "i1"),  # 0: not yet heard
         ("head", "i1"),  # oldest event in the ring
         ("n_ring", "i1"),
         ("n_heard", "i1"),
@@ -73,9 +78,8 @@ TAG = np.dtype(
         ("ring_first_us", "<i8", (EVENTS,)),
         ("ring_last_us", "<i8", (EVENTS,)),
         ("ring_reads", "<i4", (EVENTS,)),
-        ("ring_n", "i1", (EVENTS,)),
-        ("ring_zone", "<i2", (EVENTS, ZONES)),
-        ("ring_from", "i1", (EVENTS, ZONES)),
+        ("ring_cell", "<i2", (EVENTS, BEAM)),
+        ("ring_from", "i1", (EVENTS, BEAM)),
     ],
     align=True,
 )
@@ -91,13 +95,13 @@ class Radio(NamedTuple):
 
     row: NDArray[np.int32]  # (A + 1,) antenna a's entries are row[a]:row[a + 1]
     cell: NDArray[np.int32]  # (N,) cell within range
-    level: NDArray[np.float64]  # (N,) dBm
-    rate: NDArray[np.float64]  # (N,) 0..1, of reads that get through
+    level: NDArray[np.float64]  # (B, N) mean dBm of what is heard there, by class of the tag's bias
+    sharp: NDArray[np.float64]  # (B, N) one over its spread in dB
+    rate: NDArray[np.float64]  # (B, N) 0..1, of reads that get through
+    log_rate: NDArray[np.float64]  # (B, N)
     cell_zone: NDArray[np.int16]  # (C,) NONE: between zones
-    zone_cells: NDArray[np.int32]  # (Z,)
-    moves: NDArray[np.float64]  # (Z + 1, Z + 1) log odds of from → to, given a move; Z stands for NONE
-    stay: NDArray[np.float64]  # (G,) log probability of no move in g ticks
-    move: NDArray[np.float64]  # (G,) of a move
+    apart: NDArray[np.uint8]  # (C, C) metres from cell to cell; APART: no way
+    way: NDArray[np.float64]  # (G, APART + 1) log probability of having come so far in g ticks
     antenna_zone: NDArray[np.int16]  # (A,)
     brief: NDArray[np.bool_]  # (Z,) journeys end soon after this zone
     rule_mask: NDArray[np.uint64]
@@ -110,18 +114,27 @@ class Limits(NamedTuple):
     """Scalars of Tuning and Settings."""
 
     tick_us: int
-    spread_db: float
     tail: float
     bias_weight: float
+    bias_start_db: float
     bias_max_db: float
+    bias_step_db: float
+    biases: int
     share_weight: float
+    repeat_weight: float
+    repeat_max: float
     correlation_ticks: float
     unheard_nats: float
+    none_nats: float
+    cross_nats: float
+    beam_nats: float
     lag_ticks: int
     batch_ticks: int
     hold_us: int
     forget_us: int
     allow_us: int
+    walk_us: int
+    fill_us: int
     join_gap_us: int
     visit_us: int
     end_after_exit_us: int
@@ -132,7 +145,7 @@ class Air(NamedTuple):
     """Which antennas are up, and what follows from it."""
 
     up: NDArray[np.uint8]  # (A,)
-    norm: NDArray[np.float64]  # (C,) log of the summed rates of the antennas that are up
+    norm: NDArray[np.float64]  # (B, C) log of the summed rates of the antennas that are up
     down: NDArray[np.int64]  # (Z, DOWNS, 2) times at which the zone was unknown, newest first; NEVER: until now
 
 
@@ -143,15 +156,11 @@ class Scratch(NamedTuple):
     residual: NDArray[np.float64]  # (C,) dB above the model, summed
     cell_n: NDArray[np.int32]  # (C,) antennas that reach the cell
     cells: NDArray[np.int32]  # (C,) touched
-    zone: NDArray[np.float64]  # (Z + 1,)
-    zone_n: NDArray[np.int32]  # (Z + 1,) cells touched
-    zone_best: NDArray[np.int32]  # (Z + 1,) best cell
-    zones: NDArray[np.int32]  # (Z + 1,) touched
-    path: NDArray[np.int64]  # (ZONES,)
-    weight: NDArray[np.float64]  # (ZONES,)
+    path: NDArray[np.int64]  # (BEAM,)
+    weight: NDArray[np.float64]  # (BEAM,)
     decided: NDArray[np.int64]  # (EVENTS,)
     sure: NDArray[np.float64]  # (EVENTS,)
-    new_zone: NDArray[np.int32]  # (4 * ZONES + 1,)
+    new_cell: NDArray[np.int32]  # (WIDE + BEAM,)
     new_score: NDArray[np.float64]
     new_from: NDArray[np.int32]
 
@@ -236,7 +245,7 @@ def classify(radio: Radio, epc: NDArray[np.uint64]) -> Any:
 @kernel
 def switch(radio: Radio, air: Air, antennas: NDArray[np.int64], up: Int, at_us: Int) -> None:
     """Antennas go up or down at `at_us`: zones become unknown or known, shares are taken among those that are up."""
-    zones = radio.zone_cells.shape[0]
+    zones = air.down.shape[0]
     for a in antennas:
         air.up[a] = up
     alive = np.zeros(zones, np.uint8)
@@ -258,12 +267,14 @@ def switch(radio: Radio, air: Air, antennas: NDArray[np.int64], up: Int, at_us: 
 @kernel
 def normalise(radio: Radio, air: Air) -> None:
     """Log of each cell's summed rate over the antennas that are up."""
-    air.norm[:] = 1e-3
-    for a in range(radio.antenna_zone.shape[0]):
-        if air.up[a]:
-            for e in range(radio.row[a], radio.row[a + 1]):
-                air.norm[radio.cell[e]] += radio.rate[e]
-    air.norm[:] = np.log(air.norm)
+    for b in range(air.norm.shape[0]):
+        air.norm[b, :] = 1e-3
+        for a in range(radio.antenna_zone.shape[0]):
+            if air.up[a]:
+                for e in range(radio.row[a], radio.row[a + 1]):
+                    air.norm[b, radio.cell[e]] += radio.rate[b, e]
+        for c in range(air.norm.shape[1]):
+            air.norm[b, c] = np.log(air.norm[b, c])
 
 
 @kernel
@@ -291,6 +302,7 @@ def weigh(
     """
     n_cells = 0
     i = 0
+    b = bias_class(tag["bias"], limits)
     while i < n:
         antenna = np.int64(keys[i] >> np.uint64(48))
         total = 0.0
@@ -304,8 +316,8 @@ def weigh(
             reads += 1
             i += 1
         fresh = freshness(tag, antenna, tick, limits)
-        share = limits.share_weight * min(1.0 + 0.3 * (reads - 1), 2.0) * fresh
-        level = total / known - tag["bias"] if known else 0.0
+        share = limits.share_weight * min(1.0 + limits.repeat_weight * (reads - 1), limits.repeat_max) * fresh
+        level = total / known if known else 0.0
         for e in range(radio.row[antenna], radio.row[antenna + 1]):
             c = radio.cell[e]
             if room.cell_n[c] == 0:
@@ -314,14 +326,20 @@ def weigh(
                 room.cell[c] = 0.0
                 room.residual[c] = 0.0
             room.cell_n[c] += 1
-            score = share * max(np.log(radio.rate[e]) - air.norm[c], limits.unheard_nats)
+            score = share * max(radio.log_rate[b, e] - air.norm[b, c], limits.unheard_nats)
             if known:
-                off = level - radio.level[e]
-                q = (off / limits.spread_db) ** 2
+                off = level - radio.level[b, e]
+                q = (off * radio.sharp[b, e]) ** 2
                 score -= fresh * 0.5 * limits.tail * q / (q + limits.tail)
                 room.residual[c] += off
             room.cell[c] += score - fresh * (limits.unheard_nats - 0.5 * limits.tail * known / max(known, 1))
     return n_cells
+
+
+@kernel
+def bias_class(bias: Any, limits: Limits) -> Any:
+    """Row of the radio tables for a tag's bias."""
+    return min(max(np.int64(np.floor((limits.bias_max_db - bias) / limits.bias_step_db + 0.5)), 0), limits.biases - 1)
 
 
 @kernel
@@ -347,141 +365,122 @@ def freshness(tag: Any, antenna: Int, tick: Int, limits: Limits) -> Any:
     return fresh
 
 
-@kernel
-def gather(n_cells: Int, radio: Radio, room: Scratch) -> Any:
-    """Zones' evidence from their cells' scores (mean over a zone's cells), "in no zone" last; returns zones touched."""
-    zones = radio.zone_cells.shape[0]
-    n_zones = 0
-    for i in range(n_cells):
-        c = room.cells[i]
-        z = np.int64(radio.cell_zone[c])
-        if z < 0:
-            z = zones
-        if room.zone_n[z] == 0:
-            room.zones[n_zones] = z
-            n_zones += 1
-            room.zone_best[z] = c
-        elif room.cell[c] > room.cell[room.zone_best[z]]:
-            room.zone_best[z] = c
-        room.zone_n[z] += 1
-    for i in range(n_zones):
-        room.zone[room.zones[i]] = 0.0
-    for i in range(n_cells):
-        c = room.cells[i]
-        z = np.int64(radio.cell_zone[c])
-        if z < 0:
-            z = zones
-        room.zone[z] += np.exp(room.cell[c] - room.cell[room.zone_best[z]])
-    for i in range(n_zones):
-        z = room.zones[i]
-        top = room.cell[room.zone_best[z]]
-        # Cells out of range score 0; where a tag between zones would be isn't spread over the whole floor.
-        cells = room.zone_n[z] if z == zones else radio.zone_cells[z]
-        rest = cells - room.zone_n[z]
-        room.zone[z] = top + np.log((room.zone[z] + rest * np.exp(-top)) / cells)
-    return n_zones
-
-
 # The trellis.
+
+
+@kernel
+def bring(tag: Any, n_touched: Int, radio: Radio, limits: Limits, room: Scratch) -> Any:
+    """Cells that come into question by this event, beside those in question already; returns how many there are."""
+    top = -np.inf
+    for i in range(n_touched):
+        c = room.cells[i]
+        if radio.cell_zone[c] < 0:
+            room.cell[c] += limits.none_nats
+        top = max(top, room.cell[c])
+    width = limits.beam_nats
+    count = WIDE + 1
+    while count > WIDE:
+        count = 0
+        for i in range(n_touched):
+            if room.cell[room.cells[i]] >= top - width:
+                count += 1
+        if count > WIDE:
+            width *= 0.7
+            if width < 1e-3:
+                break
+    n = 0
+    for i in range(n_touched):
+        c = room.cells[i]
+        if room.cell[c] >= top - width and n < WIDE:
+            room.new_cell[n] = c
+            room.new_score[n] = room.cell[c]
+            n += 1
+    for j in range(np.int64(tag["n_cells"])):
+        c = np.int32(tag["cells"][j])
+        heard = room.cell_n[c] > 0
+        if not (heard and room.cell[c] >= top - width):
+            room.new_cell[n] = c
+            room.new_score[n] = room.cell[c] if heard else 0.0
+            n += 1
+    return n
 
 
 @kernel
 def advance_tag(
     tag: Any,
-    n_zones: Int,
+    n_new: Int,
     tick: Int,
     first_us: Int,
     last_us: Int,
     reads: Int,
     radio: Radio,
+    limits: Limits,
     room: Scratch,
 ) -> None:
-    """One event: the best way into each zone in question, the ZONES best kept."""
-    zones = radio.zone_cells.shape[0]
-    n_new = 0
-    n_old = np.int64(tag["n_zones"])
-    for i in range(n_zones):
-        room.new_zone[n_new] = room.zones[i]
-        n_new += 1
-        if n_new == 3 * ZONES:
-            break
-    for i in range(n_old):
-        z = np.int64(tag["zones"][i])
-        if z < 0:
-            z = zones
-        if room.zone_n[z] == 0:
-            room.new_zone[n_new] = z
-            room.zone[z] = 0.0
-            n_new += 1
-    in_question = False
+    """One event: the best way into each cell in question, the BEAM best kept, best first."""
+    n_old = np.int64(tag["n_cells"])
+    gap = min(tick - tag["last_tick"], radio.way.shape[0] - 1)
     for i in range(n_new):
-        in_question |= room.new_zone[i] == zones
-    if not in_question:
-        room.new_zone[n_new] = zones
-        room.zone[zones] = 0.0
-        n_new += 1
-    gap = tick - tag["last_tick"]
-    gap = min(gap, radio.stay.shape[0] - 1)
-    for i in range(n_new):
-        z = room.new_zone[i]
-        best = -np.inf
+        c = room.new_cell[i]
+        zone = radio.cell_zone[c]
+        best = 0.0 if n_old == 0 else -np.inf
         source = 0
         for j in range(n_old):
-            o = np.int64(tag["zones"][j])
-            if o < 0:
-                o = zones
-            way = tag["score"][j] + (radio.stay[gap] if o == z else radio.move[gap] + radio.moves[o, z])
+            o = tag["cells"][j]
+            way = tag["score"][j] + radio.way[gap, radio.apart[o, c]]
+            if radio.cell_zone[o] != zone:
+                way += limits.cross_nats
             if way > best:
                 best = way
                 source = j
-        room.new_score[i] = best + room.zone[z]
+        room.new_score[i] += best
         room.new_from[i] = source
     at = (np.int64(tag["head"]) + np.int64(tag["n_ring"])) % EVENTS
     tag["n_ring"] += 1
     tag["ring_first_us"][at] = first_us
     tag["ring_last_us"][at] = last_us
     tag["ring_reads"][at] = reads
-    kept = min(n_new, ZONES)
     top = 0.0
-    for k in range(kept):
+    kept = 0
+    for k in range(min(n_new, BEAM)):
         best_i = k
         for i in range(k + 1, n_new):
-            if room.new_score[i] > room.new_score[best_i]:
+            lead = room.new_score[i] - room.new_score[best_i]
+            if lead > 0.0 or (lead == 0.0 and room.new_cell[i] < room.new_cell[best_i]):
                 best_i = i
-        z, s, f = room.new_zone[best_i], room.new_score[best_i], room.new_from[best_i]
-        room.new_zone[best_i] = room.new_zone[k]
+        c, score, source = room.new_cell[best_i], room.new_score[best_i], room.new_from[best_i]
+        room.new_cell[best_i] = room.new_cell[k]
         room.new_score[best_i] = room.new_score[k]
         room.new_from[best_i] = room.new_from[k]
         if k == 0:
-            top = s
-        tag["zones"][k] = z if z < zones else NONE
-        tag["score"][k] = s - top
-        tag["ring_zone"][at, k] = tag["zones"][k]
-        tag["ring_from"][at, k] = f
-        room.new_zone[k] = z
-    tag["n_zones"] = kept
-    tag["ring_n"][at] = kept
+            top = score
+        elif score < top - 2 * limits.beam_nats:
+            break
+        tag["cells"][k] = c
+        tag["score"][k] = score - top
+        tag["ring_cell"][at, k] = c
+        tag["ring_from"][at, k] = source
+        kept += 1
+    tag["n_cells"] = kept
     tag["last_tick"] = tick
 
 
 @kernel
-def follow_bias(tag: Any, n_cells: Int, radio: Radio, limits: Limits, room: Scratch) -> None:
-    """Move the tag's bias towards what the likeliest zone's likeliest cell leaves unexplained."""
-    zone = np.int64(tag["zones"][0])
-    if zone < 0 or n_cells == 0 or room.zone_n[zone] == 0:
-        return
-    c = room.zone_best[zone]
-    step = limits.bias_weight * room.residual[c] / room.cell_n[c]
-    tag["bias"] = min(max(tag["bias"] + step, -limits.bias_max_db), limits.bias_max_db)
+def follow_bias(tag: Any, limits: Limits, room: Scratch) -> None:
+    """Move the tag's bias towards what its likeliest cell leaves unexplained."""
+    c = tag["cells"][0]
+    if room.cell_n[c] > 0:
+        step = limits.bias_weight * room.residual[c] / room.cell_n[c]
+        tag["bias"] = min(
+            max(tag["bias"] + step, limits.bias_max_db - limits.bias_step_db * (limits.biases - 1)), limits.bias_max_db
+        )
 
 
 @kernel
-def clear(n_cells: Int, n_zones: Int, room: Scratch) -> None:
+def clear(n_touched: Int, room: Scratch) -> None:
     """Leave the scratch as it was found."""
-    for i in range(n_cells):
+    for i in range(n_touched):
         room.cell_n[room.cells[i]] = 0
-    for i in range(n_zones):
-        room.zone_n[room.zones[i]] = 0
 
 
 @kernel
@@ -490,7 +489,7 @@ def decide(
 ) -> Any:
     """Decide the events up to `upto_us` by the best way back from the newest; returns the new length of `out`."""
     total = 0.0
-    kept = np.int64(tag["n_zones"])
+    kept = np.int64(tag["n_cells"])
     for k in range(kept):
         room.path[k] = k
         room.weight[k] = np.exp(tag["score"][k])
@@ -500,10 +499,10 @@ def decide(
         at = (np.int64(tag["head"]) + i) % EVENTS
         if tag["ring_last_us"][at] <= upto_us:
             count = max(count, i + 1)
-            zone = tag["ring_zone"][at, room.path[0]]
+            zone = radio.cell_zone[tag["ring_cell"][at, room.path[0]]]
             weight = 0.0
             for k in range(kept):
-                if tag["ring_zone"][at, room.path[k]] == zone:
+                if radio.cell_zone[tag["ring_cell"][at, room.path[k]]] == zone:
                     weight += room.weight[k]
             room.decided[i] = zone
             room.sure[i] = weight / total
@@ -572,11 +571,17 @@ def place(
             step(tag, 3 if last_us - tag["enter_us"] >= limits.visit_us else 2, radio)
             return n
         n = close(tag, first_us, 0, tick, radio, air, limits, out, n)
+        if tag["elsewhere"] == 0:
+            before = min(max(limits.allow_us, (gap - limits.walk_us) // 2), limits.fill_us)
+            tag["enter_us"] = max(first_us - before, tag["exit_us"])
+        else:
+            tag["enter_us"] = max(first_us - limits.allow_us, tag["exit_us"])
     elif zone < 0:
         return n
+    else:
+        tag["enter_us"] = max(first_us - limits.allow_us, tag["exit_us"])
     tag["visit_zone"] = zone
     tag["last_zone"] = zone
-    tag["enter_us"] = max(first_us - limits.allow_us, tag["exit_us"])
     tag["last_in_us"] = last_us
     tag["elsewhere"] = 0
     tag["sure"] = sure
@@ -598,6 +603,8 @@ def close(
     last_us = np.int64(tag["last_in_us"])
     exit_us = last_us + limits.allow_us
     if next_us != NEVER:
+        if tag["elsewhere"] == 0:
+            exit_us = last_us + min(max(limits.allow_us, (next_us - last_us - limits.walk_us) // 2), limits.fill_us)
         exit_us = min(exit_us, last_us + (next_us - last_us) // 2)
     elif cut:
         exit_us = last_us
@@ -688,17 +695,17 @@ def enlarge(out: NDArray[Any], n: Int) -> Any:
 
 
 @kernel
-def admit(tag: Any, epc: NDArray[np.uint64], bits: Int, tag_class: Int, tick: Int, radio: Radio) -> None:
+def admit(
+    tag: Any, epc: NDArray[np.uint64], bits: Int, tag_class: Int, tick: Int, radio: Radio, limits: Limits
+) -> None:
     """Begin a tag's life in a free row."""
     for w in range(8):
         tag["epc"][w] = epc[w]
     tag["epc_bits"] = bits
     tag["tag_class"] = tag_class
     tag["state"] = 0
-    tag["zones"][0] = NONE
-    tag["score"][0] = 0.0
-    tag["n_zones"] = 1
-    tag["bias"] = 0.0
+    tag["n_cells"] = 0
+    tag["bias"] = limits.bias_start_db
     tag["first_us"] = -1
     tag["last_us"] = -1
     tag["last_tick"] = tick - 1
@@ -748,11 +755,12 @@ def hear(
     if tag["first_us"] < 0:
         tag["first_us"] = start_us + first
     tag["last_us"] = start_us + last
-    n_cells = weigh(tag, keys, n, tick, radio, air, limits, room)
-    n_zones = gather(n_cells, radio, room)
-    advance_tag(tag, n_zones, tick, start_us + first, start_us + last, n, radio, room)
-    follow_bias(tag, n_cells, radio, limits, room)
-    clear(n_cells, n_zones, room)
+    n_touched = weigh(tag, keys, n, tick, radio, air, limits, room)
+    n_new = bring(tag, n_touched, radio, limits, room)
+    if n_new:
+        advance_tag(tag, n_new, tick, start_us + first, start_us + last, n, radio, limits, room)
+        follow_bias(tag, limits, room)
+    clear(n_touched, room)
 
 
 @kernel
@@ -808,7 +816,7 @@ def run(
                     n_free -= 1
                     row = free[n_free]
                     index[place_at] = row + 1
-                    admit(tags[row], read["epc"], bits, tag_class, tick, radio)
+                    admit(tags[row], read["epc"], bits, tag_class, tick, radio, limits)
             later[end] = row
             end += 1
         n_touched = 0

@@ -21,9 +21,11 @@ POINT_M = 1.0
 """Distance of the points that a cell's level is the mean of."""
 MARGIN_M = 6.0
 """Floor beyond the outermost zone that still counts."""
+STAIRS_M = 6
+"""Between zones on different floors that one can walk between directly."""
 REACH_M = 2.5
 """Zones without polygons reach this far around their antennas."""
-GAPS = 1024
+GAPS = 64
 """Ticks for which moves are tabled; longer gaps are no different."""
 
 Points = NDArray[np.float64]
@@ -31,22 +33,22 @@ Points = NDArray[np.float64]
 
 def build(layout: Layout, tuning: Tuning) -> kernels.Radio:
     """Tables of a layout."""
-    cell_zone, levels = _levels(layout, tuning)
+    cell_zone, levels, apart = _levels(layout, tuning)
     near = levels >= tuning.range_dbm
     antenna, cell = np.nonzero(near.T)
     level = levels.T[near.T]
-    zones = len(layout.zone_kind)
-    gaps = np.arange(GAPS) / tuning.stay_ticks
+    bias = tuning.bias_max_db - tuning.bias_step_db * np.arange(tuning.biases)
+    rate, heard, spread = _heard(level[None, :] + bias[:, None], tuning)
     return kernels.Radio(
         row=np.searchsorted(antenna, np.arange(len(layout.antenna_zone) + 1)).astype(np.int32),
         cell=cell.astype(np.int32),
-        level=level,
-        rate=1.0 / (1.0 + np.exp((tuning.half_rate_dbm - level) / tuning.rate_width_db)),
+        level=heard,
+        sharp=1.0 / spread,
+        rate=rate,
+        log_rate=np.log(rate),
         cell_zone=cell_zone.astype(np.int16),
-        zone_cells=np.bincount(cell_zone[cell_zone >= 0], minlength=zones).astype(np.int32),
-        moves=_moves(layout, tuning),
-        stay=-np.log1p(gaps),
-        move=np.log(np.maximum(-np.expm1(-gaps), 1e-9)),
+        apart=apart,
+        way=_ways(tuning),
         antenna_zone=layout.antenna_zone.astype(np.int16),
         brief=np.isin(layout.zone_kind, (ZoneKind.ENTRANCE, ZoneKind.EXIT)),
         rule_mask=np.ascontiguousarray(layout.rule_mask, np.uint64).reshape(-1, 8),
@@ -60,18 +62,27 @@ def limits(tuning: Tuning, settings: Settings) -> kernels.Limits:
     """The kernels' scalars."""
     return kernels.Limits(
         tick_us=TICK_US,
-        spread_db=tuning.spread_db,
         tail=tuning.tail,
         bias_weight=tuning.bias_weight,
-        bias_max_db=2 * tuning.bias_spread_db,
+        bias_start_db=tuning.bias_start_db,
+        bias_max_db=tuning.bias_max_db,
+        bias_step_db=tuning.bias_step_db,
+        biases=tuning.biases,
         share_weight=tuning.share_weight,
+        repeat_weight=tuning.repeat_weight,
+        repeat_max=tuning.repeat_max,
         correlation_ticks=tuning.correlation_ticks,
         unheard_nats=tuning.unheard_nats,
+        none_nats=tuning.none_nats,
+        cross_nats=tuning.cross_nats,
+        beam_nats=tuning.beam_nats,
         lag_ticks=tuning.lag_ticks,
         batch_ticks=tuning.batch_ticks,
         hold_us=tuning.hold_us,
         forget_us=tuning.forget_us,
         allow_us=tuning.allow_us,
+        walk_us=tuning.walk_us,
+        fill_us=tuning.fill_us,
         join_gap_us=settings.join_gap_us,
         visit_us=settings.visit_us,
         end_after_exit_us=settings.journey_end_after_exit_us,
@@ -81,47 +92,60 @@ def limits(tuning: Tuning, settings: Settings) -> kernels.Limits:
 
 def scratch(radio: kernels.Radio) -> kernels.Scratch:
     """Room for the kernels to work in."""
-    cells, zones = len(radio.cell_zone), len(radio.zone_cells)
-    ways = 4 * kernels.ZONES + 1
+    cells = len(radio.cell_zone)
+    ways = kernels.WIDE + kernels.BEAM
     return kernels.Scratch(
         cell=np.zeros(cells),
         residual=np.zeros(cells),
         cell_n=np.zeros(cells, np.int32),
         cells=np.zeros(cells, np.int32),
-        zone=np.zeros(zones + 1),
-        zone_n=np.zeros(zones + 1, np.int32),
-        zone_best=np.zeros(zones + 1, np.int32),
-        zones=np.zeros(zones + 1, np.int32),
-        path=np.zeros(kernels.ZONES, np.int64),
-        weight=np.zeros(kernels.ZONES),
+        path=np.zeros(kernels.BEAM, np.int64),
+        weight=np.zeros(kernels.BEAM),
         decided=np.zeros(kernels.EVENTS, np.int64),
         sure=np.zeros(kernels.EVENTS),
-        new_zone=np.zeros(ways, np.int32),
+        new_cell=np.zeros(ways, np.int32),
         new_score=np.zeros(ways),
         new_from=np.zeros(ways, np.int32),
     )
 
 
-def _moves(layout: Layout, tuning: Tuning) -> NDArray[np.float64]:
-    """(Z + 1, Z + 1) log odds of each move; the last row and column is "in no zone"."""
-    zones = len(layout.zone_kind)
-    moves = np.full((zones + 1, zones + 1), tuning.floor_nats)
-    moves[:zones, :zones][layout.zone_floor[:, None] == layout.zone_floor[None, :]] = tuning.far_nats
-    moves[:zones, :zones][layout.neighbours] = 0.0
-    moves[zones, :] = moves[:, zones] = tuning.enter_nats
-    ways = np.append(layout.neighbours.sum(1), min(zones, 4)) + 1
-    moves -= np.log(ways)[:, None]
-    return moves
+def _heard(level: NDArray[np.float64], tuning: Tuning) -> tuple[NDArray[np.float64], ...]:
+    """Rate of reads at a mean level, and mean and spread of the levels of those that get through: only the strong
+    ones do, so that far antennas' reads are stronger than the distance says."""
+    grid = np.arange(-140.0, 0.0, 0.25)
+    offsets = np.linspace(-3.0, 3.0, 25)
+    weight = np.exp(-0.5 * offsets**2)
+    x = grid[:, None] + tuning.spread_db * offsets
+    through = weight / (1.0 + np.exp((tuning.half_rate_dbm - x) / tuning.rate_width_db))
+    rate = through.sum(1)
+    mean = (through * x).sum(1) / rate
+    spread = np.sqrt((through * (x - mean[:, None]) ** 2).sum(1) / rate + tuning.fast_db**2)
+    rate = np.maximum(rate / weight.sum(), 1e-4)
+    return tuple(np.interp(level, grid, column) for column in (rate, mean, spread))
 
 
-def _levels(layout: Layout, tuning: Tuning) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """(C,) zone of each cell, (C, A) mean level of each antenna there."""
+def _ways(tuning: Tuning) -> NDArray[np.float64]:
+    """(GAPS, APART + 1) log probability of a change of place by so many metres within so many ticks."""
+    gap = np.arange(GAPS)[:, None]
+    metres = np.arange(kernels.APART + 1)[None, :]
+    move = np.log(np.maximum(-np.expm1(-gap / tuning.stay_ticks), 1e-9)) + tuning.near_nats
+    beyond = np.maximum(metres - CELL_M * 1.5 - gap * TICK_US / 1e6 * tuning.speed_m_s, 0.0)
+    ways = np.maximum(move - beyond / tuning.slack_m, tuning.far_nats)
+    ways[:, 0] = -np.log1p(np.arange(GAPS) / tuning.stay_ticks)
+    ways[:, kernels.APART] = tuning.floor_nats
+    return ways
+
+
+def _levels(layout: Layout, tuning: Tuning) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.uint8]]:
+    """(C,) zone of each cell, (C, A) mean level of each antenna there, (C, C) metres from cell to cell."""
     watched = np.zeros(len(layout.zone_kind), np.bool_)
     watched[layout.antenna_zone[layout.antenna_zone >= 0]] = True
     if not len(layout.corner_zone) and not _placed(layout):
         return _by_neighbourhood(layout, watched)
     zone_parts: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
     level_parts: list[NDArray[np.float64]] = [np.zeros((0, len(layout.antenna_zone)))]
+    place_parts: list[Points] = [np.zeros((0, 2))]
+    floor_parts: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
     antenna_floor = layout.zone_floor[layout.antenna_zone]
     for floor in np.unique(layout.zone_floor):
         points, zone = _points(layout, int(floor))
@@ -136,7 +160,21 @@ def _levels(layout: Layout, tuning: Tuning) -> tuple[NDArray[np.int64], NDArray[
             mean = np.stack([level[member == c].mean(0) for c in range(len(cells))])
         zone_parts.append(cells[:, 0])
         level_parts.append(mean)
-    return np.concatenate(zone_parts), np.concatenate(level_parts)
+        place_parts.append(np.stack([points[member == c].mean(0) for c in range(len(cells))]))
+        floor_parts.append(np.full(len(cells), floor))
+    cell_zone, cell_floor = np.concatenate(zone_parts), np.concatenate(floor_parts)
+    apart = _apart(layout, cell_zone, cell_floor, np.concatenate(place_parts))
+    return cell_zone, np.concatenate(level_parts), apart
+
+
+def _apart(layout: Layout, zone: NDArray[np.int64], floor: NDArray[np.int64], place: Points) -> NDArray[np.uint8]:
+    metres = np.linalg.norm(place[:, None, :] - place[None, :, :], axis=2)
+    apart: NDArray[np.uint8] = np.clip(np.ceil(metres), 1, kernels.APART - 1).astype(np.uint8)
+    apart[floor[:, None] != floor[None, :]] = kernels.APART
+    linked = layout.neighbours[zone[:, None], zone[None, :]] & (zone >= 0)[:, None] & (zone >= 0)[None, :]
+    apart[linked & (floor[:, None] != floor[None, :])] = STAIRS_M
+    np.fill_diagonal(apart, 0)
+    return apart
 
 
 def _placed(layout: Layout) -> bool:
@@ -192,11 +230,15 @@ def _inside(points: Points, polygon: Points) -> NDArray[np.bool_]:
     return inside
 
 
+NEAR_M, FAR_M = 4, 12
+"""Distances without positions."""
 OWN_DBM, NEAR_DBM, FLOOR_DBM, NONE_DBM = -60.0, -66.0, -71.0, -69.0
 """Levels without positions: an antenna's own zone, its neighbours, others on the floor, and in no zone."""
 
 
-def _by_neighbourhood(layout: Layout, watched: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _by_neighbourhood(
+    layout: Layout, watched: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.uint8]]:
     """One cell a zone, and one for "in no zone" on each floor."""
     zones = np.flatnonzero(watched)
     floors = np.unique(layout.zone_floor)
@@ -208,4 +250,12 @@ def _by_neighbourhood(layout: Layout, watched: NDArray[np.bool_]) -> tuple[NDArr
         level[i, own == z] = OWN_DBM
     for i, floor in enumerate(floors):
         level[len(zones) + i, layout.zone_floor[own] == floor] = NONE_DBM
-    return np.concatenate([zones, np.full(len(floors), kernels.NONE)]), level
+    cell_zone = np.concatenate([zones, np.full(len(floors), kernels.NONE)])
+    floor = np.concatenate([layout.zone_floor[zones], floors])
+    apart = np.full((len(cell_zone), len(cell_zone)), kernels.APART, np.uint8)
+    apart[floor[:, None] == floor[None, :]] = FAR_M
+    apart[: len(zones), : len(zones)][layout.neighbours[zones[:, None], zones[None, :]]] = NEAR_M
+    apart[len(zones) :][floor[len(zones) :, None] == floor[None, :]] = NEAR_M
+    apart[:, len(zones) :][floor[:, None] == floor[None, len(zones) :]] = NEAR_M
+    np.fill_diagonal(apart, 0)
+    return cell_zone, level, apart

@@ -22,32 +22,52 @@ class Tuning:
     """Antennas hang this much above tags."""
     half_rate_dbm: float = -69.0
     """Level at which half of the reads are lost."""
-    rate_width_db: float = 3.5
-    """Width of that logistic curve: the link's own 1.5 dB widened by shadowing of 3.7 dB and antenna offsets of 2–3."""
+    rate_width_db: float = 1.5
+    """Width of that logistic curve."""
     range_dbm: float = -77.0
     """Mean level below which a place isn't considered for a read."""
     spread_db: float = 6.0
-    """RSSI against the level of the place: shadowing, offset and fading together."""
+    """Levels against the mean of their place: shadowing 3.7, antenna offset 2.5, slow fading and the body's side 4."""
+    fast_db: float = 2.2
+    """RSSI against the level: hopping and noise within a point."""
     tail: float = 8.0
-    """Where the robust RSSI score flattens out, in squared spreads."""
-    bias_spread_db: float = 8.0
-    """Tags differ by this much (how they are worn); followed per tag."""
-    bias_weight: float = 0.05
-    """Share of a new tick in a tag's bias."""
-    share_weight: float = 0.6
-    """Weight of which antennas heard it: less than 1, since a body hides some antennas and not others."""
-    correlation_ticks: float = 4.0
-    """Ticks in a row say mostly the same: fading has a memory of 1–3 s, shadowing never changes while a tag stays."""
+    """Where the RSSI score flattens out, in squared spreads: outliers are frequent."""
+    bias_start_db: float = -4.0
+    """How much weaker a tag is at first taken to be heard than one on a stand: most are worn."""
+    bias_max_db: float = 4.0
+    bias_step_db: float = 4.0
+    biases: int = 6
+    """Tags are told apart by so many classes of bias, from `bias_max_db` downwards in steps."""
+    bias_weight: float = 0.02
+    """Share of a new event in a tag's bias."""
+    share_weight: float = 1.0
+    """Weight of which antenna it was that heard the tag, against how loud."""
+    repeat_weight: float = 0.3
+    """Weight of each further read by the same antenna within a tick …"""
+    repeat_max: float = 2.0
+    """… up to so much in all: fading is frozen for so short a time."""
+    correlation_ticks: float = 1.0
+    """An antenna that heard the tag more recently than this says partly the same again."""
     unheard_nats: float = -5.0
     """A read by an antenna out of a place's range: rare, but it happens (reflections)."""
-    stay_ticks: float = 120.0
-    """Mean stay in one place, for the odds of moving."""
-    enter_nats: float = -1.0
-    """Odds of a move that begins or ends in no zone, on top of the odds of moving at all."""
-    far_nats: float = -5.0
-    """A move between zones on a floor that don't touch, straight."""
-    floor_nats: float = -12.0
-    """A move between floors where no zones touch."""
+    stay_ticks: float = 40.0
+    """Mean stay in one cell, for the odds of moving."""
+    near_nats: float = -2.0
+    """A move goes in one of some eight directions."""
+    cross_nats: float = -1.2
+    """A move that leaves a zone, on top of it."""
+    none_nats: float = -2.0
+    """Of an event between zones, against one in a zone: people stand where there is something to see."""
+    speed_m_s: float = 1.2
+    """Walking."""
+    slack_m: float = 1.5
+    """Metres beyond what can be walked that cost a factor of e."""
+    far_nats: float = -12.0
+    """The least likely change of place on a floor."""
+    floor_nats: float = -14.0
+    """A change of floor where no zones touch."""
+    beam_nats: float = 7.0
+    """Places less likely than the best by more aren't brought into question by an event."""
     lag_ticks: int = 20
     """A tick is decided when this many have followed."""
     batch_ticks: int = 4
@@ -57,7 +77,11 @@ class Tuning:
     forget_us: int = 30_000_000
     """Silence after which a tag without a journey is forgotten."""
     allow_us: int = 2_000_000
-    """A tag is taken to have been there this long before its first and after its last read."""
+    """A tag is taken to have been there this long before its first and after its last read: the median wait for one."""
+    walk_us: int = 2_000_000
+    """From one zone to the next. The rest of the silence between them is shared by both …"""
+    fill_us: int = 30_000_000
+    """… up to this much for each."""
 
     def horizon_us(self) -> int:
         """How far behind the last whole tick everything is final."""
