@@ -1,0 +1,73 @@
+"""Many LLRP readers in one process, each with a steady rate of reads: `load_readers.py READERS RATE SECONDS ANNOUNCE`.
+
+Writes the readers' addresses to ANNOUNCE, waits until all are inventorying, plays, and ends with a line of JSON.
+5,000 tags stay where they are, four readings of every five; one new member a second walks in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+from pathlib import Path
+
+from config.tags import gsrn96
+from simulators.llrp_reader import LlrpReader
+from simulators.observation import Observation
+
+TAGS = 5_000
+STEP_S = 0.05
+PREFIX = "0614141"
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+async def play(readers: int, rate: int, seconds: float, announce: Path) -> dict[str, float]:
+    rng = random.Random(1)
+    made = [LlrpReader(now_us, name=f"r{n}") for n in range(readers)]
+    addresses = {f"r{n}": await reader.start() for n, reader in enumerate(made)}
+    announce.with_suffix(".part").write_text(json.dumps(addresses))
+    announce.with_suffix(".part").rename(announce)
+    while not all(reader.inventorying for reader in made):
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(1)
+    here = [[gsrn96(PREFIX, n) for n in range(r, TAGS, readers)] for r in range(readers)]
+    per_step = round(rate * STEP_S)
+    began = due = time.monotonic()
+    steps = newcomers = 0
+    behind_s = 0.0
+    while time.monotonic() < began + seconds:
+        if steps % round(1 / STEP_S) == 0:
+            here[newcomers % readers].append(gsrn96(PREFIX, TAGS + newcomers))
+            newcomers += 1
+        at_us = now_us()
+        for reader, tags in zip(made, here, strict=True):
+            reader.push(
+                Observation(at_us - round(STEP_S * 1e6 * (1 - i / per_step)), rng.randint(1, 4), tag, -5500, 1)
+                for i, tag in enumerate([tags[-1], *rng.choices(tags, k=per_step - 1)])
+            )
+        steps += 1
+        due += STEP_S
+        behind_s = max(behind_s, time.monotonic() - due)
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+    await asyncio.sleep(1)
+    result = {
+        "sent": sum(reader.sent for reader in made),
+        "kept_back": sum(reader.lost for reader in made),
+        "newcomers": newcomers,
+        "seconds": steps * STEP_S,
+        "behind_s": round(behind_s, 3),
+    }
+    print(json.dumps(result), flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # connected until the counting is over
+    for reader in made:
+        await reader.stop()
+    return result
+
+
+if __name__ == "__main__":
+    asyncio.run(play(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4])))

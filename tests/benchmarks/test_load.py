@@ -1,0 +1,115 @@
+"""The whole service under load: readers on real TCP, a broker and a CRM, each a process; CPU, memory, delay, losses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brokers import CrmProcess
+from gateways import WAIT_S, Gateway
+
+from config.tags import gsrn96
+from simulators.broker import NatsBroker
+
+READERS, RATE, SECONDS = 64, 1_000, 60
+ZONES = 200
+TAGS = 5_000
+CPU_BUDGET, RSS_BUDGET_MIB, P99_BUDGET_MS = 0.25, 220, 300
+
+
+def store(addresses: dict[str, str]) -> dict[str, Any]:
+    """200 counters of 5 × 5 m in rows, 256 antennas over them."""
+    zones = [
+        {
+            "id": f"z{n}",
+            "name": f"z{n}",
+            "kind": "counter" if n else "entrance",
+            "floor": f"F{n // 50}",
+            "polygon": [[x, y], [x + 5, y], [x + 5, y + 5], [x, y + 5]],
+        }
+        for n in range(ZONES)
+        for x, y in [(6 * (n % 50 % 10), 6 * (n % 50 // 10))]
+    ]
+    readers = []
+    for r, (id_, address) in enumerate(addresses.items()):
+        ports = []
+        for port in range(1, 5):
+            zone = zones[(4 * r + port - 1) % ZONES]
+            x, y = zone["polygon"][0]
+            ports.append({"port": port, "zone": zone["id"], "position": [x + 2.5, y + 2.5]})
+        readers.append({"id": id_, "driver": "llrp", "address": address, "antennas": ports})
+    floors = [{"id": f"F{n}", "name": f"F{n}"} for n in range(4)]
+    return {"floors": floors, "zones": zones, "readers": readers}
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def rss_mib(pid: int) -> float:
+    line = next(x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if x.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+
+@pytest.mark.benchmark_suite
+async def test_load(tmp_path: Path, nats: NatsBroker, until: Any, record_property: Any, capsys: Any) -> None:
+    gateway = Gateway(tmp_path)
+    announce = tmp_path / "readers.json"
+    shop = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("load_readers.py"))]
+        + [str(READERS), str(RATE), str(SECONDS), str(announce)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    crm = CrmProcess(tmp_path, nats.url)
+    try:
+        await until(announce.exists, within_s=WAIT_S)
+        database = {"path": str(gateway.database), "checkpoint_s": 5.0}
+        gateway.configure(mqtt={"url": nats.url}, database=database, **store(json.loads(announce.read_text())))
+        cards = "".join(f"{gsrn96('0614141', n).hex()},M{n},A,1,\n" for n in range(TAGS + SECONDS + 10))
+        (tmp_path / "members.csv").write_text("epc,member,tier,consent,hint\n" + cards)
+        assert (
+            gateway.run("directory", "import", str(tmp_path / "members.csv"), "-c", str(gateway.file)).returncode == 0
+        )
+        await crm.start()
+        await until(crm.ready, within_s=WAIT_S)
+        gateway.start("--no-web")
+        state = await gateway.until(lambda s: all(r["link"] == "up" for r in s["readers"]))
+        # The first seconds announce 5,000 members at once; measured is what follows.
+        await gateway.until(lambda s: s["recognised"] >= TAGS and s["outbox"]["member"]["pending"] == 0)
+        pid, loop = state["pid"], asyncio.get_running_loop()
+        used_s, began_s = cpu_s(pid), loop.time()
+        result = json.loads(await asyncio.to_thread(shop.stdout.readline))
+        share = (cpu_s(pid) - used_s) / (loop.time() - began_s)
+        memory = rss_mib(pid)
+        state = await gateway.until(lambda s: s["reads"] >= result["sent"])
+        await gateway.until(lambda s: s["outbox"]["member"]["pending"] == 0)
+        latencies = sorted(seen["ms"] for seen in json.loads((tmp_path / "crm.json").read_text())["recognitions"])
+        assert gateway.end() == 0
+    finally:
+        if shop.stdin is not None:
+            shop.stdin.close()
+        shop.wait(30)
+        await crm.close()
+    figures = {
+        "reads_sent": result["sent"],
+        "reads_counted": state["reads"],
+        "late": state["counters"]["late"],
+        "core": round(share, 3),
+        "rss_mib": round(memory),
+        "last_recognitions_ms": latencies,
+        "generator_behind_s": result["behind_s"],
+    }
+    for name, value in figures.items():
+        record_property(name, value)
+    with capsys.disabled():
+        print("\n" + json.dumps(figures))
+    assert state["reads"] == result["sent"]
