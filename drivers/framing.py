@@ -1,14 +1,25 @@
-"""Bytes of a serial line to whole frames, for every family that has a scanner."""
+"""Bytes of a serial line to whole frames, for every family: how one is looked for, and what happens to the rest.
+
+A family gives a *probe*: whether a frame begins at a place of the buffer. On a bad checksum one byte is given up, never
+the frame that it claims to be: the true frame may begin inside the false one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 F = TypeVar("F")
 
 GAP_S = 0.1
 """A partial frame that gets no byte for so long is no frame: readers send a frame in one go."""
+
+NO_FRAME = "no frame with a good checksum begins here"
+CUT = "the bytes end before its frame does"
+
+Probe = Callable[[bytes, int], tuple[F, int] | str | None]
+"""The frame that begins at a place of a buffer and its size in bytes; None if its rest has not come yet; or why none
+begins there, "" where there is nothing to say of this byte alone."""
 
 
 class Scan(NamedTuple, Generic[F]):
@@ -17,6 +28,57 @@ class Scan(NamedTuple, Generic[F]):
     frames: list[F]
     used: int
     skipped: int
+
+
+class Piece(NamedTuple, Generic[F]):
+    """`size` bytes from `at`: a frame, or rubbish (frame None) and why it is that."""
+
+    at: int
+    size: int
+    frame: F | None
+    reason: str
+
+
+def walk(buffer: bytes, probe: Probe[F], whole: bool = False) -> Iterator[Piece[F]]:
+    """Frames and rubbish of `buffer` in order, one behind the other.
+
+    Ends before what may be the beginning of a frame; with `whole` nothing more will come, and that is rubbish too.
+    """
+    at = start = 0
+    why = ""
+    while at < len(buffer):
+        found = probe(buffer, at)
+        if found is None:
+            if not whole:
+                break
+            found = CUT
+        begins = not isinstance(found, str) or (found not in ("", CUT) and at > start)
+        if begins and at > start:
+            yield Piece(start, at - start, None, why)
+            start = at
+        if isinstance(found, str):
+            if at == start:
+                why = found or NO_FRAME
+            at += 1
+        else:
+            frame, size = found
+            yield Piece(at, size, frame, "")
+            at = start = at + size
+    if at > start:
+        yield Piece(start, at - start, None, why)
+
+
+def scan(buffer: bytes, probe: Probe[F]) -> Scan[F]:
+    """All frames of `buffer`."""
+    frames: list[F] = []
+    used = skipped = 0
+    for piece in walk(buffer, probe):
+        used = piece.at + piece.size
+        if piece.frame is None:
+            skipped += piece.size
+        else:
+            frames.append(piece.frame)
+    return Scan(frames, used, skipped)
 
 
 class Framer(Generic[F]):

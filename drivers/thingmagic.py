@@ -15,7 +15,8 @@ from drivers import thingmagic_codec as codec
 from drivers.framing import GAP_S, Framer
 from drivers.read import ANTENNA_UNKNOWN, READ, RSSI_UNKNOWN, Reads, epc_words
 from drivers.session import Clock, Link, ReaderSettings, ReaderStatus, Sink
-from drivers.thingmagic_codec import Reply, StreamEnd, TagRead
+from drivers.tags import MalformedRecordError, TagRead
+from drivers.thingmagic_codec import Reply
 from drivers.transport import Line, TransportError, open_line
 
 log = logging.getLogger(__name__)
@@ -42,13 +43,6 @@ STOP = codec.command(codec.OP_CONTINUOUS, bytes.fromhex("0000 02"))
 GEN2 = bytes.fromhex("0005")
 READ_FILTER_OFF = bytes.fromhex("01 0C 00")
 PORT_MAX = 16
-
-_BUFFER_FULL = 0x0601
-_REASONS = {
-    0x0503: "no antenna is connected to one of the configured ports",
-    0x0504: "it is too hot and has stopped reading",
-    0x0505: "an antenna reflects too much power: check antenna and cable",
-}
 
 
 class ReaderError(Exception):
@@ -164,22 +158,15 @@ class ThingMagicSession:
         tags: list[TagRead] = []
         again = False
         for reply in replies:
-            if reply.op == codec.OP_READ_MULTIPLE and reply.status == codec.STATUS_OK:
-                try:
-                    record = codec.read_record(reply.data)
-                except codec.MalformedRecordError as error:
-                    log.debug("reader %s: %s", self._settings.id, error)
-                    continue
-                if isinstance(record, TagRead):
-                    tags.append(record)
-                again |= isinstance(record, StreamEnd)
-            elif reply.status == _BUFFER_FULL:
-                again = True
-            elif reply.op in (codec.OP_READ_MULTIPLE, codec.OP_CONTINUOUS) and reply.status not in (
-                codec.STATUS_OK,
-                codec.STATUS_NO_TAGS,
-            ):
-                return tags, again, f"it does not read: {_why(reply.status)}"
+            try:
+                content = codec.read(reply)
+            except MalformedRecordError as error:
+                log.debug("reader %s: %s", self._settings.id, error)
+                continue
+            tags += content.tags
+            again |= content.ends
+            if content.failure:
+                return tags, again, f"it does not read: {content.failure}"
         return tags, again, ""
 
     async def _deliver(self, tags: list[TagRead]) -> None:
@@ -197,7 +184,7 @@ class ThingMagicSession:
         """A setting without which the reader is of no use."""
         reply = await self._ask(line, op, data)
         if reply.status != codec.STATUS_OK:
-            raise ReaderError(f"it refuses {what}: {_why(reply.status)}")
+            raise ReaderError(f"it refuses {what}: {codec.why(reply.status)}")
 
     async def _ask(self, line: Line, op: int, data: bytes = b"", patience_s: float = ANSWER_S) -> Reply:
         await line.write(codec.command(op, data))
@@ -287,7 +274,7 @@ def _batch(tags: list[TagRead], stamps_us: list[int], ports: Mapping[int, int]) 
             time_us,
             epc_words(tag.epc),
             ANTENNA_UNKNOWN if tag.antenna is None else ports.get(tag.antenna, ANTENNA_UNKNOWN),
-            RSSI_UNKNOWN if tag.rssi_dbm is None else 100 * tag.rssi_dbm,
+            RSSI_UNKNOWN if tag.rssi_cdbm is None else tag.rssi_cdbm,
             max(tag.seen or 1, 1),
             8 * len(tag.epc),
         )
@@ -304,7 +291,3 @@ def _describe(version: bytes) -> dict[str, str]:
         "firmware": fields[3].hex("."),
         "firmware_date": f"{fields[2][:2].hex()}-{fields[2][2:3].hex()}-{fields[2][3:].hex()}",
     }
-
-
-def _why(status: int) -> str:
-    return f"{_REASONS[status]} ({status:04X})" if status in _REASONS else f"status {status:04X}"

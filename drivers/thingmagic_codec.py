@@ -23,10 +23,12 @@ from __future__ import annotations
 
 from binascii import crc_hqx
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
-from drivers.framing import Scan
+from drivers.framing import scan
 from drivers.read import EPC_BITS_MAX
+from drivers.tags import PC_XPC, XPC_W2, Content, MalformedRecordError, TagRead
 
 HEADER = 0xFF
 REPLY_OVERHEAD = 7
@@ -73,16 +75,16 @@ _FIELDS = (
 )
 _KNOWN_FLAGS = 0x1FFF
 _OPTION_METADATA = 0x10
-_PC_XPC = 0x0200
-_XPC_W2 = 0x8000
+_BUFFER_FULL = 0x0601
+_REASONS = {
+    0x0503: "no antenna is connected to one of the configured ports",
+    0x0504: "it is too hot and has stopped reading",
+    0x0505: "an antenna reflects too much power: check antenna and cable",
+}
 
 # The protocol shifts message bits into the bottom of the register and appends no zeros. That is crc_hqx without the
 # last two bytes, xored with them, started at what FFFF becomes when 16 zero bits are shifted through it.
 _CRC_START = crc_hqx(b"\xff\xff", 0)
-
-
-class MalformedRecordError(ValueError):
-    """A frame with a good checksum whose content contradicts itself."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +94,6 @@ class Reply:
     op: int
     status: int
     data: bytes
-
-
-class TagRead(NamedTuple):
-    """A tag as the reader reports it; None where the reader gave nothing. `time_ms` since the search cycle began."""
-
-    epc: bytes
-    seen: int | None
-    rssi_dbm: int | None
-    antenna: int | None
-    time_ms: int | None
 
 
 class StreamEnd(NamedTuple):
@@ -119,29 +111,47 @@ def command(op: int, data: bytes = b"") -> bytes:
     return b"\xff" + body + crc(body).to_bytes(2)
 
 
-def scan_replies(buffer: bytes) -> Scan[Reply]:
-    """Frames of a reader in `buffer`. A bad checksum costs one byte: the true frame may begin inside the false one."""
-    frames: list[Reply] = []
-    at = skipped = 0
-    end = len(buffer)
-    while at < end:
-        start = buffer.find(HEADER, at)
-        if start < 0:
-            start = end
-        skipped += start - at
-        at = start
-        if end - at < 2:
-            break
-        size = buffer[at + 1] + REPLY_OVERHEAD
-        if end - at < size:
-            break
-        if crc(buffer[at + 1 : at + size - 2]) != int.from_bytes(buffer[at + size - 2 : at + size]):
-            at += 1
-            skipped += 1
-            continue
-        frames.append(Reply(buffer[at + 2], int.from_bytes(buffer[at + 3 : at + 5]), buffer[at + 5 : at + size - 2]))
-        at += size
-    return Scan(frames, at, skipped)
+def reply_at(buffer: bytes, at: int) -> tuple[Reply, int] | str | None:
+    """See framing.Probe."""
+    if buffer[at] != HEADER:
+        return ""
+    if len(buffer) - at < 2:
+        return None
+    size = buffer[at + 1] + REPLY_OVERHEAD
+    raw = buffer[at : at + size]
+    if len(raw) < size:
+        return None
+    expected = crc(raw[1:-2])
+    if expected != int.from_bytes(raw[-2:]):
+        return f"bad checksum {raw[-2:].hex().upper()}, should be {expected:04X}"
+    return Reply(raw[2], int.from_bytes(raw[3:5]), raw[5:-2]), size
+
+
+scan_replies = partial(scan, probe=reply_at)
+"""Frames of a reader in a buffer."""
+
+
+def read(reply: Reply) -> Content:
+    """What `reply` tells; MalformedRecordError if it is a record that contradicts itself."""
+    if reply.op not in (OP_READ_MULTIPLE, OP_CONTINUOUS):
+        return Content(note=f"answer to command {reply.op:02X}")
+    if reply.status == _BUFFER_FULL:
+        return Content(ends=True, note="its buffer is full")
+    if reply.status == STATUS_NO_TAGS:
+        return Content(note="keepalive: no tag")
+    if reply.status != STATUS_OK:
+        return Content(failure=why(reply.status))
+    if reply.op == OP_CONTINUOUS:
+        return Content(note="continuous reading started or stopped")
+    record = read_record(reply.data)
+    if isinstance(record, TagRead):
+        return Content(tags=(record,))
+    return Content(note="the reader's statistics") if record is None else Content(ends=True, note="end of the search")
+
+
+def why(status: int) -> str:
+    """A reader's status, for store IT."""
+    return f"{_REASONS[status]} ({status:04X})" if status in _REASONS else f"status {status:04X}"
 
 
 def read_record(data: bytes) -> TagRead | StreamEnd | None:
@@ -165,7 +175,7 @@ def read_record(data: bytes) -> TagRead | StreamEnd | None:
     return TagRead(
         epc=_epc(data, at),
         seen=values.get(COUNT),
-        rssi_dbm=None if rssi is None else rssi - 256 if rssi > 127 else rssi,
+        rssi_cdbm=None if rssi is None else 100 * (rssi - 256 if rssi > 127 else rssi),
         antenna=None if antenna is None else antenna >> 4 or 16,
         time_ms=values.get(TIMESTAMP),
     )
@@ -190,8 +200,8 @@ def _epc(data: bytes, at: int) -> bytes:
     if at + 2 > len(data) or len(block) < bits // 8 or bits % 8:
         raise MalformedRecordError(f"EPC block of {bits} bits does not fit in the record")
     start = 2
-    if int.from_bytes(block[:2]) & _PC_XPC:
-        start = 6 if int.from_bytes(block[2:4]) & _XPC_W2 else 4
+    if int.from_bytes(block[:2]) & PC_XPC:
+        start = 6 if int.from_bytes(block[2:4]) & XPC_W2 else 4
     epc = block[start:-2]
     if len(block) < start + 2 or not epc or len(epc) * 8 > EPC_BITS_MAX:
         raise MalformedRecordError(f"EPC block of {bits} bits holds no EPC of 1 to {EPC_BITS_MAX} bits")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from drivers import thingmagic_codec as codec
 from drivers.framing import Framer
 from drivers.read import EPC_BITS_MAX
-from drivers.thingmagic_codec import MalformedRecordError, Reply, StreamEnd, TagRead, command, read_record, scan_replies
+from drivers.tags import MalformedRecordError, TagRead
+from drivers.thingmagic_codec import Reply, StreamEnd, command, read_record, scan_replies
 from simulators.observation import Observation
 from simulators.thingmagic import reply, tag_reply
 
@@ -80,7 +81,7 @@ def test_a_captured_read() -> None:
     found = scan_replies(TAG)
     assert (len(found.frames), found.used, found.skipped) == (1, len(TAG), 0)
     assert read_record(found.frames[0].data) == TagRead(
-        epc=bytes.fromhex("000000000000000000001545"), seen=1, rssi_dbm=-60, antenna=1, time_ms=295
+        epc=bytes.fromhex("000000000000000000001545"), seen=1, rssi_cdbm=-6000, antenna=1, time_ms=295
     )
 
 
@@ -90,7 +91,7 @@ def test_a_captured_version() -> None:
 
 def test_a_read_with_embedded_memory_and_gen2_metadata() -> None:
     assert read_record(RICH_RECORD) == TagRead(
-        epc=bytes.fromhex("E2000015860E028815408029"), seen=1, rssi_dbm=-35, antenna=1, time_ms=179
+        epc=bytes.fromhex("E2000015860E028815408029"), seen=1, rssi_cdbm=-3500, antenna=1, time_ms=179
     )
 
 
@@ -142,7 +143,7 @@ def test_what_is_encoded_is_decoded(seen: Observation, time_ms: int, which: int)
     assert read_record(found.data) == TagRead(
         epc=seen.epc,
         seen=seen.count if flags & codec.COUNT else None,
-        rssi_dbm=seen.rssi_cdbm // 100 if flags & codec.RSSI else None,
+        rssi_cdbm=seen.rssi_cdbm if flags & codec.RSSI else None,
         antenna=seen.port if flags & codec.ANTENNA else None,
         time_ms=time_ms if flags & codec.TIMESTAMP else None,
     )
