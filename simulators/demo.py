@@ -30,7 +30,7 @@ from simulators.score import Stay, read_stays, score
 
 T = TypeVar("T")
 
-START_S = 60.0
+START_S = 180.0
 """How long a part may take to come up: the first start compiles the kernels."""
 STOP_S = 5.0
 LAST_ACK_S = 3.0
