@@ -17,14 +17,14 @@ function draw(element) {
     type: "sankey",
     arrangement: "snap",
     textfont: { color: colour("--ink"), size: 13, shadow: "none" },
-    node: { label: flows.labels, color: nodeColours, pad: 14, thickness: 14, line: { width: 0 }, hovertemplate: "%{label}: %{value}<extra></extra>" },
+    node: { label: flows.labels, color: nodeColours, pad: 20, thickness: 14, line: { width: 0 }, hovertemplate: "%{label}: %{value}<extra></extra>" },
     link: {
       source: flows.from, target: flows.to, value: flows.n, color: flows.from.map((i) => faded(nodeColours[i])),
       hovertemplate: "%{source.label} → %{target.label}: %{value}<extra></extra>",
     },
   };
   const layout = {
-    margin: { l: 8, r: 8, t: 8, b: 8 },
+    margin: { l: 8, r: 8, t: 40, b: 110 }, // flows that go back run outside of the nodes' field
     paper_bgcolor: "rgba(0,0,0,0)",
     font: { family: colour("--font"), color: colour("--ink") },
     hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--ink"), family: colour("--font") } },
