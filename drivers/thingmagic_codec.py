@@ -96,6 +96,14 @@ class Reply:
     data: bytes
 
 
+@dataclass(frozen=True)
+class Command:
+    """A frame from the host."""
+
+    op: int
+    data: bytes
+
+
 class StreamEnd(NamedTuple):
     """The reader says that it has stopped searching."""
 
@@ -131,8 +139,22 @@ scan_replies = partial(scan, probe=reply_at)
 """Frames of a reader in a buffer."""
 
 
-def read(reply: Reply) -> Content:
+def either_at(buffer: bytes, at: int) -> tuple[Reply | Command, int] | str | None:
+    """See framing.Probe: frames of both directions, for a line that was tapped."""
+    found = reply_at(buffer, at)
+    if isinstance(found, tuple) or found == "" or len(buffer) - at < 2:
+        return found
+    size = buffer[at + 1] + COMMAND_OVERHEAD
+    raw = buffer[at : at + size]
+    if len(raw) == size and crc(raw[1:-2]) == int.from_bytes(raw[-2:]):
+        return Command(raw[2], raw[3:-2]), size
+    return found
+
+
+def read(reply: Reply | Command) -> Content:
     """What `reply` tells; MalformedRecordError if it is a record that contradicts itself."""
+    if isinstance(reply, Command):
+        return Content(note=f"the host's command {reply.op:02X}")
     if reply.op not in (OP_READ_MULTIPLE, OP_CONTINUOUS):
         return Content(note=f"answer to command {reply.op:02X}")
     if reply.status == _BUFFER_FULL:

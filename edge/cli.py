@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge import readers_cli
+
 if TYPE_CHECKING:
     from config import StoreConfig
     from edge.clock import Clock
@@ -23,6 +25,7 @@ app = typer.Typer(
 )
 directory = typer.Typer(help="The member directory.", no_args_is_help=True)
 app.add_typer(directory, name="directory")
+readers_cli.register(app)
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The store file (TOML).")]
 ClockSpeed = Annotated[float, typer.Option(hidden=True, help="Run the store's clock faster (demo).")]
