@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, model_validator
@@ -121,11 +121,15 @@ class Antenna(Model):
     position: Point
 
 
+Driver = Literal["llrp", "thingmagic", "r2000", "uhfreader18", "chafon-cf", "m100"]
+SERIAL_DRIVERS = frozenset(get_args(Driver)) - {"llrp"}
+
+
 class Reader(Model):
     """A reader and its antennas. `address`: llrp host or host:port; serial /dev/rfid/gate-1 or tcp://host:port."""
 
     id: Id
-    driver: Literal["llrp", "thingmagic"]
+    driver: Driver
     address: Annotated[str, Field(min_length=1)]
     antennas: Annotated[tuple[Antenna, ...], Field(min_length=1)]
 

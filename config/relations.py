@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from config.geometry import crosses_itself, is_flat
 from config.lines import Place
 from config.messages import did_you_mean, show
-from config.model import TagClass, Thresholds, ZoneKind
+from config.model import SERIAL_DRIVERS, TagClass, Thresholds, ZoneKind
 from config.tags import masks
 
 Raw = Mapping[str, Any]
@@ -85,7 +85,7 @@ def _addresses(raw: Raw) -> Iterator[Found]:
             elif port is not None and not 1 <= port <= 65535:
                 yield at, f"port {show(port)} does not exist; needed: 1 to 65535", False
             whole = f"{host}:{5084 if port is None else port}"
-        elif driver == "thingmagic":
+        elif driver in SERIAL_DRIVERS:
             host, port = _host_port(given.removeprefix("tcp://"))
             if given.startswith("tcp://") and (host is None or port is None or not 1 <= port <= 65535):
                 yield at, f'{show(given)} lacks a host or a port from 1 to 65535; needed: "tcp://host:port"', False

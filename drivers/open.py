@@ -15,4 +15,20 @@ def open_session(settings: ReaderSettings, sink: Sink, clock: Clock) -> Session:
         from drivers.thingmagic import ThingMagicSession
 
         return ThingMagicSession(settings, sink, clock)
+    if settings.driver == "r2000":
+        from drivers.r2000 import R2000Session
+
+        return R2000Session(settings, sink, clock)
+    if settings.driver == "uhfreader18":
+        from drivers.uhfreader18 import UhfReader18Session
+
+        return UhfReader18Session(settings, sink, clock)
+    if settings.driver == "chafon-cf":
+        from drivers.chafon_cf import ChafonCfSession
+
+        return ChafonCfSession(settings, sink, clock)
+    if settings.driver == "m100":
+        from drivers.m100 import M100Session
+
+        return M100Session(settings, sink, clock)
     raise ValueError(f"reader {settings.id}: unknown driver {settings.driver!r}")

@@ -36,6 +36,7 @@ OK = 0x00
 DONE, TIME_UP, MORE, FULL, STATISTICS = 0x01, 0x02, 0x03, 0x04, 0x26
 NO_ANTENNA = 0xF8
 NO_TAG = 0xFB
+NOT_UNDERSTOOD = (0xFD, 0xFE, 0xFF)
 _BYTES_MIN = 4
 READER_BYTES_288 = 12
 """Data of a 288M's answer to READER; an 18's has eight."""

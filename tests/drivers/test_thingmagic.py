@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drivers import thingmagic
+from drivers import serial_session, thingmagic
 from drivers.read import ANTENNA_UNKNOWN, READ, Reads, epc_bytes
 from drivers.session import Link, ReaderSettings, ReaderStatus
 from drivers.thingmagic import ThingMagicSession
@@ -195,7 +195,7 @@ async def test_the_first_frame_after_half_a_frame_is_not_lost(reader: ThingMagic
 async def test_unplugged_is_down_and_replugged_is_up(
     reader: ThingMagicReader, sink: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(thingmagic, "RETRY_S", (0.05, 0.1))
+    monkeypatch.setattr(serial_session, "RETRY_S", (0.05, 0.1))
     address = await reader.start()
     async with session(address, sink):
         await sink.until_link(Link.UP)
@@ -214,8 +214,8 @@ async def test_unplugged_is_down_and_replugged_is_up(
 async def test_a_silent_reader_is_started_again_then_reopened(
     reader: ThingMagicReader, sink: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(thingmagic, "SILENCE_S", 1.5)
-    monkeypatch.setattr(thingmagic, "RETRY_S", (0.05, 0.1))
+    monkeypatch.setattr(ThingMagicSession, "SILENCE_S", 1.5)
+    monkeypatch.setattr(serial_session, "RETRY_S", (0.05, 0.1))
     async with session(await reader.start(), sink):
         await sink.until_link(Link.UP)
         reader.module.searching = False  # as after a brown-out
@@ -272,7 +272,7 @@ async def test_a_port_that_the_family_does_not_have_is_said(reader: ThingMagicRe
 async def test_an_error_while_reading_is_down_with_its_reason_then_up_again(
     reader: ThingMagicReader, sink: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(thingmagic, "RETRY_S", (0.05, 0.1))
+    monkeypatch.setattr(serial_session, "RETRY_S", (0.05, 0.1))
     async with session(await reader.start(), sink):
         await sink.until_link(Link.UP)
         reader.send(reply(OP_READ_MULTIPLE, 0x0505))
@@ -306,8 +306,8 @@ async def test_an_antenna_that_the_store_file_lacks_is_marked(reader: ThingMagic
 
 
 async def test_nobody_there_is_down_after_probing_every_speed(sink: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thingmagic, "ANSWER_S", 0.1)
-    monkeypatch.setattr(thingmagic, "PROBE_S", 0.05)
+    monkeypatch.setattr(serial_session, "ANSWER_S", 0.1)
+    monkeypatch.setattr(serial_session, "PROBE_S", 0.05)
     master, slave = os.openpty()
     try:
         tty.setraw(slave)
@@ -352,7 +352,7 @@ async def test_a_port_in_use_is_said(reader: ThingMagicReader, sink: Collector) 
 async def test_a_failing_sink_does_not_end_the_session(
     reader: ThingMagicReader, sink: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(thingmagic, "RETRY_S", (0.05, 0.1))
+    monkeypatch.setattr(serial_session, "RETRY_S", (0.05, 0.1))
     working = sink.reads
 
     async def failing(*_: Any) -> None:
