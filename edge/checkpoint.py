@@ -20,6 +20,10 @@ LAYOUT = "layout."
 STATE = "state."
 
 
+class Unreadable(Exception):
+    """A checkpoint that this version can't go on from."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """An engine as it was when `fingerprint` was the shop's."""
@@ -32,35 +36,44 @@ class Checkpoint:
     state: dict[str, NDArray[Any]]
 
     def engine(self) -> ZoneEngine:
-        """That engine, ready to go on."""
-        return ZoneEngine.restore(self.layout, self.settings, self.state)
+        """That engine, ready to go on; Unreadable if it was another version's."""
+        try:
+            return ZoneEngine.restore(self.layout, self.settings, self.state)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise Unreadable(str(error)) from error
 
 
-def save(conn: sqlite3.Connection, shop: Shop, watermark_us: int, state: dict[str, NDArray[Any]]) -> None:
-    """Replace the checkpoint, in the caller's transaction; compression runs here, outside the event loop."""
+def save(conn: sqlite3.Connection, shop: Shop, watermark_us: int, state: dict[str, NDArray[Any]]) -> int:
+    """Replace the checkpoint, in the caller's transaction; its bytes. Compression runs here, outside the event loop."""
     arrays = {STATE + name: array for name, array in state.items()}
     arrays |= {LAYOUT + field.name: getattr(shop.layout, field.name) for field in fields(Layout)}
     meaning = {"zones": shop.zones, "settings": asdict(shop.settings)}
     arrays["meaning"] = np.frombuffer(json.dumps(meaning).encode(), np.uint8)
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
-    conn.execute(
-        "INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?)",
-        (watermark_us, shop.fingerprint(), zlib.compress(file.getbuffer(), 1)),
-    )
+    packed = zlib.compress(file.getbuffer(), 1)
+    conn.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?)", (watermark_us, shop.fingerprint(), packed))
+    return len(packed)
 
 
 def load(conn: sqlite3.Connection) -> Checkpoint | None:
-    """The last checkpoint, if there is one."""
+    """The last checkpoint, if there is one; Unreadable if it was another version's or is damaged."""
     row = conn.execute("SELECT watermark_us, layout, state FROM checkpoint").fetchone()
     if row is None:
         return None
-    with np.load(io.BytesIO(zlib.decompress(row[2])), allow_pickle=False) as archive:
+    try:
+        return _unpack(*row)
+    except (ValueError, KeyError, TypeError, OSError, zlib.error) as error:
+        raise Unreadable(str(error)) from error
+
+
+def _unpack(watermark_us: int, fingerprint: str, packed: bytes) -> Checkpoint:
+    with np.load(io.BytesIO(zlib.decompress(packed)), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     meaning = json.loads(arrays["meaning"].tobytes())
     return Checkpoint(
-        watermark_us=row[0],
-        fingerprint=row[1],
+        watermark_us=watermark_us,
+        fingerprint=fingerprint,
         zones=tuple(meaning["zones"]),
         layout=Layout(**{field.name: arrays[LAYOUT + field.name] for field in fields(Layout)}),
         settings=Settings(**meaning["settings"]),

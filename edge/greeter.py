@@ -1,0 +1,156 @@
+"""Members who have just come in: found at the first read of a tag, announced once a journey, restarts included."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivers.read import ANTENNA_UNKNOWN, Reads, epc_bytes
+from dwell.layout import TagClass
+from edge.compose import Shop
+from edge.people import Member, Pseudonyms, look_up
+from sync import outbox
+from sync.contract import Recognised
+
+FORGET_US = 600_000_000
+"""A tag silent this long is looked up anew; whether it was announced stands in the database."""
+SHOWN = 20
+
+
+class Greeter:
+    """Keeps who is here; every read passes `fresh`, so that one is a sort and a search in arrays, whatever the load.
+
+    Tags are told apart by a 64-bit hash here. Of two that shared one, the second would not be announced; counting and
+    visits do not depend on it.
+    """
+
+    def __init__(self, shop: Shop, pseudonyms: Pseudonyms) -> None:
+        self.shown: deque[dict[str, Any]] = deque(maxlen=SHOWN)
+        """The last recognitions, newest first, as the live state tells them."""
+        self._shop = shop
+        self._pseudonyms = pseudonyms
+        self._known = np.zeros(0, np.uint64)
+        self._seen_us = np.zeros(0, np.int64)
+        self._members: dict[int, Member] = {}
+        self._announced: set[bytes] = set()
+        self._untold: list[tuple[Member, Recognised]] = []
+
+    def restore(self, conn: sqlite3.Connection, visits: Any, at_us: int) -> None:
+        """Go on after a restart with `visits` (VISIT array) under way."""
+        self._announced = {tag for (tag,) in conn.execute("SELECT tag FROM recognised")}
+        members = visits[visits["tag_class"] == TagClass.MEMBER]
+        self._remember(hashes(members), at_us)
+        for tag, visit in zip(hashes(members).tolist(), members, strict=True):
+            self._look_up(conn, tag, visit)
+
+    def fresh(self, reads: Reads) -> Reads:
+        """Of a batch, one read of each member-class tag not heard of late; all tags of the batch count as heard."""
+        now = int(reads["time_us"].max())
+        tags, rows = np.unique(hashes(reads), return_index=True)
+        places = np.searchsorted(self._known, tags)
+        found = np.zeros(len(tags), np.bool_)
+        inside = places < len(self._known)
+        found[inside] = self._known[places[inside]] == tags[inside]
+        self._seen_us[places[found]] = np.maximum(self._seen_us[places[found]], now)
+        new = reads[rows[~found]]
+        if len(new):
+            self._remember(tags[~found], now)
+            new = new[self._shop.classify(new["epc"]) == TagClass.MEMBER]
+        return new
+
+    def recognise(self, conn: sqlite3.Connection, fresh: Reads) -> None:
+        """Look up fresh tags; members with consent who were not announced in this journey wait for `tell`."""
+        for tag, row in zip(hashes(fresh).tolist(), fresh, strict=True):
+            member = self._look_up(conn, tag, row)
+            if member is not None and member.tag not in self._announced and row["antenna"] != ANTENNA_UNKNOWN:
+                self._announced.add(member.tag)
+                self._untold.append((member, self._event(row, member)))
+
+    @property
+    def waiting(self) -> bool:
+        """Are there recognitions that were not committed yet."""
+        return bool(self._untold)
+
+    def tell(self, conn: sqlite3.Connection) -> int:
+        """Put what waits into the outbox, in the caller's transaction; how many: for `told`, once that is committed."""
+        untold = list(self._untold)
+        rows = [(member.tag, member.member, event.read_us) for member, event in untold]
+        conn.executemany("INSERT OR REPLACE INTO recognised VALUES (?, ?, ?)", rows)
+        outbox.append(conn, "member", [event for _, event in untold])
+        return len(untold)
+
+    def told(self, number: int) -> None:
+        """So many recognitions are committed."""
+        for _, event in self._untold[:number]:
+            self.shown.appendleft(
+                {"at_us": event.read_us, "member": event.member, "tier": event.tier, "zone": event.zone}
+            )
+        del self._untold[:number]
+
+    def ended(self, journeys: list[Any]) -> None:
+        """Journeys that ended: their tags are greeted again when they come back."""
+        for journey in journeys:
+            if journey.tag_class == TagClass.MEMBER:
+                self._announced.discard(self._pseudonyms.member(*epc_of(journey.visits[0])))
+        if journeys:
+            self._forget(np.isin(self._known, hashes(np.stack([journey.visits[0] for journey in journeys]))))
+
+    def sweep(self, now_us: int) -> None:
+        """Forget tags that have long been silent."""
+        self._forget(self._seen_us < now_us - FORGET_US)
+
+    def members(self, visits: Any) -> list[tuple[Member, Any]]:
+        """Members with consent among `visits` (VISIT array), with their visit."""
+        visits = visits[visits["tag_class"] == TagClass.MEMBER]
+        pairs = zip(hashes(visits).tolist(), visits, strict=True)
+        return [(member, visit) for tag, visit in pairs if (member := self._members.get(tag)) is not None]
+
+    def _look_up(self, conn: sqlite3.Connection, tag: int, row: Any) -> Member | None:
+        member = look_up(conn, self._pseudonyms.member(*epc_of(row)))
+        if member is None or not member.consent:
+            return None
+        self._members[tag] = member
+        return member
+
+    def _event(self, row: Any, member: Member) -> Recognised:
+        zone = int(self._shop.layout.antenna_zone[row["antenna"]])
+        read_us = int(row["time_us"])
+        return Recognised(
+            member=member.member,
+            tier=member.tier,
+            zone=self._shop.zones[zone],
+            floor=self._shop.zone_floor[zone],
+            read_us=read_us,
+            expires_us=read_us + round(self._shop.config.thresholds.recognition_ttl_s * 1e6),
+        )
+
+    def _remember(self, tags: NDArray[np.uint64], now_us: int) -> None:
+        known = np.concatenate([self._known, tags])
+        seen_us = np.concatenate([self._seen_us, np.full(len(tags), now_us, np.int64)])
+        order = np.argsort(known, kind="stable")
+        self._known, self._seen_us = known[order], seen_us[order]
+
+    def _forget(self, gone: NDArray[np.bool_]) -> None:
+        for tag in self._known[gone].tolist():
+            self._members.pop(tag, None)
+        self._known, self._seen_us = self._known[~gone], self._seen_us[~gone]
+
+
+def epc_of(row: Any) -> tuple[bytes, int]:
+    """EPC and its bits of a row of READ or VISIT."""
+    bits = int(row["epc_bits"])
+    return epc_bytes(row["epc"], bits), bits
+
+
+def hashes(rows: Any) -> NDArray[np.uint64]:
+    """(n,) 64-bit hashes of the EPCs of READ or VISIT rows."""
+    mixed: NDArray[np.uint64] = (rows["epc"] * _MIX).sum(axis=1, dtype=np.uint64)
+    lengths: NDArray[np.uint64] = rows["epc_bits"].astype(np.uint64) * _MIX[0]
+    return mixed ^ lengths
+
+
+_MIX = np.random.default_rng(8).integers(1, 2**64, 8, np.uint64, endpoint=False) | np.uint64(1)
