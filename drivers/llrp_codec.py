@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sllurp.llrp import LLRPMessage
-from sllurp.llrp_proto import Message_struct
+from sllurp.llrp_proto import Message_struct, Message_Type2Name, Param_struct, decode_param
 
 MESSAGE_BYTES_MAX = 4 << 20
 """Longest message believed; readers send a few hundred reports, some tens of KiB, at once."""
@@ -37,6 +37,8 @@ _HEADER = struct.Struct("!HII")
 logging.getLogger("sllurp").setLevel(logging.CRITICAL)
 
 _CONFIG_REQUEST = struct.Struct("!HBHH")
+_TLV = struct.Struct("!HH")
+_ROSPEC, _ROSPEC_HEAD = 177, struct.Struct("!IBB")
 
 
 def _encode_get_reader_config(fields: Mapping[str, Any], _info: Mapping[str, Any]) -> bytes:
@@ -45,6 +47,46 @@ def _encode_get_reader_config(fields: Mapping[str, Any], _info: Mapping[str, Any
 
 # sllurp 3.0.5 puts RequestedData before AntennaID; 17.1.17 has it behind.
 Message_struct["GET_READER_CONFIG"]["encode"] = _encode_get_reader_config
+
+
+def _encode_nothing(_fields: Mapping[str, Any], _info: Mapping[str, Any]) -> bytes:
+    return b""
+
+
+def _encode_hold(fields: Mapping[str, Any], _info: Mapping[str, Any]) -> bytes:
+    return bytes([fields["HoldEventsAndReportsUponReconnect"] << 7])
+
+
+def _decode_rospecs(body: bytes, _name: str) -> dict[str, Any]:
+    """ROSpecs by their first three fields (17.2.4.1): what else is in them a reader may have put in other words."""
+    fields: dict[str, Any] = {"ROSpec": []}
+    while body:
+        kind, length = _TLV.unpack_from(body)
+        if length < 4 or length > len(body):
+            raise ValueError(f"a parameter of {length} bytes where {len(body)} are left")
+        if kind & 0x3FF == _ROSPEC:
+            rospec_id, _priority, state = _ROSPEC_HEAD.unpack_from(body, 4)
+            fields["ROSpec"].append({"ROSpecID": rospec_id, "CurrentState": state})
+        else:
+            name, value, _ = decode_param(body[:length])
+            fields.setdefault(name, value)
+        body = body[length:]
+    return fields
+
+
+# What sllurp lacks: GET_ROSPECS (17.1.13), GET_REPORT (17.1.27), an encoder of EventsAndReports (17.2.6.10).
+for _name, _type, _way in (
+    ("GET_ROSPECS", 26, {"encode": _encode_nothing}),
+    ("GET_ROSPECS_RESPONSE", 36, {"decode": _decode_rospecs}),
+    ("GET_REPORT", 60, {"encode": _encode_nothing}),
+):
+    Message_struct[_name] = {"type": _type, "fields": [], "o_fields": [], "n_fields": [], "auto_fields": [], **_way}
+    Message_Type2Name[_type, 0, 0] = _name
+Param_struct["EventsAndReports"]["encode"] = _encode_hold
+
+
+ROSPEC_DISABLED, ROSPEC_INACTIVE, ROSPEC_ACTIVE = 0, 1, 2
+"""CurrentState of a ROSpec (17.2.4.1) in a GET_ROSPECS_RESPONSE."""
 
 
 class NotLlrp(Exception):
@@ -128,35 +170,14 @@ def _where(status: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def rospec(rospec_id: int, ports: Sequence[int], tags_a_report: int) -> dict[str, Any]:
-    """The inventory: these antenna ports without end, the reader's own power and mode, a report every few tags.
+def identity_of(config: Message) -> str | None:
+    """The Identification in a GET_READER_CONFIG_RESPONSE (17.2.6.2): MAC as EUI-64, or EPC, in capital hex digits."""
+    identification = config.fields.get("Identification")
+    if not isinstance(identification, Mapping):
+        return None
+    return eui64(bytes(identification["ReaderID"]).decode("ascii").upper()) or None
 
-    The AISpec has no stop trigger: a reader stops and restarts its radio at each. It is started by START_ROSPEC.
-    """
-    return {
-        "ROSpecID": rospec_id,
-        "Priority": 0,
-        "CurrentState": "Disabled",
-        "ROBoundarySpec": {
-            "ROSpecStartTrigger": {"ROSpecStartTriggerType": "Null"},
-            "ROSpecStopTrigger": {"ROSpecStopTriggerType": "Null", "DurationTriggerValue": 0},
-        },
-        "AISpec": [
-            {
-                "AntennaID": list(ports),
-                "AISpecStopTrigger": {"AISpecStopTriggerType": "Null", "DurationTriggerValue": 0},
-                "InventoryParameterSpec": [{"InventoryParameterSpecID": 1, "ProtocolID": 1}],
-            }
-        ],
-        "ROReportSpec": {
-            "ROReportTrigger": "Upon_N_Tags_Or_End_Of_AISpec",
-            "N": tags_a_report,
-            "TagReportContentSelector": {
-                "EnableAntennaID": True,
-                "EnablePeakRSSI": True,
-                "EnableFirstSeenTimestamp": True,
-                "EnableLastSeenTimestamp": True,
-                "EnableTagSeenCount": True,
-            },
-        },
-    }
+
+def eui64(digits: str) -> str:
+    """A MAC of 48 bits as readers tell it: FFFE between the maker's half and the device's; others as they are."""
+    return f"{digits[:6]}FFFE{digits[6:]}" if len(digits) == 12 else digits

@@ -19,6 +19,11 @@ DEFAULT_PORT = 5084
 class LinkFailure(Exception):
     """The connection is lost or of no use; the text is a sentence for store IT."""
 
+    def __init__(self, text: str, since_us: int | None = None) -> None:
+        """`since_us`: store time since which it has been of no use, if that is not now."""
+        super().__init__(text)
+        self.since_us = since_us
+
 
 @dataclass(frozen=True)
 class Address:
@@ -52,7 +57,9 @@ class Wire(asyncio.BufferedProtocol):
 
     CAPACITY = 1 << 16
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, peer: str) -> None:
+        self.peer = peer
+        """Who is at the other end, in words for people."""
         self.buffer: NDArray[np.uint8] = np.zeros(self.CAPACITY, np.uint8)
         self.start = self.end = 0
         self.received_us = 0
@@ -154,7 +161,7 @@ async def connect(address: Address, clock: Clock, timeout_s: float) -> Wire:
     try:
         async with asyncio.timeout(timeout_s):
             _, wire = await asyncio.get_running_loop().create_connection(
-                lambda: Wire(clock), address.host, address.port, happy_eyeballs_delay=0.25
+                lambda: Wire(clock, str(address)), address.host, address.port, happy_eyeballs_delay=0.25
             )
     except TimeoutError:
         raise LinkFailure(f"no answer from {address} within {timeout_s:g} s: is it switched on and wired?") from None

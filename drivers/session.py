@@ -28,6 +28,8 @@ class ReaderSettings:
     ports: Mapping[int, int]
     clock_tolerance_us: int = 100_000
     """Store time by which a reader's clock may be off without being corrected: below, it can't be told from delay."""
+    identity: str | None = None
+    """LLRP: the reader's MAC as EUI-64, or its EPC, in capital hex digits; another one gets no inventory."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,30 @@ class ReaderStatus:
     """Reader's clock minus store clock, if the reader has one."""
     detail: Mapping[str, str] = field(default_factory=dict)
     """What the reader says of itself: model, firmware, identity."""
+    keeps: bool = False
+    """While the link is not up: the reader may be keeping its reads, and will hand them over."""
+    reads_from_us: int | None = None
+    """While the link is up: reads from then on (store clock) may still come, late, because the reader kept them; 0 if
+    it is not known since when. None: none but those of now. Only a link that begins with it has missed nothing."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Reads of a reader were lost between two times (store clock), though its link was up; `reason` is a sentence."""
+
+    reader: str
+    from_us: int
+    to_us: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that a reader says of itself, or that a session noticed, which changes nothing: for health only."""
+
+    reader: str
+    at_us: int
+    text: str
 
 
 class Sink(Protocol):
@@ -52,6 +78,12 @@ class Sink(Protocol):
 
     def status(self, status: ReaderStatus) -> None:
         """Take a change of state. Called before the first reads of a link that came up."""
+
+    def gap(self, gap: Gap) -> None:
+        """Take note of lost reads: their zones are unknown for that time."""
+
+    def notice(self, notice: Notice) -> None:
+        """Pass something on to health."""
 
 
 class Session(Protocol):

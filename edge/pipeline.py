@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from drivers.read import ANTENNA_UNKNOWN, Reads, epc_bytes
-from drivers.session import Link, ReaderStatus
+from drivers.session import Gap, Link, Notice, ReaderStatus
 from dwell.engine import ZoneEngine
 from dwell.layout import TagClass
 from dwell.visits import Visits
@@ -26,6 +27,7 @@ from edge import checkpoint
 from edge.clock import Clock
 from edge.compose import Shop
 from edge.database import Database
+from edge.outages import Outages
 from edge.people import BusinessDay, Member, Pseudonyms, look_up
 from edge.records import Ledger
 from sync import outbox
@@ -35,6 +37,8 @@ log = logging.getLogger("tagtrail.pipeline")
 
 QUEUE_READS = 500_000
 """Reads that may wait; beyond, sessions wait and their readers buffer."""
+WAITING_READS = 1_000_000
+"""Reads that may come while the engine waits for what a reader kept; beyond, it goes on without."""
 GATHER_S = 0.02
 """Reads that arrive this close together go through as one batch."""
 ADVANCE_S = 0.25
@@ -85,7 +89,10 @@ class Pipeline:
         days = BusinessDay(shop.config.store.tz, limits.business_day_start)
         self._pseudonyms = Pseudonyms(database.tag_key, days)
         self._ledger = Ledger(shop, self._pseudonyms, days)
-        self._queue: deque[tuple[str, Reads] | ReaderStatus] = deque()
+        self._outages = Outages(self.readers, self._switch)
+        self._bound_us: int | None = None
+        self._waiting = 0
+        self._queue: deque[tuple[str, Reads] | ReaderStatus | Gap | Notice] = deque()
         self._queued = 0
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -110,6 +117,16 @@ class Pipeline:
     def status(self, status: ReaderStatus) -> None:
         """Queue a change of a reader's link, in its place among the reads."""
         self._queue.append(status)
+        self._arrived.set()
+
+    def gap(self, gap: Gap) -> None:
+        """Queue a loss of reads."""
+        self._queue.append(gap)
+        self._arrived.set()
+
+    def notice(self, notice: Notice) -> None:
+        """Queue a word for health."""
+        self._queue.append(notice)
         self._arrived.set()
 
     # Life.
@@ -181,6 +198,11 @@ class Pipeline:
                 await self._feed(batches)
                 batches = []
                 self._link(item)
+            elif isinstance(item, Gap):
+                self._outages.gap(item)
+                self._tell_health(item.reader, item.reason, item.to_us)
+            elif isinstance(item, Notice):
+                self._tell_health(item.reader, item.text, item.at_us)
             else:
                 reader, batch = item
                 self.reads_of[reader] += len(batch)
@@ -194,26 +216,31 @@ class Pipeline:
             reads = np.concatenate(batches) if len(batches) > 1 else batches[0]
             await self._greet(reads)
             self.engine.feed(reads)
+            self._waiting += len(reads)
 
     def _link(self, status: ReaderStatus) -> None:
         before = self.readers[status.reader]
         self.readers[status.reader] = status
-        if (status.link is Link.UP) != (before.link is Link.UP):
-            self.engine.outage(self.shop.antennas_of[status.reader], status.since_us, status.link is Link.UP)
+        self._outages.link(status, time.monotonic())
         if (status.link, status.reason) != (before.link, before.reason):
-            log.log(
-                logging.INFO if status.link is Link.UP else logging.WARNING,
-                "reader %s is %s: %s", status.reader, status.link.value, status.reason,
-            )  # fmt: skip
-            self._ledger.add_health(
-                ReaderHealth(
-                    reader=status.reader,
-                    link=status.link.value,
-                    reason=status.reason,
-                    since_us=status.since_us,
-                    clock_offset_us=status.clock_offset_us,
-                )
+            self._tell_health(status.reader, status.reason, status.since_us)
+
+    def _switch(self, reader: str, at_us: int, up: bool) -> None:
+        self.engine.outage(self.shop.antennas_of[reader], at_us, up)
+
+    def _tell_health(self, reader: str, reason: str, since_us: int) -> None:
+        status = self.readers[reader]
+        good = status.link is Link.UP and status.reason == reason
+        log.log(logging.INFO if good else logging.WARNING, "reader %s is %s: %s", reader, status.link.value, reason)
+        self._ledger.add_health(
+            ReaderHealth(
+                reader=reader,
+                link=status.link.value,
+                reason=reason,
+                since_us=since_us,
+                clock_offset_us=status.clock_offset_us,
             )
+        )
 
     async def _greet(self, reads: Reads) -> None:
         """Announce members seen for the first time; a tag seen before costs one dictionary look-up a batch."""
@@ -274,7 +301,10 @@ class Pipeline:
                 )
 
     def _advance(self, watermark_us: int) -> None:
-        decisions = self.engine.advance(watermark_us)
+        bound_us = self._outages.bound_us(time.monotonic(), self._clock.now_us(), hurry=self._waiting > WAITING_READS)
+        if bound_us is None or bound_us != self._bound_us:
+            self._bound_us, self._waiting = bound_us, 0
+        decisions = self.engine.advance(watermark_us if bound_us is None else min(watermark_us, bound_us))
         self._ledger.add(decisions)
         for journey in decisions.journeys:
             self._present.pop(_key(journey.visits[0]), None)
@@ -328,9 +358,11 @@ class Pipeline:
     def _restore(self, conn: sqlite3.Connection) -> None:
         saved = checkpoint.load(conn)
         down_us = self._clock.now_us()
+        waiting_s = None
         if saved is not None and saved.fingerprint == self.shop.fingerprint():
             self.engine = saved.engine()
-            down_us = saved.watermark_us
+            if saved.watermark_us >= 0:
+                down_us, waiting_s = saved.watermark_us, time.monotonic()
         elif saved is not None:
             # Zones, antennas or definitions changed: what was open ends where it was last known, under its old names.
             decisions = saved.engine().finish()
@@ -339,8 +371,7 @@ class Pipeline:
             self._ledger.clear()
             checkpoint.save(conn, self.shop, self.engine.weighed_us, self.engine.state())
             log.warning("the layout has changed: %d visits under way were ended", len(decisions.closed))
-        for antennas in self.shop.antennas_of.values():
-            self.engine.outage(antennas, down_us, False)
+        self._outages.begin(down_us, waiting_s)
         self._recognised = {tag for (tag,) in conn.execute("SELECT tag FROM recognised")}
         for visit in self.engine.open_visits():
             if visit["tag_class"] == TagClass.MEMBER:

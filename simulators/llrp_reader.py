@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -26,6 +27,7 @@ HEADER_BYTES = 10
 FRAME_MAX = 4 << 20
 HELD_MAX = 66_000
 """Reports kept for a client that is away or slow; then the oldest are lost (what FX readers do)."""
+WARN_PERCENT = 80
 SOCKET_BUFFER_MAX = 1 << 20
 """Bytes waiting in the socket from which on reports are held back."""
 
@@ -33,15 +35,31 @@ SOCKET_BUFFER_MAX = 1 << 20
 class LlrpReader:
     """Simulated reader on loopback; `clock` gives its UTC in microseconds, `name` its identity (a MAC made from it)."""
 
-    def __init__(self, clock: Callable[[], int], *, name: str = "reader", ports: int = 4, tcp_port: int = 0) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], int],
+        *,
+        name: str = "reader",
+        ports: int = 4,
+        tcp_port: int = 0,
+        holds: bool = True,
+        held_max: int = HELD_MAX,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`holds`: can it hold events and reports for a client that is away; `tls`: its end of a secure connection."""
         self.clock = clock
         self.ports = ports
+        self.holds = holds
+        self.held_max = held_max
         self.mac = b"\x02" + blake2b(name.encode(), digest_size=5).digest()
         self.lost = 0
         """Observations that went nowhere: no inventory running, port not in it, or buffer full."""
         self.sent = 0
         """Tag reports written to clients."""
         self.keepalive_acks = 0
+        self.gpo: dict[int, bool] = {}
+        """Outputs that clients have set."""
+        self._tls = tls
         self._tcp_port = tcp_port
         self._server: asyncio.Server | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -55,15 +73,30 @@ class LlrpReader:
         self._held: deque[bytes] = deque()
         self._hold = False
         self._holding = False
-        self._overflowed = False
+        self._overflowed = self._warned = False
+        self._state_value = 1
         self._event_states: set[int] = set()
         self._report_id = 0
 
     async def start(self) -> str:
         """Listen; `127.0.0.1:port`."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._tcp_port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._tcp_port, ssl=self._tls)
         self._tcp_port = self._server.sockets[0].getsockname()[1]
         return f"127.0.0.1:{self._tcp_port}"
+
+    async def dial(self, host: str, port: int) -> None:
+        """Connect to a client that listens (reader-initiated, 20.1.1); ends with the connection."""
+        reader, writer = await asyncio.open_connection(host, port)
+        await self._serve(reader, writer)
+
+    def cut(self) -> None:
+        """Break the connection as a switch that is restarted; the reader itself goes on."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+
+    def notify(self, **event: Any) -> None:
+        """Send an event, given as a field of llrpkit's ReaderEventNotificationData."""
+        self._event(**event)
 
     async def stop(self) -> None:
         """Hang up as a reader that loses power: no goodbye, nothing remembered but its address."""
@@ -80,6 +113,7 @@ class LlrpReader:
         self._activate()
         self._pending.clear()
         self._held.clear()
+        self._overflowed = self._warned = False
         self._reports = self._default_report
         self._hold = self._holding = False
 
@@ -116,7 +150,15 @@ class LlrpReader:
             self.lost += len(reports)
         else:
             self._held.extend(reports)
-            while len(self._held) > HELD_MAX:
+            if len(self._held) * 100 >= self.held_max * WARN_PERCENT and not self._warned:
+                self._warned = True
+                if enums.NotificationEventType.Report_Buffer_Fill_Warning in self._event_states and not self._holding:
+                    self._event(
+                        report_buffer_level_warning_event=params.ReportBufferLevelWarningEvent(
+                            report_buffer_percentage_full=WARN_PERCENT
+                        )
+                    )
+            while len(self._held) > self.held_max:
                 self._held.popleft()
                 self.lost += 1
                 self._overflowed = True
@@ -138,6 +180,7 @@ class LlrpReader:
             if self._overflowed:
                 self._overflowed = False
                 self._event(report_buffer_overflow_error_event=params.ReportBufferOverflowErrorEvent())
+            self._warned = False
             part = [self._held.popleft() for _ in range(min(1000, len(self._held)))]
             self._write_reports(writer, part)
             await writer.drain()
@@ -206,10 +249,10 @@ class LlrpReader:
     def _answer(self, message: LLRPMessage) -> LLRPMessage | None:
         match message:
             case messages.GET_READER_CAPABILITIES():
-                return llrp_replies.capabilities(int(message.requested_data), self.ports)
+                return llrp_replies.capabilities(int(message.requested_data), self.ports, self.holds)
             case messages.GET_READER_CONFIG():
                 return llrp_replies.configuration(
-                    int(message.requested_data), self.mac, self.ports, self._reports.spec, self._hold
+                    int(message.requested_data), self.mac, self.ports, self._reports.spec, self._hold, self._state_value
                 )
             case messages.SET_READER_CONFIG():
                 self._configure(message)
@@ -261,7 +304,10 @@ class LlrpReader:
         if message.ro_report_spec is not None:
             self._default_report = ReportEncoder(message.ro_report_spec)
             self._activate()
-        if message.events_and_reports is not None:
+        self._state_value += 1
+        for write in message.gpo_write_datas:
+            self.gpo[write.gpo_port_number] = write.gpo_data
+        if message.events_and_reports is not None and self.holds:
             self._hold = message.events_and_reports.hold_events_and_reports_upon_reconnect
         if message.reader_event_notification_spec is not None:
             for wish in message.reader_event_notification_spec.event_notification_states:
@@ -292,6 +338,7 @@ class LlrpReader:
         if not ports or not ports <= set(range(self.ports + 1)):
             return llrp_replies.status(101, f"antennas {sorted(ports)}; this reader has 1 to {self.ports}")
         self._rospecs[spec.ro_spec_id] = spec
+        self._state_value += 1
         return llrp_replies.status()
 
     def _delete(self, ro_spec_id: int) -> params.LLRPStatus:
@@ -300,6 +347,7 @@ class LlrpReader:
         for each in [ro_spec_id] if ro_spec_id else list(self._rospecs):
             self._move(each, {0, 1, 2}, enums.ROSpecState.Disabled)
             del self._rospecs[each]
+        self._state_value += 1
         return llrp_replies.status()
 
     def _enable(self, ro_spec_id: int) -> params.LLRPStatus:

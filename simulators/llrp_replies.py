@@ -31,7 +31,7 @@ def default_report_spec() -> params.ROReportSpec:
     )
 
 
-def capabilities(wanted: int, ports: int) -> messages.GET_READER_CAPABILITIES_RESPONSE:
+def capabilities(wanted: int, ports: int, holds: bool) -> messages.GET_READER_CAPABILITIES_RESPONSE:
     """The part of the capabilities that was asked for (0: all)."""
     reply = messages.GET_READER_CAPABILITIES_RESPONSE(llrp_status=status())
     if wanted in (0, 1):
@@ -39,7 +39,7 @@ def capabilities(wanted: int, ports: int) -> messages.GET_READER_CAPABILITIES_RE
     if wanted in (0, 2):
         reply.llrp_capabilities = params.LLRPCapabilities(
             can_report_buffer_fill_warning=True,
-            supports_event_and_report_holding=True,
+            supports_event_and_report_holding=holds,
             max_num_priority_levels_supported=1,
             max_num_ro_specs=ROSPECS_MAX,
             max_num_specs_per_ro_spec=4,
@@ -53,7 +53,7 @@ def capabilities(wanted: int, ports: int) -> messages.GET_READER_CAPABILITIES_RE
 
 
 def configuration(
-    wanted: int, mac: bytes, ports: int, reports: params.ROReportSpec, hold: bool
+    wanted: int, mac: bytes, ports: int, reports: params.ROReportSpec, hold: bool, state_value: int
 ) -> messages.GET_READER_CONFIG_RESPONSE:
     """The part of the configuration that was asked for (0: all)."""
     reply = messages.GET_READER_CONFIG_RESPONSE(llrp_status=status())
@@ -68,7 +68,9 @@ def configuration(
     if wanted in (_WANTED.All, _WANTED.ROReportSpec):
         reply.ro_report_spec = reports
     if wanted in (_WANTED.All, _WANTED.LLRPConfigurationStateValue):
-        reply.llrp_configuration_state_value = params.LLRPConfigurationStateValue(llrp_configuration_state_value=1)
+        reply.llrp_configuration_state_value = params.LLRPConfigurationStateValue(
+            llrp_configuration_state_value=state_value
+        )
     if wanted in (_WANTED.All, _WANTED.EventsAndReports):
         reply.events_and_reports = params.EventsAndReports(hold_events_and_reports_upon_reconnect=hold)
     return reply

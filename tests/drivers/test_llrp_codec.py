@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from llrpkit.protocol import decode_message, enums, messages, params
 
 from drivers import llrp_codec as codec
+from drivers.llrp_rospec import rospec
 
 
 def header(first: int, length: int) -> bytes:
@@ -39,7 +40,7 @@ def test_a_version_that_llrp_never_had_ends_the_stream(version):
         ("GET_READER_CAPABILITIES", {"RequestedData": 0}),
         ("GET_READER_CONFIG", {"RequestedData": 1}),
         ("SET_READER_CONFIG", {"KeepaliveSpec": {"KeepaliveTriggerType": 1, "TimeInterval": 10000}}),
-        ("ADD_ROSPEC", {"ROSpec": codec.rospec(5, [1, 4], 1)}),
+        ("ADD_ROSPEC", {"ROSpec": rospec([1, 4], 1)}),
         ("DELETE_ROSPEC", {"ROSpecID": 5}),
         ("KEEPALIVE_ACK", {}),
         ("CLOSE_CONNECTION", {}),

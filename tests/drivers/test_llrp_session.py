@@ -5,184 +5,36 @@ import random
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from llrp_peers import (
+    CARD,
+    LONG,
+    OK,
+    QUICK,
+    Obedient,
+    Recorder,
+    forever,
+    free_port,
+    greeting,
+    now_us,
+    peer,
+    report,
+    session,
+    settings,
+)
 from llrpkit.emulator import EmulatedTag, LLRPEmulator
-from llrpkit.protocol import decode_message, enums, messages, params
+from llrpkit.protocol import enums, messages, params
 
 from drivers import open_session
-from drivers.llrp import ROSPEC_ID, LlrpSession, Timing
-from drivers.read import ANTENNA_UNKNOWN, READ, epc_words
-from drivers.session import Link, ReaderSettings, ReaderStatus
-
-QUICK = Timing(
-    connect_s=5,
-    greeting_s=5,
-    answer_s=5,
-    keepalive_s=1,
-    gather_s=0.01,
-    retry_first_s=0.02,
-    retry_cap_s=0.1,
-)
-PORTS = {1: 100, 2: 101, 3: 102, 4: 103}
-CARD = bytes.fromhex("2D14257BF4499602D2000000")
-LONG = bytes(range(62))
-
-
-def now_us() -> int:
-    return time.time_ns() // 1000
-
-
-class Recorder:
-    """A sink that keeps everything and lets a test wait for what it expects."""
-
-    def __init__(self) -> None:
-        self.statuses: list[ReaderStatus] = []
-        self.batches: list[np.ndarray] = []
-        self._changed = asyncio.Condition()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def reads(self, reader: str, batch: np.ndarray) -> None:
-        assert batch.dtype == READ
-        assert Link.UP in self.links, "status comes before the first reads"
-        self.batches.append(batch)
-        await self._notify()
-
-    def status(self, status: ReaderStatus) -> None:
-        self.statuses.append(status)
-        task = asyncio.ensure_future(self._notify())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
-
-    async def until(self, true: Callable[[], bool], timeout_s: float = 10) -> None:
-        async with asyncio.timeout(timeout_s), self._changed:
-            await self._changed.wait_for(true)
-
-    async def until_down(self) -> str:
-        await self.until(lambda: self.links[-1:] == [Link.DOWN])
-        return self.statuses[-1].reason
-
-    @property
-    def links(self) -> list[Link]:
-        return [status.link for status in self.statuses]
-
-    @property
-    def all(self) -> np.ndarray:
-        return np.concatenate([np.empty(0, READ), *self.batches])
-
-
-def settings(port: int, host: str = "127.0.0.1", **more: object) -> ReaderSettings:
-    return ReaderSettings("gate-1", "llrp", f"{host}:{port}", more.pop("ports", PORTS), **more)
-
-
-@asynccontextmanager
-async def session(port: int, timing: Timing = QUICK, clock: Callable[[], int] = now_us, **more: object):
-    sink = Recorder()
-    running = asyncio.create_task(LlrpSession(settings(port, **more), sink, clock, timing).run())
-    try:
-        yield sink
-        assert not running.done(), running
-    finally:
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
-
-
-Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def peer(behaviour: Behaviour, host: str = "127.0.0.1"):
-    """Listens and does `behaviour` with each connection; yields its port and the number of connections so far."""
-    connections: list[asyncio.Task[None]] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.append(asyncio.current_task())
-        try:
-            await behaviour(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, host, 0)
-    try:
-        yield server.sockets[0].getsockname()[1], connections
-    finally:
-        server.close()
-        for connection in connections:
-            connection.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
-
-
-def greeting(status: int = 0, at_us: int | None = None) -> bytes:
-    return messages.READER_EVENT_NOTIFICATION(
-        reader_event_notification_data=params.ReaderEventNotificationData(
-            timestamp=params.UTCTimestamp(microseconds=now_us() if at_us is None else at_us),
-            connection_attempt_event=params.ConnectionAttemptEvent(status=status),
-        )
-    ).to_bytes(message_id=0)
-
-
-async def next_message(reader: asyncio.StreamReader):
-    header = await reader.readexactly(10)
-    return decode_message(header + await reader.readexactly(int.from_bytes(header[2:6], "big") - 10))
-
-
-OK = params.LLRPStatus(status_code=enums.StatusCode.M_Success)
-
-
-class Obedient:
-    """A reader that greets, answers every request and then does what the test wants.
-
-    `refuse` names requests that get a bad status, `error` those that get an ERROR_MESSAGE.
-    """
-
-    def __init__(self, refuse: str = "", error: str = "", at_us: int | None = None, then: Behaviour | None = None):
-        self.refuse, self.error, self.at_us, self.then = refuse, error, at_us, then
-        self.asked: list[str] = []
-        self.got: list[object] = []
-
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(greeting(at_us=self.at_us))
-        while True:
-            message = await next_message(reader)
-            name = type(message).__name__
-            self.asked.append(name)
-            self.got.append(message)
-            bad = params.LLRPStatus(status_code=enums.StatusCode.M_ParameterError, error_description="port 9 is odd")
-            if name == self.error:
-                writer.write(messages.ERROR_MESSAGE(llrp_status=bad).to_bytes(message_id=message.message_id))
-            elif hasattr(messages, f"{name}_RESPONSE"):
-                answer = getattr(messages, f"{name}_RESPONSE")(llrp_status=bad if name == self.refuse else OK)
-                # A stranger's answer before ours: only the id tells them apart.
-                writer.write(messages.GET_ROSPECS_RESPONSE(llrp_status=bad).to_bytes(message_id=4_000_000_000))
-                writer.write(answer.to_bytes(message_id=message.message_id))
-            if name == "START_ROSPEC" and self.then:
-                await self.then(reader, writer)
-                return
-
-
-def report(*epcs: bytes, port: int = 1, at_us: int | None = None) -> bytes:
-    return messages.RO_ACCESS_REPORT(
-        tag_report_datas=[
-            params.TagReportData(
-                epc_parameter=params.EPC_96(epc=epc),
-                antenna_id=params.AntennaID(antenna_id=port),
-                peak_rssi=params.PeakRSSI(peak_rssi=-50),
-                last_seen_timestamp_utc=params.LastSeenTimestampUTC(microseconds=at_us or now_us()),
-            )
-            for epc in epcs
-        ]
-    ).to_bytes(message_id=1)
+from drivers.llrp import LlrpSession, Timing
+from drivers.llrp_rospec import is_ours, rospec
+from drivers.read import ANTENNA_UNKNOWN, epc_words
+from drivers.session import Link, ReaderSettings
 
 
 async def test_reads_arrive_with_epc_antenna_time_and_rssi():
@@ -216,20 +68,17 @@ async def test_a_port_that_is_not_in_the_store_file_is_an_unknown_antenna():
         assert set(sink.all["antenna"]) == {ANTENNA_UNKNOWN}
 
 
-async def forever(writer: asyncio.StreamWriter, data: bytes, every_s: float = 0.02) -> None:
-    while True:
-        writer.write(data)
-        await writer.drain()
-        await asyncio.sleep(every_s)
-
-
-async def test_the_rospec_is_ours_and_only_ours_is_deleted():
-    reader = Obedient()
+async def test_the_rospec_is_ours_and_only_ours_are_deleted():
+    stale = rospec([1], 7)["ROSpecID"]
+    reader = Obedient(rospecs={stale: 2, 31335: 2, 1: 0})
     async with peer(reader) as (port, _), session(port, ports={2: 5, 4: 6}) as sink:
         await sink.until(lambda: Link.UP in sink.links)
     deleted = [m.ro_spec_id for m in reader.got if isinstance(m, messages.DELETE_ROSPEC)]
     (spec,) = [m.ro_spec for m in reader.got if isinstance(m, messages.ADD_ROSPEC)]
-    assert deleted == [ROSPEC_ID] == [spec.ro_spec_id]
+    assert deleted == [stale]
+    assert is_ours(spec.ro_spec_id)
+    assert spec.ro_spec_id != stale
+    assert spec.current_state == enums.ROSpecState.Disabled
     assert spec.spec_parameters[0].antenna_ids == [2, 4]
     assert spec.ro_report_spec.n > 0
     content = spec.ro_report_spec.tag_report_content_selector
@@ -260,12 +109,6 @@ async def test_reconnects_to_a_reader_that_died_and_came_back():
             await sink.until(lambda: sink.links[-1] is Link.DOWN)
     assert sink.links.count(Link.UP) == 2
     assert sink.links.count(Link.CONNECTING) == 1
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def test_one_down_has_one_beginning_and_no_repetition():
@@ -339,7 +182,7 @@ async def test_a_refusal_comes_with_the_readers_own_words(request_name, how):
     assert "refused" in reason
 
 
-@pytest.mark.parametrize("request_name", ["DELETE_ROSPEC", "GET_READER_CONFIG"])
+@pytest.mark.parametrize("request_name", ["DELETE_ROSPEC", "GET_READER_CONFIG", "GET_ROSPECS"])
 @pytest.mark.parametrize("how", ["refuse", "error"])
 async def test_what_a_reader_may_refuse_does_not_stop_us(request_name, how):
     reader = Obedient(**{how: request_name})

@@ -10,7 +10,6 @@ from llrpkit.protocol import messages, params
 from llrpkit.reader import Reader
 from sllurp.llrp import LLRPMessage
 
-from simulators import llrp_reader
 from simulators.llrp_reader import LlrpReader
 from simulators.observation import RSSI_UNKNOWN, Observation
 
@@ -207,9 +206,9 @@ async def test_keepalives_come_and_are_counted(reader):
         await until(lambda: simulated.keepalive_acks >= 3)
 
 
-async def test_rospec_outlives_the_connection_and_reports_are_held(reader, monkeypatch):
-    monkeypatch.setattr(llrp_reader, "HELD_MAX", 50)
+async def test_rospec_outlives_the_connection_and_reports_are_held(reader):
     simulated, port = reader
+    simulated.held_max = 50
     async with LLRPClient("127.0.0.1", port) as client:
         hold = params.EventsAndReports(hold_events_and_reports_upon_reconnect=True)
         assert await ask(client, messages.SET_READER_CONFIG(events_and_reports=hold)) == 0

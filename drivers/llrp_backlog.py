@@ -1,0 +1,79 @@
+"""What a reader kept while nobody was connected: until when it is still coming, and what is missing from it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivers.session import Gap
+
+OLD_TOLERANCES = 20
+"""A read is an old one if it comes later after it was made than so many clock tolerances (2 s of the wall)."""
+HOLE_TOLERANCES = 50
+
+
+class Backlog:
+    """Follows the reads of a link that begins with those that the reader kept; times are of the store's clock.
+
+    It has drained once no old read has come for `quiet_s` wall seconds: held reports and new ones may be mixed.
+    """
+
+    def __init__(self, from_us: int, up_us: int, tolerance_us: int, quiet_s: float, now_s: float) -> None:
+        self.from_us = from_us
+        """Reads from here on may still come."""
+        self.overflowed = False
+        self._up_us, self._tolerance_us, self._quiet_s = up_us, tolerance_us, quiet_s
+        self._old_s = now_s
+        self._newest_old_us = from_us
+
+    def take(self, times: NDArray[np.int64], received_us: int, now_s: float) -> None:
+        """Reads made at `times` were received, and have been delivered."""
+        old = times[times < received_us - OLD_TOLERANCES * self._tolerance_us]
+        if len(old):
+            self._old_s = now_s
+            self.from_us = max(self.from_us, int(old.min()))
+            self._newest_old_us = max(self._newest_old_us, int(old.max()))
+
+    def left_s(self, now_s: float) -> float:
+        """Wall seconds until it counts as drained; 0 or less: it has."""
+        return self._old_s + self._quiet_s - now_s
+
+    def missing_us(self) -> tuple[int, int] | None:
+        """After an overflow: what is missing between the last read that was kept and the beginning of the link.
+
+        Some readers drop the oldest reports when their memory is full, others the newest.
+        """
+        hole = self._newest_old_us, self._up_us
+        return hole if self.overflowed and hole[1] - hole[0] > HOLE_TOLERANCES * self._tolerance_us else None
+
+
+class LossWatch:
+    """Makes a gap of an overflow: from the newest read before the reader told of it to the oldest after."""
+
+    REASON = "the reader's memory overflowed: reads were lost"
+
+    def __init__(self, reader: str, newest_us: int) -> None:
+        self.newest_us = newest_us
+        self._reader = reader
+        self._since: tuple[int, float] | None = None
+
+    def overflow(self, now_s: float) -> None:
+        """The reader tells of an overflow."""
+        if self._since is None:
+            self._since = self.newest_us, now_s
+
+    def take(self, times: NDArray[np.int64]) -> Gap | None:
+        """Reads have come: the gap that they end, if one is open."""
+        gap = self._close(int(times.min()))
+        self.newest_us = max(self.newest_us, int(times.max()))
+        return gap
+
+    def tick(self, now_s: float, now_us: int, patience_s: float) -> Gap | None:
+        """Without further reads the gap ends by itself, now."""
+        return self._close(now_us) if self._since is not None and now_s - self._since[1] > patience_s else None
+
+    def _close(self, to_us: int) -> Gap | None:
+        if self._since is None:
+            return None
+        from_us, self._since = self._since[0], None
+        return Gap(self._reader, from_us, to_us, self.REASON) if to_us > from_us else None

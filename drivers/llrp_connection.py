@@ -1,0 +1,451 @@
+"""One LLRP connection, from opening to its end: who the reader is, what it is asked, what it sends.
+
+Section numbers are LLRP 1.1's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any, NoReturn
+
+import numpy as np
+
+from drivers import llrp_codec as codec
+from drivers.clock import ReaderClock
+from drivers.llrp_backlog import Backlog, LossWatch
+from drivers.llrp_codec import Header, Malformed, Message, NotLlrp
+from drivers.llrp_decoder import UPTIME, UTC, Decoded, ReportDecoder
+from drivers.llrp_events import ATTEMPT_REFUSED, notices
+from drivers.llrp_rospec import is_ours, rospec
+from drivers.llrp_wire import LinkFailure, Wire
+from drivers.session import Clock, Gap, Notice, ReaderSettings, Sink
+
+TAGS_A_REPORT = 1
+"""A report as soon as a tag was seen; what comes close together is gathered here, not in the reader."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall seconds."""
+
+    connect_s: float = 5.0
+    greeting_s: float = 10.0
+    answer_s: float = 5.0
+    keepalive_s: float = 10.0
+    """The reader is asked for a sign of life this often, and given up after two periods of silence."""
+    gather_s: float = 0.05
+    """After reads have come, the next are left to gather for so long."""
+    drained_s: float = 2.0
+    """Without an old read for so long, the reader has handed over all that it kept."""
+    overflow_s: float = 10.0
+    """Without any read for so long after an overflow, the loss has ended."""
+    close_s: float = 1.0
+    """At the end, what the reader is just sending is waited for no longer than this."""
+    retry_first_s: float = 0.5
+    retry_cap_s: float = 60.0
+
+
+class Phase(Enum):
+    """Where a connection stands; it only moves down this list."""
+
+    OPENING = auto()  # TCP connect under way
+    GREETING = auto()  # open; nothing may be sent before the reader's ConnectionAttemptEvent (20.1.1)
+    CONFIGURING = auto()  # accepted; our requests go out one by one
+    INVENTORY = auto()  # our ROSpec runs: silence means no tag, as long as keepalives come
+
+
+@dataclass
+class Memory:
+    """What a session knows of its reader, from one connection to the next."""
+
+    identity: str | None = None
+    """MAC (as EUI-64) or EPC, in capital hex digits."""
+    keeps: bool = True
+    """Does the reader keep its reads while we are away; not known at the start: it may."""
+    state_value: int | None = None
+    """LLRPConfigurationStateValue as we left it: another one means that somebody changed the reader."""
+    newest_us: int = 0
+    """Store time of the newest read that came."""
+    detail: dict[str, str] = field(default_factory=dict)
+    """What the reader says of itself."""
+    noticed: dict[str, float] = field(default_factory=dict)
+    """What has been passed on to health, and when (loop time): a loose plug must not fill it."""
+
+
+Up = Callable[[int | None, int | None], None]
+"""Told when the link takes inventory and when that changes: clock offset, and from when on reads may still come."""
+
+_GREETING_TYPE, _KEEPALIVE_TYPE, _CLOSED_TYPE = 63, 62, 4
+_POLL_S = 0.25
+_NOTICE_S = 600.0
+"""The same words are not repeated within so many wall seconds."""
+_NOTICES_MAX = 256
+_STATE_VALUE, _EVENTS_AND_REPORTS, _IDENTIFICATION = 7, 11, 1
+"""RequestedData of GET_READER_CONFIG (17.1.21)."""
+
+
+class LlrpConnection:
+    """One connection over what `open_wire` opens."""
+
+    def __init__(
+        self,
+        settings: ReaderSettings,
+        open_wire: Callable[[], Awaitable[Wire]],
+        sink: Sink,
+        clock: Clock,
+        timing: Timing,
+        memory: Memory,
+        up: Up,
+    ) -> None:
+        self.phase = Phase.OPENING
+        self.up_since_s: float | None = None
+        """Loop time at which it became INVENTORY."""
+        self._settings, self._open, self._sink, self._clock = settings, open_wire, sink, clock
+        self._timing, self._memory, self._up = timing, memory, up
+        self._decoder = ReportDecoder(settings.ports)
+        self._clocks = {UTC: ReaderClock(settings.clock_tolerance_us), UPTIME: ReaderClock(0)}
+        self._told: tuple[int | None, int | None] = (None, None)
+        self._ids = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[bytes]] = {}
+        self._early: list[Any] = []
+        self._delivering = False
+        self._backlog: Backlog | None = None
+        self._loss = LossWatch(settings.id, memory.newest_us)
+        self._can_hold = self._can_warn = self._overflowed = False
+        self._spec: dict[str, Any] = {}
+        self._wire: Wire
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Of this connection's reports."""
+        return self._decoder.counters
+
+    async def run(self) -> NoReturn:
+        """Until the connection ends, which is a LinkFailure."""
+        self._wire = await self._open()
+        self._greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.phase = Phase.GREETING
+        receiving, commanding = asyncio.create_task(self._receive()), asyncio.create_task(self._command())
+        tasks = receiving, commanding
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task in done:
+                    task.result()
+        except asyncio.CancelledError:
+            commanding.cancel()
+            if self.phase is not Phase.GREETING:
+                # Frees the reader's only place for a client at once; what it has sent by then is still taken.
+                self._wire.send(codec.encode("CLOSE_CONNECTION", next(self._ids)))
+                await asyncio.wait([receiving], timeout=self._timing.close_s)
+            raise
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._wire.drop("closed by us")
+        raise AssertionError("neither task ends without an exception")
+
+    # What the reader sends
+
+    async def _receive(self) -> NoReturn:
+        wire = self._wire
+        while True:
+            await wire.arrival()
+            batches = self._use()
+            if self.phase is Phase.INVENTORY:
+                batches, self._early = self._early + batches, []
+                if batches:
+                    await self._deliver(np.concatenate(batches) if batches[1:] else batches[0])
+                self._tell()
+            else:
+                # A reader may report before it answers START_ROSPEC; status comes before the first reads.
+                self._early += batches
+                batches = []
+            if wire.lost is not None:
+                raise LinkFailure(wire.lost)
+            wire.resume(self._timing.gather_s if batches else 0)
+
+    async def _deliver(self, batch: Any) -> None:
+        times = batch["time_us"].copy()
+        self._delivering = True
+        await self._sink.reads(self._settings.id, batch)
+        self._delivering = False
+        self._memory.newest_us = max(self._memory.newest_us, int(times.max()))
+        if self._backlog is not None:
+            self._backlog.take(times, self._wire.received_us, asyncio.get_running_loop().time())
+
+    def _use(self) -> list[Any]:
+        """Use the whole messages that have arrived; the batches of reads among them."""
+        wire, batches = self._wire, []
+        at, end, stream = wire.start, wire.end, wire.buffer.data
+        while True:
+            decoded = self._decoder.decode(wire.buffer, at, end)
+            at = decoded.used
+            if len(decoded.reads):
+                batches.append(self._place(decoded))
+            try:
+                header = codec.header_at(stream, at, end)
+            except NotLlrp as error:
+                wire.drop(f"{wire.peer} sent bytes that are not LLRP ({error}): is this the reader's LLRP port?")
+                return batches
+            if header is None or header.length > end - at:
+                wire.used(at, header.length if header else 0)
+                return batches
+            self._handle(header, bytes(stream[at : at + header.length]))
+            at += header.length
+
+    def _place(self, decoded: Decoded) -> Any:
+        """Reads with store times: the reader's own, corrected, or the time of receipt where it gave none."""
+        received_us = self._wire.received_us
+        shift = np.array([received_us, 0, 0], np.int64)
+        for source, newest_us in zip((UTC, UPTIME), decoded.newest_us, strict=True):
+            if newest_us >= 0:
+                self._clocks[source].sample(newest_us, received_us)
+            shift[source] = self._clocks[source].correction_us or 0
+        times = decoded.reads["time_us"]
+        times += shift[decoded.source]
+        # Nothing is seen after it was received: a time far ahead is a clock that has just been set.
+        np.minimum(times, received_us + self._settings.clock_tolerance_us, out=times)
+        if (gap := self._loss.take(times)) is not None:
+            self._sink.gap(gap)
+        return decoded.reads
+
+    def _handle(self, header: Header, message: bytes) -> None:
+        if header.type == _KEEPALIVE_TYPE:
+            self._wire.send(codec.encode("KEEPALIVE_ACK", header.id))
+        elif header.type == _GREETING_TYPE:
+            self._notified(message)
+        elif header.type == _CLOSED_TYPE:
+            self._wire.drop("the reader closed the connection")
+        elif (answer := self._answers.get(header.id)) is not None and not answer.done():
+            answer.set_result(message)
+        # Anything else is not for us. An ERROR_MESSAGE above all is never answered.
+
+    def _notified(self, message: bytes) -> None:
+        try:
+            event = codec.decode(message).fields.get("ReaderEventNotificationData", {})
+        except Malformed as error:
+            if self.phase is Phase.GREETING:
+                self._wire.drop(f"the reader's greeting can't be read ({error})")
+            return
+        for name, source in (("UTCTimestamp", UTC), ("Uptime", UPTIME)):
+            if name in event:
+                # Before any report: held ones are old, and would be taken for a slow clock.
+                self._clocks[source].sample(event[name]["Microseconds"], self._wire.received_us)
+        status = event.get("ConnectionAttemptEvent", {}).get("Status")
+        if self.phase is Phase.GREETING and status is not None and not self._greeted.done():
+            if status in ATTEMPT_REFUSED:
+                self._wire.drop(ATTEMPT_REFUSED[status])
+            else:
+                self._greeted.set_result(None)
+        for text in notices(event):
+            self._notice(text)
+        if "ReportBufferLevelWarning" in event:
+            self._wire.send(codec.encode("GET_REPORT", next(self._ids)))
+        if "ReportBufferOverflowErrorEvent" in event:
+            self._loss.overflow(asyncio.get_running_loop().time())
+            if self._backlog is not None:
+                self._backlog.overflowed = True
+            self._overflowed = True
+        if "ConnectionCloseEvent" in event:
+            self._wire.drop("the reader ended the connection")
+
+    def _notice(self, text: str) -> None:
+        now_s, noticed = asyncio.get_running_loop().time(), self._memory.noticed
+        if text in noticed and now_s - noticed[text] < _NOTICE_S:
+            return
+        if len(noticed) >= _NOTICES_MAX:
+            noticed.clear()
+        noticed[text] = now_s
+        self._sink.notice(Notice(self._settings.id, self._clock(), text))
+
+    def _tell(self) -> None:
+        """Say what has changed of a link that is up: the reader's clock was set, kept reads have come."""
+        offset_us, (told_us, told_from_us) = self._clocks[UTC].offset_us, self._told
+        from_us = self._backlog.from_us if self._backlog is not None else None
+        stepped = offset_us is not None and (told_us is None or abs(offset_us - told_us) > self._clocks[UTC].step_us)
+        if stepped or from_us != told_from_us:
+            self._told = (offset_us if stepped else told_us), from_us
+            self._up(*self._told)
+
+    # What we ask
+
+    async def _command(self) -> NoReturn:
+        timing = self._timing
+        try:
+            async with asyncio.timeout(timing.greeting_s):
+                await self._greeted
+        except TimeoutError:
+            raise LinkFailure(
+                f"{self._wire.peer} accepted the connection but sent no LLRP greeting: "
+                "no LLRP reader, or still starting"
+            ) from None
+        self.phase = Phase.CONFIGURING
+        await self._inquire()
+        held, survivor = await self._survivor()
+        await self._configure()
+        if held:
+            # What was held comes now; it is put aside until the link is told to be up.
+            self._wire.send(codec.encode("ENABLE_EVENTS_AND_REPORTS", next(self._ids)))
+        await self._inventory(survivor)
+        if self._can_hold:
+            self._memory.state_value = await self._state_value()
+        loop = asyncio.get_running_loop()
+        if held and survivor == codec.ROSPEC_ACTIVE:
+            self._backlog = Backlog(
+                self._memory.newest_us, self._clock(), self._settings.clock_tolerance_us, timing.drained_s, loop.time()
+            )
+            self._backlog.overflowed = self._overflowed
+        self.phase = Phase.INVENTORY
+        self.up_since_s = loop.time()
+        self._told = self._clocks[UTC].offset_us, self._backlog.from_us if self._backlog is not None else None
+        self._up(*self._told)
+        self._wire.nudge()
+        await self._watch(2 * timing.keepalive_s)
+
+    async def _inquire(self) -> None:
+        """Who the reader is and what it can do."""
+        detail = self._memory.detail
+        detail.clear()
+        capabilities = await self._demand("to tell its capabilities", "GET_READER_CAPABILITIES", RequestedData=0)
+        if general := capabilities.fields.get("GeneralDeviceCapabilities", {}):
+            detail["manufacturer"] = str(general["DeviceManufacturerName"])
+            detail["model"] = str(general["ModelName"])
+            detail["firmware"] = general["ReaderFirmwareVersion"].decode("utf-8", "replace")
+            detail["antennas"] = str(general["MaxNumberOfAntennaSupported"])
+        can = capabilities.fields.get("LLRPCapabilities", {})
+        self._can_hold = can.get("SupportsEventAndReportHolding", False)
+        self._can_warn = can.get("CanReportBufferFillWarning", False)
+        config = await self._ask("GET_READER_CONFIG", RequestedData=_IDENTIFICATION)
+        identity = codec.identity_of(config)
+        if identity is not None:
+            detail["identity"] = identity
+        self._check_identity(identity)
+
+    def _check_identity(self, identity: str | None) -> None:
+        wanted, before = self._settings.identity, self._memory.identity
+        if wanted is not None and identity != wanted:
+            raise LinkFailure(
+                f"the reader at {self._wire.peer} is {identity or 'one that does not tell its identity'}, not {wanted} "
+                "as the store file says: have two readers swapped addresses, or was this one replaced?"
+            )
+        if identity is not None:
+            if before is not None and before != identity:
+                self._notice(
+                    f"another reader than before answers at {self._wire.peer}: {identity} instead of {before}; "
+                    "see that its antennas hang where the store file says"
+                )
+            self._memory.identity = identity
+
+    async def _survivor(self) -> tuple[bool, int | None]:
+        """Was the reader told to hold what it has for us; and the state of our ROSpec if it is still there, unchanged.
+
+        Older ROSpecs of ours are deleted, those of others never.
+        """
+        held, changed = False, False
+        if self._can_hold:
+            answer = await self._ask("GET_READER_CONFIG", RequestedData=_EVENTS_AND_REPORTS)
+            held = answer.fields.get("EventsAndReports", {}).get("HoldEventsAndReportsUponReconnect", False)
+            before, now = self._memory.state_value, await self._state_value()
+            changed = before is not None and now != before
+        self._spec = rospec(sorted(self._settings.ports), TAGS_A_REPORT)
+        wanted = self._spec["ROSpecID"]
+        answer = await self._ask("GET_ROSPECS")
+        if codec.refusal(answer):
+            there = {wanted: codec.ROSPEC_DISABLED}
+            changed = True
+        else:
+            there = {spec["ROSpecID"]: spec["CurrentState"] for spec in answer.fields["ROSpec"]}
+        for rospec_id in there:
+            if is_ours(rospec_id) and (rospec_id != wanted or changed):
+                # That there is none is as good; should it fail otherwise, adding will say so.
+                await self._ask("DELETE_ROSPEC", ROSpecID=rospec_id)
+        return held, None if changed else there.get(wanted)
+
+    async def _state_value(self) -> int | None:
+        answer = await self._ask("GET_READER_CONFIG", RequestedData=_STATE_VALUE)
+        value = answer.fields.get("LLRPConfigurationStateValue", {})
+        return value.get("LLRPConfigurationStateValue") if isinstance(value, Mapping) else None
+
+    async def _configure(self) -> None:
+        """What readers forget with each connection, or may have forgotten."""
+        await self._demand(
+            "keepalives",
+            "SET_READER_CONFIG",
+            KeepaliveSpec={"KeepaliveTriggerType": 1, "TimeInterval": round(self._timing.keepalive_s * 1000)},
+        )
+        # Health only, so a reader without them will do.
+        events = {"ReaderExceptionEvent": True, "AntennaEvent": True}
+        if self._can_warn:
+            events["ReportBufferFillWarning"] = True
+        await self._ask("SET_READER_CONFIG", ReaderEventNotificationSpec={"EventNotificationState": events})
+        if self._can_hold:
+            hold = {"HoldEventsAndReportsUponReconnect": True}
+            answer = await self._ask("SET_READER_CONFIG", EventsAndReports=hold)
+            self._memory.keeps = codec.refusal(answer) is None
+        else:
+            self._memory.keeps = False
+
+    async def _inventory(self, survivor: int | None) -> None:
+        """Have our ROSpec run; one that is running is left alone."""
+        rospec_id = self._spec["ROSpecID"]
+        if survivor is None:
+            ports = ", ".join(map(str, sorted(self._settings.ports)))
+            await self._demand(f"an inventory on antenna ports {ports}", "ADD_ROSPEC", ROSpec=self._spec)
+        if survivor in (None, codec.ROSPEC_DISABLED):
+            await self._demand("to enable the inventory", "ENABLE_ROSPEC", ROSpecID=rospec_id)
+        if survivor != codec.ROSPEC_ACTIVE:
+            await self._demand("to start the inventory", "START_ROSPEC", ROSpecID=rospec_id)
+
+    async def _demand(self, what: str, name: str, **fields: Any) -> Message:
+        """An answer that has to be success."""
+        answer = await self._ask(name, **fields)
+        if reason := codec.refusal(answer):
+            raise LinkFailure(f"the reader refused {what} ({reason})")
+        return answer
+
+    async def _ask(self, name: str, **fields: Any) -> Message:
+        """Send a request; its answer, or an ERROR_MESSAGE, is known by the request's id."""
+        request_id = next(self._ids)
+        answer = self._answers[request_id] = asyncio.get_running_loop().create_future()
+        self._wire.send(codec.encode(name, request_id, **fields))
+        try:
+            async with asyncio.timeout(self._timing.answer_s):
+                message = codec.decode(await answer)
+        except TimeoutError:
+            raise LinkFailure(f"the reader did not answer {name} within {self._timing.answer_s:g} s") from None
+        except Malformed as error:
+            raise LinkFailure(f"the reader's answer to {name} can't be read ({error})") from error
+        finally:
+            del self._answers[request_id]
+        if message.name not in (f"{name}_RESPONSE", "ERROR_MESSAGE"):
+            raise LinkFailure(f"the reader answered {name} with {message.name}")
+        return message
+
+    async def _watch(self, silence_s: float) -> NoReturn:
+        """Give the link up when nothing comes for `silence_s` although we listen; see what was kept to its end."""
+        loop = asyncio.get_running_loop()
+        while True:
+            now_s = loop.time()
+            since_s = self._wire.silent_since_s
+            left_s = silence_s if since_s is None else since_s + silence_s - now_s
+            if left_s <= 0:
+                raise LinkFailure(
+                    f"nothing heard for {silence_s:g} s: reader, cable or switch is dead", self._wire.received_us
+                )
+            if (gap := self._loss.tick(now_s, self._clock(), self._timing.overflow_s)) is not None:
+                self._sink.gap(gap)
+            if self._backlog is not None and not self._delivering and self._backlog.left_s(now_s) <= 0:
+                self._drained(self._backlog)
+            await asyncio.sleep(min(left_s, _POLL_S))
+
+    def _drained(self, backlog: Backlog) -> None:
+        if (missing := backlog.missing_us()) is not None:
+            self._sink.gap(Gap(self._settings.id, *missing, LossWatch.REASON))
+        self._backlog = None
+        self._tell()
