@@ -60,10 +60,10 @@ class ZoneEngine:
         antennas, zones = len(layout.antenna_zone), len(layout.zone_kind)
         self._air = kernels.Air(
             up=np.ones(antennas, np.uint8),
-            norm=np.zeros((tuning.biases, len(self._radio.cell_zone))),
+            share=np.zeros(self._radio.rate.shape),
             down=np.full((zones, kernels.DOWNS, 2), NEVER, np.int64),
         )
-        kernels.normalise(self._radio, self._air)
+        kernels.normalise(self._radio, self._air, self._limits)
         self._windows = Aggregates(layout, settings)
         self._journal = Journal(layout)
         self._tick = -1
@@ -170,8 +170,11 @@ class ZoneEngine:
         visits["confidence"] = tags["sure"] / np.maximum(tags["events"], 1)
         return visits
 
-    def state(self) -> dict[str, NDArray[Any]]:
-        """All that the engine knows, as plain arrays; `restore` goes on from it as if nothing had happened."""
+    def state(self, *, pending: bool = True) -> dict[str, NDArray[Any]]:
+        """All that the engine knows, as plain arrays; `restore` goes on from it as if nothing had happened.
+
+        Without `pending` the reads that are not yet weighed are left out: those from `weighed_us` on are then lost.
+        """
         used = self._tags["state"] != 0
         outages = [(at_us, int(up), a) for at_us, up, antennas in self._outages for a in antennas]
         scalars = (self._tick, self._target, self._next_look, self._late, self._unknown_antenna, self._late_outages)
@@ -180,7 +183,7 @@ class ZoneEngine:
             "due": self._due[used],
             "up": self._air.up.copy(),
             "down": self._air.down.copy(),
-            "reads": np.concatenate([np.zeros(0, READ), *self._pending]),
+            "reads": np.concatenate([np.zeros(0, READ), *(self._pending if pending else ())]),
             "outages": np.array(outages, np.int64).reshape(-1, 3),
             "counts": self._counts.copy(),
             "scalars": np.array([*scalars, self._visits, self._journeys], np.int64),
@@ -205,7 +208,7 @@ class ZoneEngine:
         self._free[: self._n_free] = np.arange(n, len(self._tags))[::-1]
         self._reindex()
         self._air.up[:], self._air.down[:] = state["up"], state["down"]
-        kernels.normalise(self._radio, self._air)
+        kernels.normalise(self._radio, self._air, self._limits)
         self._pending = [state["reads"].copy()] if len(state["reads"]) else []
         self._outages = [(int(at_us), bool(up), np.array([a])) for at_us, up, a in state["outages"]]
         self._counts[:] = state["counts"]
@@ -245,7 +248,7 @@ class ZoneEngine:
             if self._outages:
                 stop = min(stop, self._outages[0][0] // TICK_US)
             if at < len(order):
-                self._windows.begin(int(ticks[order[at]]) * TICK_US)
+                self._windows.begin(int(ticks[order[at]]) * TICK_US - self._limits.allow_us)
             self._skip_idle(int(ticks[order[at]]) if at < len(order) else target)
             window_tick = self._window_tick()
             if window_tick <= self._tick:
@@ -300,9 +303,9 @@ class ZoneEngine:
         return reads[ready], ticks[ready]
 
     def _switch(self, at_us: int, up: bool, antennas: NDArray[np.int64]) -> None:
-        self._windows.begin(at_us)
+        self._windows.begin(at_us - self._limits.allow_us)
         self._windows.outage(antennas, at_us, up)
-        kernels.switch(self._radio, self._air, antennas, int(up), at_us)
+        kernels.switch(self._radio, self._air, self._limits, antennas, int(up), at_us)
 
     def _window_tick(self) -> int:
         """Tick at which the next window is final."""
@@ -314,7 +317,7 @@ class ZoneEngine:
         """Leave out windows in which there was nothing at all: a jump of the clock isn't a week of empty windows."""
         if self._n_free == len(self._tags) and 0 <= self._windows.next_us < tick * TICK_US - IDLE_US:
             self._windows.next_us = -1
-            self._windows.begin(tick * TICK_US)
+            self._windows.begin(tick * TICK_US - self._limits.allow_us)
 
     def _window(self) -> Decisions:
         open_visits = self.open_visits()

@@ -30,9 +30,9 @@ def kernel(function: F) -> F:
     return cast(F, compiled)
 
 
-BEAM = 12
+BEAM = 10
 """Cells that are kept in question for a tag."""
-WIDE = 40
+WIDE = 20
 """Cells that an event may bring into question."""
 EVENTS = 28
 """Undecided events that a tag may have."""
@@ -60,6 +60,7 @@ TAG = np.dtype(
         ("exit_us", "<i8"),  # of the visit before: visits don't overlap
         ("sure", "<f8"),  # sum of decided probabilities over the visit's events
         ("events", "<i8"),
+        ("ticks", "<i8"),  # events of the whole life
         ("reads", "<i8"),
         ("epc_bits", "<i4"),
         ("visit_zone", "<i2"),  # of the open visit, NONE without
@@ -98,7 +99,6 @@ class Radio(NamedTuple):
     level: NDArray[np.float64]  # (B, N) mean dBm of what is heard there, by class of the tag's bias
     sharp: NDArray[np.float64]  # (B, N) one over its spread in dB
     rate: NDArray[np.float64]  # (B, N) 0..1, of reads that get through
-    log_rate: NDArray[np.float64]  # (B, N)
     cell_zone: NDArray[np.int16]  # (C,) NONE: between zones
     apart: NDArray[np.uint8]  # (C, C) metres from cell to cell; APART: no way
     way: NDArray[np.float64]  # (G, APART + 1) log probability of having come so far in g ticks
@@ -145,7 +145,7 @@ class Air(NamedTuple):
     """Which antennas are up, and what follows from it."""
 
     up: NDArray[np.uint8]  # (A,)
-    norm: NDArray[np.float64]  # (B, C) log of the summed rates of the antennas that are up
+    share: NDArray[np.float64]  # (B, N) log share of the antenna among all that are up and hear the cell
     down: NDArray[np.int64]  # (Z, DOWNS, 2) times at which the zone was unknown, newest first; NEVER: until now
 
 
@@ -243,7 +243,7 @@ def classify(radio: Radio, epc: NDArray[np.uint64]) -> Any:
 
 
 @kernel
-def switch(radio: Radio, air: Air, antennas: NDArray[np.int64], up: Int, at_us: Int) -> None:
+def switch(radio: Radio, air: Air, limits: Limits, antennas: NDArray[np.int64], up: Int, at_us: Int) -> None:
     """Antennas go up or down at `at_us`: zones become unknown or known, shares are taken among those that are up."""
     zones = air.down.shape[0]
     for a in antennas:
@@ -261,20 +261,22 @@ def switch(radio: Radio, air: Air, antennas: NDArray[np.int64], up: Int, at_us: 
             air.down[z, 0, 1] = NEVER
         elif alive[z] == 1 and unknown:
             air.down[z, 0, 1] = at_us
-    normalise(radio, air)
+    normalise(radio, air, limits)
 
 
 @kernel
-def normalise(radio: Radio, air: Air) -> None:
-    """Log of each cell's summed rate over the antennas that are up."""
-    for b in range(air.norm.shape[0]):
-        air.norm[b, :] = 1e-3
+def normalise(radio: Radio, air: Air, limits: Limits) -> None:
+    """Which share of a cell's reads each antenna gets, of those that are up; never below the odds of reflections."""
+    total = np.empty(radio.cell_zone.shape[0])
+    for b in range(air.share.shape[0]):
+        total[:] = 1e-3
         for a in range(radio.antenna_zone.shape[0]):
             if air.up[a]:
                 for e in range(radio.row[a], radio.row[a + 1]):
-                    air.norm[b, radio.cell[e]] += radio.rate[b, e]
-        for c in range(air.norm.shape[1]):
-            air.norm[b, c] = np.log(air.norm[b, c])
+                    total[radio.cell[e]] += radio.rate[b, e]
+        for e in range(radio.cell.shape[0]):
+            share = np.log(radio.rate[b, e]) - np.log(total[radio.cell[e]])
+            air.share[b, e] = max(share, limits.unheard_nats)
 
 
 @kernel
@@ -326,7 +328,7 @@ def weigh(
                 room.cell[c] = 0.0
                 room.residual[c] = 0.0
             room.cell_n[c] += 1
-            score = share * max(radio.log_rate[b, e] - air.norm[b, c], limits.unheard_nats)
+            score = share * air.share[b, e]
             if known:
                 off = level - radio.level[b, e]
                 q = (off * radio.sharp[b, e]) ** 2
@@ -462,6 +464,7 @@ def advance_tag(
         tag["ring_from"][at, k] = source
         kept += 1
     tag["n_cells"] = kept
+    tag["ticks"] += 1
     tag["last_tick"] = tick
 
 
@@ -508,7 +511,8 @@ def decide(
             room.sure[i] = weight / total
         for k in range(kept):
             room.path[k] = tag["ring_from"][at, room.path[k]]
-    for i in range(count):
+    alone = tag["ticks"] < 2  # a tag heard but once is a stray
+    for i in range(0 if alone else count):
         at = (np.int64(tag["head"]) + i) % EVENTS
         n = place(
             tag,
@@ -705,6 +709,7 @@ def admit(
     tag["tag_class"] = tag_class
     tag["state"] = 0
     tag["n_cells"] = 0
+    tag["ticks"] = 0
     tag["bias"] = limits.bias_start_db
     tag["first_us"] = -1
     tag["last_us"] = -1
@@ -843,7 +848,7 @@ def run(
                 keys[m] = (
                     (np.uint64(read["antenna"]) << np.uint64(48))
                     | (np.uint64(offset) << np.uint64(28))
-                    | (np.uint64(read["rssi_cdbm"] + 32768) << np.uint64(12))
+                    | (np.uint64(np.int64(read["rssi_cdbm"]) + 32768) << np.uint64(12))
                     | np.uint64(min(read["count"], 4095))
                 )
                 m += 1
@@ -854,7 +859,10 @@ def run(
             if tag["first_us"] < 0:
                 counters[TAGS] += 1
             hear(tag, keys, kept, tick, radio, air, limits, room)
-            due[row] = tag["ring_last_us"][tag["head"]] // limits.tick_us + limits.lag_ticks + limits.batch_ticks
+            if tag["n_ring"] > 0:
+                due[row] = tag["ring_last_us"][tag["head"]] // limits.tick_us + limits.lag_ticks + limits.batch_ticks
+            else:  # heard by antennas that reach no cell only
+                due[row] = min(due[row], tick)
             next_look = min(next_look, due[row])
         if next_look <= tick:
             next_look = NEVER

@@ -13,6 +13,7 @@ The kernels get the table as an argument: a cached kernel would keep an old one.
 
 from __future__ import annotations
 
+import sys
 from enum import IntEnum
 
 import numpy as np
@@ -117,3 +118,7 @@ def diagram() -> str:
             arrows.setdefault(after, []).append(event.name.lower())
         lines += [f"    {state.name} --> {after.name}: {', '.join(events)}" for after, events in arrows.items()]
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(diagram())

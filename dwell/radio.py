@@ -45,7 +45,6 @@ def build(layout: Layout, tuning: Tuning) -> kernels.Radio:
         level=heard,
         sharp=1.0 / spread,
         rate=rate,
-        log_rate=np.log(rate),
         cell_zone=cell_zone.astype(np.int16),
         apart=apart,
         way=_ways(tuning),

@@ -24,7 +24,7 @@ class Tuning:
     """Level at which half of the reads are lost."""
     rate_width_db: float = 1.5
     """Width of that logistic curve."""
-    range_dbm: float = -77.0
+    range_dbm: float = -79.0
     """Mean level below which a place isn't considered for a read."""
     spread_db: float = 6.0
     """Levels against the mean of their place: shadowing 3.7, antenna offset 2.5, slow fading and the body's side 4."""
@@ -32,7 +32,7 @@ class Tuning:
     """RSSI against the level: hopping and noise within a point."""
     tail: float = 8.0
     """Where the RSSI score flattens out, in squared spreads: outliers are frequent."""
-    bias_start_db: float = -4.0
+    bias_start_db: float = -8.0
     """How much weaker a tag is at first taken to be heard than one on a stand: most are worn."""
     bias_max_db: float = 4.0
     bias_step_db: float = 4.0
@@ -46,9 +46,9 @@ class Tuning:
     """Weight of each further read by the same antenna within a tick …"""
     repeat_max: float = 2.0
     """… up to so much in all: fading is frozen for so short a time."""
-    correlation_ticks: float = 1.0
+    correlation_ticks: float = 2.0
     """An antenna that heard the tag more recently than this says partly the same again."""
-    unheard_nats: float = -5.0
+    unheard_nats: float = -4.0
     """A read by an antenna out of a place's range: rare, but it happens (reflections)."""
     stay_ticks: float = 40.0
     """Mean stay in one cell, for the odds of moving."""
@@ -66,7 +66,7 @@ class Tuning:
     """The least likely change of place on a floor."""
     floor_nats: float = -14.0
     """A change of floor where no zones touch."""
-    beam_nats: float = 7.0
+    beam_nats: float = 4.0
     """Places less likely than the best by more aren't brought into question by an event."""
     lag_ticks: int = 20
     """A tick is decided when this many have followed."""
