@@ -727,16 +727,18 @@ def admit(
 @kernel
 def sort_keys(keys: NDArray[np.uint64], n: Int) -> Any:
     """Sort the first n keys and drop repeated ones; returns how many remain."""
-    if n > 24:
-        keys[:n].sort()
-    else:
-        for i in range(1, n):
+    gap = 1
+    while gap < n // 3:
+        gap = 3 * gap + 1
+    while gap > 0:  # shellsort: most ticks have a handful of reads
+        for i in range(gap, n):
             key = keys[i]
             j = i
-            while j > 0 and keys[j - 1] > key:
-                keys[j] = keys[j - 1]
-                j -= 1
+            while j >= gap and keys[j - gap] > key:
+                keys[j] = keys[j - gap]
+                j -= gap
             keys[j] = key
+        gap //= 3
     m = 0
     for i in range(n):
         if i == 0 or keys[i] != keys[m - 1]:
