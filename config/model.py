@@ -172,6 +172,8 @@ class Database(Model):
     quota_mb: Annotated[Int, Field(ge=16, le=1 << 20)] = 2048
     checkpoint_s: Annotated[Number, Field(gt=0, le=60)] = 5.0
     """How often the engine's state and all that follows from it are committed, in one transaction."""
+    keep_days: Annotated[Int, Field(ge=1, le=3660)] = 400
+    """How long windows are kept; journeys and visits are kept 35 days longer than `returning_days`."""
 
 
 class Web(Model):

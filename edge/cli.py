@@ -61,11 +61,15 @@ def run(
 
     store = _load(config, files=True)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    from edge.errors import Again
     from edge.service import Service
 
     clock = _clock(clock_speed, clock_origin_us)
     service = Service(store, config, clock, version=version("tagtrail"), web=web, trace=visits)
-    asyncio.run(service.run())
+    try:
+        asyncio.run(service.run())
+    except Again as again:
+        _begin_anew(again)
 
 
 @app.command()
@@ -203,6 +207,15 @@ def _die_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("the service is gone")
+
+
+def _begin_anew(why: Exception) -> None:
+    """The same program in the same process, for what can't be changed while it runs."""
+    import logging
+    import os
+
+    logging.getLogger("tagtrail").warning("starting anew: %s", why)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _load(file: Path, *, files: bool = False) -> StoreConfig:

@@ -7,9 +7,10 @@ committed sequence number would let it be given to another event, and the CRM wo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
@@ -23,6 +24,8 @@ from edge.errors import Trouble
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
 PAGE_BYTES = 4096
+KEPT_ASIDE = 2
+"""Damaged files that are kept for who wants to look at them."""
 
 
 class Database:
@@ -35,6 +38,8 @@ class Database:
     def __init__(self, path: Path, *, store: str, quota_mb: int) -> None:
         self.path = path
         self.quarantined: Path | None = None
+        self.damage: str | None = None
+        """What SQLite says of the file, once it has found it damaged while running: `condemn` it and open anew."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
         try:
             self._conn = self._thread.submit(self._open, store, quota_mb).result()
@@ -51,11 +56,16 @@ class Database:
 
     async def read(self, job: Job[T]) -> T:
         """Run a job that only reads."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: job(self._conn))
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._look, job)
 
     def write_now(self, job: Job[T]) -> T:
         """`write` for code without an event loop."""
         return self._thread.submit(self._transact, job).result()
+
+    def condemn(self) -> None:
+        """The next to open this file shall move it aside, whatever it looks like then."""
+        with contextlib.suppress(OSError):
+            _condemned(self.path).touch()
 
     def close(self) -> None:
         """Fold the WAL back and close; waits for jobs under way."""
@@ -63,15 +73,29 @@ class Database:
         self._thread.shutdown()
 
     def _transact(self, job: Job[T]) -> T:
-        self._conn.execute("BEGIN IMMEDIATE")
-        try:
-            result = job(self._conn)
-            self._conn.execute("COMMIT")
-        except BaseException:
-            if self._conn.in_transaction:
-                self._conn.execute("ROLLBACK")
-            raise
+        with self._judging():
+            self._conn.execute("BEGIN IMMEDIATE")
+            try:
+                result = job(self._conn)
+                self._conn.execute("COMMIT")
+            except BaseException:
+                if self._conn.in_transaction:
+                    self._conn.execute("ROLLBACK")
+                raise
         return result
+
+    def _look(self, job: Job[T]) -> T:
+        with self._judging():
+            return job(self._conn)
+
+    @contextlib.contextmanager
+    def _judging(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                self.damage = str(error)
+            raise
 
     def _open(self, store: str, quota_mb: int) -> sqlite3.Connection:
         try:
@@ -79,6 +103,8 @@ class Database:
         except OSError as error:
             raise Trouble(f"cannot create the folder of the database {self.path}: {error.strerror}") from error
         try:
+            if _condemned(self.path).exists() and self.path.exists():
+                raise sqlite3.DatabaseError("found damaged while it was in use")
             conn = _connect(self.path, quota_mb)
             if conn.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 conn.close()
@@ -169,15 +195,23 @@ def _facts(conn: sqlite3.Connection) -> dict[str, str]:
 
 
 def _quarantine(path: Path) -> Path:
-    number = 1
-    while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
-        number += 1
+    there = [file.name.rpartition("-")[2] for file in path.parent.glob(f"{path.name}.corrupt-*")]
+    number = max((int(tail) for tail in there if tail.isdecimal()), default=0) + 1
+    aside = path.with_name(f"{path.name}.corrupt-{number}")
     path.rename(aside)
     for suffix in ("-wal", "-shm"):
         side = path.with_name(path.name + suffix)
         if side.exists():
             side.rename(aside.with_name(aside.name + suffix))
+    _condemned(path).unlink(missing_ok=True)
+    for old in range(1, number - KEPT_ASIDE + 1):
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(f"{path.name}.corrupt-{old}{suffix}").unlink(missing_ok=True)
     return aside
+
+
+def _condemned(path: Path) -> Path:
+    return path.with_name(f"{path.name}.condemned")
 
 
 def _unusable(path: Path, error: sqlite3.Error) -> str:

@@ -28,6 +28,7 @@ from edge.clock import Clock
 from edge.compose import Shop
 from edge.database import Database
 from edge.outages import Outages
+from edge.housekeeping import make_room
 from edge.people import BusinessDay, Member, Pseudonyms, look_up
 from edge.records import Ledger
 from sync import outbox
@@ -337,11 +338,11 @@ class Pipeline:
         """Commit a job; if the database refuses, say so once and make room if that is the matter; then False."""
         try:
             await self._database.write(job)
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             if self.trouble is None:
                 log.error("the database does not take writes (%s); everything is kept in memory and retried", error)
             self.trouble = str(error)
-            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
                 await self._make_room()
             return False
         if self.trouble is not None:
@@ -351,8 +352,8 @@ class Pipeline:
 
     async def _make_room(self) -> None:
         try:
-            await self._database.write(outbox.make_room)
-        except sqlite3.OperationalError as error:
+            await self._database.write(lambda conn: make_room(conn, self.shop.config, self._clock.now_us()))
+        except sqlite3.Error as error:
             log.error("no room can be made in the database: %s", error)
 
     def _restore(self, conn: sqlite3.Connection) -> None:

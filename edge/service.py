@@ -8,8 +8,10 @@ import logging
 import os
 import signal
 import socket
+import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -21,10 +23,12 @@ from config import StoreConfig
 from drivers import open_session
 from dwell.layout import TagClass
 from dwell.visits import Visits
+from edge import life
 from edge.clock import Clock
 from edge.compose import Shop, compose
 from edge.database import Database
-from edge.errors import Trouble
+from edge.errors import Again, Trouble
+from edge.housekeeping import keep_house
 from edge.live import LiveServer, socket_path
 from edge.notify import notify
 from edge.pipeline import Pipeline
@@ -40,6 +44,7 @@ DRAIN_S = 1.5
 """At a stop, how long the last events may take to the CRM; what is not acknowledged goes out at the next start."""
 WEB_RESTART_S = 2.0
 """Wait before a page that died is started again."""
+REMEMBER_S = 60.0
 RATE_WINDOW = 4
 """Snapshots over which reads/s are told."""
 
@@ -90,6 +95,7 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         try:
+            life.begin(self._database)
             # Compiling takes seconds without a cache: done before readers connect, not while their reads wait.
             if await _unless(stop, warm_up):
                 self._pipeline.restore()
@@ -98,7 +104,11 @@ class Service:
         finally:
             if self._trace:
                 self._trace.close()
+            with contextlib.suppress(sqlite3.Error):
+                await life.remember(self._database)
             self._database.close()
+            if self._web_socket is not None:
+                self._web_socket.close()
 
     async def _serve(self, stop: asyncio.Event) -> None:
         readers = self._shop.readers
@@ -110,6 +120,9 @@ class Service:
         if self._web_socket is not None:
             around.append(asyncio.create_task(self._page(self._web_socket), name="page"))
         around += [asyncio.create_task(s.run(), name=f"reader {r.id}") for s, r in zip(sessions, readers, strict=True)]
+        around.append(
+            asyncio.create_task(keep_house(self._database, self._config, self._clock.now_us), name="housekeeping")
+        )
         stopped = asyncio.create_task(stop.wait())
         notify("READY=1")
         log.info("serving %s: %d readers, database %s", self._config.store.id, len(sessions), self._database.path)
@@ -138,13 +151,25 @@ class Service:
                     await asyncio.sleep(0.05)
 
     async def _watch(self) -> None:
+        """Tell the supervisor that we live; end the service for a new start when its database is damaged."""
+        remembered_s = 0.0
         while True:
             await self._count()
             notify("WATCHDOG=1")
+            if self._database.damage is not None:
+                self._database.condemn()
+                raise Again(f"the database is damaged: {self._database.damage}")
+            if time.monotonic() - remembered_s >= REMEMBER_S:
+                remembered_s = time.monotonic()
+                with contextlib.suppress(sqlite3.Error):
+                    await life.remember(self._database)
             await asyncio.sleep(1)
 
     async def _count(self) -> None:
-        self._totals, self._depth = await self._database.read(_totals)
+        try:
+            self._totals, self._depth = await self._database.read(_totals)
+        except sqlite3.Error:
+            return  # who writes tells of it
         self._pipeline.backlog = {name: depth["pending"] for name, depth in self._depth.items()}
 
     async def _page(self, listening: socket.socket) -> None:
@@ -202,7 +227,10 @@ class Service:
                 "reason": publisher.reason,
                 "since_us": publisher.since_us,
             },
-            "database": {"trouble": pipeline.trouble},
+            "database": {
+                "trouble": pipeline.trouble or self._publisher.trouble,
+                "quarantined": self._database.quarantined and str(self._database.quarantined),
+            },
             "outbox": self._depth,
             "counters": counters,
         }

@@ -229,6 +229,8 @@ class State(Message):
     epoch: Epoch
     config_generation: Name = Field(description="hash of the store file")
     directory_generation: int
+    instance: Name = Field(default="", description="of the gateway's process: two at a time are two gateways")
+    started_us: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
 class Ack(Message):

@@ -1,23 +1,26 @@
 """Outbox: what the CRM has not yet acknowledged, in order, each event with a number that is never used again.
 
 Functions on a connection, inside the caller's transaction, so that an event is committed together with its cause.
-Tables: `outbox`, `outbox_class`, `lost` and, of `fact`, the rows `store` and `epoch`.
+Tables: `outbox`, `outbox_class`, `lost`, `kept` and, of `fact`, the rows `store` and `epoch`. What is acknowledged
+stays for KEEP_US, for a CRM that has to go back to a backup; sync.room takes it first when room is needed.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from sync.contract import CLASS_OF, CLASSES, MAX_EVENT_BYTES, MAX_LOST, Event, EventClass, Journey, Lost, event_id
 
-FULL = 0.9
-"""Share of the database's page quota in use at which `make_room` begins to evict …"""
-ROOMY = 0.8
-"""… and at which it is content."""
-EVICT_ROWS = 500
-"""Rows evicted between two looks at the quota."""
+KEEP_US = 48 * 3600 * 1_000_000
+"""How long acknowledged events are kept for a replay, room permitting."""
+KEPT_STEP_US = 15 * 60 * 1_000_000
+"""Grain of that time: what is acknowledged within a step goes together."""
+GONE = "no longer kept"
+"""Reason of numbers that a replay asks for and that were acknowledged too long ago."""
+JUMP = 5_000
+"""More numbers than can be on their way or were given since the last look; see `jump`."""
 
 
 class Pending(NamedTuple):
@@ -46,43 +49,53 @@ def append(conn: sqlite3.Connection, class_: EventClass, events: Iterable[Event]
     A journey too long for one message takes a number a part. An event that no message could carry takes a number
     too, which is at once written down as lost.
     """
-    store, epoch = (_fact(conn, name) for name in ("store", "epoch"))
-    stem = event_id(store, epoch, class_, "")
-    row = conn.execute("SELECT next_seq FROM outbox_class WHERE class = ?", (_index(class_),)).fetchone()
+    stem = event_id(*_identity(conn), class_, "")
+    row = conn.execute("SELECT next_seq FROM outbox_class WHERE class = ?", (index(class_),)).fetchone()
     first = seq = int(row[0])
     rows: list[tuple[int, int, str]] = []
+    added = 0
     for event in events:
         if CLASS_OF[event.type] != class_:
             raise ValueError(f"{event.type!r} is no event of class {class_!r}")
         for piece in event.split() if isinstance(event, Journey) else (event,):
             payload = piece.model_copy(update={"id": f"{stem}{seq}"}).model_dump_json()
-            if len(payload.encode()) <= MAX_EVENT_BYTES:
-                rows.append((_index(class_), seq, payload))
+            size = len(payload.encode())
+            if size <= MAX_EVENT_BYTES:
+                rows.append((index(class_), seq, payload))
+                added += size
             else:
-                _lose(conn, class_, seq, seq, "larger than a message")
+                lose(conn, class_, seq, seq, "larger than a message")
             seq += 1
-    conn.executemany("INSERT INTO outbox VALUES (?, ?, ?)", rows)
-    conn.execute("UPDATE outbox_class SET next_seq = ? WHERE class = ?", (seq, _index(class_)))
+    if seq > first:
+        conn.executemany("INSERT INTO outbox VALUES (?, ?, ?)", rows)
+        conn.execute(
+            "UPDATE outbox_class SET next_seq = ?, bytes = bytes + ? WHERE class = ?", (seq, added, index(class_))
+        )
     return range(first, seq)
 
 
 def pending(
-    conn: sqlite3.Connection, class_: EventClass, after: int, max_events: int, max_bytes: int = MAX_EVENT_BYTES
+    conn: sqlite3.Connection,
+    class_: EventClass,
+    after: int,
+    max_events: int,
+    max_bytes: int = MAX_EVENT_BYTES,
+    upto: int = 2**63 - 1,
 ) -> Pending | None:
     """The next batch after number `after`: events without a gap, at most `max_bytes` of JSON but at least one event.
 
-    None when there is neither an event nor a lost range after it.
+    None when there is neither an event nor a lost range after it, or none up to `upto`.
     """
     lost = [
-        Lost.model_validate({"from": max(first, after + 1), "to": last, "reason": reason})
+        Lost.model_validate({"from": max(first, after + 1), "to": min(last, upto), "reason": reason})
         for first, last, reason in conn.execute(
-            "SELECT first, last, reason FROM lost WHERE class = ? AND last > ? ORDER BY first LIMIT ?",
-            (_index(class_), after, MAX_LOST + 1),
+            "SELECT first, last, reason FROM lost WHERE class = ? AND last > ? AND first <= ? ORDER BY first LIMIT ?",
+            (index(class_), after, upto, MAX_LOST + 1),
         )
     ]
     rows = conn.execute(
-        "SELECT seq, payload FROM outbox WHERE class = ? AND seq > ? ORDER BY seq LIMIT ?",
-        (_index(class_), after, max_events),
+        "SELECT seq, payload FROM outbox WHERE class = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+        (index(class_), after, upto, max_events),
     )
     payloads: list[str] = []
     first = size = 0
@@ -100,22 +113,59 @@ def pending(
     return Pending(before[-1].to + 1, [], before) if before else None
 
 
-def acknowledge(conn: sqlite3.Connection, class_: EventClass, upto: int) -> int:
-    """Delete what the CRM has committed; how far the class is now acknowledged.
+def kept(
+    conn: sqlite3.Connection, class_: EventClass, after: int, upto: int, max_events: int, max_bytes: int
+) -> Pending | None:
+    """`pending` for a replay: numbers of which nothing is known any more are told as lost, so that no gap is left."""
+    batch = pending(conn, class_, after, max_events, max_bytes, upto)
+    known = batch.first if batch else upto + 1
+    gaps: list[Lost] = []
+    at = after
+    for gap in [*(batch.lost if batch else []), None]:
+        until = gap.from_ if gap else known
+        if until > at + 1:
+            gaps.append(Lost.model_validate({"from": at + 1, "to": until - 1, "reason": GONE}))
+        if gap:
+            gaps.append(gap)
+            at = gap.to
+    if len(gaps) > MAX_LOST:
+        return Pending(gaps[MAX_LOST - 1].to + 1, [], gaps[:MAX_LOST])
+    if batch and batch.payloads:
+        return Pending(batch.first, batch.payloads, gaps)
+    return Pending(gaps[-1].to + 1, [], gaps) if gaps else None
+
+
+def acknowledge(conn: sqlite3.Connection, class_: EventClass, upto: int, now_us: int = 0) -> int:
+    """Write down what the CRM has committed, to be deleted KEEP_US after `now_us`; how far the class now is.
 
     An ack that is behind, or beyond what was ever numbered, changes nothing.
     """
     next_seq, acked = conn.execute(
-        "SELECT next_seq, acked FROM outbox_class WHERE class = ?", (_index(class_),)
+        "SELECT next_seq, acked FROM outbox_class WHERE class = ?", (index(class_),)
     ).fetchone()
     if not acked < upto < next_seq:
         return int(acked)
-    key = {"class": _index(class_), "upto": upto}
-    conn.execute("DELETE FROM outbox WHERE class = :class AND seq <= :upto", key)
-    conn.execute("DELETE FROM lost WHERE class = :class AND last <= :upto", key)
-    conn.execute("UPDATE lost SET first = :upto + 1 WHERE class = :class AND first <= :upto", key)
-    conn.execute("UPDATE outbox_class SET acked = :upto WHERE class = :class", key)
+    until_us = (now_us // KEPT_STEP_US + 1) * KEPT_STEP_US + KEEP_US
+    conn.execute(
+        "INSERT INTO kept VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET upto = excluded.upto",
+        (index(class_), until_us, upto),
+    )
+    conn.execute("UPDATE outbox_class SET acked = ? WHERE class = ?", (upto, index(class_)))
     return upto
+
+
+def forget(conn: sqlite3.Connection, now_us: int, most: int = 5_000) -> int:
+    """Delete acknowledged events whose time is over, at most so many a class; how many there were."""
+    gone = 0
+    due = "SELECT class, max(upto) FROM kept WHERE until_us <= ? GROUP BY class"
+    for number, upto in conn.execute(due, (now_us,)).fetchall():
+        class_ = CLASSES[number]
+        deleted = delete_oldest(conn, class_, upto, most)
+        gone += deleted
+        if deleted < most:
+            conn.execute("DELETE FROM kept WHERE class = ? AND until_us <= ?", (number, now_us))
+            conn.execute("DELETE FROM lost WHERE class = ? AND last <= ?", (number, upto))
+    return gone
 
 
 def acknowledged(conn: sqlite3.Connection) -> dict[EventClass, int]:
@@ -124,45 +174,94 @@ def acknowledged(conn: sqlite3.Connection) -> dict[EventClass, int]:
 
 
 def depth(conn: sqlite3.Connection) -> dict[EventClass, Depth]:
-    """Class → how many events it ever had, and how many wait. Numbers only: no row is read or counted."""
-    lost = dict(conn.execute("SELECT class, sum(last - first + 1) FROM lost GROUP BY class"))
+    """Class → how many events it ever had, and how many wait. Numbers only: no event is read or counted."""
+    lost = dict(
+        conn.execute(
+            "SELECT class, sum(last - max(first - 1, acked)) FROM lost JOIN outbox_class USING (class)"
+            " WHERE last > acked GROUP BY class"
+        )
+    )
     return {
         CLASSES[class_]: Depth(next_seq - 1, next_seq - 1 - acked - lost.get(class_, 0))
         for class_, next_seq, acked in conn.execute("SELECT class, next_seq, acked FROM outbox_class ORDER BY class")
     }
 
 
+def mark_tried(conn: sqlite3.Connection, class_: EventClass) -> None:
+    """What the class has now may leave the house."""
+    conn.execute("UPDATE outbox_class SET tried = next_seq - 1 WHERE class = ?", (index(class_),))
+
+
 def evict(conn: sqlite3.Connection, class_: EventClass, most: int, reason: str = "quota") -> int:
-    """Delete the oldest events of a class, at most so many, and write their numbers down as lost; how many."""
-    key = _index(class_)
-    seqs = [seq for (seq,) in conn.execute("SELECT seq FROM outbox WHERE class = ? ORDER BY seq LIMIT ?", (key, most))]
-    start = 0
-    for i, seq in enumerate(seqs):
-        if i + 1 == len(seqs) or seqs[i + 1] != seq + 1:
-            _lose(conn, class_, seqs[start], seq, reason)
-            start = i + 1
+    """Delete the oldest events that are not acknowledged, at most so many, and write them down as lost; how many."""
+    key = index(class_)
+    rows = conn.execute(
+        "SELECT seq FROM outbox WHERE class = ?1 AND seq > (SELECT acked FROM outbox_class WHERE class = ?1)"
+        " ORDER BY seq LIMIT ?2",
+        (key, most),
+    )
+    seqs = [seq for (seq,) in rows]
     if seqs:
-        conn.execute("DELETE FROM outbox WHERE class = ? AND seq <= ?", (key, seqs[-1]))
+        delete_oldest(conn, class_, seqs[-1], len(seqs), after=seqs[0] - 1)
+        lose_all(conn, class_, seqs, reason)
     return len(seqs)
 
 
-def make_room(conn: sqlite3.Connection) -> int:
-    """Near the database's page quota (`PRAGMA max_page_count`): evict the oldest of the least class; how many events.
+def jump(conn: sqlite3.Connection, used: Mapping[EventClass, int], since: Mapping[EventClass, int]) -> dict[str, int]:
+    """Leave numbers out that a life of this database which was since taken back has given away: class → how many.
 
-    Deletes still work below the quota, and on a full disk nothing does: so this is called before, and often.
+    `used`: highest numbers known to be given then. Events numbered `since` or later are of this life: they get new
+    numbers, those before keep theirs. What is left out is written down as lost, with JUMP for what nobody knows of.
     """
-    evicted = 0
-    if _in_use(conn) < FULL:
-        return 0
-    for class_ in reversed(CLASSES):
-        while _in_use(conn) > ROOMY and (gone := evict(conn, class_, EVICT_ROWS)):
-            evicted += gone
-    return evicted
+    left_out: dict[str, int] = {}
+    stem_of = _identity(conn)
+    for class_, highest in used.items():
+        key = index(class_)
+        (next_seq,) = conn.execute("SELECT next_seq FROM outbox_class WHERE class = ?", (key,)).fetchone()
+        first = min(since.get(class_, next_seq), next_seq)
+        start = max(highest, next_seq - 1) + 1 + JUMP
+        rows = conn.execute(
+            "SELECT seq, payload FROM outbox WHERE class = ? AND seq >= ? ORDER BY seq", (key, first)
+        ).fetchall()
+        old = '{"id":"' + event_id(*stem_of, class_, "")
+        conn.execute("DELETE FROM outbox WHERE class = ? AND seq >= ?", (key, first))
+        conn.execute("DELETE FROM lost WHERE class = ? AND first >= ?", (key, first))
+        conn.executemany(
+            "INSERT INTO outbox VALUES (?, ?, ?)",
+            [(key, to, f"{old}{to}{payload[len(f'{old}{seq}') :]}") for to, (seq, payload) in enumerate(rows, start)],
+        )
+        lose(conn, class_, first, start - 1, "numbers given before the database was taken back")
+        conn.execute("UPDATE outbox_class SET next_seq = ? WHERE class = ?", (start + len(rows), key))
+        left_out[class_] = start - first
+    return left_out
 
 
-def _lose(conn: sqlite3.Connection, class_: EventClass, first: int, last: int, reason: str) -> None:
+def delete_oldest(conn: sqlite3.Connection, class_: EventClass, upto: int, most: int, after: int = 0) -> int:
+    """Delete events `after` … `upto`, at most so many, with no word; how many there were."""
+    key = index(class_)
+    row = conn.execute(
+        "SELECT count(*), max(seq), coalesce(sum(length(CAST(payload AS BLOB))), 0) FROM"
+        " (SELECT seq, payload FROM outbox WHERE class = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?)",
+        (key, after, upto, most),
+    ).fetchone()
+    if row[0]:
+        conn.execute("DELETE FROM outbox WHERE class = ? AND seq > ? AND seq <= ?", (key, after, row[1]))
+        conn.execute("UPDATE outbox_class SET bytes = max(0, bytes - ?) WHERE class = ?", (row[2], key))
+    return int(row[0])
+
+
+def lose_all(conn: sqlite3.Connection, class_: EventClass, seqs: Sequence[int], reason: str) -> None:
+    """Write numbers, which rise, down as lost, in as few ranges as can be."""
+    start = 0
+    for i, seq in enumerate(seqs):
+        if i + 1 == len(seqs) or seqs[i + 1] != seq + 1:
+            lose(conn, class_, seqs[start], seq, reason)
+            start = i + 1
+
+
+def lose(conn: sqlite3.Connection, class_: EventClass, first: int, last: int, reason: str) -> None:
     """Write a range down as lost, as one with those that it touches."""
-    key = _index(class_)
+    key = index(class_)
     touching: Sequence[tuple[int, int]] = conn.execute(
         "SELECT first, last FROM lost WHERE class = ? AND reason = ? AND (last = ? OR first = ?)",
         (key, reason, first - 1, last + 1),
@@ -175,20 +274,13 @@ def _lose(conn: sqlite3.Connection, class_: EventClass, first: int, last: int, r
     )
 
 
-def _in_use(conn: sqlite3.Connection) -> float:
-    """Share of the page quota that holds something."""
-    pages, free, most = (
-        conn.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "max_page_count")
-    )
-    return float(pages - free) / float(most)
-
-
-def _index(class_: EventClass) -> int:
+def index(class_: EventClass) -> int:
+    """A class's number in the tables."""
     return CLASSES.index(class_)
 
 
-def _fact(conn: sqlite3.Connection, name: str) -> str:
-    row = conn.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
-    if row is None:
-        raise LookupError(f"the database has no fact {name!r}: it was not created by this program")
-    return str(row[0])
+def _identity(conn: sqlite3.Connection) -> tuple[str, str]:
+    facts = dict(conn.execute("SELECT name, value FROM fact WHERE name IN ('store', 'epoch')"))
+    if len(facts) < 2:
+        raise LookupError("the database has no store and epoch: it was not created by this program")
+    return facts["store"], facts["epoch"]

@@ -6,6 +6,8 @@ The rules, for each class on its own:
 3. After silence, and on every new connection, all that is not acked is sent again, in order (go-back-N). While the
    silence lasts it is one batch at a time, ever more rarely: a CRM that is away finds no heap of repetitions.
 4. `pause_ms` of an ack holds the class back.
+5. A database that refuses stops nothing: what is acked is kept in memory, what can't be read is tried again.
+6. Of two gateways with one identity the one that started later is silent, and both say so.
 Class member has a lane of its own. The others share one, by weight, that puts so few bytes on the way to the broker
 that a recognition gets through at once on a slow line as well.
 """
@@ -15,10 +17,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import secrets
 import sqlite3
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,21 +32,16 @@ from pydantic import ValidationError
 from config import topics
 from sync import outbox
 from sync.contract import CLASSES, MAX_ACK_BYTES, MAX_EVENT_BYTES, Ack, Envelope, EventClass, State, encode
+from sync.flow import Flow
 from sync.mqtt import BrokerError, Incoming, Link, MqttSettings, RefusedError, connect
 
-WINDOW = 8
-"""Batches of a class without an ack."""
 BATCH_EVENTS = 500
 BULK_BYTES = 32 * 1024
 """Bytes of events in a batch of a class that can wait, BULK_LANE of them on their way: 1 s on a line of 1 Mbit/s."""
 BULK_LANE = 4
 MEMBER_LANE = 8
-WEIGHTS: dict[EventClass, int] = {"journey": 4, "agg": 2, "health": 1}
-"""Shares of the line among the classes that can wait, while they all have something to send."""
 GATHER_S = 0.2
 """How long the others wait for company after a wake; member never does."""
-SILENCE_S = (2.0, 60.0)
-"""Without an ack for so long, all is sent again; doubles to the second."""
 BACKOFF_S = (0.5, 60.0)
 """Reconnecting: the most that is waited after the first failure and after many."""
 STEADY_S = 10.0
@@ -51,8 +49,20 @@ STEADY_S = 10.0
 ACKED_EVERY_S = 0.5
 """Acks are written down together, at most so often."""
 MAX_PAUSE_S = 600.0
+DATABASE_RETRY_S = 2.0
+TWIN_WAIT_S = 60.0
+"""How long the younger of two gateways with one identity keeps away before it looks again."""
+MAX_JUMP = 10**9
+"""An ack that is further beyond all numbers than this is no word of a former life but nonsense."""
+MAX_SAYINGS = 1000
+REPLAY_BYTES = 32 * 1024
 
 T = TypeVar("T")
+Handler = Callable[[Incoming], Awaitable[None]]
+
+
+class TwinError(BrokerError):
+    """Another gateway, which started before this one, publishes as this store."""
 
 
 class Writer(Protocol):
@@ -78,6 +88,7 @@ class Identity:
     config_generation: str = ""
     directory_generation: int = 0
     boot: str = field(default_factory=boot_id)
+    instance: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
 @dataclass(frozen=True)
@@ -90,21 +101,43 @@ class Status:
 
 
 class Publisher:
-    """Sends what is in the outbox; `run` goes on until cancelled and raises nothing because of the broker."""
+    """Sends what is in the outbox; `run` goes on until cancelled and raises nothing because of broker or database.
 
-    def __init__(self, settings: MqttSettings, identity: Identity, writer: Writer, clock: Callable[[], int]) -> None:
+    `handlers`: by name, who takes what comes on `down/{name}` and below. `trouble` says what the database refuses.
+    """
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        identity: Identity,
+        writer: Writer,
+        clock: Callable[[], int],
+        handlers: Mapping[str, Handler] | None = None,
+    ) -> None:
         self._settings = settings
         self._identity = identity
         self._writer = writer
         self._clock = clock
-        self._flows = {class_: _Flow(class_) for class_ in CLASSES}
+        self._flows = {class_: Flow(class_) for class_ in CLASSES}
         self._acked: dict[EventClass, int] = {}
         self._changed = {lane: asyncio.Event() for lane in LANES}
         self._acks_waiting = asyncio.Event()
         self._refused: set[EventClass] = set()
+        self._handlers = handlers or {}
+        self._link: Link | None = None
+        self._sayings: deque[tuple[str, bytes]] = deque(maxlen=MAX_SAYINGS)
+        self._standing: dict[str, bytes] = {}
+        self._to_say = asyncio.Event()
+        self._tried = 0
+        self._born: dict[EventClass, int] = {}
+        self._started_us = clock()
+        self._sessions = 0
+        self._own_state_seen = False
+        self._former: set[str] = set()
+        self.trouble: str | None = None
         self.status = Status(False, "not yet connected", clock())
         self.counters: Counter[str] = Counter()
-        """connections, batches, events (repeated ones too), silences, refused, acks, acks_bad, acks_beyond."""
+        """connections, batches, events (repeated ones too), silences, refused, acks, acks_bad, acks_beyond, twins."""
 
     def wake(self, class_: EventClass) -> None:
         """Events of the class were committed. Member goes at once, the others gather for up to GATHER_S."""
@@ -115,46 +148,98 @@ class Publisher:
         """Number up to which the CRM has the class; the outbox writes it down up to ACKED_EVERY_S later."""
         return self._flows[class_].acked
 
+    def say(self, rest: str, message: bytes, *, retain: bool = False) -> None:
+        """Publish at QoS 1 when there is a connection; what is retained is said anew on every one."""
+        if retain:
+            self._standing[rest] = message
+        else:
+            self._sayings.append((rest, message))
+        self._to_say.set()
+
+    async def replay(self, class_: EventClass, first: int, last: int) -> dict[str, int]:
+        """Send numbers `first` … `last` once more, what is no longer there as lost; how many events and lost numbers.
+
+        Raises BrokerError without a connection. Not repeated by itself: a consumer that misses some asks again.
+        """
+        events = lost = 0
+        last = min(last, (await self._writer.read(outbox.depth))[class_].sent)
+        after = first - 1
+        while after < last:
+            job = partial(
+                outbox.kept, class_=class_, after=after, upto=last, max_events=BATCH_EVENTS, max_bytes=REPLAY_BYTES
+            )
+            batch = await self._writer.read(job)
+            if batch is None:
+                break
+            if self._link is None:
+                raise BrokerError("the connection to the broker was lost")
+            await self._link.publish(topics.topic(self._identity.store, f"up/{class_}"), self._message(class_, batch))
+            events += len(batch.payloads)
+            lost += sum(gap.to - gap.from_ + 1 for gap in batch.lost)
+            after = batch.last
+        return {"events": events, "lost": lost}
+
     async def run(self) -> None:
         """Connect, send, reconnect; until cancelled, which says goodbye to the broker and keeps the last acks."""
         failures = 0
         try:
-            for class_, acked in (await self._writer.read(outbox.acknowledged)).items():
-                self._flows[class_].acked = acked
+            await self._recall()
             while True:
                 began = time.monotonic()
+                twin = False
                 try:
                     # In a task of its own: Python 3.11's task groups spoil `cancelling` of the task they run in.
                     await asyncio.create_task(self._session())
                 except* BrokerError as group:
                     reason = str(_first(group))
+                    twin = isinstance(_first(group), TwinError)
                 if (task := asyncio.current_task()) and task.cancelling():
                     raise asyncio.CancelledError  # a session that fails while it is cancelled forgets that it was
                 failures = 1 if time.monotonic() - began > STEADY_S else failures + 1
                 self._tell(False, reason)
-                await asyncio.sleep(backoff_s(failures))
+                await asyncio.sleep(TWIN_WAIT_S if twin else backoff_s(failures))
         finally:
             self._tell(False, "stopped")
             await self._write_acks()
+
+    async def _recall(self) -> None:
+        """Where the outbox stands, as soon as the database tells."""
+        while True:
+            try:
+                acked = await self._writer.read(outbox.acknowledged)
+                depth = await self._writer.read(outbox.depth)
+            except sqlite3.Error as error:
+                self.trouble = str(error)
+                await asyncio.sleep(DATABASE_RETRY_S)
+            else:
+                self._born = {class_: depth[class_].sent + 1 for class_ in CLASSES}
+                for class_ in CLASSES:
+                    self._flows[class_].acked = max(self._flows[class_].acked, acked[class_])
+                self.trouble = None
+                return
 
     async def _session(self) -> None:
         """One connection, from the greeting until it is lost (BrokerError) or we are cancelled."""
         store = self._identity.store
         here, gone = (self._state(online) for online in (True, False))
         state = topics.topic(store, "state")
+        self._sessions += 1
         async with connect(self._settings, will=(state, gone)) as link:
-            await link.subscribe([topics.topic(store, "down/ack/+")])
+            below = [topics.topic(store, f"down/{name}/#") for name in self._handlers]
+            await link.subscribe([topics.topic(store, "down/ack/+"), state, *below])
             await link.publish(state, here, retain=True)
             self.counters["connections"] += 1
             self._refused.clear()
             self._tell(True, "")
             for flow in self._flows.values():
                 flow.rewind()
+            self._link = link
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._watch(link))
                     tasks.create_task(self._listen(link))
                     tasks.create_task(self._keep_acks())
+                    tasks.create_task(self._say(link))
                     for classes in LANES:
                         tasks.create_task(self._send(link, classes, tasks))
             except asyncio.CancelledError:
@@ -162,6 +247,29 @@ class Publisher:
                     async with asyncio.timeout(1):
                         await link.publish(state, gone, retain=True)
                 raise
+            finally:
+                self._link = None
+
+    async def _say(self, link: Link) -> None:
+        said: dict[str, bytes] = {}
+        while True:
+            self._to_say.clear()
+            for rest, message in list(self._standing.items()):
+                if said.get(rest) != message:
+                    said[rest] = message
+                    await self._utter(link, rest, message, retain=True)
+            while self._sayings:
+                rest, message = self._sayings[0]
+                await self._utter(link, rest, message)
+                self._sayings.popleft()
+            await self._to_say.wait()
+
+    async def _utter(self, link: Link, rest: str, message: bytes, *, retain: bool = False) -> None:
+        try:
+            await link.publish(topics.topic(self._identity.store, rest), message, retain=retain)
+        except RefusedError as error:
+            self.counters["refused"] += 1
+            self._tell(True, str(error))
 
     async def _watch(self, link: Link) -> None:
         raise BrokerError(await asyncio.shield(link.closed))
@@ -187,7 +295,13 @@ class Publisher:
             )
             turn = flow.turn
             flow.looking()
-            batch = await self._writer.read(job)
+            try:
+                batch = await self._look(flow.class_, job)
+            except sqlite3.Error as error:
+                self.trouble = str(error)
+                flow.wake(DATABASE_RETRY_S)
+                slots.release()
+                continue
             if turn != flow.turn or batch is None:  # an ack or a rewind came in between; or there is nothing
                 slots.release()
                 continue
@@ -196,6 +310,21 @@ class Publisher:
             self.counters["batches"] += 1
             self.counters["events"] += len(batch.payloads)
             tasks.create_task(self._publish(link, flow.class_, message)).add_done_callback(lambda _: slots.release())
+
+    async def _look(
+        self, class_: EventClass, job: Callable[[sqlite3.Connection], outbox.Pending | None]
+    ) -> outbox.Pending | None:
+        """Read a batch; windows that may leave the house now are marked, for they must not be merged any more."""
+        batch = await self._writer.read(job)
+        if class_ == "agg" and batch is not None and batch.last > self._tried:
+
+            def mark(conn: sqlite3.Connection) -> tuple[int, outbox.Pending | None]:
+                outbox.mark_tried(conn, class_)
+                return outbox.depth(conn)[class_].sent, job(conn)
+
+            self._tried, batch = await self._writer.write(mark)
+        self.trouble = None if not self._acked else self.trouble
+        return batch
 
     async def _publish(self, link: Link, class_: EventClass, message: bytes) -> None:
         try:
@@ -209,7 +338,7 @@ class Publisher:
             if not self._refused and self.status.reason:
                 self._tell(True, "")
 
-    def _due(self, classes: tuple[EventClass, ...]) -> _Flow | None:
+    def _due(self, classes: tuple[EventClass, ...]) -> Flow | None:
         now = time.monotonic()
         for class_ in classes:
             if self._flows[class_].silent(now):
@@ -226,7 +355,33 @@ class Publisher:
     async def _listen(self, link: Link) -> None:
         while True:
             for incoming in await link.receive():
-                await self._take_ack(incoming)
+                name = incoming.topic.split("/", 6)[4:6]
+                if name == ["state"]:
+                    self._take_state(incoming)
+                elif name[:1] == ["down"] and (handler := self._handlers.get(name[-1])):
+                    await handler(incoming)
+                else:
+                    await self._take_ack(incoming)
+
+    def _take_state(self, incoming: Incoming) -> None:
+        """Our own state comes back to us; another gateway's in our name is a twin's."""
+        try:
+            state = State.model_validate_json(incoming.payload)
+        except ValidationError:
+            return
+        me = self._identity
+        if state.instance == me.instance:
+            self._own_state_seen = True
+        elif state.instance and not self._own_state_seen:
+            self._former.add(state.instance)
+        elif state.instance and (state.online or self._sessions > 1 or state.instance not in self._former):
+            self.counters["twins"] += 1
+            reason = f"another gateway publishes as this store (started {state.started_us}, epoch {state.epoch})"
+            if (state.started_us, state.instance) < (self._started_us, me.instance):
+                self._own_state_seen = False
+                self._former = {state.instance} if not state.online else set()
+                raise TwinError(f"{reason}: this one, which started later, keeps away")
+            self._tell(True, reason)
 
     async def _take_ack(self, incoming: Incoming) -> None:
         """An ack moves its class on if it can be one: right topic, small, this epoch, of numbers that were given."""
@@ -243,35 +398,63 @@ class Publisher:
             self.counters["acks_bad"] += not incoming.retained  # a former database's last ack stays retained
             return
         flow = self._flows[class_]
-        if ack.upto > flow.highest:
-            # Sent by a former life of this database, or a lie: the outbox knows which.
-            flow.highest = (await self._writer.read(outbox.depth))[class_].sent
-            if ack.upto > flow.highest:
-                self.counters["acks_beyond"] += 1
-                return
+        if ack.upto > flow.highest and not await self._was_given(class_, ack.upto):
+            return
         self.counters["acks"] += 1
         if flow.take_ack(ack.upto, min(ack.pause_ms / 1000, MAX_PAUSE_S), time.monotonic()):
             self._acked[class_] = flow.acked
             self._acks_waiting.set()
         self._changed[_lane(class_)].set()
 
+    async def _was_given(self, class_: EventClass, upto: int) -> bool:
+        """Whether a number beyond what was sent in this life is one of ours.
+
+        One that the outbox never gave says that the database was taken back to a backup: numbers move beyond it.
+        """
+        flow = self._flows[class_]
+        try:
+            given = (await self._writer.read(outbox.depth))[class_].sent
+            if upto > given:
+                self.counters["acks_beyond"] += 1
+                if upto - given > MAX_JUMP:
+                    return False
+                since = {class_: self._born[class_]}
+                await self._writer.write(lambda conn: outbox.jump(conn, {class_: upto}, since))
+                given = (await self._writer.read(outbox.depth))[class_].sent
+                self._born[class_] = given + 1
+                flow.rewind()
+        except sqlite3.Error as error:
+            self.trouble = str(error)  # the CRM says it again with its next ack
+            return False
+        flow.highest = given
+        return True
+
     async def _keep_acks(self) -> None:
         while True:
             await self._acks_waiting.wait()
-            await self._write_acks()
-            await asyncio.sleep(ACKED_EVERY_S)
+            await asyncio.sleep(ACKED_EVERY_S if await self._write_acks() else DATABASE_RETRY_S)
 
-    async def _write_acks(self) -> None:
-        """Delete what was acked, all classes in one transaction."""
+    async def _write_acks(self) -> bool:
+        """Write down what was acked, all classes in one transaction; what is refused stays in memory."""
         self._acks_waiting.clear()
         acked, self._acked = self._acked, {}
-        if acked:
+        if not acked:
+            return True
+        now_us = self._clock()
 
-            def job(conn: sqlite3.Connection) -> None:
-                for class_, upto in acked.items():
-                    outbox.acknowledge(conn, class_, upto)
+        def job(conn: sqlite3.Connection) -> None:
+            for class_, upto in acked.items():
+                outbox.acknowledge(conn, class_, upto, now_us)
 
+        try:
             await self._writer.write(job)
+        except sqlite3.Error as error:
+            self.trouble = str(error)
+            self._acked = acked | self._acked
+            self._acks_waiting.set()
+            return False
+        self.trouble = None
+        return True
 
     def _message(self, class_: EventClass, batch: outbox.Pending) -> bytes:
         envelope = Envelope.model_validate(
@@ -298,6 +481,8 @@ class Publisher:
             epoch=me.epoch,
             config_generation=me.config_generation,
             directory_generation=me.directory_generation,
+            instance=me.instance,
+            started_us=self._started_us,
         )
         return state.model_dump_json().encode()
 
@@ -325,83 +510,3 @@ def _first(group: BaseExceptionGroup[BrokerError]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-class _Flow:
-    """Where a class is: `acked` ≤ `cursor` (sent up to) ≤ `highest` (known to have been numbered)."""
-
-    def __init__(self, class_: EventClass) -> None:
-        self.class_ = class_
-        self.acked = self.cursor = self.highest = 0
-        self.turn = 0  # changes whenever the cursor moves by other than sending: a batch read meanwhile is stale
-        self.share = 0.0  # bytes sent by weight
-        self._window = WINDOW
-        self._unacked: deque[int] = deque()  # last number of each batch on its way
-        self._due_s: float | None = 0.0  # monotonic time at which to look into the outbox; None: nothing there
-        self._paused_until_s = 0.0
-        self._silence_s = SILENCE_S[0]
-        self._heard_s = 0.0
-
-    def wake(self, gather_s: float) -> None:
-        due = time.monotonic() + gather_s
-        self._due_s = due if self._due_s is None else min(self._due_s, due)
-
-    def wait_s(self, now_s: float) -> float:
-        """Seconds until a batch may be sent, or the silence be over; infinite while only a wake or an ack helps."""
-        wait = float("inf")
-        if self._due_s is not None and len(self._unacked) < self._window:
-            wait = max(self._due_s, self._paused_until_s) - now_s
-        if self._unacked:
-            wait = min(wait, max(self._heard_s + self._silence_s - now_s, 0.001))
-        return wait
-
-    def looking(self) -> None:
-        """The outbox is being read: until more is known, only a wake makes it worth another look."""
-        self._due_s = None
-
-    def sent(self, last: int, size: int, now_s: float) -> None:
-        """A batch up to `last` is on its way; there may be more behind it."""
-        if not self._unacked:
-            self._heard_s = now_s
-        self._unacked.append(last)
-        self.cursor = last
-        self.highest = max(self.highest, last)
-        self.share += size / WEIGHTS.get(self.class_, 1)
-        self._due_s = now_s
-
-    def take_ack(self, upto: int, pause_s: float, now_s: float) -> bool:
-        """True if the class moved on."""
-        self._paused_until_s = now_s + pause_s
-        if pause_s or upto > self.acked:
-            self._heard_s = self._paused_until_s
-        if upto <= self.acked:
-            return False
-        self.acked = upto
-        self._silence_s, self._window = SILENCE_S[0], WINDOW
-        while self._unacked and self._unacked[0] <= upto:
-            self._unacked.popleft()
-        if upto > self.cursor:
-            self.cursor = upto
-            self._due_s = now_s
-            self.turn += 1
-        return True
-
-    def silent(self, now_s: float) -> bool:
-        """If the CRM has been silent for too long: go back to what it has acked, and try with one batch."""
-        if not self._unacked or now_s < self._heard_s + self._silence_s:
-            return False
-        self._silence_s = min(self._silence_s * 2, SILENCE_S[1])
-        self._window = 1
-        self._back()
-        return True
-
-    def rewind(self) -> None:
-        """A new connection: nothing of what was on its way counts."""
-        self._silence_s, self._window = SILENCE_S[0], WINDOW
-        self._back()
-
-    def _back(self) -> None:
-        self._unacked.clear()
-        self.cursor = self.acked
-        self._due_s = 0.0
-        self.turn += 1

@@ -26,7 +26,9 @@ from sync.publisher import Identity, Publisher
 
 T = TypeVar("T")
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/sbin")
-START = Path(__file__).parents[1] / "edge" / "migrations" / "0001_start.sql"
+SCHEMA = "".join(
+    file.read_text("utf-8") for file in sorted((Path(__file__).parents[1] / "edge" / "migrations").glob("*.sql"))
+)
 
 
 class MosquittoBroker:
@@ -126,7 +128,7 @@ class OneWriter:
         conn.execute("PRAGMA journal_mode = WAL")
         conn.execute("PRAGMA synchronous = NORMAL")
         if new:
-            conn.executescript(START.read_text())
+            conn.executescript(SCHEMA)
             facts = [("store", store), ("epoch", f"e{next(self._epochs)}")]
             conn.executemany("INSERT INTO fact VALUES (?, ?)", facts)
         return conn
@@ -415,7 +417,7 @@ def conn(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     connection = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("PRAGMA journal_mode = MEMORY")
-    connection.executescript(START.read_text())
+    connection.executescript(SCHEMA)
     connection.executemany("INSERT INTO fact VALUES (?, ?)", [("store", "s1"), ("epoch", "e")])
     yield connection
     connection.close()

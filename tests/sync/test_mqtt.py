@@ -14,7 +14,7 @@ import pytest
 from brokers import MosquittoBroker, need_mosquitto
 
 from config import topics
-from sync import mqtt, publisher
+from sync import flow, mqtt
 from sync.mqtt import BrokerError, MqttSettings, RefusedError, connect
 
 CONNACK = bytes([0x20, 2, 0, 0])
@@ -182,7 +182,7 @@ async def test_a_refused_publish_is_an_error_and_the_link_lives_on(guarded, tmp_
 async def test_the_publisher_tells_of_a_refusal_and_delivers_when_it_is_lifted(
     guarded, store, listening, until, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(publisher, "SILENCE_S", (0.2, 1.0))
+    monkeypatch.setattr(flow, "SILENCE_S", (0.2, 1.0))
     gateway = store(guarded.url, version="5", username="s1", password_file=tmp_path / "password")
     async with gateway.online() as running:
         await gateway.commit("health", 3)

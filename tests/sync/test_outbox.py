@@ -7,11 +7,11 @@ import sqlite3
 from collections import Counter
 
 import pytest
-from brokers import START, health, journey, recognised, window
+from brokers import SCHEMA, health, journey, recognised, window
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sync import outbox
+from sync import outbox, room
 from sync.contract import (
     CLASSES,
     MAX_EVENT_BYTES,
@@ -30,7 +30,7 @@ from sync.contract import (
 
 def database() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.executescript(START.read_text())
+    connection.executescript(SCHEMA)
     connection.executemany("INSERT INTO fact VALUES (?, ?)", [("store", "s1"), ("epoch", "e")])
     return connection
 
@@ -78,6 +78,7 @@ def test_numbers_start_at_one_in_each_class_and_make_the_id(conn):
 def test_numbers_are_not_reused_after_every_row_is_gone(conn):
     outbox.append(conn, "agg", [window(), window()])
     outbox.acknowledge(conn, "agg", 2)
+    outbox.forget(conn, 2 * outbox.KEEP_US)
     assert conn.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
     assert outbox.append(conn, "agg", [window()]) == range(3, 4)
 
@@ -113,6 +114,7 @@ def test_evicted_ranges_are_merged_delivered_before_the_next_event_and_forgotten
     assert outbox.acknowledge(conn, "health", 4) == 4
     assert outbox.pending(conn, "health", 4, 100).lost == [gap(5, 6)]
     outbox.acknowledge(conn, "health", 7)
+    outbox.forget(conn, 2 * outbox.KEEP_US)
     assert conn.execute("SELECT count(*) FROM lost").fetchone() == (0,)
 
 
@@ -152,27 +154,124 @@ def test_an_event_that_no_message_can_carry_is_written_down_as_lost(conn):
     assert second.lost == [Lost.model_validate({"from": 2, "to": 3, "reason": "larger than a message"})]
 
 
+def tight(conn, pages=400):
+    conn.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def make_all_room(conn):
+    """As often as the service would."""
+    evicted = 0
+    while room.in_use(conn) >= room.FULL:
+        evicted += room.make_room(conn)
+    return evicted
+
+
+def kept_bytes(conn):
+    query = "SELECT class, sum(length(CAST(payload AS BLOB))) FROM outbox GROUP BY class"
+    return dict.fromkeys(range(4), 0) | dict(conn.execute(query))
+
+
 def test_near_the_quota_the_least_class_makes_room_first(conn):
-    conn.execute("PRAGMA max_page_count = 400")
+    tight(conn)
     for class_, make in (("member", recognised), ("journey", journey), ("agg", window), ("health", health)):
-        outbox.append(conn, class_, [make()] * 300)
-    assert outbox.make_room(conn) == 0
-    while outbox.depth(conn)["health"].pending == 300:
-        outbox.append(conn, "agg", [window()] * 50)
-        evicted = outbox.make_room(conn)
-    left = {class_: depth.pending for class_, depth in outbox.depth(conn).items()}
+        outbox.append(conn, class_, [make()] * 100)
+    assert room.make_room(conn) == 0
+    evicted = 0
+    while outbox.depth(conn)["health"].pending == 100:
+        outbox.append(conn, "member", [recognised()] * 30)
+        outbox.append(conn, "journey", [journey()] * 15)
+        evicted += make_all_room(conn)
+    left = outbox.depth(conn)
     assert evicted > 0
-    assert left["member"] == left["journey"] == 300
-    assert left["health"] == 0
+    assert left["health"].pending == 0
+    members = left["member"].pending
+    assert members == left["member"].sent
     # And it goes on: however much comes, the quota holds, and what is gone is told.
     for _ in range(100):
         outbox.append(conn, "journey", [journey()] * 50)
-        outbox.make_room(conn)
-    assert outbox.depth(conn)["member"].pending == 300
+        make_all_room(conn)
+    assert outbox.depth(conn)["member"].pending == members
     sent, kept = outbox.depth(conn)["journey"]
     batches = drain(conn, "journey")
     assert len(ids(batches)) == kept < sent
     assert sum(lost.to - lost.from_ + 1 for batch in batches for lost in batch.lost) == sent - kept
+    assert kept_bytes(conn) == dict(conn.execute("SELECT class, bytes FROM outbox_class"))
+
+
+def test_a_flood_of_one_class_does_not_push_out_the_others(conn):
+    tight(conn)
+    outbox.append(conn, "health", [health()] * 20)
+    for _ in range(60):
+        outbox.append(conn, "journey", [journey()] * 50)
+        make_all_room(conn)
+    assert outbox.depth(conn)["health"].pending == 20
+    assert outbox.depth(conn)["journey"].pending < 3000
+
+
+def test_what_is_kept_for_a_replay_goes_before_anything_else(conn):
+    tight(conn)
+    outbox.append(conn, "member", [recognised()] * 1500)
+    outbox.acknowledge(conn, "member", 1500, now_us=1)
+    while room.in_use(conn) < room.FULL:
+        outbox.append(conn, "health", [health()] * 10)
+    waiting = outbox.depth(conn)["health"].pending
+    assert make_all_room(conn) == 0
+    assert outbox.depth(conn)["health"].pending == waiting
+    assert kept_bytes(conn)[0] < 1500 * 100
+
+
+def test_windows_are_merged_to_hours_and_days_and_add_up(conn):
+    windows = [
+        window(n % 7).model_copy(
+            update={"window_us": start * 900_000_000, "zone": zone, "length_us": 900_000_000, "histogram": {"3": n % 7}}
+        )
+        for n, (start, zone) in enumerate((start, zone) for start in range(96) for zone in ("shoes", "bags", "hats"))
+    ]
+    outbox.append(conn, "agg", windows[:30])
+    outbox.mark_tried(conn, "agg")
+    outbox.append(conn, "agg", windows[30:])
+    whole = sum(w.entered for w in windows)
+    for expected in (30 + 3 * 24 - 6, 30 + 3):  # 30 windows left the house already: 2.5 hours of each zone
+        assert room.merge_windows(conn)
+        batches = drain(conn, "agg")
+        events = [event for batch in batches for event in batch.events]
+        assert len(events) == pytest.approx(expected, abs=3)
+        assert sum(event.entered for event in events) == whole
+        assert sum(event.histogram.get("3", 0) for event in events) == whole
+        told = len(events) + sum(lost.to - lost.from_ + 1 for batch in batches for lost in batch.lost)
+        assert told == len(windows)
+        assert [event.id for event in events[:30]] == [f"s1/e/agg/{seq}" for seq in range(1, 31)]
+    assert not room.merge_windows(conn)
+    assert kept_bytes(conn) == dict(conn.execute("SELECT class, bytes FROM outbox_class"))
+
+
+def test_acked_events_are_kept_for_two_days_and_told_as_gone_after(conn):
+    outbox.append(conn, "health", [health()] * 20)
+    outbox.evict(conn, "health", 2)
+    outbox.acknowledge(conn, "health", 10, now_us=0)
+    outbox.acknowledge(conn, "health", 15, now_us=outbox.KEEP_US)
+    again = outbox.kept(conn, "health", 0, 12, 100, 10_000)
+    assert (again.first, len(again.payloads), again.lost) == (3, 10, [gap(1, 2)])
+    assert outbox.forget(conn, outbox.KEEP_US) == 0
+    assert outbox.forget(conn, outbox.KEEP_US + outbox.KEPT_STEP_US) == 8
+    again = outbox.kept(conn, "health", 4, 12, 100, 10_000)
+    assert (again.first, len(again.payloads)) == (11, 2)
+    assert again.lost == [Lost.model_validate({"from": 5, "to": 10, "reason": outbox.GONE})]
+    assert outbox.kept(conn, "health", 2, 9, 100, 10_000).last == 9
+    assert outbox.depth(conn)["health"] == (20, 5)
+
+
+def test_numbers_given_before_a_backup_was_restored_are_not_given_again(conn):
+    outbox.append(conn, "health", [health(n) for n in range(10)])  # of the backup; the CRM had 14 by then
+    outbox.append(conn, "health", [health(n) for n in range(10, 13)])  # since the restart
+    outbox.jump(conn, {"health": 14}, {"health": 11})
+    outbox.acknowledge(conn, "health", 14)
+    batches = drain(conn, "health")
+    start = 14 + outbox.JUMP + 1
+    assert ids(batches) == [f"s1/e/health/{seq}" for seq in range(start, start + 3)]
+    assert [event.at_us for batch in batches for event in batch.events] == [10, 11, 12]
+    assert [(lost.from_, lost.to) for batch in batches for lost in batch.lost] == [(15, start - 1)]
+    assert outbox.append(conn, "health", [health()]) == range(start + 3, start + 4)
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,0 +1,68 @@
+"""What a gateway throws away by itself: what is too old, and, near the quota, what can be spared."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from config import StoreConfig
+from sync import outbox, room
+
+if TYPE_CHECKING:
+    from edge.database import Database
+
+log = logging.getLogger("tagtrail.housekeeping")
+
+ROUND_S = 60.0
+SLICE_ROWS = 2_000
+"""Rows deleted in one transaction: a greeting waits for it a few milliseconds at most."""
+DAY_US = 86_400_000_000
+MARGIN_DAYS = 35
+"""Journeys are kept so much longer than the days within which a member counts as returning."""
+
+
+def prune(conn: sqlite3.Connection, config: StoreConfig, now_us: int, most: int = SLICE_ROWS) -> int:
+    """Delete the oldest visits, journeys and windows whose time is over, at most so many of each; how many."""
+    paths_us = now_us - (config.thresholds.returning_days + MARGIN_DAYS) * DAY_US
+    windows_us = now_us - config.database.keep_days * DAY_US
+    gone = 0
+    for table, start in (("visit", "enter_us"), ("journey", "start_us")):
+        # The highest id stays, because it says how many there ever were.
+        gone += conn.execute(
+            f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {start} < ? ORDER BY {start} LIMIT ?)"
+            f" AND id < (SELECT max(id) FROM {table})",
+            (paths_us, most),
+        ).rowcount
+    oldest = "SELECT window_us FROM aggregate WHERE window_us < ? ORDER BY window_us LIMIT 1 OFFSET ?"
+    row = conn.execute(oldest, (windows_us, most)).fetchone()
+    upto_us = row[0] if row else windows_us
+    return gone + conn.execute("DELETE FROM aggregate WHERE window_us < ?", (upto_us,)).rowcount
+
+
+def make_room(conn: sqlite3.Connection, config: StoreConfig, now_us: int) -> int:
+    """Near the quota: throw old history away before any event of the outbox; how many events the CRM loses."""
+    if room.in_use(conn) < room.FULL or prune(conn, config, now_us):
+        return 0
+    return room.make_room(conn)
+
+
+async def keep_house(database: Database, config: StoreConfig, clock: Callable[[], int]) -> None:
+    """Once a minute, for ever: forget what was acknowledged long ago and what is too old, and see to the quota."""
+
+    def tidy(conn: sqlite3.Connection) -> int:
+        return outbox.forget(conn, clock(), SLICE_ROWS) + prune(conn, config, clock())
+
+    while True:
+        try:
+            while await database.write(tidy):
+                await asyncio.sleep(0)
+            while await database.read(room.in_use) >= room.FULL:
+                if lost := await database.write(lambda conn: make_room(conn, config, clock())):
+                    log.error("the database is full: the oldest %d events for the CRM were given up", lost)
+                await asyncio.sleep(0)
+        except sqlite3.Error as error:
+            log.warning("housekeeping waits for the database: %s", error)
+        await asyncio.sleep(ROUND_S)

@@ -1,0 +1,148 @@
+"""Room in the outbox when its database nears the quota: what goes, in which order, and that it is told.
+
+Deletes still work under the quota (`PRAGMA max_page_count`); on a full disk nothing does, so this is called before.
+In order, until there is room: acknowledged events that were kept for a replay; the oldest of classes that hold more
+than their share; then by priority the oldest of health, of agg (which is merged to hours and days before), of journey,
+and last of member. What the CRM never had becomes a `lost` range that is delivered to it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from sync import outbox
+from sync.contract import CLASSES, EventClass, ZoneWindow
+
+FULL = 0.9
+"""Share of the page quota in use at which `make_room` begins …"""
+ROOMY = 0.8
+"""… and at which it is content."""
+SHARES: dict[EventClass, float] = {"member": 0.5, "journey": 0.6, "agg": 0.3, "health": 0.1}
+"""Most of the quota that a class may hold: a flood of one must not push out the others."""
+EVICT_ROWS = 500
+"""Rows evicted between two looks at the quota …"""
+STEPS = 20
+"""… and how often one call does that."""
+MERGED = "merged into a longer window"
+MERGE_ROWS = 2_000
+HOUR_US = 3600 * 1_000_000
+_COUNTS = ("entered", "ended", "censored", "pass_by", "touch", "visit", "engaged", "present_us")
+_WINDOW = TypeAdapter(ZoneWindow)
+
+
+def in_use(conn: sqlite3.Connection) -> float:
+    """Share of the page quota that holds something."""
+    pages, free, most = (
+        conn.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "max_page_count")
+    )
+    return float(pages - free) / float(most)
+
+
+def make_room(conn: sqlite3.Connection) -> int:
+    """Near the quota: make some room; how many events the CRM will never get (merged ones do not count).
+
+    A bounded piece of work, to be called again until `in_use` is below FULL.
+    """
+    evicted = 0
+    if in_use(conn) < FULL:
+        return 0
+    for _ in range(STEPS):
+        if in_use(conn) <= ROOMY:
+            break
+        if _drop_kept(conn):
+            continue
+        over = [class_ for class_ in reversed(CLASSES) if _share(conn, class_) > SHARES[class_]]
+        for class_ in (*over, *reversed(CLASSES)):
+            if class_ == "agg" and merge_windows(conn):
+                break
+            if gone := outbox.evict(conn, class_, EVICT_ROWS):
+                evicted += gone
+                break
+    return evicted
+
+
+def merge_windows(conn: sqlite3.Connection) -> int:
+    """Make hours of the next windows of class agg that never left the house, or days of hours; how many it looked at.
+
+    A merged window bears the last number of its parts; the numbers of the others are told as lost, so that what the
+    CRM adds up stays the same.
+    """
+    return _merge(conn, "merged_hours") or _merge(conn, "merged_days")
+
+
+def _drop_kept(conn: sqlite3.Connection) -> int:
+    acked = outbox.acknowledged(conn)
+    for class_ in reversed(CLASSES):
+        if gone := outbox.delete_oldest(conn, class_, acked[class_], EVICT_ROWS):
+            return gone
+    return 0
+
+
+def _share(conn: sqlite3.Connection, class_: EventClass) -> float:
+    (held,) = conn.execute("SELECT bytes FROM outbox_class WHERE class = ?", (outbox.index(class_),)).fetchone()
+    most, page = (conn.execute(f"PRAGMA {name}").fetchone()[0] for name in ("max_page_count", "page_size"))
+    return float(held) / float(most * page)
+
+
+def _merge(conn: sqlite3.Connection, cursor: Literal["merged_hours", "merged_days"]) -> int:
+    key = outbox.index("agg")
+    rows = conn.execute(
+        "SELECT seq, payload FROM outbox JOIN outbox_class USING (class)"
+        f" WHERE class = ? AND seq > max(tried, acked, {cursor}) ORDER BY seq LIMIT ?",
+        (key, MERGE_ROWS),
+    ).fetchall()
+    if not rows:
+        return 0
+    groups: dict[tuple[object, ...], list[tuple[int, ZoneWindow]]] = defaultdict(list)
+    for seq, payload in rows:
+        window = _WINDOW.validate_json(payload)
+        span = window.window_us // HOUR_US if cursor == "merged_hours" else 0
+        groups[window.zone, window.tag_class, window.def_version, window.business_date, span].append((seq, window))
+    gone: list[int] = []
+    for parts in groups.values():
+        if len(parts) > 1:
+            last, window = parts[-1]
+            one = _sum([window for _, window in parts]).model_copy(update={"id": window.id})
+            conn.execute(
+                "UPDATE outbox SET payload = ? WHERE class = ? AND seq = ?", (one.model_dump_json(), key, last)
+            )
+            gone += [seq for seq, _ in parts[:-1]]
+    gone.sort()
+    conn.executemany("DELETE FROM outbox WHERE class = ? AND seq = ?", [(key, seq) for seq in gone])
+    outbox.lose_all(conn, "agg", gone, MERGED)
+    before = sum(len(payload.encode()) for _, payload in rows)
+    (after,) = conn.execute(
+        "SELECT coalesce(sum(length(CAST(payload AS BLOB))), 0) FROM outbox WHERE class = ? AND seq BETWEEN ? AND ?",
+        (key, rows[0][0], rows[-1][0]),
+    ).fetchone()
+    conn.execute(
+        f"UPDATE outbox_class SET bytes = bytes - ?, {cursor} = ? WHERE class = ?", (before - after, rows[-1][0], key)
+    )
+    return len(rows)
+
+
+def _sum(parts: Sequence[ZoneWindow]) -> ZoneWindow:
+    """Windows of one zone and tag class as one: counts and histograms add up, the peak is the highest of them."""
+    start_us = min(part.window_us for part in parts)
+    end_us = max(part.window_us + part.length_us for part in parts)
+    histogram: dict[str, int] = defaultdict(int)
+    for part in parts:
+        for bin_, count in part.histogram.items():
+            histogram[bin_] += count
+    length_us = sum(part.length_us for part in parts)
+    coverage = sum(part.coverage * part.length_us for part in parts) / length_us
+    return parts[0].model_copy(
+        update={name: sum(getattr(part, name) for part in parts) for name in _COUNTS}
+        | {
+            "window_us": start_us,
+            "length_us": end_us - start_us,
+            "peak": max(part.peak for part in parts),
+            "coverage": min(1.0, round(coverage, 4)),
+            "histogram": dict(sorted(histogram.items(), key=lambda item: int(item[0]))),
+        }
+    )
