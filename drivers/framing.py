@@ -14,7 +14,7 @@ F = TypeVar("F")
 GAP_S = 0.1
 """A partial frame that gets no byte for so long is no frame: readers send a frame in one go."""
 
-NO_FRAME = "no frame with a good checksum begins here"
+NO_FRAME = "no whole frame begins here"
 CUT = "the bytes end before its frame does"
 
 Probe = Callable[[bytes, int], tuple[F, int] | str | None]

@@ -144,11 +144,21 @@ def either_at(buffer: bytes, at: int) -> tuple[Reply | Command, int] | str | Non
     found = reply_at(buffer, at)
     if isinstance(found, tuple) or found == "" or len(buffer) - at < 2:
         return found
-    size = buffer[at + 1] + COMMAND_OVERHEAD
+    command = command_at(buffer, at)
+    return command if isinstance(command, tuple) else found
+
+
+def command_at(buffer: bytes, at: int) -> tuple[Command, int] | str | None:
+    """See framing.Probe: frames of a host."""
+    if buffer[at] != HEADER:
+        return ""
+    size = buffer[at + 1] + COMMAND_OVERHEAD if len(buffer) - at > 1 else COMMAND_OVERHEAD
     raw = buffer[at : at + size]
-    if len(raw) == size and crc(raw[1:-2]) == int.from_bytes(raw[-2:]):
-        return Command(raw[2], raw[3:-2]), size
-    return found
+    if len(raw) < size:
+        return None
+    if crc(raw[1:-2]) != int.from_bytes(raw[-2:]):
+        return "bad checksum"
+    return Command(raw[2], raw[3:-2]), size
 
 
 def read(reply: Reply | Command) -> Content:

@@ -28,6 +28,10 @@ class Family(StrEnum):
 
     LLRP = "llrp"
     THINGMAGIC = "thingmagic"
+    R2000 = "r2000"
+    UHFREADER18 = "uhfreader18"
+    CHAFON_CF = "chafon-cf"
+    M100 = "m100"
 
 
 simulate = typer.Typer(help="A simulated shop: readers, replay files, truth and scores.", no_args_is_help=True)
@@ -158,14 +162,17 @@ def reader(
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port of an LLRP reader; 0: any free one.")] = 5084,
     tags: Annotated[int, typer.Option(min=1, max=10_000, help="Tags lying before it.")] = 8,
     rate: Annotated[float, typer.Option(min=0.1, max=5000, help="Reads a second in all.")] = 50,
+    garbage: Annotated[float, typer.Option(min=0, max=1, help="Share of serial frames after 24 bytes of noise.")] = 0,
+    split: Annotated[bool, typer.Option("--split", help="Send serial frames in pieces of 1 to 8 bytes.")] = False,
 ) -> None:
     """Run one reader with a few tags before its antennas, for any client, until Ctrl-C."""
     import asyncio
 
     from simulators.lone_reader import run
+    from simulators.serial_line import Faults
 
     with _mendable():
-        asyncio.run(run(family, port, tags, rate, typer.echo))
+        asyncio.run(run(family, port, tags, rate, typer.echo, Faults(garbage=garbage, split=split)))
 
 
 @simulate.command()

@@ -20,7 +20,7 @@ from simulators.llrp_reader import LlrpReader
 from simulators.observation import Observation, SimulatedReader
 from simulators.radio import ROW, Rows
 from simulators.score import write_stays
-from simulators.thingmagic import ThingMagicReader
+from simulators.serial_families import serial_reader
 from simulators.world import Member, Shop
 from simulators.worlds import World
 
@@ -159,7 +159,7 @@ def _reader(reader: Reader, clock: StoreClock) -> SimulatedReader:
     ports = max(4, *(antenna.port for antenna in reader.antennas))
     if reader.driver == "llrp":
         return LlrpReader(clock, name=reader.id, ports=ports)
-    return ThingMagicReader(clock, ports=ports)
+    return serial_reader(reader.driver, clock, ports)
 
 
 def _write_atomically(path: Path, text: str) -> None:
