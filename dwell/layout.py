@@ -56,6 +56,19 @@ class Layout:
     """(K,) zone that each corner of a polygon belongs to; without any, zones lie around their antennas."""
     corner_xy: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     """(K, 2) metres on the zone's floor, in the order of each polygon."""
+    antenna_offset_db: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    """(A,) dB that each antenna hears tags louder than the model, as calibrated; left out: zeros."""
+    antenna_rate: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    """(A,) reads that each antenna gets of a tag, as a multiple of the others', as calibrated; left out: ones."""
+
+    def __post_init__(self) -> None:
+        """ValueError if a calibration doesn't have one figure an antenna."""
+        antennas = len(self.antenna_zone)
+        for name, neutral in (("antenna_offset_db", 0.0), ("antenna_rate", 1.0)):
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, np.full(antennas, neutral, np.float32))
+            if len(getattr(self, name)) != antennas:
+                raise ValueError(f"{name} must have {antennas} figures, one an antenna")
 
 
 @dataclass(frozen=True)

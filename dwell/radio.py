@@ -27,6 +27,8 @@ REACH_M = 2.5
 """Zones without polygons reach this far around their antennas."""
 GAPS = 64
 """Ticks for which moves are tabled; longer gaps are no different."""
+MIN_RATE = 1e-4
+"""Reflections reach everywhere."""
 
 Points = NDArray[np.float64]
 
@@ -34,6 +36,7 @@ Points = NDArray[np.float64]
 def build(layout: Layout, tuning: Tuning) -> kernels.Radio:
     """Tables of a layout."""
     cell_zone, levels, apart = _levels(layout, tuning)
+    levels = levels + layout.antenna_offset_db.astype(np.float64)
     near = levels >= tuning.range_dbm
     antenna, cell = np.nonzero(near.T)
     level = levels.T[near.T]
@@ -44,7 +47,7 @@ def build(layout: Layout, tuning: Tuning) -> kernels.Radio:
         cell=cell.astype(np.int32),
         level=heard,
         sharp=1.0 / spread,
-        rate=rate,
+        rate=np.maximum(rate * layout.antenna_rate.astype(np.float64)[antenna], MIN_RATE),
         cell_zone=cell_zone.astype(np.int16),
         apart=apart,
         way=_ways(tuning),
@@ -119,7 +122,7 @@ def _heard(level: NDArray[np.float64], tuning: Tuning) -> tuple[NDArray[np.float
     rate = through.sum(1)
     mean = (through * x).sum(1) / rate
     spread = np.sqrt((through * (x - mean[:, None]) ** 2).sum(1) / rate + tuning.fast_db**2)
-    rate = np.maximum(rate / weight.sum(), 1e-4)
+    rate = np.maximum(rate / weight.sum(), MIN_RATE)
     return tuple(np.interp(level, grid, column) for column in (rate, mean, spread))
 
 

@@ -1,0 +1,45 @@
+"""Calibration figures of a layout: neutral when left out, one an antenna, and felt by the radio tables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dwell import radio
+from dwell.layout import Layout
+from dwell.tuning import Tuning
+
+
+def test_calibration_left_out_is_neutral(layout: Layout) -> None:
+    antennas = len(layout.antenna_zone)
+    assert (layout.antenna_offset_db == 0).all()
+    assert (layout.antenna_rate == 1).all()
+    assert len(layout.antenna_offset_db) == len(layout.antenna_rate) == antennas
+    with pytest.raises(ValueError, match="antenna_rate must have"):
+        replace(layout, antenna_rate=np.ones(antennas + 1, np.float32))
+
+
+def test_a_loud_antenna_is_expected_to_be_loud(layout: Layout) -> None:
+    offset = np.zeros(len(layout.antenna_zone), np.float32)
+    offset[0] = 3.0
+    plain, calibrated = (radio.build(each, Tuning()) for each in (layout, replace(layout, antenna_offset_db=offset)))
+
+    def level(tables: radio.kernels.Radio) -> dict[int, float]:
+        entries = range(tables.row[0], tables.row[1])
+        return {int(tables.cell[e]): float(tables.level[0, e]) for e in entries}
+
+    before, after = level(plain), level(calibrated)
+    assert set(before) <= set(after)
+    assert all(after[cell] > before[cell] for cell in before)
+    same = slice(plain.row[1], None), slice(calibrated.row[1], None)
+    assert np.array_equal(plain.level[:, same[0]], calibrated.level[:, same[1]])
+
+
+def test_a_rare_antenna_is_expected_to_be_rare(layout: Layout) -> None:
+    rate = np.ones(len(layout.antenna_zone), np.float32)
+    rate[0] = 0.5
+    plain, calibrated = (radio.build(each, Tuning()) for each in (layout, replace(layout, antenna_rate=rate)))
+    mine = slice(0, plain.row[1])
+    assert np.allclose(calibrated.rate[:, mine], np.maximum(plain.rate[:, mine] / 2, radio.MIN_RATE))
