@@ -115,6 +115,16 @@ class SerialSession(ABC, Generic[F]):
             await asyncio.sleep(self._retry_s * random.uniform(0.8, 1.2))
             self._retry_s = min(2 * self._retry_s, RETRY_S[1])
 
+    async def identify(self, bauds: Sequence[int]) -> Mapping[str, str]:
+        """Only find out what is there: what a reader says of itself. TransportError or ReaderError if none is."""
+        self._bauds = tuple(bauds)
+        line = await open_line(self._settings.address, self._bauds[0])
+        try:
+            await self._find(line)
+        finally:
+            await line.close()
+        return self._detail
+
     async def _attempt(self) -> None:
         line = await open_line(self._settings.address, self._bauds[0])
         try:

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterator
+
+    from config import StoreConfig
+
+readers = typer.Typer(help="Find, watch and test readers.", no_args_is_help=True)
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="The store file (TOML).")]
+Id = Annotated[str, typer.Argument(help="The reader's id in the store file.")]
 
 
 class Family(StrEnum):
@@ -22,6 +33,8 @@ class Family(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
+    app.add_typer(readers, name="readers")
+    app.command()(capture)
     app.command()(decode)
 
 
@@ -45,3 +58,197 @@ def decode(
     for each in decoded.left_out:
         typer.echo(str(each), err=True)
     typer.echo(decoded.summary(), err=True)
+
+
+@readers.command()
+def scan(
+    where: Annotated[
+        list[str] | None,
+        typer.Argument(help="Hosts, host:port, networks (CIDR) for LLRP; /dev/… or tcp://host:port for serial."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="LLRP port where none is given.")] = 5084,
+    at_once: Annotated[int, typer.Option(min=1, max=64, help="LLRP connections at a time.")] = 4,
+    rate: Annotated[float, typer.Option(min=0.1, max=500, help="New LLRP connections a second.")] = 10,
+) -> None:
+    """Find readers; without an argument, on this machine's serial ports. LLRP readers are only listened to."""
+    import asyncio
+
+    from edge.readerscan import llrp_addresses, scan_llrp, scan_serial, serial_ports
+
+    given = serial_ports() if where is None else where
+    lines = [text for text in given if text.startswith(("/", "tcp://"))]
+    addresses = llrp_addresses([text for text in given if text not in lines], port)
+    if not given:
+        typer.echo("this machine has no serial port; name addresses or networks for LLRP", err=True)
+
+    async def look() -> int:
+        found = 0
+        async for finding in scan_llrp(addresses, at_once, rate):
+            typer.echo(f"{finding.address}  {finding.driver or '-'}  {finding.text}")
+            found += bool(finding.driver)
+        for line in lines:
+            finding = await scan_serial(line)
+            typer.echo(f"{finding.address}  {finding.driver or '-'}  {finding.text}")
+            found += bool(finding.driver)
+        return found
+
+    found = asyncio.run(look())
+    typer.echo(f"{found} readers on {len(addresses)} addresses and {len(lines)} serial lines", err=True)
+    raise typer.Exit(0 if found else 1)
+
+
+@readers.command()
+def show(
+    reader: Id,
+    config: Config,
+    seconds: Annotated[float, typer.Option(min=1, max=86_400, help="How long to listen.")] = 10,
+) -> None:
+    """What a reader is and what its antennas see, live on a terminal."""
+    import asyncio
+
+    from rich.console import Console
+
+    from edge import readertools as tools
+
+    store = _load(config)
+    shop, settings = tools.reader_of(store, reader)
+    if state := asyncio.run(tools.service_state(store)):
+        _show_live(state, tools.live_reader(state, reader))
+        return
+    listener = tools.Listener(settings)
+
+    def table() -> Any:
+        from rich.table import Table
+
+        last = listener.last
+        title = f"{reader}: {last.link.value}: {last.reason}" if last else reader
+        low, high, _ = tools.HISTOGRAM_DBM
+        columns = ("port", "zone", "reads", "reads/s", "tags", "median dBm", f"{low} … {high} dBm")
+        drawn = Table(*columns, title=title, title_justify="left")
+        for row in tools.by_antenna(shop, settings, listener):
+            drawn.add_row(*row)
+        return drawn
+
+    console = Console()
+
+    async def watch() -> bool:
+        if not console.is_terminal:
+            return await tools.listen(settings, listener, seconds, stop=_stop())
+        from rich.live import Live
+
+        with Live(table(), console=console, auto_refresh=False) as live:
+            return await tools.listen(
+                settings, listener, seconds, lambda: live.update(table(), refresh=True), stop=_stop()
+            )
+
+    was_up = asyncio.run(watch())
+    if not console.is_terminal:
+        console.print(table())
+    _tell(tools.findings(settings, listener, was_up))
+    if not was_up:
+        raise typer.Exit(1)
+
+
+@readers.command("test")
+def check_reader(
+    reader: Id,
+    config: Config,
+    seconds: Annotated[float, typer.Option(min=0, max=3600, help="How long to wait for tags.")] = 5,
+) -> None:
+    """Connect to a reader and say what works and what doesn't; exit code 1 if something doesn't."""
+    import asyncio
+
+    from edge import readertools as tools
+
+    store = _load(config)
+    _, settings = tools.reader_of(store, reader)
+    if state := asyncio.run(tools.service_state(store)):
+        entry = tools.live_reader(state, reader)
+        _show_live(state, entry)
+        raise typer.Exit(0 if entry["link"] == "up" else 1)
+    listener = tools.Listener(settings)
+
+    async def watch() -> bool:
+        return await tools.listen(settings, listener, seconds, stop=_stop())
+
+    found = list(tools.findings(settings, listener, asyncio.run(watch())))
+    _tell(found)
+    raise typer.Exit(1 if any(verdict == "no" for verdict, _ in found) else 0)
+
+
+def capture(
+    reader: Id,
+    config: Config,
+    out: Annotated[Path, typer.Option(help="A new CSV time_us,reader,antenna,epc,rssi_dbm; .gz packs it.")],
+    minutes: Annotated[float, typer.Option(min=0.01, max=240, help="How long.")] = 5,
+    max_mb: Annotated[float, typer.Option(min=0.001, max=4096, help="Stop at this size, before packing.")] = 100,
+    clear: Annotated[bool, typer.Option("--clear", help="Write the tags' true EPCs.")] = False,
+) -> None:
+    """Record a reader's reads for `tagtrail replay`, under pseudonyms; the service must not hold the reader."""
+    import asyncio
+
+    from edge import readertools as tools
+    from edge.capture import CaptureFile
+    from edge.errors import Trouble
+
+    store = _load(config)
+    shop, settings = tools.reader_of(store, reader)
+    if state := asyncio.run(tools.service_state(store)):
+        raise Trouble(
+            f"the service (process {state['pid']}) holds the reader; stop it for as long as the capture takes"
+        )
+    file = CaptureFile(out, shop, settings, clear=clear, max_bytes=round(max_mb * (1 << 20)))
+    listener = tools.Listener(settings, file.add)
+
+    async def record() -> bool:
+        stop = _stop()
+
+        def look() -> None:
+            if file.full:
+                stop.set()
+
+        return await tools.listen(settings, listener, minutes * 60, look, stop)
+
+    try:
+        was_up = asyncio.run(record())
+    finally:
+        file.close()
+    _tell(each for each in tools.findings(settings, listener, was_up) if each[0] == "no")
+    ended = f"; ended at {max_mb:g} MB" if file.full else ""
+    typer.echo(f"{file.rows} reads in {out}{'' if clear else ', EPCs replaced'}{ended}", err=True)
+    if not was_up:
+        raise typer.Exit(1)
+
+
+def _show_live(state: dict[str, Any], entry: dict[str, Any]) -> None:
+    """What the service tells of a reader that it holds."""
+    typer.echo(f"the service (process {state['pid']}) holds this reader; it tells:")
+    typer.echo(f"{entry['id']} ({entry['driver']}): {entry['link']}: {entry['reason']}")
+    typer.echo(f"{entry['reads']} reads, {entry['reads_per_s']:.1f} a second")
+    if entry.get("clock_offset_us") is not None:
+        typer.echo(f"clock {entry['clock_offset_us'] / 1e6:+.3f} s against this gateway")
+    for name, text in (entry.get("detail") or {}).items():
+        typer.echo(f"{name}: {text}")
+    typer.echo("for reads by antenna stop the service first: a reader has one client at a time", err=True)
+
+
+def _tell(found: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> None:
+    for verdict, text in found:
+        typer.echo(f"{verdict:<3} {text}")
+
+
+def _stop() -> asyncio.Event:
+    """Set by Ctrl-C or SIGTERM, so that the reader is left as it should be."""
+    import asyncio
+    import signal
+
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def _load(file: Path) -> StoreConfig:
+    from edge.cli import _load as load
+
+    return load(file)

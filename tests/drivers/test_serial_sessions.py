@@ -14,7 +14,6 @@ import pytest
 from drivers import open_session, serial_session
 from drivers import uhfreader18_codec as uhf
 from drivers.m100 import M100Session
-from drivers.r2000 import R2000Session
 from drivers.read import ANTENNA_UNKNOWN, READ, RSSI_UNKNOWN, Reads, epc_bytes
 from drivers.session import Gap, Link, Notice, ReaderSettings, ReaderStatus
 from simulators.observation import Observation
@@ -136,7 +135,7 @@ async def test_reading_goes_on_round_after_round(family: str, sink: Collector) -
         for number in range(8):
             reader.push([seen(number)])
             await sink.until(lambda n=number: len(sink.all) == n + 1)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.03)
     assert sink.epcs == [number.to_bytes(12) for number in range(8)]
     assert {state.link for state in sink.states[2:]} == {Link.UP}
 
@@ -173,9 +172,8 @@ async def test_unplugged_is_down_and_replugged_reads_again(family: str, sink: Co
 async def test_a_reader_that_forgets_its_round_is_started_again(
     family: str, sink: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for kind in (R2000Session, M100Session):
-        monkeypatch.setattr(kind, "SILENCE_S", 1.0)
-    monkeypatch.setattr(serial_session.SerialSession, "SILENCE_S", 1.0)
+    monkeypatch.setattr(M100Session, "SILENCE_S", 0.6)
+    monkeypatch.setattr(serial_session.SerialSession, "SILENCE_S", 0.6)
     reader = serial_reader(family, now_us)
     async with plugged(reader) as address, session(family, address, sink, ports_of(family)):
         await sink.until_link(Link.UP)
@@ -187,6 +185,7 @@ async def test_a_reader_that_forgets_its_round_is_started_again(
         reader.push([seen(3)])
         await sink.until(lambda: len(sink.all) == 1)
         assert sink.states[-1].link is Link.UP
+        monkeypatch.setattr(serial_session, "ANSWER_S", 0.2)
         monkeypatch.setattr(reader.module, "receive", lambda chunk: [])
         reader.module.searching = False
         assert (await sink.until_link(Link.DOWN)).reason

@@ -1,0 +1,206 @@
+"""What a reader does, heard through a session of one's own or told by the service that holds it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from config import StoreConfig
+from drivers import open_session
+from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN, Reads
+from drivers.session import Gap, Link, Notice, ReaderSettings, ReaderStatus
+from edge.compose import Shop, compose
+from edge.errors import Trouble
+from edge.live import read_once, socket_path
+
+RUNTIME = Path("/run/tagtrail")
+"""Where services under systemd keep their live sockets, a folder each."""
+CONNECT_S = 30.0
+"""Longest that a reader may take until it takes inventory: probing of speeds, greetings, its own start."""
+TAGS_MAX = 100_000
+HISTOGRAM_DBM = (-85, -25, 5)
+"""First, last and width of the bins; weaker and stronger reads are counted at the ends."""
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+@dataclass
+class Heard:
+    """Reads of one antenna port."""
+
+    reads: int = 0
+    tags: set[bytes] = field(default_factory=set)
+    levels_cdbm: list[int] = field(default_factory=list)
+
+    def add(self, reads: Reads) -> None:
+        """Count rows in."""
+        self.reads += int(reads["count"].sum())
+        if len(self.tags) < TAGS_MAX:
+            self.tags.update(read["epc"].tobytes() for read in reads)
+        known = reads["rssi_cdbm"][reads["rssi_cdbm"] != RSSI_UNKNOWN]
+        self.levels_cdbm = (self.levels_cdbm + known.tolist())[-TAGS_MAX:]
+
+    def histogram(self) -> str:
+        """A bar a bin of HISTOGRAM_DBM; empty without any strength."""
+        if not self.levels_cdbm:
+            return ""
+        first, last, width = HISTOGRAM_DBM
+        levels = np.clip(np.array(self.levels_cdbm) / 100, first, last - 0.01)
+        counts = np.histogram(levels, bins=np.arange(first, last + width, width))[0]
+        # Any read at all shows: a rare strong read is what gives a neighbour's antenna away.
+        return "".join(_BARS[0 if n == 0 else max(1, round(8 * n / counts.max()))] for n in counts.tolist())
+
+    def median_dbm(self) -> float | None:
+        return float(np.median(self.levels_cdbm)) / 100 if self.levels_cdbm else None
+
+
+class Listener:
+    """A sink that keeps what a person wants to see of one reader; `also` gets every batch."""
+
+    def __init__(self, settings: ReaderSettings, also: Callable[[Reads], None] = lambda batch: None) -> None:
+        self.heard = {port: Heard() for port in sorted(settings.ports)}
+        self.unknown_antenna = 0
+        self.notes: list[str] = []
+        self.last: ReaderStatus | None = None
+        self.up = asyncio.Event()
+        self.reading_since_s: float | None = None
+        """time.monotonic() at which the reader first read."""
+        self._port_of = {antenna: port for port, antenna in settings.ports.items()}
+        self._also = also
+
+    async def reads(self, reader: str, batch: Reads) -> None:
+        for antenna in np.unique(batch["antenna"]).tolist():
+            rows = batch[batch["antenna"] == antenna]
+            if antenna == ANTENNA_UNKNOWN:
+                self.unknown_antenna += len(rows)
+            else:
+                self.heard[self._port_of[antenna]].add(rows)
+        self._also(batch)
+
+    def status(self, status: ReaderStatus) -> None:
+        self.last = status
+        if status.link is Link.UP:
+            self.up.set()
+            self.reading_since_s = self.reading_since_s or time.monotonic()
+        else:
+            self.up.clear()
+
+    def gap(self, gap: Gap) -> None:
+        self.notes.append(f"reads were lost: {gap.reason}")
+
+    def notice(self, notice: Notice) -> None:
+        self.notes.append(notice.text)
+
+
+def reader_of(config: StoreConfig, id_: str) -> tuple[Shop, ReaderSettings]:
+    """The reader of that id; Trouble that names those there are."""
+    shop = compose(config)
+    for settings in shop.readers:
+        if settings.id == id_:
+            return shop, settings
+    raise Trouble(
+        f"no reader {id_!r} in the store file; readers are: {', '.join(r.id for r in shop.readers) or 'none'}"
+    )
+
+
+async def service_state(config: StoreConfig) -> dict[str, Any] | None:
+    """The live state of the service of this store, wherever its socket is; None if it does not run."""
+    for path in (socket_path(config), *RUNTIME.glob("*/live.sock")):
+        state = await read_once(path)
+        if state is not None and state.get("store") == config.store.id:
+            return state
+    return None
+
+
+def live_reader(state: dict[str, Any], id_: str) -> dict[str, Any]:
+    """The service's own entry for a reader; Trouble if it runs with a store file that lacks it."""
+    for entry in state["readers"]:
+        if entry["id"] == id_:
+            return dict(entry)
+    raise Trouble(f"the service (process {state['pid']}) runs with a store file that has no reader {id_!r}: restart it")
+
+
+async def listen(
+    settings: ReaderSettings,
+    listener: Listener,
+    seconds: float | None,
+    tick: Callable[[], None] = lambda: None,
+    stop: asyncio.Event | None = None,
+) -> bool:
+    """Run a session for `seconds` from when the reader reads, or until `stop`; whether it ever read.
+
+    Gives up after CONNECT_S. `tick` is called a few times a second.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        session = open_session(settings, listener, lambda: time.time_ns() // 1000)
+    except ValueError as error:
+        raise Trouble(str(error)) from error
+    running = asyncio.create_task(session.run())
+    ends_s, was_up = loop.time() + CONNECT_S, False
+    try:
+        while not (stop and stop.is_set()) and not running.done():
+            if listener.up.is_set() and not was_up:
+                was_up = True
+                ends_s = float("inf") if seconds is None else loop.time() + seconds
+            if loop.time() >= ends_s:
+                break
+            tick()
+            await asyncio.sleep(0.1)
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+    return was_up
+
+
+def by_antenna(shop: Shop, settings: ReaderSettings, listener: Listener) -> Iterator[tuple[str, ...]]:
+    """Port, zone, reads, reads a second, tags, median strength and its histogram, as texts."""
+    began_s = listener.reading_since_s
+    seconds = max(1.0, time.monotonic() - began_s) if began_s else 1.0
+    for port, heard in listener.heard.items():
+        median_dbm = heard.median_dbm()
+        yield (
+            str(port),
+            shop.zones[int(shop.layout.antenna_zone[settings.ports[port]])],
+            str(heard.reads),
+            f"{heard.reads / seconds:.1f}",
+            str(len(heard.tags)),
+            "" if median_dbm is None else f"{median_dbm:.0f}",
+            heard.histogram(),
+        )
+
+
+def findings(settings: ReaderSettings, listener: Listener, was_up: bool) -> Iterator[tuple[str, str]]:
+    """What works ("ok"), what doesn't ("no") and what can't be told ("?") of a reader that was listened to."""
+    last = listener.last
+    if last is None or not was_up:
+        yield "no", f"connection: {last.reason if last else 'the session did not begin'}"
+        return
+    yield "ok", f"connection: {settings.address} answers and reads"
+    if last.link is not Link.UP:
+        yield "no", f"connection was lost again: {last.reason}"
+    elif "nothing is connected" in last.reason:
+        yield "no", f"antennas: {last.reason}"
+    if last.detail:
+        yield "ok", "reader: " + ", ".join(f"{name} {text}" for name, text in last.detail.items())
+    if last.clock_offset_us is not None:
+        near = abs(last.clock_offset_us) <= 1_000_000
+        advice = "" if near else "; it is corrected, but give the reader an NTP server"
+        yield "ok" if near else "?", f"clock: {last.clock_offset_us / 1e6:+.3f} s against this gateway{advice}"
+    for port, heard in listener.heard.items():
+        if heard.reads:
+            level = "" if (dbm := heard.median_dbm()) is None else f", median {dbm:.0f} dBm"
+            yield "ok", f"port {port}: {heard.reads} reads of {len(heard.tags)} tags{level}"
+        else:
+            yield "?", f"port {port}: no tag was seen; hold one before the antenna and test again"
+    if listener.unknown_antenna:
+        yield "?", f"{listener.unknown_antenna} reads came from ports that the store file does not have"
+    for note in dict.fromkeys(listener.notes):
+        yield "?", f"the reader says: {note}"

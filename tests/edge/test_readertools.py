@@ -1,0 +1,251 @@
+"""The commands for the person on the ladder, on real wires: scan, show, test, capture."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import gzip
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from gateways import STORE, antennas, member_card
+
+from config.check import load
+from drivers import serial_session
+from drivers.llrp_wire import Address
+from drivers.read import epc_words
+from edge import readerscan
+from edge.capture import Pseudonyms
+from edge.compose import compose
+from edge.errors import Trouble
+from edge.live import LiveServer, socket_path
+from edge.readerscan import Finding, llrp_addresses, scan_llrp, scan_serial
+from edge.readertools import Heard, Listener, findings, service_state
+from simulators.llrp_reader import LlrpReader
+from simulators.observation import Observation
+from simulators.serial_families import serial_reader
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def store_file(folder: Path, driver: str, address: str) -> Path:
+    readers = [{"id": "g1", "driver": driver, "address": address, "antennas": antennas("door", "shoes")}]
+    store = {**STORE, "readers": readers, "database": {"path": str(folder / "s.db")}}
+    file = folder / "store.toml"
+    file.write_bytes(tomli_w.dumps(store).encode())
+    return file
+
+
+async def command(*arguments: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "edge", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+@asynccontextmanager
+async def busy(reader: Any) -> AsyncIterator[str]:
+    """A reader that sees two members at its first antenna and goods at its second, ten times a second."""
+
+    async def see() -> None:
+        while True:
+            reader.push([Observation(now_us(), 1, member_card(n), -5000) for n in range(2)])
+            reader.push([Observation(now_us(), 2, bytes(11) + b"\x01", -6500)])
+            await asyncio.sleep(0.1)
+
+    address = await reader.start()
+    seeing = asyncio.create_task(see())
+    try:
+        yield address
+    finally:
+        seeing.cancel()
+        with suppress(asyncio.CancelledError):
+            await seeing
+        await reader.stop()
+
+
+# scan
+
+
+def test_networks_and_hosts_become_addresses() -> None:
+    assert llrp_addresses(["10.0.0.0/30", "gate", "10.0.0.2", "[::1]:5085"], 5084) == [
+        Address("10.0.0.1"), Address("10.0.0.2"), Address("gate"), Address("::1", 5085)
+    ]  # fmt: skip
+    assert llrp_addresses(["gate", "door:1"], 6000) == [Address("gate", 6000), Address("door", 1)]
+    for wrong in (["10.0.0.0/8"], ["10.0.0.0/99"], ["a b"], ["10.0.0.0/20", "10.1.0.0/20"]):
+        with pytest.raises(Trouble):
+            llrp_addresses(wrong, 5084)
+
+
+async def test_a_scan_tells_free_busy_and_foreign_and_is_silent_on_the_rest() -> None:
+    free, used = LlrpReader(now_us, name="a", tcp_port=0), LlrpReader(now_us, name="b", tcp_port=0)
+    web = await asyncio.start_server(lambda r, w: w.write(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "127.0.0.1", 0)
+    web_port = web.sockets[0].getsockname()[1]
+    addresses = [Address.parse(await free.start()), Address.parse(await used.start())]
+    _, client = await asyncio.open_connection(addresses[1].host, addresses[1].port)
+    try:
+        everything = [*addresses, Address("127.0.0.1", web_port), Address("127.0.0.1", 1)]
+        found = {f.address: f async for f in scan_llrp(everything, 4, 100)}
+        again = [f async for f in scan_llrp(addresses[:1], 1, 100)]
+    finally:
+        client.close()
+        web.close()
+        await free.stop()
+        await used.stop()
+    assert found.pop(str(addresses[0])).text == "LLRP reader, free"
+    assert found.pop(str(addresses[1])).text == "LLRP reader, in use by another client"
+    assert found.pop(f"127.0.0.1:{web_port}").driver == ""
+    assert not found
+    assert [f.text for f in again] == ["LLRP reader, free"]  # the first look left no trace
+
+
+async def test_a_scan_opens_no_more_connections_than_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    open_now = most = 0
+
+    async def greeting(address: Address) -> Finding:
+        nonlocal open_now, most
+        open_now += 1
+        most = max(most, open_now)
+        await asyncio.sleep(0.02)
+        open_now -= 1
+        return Finding(str(address), "llrp", "")
+
+    monkeypatch.setattr(readerscan, "_greeting", greeting)
+    found = [f async for f in scan_llrp(llrp_addresses(["10.0.0.0/27"], 5084), 3, 1000)]
+    assert (len(found), most) == (30, 3)
+
+
+@pytest.mark.parametrize("family", ["thingmagic", "r2000", "m100", "chafon-cf", "uhfreader18"])
+async def test_a_serial_reader_is_known_by_its_answers(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serial_session, "ANSWER_S", 0.3)
+    reader = serial_reader(family, now_us)
+    address = await reader.start()
+    try:
+        finding = await scan_serial(address)
+    finally:
+        await reader.stop()
+    assert (finding.address, finding.driver) == (address, family)
+    assert "baud" in finding.text
+
+
+async def test_the_scan_command_tells_what_it_looked_at(tmp_path: Path) -> None:
+    code, out, err = await command("readers", "scan", str(tmp_path / "tty"), "127.0.0.1:1")
+    assert code == 1
+    assert "does not exist" in out
+    assert "0 readers on 1 addresses and 1 serial lines" in err
+
+
+# test, show, capture
+
+
+@pytest.mark.parametrize("driver", ["r2000", "llrp"])
+async def test_a_reader_that_works_is_shown_and_passes(driver: str, tmp_path: Path) -> None:
+    reader = LlrpReader(now_us, name="g1", tcp_port=0) if driver == "llrp" else serial_reader(driver, now_us)
+    async with busy(reader) as address:
+        config = str(store_file(tmp_path, driver, address))
+        code, out, err = await command("readers", "test", "g1", "--config", config, "--seconds", "1")
+        assert code == 0, out + err
+        assert "ok  connection" in out
+        assert "of 2 tags, median -50 dBm" in out
+        code, out, err = await command("readers", "show", "g1", "--config", config, "--seconds", "1")
+    assert code == 0, out + err
+    assert "shoes" in out
+    assert "█" in out
+
+
+async def test_a_reader_that_is_not_there_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load(store_file(tmp_path, "m100", "/dev/no-such-reader"), files=False)
+    settings = compose(config).readers[0]
+    listener = Listener(settings)
+    assert [verdict for verdict, _ in findings(settings, listener, False)] == ["no"]
+    code, _, err = await command("readers", "test", "g9", "--config", str(tmp_path / "store.toml"))
+    assert (code, "readers are: g1" in err) == (1, True)
+
+
+async def test_a_capture_replays_and_hides_the_tags(tmp_path: Path) -> None:
+    async with busy(serial_reader("chafon-cf", now_us)) as address:
+        config = str(store_file(tmp_path, "chafon-cf", address))
+        files = {name: tmp_path / name for name in ("hidden.csv", "clear.csv.gz", "small.csv")}
+        base = ("capture", "g1", "--config", config, "--minutes", "0.015")
+        done = [
+            await command(*base, "--out", str(files["hidden.csv"])),
+            await command(*base, "--out", str(files["clear.csv.gz"]), "--clear"),
+            await command(*base, "--out", str(files["small.csv"]), "--max-mb", "0.001"),
+        ]
+        again = await command(*base, "--out", str(files["small.csv"]))
+    assert [code for code, _, _ in done] == [0, 0, 0], done
+    assert (again[0], "exists" in again[2]) == (1, True)
+    assert files["hidden.csv"].stat().st_mode & 0o077 == 0
+    assert 500 < files["small.csv"].stat().st_size < 1200
+    hidden = list(csv.DictReader(files["hidden.csv"].open()))
+    with gzip.open(files["clear.csv.gz"], "rt") as text:
+        clear = list(csv.DictReader(text))
+    members = {member_card(n).hex().upper() for n in range(2)}
+    assert members <= {row["epc"] for row in clear}
+    assert not members & {row["epc"] for row in hidden}
+    assert len({row["epc"] for row in hidden}) == 3
+    assert {row["antenna"] for row in hidden} == {"1", "2"}
+    assert {row["rssi_dbm"] for row in hidden} == {"-50", "-65"}
+    code, out, err = await command("replay", str(files["hidden.csv"]), "--config", config, "--visits", "-")
+    assert code == 0
+    assert f"{len(hidden)} reads" in err
+    assert len(out.splitlines()) > 1
+
+
+def test_pseudonyms_keep_length_and_class_and_nothing_else(tmp_path: Path) -> None:
+    shop = compose(load(store_file(tmp_path, "llrp", "gate"), files=False))
+    names = Pseudonyms(shop)
+    seen: set[bytes] = set()
+    for epc in (*(member_card(n) for n in range(50)), b"\x2e" + bytes(15), bytes(12), b"\x01" * 62):
+        words = epc_words(epc)
+        other = names.of(words, 8 * len(epc))
+        assert len(other) == len(epc)
+        assert other != epc
+        assert names.of(words, 8 * len(epc)) == other
+        assert shop.classify(epc_words(other)[None])[0] == shop.classify(words[None])[0]
+        seen.add(other)
+    assert len(seen) == 53
+    assert Pseudonyms(shop).of(epc_words(member_card(1)), 96) != names.of(epc_words(member_card(1)), 96)
+
+
+async def test_while_the_service_holds_the_reader_it_is_asked(tmp_path: Path) -> None:
+    file = store_file(tmp_path, "m100", "/dev/rfid/gate")
+    config = load(file, files=False)
+    entry = {"id": "g1", "driver": "m100", "link": "up", "reason": "reading", "reads": 7, "reads_per_s": 0.5}
+    state = {"store": "s1", "pid": 123, "readers": [entry]}
+    serving = asyncio.create_task(LiveServer(socket_path(config), lambda: state).run())
+    try:
+        async with asyncio.timeout(10):
+            while await service_state(config) is None:
+                await asyncio.sleep(0.02)
+        code, out, _ = await command("readers", "test", "g1", "--config", str(file))
+        assert (code, "process 123" in out, "m100): up: reading" in out) == (0, True, True)
+        entry |= {"link": "down", "reason": "unplugged", "clock_offset_us": 1500}
+        code, out, _ = await command("readers", "test", "g1", "--config", str(file))
+        assert (code, "unplugged" in out, "+0.001 s" in out or "+0.002 s" in out) == (1, True, True)
+        code, _, err = await command(
+            "capture", "g1", "--config", str(file), "--out", str(tmp_path / "c.csv"), "--minutes", "1"
+        )
+        assert (code, "holds the reader" in err, os.path.exists(tmp_path / "c.csv")) == (1, True, False)
+    finally:
+        serving.cancel()
+        with suppress(asyncio.CancelledError):
+            await serving
+
+
+def test_a_histogram_shows_the_rarest_read() -> None:
+    heard = Heard()
+    assert (heard.histogram(), heard.median_dbm()) == ("", None)
+    heard.levels_cdbm = [-5750] * 1000 + [-9000] + [-1000]
+    assert heard.histogram() == "▁    █     ▁"
+    assert heard.median_dbm() == -57.5
