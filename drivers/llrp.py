@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections import Counter
+from typing import NoReturn
 
+from drivers import llrp_tls
 from drivers.llrp_connection import LlrpConnection, Memory, Phase, Timing
-from drivers.llrp_wire import Address, LinkFailure, Wire, connect
+from drivers.llrp_doors import LISTEN, Door, doors
+from drivers.llrp_wire import DEFAULT_PORT, TLS_PORT, Address, LinkFailure, Wire, connect
 from drivers.session import Clock, Link, ReaderSettings, ReaderStatus, Sink
 
 __all__ = ["LlrpSession", "Phase", "Timing"]
@@ -17,10 +21,16 @@ class LlrpSession:
     """Keeps one reader at work until `run` is cancelled."""
 
     def __init__(self, settings: ReaderSettings, sink: Sink, clock: Clock, timing: Timing | None = None) -> None:
-        """ValueError if the address can't be one."""
+        """ValueError if the address can't be one, or if a reader that connects to us has no identity to know it by."""
+        if settings.address.startswith(LISTEN) and (settings.identity is None or settings.tls is not None):
+            raise ValueError(f"reader {settings.id}: {LISTEN} needs an identity, and goes without TLS")
         self._settings, self._sink, self._clock = settings, sink, clock
         self._timing = timing or Timing()
-        self._address = Address.parse(settings.address)
+        self._listens = settings.address.startswith(LISTEN)
+        self._address = Address.parse(
+            settings.address.removeprefix(LISTEN), DEFAULT_PORT if settings.tls is None else TLS_PORT
+        )
+        self._door: Door | None = None
         self._status: ReaderStatus | None = None
         self._past: Counter[str] = Counter()
         self._connection: LlrpConnection | None = None
@@ -28,9 +38,20 @@ class LlrpSession:
 
     async def run(self) -> None:
         """Connect, and again after each failure, later and later up to a minute; raises only what `sink` raises."""
+        if not self._listens:
+            self._say(Link.CONNECTING, f"connecting to {self._address}")
+            await self._go_on()
+        self._say(Link.CONNECTING, f"waiting for the reader to connect to port {self._address.port} here")
+        identity = self._settings.identity or ""
+        self._door = doors().enter(self._address, identity, self._clock)
+        try:
+            await self._go_on()
+        finally:
+            self._door.leave(identity)
+
+    async def _go_on(self) -> NoReturn:
         loop, timing = asyncio.get_running_loop(), self._timing
         retry_s = timing.retry_first_s
-        self._say(Link.CONNECTING, f"connecting to {self._address}")
         while True:
             connection = LlrpConnection(
                 self._settings, self._open, self._sink, self._clock, timing, self._memory, self._up
@@ -56,7 +77,24 @@ class LlrpSession:
         return dict(self._past + now)
 
     async def _open(self) -> Wire:
-        return await connect(self._address, self._clock, self._timing.connect_s)
+        if self._listens:
+            assert self._settings.identity is not None
+            assert self._door is not None
+            return await self._door.admit(self._settings.identity)
+        tls = self._settings.tls
+        if tls is None:
+            return await connect(self._address, self._clock, self._timing.connect_s)
+        try:
+            wire = await connect(self._address, self._clock, self._timing.connect_s, llrp_tls.context(tls))
+        except ssl.SSLError as error:
+            raise LinkFailure(llrp_tls.why_refused(error, str(self._address))) from error
+        if tls.pin is not None:
+            try:
+                llrp_tls.check_pin(tls.pin, wire.certificate(), str(self._address))
+            except LinkFailure as failure:
+                wire.drop(str(failure))
+                raise
+        return wire
 
     def _up(self, offset_us: int | None, reads_from_us: int | None) -> None:
         self._tell(Link.UP, "taking inventory", None, offset_us, reads_from_us)

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import re
 import socket
+import ssl
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from drivers.session import Clock
 
 DEFAULT_PORT = 5084
+TLS_PORT = 5085
 
 
 class LinkFailure(Exception):
@@ -33,15 +35,15 @@ class Address:
     port: int = DEFAULT_PORT
 
     @classmethod
-    def parse(cls, text: str) -> Address:
+    def parse(cls, text: str, default_port: int = DEFAULT_PORT) -> Address:
         """From host, host:port, [IPv6]:port or a bare IPv6 address; ValueError with what would be right."""
         match = re.fullmatch(r"\[(?P<v6>[^\[\]]+)\](?::(?P<p6>\d+))?|(?P<host>[^\s:\[\]]+)(?::(?P<port>\d+))?", text)
         if match:
-            port = int(match["p6"] or match["port"] or DEFAULT_PORT)
+            port = int(match["p6"] or match["port"] or default_port)
             if 1 <= port <= 65535:
                 return cls(match["v6"] or match["host"], port)
         elif re.fullmatch(r"[0-9A-Fa-f:.%\w]*:[0-9A-Fa-f:.%\w]*:[0-9A-Fa-f:.%\w]*", text):
-            return cls(text)
+            return cls(text, default_port)
         raise ValueError(f"address {text!r} is not host, host:port or [IPv6]:port")
 
     def __str__(self) -> str:
@@ -130,6 +132,12 @@ class Wire(asyncio.BufferedProtocol):
         """Make `arrival` return once without bytes."""
         self._arrived.set()
 
+    def certificate(self) -> bytes:
+        """The other end's, in DER; empty without TLS."""
+        assert self._transport is not None
+        secure = self._transport.get_extra_info("ssl_object")
+        return (secure.getpeercert(binary_form=True) or b"") if secure is not None else b""
+
     def send(self, message: bytes) -> None:
         """Send; what can't be sent is lost together with the connection, see `lost`."""
         assert self._transport is not None
@@ -156,17 +164,19 @@ class Wire(asyncio.BufferedProtocol):
         self._arrived.set()
 
 
-async def connect(address: Address, clock: Clock, timeout_s: float) -> Wire:
-    """Open a connection over IPv4 or IPv6; LinkFailure with a sentence."""
+async def connect(address: Address, clock: Clock, timeout_s: float, tls: ssl.SSLContext | None = None) -> Wire:
+    """Open a connection over IPv4 or IPv6; LinkFailure with a sentence, ssl.SSLError if TLS is not agreed on."""
     try:
         async with asyncio.timeout(timeout_s):
             _, wire = await asyncio.get_running_loop().create_connection(
-                lambda: Wire(clock, str(address)), address.host, address.port, happy_eyeballs_delay=0.25
+                lambda: Wire(clock, str(address)), address.host, address.port, happy_eyeballs_delay=0.25, ssl=tls
             )
     except TimeoutError:
         raise LinkFailure(f"no answer from {address} within {timeout_s:g} s: is it switched on and wired?") from None
     except socket.gaierror as error:
         raise LinkFailure(f"the name {address.host} was not found ({error.strerror})") from error
+    except ssl.SSLError:
+        raise
     except OSError as error:
         raise LinkFailure(_why_not(address, error)) from error
     return wire

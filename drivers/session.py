@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Protocol
 
 from drivers.read import Reads
@@ -19,6 +20,16 @@ class Link(Enum):
 
 
 @dataclass(frozen=True)
+class Tls:
+    """How a reader is known and who we are to it: `ca` or `pin`, PEM files and a SHA-256 fingerprint in capital hex."""
+
+    ca: Path | None = None
+    pin: str | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True)
 class ReaderSettings:
     """One reader: `ports` maps its antenna ports to global antenna numbers."""
 
@@ -28,6 +39,7 @@ class ReaderSettings:
     ports: Mapping[int, int]
     clock_tolerance_us: int = 100_000
     """Store time by which a reader's clock may be off without being corrected: below, it can't be told from delay."""
+    tls: Tls | None = None
     identity: str | None = None
     """LLRP: the reader's MAC as EUI-64, or its EPC, in capital hex digits; another one gets no inventory."""
 

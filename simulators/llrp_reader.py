@@ -87,7 +87,12 @@ class LlrpReader:
     async def dial(self, host: str, port: int) -> None:
         """Connect to a client that listens (reader-initiated, 20.1.1); ends with the connection."""
         reader, writer = await asyncio.open_connection(host, port)
-        await self._serve(reader, writer)
+        serving = asyncio.create_task(self._serve(reader, writer))
+        try:
+            await asyncio.wait([serving])
+        finally:
+            serving.cancel()
+            await asyncio.wait([serving])
 
     def cut(self) -> None:
         """Break the connection as a switch that is restarted; the reader itself goes on."""

@@ -120,7 +120,7 @@ Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Non
 
 
 @asynccontextmanager
-async def peer(behaviour: Behaviour, host: str = "127.0.0.1") -> AsyncIterator[tuple[int, list[Any]]]:
+async def peer(behaviour: Behaviour, host: str = "127.0.0.1", ssl: Any = None) -> AsyncIterator[tuple[int, list[Any]]]:
     """Listens and does `behaviour` with each connection; yields its port and the number of connections so far."""
     connections: list[asyncio.Task[None]] = []
 
@@ -133,7 +133,7 @@ async def peer(behaviour: Behaviour, host: str = "127.0.0.1") -> AsyncIterator[t
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, host, 0)
+    server = await asyncio.start_server(serve, host, 0, ssl=ssl)
     try:
         yield server.sockets[0].getsockname()[1], connections
     finally:

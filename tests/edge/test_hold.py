@@ -49,21 +49,21 @@ async def test_a_restart_loses_no_read_that_the_reader_kept(gateway: Gateway, ho
             while reader.connected:
                 await asyncio.sleep(0.01)
         left_us = now_us()
-        for second in range(4):
+        for second in range(8):
             for half in (0, 500_000):
                 at_us = left_us + second * 1_000_000 + half
                 reader.push([Observation(at_us, SHOES, CARD, -5000)])
         async with asyncio.timeout(30):
-            while now_us() < left_us + 5_000_000:
+            while now_us() < left_us + 9_000_000:
                 await asyncio.sleep(0.1)
         gateway.start("--no-web", "--visits", str(visits))
-        state = await gateway.until(lambda s: s["watermark_us"] > left_us + 7_000_000)
-        assert (state["counters"]["reads"], state["counters"]["late"]) == (9, 0)
+        state = await gateway.until(lambda s: s["watermark_us"] > left_us + 13_000_000)
+        assert (state["counters"]["reads"], state["counters"]["late"]) == (17, 0)
         assert gateway.end() == 0, gateway.log()
     finally:
         await reader.stop()
     (shoes,) = [row for row in csv.DictReader(visits.open()) if row["zone"] == "shoes"]
     assert abs(int(shoes["enter_us"]) - left_us) < 5_000_000
-    assert abs(int(shoes["exit_us"]) - left_us - 3_500_000) < 5_000_000
+    assert left_us < int(shoes["exit_us"]) < left_us + 9_000_000
     # Nothing was unknown meanwhile: the reader watched.
     assert gateway.rows("SELECT min(coverage) FROM aggregate") in ([(None,)], [(1.0,)])
