@@ -5,8 +5,8 @@
     └────┴──────┴─────┴─────────┴─────────┴─────┴────┘
      0    1      2     3         5
 
-`sum` is that of type to the last parameter, mod 256. 7E occurs inside too: only the length says where a frame ends.
-Big-endian.
+`sum` is that of type to the last parameter, mod 256. 7E occurs inside too: only the length says where a frame ends. As
+the sum is weak, a tag that contradicts itself is no frame. Big-endian.
 
     tag (notice 22)   rssi i8 dBm │ PC u16 │ EPC │ the tag's CRC u16           no antenna, no time
     error (answer FF) code; 15: no tag answered, as often as the field is empty
@@ -76,7 +76,12 @@ def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
         return f"7E is not where the length puts it ({raw[-1]:02X})"
     if (total := sum(raw[1:-2]) & 0xFF) != raw[-2]:
         return f"bad checksum {raw[-2]:02X}, should be {total:02X}"
-    return Frame(raw[1], raw[2], raw[5:-2]), size
+    frame = Frame(raw[1], raw[2], raw[5:-2])
+    try:
+        read(frame)
+    except MalformedRecordError as error:
+        return str(error)
+    return frame, size
 
 
 def read(frame: Frame) -> Content:

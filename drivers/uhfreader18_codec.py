@@ -7,7 +7,7 @@
      0     1      2     3                        0     1      2     3        4
 
 `len` counts what follows it; CRC-16/MCRF4XX of everything before it. There is no head: a frame may begin at any byte,
-and only its checksum says that it did. Address FF is everyone's.
+and only its checksum says that it did; one without a sense is taken for chance. Address FF is everyone's.
 
 Data of answers to an inventory (01), by the reader's generation:
 
@@ -38,6 +38,7 @@ NO_ANTENNA = 0xF8
 NO_TAG = 0xFB
 NOT_UNDERSTOOD = (0xFD, 0xFE, 0xFF)
 _BYTES_MIN = 4
+_FIRST_PORT = 0x80
 READER_BYTES_288 = 12
 """Data of a 288M's answer to READER; an 18's has eight."""
 
@@ -70,7 +71,7 @@ def inventory(address: int, port: int | None, scan_ms: int = 300) -> bytes:
     """The command for one round: of an 18, or of a 288M on `port` (from 1) for `scan_ms`, session 0, Q 4."""
     if port is None:
         return encode(address, INVENTORY)
-    return encode(address, INVENTORY, bytes((4, 0, 0, 0x7F + port, scan_ms // 100)))
+    return encode(address, INVENTORY, bytes((4, 0, 0, _FIRST_PORT + port - 1, scan_ms // 100)))
 
 
 def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
@@ -83,7 +84,12 @@ def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
         return None
     if crc16_mcrf4xx(raw[:-2]) != int.from_bytes(raw[-2:], "little"):
         return ""
-    return Frame(raw[1], raw[2], raw[3:-2]), size
+    frame = Frame(raw[1], raw[2], raw[3:-2])
+    try:
+        read(frame)
+    except MalformedRecordError as error:
+        return str(error)
+    return frame, size
 
 
 def read(frame: Frame) -> Content:
@@ -94,7 +100,12 @@ def read(frame: Frame) -> Content:
     if frame.command == ACTIVE:
         return Content(tags=(_active(data),)) if status == OK else Content(note=f"status {status:02X}")
     if status in (DONE, TIME_UP, MORE, FULL):
-        tags = _tags(data) if data else ()
+        try:
+            tags = _tags(data) if data else ()
+        except MalformedRecordError:
+            if len(data) == 4 and data[2] >= _FIRST_PORT:
+                return Content(note="the host's inventory command")
+            raise
         return Content(tags=tags, ends=status != MORE, note="" if tags else "end of a round without tags")
     if status in (NO_TAG, STATISTICS):
         return Content(ends=True, note="no tag answered" if status == NO_TAG else "statistics of the round")

@@ -209,6 +209,16 @@ def test_extended_protocol_words_are_no_part_of_the_epc() -> None:
     assert r2000.read(frame).tags[0].epc.hex().upper() == "E2000015860E028815408029"
 
 
+@pytest.mark.parametrize("q", [0, 1, 4, 15])
+def test_a_hosts_inventory_command_is_no_answer_whatever_its_q(q: int) -> None:
+    command = uhf.encode(0, uhf.INVENTORY, bytes((q, 0, 0, 0x83, 3)))
+    (frame,) = scan(command, uhf.frame_at).frames
+    assert uhf.read(frame) == Content(note="the host's inventory command")
+    assert uhf.inventory(0, 4) == uhf.encode(0, uhf.INVENTORY, bytes((4, 0, 0, 0x83, 3)))
+    short = uhf.Frame(0, uhf.INVENTORY, b"\x03\x01\x02\x83\x03")
+    assert uhf.read(short).tags == (TagRead(b"\x83\x03"),)
+
+
 def test_an_antenna_mask_of_several_names_none() -> None:
     data = bytes.fromhex("03 03 01 02 ABCD 60")
     assert uhf.read(uhf.Frame(0, uhf.INVENTORY, data)).tags == (TagRead(b"\xab\xcd"),)
