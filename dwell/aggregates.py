@@ -46,7 +46,7 @@ Windows = NDArray[Any]
 
 def histogram(dwell_us: NDArray[np.int64]) -> NDArray[np.uint32]:
     """(BINS,) counts of dwell times."""
-    return np.bincount(_bin(dwell_us), minlength=BINS).astype(np.uint32)
+    return np.bincount(bins(dwell_us), minlength=BINS).astype(np.uint32)
 
 
 def quantile(counts: NDArray[np.integer[Any]], q: float) -> float:
@@ -58,10 +58,11 @@ def quantile(counts: NDArray[np.integer[Any]], q: float) -> float:
     return 0.5 if i == 0 else float(RATIO ** (i - 0.5))
 
 
-def _bin(dwell_us: NDArray[np.int64]) -> NDArray[np.int64]:
+def bins(dwell_us: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Bin number of each dwell time."""
     seconds = np.maximum(np.asarray(dwell_us, np.float64) / 1e6, 1e-9)
-    bins: NDArray[np.int64] = np.floor(np.log(seconds) / np.log(RATIO)).astype(np.int64) + 1
-    return np.clip(bins, 0, BINS - 1)
+    numbers: NDArray[np.int64] = np.floor(np.log(seconds) / np.log(RATIO)).astype(np.int64) + 1
+    return np.clip(numbers, 0, BINS - 1)
 
 
 @dataclass
@@ -127,9 +128,9 @@ class Aggregates:
             windows[name] = np.bincount(row[mask], minlength=len(keys))
         low, high = np.maximum(visits["enter_us"], start), np.minimum(visits["exit_us"], end)
         np.add.at(windows["present_us"], row, np.maximum(high - low, 0))
-        np.add.at(windows["histogram"], (row[whole], _bin(dwell[whole])), 1)
+        np.add.at(windows["histogram"], (row[whole], bins(dwell[whole])), 1)
         there = high > low
-        windows["peak"] = _peaks(row[there], low[there], high[there], len(keys))
+        windows["peak"] = peaks(row[there], low[there], high[there], len(keys))
         self.next_us = end
         left = self._ended_us >= end
         self._visits, self._ended_us = self._visits[left], self._ended_us[left]
@@ -160,7 +161,7 @@ class Aggregates:
         self._down, self.next_us = state["windows.down"].copy(), int(state["windows.next_us"][0])
 
 
-def _peaks(row: NDArray[np.int64], low: NDArray[np.int64], high: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+def peaks(row: NDArray[np.int64], low: NDArray[np.int64], high: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
     """(rows,) most intervals [low, high) at once in each row."""
     peaks = np.zeros(rows, np.int64)
     if len(row):

@@ -1,0 +1,112 @@
+"""Shares, ranks and changes: against known values, and whether intervals hold the truth as often as they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dwell.compare import DayCount, Share, change, rank_bands, share
+
+
+def test_wilsons_interval() -> None:
+    found = share(15, 50)
+    assert found is not None
+    assert (found.value, found.low, found.high) == pytest.approx((0.3, 0.1910, 0.4375), abs=1e-4)
+    assert share(0, 40) is not None
+    assert share(29, 29) is None
+    assert share(0, 0, 0) is None
+
+
+@given(st.integers(30, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_a_share_lies_in_its_interval(of: tuple[int, int]) -> None:
+    found = share(*of)
+    assert found is not None
+    assert 0 <= found.low <= found.value + 1e-12
+    assert found.value - 1e-12 <= found.high <= 1
+
+
+@given(st.lists(st.one_of(st.none(), st.tuples(st.integers(0, 60), st.integers(60, 900))), max_size=8))
+def test_rank_bands_hold_the_rank(given_: list[tuple[int, int] | None]) -> None:
+    shares = [None if pair is None else share(*pair) for pair in given_]
+    known = [s for s in shares if s is not None]
+    for mine, band in zip(shares, rank_bands(shares), strict=True):
+        if mine is None:
+            assert band is None
+            continue
+        assert band is not None
+        best, worst = band
+        above = sum(other.value > mine.value for other in known)
+        assert 1 <= best <= above + 1 <= worst <= len(known)
+
+
+def test_clear_differences_give_clear_ranks() -> None:
+    shares = [share(10, 1000), share(300, 1000), share(290, 1000), None]
+    assert rank_bands(shares) == [(3, 3), (1, 2), (1, 2), None]
+    assert rank_bands([Share(1, 2, 0, 1)]) == [(1, 1)]
+
+
+def days(rng: np.random.Generator, weeks: int, level: float, *, controls: bool = True) -> list[DayCount]:
+    """Weeks with busy weekends, and days that are good or bad for the whole store and for the zones alone."""
+    out = []
+    for day in range(7 * weeks):
+        store = (1.6 if day % 7 >= 5 else 1.0) * float(np.exp(rng.normal(0, 0.2)))
+        zones = rng.poisson(120 * store * level * float(np.exp(rng.normal(0, 0.08))))
+        out.append(DayCount(day % 7, int(zones), int(rng.poisson(600 * store)) if controls else None))
+    return out
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(1)
+    held = false_alarms = 0
+    changes = []
+    for _ in range(200):
+        found = change(days(rng, 4, 1.0), days(rng, 2, 1.2))
+        none = change(days(rng, 4, 1.0), days(rng, 1, 1.0))
+        assert found is not None
+        assert none is not None
+        held += found.low <= 0.2 <= found.high
+        false_alarms += not none.low <= 0 <= none.high
+        changes.append(found.change)
+    assert 182 <= held <= 199
+    assert false_alarms <= 20
+    assert np.mean(changes) == pytest.approx(0.2, abs=0.01)
+
+
+def test_control_zones_take_away_what_happened_to_the_whole_store() -> None:
+    before = [DayCount(day % 7, 100, 500) for day in range(28)]
+    after = [DayCount(day, 200, 1000) for day in range(7)]
+    found = change(before, after)
+    assert found is not None
+    assert found.change == pytest.approx(0, abs=0.01)
+    alone = change(
+        [DayCount(d.weekday, d.zones, None) for d in before], [DayCount(d.weekday, d.zones, None) for d in after]
+    )
+    assert alone is not None
+    assert not alone.controlled
+    assert alone.change == pytest.approx(1, abs=0.01)
+
+
+def test_weekdays_are_compared_with_themselves() -> None:
+    """Only a busy Saturday against a week: the level of Saturdays counts, not the week's."""
+    before = [DayCount(day % 7, 500 if day % 7 == 5 else 100, 1000) for day in range(28)]
+    found = change(before, [DayCount(5, 500, 1000)] * 3)
+    assert found is not None
+    assert found.change == pytest.approx(0, abs=1e-9)
+    assert (found.days_before, found.days_after, found.zones_before) == (4, 3, 2000)
+
+
+def test_not_enough_is_an_answer() -> None:
+    week = [DayCount(day, 100, 500) for day in range(7)]
+    assert change(week, week[:2]) is None
+    assert change(week, [DayCount(9, 100, 500)] * 5) is None  # no weekday in common
+    assert change(week, [DayCount(day, 1, 500) for day in range(7)]) is None
+    assert change(week, [DayCount(day, 100, 1) for day in range(7)]) is None
+    assert change(week, week) is not None
+
+
+def test_the_same_days_give_the_same_interval() -> None:
+    rng = np.random.default_rng(5)
+    before, after = days(rng, 4, 1), days(rng, 1, 1.1)
+    assert change(before, after) == change(before, after)
