@@ -38,6 +38,7 @@ logging.getLogger("sllurp").setLevel(logging.CRITICAL)
 
 _CONFIG_REQUEST = struct.Struct("!HBHH")
 _TLV = struct.Struct("!HH")
+_MASK = struct.Struct("!BHH")
 _ROSPEC, _ROSPEC_HEAD = 177, struct.Struct("!IBB")
 
 
@@ -83,6 +84,19 @@ for _name, _type, _way in (
     Message_struct[_name] = {"type": _type, "fields": [], "o_fields": [], "n_fields": [], "auto_fields": [], **_way}
     Message_Type2Name[_type, 0, 0] = _name
 Param_struct["EventsAndReports"]["encode"] = _encode_hold
+
+
+def _encode_mask(fields: Mapping[str, Any], _info: Mapping[str, Any]) -> bytes:
+    return _MASK.pack(fields["MB"] << 6, fields["Pointer"], fields["MaskBitCount"]) + fields["TagMask"]
+
+
+def _encode_action(fields: Mapping[str, Any], _info: Mapping[str, Any]) -> bytes:
+    return bytes([fields["Action"]])
+
+
+# sllurp's masks are whole hex digits; a company prefix (17.3.1.2.1.1.1) rarely ends with one. It lacks the action.
+Param_struct["C1G2TagInventoryMask"]["encode"] = _encode_mask
+Param_struct["C1G2TagInventoryStateUnawareFilterAction"] = {"type": 334, "encode": _encode_action}
 
 
 ROSPEC_DISABLED, ROSPEC_INACTIVE, ROSPEC_ACTIVE = 0, 1, 2
@@ -172,10 +186,48 @@ def _where(status: Mapping[str, Any]) -> list[str]:
 
 def identity_of(config: Message) -> str | None:
     """The Identification in a GET_READER_CONFIG_RESPONSE (17.2.6.2): MAC as EUI-64, or EPC, in capital hex digits."""
-    identification = config.fields.get("Identification")
-    if not isinstance(identification, Mapping):
-        return None
-    return eui64(bytes(identification["ReaderID"]).decode("ascii").upper()) or None
+    identity = _table(config.fields.get("Identification")).get("ReaderID", b"")
+    return eui64(bytes(identity).decode("ascii").upper()) or None
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a reader can do, and who made it (17.2.3); what it does not tell counts as not there."""
+
+    maker: int = 0
+    """Private Enterprise Number."""
+    model: int = 0
+    firmware: str = ""
+    antennas: int = 0
+    can_hold: bool = False
+    can_warn: bool = False
+    select_filters: int = 0
+
+
+def capabilities_of(answer: Message) -> Capabilities:
+    """Of a GET_READER_CAPABILITIES_RESPONSE."""
+    general = _table(answer.fields.get("GeneralDeviceCapabilities"))
+    llrp = _table(answer.fields.get("LLRPCapabilities"))
+    gen2 = _table(answer.fields.get("C1G2LLRPCapabilities"))
+    return Capabilities(
+        maker=general.get("DeviceManufacturerName", 0),
+        model=general.get("ModelName", 0),
+        firmware=bytes(general.get("ReaderFirmwareVersion", b"")).decode("utf-8", "replace"),
+        antennas=general.get("MaxNumberOfAntennaSupported", 0),
+        can_hold=llrp.get("SupportsEventAndReportHolding", False),
+        can_warn=llrp.get("CanReportBufferFillWarning", False),
+        select_filters=gen2.get("MaxNumSelectFiltersPerQuery", 0),
+    )
+
+
+def event_of(notification: Message) -> Mapping[str, Any]:
+    """The ReaderEventNotificationData of a READER_EVENT_NOTIFICATION: parts that could be decoded, each a table."""
+    event = _table(notification.fields.get("ReaderEventNotificationData"))
+    return {name: part for name, part in event.items() if isinstance(part, Mapping) and "DecodeError" not in part}
+
+
+def _table(part: Any) -> Mapping[str, Any]:
+    return part if isinstance(part, Mapping) else {}
 
 
 def eui64(digits: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import struct
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -20,6 +21,7 @@ from drivers.llrp_backlog import Backlog, LossWatch
 from drivers.llrp_codec import Header, Malformed, Message, NotLlrp
 from drivers.llrp_decoder import UPTIME, UTC, Decoded, ReportDecoder
 from drivers.llrp_events import ATTEMPT_REFUSED, notices
+from drivers.llrp_profiles import GENERIC, IMPINJ_PEN, SEARCH_MODES, choose
 from drivers.llrp_rospec import is_ours, rospec
 from drivers.llrp_wire import LinkFailure, Wire
 from drivers.session import Clock, Gap, Notice, ReaderSettings, Sink
@@ -81,6 +83,8 @@ Up = Callable[[int | None, int | None], None]
 
 _GREETING_TYPE, _KEEPALIVE_TYPE, _CLOSED_TYPE = 63, 62, 4
 _POLL_S = 0.25
+_LINK_MONITOR = 38
+"""Subtype of ImpinjLinkMonitorConfiguration: u16 mode, u16 keepalives missed."""
 _NOTICE_S = 600.0
 """The same words are not repeated within so many wall seconds."""
 _NOTICES_MAX = 256
@@ -115,7 +119,9 @@ class LlrpConnection:
         self._delivering = False
         self._backlog: Backlog | None = None
         self._loss = LossWatch(settings.id, memory.newest_us)
-        self._can_hold = self._can_warn = self._overflowed = False
+        self._can = codec.Capabilities()
+        self._profile = GENERIC
+        self._extended = self._overflowed = False
         self._spec: dict[str, Any] = {}
         self._wire: Wire
 
@@ -228,7 +234,7 @@ class LlrpConnection:
 
     def _notified(self, message: bytes) -> None:
         try:
-            event = codec.decode(message).fields.get("ReaderEventNotificationData", {})
+            event = codec.event_of(codec.decode(message))
         except Malformed as error:
             if self.phase is Phase.GREETING:
                 self._wire.drop(f"the reader's greeting can't be read ({error})")
@@ -293,7 +299,7 @@ class LlrpConnection:
             # What was held comes now; it is put aside until the link is told to be up.
             self._wire.send(codec.encode("ENABLE_EVENTS_AND_REPORTS", next(self._ids)))
         await self._inventory(survivor)
-        if self._can_hold:
+        if self._can.can_hold:
             self._memory.state_value = await self._state_value()
         loop = asyncio.get_running_loop()
         if held and survivor == codec.ROSPEC_ACTIVE:
@@ -313,19 +319,20 @@ class LlrpConnection:
         detail = self._memory.detail
         detail.clear()
         capabilities = await self._demand("to tell its capabilities", "GET_READER_CAPABILITIES", RequestedData=0)
-        if general := capabilities.fields.get("GeneralDeviceCapabilities", {}):
-            detail["manufacturer"] = str(general["DeviceManufacturerName"])
-            detail["model"] = str(general["ModelName"])
-            detail["firmware"] = general["ReaderFirmwareVersion"].decode("utf-8", "replace")
-            detail["antennas"] = str(general["MaxNumberOfAntennaSupported"])
-        can = capabilities.fields.get("LLRPCapabilities", {})
-        self._can_hold = can.get("SupportsEventAndReportHolding", False)
-        self._can_warn = can.get("CanReportBufferFillWarning", False)
+        self._can = can = codec.capabilities_of(capabilities)
+        if "GeneralDeviceCapabilities" in capabilities.fields:
+            detail["manufacturer"], detail["model"], detail["firmware"] = str(can.maker), str(can.model), can.firmware
+            detail["antennas"] = str(can.antennas)
+        self._profile = choose(can.maker, self._settings.profile)
+        detail["profile"] = self._profile.name
         config = await self._ask("GET_READER_CONFIG", RequestedData=_IDENTIFICATION)
         identity = codec.identity_of(config)
         if identity is not None:
             detail["identity"] = identity
         self._check_identity(identity)
+        self._extended = False
+        if self._profile.extensions:
+            self._extended = codec.refusal(await self._ask("IMPINJ_ENABLE_EXTENSIONS")) is None
 
     def _check_identity(self, identity: str | None) -> None:
         wanted, before = self._settings.identity, self._memory.identity
@@ -348,12 +355,12 @@ class LlrpConnection:
         Older ROSpecs of ours are deleted, those of others never.
         """
         held, changed = False, False
-        if self._can_hold:
+        if self._can.can_hold:
             answer = await self._ask("GET_READER_CONFIG", RequestedData=_EVENTS_AND_REPORTS)
             held = answer.fields.get("EventsAndReports", {}).get("HoldEventsAndReportsUponReconnect", False)
             before, now = self._memory.state_value, await self._state_value()
             changed = before is not None and now != before
-        self._spec = rospec(sorted(self._settings.ports), TAGS_A_REPORT)
+        self._spec = self._inventory_wanted()
         wanted = self._spec["ROSpecID"]
         answer = await self._ask("GET_ROSPECS")
         if codec.refusal(answer):
@@ -367,6 +374,26 @@ class LlrpConnection:
                 await self._ask("DELETE_ROSPEC", ROSpecID=rospec_id)
         return held, None if changed else there.get(wanted)
 
+    def _inventory_wanted(self) -> dict[str, Any]:
+        """What the store file wants, as far as the reader can."""
+        settings, profile, select = self._settings, self._profile, self._settings.select
+        if len(select) > (room := self._can.select_filters):
+            self._notice(
+                f"the reader has room for {room} select filters and {len(select)} are needed: it reports all tags"
+            )
+            select = ()
+        mode = settings.search_mode if profile.search_modes and self._extended else None
+        if settings.search_mode is not None and mode is None:
+            self._notice(f"the reader has no search mode {settings.search_mode!r}: it keeps its own")
+        return rospec(
+            sorted(settings.ports),
+            TAGS_A_REPORT,
+            fine_rssi=profile.fine_rssi and self._extended,
+            session=settings.session,
+            search_mode=None if mode is None else SEARCH_MODES[mode],
+            select=select,
+        )
+
     async def _state_value(self) -> int | None:
         answer = await self._ask("GET_READER_CONFIG", RequestedData=_STATE_VALUE)
         value = answer.fields.get("LLRPConfigurationStateValue", {})
@@ -379,12 +406,19 @@ class LlrpConnection:
             "SET_READER_CONFIG",
             KeepaliveSpec={"KeepaliveTriggerType": 1, "TimeInterval": round(self._timing.keepalive_s * 1000)},
         )
+        if self._extended and self._profile.link_monitor:
+            monitor = struct.pack("!HH", 1, self._profile.link_monitor)
+            await self._ask(
+                "SET_READER_CONFIG",
+                CustomParameter=[{"VendorID": IMPINJ_PEN, "Subtype": _LINK_MONITOR, "Payload": monitor}],
+            )
         # Health only, so a reader without them will do.
-        events = {"ReaderExceptionEvent": True, "AntennaEvent": True}
-        if self._can_warn:
+        events = dict.fromkeys(self._profile.events, True)
+        if self._can.can_warn:
             events["ReportBufferFillWarning"] = True
-        await self._ask("SET_READER_CONFIG", ReaderEventNotificationSpec={"EventNotificationState": events})
-        if self._can_hold:
+        if events:
+            await self._ask("SET_READER_CONFIG", ReaderEventNotificationSpec={"EventNotificationState": events})
+        if self._can.can_hold:
             hold = {"HoldEventsAndReportsUponReconnect": True}
             answer = await self._ask("SET_READER_CONFIG", EventsAndReports=hold)
             self._memory.keeps = codec.refusal(answer) is None

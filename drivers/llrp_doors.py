@@ -129,7 +129,7 @@ async def identify(wire: Wire) -> str | None:
         while (header := codec.header_at(stream, at, wire.end)) is not None and header.length <= wire.end - at:
             message = bytes(stream[at : at + header.length])
             if header.type == _GREETING_TYPE and not asked:
-                event = codec.decode(message).fields.get("ReaderEventNotificationData", {})
+                event = codec.event_of(codec.decode(message))
                 if event.get("ConnectionAttemptEvent", {}).get("Status") != "Success":
                     return None
                 asked = True

@@ -7,11 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from drivers import llrp_codec as codec
+from drivers.session import Select
 
 OURS = 0x7A670000
 """Our ROSpecs have these upper 16 bits; what stands below them is a checksum of the content. So a ROSpec that outlived
 our connection is known by its number, in whatever words the reader tells it, and all others belong to other clients."""
 _OURS_MASK = 0xFFFF0000
+_EPC_BANK, _EPC_START = 1, 32
+"""Memory bank 01 of a Gen2 tag holds CRC and PC before the EPC."""
+_SELECT_ONLY, _SELECT_TOO = 0, 1
+"""C1G2TagInventoryStateUnawareFilterAction (17.3.1.2.1.1.3): Select/Unselect, Select/DoNothing."""
+_POPULATION = 32
+"""Tags that the reader should expect at a time; it adapts by itself."""
 
 
 def is_ours(rospec_id: int) -> bool:
@@ -19,10 +26,19 @@ def is_ours(rospec_id: int) -> bool:
     return rospec_id & _OURS_MASK == OURS
 
 
-def rospec(ports: Sequence[int], tags_a_report: int) -> dict[str, Any]:
+def rospec(
+    ports: Sequence[int],
+    tags_a_report: int,
+    *,
+    fine_rssi: bool = False,
+    session: int | None = None,
+    search_mode: int | None = None,
+    select: Sequence[Select] = (),
+) -> dict[str, Any]:
     """The inventory: these antenna ports without end, the reader's own power and mode, a report every few tags.
 
     The AISpec has no stop trigger: a reader stops and restarts its radio at each. It is started by START_ROSPEC.
+    `fine_rssi` and `search_mode` are Impinj's; `select` are filters that the reader must have room for.
     """
     spec: dict[str, Any] = {
         "ROSpecID": OURS,
@@ -51,7 +67,36 @@ def rospec(ports: Sequence[int], tags_a_report: int) -> dict[str, Any]:
             },
         },
     }
+    if fine_rssi:
+        spec["ROReportSpec"]["ImpinjTagReportContentSelector"] = {"ImpinjEnablePeakRSSI": {"PeakRSSIMode": 1}}
+    command = _inventory_command(session, search_mode, select)
+    if command:
+        antennas = [{"AntennaID": port, "C1G2InventoryCommand": [command]} for port in ports]
+        spec["AISpec"][0]["InventoryParameterSpec"][0]["AntennaConfiguration"] = antennas
     return numbered(spec)
+
+
+def _inventory_command(session: int | None, search_mode: int | None, select: Sequence[Select]) -> dict[str, Any]:
+    command: dict[str, Any] = {}
+    if select:
+        # The first unselects all that it does not match, the others add to what is selected.
+        command["C1G2Filter"] = [
+            {
+                "C1G2TagInventoryMask": {
+                    "MB": _EPC_BANK,
+                    "Pointer": _EPC_START + each.offset,
+                    "MaskBitCount": each.bits,
+                    "TagMask": each.value,
+                },
+                "C1G2TagInventoryStateUnawareFilterAction": {"Action": _SELECT_ONLY if i == 0 else _SELECT_TOO},
+            }
+            for i, each in enumerate(select)
+        ]
+    if session is not None:
+        command["C1G2SingulationControl"] = {"Session": session, "TagPopulation": _POPULATION, "TagTransitTime": 0}
+    if search_mode is not None:
+        command["ImpinjInventorySearchMode"] = {"InventorySearchMode": search_mode}
+    return {"TagInventoryStateAware": False, **command} if command else {}
 
 
 def numbered(spec: Mapping[str, Any]) -> dict[str, Any]:

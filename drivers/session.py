@@ -30,6 +30,16 @@ class Tls:
 
 
 @dataclass(frozen=True)
+class Select:
+    """Bits of the EPC, from bit `offset` of it on, that a tag must have to be reported."""
+
+    offset: int
+    bits: int
+    value: bytes
+    """The bits from the left, zeros behind."""
+
+
+@dataclass(frozen=True)
 class ReaderSettings:
     """One reader: `ports` maps its antenna ports to global antenna numbers."""
 
@@ -42,6 +52,14 @@ class ReaderSettings:
     tls: Tls | None = None
     identity: str | None = None
     """LLRP: the reader's MAC as EUI-64, or its EPC, in capital hex digits; another one gets no inventory."""
+    profile: str | None = None
+    """LLRP: name in llrp_profiles.PROFILES; None: by what the reader says of itself."""
+    session: int | None = None
+    """LLRP: Gen2 session, 0 to 3; None: as configured on the reader."""
+    search_mode: str | None = None
+    """LLRP: name in llrp_profiles.SEARCH_MODES, for makes that have it; None: as configured on the reader."""
+    select: tuple[Select, ...] = ()
+    """LLRP: report only tags that match one of these, if the reader can; none: report all."""
 
 
 @dataclass(frozen=True)

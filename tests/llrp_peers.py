@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import numpy as np
-from llrpkit.protocol import decode_message, enums, messages, params
+from llrpkit.protocol import decode_message, enums, impinj, messages, params
 
 from drivers.llrp import LlrpSession, Timing
 from drivers.read import READ
@@ -206,8 +206,8 @@ class Obedient:
             bad = params.LLRPStatus(status_code=enums.StatusCode.M_ParameterError, error_description="port 9 is odd")
             if name == self.error:
                 writer.write(messages.ERROR_MESSAGE(llrp_status=bad).to_bytes(message_id=message.message_id))
-            elif hasattr(messages, f"{name}_RESPONSE"):
-                answer = getattr(messages, f"{name}_RESPONSE")(llrp_status=bad if name == self.refuse else OK)
+            elif response := getattr(messages, f"{name}_RESPONSE", getattr(impinj, f"{name}_RESPONSE", None)):
+                answer = response(llrp_status=bad if name == self.refuse else OK)
                 answer = self.answers.get(name, answer) if name != self.refuse else answer
                 # A stranger's answer before ours: only the id tells them apart.
                 writer.write(messages.GET_ROSPECS_RESPONSE(llrp_status=bad).to_bytes(message_id=4_000_000_000))
