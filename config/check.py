@@ -58,6 +58,15 @@ def load(path: str | Path, *, files: bool = True) -> StoreConfig:
     return config
 
 
+def load_text(text: str, name: str, folder: Path) -> StoreConfig:
+    """The store of a text that is no file (yet), called `name` in problems; relative paths are within `folder`."""
+    config, problems = _judge(name, text, folder, files=False, service=False)
+    errors = tuple(problem for problem in problems if not problem.warning)
+    if config is None or errors:
+        raise ConfigError(errors)
+    return config
+
+
 def check(path: str | Path) -> tuple[Problem, ...]:
     """Everything wrong or doubtful in a file, in the order of its lines; the file is good if only warnings are left."""
     return _check(Path(path), files=True, service=False)[1]
@@ -90,6 +99,12 @@ def _check(path: Path, files: bool, service: bool) -> tuple[StoreConfig | None, 
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         return None, (Problem(file, line, "", f"byte {error.object[error.start]:#04x} is not UTF-8; save it as UTF-8"),)
+    return _judge(file, text, path.parent, files, service)
+
+
+def _judge(
+    file: str, text: str, folder: Path, files: bool, service: bool
+) -> tuple[StoreConfig | None, tuple[Problem, ...]]:
     try:
         raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -104,11 +119,11 @@ def _check(path: Path, files: bool, service: bool) -> tuple[StoreConfig | None, 
     found += relations.problems(raw)
     found += _variables(raw)
     if files:
-        found += _files(raw, path.parent, service)
+        found += _files(raw, folder, service)
     lines = key_lines(text)
     # A set: the same may be wrong by itself and towards others.
     problems = {Problem(file, line_of(lines, at), key_name(at), on_one_line(what), soft) for at, what, soft in found}
-    return config and _absolute(config, path.parent), tuple(sorted(problems))
+    return config and _absolute(config, folder), tuple(sorted(problems))
 
 
 def _syntax(file: str, text: str, error: Exception) -> Problem:

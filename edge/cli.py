@@ -59,17 +59,27 @@ def run(
     import asyncio
     import logging
 
-    store = _load(config, files=True)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    from edge.errors import Again
+    own = _load(config, files=True, overlay=False)
+    from edge.desired import Overlay
+    from edge.errors import Again, Trouble
     from edge.service import Service
 
     clock = _clock(clock_speed, clock_origin_us)
-    service = Service(store, config, clock, version=version("tagtrail"), web=web, trace=visits)
+    overlay = Overlay(own, config)
     try:
+        overlay.begin()
+        store = overlay.config()
+        service = Service(
+            store, config, clock, version=version("tagtrail"), web=web, trace=visits, overlay=overlay
+        )
         asyncio.run(service.run())
     except Again as again:
         _begin_anew(again)
+    except Trouble as trouble:
+        if not overlay.roll_back(str(trouble)):
+            raise
+        _begin_anew(trouble)
 
 
 @app.command()
@@ -218,12 +228,20 @@ def _begin_anew(why: Exception) -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _load(file: Path, *, files: bool = False) -> StoreConfig:
-    """The store, or exit 2 with all that is wrong; `files`: password and certificates must be there, as for serving."""
+def _load(file: Path, *, files: bool = False, overlay: bool = True) -> StoreConfig:
+    """The store, or exit 2 with all that is wrong; `files`: password and certificates must be there, as for serving.
+
+    `overlay`: with what the CRM has laid over the file.
+    """
     from config.check import ConfigError, load
 
     try:
-        return load(file, files=files)
+        store = load(file, files=files)
+        if overlay:
+            from edge.desired import Overlay
+
+            return Overlay(store, file).config()
+        return store
     except ConfigError as error:
         for problem in error.problems:
             typer.echo(str(problem), err=True)

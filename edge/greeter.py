@@ -103,6 +103,17 @@ class Greeter:
         """Forget tags that have long been silent."""
         self._forget(self._seen_us < now_us - FORGET_US)
 
+    def recheck(self, conn: sqlite3.Connection, erased: str | None = None) -> None:
+        """Look all who are here up anew; `erased`: a member of whom nothing may be shown any more."""
+        for tag, member in list(self._members.items()):
+            now = look_up(conn, member.tag)
+            if now is None or not now.consent:
+                self._members.pop(tag, None)
+        if erased is not None:
+            for shown in [one for one in self.shown if one["member"] == erased]:
+                self.shown.remove(shown)
+            self._untold = [(member, event) for member, event in self._untold if member.member != erased]
+
     def members(self, visits: Any) -> list[tuple[Member, Any]]:
         """Members with consent among `visits` (VISIT array), with their visit."""
         visits = visits[visits["tag_class"] == TagClass.MEMBER]
@@ -122,6 +133,7 @@ class Greeter:
         return Recognised(
             member=member.member,
             tier=member.tier,
+            hint=member.hint_at(read_us),
             zone=self._shop.zones[zone],
             floor=self._shop.zone_floor[zone],
             read_us=read_us,

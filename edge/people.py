@@ -17,6 +17,12 @@ class Member:
     member: str
     tier: str
     consent: bool
+    hint: str | None = None
+    hint_until_us: int | None = None
+
+    def hint_at(self, time_us: int) -> str | None:
+        """The CRM's word for the greeting, while it is good."""
+        return self.hint if self.hint_until_us is None or time_us < self.hint_until_us else None
 
 
 class BusinessDay:
@@ -58,9 +64,13 @@ class Pseudonyms:
 
 
 def look_up(conn: sqlite3.Connection, tag: bytes) -> Member | None:
-    """Directory entry of a member hash."""
-    row = conn.execute("SELECT tag, member, tier, consent FROM directory WHERE tag = ?", (tag,)).fetchone()
-    return row and Member(row[0], row[1], row[2], bool(row[3]))
+    """Directory entry of a member hash; None also when the directory's time is over."""
+    row = conn.execute(
+        "SELECT tag, member, tier, consent, hint, hint_until_us FROM directory"
+        " WHERE tag = ? AND NOT (SELECT expired FROM directory_state)",
+        (tag,),
+    ).fetchone()
+    return row and Member(row[0], row[1], row[2], bool(row[3]), row[4], row[5])
 
 
 def _hash(key: bytes, text: bytes) -> bytes:

@@ -182,6 +182,23 @@ class Pipeline:
             visits["censored"] = 1
         return visits
 
+    async def recheck(self, erased: str | None = None) -> None:
+        """Members may have left the directory: know those who are here by what it says now."""
+
+        def job(conn: sqlite3.Connection) -> None:
+            for present in self._present.values():
+                if present.member is not None:
+                    now = look_up(conn, present.member.tag)
+                    present.member = now if now is not None and now.consent else None
+
+        await self._database.read(job)
+        self._untold = [(member, event) for member, event in self._untold if member.member != erased]
+        self.recognitions = deque((one for one in self.recognitions if one["member"] != erased), maxlen=20)
+
+    def hash_card(self, epc: bytes, bits: int) -> bytes:
+        """The tag that a card is known by at rest."""
+        return self._pseudonyms.member(epc, bits)
+
     def member_of(self, visit: Any) -> Member | None:
         """The member (with consent) that a visit's tag stands for."""
         present = self._present.get(visit["epc"].tobytes() + visit["epc_bits"].tobytes())
@@ -278,6 +295,7 @@ class Pipeline:
         return Recognised(
             member=member.member,
             tier=member.tier,
+            hint=member.hint_at(read_us),
             zone=self.shop.zones[zone],
             floor=self.shop.zone_floor[zone],
             read_us=read_us,

@@ -12,7 +12,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,23 +20,28 @@ from typing import Any
 import numpy as np
 
 from config import StoreConfig
-from drivers import open_session
+from config.check import load
 from dwell.layout import TagClass
 from dwell.visits import Visits
 from edge import life
 from edge.clock import Clock
+from edge.commands import Doings
 from edge.compose import Shop, compose
 from edge.database import Database
+from edge.desired import Desired, Overlay
 from edge.errors import Again, Trouble
 from edge.housekeeping import keep_house
 from edge.live import LiveServer, socket_path
+from edge.members import MemberDirectory
 from edge.notify import notify
 from edge.pipeline import Pipeline
+from edge.readers import Readers
 from edge.visitfile import VisitFile
 from edge.warmup import warm_up
 from sync import outbox
+from sync.commands import Commands
 from sync.mqtt import MqttSettings
-from sync.publisher import Identity, Publisher
+from sync.publisher import Handler, Identity, Publisher
 
 log = logging.getLogger("tagtrail.service")
 
@@ -53,7 +58,15 @@ class Service:
     """One store's gateway. `run` returns after SIGTERM or SIGINT; raises Trouble for what store IT can mend."""
 
     def __init__(
-        self, config: StoreConfig, config_file: Path, clock: Clock, *, version: str, web: bool, trace: Path | None
+        self,
+        config: StoreConfig,
+        config_file: Path,
+        clock: Clock,
+        *,
+        version: str,
+        web: bool,
+        trace: Path | None,
+        overlay: Overlay | None = None,
     ) -> None:
         self._config = config
         self._config_file = config_file
@@ -65,16 +78,22 @@ class Service:
         if self._database.quarantined:
             log.error("the database was damaged; moved to %s, a new one was begun", self._database.quarantined)
         self._trace = VisitFile(trace, self._shop.zones) if trace else None
+        self._handlers: dict[str, Handler] = {}
+        self._overlay = overlay
+        self._why_again: str | None = None
         self._publisher = Publisher(
             _mqtt(config),
             Identity(
                 store=config.store.id,
                 epoch=self._database.epoch,
                 version=version,
-                config_generation=sha256(config_file.read_bytes()).hexdigest()[:16],
+                config_generation=(
+                    (overlay and overlay.running_hash) or sha256(config_file.read_bytes()).hexdigest()
+                )[:16],
             ),
             self._database,
             clock.now_us,
+            self._handlers,
         )
         self._pipeline = Pipeline(
             self._shop,
@@ -111,21 +130,22 @@ class Service:
                 self._web_socket.close()
 
     async def _serve(self, stop: asyncio.Event) -> None:
-        readers = self._shop.readers
-        sessions = [open_session(reader, self._pipeline, self._clock.now_us) for reader in readers]
+        readers = Readers(self._shop, self._pipeline, self._clock.now_us)
+        down = self._listen_down(readers)
         publishing = asyncio.create_task(self._publisher.run(), name="publisher")
         pipeline = asyncio.create_task(self._pipeline.run(), name="pipeline")
         live = LiveServer(socket_path(self._config), self.snapshot)
         around = [asyncio.create_task(live.run(), name="live state"), asyncio.create_task(self._watch(), name="watch")]
         if self._web_socket is not None:
             around.append(asyncio.create_task(self._page(self._web_socket), name="page"))
-        around += [asyncio.create_task(s.run(), name=f"reader {r.id}") for s, r in zip(sessions, readers, strict=True)]
+        around.append(asyncio.create_task(readers.run(), name="readers"))
+        around += [asyncio.create_task(work, name=name) for name, work in down.items()]
         around.append(
             asyncio.create_task(keep_house(self._database, self._config, self._clock.now_us), name="housekeeping")
         )
         stopped = asyncio.create_task(stop.wait())
         notify("READY=1")
-        log.info("serving %s: %d readers, database %s", self._config.store.id, len(sessions), self._database.path)
+        log.info("serving %s: %d readers, database %s", self._config.store.id, len(self._shop.readers), self._database.path)
         try:
             done, _ = await asyncio.wait([stopped, publishing, pipeline, *around], return_when=asyncio.FIRST_COMPLETED)
             notify("STOPPING=1")
@@ -139,6 +159,39 @@ class Service:
             # A part that ends by itself is a fault of ours: stop with it, so that the supervisor starts us afresh.
             task.result()
             raise RuntimeError(f"{task.get_name()} ended by itself")
+
+    def _listen_down(self, readers: Readers) -> dict[str, Coroutine[Any, Any, None]]:
+        """Take what the CRM sends down; the work that this is, by name."""
+        say = self._publisher.say
+        now_us = self._clock.now_us
+        doings = Doings(
+            self._config, self._database, self._publisher, readers, self.snapshot, self._pipeline.recheck, self._reload
+        )
+        commands = Commands(doings.table, self._database, now_us, say)
+        members = MemberDirectory(
+            self._database,
+            self._pipeline.hash_card,
+            now_us,
+            lambda rest, message, retain: say(rest, message, retain=retain),
+            self._pipeline.recheck,
+        )
+        self._handlers |= {"cmd": commands.take, "directory": members.take}
+        work = {"commands": commands.run(), "directory": members.run()}
+        if self._overlay is not None:
+            well = lambda: self._publisher.status.connected and self._pipeline.trouble is None  # noqa: E731
+            desired = Desired(
+                self._overlay, now_us, lambda rest, message: say(rest, message, retain=True), well, self._begin_anew
+            )
+            self._handlers["config"] = desired.take
+            work["configuration"] = desired.run()
+        return work
+
+    def _begin_anew(self, why: str) -> None:
+        self._why_again = why
+
+    async def _reload(self) -> None:
+        await asyncio.to_thread(load, self._config_file)
+        self._begin_anew("the store file is read anew")
 
     async def _drain(self) -> None:
         """Give the last events a moment to be acknowledged; a broker that is away is not waited for."""
@@ -156,6 +209,8 @@ class Service:
         while True:
             await self._count()
             notify("WATCHDOG=1")
+            if self._why_again is not None:
+                raise Again(self._why_again)
             if self._database.damage is not None:
                 self._database.condemn()
                 raise Again(f"the database is damaged: {self._database.damage}")

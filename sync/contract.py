@@ -57,6 +57,9 @@ class Recognised(Numbered):
     floor: Name
     read_us: Us = Field(description="time of the read that did it")
     expires_us: Us = Field(description="a cue until then, history after")
+    hint: Annotated[str, Field(max_length=300)] | None = Field(
+        default=None, description="the directory's word for the greeting, while it was good"
+    )
 
 
 class Stop(Message):

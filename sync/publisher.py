@@ -123,7 +123,7 @@ class Publisher:
         self._changed = {lane: asyncio.Event() for lane in LANES}
         self._acks_waiting = asyncio.Event()
         self._refused: set[EventClass] = set()
-        self._handlers = handlers or {}
+        self._handlers = {} if handlers is None else handlers
         self._link: Link | None = None
         self._sayings: deque[tuple[str, bytes]] = deque(maxlen=MAX_SAYINGS)
         self._standing: dict[str, bytes] = {}

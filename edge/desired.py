@@ -1,0 +1,242 @@
+"""Configuration from the CRM: kept beside the database, laid over the store file, tried, and taken back if it fails.
+
+The store file stays store IT's and is never written: on a gateway it lies where the service may not write. A wish of
+the CRM replaces all its sections but [mqtt], [database] and [web]. Once the store file is changed by hand, the wish is void.
+
+    wish → checked → `trying` → start anew → broker reached within SELF_TEST_S → `applied`
+                                           → not reached, or the process died   → `rolled_back` to what ran before
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import tomllib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from config import StoreConfig
+from config.check import ConfigError, load_text
+from sync.down import MAX_CONFIG_BYTES, DesiredConfig, ReportedConfig
+from sync.mqtt import Incoming
+
+log = logging.getLogger("tagtrail.config")
+
+SELF_TEST_S = 60.0
+SECTIONS = ("store", "floors", "zones", "readers", "tag_classes", "thresholds")
+OWN = ("mqtt", "database", "web")
+"""Broker, files and doors of the gateway: no message touches them."""
+
+
+@dataclass
+class Wish:
+    """The last wish and what became of it; `base` is the hash of the store file that it was laid over."""
+
+    generation: int = 0
+    sha256: str = ""
+    state: str = "none"
+    reason: str = ""
+    base: str = ""
+    starts: int = 0
+    running: int = 0
+    """Generation at work, 0 for the store file alone."""
+
+
+class Overlay:
+    """The files of the wish: its text, its state, and the text that ran before it."""
+
+    def __init__(self, config: StoreConfig, file: Path) -> None:
+        self._config = config
+        stem = str(config.database.path)
+        self._text = Path(f"{stem}.desired.toml")
+        self._before = Path(f"{stem}.desired-before.toml")
+        self._state = Path(f"{stem}.desired.json")
+        self._base = sha256(file.read_bytes()).hexdigest()
+        self.wish = self._read()
+
+    @property
+    def running_hash(self) -> str:
+        """Hash of the text that is laid over the store file; empty if none is."""
+        return self.wish.sha256 if self.wish.running and self.wish.running == self.wish.generation else ""
+
+    def config(self) -> StoreConfig:
+        """The store file with what is laid over it."""
+        if self.wish.running and self.wish.base == self._base:
+            try:
+                return merged(self._text.read_text("utf-8"), self._config)
+            except (OSError, ConfigError) as error:
+                log.error("the configuration of the CRM cannot be used: %s", error)
+        return self._config
+
+    def begin(self) -> None:
+        """At a start of the service: a wish that did not live through its first start is taken back."""
+        if self.wish.running and self.wish.base != self._base:
+            self._end("rolled_back", "the store file was changed by hand", running=0)
+        elif self.wish.state == "trying":
+            self.wish.starts += 1
+            if self.wish.starts > 1:
+                self.roll_back("the service ended while it tried it")
+            else:
+                self._write()
+
+    def check(self, text: str) -> None:
+        """ConfigError or ValueError for a text that can't be laid over the store file."""
+        merged(text, self._config)
+
+    def try_out(self, generation: int, digest: str, text: str) -> None:
+        """Lay a checked text over the store file, from the next start on."""
+        with suppress(FileNotFoundError):
+            self._before.unlink()
+        if self.wish.running:
+            os.replace(self._text, self._before)
+        _replace(self._text, text)
+        before = self.wish.running
+        self.wish = Wish(generation, digest, "trying", "", self._base, 0, generation)
+        self.wish.reason = f"before it: {before}"
+        self._write()
+
+    def confirm(self) -> None:
+        """It works."""
+        self._end("applied", "", running=self.wish.generation)
+
+    def refuse(self, generation: int, digest: str, reason: str) -> None:
+        """Remember that a wish was not taken; what runs goes on."""
+        self.wish.generation, self.wish.sha256 = generation, digest
+        self._end("failed", reason, running=self.wish.running)
+
+    def roll_back(self, reason: str) -> bool:
+        """Take a wish back that is being tried; False if none is."""
+        if self.wish.state != "trying":
+            return False
+        before = int(self.wish.reason.rpartition(" ")[2] or 0)
+        if before and self._before.exists():
+            os.replace(self._before, self._text)
+        self._end("rolled_back", reason, running=before)
+        return True
+
+    def _end(self, state: str, reason: str, *, running: int) -> None:
+        self.wish.state, self.wish.reason, self.wish.running = state, reason[:300], running
+        self._write()
+
+    def _write(self) -> None:
+        _replace(self._state, json.dumps(asdict(self.wish)))
+
+    def _read(self) -> Wish:
+        try:
+            return Wish(**json.loads(self._state.read_text()))
+        except (OSError, ValueError, TypeError):
+            return Wish()
+
+
+class Desired:
+    """Takes `down/config` and reports on `up/config`; `run` proves a wish that is being tried."""
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        clock: Callable[[], int],
+        say: Callable[[str, bytes], None],
+        well: Callable[[], bool],
+        again: Callable[[str], None],
+    ) -> None:
+        self._overlay = overlay
+        self._clock = clock
+        self._say = say
+        self._well = well
+        self._again = again
+        self.report()
+
+    async def take(self, incoming: Incoming) -> None:
+        """Take a message of `down/config`."""
+        wish = self._overlay.wish
+        if not incoming.payload or wish.state == "trying":
+            return  # nothing is desired; or the answer comes after the self-test
+        try:
+            if len(incoming.payload) > MAX_CONFIG_BYTES:
+                raise ValueError(f"{len(incoming.payload)} bytes; the limit is {MAX_CONFIG_BYTES}")
+            desired = DesiredConfig.model_validate_json(incoming.payload, strict=True)
+        except ValueError as error:
+            told = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            self.report(failed=f"not a desired configuration: {told}")
+            return
+        if (desired.generation, desired.sha256) == (wish.generation, wish.sha256):
+            self.report()
+            return
+        try:
+            if desired.generation <= wish.running:
+                raise ValueError(f"generation {wish.running} is at work")
+            if sha256(desired.toml.encode()).hexdigest() != desired.sha256:
+                raise ValueError("the text does not have this hash")
+            self._overlay.check(desired.toml)
+            self._overlay.try_out(desired.generation, desired.sha256, desired.toml)
+        except (ValueError, ConfigError, OSError) as error:
+            log.warning("configuration %d of the CRM is refused: %s", desired.generation, error)
+            with suppress(OSError):
+                self._overlay.refuse(desired.generation, desired.sha256, str(error))
+            self.report()
+            return
+        self.report()
+        self._again(f"configuration {desired.generation} of the CRM is tried")
+
+    async def run(self) -> None:
+        """Prove what is being tried, then wait for ever."""
+        if self._overlay.wish.state == "trying":
+            try:
+                async with asyncio.timeout(SELF_TEST_S):
+                    while not self._well():
+                        await asyncio.sleep(0.2)
+            except TimeoutError:
+                self._overlay.roll_back(f"the broker was not reached within {SELF_TEST_S:g} s")
+                self._again("the configuration of the CRM failed its self-test")
+            else:
+                self._overlay.confirm()
+                self.report()
+        await asyncio.Event().wait()
+
+    def report(self, failed: str | None = None) -> None:
+        """Say how it stands; `failed`: a message that was no wish at all."""
+        wish = self._overlay.wish
+        made = {
+            "generation": 0 if failed else wish.generation,
+            "sha256": "" if failed else wish.sha256,
+            "state": "failed" if failed else wish.state,
+            "reason": failed or ("" if wish.state == "trying" else wish.reason),
+            "at_us": self._clock(),
+            "running": wish.running,
+        }
+        self._say("up/config", ReportedConfig.model_validate(made).model_dump_json().encode())
+
+
+def merged(text: str, config: StoreConfig) -> StoreConfig:
+    """A wish's sections with this gateway's own others; ValueError or ConfigError if that can't be."""
+    try:
+        wished = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not TOML: {error}") from None
+    if foreign := sorted(set(wished) - set(SECTIONS)):
+        raise ValueError(f"may not set {', '.join(foreign)}")
+    store = wished.get("store")
+    if not isinstance(store, dict) or store.get("id") != config.store.id:
+        raise ValueError(f"[store] id must be {config.store.id!r}")
+    lines = [text]
+    for name in OWN:
+        lines.append(f"[{name}]")
+        for key, value in getattr(config, name).model_dump(mode="json", exclude_none=True).items():
+            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+    return load_text("\n".join(lines), "the configuration of the CRM", config.database.path.parent)
+
+
+def _replace(file: Path, text: str) -> None:
+    part = file.with_name(f"{file.name}.part")
+    with part.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(part, file)

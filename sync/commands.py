@@ -1,0 +1,181 @@
+"""Commands of the CRM: each is checked, done at most once, and answered; a flood is held back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from sync.contract import MAX_EVENT_BYTES
+from sync.down import COMMAND, MAX_COMMAND_BYTES, Command, Result
+from sync.mqtt import Incoming
+from sync.publisher import Writer
+
+log = logging.getLogger("tagtrail.commands")
+
+REMEMBERED = 1000
+"""Commands whose answers are kept."""
+WAITING = 16
+"""Commands that may wait for the one at work."""
+BURST, PER_S = 20.0, 1.0
+"""Commands taken at once, and a second in the long run; beyond, they are dropped and counted, not answered."""
+LONGEST_US = 7 * 86_400_000_000
+"""An expiry further ahead is refused: an answer must still be remembered while its command is valid."""
+
+Doing = Callable[[Any], Awaitable[dict[str, Any]]]
+
+
+class Commands:
+    """Takes `down/cmd`, answers by `say("up/result", …)`; `run` carries out, one at a time, until cancelled.
+
+    `doings`: command name → what does it; what it returns is the answer's output, what it raises the reason.
+    """
+
+    def __init__(
+        self,
+        doings: Mapping[str, Doing],
+        writer: Writer,
+        clock: Callable[[], int],
+        say: Callable[[str, bytes], None],
+    ) -> None:
+        self._doings = doings
+        self._writer = writer
+        self._clock = clock
+        self._say = say
+        self._waiting: asyncio.Queue[Command] = asyncio.Queue(WAITING)
+        self._credit, self._credited_s = BURST, time.monotonic()
+        self.counters: Counter[str] = Counter()
+        """taken, repeated, refused, dropped, failed."""
+
+    async def take(self, incoming: Incoming) -> None:
+        """Take a message of `down/cmd`."""
+        now_s = time.monotonic()
+        self._credit = min(BURST, self._credit + (now_s - self._credited_s) * PER_S)
+        self._credited_s = now_s
+        if self._credit < 1:
+            self.counters["dropped"] += 1
+            return
+        self._credit -= 1
+        command = self._read(incoming.payload)
+        if command is None:
+            return
+        try:
+            before = await self._writer.write(lambda conn: _begin(conn, command.id, self._clock()))
+        except sqlite3.Error as error:
+            self._refuse(command.id, f"the database: {error}")
+            return
+        if before is not None:
+            self.counters["repeated"] += 1
+            self._say("up/result", before.encode())
+            return
+        if self._waiting.full():
+            await self._end(command, "refused", reason=f"{WAITING} commands are waiting already")
+            return
+        self.counters["taken"] += 1
+        self._answer(command.id, "received")
+        self._waiting.put_nowait(command)
+
+    async def run(self) -> None:
+        """Carry out what was taken; first say of those that a restart cut off."""
+        await self._tell_interrupted()
+        while True:
+            command = await self._waiting.get()
+            try:
+                output = await self._doings[command.command](command)
+                if len(json.dumps(output).encode()) > MAX_EVENT_BYTES:
+                    raise ValueError("the answer is too large for a message")
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                log.warning("command %s (%s) failed: %s", command.command, command.id, error)
+                self.counters["failed"] += 1
+                await self._end(command, "failed", reason=str(error) or type(error).__name__)
+            else:
+                await self._end(command, "applied", output)
+
+    def _read(self, payload: bytes) -> Command | None:
+        if len(payload) > MAX_COMMAND_BYTES:
+            self._refuse("", f"{len(payload)} bytes; the limit is {MAX_COMMAND_BYTES}")
+            return None
+        try:
+            command: Command = COMMAND.validate_json(payload, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(step) for step in first["loc"])
+            self._refuse(_id_of(payload), f"{where}: {first['msg']}" if where else first["msg"])
+            return None
+        now = self._clock()
+        if command.expires_us <= now:
+            self._refuse(command.id, "expired")
+        elif command.expires_us > now + LONGEST_US:
+            self._refuse(command.id, "expires more than 7 days ahead")
+        elif command.command not in self._doings:
+            self._refuse(command.id, f"{command.command} is not done here")
+        else:
+            return command
+        return None
+
+    def _refuse(self, id_: str, reason: str) -> None:
+        self.counters["refused"] += 1
+        self._answer(id_, "refused", reason)
+
+    def _answer(self, id_: str, state: str, reason: str = "", output: dict[str, Any] | None = None) -> str:
+        made = {"id": id_, "state": state, "at_us": self._clock(), "reason": reason, "output": output or {}}
+        message = Result.model_validate(made).model_dump_json()
+        self._say("up/result", message.encode())
+        return message
+
+    async def _end(
+        self, command: Command, state: str, output: dict[str, Any] | None = None, *, reason: str = ""
+    ) -> None:
+        message = self._answer(command.id, state, reason, output)
+        try:
+            await self._writer.write(
+                lambda conn: conn.execute("UPDATE command SET result = ? WHERE id = ?", (message, command.id)).rowcount
+            )
+        except sqlite3.Error as error:
+            log.warning("the answer to command %s could not be kept: %s", command.id, error)
+
+    async def _tell_interrupted(self) -> None:
+        def job(conn: sqlite3.Connection) -> list[str]:
+            cut = [id_ for (id_,) in conn.execute("SELECT id FROM command WHERE result IS NULL")]
+            made = {"state": "failed", "at_us": self._clock(), "reason": "cut off by a restart of the gateway"}
+            results = [Result.model_validate(made | {"id": id_}).model_dump_json() for id_ in cut]
+            conn.executemany("UPDATE command SET result = ? WHERE id = ?", zip(results, cut, strict=True))
+            return results
+
+        try:
+            for message in await self._writer.write(job):
+                self._say("up/result", message.encode())
+        except sqlite3.Error as error:
+            log.warning("the commands of before the restart cannot be told: %s", error)
+
+
+def _begin(conn: sqlite3.Connection, id_: str, now_us: int) -> str | None:
+    """Remember a command; if it was there already, its answer."""
+    row = conn.execute("SELECT result FROM command WHERE id = ?", (id_,)).fetchone()
+    if row is not None:
+        made = {"id": id_, "state": "received", "at_us": now_us}
+        return str(row[0] or Result.model_validate(made).model_dump_json())
+    conn.execute("INSERT INTO command VALUES (?, ?, NULL)", (id_, now_us))
+    conn.execute(
+        "DELETE FROM command WHERE result IS NOT NULL AND id IN"
+        " (SELECT id FROM command ORDER BY at_us DESC, id LIMIT -1 OFFSET ?)",
+        (REMEMBERED,),
+    )
+    return None
+
+
+def _id_of(payload: bytes) -> str:
+    try:
+        id_ = json.loads(payload)["id"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return id_[:64] if isinstance(id_, str) else ""
