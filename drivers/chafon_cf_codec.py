@@ -31,6 +31,8 @@ INVENTORY_OVER = 0x12
 _OVERHEAD = 7
 _TAG_FIXED = 6
 _COMMAND_BYTES = 5
+_TENTHS_DBM = range(-2000, 501)
+"""Strengths that can be; another is none."""
 
 _STATUS = {
     0x01: "a parameter is invalid",
@@ -94,7 +96,9 @@ def read(frame: Frame) -> Content:
             return Content(note="the host's inventory command")
         raise MalformedRecordError(f"an EPC of {data[5:6].hex() or 'no'} bytes does not fit into {len(data)}")
     epc = plain_epc(data[_TAG_FIXED : _TAG_FIXED + data[5]])
-    return Content(tags=(TagRead(epc, rssi_cdbm=10 * int.from_bytes(data[1:3], signed=True), antenna=data[3] or None),))
+    tenths = int.from_bytes(data[1:3], signed=True)
+    rssi_cdbm = 10 * tenths if tenths in _TENTHS_DBM else None
+    return Content(tags=(TagRead(epc, rssi_cdbm=rssi_cdbm, antenna=data[3] or None),))
 
 
 def why(status: int) -> str:

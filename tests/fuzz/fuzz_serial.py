@@ -1,0 +1,89 @@
+"""Coverage-guided fuzzing of all that takes a serial reader's bytes; run by `make fuzz`, findings become tests."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import atheris
+
+with atheris.instrument_imports(include=["drivers"]):
+    from drivers import chafon_cf_codec as cf
+    from drivers import m100_codec as m100
+    from drivers import r2000_codec as r2000
+    from drivers import thingmagic_codec as thingmagic
+    from drivers import uhfreader18_codec as uhf
+    from drivers.framing import Framer, scan, walk
+    from drivers.read import EPC_BITS_MAX
+    from drivers.tags import MalformedRecordError
+
+
+def mercury_reply(data: bytes) -> bytes:
+    body = bytes((len(data), thingmagic.OP_READ_MULTIPLE, 0, 0)) + data
+    return b"\xff" + body + thingmagic.crc(body).to_bytes(2)
+
+
+def sound(data: bytes) -> dict[str, list[bytes]]:
+    """Frames with good checksums around any content."""
+    data = data[:200]
+    return {
+        "thingmagic": [mercury_reply(data), mercury_reply(b"\x10\x00\x1b" + data)],
+        "r2000": [r2000.encode(1, command, data) for command in (0x89, 0x8A, 0x8B)],
+        "uhfreader18": [uhf.encode(0, command, data) for command in (uhf.INVENTORY, uhf.ACTIVE)],
+        "chafon-cf": [cf.encode(0, cf.INVENTORY, data)],
+        "m100": [m100.encode(kind, m100.POLL, data) for kind in (1, 2)] + [m100.encode(1, m100.ERROR, data)],
+    }
+
+
+FAMILIES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "thingmagic": (thingmagic.either_at, thingmagic.read),
+    "r2000": (r2000.frame_at, r2000.read),
+    "uhfreader18": (uhf.frame_at, uhf.read),
+    "chafon-cf": (cf.frame_at, cf.read),
+    "m100": (m100.frame_at, m100.read),
+}
+
+
+def stream(name: str, raw: bytes) -> None:
+    """Every byte is accounted for, frames are the same however the bytes are cut, and their content is possible."""
+    probe, read = FAMILIES[name]
+    pieces = list(walk(raw, probe, whole=True))
+    assert sum(piece.size for piece in pieces) == len(raw)
+    for piece in pieces:
+        assert piece.size > 0
+        assert (piece.frame is None) == bool(piece.reason)
+        if piece.frame is None:
+            continue
+        try:
+            content = read(piece.frame)
+        except MalformedRecordError:
+            continue
+        assert all(0 < 8 * len(tag.epc) <= EPC_BITS_MAX for tag in content.tags)
+        assert all(tag.antenna is None or 1 <= tag.antenna <= 255 for tag in content.tags)
+        assert all(tag.rssi_cdbm is None or -32768 <= tag.rssi_cdbm <= 32767 for tag in content.tags)
+    if name == "thingmagic":
+        probe = thingmagic.reply_at  # a host's frame may be the beginning of a reader's: only files hold both
+    whole = scan(raw, probe)
+    framer = Framer(partial(scan, probe=probe))
+    cut = len(raw) // 2
+    assert framer.feed(raw[:cut]) + framer.feed(raw[cut:]) == whole.frames
+    assert framer.skipped == whole.skipped
+
+
+def one_input(data: bytes) -> None:
+    """The fuzzer's entry: the first byte chooses the family."""
+    if not data:
+        return
+    name = list(FAMILIES)[data[0] % len(FAMILIES)]
+    body = data[1:]
+    stream(name, body)
+    for frame in sound(body)[name]:
+        stream(name, frame)
+        stream(name, body[:20] + frame + frame)
+
+
+if __name__ == "__main__":
+    atheris.Setup(sys.argv, one_input)
+    atheris.Fuzz()
