@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge import readers_cli
+from edge import readers_cli, users_cli
 
 if TYPE_CHECKING:
     from config import StoreConfig
@@ -26,6 +26,7 @@ app = typer.Typer(
 directory = typer.Typer(help="The member directory.", no_args_is_help=True)
 app.add_typer(directory, name="directory")
 readers_cli.register(app)
+users_cli.register(app)
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The store file (TOML).")]
 ClockSpeed = Annotated[float, typer.Option(hidden=True, help="Run the store's clock faster (demo).")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 from types import FrameType
 
 import uvicorn
@@ -21,6 +22,11 @@ LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]", "::1"]
 
 def serve(config: StoreConfig, *, fd: int | None, clock: Clock) -> None:
     """Serves the page until SIGTERM or SIGINT, on an inherited listening socket or on [web] listen."""
+    if config.web.cert is not None and config.web.key is not None:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(config.web.cert, config.web.key)
+        except (OSError, ssl.SSLError) as error:
+            raise Trouble(f"the page's certificate {config.web.cert} cannot be used with its key: {error}") from error
     listening = socket.socket(fileno=fd) if fd is not None else _listen(config.web.listen)
     asyncio.run(_serve(config, listening, clock))
 
@@ -36,6 +42,9 @@ async def _serve(config: StoreConfig, listening: socket.socket, clock: Clock) ->
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
+        ssl_certfile=config.web.cert,
+        ssl_keyfile=config.web.key,
         timeout_graceful_shutdown=2,
     )
     await _Server(settings, live, asyncio.get_running_loop()).serve(sockets=[listening])

@@ -1,0 +1,195 @@
+"""What all pages share: the store, the live state, templates in two languages, and who is looking."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import distribution, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from config import StoreConfig
+from edge.clock import Clock
+from edge.summary import Summary, business_days, parse_date
+from edge.summary_forms import duration, local, number, percent
+from edge.web.days import Days
+from edge.web.i18n import HTML_LANG, LANGUAGES, catalogue, named, negotiate
+from edge.web.live_client import LiveClient
+from edge.web.picture import clock_time
+from edge.web.plan import plans
+from edge.web.users import Role, Users
+
+MAX_FORM_BYTES = 16_384
+
+
+@dataclass(frozen=True)
+class Who:
+    """Who is looking. Without any users everybody at the machine itself is an unnamed viewer."""
+
+    name: str
+    role: Role
+    csrf: str
+
+    @property
+    def manager(self) -> bool:
+        return self.role is Role.MANAGER
+
+    @property
+    def it(self) -> bool:
+        return self.role is Role.IT
+
+
+class Site:
+    """Built once; handlers of every page use it."""
+
+    def __init__(self, config: StoreConfig, live: LiveClient, clock: Clock, users: Users) -> None:
+        self.config = config
+        self.live = live
+        self.clock = clock
+        self.users = users
+        self.plans = plans(config)
+        self.days = Days(config)
+        self.static = _static_files()
+        self.templates = {lang: self._environment(lang) for lang in LANGUAGES}
+
+    def render(self, request: Request, template: str, code: int = 200, **values: Any) -> HTMLResponse:
+        """A page in the request's language, never cached."""
+        lang = language(request)
+        html = (
+            self.templates[lang]
+            .get_template(template)
+            .render(path=request.url.path, query=_kept_query(request), who=who(request), **values)
+        )
+        response = HTMLResponse(
+            html,
+            code,
+            headers={"Cache-Control": "no-store", "Vary": "Accept-Language, Cookie", "Content-Language": lang},
+        )
+        if request.query_params.get("lang") in LANGUAGES:
+            secure = request.url.scheme == "https"
+            response.set_cookie("lang", lang, max_age=31_536_000, httponly=True, samesite="lax", secure=secure)
+        return response
+
+    def region(self, lang: str, template: str, **values: Any) -> str:
+        """A part of a page."""
+        return self.templates[lang].get_template(template).render(**values)
+
+    def as_of(self) -> str:
+        return clock_time(self.config, self.live.now.as_of_us) if self.live.now else ""
+
+    def business_date(self) -> dt.date:
+        return business_days(self.config).date(self.clock.now_us())
+
+    def date(self, request: Request) -> dt.date:
+        """The business date that is asked for; the present one if none is."""
+        text = request.query_params.get("date")
+        return parse_date(text) if text else self.business_date()
+
+    async def summary(self, date: dt.date) -> Summary | None:
+        return await run_in_threadpool(self.days.get, date)
+
+    def zone_names(self, lang: str) -> dict[str, str]:
+        return {zone.id: named(zone.name, lang) for zone in self.config.zones}
+
+    def floor_names(self, lang: str) -> dict[str, str]:
+        return {floor.id: named(floor.name, lang) for floor in self.config.floors}
+
+    async def record(self, request: Request, action: str, object_: str = "") -> None:
+        """A line of the audit log; nothing where there are no users."""
+        someone = who(request)
+        if someone is not None and someone.name:
+            await run_in_threadpool(
+                self.users.record, someone.name, someone.role.value, address(request), action, object_
+            )
+
+    def _environment(self, lang: str) -> Environment:
+        environment = Environment(
+            loader=PackageLoader("edge.web"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.i18n"],
+        )
+        environment.install_gettext_translations(catalogue(lang), newstyle=True)  # type: ignore[attr-defined]
+        environment.filters.update(
+            number=number,
+            percent=percent,
+            duration=duration,
+            clock=lambda us: clock_time(self.config, us),
+            moment=lambda us: f"{local(self.config, us):%m-%d %H:%M}",
+        )
+        environment.globals.update(
+            lang=lang,
+            html_lang=HTML_LANG[lang],
+            store_name=named(self.config.store.name, lang),
+            static=lambda name: f"/static/{name}?v={stamp(self.static[name])}",
+            tagtrail_version=version("tagtrail"),
+            nobody=lambda: not self.users.anyone(),
+        )
+        return environment
+
+
+def language(request: Request) -> str:
+    """The language of a request: asked for, remembered, or the browser's."""
+    wanted = (request.query_params.get("lang"), request.cookies.get("lang"))
+    return negotiate(request.headers.get("accept-language", ""), wanted)
+
+
+def who(request: Request) -> Who | None:
+    """Who is looking; None only on the pages before the door."""
+    found: Who | None = getattr(request.state, "who", None)
+    return found
+
+
+def require(request: Request, *roles: Role) -> Who:
+    """Who is looking, if in one of these roles; else 403."""
+    someone = who(request)
+    if someone is None or someone.role not in roles:
+        raise HTTPException(403)
+    return someone
+
+
+def address(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+async def form(request: Request) -> dict[str, str]:
+    """The fields of a form; 413 for one that is none of ours."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_FORM_BYTES:
+            raise HTTPException(413)
+    try:
+        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=50))
+    except ValueError as error:
+        raise HTTPException(400) from error
+
+
+@cache
+def stamp(path: Path) -> str:
+    """Short hash of a file that never changes while we run."""
+    return sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def _kept_query(request: Request) -> Mapping[str, str]:
+    """What a switch of language keeps."""
+    return {key: value for key, value in request.query_params.items() if key != "lang"}
+
+
+def _static_files() -> dict[str, Path]:
+    """Name → file: ours, and plotly.min.js of the installed wheel, found without importing plotly."""
+    ours = {path.name: Path(str(path)) for path in files("edge.web").joinpath("static").iterdir()}
+    return ours | {"plotly.min.js": Path(str(distribution("plotly").locate_file("plotly/package_data/plotly.min.js")))}
