@@ -126,12 +126,45 @@ SERIAL_DRIVERS = frozenset(get_args(Driver)) - {"llrp"}
 
 
 class Reader(Model):
-    """A reader and its antennas. `address`: llrp host or host:port; serial /dev/rfid/gate-1 or tcp://host:port."""
+    """A reader and its antennas. `address`: llrp host or host:port, or listen://host:port if the reader connects to us;
+    serial /dev/rfid/gate-1 or tcp://host:port. All keys behind `antennas` are for llrp only."""
 
     id: Id
     driver: Driver
     address: Annotated[str, Field(min_length=1)]
     antennas: Annotated[tuple[Antenna, ...], Field(min_length=1)]
+    identity: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5,15}$")] | None = None
+    """The reader's MAC (or EPC) in hex: another reader at its address gets no inventory."""
+    tls: bool = False
+    """Speak TLS, port 5085 unless given; with `ca` or `pin`."""
+    ca: FilePath | None = None
+    """Certificate (PEM) of who signed the reader's, which must name the address."""
+    pin: Annotated[str, Field(pattern=r"^([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}$")] | None = None
+    """SHA-256 fingerprint of the reader's own certificate."""
+    cert: FilePath | None = None
+    """Our certificate (PEM), for readers that ask for one; with `key`."""
+    key: FilePath | None = None
+    profile: Literal["generic", "impinj", "zebra", "thingmagic", "alien", "kathrein"] | None = None
+    """The reader's make, if what the reader says of itself is not to decide."""
+    session: Annotated[Int, Field(ge=0, le=3)] | None = None
+    """Gen2 session; as configured on the reader unless given."""
+    search_mode: Literal["reader", "single", "dual", "tagfocus"] | None = None
+    """Impinj's search mode; as configured on the reader unless given."""
+    filter: bool = False
+    """Have the reader report members, carts and staff only: no merchandise, and no tag that is in no class."""
+
+    @model_validator(mode="after")
+    def _llrp(self) -> Self:
+        given = self.model_fields_set - {"id", "driver", "address", "antennas"}
+        if given and self.driver != "llrp":
+            raise ValueError(f'{", ".join(sorted(given))}: only for driver = "llrp"')
+        if self.tls != ((self.ca is None) != (self.pin is None)):
+            raise ValueError("tls = true goes with either ca or pin, and these with it")
+        if (self.cert is None) != (self.key is None) or (self.cert is not None and not self.tls):
+            raise ValueError("cert and key go together, and with tls = true")
+        if self.address.startswith("listen://") and (self.identity is None or self.tls):
+            raise ValueError("listen:// needs the reader's identity, and goes without tls")
+        return self
 
 
 class TagClass(Model):
@@ -177,12 +210,7 @@ class Database(Model):
 
 
 class Web(Model):
-    """The floor manager's page. On another address than loopback it wants users, and should have TLS."""
-
     listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^:\s]+):\d{1,5}$")] = "127.0.0.1:8080"
-    cert: FilePath | None = None
-    """Certificate (PEM, with its chain) of the page: with it and `key` the page speaks HTTPS only."""
-    key: FilePath | None = None
 
 
 class Thresholds(Model):

@@ -79,12 +79,16 @@ def _addresses(raw: Raw) -> Iterator[Found]:
         at = (*place, "address")
         whole = given
         if driver == "llrp":
-            host, port = _host_port(given)
+            listens, secure = given.startswith("listen://"), reader.get("tls") is True
+            host, port = _host_port(given.removeprefix("listen://"))
+            given = given.removeprefix("listen://")
             if host is None or "/" in given:
                 yield at, f'{show(given)} is no network address; needed: "host" or "host:port"', False
             elif port is not None and not 1 <= port <= 65535:
                 yield at, f"port {show(port)} does not exist; needed: 1 to 65535", False
-            whole = f"{host}:{5084 if port is None else port}"
+            whole = f"{host}:{(5085 if secure else 5084) if port is None else port}"
+            if listens:  # any number of readers may connect to one port
+                continue
         elif driver in SERIAL_DRIVERS:
             host, port = _host_port(given.removeprefix("tcp://"))
             if given.startswith("tcp://") and (host is None or port is None or not 1 <= port <= 65535):
@@ -183,9 +187,6 @@ def _bands(raw: Raw) -> Iterator[Found]:
 
 def _listen(raw: Raw) -> Iterator[Found]:
     web = raw.get("web")
-    for one, other in (("key", "cert"), ("cert", "key")):
-        if isinstance(web, dict) and one in web and other not in web:
-            yield ("web", one), f"{one} without {other}; HTTPS needs both", False
     given = web.get("listen") if isinstance(web, dict) else None
     if isinstance(given, str) and (found := re.search(r":(\d{1,5})$", given)) and int(found[1]) > 65535:
         yield ("web", "listen"), f"port {found[1]} does not exist; needed: 1 to 65535, or 0 for any free one", False

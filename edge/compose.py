@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from config import StoreConfig
 from config.geometry import neighbours
+from config.model import Reader
 from config.tags import masks
-from drivers.session import ReaderSettings
+from drivers.session import ReaderSettings, Tls
 from dwell.layout import Layout, Settings, TagClass, ZoneKind
-
+from edge.filters import selects
 
 CLOCK_TOLERANCE_US = 100_000
 """A reader's clock this close to ours is taken as it is; in time of the wall."""
@@ -90,8 +91,34 @@ def compose(config: StoreConfig, speed: float = 1.0) -> Shop:
         settings=settings,
         zones=zones,
         zone_floor=tuple(zone.floor for zone in config.zones),
-        readers=tuple(ReaderSettings(r.id, r.driver, r.address, ports[r.id], tolerance_us) for r in config.readers),
+        readers=tuple(_reader(r, ports[r.id], tolerance_us, config) for r in config.readers),
         antennas_of={r.id: np.array(sorted(ports[r.id].values()), np.int64) for r in config.readers},
+    )
+
+
+def _reader(reader: Reader, ports: dict[int, int], tolerance_us: int, config: StoreConfig) -> ReaderSettings:
+    tls = None
+    if reader.tls:
+        pin = reader.pin.replace(":", "").upper() if reader.pin is not None else None
+        tls = Tls(reader.ca, pin, reader.cert, reader.key)
+    identity = None
+    if reader.identity is not None:
+        identity = reader.identity.replace(":", "").replace("-", "").upper()
+        if len(identity) == 12:
+            # Readers tell a MAC as an EUI-64.
+            identity = f"{identity[:6]}FFFE{identity[6:]}"
+    return ReaderSettings(
+        reader.id,
+        reader.driver,
+        reader.address,
+        ports,
+        tolerance_us,
+        tls=tls,
+        identity=identity,
+        profile=reader.profile,
+        session=reader.session,
+        search_mode=reader.search_mode,
+        select=selects(config.tag_classes) if reader.filter else (),
     )
 
 

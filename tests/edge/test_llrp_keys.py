@@ -1,0 +1,83 @@
+"""Keys of [[readers]] that are LLRP's: what is refused, and what becomes of the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from gateways import Gateway, antennas
+
+from config.check import ConfigError, load
+from drivers.session import ReaderSettings, Select, Tls
+from edge.compose import compose
+
+PIN = "0A" * 32
+
+
+def reader(**more: Any) -> dict[str, Any]:
+    return {"id": "r1", "driver": "llrp", "address": "10.0.0.5", "antennas": antennas("door")} | more
+
+
+def settings(gateway: Gateway, **more: Any) -> ReaderSettings:
+    gateway.configure(readers=[reader(**more)])
+    (settings,) = compose(load(gateway.file)).readers
+    return settings
+
+
+def test_a_plain_reader_has_none_of_it(gateway: Gateway) -> None:
+    plain = settings(gateway)
+    assert (plain.tls, plain.identity, plain.profile, plain.session, plain.search_mode, plain.select) == (
+        None, None, None, None, None, (),
+    )  # fmt: skip
+
+
+def test_identities_are_written_as_readers_tell_them(gateway: Gateway) -> None:
+    assert settings(gateway, identity="00:16:25:10:a1:b2").identity == "001625FFFE10A1B2"
+    assert settings(gateway, identity="001625FFFE10A1B2").identity == "001625FFFE10A1B2"
+
+
+def test_files_are_beside_the_store_file_and_a_pin_is_plain_hex(gateway: Gateway) -> None:
+    folder = gateway.folder
+    pin = ":".join(["0a"] * 32)
+    pinned = settings(gateway, tls=True, pin=pin, cert="gw.pem", key="gw.key").tls
+    assert pinned == Tls(None, PIN, folder / "gw.pem", folder / "gw.key")
+    assert settings(gateway, tls=True, ca="ca.pem").tls == Tls(ca=folder / "ca.pem")
+
+
+def test_filters_come_from_the_tag_classes(gateway: Gateway) -> None:
+    member, staff = settings(gateway, filter=True, session=2, profile="impinj", search_mode="dual").select
+    assert staff == Select(0, 8, b"\x2e")
+    assert member.bits == 3 + 24
+
+
+def test_many_readers_may_connect_to_one_port(gateway: Gateway) -> None:
+    shared = [
+        reader(id=f"r{n}", address="listen://0.0.0.0:5084", identity=f"0200000000{n:02}", antennas=antennas("door"))
+        for n in range(3)
+    ]
+    gateway.configure(readers=shared)
+    assert len(load(gateway.file).readers) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"driver": "thingmagic", "address": "/dev/x", "filter": True}, "only for driver"),
+        ({"tls": True}, "either ca or pin"),
+        ({"tls": True, "ca": "a", "pin": PIN}, "either ca or pin"),
+        ({"pin": PIN}, "either ca or pin"),
+        ({"tls": True, "pin": PIN, "cert": "a"}, "cert and key go together"),
+        ({"cert": "a", "key": "b"}, "cert and key go together"),
+        ({"address": "listen://0.0.0.0:5084"}, "needs the reader's identity"),
+        ({"address": "listen://0.0.0.0:5084", "identity": "020000000001", "tls": True, "pin": PIN}, "without tls"),
+        ({"address": "listen://:0"}, "address"),
+        ({"identity": "reader"}, "identity"),
+        ({"pin": "0A", "tls": True}, "pin"),
+        ({"session": 4}, "session"),
+        ({"profile": "acme"}, "profile"),
+    ],
+)
+def test_what_does_not_go_together_is_told(gateway: Gateway, given: dict[str, Any], words: str) -> None:
+    gateway.configure(readers=[reader(**given)])
+    with pytest.raises(ConfigError, match=words):
+        load(gateway.file)
