@@ -20,7 +20,7 @@ import numpy as np
 
 from drivers.framing import GAP_S, Framer, scan
 from drivers.read import ANTENNA_UNKNOWN, READ, RSSI_UNKNOWN, Reads, epc_words
-from drivers.session import Clock, Link, ReaderSettings, ReaderStatus, Sink
+from drivers.session import Clock, Link, Notice, ReaderSettings, ReaderStatus, Sink
 from drivers.tags import Content, MalformedRecordError, TagRead
 from drivers.transport import Line, TransportError, open_line
 
@@ -33,6 +33,9 @@ PROBE_S = 0.25
 LEAVE_S = 0.5
 RETRY_S = (1.0, 5.0)
 """First and longest wait between attempts; short, since a replugged reader should read at once."""
+NOISE_S = 600.0
+NOISE_SHARE = 0.01
+"""What of a line's bytes belongs to no frame is told once in so many seconds, if it is more than this."""
 ASKED_TIMES = 3
 """A reader that is still busy with an earlier host's round may not hear the first question."""
 
@@ -65,6 +68,8 @@ class SerialSession(ABC, Generic[F]):
         self._told: ReaderStatus | None = None
         self._retry_s = RETRY_S[0]
         self._tally = Counter[str]()
+        self._noise_told_s: float | None = None
+        self._noise_before = Counter[str]()
 
     # What a family says
 
@@ -98,7 +103,7 @@ class SerialSession(ABC, Generic[F]):
 
     @property
     def counters(self) -> dict[str, int]:
-        """Of this session: reads, frames, malformed frames, frames without a tag by what they are, skipped bytes."""
+        """Of this session: bytes, those of them that belonged to no frame, reads, frames without a tag or a sense."""
         return {**self._tally, "skipped_bytes": self._tally["skipped_bytes"] + self._framer.skipped}
 
     async def run(self) -> None:
@@ -235,7 +240,9 @@ class SerialSession(ABC, Generic[F]):
                 gap_s = GAP_S / 10  # the line has been quiet for long already
             else:
                 self._received_us = self._clock()
+                self._tally["bytes"] += len(chunk)
                 frames = self._framer.feed(chunk)
+                self._tell_noise(loop.time())
                 gap_s = GAP_S
             if frames:
                 return frames
@@ -268,6 +275,19 @@ class SerialSession(ABC, Generic[F]):
             since_us = told.since_us if told and told.link is link else self._clock()
             self._told = ReaderStatus(self._settings.id, link, reason, since_us, detail=self._detail)
             self._sink.status(self._told)
+
+    def _tell_noise(self, now_s: float) -> None:
+        if self._noise_told_s is None:
+            self._noise_told_s = now_s
+        if now_s - self._noise_told_s < NOISE_S:
+            return
+        since = Counter(self.counters) - self._noise_before
+        share = since["skipped_bytes"] / since["bytes"]
+        if share > NOISE_SHARE:
+            text = f"{share:.0%} of what came over its line was no frame: check cable, grounding and speed"
+            self._sink.notice(Notice(self._settings.id, self._clock(), text))
+        self._noise_told_s = now_s
+        self._noise_before = Counter(self.counters)
 
     def _new_framer(self) -> Framer[F]:
         return Framer(partial(scan, probe=self._frame_at))

@@ -34,6 +34,7 @@ class Collector:
     def __init__(self) -> None:
         self.batches: list[Reads] = []
         self.states: list[ReaderStatus] = []
+        self.notices: list[str] = []
         self._changed = asyncio.Event()
 
     async def reads(self, reader: str, batch: Reads) -> None:
@@ -47,7 +48,9 @@ class Collector:
 
     def gap(self, gap: Gap) -> None: ...
 
-    def notice(self, notice: Notice) -> None: ...
+    def notice(self, notice: Notice) -> None:
+        self.notices.append(notice.text)
+        self._changed.set()
 
     @property
     def all(self) -> Reads:
@@ -151,6 +154,19 @@ async def test_no_good_frame_is_lost_on_a_bad_line(family: str, faults: Faults, 
         await sink.until(lambda: len(set(sink.epcs)) == 60)
         assert (running.counters["skipped_bytes"] > 0) == bool(faults.garbage)
     assert {n.to_bytes(12) for n in range(60)} <= set(sink.epcs)
+
+
+async def test_a_noisy_line_is_told_and_a_clean_one_is_not(sink: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serial_session, "NOISE_S", 0.3)
+    reader = serial_reader("chafon-cf", now_us)
+    async with plugged(reader) as address, session("chafon-cf", address, sink, TWO_PORTS) as running:
+        async with asyncio.timeout(20):
+            while running.counters.get("without_tag", 0) < 4:
+                await asyncio.sleep(0.02)
+        assert sink.notices == []
+        reader.faults = Faults(garbage=1)
+        await sink.until(lambda: bool(sink.notices))
+    assert "of what came over its line was no frame" in sink.notices[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
