@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from config import relations
 from config.lines import Place, key_lines, line_of
@@ -20,7 +20,8 @@ from config.model import StoreConfig
 
 CREDENTIALS = "${CREDENTIALS_DIRECTORY}"
 """Where systemd puts the files of LoadCredential=, readable by the service alone. The only variable in paths."""
-_FILES = ("password_file", "ca", "cert", "key")
+_FILES = {"mqtt": ("password_file", "ca", "cert", "key"), "web": ("cert", "key")}
+"""Keys that name files which must be there for the service."""
 
 
 @dataclass(frozen=True, order=True)
@@ -138,9 +139,9 @@ def _syntax(file: str, text: str, error: Exception) -> Problem:
 def _variables(raw: Mapping[str, Any]) -> list[tuple[Place, str, bool]]:
     """Paths that hope for a variable that nobody will replace."""
     return [
-        (place, f"only {CREDENTIALS} at the beginning of a path is replaced, and only in [mqtt]", False)
-        for place, given in _paths(raw, (("mqtt", _FILES), ("database", ("path",))))
-        if _has_variable(given, place[0] == "mqtt")
+        (place, f"only {CREDENTIALS} at the beginning of a path is replaced, and only in [mqtt] and [web]", False)
+        for place, given in _paths(raw, {**_FILES, "database": ("path",)})
+        if _has_variable(given, place[0] in _FILES)
     ]
 
 
@@ -149,9 +150,9 @@ def _has_variable(given: str, credentials: bool) -> bool:
 
 
 def _files(raw: Mapping[str, Any], folder: Path, service: bool) -> list[tuple[Place, str, bool]]:
-    """Is what [mqtt] points to there and readable. Outside the service, systemd's credentials can't be looked at."""
+    """Is what [mqtt] and [web] point to there and readable. Outside the service nobody can look at systemd's."""
     found: list[tuple[Place, str, bool]] = []
-    for place, given in _paths(raw, (("mqtt", _FILES),)):
+    for place, given in _paths(raw, _FILES):
         path = _resolve(given, folder)
         if _has_variable(given, credentials=True):
             continue
@@ -171,8 +172,8 @@ def _files(raw: Mapping[str, Any], folder: Path, service: bool) -> list[tuple[Pl
     return found
 
 
-def _paths(raw: Mapping[str, Any], names: Iterable[tuple[str, Iterable[str]]]) -> Iterator[tuple[Place, str]]:
-    for table, keys in names:
+def _paths(raw: Mapping[str, Any], names: Mapping[str, Iterable[str]]) -> Iterator[tuple[Place, str]]:
+    for table, keys in names.items():
         items = raw.get(table)
         if not isinstance(items, dict):
             continue
@@ -182,24 +183,15 @@ def _paths(raw: Mapping[str, Any], names: Iterable[tuple[str, Iterable[str]]]) -
 
 
 def _absolute(config: StoreConfig, folder: Path) -> StoreConfig:
-    mqtt = {name: _resolve(str(value), folder) for name in _FILES if (value := getattr(config.mqtt, name)) is not None}
-    database = {"path": _resolve(str(config.database.path), folder)}
-    readers = tuple(
-        reader.model_copy(
-            update={
-                name: _resolve(str(value), folder)
-                for name in ("ca", "cert", "key")
-                if (value := getattr(reader, name)) is not None
-            }
-        )
-        for reader in config.readers
-    )
+    def resolved(table: str, names: Iterable[str]) -> BaseModel:
+        model: BaseModel = getattr(config, table)
+        given = {name: value for name in names if (value := getattr(model, name)) is not None}
+        return model.model_copy(update={name: _resolve(str(value), folder) for name, value in given.items()})
+
+    tables = {**_FILES, "database": ("path",)}
+    readers = tuple(_reader_files(reader, folder) for reader in config.readers)
     return config.model_copy(
-        update={
-            "readers": readers,
-            "mqtt": config.mqtt.model_copy(update=mqtt),
-            "database": config.database.model_copy(update=database),
-        }
+        update={"readers": readers} | {table: resolved(table, names) for table, names in tables.items()}
     )
 
 

@@ -210,7 +210,12 @@ class Database(Model):
 
 
 class Web(Model):
+    """The floor manager's page. On another address than loopback it wants users, and should have TLS."""
+
     listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^:\s]+):\d{1,5}$")] = "127.0.0.1:8080"
+    cert: FilePath | None = None
+    """Certificate (PEM, with its chain) of the page: with it and `key` the page speaks HTTPS only."""
+    key: FilePath | None = None
 
 
 class Thresholds(Model):

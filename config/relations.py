@@ -187,6 +187,9 @@ def _bands(raw: Raw) -> Iterator[Found]:
 
 def _listen(raw: Raw) -> Iterator[Found]:
     web = raw.get("web")
+    for one, other in (("key", "cert"), ("cert", "key")):
+        if isinstance(web, dict) and one in web and other not in web:
+            yield ("web", one), f"{one} without {other}; HTTPS needs both", False
     given = web.get("listen") if isinstance(web, dict) else None
     if isinstance(given, str) and (found := re.search(r":(\d{1,5})$", given)) and int(found[1]) > 65535:
         yield ("web", "listen"), f"port {found[1]} does not exist; needed: 1 to 65535, or 0 for any free one", False
