@@ -1,4 +1,4 @@
-"""A recording of one reader's reads for `tagtrail replay`, bounded in time and size, without the tags' true numbers."""
+"""A recording of readers' reads for `tagtrail replay`, bounded in time and size, without the tags' true numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN, Reads, epc_bytes
-from drivers.session import ReaderSettings
 from edge.compose import Shop
 from edge.errors import Trouble
 
@@ -49,12 +48,11 @@ class Pseudonyms:
 class CaptureFile:
     """Rows of HEADER, gzipped if named .gz, readable by its owner only; `full` once `max_bytes` were written."""
 
-    def __init__(self, path: Path, shop: Shop, settings: ReaderSettings, *, clear: bool, max_bytes: int) -> None:
+    def __init__(self, path: Path, shop: Shop, *, clear: bool, max_bytes: int) -> None:
         """Trouble if the file exists or can't be written."""
         self.rows = 0
         self.full = False
-        self._reader = settings.id
-        self._port_of = {antenna: port for port, antenna in settings.ports.items()}
+        self._port_of = {antenna: port for reader in shop.readers for port, antenna in reader.ports.items()}
         self._pseudonyms = None if clear else Pseudonyms(shop)
         self._known: dict[bytes, str] = {}
         self._max_bytes = max_bytes
@@ -69,8 +67,8 @@ class CaptureFile:
         self._files = [packed, raw]
         self._write(",".join(HEADER) + "\n")
 
-    def add(self, batch: Reads) -> None:
-        """Write a batch, but for ports that the store file does not have; nothing more once full."""
+    def add(self, reader: str, batch: Reads) -> None:
+        """Write a batch of a reader, but for ports that the store file does not have; nothing more once full."""
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         for read in batch:
@@ -79,7 +77,7 @@ class CaptureFile:
                 continue
             rssi = int(read["rssi_cdbm"])
             level = "" if rssi == RSSI_UNKNOWN else f"{rssi / 100:g}"
-            rows.writerow((int(read["time_us"]), self._reader, self._port_of[antenna], self._epc(read), level))
+            rows.writerow((int(read["time_us"]), reader, self._port_of[antenna], self._epc(read), level))
             self.rows += 1
             if self._bytes + text.tell() >= self._max_bytes:
                 self.full = True

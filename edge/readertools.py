@@ -63,7 +63,9 @@ class Heard:
 class Listener:
     """A sink that keeps what a person wants to see of one reader; `also` gets every batch."""
 
-    def __init__(self, settings: ReaderSettings, also: Callable[[Reads], None] = lambda batch: None) -> None:
+    def __init__(
+        self, settings: ReaderSettings, also: Callable[[str, Reads], None] = lambda reader, batch: None
+    ) -> None:
         self.heard = {port: Heard() for port in sorted(settings.ports)}
         self.unknown_antenna = 0
         self.notes: list[str] = []
@@ -81,7 +83,7 @@ class Listener:
                 self.unknown_antenna += len(rows)
             else:
                 self.heard[self._port_of[antenna]].add(rows)
-        self._also(batch)
+        self._also(reader, batch)
 
     def status(self, status: ReaderStatus) -> None:
         self.last = status
