@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import numpy as np
 import pytest
+from serial_hosts import Collector
 
 from drivers import open_session, serial_session
 from drivers import uhfreader18_codec as uhf
 from drivers.m100 import M100Session
-from drivers.read import ANTENNA_UNKNOWN, READ, RSSI_UNKNOWN, Reads, epc_bytes
-from drivers.session import Gap, Link, Notice, ReaderSettings, ReaderStatus
+from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN
+from drivers.session import Link, ReaderSettings
 from simulators.observation import Observation
 from simulators.serial_families import M100Module, R2000Module, UhfModule, serial_reader
 from simulators.serial_line import Faults, SerialReader
@@ -26,50 +26,6 @@ TWO_PORTS = {1: 7, 2: 8}
 
 def now_us() -> int:
     return time.time_ns() // 1000
-
-
-class Collector:
-    """A sink that tests can wait on."""
-
-    def __init__(self) -> None:
-        self.batches: list[Reads] = []
-        self.states: list[ReaderStatus] = []
-        self.notices: list[str] = []
-        self._changed = asyncio.Event()
-
-    async def reads(self, reader: str, batch: Reads) -> None:
-        assert self.states[-1].link is Link.UP
-        self.batches.append(batch)
-        self._changed.set()
-
-    def status(self, status: ReaderStatus) -> None:
-        self.states.append(status)
-        self._changed.set()
-
-    def gap(self, gap: Gap) -> None: ...
-
-    def notice(self, notice: Notice) -> None:
-        self.notices.append(notice.text)
-        self._changed.set()
-
-    @property
-    def all(self) -> Reads:
-        return np.concatenate(self.batches) if self.batches else np.zeros(0, READ)
-
-    @property
-    def epcs(self) -> list[bytes]:
-        return [epc_bytes(row["epc"], int(row["epc_bits"])) for row in self.all]
-
-    async def until(self, condition: Callable[[], bool], timeout_s: float = 30) -> None:
-        async with asyncio.timeout(timeout_s):
-            while not condition():
-                self._changed.clear()
-                await self._changed.wait()
-
-    async def until_link(self, link: Link, after: int = 0) -> ReaderStatus:
-        """The first state with that link behind the first `after` states."""
-        await self.until(lambda: any(state.link is link for state in self.states[after:]))
-        return next(state for state in self.states[after:] if state.link is link)
 
 
 @asynccontextmanager

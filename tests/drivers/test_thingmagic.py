@@ -6,17 +6,17 @@ import asyncio
 import os
 import time
 import tty
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from serial_hosts import Collector
 
 from drivers import serial_session, thingmagic
-from drivers.read import ANTENNA_UNKNOWN, READ, Reads, epc_bytes
-from drivers.session import Link, ReaderSettings, ReaderStatus
+from drivers.read import ANTENNA_UNKNOWN
+from drivers.session import Link, ReaderSettings
 from drivers.thingmagic import ThingMagicSession
 from drivers.thingmagic_codec import OP_ANTENNAS, OP_CONTINUOUS, OP_READ_MULTIPLE, OP_REGION, STATUS_OK
 from simulators.observation import Observation
@@ -28,44 +28,6 @@ EPC = bytes.fromhex("E2000015860E028815408029")
 
 def now_us() -> int:
     return time.time_ns() // 1000
-
-
-class Collector:
-    """A sink that tests can wait on."""
-
-    def __init__(self) -> None:
-        self.batches: list[Reads] = []
-        self.states: list[ReaderStatus] = []
-        self._changed = asyncio.Event()
-
-    async def reads(self, reader: str, batch: Reads) -> None:
-        assert reader == "gate"
-        assert self.states[-1].link is Link.UP
-        self.batches.append(batch)
-        self._changed.set()
-
-    def status(self, status: ReaderStatus) -> None:
-        self.states.append(status)
-        self._changed.set()
-
-    @property
-    def all(self) -> Reads:
-        return np.concatenate(self.batches) if self.batches else np.zeros(0, READ)
-
-    @property
-    def epcs(self) -> list[bytes]:
-        return [epc_bytes(row["epc"], int(row["epc_bits"])) for row in self.all]
-
-    async def until(self, condition: Callable[[], bool], timeout_s: float = 20) -> None:
-        async with asyncio.timeout(timeout_s):
-            while not condition():
-                self._changed.clear()
-                await self._changed.wait()
-
-    async def until_link(self, link: Link, after: int = 0) -> ReaderStatus:
-        """The first state with that link behind the first `after` states."""
-        await self.until(lambda: any(state.link is link for state in self.states[after:]))
-        return next(state for state in self.states[after:] if state.link is link)
 
 
 @asynccontextmanager
