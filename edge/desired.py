@@ -1,7 +1,8 @@
 """Configuration from the CRM: kept beside the database, laid over the store file, tried, and taken back if it fails.
 
 The store file stays store IT's and is never written: on a gateway it lies where the service may not write. A wish of
-the CRM replaces all its sections but [mqtt], [database] and [web]. Once the store file is changed by hand, the wish is void.
+the CRM replaces all its sections but [mqtt], [database] and [web]. Once the store file is changed by hand, the wish is
+void.
 
     wish → checked → `trying` → start anew → broker reached within SELF_TEST_S → `applied`
                                            → not reached, or the process died   → `rolled_back` to what ran before

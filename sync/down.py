@@ -113,7 +113,7 @@ class Result(Message):
 
 
 class DesiredConfig(Message):
-    """`down/config`, retained: what the store file shall be, but for this gateway's own [mqtt], [database], [web] and id."""
+    """`down/config`, retained: what the store file shall be, but for the gateway's own [mqtt], [database], [web]."""
 
     v: Literal[1] = 1
     generation: Generation
