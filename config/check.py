@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from config import relations
 from config.lines import Place, key_lines, line_of
 from config.messages import explain, is_echo, on_one_line
-from config.model import StoreConfig
+from config.model import Reader, StoreConfig
 
 CREDENTIALS = "${CREDENTIALS_DIRECTORY}"
 """Where systemd puts the files of LoadCredential=, readable by the service alone. The only variable in paths."""
@@ -193,6 +193,11 @@ def _absolute(config: StoreConfig, folder: Path) -> StoreConfig:
     return config.model_copy(
         update={"readers": readers} | {table: resolved(table, names) for table, names in tables.items()}
     )
+
+
+def _reader_files(reader: Reader, folder: Path) -> Reader:
+    given = {name: value for name in ("ca", "cert", "key") if (value := getattr(reader, name)) is not None}
+    return reader.model_copy(update={name: _resolve(str(value), folder) for name, value in given.items()})
 
 
 def _resolve(given: str, folder: Path) -> Path:
