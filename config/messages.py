@@ -42,6 +42,15 @@ NEEDED = {
     "database": "a table [database] with path",
     "web": "a table [web]",
     "thresholds": "a table [thresholds]",
+    "opening_hours": "a table [[opening_hours]] with open and close",
+    "special_days": "a table [[special_days]] for each day, with date",
+    "promotions": "a table [[promotions]] for each, with id, name, zones, first_day and last_day",
+    "layout_changes": "a table [[layout_changes]] for each, with id, name, zones and date",
+    "open": '"HH:MM", such as "10:00"',
+    "close": '"HH:MM", such as "22:00"',
+    "date": "a day, such as 2026-10-01, without quotes",
+    "first_day": "a day, such as 2026-10-01, without quotes",
+    "last_day": "a day, such as 2026-10-07, without quotes",
 }
 _LIMITS = {
     "greater_than_equal": ("too small", "at least {ge:g}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
@@ -86,6 +87,8 @@ class Store(Model):
     id: Id
     name: Name
     timezone: Annotated[str, AfterValidator(_timezone)]
+    holidays: Literal["CN"] | None = None
+    """Whose public holidays and working weekends days are compared by; None: only by weekday."""
 
     @property
     def tz(self) -> ZoneInfo:
@@ -235,10 +238,81 @@ class Thresholds(Model):
     assist_s: Seconds = 15
     returning_days: Annotated[Int, Field(ge=1, le=3660)] = 90
     small_cell: Annotated[Int, Field(ge=0, le=1000)] = 5
+    suspect_s: Seconds = 28_800
+    """So long in the store on one day, or `visit_s` in back rooms: suspected staff, excluded and listed."""
+    min_coverage: Annotated[Number, Field(gt=0, le=1)] = 0.5
+    """Windows of a zone that are less covered are unknown: no number is made of them."""
     recognition_ttl_s: Seconds = 300
     """How long a recognition is a cue; after that it is history."""
     lateness_s: Annotated[Number, Field(ge=0.25, le=60)] = 2
     """How late a read may arrive and still be put in its place (0.24 s was the worst seen on real readers)."""
+
+
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
+Time = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+Ids = Annotated[tuple[Id, ...], Field(min_length=1)]
+
+
+class OpeningHours(Model):
+    """When floors are open, by local time; of several that fit a day the last one holds. Without any: always."""
+
+    open: Time
+    close: Time
+    """Not after `open`: on the next day."""
+    days: Annotated[tuple[Weekday, ...], Field(min_length=1)] = WEEKDAYS
+    floors: Ids | None = None
+    """None: all."""
+
+
+class SpecialDay(Model):
+    """A business day with other hours, or closed if it has none."""
+
+    date: dt.date
+    name: Name | None = None
+    open: Time | None = None
+    close: Time | None = None
+    floors: Ids | None = None
+    """None: all."""
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.open is None) != (self.close is None):
+            raise ValueError("give open and close, or neither for a day on which it is closed")
+        return self
+
+
+class _Tried(Model):
+    id: Id
+    name: Name
+    zones: Ids
+    controls: Ids | None = None
+    """Zones that show what would have been; None: all counters that nothing was tried in."""
+
+    @model_validator(mode="after")
+    def _others(self) -> Self:
+        if self.controls is not None and set(self.controls) & set(self.zones):
+            raise ValueError("a zone can't be its own control")
+        return self
+
+
+class Promotion(_Tried):
+    """A promotion in some zones, from its first business day to its last."""
+
+    first_day: dt.date
+    last_day: dt.date
+
+    @model_validator(mode="after")
+    def _forward(self) -> Self:
+        if self.last_day < self.first_day:
+            raise ValueError("last_day is before first_day")
+        return self
+
+
+class LayoutChange(_Tried):
+    """Zones that were moved or rebuilt before the store opened on a day."""
+
+    date: dt.date
 
 
 class StoreConfig(Model):
@@ -252,6 +326,10 @@ class StoreConfig(Model):
     zones: Annotated[tuple[Zone, ...], Field(min_length=1)]
     readers: tuple[Reader, ...] = ()
     tag_classes: tuple[TagClass, ...] = ()
+    opening_hours: tuple[OpeningHours, ...] = ()
+    special_days: tuple[SpecialDay, ...] = ()
+    promotions: tuple[Promotion, ...] = ()
+    layout_changes: tuple[LayoutChange, ...] = ()
     mqtt: Mqtt
     database: Database
     web: Web = Web()

@@ -27,7 +27,7 @@ def problems(raw: Raw) -> list[Found]:
 
 
 def _unique_ids(raw: Raw) -> Iterator[Found]:
-    for table in ("floors", "zones", "readers"):
+    for table in ("floors", "zones", "readers", "promotions", "layout_changes"):
         seen: dict[str, Place] = {}
         for place, item in _tables(raw, table):
             name = item.get("id")
@@ -48,6 +48,17 @@ def _references(raw: Raw) -> Iterator[Found]:
                 yield (*place, "neighbours", i), "a zone is not its own neighbour; leave it out", False
     for place, antenna in _antennas(raw):
         yield from _known((*place, "zone"), antenna.get("zone"), "zone", zones)
+    for table, names, what, ids in (
+        ("opening_hours", ("floors",), "floor", floors),
+        ("special_days", ("floors",), "floor", floors),
+        ("promotions", ("zones", "controls"), "zone", zones),
+        ("layout_changes", ("zones", "controls"), "zone", zones),
+    ):
+        for place, item in _tables(raw, table):
+            for name in names:
+                listed = item.get(name)
+                for i, given in enumerate(listed if isinstance(listed, list) else ()):
+                    yield from _known((*place, name, i), given, what, ids)
 
 
 def _known(place: Place, given: object, what: str, ids: list[str]) -> Iterator[Found]:
@@ -89,7 +100,7 @@ def _addresses(raw: Raw) -> Iterator[Found]:
             whole = f"{host}:{(5085 if secure else 5084) if port is None else port}"
             if listens:  # any number of readers may connect to one port
                 continue
-        elif driver in SERIAL_DRIVERS:
+        elif isinstance(driver, str) and driver in SERIAL_DRIVERS:
             host, port = _host_port(given.removeprefix("tcp://"))
             if given.startswith("tcp://") and (host is None or port is None or not 1 <= port <= 65535):
                 yield at, f'{show(given)} lacks a host or a port from 1 to 65535; needed: "tcp://host:port"', False

@@ -1,0 +1,186 @@
+"""Members by tier, staff and service, suspected staff, from a read-only connection. As in edge.analytics."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sqlite3
+from dataclasses import dataclass
+
+from config import StoreConfig
+from dwell.stays import Span
+from edge.analytics import Rate, Scope, coverage, hide, over, quantile_s, rate, ratio
+from edge.dayfacts import business_days, read_stays, suspects
+from edge.daystore import DAY
+
+CLASS_NAMES = ("unknown", "member", "cart", "staff", "merchandise")
+
+
+@dataclass(frozen=True)
+class TierScore:
+    """Members of one tier, with consent; all None when fewer than small_cell, or when that would give a number away."""
+
+    tier: str
+    members: int | None
+    """Of several days: each day counted for itself."""
+    journeys: int | None
+    visits: int | None
+    visit_share: float | None
+    """Of all visits of people."""
+    dwell_share: float | None
+    """Of all members' and other people's presence."""
+    returning: Rate | None
+    """Members seen in the returning_days before ÷ members seen."""
+    met: Rate | None
+    """Visits that met staff ÷ visits that staff might have served."""
+    wait_median_s: float | None
+    wait_p75_s: float | None
+    contact: Rate | None
+    """Contact coverage: journeys with at least one staff contact ÷ journeys."""
+
+
+@dataclass(frozen=True)
+class TierReport:
+    scope: Scope
+    tiers: tuple[TierScore, ...]
+    history_days: int
+    """How far back returning members can be known; less than returning_days in a young database."""
+
+
+def tiers(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: int = 1) -> TierReport:
+    """Who the members were, by tier, and how they were served."""
+    scope, found = over(conn, config, date, days)
+    start_us = business_days(config).bounds_us(date - (days - 1) * DAY)[0]
+    oldest = conn.execute("SELECT MIN(start_us) FROM journey").fetchone()[0]
+    history = (
+        0 if oldest is None else max(0, min(config.thresholds.returning_days, (start_us - oldest) // 86_400_000_000))
+    )
+    if found is None:
+        return TierReport(scope, (), history)
+    least = config.thresholds.small_cell
+    counts = {tier: found.tiers[tier].get("members", 0) for tier in sorted(found.tiers)}
+    hidden = hide(counts, least)
+    visits = int((found.zones["member"] + found.zones["unknown"]).sum())
+    present_us = int(found.store["present_us"])
+    rows = []
+    for tier in counts:
+        if tier in hidden:
+            rows.append(TierScore(tier, *[None] * 10))
+            continue
+        t = {name: int(found.tiers[tier].get(name, 0)) for name in found.tiers[tier]}
+        wait = found.tier_wait.get(tier)
+        rows.append(
+            TierScore(
+                tier=tier,
+                members=counts[tier],
+                journeys=t.get("journeys", 0),
+                visits=t.get("visits", 0),
+                visit_share=ratio(t.get("visits", 0), visits),
+                dwell_share=ratio(t.get("dwell_us", 0), present_us),
+                returning=rate(t.get("returning", 0), counts[tier], least) if history > 0 else None,
+                met=rate(t.get("met", 0), t.get("wanted", 0), least),
+                wait_median_s=quantile_s(wait, 0.5, least),
+                wait_p75_s=quantile_s(wait, 0.75, least),
+                contact=rate(t.get("contacted", 0), t.get("journeys", 0), least),
+            )
+        )
+    return TierReport(scope, tuple(rows), history)
+
+
+@dataclass(frozen=True)
+class ServiceScore:
+    """Staff in one zone. Being in one zone together is an indicator of service, not its proof."""
+
+    zone: str
+    floor: str
+    kind: str
+    coverage: float | None
+    staffed: float | None
+    """Share of the known opening time with at least one badge in the zone."""
+    wanted: int | None
+    """Fully seen visits of visit_s or more, at counters, fitting rooms and service desks."""
+    met: Rate | None
+    """Of them, those with a contact: a badge in the zone for assist_s of the visit."""
+    wait_median_s: float | None
+    """From the start of the visit to the first contact, of those that had one."""
+    wait_p75_s: float | None
+    assist_mean_s: float | None
+    """How long a badge was there too, mean of the visits with a contact; `met` tells how many."""
+    visits_per_staffed_hour: float | None
+
+
+@dataclass(frozen=True)
+class ServiceReport:
+    scope: Scope
+    zones: tuple[ServiceScore, ...]
+    contact: Rate | None
+    """Members' journeys with at least one contact ÷ members' journeys."""
+
+
+def service(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: int = 1) -> ServiceReport:
+    """Staffed time, waiting and assistance by zone."""
+    scope, found = over(conn, config, date, days)
+    least = config.thresholds.small_cell
+    if found is None:
+        return ServiceReport(
+            scope, tuple(ServiceScore(z.id, z.floor, z.kind.value, *[None] * 8) for z in config.zones), None
+        )
+    rows = []
+    for number, zone in enumerate(config.zones):
+        facts, base = found.zones[number], found.base[number]
+        if not base["known_windows"]:
+            rows.append(ServiceScore(zone.id, zone.floor, zone.kind.value, coverage(base), *[None] * 7))
+            continue
+        wanted, met = int(facts["wanted"]), int(facts["met"])
+        hours = int(base["staffed_us"]) / 3.6e9
+        served = int(facts["visit"] + facts["engaged"])
+        rows.append(
+            ServiceScore(
+                zone=zone.id,
+                floor=zone.floor,
+                kind=zone.kind.value,
+                coverage=coverage(base),
+                staffed=ratio(int(base["staffed_us"]), int(base["known_us"])),
+                wanted=wanted,
+                met=rate(met, wanted, least),
+                wait_median_s=quantile_s(found.wait[number], 0.5, least),
+                wait_p75_s=quantile_s(found.wait[number], 0.75, least),
+                assist_mean_s=int(facts["assist_us"]) / met / 1e6 if met >= max(least, 1) else None,
+                visits_per_staffed_hour=served / hours if hours >= 1 else None,
+            )
+        )
+    contact = rate(int(found.store["met"]), int(found.store["member"]), least)
+    return ServiceReport(scope, tuple(rows), contact)
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A tag of no staff that was in the store like staff, and is in no number of that day."""
+
+    tag: str
+    """Beginning of its pseudonym."""
+    tag_class: str
+    present_s: float
+    back_room_s: float
+    first_us: int
+    last_us: int
+
+
+def suspected_staff(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> tuple[Suspect, ...]:
+    """Suspected staff of one day, longest first; empty once the day's visits are no longer kept."""
+    span = Span(*business_days(config).bounds_us(date))
+    stays, tags = read_stays(conn, config, span)
+    found = []
+    for carrier, (present_us, back_us) in suspects(stays, config, span).items():
+        own = stays[stays["carrier"] == carrier]
+        own = own[(own["exit_us"] > span.start_us) & (own["enter_us"] < span.end_us)]
+        found.append(
+            Suspect(
+                tags[carrier].hex()[:8],
+                CLASS_NAMES[own["tag_class"][0]],
+                present_us / 1e6,
+                back_us / 1e6,
+                int(own["enter_us"].min()),
+                int(own["exit_us"].max()),
+            )
+        )
+    return tuple(sorted(found, key=lambda suspect: (-suspect.present_s, suspect.tag)))

@@ -1,0 +1,228 @@
+"""Facts of business days: stored once a day is over, made from the visits until then."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+import sqlite3
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config import StoreConfig
+from dwell.aggregates import BINS
+from dwell.paths import Flows, Path
+from dwell.stays import Span
+from edge.dayfacts import ARRAYS, DayFacts, Totals, Windows, business_days, count, make, watermark_us
+
+FORMAT = 1
+"""Of stored facts; others are made anew."""
+DAY = dt.timedelta(days=1)
+REMADE_DAYS = 7
+"""Days this young are made anew when visits were added to them."""
+
+_made: OrderedDict[tuple[Any, ...], DayFacts] = OrderedDict()
+_MADE = 4
+_making = threading.Lock()
+
+
+def day(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> DayFacts:
+    """A day's facts: as stored, or made now, and kept in mind until more is decided."""
+    stored = load(conn, config, [date])
+    if date in stored:
+        return stored[date]
+    file = conn.execute("PRAGMA database_list").fetchone()[2]
+    last = conn.execute("SELECT MAX(id) FROM visit").fetchone()[0]
+    key = (file, date, config, last, (watermark_us(conn) or 0) // Span(0, 0).window_us)
+    with _making:
+        if key not in _made:
+            _made[key] = make(conn, config, date)
+            while len(_made) > _MADE:
+                _made.popitem(last=False)
+        return _made[key]
+
+
+def totals(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]) -> dict[dt.date, Totals]:
+    """Facts of days that the store has any of."""
+    found = {
+        date: _unpack_totals(config, names, packed)
+        for date, (names, packed) in _rows(conn, config, dates, "totals").items()
+    }
+    first = conn.execute("SELECT MIN(window_us) FROM aggregate").fetchone()[0]
+    now_us = watermark_us(conn)
+    days = business_days(config)
+    for date in dates:
+        if date not in found and first is not None and now_us is not None:
+            start_us, end_us = days.bounds_us(date)
+            if start_us <= now_us and end_us > first:
+                found[date] = day(conn, config, date).totals
+    return {date: found[date] for date in dates if date in found}
+
+
+def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
+    """Store a day's facts, in the caller's transaction."""
+    names = json.dumps([[zone.id for zone in config.zones], [floor.id for floor in config.floors]])
+    t, w = made.totals, made.windows
+    flows = t.flows
+    numbers = {
+        "unseen": [flows.unseen, flows.unseen_paths, flows.pathless],
+        "paths": [[list(path), n] for path, n in flows.paths.items()],
+        "tiers": {tier: dict(counts) for tier, counts in t.tiers.items()},
+        "tier_wait": {tier: np.flatnonzero(h).tolist() + h[h > 0].tolist() for tier, h in t.tier_wait.items()},
+        "suspects": t.suspects,
+        "as_of_us": made.as_of_us,
+    }
+    packed_totals = _pack(
+        {name: getattr(t, name) for name in ARRAYS}
+        | {"links": flows.links, "link_journeys": flows.link_journeys}
+        | {"numbers": np.frombuffer(json.dumps(numbers).encode(), np.uint8)}
+    )
+    packed_windows = _pack({field.name: getattr(w, field.name) for field in fields(w)})
+    conn.execute(
+        "INSERT OR REPLACE INTO day_summary VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (made.date.isoformat(), FORMAT, made.def_version, made.rows, names, packed_totals, packed_windows),
+    )
+
+
+def load(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]) -> dict[dt.date, DayFacts]:
+    """Stored facts of days, those made by the present definitions."""
+    days = business_days(config)
+    return {
+        date: DayFacts(
+            date=date,
+            def_version=config.thresholds.def_version,
+            as_of_us=days.bounds_us(date)[1],
+            complete=True,
+            rows=rows,
+            totals=_unpack_totals(config, names, packed_totals),
+            windows=_unpack_windows(config, names, packed_windows),
+        )
+        for date, (names, rows, packed_totals, packed_windows) in _rows(
+            conn, config, dates, "rows, totals, windows"
+        ).items()
+    }
+
+
+def missing(conn: sqlite3.Connection, config: StoreConfig) -> dt.date | None:
+    """The latest day that is over and that the visits know better than what is stored; None if there is none."""
+    now_us = watermark_us(conn)
+    first = conn.execute("SELECT MIN(window_us) FROM aggregate").fetchone()[0]
+    if now_us is None or first is None:
+        return None
+    days = business_days(config)
+    silence_us = round(config.thresholds.journey_end_silence_s * 1e6)
+    last = days.date(now_us - silence_us) - DAY
+    oldest = max(days.date(first), last - config.thresholds.returning_days * DAY)
+    stored = {
+        dt.date.fromisoformat(date): rows
+        for date, rows in conn.execute(
+            "SELECT date, rows FROM day_summary WHERE date >= ? AND format = ? AND def_version = ?",
+            (oldest.isoformat(), FORMAT, config.thresholds.def_version),
+        )
+    }
+    date = last
+    while date >= oldest:
+        if date not in stored or (date > last - REMADE_DAYS * DAY and stored[date] != count(conn, config, date)):
+            return date
+        date -= DAY
+    return None
+
+
+def prune(conn: sqlite3.Connection, config: StoreConfig, now_us: int) -> int:
+    """Delete facts of days whose windows are no longer kept; how many."""
+    oldest = business_days(config).date(now_us) - config.database.keep_days * DAY
+    return conn.execute("DELETE FROM day_summary WHERE date < ?", (oldest.isoformat(),)).rowcount
+
+
+def _rows(
+    conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date], columns: str
+) -> dict[dt.date, tuple[Any, ...]]:
+    if not dates:
+        return {}
+    wanted = {date.isoformat(): date for date in dates}
+    return {
+        wanted[row[0]]: row[1:]
+        for row in conn.execute(
+            f"SELECT date, names, {columns} FROM day_summary WHERE date >= ? AND date <= ?"
+            " AND format = ? AND def_version = ?",
+            (min(wanted), max(wanted), FORMAT, config.thresholds.def_version),
+        )
+        if row[0] in wanted
+    }
+
+
+def _pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    return zlib.compress(file.getbuffer(), 6)
+
+
+def _arrays(packed: bytes) -> dict[str, NDArray[Any]]:
+    with np.load(io.BytesIO(zlib.decompress(packed)), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def _unpack_totals(config: StoreConfig, names: str, packed: bytes) -> Totals:
+    arrays = _arrays(packed)
+    zones, floors = _moved(config, names)
+    numbers = json.loads(arrays["numbers"].tobytes())
+    outside = np.append(zones, len(json.loads(names)[0]))
+    place_of = {old: new for new, old in enumerate(zones.tolist()) if old >= 0}
+    paths: dict[Path, int] = {}
+    for path, n in numbers["paths"]:
+        if all(zone in place_of for zone in path):
+            paths[tuple(place_of[zone] for zone in path)] = n
+    waits = {}
+    for tier, sparse in numbers["tier_wait"].items():
+        waits[tier] = np.zeros(BINS, np.int64)
+        waits[tier][sparse[: len(sparse) // 2]] = sparse[len(sparse) // 2 :]
+    return Totals(
+        **{name: _taken(arrays[name], zones) for name in ("zones", "base", "dwell", "wait")},
+        floors=_taken(arrays["floors"], floors),
+        store=arrays["store"],
+        flows=Flows(
+            links=_taken(_taken(arrays["links"], outside).T, outside).T,
+            link_journeys=_taken(_taken(arrays["link_journeys"], outside).T, outside).T,
+            unseen=numbers["unseen"][0],
+            paths=paths,
+            unseen_paths=numbers["unseen"][1],
+            pathless=numbers["unseen"][2],
+        ),
+        tiers=numbers["tiers"],
+        tier_wait=waits,
+        suspects=numbers["suspects"],
+        days=1,
+    )
+
+
+def _unpack_windows(config: StoreConfig, names: str, packed: bytes) -> Windows:
+    arrays = _arrays(packed)
+    zones, floors = _moved(config, names)
+    for name in ("zones", "coverage", "known", "open_us"):
+        arrays[name] = _taken(arrays[name].T, zones).T
+    arrays["coverage"][:, zones < 0] = np.nan
+    arrays["floors"] = _taken(arrays["floors"].T, floors).T
+    return Windows(**arrays)
+
+
+def _moved(config: StoreConfig, names: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each zone and floor of the store file where it stands in stored facts; -1: nowhere."""
+    zones, floors = ({name: n for n, name in enumerate(listed)} for listed in json.loads(names))
+    return (
+        np.array([zones.get(zone.id, -1) for zone in config.zones], np.int64),
+        np.array([floors.get(floor.id, -1) for floor in config.floors], np.int64),
+    )
+
+
+def _taken(rows: NDArray[Any], at: NDArray[np.int64]) -> NDArray[Any]:
+    """Rows at places; zeros where there is none."""
+    out = np.zeros((len(at), *rows.shape[1:]), rows.dtype)
+    out[at >= 0] = rows[at[at >= 0]]
+    return out
