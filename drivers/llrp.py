@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import ssl
 from collections import Counter
@@ -13,6 +14,8 @@ from drivers.llrp_connection import LlrpConnection, Memory, Phase, Timing
 from drivers.llrp_doors import LISTEN, Door, doors
 from drivers.llrp_wire import DEFAULT_PORT, TLS_PORT, Address, LinkFailure, Wire, connect
 from drivers.session import Clock, Link, ReaderSettings, ReaderStatus, Sink
+
+log = logging.getLogger("tagtrail.drivers")
 
 __all__ = ["LlrpSession", "Phase", "Timing"]
 
@@ -37,7 +40,7 @@ class LlrpSession:
         self._memory = Memory()
 
     async def run(self) -> None:
-        """Connect, and again after each failure, later and later up to a minute; raises only what `sink` raises."""
+        """Connect, and again after each failure, later and later up to a minute; for ever."""
         if not self._listens:
             self._say(Link.CONNECTING, f"connecting to {self._address}")
             await self._go_on()
@@ -61,6 +64,10 @@ class LlrpSession:
                 await connection.run()
             except LinkFailure as failure:
                 self._say(Link.DOWN, str(failure), failure.since_us)
+            except Exception as error:
+                # A fault of ours with one reader's bytes must not end the others.
+                log.exception("reader %s: unexpected error", self._settings.id)
+                self._say(Link.DOWN, f"unexpected error: {error!r}")
             finally:
                 self._past.update(connection.counters)
                 self._connection = None

@@ -28,6 +28,8 @@ from drivers.session import Clock, Gap, Notice, ReaderSettings, Sink
 
 TAGS_A_REPORT = 1
 """A report as soon as a tag was seen; what comes close together is gathered here, not in the reader."""
+TIME_MAX_US = 1 << 60
+"""A reader's time beyond the year 38,000 is no clock, and would not fit what is computed with it."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ class LlrpConnection:
         received_us = self._wire.received_us
         shift = np.array([received_us, 0, 0], np.int64)
         for source, newest_us in zip((UTC, UPTIME), decoded.newest_us, strict=True):
-            if newest_us >= 0:
+            if 0 <= newest_us < TIME_MAX_US:
                 self._clocks[source].sample(newest_us, received_us)
             shift[source] = self._clocks[source].correction_us or 0
         times = decoded.reads["time_us"]

@@ -16,6 +16,7 @@ from dwell import kernels, radio
 from dwell.aggregates import WINDOW, Aggregates, Windows
 from dwell.journeys import Journal, Journey
 from dwell.layout import Layout, Settings
+from dwell.lifecycle import State
 from dwell.read import READ, Reads
 from dwell.tuning import TICK_US, Tuning
 from dwell.visits import VISIT, Visits
@@ -169,6 +170,12 @@ class ZoneEngine:
         visits["exit_us"], visits["zone"] = tags["last_in_us"], tags["visit_zone"]
         visits["confidence"] = tags["sure"] / np.maximum(tags["events"], 1)
         return visits
+
+    def tags_under_way(self) -> NDArray[Any]:
+        """(n,) epc, epc_bits and tag_class of the tags whose journey goes on, in a zone or between two."""
+        states = (State.PRESENT, State.DWELLING, State.LEAVING, State.ABSENT)
+        going_on = self._tags[np.isin(self._tags["state"], states)]
+        return going_on[["epc", "epc_bits", "tag_class"]]
 
     def state(self, *, pending: bool = True) -> dict[str, NDArray[Any]]:
         """All that the engine knows, as plain arrays; `restore` goes on from it as if nothing had happened.

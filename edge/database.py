@@ -32,17 +32,17 @@ class Database:
     """Opens, migrates and writes; `write` and `read` run in its one thread, so nothing is ever locked out.
 
     Raises Trouble where the file can't be used. A corrupt file is moved aside and a new one, with a new epoch, begun:
-    `quarantined` then says where the old one lies.
+    `quarantined` then says where the old one lies. Without `repair`, for all but the service, it raises Trouble.
     """
 
-    def __init__(self, path: Path, *, store: str, quota_mb: int) -> None:
+    def __init__(self, path: Path, *, store: str, quota_mb: int, repair: bool = True) -> None:
         self.path = path
         self.quarantined: Path | None = None
         self.damage: str | None = None
         """What SQLite says of the file, once it has found it damaged while running: `condemn` it and open anew."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
         try:
-            self._conn = self._thread.submit(self._open, store, quota_mb).result()
+            self._conn = self._thread.submit(self._open, store, quota_mb, repair).result()
         except BaseException:
             self._thread.shutdown()
             raise
@@ -97,7 +97,7 @@ class Database:
                 self.damage = str(error)
             raise
 
-    def _open(self, store: str, quota_mb: int) -> sqlite3.Connection:
+    def _open(self, store: str, quota_mb: int, repair: bool) -> sqlite3.Connection:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -112,6 +112,10 @@ class Database:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise Trouble(_unusable(self.path, error)) from error
+            if not repair:
+                raise Trouble(
+                    f"the database {self.path} is damaged ({error}): restart the service, which moves it aside"
+                ) from error
             self.quarantined = _quarantine(self.path)
             conn = _connect(self.path, quota_mb)
         try:

@@ -10,10 +10,13 @@ from pathlib import Path
 from sqlite_utils import Database as Tables
 
 from config import StoreConfig
+from drivers.read import EPC_BITS_MAX
 from edge.database import Database
 from edge.errors import Trouble
 from edge.people import BusinessDay, Pseudonyms
 
+NAME_MAX = 128
+"""Characters that the contract allows for names."""
 HEADER = ["epc", "member", "tier", "consent", "hint"]
 YES, NO = ("1", "true", "yes"), ("0", "false", "no", "")
 
@@ -23,7 +26,7 @@ def import_csv(config: StoreConfig, file: Path) -> int:
 
     Raises Trouble, with the line, for a file that can't be taken. Safe while the service runs.
     """
-    database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
+    database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb, repair=False)
     try:
         days = BusinessDay(config.store.tz, config.thresholds.business_day_start)
         rows = list(_rows(file, Pseudonyms(database.tag_key, days)))
@@ -42,6 +45,7 @@ def import_csv(config: StoreConfig, file: Path) -> int:
 
 
 def _rows(file: Path, pseudonyms: Pseudonyms) -> Iterator[dict[str, object]]:
+    cards: dict[bytes, int] = {}
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
             rows = csv.reader(text)
@@ -52,10 +56,15 @@ def _rows(file: Path, pseudonyms: Pseudonyms) -> Iterator[dict[str, object]]:
                 try:
                     epc, member, tier, consent, hint = row
                     card = bytes.fromhex(epc)
-                    if not card or not member or consent.lower() not in YES + NO:
-                        raise ValueError("epc in hex, member, tier, consent 0 or 1, hint")
+                    if not 0 < len(card) * 8 <= EPC_BITS_MAX or not member or consent.lower() not in YES + NO:
+                        raise ValueError("needed are epc in hex, member, tier, consent 0 or 1, hint")
+                    if max(len(member), len(tier)) > NAME_MAX:
+                        raise ValueError(f"member and tier have at most {NAME_MAX} characters")
+                    if card in cards:
+                        raise ValueError(f"its card stands in line {cards[card]} already")
                 except ValueError as error:
                     raise Trouble(f"{file}:{rows.line_num}: not a member: {error}") from error
+                cards[card] = rows.line_num
                 yield {
                     "tag": pseudonyms.member(card, len(card) * 8),
                     "member": member,
@@ -63,5 +72,5 @@ def _rows(file: Path, pseudonyms: Pseudonyms) -> Iterator[dict[str, object]]:
                     "consent": int(consent.lower() in YES),
                     "hint": hint or None,
                 }
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise Trouble(f"cannot read {file}: {error}") from error

@@ -36,12 +36,13 @@ class Greeter:
         self._known = np.zeros(0, np.uint64)
         self._seen_us = np.zeros(0, np.int64)
         self._members: dict[int, Member] = {}
-        self._announced: set[bytes] = set()
+        self._announced: dict[bytes, int] = {}
+        """Member hash → when; as the table `recognised`."""
         self._untold: list[tuple[Member, Recognised]] = []
 
     def restore(self, conn: sqlite3.Connection, visits: Any, at_us: int) -> None:
         """Go on after a restart with `visits` (VISIT array) under way."""
-        self._announced = {tag for (tag,) in conn.execute("SELECT tag FROM recognised")}
+        self._announced = dict(conn.execute("SELECT tag, at_us FROM recognised").fetchall())
         members = visits[visits["tag_class"] == TagClass.MEMBER]
         self._remember(hashes(members), at_us)
         for tag, visit in zip(hashes(members).tolist(), members, strict=True):
@@ -49,6 +50,9 @@ class Greeter:
 
     def fresh(self, reads: Reads) -> Reads:
         """Of a batch, one read of each member-class tag not heard of late; all tags of the batch count as heard."""
+        reads = reads[reads["antenna"] != ANTENNA_UNKNOWN]  # of no zone: the tag waits for a read of one
+        if not len(reads):
+            return reads
         now = int(reads["time_us"].max())
         tags, rows = np.unique(hashes(reads), return_index=True)
         places = np.searchsorted(self._known, tags)
@@ -66,8 +70,8 @@ class Greeter:
         """Look up fresh tags; members with consent who were not announced in this journey wait for `tell`."""
         for tag, row in zip(hashes(fresh).tolist(), fresh, strict=True):
             member = self._look_up(conn, tag, row)
-            if member is not None and member.tag not in self._announced and row["antenna"] != ANTENNA_UNKNOWN:
-                self._announced.add(member.tag)
+            if member is not None and member.tag not in self._announced:
+                self._announced[member.tag] = int(row["time_us"])
                 self._untold.append((member, self._event(row, member)))
 
     @property
@@ -95,20 +99,37 @@ class Greeter:
         """Journeys that ended: their tags are greeted again when they come back."""
         for journey in journeys:
             if journey.tag_class == TagClass.MEMBER:
-                self._announced.discard(self._pseudonyms.member(*epc_of(journey.visits[0])))
+                self._announced.pop(self._pseudonyms.member(*epc_of(journey.visits[0])), None)
         if journeys:
             self._forget(np.isin(self._known, hashes(np.stack([journey.visits[0] for journey in journeys]))))
 
-    def sweep(self, now_us: int) -> None:
-        """Forget tags that have long been silent."""
-        self._forget(self._seen_us < now_us - FORGET_US)
+    def sweep(self, now_us: int, under_way: Any) -> list[bytes]:
+        """Forget tags that have long been silent; announcements to be deleted, since no journey came of them.
+
+        `under_way`: rows with EPCs of the tags whose journey goes on. A stray read, or one just before a crash, greets
+        too; without a journey nothing else would ever let that member be greeted again.
+        """
+        self._forget(np.abs(now_us - self._seen_us) > FORGET_US)
+        members = under_way[under_way["tag_class"] == TagClass.MEMBER]
+        going_on = {self._pseudonyms.member(*epc_of(row)) for row in members}
+        untold = {member.tag for member, _ in self._untold}
+        stale = [
+            tag
+            for tag, at_us in self._announced.items()
+            if tag not in going_on and tag not in untold and abs(now_us - at_us) > FORGET_US
+        ]
+        for tag in stale:
+            del self._announced[tag]
+        return stale
 
     def recheck(self, conn: sqlite3.Connection, erased: str | None = None) -> None:
-        """Look all who are here up anew; `erased`: a member of whom nothing may be shown any more."""
+        """The directory has changed: look up anew who is here; `erased`: a member of whom nothing may be shown."""
         for tag, member in list(self._members.items()):
             now = look_up(conn, member.tag)
             if now is None or not now.consent:
                 self._members.pop(tag, None)
+        # Who was nobody may be a member now: looked up at the next read.
+        self._forget(~np.isin(self._known, np.fromiter(self._members, np.uint64)))
         if erased is not None:
             for shown in [one for one in self.shown if one["member"] == erased]:
                 self.shown.remove(shown)

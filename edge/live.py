@@ -17,15 +17,14 @@ from config import StoreConfig
 PERIOD_S = 0.5
 MAX_BEHIND_BYTES = 1 << 20
 LINE_LIMIT_BYTES = 1 << 24
+PATH_BYTES = 100
+"""A socket's path has 108 bytes at most (unix(7))."""
 
 
 def socket_path(config: StoreConfig) -> Path:
-    """Where the service of this store tells its live state; the same answer in every process of the store."""
-    runtime = os.environ.get("RUNTIME_DIRECTORY")
-    if runtime:
-        return Path(runtime.split(":")[0]) / "live.sock"
+    """Where the service of this store tells its live state: beside the database, for every process of the store."""
     beside = Path(f"{config.database.path}.live").absolute()
-    if len(os.fsencode(beside)) <= 100:  # sun_path holds 108 bytes
+    if len(os.fsencode(beside)) <= PATH_BYTES:
         return beside
     return Path(tempfile.gettempdir()) / f"tagtrail-{sha256(os.fsencode(beside)).hexdigest()[:16]}.live"
 

@@ -52,6 +52,15 @@ class Outages:
             else:
                 self._waits[reader] = Wait(at_us, now_s)
 
+    def anew(self, at_us: int) -> None:
+        """A new engine begins at a time: tell it who is down; nobody is waited for any longer."""
+        for reader in self._waits:
+            self._up[reader] = False
+        self._waits.clear()
+        for reader, up in self._up.items():
+            if not up:
+                self._switch(reader, at_us, False)
+
     def link(self, status: ReaderStatus, now_s: float) -> None:
         """A reader's link has changed, or what may still come from it."""
         reader, wait = status.reader, self._waits.get(status.reader)

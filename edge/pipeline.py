@@ -13,26 +13,24 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from drivers.read import ANTENNA_UNKNOWN, Reads, epc_bytes
+from drivers.read import Reads
 from drivers.session import Gap, Link, Notice, ReaderStatus
-from dwell.engine import ZoneEngine
-from dwell.layout import TagClass
+from dwell.engine import Decisions, ZoneEngine
 from dwell.visits import Visits
 from edge import checkpoint
 from edge.clock import Clock
 from edge.compose import Shop
 from edge.database import Database
-from edge.outages import Outages
+from edge.greeter import Greeter
 from edge.housekeeping import make_room
-from edge.people import BusinessDay, Member, Pseudonyms, look_up
+from edge.outages import Outages
+from edge.people import BusinessDay, Member, Pseudonyms
 from edge.records import Ledger
-from sync import outbox
-from sync.contract import CLASSES, EventClass, GatewayHealth, ReaderHealth, Recognised
+from sync.contract import CLASSES, EventClass, GatewayHealth, ReaderHealth
 
 log = logging.getLogger("tagtrail.pipeline")
 
@@ -44,16 +42,11 @@ GATHER_S = 0.02
 """Reads that arrive this close together go through as one batch."""
 ADVANCE_S = 0.25
 HEALTH_US = 60_000_000
-FORGET_US = 600_000_000
-"""A tag silent this long is looked up anew; whether it was announced stands in the database."""
-
-
-@dataclass
-class Present:
-    """A tag seen of late; `member` if it is one with consent."""
-
-    seen_us: int
-    member: Member | None
+SWEEP_US = 60_000_000
+BACK_US = 60_000_000
+"""A clock set back further than this would leave the engine waiting for a time that it has had: a new one begins."""
+CHECKPOINT_BYTES_PER_S = 32 * 1024
+"""A large state is written more rarely than `checkpoint_s`: flash wears out, and a crash costs only reads."""
 
 
 class Pipeline:
@@ -77,7 +70,6 @@ class Pipeline:
         start = clock.now_us()
         self.readers = {r.id: ReaderStatus(r.id, Link.DOWN, "not yet connected", start) for r in shop.readers}
         self.reads_of = dict.fromkeys(self.readers, 0)
-        self.recognitions: deque[dict[str, Any]] = deque(maxlen=20)
         self.trouble: str | None = None
         self.backlog: dict[str, int] = {}
         """Events not yet acknowledged, by class; kept up to date by the service."""
@@ -98,9 +90,8 @@ class Pipeline:
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self._present: dict[bytes, Present] = {}
-        self._recognised: set[bytes] = set()
-        self._untold: list[tuple[Member, Recognised]] = []
+        self._greeter = Greeter(shop, self._pseudonyms)
+        self._every_s = shop.config.database.checkpoint_s
         self._swept_us = self._health_us = start
         self._stopping = False
 
@@ -165,7 +156,7 @@ class Pipeline:
                 # however long the machine was busy or suspended in between.
                 self._advance(seen_us)
                 seen_us = now_us
-            if loop.time() - committed_s >= self.shop.config.database.checkpoint_s:
+            if loop.time() - committed_s >= self._every_s:
                 committed_s = loop.time()
                 await self._commit()
         await self._take()
@@ -182,27 +173,22 @@ class Pipeline:
             visits["censored"] = 1
         return visits
 
+    def members(self, visits: Visits) -> list[tuple[Member, Any]]:
+        """Members with consent among visits, with their visit."""
+        return self._greeter.members(visits)
+
     async def recheck(self, erased: str | None = None) -> None:
         """Members may have left the directory: know those who are here by what it says now."""
-
-        def job(conn: sqlite3.Connection) -> None:
-            for present in self._present.values():
-                if present.member is not None:
-                    now = look_up(conn, present.member.tag)
-                    present.member = now if now is not None and now.consent else None
-
-        await self._database.read(job)
-        self._untold = [(member, event) for member, event in self._untold if member.member != erased]
-        self.recognitions = deque((one for one in self.recognitions if one["member"] != erased), maxlen=20)
+        await self._database.read(lambda conn: self._greeter.recheck(conn, erased))
 
     def hash_card(self, epc: bytes, bits: int) -> bytes:
         """The tag that a card is known by at rest."""
         return self._pseudonyms.member(epc, bits)
 
-    def member_of(self, visit: Any) -> Member | None:
-        """The member (with consent) that a visit's tag stands for."""
-        present = self._present.get(visit["epc"].tobytes() + visit["epc_bits"].tobytes())
-        return present.member if present is not None else None
+    @property
+    def recognitions(self) -> list[dict[str, Any]]:
+        """The last ones, newest first."""
+        return list(self._greeter.shown)
 
     # Steps.
 
@@ -261,93 +247,60 @@ class Pipeline:
         )
 
     async def _greet(self, reads: Reads) -> None:
-        """Announce members seen for the first time; a tag seen before costs one dictionary look-up a batch."""
-        now = int(reads["time_us"].max())
-        fresh: list[int] = []
-        for index, key in _first_of_each_tag(reads):
-            present = self._present.get(key)
-            if present is None:
-                self._present[key] = Present(now, None)
-                fresh.append(index)
-            else:
-                present.seen_us = max(present.seen_us, now)
-        if fresh:
-            rows = reads[fresh]
-            members = rows[self.shop.classify(rows["epc"]) == TagClass.MEMBER]
-            if len(members):
-                await self._database.read(lambda conn: self._recognise(conn, members))
-        if self._untold:
-            await self._tell()
+        fresh = self._greeter.fresh(reads)
+        if len(fresh):
+            await self._database.read(lambda conn: self._greeter.recognise(conn, fresh))
+        if self._greeter.waiting:
+            told = 0
 
-    def _recognise(self, conn: sqlite3.Connection, rows: Reads) -> None:
-        for row in rows:
-            member = look_up(conn, self._pseudonyms.member(*_epc(row)))
-            if member is None or not member.consent:
-                continue
-            self._present[_key(row)].member = member
-            if member.tag not in self._recognised and row["antenna"] != ANTENNA_UNKNOWN:
-                self._recognised.add(member.tag)
-                self._untold.append((member, self._recognition(row, member)))
+            def job(conn: sqlite3.Connection) -> None:
+                nonlocal told
+                told = self._greeter.tell(conn)
 
-    def _recognition(self, row: Any, member: Member) -> Recognised:
-        zone = int(self.shop.layout.antenna_zone[row["antenna"]])
-        read_us = int(row["time_us"])
-        return Recognised(
-            member=member.member,
-            tier=member.tier,
-            hint=member.hint_at(read_us),
-            zone=self.shop.zones[zone],
-            floor=self.shop.zone_floor[zone],
-            read_us=read_us,
-            expires_us=read_us + round(self.shop.config.thresholds.recognition_ttl_s * 1e6),
-        )
-
-    async def _tell(self) -> None:
-        untold = list(self._untold)
-
-        def job(conn: sqlite3.Connection) -> None:
-            conn.executemany(
-                "INSERT OR REPLACE INTO recognised VALUES (?, ?, ?)", [(m.tag, m.member, e.read_us) for m, e in untold]
-            )
-            outbox.append(conn, "member", [event for _, event in untold])
-
-        if await self._write(job):
-            del self._untold[: len(untold)]
-            self._wake("member")
-            for _, event in untold:
-                self.recognitions.appendleft(
-                    {"at_us": event.read_us, "member": event.member, "tier": event.tier, "zone": event.zone}
-                )
+            if await self._write(job):
+                self._greeter.told(told)
+                self._wake("member")
 
     def _advance(self, watermark_us: int) -> None:
+        if watermark_us < self.engine.weighed_us - BACK_US:
+            back_s = (self.engine.weighed_us - watermark_us) // 1_000_000
+            log.error("the clock was set back by %d s: visits under way end here, and counting begins anew", back_s)
+            self._decide(self.engine.finish())
+            self.engine = ZoneEngine(self.shop.layout, self.shop.settings)
+            self._outages.anew(watermark_us)
         bound_us = self._outages.bound_us(time.monotonic(), self._clock.now_us(), hurry=self._waiting > WAITING_READS)
         if bound_us is None or bound_us != self._bound_us:
             self._bound_us, self._waiting = bound_us, 0
-        decisions = self.engine.advance(watermark_us if bound_us is None else min(watermark_us, bound_us))
+        self._decide(self.engine.advance(watermark_us if bound_us is None else min(watermark_us, bound_us)))
+
+    def _decide(self, decisions: Decisions) -> None:
         self._ledger.add(decisions)
-        for journey in decisions.journeys:
-            self._present.pop(_key(journey.visits[0]), None)
-            if journey.tag_class == TagClass.MEMBER:
-                self._recognised.discard(self._pseudonyms.member(*_epc(journey.visits[0])))
+        self._greeter.ended(decisions.journeys)
         if self._trace is not None and len(decisions.closed):
             self._trace(decisions.closed)
 
     async def _commit(self) -> None:
         now = self._clock.now_us()
-        if now - self._health_us >= HEALTH_US:
+        if abs(now - self._health_us) >= HEALTH_US:
             self._health_us = now
             self._ledger.add_health(self._gateway_health("periodic"))
-        if now - self._swept_us >= FORGET_US:
+        stale: list[bytes] = []
+        if abs(now - self._swept_us) >= SWEEP_US:
             self._swept_us = now
-            self._present = {key: p for key, p in self._present.items() if now - p.seen_us < FORGET_US}
-        state = self.engine.state()
+            stale = self._greeter.sweep(now, self.engine.tags_under_way())
+        # Reads not yet weighed are left out, but at a stop: a crash loses reads anyway, and they would be half of it.
+        state = self.engine.state(pending=self._stopping)
         watermark_us = self.engine.weighed_us
+        size = 0
 
         def job(conn: sqlite3.Connection) -> None:
+            nonlocal size
             self._ledger.write(conn, self.shop.zones)
-            checkpoint.save(conn, self.shop, watermark_us, state)
+            conn.executemany("DELETE FROM recognised WHERE tag = ?", [(tag,) for tag in stale])
+            size = checkpoint.save(conn, self.shop, watermark_us, state)
 
         if await self._write(job):
+            self._every_s = max(self.shop.config.database.checkpoint_s, size / CHECKPOINT_BYTES_PER_S)
             self._ledger.clear()
             for class_ in CLASSES[1:]:
                 self._wake(class_)
@@ -375,27 +328,34 @@ class Pipeline:
             log.error("no room can be made in the database: %s", error)
 
     def _restore(self, conn: sqlite3.Connection) -> None:
-        saved = checkpoint.load(conn)
         down_us = self._clock.now_us()
         waiting_s = None
-        if saved is not None and saved.fingerprint == self.shop.fingerprint():
-            self.engine = saved.engine()
-            if saved.watermark_us >= 0:
-                down_us, waiting_s = saved.watermark_us, time.monotonic()
-        elif saved is not None:
-            # Zones, antennas or definitions changed: what was open ends where it was last known, under its old names.
-            decisions = saved.engine().finish()
-            self._ledger.add(decisions)
-            self._ledger.write(conn, saved.zones)
-            self._ledger.clear()
-            checkpoint.save(conn, self.shop, self.engine.weighed_us, self.engine.state())
-            log.warning("the layout has changed: %d visits under way were ended", len(decisions.closed))
+        try:
+            saved = checkpoint.load(conn)
+            engine = saved.engine() if saved is not None else None
+        except checkpoint.Unreadable as error:
+            log.error("visits under way at the last stop are lost: their state is no longer readable (%s)", error)
+            saved = engine = None
+        if saved is not None and engine is not None:
+            if saved.watermark_us > down_us + BACK_US:
+                self._end(conn, saved, engine, "the clock stands before the last stop")
+            elif saved.fingerprint == self.shop.fingerprint():
+                self.engine = engine
+                if saved.watermark_us >= 0:
+                    down_us, waiting_s = saved.watermark_us, time.monotonic()
+            else:
+                self._end(conn, saved, engine, "zones, antennas or definitions have changed")
         self._outages.begin(down_us, waiting_s)
-        self._recognised = {tag for (tag,) in conn.execute("SELECT tag FROM recognised")}
-        for visit in self.engine.open_visits():
-            if visit["tag_class"] == TagClass.MEMBER:
-                member = look_up(conn, self._pseudonyms.member(*_epc(visit)))
-                self._present[_key(visit)] = Present(down_us, member if member is not None and member.consent else None)
+        self._greeter.restore(conn, self.engine.open_visits(), down_us)
+
+    def _end(self, conn: sqlite3.Connection, saved: checkpoint.Checkpoint, engine: ZoneEngine, why: str) -> None:
+        """What was open ends where it was last known, by the names of its own layout."""
+        decisions = engine.finish()
+        self._ledger.add(decisions)
+        self._ledger.write(conn, saved.zones)
+        self._ledger.clear()
+        checkpoint.save(conn, self.shop, self.engine.weighed_us, self.engine.state())
+        log.warning("%s: %d visits under way were ended", why, len(decisions.closed))
 
     def _gateway_health(self, reason: Literal["start", "periodic", "stop"]) -> GatewayHealth:
         counters = self.engine.counters
@@ -406,31 +366,8 @@ class Pipeline:
             reads=counters["reads"],
             late_reads=counters["late"],
             unknown_antenna_reads=counters["unknown_antenna"],
-            tags_present=counters["tags"],
+            tags_present=len(self.engine.tags_under_way()),
             readers_up=sum(status.link is Link.UP for status in self.readers.values()),
             readers=len(self.readers),
             backlog=self.backlog,
         )
-
-
-def _key(row: Any) -> bytes:
-    return bytes(row["epc"].tobytes() + row["epc_bits"].tobytes())
-
-
-def _epc(row: Any) -> tuple[bytes, int]:
-    bits = int(row["epc_bits"])
-    return epc_bytes(row["epc"], bits), bits
-
-
-def _first_of_each_tag(reads: Reads) -> list[tuple[int, bytes]]:
-    """Row and key of one read of every tag in a batch.
-
-    Tags are told apart by a 64-bit hash, so that one sort does; of two tags that share one, the second waits for a
-    batch without the first.
-    """
-    mixed = (reads["epc"] * _MIX).sum(axis=1, dtype=np.uint64) ^ (reads["epc_bits"].astype(np.uint64) * _MIX[0])
-    rows = np.unique(mixed, return_index=True)[1]
-    return [(int(row), _key(reads[row])) for row in rows]
-
-
-_MIX = np.random.default_rng(8).integers(1, 2**64, 8, np.uint64, endpoint=False) | np.uint64(1)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,6 @@ from edge.compose import Shop, compose
 from edge.errors import Trouble
 from edge.live import read_once, socket_path
 
-RUNTIME = Path("/run/tagtrail")
-"""Where services under systemd keep their live sockets, a folder each."""
 CONNECT_S = 30.0
 """Longest that a reader may take until it takes inventory: probing of speeds, greetings, its own start."""
 TAGS_MAX = 100_000
@@ -112,12 +109,8 @@ def reader_of(config: StoreConfig, id_: str) -> tuple[Shop, ReaderSettings]:
 
 
 async def service_state(config: StoreConfig) -> dict[str, Any] | None:
-    """The live state of the service of this store, wherever its socket is; None if it does not run."""
-    for path in (socket_path(config), *RUNTIME.glob("*/live.sock")):
-        state = await read_once(path)
-        if state is not None and state.get("store") == config.store.id:
-            return state
-    return None
+    """The live state of the service of this store; None if it does not run."""
+    return await read_once(socket_path(config))
 
 
 def live_reader(state: dict[str, Any], id_: str) -> dict[str, Any]:

@@ -72,7 +72,10 @@ class Ledger:
         db.table("journey").insert_all(_journey_row(j, who(j.visits[0]), zones) for j in journeys)
         for window in windows:
             _add_window(db, _window_row(window, zones, self._def_version))
-        conn.executemany("DELETE FROM recognised WHERE tag = ?", ((self._member_hash(j.visits[0]),) for j in journeys))
+        conn.executemany(
+            "DELETE FROM recognised WHERE tag = ? AND at_us <= ?",
+            ((self._member_hash(j.visits[0]), int(j.end_us)) for j in journeys),
+        )
         outbox.append(conn, "journey", [self._journey_event(j, who(j.visits[0]), zones) for j in journeys])
         outbox.append(conn, "agg", [self._window_event(w, zones) for w in windows])
         outbox.append(conn, "health", self._health)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Coroutine
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -74,6 +75,7 @@ class Service:
         self._version = version
         self._web_socket = _listen(config.web.listen) if web else None
         self._shop: Shop = compose(config, clock.speed)
+        self._lock = _lock(config.database.path)
         self._database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
         if self._database.quarantined:
             log.error("the database was damaged; moved to %s, a new one was begun", self._database.quarantined)
@@ -87,9 +89,9 @@ class Service:
                 store=config.store.id,
                 epoch=self._database.epoch,
                 version=version,
-                config_generation=(
-                    (overlay and overlay.running_hash) or sha256(config_file.read_bytes()).hexdigest()
-                )[:16],
+                config_generation=((overlay and overlay.running_hash) or sha256(config_file.read_bytes()).hexdigest())[
+                    :16
+                ],
             ),
             self._database,
             clock.now_us,
@@ -145,7 +147,9 @@ class Service:
         )
         stopped = asyncio.create_task(stop.wait())
         notify("READY=1")
-        log.info("serving %s: %d readers, database %s", self._config.store.id, len(self._shop.readers), self._database.path)
+        log.info(
+            "serving %s: %d readers, database %s", self._config.store.id, len(self._shop.readers), self._database.path
+        )
         try:
             done, _ = await asyncio.wait([stopped, publishing, pipeline, *around], return_when=asyncio.FIRST_COMPLETED)
             notify("STOPPING=1")
@@ -155,6 +159,8 @@ class Service:
             await asyncio.wait([pipeline])
             await self._drain()
             await _cancel([stopped, publishing])
+        if self._pipeline.trouble is not None:
+            raise Trouble(f"stopped with events that the database did not take: {self._pipeline.trouble}")
         for task in done - {stopped}:
             # A part that ends by itself is a fault of ours: stop with it, so that the supervisor starts us afresh.
             task.result()
@@ -206,8 +212,13 @@ class Service:
     async def _watch(self) -> None:
         """Tell the supervisor that we live; end the service for a new start when its database is damaged."""
         remembered_s = 0.0
+        written = await self._database.read(_data_version)
         while True:
             await self._count()
+            with contextlib.suppress(sqlite3.Error):
+                if (now := await self._database.read(_data_version)) != written:
+                    written = now  # by another process: a directory was imported
+                    await self._pipeline.recheck()
             notify("WATCHDOG=1")
             if self._why_again is not None:
                 raise Again(self._why_again)
@@ -266,12 +277,9 @@ class Service:
             "version": self._version,
             "pid": os.getpid(),
             "page": self._page_address(),
-            "zones": [
-                self._zone(number, visits[visits["zone"] == number], number in covered)
-                for number in range(len(shop.zones))
-            ],
+            "zones": self._zones(visits, covered),
             "members": self._members(visits),
-            "recognitions": list(pipeline.recognitions),
+            "recognitions": pipeline.recognitions,
             "readers": [self._reader(reader.id) for reader in shop.readers],
             "reads": sum(pipeline.reads_of.values()),
             "reads_per_s": self._rate("", sum(pipeline.reads_of.values())),
@@ -296,25 +304,29 @@ class Service:
         host, port = self._web_socket.getsockname()[:2]
         return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
-    def _zone(self, number: int, visits: Visits, covered: bool) -> dict[str, Any]:
-        by_class = np.bincount(visits["tag_class"], minlength=len(TagClass))
-        return {
-            "id": self._shop.zones[number],
-            "floor": self._shop.zone_floor[number],
-            "state": "ok" if covered else "unknown",
-            "people": int(by_class[TagClass.MEMBER] + by_class[TagClass.UNKNOWN]),
-            "by_class": {class_.name.lower(): int(by_class[class_]) for class_ in TagClass},
-        }
+    def _zones(self, visits: Visits, covered: set[int]) -> list[dict[str, Any]]:
+        by_class = np.zeros((len(self._shop.zones), len(TagClass)), np.int64)
+        np.add.at(by_class, (visits["zone"], visits["tag_class"]), 1)
+        return [
+            {
+                "id": zone,
+                "floor": self._shop.zone_floor[number],
+                "state": "ok" if number in covered else "unknown",
+                "people": int(counts[TagClass.MEMBER] + counts[TagClass.UNKNOWN]),
+                "by_class": {class_.name.lower(): int(counts[class_]) for class_ in TagClass},
+            }
+            for number, (zone, counts) in enumerate(zip(self._shop.zones, by_class, strict=True))
+        ]
 
     def _members(self, visits: Visits) -> list[dict[str, Any]]:
-        here = []
-        for visit in visits[visits["tag_class"] == TagClass.MEMBER]:
-            member = self._pipeline.member_of(visit)
-            if member is not None:
-                zone = self._shop.zones[visit["zone"]]
-                since_us = int(visit["enter_us"])
-                here.append({"member": member.member, "tier": member.tier, "zone": zone, "since_us": since_us})
-        return sorted(here, key=lambda m: (m["tier"], m["since_us"]))
+        here = [
+            (member.tier, int(visit["enter_us"]), member.member, self._shop.zones[visit["zone"]])
+            for member, visit in self._pipeline.members(visits)
+        ]
+        return [
+            {"member": member, "tier": tier, "zone": zone, "since_us": since_us}
+            for tier, since_us, member, zone in sorted(here)
+        ]
 
     def _reader(self, id_: str) -> dict[str, Any]:
         status = self._pipeline.readers[id_]
@@ -341,6 +353,11 @@ class Service:
         return round((n1 - n0) / (t1 - t0), 1) if t1 > t0 else 0.0
 
 
+def _data_version(conn: sqlite3.Connection) -> int:
+    """Changes when another connection has written."""
+    return int(conn.execute("PRAGMA data_version").fetchone()[0])
+
+
 def _totals(conn: Any) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
     depth = outbox.depth(conn)
     # Row ids only grow and rows go only from the old end: the highest counts all that ever were.
@@ -364,6 +381,20 @@ def _mqtt(config: StoreConfig) -> MqttSettings:
         cert=mqtt.cert,
         key=mqtt.key,
     )
+
+
+def _lock(database: Path) -> IO[bytes]:
+    """Hold the database for this process alone, until it ends however it ends."""
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        file = Path(f"{database}.lock").open("ab")  # noqa: SIM115 - held until the process ends
+    except OSError as error:
+        raise Trouble(f"cannot use the folder of the database {database}: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise Trouble(f"another service runs on the database {database}: stop it first") from error
+    return file
 
 
 def _listen(listen: str) -> socket.socket:

@@ -37,7 +37,7 @@ class Family(StrEnum):
 simulate = typer.Typer(help="A simulated shop: readers, replay files, truth and scores.", no_args_is_help=True)
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The store file (TOML).", exists=True, dir_okay=False)]
-Seed = Annotated[int | None, typer.Option(help="Another shop of the same kind; default: the world's own.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Another shop of the same kind; default: the world's own.")]
 Shoppers = Annotated[int, typer.Option(min=0, help="People with tags in the shop at a time, besides staff.")]
 TruthOut = Annotated[Path | None, typer.Option(help="Write where every tag was: epc,zone,enter_us,exit_us.")]
 
@@ -69,7 +69,7 @@ def demo(
     headless: Annotated[bool, typer.Option("--headless", help="No screen.")] = False,
     duration: Annotated[float | None, typer.Option(min=1, help="Seconds to run; default: until Ctrl-C.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
-    seed: Annotated[int, typer.Option(help="Another day in the shop.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Another day in the shop.")] = 1,
     shoppers: Annotated[int, typer.Option(min=0, help="People with tags in the shop at a time.")] = 60,
     speed: Annotated[float, typer.Option(min=1, max=60, help="How much faster than life the shop moves.")] = 30,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0: any free one.")] = 8080,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import socket
 import sqlite3
@@ -66,7 +65,7 @@ def demo(options: Options) -> int:
         try:
             result = asyncio.run(_Demo(Path(folder), options, console).run())
         except DemoFailed as failure:
-            console.print(f"[red]demo: {failure}[/red]", highlight=False)
+            console.print(f"demo: {failure}", style="red", markup=False, highlight=False)
             return 1
     if options.json_line:
         sys.stdout.write(json.dumps(result) + "\n")
@@ -87,14 +86,14 @@ class _Demo:
         self._members = folder / "members.csv"
         self._truth = folder / "truth.csv"
         self._visits = folder / "visits.csv"
+        self._stopped = asyncio.Event()
         self._origin_us = time.time_ns() // 1000
         self._clock = ["--clock-speed", str(options.speed), "--clock-origin-us", str(self._origin_us)]
 
     async def run(self) -> dict[str, Any]:
         """Start everything, show it, stop it in order, and add up."""
-        stopped = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+            asyncio.get_running_loop().add_signal_handler(number, self._stopped.set)
         async with AsyncExitStack() as stack:
             self._say("starting the broker: NATS, speaking MQTT 3.1.1")
             broker = await stack.enter_async_context(NatsBroker(self._folder / "nats"))
@@ -112,7 +111,7 @@ class _Demo:
             service = stack.enter_context(self._part("service", service_arguments))
             first = await self._wait_for("service", service, self._all_up)
             self._say(f"the floor manager's page: {first['page']}")
-            last = await self._show({"shop": shop, "crm": crm, "service": service}, stopped) or first
+            last = await self._show({"shop": shop, "crm": crm, "service": service}) or first
             await _stop(service)
             await self._wait_for_last_ack(crm)
             await _stop(crm)
@@ -123,14 +122,12 @@ class _Demo:
 
     @contextmanager
     def _part(self, name: str, arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-        environment = os.environ | {"RUNTIME_DIRECTORY": str(self._folder)}
         with self._log(name).open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "edge", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment,
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )
@@ -184,6 +181,8 @@ class _Demo:
                 return result
             if process.poll() is not None:
                 raise DemoFailed(self._died(name, process))
+            if self._stopped.is_set():
+                raise DemoFailed("stopped before everything was up")
             await asyncio.sleep(0.05)
         raise DemoFailed(f"the {name} did not come up within {START_S:.0f} s:\n{self._tail(name)}")
 
@@ -201,7 +200,7 @@ class _Demo:
 
     # Watching.
 
-    async def _show(self, parts: dict[str, subprocess.Popen[bytes]], stopped: asyncio.Event) -> dict[str, Any] | None:
+    async def _show(self, parts: dict[str, subprocess.Popen[bytes]]) -> dict[str, Any] | None:
         """Watch until the time is over; the last live state of the service."""
         duration_s = self._options.duration_s
         until = time.monotonic() + (float("inf") if duration_s is None else duration_s)
@@ -209,7 +208,7 @@ class _Demo:
             screen = None
             if not self._options.headless:
                 screen = stack.enter_context(Live(console=self._console, screen=True, auto_refresh=False))
-            while time.monotonic() < until and not stopped.is_set():
+            while time.monotonic() < until and not self._stopped.is_set():
                 for name, process in parts.items():
                     if process.poll() is not None:
                         raise DemoFailed(self._died(name, process))
@@ -218,14 +217,14 @@ class _Demo:
                     screen.update(view(live, self._crm()), refresh=True)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(0.5, max(0.0, until - time.monotonic()))):
-                        await stopped.wait()
+                        await self._stopped.wait()
         return self._live()
 
     def _live(self) -> dict[str, Any] | None:
         try:
             with socket.socket(socket.AF_UNIX) as link:
                 link.settimeout(2)
-                link.connect(str(self._folder / "live.sock"))
+                link.connect(f"{self._database}.live")
                 with link.makefile("rb") as lines:
                     line = lines.readline()
         except OSError:

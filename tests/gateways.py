@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -17,7 +16,8 @@ from typing import Any
 import pytest
 import tomli_w
 
-from edge.live import read_once
+from config.check import load
+from edge.live import read_once, socket_path
 
 WAIT_S = 60.0
 
@@ -71,7 +71,6 @@ class Gateway:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=os.environ | {"RUNTIME_DIRECTORY": str(self.folder)},
         )
         log.close()
 
@@ -81,7 +80,6 @@ class Gateway:
             capture_output=True,
             text=True,
             timeout=WAIT_S,
-            env=os.environ | {"RUNTIME_DIRECTORY": str(self.folder)},
         )
 
     def end(self, number: int = signal.SIGTERM, within_s: float = 30) -> int:
@@ -90,7 +88,7 @@ class Gateway:
         return self.process.wait(within_s)
 
     async def live(self) -> dict[str, Any] | None:
-        return await read_once(self.folder / "live.sock")
+        return await read_once(socket_path(load(self.file, files=False)))
 
     async def until(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The first live state that fulfils a condition."""

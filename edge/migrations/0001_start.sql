@@ -12,7 +12,7 @@ CREATE TABLE checkpoint (
     state BLOB NOT NULL            -- zlib of numpy's npz
 );
 
--- Tags are keyed pseudonyms (BLAKE2b-128): no EPC is at rest but a member's hash in the directory.
+-- Tags are keyed pseudonyms (BLAKE2b-128). EPCs stand in the checkpoint alone: those of the tags in the store now.
 CREATE TABLE visit (
     id INTEGER PRIMARY KEY,
     tag BLOB NOT NULL,
@@ -77,7 +77,7 @@ CREATE TABLE recognised (
 
 -- What the CRM has not yet acknowledged. One key: a second index costs a third of the flash writes.
 CREATE TABLE outbox (
-    class INTEGER NOT NULL,        -- index in config.topics.CLASSES
+    class INTEGER NOT NULL,        -- index in sync.contract.CLASSES
     seq INTEGER NOT NULL,          -- from 1, without gaps but for the rows of `lost`
     payload TEXT NOT NULL,         -- one event, JSON
     PRIMARY KEY (class, seq)

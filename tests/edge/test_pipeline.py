@@ -16,6 +16,7 @@ from gateways import STORE, WAIT_S, Gateway, antennas, member_card
 from config.check import load
 from drivers.read import READ, epc_words
 from drivers.session import Link, ReaderStatus
+from edge import checkpoint
 from edge.clock import Clock
 from edge.compose import Shop, compose
 from edge.database import Database
@@ -117,7 +118,7 @@ async def test_a_member_is_announced_once_a_journey_and_again_in_the_next(gatewa
             await rig.see(card, DOOR, 20)
             assert (await rig.query("SELECT next_seq - 1 FROM outbox_class WHERE class = 0")) == [(visit,)]
             await rig.wait(40 * 60)
-            await rig.until(lambda: not rig.pipeline._recognised)
+            await rig.until(lambda: not rig.pipeline._greeter._announced)
         events = await rig.query("SELECT payload FROM outbox WHERE class = 1")
     assert len(events) == 2
     assert all('"member":"M1"' in payload for (payload,) in events)
@@ -167,7 +168,7 @@ async def test_what_a_refusing_database_did_not_take_is_kept_and_told_once(
         refusing = False
         await rig.see(member_card(2), DOOR, 1)
         await rig.until(lambda: rig.pipeline.trouble is None)
-        await rig.until(lambda: not rig.pipeline._untold)
+        await rig.until(lambda: not rig.pipeline._greeter.waiting)
     assert gateway.rows("SELECT next_seq - 1 FROM outbox_class WHERE class < 2") == [(1,), (1,)]
     assert gateway.rows("SELECT zone FROM visit WHERE tag_class = 1 ORDER BY enter_us")[0] == ("shoes",)
 
@@ -208,3 +209,25 @@ async def test_a_changed_layout_ends_what_was_open_under_its_old_name(gateway: G
     # Both halves of the window that the change cut are in one row, and no zone is covered more than wholly.
     assert gateway.rows("SELECT max(coverage) FROM aggregate")[0][0] <= 1
     assert gateway.rows("SELECT count(*) FROM aggregate WHERE zone = 'shoes' AND ended > 0 AND tag_class = 1") == [(1,)]
+
+
+@pytest.mark.parametrize("damage", ["blob", "version"])
+async def test_a_state_that_cannot_be_read_costs_the_open_visits_and_no_more(
+    gateway: Gateway, clock: HandClock, damage: str
+) -> None:
+    shop = shop_of(gateway)
+    async with running(shop, clock) as rig:
+        await rig.see(member_card(1), SHOES, 120)
+        before = sum(row[0] for row in await rig.query("SELECT next_seq - 1 FROM outbox_class"))
+    with sqlite3.connect(gateway.database) as conn:
+        if damage == "blob":
+            conn.execute("UPDATE checkpoint SET state = x'00'")
+        else:
+            saved = checkpoint.load(conn)
+            assert saved is not None
+            checkpoint.save(conn, shop, saved.watermark_us, saved.state | {"tags": np.zeros(3, np.int64)})
+    conn.close()
+    async with running(shop, clock) as rig:
+        await rig.see(member_card(1), SHOES, 120)
+        await rig.until(lambda: len(rig.pipeline.open_visits()))
+        assert sum(row[0] for row in await rig.query("SELECT next_seq - 1 FROM outbox_class")) > before

@@ -250,6 +250,19 @@ def test_an_unusable_database_is_one_line(gateway: Gateway) -> None:
     assert "database" in result.stderr
 
 
+async def test_a_second_service_on_the_database_is_refused(gateway: Gateway) -> None:
+    gateway.configure()
+    gateway.start("--no-web")
+    await gateway.until(lambda s: True)
+    second = gateway.run("run", "-c", str(gateway.file), "--no-web")
+    assert second.returncode == 1
+    assert second.stderr.count("\n") == 1
+    assert "another service runs" in second.stderr
+    assert gateway.end(signal.SIGKILL) == -signal.SIGKILL
+    gateway.start("--no-web")  # a lock dies with its holder
+    await gateway.until(lambda s: True)
+
+
 @pytest.mark.parametrize("timezone", ["Asia/Peking", "+08:00"])
 def test_a_wrong_time_zone_is_told_with_its_line(gateway: Gateway, timezone: str) -> None:
     gateway.configure(store={"id": "s1", "name": "x", "timezone": timezone})
