@@ -8,7 +8,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export NUMBA_CACHE_DIR ?= $(CURDIR)/.numba
 
-.PHONY: demo test check bench lock wheelhouse install apt-test clean
+.PHONY: demo test check bench fuzz lock wheelhouse install apt-test clean
 
 demo: install
 	$(BIN)/tagtrail demo $(ARGS)
@@ -52,6 +52,11 @@ apt-test:
 	      || echo "apt could not install $$pkg; its tests will skip"; \
 	  fi; \
 	done
+
+# Needs the package atheris, which no lock names: `.venv/bin/python -m pip install atheris` on Python 3.11 to 3.13.
+fuzz: install
+	mkdir -p .fuzz/llrp
+	PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_llrp.py -max_total_time=300 -max_len=2048 -artifact_prefix=.fuzz/ $(ARGS) .fuzz/llrp
 
 lock:
 	$(BIN)/python -m pip install -q --disable-pip-version-check 'uv==$(UV_VERSION)'

@@ -242,3 +242,31 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def through(port: int, cut: Callable[[bytes], list[bytes]]) -> AsyncIterator[int]:
+    """A wire to `port` that delivers the reader's bytes in other pieces."""
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        async def there() -> None:
+            while data := await reader.read(4096):
+                far_writer.write(data)
+            far_writer.close()
+
+        asking = asyncio.create_task(there())
+        try:
+            while data := await far_reader.read(4096):
+                for piece in cut(data):
+                    writer.write(piece)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+        finally:
+            asking.cancel()
+            far_writer.close()
+
+    async with peer(carry) as (near, _):
+        yield near

@@ -5,8 +5,6 @@ import random
 import socket
 import struct
 import time
-from collections.abc import Callable
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +24,7 @@ from llrp_peers import (
     report,
     session,
     settings,
+    through,
 )
 from llrpkit.emulator import EmulatedTag, LLRPEmulator
 from llrpkit.protocol import enums, messages, params
@@ -255,33 +254,6 @@ async def test_unknown_and_undecodable_messages_are_ignored():
     async with peer(reader) as (port, _), session(port) as sink:
         await sink.until(lambda: len(sink.all) >= 5)
         assert sink.links == [Link.CONNECTING, Link.UP]
-
-
-@asynccontextmanager
-async def through(port: int, cut: Callable[[bytes], list[bytes]]):
-    """A wire to `port` that delivers the reader's bytes in other pieces."""
-
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-        async def there() -> None:
-            while data := await reader.read(4096):
-                far_writer.write(data)
-
-        asking = asyncio.create_task(there())
-        try:
-            while data := await far_reader.read(4096):
-                for piece in cut(data):
-                    writer.write(piece)
-                    await writer.drain()
-                    await asyncio.sleep(0)
-        finally:
-            asking.cancel()
-            far_writer.close()
-
-    async with peer(carry) as (near, _):
-        yield near
 
 
 def random_cuts(data: bytes) -> list[bytes]:

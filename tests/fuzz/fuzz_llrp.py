@@ -5,6 +5,7 @@ The kernels run as plain Python here: the fuzzer sees their branches, and an ind
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import sys
@@ -74,10 +75,8 @@ def one_input(data: bytes) -> None:
     if data[0] & 1:
         reports(body)
     else:
-        try:
+        with contextlib.suppress(codec.NotLlrp):
             codec.header_at(body, 0, len(body))
-        except codec.NotLlrp:
-            pass
         controls(body)
 
 
