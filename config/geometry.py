@@ -95,9 +95,16 @@ def edges(polygon: Polygon) -> list[tuple[Point, Point]]:
 
 
 def _segment_distance(a: Point, b: Point, c: Point, d: Point) -> float:
-    if (_side(a, b, c) > 0) != (_side(a, b, d) > 0) and (_side(c, d, a) > 0) != (_side(c, d, b) > 0):
+    if _between(a, b, c, d) and _between(c, d, a, b):
         return 0.0
     return min(_point_distance(a, c, d), _point_distance(b, c, d), _point_distance(c, a, b), _point_distance(d, a, b))
+
+
+def _between(a: Point, b: Point, c: Point, d: Point) -> bool:
+    """Does the line through a and b part c from d; ends on the line are left to their distances, free of rounding."""
+    least = _EPS * hypot(b[0] - a[0], b[1] - a[1])
+    one, other = _side(a, b, c), _side(a, b, d)
+    return (one > least and other < -least) or (one < -least and other > least)
 
 
 def _side(a: Point, b: Point, p: Point) -> float:

@@ -21,6 +21,7 @@ from edge.clock import Clock
 from edge.compose import Shop, compose
 from edge.database import Database
 from edge.directory import import_csv
+from edge.errors import Trouble
 from edge.pipeline import Pipeline
 
 T0 = 1_800_000_000_000_000
@@ -231,3 +232,75 @@ async def test_a_state_that_cannot_be_read_costs_the_open_visits_and_no_more(
         await rig.see(member_card(1), SHOES, 120)
         await rig.until(lambda: len(rig.pipeline.open_visits()))
         assert sum(row[0] for row in await rig.query("SELECT next_seq - 1 FROM outbox_class")) > before
+
+
+async def test_a_clock_set_back_ends_what_was_open_and_goes_on(gateway: Gateway, clock: HandClock) -> None:
+    shop = shop_of(gateway)
+    card = member_card(1)
+    give_card(gateway, shop, card)
+    async with running(shop, clock) as rig:
+        await rig.see(card, SHOES, 120)
+        clock.time[0] -= 3_600_000_000
+        await rig.until(lambda: not len(rig.pipeline.open_visits()))
+        await rig.see(card, BAGS, 120)
+        await rig.until(lambda: len(rig.pipeline.open_visits()))
+        assert len(rig.pipeline.engine.state()["reads"]) < 100
+    assert [zone for (zone,) in gateway.rows("SELECT zone FROM visit")] == ["shoes"]
+    clock.time[0] -= 3_600_000_000
+    async with running(shop, clock) as rig:  # set back while the service was down
+        await rig.until(lambda: not len(rig.pipeline.open_visits()))
+        await rig.see(card, SHOES, 120)
+        await rig.until(lambda: len(rig.pipeline.open_visits()))
+    assert [zone for (zone,) in gateway.rows("SELECT zone FROM visit ORDER BY id")] == ["shoes", "bags"]
+
+
+async def test_a_stray_read_does_not_use_up_the_next_greeting(gateway: Gateway, clock: HandClock) -> None:
+    shop = shop_of(gateway)
+    card = member_card(1)
+    give_card(gateway, shop, card)
+    async with running(shop, clock) as rig:
+        await rig.see(card, DOOR, 1)
+        await rig.until(lambda: rig.pipeline.recognitions)
+        await rig.wait(15 * 60)
+        await rig.until(lambda: not rig.pipeline._greeter._announced)
+        await rig.see(card, DOOR, 20)
+        await rig.until(lambda: len(rig.pipeline.recognitions) == 2)
+    assert gateway.rows("SELECT count(*) FROM recognised") == [(1,)]
+
+
+async def test_consent_withdrawn_while_here_and_given_while_here(gateway: Gateway, clock: HandClock) -> None:
+    shop = shop_of(gateway)
+    card = member_card(1)
+    give_card(gateway, shop, card)
+    async with running(shop, clock) as rig:
+        await rig.see(card, SHOES, 60)
+        assert [member.member for member, _ in rig.pipeline.members(rig.pipeline.open_visits())] == ["M1"]
+        give_card(gateway, shop, card, consent=0)
+        await rig.pipeline.recheck()
+        assert not rig.pipeline.members(rig.pipeline.open_visits())
+        give_card(gateway, shop, card, consent=1)
+        await rig.pipeline.recheck()
+        await rig.see(card, SHOES, 20)
+        await rig.until(lambda: rig.pipeline.members(rig.pipeline.open_visits()))
+    assert gateway.rows("SELECT next_seq - 1 FROM outbox_class WHERE class = 0") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("zz,M1,gold,1,", "hexadecimal"),
+        ("2D" * 63 + ",M1,gold,1,", "epc in hex"),
+        ("2D14,,gold,1,", "needed are"),
+        ("2D14,M1,gold,maybe,", "needed are"),
+        ("2D14," + "M" * 129 + ",gold,1,", "128 characters"),
+        ("2D15,M1,gold,1,\n2D15,M2,gold,0,", "line 2 already"),
+    ],
+)
+def test_a_directory_that_cannot_be_taken_is_told_with_its_line(gateway: Gateway, row: str, reason: str) -> None:
+    shop = shop_of(gateway)
+    give_card(gateway, shop, member_card(1))
+    file = gateway.folder / "members.csv"
+    file.write_text(f"epc,member,tier,consent,hint\n{row}\n")
+    with pytest.raises(Trouble, match=f"members.csv:[23]: .*{reason}"):
+        import_csv(shop.config, file)
+    assert gateway.rows("SELECT count(*) FROM directory") == [(1,)]
