@@ -22,10 +22,13 @@ from edge.clock import Clock
 from edge.errors import Trouble
 from edge.web.day_pages import DayPages
 from edge.web.door import FOR_PROGRAMS, Door, Login
+from edge.web.exports import Exports
 from edge.web.live_client import LiveClient
 from edge.web.now_pages import NowPages
+from edge.web.people_pages import PeoplePages
 from edge.web.site import Site, stamp
 from edge.web.users import Users, users_path
+from edge.web.works_pages import WorksPages
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
@@ -73,6 +76,9 @@ def create_app(config: StoreConfig, live: LiveClient, clock: Clock, hosts: list[
         routes=[
             *NowPages(site).routes,
             *DayPages(site).routes,
+            *PeoplePages(site).routes,
+            *WorksPages(site).routes,
+            *Exports(site).routes,
             *Login(site).routes,
             Route("/static/{name}", static),
         ],

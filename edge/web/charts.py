@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections import defaultdict
 from dataclasses import dataclass
+from math import ceil
 
 from config import StoreConfig
-from edge.summary import COUNTED, FloorTraffic, Flows, Hour, Summary, ZoneDwell
+from edge.summary import COUNTED, FloorTraffic, Flow, Flows, Hour, Summary, ZoneDwell
 from edge.web.i18n import named
 
 TOP_PERCENT = 88.0
@@ -46,6 +48,23 @@ class Chart:
     name: str
     total: int | None
     bars: tuple[Bar, ...]
+
+
+Cell = tuple[int | None, int]
+ENOUGH = 30
+"""A share of fewer says nothing."""
+NEIGHBOURS = 3
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A counter on a day; `engaged` is the share of its visits, None if there are too few."""
+
+    bands: Bands
+    engaged: float | None
+    came_from: tuple[tuple[str, int], ...]
+    """(zone, transitions), most first."""
+    went_to: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -124,3 +143,31 @@ def sankey(config: StoreConfig, flows: Flows, lang: str) -> str:
         },
         ensure_ascii=False,
     )
+
+
+def counter_cards(config: StoreConfig, summary: Summary, lang: str) -> tuple[Counter, ...]:
+    """Every counter, the most visited first, the unknown last."""
+    into: dict[str, list[Flow]] = defaultdict(list)
+    out: dict[str, list[Flow]] = defaultdict(list)
+    for link in summary.flows.links:
+        into[link.to_zone].append(link)
+        out[link.from_zone].append(link)
+    return tuple(
+        Counter(
+            bands=row,
+            engaged=row.zone.engaged / row.n if row.zone.engaged is not None and row.n >= ENOUGH else None,
+            came_from=tuple((link.from_zone, link.n) for link in into[row.zone.zone][:NEIGHBOURS]),
+            went_to=tuple((link.to_zone, link.n) for link in out[row.zone.zone][:NEIGHBOURS]),
+        )
+        for row in dwell_bands(config, summary, lang)
+        if row.zone.kind == "counter"
+    )
+
+
+def flow_matrix(config: StoreConfig, flows: Flows) -> tuple[tuple[str, ...], tuple[tuple[Cell, ...], ...]]:
+    """Zones that flows join, in the order of the store file, and from row to column how many went and its shade."""
+    used = {link.from_zone for link in flows.links} | {link.to_zone for link in flows.links}
+    zones = tuple(zone.id for zone in config.zones if zone.id in used)
+    n = {(link.from_zone, link.to_zone): link.n for link in flows.links}
+    most = max(n.values(), default=1)
+    return zones, tuple(tuple((n.get((a, b)), ceil(4 * n.get((a, b), 0) / most)) for b in zones) for a in zones)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from edge.summary_forms import as_json, local
-from edge.web.charts import dwell_bands, sankey, traffic_charts
+from edge.summary_forms import as_json
+from edge.web.charts import counter_cards, dwell_bands, flow_matrix, sankey, traffic_charts
 from edge.web.site import Site, language
 
 
@@ -21,30 +22,41 @@ class DayPages:
         self._site = site
         self.routes = [
             Route("/today", self.today),
+            Route("/counters", self.counters),
+            Route("/flows", self.flows),
             Route("/about", self.about),
             Route("/api/today", self.api_today),
         ]
 
     async def today(self, request: Request) -> Response:
         site, lang = self._site, language(request)
-        date = site.date(request)
-        summary = await site.summary(date)
-        drawn: dict[str, Any] = {"charts": (), "dwell": (), "sankey": "{}"}
-        if summary is not None:
-            drawn["charts"] = traffic_charts(site.config, summary, lang)
-            drawn["dwell"] = dwell_bands(site.config, summary, lang)
-            drawn["sankey"] = sankey(site.config, summary.flows, lang)
-        return site.render(
-            request,
-            "today.html",
-            summary=summary,
-            date=date,
-            present=site.business_date(),
-            as_of=None if summary is None else local(site.config, summary.as_of_us),
-            zones=site.zone_names(lang),
-            plotly_styles=plotly_styles(site.static["plotly.min.js"]),
-            **drawn,
-        )
+        day = await site.day(request)
+        drawn: dict[str, Any] = {"charts": (), "dwell": ()}
+        if day["summary"] is not None:
+            drawn["charts"] = traffic_charts(site.config, day["summary"], lang)
+            drawn["dwell"] = dwell_bands(site.config, day["summary"], lang)
+        return site.render(request, "today.html", **day, **drawn, **self._flows(day, lang))
+
+    async def counters(self, request: Request) -> Response:
+        """Each counter: how it draws and holds, where people come from and go to."""
+        site, lang = self._site, language(request)
+        day = await site.day(request)
+        cards = counter_cards(site.config, day["summary"], lang) if day["summary"] is not None else ()
+        return site.render(request, "counters.html", cards=cards, **day)
+
+    async def flows(self, request: Request) -> Response:
+        site, lang = self._site, language(request)
+        day = await site.day(request)
+        matrix = flow_matrix(site.config, day["summary"].flows) if day["summary"] is not None else ((), ())
+        return site.render(request, "flows.html", matrix=matrix, **day, **self._flows(day, lang))
+
+    def _flows(self, day: Mapping[str, Any], lang: str) -> dict[str, Any]:
+        site, summary = self._site, day["summary"]
+        return {
+            "sankey": "{}" if summary is None else sankey(site.config, summary.flows, lang),
+            "floors": site.config.floors,
+            "plotly_styles": plotly_styles(site.static["plotly.min.js"]),
+        }
 
     async def about(self, request: Request) -> Response:
         return self._site.render(request, "about.html", limits=self._site.config.thresholds)

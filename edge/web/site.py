@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -25,12 +25,13 @@ from edge.summary import Summary, business_days, parse_date
 from edge.summary_forms import duration, local, number, percent
 from edge.web.days import Days
 from edge.web.i18n import HTML_LANG, LANGUAGES, catalogue, named, negotiate
-from edge.web.live_client import LiveClient
-from edge.web.picture import clock_time
+from edge.web.live_client import LiveClient, Now, State
+from edge.web.picture import Picture, clock_time, take
 from edge.web.plan import plans
 from edge.web.users import Role, Users
 
 MAX_FORM_BYTES = 16_384
+REGIONS = ("status", "figures", "members", "recognitions", "readers", "sync", "machinery", "backlog")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,13 @@ class Who:
         return self.role is Role.IT
 
 
+@dataclass
+class _Regions:
+    version: int
+    picture: Picture
+    html: dict[str, str]
+
+
 class Site:
     """Built once; handlers of every page use it."""
 
@@ -61,6 +69,7 @@ class Site:
         self.plans = plans(config)
         self.days = Days(config)
         self.static = _static_files()
+        self._regions: dict[str, _Regions] = {}
         self.templates = {lang: self._environment(lang) for lang in LANGUAGES}
 
     def render(self, request: Request, template: str, code: int = 200, **values: Any) -> HTMLResponse:
@@ -81,9 +90,53 @@ class Site:
             response.set_cookie("lang", lang, max_age=31_536_000, httponly=True, samesite="lax", secure=secure)
         return response
 
-    def region(self, lang: str, template: str, **values: Any) -> str:
-        """A part of a page."""
-        return self.templates[lang].get_template(template).render(**values)
+    def regions(self, lang: str, names: Iterable[str]) -> dict[str, str]:
+        """Parts of pages that live, as HTML; each rendered once a change however many screens look."""
+        kept = self._regions.get(lang)
+        if kept is None or kept.version != self.live.version:
+            picture = take(self.config, self.plans, self.live, lang)
+            kept = self._regions[lang] = _Regions(self.live.version, picture, {})
+        for name in names:
+            if name not in kept.html:
+                kept.html[name] = self._region(lang, name, kept.picture)
+        return {name: kept.html[name] for name in names}
+
+    def _region(self, lang: str, name: str, picture: Picture) -> str:
+        template, _, floor_id = name.partition("-")
+        values: dict[str, Any] = {"picture": picture}
+        if floor_id:
+            values["floor"] = next(floor for floor in picture.floors if floor.plan.id == floor_id)
+        return self.templates[lang].get_template(f"_{template}.html").render(values)
+
+    def region_names(self) -> tuple[str, ...]:
+        """All that `regions` has."""
+        return (*REGIONS, *(f"plan-{plan.id}" for plan in self.plans))
+
+    async def day(self, request: Request) -> dict[str, Any]:
+        """What a page of a day shows first: its summary, or in which state it is instead."""
+        date = self.date(request)
+        summary = await self.summary(date)
+        as_of = None if summary is None else local(self.config, summary.as_of_us)
+        if summary is None or as_of is None or summary.as_of_us is None:
+            state = "nothing"
+        elif summary.as_of_us <= summary.start_us:
+            state = "future"
+        elif summary.coverage == 0 and not summary.visits:
+            state = "unseen"
+        else:
+            state = "ok"
+        return {"date": date, "present": self.business_date(), "summary": summary, "as_of": as_of, "state": state}
+
+    def live_parts(self, request: Request, *names: str) -> dict[str, Any]:
+        """What a page with these regions needs to show them and to keep them current."""
+        return {"live": self.regions(language(request), ("status", *names)), "live_as_of": self.as_of()}
+
+    def present(self) -> Now | None:
+        """What the service last told, if it still answers."""
+        return self.live.now if self.live.state in (State.LIVE, State.STALE) else None
+
+    def bounds_us(self, date: dt.date) -> tuple[int, int]:
+        return business_days(self.config).bounds_us(date)
 
     def as_of(self) -> str:
         return clock_time(self.config, self.live.now.as_of_us) if self.live.now else ""
@@ -130,13 +183,15 @@ class Site:
             clock=lambda us: clock_time(self.config, us),
             moment=lambda us: f"{local(self.config, us):%m-%d %H:%M}",
         )
+        zones, floors = self.zone_names(lang), self.floor_names(lang)
         environment.globals.update(
             lang=lang,
             html_lang=HTML_LANG[lang],
             store_name=named(self.config.store.name, lang),
             static=lambda name: f"/static/{name}?v={stamp(self.static[name])}",
             tagtrail_version=version("tagtrail"),
-            nobody=lambda: not self.users.anyone(),
+            zone_name=lambda id_: zones.get(id_, id_),
+            floor_name=lambda id_: floors.get(id_, id_),
         )
         return environment
 

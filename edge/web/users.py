@@ -107,6 +107,7 @@ class Users:
         self._now_s = now_s
         self._lock = threading.Lock()
         self._conn: sqlite3.Connection | None = None
+        self._key: bytes | None = None
 
     def anyone(self) -> bool:
         """Whether there is a user: if not, nobody can log in, and nobody has to."""
@@ -201,9 +202,10 @@ class Users:
 
     def digest(self, text: str) -> str:
         """Eight hex digits that stand for a member in the audit log, where no whole number may be."""
-        self._do("INSERT OR IGNORE INTO secret VALUES (1, ?)", (secrets.token_bytes(32),))
-        (key,) = self._ask("SELECT key FROM secret")[0]
-        return hashlib.blake2b(text.encode(), key=key, digest_size=4).hexdigest()
+        if self._key is None:
+            self._do("INSERT OR IGNORE INTO secret VALUES (1, ?)", (secrets.token_bytes(32),))
+            self._key = self._ask("SELECT key FROM secret")[0][0]
+        return hashlib.blake2b(text.encode(), key=self._key, digest_size=4).hexdigest()
 
     def close(self) -> None:
         with self._lock:

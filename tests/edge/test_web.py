@@ -185,7 +185,7 @@ async def test_switching_language_keeps_the_day(page: Page) -> None:
     assert 'href="?date=2026-03-13&amp;lang=zh"' in html
 
 
-PATHS = ("/", "/today", "/about", "/nowhere")
+PATHS = (*pages.PATHS, "/nowhere")
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -1,0 +1,165 @@
+"""Members: how many of which tier, who is here, and for managers one at a time, each look written down."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from edge.errors import Trouble
+from edge.summary import connect
+from edge.web.door import check_form
+from edge.web.picture import clock_time, mask
+from edge.web.site import Site, language, require
+from edge.web.users import Role
+
+SHOWN = 200
+"""Members of a day that the page lists."""
+HABIT = 3
+"""Journeys that took the same way from which on it is a habit."""
+WAYS_DAYS = 90
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A member on a day, without the number: `ref` stands for it in forms."""
+
+    ref: str
+    masked: str
+    tier: str
+    first: str
+    last: str
+    zones: int
+
+
+@dataclass(frozen=True)
+class Stay:
+    zone: str
+    enter: str
+    exit: str
+    seconds: float
+    censored: bool
+
+
+@dataclass(frozen=True)
+class Individual:
+    """One member on one day, and the usual ways."""
+
+    member: str
+    tier: str
+    stays: tuple[Stay, ...]
+    journeys: int
+    """Within WAYS_DAYS."""
+    habits: tuple[tuple[str, int], ...]
+    """Way (names of zones) → times, the most walked first."""
+
+
+class PeoplePages:
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.routes = [
+            Route("/members", self.members),
+            Route("/members/look", self.look, methods=["POST"]),
+        ]
+
+    async def members(self, request: Request) -> Response:
+        day = await self._site.day(request)
+        someone = require(request, *Role)
+        seen: tuple[Seen, ...] = ()
+        if someone.manager and day["state"] == "ok":
+            seen = await run_in_threadpool(self._seen, day["date"])
+        parts = self._site.live_parts(request, "members", "recognitions")
+        return self._site.render(request, "members.html", seen=seen, shown=SHOWN, **day, **parts)
+
+    async def look(self, request: Request) -> Response:
+        """One member. A form, not a link, so that nobody looks by following one."""
+        require(request, Role.MANAGER)
+        fields = await check_form(request)
+        try:
+            date = dt.date.fromisoformat(fields.get("date", ""))
+        except ValueError as error:
+            raise HTTPException(400) from error
+        found = await run_in_threadpool(self._find, date, fields.get("ref", ""), language(request))
+        if found is None:
+            raise HTTPException(404)
+        digest = await run_in_threadpool(self._site.users.digest, found.member)
+        await self._site.record(request, "looked at a member", f"{mask(found.member)} #{digest} {date}")
+        return self._site.render(request, "member.html", found=found, date=date, days=WAYS_DAYS)
+
+    def _seen(self, date: dt.date) -> tuple[Seen, ...]:
+        config = self._site.config
+        rows = self._ask(
+            "SELECT member, MIN(enter_us), MAX(exit_us), COUNT(DISTINCT zone),"
+            " (SELECT tier FROM directory WHERE directory.member = visit.member LIMIT 1) FROM visit"
+            " WHERE enter_us >= ? AND enter_us < ? AND member IS NOT NULL GROUP BY member ORDER BY 2 DESC LIMIT ?",
+            (*self._site.bounds_us(date), SHOWN),
+        )
+        return tuple(
+            Seen(
+                *(self._site.users.digest(member), mask(member), tier or "?"),
+                *(clock_time(config, first)[:5], clock_time(config, last)[:5], zones),
+            )
+            for member, first, last, zones, tier in rows
+        )
+
+    def _find(self, date: dt.date, ref: str, lang: str) -> Individual | None:
+        site = self._site
+        start_us, end_us = site.bounds_us(date)
+        members = self._ask(
+            "SELECT DISTINCT member FROM visit WHERE enter_us >= ? AND enter_us < ? AND member IS NOT NULL",
+            (start_us, end_us),
+        )
+        member = next((m for (m,) in members if site.users.digest(m) == ref), None)
+        if member is None:
+            return None
+        names = site.zone_names(lang)
+        tiers = self._ask("SELECT tier FROM directory WHERE member = ? LIMIT 1", (member,))
+        visits = self._ask(
+            "SELECT zone, enter_us, exit_us, censored FROM visit"
+            " WHERE enter_us >= ? AND enter_us < ? AND member = ? ORDER BY enter_us",
+            (start_us, end_us, member),
+        )
+        paths = self._ask(
+            "SELECT path FROM journey WHERE start_us >= ? AND start_us < ? AND member = ?",
+            (end_us - WAYS_DAYS * 86_400_000_000, end_us, member),
+        )
+        least_us = round(site.config.thresholds.visit_s * 1e6)
+        walked = Counter(_way(json.loads(path), least_us) for (path,) in paths)
+        return Individual(
+            member=member,
+            tier=tiers[0][0] if tiers else "?",
+            stays=tuple(
+                Stay(
+                    *(names.get(zone, zone), clock_time(site.config, enter_us), clock_time(site.config, exit_us)),
+                    *((exit_us - enter_us) / 1e6, bool(censored)),
+                )
+                for zone, enter_us, exit_us, censored in visits
+            ),
+            journeys=len(paths),
+            habits=tuple(
+                (" → ".join(names.get(zone, zone) for zone in way), n)
+                for way, n in walked.most_common(5)
+                if way and n >= HABIT
+            ),
+        )
+
+    def _ask(self, sql: str, values: tuple[object, ...]) -> list[tuple]:  # type: ignore[type-arg]
+        try:
+            with closing(connect(self._site.config)) as conn:
+                return conn.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise Trouble(f"cannot read the database: {error}") from error
+
+
+def _way(path: list[tuple[str, int, int]], least_us: int) -> tuple[str, ...]:
+    """Zones where a journey stopped, in the order in which they first come."""
+    return tuple(dict.fromkeys(zone for zone, enter_us, exit_us in path if exit_us - enter_us >= least_us))

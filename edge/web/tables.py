@@ -1,0 +1,181 @@
+"""Every table of the page as rows and columns: what CSV, XLSX and the JSON API give, and what OpenAPI says of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from config import StoreConfig
+from edge.summary import Summary
+from edge.summary_forms import Cell, local, tables
+from edge.web.i18n import named
+from edge.web.live_client import Now
+from edge.web.users import Entry, Role
+
+EVERYBODY = (Role.VIEWER, Role.MANAGER, Role.IT)
+INTEGER, NUMBER, SHARE, TEXT, MOMENT = "integer", "number", "share", "text", "moment"
+COLUMNS: Mapping[str, tuple[str, str]] = {
+    "floor": (TEXT, "Floor, by its id in the store file."),
+    "floor_name": (TEXT, "The floor's name in the language asked for."),
+    "hour": (MOMENT, "Beginning of the hour, ISO 8601 in the store's time."),
+    "state": (TEXT, "measured, unknown (no reader was up: not zero) or future."),
+    "members": (INTEGER, "Members; of floors and hours: times that one came to the floor."),
+    "other_tags": (INTEGER, "Times that a carrier of a tag of no known class came to the floor."),
+    "carts": (INTEGER, "Times that a cart came to the floor; carts are not people."),
+    "coverage": (SHARE, "Share of the time so far in which the readers were up, 0 to 1."),
+    "zone": (TEXT, "Zone, by its id in the store file."),
+    "zone_name": (TEXT, "The zone's name in the language asked for."),
+    "kind": (TEXT, "Kind of the zone: counter, aisle, entrance …"),
+    "n": (INTEGER, "How many the row's numbers are of; of flows: transitions."),
+    "median_s": (NUMBER, "Median dwell, seconds."),
+    "p75_s": (NUMBER, "Third quartile of dwell, seconds."),
+    "pass_by": (INTEGER, "Visits shorter than a touch."),
+    "touch": (INTEGER, "Visits that were a touch."),
+    "visit": (INTEGER, "Visits of the band visit."),
+    "engaged": (INTEGER, "Visits that were engaged."),
+    "censored": (INTEGER, "Visits not fully seen: in no band and no median."),
+    "cart_visits": (INTEGER, "Visits of carts."),
+    "from_zone": (TEXT, "Where they came from; `suppressed` sums the flows of too few carriers."),
+    "from_name": (TEXT, "Its name."),
+    "to_zone": (TEXT, "Where they went."),
+    "to_name": (TEXT, "Its name."),
+    "tier": (TEXT, "Tier of the chain's membership."),
+    "reader": (TEXT, "Reader, by its id in the store file."),
+    "driver": (TEXT, "The reader's protocol."),
+    "link": (TEXT, "up, connecting, down, or unknown while the service does not answer."),
+    "reason": (TEXT, "Why it is not up."),
+    "since": (MOMENT, "Since when the link is so, ISO 8601 in the store's time."),
+    "zones": (TEXT, "Zones that its antennas watch."),
+    "reads": (INTEGER, "Reads since the service started."),
+    "reads_per_s": (NUMBER, "Reads a second."),
+    "clock_offset_ms": (NUMBER, "The reader's clock against the store's, milliseconds."),
+    "at": (MOMENT, "When, ISO 8601 in the store's time."),
+    "user": (TEXT, "Who."),
+    "role": (TEXT, "In which role."),
+    "address": (TEXT, "From which address."),
+    "action": (TEXT, "What was done."),
+    "object": (TEXT, "To what."),
+}
+"""Type and meaning of columns, by id: the same id means the same everywhere."""
+ABOUT: Mapping[str, str] = {
+    "traffic": "Comings to each floor by hour of the business day.",
+    "dwell": "Dwell of people in each zone on the business day.",
+    "flows": "Steps of people from zone to zone on the business day; those of too few carriers are only summed.",
+    "members": "Members seen on the business day by tier; small numbers are withheld.",
+    "quality": "Coverage of each zone on the business day.",
+    "readers": "Readers as they are now.",
+    "audit": "Who logged in, looked at individuals and took data out.",
+}
+
+
+Rows = tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What tables are made of. `summary` is None for tables of now."""
+
+    config: StoreConfig
+    lang: str
+    date: dt.date
+    summary: Summary | None
+    now: Now | None
+    audit: Callable[[], tuple[Entry, ...]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A table that can be asked for."""
+
+    name: str
+    roles: tuple[Role, ...]
+    of_day: bool
+    """Is it of a business day, or of now?"""
+    columns: tuple[str, ...]
+    make: Callable[[Source], Rows]
+
+
+def iso(config: StoreConfig, at_us: int | None) -> str:
+    """A moment in the store's time; empty for none."""
+    at = local(config, at_us)
+    return "" if at is None else at.isoformat(timespec="seconds")
+
+
+def _of_summary(name: str) -> Callable[[Source], Rows]:
+    def make(source: Source) -> Rows:
+        return () if source.summary is None else tables(source.summary, source.config, source.lang)[name].rows
+
+    return make
+
+
+def _quality(source: Source) -> Rows:
+    names = {zone.id: named(zone.name, source.lang) for zone in source.config.zones}
+    return tuple(
+        (z.floor, z.zone, names[z.zone], z.kind, None if z.coverage is None else round(z.coverage, 3), z.n, z.censored)
+        for z in (source.summary.zones if source.summary else ())
+    )
+
+
+def _readers(source: Source) -> Rows:
+    told = {reader.id: reader for reader in (source.now.readers if source.now else ())}
+    rows: list[tuple[Cell, ...]] = []
+    for reader in source.config.readers:
+        zones = " ".join(dict.fromkeys(antenna.zone for antenna in reader.antennas))
+        now = told.get(reader.id)
+        if now is None:
+            rows.append((reader.id, reader.driver, "unknown", None, None, zones, None, None, None))
+            continue
+        offset_ms = None if now.clock_offset_us is None else round(now.clock_offset_us / 1e3, 1)
+        rows.append(
+            (
+                *(reader.id, reader.driver, now.link, now.reason, iso(source.config, now.since_us), zones),
+                *(now.reads, round(now.reads_per_s, 1), offset_ms),
+            )
+        )
+    return tuple(rows)
+
+
+def _audit(source: Source) -> Rows:
+    return tuple(
+        (iso(source.config, round(line.at_s * 1e6)), line.name, line.role, line.address, line.action, line.object)
+        for line in source.audit()
+    )
+
+
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            *("traffic", EVERYBODY, True),
+            ("floor", "floor_name", "hour", "state", "members", "other_tags", "carts", "coverage"),
+            _of_summary("traffic"),
+        ),
+        Kind(
+            *("dwell", EVERYBODY, True),
+            (
+                *("floor", "zone", "zone_name", "kind", "n", "median_s", "p75_s"),
+                *("pass_by", "touch", "visit", "engaged", "censored", "cart_visits", "coverage"),
+            ),
+            _of_summary("dwell"),
+        ),
+        Kind(
+            *("flows", EVERYBODY, True),
+            ("from_zone", "from_name", "to_zone", "to_name", "n"),
+            _of_summary("flows"),
+        ),
+        Kind("members", EVERYBODY, True, ("tier", "members"), _of_summary("members")),
+        Kind(
+            *("quality", EVERYBODY, True),
+            ("floor", "zone", "zone_name", "kind", "coverage", "n", "censored"),
+            _quality,
+        ),
+        Kind(
+            *("readers", EVERYBODY, False),
+            ("reader", "driver", "link", "reason", "since", "zones", "reads", "reads_per_s", "clock_offset_ms"),
+            _readers,
+        ),
+        Kind("audit", (Role.IT,), False, ("at", "user", "role", "address", "action", "object"), _audit),
+    )
+}
+"""Every table, by its name."""
