@@ -20,7 +20,7 @@ from config.model import Reader, StoreConfig
 
 CREDENTIALS = "${CREDENTIALS_DIRECTORY}"
 """Where systemd puts the files of LoadCredential=, readable by the service alone. The only variable in paths."""
-_FILES = {"mqtt": ("password_file", "ca", "cert", "key"), "web": ("cert", "key")}
+_FILES = {"mqtt": ("password_file", "ca", "cert", "key"), "web": ("cert", "key"), "calibration": ("file",)}
 """Keys that name files which must be there for the service."""
 
 

@@ -212,6 +212,12 @@ class Database(Model):
     """How long windows are kept; journeys and visits are kept 35 days longer than `returning_days`."""
 
 
+class Calibration(Model):
+    """What `tagtrail calibrate` has learnt of the store's antennas."""
+
+    file: FilePath | None = None
+
+
 class Web(Model):
     """The floor manager's page. On another address than loopback it wants users, and should have TLS."""
 
@@ -332,5 +338,6 @@ class StoreConfig(Model):
     layout_changes: tuple[LayoutChange, ...] = ()
     mqtt: Mqtt
     database: Database
+    calibration: Calibration = Calibration()
     web: Web = Web()
     thresholds: Thresholds = Thresholds()

@@ -357,6 +357,8 @@ def _learn(layout: Layout, tuning: Tuning, events: _Events, now: Calibration) ->
     ratio = (got + RATE_READS) / (due + RATE_READS)
     rate = np.clip(now.rate * ratio, *RATE_RANGE)
     known = got >= READS_WANTED
+    if known.any():  # what all antennas have in common is the tags' matter: the engine follows it tag by tag
+        offset = offset - np.average(offset[known], weights=got[known])
     offset, rate = np.where(known, offset, now.offset_db), np.where(known, rate, now.rate)
     return Calibration(offset, rate / np.median(rate), got.astype(np.int64))
 

@@ -29,6 +29,9 @@ readers_cli.register(app)
 users_cli.register(app)
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The store file (TOML).")]
+Calibration = Annotated[
+    Path | None, typer.Option(help="What `tagtrail calibrate` wrote, in place of the store file's [calibration].")
+]
 ClockSpeed = Annotated[float, typer.Option(hidden=True, help="Run the store's clock faster (demo).")]
 ClockOrigin = Annotated[int, typer.Option(hidden=True, help="Where the faster clock started, UTC microseconds.")]
 
@@ -53,6 +56,7 @@ def run(
     config: Config,
     web: Annotated[bool, typer.Option(help="Serve the page too, in a process of its own.")] = True,
     visits: Annotated[Path | None, typer.Option(help="Also write every decided visit, with EPCs, to this CSV.")] = None,
+    calibration: Calibration = None,
     clock_speed: ClockSpeed = 1.0,
     clock_origin_us: ClockOrigin = 0,
 ) -> None:
@@ -70,7 +74,7 @@ def run(
     overlay = Overlay(own, config)
     try:
         overlay.begin()
-        store = overlay.config()
+        store = _calibrated(overlay.config(), calibration)
         service = Service(
             store, config, clock, version=version("tagtrail"), web=web, trace=visits, overlay=overlay
         )
@@ -118,12 +122,13 @@ def replay(
         Path, typer.Option(help="Where to write epc,zone,enter_us,exit_us,reads,censored; - for stdout.")
     ],
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first malformed row.")] = False,
+    calibration: Calibration = None,
 ) -> None:
     """Put recorded reads through the engine; the same file always gives the same visits."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
-    store = _load(config)
+    store = _calibrated(_load(config), calibration)
     from edge.compose import compose
     from edge.replay import replay as put_through
     from edge.visitfile import VisitFile
@@ -148,6 +153,49 @@ def replay(
         f"{report.unknown_antenna} of unknown antennas",
         err=True,
     )
+
+
+@app.command()
+def calibrate(
+    reads: Annotated[
+        Path, typer.Option("--from", help="Recorded reads, as for replay; an hour or two of opening time.")
+    ],
+    config: Config,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the calibration; without it nothing is kept.")
+    ] = None,
+    walk: Annotated[
+        Path | None, typer.Option(help="CSV zone,from,to[,epc] of a walk with a tag, for learning.")
+    ] = None,
+) -> None:
+    """Learn each antenna's level and share of reads from a store's own reads, and say whether it helps."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    store = _calibrated(_load(config), None, without=True)
+    from edge import calibrationfile
+    from edge.calibrate import calibrate as learn
+    from edge.calibrate import show
+    from edge.compose import compose
+    from edge.errors import Trouble
+    from edge.replay import load as load_reads
+
+    shop = compose(store)
+    recorded, report = load_reads(shop, reads)
+    if report.malformed or report.unknown_antenna:
+        typer.echo(
+            f"left out: {report.malformed} malformed rows, {report.unknown_antenna} of unknown antennas", err=True
+        )
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("calibrate", total=1.0)
+        result = learn(shop, recorded, walk, lambda share: bar.update(task, completed=share))
+    show(result, Console(width=None if console.is_terminal else 110))
+    if out is not None:
+        if not result.better:
+            raise Trouble(f"{out} is not written: the store is better off without")
+        calibrationfile.save(out, store.store.id, result.layout, shop.zones, shop.ports, len(recorded))
+        typer.echo(f"written: {out}", err=True)
 
 
 @app.command()
@@ -247,6 +295,15 @@ def _load(file: Path, *, files: bool = False, overlay: bool = True) -> StoreConf
         for problem in error.problems:
             typer.echo(str(problem), err=True)
         raise typer.Exit(2) from error
+
+
+def _calibrated(store: StoreConfig, file: Path | None, *, without: bool = False) -> StoreConfig:
+    """The store with another calibration than its file names, or without any."""
+    if file is None and not without:
+        return store
+    from config.model import Calibration as Chosen
+
+    return store.model_copy(update={"calibration": Chosen(file=file)})
 
 
 def _clock(speed: float, origin_us: int) -> Clock:

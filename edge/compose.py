@@ -14,6 +14,7 @@ from config.model import Reader
 from config.tags import masks
 from drivers.session import ReaderSettings, Tls
 from dwell.layout import Layout, Settings, TagClass, ZoneKind
+from edge import calibrationfile
 from edge.filters import selects
 
 CLOCK_TOLERANCE_US = 100_000
@@ -31,6 +32,8 @@ class Shop:
     zone_floor: tuple[str, ...]
     readers: tuple[ReaderSettings, ...]
     antennas_of: dict[str, NDArray[np.int64]]
+    ports: tuple[tuple[str, int], ...]
+    """Reader and port of each antenna."""
 
     def fingerprint(self) -> str:
         """Changes with anything that the engine's state depends on."""
@@ -49,7 +52,10 @@ class Shop:
 
 
 def compose(config: StoreConfig, speed: float = 1.0) -> Shop:
-    """Number zones, antennas and readers in the order of the file; `speed` is that of the store's clock."""
+    """Number zones, antennas and readers in the order of the file; `speed` is that of the store's clock.
+
+    Trouble if the file names a calibration that can't be used.
+    """
     zones = tuple(zone.id for zone in config.zones)
     number = {zone: index for index, zone in enumerate(zones)}
     floors = {floor.id: index for index, floor in enumerate(config.floors)}
@@ -74,6 +80,9 @@ def compose(config: StoreConfig, speed: float = 1.0) -> Shop:
         corner_zone=np.array([number[zone.id] for zone in config.zones for _ in zone.polygon], np.int16),
         corner_xy=np.array([corner for zone in config.zones for corner in zone.polygon], np.float32),
     )
+    names = tuple((reader.id, antenna.port) for reader, antenna in antennas)
+    if config.calibration.file is not None:
+        layout = calibrationfile.apply(config.calibration.file, config.store.id, layout, zones, names)
     limits = config.thresholds
     tolerance_us = round(CLOCK_TOLERANCE_US * speed)
     settings = Settings(
@@ -93,6 +102,7 @@ def compose(config: StoreConfig, speed: float = 1.0) -> Shop:
         zone_floor=tuple(zone.floor for zone in config.zones),
         readers=tuple(_reader(r, ports[r.id], tolerance_us, config) for r in config.readers),
         antennas_of={r.id: np.array(sorted(ports[r.id].values()), np.int64) for r in config.readers},
+        ports=names,
     )
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import gzip
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from drivers import open_session
-from drivers.read import RSSI_UNKNOWN, Reads, epc_bytes
+from drivers.read import Reads
 from drivers.session import Gap, Notice, ReaderSettings, ReaderStatus, Sink
+from edge.capture import CaptureFile
 from edge.compose import Shop
 
 CAPTURE_READS = 500_000
-"""A capture ends with so many."""
+"""A capture ends with so many …"""
+CAPTURE_BYTES = 64 * 1024 * 1024
+"""… and is no larger than this before it is packed."""
 CAPTURES_KEPT = 3
 
 
@@ -28,7 +29,7 @@ class Readers:
         self._clock = clock
         self._sessions: dict[str, asyncio.Task[None]] = {}
         self._restarting: set[str] = set()
-        self._ports = {antenna: port for r in shop.readers for port, antenna in r.ports.items()}
+        self._shop = shop
         self._captured: list[tuple[str, Reads]] | None = None
         self._captured_reads = 0
         self._capture_of: str | None = None
@@ -48,7 +49,7 @@ class Readers:
         self._sessions[reader].cancel()
 
     async def capture(self, folder: Path, seconds: int, reader: str | None) -> tuple[Path, int]:
-        """Record reads in the form of `tagtrail replay` for so long; the file, and how many. One at a time."""
+        """Record reads as `tagtrail capture` does, EPCs as pseudonyms; the file, and how many. One at a time."""
         if reader is not None and reader not in self._settings:
             raise ValueError(f"no reader {reader!r}; there are {', '.join(sorted(self._settings)) or 'none'}")
         if self._captured is not None:
@@ -100,18 +101,9 @@ class Readers:
             await asyncio.gather(task, return_exceptions=True)
 
     def _write(self, file: Path, captured: list[tuple[str, Reads]]) -> None:
-        with gzip.open(file, "wt", newline="") as text:
-            rows = csv.writer(text)
-            rows.writerow(["time_us", "reader", "antenna", "epc", "rssi_dbm"])
+        out = CaptureFile(file, self._shop, clear=False, max_bytes=CAPTURE_BYTES)
+        try:
             for reader, batch in captured:
-                for read in batch:
-                    rssi = int(read["rssi_cdbm"])
-                    rows.writerow(
-                        [
-                            int(read["time_us"]),
-                            reader,
-                            self._ports.get(int(read["antenna"]), 0),
-                            epc_bytes(read["epc"], int(read["epc_bits"])).hex(),
-                            "" if rssi == RSSI_UNKNOWN else rssi / 100,
-                        ]
-                    )
+                out.add(reader, batch)
+        finally:
+            out.close()

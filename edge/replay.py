@@ -74,6 +74,19 @@ def replay(
     return visits[order], report
 
 
+def load(shop: Shop, path: Path, progress: Callable[[int], None] = lambda _: None) -> tuple[Reads, Report]:
+    """All reads of a file of known antennas, in order of arrival; as `replay` otherwise."""
+    report = Report()
+    parts = [np.empty(0, READ)]
+    with _open(path) as (text, position):
+        for chunk in _chunks(_rows(text, shop, report, strict=False), CHUNK_ROWS):
+            known = chunk["antenna"] != ANTENNA_UNKNOWN
+            report.unknown_antenna += int((~known).sum())
+            parts.append(chunk[known])
+            progress(position())
+    return np.concatenate(parts), report
+
+
 def _chunks(rows: Iterator[tuple[int, tuple[int, ...], int, int, int, int]], size: int) -> Iterator[Reads]:
     chunk = np.zeros(size, READ)
     filled = 0

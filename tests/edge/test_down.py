@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import json
 import signal
@@ -126,7 +127,9 @@ async def test_a_reader_is_restarted_and_captured_and_a_member_erased(gateway: G
         assert restart["state"] == "applied"
         captured = (await capture)["output"]
         assert captured["reads"] > 0
-        assert (gateway.folder / captured["file"]).stat().st_size > 0
+        text = gzip.decompress((gateway.folder / captured["file"]).read_bytes()).decode()
+        assert text.count("\n") == captured["reads"] + 1
+        assert not any(member_card(n).hex().upper() in text.upper() for n in range(3))
         state = await gateway.until(lambda s: len(s["members"]) == 3)
         cue = (await hq.first("up/member", lambda b: b["n"] > 0))["events"][0]
         assert cue["hint"] == "welcome"
