@@ -8,7 +8,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export NUMBA_CACHE_DIR ?= $(CURDIR)/.numba
 
-.PHONY: demo test check bench fuzz lock wheelhouse install apt-test clean
+.PHONY: demo test check bench chaos fuzz lock wheelhouse install apt-test clean
 
 demo: install
 	$(BIN)/tagtrail demo $(ARGS)
@@ -25,6 +25,10 @@ check: install
 
 bench: install
 	$(BIN)/python -m pytest tests/benchmarks -p no:timeout --benchmark-json=bench.json $(ARGS)
+
+# What dies, and what is counted afterwards: docs/reliability.md.
+chaos: install apt-test
+	$(BIN)/python -m pytest tests/chaos -o norecursedirs= -p no:timeout $(ARGS)
 
 install: $(STAMP)
 
@@ -60,7 +64,7 @@ fuzz: install
 
 lock:
 	$(BIN)/python -m pip install -q --disable-pip-version-check 'uv==$(UV_VERSION)'
-	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --extra demo --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --extra demo --extra postgresql --extra dev pyproject.toml -o requirements.lock
 
 wheelhouse: install
 	rm -rf wheelhouse

@@ -244,6 +244,17 @@ def import_members(
 
 
 @app.command()
+def contract(
+    out: Annotated[Path, typer.Option(help="Folder for asyncapi.json and schemas/.")] = Path("docs/contract"),
+) -> None:
+    """Write the contract with the CRM as JSON Schemas and an AsyncAPI 3 document."""
+    from sync.documents import write
+
+    for file in write(out):
+        typer.echo(str(file))
+
+
+@app.command()
 def warmup() -> None:
     """Compile everything that is compiled, so that the next start is fast."""
     from edge.warmup import warm_up
