@@ -18,8 +18,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from config import topics
-from sync.consumer import Delivery, Ledger, Taken
+from sync.consumer import Delivery, Gap, Ledger, Taken
 from sync.contract import Ack, EventClass, Recognised, State
+from sync.down import Replay
 from sync.mqtt import BrokerError, Incoming, Link, MqttSettings, connect
 from sync.publisher import backoff_s
 
@@ -30,6 +31,9 @@ COMMIT_TOGETHER = 64
 LATENCIES_KEPT = 10_000
 RECENT = 10
 STEADY_S = 10.0
+GAP_S = 10.0
+"""A gap that is the same for so long is asked for."""
+GAP_US = 3600 * 1_000_000
 
 
 class Crm:
@@ -97,6 +101,7 @@ class Crm:
                 tasks.create_task(self._receive(link))
                 tasks.create_task(self._work())
                 tasks.create_task(self._acknowledge(link))
+                tasks.create_task(self._ask(link))
 
     async def _receive(self, link: Link) -> None:
         while True:
@@ -128,6 +133,28 @@ class Crm:
                     for (store, class_), ack in acks.items()
                 )
             )
+
+    async def _ask(self, link: Link) -> None:
+        """Have a gap that does not close by itself replayed: this CRM was taken back to a backup."""
+        before: set[Gap] = set()
+        while True:
+            await asyncio.sleep(GAP_S)
+            gaps = set(await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.gaps))
+            for gap in gaps & before:
+                now_us = self._now_us()
+                order = Replay.model_validate(
+                    {
+                        "id": f"replay-{now_us}-{gap.class_}",
+                        "expires_us": now_us + GAP_US,
+                        "command": "replay",
+                        "class": gap.class_,
+                        "epoch": gap.epoch,
+                        "from": gap.first,
+                        "to": gap.last,
+                    }
+                )
+                await link.publish(topics.topic(gap.store, "down/cmd"), order.model_dump_json(by_alias=True).encode())
+            before = gaps
 
     async def _commit(self) -> Taken:
         deliveries = [self._waiting.popleft() for _ in range(min(len(self._waiting), COMMIT_TOGETHER))]

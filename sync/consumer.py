@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,17 +65,36 @@ class Delivery(NamedTuple):
     received_us: int
 
 
+class Gap(NamedTuple):
+    """Numbers that should be there and are not, below others that are: to be asked for by the command `replay`."""
+
+    store: str
+    epoch: str
+    class_: EventClass
+    first: int
+    last: int
+
+
+Fresh = list[tuple[str, Event, int]]
+"""Events never seen before: store, event, time of receipt."""
+
+
 class Taken(NamedTuple):
     """What came of it, once committed: `acks` to publish, `fresh` events (never seen before) and their times."""
 
     acks: list[tuple[str, EventClass, Ack]]
-    fresh: list[tuple[str, Event, int]]
+    fresh: Fresh
 
 
 class Ledger:
-    """A consumer's book in SQLite. One object, one thread at a time."""
+    """A consumer's book in SQLite. One object, one thread at a time.
 
-    def __init__(self, path: Path) -> None:
+    `hand_over` gets the connection and the fresh events within the transaction: what it writes there is committed with
+    them or not at all. If it raises, nothing is taken or acknowledged, and the events come again.
+    """
+
+    def __init__(self, path: Path, hand_over: Callable[[sqlite3.Connection, Fresh], None] | None = None) -> None:
+        self._hand_over = hand_over
         self._conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._conn.execute("PRAGMA journal_mode = WAL")
         self._conn.execute("PRAGMA synchronous = FULL")  # what is acked must survive a power cut
@@ -87,7 +106,7 @@ class Ledger:
     def take(self, deliveries: Iterable[Delivery]) -> Taken:
         """Commit deliveries in one transaction; a message that is no batch of this contract becomes a dead letter."""
         touched: dict[Key, None] = {}
-        fresh: list[tuple[str, Event, int]] = []
+        fresh: Fresh = []
         self._conn.execute("BEGIN IMMEDIATE")
         try:
             for delivery in deliveries:
@@ -102,11 +121,26 @@ class Ledger:
                 (store, class_, Ack(epoch=epoch, upto=self._watermark((store, epoch, class_)).upto))
                 for store, epoch, class_ in touched
             ]
+            if self._hand_over is not None and fresh:
+                self._hand_over(self._conn, fresh)
         except BaseException:
             self._conn.execute("ROLLBACK")
             raise
         self._conn.execute("COMMIT")
         return Taken(acks, fresh)
+
+    def gaps(self) -> list[Gap]:
+        """The first gap of each store and class that has one. One that does not close by itself needs a replay."""
+        found = []
+        behind = "SELECT store, epoch, class, upto, highest FROM watermark WHERE highest > upto"
+        for store, epoch, class_, upto, highest in self._conn.execute(behind).fetchall():
+            key: Key = (store, epoch, class_)
+            query = f"SELECT min(seq) FROM event WHERE {_KEY} AND seq > ?"
+            event = self._conn.execute(query, (*key, upto)).fetchone()[0]
+            query = f"SELECT min(first) FROM lost WHERE {_KEY} AND first > ?"
+            lost = self._conn.execute(query, (*key, upto)).fetchone()[0]
+            found.append(Gap(*key, upto + 1, min(event or highest + 1, lost or highest + 1) - 1))
+        return found
 
     def totals(self, recount: bool = False) -> dict[str, Any]:
         """Counts over all stores: received (and per class), duplicates, lost (dead letters too), gaps, dead (letters).

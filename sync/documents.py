@@ -153,7 +153,8 @@ def _compare(where: str, old: Any, new: Any, problems: list[str]) -> None:
     for key in ("type", "const", "$ref", "format"):
         if key in old and old[key] != new.get(key):
             problems.append(f"{where}: {key} was {old[key]!r} and is {new.get(key)!r}")
-    if missing := set(old.get("enum", [])) - set(new.get("enum", old.get("enum", []))):
+    values: list[Any] = old.get("enum", [])
+    if missing := set(values) - set(new.get("enum", values)):
         problems.append(f"{where}: {sorted(missing)} is no value any more")
     _compare(f"{where}[]", old.get("items"), new.get("items"), problems)
     for key in ("anyOf", "oneOf"):

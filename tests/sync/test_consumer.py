@@ -176,3 +176,32 @@ def test_any_order_and_any_repetition_end_in_the_same_count(data):
         assert upto(last) == [("health", 40)]
         assert counts(book) == (40, repeated, 0, 0, 0)
         book.close()
+
+
+def test_what_is_handed_over_is_committed_with_the_events_or_not_at_all(tmp_path):
+    ready = []
+
+    def hand_over(conn, fresh):
+        conn.executemany("INSERT INTO mine VALUES (?)", [(event.id,) for _, event, _ in fresh])
+        if not ready:
+            raise ValueError("not now")
+
+    book = Ledger(tmp_path / "crm.db", hand_over)
+    book._conn.execute("CREATE TABLE mine (id TEXT PRIMARY KEY)")
+    with pytest.raises(ValueError, match="not now"):
+        take(book, batch(1, 5))
+    assert counts(book)[0] == 0
+    ready.append(True)
+    assert upto(take(book, batch(1, 5), batch(3, 5))) == [("health", 7)]
+    take(book, batch(1, 7))
+    assert book._conn.execute("SELECT count(*) FROM mine").fetchone() == (7,)
+    book.close()
+
+
+def test_gaps_are_told_up_to_what_is_there(ledger):
+    take(ledger, batch(1, 5), batch(21, 5), batch(15, 2))
+    assert ledger.gaps() == [("s1", "e", "health", 6, 14)]
+    take(ledger, batch(12, 1, lost=[(6, 11)]))
+    assert ledger.gaps() == [("s1", "e", "health", 13, 14)]
+    take(ledger, batch(13, 8))
+    assert ledger.gaps() == []

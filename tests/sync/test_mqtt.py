@@ -210,7 +210,7 @@ async def test_the_access_rules_in_the_document_keep_stores_apart(tmp_path):
     need_mosquitto()
     document = Path(__file__).parents[2] / "docs" / "contract" / "README.md"
     rules = [line for line in document.read_text().splitlines() if line.startswith("pattern ")]
-    assert len(rules) == 3
+    assert len(rules) == 4
     (tmp_path / "rules").write_text("\n".join(rules) + "\ntopic readwrite tagtrail/#\n")
     (tmp_path / "rules").chmod(0o644)
     options = f"allow_anonymous true\nacl_file {tmp_path}/rules"

@@ -1,0 +1,27 @@
+"""Impatient publishers, and the table of what was counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from sync import flow, publisher
+
+ROWS: list[tuple[str, str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    monkeypatch.setattr(publisher, "BACKOFF_S", (0.1, 0.5))
+    monkeypatch.setattr(flow, "SILENCE_S", (0.5, 2.0))
+
+
+@pytest.fixture
+def tell(request):
+    """Put a line into the table that is printed at the end."""
+    return lambda text: ROWS.append((request.node.name, text))
+
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.section("what was counted")
+    for name, text in ROWS:
+        terminalreporter.write_line(f"{name}: {text}")
