@@ -176,6 +176,29 @@ def reader(
 
 
 @simulate.command()
+def fleet(
+    broker: Annotated[str, typer.Option(help="The broker, mqtt://host:port or mqtts://host:port.")],
+    stores: Annotated[int, typer.Option(min=1, max=5000, help="How many stores.")] = 200,
+    rate: Annotated[float, typer.Option(min=0.001, max=1000, help="Events a second of each store.")] = 0.2,
+    duration: Annotated[float | None, typer.Option(help="Seconds; until Ctrl-C if absent.")] = None,
+) -> None:
+    """Run many fake stores that publish valid traffic, for a consumer's own tests; the last line is JSON."""
+    import asyncio
+
+    from simulators.fleet import run
+
+    def tell(totals: dict[str, int]) -> None:
+        typer.echo("  ".join(f"{name} {number}" for name, number in totals.items()), err=True)
+
+    try:
+        typer.echo(json.dumps(asyncio.run(run(stores, broker, rate, duration, tell))))
+    except ValueError as error:
+        raise _failed(error, 2) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+@simulate.command()
 def score(
     truth: Annotated[Path, typer.Option(help="Where tags were: epc,zone,enter_us,exit_us.", exists=True)],
     visits: Annotated[Path, typer.Option(help="What was decided: the same columns, others are skipped.", exists=True)],
