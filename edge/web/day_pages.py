@@ -8,13 +8,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from edge.summary_forms import as_json
 from edge.web.charts import counter_cards, dwell_bands, flow_matrix, sankey, traffic_charts
-from edge.web.site import Site, language
+from edge.web.site import SPANS, Site, language, span
+
+SERVED = ("counter", "fitting_room", "service", "checkout")
+"""Kinds of zones where somebody may be waited for."""
 
 
 class DayPages:
@@ -24,6 +28,7 @@ class DayPages:
             Route("/today", self.today),
             Route("/counters", self.counters),
             Route("/flows", self.flows),
+            Route("/service", self.service),
             Route("/about", self.about),
             Route("/api/today", self.api_today),
         ]
@@ -38,17 +43,47 @@ class DayPages:
         return site.render(request, "today.html", **day, **drawn, **self._flows(day, lang))
 
     async def counters(self, request: Request) -> Response:
-        """Each counter: how it draws and holds, where people come from and go to."""
-        site, lang = self._site, language(request)
+        """How each counter draws and holds, its rank as far as it is sure, where people come from and go to."""
+        site, lang, days = self._site, language(request), span(request)
         day = await site.day(request)
-        cards = counter_cards(site.config, day["summary"], lang) if day["summary"] is not None else ()
-        return site.render(request, "counters.html", cards=cards, **day)
+        scores = await run_in_threadpool(site.answers.counters, day["date"], days) if day["state"] == "ok" else None
+        cards = counter_cards(site.config, day["summary"], lang) if day["state"] == "ok" else ()
+        rows = sorted(
+            (row for row in (scores.zones if scores else ()) if row.kind == "counter"),
+            key=lambda row: (row.n is None, row.rank is None, row.rank or (0, 0), -(row.n or 0)),
+        )
+        return site.render(
+            request, "counters.html", scores=scores, rows=rows, cards=cards, days=days, spans=SPANS, **day
+        )
 
     async def flows(self, request: Request) -> Response:
-        site, lang = self._site, language(request)
+        site, lang, days = self._site, language(request), span(request)
         day = await site.day(request)
-        matrix = flow_matrix(site.config, day["summary"].flows) if day["summary"] is not None else ((), ())
-        return site.render(request, "flows.html", matrix=matrix, **day, **self._flows(day, lang))
+        good = day["state"] == "ok"
+        matrix = flow_matrix(site.config, day["summary"].flows) if good else ((), ())
+        report = await run_in_threadpool(site.answers.flows, day["date"], days) if good else None
+        return site.render(
+            request,
+            "flows.html",
+            matrix=matrix,
+            report=report,
+            days=days,
+            spans=SPANS,
+            **day,
+            **self._flows(day, lang),
+        )
+
+    async def service(self, request: Request) -> Response:
+        """Waiting and assistance. Of zones and tiers, never of an employee."""
+        site, days = self._site, span(request)
+        day = await site.day(request)
+        good = day["state"] == "ok"
+        report = await run_in_threadpool(site.answers.service, day["date"], days) if good else None
+        tiers = await run_in_threadpool(site.answers.tiers, day["date"], days) if good else None
+        served = [z for z in (report.zones if report else ()) if z.kind in SERVED]
+        return site.render(
+            request, "service.html", report=report, tiers=tiers, served=served, days=days, spans=SPANS, **day
+        )
 
     def _flows(self, day: Mapping[str, Any], lang: str) -> dict[str, Any]:
         site, summary = self._site, day["summary"]

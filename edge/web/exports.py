@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from edge.summary_forms import BOM, Cell
 from edge.web.openapi import openapi
-from edge.web.site import Site, language, who
+from edge.web.site import Site, language, span, who
 from edge.web.tables import ABOUT, COLUMNS, KINDS, SHARE, Kind, Source, iso
 
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
@@ -72,7 +72,10 @@ class Exports:
         summary = await site.summary(date) if of_day else None
         if of_day and summary is None:
             raise HTTPException(503)
-        return Source(site.config, language(request), date, summary, site.present(), site.users.audit)
+        return Source(
+            *(site.config, language(request), date, summary),
+            *(site.present(), site.users.audit, site.answers, span(request)),
+        )
 
     async def _file(self, request: Request, source: Source, name: str, end: str, content: bytes, kind: str) -> Response:
         file = f"tagtrail-{source.config.store.id}-{name}-{source.date}.{end}"
@@ -97,7 +100,7 @@ def as_object(kind: Kind, source: Source) -> dict[str, Any]:
     head: dict[str, Any] = {"store": source.config.store.id, "table": kind.name, "as_of": _as_of(kind, source) or None}
     if kind.of_day and summary is not None:
         head |= {"date": summary.date, "complete": summary.complete, "coverage": summary.coverage}
-        head |= {"def_version": summary.def_version}
+        head |= {"def_version": summary.def_version, "days": source.days}
     return {**head, "rows": [dict(zip(kind.columns, row, strict=True)) for row in kind.make(source)]}
 
 
@@ -114,7 +117,7 @@ def as_xlsx(kinds: list[Kind], source: Source) -> bytes:
     if source.summary is not None:
         facts += [("date", source.summary.date), ("as_of", iso(source.config, source.summary.as_of_us))]
         facts += [("complete", str(source.summary.complete).lower()), ("coverage", source.summary.coverage)]
-        facts += [("def_version", source.summary.def_version)]
+        facts += [("def_version", source.summary.def_version), ("days", source.days)]
     for row, (name, value) in enumerate(facts):
         front.write_string(row, 0, name, bold)
         _write(front, row, 1, value, share if name == "coverage" else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edge.web.site import SPANS
 from edge.web.tables import ABOUT, COLUMNS, EVERYBODY, INTEGER, KINDS, MOMENT, NUMBER, SHARE, TEXT
 
 
@@ -21,6 +22,7 @@ def openapi(version: str) -> dict[str, Any]:
         "store": {"type": "string", "description": "Id of the store."},
         "table": {"type": "string"},
         "date": {"type": "string", "format": "date", "description": "Business date."},
+        "days": {"type": "integer", "description": "Business days up to that date that were asked for."},
         "as_of": {**types[MOMENT], "description": "Everything that ended before is counted."},
         "complete": {"type": "boolean", "description": "Is the business day over, with all its visits ended?"},
         "coverage": {**types[SHARE], "description": "Of all zones on that day."},
@@ -36,6 +38,7 @@ def openapi(version: str) -> dict[str, Any]:
         "schema": {"type": "string", "format": "date"},
         "description": "Today if absent.",
     }
+    days = {"name": "days", "in": "query", "schema": {"enum": list(SPANS)}, "description": "Days up to that date."}
     lang = {"name": "lang", "in": "query", "schema": {"enum": ["zh", "en"]}, "description": "Language of names."}
 
     def get(summary: str, schema: dict[str, Any], parameters: list[dict[str, Any]]) -> dict[str, Any]:
@@ -55,7 +58,7 @@ def openapi(version: str) -> dict[str, Any]:
         schema = {"type": "object", "properties": {**head, "rows": {"type": "array", "items": row}}}
         roles = "" if kind.roles == EVERYBODY else f" For {', '.join(kind.roles)}."
         paths[f"/api/tables/{kind.name}"] = get(
-            ABOUT[kind.name] + roles, schema, [day, lang] if kind.of_day else [lang]
+            ABOUT[kind.name] + roles, schema, [day, days, lang] if kind.of_day else [lang]
         )
     return {
         "openapi": "3.1.0",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import sqlite3
-from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -22,11 +21,11 @@ from edge.web.picture import clock_time, mask
 from edge.web.site import Site, language, require
 from edge.web.users import Role
 
+if TYPE_CHECKING:
+    from edge.analytics import Habit
+
 SHOWN = 200
 """Members of a day that the page lists."""
-HABIT = 3
-"""Journeys that took the same way from which on it is a habit."""
-WAYS_DAYS = 90
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,12 @@ class Stay:
 
 @dataclass(frozen=True)
 class Individual:
-    """One member on one day, and the usual ways."""
+    """One member on one day, and the habitual route."""
 
     member: str
     tier: str
     stays: tuple[Stay, ...]
-    journeys: int
-    """Within WAYS_DAYS."""
-    habits: tuple[tuple[str, int], ...]
-    """Way (names of zones) → times, the most walked first."""
+    habit: Habit | None
 
 
 class PeoplePages:
@@ -77,8 +73,9 @@ class PeoplePages:
         seen: tuple[Seen, ...] = ()
         if someone.manager and day["state"] == "ok":
             seen = await run_in_threadpool(self._seen, day["date"])
+        tiers = await run_in_threadpool(self._site.answers.tiers, day["date"]) if day["state"] == "ok" else None
         parts = self._site.live_parts(request, "members", "recognitions")
-        return self._site.render(request, "members.html", seen=seen, shown=SHOWN, **day, **parts)
+        return self._site.render(request, "members.html", seen=seen, shown=SHOWN, report=tiers, **day, **parts)
 
     async def look(self, request: Request) -> Response:
         """One member. A form, not a link, so that nobody looks by following one."""
@@ -93,7 +90,9 @@ class PeoplePages:
             raise HTTPException(404)
         digest = await run_in_threadpool(self._site.users.digest, found.member)
         await self._site.record(request, "looked at a member", f"{mask(found.member)} #{digest} {date}")
-        return self._site.render(request, "member.html", found=found, date=date, days=WAYS_DAYS)
+        return self._site.render(
+            request, "member.html", found=found, date=date, days=self._site.config.thresholds.returning_days
+        )
 
     def _seen(self, date: dt.date) -> tuple[Seen, ...]:
         config = self._site.config
@@ -128,12 +127,6 @@ class PeoplePages:
             " WHERE enter_us >= ? AND enter_us < ? AND member = ? ORDER BY enter_us",
             (start_us, end_us, member),
         )
-        paths = self._ask(
-            "SELECT path FROM journey WHERE start_us >= ? AND start_us < ? AND member = ?",
-            (end_us - WAYS_DAYS * 86_400_000_000, end_us, member),
-        )
-        least_us = round(site.config.thresholds.visit_s * 1e6)
-        walked = Counter(_way(json.loads(path), least_us) for (path,) in paths)
         return Individual(
             member=member,
             tier=tiers[0][0] if tiers else "?",
@@ -144,12 +137,7 @@ class PeoplePages:
                 )
                 for zone, enter_us, exit_us, censored in visits
             ),
-            journeys=len(paths),
-            habits=tuple(
-                (" → ".join(names.get(zone, zone) for zone in way), n)
-                for way, n in walked.most_common(5)
-                if way and n >= HABIT
-            ),
+            habit=self._site.answers.habit(member, date),
         )
 
     def _ask(self, sql: str, values: tuple[object, ...]) -> list[tuple]:  # type: ignore[type-arg]
@@ -158,8 +146,3 @@ class PeoplePages:
                 return conn.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise Trouble(f"cannot read the database: {error}") from error
-
-
-def _way(path: list[tuple[str, int, int]], least_us: int) -> tuple[str, ...]:
-    """Zones where a journey stopped, in the order in which they first come."""
-    return tuple(dict.fromkeys(zone for zone, enter_us, exit_us in path if exit_us - enter_us >= least_us))

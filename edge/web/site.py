@@ -23,6 +23,7 @@ from config import StoreConfig
 from edge.clock import Clock
 from edge.summary import Summary, business_days, parse_date
 from edge.summary_forms import duration, local, number, percent
+from edge.web.answers import Answers
 from edge.web.days import Days
 from edge.web.i18n import HTML_LANG, LANGUAGES, catalogue, named, negotiate
 from edge.web.live_client import LiveClient, Now, State
@@ -31,6 +32,7 @@ from edge.web.plan import plans
 from edge.web.users import Role, Users
 
 MAX_FORM_BYTES = 16_384
+SPANS = (1, 7, 28)
 REGIONS = ("status", "figures", "members", "recognitions", "readers", "sync", "machinery", "backlog")
 
 
@@ -68,6 +70,7 @@ class Site:
         self.users = users
         self.plans = plans(config)
         self.days = Days(config)
+        self.answers = Answers(config)
         self.static = _static_files()
         self._regions: dict[str, _Regions] = {}
         self.templates = {lang: self._environment(lang) for lang in LANGUAGES}
@@ -206,6 +209,14 @@ def who(request: Request) -> Who | None:
     """Who is looking; None only on the pages before the door."""
     found: Who | None = getattr(request.state, "who", None)
     return found
+
+
+def span(request: Request) -> int:
+    """How many business days a page is about."""
+    text = request.query_params.get("days", "1")
+    if text not in map(str, SPANS):
+        raise HTTPException(400)
+    return int(text)
 
 
 def require(request: Request, *roles: Role) -> Who:

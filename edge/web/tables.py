@@ -5,17 +5,34 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from config import StoreConfig
 from edge.summary import Summary
 from edge.summary_forms import Cell, local, tables
+from edge.web.answers import Answers
 from edge.web.i18n import named
 from edge.web.live_client import Now
 from edge.web.users import Entry, Role
 
+if TYPE_CHECKING:
+    from edge.analytics import Rate
+
 EVERYBODY = (Role.VIEWER, Role.MANAGER, Role.IT)
 INTEGER, NUMBER, SHARE, TEXT, MOMENT = "integer", "number", "share", "text", "moment"
+_RATES = {
+    "draw": "visitors ÷ journeys",
+    "engaged_share": "Journeys engaged here ÷ journeys",
+    "bounce": "touch ÷ (touch + visit + engaged)",
+    "first_stop": "Journeys that stopped here before any other counter ÷ journeys that stopped at any",
+    "returning": "Members seen before ÷ members seen",
+    "met": "Visits that met staff ÷ visits that wanted service",
+    "contact": "Journeys with a staff contact ÷ journeys",
+}
 COLUMNS: Mapping[str, tuple[str, str]] = {
+    **{name: (SHARE, f"{about}; null: too few to say.") for name, about in _RATES.items()},
+    **{f"{name}_low": (SHARE, f"Lower end of the 95 % interval of {name}.") for name in _RATES},
+    **{f"{name}_high": (SHARE, f"Upper end of the 95 % interval of {name}.") for name in _RATES},
     "floor": (TEXT, "Floor, by its id in the store file."),
     "floor_name": (TEXT, "The floor's name in the language asked for."),
     "hour": (MOMENT, "Beginning of the hour, ISO 8601 in the store's time."),
@@ -40,6 +57,23 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "from_name": (TEXT, "Its name."),
     "to_zone": (TEXT, "Where they went."),
     "to_name": (TEXT, "Its name."),
+    "journeys": (INTEGER, "Journeys of people that began in the time, as far as it was known."),
+    "visitors": (INTEGER, "Of them, those that stayed here for a touch or longer."),
+    "conversion": (NUMBER, "engaged ÷ (pass_by + touch + visit)."),
+    "rank_best": (INTEGER, "Best place by engaged_share that the intervals allow."),
+    "rank_worst": (INTEGER, "Worst place that they allow."),
+    "path": (TEXT, "Zones by id in the order of first stops."),
+    "path_names": (TEXT, "Their names."),
+    "share": (SHARE, "Share of all journeys with a path."),
+    "visits": (INTEGER, "Visits to zones."),
+    "visit_share": (SHARE, "Of all visits of people."),
+    "dwell_share": (SHARE, "Of all presence of people."),
+    "wait_median_s": (NUMBER, "Median wait until the first staff badge, seconds, of the visits that met staff."),
+    "wait_p75_s": (NUMBER, "Third quartile of the same."),
+    "assist_mean_s": (NUMBER, "How long a badge was there too, mean of the visits that met staff, seconds."),
+    "staffed": (SHARE, "Share of the known opening time with at least one badge in the zone."),
+    "wanted": (INTEGER, "Visits that were long enough to want service."),
+    "visits_per_staffed_hour": (NUMBER, "Visits and engaged visits per hour with staff."),
     "tier": (TEXT, "Tier of the chain's membership."),
     "reader": (TEXT, "Reader, by its id in the store file."),
     "driver": (TEXT, "The reader's protocol."),
@@ -62,6 +96,10 @@ ABOUT: Mapping[str, str] = {
     "traffic": "Comings to each floor by hour of the business day.",
     "dwell": "Dwell of people in each zone on the business day.",
     "flows": "Steps of people from zone to zone on the business day; those of too few carriers are only summed.",
+    "counters": "Scorecard of each zone over one business day or more.",
+    "paths": "The ways most taken through the store.",
+    "tiers": "Members by tier: visits, dwell, service. Small numbers are withheld.",
+    "service": "Staff, waiting and assistance by zone. Being in one place is a sign of service, not its proof.",
     "members": "Members seen on the business day by tier; small numbers are withheld.",
     "quality": "Coverage of each zone on the business day.",
     "readers": "Readers as they are now.",
@@ -82,6 +120,9 @@ class Source:
     summary: Summary | None
     now: Now | None
     audit: Callable[[], tuple[Entry, ...]]
+    answers: Answers
+    days: int = 1
+    """Business days that end with `date`, for tables that can be of several."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +132,7 @@ class Kind:
     name: str
     roles: tuple[Role, ...]
     of_day: bool
-    """Is it of a business day, or of now?"""
+    """Is it of a business day (or more of them), or of now?"""
     columns: tuple[str, ...]
     make: Callable[[Source], Rows]
 
@@ -115,6 +156,67 @@ def _quality(source: Source) -> Rows:
         (z.floor, z.zone, names[z.zone], z.kind, None if z.coverage is None else round(z.coverage, 3), z.n, z.censored)
         for z in (source.summary.zones if source.summary else ())
     )
+
+
+def _counters(source: Source) -> Rows:
+    found = source.answers.counters(source.date, source.days)
+    names = {zone.id: named(zone.name, source.lang) for zone in source.config.zones}
+    return tuple(
+        (
+            *(z.floor, z.zone, names[z.zone], z.kind, z.n, z.censored),
+            *(z.pass_by, z.touch, z.visit, z.engaged, z.cart_visits),
+            *(_round(z.median_s, 1), _round(z.p75_s, 1), z.journeys, z.visitors, *_rate(z.draw), _round(z.conversion)),
+            *(*_rate(z.engaged_share), *_rate(z.bounce), *_rate(z.first_stop), *(z.rank or (None, None))),
+            _round(z.coverage),
+        )
+        for z in (found.zones if found else ())
+    )
+
+
+def _paths(source: Source) -> Rows:
+    found = source.answers.flows(source.date, source.days)
+    names = {zone.id: named(zone.name, source.lang) for zone in source.config.zones}
+    return tuple(
+        (" > ".join(path.zones), " > ".join(names[zone] for zone in path.zones), path.n, _round(path.share))
+        for path in (found.paths if found else ())
+    )
+
+
+def _tiers(source: Source) -> Rows:
+    found = source.answers.tiers(source.date, source.days)
+    return tuple(
+        (
+            *(t.tier, t.members, t.journeys, t.visits, _round(t.visit_share), _round(t.dwell_share)),
+            *(*_rate(t.returning), *_rate(t.met), _round(t.wait_median_s, 1), _round(t.wait_p75_s, 1)),
+            *_rate(t.contact),
+        )
+        for t in (found.tiers if found else ())
+    )
+
+
+def _service(source: Source) -> Rows:
+    found = source.answers.service(source.date, source.days)
+    names = {zone.id: named(zone.name, source.lang) for zone in source.config.zones}
+    return tuple(
+        (
+            *(z.floor, z.zone, names[z.zone], z.kind, _round(z.staffed), z.wanted, *_rate(z.met)),
+            *(_round(z.wait_median_s, 1), _round(z.wait_p75_s, 1), _round(z.assist_mean_s, 1)),
+            *(_round(z.visits_per_staffed_hour, 2), _round(z.coverage)),
+        )
+        for z in (found.zones if found else ())
+    )
+
+
+def _round(value: float | None, digits: int = 4) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def _rate(rate: Rate | None) -> tuple[float | None, float | None, float | None]:
+    return (None, None, None) if rate is None else (round(rate.value, 4), round(rate.low, 4), round(rate.high, 4))
+
+
+def _rates(name: str) -> tuple[str, str, str]:
+    return name, f"{name}_low", f"{name}_high"
 
 
 def _readers(source: Source) -> Rows:
@@ -163,6 +265,34 @@ KINDS: Mapping[str, Kind] = {
             *("flows", EVERYBODY, True),
             ("from_zone", "from_name", "to_zone", "to_name", "n"),
             _of_summary("flows"),
+        ),
+        Kind(
+            *("counters", EVERYBODY, True),
+            (
+                *("floor", "zone", "zone_name", "kind", "n", "censored"),
+                *("pass_by", "touch", "visit", "engaged", "cart_visits"),
+                *("median_s", "p75_s", "journeys", "visitors", *_rates("draw"), "conversion"),
+                *(*_rates("engaged_share"), *_rates("bounce"), *_rates("first_stop"), "rank_best", "rank_worst"),
+                "coverage",
+            ),
+            _counters,
+        ),
+        Kind("paths", EVERYBODY, True, ("path", "path_names", "n", "share"), _paths),
+        Kind(
+            *("tiers", EVERYBODY, True),
+            (
+                *("tier", "members", "journeys", "visits", "visit_share", "dwell_share"),
+                *(*_rates("returning"), *_rates("met"), "wait_median_s", "wait_p75_s", *_rates("contact")),
+            ),
+            _tiers,
+        ),
+        Kind(
+            *("service", EVERYBODY, True),
+            (
+                *("floor", "zone", "zone_name", "kind", "staffed", "wanted", *_rates("met")),
+                *("wait_median_s", "wait_p75_s", "assist_mean_s", "visits_per_staffed_hour", "coverage"),
+            ),
+            _service,
         ),
         Kind("members", EVERYBODY, True, ("tier", "members"), _of_summary("members")),
         Kind(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,6 +12,9 @@ from starlette.routing import Route
 from edge.summary_forms import local
 from edge.web.site import Site, require
 from edge.web.users import Role
+
+if TYPE_CHECKING:
+    from edge.analytics_service import Suspect
 
 HISTORY = 200
 
@@ -27,17 +32,21 @@ class WorksPages:
         day = await self._site.day(request)
         summary, config = day["summary"], self._site.config
         worst_first, hours = [], []
+        suspects: tuple[Suspect, ...] = ()
         if summary is not None:
             # Zones that nobody watches last: nothing can be wrong there.
             worst_first = sorted(
                 summary.zones, key=lambda z: (z.coverage is None, z.coverage or 0, -z.censored, z.zone)
             )
+            if require(request, *Role).role is not Role.VIEWER and day["state"] == "ok":
+                suspects = await run_in_threadpool(self._site.answers.suspects, day["date"])
             hours = [f"{local(config, hour.start_us):%H}" for hour in summary.floors[0].hours]
         return self._site.render(
             request,
             "quality.html",
             worst_first=worst_first,
             hours=hours,
+            suspects=suspects,
             **day,
             **self._site.live_parts(request, "sync", "backlog"),
         )

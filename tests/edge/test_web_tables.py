@@ -16,6 +16,7 @@ from pages import NOON_US, Page, Service, fill
 from shopdays import DATE, Day
 
 from config import StoreConfig
+from edge.web.answers import Answers
 from edge.web.exports import formula_safe
 from edge.web.live_client import State
 from edge.web.openapi import openapi
@@ -70,7 +71,7 @@ async def test_the_same_table_in_every_form(service: Service, page: Page, name: 
     assert (told["store"], told["table"]) == ("s1", name)
     assert told["as_of"] == "2026-03-14T12:00:00+08:00"
     assert [list(row) for row in told["rows"]] == [list(KINDS[name].columns)] * (len(lines) - 1)
-    assert len(lines) > 1
+    assert len(lines) > (name not in ("paths", "tiers"))  # of which too few were seen to be shown
     status, headers, content = await page.load(f"/export/{name}.xlsx{query}")
     assert status == 200
     book = sheets(content)
@@ -150,7 +151,7 @@ async def test_answers_keep_to_their_description(service: Service, page: Page) -
 
 
 def test_readers_are_unknown_without_the_service(config: StoreConfig) -> None:
-    rows = KINDS["readers"].make(Source(config, "en", DATE, None, None, lambda: ()))
+    rows = KINDS["readers"].make(Source(config, "en", DATE, None, None, lambda: (), Answers(config)))
     assert [row[:3] for row in rows] == [("r1", "llrp", "unknown")]
 
 
@@ -195,7 +196,7 @@ async def test_members_are_masked_until_a_manager_looks_and_that_is_written_down
     status, _, html = await page.get("/members/look?lang=en", "POST", fields, Cookie=cookies["li"])
     assert status == 200
     assert "M-1234567" in html
-    assert "<b>3 ×</b>" in html
+    assert "3 of 3 journeys in 90 days" in html
     line = users.audit()[0]
     assert (line.name, line.action) == ("li", "looked at a member")
     assert "1234567" not in line.object

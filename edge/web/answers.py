@@ -1,0 +1,92 @@
+"""Answers of the analytics for the page, kept for a moment. NumPy comes in with the first question, not before."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sqlite3
+import threading
+import time
+from collections import OrderedDict
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, cast
+
+from config import StoreConfig
+from edge.errors import Trouble
+from edge.summary import NoDatabase, connect
+
+if TYPE_CHECKING:
+    from edge.analytics import Counters, FlowReport, Habit
+    from edge.analytics_service import ServiceReport, Suspect, TierReport
+
+FRESH_S = 5.0
+KEPT = 24
+
+
+class Answers:
+    """Asked from several threads; one question at a time. None while there is no database."""
+
+    def __init__(self, config: StoreConfig) -> None:
+        self._config = config
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[str, dt.date, int], tuple[float, Any]] = OrderedDict()
+
+    def counters(self, date: dt.date, days: int = 1) -> Counters | None:
+        return cast("Counters | None", self._get("counters", date, days))
+
+    def flows(self, date: dt.date, days: int = 1) -> FlowReport | None:
+        return cast("FlowReport | None", self._get("flows", date, days))
+
+    def tiers(self, date: dt.date, days: int = 1) -> TierReport | None:
+        return cast("TierReport | None", self._get("tiers", date, days))
+
+    def service(self, date: dt.date, days: int = 1) -> ServiceReport | None:
+        return cast("ServiceReport | None", self._get("service", date, days))
+
+    def suspects(self, date: dt.date) -> tuple[Suspect, ...]:
+        return self._get("suspects", date, 1) or ()
+
+    def habit(self, member: str, date: dt.date) -> Habit | None:
+        """About an individual: whoever asks has it audited. Not kept."""
+        from edge.analytics import habit
+
+        with self._reading() as conn:
+            return habit(conn, self._config, member, date)
+
+    def _get(self, name: str, date: dt.date, days: int) -> Any:
+        key = (name, date, days)
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is not None and time.monotonic() - kept[0] < FRESH_S:
+                return kept[1]
+            try:
+                with self._reading() as conn:
+                    answer = self._ask(conn, name, date, days)
+            except NoDatabase:
+                return None
+            self._kept[key] = (time.monotonic(), answer)
+            self._kept.move_to_end(key)
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+            return answer
+
+    def _ask(self, conn: sqlite3.Connection, name: str, date: dt.date, days: int) -> Any:
+        from edge import analytics, analytics_service
+
+        config = self._config
+        try:
+            match name:
+                case "counters":
+                    return analytics.counters(conn, config, date, days)
+                case "flows":
+                    return analytics.flows(conn, config, date, days)
+                case "tiers":
+                    return analytics_service.tiers(conn, config, date, days)
+                case "service":
+                    return analytics_service.service(conn, config, date, days)
+                case _:
+                    return analytics_service.suspected_staff(conn, config, date)
+        except sqlite3.Error as error:
+            raise Trouble(f"cannot read the database: {error}") from error
+
+    def _reading(self) -> closing[sqlite3.Connection]:
+        return closing(connect(self._config))
