@@ -52,6 +52,7 @@ CREATE TABLE IF NOT EXISTS dead_letter (
 ) WITHOUT ROWID;
 """
 DEAD_LETTER = "dead letter"
+POSTGRES = ("postgresql://", "postgres://")
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 Key = tuple[str, str, EventClass]
@@ -87,17 +88,25 @@ class Taken(NamedTuple):
 
 
 class Ledger:
-    """A consumer's book in SQLite. One object, one thread at a time.
+    """A consumer's book in SQLite (a path) or PostgreSQL (a URL). One object, one thread at a time.
 
-    `hand_over` gets the connection and the fresh events within the transaction: what it writes there is committed with
-    them or not at all. If it raises, nothing is taken or acknowledged, and the events come again.
+    Several workers may share a PostgreSQL: they take turns at a store's class. `hand_over` gets the connection and the
+    fresh events within the transaction: what it writes there is committed with them or not at all. If it raises,
+    nothing is taken or acknowledged, and the events come again.
     """
 
-    def __init__(self, path: Path, hand_over: Callable[[sqlite3.Connection, Fresh], None] | None = None) -> None:
+    def __init__(self, book: Path | str, hand_over: Callable[[Any, Fresh], None] | None = None) -> None:
         self._hand_over = hand_over
-        self._conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._conn.execute("PRAGMA journal_mode = WAL")
-        self._conn.execute("PRAGMA synchronous = FULL")  # what is acked must survive a power cut
+        self._postgres = str(book).startswith(POSTGRES)
+        self._conn: Any
+        if self._postgres:
+            from sync.postgres import Connection
+
+            self._conn = Connection(str(book))
+        else:
+            self._conn = sqlite3.connect(book, isolation_level=None, check_same_thread=False)
+            self._conn.execute("PRAGMA journal_mode = WAL")
+            self._conn.execute("PRAGMA synchronous = FULL")  # what is acked must survive a power cut
         self._conn.executescript(SCHEMA)
 
     def close(self) -> None:
@@ -107,7 +116,7 @@ class Ledger:
         """Commit deliveries in one transaction; a message that is no batch of this contract becomes a dead letter."""
         touched: dict[Key, None] = {}
         fresh: Fresh = []
-        self._conn.execute("BEGIN IMMEDIATE")
+        self._conn.execute("BEGIN" if self._postgres else "BEGIN IMMEDIATE")
         try:
             for delivery in deliveries:
                 try:
@@ -169,6 +178,8 @@ class Ledger:
 
     def _keep(self, delivery: Delivery, envelope: Envelope, events: Sequence[_Item]) -> list[tuple[str, Event, int]]:
         key = (envelope.store, envelope.epoch, envelope.class_)
+        if self._postgres:
+            self._conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", ("/".join(key),))
         last = envelope.first + envelope.n - 1
         mark = self._watermark(key)
         known = {
@@ -190,7 +201,8 @@ class Ledger:
                 fresh.append((envelope.store, item.event, delivery.received_us))
         self._conn.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         self._conn.executemany(
-            "INSERT INTO lost VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET last = max(last, excluded.last)",
+            "INSERT INTO lost VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (store, epoch, class, first) DO UPDATE"
+            " SET last = CASE WHEN excluded.last > lost.last THEN excluded.last ELSE lost.last END",
             [(*key, *gap) for gap in lost],
         )
         highest = max([mark.highest, last, *(to for _, to, _ in lost)])
@@ -198,7 +210,9 @@ class Ledger:
         if upto < highest:
             upto = self._advance(key, upto)
         self._conn.execute(
-            "INSERT OR REPLACE INTO watermark VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO watermark VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (store, epoch, class) DO UPDATE SET"
+            " upto = excluded.upto, highest = excluded.highest, received = excluded.received,"
+            " duplicates = excluded.duplicates",
             (*key, upto, highest, mark.received + len(rows), mark.duplicates + len(known)),
         )
         return fresh
@@ -235,7 +249,7 @@ class Ledger:
     def _bury(self, topic: str, error: str, payload: bytes, received_us: int) -> None:
         digest = hashlib.blake2b(topic.encode() + b"\0" + payload, digest_size=16).digest()
         self._conn.execute(
-            "INSERT OR IGNORE INTO dead_letter VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO dead_letter VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (digest, topic, error[:1000], payload[:MAX_MESSAGE_BYTES], received_us),
         )
 
