@@ -72,7 +72,8 @@ async def test_directory(tmp_path: Path, capsys, record_property):
     with capsys.disabled():
         print(
             f"\ndirectory: {count:,} members, {len(packed) / 1e6:.1f} MB packed, applied in {apply_s:.1f} s "
-            f"({busy_s:.1f} s of CPU), {size_mb:.0f} MB; look-up {look_up_us:.1f} µs; meanwhile look-ups waited p99 {p99:.0f} ms, "
+            f"({busy_s:.1f} s of CPU), {size_mb:.0f} MB; look-up {look_up_us:.1f} µs; "
+            f"meanwhile look-ups waited p99 {p99:.0f} ms, "
             f"worst {waits_ms[-1]:.0f} ms"
         )
     record_property("apply_s", apply_s)
