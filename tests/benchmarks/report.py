@@ -1,0 +1,243 @@
+"""Put the figures of a run into docs/benchmarks.md: `report.py bench.json bench.xml`. Run by `make bench`.
+
+bench.xml (what tests recorded as properties) is merged into bench.json. In the document, blocks between
+`<!-- name -->` and `<!-- end -->` are replaced; those that this run has no figures for stay as they are.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import platform
+import re
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT, PLOT = ROOT / "docs/benchmarks.md", ROOT / "docs/engine-speed.svg"
+Run = dict[str, Any]
+
+
+def main(bench: Path, properties: Path) -> None:
+    run = json.loads(bench.read_text("utf-8"))
+    told: dict[str, list[Any]] = {}
+    for each in ElementTree.parse(properties).getroot().iter("property"):
+        name, text = each.attrib["name"], each.attrib["value"]
+        told.setdefault(name, []).append(_value(text))
+    run["properties"] = told
+    run["load_average"] = os.getloadavg()
+    bench.write_text(json.dumps(run, indent=1), "utf-8")
+    document = DOCUMENT.read_text("utf-8")
+    for name, block in BLOCKS.items():
+        if text := block(run):
+            pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+            if not pattern.search(document):
+                raise ValueError(f"{DOCUMENT} has no block {name!r}")
+            document = pattern.sub(lambda found, text=text: f"{found[1]}\n{text}\n\n{found[2]}", document)
+    DOCUMENT.write_text(document, "utf-8")
+    if "sweep" in told:
+        PLOT.write_text(plot(told["sweep"]), "utf-8")
+
+
+SHARES = ("f1", "precision", "recall", "dwell_wape", "zone_dwell_wape", "right_zone_share", "path_similarity")
+AXES = {"zones": "zones, 4 antennas each", "tags": "tags present", "reads": "reads a second and tag"}
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def mean_of(result: dict[str, Any], *names: str) -> list[str]:
+    return [f"{result[name]:.3f}" for name in names]
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def machine(run: Run) -> str:
+    cpu = run["machine_info"].get("cpu", {})
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    date = dt.datetime.fromisoformat(run["datetime"]).date()
+    load = ", ".join(f"{x:.1f}" for x in run["load_average"])
+    return (
+        f"{date}: {cpu.get('brand_raw', platform.processor())}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, "
+        f"{platform.system()} {platform.release().split('-')[0]}, Python {platform.python_version()}. "
+        f"Load average of the machine at the end (1, 5, 15 min; the benchmarks themselves make about 1): {load}."
+    )
+
+
+def budgets(run: Run) -> str:
+    rows: list[tuple[str, str, str, bool]] = []
+
+    def add(what: str, budget: str, value: float | None, text: str, met: bool) -> None:
+        if value is not None:
+            rows.append((what, budget, text, met))
+
+    def extra(name: str, key: str) -> float | None:
+        return next((b["extra_info"].get(key) for b in run["benchmarks"] if b["name"] == name), None)
+
+    told = run["properties"]
+
+    def one(key: str) -> Any:
+        return told[key][-1] if key in told else None
+
+    if (ratio := extra("test_ratio_to_sllurp[32]", "ratio_to_sllurp")) is not None:
+        add("LLRP decode, 32 reports a message", "≥ 300 × sllurp", ratio, f"{ratio:.0f} ×", ratio >= 300)
+    if (rate := extra("test_decode[ours-32]", "reports_per_s")) is not None:
+        add("LLRP decode", "≥ 25 M reports/s", rate, f"{rate / 1e6:.0f} M/s", rate >= 25e6)
+    if (rate := extra("test_full_load", "reads_per_s")) is not None:
+        best = extra("test_full_load", "best_reads_per_s") or 0
+        text = f"{rate / 1e6:.2f} M/s (best second {best / 1e6:.2f})"
+        add("engine, 200 zones, 800 antennas, 5,000 tags", "≥ 2 M reads/s", rate, text, rate >= 2e6)
+    if (ms := extra("test_silence", "ms")) is not None:
+        worst = extra("test_silence", "worst_ms") or 0
+        add("one second of silence, 5,000 tags", "≤ 5 ms", ms, f"{ms:.2f} ms (worst {worst:.1f})", ms <= 5)
+    if (us := extra("test_one_read_a_call", "us")) is not None:
+        add("engine, a call with one read", "< 5 µs", us, f"{us:.1f} µs", us < 5)
+    if (size := extra("test_full_load", "tag_bytes")) is not None:
+        add("engine, state of a tag", "≤ 4 KiB", size, f"{size:,} bytes", size <= 4096)
+    if "events_per_s" in told:
+        rate = min(told["events_per_s"])
+        add("outbox drain, CRM acknowledging", "≥ 10 k events/s", rate, f"{rate:,.0f}/s", rate >= 1e4)
+    if (core := one("core")) is not None:
+        add("service, 64 readers × 1,000 reads/s over TCP", "≤ 25 % of a core", core, f"{core:.0%}", core <= 0.25)
+        lost = one("reads_sent") - one("reads_counted")
+        add("… reads lost", "none", lost, f"{lost:,} of {one('reads_sent'):,}", lost == 0)
+        add("… memory", "≤ 220 MiB", one("rss_mib"), f"{one('rss_mib')} MiB", one("rss_mib") <= 220)
+    if latencies := one("last_recognitions_ms"):
+        p99 = latencies[min(len(latencies) - 1, int(0.99 * len(latencies)))]
+        text = f"{p99:.0f} ms (median {latencies[len(latencies) // 2]:.0f}, n {len(latencies)})"
+        add("… wire → recognition at an MQTT subscriber, p99", "≤ 300 ms", p99, text, p99 <= 300)
+    for case in told.get("accuracy", ()):
+        what = f"errors of visits, {case['layout']}, {case['world']}"
+        add(what, "≤ 0.6 × best peer", case["ratio"], f"{case['ratio']:.2f} ×", case["ratio"] <= 0.6)
+    return table(("what", "budget", "measured", ""), [(*row[:3], "met" if row[3] else "**not met**") for row in rows])
+
+
+def decode(run: Run) -> str:
+    rates = {
+        b["name"]: b["extra_info"].get("reports_per_s") for b in run["benchmarks"] if b["name"].startswith("test_dec")
+    }
+    rows = [
+        (codec, *(f"{(rates.get(f'test_decode[{codec}-{n}]') or 0) / 1e3:,.0f}" for n in (1, 32)))
+        for codec in ("ours", "sllurp", "llrpkit")
+    ]
+    return table(("decoder", "k reports/s, 1 a message", "32 a message"), rows) if rates else ""
+
+
+def engine(run: Run) -> str:
+    told = run["properties"]
+    if "rules" not in told:
+        return ""
+    rules = told["rules"][-1]
+    rows = [(name, f"{rate / 1e6:,.2f}") for name, rate in rules["reads_per_s"].items()]
+    rows.append(("plain twin (tests/naive.py)", f"{rules['naive_per_s'] / 1e6:,.4f}"))
+    text = table(("the demo's store, half an hour", "M reads/s"), rows)
+    for sweep in told.get("sweep", ()):
+        head = (sweep["what"], *(f"{value:,}" for value, _, _ in sweep["points"]))
+        text += "\n\n" + table(head, [("M reads/s, median second", *(f"{m / 1e6:.2f}" for _, m, _ in sweep["points"]))])
+    return text
+
+
+def accuracy(run: Run) -> str:
+    rows = []
+    for case in run["properties"].get("accuracy", ()):
+        for result in case["rows"]:
+            own = result["rule"] == "Tagtrail"
+            name = f"{result['rule']}, {result['timeout_s']} s" if "timeout_s" in result else "**Tagtrail**"
+            where = f"{case['layout']}, {case['world']}" if own else ""
+            ratio = f"**{case['ratio']:.2f}**" if own else ""
+            columns = (
+                "f1",
+                "precision",
+                "recall",
+                "dwell_wape",
+                "zone_dwell_wape",
+                "right_zone_share",
+                "path_similarity",
+            )
+            rows.append((where, name, *mean_of(result, *columns), ratio))
+    head = ("layout, world", "rule", "F1", "precision", "recall", "dwell WAPE", "zone dwell WAPE", "right zone")
+    return table((*head, "paths", "ratio"), rows) if rows else ""
+
+
+def calibration(run: Run) -> str:
+    rows = []
+    for case in run["properties"].get("calibration", ()):
+        before, after = case["rows"]
+        pairs = [
+            f"{before[n]:.3f} → {after[n]:.3f}" for n in ("f1", "dwell_wape", "right_zone_share", "path_similarity")
+        ]
+        seeds = ", ".join(f"{b:.3f} → {a:.3f}" for b, a in case["f1"])
+        density = "{:.2f} → {:.2f}".format(*case["density"])
+        rows.append((f"{case['layout']}, {case['world']}", *pairs, seeds, density))
+    head = ("layout, world", "F1", "dwell WAPE", "right zone", "paths", "F1 seed by seed", "log density")
+    return table(head, rows) if rows else ""
+
+
+def recorded(run: Run) -> str:
+    found = run["properties"].get("recorded")
+    if not found:
+        return ""
+    rows = [
+        (r["rule"], r["visits"], *mean_of(r, "f1", "precision", "recall", "dwell_wape", "right_zone_share"))
+        for r in found[-1]["rows"]
+    ]
+    head = ("rule", f"visits ({found[-1]['rows'][0]['true_visits']} true)", "F1", "precision", "recall", "dwell WAPE")
+    return table((*head, "right zone"), rows)
+
+
+BLOCKS: dict[str, Callable[[Run], str]] = {
+    "machine": machine,
+    "budgets": budgets,
+    "decode": decode,
+    "engine": engine,
+    "accuracy": accuracy,
+    "calibration": calibration,
+    "recorded": recorded,
+}
+
+WIDE, HIGH, LEFT, TOP, GAP = 250, 170, 46, 30, 30
+
+
+def plot(sweeps: Sequence[dict[str, Any]]) -> str:
+    """Three panels: microseconds a read by zones, tags and reads; logarithmic to the right."""
+    worst = max(1e6 / median for sweep in sweeps for _, median, _ in sweep["points"])
+    top = next(step * 10**k for k in range(-1, 5) for step in (1, 2, 5) if step * 10**k >= worst)
+    width = LEFT + len(sweeps) * (WIDE + GAP)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{TOP + HIGH + 40}" font-family="sans-serif" '
+        'font-size="11" fill="#333">',
+        f'<rect width="{width}" height="{TOP + HIGH + 40}" fill="white"/>',
+    ]
+    for n, sweep in enumerate(sweeps):
+        left, points = LEFT + n * (WIDE + GAP), sweep["points"]
+        for k in range(5):
+            y = TOP + HIGH - HIGH * k / 4
+            parts.append(f'<path d="M{left} {y:.1f}h{WIDE - 10}" stroke="#ddd"/>')
+            if n == 0:
+                parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{top * k / 4:g}</text>')
+        line = []
+        for k, (value, median, _) in enumerate(points):
+            x, y = left + 15 + (WIDE - 40) * k / (len(points) - 1), TOP + HIGH - HIGH * (1e6 / median) / top
+            line.append(f"{x:.1f},{y:.1f}")
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="#1f6f8b"/>')
+            parts.append(f'<text x="{x:.1f}" y="{TOP + HIGH + 16}" text-anchor="middle">{value:,}</text>')
+        parts.append(f'<polyline points="{" ".join(line)}" fill="none" stroke="#1f6f8b" stroke-width="2"/>')
+        name = AXES[sweep["what"]]
+        parts.append(f'<text x="{left + WIDE / 2}" y="{TOP + HIGH + 33}" text-anchor="middle">{name}</text>')
+    parts.append('<text x="8" y="16" font-size="12">µs a read</text>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
