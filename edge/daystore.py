@@ -55,15 +55,16 @@ def totals(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.dat
         date: _unpack_totals(config, names, packed)
         for date, (names, packed) in _rows(conn, config, dates, "totals").items()
     }
-    first = conn.execute("SELECT MIN(window_us) FROM aggregate").fetchone()[0]
-    now_us = watermark_us(conn)
-    days = business_days(config)
     for date in dates:
-        if date not in found and first is not None and now_us is not None:
-            start_us, end_us = days.bounds_us(date)
-            if start_us <= now_us and end_us > first:
-                found[date] = day(conn, config, date).totals
+        if date not in found and _measured(conn, config, date):
+            found[date] = day(conn, config, date).totals
     return {date: found[date] for date in dates if date in found}
+
+
+def day_if_any(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> DayFacts | None:
+    """A day's facts; None of a day before the store's first or after its last."""
+    stored = load(conn, config, [date])
+    return stored[date] if stored else day(conn, config, date) if _measured(conn, config, date) else None
 
 
 def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
@@ -139,6 +140,13 @@ def prune(conn: sqlite3.Connection, config: StoreConfig, now_us: int) -> int:
     """Delete facts of days whose windows are no longer kept; how many."""
     oldest = business_days(config).date(now_us) - config.database.keep_days * DAY
     return conn.execute("DELETE FROM day_summary WHERE date < ?", (oldest.isoformat(),)).rowcount
+
+
+def _measured(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> bool:
+    first = conn.execute("SELECT MIN(window_us) FROM aggregate").fetchone()[0]
+    now_us = watermark_us(conn)
+    start_us, end_us = business_days(config).bounds_us(date)
+    return first is not None and now_us is not None and start_us <= now_us and bool(end_us > first)
 
 
 def _rows(

@@ -6,9 +6,13 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from config import StoreConfig
+from edge import daystore
+from edge.database import connect_read_only
+from edge.dayfacts import DayFacts, make
 from sync import outbox, room
 
 if TYPE_CHECKING:
@@ -49,11 +53,31 @@ def make_room(conn: sqlite3.Connection, config: StoreConfig, now_us: int) -> int
     return room.make_room(conn)
 
 
+async def sum_up(database: Database, config: StoreConfig) -> bool:
+    """Store the facts of one business day that is over and not yet summed up, if there is one; whether there was.
+
+    They are made beside the writer, which would keep greetings waiting.
+    """
+
+    def look() -> DayFacts | None:
+        with closing(connect_read_only(database.path)) as conn:
+            conn.execute("BEGIN")
+            date = daystore.missing(conn, config)
+            return None if date is None else make(conn, config, date)
+
+    made = await asyncio.to_thread(look)
+    if made is None:
+        return False
+    await database.write(lambda conn: daystore.save(conn, config, made))
+    return True
+
+
 async def keep_house(database: Database, config: StoreConfig, clock: Callable[[], int]) -> None:
     """Once a minute, for ever: forget what was acknowledged long ago and what is too old, and see to the quota."""
 
     def tidy(conn: sqlite3.Connection) -> int:
-        return outbox.forget(conn, clock(), SLICE_ROWS) + prune(conn, config, clock())
+        gone = outbox.forget(conn, clock(), SLICE_ROWS) + prune(conn, config, clock())
+        return gone + daystore.prune(conn, config, clock())
 
     while True:
         try:
@@ -63,6 +87,8 @@ async def keep_house(database: Database, config: StoreConfig, clock: Callable[[]
                 if lost := await database.write(lambda conn: make_room(conn, config, clock())):
                     log.error("the database is full: the oldest %d events for the CRM were given up", lost)
                 await asyncio.sleep(0)
+            while await sum_up(database, config):
+                await asyncio.sleep(1)
         except sqlite3.Error as error:
             log.warning("housekeeping waits for the database: %s", error)
         await asyncio.sleep(ROUND_S)
