@@ -36,6 +36,11 @@ class Walk:
     to_move: list[walktest.Moved]
     alike: list[tuple[int, int, float]]
 
+    def right(self) -> tuple[float, float]:
+        """Share of the time in the right zone, before and after."""
+        total = self.before.sum()
+        return float(np.trace(self.before) / total), float(np.trace(self.after) / total)
+
 
 @dataclass(frozen=True)
 class Result:
@@ -51,8 +56,9 @@ class Result:
 
     @property
     def better(self) -> bool:
-        """Does it explain reads better that it has not seen?"""
-        return self.after > self.before
+        """Does it explain reads better that it has not seen, and not make the walk worse?"""
+        before, after = (0.0, 0.0) if self.walk is None else self.walk.right()
+        return self.after > self.before and after >= before
 
 
 def calibrate(shop: Shop, reads: Reads, walk: Path | None, progress: Callable[[float], None]) -> Result:
@@ -193,7 +199,7 @@ def show(result: Result, console: Console) -> None:
     _show_findings(result.findings, console)
     console.print(
         f"Reads that were not learnt from: log density {result.before:.3f} before, {result.after:.3f} after: "
-        + ("explained better." if result.better else "NOT explained better; calibration does not help this store.")
+        + ("explained better." if result.after > result.before else "NOT explained better.")
     )
     if result.walk is not None:
         _show_walk(shop, result.walk, console)
@@ -220,9 +226,11 @@ def _show_walk(shop: Shop, walk: Walk, console: Console) -> None:
         worst = [f"{name} {s / total:.0%}" for s, name in sorted(astray, reverse=True)[:3] if s >= 0.05 * total]
         shares = (f"{matrix[z, z] / total:.0%}" for matrix in (walk.before, walk.after))
         table.add_row(shop.zones[z], f"{total:.0f}", *shares, ", ".join(worst))
-    totals = (f"{np.trace(matrix) / matrix.sum():.0%}" for matrix in (walk.before, walk.after))
-    table.add_row("all", f"{walk.before.sum():.0f}", *totals, "", style="bold")
+    before, after = walk.right()
+    table.add_row("all", f"{walk.before.sum():.0f}", f"{before:.0%}", f"{after:.0%}", "", style="bold")
     console.print(table)
+    if after < before:
+        console.print("Calibration makes the walk WORSE: keep the store as it is, or record for longer.")
     for moved in walk.to_move:
         reader, port = shop.ports[moved.antenna]
         own = shop.zones[shop.layout.antenna_zone[moved.antenna]]

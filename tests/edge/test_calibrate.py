@@ -6,11 +6,13 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from config.check import load
 from edge import calibrationfile
+from edge.calibrate import Result, Walk
 from edge.cli import app
 from edge.compose import compose
 from edge.errors import Trouble
@@ -147,3 +149,12 @@ def test_the_fingerprint_knows_zones_ports_and_places(made: Path) -> None:
     assert all(a != b for a, b in pairwise(prints))
     again = calibrationfile.apply(made, "demo", shop.layout, shop.zones, shop.ports)
     assert calibrationfile.fingerprint(again, shop.zones, shop.ports) == prints[0]
+
+
+@pytest.mark.parametrize(
+    ("density", "right", "better"), [(1.0, 8.0, True), (-1.0, 8.0, False), (1.0, 2.0, False), (1.0, None, True)]
+)
+def test_a_walk_that_becomes_worse_outweighs_the_reads(density: float, right: float | None, better: bool) -> None:
+    before, after = (np.array([[r, 10.0 - r]]) for r in (5.0, right or 0.0))
+    walk = None if right is None else Walk("", before, after, [], [])
+    assert Result(None, None, None, 0.0, density, None, walk).better is better
