@@ -95,6 +95,7 @@ async def test_commands_are_done_once_answered_and_refused_with_a_reason(gateway
         failed = await hq.command("c8", "reload")
         assert failed["state"] == "failed"
         assert "TOML" in failed["reason"]
+        gateway.configure(mqtt={"url": nats.url})
 
         hq.came["up/result"].clear()
         for n in range(200):
