@@ -75,9 +75,7 @@ def run(
     try:
         overlay.begin()
         store = _calibrated(overlay.config(), calibration)
-        service = Service(
-            store, config, clock, version=version("tagtrail"), web=web, trace=visits, overlay=overlay
-        )
+        service = Service(store, config, clock, version=version("tagtrail"), web=web, trace=visits, overlay=overlay)
         asyncio.run(service.run())
     except Again as again:
         _begin_anew(again)
