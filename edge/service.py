@@ -159,6 +159,9 @@ class Service:
             await asyncio.wait([pipeline])
             await self._drain()
             await _cancel([stopped, publishing])
+        if self._database.damage is not None:
+            self._database.condemn()
+            raise Again(f"the database is damaged: {self._database.damage}")
         if self._pipeline.trouble is not None:
             raise Trouble(f"stopped with events that the database did not take: {self._pipeline.trouble}")
         for task in done - {stopped}:
