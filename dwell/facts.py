@@ -97,10 +97,13 @@ class Facts:
         )
 
 
-def facts(stays: Stays, place: Place, span: Span) -> Facts:
-    """Facts of the span from `stays` (in order): all that touch it, and all of the journeys that began in it."""
+def facts(stays: Stays, place: Place, span: Span, with_staff: Contacts | None = None) -> Facts:
+    """Facts of the span from `stays` (in order): all that touch it, and all of the journeys that began in it.
+
+    `with_staff`: their contacts, if the caller has them already.
+    """
     who = people(stays)
-    with_staff = contacts(stays, place)
+    with_staff = with_staff or contacts(stays, place)
     return Facts(
         span.windows_us,
         _zones(stays, who, with_staff, place, span),

@@ -24,6 +24,7 @@ from dwell.compare import Share, rank_bands, share
 from dwell.paths import cleaned, habitual
 from edge.dayfacts import Totals, business_days, place, watermark_us
 from edge.daystore import DAY, totals
+from edge.daystore import paths as paths_of
 
 ERROR_SHARE = RELATIVE_ERROR
 """Medians and p75 from histograms are off by at most this share of themselves (between 1 s and 12 h)."""
@@ -185,10 +186,12 @@ def flows(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: in
     ]
     links.sort(key=lambda link: (-link.n, link.from_zone or "", link.to_zone or ""))
     steps = int(made.links.sum())
-    with_path = sum(made.paths.values())
+    counted = paths_of(conn, config, [date - n * DAY for n in range(days)])
+    with_path = sum(n for _, n in counted)
     ids = [zone.id for zone in config.zones]
-    best = sorted((-n, path) for path, n in made.paths.items() if n >= max(least, 1))[:TOP_PATHS]
-    paths = tuple(PathCount(tuple(ids[z] for z in path), -n, -n / with_path) for n, path in best)
+    paths = tuple(
+        PathCount(tuple(ids[z] for z in path), n, n / with_path) for path, n in counted[:TOP_PATHS] if n >= least
+    )
     return FlowReport(
         scope=scope,
         links=tuple(links),

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import datetime as dt
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ from dwell.aggregates import BINS, histogram
 from dwell.facts import Facts, Table, facts, total
 from dwell.layout import TagClass, ZoneKind
 from dwell.paths import Flows
-from dwell.service import contacts
+from dwell.service import Contacts, contacts
 from dwell.stays import STAY, Place, Span, Stays, in_order, people, presence
 from edge.calendar import hours
 from edge.people import BusinessDay
@@ -152,26 +154,64 @@ def watermark_us(conn: sqlite3.Connection) -> int | None:
 
 
 def read_stays(conn: sqlite3.Connection, config: StoreConfig, span: Span) -> tuple[Stays, list[bytes]]:
-    """Stays of carriers (no goods) that touch the span or belong to its journeys, in order; each carrier's tag."""
+    """Stays of carriers (no goods) that touch the span or belong to its journeys, in order; each carrier's tag.
+
+    What was read of the span last asked for is kept in mind, and only what has come since is read.
+    """
+    file = conn.execute("PRAGMA database_list").fetchone()[2]
+    key = (file, span, tuple(zone.id for zone in config.zones))
+    with _reading:
+        kept = _kept.get(key) or _Read(0, 0, np.zeros(0, STAY), {})
+        fresh = _more(conn, config, span, kept)
+        if fresh.rows != count_between(conn, span):  # some were deleted
+            fresh = _more(conn, config, span, _Read(0, 0, np.zeros(0, STAY), {}))
+        _kept.clear()
+        _kept[key] = fresh
+        return in_order(fresh.stays[fresh.stays["zone"] >= 0]), list(fresh.tags)
+
+
+@dataclass(frozen=True)
+class _Read:
+    last: int
+    """Highest id read."""
+    rows: int
+    """Visits that began in the span, goods too."""
+    stays: Stays
+    tags: dict[bytes, int]
+
+
+_kept: dict[tuple[Any, ...], _Read] = {}
+_reading = threading.Lock()
+
+
+def _more(conn: sqlite3.Connection, config: StoreConfig, span: Span, kept: _Read) -> _Read:
     zone = {model.id: number for number, model in enumerate(config.zones)}
+    last = conn.execute("SELECT MAX(id) FROM visit").fetchone()[0] or 0
+    if last == kept.last:
+        return kept
+    # Of what has come since, the ids lead to it; of everything, the times do.
+    entered = "enter_us" if kept.last == 0 else "+enter_us"
     rows = conn.execute(
         "SELECT enter_us, exit_us, journey_us, tag, zone, tag_class, censored FROM visit"
-        " WHERE enter_us >= ? AND enter_us < ? AND tag_class <> ?"
-        " AND (exit_us > ? AND enter_us < ? OR journey_us >= ? AND journey_us < ?)",
+        f" WHERE {entered} >= ? AND {entered} < ? AND id > ? AND id <= ?"
+        " AND (exit_us > ? AND enter_us < ? OR journey_us >= ? AND journey_us < ? OR enter_us >= ? AND enter_us < ?)",
         (
-            *(span.start_us - LOOK_US, span.end_us + LOOK_US, int(TagClass.MERCHANDISE)),
-            *(span.start_us, span.end_us, span.start_us, span.end_us),
+            *(span.start_us - LOOK_US, span.end_us + LOOK_US, kept.last, last),
+            *(span.start_us, span.end_us) * 3,
         ),
     ).fetchall()
-    tags: dict[bytes, int] = {}
+    if not rows:
+        return replace(kept, last=last)
+    tags = dict(kept.tags)
     stays = np.zeros(len(rows), STAY)
-    if rows:
-        enter, exit_, journey, tag, zones, tag_class, censored = zip(*rows, strict=True)
-        stays["enter_us"], stays["exit_us"], stays["journey_us"] = enter, exit_, journey
-        stays["carrier"] = [tags.setdefault(one, len(tags)) for one in tag]
-        stays["zone"] = [zone.get(one, -1) for one in zones]
-        stays["tag_class"], stays["censored"] = tag_class, censored
-    return in_order(stays[stays["zone"] >= 0]), list(tags)
+    enter, exit_, journey, tag, zones, tag_class, censored = zip(*rows, strict=True)
+    stays["enter_us"], stays["exit_us"], stays["journey_us"] = enter, exit_, journey
+    stays["carrier"] = [tags.setdefault(one, len(tags)) for one in tag]
+    stays["zone"] = [zone.get(one, -1) for one in zones]
+    stays["tag_class"], stays["censored"] = tag_class, censored
+    began = int(span.holds(stays["enter_us"]).sum())
+    goods = stays["tag_class"] == TagClass.MERCHANDISE
+    return _Read(last, kept.rows + began, np.concatenate([kept.stays, stays[~goods]]), tags)
 
 
 def suspects(stays: Stays, config: StoreConfig, span: Span) -> dict[int, tuple[int, int]]:
@@ -197,10 +237,11 @@ def make(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> DayFac
     everybody, tags = read_stays(conn, config, span)
     left_out = suspects(everybody, config, span)
     stays = everybody[~np.isin(everybody["carrier"], list(left_out))]
-    made = facts(stays, store, span)
+    staff = contacts(stays, store)
+    made = facts(stays, store, span, staff)
     windows = _windows(conn, config, made, span, date, as_of_us)
     silence_us = round(config.thresholds.journey_end_silence_s * 1e6)
-    tiers, tier_wait = _tiers(conn, config, stays, tags, store, span)
+    tiers, tier_wait = _tiers(conn, config, stays, tags, staff, span)
     return DayFacts(
         date=date,
         def_version=config.thresholds.def_version,
@@ -214,7 +255,12 @@ def make(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> DayFac
 
 def count(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> int:
     """Visits of a day, whoever's."""
-    bounds_us = business_days(config).bounds_us(date)
+    return count_between(conn, Span(*business_days(config).bounds_us(date)))
+
+
+def count_between(conn: sqlite3.Connection, span: Span) -> int:
+    """Visits that began in a span."""
+    bounds_us = span.start_us, span.end_us
     return int(conn.execute("SELECT COUNT(*) FROM visit WHERE enter_us >= ? AND enter_us < ?", bounds_us).fetchone()[0])
 
 
@@ -295,7 +341,7 @@ def _totals(
 
 
 def _tiers(
-    conn: sqlite3.Connection, config: StoreConfig, stays: Stays, tags: list[bytes], store: Place, span: Span
+    conn: sqlite3.Connection, config: StoreConfig, stays: Stays, tags: list[bytes], staff: Contacts, span: Span
 ) -> tuple[dict[str, dict[str, int]], dict[str, NDArray[np.int64]]]:
     """By the tier that the directory gives a card now: members with consent only."""
     number = {tag: n for n, tag in enumerate(tags)}
@@ -321,25 +367,22 @@ def _tiers(
             (member, before_us, span.start_us),
         ).fetchone()
     }
+    began_here, journeys_here = span.holds(stays["enter_us"]), span.holds(stays["journey_us"])
+    long_us = stays["exit_us"] - stays["enter_us"]
     found, waits = {}, {}
     for tier, who in sorted(members.items()):
-        own = stays[np.isin(stays["carrier"], [n for n, (_, t) in cards.items() if t == tier])]
-        # Contacts want the badges too.
-        both = in_order(np.concatenate([own, stays[stays["tag_class"] == TagClass.STAFF]]))
-        mine = both["tag_class"] != TagClass.STAFF
-        began, journey_here = span.holds(both["enter_us"]) & mine, span.holds(both["journey_us"]) & mine
-        staff = contacts(both, store)
+        mine = np.isin(stays["carrier"], [n for n, (_, t) in cards.items() if t == tier])
+        began, journey_here = mine & began_here, mine & journeys_here
         wanted, met = began & staff.wanted, began & staff.wanted & staff.met
-        long_us = both["exit_us"] - both["enter_us"]
         found[tier] = {
             "members": len(who),
             "returning": len(who & seen),
-            "journeys": _journeys(both[journey_here]),
+            "journeys": _journeys(stays[journey_here]),
             "visits": int(began.sum()),
             "dwell_us": int(long_us[began].sum()),
             "wanted": int(wanted.sum()),
             "met": int(met.sum()),
-            "contacted": _journeys(both[journey_here & staff.met]),
+            "contacted": _journeys(stays[journey_here & staff.met]),
         }
         waits[tier] = histogram(staff.wait_us[met]).astype(np.int64)
     return found, waits

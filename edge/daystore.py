@@ -10,7 +10,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -50,15 +50,39 @@ def day(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> DayFact
 
 
 def totals(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]) -> dict[dt.date, Totals]:
-    """Facts of days that the store has any of."""
+    """Facts of days that the store has any of; without their paths."""
     found = {
         date: _unpack_totals(config, names, packed)
         for date, (names, packed) in _rows(conn, config, dates, "totals").items()
     }
     for date in dates:
         if date not in found and _measured(conn, config, date):
-            found[date] = day(conn, config, date).totals
+            made = day(conn, config, date).totals
+            found[date] = replace(made, flows=replace(made.flows, paths={}))
     return {date: found[date] for date in dates if date in found}
+
+
+def paths(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]) -> list[tuple[Path, int]]:
+    """Cleaned paths of all the days together, and how many journeys took each, the most first."""
+    stored = _rows(conn, config, dates, "paths")
+    parts = [_moved_paths(config, names, packed) for names, packed in stored.values()]
+    parts += [
+        _matrix(day(conn, config, date).totals.flows.paths)
+        for date in dates
+        if date not in stored and _measured(conn, config, date)
+    ]
+    longest = max((part["zones"].shape[1] for part in parts), default=0)
+    if not longest:
+        return []
+    rows = np.concatenate(
+        [np.pad(p["zones"], ((0, 0), (0, longest - p["zones"].shape[1])), constant_values=-1) for p in parts]
+    )
+    # As bytes that compare like the numbers, so that sorting is one comparison a row.
+    packed = np.ascontiguousarray((rows + 1).astype(">u2")).view(f"S{2 * longest}").ravel()
+    _, first, which = np.unique(packed, return_index=True, return_inverse=True)
+    n = np.bincount(which, weights=np.concatenate([part["n"] for part in parts])).astype(np.int64)
+    order = np.lexsort((np.arange(len(n)), -n))
+    return [(tuple(zone for zone in rows[first[i]].tolist() if zone >= 0), int(n[i])) for i in order.tolist()]
 
 
 def day_if_any(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> DayFacts | None:
@@ -74,7 +98,6 @@ def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
     flows = t.flows
     numbers = {
         "unseen": [flows.unseen, flows.unseen_paths, flows.pathless],
-        "paths": [[list(path), n] for path, n in flows.paths.items()],
         "tiers": {tier: dict(counts) for tier, counts in t.tiers.items()},
         "tier_wait": {tier: np.flatnonzero(h).tolist() + h[h > 0].tolist() for tier, h in t.tier_wait.items()},
         "suspects": t.suspects,
@@ -87,8 +110,11 @@ def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
     )
     packed_windows = _pack({field.name: getattr(w, field.name) for field in fields(w)})
     conn.execute(
-        "INSERT OR REPLACE INTO day_summary VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (made.date.isoformat(), FORMAT, made.def_version, made.rows, names, packed_totals, packed_windows),
+        "INSERT OR REPLACE INTO day_summary VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(made.date.isoformat(), FORMAT, made.def_version, made.rows, names),
+            *(packed_totals, packed_windows, _pack(_matrix(flows.paths))),
+        ),
     )
 
 
@@ -182,11 +208,6 @@ def _unpack_totals(config: StoreConfig, names: str, packed: bytes) -> Totals:
     zones, floors = _moved(config, names)
     numbers = json.loads(arrays["numbers"].tobytes())
     outside = np.append(zones, len(json.loads(names)[0]))
-    place_of = {old: new for new, old in enumerate(zones.tolist()) if old >= 0}
-    paths: dict[Path, int] = {}
-    for path, n in numbers["paths"]:
-        if all(zone in place_of for zone in path):
-            paths[tuple(place_of[zone] for zone in path)] = n
     waits = {}
     for tier, sparse in numbers["tier_wait"].items():
         waits[tier] = np.zeros(BINS, np.int64)
@@ -199,7 +220,7 @@ def _unpack_totals(config: StoreConfig, names: str, packed: bytes) -> Totals:
             links=_taken(_taken(arrays["links"], outside).T, outside).T,
             link_journeys=_taken(_taken(arrays["link_journeys"], outside).T, outside).T,
             unseen=numbers["unseen"][0],
-            paths=paths,
+            paths={},
             unseen_paths=numbers["unseen"][1],
             pathless=numbers["unseen"][2],
         ),
@@ -208,6 +229,26 @@ def _unpack_totals(config: StoreConfig, names: str, packed: bytes) -> Totals:
         suspects=numbers["suspects"],
         days=1,
     )
+
+
+def _matrix(counted: Mapping[Path, int]) -> dict[str, NDArray[Any]]:
+    """(P, L) zones of each path, -1 behind its end, and (P,) how often."""
+    zones = np.full((len(counted), max(map(len, counted), default=0)), -1, np.int16)
+    for row, path in zip(zones, counted, strict=True):
+        row[: len(path)] = path
+    return {"zones": zones, "n": np.fromiter(counted.values(), np.int64, len(counted))}
+
+
+def _moved_paths(config: StoreConfig, names: str, packed: bytes) -> dict[str, NDArray[Any]]:
+    """Stored paths by the zones of the store file; those with a zone that is no more are left out."""
+    arrays = _arrays(packed)
+    there = _moved(config, names)[0]
+    place = np.full(len(json.loads(names)[0]) + 1, -2, np.int16)
+    place[there[there >= 0]] = np.flatnonzero(there >= 0)
+    place[-1] = -1
+    zones = place[arrays["zones"]]
+    kept = ~(zones == -2).any(axis=1)
+    return {"zones": zones[kept], "n": arrays["n"][kept]}
 
 
 def _unpack_windows(config: StoreConfig, names: str, packed: bytes) -> Windows:

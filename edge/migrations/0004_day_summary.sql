@@ -6,7 +6,8 @@ CREATE TABLE day_summary (
     rows INTEGER NOT NULL,         -- visits that it was made of
     names TEXT NOT NULL,           -- JSON: [[zone, …], [floor, …]] in the order of the arrays
     totals BLOB NOT NULL,          -- zlib of numpy's npz
-    windows BLOB NOT NULL
+    windows BLOB NOT NULL,
+    paths BLOB NOT NULL            -- apart, since they are most of it and only flows want them
 ) WITHOUT ROWID;
 
 -- A member's earlier journeys, without reading everybody's.

@@ -70,6 +70,8 @@ def test_history_goes_before_any_event_of_the_outbox(opened: Callable[[], Databa
     assert database.write_now(lambda conn: housekeeping.make_room(conn, config, NOW_US)) == 0
     assert database.write_now(outbox.depth)["journey"].pending == before
     assert database.write_now(lambda conn: conn.execute("SELECT count(*) FROM visit").fetchone()[0]) < 300
+    database.write_now(fill)
+    before = database.write_now(outbox.depth)["journey"].pending
     while database.write_now(room.in_use) >= room.FULL:
         database.write_now(lambda conn: housekeeping.make_room(conn, config, NOW_US))
     assert database.write_now(outbox.depth)["journey"].pending < before
