@@ -87,7 +87,8 @@ Param_struct["EventsAndReports"]["encode"] = _encode_hold
 
 
 def _encode_mask(fields: Mapping[str, Any], _info: Mapping[str, Any]) -> bytes:
-    return _MASK.pack(fields["MB"] << 6, fields["Pointer"], fields["MaskBitCount"]) + fields["TagMask"]
+    mask: bytes = fields["TagMask"]
+    return _MASK.pack(fields["MB"] << 6, fields["Pointer"], fields["MaskBitCount"]) + mask
 
 
 def _encode_action(fields: Mapping[str, Any], _info: Mapping[str, Any]) -> bytes:

@@ -96,7 +96,9 @@ class Day:
         )
 
     def member(self, tag: str, tier: str) -> None:
-        self.conn.execute("INSERT INTO directory (tag, member, tier, consent) VALUES (?, ?, ?, 1)", (tag.encode(), f"M-{tag}", tier))
+        self.conn.execute(
+            "INSERT INTO directory (tag, member, tier, consent) VALUES (?, ?, ?, 1)", (tag.encode(), f"M-{tag}", tier)
+        )
 
     def covered(self, first: str, last: str, **coverage: float) -> None:
         """Windows from first to last: coverage 1 in every zone but those named."""
