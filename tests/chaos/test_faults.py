@@ -48,7 +48,7 @@ async def test_fifty_kills_at_random(tmp_path, store, crm, until, tell):
                 kills[victim] += 1
                 await asyncio.sleep(dice.uniform(0, 0.4))
                 if victim == "service":
-                    running.cancel()  # and nothing written that it had in memory: see kill -9 in tests/edge
+                    running.cancel()  # its last acks are still written; tests/edge/test_service.py kills the process
                     await asyncio.gather(running, return_exceptions=True)
                     running = await start(gateway)
                 elif victim == "broker":
