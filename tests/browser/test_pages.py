@@ -1,0 +1,211 @@
+"""Every page in a real browser: languages, sizes, colours, live updates, files, roles, paper."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pages import PATHS
+
+ARTEFACTS = Path(__file__).parents[2] / "artefacts"
+PASSWORD = "correct horse battery"
+SIZES = {"desk": (1366, 900), "phone": (360, 740), "wall": (2560, 1440)}
+LANGUAGES = {"zh": "zh-CN", "en": "en-GB"}
+UNLABELLED = """() => [...document.querySelectorAll(
+    'a, button, input:not([type=hidden]), select, [role=img], [role=region]')]
+  .filter(e => !(e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') || e.textContent.trim()
+    || e.closest('label')?.textContent.trim() || e.getAttribute('alt')))
+  .map(e => e.outerHTML.slice(0, 120))"""
+CUT = """() => [...document.querySelectorAll('td, th, dt, dd, h1, h2, p, button, .chip, nav a')]
+  .filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 1 && getComputedStyle(e).overflowX !== 'visible'
+    && !e.closest('.visually-hidden'))
+  .map(e => e.textContent.trim().slice(0, 60))"""
+FOCUS = """() => (e => [e.tagName, getComputedStyle(e).outlineStyle, e.getAttribute('href') || '', e.outerHTML])(
+    document.activeElement)"""
+LANDMARKS = """() => ({main: document.querySelectorAll('main').length, h1: document.querySelectorAll('h1').length,
+  nav: document.querySelectorAll('header nav[aria-label]').length, lang: document.documentElement.lang,
+  ids: [...document.querySelectorAll('[id]')].map(e => e.id).filter((id, i, all) => all.indexOf(id) !== i),
+  broken: [...document.querySelectorAll('[aria-labelledby]')].map(e => e.getAttribute('aria-labelledby'))
+    .filter(id => !document.getElementById(id))})"""
+
+
+@contextmanager
+def opened(chromium: Any, lang: str = "en", size: str = "desk", **options: Any) -> Iterator[tuple[Any, list[str]]]:
+    """A page of a fresh browser profile, and all that went wrong on it: console errors, requests elsewhere."""
+    width, height = SIZES[size]
+    context = chromium.new_context(
+        viewport={"width": width, "height": height}, locale=LANGUAGES[lang], accept_downloads=True, **options
+    )
+    page, wrong = context.new_page(), []
+    page.set_default_timeout(30_000)
+    page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on(
+        "request",
+        lambda request: (
+            None if re.match(r"(http://127\.0\.0\.1:|data:|blob:)", request.url) else wrong.append(request.url)
+        ),
+    )
+    yield page, wrong
+    context.close()
+
+
+def shoot(page: Any, name: str) -> None:
+    ARTEFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
+
+
+@pytest.mark.parametrize("size", ["desk", "phone"])
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_page(chromium: Any, site: Any, lang: str, size: str) -> None:
+    with opened(chromium, lang, size) as (page, wrong):
+        for path in PATHS:
+            answer = page.goto(site.url + path)
+            assert answer.status == 200, path
+            if path in ("/today", "/flows"):
+                page.wait_for_selector("#sankey svg.main-svg")
+            if path == "/":
+                page.wait_for_selector('[data-state="live"]')
+            shoot(page, f"{path.strip('/') or 'now'}-{lang}-{size}")
+            found = page.evaluate(LANDMARKS)
+            assert (found["main"], found["h1"], found["nav"]) == (1, 1, 1), path
+            assert found["lang"] == LANGUAGES[lang].replace("en-GB", "en")
+            assert (found["ids"], found["broken"]) == ([], []), path
+            assert page.evaluate(UNLABELLED) == [], path
+            assert page.evaluate(CUT) == [], path
+            wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wider <= 0, f"{path} is {wider} px wider than the screen"
+            text = page.inner_text("main")
+            assert re.search("[一-鿿]", text) if lang == "zh" else not re.search("[一-鿿]", text), path
+        assert wrong == []
+
+
+@pytest.mark.parametrize("size", ["wall"])
+def test_dark_and_on_the_wall(chromium: Any, site: Any, size: str) -> None:
+    with opened(chromium, "zh", size, color_scheme="dark") as (page, wrong):
+        for path in ("/", "/today"):
+            page.goto(site.url + path)
+            shoot(page, f"{path.strip('/') or 'now'}-zh-{size}-dark")
+            dark = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+            assert dark == "rgb(16, 21, 20)"
+        assert wrong == []
+
+
+def test_numbers_arrive_without_a_reload(chromium: Any, site: Any) -> None:
+    with opened(chromium) as (page, wrong):
+        page.goto(site.url + "/")
+        page.wait_for_selector('[data-state="live"]')
+        page.evaluate("document.body.dataset.same = 'yes'")
+        zone = site.service.zone("shoes")
+        for people in (17, 4):
+            zone["people"] = people
+            page.wait_for_selector(f'polygon[data-zone="shoes"][data-people="{people}"]', state="attached")
+        reader = site.service.told["readers"][0]
+        reader["link"] = "down"
+        page.wait_for_selector('[data-reader="r1"][data-link="down"]')
+        reader["link"] = "up"
+        page.wait_for_selector('[data-reader="r1"][data-link="up"]')
+        assert page.evaluate("document.body.dataset.same") == "yes"
+        assert wrong == []
+
+
+def test_files_can_be_taken(chromium: Any, site: Any) -> None:
+    with opened(chromium) as (page, wrong):
+        page.goto(site.url + "/counters")
+        for form, magic in (("csv", b"\xef\xbb\xbfdate,"), ("xlsx", b"PK")):
+            with page.expect_download() as taken:
+                page.click(f'a[href^="/export/counters.{form}"]')
+            assert taken.value.suggested_filename.endswith(f".{form}")
+            assert Path(taken.value.path()).read_bytes().startswith(magic)
+        assert wrong == []
+
+
+def test_the_date_and_the_language_can_be_changed(chromium: Any, site: Any) -> None:
+    with opened(chromium) as (page, wrong):
+        page.goto(site.url + "/counters")
+        page.click("text=7 days")
+        page.click('a[lang="zh-CN"]')
+        page.wait_for_selector('html[lang="zh-CN"]')
+        assert "days=7" in page.url
+        page.click('form a[aria-label="前一天"]')
+        page.wait_for_selector("text=当日没有读写器在线")
+        assert wrong == []
+
+
+def test_by_keyboard(chromium: Any, site: Any) -> None:
+    with opened(chromium) as (page, _):
+        page.goto(site.url + "/today")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.className") == "skip"
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "main"
+        seen = set()
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            where = page.evaluate(FOCUS)
+            if where[0] != "BODY":
+                assert where[1] != "none", f"focus cannot be seen on {where}"
+            seen.add(where[2])
+        assert any(href.startswith("/export/") for href in seen)
+
+
+def test_today_is_one_sheet_of_paper(chromium: Any, site: Any) -> None:
+    for lang in LANGUAGES:
+        with opened(chromium, lang) as (page, _):
+            page.goto(site.url + "/today")
+            page.wait_for_selector("#sankey svg.main-svg")
+            paper = page.pdf(prefer_css_page_size=True, print_background=True)
+            (ARTEFACTS / f"today-{lang}.pdf").write_bytes(paper)
+            assert len(re.findall(rb"/Type\s*/Page\b", paper)) == 1
+            box = re.search(rb"/MediaBox\s*\[0 0 ([\d.]+) ([\d.]+)\]", paper)
+            assert box is not None
+            assert (round(float(box[1])), round(float(box[2]))) in ((595, 842), (594, 842), (596, 842), (595, 841))
+
+
+def log_in(page: Any, url: str, name: str, password: str = PASSWORD) -> None:
+    page.goto(url + "/members")
+    page.fill('input[name="name"]', name)
+    page.fill('input[name="password"]', password)
+    page.click("button.primary")
+
+
+def test_log_in_look_and_log_out(chromium: Any, guarded: Any) -> None:
+    with opened(chromium) as (page, wrong):
+        log_in(page, guarded.url, "li", "wrong wrong wrong")
+        page.wait_for_selector("text=Name or password is wrong.")
+        shoot(page, "login-en-desk")
+        wrong.clear()  # Chromium reports the 403 itself
+        log_in(page, guarded.url, "li")
+        page.wait_for_selector("h1:has-text('Members')")
+        shoot(page, "members-manager-en-desk")
+        assert not re.search(r"M-1\d{6}", page.content())
+        page.click("td button >> nth=0")
+        page.wait_for_selector("text=This look has been written down.")
+        assert re.search(r"M-1\d{6}", page.content())
+        shoot(page, "member-en-desk")
+        page.goto(guarded.url + "/audit")
+        page.wait_for_selector("text=This is not for your role.")
+        wrong.clear()
+        page.click("text=Log out")
+        page.wait_for_selector("h1:has-text('Log in')")
+        page.goto(guarded.url + "/members")
+        assert "/login" in page.url
+        assert wrong == []
+
+
+@pytest.mark.parametrize(("name", "audit"), [("wall", False), ("chen", True)])
+def test_others_see_no_individuals(chromium: Any, guarded: Any, name: str, audit: bool) -> None:
+    with opened(chromium) as (page, wrong):
+        log_in(page, guarded.url, name)
+        page.wait_for_selector("text=Individuals are shown to managers")
+        assert page.query_selector('form[action="/members/look"]') is None
+        assert (page.query_selector('nav a[href="/audit"]') is not None) == audit
+        if audit:
+            page.goto(guarded.url + "/audit")
+            page.wait_for_selector("text=logged in")
+            shoot(page, "audit-en-desk")
+        assert wrong == []
