@@ -176,6 +176,8 @@ def render(config: StoreConfig, date: str | None, form: str, lang: str) -> str:
     """
     from edge.live import read_once, socket_path
     from edge.summary_forms import as_csv, as_json, as_text
+    from edge.summary_insights import as_text as insights_as_text
+    from edge.summary_insights import as_values, insights
     from edge.web.i18n import LANGUAGES
     from edge.web.live_client import Now
 
@@ -186,10 +188,14 @@ def render(config: StoreConfig, date: str | None, form: str, lang: str) -> str:
     now = None if line is None else Now.model_validate(line)
     present_us = time.time_ns() // 1000 if now is None else now.as_of_us
     with closing(connect(config)) as conn:
-        summary = today(conn, config, chosen or business_days(config).date(present_us))
-    if form == "csv":
-        return as_csv(summary, config, lang)
-    return as_json(summary, now) if form == "json" else as_text(summary, config, lang, now)
+        day = chosen or business_days(config).date(present_us)
+        summary = today(conn, config, day)
+        if form == "csv":
+            return as_csv(summary, config, lang)
+        found = insights(conn, config, day)
+    if form == "json":
+        return as_json(summary, now, as_values(found))
+    return as_text(summary, config, lang, now) + insights_as_text(found, config, lang)
 
 
 def today(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> Summary:

@@ -91,9 +91,13 @@ def tables(summary: Summary, config: StoreConfig, lang: str) -> dict[str, Table]
     }
 
 
-def as_json(summary: Summary, now: Now | None = None) -> str:
-    """The summary's fields, and `service`: the broker and the outbox as they are now, null when no service runs."""
-    return json.dumps({**asdict(summary), "service": _service(now)}, ensure_ascii=False, indent=2) + "\n"
+def as_json(summary: Summary, now: Now | None = None, insights: Mapping[str, object] | None = None) -> str:
+    """The summary's fields, and `service`: the broker and the outbox as they are now, null when no service runs.
+
+    `insights` (edge.summary_insights) under their own name, if there are any.
+    """
+    more = {} if insights is None else {"insights": insights}
+    return json.dumps({**asdict(summary), "service": _service(now), **more}, ensure_ascii=False, indent=2) + "\n"
 
 
 def as_csv(summary: Summary, config: StoreConfig, lang: str, table: str | None = None) -> str:

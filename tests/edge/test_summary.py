@@ -286,6 +286,9 @@ def test_text_in_both_languages(day: Day) -> None:
     chinese = render(day.config, str(DATE), "text", "zh")
     assert "as of 2026-03-14 12:00:00" in english
     assert any(line.split()[:5] == ["Shoes", "Ground", "1", "1:30", "1:30"] for line in english.splitlines())
+    assert any(line.split()[:3] == ["Shoes", "–", "–"] for line in english.splitlines())  # one visit is no rate
+    assert "Up to 12:00, against days of its kind" in english
+    assert "截至 12:00，与同类日子相比" in chinese
     assert "The service is not running" in english
     assert "截至 2026-03-14 12:00:00" in chinese
     assert any(line.split()[:3] == ["鞋", "一楼", "1"] for line in chinese.splitlines())
@@ -307,6 +310,7 @@ def test_what_cannot_be_rendered_is_told_in_a_line(tmp_path: Path) -> None:
 
 def test_today_is_the_present_business_day(day: Day) -> None:
     told = json.loads(render(day.config, None, "json", "en"))
+    assert set(told["insights"]) == {"counters", "service", "comparison"}
     present = business_days(day.config).date(int(dt.datetime.now().timestamp() * 1e6))
     assert abs(dt.date.fromisoformat(told["date"]) - present) <= dt.timedelta(days=1)
 

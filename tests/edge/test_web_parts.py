@@ -34,7 +34,7 @@ def messages() -> dict[str, str]:
         for _, _, message in environment.extract_translations(template.read_text("utf-8")):  # type: ignore[attr-defined]
             for text in [message] if isinstance(message, str) else [part for part in message if part]:
                 found[text] = template.name
-    for source in (WEB.parent / "summary_forms.py", *WEB.glob("*.py")):
+    for source in (*WEB.parent.glob("summary_*.py"), *WEB.glob("*.py")):
         for node in ast.walk(ast.parse(source.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_":
                 found[ast.literal_eval(node.args[0])] = source.name
