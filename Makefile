@@ -24,7 +24,7 @@ check: install
 	$(BIN)/python -m pytest -q tests/test_project.py
 
 bench: install
-	$(BIN)/python -m pytest tests/benchmarks -o timeout=0 --benchmark-json=bench.json --junit-xml=bench.xml $(ARGS) && failed=0 || failed=$$?; \
+	$(BIN)/python -m pytest tests/benchmarks -o timeout=0 --benchmark-json=bench.json --junit-xml=bench.xml -o junit_family=xunit1 $(ARGS) && failed=0 || failed=$$?; \
 	$(BIN)/python tests/benchmarks/report.py bench.json bench.xml && rm bench.xml && exit $$failed
 
 # What dies, and what is counted afterwards: docs/reliability.md.
