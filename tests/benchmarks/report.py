@@ -63,7 +63,14 @@ def _value(text: str) -> Any:
         return text
 
 
+def whole(run: Run) -> bool:
+    """A run of a part (ARGS) says nothing of the others' budgets."""
+    return {"accuracy", "sweep", "events_per_s", "core"} <= run["properties"].keys()
+
+
 def machine(run: Run) -> str:
+    if not whole(run):
+        return ""
     cpu = run["machine_info"].get("cpu", {})
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     date = dt.datetime.fromisoformat(run["datetime"]).date()
@@ -86,6 +93,8 @@ def budgets(run: Run) -> str:
         return next((b["extra_info"].get(key) for b in run["benchmarks"] if b["name"] == name), None)
 
     told = run["properties"]
+    if not whole(run):
+        return ""
 
     def one(key: str) -> Any:
         return told[key][-1] if key in told else None
