@@ -22,7 +22,19 @@ from edge.web.app import create_app
 from edge.web.live_client import LiveClient, State
 from edge.web.serve import hosts
 
-PATHS = ("/", "/today", "/counters", "/flows", "/members", "/service", "/quality", "/readers", "/about")
+PATHS = (
+    "/",
+    "/today",
+    "/counters",
+    "/flows",
+    "/promotions",
+    "/layout",
+    "/members",
+    "/service",
+    "/quality",
+    "/readers",
+    "/about",
+)
 NOON_US = 1_773_460_800_000_000
 """2026-03-14 12:00 in Shanghai."""
 

@@ -16,6 +16,7 @@ from edge.summary import NoDatabase, connect
 
 if TYPE_CHECKING:
     from edge.analytics import Counters, FlowReport, Habit
+    from edge.analytics_changes import Comparison, Trial
     from edge.analytics_service import ServiceReport, Suspect, TierReport
 
 FRESH_S = 5.0
@@ -41,6 +42,13 @@ class Answers:
 
     def service(self, date: dt.date, days: int = 1) -> ServiceReport | None:
         return cast("ServiceReport | None", self._get("service", date, days))
+
+    def trials(self, kind: str, date: dt.date) -> tuple[Trial, ...]:
+        """Of kind `promotions` or `layout_changes`; `date` is today, only to keep the answer for."""
+        return self._get(kind, date, 1) or ()
+
+    def comparison(self, date: dt.date) -> Comparison | None:
+        return cast("Comparison | None", self._get("comparison", date, 1))
 
     def suspects(self, date: dt.date) -> tuple[Suspect, ...]:
         return self._get("suspects", date, 1) or ()
@@ -70,7 +78,7 @@ class Answers:
             return answer
 
     def _ask(self, conn: sqlite3.Connection, name: str, date: dt.date, days: int) -> Any:
-        from edge import analytics, analytics_service
+        from edge import analytics, analytics_changes, analytics_service
 
         config = self._config
         try:
@@ -83,6 +91,12 @@ class Answers:
                     return analytics_service.tiers(conn, config, date, days)
                 case "service":
                     return analytics_service.service(conn, config, date, days)
+                case "promotions":
+                    return analytics_changes.promotions(conn, config)
+                case "layout_changes":
+                    return analytics_changes.layout_changes(conn, config)
+                case "comparison":
+                    return analytics_changes.comparison(conn, config, date)
                 case _:
                     return analytics_service.suspected_staff(conn, config, date)
         except sqlite3.Error as error:

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from edge.summary_forms import as_json
 from edge.web.charts import counter_cards, dwell_bands, flow_matrix, sankey, traffic_charts
+from edge.web.i18n import named
 from edge.web.site import SPANS, Site, language, span
 
 SERVED = ("counter", "fitting_room", "service", "checkout")
@@ -29,6 +30,8 @@ class DayPages:
             Route("/counters", self.counters),
             Route("/flows", self.flows),
             Route("/service", self.service),
+            Route("/promotions", self.promotions),
+            Route("/layout", self.layout),
             Route("/about", self.about),
             Route("/api/today", self.api_today),
         ]
@@ -40,7 +43,11 @@ class DayPages:
         if day["summary"] is not None:
             drawn["charts"] = traffic_charts(site.config, day["summary"], lang)
             drawn["dwell"] = dwell_bands(site.config, day["summary"], lang)
-        return site.render(request, "today.html", **day, **drawn, **self._flows(day, lang))
+        against = await run_in_threadpool(site.answers.comparison, day["date"]) if day["state"] == "ok" else None
+        whole = [row for row in (against.rows if against else ()) if row.scope != "zone"]
+        return site.render(
+            request, "today.html", against=against, whole=whole, **day, **drawn, **self._flows(day, lang)
+        )
 
     async def counters(self, request: Request) -> Response:
         """How each counter draws and holds, its rank as far as it is sure, where people come from and go to."""
@@ -84,6 +91,19 @@ class DayPages:
         return site.render(
             request, "service.html", report=report, tiers=tiers, served=served, days=days, spans=SPANS, **day
         )
+
+    async def promotions(self, request: Request) -> Response:
+        return await self._trials(request, "promotions")
+
+    async def layout(self, request: Request) -> Response:
+        return await self._trials(request, "layout_changes")
+
+    async def _trials(self, request: Request, kind: str) -> Response:
+        """What was tried in some zones, against zones where nothing was."""
+        site = self._site
+        trials = await run_in_threadpool(site.answers.trials, kind, site.business_date())
+        names = {tried.id: named(tried.name, language(request)) for tried in getattr(site.config, kind)}
+        return site.render(request, "trials.html", kind=kind, trials=trials, names=names, as_of=site.as_of())
 
     def _flows(self, day: Mapping[str, Any], lang: str) -> dict[str, Any]:
         site, summary = self._site, day["summary"]

@@ -234,6 +234,20 @@ async def test_today_gives_numbers_with_n_coverage_and_as_of(page: Page) -> None
     assert "footfall" not in html.lower()
 
 
+async def test_what_was_tried_is_told_even_if_it_proves_nothing(tmp_path: Path) -> None:
+    tried = {"id": "spring", "name": "Spring", "zones": ["shoes"], "first_day": DATE, "last_day": DATE}
+    moved = {"id": "move", "name": {"zh": "搬迁", "en": "The move"}, "zones": ["books"], "date": DATE}
+    values = store_values(tmp_path, promotions=[tried], layout_changes=[moved])
+    config = StoreConfig.model_validate(values)
+    fill(config)
+    async with pages.serving(config) as page:
+        for path, name in (("/promotions", "Spring"), ("/layout", "The move")):
+            status, _, html = await page.get(f"{path}?lang=en")
+            assert status == 200
+            assert f">{name} <small>" in html
+            assert "not enough data" in html
+
+
 async def test_other_days(page: Page) -> None:
     fill(page.config)
     assert "No reader was up on this day." in (await page.get("/today?lang=en&date=2026-03-13"))[2]
