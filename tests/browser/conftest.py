@@ -38,8 +38,9 @@ class Site:
     config: StoreConfig
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
+    """Ended with the module: Playwright keeps an event loop running in this thread, where others want their own."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("chromium is not installed: apt install chromium")
