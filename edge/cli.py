@@ -32,7 +32,7 @@ Config = Annotated[Path, typer.Option("--config", "-c", help="The store file (TO
 Calibration = Annotated[
     Path | None, typer.Option(help="What `tagtrail calibrate` wrote, in place of the store file's [calibration].")
 ]
-ClockSpeed = Annotated[float, typer.Option(hidden=True, help="Run the store's clock faster (demo).")]
+ClockSpeed = Annotated[float, typer.Option(hidden=True, min=0.01, max=1000, help="Run the clock faster (demo).")]
 ClockOrigin = Annotated[int, typer.Option(hidden=True, help="Where the faster clock started, UTC microseconds.")]
 
 
