@@ -176,22 +176,32 @@ def _connect(path: Path, quota_mb: int) -> sqlite3.Connection:
 
 
 def _migrate(conn: sqlite3.Connection, store: str) -> None:
-    db = Tables(conn)
+    # Taken as a writer from the first: who only becomes one later is refused at once while the service writes.
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        _bring_up_to_date(Tables(conn), store)
+        conn.execute("COMMIT")
+    except BaseException:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        raise
+
+
+def _bring_up_to_date(db: Tables, store: str) -> None:
     scripts = migrations()
     scripts.apply(db)
     applied = [migration.name for migration in scripts.applied(db)]
     if foreign := [name for name in applied if name not in SCRIPTS]:
         raise Trouble(f"the database was written by a newer Tagtrail (it has {foreign[-1]}): install that version")
-    with db.atomic():
-        facts = _facts(conn)
-        if facts.setdefault("store", store) != store:
-            raise Trouble(
-                f"the database belongs to store {facts['store']!r}, the store file says {store!r}: "
-                "give this store a database of its own"
-            )
-        facts.setdefault("epoch", secrets.token_hex(8))
-        facts.setdefault("tag_key", secrets.token_hex(32))
-        db.table("fact").upsert_all([{"name": n, "value": v} for n, v in facts.items()], pk="name")
+    facts = _facts(db.conn)
+    if facts.setdefault("store", store) != store:
+        raise Trouble(
+            f"the database belongs to store {facts['store']!r}, the store file says {store!r}: "
+            "give this store a database of its own"
+        )
+    facts.setdefault("epoch", secrets.token_hex(8))
+    facts.setdefault("tag_key", secrets.token_hex(32))
+    db.table("fact").upsert_all([{"name": n, "value": v} for n, v in facts.items()], pk="name")
 
 
 def _facts(conn: sqlite3.Connection) -> dict[str, str]:

@@ -305,7 +305,8 @@ class Service:
         if self._web_socket is None:
             return None
         host, port = self._web_socket.getsockname()[:2]
-        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+        scheme = "https" if self._config.web.cert else "http"
+        return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
 
     def _zones(self, visits: Visits, covered: set[int]) -> list[dict[str, Any]]:
         by_class = np.zeros((len(self._shop.zones), len(TagClass)), np.int64)

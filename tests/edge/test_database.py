@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,3 +137,27 @@ def test_the_quota_stops_inserts_but_not_deletes(open_database: Callable[..., Da
 def test_reading_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(Trouble, match="has the service run yet"):
         connect_read_only(tmp_path / "none.db")
+
+
+def test_it_opens_while_another_process_writes(open_database: Callable[..., Database]) -> None:
+    """An import beside a busy service waits for its turn."""
+    busy = open_database()
+    stop = threading.Event()
+
+    def write() -> None:
+        seq = 0
+        while not stop.is_set():
+            seq += 1
+            busy.write_now(
+                lambda conn, seq=seq: conn.execute("INSERT INTO outbox VALUES (3, ?, 'x')", (seq,)).fetchall()
+            )
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        for _ in range(30):
+            open_database().close()
+    finally:
+        stop.set()
+        writing.join()
+        busy.close()
