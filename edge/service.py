@@ -32,6 +32,7 @@ from edge.database import Database
 from edge.desired import Desired, Overlay
 from edge.errors import Again, Trouble
 from edge.housekeeping import keep_house
+from edge.listening import listen
 from edge.live import LiveServer, socket_path
 from edge.members import MemberDirectory
 from edge.notify import notify
@@ -73,7 +74,7 @@ class Service:
         self._config_file = config_file
         self._clock = clock
         self._version = version
-        self._web_socket = _listen(config.web.listen) if web else None
+        self._web_socket = listen(config.web.listen) if web else None
         self._shop: Shop = compose(config, clock.speed)
         self._lock = _lock(config.database.path)
         self._database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
@@ -399,23 +400,6 @@ def _lock(database: Path) -> IO[bytes]:
     except OSError as error:
         raise Trouble(f"another service runs on the database {database}: stop it first") from error
     return file
-
-
-def _listen(listen: str) -> socket.socket:
-    host, _, port = listen.rpartition(":")
-    host = host.strip("[]")
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(128)
-    except OSError as error:
-        raise Trouble(
-            f"the page cannot listen on {listen}: {error.strerror or error}; choose another [web] listen"
-        ) from error
-    listening.set_inheritable(True)
-    return listening
 
 
 async def _unless(stop: asyncio.Event, work: Callable[[], object]) -> bool:

@@ -13,6 +13,7 @@ import uvicorn
 from config import StoreConfig
 from edge.clock import Clock
 from edge.errors import Trouble
+from edge.listening import listen
 from edge.live import socket_path
 from edge.web.app import create_app
 from edge.web.live_client import LiveClient
@@ -27,7 +28,7 @@ def serve(config: StoreConfig, *, fd: int | None, clock: Clock) -> None:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(config.web.cert, config.web.key)
         except (OSError, ssl.SSLError) as error:
             raise Trouble(f"the page's certificate {config.web.cert} cannot be used with its key: {error}") from error
-    listening = socket.socket(fileno=fd) if fd is not None else _listen(config.web.listen)
+    listening = socket.socket(fileno=fd) if fd is not None else listen(config.web.listen)
     asyncio.run(_serve(config, listening, clock))
 
 
@@ -71,13 +72,3 @@ def hosts(listening: socket.socket) -> list[str]:
         if ipaddress.ip_address(address).is_loopback:
             return [*LOCAL_NAMES, address]
     return ["*"]
-
-
-def _listen(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    try:
-        family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, int(port)), family=family)
-    except OSError as error:
-        raise Trouble(f"the page cannot listen on {address}: {error.strerror}; choose another [web] listen") from error
