@@ -4,9 +4,10 @@ They stand in one file because a cached kernel that calls a kernel of another fi
 changes. For the same reason nothing here reads a figure or table of another module: they come as arguments.
 Each has a plain twin in tests/naive.py.
 
-A tag's tick with reads is an *event*. For each event the tag's row keeps the likeliest places (cells of the floor) and,
-for each, which place of the event before led there best: a Viterbi trellis of at most EVENTS, from which the zones of
-the best way are decided with a lag.
+A tag's tick with reads is an *event*. Its hidden state is a cell of the floor and whether its carrier stands or walks,
+numbered 2 · cell + walking. For each event the tag's row keeps the likeliest states and their probabilities given all
+reads so far; with a lag, at most EVENTS long, they are smoothed backwards by the reads that followed, and the likeliest
+zone is decided.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ def kernel(function: F) -> F:
     return cast(F, compiled)
 
 
-BEAM = 10
-"""Cells that are kept in question for a tag."""
-WIDE = 20
+BEAM = 20
+"""States that are kept in question for a tag."""
+WIDE = 16
 """Cells that an event may bring into question."""
-EVENTS = 28
+EVENTS = 36
 """Undecided events that a tag may have."""
-HEARD = 6
-"""Antennas whose last read a tag remembers."""
+PARTS = 65535
+"""Probabilities are remembered in units of one over this."""
 DOWNS = 8
 """Times of being unknown that a zone remembers."""
 NONE = -1
@@ -49,7 +50,7 @@ NEVER = np.iinfo(np.int64).max
 TAG = np.dtype(
     [
         ("epc", "<u8", (8,)),
-        ("score", "<f8", (BEAM,)),  # log odds of each cell in question, best 0
+        ("prob", "<f8", (BEAM,)),  # of each state in question, likeliest first
         ("bias", "<f8"),  # dB that this tag is heard louder than the model
         ("first_us", "<i8"),  # first and last read of the current life
         ("last_us", "<i8"),
@@ -69,18 +70,16 @@ TAG = np.dtype(
         ("censored", "i1"),
         ("tag_class", "i1"),
         ("state", "i1"),
-        ("cells", "<i2", (BEAM,)),
-        ("n_cells", "i1"),  # 0: not yet heard
+        ("states", "<i2", (BEAM,)),
+        ("n_states", "i1"),  # 0: not yet heard
         ("head", "i1"),  # oldest event in the ring
         ("n_ring", "i1"),
-        ("n_heard", "i1"),
-        ("heard", "<i4", (HEARD,)),
-        ("heard_tick", "<i8", (HEARD,)),
         ("ring_first_us", "<i8", (EVENTS,)),
         ("ring_last_us", "<i8", (EVENTS,)),
         ("ring_reads", "<i4", (EVENTS,)),
-        ("ring_cell", "<i2", (EVENTS, BEAM)),
-        ("ring_from", "i1", (EVENTS, BEAM)),
+        ("ring_n", "i1", (EVENTS,)),
+        ("ring_state", "<i2", (EVENTS, BEAM)),
+        ("ring_prob", "<u2", (EVENTS, BEAM)),
     ],
     align=True,
 )
@@ -101,7 +100,11 @@ class Radio(NamedTuple):
     rate: NDArray[np.float64]  # (B, N) 0..1, of reads that get through
     cell_zone: NDArray[np.int16]  # (C,) NONE: between zones
     apart: NDArray[np.uint8]  # (C, C) metres from cell to cell; APART: no way
-    way: NDArray[np.float64]  # (G, APART + 1) log probability of having come so far in g ticks
+    cell_kind: NDArray[np.int64]  # (C,) moves.Kind: how long one stands there
+    area: NDArray[np.float64]  # (C,) of the cell, in whole cells
+    way: NDArray[np.float32]  # (kinds, gaps, metres, 4) moves.build()
+    gap_bin: NDArray[np.int64]  # gap of each number of ticks
+    stop: NDArray[np.float64]  # (kinds,) how likely one stops there, against anywhere
     antenna_zone: NDArray[np.int16]  # (A,)
     brief: NDArray[np.bool_]  # (Z,) journeys end soon after this zone
     rule_mask: NDArray[np.uint64]
@@ -121,13 +124,11 @@ class Limits(NamedTuple):
     bias_step_db: float
     biases: int
     share_weight: float
-    repeat_weight: float
-    repeat_max: float
-    correlation_ticks: float
     unheard_nats: float
     none_nats: float
-    cross_nats: float
     beam_nats: float
+    temper: float
+    least: float
     lag_ticks: int
     batch_ticks: int
     hold_us: int
@@ -156,13 +157,15 @@ class Scratch(NamedTuple):
     residual: NDArray[np.float64]  # (C,) dB above the model, summed
     cell_n: NDArray[np.int32]  # (C,) antennas that reach the cell
     cells: NDArray[np.int32]  # (C,) touched
-    path: NDArray[np.int64]  # (BEAM,)
-    weight: NDArray[np.float64]  # (BEAM,)
+    now: NDArray[np.float64]  # (BEAM,) smoothed probabilities of an event and of the one before it
+    before: NDArray[np.float64]  # (BEAM,)
+    came: NDArray[np.float64]  # (BEAM,)
     decided: NDArray[np.int64]  # (EVENTS,)
     sure: NDArray[np.float64]  # (EVENTS,)
     new_cell: NDArray[np.int32]  # (WIDE + BEAM,)
     new_score: NDArray[np.float64]
-    new_from: NDArray[np.int32]
+    new_state: NDArray[np.int32]  # (2 * (WIDE + BEAM),)
+    new_prob: NDArray[np.float64]
 
 
 # Tags by EPC: open addressing with linear probing; `index` holds row + 1, 0 is free.
@@ -295,9 +298,7 @@ def unknown_us(air: Air, zone: Int, from_us: Int, to_us: Int) -> Any:
 
 
 @kernel
-def weigh(
-    tag: Any, keys: NDArray[np.uint64], n: Int, tick: Int, radio: Radio, air: Air, limits: Limits, room: Scratch
-) -> Any:
+def weigh(tag: Any, keys: NDArray[np.uint64], n: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> Any:
     """Score the cells within range of the antennas that heard the tag in this tick; returns how many cells.
 
     `keys` are its n reads, sorted: antenna, time, RSSI, count from the highest bit down.
@@ -309,16 +310,13 @@ def weigh(
         antenna = np.int64(keys[i] >> np.uint64(48))
         total = 0.0
         known = 0
-        reads = 0
         while i < n and np.int64(keys[i] >> np.uint64(48)) == antenna:
             rssi = np.int64((keys[i] >> np.uint64(12)) & np.uint64(0xFFFF)) - 32768
             if rssi != -32768:
                 total += rssi / 100.0
                 known += 1
-            reads += 1
             i += 1
-        fresh = freshness(tag, antenna, tick, limits)
-        share = limits.share_weight * min(1.0 + limits.repeat_weight * (reads - 1), limits.repeat_max) * fresh
+        far = limits.unheard_nats * limits.share_weight - (0.5 * limits.tail if known else 0.0)
         level = total / known if known else 0.0
         for e in range(radio.row[antenna], radio.row[antenna + 1]):
             c = radio.cell[e]
@@ -328,13 +326,13 @@ def weigh(
                 room.cell[c] = 0.0
                 room.residual[c] = 0.0
             room.cell_n[c] += 1
-            score = share * air.share[b, e]
+            score = limits.share_weight * air.share[b, e] - far
             if known:
                 off = level - radio.level[b, e]
                 q = (off * radio.sharp[b, e]) ** 2
-                score -= fresh * 0.5 * limits.tail * q / (q + limits.tail)
+                score -= 0.5 * limits.tail * q / (q + limits.tail)
                 room.residual[c] += off
-            room.cell[c] += score - fresh * (limits.unheard_nats - 0.5 * limits.tail * known / max(known, 1))
+            room.cell[c] += score
     return n_cells
 
 
@@ -344,30 +342,7 @@ def bias_class(bias: Any, limits: Limits) -> Any:
     return min(max(np.int64(np.floor((limits.bias_max_db - bias) / limits.bias_step_db + 0.5)), 0), limits.biases - 1)
 
 
-@kernel
-def freshness(tag: Any, antenna: Int, tick: Int, limits: Limits) -> Any:
-    """Weight of a read: 1 if the antenna hadn't heard the tag for a while, less if it says the same again."""
-    place: Any = -1
-    oldest = 0
-    for h in range(np.int64(tag["n_heard"])):
-        if tag["heard"][h] == antenna:
-            place = h
-        if tag["heard_tick"][h] < tag["heard_tick"][oldest]:
-            oldest = h
-    fresh = 1.0
-    if place >= 0:
-        fresh = min(1.0, (tick - tag["heard_tick"][place]) / limits.correlation_ticks)
-    elif tag["n_heard"] < HEARD:
-        place = np.int64(tag["n_heard"])
-        tag["n_heard"] += 1
-    else:
-        place = oldest
-    tag["heard"][place] = antenna
-    tag["heard_tick"][place] = tick
-    return fresh
-
-
-# The trellis.
+# The filter.
 
 
 @kernel
@@ -397,14 +372,30 @@ def bring(tag: Any, n_touched: Int, radio: Radio, limits: Limits, room: Scratch)
             room.new_cell[n] = c
             room.new_score[n] = room.cell[c]
             n += 1
-    for j in range(np.int64(tag["n_cells"])):
-        c = np.int32(tag["cells"][j])
+    for j in range(np.int64(tag["n_states"])):
+        c = np.int32(tag["states"][j] >> 1)
         heard = room.cell_n[c] > 0
-        if not (heard and room.cell[c] >= top - width):
+        known = False
+        for i in range(n):
+            known = known or room.new_cell[i] == c
+        if not known:
             room.new_cell[n] = c
             room.new_score[n] = room.cell[c] if heard else 0.0
             n += 1
     return n
+
+
+@kernel
+def passage(radio: Radio, gap: Int, source: Int, target: Int) -> Any:
+    """Probability of a state after another one, `gap` bins of ticks later."""
+    a, b = source >> 1, target >> 1
+    metres = min(np.int64(radio.apart[a, b]), radio.way.shape[2] - 1)
+    result = np.float64(radio.way[radio.cell_kind[a], gap, metres, (source & 1) * 2 + (target & 1)])
+    if a != b:
+        result *= radio.area[b]
+    if target & 1 == 0 and (a != b or source & 1 == 1):
+        result *= radio.stop[radio.cell_kind[b]]
+    return result
 
 
 @kernel
@@ -419,51 +410,55 @@ def advance_tag(
     limits: Limits,
     room: Scratch,
 ) -> None:
-    """One event: the best way into each cell in question, the BEAM best kept, best first."""
-    n_old = np.int64(tag["n_cells"])
-    gap = min(tick - tag["last_tick"], radio.way.shape[0] - 1)
+    """One event: the probabilities of the states in question, the BEAM likeliest kept, likeliest first."""
+    n_old = np.int64(tag["n_states"])
+    gap = radio.gap_bin[min(tick - tag["last_tick"], radio.gap_bin.shape[0] - 1)]
+    top = -np.inf
     for i in range(n_new):
-        c = room.new_cell[i]
-        zone = radio.cell_zone[c]
-        best = 0.0 if n_old == 0 else -np.inf
-        source = 0
+        top = max(top, room.new_score[i])
+    states, probs = tag["states"], tag["prob"]  # a view taken in a loop costs as much as the loop
+    ring_state, ring_prob = tag["ring_state"], tag["ring_prob"]
+    for i in range(n_new):
+        evidence = np.exp(limits.temper * (room.new_score[i] - top))
+        state = 2 * np.int64(room.new_cell[i])
+        stands = 0.5 if n_old == 0 else 0.0
+        walks = stands
         for j in range(n_old):
-            o = tag["cells"][j]
-            way = tag["score"][j] + radio.way[gap, radio.apart[o, c]]
-            if radio.cell_zone[o] != zone:
-                way += limits.cross_nats
-            if way > best:
-                best = way
-                source = j
-        room.new_score[i] += best
-        room.new_from[i] = source
+            stands += probs[j] * passage(radio, gap, np.int64(states[j]), state)
+            walks += probs[j] * passage(radio, gap, np.int64(states[j]), state + 1)
+        room.new_state[2 * i] = state
+        room.new_state[2 * i + 1] = state + 1
+        room.new_prob[2 * i] = stands * evidence
+        room.new_prob[2 * i + 1] = walks * evidence
     at = (np.int64(tag["head"]) + np.int64(tag["n_ring"])) % EVENTS
     tag["n_ring"] += 1
     tag["ring_first_us"][at] = first_us
     tag["ring_last_us"][at] = last_us
     tag["ring_reads"][at] = reads
-    top = 0.0
+    n_new = 2 * n_new
+    total = 0.0
     kept = 0
     for k in range(min(n_new, BEAM)):
-        best_i = k
+        best = k
         for i in range(k + 1, n_new):
-            lead = room.new_score[i] - room.new_score[best_i]
-            if lead > 0.0 or (lead == 0.0 and room.new_cell[i] < room.new_cell[best_i]):
-                best_i = i
-        c, score, source = room.new_cell[best_i], room.new_score[best_i], room.new_from[best_i]
-        room.new_cell[best_i] = room.new_cell[k]
-        room.new_score[best_i] = room.new_score[k]
-        room.new_from[best_i] = room.new_from[k]
-        if k == 0:
-            top = score
-        elif score < top - 2 * limits.beam_nats:
+            lead = room.new_prob[i] - room.new_prob[best]
+            if lead > 0.0 or (lead == 0.0 and room.new_state[i] < room.new_state[best]):
+                best = i
+        state, prob = room.new_state[best], room.new_prob[best]
+        room.new_state[best] = room.new_state[k]
+        room.new_prob[best] = room.new_prob[k]
+        if k > 0 and prob < probs[0] * limits.least:
             break
-        tag["cells"][k] = c
-        tag["score"][k] = score - top
-        tag["ring_cell"][at, k] = c
-        tag["ring_from"][at, k] = source
+        states[k] = state
+        probs[k] = prob
+        total += prob
         kept += 1
-    tag["n_cells"] = kept
+    for k in range(kept):
+        probs[k] /= total
+        ring_state[at, k] = states[k]
+        ring_prob[at, k] = max(np.int64(probs[k] * PARTS + 0.5), 1)
+    tag["ring_n"][at] = kept
+    tag["n_states"] = kept
     tag["ticks"] += 1
     tag["last_tick"] = tick
 
@@ -471,7 +466,7 @@ def advance_tag(
 @kernel
 def follow_bias(tag: Any, limits: Limits, room: Scratch) -> None:
     """Move the tag's bias towards what its likeliest cell leaves unexplained."""
-    c = tag["cells"][0]
+    c = tag["states"][0] >> 1
     if room.cell_n[c] > 0:
         step = limits.bias_weight * room.residual[c] / room.cell_n[c]
         tag["bias"] = min(
@@ -487,30 +482,67 @@ def clear(n_touched: Int, room: Scratch) -> None:
 
 
 @kernel
+def smooth(tag: Any, later: Int, at: Int, radio: Radio, limits: Limits, room: Scratch) -> None:
+    """From the probabilities of event `later` given all reads (room.now) to those of `at`, the one before it
+    (Rauch, Tung and Striebel's backward step, on a discrete state)."""
+    ticks = tag["ring_last_us"][later] // limits.tick_us - tag["ring_last_us"][at] // limits.tick_us
+    gap = radio.gap_bin[min(ticks, radio.gap_bin.shape[0] - 1)]
+    n = np.int64(tag["ring_n"][at])
+    ring_state, ring_prob = tag["ring_state"], tag["ring_prob"]
+    for k in range(n):
+        room.before[k] = 0.0
+    for m in range(np.int64(tag["ring_n"][later])):
+        state = np.int64(ring_state[later, m])
+        total = 0.0
+        for k in range(n):
+            came = ring_prob[at, k] * passage(radio, gap, np.int64(ring_state[at, k]), state)
+            room.came[k] = came
+            total += came
+        for k in range(n):
+            room.before[k] += room.came[k] * (room.now[m] / total)
+    for k in range(n):
+        room.now[k] = room.before[k]
+
+
+@kernel
+def likeliest(tag: Any, at: Int, radio: Radio, room: Scratch) -> Any:
+    """Zone of an event with the greatest probability in room.now, and that probability; the first of equal ones."""
+    n = np.int64(tag["ring_n"][at])
+    states = tag["ring_state"][at]
+    zone: Any = NONE
+    most = -1.0
+    whole = 0.0
+    for k in range(n):
+        whole += room.now[k]
+        mine = np.int64(radio.cell_zone[states[k] >> 1])
+        total = 0.0
+        for m in range(n):
+            if radio.cell_zone[states[m] >> 1] == mine:
+                total += room.now[m]
+        if total > most:
+            most = total
+            zone = mine
+    return zone, most / whole
+
+
+@kernel
 def decide(
     tag: Any, upto_us: Int, tick: Int, radio: Radio, air: Air, limits: Limits, room: Scratch, out: NDArray[Any], n: Int
 ) -> Any:
-    """Decide the events up to `upto_us` by the best way back from the newest; returns the new length of `out`."""
-    total = 0.0
-    kept = np.int64(tag["n_cells"])
-    for k in range(kept):
-        room.path[k] = k
-        room.weight[k] = np.exp(tag["score"][k])
-        total += room.weight[k]
+    """Decide the events up to `upto_us`, smoothed by all that is known; returns the new length of `out`."""
     count = 0
+    later: Any = -1
     for i in range(np.int64(tag["n_ring"]) - 1, -1, -1):
         at = (np.int64(tag["head"]) + i) % EVENTS
+        if later < 0:
+            for k in range(np.int64(tag["ring_n"][at])):
+                room.now[k] = tag["ring_prob"][at, k]
+        else:
+            smooth(tag, later, at, radio, limits, room)
+        later = at
         if tag["ring_last_us"][at] <= upto_us:
             count = max(count, i + 1)
-            zone = radio.cell_zone[tag["ring_cell"][at, room.path[0]]]
-            weight = 0.0
-            for k in range(kept):
-                if radio.cell_zone[tag["ring_cell"][at, room.path[k]]] == zone:
-                    weight += room.weight[k]
-            room.decided[i] = zone
-            room.sure[i] = weight / total
-        for k in range(kept):
-            room.path[k] = tag["ring_from"][at, room.path[k]]
+            room.decided[i], room.sure[i] = likeliest(tag, at, radio, room)
     alone = tag["ticks"] < 2  # a tag heard but once is a stray
     for i in range(0 if alone else count):
         at = (np.int64(tag["head"]) + i) % EVENTS
@@ -708,7 +740,7 @@ def admit(
     tag["epc_bits"] = bits
     tag["tag_class"] = tag_class
     tag["state"] = 0
-    tag["n_cells"] = 0
+    tag["n_states"] = 0
     tag["ticks"] = 0
     tag["bias"] = limits.bias_start_db
     tag["first_us"] = -1
@@ -720,7 +752,6 @@ def admit(
     tag["last_zone"] = NONE
     tag["head"] = 0
     tag["n_ring"] = 0
-    tag["n_heard"] = 0
     step(tag, 0, radio)
 
 
@@ -762,7 +793,7 @@ def hear(
     if tag["first_us"] < 0:
         tag["first_us"] = start_us + first
     tag["last_us"] = start_us + last
-    n_touched = weigh(tag, keys, n, tick, radio, air, limits, room)
+    n_touched = weigh(tag, keys, n, radio, air, limits, room)
     n_new = bring(tag, n_touched, radio, limits, room)
     if n_new:
         advance_tag(tag, n_new, tick, start_us + first, start_us + last, n, radio, limits, room)

@@ -11,13 +11,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell import kernels, lifecycle
+from dwell import kernels, lifecycle, moves
 from dwell.layout import Layout, Settings, ZoneKind
 from dwell.tuning import TICK_US, Tuning
 
 CELL_M = 3.0
 """Edge of a cell: levels change by less than the shadowing within it."""
-POINT_M = 1.0
+POINT_M = 0.5
 """Distance of the points that a cell's level is the mean of."""
 MARGIN_M = 6.0
 """Floor beyond the outermost zone that still counts."""
@@ -25,8 +25,8 @@ STAIRS_M = 6
 """Between zones on different floors that one can walk between directly."""
 REACH_M = 2.5
 """Zones without polygons reach this far around their antennas."""
-GAPS = 64
-"""Ticks for which moves are tabled; longer gaps are no different."""
+MOST_CELLS = 16_000
+"""Two states of each must fit 16 bits."""
 MIN_RATE = 1e-4
 """Reflections reach everywhere."""
 
@@ -35,7 +35,9 @@ Points = NDArray[np.float64]
 
 def build(layout: Layout, tuning: Tuning) -> kernels.Radio:
     """Tables of a layout."""
-    cell_zone, levels, apart = _levels(layout, tuning)
+    cell_zone, levels, apart, area = _levels(layout, tuning)
+    if len(cell_zone) > MOST_CELLS:
+        raise ValueError(f"the store has {len(cell_zone)} cells of {CELL_M:g} m; {MOST_CELLS} are possible")
     levels = levels + layout.antenna_offset_db.astype(np.float64)
     near = levels >= tuning.range_dbm
     antenna, cell = np.nonzero(near.T)
@@ -50,7 +52,11 @@ def build(layout: Layout, tuning: Tuning) -> kernels.Radio:
         rate=np.maximum(rate * layout.antenna_rate.astype(np.float64)[antenna], MIN_RATE),
         cell_zone=cell_zone.astype(np.int16),
         apart=apart,
-        way=_ways(tuning),
+        cell_kind=_kinds(layout, cell_zone),
+        area=area,
+        way=moves.build(tuning, CELL_M),
+        gap_bin=moves.bins(),
+        stop=np.array(tuning.stop, np.float64),
         antenna_zone=layout.antenna_zone.astype(np.int16),
         brief=np.isin(layout.zone_kind, (ZoneKind.ENTRANCE, ZoneKind.EXIT)),
         rule_mask=np.ascontiguousarray(layout.rule_mask, np.uint64).reshape(-1, 8),
@@ -71,13 +77,11 @@ def limits(tuning: Tuning, settings: Settings) -> kernels.Limits:
         bias_step_db=tuning.bias_step_db,
         biases=tuning.biases,
         share_weight=tuning.share_weight,
-        repeat_weight=tuning.repeat_weight,
-        repeat_max=tuning.repeat_max,
-        correlation_ticks=tuning.correlation_ticks,
         unheard_nats=tuning.unheard_nats,
         none_nats=tuning.none_nats,
-        cross_nats=tuning.cross_nats,
         beam_nats=tuning.beam_nats,
+        temper=tuning.temper,
+        least=tuning.least,
         lag_ticks=tuning.lag_ticks,
         batch_ticks=tuning.batch_ticks,
         hold_us=tuning.hold_us,
@@ -101,13 +105,15 @@ def scratch(radio: kernels.Radio) -> kernels.Scratch:
         residual=np.zeros(cells),
         cell_n=np.zeros(cells, np.int32),
         cells=np.zeros(cells, np.int32),
-        path=np.zeros(kernels.BEAM, np.int64),
-        weight=np.zeros(kernels.BEAM),
+        now=np.zeros(kernels.BEAM),
+        before=np.zeros(kernels.BEAM),
+        came=np.zeros(kernels.BEAM),
         decided=np.zeros(kernels.EVENTS, np.int64),
         sure=np.zeros(kernels.EVENTS),
         new_cell=np.zeros(ways, np.int32),
         new_score=np.zeros(ways),
-        new_from=np.zeros(ways, np.int32),
+        new_state=np.zeros(2 * ways, np.int32),
+        new_prob=np.zeros(2 * ways),
     )
 
 
@@ -126,20 +132,17 @@ def _heard(level: NDArray[np.float64], tuning: Tuning) -> tuple[NDArray[np.float
     return tuple(np.interp(level, grid, column) for column in (rate, mean, spread))
 
 
-def _ways(tuning: Tuning) -> NDArray[np.float64]:
-    """(GAPS, APART + 1) log probability of a change of place by so many metres within so many ticks."""
-    gap = np.arange(GAPS)[:, None]
-    metres = np.arange(kernels.APART + 1)[None, :]
-    move = np.log(np.maximum(-np.expm1(-gap / tuning.stay_ticks), 1e-9)) + tuning.near_nats
-    beyond = np.maximum(metres - CELL_M * 1.5 - gap * TICK_US / 1e6 * tuning.speed_m_s, 0.0)
-    ways = np.maximum(move - beyond / tuning.slack_m, tuning.far_nats)
-    ways[:, 0] = -np.log1p(np.arange(GAPS) / tuning.stay_ticks)
-    ways[:, kernels.APART] = tuning.floor_nats
-    return ways
+def _kinds(layout: Layout, cell_zone: NDArray[np.int64]) -> NDArray[np.int64]:
+    kind = np.where(cell_zone >= 0, layout.zone_kind[np.maximum(cell_zone, 0)], 255)
+    passed = np.isin(kind, (ZoneKind.AISLE, ZoneKind.ENTRANCE, ZoneKind.EXIT))
+    return np.where(cell_zone < 0, moves.Kind.BETWEEN, np.where(passed, moves.Kind.PASSED, moves.Kind.STAYED_IN))
 
 
-def _levels(layout: Layout, tuning: Tuning) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.uint8]]:
-    """(C,) zone of each cell, (C, A) mean level of each antenna there, (C, C) metres from cell to cell."""
+Places = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.uint8], NDArray[np.float64]]
+
+
+def _levels(layout: Layout, tuning: Tuning) -> Places:
+    """(C,) zone of each cell, (C, A) mean level of each antenna there, (C, C) metres from cell to cell, (C,) area."""
     watched = np.zeros(len(layout.zone_kind), np.bool_)
     watched[layout.antenna_zone[layout.antenna_zone >= 0]] = True
     if not len(layout.corner_zone) and not _placed(layout):
@@ -148,6 +151,7 @@ def _levels(layout: Layout, tuning: Tuning) -> tuple[NDArray[np.int64], NDArray[
     level_parts: list[NDArray[np.float64]] = [np.zeros((0, len(layout.antenna_zone)))]
     place_parts: list[Points] = [np.zeros((0, 2))]
     floor_parts: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    area_parts: list[NDArray[np.float64]] = [np.zeros(0)]
     antenna_floor = layout.zone_floor[layout.antenna_zone]
     for floor in np.unique(layout.zone_floor):
         points, zone = _points(layout, int(floor))
@@ -155,7 +159,7 @@ def _levels(layout: Layout, tuning: Tuning) -> tuple[NDArray[np.int64], NDArray[
         distance = np.linalg.norm(points[:, None, :] - layout.antenna_xy[None, :, :].astype(np.float64), axis=2)
         level = tuning.level_1m_dbm - tuning.slope_db * np.log10(np.hypot(distance, tuning.height_m))
         level[:, antenna_floor != floor] = -np.inf
-        key = np.column_stack([zone, np.floor(points / CELL_M).astype(np.int64)])
+        key = np.column_stack([zone, _grid(points, zone)])
         cells, member = np.unique(key, axis=0, return_inverse=True)
         member = member.reshape(-1)
         with np.errstate(invalid="ignore"):
@@ -163,10 +167,22 @@ def _levels(layout: Layout, tuning: Tuning) -> tuple[NDArray[np.int64], NDArray[
         zone_parts.append(cells[:, 0])
         level_parts.append(mean)
         place_parts.append(np.stack([points[member == c].mean(0) for c in range(len(cells))]))
+        area_parts.append(np.bincount(member).astype(np.float64) * (POINT_M / CELL_M) ** 2)
         floor_parts.append(np.full(len(cells), floor))
     cell_zone, cell_floor = np.concatenate(zone_parts), np.concatenate(floor_parts)
     apart = _apart(layout, cell_zone, cell_floor, np.concatenate(place_parts))
-    return cell_zone, np.concatenate(level_parts), apart
+    return cell_zone, np.concatenate(level_parts), apart, np.concatenate(area_parts)
+
+
+def _grid(points: Points, zone: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(P, 2) which cell each point lies in: a zone is cut evenly, so that none of its cells is a sliver."""
+    index = np.floor(points / CELL_M).astype(np.int64)
+    for z in np.unique(zone[zone >= 0]):
+        mine = zone == z
+        low, high = points[mine].min(0) - POINT_M / 2, points[mine].max(0) + POINT_M / 2
+        parts = np.maximum(np.round((high - low) / CELL_M), 1)
+        index[mine] = np.minimum(np.floor((points[mine] - low) / (high - low) * parts), parts - 1).astype(np.int64)
+    return index
 
 
 def _apart(layout: Layout, zone: NDArray[np.int64], floor: NDArray[np.int64], place: Points) -> NDArray[np.uint8]:
@@ -238,9 +254,7 @@ OWN_DBM, NEAR_DBM, FLOOR_DBM, NONE_DBM = -60.0, -66.0, -71.0, -69.0
 """Levels without positions: an antenna's own zone, its neighbours, others on the floor, and in no zone."""
 
 
-def _by_neighbourhood(
-    layout: Layout, watched: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.uint8]]:
+def _by_neighbourhood(layout: Layout, watched: NDArray[np.bool_]) -> Places:
     """One cell a zone, and one for "in no zone" on each floor."""
     zones = np.flatnonzero(watched)
     floors = np.unique(layout.zone_floor)
@@ -260,4 +274,4 @@ def _by_neighbourhood(
     apart[len(zones) :][floor[len(zones) :, None] == floor[None, :]] = NEAR_M
     apart[:, len(zones) :][floor[:, None] == floor[None, len(zones) :]] = NEAR_M
     np.fill_diagonal(apart, 0)
-    return cell_zone, level, apart
+    return cell_zone, level, apart, np.ones(len(cell_zone))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-TICK_US = 500_000
+TICK_US = 1_000_000
 """Evidence is weighed in ticks on absolute multiples of this in UTC, however reads are batched."""
 
 
@@ -30,7 +30,7 @@ class Tuning:
     """Levels against the mean of their place: shadowing 3.7, antenna offset 2.5, slow fading and the body's side 4."""
     fast_db: float = 2.2
     """RSSI against the level: hopping and noise within a point."""
-    tail: float = 8.0
+    tail: float = 14.0
     """Where the RSSI score flattens out, in squared spreads: outliers are frequent."""
     bias_start_db: float = -8.0
     """How much weaker a tag is at first taken to be heard than one on a stand: most are worn."""
@@ -40,43 +40,37 @@ class Tuning:
     """Tags are told apart by so many classes of bias, from `bias_max_db` downwards in steps."""
     bias_weight: float = 0.02
     """Share of a new event in a tag's bias."""
-    share_weight: float = 1.0
+    share_weight: float = 0.7
     """Weight of which antenna it was that heard the tag, against how loud."""
-    repeat_weight: float = 0.3
-    """Weight of each further read by the same antenna within a tick …"""
-    repeat_max: float = 2.0
-    """… up to so much in all: fading is frozen for so short a time."""
-    correlation_ticks: float = 2.0
-    """An antenna that heard the tag more recently than this says partly the same again."""
-    unheard_nats: float = -4.0
+    unheard_nats: float = -8.0
     """A read by an antenna out of a place's range: rare, but it happens (reflections)."""
-    stay_ticks: float = 40.0
-    """Mean stay in one cell, for the odds of moving."""
-    near_nats: float = -2.0
-    """A move goes in one of some eight directions."""
-    cross_nats: float = -1.2
-    """A move that leaves a zone, on top of it."""
+    temper: float = 0.7
+    """Weight of a tick's evidence: fading and shadows outlast it, so that ticks partly say the same again."""
+    stay_s: tuple[float, float, float] = (80.0, 8.0, 15.0)
+    """Mean time for which one stands, by moves.Kind: at counters and desks, where one passes, between zones."""
+    stop: tuple[float, float, float] = (1.5, 0.5, 0.4)
+    """How likely a walker is to stop there, against anywhere, by moves.Kind."""
+    stop_rate: float = 0.1
+    """Share of walkers who stop within a second."""
+    straight: float = 0.8
+    """Share of walkers who keep their direction for a second; they go at 1 m/s."""
     none_nats: float = -2.0
     """Of an event between zones, against one in a zone: people stand where there is something to see."""
-    speed_m_s: float = 1.2
-    """Walking."""
-    slack_m: float = 1.5
-    """Metres beyond what can be walked that cost a factor of e."""
-    far_nats: float = -12.0
-    """The least likely change of place on a floor."""
-    floor_nats: float = -14.0
-    """A change of floor where no zones touch."""
-    beam_nats: float = 4.0
+    floor_nats: float = -12.0
+    """Of a change of place that takes more than walking, or of floor where no zones touch."""
+    beam_nats: float = 5.0
     """Places less likely than the best by more aren't brought into question by an event."""
-    lag_ticks: int = 20
+    least: float = 1e-5
+    """States less likely than the likeliest by this factor are dropped; a surprise must be able to outlast it."""
+    lag_ticks: int = 26
     """A tick is decided when this many have followed."""
-    batch_ticks: int = 4
+    batch_ticks: int = 8
     """Decisions of a tag are made for this many ticks at once."""
     hold_us: int = 150_000_000
     """Silence that ends a visit: 99.9 % of a worn tag's gaps are shorter than 136 s."""
     forget_us: int = 30_000_000
     """Silence after which a tag without a journey is forgotten."""
-    allow_us: int = 2_000_000
+    allow_us: int = 1_000_000
     """A tag is taken to have been there this long before its first and after its last read: the median wait for one."""
     walk_us: int = 2_000_000
     """From one zone to the next. The rest of the silence between them is shared by both …"""

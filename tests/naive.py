@@ -27,8 +27,8 @@ class Heard:
     first_us: int
     last_us: int
     reads: int
-    cells: list[int]
-    source: list[int]
+    probs: dict[int, int]
+    """Parts of kernels.PARTS of each state in question, likeliest first."""
 
 
 @dataclass
@@ -41,11 +41,9 @@ class Tag:
     bias: float
     last_tick: int
     state: State = State.CANDIDATE
-    cells: list[int] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
+    probs: dict[int, float] = field(default_factory=dict)
+    """Of each state in question, likeliest first."""
     events: list[Heard] = field(default_factory=list)
-    heard: list[list[int]] = field(default_factory=list)
-    """[antenna, tick of its last read], at most kernels.HEARD."""
     ticks: int = 0
     last_us: int = -1
     journey_us: int = -1
@@ -111,7 +109,7 @@ class Naive:
                 return int(tag_class)
         return 0
 
-    def weigh(self, tag: Tag, reads: list[tuple[int, int, int, int]], tick: int) -> dict[int, tuple[float, float, int]]:
+    def weigh(self, tag: Tag, reads: list[tuple[int, int, int, int]]) -> dict[int, tuple[float, float, int]]:
         """Score, summed residual and number of antennas of each cell in range; reads: antenna, time, RSSI, count."""
         limits = self.limits
         b = math.floor((limits.bias_max_db - tag.bias) / limits.bias_step_db + 0.5)
@@ -121,92 +119,100 @@ class Naive:
             mine = [read for read in reads if read[0] == antenna]
             levels = [read[2] / 100.0 for read in mine if read[2] != -32768]
             level = sum(levels) / len(levels) if levels else None
-            fresh = self.freshness(tag, antenna, tick)
-            repeat = min(1.0 + limits.repeat_weight * (len(mine) - 1), limits.repeat_max)
             for cell, e in self.table[antenna]:
                 share = math.log(float(self.radio.rate[b, e])) - self.norm[b][cell]
-                score = limits.share_weight * repeat * fresh * max(share, limits.unheard_nats)
-                far = limits.unheard_nats
+                score = limits.share_weight * max(share, limits.unheard_nats)
+                far = limits.share_weight * limits.unheard_nats
                 off = 0.0
                 if level is not None:
                     off = level - float(self.radio.level[b, e])
                     q = (off * float(self.radio.sharp[b, e])) ** 2
-                    score -= fresh * 0.5 * limits.tail * q / (q + limits.tail)
+                    score -= 0.5 * limits.tail * q / (q + limits.tail)
                     far -= 0.5 * limits.tail
                 old_score, old_off, n = touched.get(cell, (0.0, 0.0, 0))
-                touched[cell] = (old_score + (score - fresh * far), old_off + off, n + 1)
+                touched[cell] = (old_score + (score - far), old_off + off, n + 1)
         return {
             cell: (score + (limits.none_nats if self.radio.cell_zone[cell] < 0 else 0.0), off, n)
             for cell, (score, off, n) in touched.items()
         }
 
-    def freshness(self, tag: Tag, antenna: int, tick: int) -> float:
-        """1 for an antenna that hadn't heard the tag for a while, less for one that says the same again."""
-        for entry in tag.heard:
-            if entry[0] == antenna:
-                fresh = min(1.0, (tick - entry[1]) / self.limits.correlation_ticks)
-                entry[1] = tick
-                return fresh
-        if len(tag.heard) < kernels.HEARD:
-            tag.heard.append([antenna, tick])
-        else:
-            oldest = min(range(kernels.HEARD), key=lambda h: tag.heard[h][1])
-            tag.heard[oldest] = [antenna, tick]
-        return 1.0
-
-    # The trellis.
+    # The filter.
 
     def hear(self, tag: Tag, reads: list[tuple[int, int, int, int]], tick: int) -> None:
         """One event."""
-        limits, radio = self.limits, self.radio
+        limits = self.limits
         tag.last_us = max(read[1] for read in reads)
-        touched = self.weigh(tag, reads, tick)
+        touched = self.weigh(tag, reads)
         top = max((score for score, _, _ in touched.values()), default=-math.inf)
         width = limits.beam_nats
         while sum(score >= top - width for score, _, _ in touched.values()) > kernels.WIDE and width * 0.7 >= 1e-3:
             width *= 0.7
         new = [(cell, score) for cell, (score, _, _) in touched.items() if score >= top - width][: kernels.WIDE]
-        chosen = {cell for cell, _ in new}
-        new += [(cell, touched[cell][0] if cell in touched else 0.0) for cell in tag.cells if cell not in chosen]
+        for cell in dict.fromkeys(state >> 1 for state in tag.probs):
+            if cell not in {c for c, _ in new}:
+                new.append((cell, touched[cell][0] if cell in touched else 0.0))
         if not new:
             return
-        gap = min(tick - tag.last_tick, radio.way.shape[0] - 1)
-        ways: list[tuple[float, int, int]] = []
+        top = max(score for _, score in new)
+        probs: dict[int, float] = {}
         for cell, score in new:
-            best, source = (0.0, 0) if not tag.cells else (-math.inf, 0)
-            for j, (o, before) in enumerate(zip(tag.cells, tag.scores, strict=True)):
-                way = before + float(radio.way[gap, radio.apart[o, cell]])
-                if radio.cell_zone[o] != radio.cell_zone[cell]:
-                    way += limits.cross_nats
-                if way > best:
-                    best, source = way, j
-            ways.append((score + best, cell, source))
-        ways.sort(key=lambda w: (-w[0], w[1]))
-        ways = [w for w in ways[: kernels.BEAM] if w[0] >= ways[0][0] - 2 * limits.beam_nats]
-        tag.cells = [cell for _, cell, _ in ways]
-        tag.scores = [score - ways[0][0] for score, _, _ in ways]
+            for state in (2 * cell, 2 * cell + 1):
+                before = 0.5
+                if tag.probs:
+                    before = sum(p * self.passage(tick - tag.last_tick, o, state) for o, p in tag.probs.items())
+                probs[state] = before * math.exp(limits.temper * (score - top))
+        kept = sorted(probs.items(), key=lambda item: (-item[1], item[0]))[: kernels.BEAM]
+        kept = [(state, p) for state, p in kept if p >= kept[0][1] * limits.least]
+        total = sum(p for _, p in kept)
+        tag.probs = {state: p / total for state, p in kept}
         first_us = min(read[1] for read in reads)
-        tag.events.append(Heard(first_us, tag.last_us, len(reads), tag.cells, [source for _, _, source in ways]))
+        parts = {state: max(int(p * kernels.PARTS + 0.5), 1) for state, p in tag.probs.items()}
+        tag.events.append(Heard(first_us, tag.last_us, len(reads), parts))
         tag.last_tick = tick
         tag.ticks += 1
-        if tag.cells[0] in touched:
-            _, off, n = touched[tag.cells[0]]
+        likeliest = next(iter(tag.probs)) >> 1
+        if likeliest in touched:
+            _, off, n = touched[likeliest]
             low = limits.bias_max_db - limits.bias_step_db * (limits.biases - 1)
             tag.bias = min(max(tag.bias + limits.bias_weight * off / n, low), limits.bias_max_db)
 
+    def passage(self, ticks: int, source: int, target: int) -> float:
+        """Probability of a state after another one, so many ticks later."""
+        radio = self.radio
+        a, b = source // 2, target // 2
+        gap = radio.gap_bin[min(ticks, len(radio.gap_bin) - 1)]
+        metres = min(int(radio.apart[a, b]), radio.way.shape[2] - 1)
+        result = float(radio.way[radio.cell_kind[a], gap, metres, source % 2 * 2 + target % 2])
+        if a != b:
+            result *= float(radio.area[b])
+        if target % 2 == 0 and (a != b or source % 2 == 1):
+            result *= float(radio.stop[radio.cell_kind[b]])
+        return result
+
     def decide(self, tag: Tag, upto_us: int, tick: int) -> None:
-        """Decide the events up to a time by the best way back from the newest."""
-        weights = [math.exp(score) for score in tag.scores]
-        paths = [[k] for k in range(len(tag.cells))]
-        for event in reversed(tag.events):
-            for path in paths:
-                path.append(event.source[path[-1]])
+        """Decide the events up to a time, smoothed by all events that followed."""
+        smoothed: list[dict[int, float]] = []
+        for i in range(len(tag.events) - 1, -1, -1):
+            event = tag.events[i]
+            if not smoothed:
+                smoothed.insert(0, {state: float(p) for state, p in event.probs.items()})
+                continue
+            ticks = tag.events[i + 1].last_us // self.limits.tick_us - event.last_us // self.limits.tick_us
+            before = dict.fromkeys(event.probs, 0.0)
+            for target, weight in smoothed[0].items():
+                came = {o: p * self.passage(ticks, o, target) for o, p in event.probs.items()}
+                for o, p in came.items():
+                    before[o] += p * weight / sum(came.values())
+            smoothed.insert(0, before)
         count = sum(event.last_us <= upto_us for event in tag.events)
-        for i, event in enumerate(tag.events[:count]):
-            zones = [int(self.radio.cell_zone[event.cells[path[len(tag.events) - 1 - i]]]) for path in paths]
-            same = sum(w for w, zone in zip(weights, zones, strict=True) if zone == zones[0])
+        for event, probs in zip(tag.events[:count], smoothed[:count], strict=True):
+            zones: dict[int, float] = {}
+            for state, p in probs.items():
+                zone = int(self.radio.cell_zone[state // 2])
+                zones[zone] = zones.get(zone, 0.0) + p
+            best = max(zones, key=lambda zone: zones[zone])
             if tag.ticks > 1:
-                self.place(tag, zones[0], same / sum(weights), event, tick)
+                self.place(tag, best, zones[best] / sum(zones.values()), event, tick)
         tag.events = tag.events[count:]
 
     # Visits.
