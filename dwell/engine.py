@@ -18,6 +18,7 @@ from dwell.journeys import Journal, Journey
 from dwell.layout import Layout, Settings
 from dwell.lifecycle import State
 from dwell.read import READ, Reads
+from dwell.tables import LIFE, OUT, Air, Tags
 from dwell.tuning import TICK_US, Tuning
 from dwell.visits import VISIT, Visits
 
@@ -59,9 +60,9 @@ class ZoneEngine:
         self._radio = radio.build(layout, tuning)
         self._room = radio.scratch(self._radio)
         antennas, zones = len(layout.antenna_zone), len(layout.zone_kind)
-        self._air = kernels.Air(
+        self._air = Air(
             up=np.ones(antennas, np.uint8),
-            share=np.zeros(self._radio.rate.shape),
+            share=np.zeros(self._radio.rate.shape, np.float32),
             down=np.full((zones, kernels.DOWNS, 2), NEVER, np.int64),
         )
         kernels.normalise(self._radio, self._air, self._limits)
@@ -75,7 +76,7 @@ class ZoneEngine:
         self._counts = np.zeros(kernels.COUNTERS, np.int64)
         self._late = self._unknown_antenna = self._late_outages = 0
         self._visits = self._journeys = 0
-        self._tags = np.zeros(0, kernels.TAG)
+        self._tags = _rows(0)
         self._due = np.zeros(0, np.int64)
         self._next_look = NEVER
         self._free = np.zeros(0, np.int32)
@@ -104,7 +105,7 @@ class ZoneEngine:
             "merchandise": int(counts[kernels.MERCHANDISE]),
             "tags": int(counts[kernels.TAGS]),
             "strays": int(counts[kernels.STRAYS]),
-            "tags_tracked": len(self._tags) - self._n_free,
+            "tags_tracked": len(self._tags.life) - self._n_free,
             "late_outages": self._late_outages,
             "visits": self._visits,
             "journeys": self._journeys,
@@ -150,11 +151,11 @@ class ZoneEngine:
             self._air,
             self._limits,
             self._room,
-            np.empty(1024, kernels.OUT),
+            np.empty(1024, OUT),
             0,
         )
         parts.append(self._sort_out(out[:n], cut=True))
-        self._tags["state"] = 0
+        self._tags.life["state"] = 0
         self._due[:] = NEVER
         while 0 <= self._windows.next_us <= last_us:
             parts.append(Decisions(windows=self._windows.window(np.zeros(0, VISIT))))
@@ -162,7 +163,8 @@ class ZoneEngine:
 
     def open_visits(self) -> Visits:
         """Visits under way; exit_us is the last read that was decided to be in it."""
-        tags = self._tags[(self._tags["state"] != 0) & (self._tags["visit_zone"] >= 0)]
+        tags = self._tags.life
+        tags = tags[(tags["state"] != 0) & (tags["visit_zone"] >= 0)]
         tags = tags[np.lexsort((tags["epc_bits"], *tags["epc"].T[::-1], tags["enter_us"]))]
         visits = np.zeros(len(tags), VISIT)
         for name in ("enter_us", "journey_us", "epc", "epc_bits", "tag_class", "censored", "reads"):
@@ -174,7 +176,7 @@ class ZoneEngine:
     def tags_under_way(self) -> NDArray[Any]:
         """(n,) epc, epc_bits and tag_class of the tags whose journey goes on, in a zone or between two."""
         states = (State.PRESENT, State.DWELLING, State.LEAVING, State.ABSENT)
-        going_on = self._tags[np.isin(self._tags["state"], states)]
+        going_on = self._tags.life[np.isin(self._tags.life["state"], states)]
         return going_on[["epc", "epc_bits", "tag_class"]]
 
     def state(self, *, pending: bool = True) -> dict[str, NDArray[Any]]:
@@ -182,11 +184,11 @@ class ZoneEngine:
 
         Without `pending` the reads that are not yet weighed are left out: those from `weighed_us` on are then lost.
         """
-        used = self._tags["state"] != 0
+        used = self._tags.life["state"] != 0
         outages = [(at_us, int(up), a) for at_us, up, antennas in self._outages for a in antennas]
         scalars = (self._tick, self._target, self._next_look, self._late, self._unknown_antenna, self._late_outages)
         return {
-            "tags": self._tags[used],
+            **{f"tags_{name}": rows[used] for name, rows in self._tags._asdict().items()},
             "due": self._due[used],
             "up": self._air.up.copy(),
             "down": self._air.down.copy(),
@@ -204,15 +206,18 @@ class ZoneEngine:
     ) -> Self:
         """An engine that goes on from `state`, which must come from the same layout, settings and tuning."""
         self = cls(layout, settings, tuning)
-        tags = state["tags"]
-        if tags.dtype != kernels.TAG or state["up"].shape != self._air.up.shape:
+        tags = Tags(*(state[f"tags_{name}"] for name in Tags._fields))
+        same = all(a.dtype == b.dtype and a.shape[1:] == b.shape[1:] for a, b in zip(tags, self._tags, strict=True))
+        if not same or state["up"].shape != self._air.up.shape:
             raise ValueError("the state comes from another layout or version")
-        n = len(tags)
-        if n > len(self._tags):
-            self._grow(n - len(self._tags))
-        self._tags[:n], self._due[:n] = tags, state["due"]
-        self._n_free = len(self._tags) - n
-        self._free[: self._n_free] = np.arange(n, len(self._tags))[::-1]
+        n = len(tags.life)
+        if n > len(self._tags.life):
+            self._grow(n - len(self._tags.life))
+        for ours, theirs in zip(self._tags, tags, strict=True):
+            ours[:n] = theirs
+        self._due[:n] = state["due"]
+        self._n_free = len(self._due) - n
+        self._free[: self._n_free] = np.arange(n, len(self._due))[::-1]
         self._reindex()
         self._air.up[:], self._air.down[:] = state["up"], state["down"]
         kernels.normalise(self._radio, self._air, self._limits)
@@ -237,7 +242,7 @@ class ZoneEngine:
         """Process the ticks before `target`, stopping wherever antennas go up or down or a window is due."""
         reads, ticks = self._ready(target)
         order = np.argsort(ticks, kind="stable")
-        chain, later = np.full(len(self._tags), -1, np.int64), np.empty(len(reads), np.int64)
+        chain, later = np.full(len(self._due), -1, np.int64), np.empty(len(reads), np.int64)
         keys = np.empty(max(len(reads), 1), np.uint64)
         self._outages.sort(key=lambda outage: outage[0])
         first = min([int(ticks.min())] if len(ticks) else [], default=target)
@@ -247,7 +252,7 @@ class ZoneEngine:
             self._tick = min(first, target)
         parts: list[Decisions] = []
         at = 0
-        out = np.empty(256, kernels.OUT)
+        out = np.empty(256, OUT)
         while self._tick < target:
             while self._outages and self._outages[0][0] // TICK_US <= self._tick:
                 self._switch(*self._outages.pop(0))
@@ -288,8 +293,8 @@ class ZoneEngine:
                 )
                 parts.append(self._sort_out(out[:n], cut=False))
                 if self._tick < stop:
-                    self._grow(len(self._tags))
-                    chain = np.full(len(self._tags), -1, np.int64)
+                    self._grow(len(self._due))
+                    chain = np.full(len(self._due), -1, np.int64)
         return _join(parts)
 
     def _ready(self, target: int) -> tuple[Reads, NDArray[np.int64]]:
@@ -322,7 +327,7 @@ class ZoneEngine:
 
     def _skip_idle(self, tick: int) -> None:
         """Leave out windows in which there was nothing at all: a jump of the clock isn't a week of empty windows."""
-        if self._n_free == len(self._tags) and 0 <= self._windows.next_us < tick * TICK_US - IDLE_US:
+        if self._n_free == len(self._due) and 0 <= self._windows.next_us < tick * TICK_US - IDLE_US:
             self._windows.next_us = -1
             self._windows.begin(tick * TICK_US - self._limits.allow_us)
 
@@ -353,8 +358,8 @@ class ZoneEngine:
 
     def _grow(self, rows: int) -> None:
         """Make room for `rows` more tags."""
-        old = len(self._tags)
-        self._tags = np.concatenate([self._tags, np.zeros(rows, kernels.TAG)])
+        old = len(self._due)
+        self._tags = Tags(*(np.concatenate(pair) for pair in zip(self._tags, _rows(rows), strict=True)))
         self._due = np.concatenate([self._due, np.full(rows, NEVER, np.int64)])
         free = self._free[: self._n_free]
         self._free = np.concatenate([free, np.arange(old + rows - 1, old - 1, -1), np.zeros(old - len(free))]).astype(
@@ -364,8 +369,23 @@ class ZoneEngine:
         self._reindex()
 
     def _reindex(self) -> None:
-        self._index = np.zeros(4 << (len(self._tags) - 1).bit_length(), np.int32)
-        kernels.rebuild(self._index, self._tags)
+        self._index = np.zeros(4 << (len(self._due) - 1).bit_length(), np.int32)
+        kernels.rebuild(self._index, self._tags.life)
+
+
+def _rows(n: int) -> Tags:
+    """Room for n tags."""
+    events, beam = kernels.EVENTS, kernels.BEAM
+    return Tags(
+        life=np.zeros(n, LIFE),
+        cells=np.zeros((n, beam), np.int16),
+        probs=np.zeros((n, beam, 2)),
+        ring_us=np.zeros((n, events, 2), np.int64),
+        ring_reads=np.zeros((n, events), np.int32),
+        ring_n=np.zeros((n, events), np.int8),
+        ring_cells=np.zeros((n, events, beam), np.int16),
+        ring_probs=np.zeros((n, events, beam, 2), np.uint16),
+    )
 
 
 def _join(parts: list[Decisions]) -> Decisions:

@@ -1,4 +1,4 @@
-"""Every compiled function of the engine, and the arrays that they work on.
+"""Every compiled function of the engine.
 
 They stand in one file because a cached kernel that calls a kernel of another file keeps its old code when that file
 changes. For the same reason nothing here reads a figure or table of another module: they come as arguments.
@@ -13,13 +13,13 @@ zone is decided.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from dwell.visits import VISIT
+from dwell.tables import Air, Limits, Radio, Scratch, Tags
 
 F = TypeVar("F", bound=Callable[..., Any])
 Int = int | np.integer[Any]
@@ -31,14 +31,18 @@ def kernel(function: F) -> F:
     return cast(F, compiled)
 
 
-BEAM = 20
-"""States that are kept in question for a tag."""
+BEAM = 12
+"""Cells that are kept in question for a tag."""
 WIDE = 16
 """Cells that an event may bring into question."""
 EVENTS = 36
 """Undecided events that a tag may have."""
 PARTS = 65535
-"""Probabilities are remembered in units of one over this."""
+"""Probabilities of undecided events are remembered in units of one over this."""
+LOUD = 256
+"""Levels of reads and of places are told apart in so many steps."""
+LEAST_NATS = 1e-3
+"""Whatever is within range says something: a cell that scores nothing wasn't touched."""
 DOWNS = 8
 """Times of being unknown that a zone remembers."""
 NONE = -1
@@ -47,127 +51,7 @@ APART = 255
 """Distance of cells between which there is no way."""
 NEVER = np.iinfo(np.int64).max
 
-TAG = np.dtype(
-    [
-        ("epc", "<u8", (8,)),
-        ("prob", "<f8", (BEAM,)),  # of each state in question, likeliest first
-        ("bias", "<f8"),  # dB that this tag is heard louder than the model
-        ("first_us", "<i8"),  # first and last read of the current life
-        ("last_us", "<i8"),
-        ("last_tick", "<i8"),  # of the last event
-        ("journey_us", "<i8"),  # start, -1 without a journey
-        ("enter_us", "<i8"),  # of the open visit; last_in_us: last decided read in its zone
-        ("last_in_us", "<i8"),
-        ("exit_us", "<i8"),  # of the visit before: visits don't overlap
-        ("sure", "<f8"),  # sum of decided probabilities over the visit's events
-        ("events", "<i8"),
-        ("ticks", "<i8"),  # events of the whole life
-        ("reads", "<i8"),
-        ("epc_bits", "<i4"),
-        ("visit_zone", "<i2"),  # of the open visit, NONE without
-        ("last_zone", "<i2"),  # of the last visit
-        ("elsewhere", "i1"),  # 1: decided to be in no zone since last_in_us
-        ("censored", "i1"),
-        ("tag_class", "i1"),
-        ("state", "i1"),
-        ("states", "<i2", (BEAM,)),
-        ("n_states", "i1"),  # 0: not yet heard
-        ("head", "i1"),  # oldest event in the ring
-        ("n_ring", "i1"),
-        ("ring_first_us", "<i8", (EVENTS,)),
-        ("ring_last_us", "<i8", (EVENTS,)),
-        ("ring_reads", "<i4", (EVENTS,)),
-        ("ring_n", "i1", (EVENTS,)),
-        ("ring_state", "<i2", (EVENTS, BEAM)),
-        ("ring_prob", "<u2", (EVENTS, BEAM)),
-    ],
-    align=True,
-)
-"""One tag; `state` is lifecycle.State."""
-
 OPENED, CLOSED, ENDED = 1, 2, 3
-OUT = np.dtype([*((name, VISIT[name]) for name in VISIT.names or ()), ("kind", "u1"), ("tick", "<i8")], align=True)
-"""What was decided at a tick: a visit OPENED or CLOSED, or a journey ENDED (enter_us, exit_us: its last visit's)."""
-
-
-class Radio(NamedTuple):
-    """What places say of reads: cells (parts of zones, or of the floor between them) by antenna, sparse rows."""
-
-    row: NDArray[np.int32]  # (A + 1,) antenna a's entries are row[a]:row[a + 1]
-    cell: NDArray[np.int32]  # (N,) cell within range
-    level: NDArray[np.float64]  # (B, N) mean dBm of what is heard there, by class of the tag's bias
-    sharp: NDArray[np.float64]  # (B, N) one over its spread in dB
-    rate: NDArray[np.float64]  # (B, N) 0..1, of reads that get through
-    cell_zone: NDArray[np.int16]  # (C,) NONE: between zones
-    apart: NDArray[np.uint8]  # (C, C) metres from cell to cell; APART: no way
-    cell_kind: NDArray[np.int64]  # (C,) moves.Kind: how long one stands there
-    area: NDArray[np.float64]  # (C,) of the cell, in whole cells
-    way: NDArray[np.float32]  # (kinds, gaps, metres, 4) moves.build()
-    gap_bin: NDArray[np.int64]  # gap of each number of ticks
-    stop: NDArray[np.float64]  # (kinds,) how likely one stops there, against anywhere
-    antenna_zone: NDArray[np.int16]  # (A,)
-    brief: NDArray[np.bool_]  # (Z,) journeys end soon after this zone
-    rule_mask: NDArray[np.uint64]
-    rule_value: NDArray[np.uint64]
-    rule_class: NDArray[np.uint8]
-    table: NDArray[np.uint8]  # lifecycle.transitions()
-
-
-class Limits(NamedTuple):
-    """Scalars of Tuning and Settings."""
-
-    tick_us: int
-    tail: float
-    bias_weight: float
-    bias_start_db: float
-    bias_max_db: float
-    bias_step_db: float
-    biases: int
-    share_weight: float
-    unheard_nats: float
-    none_nats: float
-    beam_nats: float
-    temper: float
-    least: float
-    lag_ticks: int
-    batch_ticks: int
-    hold_us: int
-    forget_us: int
-    allow_us: int
-    walk_us: int
-    fill_us: int
-    join_gap_us: int
-    visit_us: int
-    end_after_exit_us: int
-    end_silence_us: int
-
-
-class Air(NamedTuple):
-    """Which antennas are up, and what follows from it."""
-
-    up: NDArray[np.uint8]  # (A,)
-    share: NDArray[np.float64]  # (B, N) log share of the antenna among all that are up and hear the cell
-    down: NDArray[np.int64]  # (Z, DOWNS, 2) times at which the zone was unknown, newest first; NEVER: until now
-
-
-class Scratch(NamedTuple):
-    """Room to work in; nothing in it outlives a tick."""
-
-    cell: NDArray[np.float64]  # (C,) scores
-    residual: NDArray[np.float64]  # (C,) dB above the model, summed
-    cell_n: NDArray[np.int32]  # (C,) antennas that reach the cell
-    cells: NDArray[np.int32]  # (C,) touched
-    now: NDArray[np.float64]  # (BEAM,) smoothed probabilities of an event and of the one before it
-    before: NDArray[np.float64]  # (BEAM,)
-    came: NDArray[np.float64]  # (BEAM,)
-    decided: NDArray[np.int64]  # (EVENTS,)
-    sure: NDArray[np.float64]  # (EVENTS,)
-    new_cell: NDArray[np.int32]  # (WIDE + BEAM,)
-    new_score: NDArray[np.float64]
-    new_state: NDArray[np.int32]  # (2 * (WIDE + BEAM),)
-    new_prob: NDArray[np.float64]
-
-
 # Tags by EPC: open addressing with linear probing; `index` holds row + 1, 0 is free.
 
 
@@ -269,7 +153,7 @@ def switch(radio: Radio, air: Air, limits: Limits, antennas: NDArray[np.int64], 
 
 @kernel
 def normalise(radio: Radio, air: Air, limits: Limits) -> None:
-    """Which share of a cell's reads each antenna gets, of those that are up; never below the odds of reflections."""
+    """Which share of a cell's reads each antenna gets, of those that are up, against the odds of reflections."""
     total = np.empty(radio.cell_zone.shape[0])
     for b in range(air.share.shape[0]):
         total[:] = 1e-3
@@ -279,7 +163,7 @@ def normalise(radio: Radio, air: Air, limits: Limits) -> None:
                     total[radio.cell[e]] += radio.rate[b, e]
         for e in range(radio.cell.shape[0]):
             share = np.log(radio.rate[b, e]) - np.log(total[radio.cell[e]])
-            air.share[b, e] = max(share, limits.unheard_nats)
+            air.share[b, e] = limits.share_weight * max(share - limits.unheard_nats, LEAST_NATS)
 
 
 @kernel
@@ -298,14 +182,17 @@ def unknown_us(air: Air, zone: Int, from_us: Int, to_us: Int) -> Any:
 
 
 @kernel
-def weigh(tag: Any, keys: NDArray[np.uint64], n: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> Any:
-    """Score the cells within range of the antennas that heard the tag in this tick; returns how many cells.
+def weigh(bias: Any, keys: NDArray[np.uint64], n: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> Any:
+    """Score the cells within range of the antennas that heard the tag in this tick, against those that are not.
 
-    `keys` are its n reads, sorted: antenna, time, RSSI, count from the highest bit down.
+    `keys` are its n reads, sorted: antenna, time, RSSI, count from the highest bit down. Returns how many cells and how
+    many antennas with a level there are.
     """
     n_cells = 0
+    n_levels = 0
     i = 0
-    b = bias_class(tag["bias"], limits)
+    b = bias_class(bias, limits)
+    shift = b * limits.bias_steps
     while i < n:
         antenna = np.int64(keys[i] >> np.uint64(48))
         total = 0.0
@@ -316,24 +203,29 @@ def weigh(tag: Any, keys: NDArray[np.uint64], n: Int, radio: Radio, air: Air, li
                 total += rssi / 100.0
                 known += 1
             i += 1
-        far = limits.unheard_nats * limits.share_weight - (0.5 * limits.tail if known else 0.0)
-        level = total / known if known else 0.0
-        for e in range(radio.row[antenna], radio.row[antenna + 1]):
-            c = radio.cell[e]
-            if room.cell_n[c] == 0:
-                room.cells[n_cells] = c
-                n_cells += 1
-                room.cell[c] = 0.0
-                room.residual[c] = 0.0
-            room.cell_n[c] += 1
-            score = limits.share_weight * air.share[b, e] - far
-            if known:
-                off = level - radio.level[b, e]
-                q = (off * radio.sharp[b, e]) ** 2
-                score -= 0.5 * limits.tail * q / (q + limits.tail)
-                room.residual[c] += off
-            room.cell[c] += score
-    return n_cells
+        first, last = radio.row[antenna], radio.row[antenna + 1]
+        if known:
+            level = total / known
+            room.antenna[n_levels] = antenna
+            room.level[n_levels] = level
+            n_levels += 1
+            heard = min(max(np.int64((level - limits.loud_dbm) / limits.loud_step_db + 0.5), 0), LOUD - 1)
+            for e in range(first, last):
+                c = radio.cell[e]
+                before = room.cell[c]
+                if before == 0.0:
+                    room.cells[n_cells] = c
+                    n_cells += 1
+                room.cell[c] = before + (air.share[b, e] + radio.fit[heard, radio.step[e] - shift])
+        else:
+            for e in range(first, last):
+                c = radio.cell[e]
+                before = room.cell[c]
+                if before == 0.0:
+                    room.cells[n_cells] = c
+                    n_cells += 1
+                room.cell[c] = before + air.share[b, e]
+    return n_cells, n_levels
 
 
 @kernel
@@ -346,61 +238,82 @@ def bias_class(bias: Any, limits: Limits) -> Any:
 
 
 @kernel
-def bring(tag: Any, n_touched: Int, radio: Radio, limits: Limits, room: Scratch) -> Any:
+def bring(tags: Tags, row: Int, n_touched: Int, radio: Radio, limits: Limits, room: Scratch) -> Any:
     """Cells that come into question by this event, beside those in question already; returns how many there are."""
     top = -np.inf
     for i in range(n_touched):
         c = room.cells[i]
-        if radio.cell_zone[c] < 0:
-            room.cell[c] += limits.none_nats
-        top = max(top, room.cell[c])
+        score = room.cell[c] + radio.none[c]
+        room.score[i] = score
+        top = max(top, score)
     width = limits.beam_nats
-    count = WIDE + 1
-    while count > WIDE:
-        count = 0
+    n = WIDE + 1
+    while n > WIDE:
+        n = 0
         for i in range(n_touched):
-            if room.cell[room.cells[i]] >= top - width:
-                count += 1
-        if count > WIDE:
+            if room.score[i] >= top - width:
+                n += 1
+        if n > WIDE:
             width *= 0.7
             if width < 1e-3:
                 break
     n = 0
     for i in range(n_touched):
-        c = room.cells[i]
-        if room.cell[c] >= top - width and n < WIDE:
+        if room.score[i] >= top - width and n < WIDE:
+            c = room.cells[i]
+            room.slot[c] = 1
             room.new_cell[n] = c
-            room.new_score[n] = room.cell[c]
+            room.new_score[n] = room.score[i]
             n += 1
-    for j in range(np.int64(tag["n_states"])):
-        c = np.int32(tag["states"][j] >> 1)
-        heard = room.cell_n[c] > 0
-        known = False
-        for i in range(n):
-            known = known or room.new_cell[i] == c
-        if not known:
+    brought = n
+    for j in range(np.int64(tags.life[row]["n_cells"])):
+        c = np.int32(tags.cells[row, j])
+        if room.slot[c] == 0:
             room.new_cell[n] = c
-            room.new_score[n] = room.cell[c] if heard else 0.0
+            room.new_score[n] = room.cell[c] + radio.none[c] if room.cell[c] != 0.0 else 0.0
             n += 1
+    for i in range(brought):
+        room.slot[room.new_cell[i]] = 0
     return n
 
 
 @kernel
-def passage(radio: Radio, gap: Int, source: Int, target: Int) -> Any:
-    """Probability of a state after another one, `gap` bins of ticks later."""
-    a, b = source >> 1, target >> 1
-    metres = min(np.int64(radio.apart[a, b]), radio.way.shape[2] - 1)
-    result = np.float64(radio.way[radio.cell_kind[a], gap, metres, (source & 1) * 2 + (target & 1)])
-    if a != b:
-        result *= radio.area[b]
-    if target & 1 == 0 and (a != b or source & 1 == 1):
-        result *= radio.stop[radio.cell_kind[b]]
-    return result
+def predict(tags: Tags, row: Int, n_new: Int, ticks: Int, radio: Radio, limits: Limits, room: Scratch) -> None:
+    """How likely each cell in question is now, standing and walking, by where the tag was before."""
+    n_old = np.int64(tags.life[row]["n_cells"])
+    gap = radio.gap_bin[min(ticks, radio.gap_bin.shape[0] - 1)]
+    for j in range(n_old):
+        room.base[j] = (radio.cell_kind[tags.cells[row, j]] * limits.gaps + gap) * limits.metres
+    for i in range(n_new):
+        b = room.new_cell[i]
+        stands = 0.0
+        walks = 0.0
+        same_stands = 0.0
+        same_walks = 0.0
+        kept = 0.0
+        for j in range(n_old):
+            a = tags.cells[row, j]
+            at = room.base[j] + radio.apart[a, b]
+            stood = tags.probs[row, j, 0]
+            walked = tags.probs[row, j, 1]
+            if a == b:
+                kept = stood * radio.way[at, 0]
+                same_stands = walked * radio.way[at, 2]
+                same_walks = stood * radio.way[at, 1] + walked * radio.way[at, 3]
+            else:
+                stands += stood * radio.way[at, 0] + walked * radio.way[at, 2]
+                walks += stood * radio.way[at, 1] + walked * radio.way[at, 3]
+        if n_old == 0:
+            kept = 0.5
+            same_walks = 0.5
+        room.new_prob[i, 0] = kept + radio.stop[b] * (same_stands + radio.area[b] * stands)
+        room.new_prob[i, 1] = same_walks + radio.area[b] * walks
 
 
 @kernel
 def advance_tag(
-    tag: Any,
+    tags: Tags,
+    row: Int,
     n_new: Int,
     tick: Int,
     first_us: Int,
@@ -409,158 +322,195 @@ def advance_tag(
     radio: Radio,
     limits: Limits,
     room: Scratch,
-) -> None:
-    """One event: the probabilities of the states in question, the BEAM likeliest kept, likeliest first."""
-    n_old = np.int64(tag["n_states"])
-    gap = radio.gap_bin[min(tick - tag["last_tick"], radio.gap_bin.shape[0] - 1)]
+) -> Any:
+    """One event: the probabilities of the cells in question, the BEAM likeliest kept; returns the likeliest."""
+    tag = tags.life[row]
+    predict(tags, row, n_new, tick - tag["last_tick"], radio, limits, room)
     top = -np.inf
     for i in range(n_new):
         top = max(top, room.new_score[i])
-    states, probs = tag["states"], tag["prob"]  # a view taken in a loop costs as much as the loop
-    ring_state, ring_prob = tag["ring_state"], tag["ring_prob"]
+    most = 0.0
     for i in range(n_new):
         evidence = np.exp(limits.temper * (room.new_score[i] - top))
-        state = 2 * np.int64(room.new_cell[i])
-        stands = 0.5 if n_old == 0 else 0.0
-        walks = stands
-        for j in range(n_old):
-            stands += probs[j] * passage(radio, gap, np.int64(states[j]), state)
-            walks += probs[j] * passage(radio, gap, np.int64(states[j]), state + 1)
-        room.new_state[2 * i] = state
-        room.new_state[2 * i + 1] = state + 1
-        room.new_prob[2 * i] = stands * evidence
-        room.new_prob[2 * i + 1] = walks * evidence
-    at = (np.int64(tag["head"]) + np.int64(tag["n_ring"])) % EVENTS
-    tag["n_ring"] += 1
-    tag["ring_first_us"][at] = first_us
-    tag["ring_last_us"][at] = last_us
-    tag["ring_reads"][at] = reads
-    n_new = 2 * n_new
-    total = 0.0
+        room.new_prob[i, 0] *= evidence
+        room.new_prob[i, 1] *= evidence
+        room.new_score[i] = room.new_prob[i, 0] + room.new_prob[i, 1]
+        most = max(most, room.new_score[i])
     kept = 0
-    for k in range(min(n_new, BEAM)):
-        best = k
-        for i in range(k + 1, n_new):
-            lead = room.new_prob[i] - room.new_prob[best]
-            if lead > 0.0 or (lead == 0.0 and room.new_state[i] < room.new_state[best]):
-                best = i
-        state, prob = room.new_state[best], room.new_prob[best]
-        room.new_state[best] = room.new_state[k]
-        room.new_prob[best] = room.new_prob[k]
-        if k > 0 and prob < probs[0] * limits.least:
-            break
-        states[k] = state
-        probs[k] = prob
-        total += prob
-        kept += 1
+    for i in range(n_new):
+        if room.new_score[i] >= most * limits.least:
+            room.new_cell[kept] = room.new_cell[i]
+            room.new_score[kept] = room.new_score[i]
+            room.new_prob[kept, 0] = room.new_prob[i, 0]
+            room.new_prob[kept, 1] = room.new_prob[i, 1]
+            kept += 1
+    while kept > BEAM:
+        worst = 0
+        for i in range(1, kept):
+            lead = room.new_score[i] - room.new_score[worst]
+            if lead < 0.0 or (lead == 0.0 and room.new_cell[i] > room.new_cell[worst]):
+                worst = i
+        kept -= 1
+        room.new_cell[worst] = room.new_cell[kept]
+        room.new_score[worst] = room.new_score[kept]
+        room.new_prob[worst, 0] = room.new_prob[kept, 0]
+        room.new_prob[worst, 1] = room.new_prob[kept, 1]
+    total = 0.0
+    best = 0
     for k in range(kept):
-        probs[k] /= total
-        ring_state[at, k] = states[k]
-        ring_prob[at, k] = max(np.int64(probs[k] * PARTS + 0.5), 1)
-    tag["ring_n"][at] = kept
-    tag["n_states"] = kept
+        total += room.new_score[k]
+        lead = room.new_score[k] - room.new_score[best]
+        if lead > 0.0 or (lead == 0.0 and room.new_cell[k] < room.new_cell[best]):
+            best = k
+    at = (np.int64(tag["head"]) + np.int64(tag["n_ring"])) % EVENTS
+    for k in range(kept):
+        c = room.new_cell[k]
+        tags.cells[row, k] = c
+        tags.ring_cells[row, at, k] = c
+        for m in range(2):
+            prob = room.new_prob[k, m] / total
+            tags.probs[row, k, m] = prob
+            tags.ring_probs[row, at, k, m] = max(np.int64(prob * PARTS + 0.5), 1)
+        room.zone[radio.cell_zone[c]] += room.new_score[k]
+    zone = radio.cell_zone[room.new_cell[best]]
+    if zone != tag["live_zone"] and room.zone[zone] >= limits.live_share * total:
+        tag["live_zone"] = zone
+        tag["live_us"] = first_us
+    for k in range(kept):
+        room.zone[radio.cell_zone[room.new_cell[k]]] = 0.0
+    tags.ring_us[row, at, 0] = first_us
+    tags.ring_us[row, at, 1] = last_us
+    tags.ring_reads[row, at] = reads
+    tags.ring_n[row, at] = kept
+    tag["n_ring"] += 1
+    tag["n_cells"] = kept
     tag["ticks"] += 1
     tag["last_tick"] = tick
+    return room.new_cell[best]
 
 
 @kernel
-def follow_bias(tag: Any, limits: Limits, room: Scratch) -> None:
+def follow_bias(tag: Any, cell: Int, n_levels: Int, radio: Radio, limits: Limits, room: Scratch) -> None:
     """Move the tag's bias towards what its likeliest cell leaves unexplained."""
-    c = tag["states"][0] >> 1
-    if room.cell_n[c] > 0:
-        step = limits.bias_weight * room.residual[c] / room.cell_n[c]
-        tag["bias"] = min(
-            max(tag["bias"] + step, limits.bias_max_db - limits.bias_step_db * (limits.biases - 1)), limits.bias_max_db
-        )
+    shift = bias_class(tag["bias"], limits) * limits.bias_steps
+    total = 0.0
+    n = 0
+    for i in range(n_levels):
+        first, last = radio.row[room.antenna[i]], radio.row[room.antenna[i] + 1]
+        e = first + np.searchsorted(radio.cell[first:last], cell)
+        if e < last and radio.cell[e] == cell:
+            total += room.level[i] - radio.mean[radio.step[e] - shift]
+            n += 1
+    if n:
+        low = limits.bias_max_db - limits.bias_step_db * (limits.biases - 1)
+        tag["bias"] = min(max(tag["bias"] + limits.bias_weight * total / n, low), limits.bias_max_db)
+
+
+# Looking back.
 
 
 @kernel
-def clear(n_touched: Int, room: Scratch) -> None:
-    """Leave the scratch as it was found."""
-    for i in range(n_touched):
-        room.cell_n[room.cells[i]] = 0
-
-
-@kernel
-def smooth(tag: Any, later: Int, at: Int, radio: Radio, limits: Limits, room: Scratch) -> None:
+def smooth(tags: Tags, row: Int, later: Int, at: Int, radio: Radio, limits: Limits, room: Scratch) -> None:
     """From the probabilities of event `later` given all reads (room.now) to those of `at`, the one before it
     (Rauch, Tung and Striebel's backward step, on a discrete state)."""
-    ticks = tag["ring_last_us"][later] // limits.tick_us - tag["ring_last_us"][at] // limits.tick_us
+    ticks = tags.ring_us[row, later, 1] // limits.tick_us - tags.ring_us[row, at, 1] // limits.tick_us
     gap = radio.gap_bin[min(ticks, radio.gap_bin.shape[0] - 1)]
-    n = np.int64(tag["ring_n"][at])
-    ring_state, ring_prob = tag["ring_state"], tag["ring_prob"]
+    n = np.int64(tags.ring_n[row, at])
     for k in range(n):
-        room.before[k] = 0.0
-    for m in range(np.int64(tag["ring_n"][later])):
-        state = np.int64(ring_state[later, m])
-        total = 0.0
+        room.base[k] = (radio.cell_kind[tags.ring_cells[row, at, k]] * limits.gaps + gap) * limits.metres
+        room.before[k, 0] = 0.0
+        room.before[k, 1] = 0.0
+    for m in range(np.int64(tags.ring_n[row, later])):
+        if room.now[m, 0] + room.now[m, 1] < limits.slight:
+            continue
+        b = tags.ring_cells[row, later, m]
+        stands = 0.0
+        walks = 0.0
         for k in range(n):
-            came = ring_prob[at, k] * passage(radio, gap, np.int64(ring_state[at, k]), state)
-            room.came[k] = came
-            total += came
+            a = tags.ring_cells[row, at, k]
+            way = room.base[k] + radio.apart[a, b]
+            stood = np.float64(tags.ring_probs[row, at, k, 0])
+            walked = np.float64(tags.ring_probs[row, at, k, 1])
+            still = 1.0 if a == b else radio.area[b] * radio.stop[b]
+            stopped = radio.stop[b] if a == b else radio.area[b] * radio.stop[b]
+            onward = 1.0 if a == b else radio.area[b]
+            room.came[k, 0] = stood * radio.way[way, 0] * still
+            room.came[k, 1] = stood * radio.way[way, 1] * onward
+            room.came[k, 2] = walked * radio.way[way, 2] * stopped
+            room.came[k, 3] = walked * radio.way[way, 3] * onward
+            stands += room.came[k, 0] + room.came[k, 2]
+            walks += room.came[k, 1] + room.came[k, 3]
+        stands = room.now[m, 0] / stands
+        walks = room.now[m, 1] / walks
         for k in range(n):
-            room.before[k] += room.came[k] * (room.now[m] / total)
-    for k in range(n):
-        room.now[k] = room.before[k]
+            room.before[k, 0] += room.came[k, 0] * stands + room.came[k, 1] * walks
+            room.before[k, 1] += room.came[k, 2] * stands + room.came[k, 3] * walks
+    normalised(room.before, room.now, n)
 
 
 @kernel
-def likeliest(tag: Any, at: Int, radio: Radio, room: Scratch) -> Any:
+def normalised(weights: NDArray[Any], probs: NDArray[np.float64], n: Int) -> None:
+    """The first n pairs of weights as probabilities."""
+    total = 0.0
+    for k in range(n):
+        total += weights[k, 0] + weights[k, 1]
+    for k in range(n):
+        probs[k, 0] = weights[k, 0] / total
+        probs[k, 1] = weights[k, 1] / total
+
+
+@kernel
+def likeliest(tags: Tags, row: Int, at: Int, radio: Radio, room: Scratch) -> Any:
     """Zone of an event with the greatest probability in room.now, and that probability; the first of equal ones."""
-    n = np.int64(tag["ring_n"][at])
-    states = tag["ring_state"][at]
+    n = np.int64(tags.ring_n[row, at])
+    for k in range(n):
+        room.zone[radio.cell_zone[tags.ring_cells[row, at, k]]] += room.now[k, 0] + room.now[k, 1]
     zone: Any = NONE
     most = -1.0
-    whole = 0.0
     for k in range(n):
-        whole += room.now[k]
-        mine = np.int64(radio.cell_zone[states[k] >> 1])
-        total = 0.0
-        for m in range(n):
-            if radio.cell_zone[states[m] >> 1] == mine:
-                total += room.now[m]
-        if total > most:
-            most = total
+        mine = np.int64(radio.cell_zone[tags.ring_cells[row, at, k]])
+        if room.zone[mine] > most:
+            most = room.zone[mine]
             zone = mine
-    return zone, most / whole
+    for k in range(n):
+        room.zone[radio.cell_zone[tags.ring_cells[row, at, k]]] = 0.0
+    return zone, most
 
 
 @kernel
 def decide(
-    tag: Any, upto_us: Int, tick: Int, radio: Radio, air: Air, limits: Limits, room: Scratch, out: NDArray[Any], n: Int
+    tags: Tags,
+    row: Int,
+    upto_us: Int,
+    tick: Int,
+    radio: Radio,
+    air: Air,
+    limits: Limits,
+    room: Scratch,
+    out: NDArray[Any],
+    n: Int,
 ) -> Any:
     """Decide the events up to `upto_us`, smoothed by all that is known; returns the new length of `out`."""
+    tag = tags.life[row]
+    head = np.int64(tag["head"])
     count = 0
     later: Any = -1
-    for i in range(np.int64(tag["n_ring"]) - 1, -1, -1):
-        at = (np.int64(tag["head"]) + i) % EVENTS
-        if later < 0:
-            for k in range(np.int64(tag["ring_n"][at])):
-                room.now[k] = tag["ring_prob"][at, k]
-        else:
-            smooth(tag, later, at, radio, limits, room)
-        later = at
-        if tag["ring_last_us"][at] <= upto_us:
-            count = max(count, i + 1)
-            room.decided[i], room.sure[i] = likeliest(tag, at, radio, room)
     alone = tag["ticks"] < 2  # a tag heard but once is a stray
+    for i in range(np.int64(tag["n_ring"]) - 1, -1, -1):
+        at = (head + i) % EVENTS
+        if later < 0:
+            normalised(tags.ring_probs[row, at], room.now, np.int64(tags.ring_n[row, at]))
+        else:
+            smooth(tags, row, later, at, radio, limits, room)
+        later = at
+        if tags.ring_us[row, at, 1] <= upto_us:
+            count = max(count, i + 1)
+            room.decided[i], room.sure[i] = likeliest(tags, row, at, radio, room)
     for i in range(0 if alone else count):
-        at = (np.int64(tag["head"]) + i) % EVENTS
-        n = place(
-            tag,
-            room.decided[i],
-            room.sure[i],
-            np.int64(tag["ring_first_us"][at]),
-            np.int64(tag["ring_last_us"][at]),
-            np.int64(tag["ring_reads"][at]),
-            tick,
-            radio,
-            air,
-            limits,
-            out,
-            n,
-        )
-    tag["head"] = (np.int64(tag["head"]) + count) % EVENTS
+        at = (head + i) % EVENTS
+        first_us, last_us, reads = tags.ring_us[row, at, 0], tags.ring_us[row, at, 1], tags.ring_reads[row, at]
+        n = place(tag, room.decided[i], room.sure[i], first_us, last_us, reads, tick, radio, air, limits, out, n)
+    tag["head"] = (head + count) % EVENTS
     tag["n_ring"] = np.int64(tag["n_ring"]) - count
     return n
 
@@ -682,15 +632,19 @@ def patience_us(tag: Any, brief: Int, limits: Limits) -> Any:
 
 
 @kernel
-def look(tag: Any, tick: Int, radio: Radio, air: Air, limits: Limits, room: Scratch, out: NDArray[Any], n: Int) -> Any:
+def look(
+    tags: Tags, row: Int, tick: Int, radio: Radio, air: Air, limits: Limits, room: Scratch, out: NDArray[Any], n: Int
+) -> Any:
     """What time alone does to a tag; returns (length of `out`, tick of the next look, NEVER when it is gone)."""
+    tag = tags.life[row]
     now_us = (tick + 1) * limits.tick_us
     while tag["n_ring"] > 0:
-        oldest = tag["ring_last_us"][tag["head"]] // limits.tick_us
+        oldest_us = tags.ring_us[row, tag["head"], 1]
+        oldest = oldest_us // limits.tick_us
         if oldest + limits.lag_ticks + limits.batch_ticks > tick and tag["n_ring"] < EVENTS:
             return n, oldest + limits.lag_ticks + limits.batch_ticks
-        upto_us = max((tick - limits.lag_ticks + 1) * limits.tick_us - 1, tag["ring_last_us"][tag["head"]])
-        n = decide(tag, upto_us, tick, radio, air, limits, room, out, n)
+        upto_us = max((tick - limits.lag_ticks + 1) * limits.tick_us - 1, oldest_us)
+        n = decide(tags, row, upto_us, tick, radio, air, limits, room, out, n)
     silent_us = now_us - tag["last_us"]
     if tag["visit_zone"] >= 0:
         zone = np.int64(tag["visit_zone"])
@@ -740,7 +694,7 @@ def admit(
     tag["epc_bits"] = bits
     tag["tag_class"] = tag_class
     tag["state"] = 0
-    tag["n_states"] = 0
+    tag["n_cells"] = 0
     tag["ticks"] = 0
     tag["bias"] = limits.bias_start_db
     tag["first_us"] = -1
@@ -750,6 +704,8 @@ def admit(
     tag["exit_us"] = -1
     tag["visit_zone"] = NONE
     tag["last_zone"] = NONE
+    tag["live_zone"] = NONE
+    tag["live_us"] = -1
     tag["head"] = 0
     tag["n_ring"] = 0
     step(tag, 0, radio)
@@ -780,9 +736,18 @@ def sort_keys(keys: NDArray[np.uint64], n: Int) -> Any:
 
 @kernel
 def hear(
-    tag: Any, keys: NDArray[np.uint64], n: Int, tick: Int, radio: Radio, air: Air, limits: Limits, room: Scratch
+    tags: Tags,
+    row: Int,
+    keys: NDArray[np.uint64],
+    n: Int,
+    tick: Int,
+    radio: Radio,
+    air: Air,
+    limits: Limits,
+    room: Scratch,
 ) -> None:
     """One event of a tag from its n sorted reads."""
+    tag = tags.life[row]
     first = np.int64((keys[0] >> np.uint64(28)) & np.uint64(0xFFFFF))
     last = first
     for i in range(1, n):
@@ -793,12 +758,13 @@ def hear(
     if tag["first_us"] < 0:
         tag["first_us"] = start_us + first
     tag["last_us"] = start_us + last
-    n_touched = weigh(tag, keys, n, radio, air, limits, room)
-    n_new = bring(tag, n_touched, radio, limits, room)
+    n_touched, n_levels = weigh(tag["bias"], keys, n, radio, air, limits, room)
+    n_new = bring(tags, row, n_touched, radio, limits, room)
+    for i in range(n_touched):
+        room.cell[room.cells[i]] = 0.0
     if n_new:
-        advance_tag(tag, n_new, tick, start_us + first, start_us + last, n, radio, limits, room)
-        follow_bias(tag, limits, room)
-    clear(n_touched, room)
+        cell = advance_tag(tags, row, n_new, tick, start_us + first, start_us + last, n, radio, limits, room)
+        follow_bias(tag, cell, n_levels, radio, limits, room)
 
 
 @kernel
@@ -809,7 +775,7 @@ def run(
     tick: Int,
     end_tick: Int,
     next_look: Int,
-    tags: NDArray[Any],
+    tags: Tags,
     due: NDArray[np.int64],
     index: NDArray[np.int32],
     free: NDArray[np.int32],
@@ -844,7 +810,7 @@ def run(
         while end < order.shape[0] and reads[order[end]]["time_us"] // limits.tick_us == tick:
             read = reads[order[end]]
             bits = np.int64(read["epc_bits"])
-            place_at = find(index, tags, read["epc"], bits)
+            place_at = find(index, tags.life, read["epc"], bits)
             row = index[place_at] - 1
             if row < 0:
                 tag_class = classify(radio, read["epc"])
@@ -854,7 +820,7 @@ def run(
                     n_free -= 1
                     row = free[n_free]
                     index[place_at] = row + 1
-                    admit(tags[row], read["epc"], bits, tag_class, tick, radio, limits)
+                    admit(tags.life[row], read["epc"], bits, tag_class, tick, radio, limits)
             later[end] = row
             end += 1
         n_touched = 0
@@ -872,7 +838,7 @@ def run(
         at = end
         for t in range(n_touched):
             row = touched[t]
-            tag = tags[row]
+            tag = tags.life[row]
             m = 0
             i = chain[row]
             while i >= 0:
@@ -891,24 +857,25 @@ def run(
             counters[DUPLICATES] += m - kept
             if tag["first_us"] < 0:
                 counters[TAGS] += 1
-            hear(tag, keys, kept, tick, radio, air, limits, room)
+            hear(tags, row, keys, kept, tick, radio, air, limits, room)
             if tag["n_ring"] > 0:
-                due[row] = tag["ring_last_us"][tag["head"]] // limits.tick_us + limits.lag_ticks + limits.batch_ticks
+                oldest = tags.ring_us[row, tag["head"], 1] // limits.tick_us
+                due[row] = oldest + limits.lag_ticks + limits.batch_ticks
             else:  # heard by antennas that reach no cell only
                 due[row] = min(due[row], tick)
             next_look = min(next_look, due[row])
         if next_look <= tick:
             next_look = NEVER
-            for row in range(tags.shape[0]):
+            for row in range(tags.life.shape[0]):
                 if due[row] <= tick:
                     if n + EVENTS * 2 + 4 > out.shape[0]:
                         out = enlarge(out, n)
-                    tag = tags[row]
-                    n, due[row] = look(tag, tick, radio, air, limits, room, out, n)
+                    tag = tags.life[row]
+                    n, due[row] = look(tags, row, tick, radio, air, limits, room, out, n)
                     if due[row] == NEVER:
                         if tag["journey_us"] < 0:
                             counters[STRAYS] += 1
-                        remove(index, tags, row)
+                        remove(index, tags.life, row)
                         tag["state"] = 0
                         free[n_free] = row
                         n_free += 1
@@ -919,7 +886,7 @@ def run(
 
 @kernel
 def end_all(
-    tags: NDArray[Any],
+    tags: Tags,
     tick: Int,
     end_us: Int,
     radio: Radio,
@@ -930,13 +897,13 @@ def end_all(
     n: Int,
 ) -> Any:
     """The recording is over: decide everything, close every visit and journey; returns (out, n)."""
-    for row in range(tags.shape[0]):
-        tag = tags[row]
+    for row in range(tags.life.shape[0]):
+        tag = tags.life[row]
         if tag["state"] == 0:
             continue
         if n + EVENTS * 2 + 4 > out.shape[0]:
             out = enlarge(out, n)
-        n = decide(tag, NEVER, tick, radio, air, limits, room, out, n)
+        n = decide(tags, row, NEVER, tick, radio, air, limits, room, out, n)
         if tag["visit_zone"] >= 0:
             cut = 1 if end_us - tag["last_in_us"] <= limits.join_gap_us else 0
             n = close(tag, NEVER, cut, tick, radio, air, limits, out, n)

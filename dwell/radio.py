@@ -8,11 +8,15 @@ without usable positions, only the zones' neighbourhood counts.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from dwell import kernels, lifecycle, moves
 from dwell.layout import Layout, Settings, ZoneKind
+from dwell.tables import Limits, Radio, Scratch
 from dwell.tuning import TICK_US, Tuning
 
 CELL_M = 3.0
@@ -26,37 +30,45 @@ STAIRS_M = 6
 REACH_M = 2.5
 """Zones without polygons reach this far around their antennas."""
 MOST_CELLS = 16_000
-"""Two states of each must fit 16 bits."""
+"""Their numbers must fit 16 bits."""
+LOUD_DBM, LOUD_STEP_DB = -120.0, 0.5
+"""Levels are told apart in kernels.LOUD steps from here."""
+_LOUD_DBM = LOUD_DBM + LOUD_STEP_DB * np.arange(kernels.LOUD)
 MIN_RATE = 1e-4
 """Reflections reach everywhere."""
 
 Points = NDArray[np.float64]
 
 
-def build(layout: Layout, tuning: Tuning) -> kernels.Radio:
+def build(layout: Layout, tuning: Tuning) -> Radio:
     """Tables of a layout."""
-    cell_zone, levels, apart, area = _levels(layout, tuning)
-    if len(cell_zone) > MOST_CELLS:
-        raise ValueError(f"the store has {len(cell_zone)} cells of {CELL_M:g} m; {MOST_CELLS} are possible")
-    levels = levels + layout.antenna_offset_db.astype(np.float64)
-    near = levels >= tuning.range_dbm
-    antenna, cell = np.nonzero(near.T)
-    level = levels.T[near.T]
-    bias = tuning.bias_max_db - tuning.bias_step_db * np.arange(tuning.biases)
-    rate, heard, spread = _heard(level[None, :] + bias[:, None], tuning)
-    return kernels.Radio(
+    places = _places(layout, tuning)
+    cells = len(places.zone)
+    if cells > MOST_CELLS:
+        raise ValueError(f"the store has {cells} cells of {CELL_M:g} m; {MOST_CELLS} are possible")
+    antenna, cell, level = _within_range(layout, places, tuning)
+    rate, mean, spread = _heard(_LOUD_DBM, tuning)
+    step = np.round((level + tuning.bias_max_db - LOUD_DBM) / LOUD_STEP_DB).astype(np.int64)
+    most = round(tuning.bias_step_db / LOUD_STEP_DB) * (tuning.biases - 1)
+    step = np.clip(step, most, kernels.LOUD - 1)
+    shift = round(tuning.bias_step_db / LOUD_STEP_DB) * np.arange(tuning.biases)[:, None]
+    kind = _kinds(layout, places.zone)
+    way = moves.build(tuning, CELL_M)
+    return Radio(
         row=np.searchsorted(antenna, np.arange(len(layout.antenna_zone) + 1)).astype(np.int32),
         cell=cell.astype(np.int32),
-        level=heard,
-        sharp=1.0 / spread,
-        rate=np.maximum(rate * layout.antenna_rate.astype(np.float64)[antenna], MIN_RATE),
-        cell_zone=cell_zone.astype(np.int16),
-        apart=apart,
-        cell_kind=_kinds(layout, cell_zone),
-        area=area,
-        way=moves.build(tuning, CELL_M),
+        step=step.astype(np.uint8),
+        rate=np.maximum(rate[step - shift] * layout.antenna_rate.astype(np.float64)[antenna], MIN_RATE),
+        fit=_fit(_LOUD_DBM, mean, spread, tuning),
+        mean=mean,
+        cell_zone=places.zone.astype(np.int16),
+        cell_kind=kind,
+        none=np.where(places.zone < 0, tuning.none_nats, 0.0),
+        apart=np.minimum(places.apart, way.shape[2] - 1),
+        area=places.area,
+        stop=np.array(tuning.stop, np.float64)[kind],
+        way=way.reshape(-1, 4),
         gap_bin=moves.bins(),
-        stop=np.array(tuning.stop, np.float64),
         antenna_zone=layout.antenna_zone.astype(np.int16),
         brief=np.isin(layout.zone_kind, (ZoneKind.ENTRANCE, ZoneKind.EXIT)),
         rule_mask=np.ascontiguousarray(layout.rule_mask, np.uint64).reshape(-1, 8),
@@ -66,11 +78,40 @@ def build(layout: Layout, tuning: Tuning) -> kernels.Radio:
     )
 
 
-def limits(tuning: Tuning, settings: Settings) -> kernels.Limits:
+@dataclass(frozen=True)
+class Expected:
+    """What is expected of each antenna in each cell within its range, N entries by antenna and cell."""
+
+    antenna: NDArray[np.int64]
+    cell: NDArray[np.int64]
+    rate: NDArray[np.float64]
+    """(B, N) of reads that get through, by class of bias."""
+    level: NDArray[np.float64]
+    """(B, N) mean dBm of what is heard."""
+    sharp: NDArray[np.float64]
+    """(B, N) one over its spread in dB."""
+    cell_zone: NDArray[np.int64]
+
+
+def expect(layout: Layout, tuning: Tuning) -> Expected:
+    """The figures behind `build`, for learning from reads."""
+    places = _places(layout, tuning)
+    antenna, cell, level = _within_range(layout, places, tuning)
+    bias = tuning.bias_max_db - tuning.bias_step_db * np.arange(tuning.biases)
+    rate, mean, spread = _heard(level[None, :] + bias[:, None], tuning)
+    rate = np.maximum(rate * layout.antenna_rate.astype(np.float64)[antenna], MIN_RATE)
+    return Expected(antenna, cell, rate, mean, 1.0 / spread, places.zone)
+
+
+def limits(tuning: Tuning, settings: Settings) -> Limits:
     """The kernels' scalars."""
-    return kernels.Limits(
+    return Limits(
         tick_us=TICK_US,
-        tail=tuning.tail,
+        gaps=len(moves.GAPS),
+        metres=moves.REACH_M + 2,
+        loud_dbm=LOUD_DBM,
+        loud_step_db=LOUD_STEP_DB,
+        bias_steps=round(tuning.bias_step_db / LOUD_STEP_DB),
         bias_weight=tuning.bias_weight,
         bias_start_db=tuning.bias_start_db,
         bias_max_db=tuning.bias_max_db,
@@ -78,10 +119,11 @@ def limits(tuning: Tuning, settings: Settings) -> kernels.Limits:
         biases=tuning.biases,
         share_weight=tuning.share_weight,
         unheard_nats=tuning.unheard_nats,
-        none_nats=tuning.none_nats,
         beam_nats=tuning.beam_nats,
         temper=tuning.temper,
         least=tuning.least,
+        slight=tuning.slight,
+        live_share=tuning.live_share,
         lag_ticks=tuning.lag_ticks,
         batch_ticks=tuning.batch_ticks,
         hold_us=tuning.hold_us,
@@ -96,25 +138,47 @@ def limits(tuning: Tuning, settings: Settings) -> kernels.Limits:
     )
 
 
-def scratch(radio: kernels.Radio) -> kernels.Scratch:
+def scratch(radio: Radio) -> Scratch:
     """Room for the kernels to work in."""
-    cells = len(radio.cell_zone)
-    ways = kernels.WIDE + kernels.BEAM
-    return kernels.Scratch(
+    cells, ways = len(radio.cell_zone), kernels.WIDE + kernels.BEAM
+    antennas = len(radio.antenna_zone)
+    return Scratch(
         cell=np.zeros(cells),
-        residual=np.zeros(cells),
-        cell_n=np.zeros(cells, np.int32),
         cells=np.zeros(cells, np.int32),
-        now=np.zeros(kernels.BEAM),
-        before=np.zeros(kernels.BEAM),
-        came=np.zeros(kernels.BEAM),
-        decided=np.zeros(kernels.EVENTS, np.int64),
-        sure=np.zeros(kernels.EVENTS),
+        score=np.zeros(cells),
+        slot=np.zeros(cells, np.int8),
+        antenna=np.zeros(antennas, np.int32),
+        level=np.zeros(antennas),
+        zone=np.zeros(len(radio.brief) + 1),
         new_cell=np.zeros(ways, np.int32),
         new_score=np.zeros(ways),
-        new_state=np.zeros(2 * ways, np.int32),
-        new_prob=np.zeros(2 * ways),
+        new_prob=np.zeros((ways, 2)),
+        base=np.zeros(kernels.BEAM, np.int64),
+        now=np.zeros((kernels.BEAM, 2)),
+        before=np.zeros((kernels.BEAM, 2)),
+        came=np.zeros((kernels.BEAM, 4)),
+        decided=np.zeros(kernels.EVENTS, np.int64),
+        sure=np.zeros(kernels.EVENTS),
     )
+
+
+def _within_range(
+    layout: Layout, places: _Places, tuning: Tuning
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Antenna, cell and mean level of each pair that is near enough."""
+    levels = places.level + layout.antenna_offset_db.astype(np.float64)
+    near = (levels >= tuning.range_dbm).T
+    antenna, cell = np.nonzero(near)
+    return antenna, cell, levels.T[near]
+
+
+def _fit(
+    grid: NDArray[np.float64], mean: NDArray[np.float64], spread: NDArray[np.float64], tuning: Tuning
+) -> NDArray[np.float32]:
+    """(LOUD, LOUD) log density of a level that is heard, by the mean level, against the worst that one can be."""
+    q = ((grid[:, None] - mean[None, :]) / spread[None, :]) ** 2
+    fit: NDArray[np.float32] = (0.5 * tuning.tail * (1.0 - q / (q + tuning.tail))).astype(np.float32)
+    return fit
 
 
 def _heard(level: NDArray[np.float64], tuning: Tuning) -> tuple[NDArray[np.float64], ...]:
@@ -138,11 +202,14 @@ def _kinds(layout: Layout, cell_zone: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.where(cell_zone < 0, moves.Kind.BETWEEN, np.where(passed, moves.Kind.PASSED, moves.Kind.STAYED_IN))
 
 
-Places = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.uint8], NDArray[np.float64]]
+class _Places(NamedTuple):
+    zone: NDArray[np.int64]  # (C,) of each cell
+    level: NDArray[np.float64]  # (C, A) mean dBm of each antenna there
+    apart: NDArray[np.uint8]  # (C, C) metres from cell to cell
+    area: NDArray[np.float64]  # (C,) in whole cells
 
 
-def _levels(layout: Layout, tuning: Tuning) -> Places:
-    """(C,) zone of each cell, (C, A) mean level of each antenna there, (C, C) metres from cell to cell, (C,) area."""
+def _places(layout: Layout, tuning: Tuning) -> _Places:
     watched = np.zeros(len(layout.zone_kind), np.bool_)
     watched[layout.antenna_zone[layout.antenna_zone >= 0]] = True
     if not len(layout.corner_zone) and not _placed(layout):
@@ -171,7 +238,7 @@ def _levels(layout: Layout, tuning: Tuning) -> Places:
         floor_parts.append(np.full(len(cells), floor))
     cell_zone, cell_floor = np.concatenate(zone_parts), np.concatenate(floor_parts)
     apart = _apart(layout, cell_zone, cell_floor, np.concatenate(place_parts))
-    return cell_zone, np.concatenate(level_parts), apart, np.concatenate(area_parts)
+    return _Places(cell_zone, np.concatenate(level_parts), apart, np.concatenate(area_parts))
 
 
 def _grid(points: Points, zone: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -254,7 +321,7 @@ OWN_DBM, NEAR_DBM, FLOOR_DBM, NONE_DBM = -60.0, -66.0, -71.0, -69.0
 """Levels without positions: an antenna's own zone, its neighbours, others on the floor, and in no zone."""
 
 
-def _by_neighbourhood(layout: Layout, watched: NDArray[np.bool_]) -> Places:
+def _by_neighbourhood(layout: Layout, watched: NDArray[np.bool_]) -> _Places:
     """One cell a zone, and one for "in no zone" on each floor."""
     zones = np.flatnonzero(watched)
     floors = np.unique(layout.zone_floor)
@@ -274,4 +341,4 @@ def _by_neighbourhood(layout: Layout, watched: NDArray[np.bool_]) -> Places:
     apart[len(zones) :][floor[len(zones) :, None] == floor[None, :]] = NEAR_M
     apart[:, len(zones) :][floor[:, None] == floor[None, len(zones) :]] = NEAR_M
     np.fill_diagonal(apart, 0)
-    return cell_zone, level, apart, np.ones(len(cell_zone))
+    return _Places(cell_zone, level, apart, np.ones(len(cell_zone)))

@@ -62,6 +62,10 @@ class Tuning:
     """Places less likely than the best by more aren't brought into question by an event."""
     least: float = 1e-5
     """States less likely than the likeliest by this factor are dropped; a surprise must be able to outlast it."""
+    slight: float = 1e-3
+    """What of an event's probability is left out in looking back: places less likely than this."""
+    live_share: float = 0.6
+    """A tag seems to be elsewhere as soon as this much of its probability is there."""
     lag_ticks: int = 26
     """A tick is decided when this many have followed."""
     batch_ticks: int = 8
