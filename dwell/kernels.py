@@ -278,10 +278,9 @@ def bring(tags: Tags, row: Int, n_touched: Int, radio: Radio, limits: Limits, ro
 
 
 @kernel
-def predict(tags: Tags, row: Int, n_new: Int, ticks: Int, radio: Radio, limits: Limits, room: Scratch) -> None:
+def predict(tags: Tags, row: Int, n_new: Int, gap: Int, radio: Radio, limits: Limits, room: Scratch) -> None:
     """How likely each cell in question is now, standing and walking, by where the tag was before."""
     n_old = np.int64(tags.life[row]["n_cells"])
-    gap = radio.gap_bin[min(ticks, radio.gap_bin.shape[0] - 1)]
     for j in range(n_old):
         room.base[j] = (radio.cell_kind[tags.cells[row, j]] * limits.gaps + gap) * limits.metres
     for i in range(n_new):
@@ -325,7 +324,8 @@ def advance_tag(
 ) -> Any:
     """One event: the probabilities of the cells in question, the BEAM likeliest kept; returns the likeliest."""
     tag = tags.life[row]
-    predict(tags, row, n_new, tick - tag["last_tick"], radio, limits, room)
+    gap = radio.gap_bin[min(tick - tag["last_tick"], radio.gap_bin.shape[0] - 1)]
+    predict(tags, row, n_new, gap, radio, limits, room)
     top = -np.inf
     for i in range(n_new):
         top = max(top, room.new_score[i])
@@ -382,6 +382,7 @@ def advance_tag(
     tags.ring_us[row, at, 1] = last_us
     tags.ring_reads[row, at] = reads
     tags.ring_n[row, at] = kept
+    tags.ring_gap[row, at] = gap
     tag["n_ring"] += 1
     tag["n_cells"] = kept
     tag["ticks"] += 1
@@ -413,8 +414,7 @@ def follow_bias(tag: Any, cell: Int, n_levels: Int, radio: Radio, limits: Limits
 def smooth(tags: Tags, row: Int, later: Int, at: Int, radio: Radio, limits: Limits, room: Scratch) -> None:
     """From the probabilities of event `later` given all reads (room.now) to those of `at`, the one before it
     (Rauch, Tung and Striebel's backward step, on a discrete state)."""
-    ticks = tags.ring_us[row, later, 1] // limits.tick_us - tags.ring_us[row, at, 1] // limits.tick_us
-    gap = radio.gap_bin[min(ticks, radio.gap_bin.shape[0] - 1)]
+    gap = np.int64(tags.ring_gap[row, later])
     n = np.int64(tags.ring_n[row, at])
     for k in range(n):
         room.base[k] = (radio.cell_kind[tags.ring_cells[row, at, k]] * limits.gaps + gap) * limits.metres
@@ -431,32 +431,30 @@ def smooth(tags: Tags, row: Int, later: Int, at: Int, radio: Radio, limits: Limi
             way = room.base[k] + radio.apart[a, b]
             stood = np.float64(tags.ring_probs[row, at, k, 0])
             walked = np.float64(tags.ring_probs[row, at, k, 1])
-            still = 1.0 if a == b else radio.area[b] * radio.stop[b]
-            stopped = radio.stop[b] if a == b else radio.area[b] * radio.stop[b]
-            onward = 1.0 if a == b else radio.area[b]
-            room.came[k, 0] = stood * radio.way[way, 0] * still
-            room.came[k, 1] = stood * radio.way[way, 1] * onward
-            room.came[k, 2] = walked * radio.way[way, 2] * stopped
-            room.came[k, 3] = walked * radio.way[way, 3] * onward
-            stands += room.came[k, 0] + room.came[k, 2]
-            walks += room.came[k, 1] + room.came[k, 3]
+            if a == b:
+                kept = stood * radio.way[way, 0]
+                stopped = walked * radio.way[way, 2] * radio.stop[b]
+            else:
+                stood *= radio.area[b]
+                walked *= radio.area[b]
+                kept = stood * radio.way[way, 0] * radio.stop[b]
+                stopped = walked * radio.way[way, 2] * radio.stop[b]
+            left = stood * radio.way[way, 1]
+            went = walked * radio.way[way, 3]
+            room.came[k, 0] = kept
+            room.came[k, 1] = left
+            room.came[k, 2] = stopped
+            room.came[k, 3] = went
+            stands += kept + stopped
+            walks += left + went
         stands = room.now[m, 0] / stands
         walks = room.now[m, 1] / walks
         for k in range(n):
             room.before[k, 0] += room.came[k, 0] * stands + room.came[k, 1] * walks
             room.before[k, 1] += room.came[k, 2] * stands + room.came[k, 3] * walks
-    normalised(room.before, room.now, n)
-
-
-@kernel
-def normalised(weights: NDArray[Any], probs: NDArray[np.float64], n: Int) -> None:
-    """The first n pairs of weights as probabilities."""
-    total = 0.0
     for k in range(n):
-        total += weights[k, 0] + weights[k, 1]
-    for k in range(n):
-        probs[k, 0] = weights[k, 0] / total
-        probs[k, 1] = weights[k, 1] / total
+        room.now[k, 0] = room.before[k, 0]
+        room.now[k, 1] = room.before[k, 1]
 
 
 @kernel
@@ -467,14 +465,16 @@ def likeliest(tags: Tags, row: Int, at: Int, radio: Radio, room: Scratch) -> Any
         room.zone[radio.cell_zone[tags.ring_cells[row, at, k]]] += room.now[k, 0] + room.now[k, 1]
     zone: Any = NONE
     most = -1.0
+    whole = 0.0
     for k in range(n):
+        whole += room.now[k, 0] + room.now[k, 1]
         mine = np.int64(radio.cell_zone[tags.ring_cells[row, at, k]])
         if room.zone[mine] > most:
             most = room.zone[mine]
             zone = mine
     for k in range(n):
         room.zone[radio.cell_zone[tags.ring_cells[row, at, k]]] = 0.0
-    return zone, most
+    return zone, most / whole
 
 
 @kernel
@@ -499,7 +499,9 @@ def decide(
     for i in range(np.int64(tag["n_ring"]) - 1, -1, -1):
         at = (head + i) % EVENTS
         if later < 0:
-            normalised(tags.ring_probs[row, at], room.now, np.int64(tags.ring_n[row, at]))
+            for k in range(np.int64(tags.ring_n[row, at])):
+                room.now[k, 0] = tags.ring_probs[row, at, k, 0] / PARTS
+                room.now[k, 1] = tags.ring_probs[row, at, k, 1] / PARTS
         else:
             smooth(tags, row, later, at, radio, limits, room)
         later = at

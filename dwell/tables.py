@@ -52,6 +52,7 @@ class Tags(NamedTuple):
     probs: NDArray[np.float64]  # (R, BEAM, 2)
     ring_us: NDArray[np.int64]  # (R, EVENTS, 2) first and last read
     ring_reads: NDArray[np.int32]  # (R, EVENTS)
+    ring_gap: NDArray[np.int8]  # (R, EVENTS) since the event before, as moves.bins() has it
     ring_n: NDArray[np.int8]  # (R, EVENTS) cells in question then
     ring_cells: NDArray[np.int16]  # (R, EVENTS, BEAM)
     ring_probs: NDArray[np.uint16]  # (R, EVENTS, BEAM, 2) parts of PARTS, given the reads up to then
