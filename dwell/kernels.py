@@ -197,6 +197,7 @@ def weigh(bias: Any, keys: NDArray[np.uint64], n: Int, radio: Radio, air: Air, l
         antenna = np.int64(keys[i] >> np.uint64(48))
         total = 0.0
         known = 0
+        at = i
         while i < n and np.int64(keys[i] >> np.uint64(48)) == antenna:
             rssi = np.int64((keys[i] >> np.uint64(12)) & np.uint64(0xFFFF)) - 32768
             if rssi != -32768:
@@ -204,6 +205,7 @@ def weigh(bias: Any, keys: NDArray[np.uint64], n: Int, radio: Radio, air: Air, l
                 known += 1
             i += 1
         first, last = radio.row[antenna], radio.row[antenna + 1]
+        again = np.float32(min(1.0 + limits.repeat_weight * (i - at - 1), limits.repeat_most))
         if known:
             level = total / known
             room.antenna[n_levels] = antenna
@@ -216,7 +218,7 @@ def weigh(bias: Any, keys: NDArray[np.uint64], n: Int, radio: Radio, air: Air, l
                 if before == 0.0:
                     room.cells[n_cells] = c
                     n_cells += 1
-                room.cell[c] = before + (air.share[b, e] + radio.fit[heard, radio.step[e] - shift])
+                room.cell[c] = before + (again * air.share[b, e] + radio.fit[heard, radio.step[e] - shift])
         else:
             for e in range(first, last):
                 c = radio.cell[e]
@@ -224,7 +226,7 @@ def weigh(bias: Any, keys: NDArray[np.uint64], n: Int, radio: Radio, air: Air, l
                 if before == 0.0:
                     room.cells[n_cells] = c
                     n_cells += 1
-                room.cell[c] = before + air.share[b, e]
+                room.cell[c] = before + again * air.share[b, e]
     return n_cells, n_levels
 
 
@@ -305,8 +307,8 @@ def predict(tags: Tags, row: Int, n_new: Int, gap: Int, radio: Radio, limits: Li
         if n_old == 0:
             kept = 0.5
             same_walks = 0.5
-        room.new_prob[i, 0] = kept + radio.stop[b] * (same_stands + radio.area[b] * stands)
-        room.new_prob[i, 1] = same_walks + radio.area[b] * walks
+        room.new_prob[i, 0] = kept + radio.stop[b] * same_stands + radio.stand_at[b] * stands
+        room.new_prob[i, 1] = same_walks + radio.walk_to[b] * walks
 
 
 @kernel
@@ -431,16 +433,17 @@ def smooth(tags: Tags, row: Int, later: Int, at: Int, radio: Radio, limits: Limi
             way = room.base[k] + radio.apart[a, b]
             stood = np.float64(tags.ring_probs[row, at, k, 0])
             walked = np.float64(tags.ring_probs[row, at, k, 1])
-            if a == b:
-                kept = stood * radio.way[way, 0]
-                stopped = walked * radio.way[way, 2] * radio.stop[b]
-            else:
-                stood *= radio.area[b]
-                walked *= radio.area[b]
-                kept = stood * radio.way[way, 0] * radio.stop[b]
-                stopped = walked * radio.way[way, 2] * radio.stop[b]
+            kept = stood * radio.way[way, 0]
             left = stood * radio.way[way, 1]
+            stopped = walked * radio.way[way, 2]
             went = walked * radio.way[way, 3]
+            if a == b:
+                stopped *= radio.stop[b]
+            else:
+                kept *= radio.stand_at[b]
+                left *= radio.walk_to[b]
+                stopped *= radio.stand_at[b]
+                went *= radio.walk_to[b]
             room.came[k, 0] = kept
             room.came[k, 1] = left
             room.came[k, 2] = stopped
@@ -548,7 +551,7 @@ def place(
         if zone < 0:
             tag["elsewhere"] = 1
             if gap > limits.join_gap_us:
-                return close(tag, NEVER, 0, tick, radio, air, limits, out, n)
+                return close(tag, NEVER, NONE, 0, tick, radio, air, limits, out, n)
             return n
         if zone == current and gap <= (limits.join_gap_us if tag["elsewhere"] else limits.hold_us):
             tag["last_in_us"] = last_us
@@ -558,9 +561,9 @@ def place(
             tag["reads"] += reads
             step(tag, 3 if last_us - tag["enter_us"] >= limits.visit_us else 2, radio)
             return n
-        n = close(tag, first_us, 0, tick, radio, air, limits, out, n)
+        n = close(tag, first_us, zone, 0, tick, radio, air, limits, out, n)
         if tag["elsewhere"] == 0:
-            before = min(max(limits.allow_us, (gap - limits.walk_us) // 2), limits.fill_us)
+            before = fill_us(gap, zone, current, radio, limits)
             tag["enter_us"] = max(first_us - before, tag["exit_us"])
         else:
             tag["enter_us"] = max(first_us - limits.allow_us, tag["exit_us"])
@@ -584,16 +587,35 @@ def place(
 
 
 @kernel
+def fill_us(gap_us: Int, zone: Int, other: Int, radio: Radio, limits: Limits) -> Any:
+    """What a zone gets of the silence between it and another one: by how long people stay in each."""
+    share = radio.stay_s[zone] / (radio.stay_s[zone] + radio.stay_s[other])
+    return min(max(limits.allow_us, np.int64((gap_us - limits.walk_us) * share)), limits.fill_us)
+
+
+@kernel
 def close(
-    tag: Any, next_us: Int, cut: Int, tick: Int, radio: Radio, air: Air, limits: Limits, out: NDArray[Any], n: Int
+    tag: Any,
+    next_us: Int,
+    next_zone: Int,
+    cut: Int,
+    tick: Int,
+    radio: Radio,
+    air: Air,
+    limits: Limits,
+    out: NDArray[Any],
+    n: Int,
 ) -> Any:
-    """End the open visit, at the latest halfway to `next_us`, the first read in another zone; `cut`: end not seen."""
+    """End the open visit, at the latest with `next_us`, the first read in another zone; `cut`: end not seen."""
     last_us = np.int64(tag["last_in_us"])
+    zone = np.int64(tag["visit_zone"])
     exit_us = last_us + limits.allow_us
     if next_us != NEVER:
+        most_us = (next_us - last_us) // 2
         if tag["elsewhere"] == 0:
-            exit_us = last_us + min(max(limits.allow_us, (next_us - last_us - limits.walk_us) // 2), limits.fill_us)
-        exit_us = min(exit_us, last_us + (next_us - last_us) // 2)
+            exit_us = last_us + fill_us(next_us - last_us, zone, next_zone, radio, limits)
+            most_us = next_us - last_us - fill_us(next_us - last_us, next_zone, zone, radio, limits)
+        exit_us = min(exit_us, last_us + max(most_us, (next_us - last_us) // 2))
     elif cut:
         exit_us = last_us
     if cut or unknown_us(air, np.int64(tag["visit_zone"]), last_us, min(next_us, last_us + limits.join_gap_us)) > 0:
@@ -659,7 +681,7 @@ def look(
             if tag["state"] != 4:
                 wait_us = min(wait_us, limits.join_gap_us - out_us)
             return n, tick + max(1, wait_us // limits.tick_us)
-        n = close(tag, NEVER, 0, tick, radio, air, limits, out, n)
+        n = close(tag, NEVER, NONE, 0, tick, radio, air, limits, out, n)
     brief = 1 if tag["last_zone"] >= 0 and radio.brief[tag["last_zone"]] else 0
     left_us = patience_us(tag, brief, limits) - silent_us
     if left_us > 0:
@@ -908,7 +930,7 @@ def end_all(
         n = decide(tags, row, NEVER, tick, radio, air, limits, room, out, n)
         if tag["visit_zone"] >= 0:
             cut = 1 if end_us - tag["last_in_us"] <= limits.join_gap_us else 0
-            n = close(tag, NEVER, cut, tick, radio, air, limits, out, n)
+            n = close(tag, NEVER, NONE, cut, tick, radio, air, limits, out, n)
         if tag["journey_us"] >= 0:
             n = emit(tag, 3, tick, out, n)
         step(tag, 6, radio)

@@ -53,6 +53,8 @@ def build(layout: Layout, tuning: Tuning) -> Radio:
     step = np.clip(step, most, kernels.LOUD - 1)
     shift = round(tuning.bias_step_db / LOUD_STEP_DB) * np.arange(tuning.biases)[:, None]
     kind = _kinds(layout, places.zone)
+    zone_kind = _kinds(layout, np.arange(len(layout.zone_kind)))
+    stop = np.array(tuning.stop, np.float64)[kind]
     way = moves.build(tuning, CELL_M)
     return Radio(
         row=np.searchsorted(antenna, np.arange(len(layout.antenna_zone) + 1)).astype(np.int32),
@@ -65,10 +67,12 @@ def build(layout: Layout, tuning: Tuning) -> Radio:
         cell_kind=kind,
         none=np.where(places.zone < 0, tuning.none_nats, 0.0),
         apart=np.minimum(places.apart, way.shape[2] - 1),
-        area=places.area,
-        stop=np.array(tuning.stop, np.float64)[kind],
+        stop=stop,
+        stand_at=stop * places.area,
+        walk_to=np.array(tuning.tread, np.float64)[kind] * places.area,
         way=way.reshape(-1, 4),
         gap_bin=moves.bins(),
+        stay_s=np.array(tuning.stay_s)[zone_kind],
         antenna_zone=layout.antenna_zone.astype(np.int16),
         brief=np.isin(layout.zone_kind, (ZoneKind.ENTRANCE, ZoneKind.EXIT)),
         rule_mask=np.ascontiguousarray(layout.rule_mask, np.uint64).reshape(-1, 8),
@@ -118,6 +122,8 @@ def limits(tuning: Tuning, settings: Settings) -> Limits:
         bias_step_db=tuning.bias_step_db,
         biases=tuning.biases,
         share_weight=tuning.share_weight,
+        repeat_weight=tuning.repeat_weight,
+        repeat_most=tuning.repeat_most,
         unheard_nats=tuning.unheard_nats,
         beam_nats=tuning.beam_nats,
         temper=tuning.temper,

@@ -75,10 +75,12 @@ class Radio(NamedTuple):
     cell_kind: NDArray[np.int64]  # (C,) moves.Kind: how long one stands there
     none: NDArray[np.float64]  # (C,) none_nats between zones, 0 in one
     apart: NDArray[np.uint8]  # (C, C) metres from cell to cell
-    area: NDArray[np.float64]  # (C,) of the cell, in whole cells
     stop: NDArray[np.float64]  # (C,) how likely one stops there, against anywhere
+    stand_at: NDArray[np.float64]  # (C,) the same, by the cell's size; and how likely one's way leads there
+    walk_to: NDArray[np.float64]
     way: NDArray[np.float32]  # (kinds * gaps * metres, 4) moves.build()
     gap_bin: NDArray[np.int64]  # gap of each number of ticks
+    stay_s: NDArray[np.float64]  # (Z,) how long people stay, by kind of zone
     antenna_zone: NDArray[np.int16]  # (A,)
     brief: NDArray[np.bool_]  # (Z,) journeys end soon after this zone
     rule_mask: NDArray[np.uint64]
@@ -102,6 +104,8 @@ class Limits(NamedTuple):
     bias_step_db: float
     biases: int
     share_weight: float
+    repeat_weight: float
+    repeat_most: float
     unheard_nats: float
     beam_nats: float
     temper: float

@@ -42,6 +42,8 @@ class Tuning:
     """Share of a new event in a tag's bias."""
     share_weight: float = 0.7
     """Weight of which antenna it was that heard the tag, against how loud."""
+    repeat_weight: float = 0.3
+    repeat_most: float = 2.0
     unheard_nats: float = -8.0
     """A read by an antenna out of a place's range: rare, but it happens (reflections)."""
     temper: float = 0.7
@@ -50,6 +52,8 @@ class Tuning:
     """Mean time for which one stands, by moves.Kind: at counters and desks, where one passes, between zones."""
     stop: tuple[float, float, float] = (1.5, 0.5, 0.4)
     """How likely a walker is to stop there, against anywhere, by moves.Kind."""
+    tread: tuple[float, float, float] = (0.5, 1.5, 0.7)
+    """How likely a walker's way leads through such a place, against anywhere, by moves.Kind."""
     stop_rate: float = 0.1
     """Share of walkers who stop within a second."""
     straight: float = 0.8
@@ -60,9 +64,9 @@ class Tuning:
     """Of a change of place that takes more than walking, or of floor where no zones touch."""
     beam_nats: float = 5.0
     """Places less likely than the best by more aren't brought into question by an event."""
-    least: float = 1e-5
+    least: float = 1e-4
     """States less likely than the likeliest by this factor are dropped; a surprise must be able to outlast it."""
-    slight: float = 1e-3
+    slight: float = 1e-2
     """What of an event's probability is left out in looking back: places less likely than this."""
     live_share: float = 0.6
     """A tag seems to be elsewhere as soon as this much of its probability is there."""
