@@ -244,7 +244,7 @@ def _sums(values: Floats, first: Ints) -> Floats:
 
 @dataclass(frozen=True)
 class _Tables:
-    """radio.build's tables, dense: (B, A, C); rate 0 and level NaN out of range."""
+    """radio.expect's figures, dense: (B, A, C); rate 0 and level NaN out of range."""
 
     level: Floats
     sharp: Floats
@@ -255,21 +255,20 @@ class _Tables:
 
     @staticmethod
     def of(layout: Layout, tuning: Tuning) -> _Tables:
-        built = radio.build(layout, tuning)
-        antennas, cells, biases = len(layout.antenna_zone), len(built.cell_zone), built.rate.shape[0]
-        antenna = np.repeat(np.arange(antennas), np.diff(built.row))
+        known = radio.expect(layout, tuning)
+        antennas, cells, biases = len(layout.antenna_zone), len(known.cell_zone), known.rate.shape[0]
 
         def dense(values: Floats, empty: float) -> Floats:
             table = np.full((biases, antennas, cells), empty)
-            table[:, antenna, built.cell] = values
+            table[:, known.antenna, known.cell] = values
             return table
 
         return _Tables(
-            level=dense(built.level, np.nan),
-            sharp=dense(built.sharp, np.nan),
-            rate=dense(built.rate, 0.0),
-            gain=dense(-np.gradient(built.level, tuning.bias_step_db, axis=0), 0.0),
-            cell_zone=built.cell_zone.astype(np.int64),
+            level=dense(known.level, np.nan),
+            sharp=dense(known.sharp, np.nan),
+            rate=dense(known.rate, 0.0),
+            gain=dense(-np.gradient(known.level, tuning.bias_step_db, axis=0), 0.0),
+            cell_zone=known.cell_zone,
         )
 
     def odds(self, events: _Events, run: slice, cells: Ints, tuning: Tuning) -> Floats:

@@ -165,13 +165,30 @@ class ZoneEngine:
         """Visits under way; exit_us is the last read that was decided to be in it."""
         tags = self._tags.life
         tags = tags[(tags["state"] != 0) & (tags["visit_zone"] >= 0)]
-        tags = tags[np.lexsort((tags["epc_bits"], *tags["epc"].T[::-1], tags["enter_us"]))]
         visits = np.zeros(len(tags), VISIT)
         for name in ("enter_us", "journey_us", "epc", "epc_bits", "tag_class", "censored", "reads"):
             visits[name] = tags[name]
         visits["exit_us"], visits["zone"] = tags["last_in_us"], tags["visit_zone"]
         visits["confidence"] = tags["sure"] / np.maximum(tags["events"], 1)
-        return visits
+        return _by_tag(visits)
+
+    def whereabouts(self) -> Visits:
+        """Where each tag seems to be, a second or two after the fact: a forecast of `open_visits`, which waits for what
+        follows and is right more often. Tags that may be strays, that are in no zone, or that have been silent for
+        long are left out. enter_us: since when; exit_us: last read."""
+        tags = self._tags.life
+        silent_us = self._tick * TICK_US - tags["last_us"]
+        here = (tags["state"] != 0) & (tags["live_zone"] >= 0) & (tags["ticks"] > 1)
+        tags = tags[here & (silent_us < self._limits.hold_us)]
+        visits = np.zeros(len(tags), VISIT)
+        for name in ("journey_us", "epc", "epc_bits", "tag_class", "censored"):
+            visits[name] = tags[name]
+        known = tags["visit_zone"] == tags["live_zone"]
+        visits["enter_us"] = np.where(known, tags["enter_us"], tags["live_us"])
+        visits["exit_us"], visits["zone"] = tags["last_us"], tags["live_zone"]
+        visits["reads"] = np.where(known, tags["reads"], 0)
+        visits["confidence"] = self._limits.live_share
+        return _by_tag(visits)
 
     def tags_under_way(self) -> NDArray[Any]:
         """(n,) epc, epc_bits and tag_class of the tags whose journey goes on, in a zone or between two."""
@@ -371,6 +388,11 @@ class ZoneEngine:
     def _reindex(self) -> None:
         self._index = np.zeros(4 << (len(self._due) - 1).bit_length(), np.int32)
         kernels.rebuild(self._index, self._tags.life)
+
+
+def _by_tag(visits: Visits) -> Visits:
+    """In an order that depends on the visits alone."""
+    return visits[np.lexsort((visits["epc_bits"], *visits["epc"].T[::-1], visits["enter_us"]))]
 
 
 def _rows(n: int) -> Tags:

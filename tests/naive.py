@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from dwell import kernels, lifecycle
+from dwell import kernels, lifecycle, tables
 from dwell.lifecycle import Event, State
 
+Pair = tuple[float, float]
+"""Standing in a cell, and walking in it."""
 NONE = -1
 HOUR_LATER = 10**18
+Row = tuple[int, int, int, int]
 
 
 @dataclass
@@ -27,8 +30,10 @@ class Heard:
     first_us: int
     last_us: int
     reads: int
-    probs: dict[int, int]
-    """Parts of kernels.PARTS of each state in question, likeliest first."""
+    ticks: int
+    """Since the event before."""
+    probs: dict[int, Pair]
+    """Parts of kernels.PARTS of each cell in question."""
 
 
 @dataclass
@@ -41,8 +46,10 @@ class Tag:
     bias: float
     last_tick: int
     state: State = State.CANDIDATE
-    probs: dict[int, float] = field(default_factory=dict)
-    """Of each state in question, likeliest first."""
+    probs: dict[int, Pair] = field(default_factory=dict)
+    """Of each cell in question."""
+    live_zone: int = NONE
+    live_us: int = -1
     events: list[Heard] = field(default_factory=list)
     ticks: int = 0
     last_us: int = -1
@@ -61,7 +68,7 @@ class Tag:
 class Naive:
     """All of one recording at once: `run` gives what the kernels give as OUT rows, as tuples sorted the same way."""
 
-    def __init__(self, radio: kernels.Radio, limits: kernels.Limits) -> None:
+    def __init__(self, radio: tables.Radio, limits: tables.Limits) -> None:
         self.radio, self.limits = radio, limits
         antennas = range(len(radio.antenna_zone))
         self.table = {a: [(int(radio.cell[e]), e) for e in range(radio.row[a], radio.row[a + 1])] for a in antennas}
@@ -109,107 +116,122 @@ class Naive:
                 return int(tag_class)
         return 0
 
-    def weigh(self, tag: Tag, reads: list[tuple[int, int, int, int]]) -> dict[int, tuple[float, float, int]]:
-        """Score, summed residual and number of antennas of each cell in range; reads: antenna, time, RSSI, count."""
+    def weigh(self, tag: Tag, reads: list[Row]) -> tuple[dict[int, float], dict[int, float]]:
+        """Score of each cell in range, and the antennas' mean levels; reads: antenna, time, RSSI, count."""
         limits = self.limits
-        b = math.floor((limits.bias_max_db - tag.bias) / limits.bias_step_db + 0.5)
-        b = min(max(b, 0), limits.biases - 1)
-        touched: dict[int, tuple[float, float, int]] = {}
+        b = self.bias_class(tag)
+        scores: dict[int, float] = {}
+        levels: dict[int, float] = {}
         for antenna in sorted({read[0] for read in reads}):
             mine = [read for read in reads if read[0] == antenna]
-            levels = [read[2] / 100.0 for read in mine if read[2] != -32768]
-            level = sum(levels) / len(levels) if levels else None
+            known = [read[2] / 100.0 for read in mine if read[2] != -32768]
+            again = float(np.float32(min(1.0 + limits.repeat_weight * (len(mine) - 1), limits.repeat_most)))
+            if known:
+                levels[antenna] = sum(known) / len(known)
             for cell, e in self.table[antenna]:
-                share = math.log(float(self.radio.rate[b, e])) - self.norm[b][cell]
-                score = limits.share_weight * max(share, limits.unheard_nats)
-                far = limits.share_weight * limits.unheard_nats
-                off = 0.0
-                if level is not None:
-                    off = level - float(self.radio.level[b, e])
-                    q = (off * float(self.radio.sharp[b, e])) ** 2
-                    score -= 0.5 * limits.tail * q / (q + limits.tail)
-                    far -= 0.5 * limits.tail
-                old_score, old_off, n = touched.get(cell, (0.0, 0.0, 0))
-                touched[cell] = (old_score + (score - far), old_off + off, n + 1)
-        return {
-            cell: (score + (limits.none_nats if self.radio.cell_zone[cell] < 0 else 0.0), off, n)
-            for cell, (score, off, n) in touched.items()
-        }
+                share = math.log(float(self.radio.rate[b, e])) - self.norm[b][cell] - limits.unheard_nats
+                score = again * limits.share_weight * max(share, kernels.LEAST_NATS)
+                if known:
+                    heard = math.floor((levels[antenna] - limits.loud_dbm) / limits.loud_step_db + 0.5)
+                    expected = int(self.radio.step[e]) - b * limits.bias_steps
+                    score += float(self.radio.fit[min(max(heard, 0), kernels.LOUD - 1), expected])
+                scores[cell] = scores.get(cell, 0.0) + score
+        return {cell: score + float(self.radio.none[cell]) for cell, score in scores.items()}, levels
+
+    def bias_class(self, tag: Tag) -> int:
+        """Row of the radio tables for a tag's bias."""
+        b = math.floor((self.limits.bias_max_db - tag.bias) / self.limits.bias_step_db + 0.5)
+        return min(max(b, 0), self.limits.biases - 1)
 
     # The filter.
 
-    def hear(self, tag: Tag, reads: list[tuple[int, int, int, int]], tick: int) -> None:
+    def hear(self, tag: Tag, reads: list[Row], tick: int) -> None:
         """One event."""
         limits = self.limits
         tag.last_us = max(read[1] for read in reads)
-        touched = self.weigh(tag, reads)
-        top = max((score for score, _, _ in touched.values()), default=-math.inf)
+        scores, levels = self.weigh(tag, reads)
+        top = max(scores.values(), default=-math.inf)
         width = limits.beam_nats
-        while sum(score >= top - width for score, _, _ in touched.values()) > kernels.WIDE and width * 0.7 >= 1e-3:
+        while sum(score >= top - width for score in scores.values()) > kernels.WIDE and width * 0.7 >= 1e-3:
             width *= 0.7
-        new = [(cell, score) for cell, (score, _, _) in touched.items() if score >= top - width][: kernels.WIDE]
-        for cell in dict.fromkeys(state >> 1 for state in tag.probs):
-            if cell not in {c for c, _ in new}:
-                new.append((cell, touched[cell][0] if cell in touched else 0.0))
+        new = dict([(cell, score) for cell, score in scores.items() if score >= top - width][: kernels.WIDE])
+        for cell in tag.probs:
+            new.setdefault(cell, scores.get(cell, 0.0))
         if not new:
             return
-        top = max(score for _, score in new)
-        probs: dict[int, float] = {}
-        for cell, score in new:
-            for state in (2 * cell, 2 * cell + 1):
-                before = 0.5
-                if tag.probs:
-                    before = sum(p * self.passage(tick - tag.last_tick, o, state) for o, p in tag.probs.items())
-                probs[state] = before * math.exp(limits.temper * (score - top))
-        kept = sorted(probs.items(), key=lambda item: (-item[1], item[0]))[: kernels.BEAM]
-        kept = [(state, p) for state, p in kept if p >= kept[0][1] * limits.least]
-        total = sum(p for _, p in kept)
-        tag.probs = {state: p / total for state, p in kept}
+        top = max(new.values())
+        ticks = tick - tag.last_tick
+        probs: dict[int, Pair] = {}
+        for cell, score in new.items():
+            before = (0.5, 0.5)
+            if tag.probs:
+                ways = [(p, self.passage(ticks, a, cell)) for a, p in tag.probs.items()]
+                before = tuple(sum(p[0] * way[0][m] + p[1] * way[1][m] for p, way in ways) for m in (0, 1))  # type: ignore[assignment]
+            evidence = math.exp(limits.temper * (score - top))
+            probs[cell] = (before[0] * evidence, before[1] * evidence)
+        kept = sorted(probs.items(), key=lambda item: (-sum(item[1]), item[0]))
+        kept = [(cell, p) for cell, p in kept if sum(p) >= sum(kept[0][1]) * limits.least][: kernels.BEAM]
+        total = sum(sum(p) for _, p in kept)
+        tag.probs = {cell: (p[0] / total, p[1] / total) for cell, p in kept}
         first_us = min(read[1] for read in reads)
-        parts = {state: max(int(p * kernels.PARTS + 0.5), 1) for state, p in tag.probs.items()}
-        tag.events.append(Heard(first_us, tag.last_us, len(reads), parts))
+        parts = {c: tuple(max(int(x * kernels.PARTS + 0.5), 1) for x in p) for c, p in tag.probs.items()}
+        tag.events.append(Heard(first_us, tag.last_us, len(reads), ticks, parts))  # type: ignore[arg-type]
         tag.last_tick = tick
         tag.ticks += 1
-        likeliest = next(iter(tag.probs)) >> 1
-        if likeliest in touched:
-            _, off, n = touched[likeliest]
-            low = limits.bias_max_db - limits.bias_step_db * (limits.biases - 1)
-            tag.bias = min(max(tag.bias + limits.bias_weight * off / n, low), limits.bias_max_db)
+        likeliest = kept[0][0]
+        zone = int(self.radio.cell_zone[likeliest])
+        share = sum(sum(p) for cell, p in tag.probs.items() if self.radio.cell_zone[cell] == zone)
+        if zone != tag.live_zone and share >= limits.live_share:
+            tag.live_zone, tag.live_us = zone, first_us
+        self.follow_bias(tag, likeliest, levels)
 
-    def passage(self, ticks: int, source: int, target: int) -> float:
-        """Probability of a state after another one, so many ticks later."""
-        radio = self.radio
-        a, b = source // 2, target // 2
+    def follow_bias(self, tag: Tag, cell: int, levels: dict[int, float]) -> None:
+        """Move the tag's bias towards what its likeliest cell leaves unexplained."""
+        limits = self.limits
+        shift = self.bias_class(tag) * limits.bias_steps
+        entries = [(level, e) for a, level in levels.items() for c, e in self.table[a] if c == cell]
+        off = [level - float(self.radio.mean[int(self.radio.step[e]) - shift]) for level, e in entries]
+        if off:
+            low = limits.bias_max_db - limits.bias_step_db * (limits.biases - 1)
+            tag.bias = min(max(tag.bias + limits.bias_weight * sum(off) / len(off), low), limits.bias_max_db)
+
+    def passage(self, ticks: int, a: int, b: int) -> tuple[Pair, Pair]:
+        """Probability of standing and of walking in b, having stood or having walked in a, so many ticks before."""
+        radio, limits = self.radio, self.limits
         gap = radio.gap_bin[min(ticks, len(radio.gap_bin) - 1)]
-        metres = min(int(radio.apart[a, b]), radio.way.shape[2] - 1)
-        result = float(radio.way[radio.cell_kind[a], gap, metres, source % 2 * 2 + target % 2])
-        if a != b:
-            result *= float(radio.area[b])
-        if target % 2 == 0 and (a != b or source % 2 == 1):
-            result *= float(radio.stop[radio.cell_kind[b]])
-        return result
+        at = (int(radio.cell_kind[a]) * limits.gaps + gap) * limits.metres + int(radio.apart[a, b])
+        kept, left, stopped, went = (float(x) for x in radio.way[at])
+        if a == b:
+            return (kept, left), (stopped * float(radio.stop[b]), went)
+        stand_at, walk_to = float(radio.stand_at[b]), float(radio.walk_to[b])
+        return (kept * stand_at, left * walk_to), (stopped * stand_at, went * walk_to)
 
     def decide(self, tag: Tag, upto_us: int, tick: int) -> None:
         """Decide the events up to a time, smoothed by all events that followed."""
-        smoothed: list[dict[int, float]] = []
+        smoothed: list[dict[int, Pair]] = []
         for i in range(len(tag.events) - 1, -1, -1):
             event = tag.events[i]
             if not smoothed:
-                smoothed.insert(0, {state: float(p) for state, p in event.probs.items()})
+                smoothed.insert(0, {c: (p[0] / kernels.PARTS, p[1] / kernels.PARTS) for c, p in event.probs.items()})
                 continue
-            ticks = tag.events[i + 1].last_us // self.limits.tick_us - event.last_us // self.limits.tick_us
-            before = dict.fromkeys(event.probs, 0.0)
-            for target, weight in smoothed[0].items():
-                came = {o: p * self.passage(ticks, o, target) for o, p in event.probs.items()}
-                for o, p in came.items():
-                    before[o] += p * weight / sum(came.values())
-            smoothed.insert(0, before)
+            before = {cell: [0.0, 0.0] for cell in event.probs}
+            for target, weights in smoothed[0].items():
+                if sum(weights) < self.limits.slight:
+                    continue
+                ways = {a: self.passage(tag.events[i + 1].ticks, a, target) for a in event.probs}
+                for m in (0, 1):
+                    came = {a: [p[k] * ways[a][k][m] for k in (0, 1)] for a, p in event.probs.items()}
+                    total = sum(sum(x) for x in came.values())
+                    for a, x in came.items():
+                        for k in (0, 1):
+                            before[a][k] += x[k] * weights[m] / total
+            smoothed.insert(0, {a: (x[0], x[1]) for a, x in before.items()})
         count = sum(event.last_us <= upto_us for event in tag.events)
         for event, probs in zip(tag.events[:count], smoothed[:count], strict=True):
             zones: dict[int, float] = {}
-            for state, p in probs.items():
-                zone = int(self.radio.cell_zone[state // 2])
-                zones[zone] = zones.get(zone, 0.0) + p
+            for cell, p in probs.items():
+                zone = int(self.radio.cell_zone[cell])
+                zones[zone] = zones.get(zone, 0.0) + sum(p)
             best = max(zones, key=lambda zone: zones[zone])
             if tag.ticks > 1:
                 self.place(tag, best, zones[best] / sum(zones.values()), event, tick)
@@ -239,10 +261,10 @@ class Naive:
                 long = event.last_us - tag.enter_us >= limits.visit_us
                 self.step(tag, Event.STAYED if long else Event.CONFIRMED)
                 return
-            self.close(tag, event.first_us, False, tick)
+            other = tag.zone
+            self.close(tag, event.first_us, False, tick, zone)
             if not tag.elsewhere:
-                before = min(max(limits.allow_us, (gap - limits.walk_us) // 2), limits.fill_us)
-                enter_us = event.first_us - before
+                enter_us = event.first_us - self.fill_us(gap, zone, other)
         elif zone == NONE:
             return
         tag.zone = tag.last_zone = zone
@@ -255,16 +277,23 @@ class Naive:
         self.step(tag, Event.PLACED)
         self.emit(tag, kernels.OPENED, tag.last_in_us, tick)
 
-    def close(self, tag: Tag, next_us: int | None, cut: bool, tick: int) -> None:
+    def fill_us(self, gap_us: int, zone: int, other: int) -> int:
+        """What a zone gets of the silence between it and another one."""
+        stay_s = self.radio.stay_s
+        share = float(stay_s[zone]) / (float(stay_s[zone]) + float(stay_s[other]))
+        return min(max(self.limits.allow_us, int((gap_us - self.limits.walk_us) * share)), self.limits.fill_us)
+
+    def close(self, tag: Tag, next_us: int | None, cut: bool, tick: int, next_zone: int = NONE) -> None:
         """End the open visit; `next_us`: first read in the next zone; `cut`: its end was not seen."""
         limits = self.limits
         exit_us = tag.last_in_us + (0 if cut else limits.allow_us)
         if next_us is not None:
             gap = next_us - tag.last_in_us
+            most = gap // 2
             if not tag.elsewhere:
-                fill = max(limits.allow_us, (gap - limits.walk_us) // 2)
-                exit_us = tag.last_in_us + min(fill, limits.fill_us)
-            exit_us = min(exit_us, tag.last_in_us + gap // 2)
+                exit_us = tag.last_in_us + self.fill_us(gap, tag.zone, next_zone)
+                most = max(most, gap - self.fill_us(gap, next_zone, tag.zone))
+            exit_us = min(exit_us, tag.last_in_us + most)
         until = tag.last_in_us + limits.join_gap_us
         until = until if next_us is None else min(next_us, until)
         if cut or self.unknown_us(tag.zone, tag.last_in_us, until) > 0:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dwell import radio
+from dwell import radio, tables
 from dwell.layout import Layout
 from dwell.tuning import Tuning
 
@@ -26,15 +26,14 @@ def test_a_loud_antenna_is_expected_to_be_loud(layout: Layout) -> None:
     offset[0] = 3.0
     plain, calibrated = (radio.build(each, Tuning()) for each in (layout, replace(layout, antenna_offset_db=offset)))
 
-    def level(tables: radio.kernels.Radio) -> dict[int, float]:
-        entries = range(tables.row[0], tables.row[1])
-        return {int(tables.cell[e]): float(tables.level[0, e]) for e in entries}
+    def level(made: tables.Radio) -> dict[int, int]:
+        return {int(made.cell[e]): int(made.step[e]) for e in range(made.row[0], made.row[1])}
 
     before, after = level(plain), level(calibrated)
     assert set(before) <= set(after)
-    assert all(after[cell] > before[cell] for cell in before)
+    assert all(after[cell] - before[cell] == 3.0 / radio.LOUD_STEP_DB for cell in before)
     same = slice(plain.row[1], None), slice(calibrated.row[1], None)
-    assert np.array_equal(plain.level[:, same[0]], calibrated.level[:, same[1]])
+    assert np.array_equal(plain.step[same[0]], calibrated.step[same[1]])
 
 
 def test_a_rare_antenna_is_expected_to_be_rare(layout: Layout) -> None:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from dwell import kernels, radio
+from dwell import kernels, radio, tables
 from dwell.engine import ZoneEngine
 from dwell.layout import Layout, Settings
 from dwell.read import Reads
@@ -126,7 +126,7 @@ def test_interpreted_is_the_same(layout: Layout, crowd: Reads, tmp_path: Path) -
 
 def test_tags_stay_findable_when_others_leave() -> None:
     rng = np.random.default_rng(1)
-    tags = np.zeros(300, kernels.TAG)
+    tags = np.zeros(300, tables.LIFE)
     index = np.zeros(1024, np.int32)
     tags["epc"] = rng.integers(0, 4, (300, 8))  # few values: many collisions in parts of it
     tags["epc"][:, 3] = np.arange(300)
