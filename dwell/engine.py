@@ -24,6 +24,8 @@ from dwell.visits import VISIT, Visits
 
 ROWS = 256
 """Places for tags at first; doubled when they don't suffice."""
+DRIFT_LEAST, DRIFT_PRIOR, DRIFT_SHARE, DRIFT_MOST_DB = 30, 300, 0.5, 6.0
+"""Antennas drift: events wanted of one, those that speak against it, share followed in a window, and the most."""
 IDLE_US = 86_400_000_000
 """Windows are left out when there is nothing at all for longer than this: the engine wasn't running."""
 NEVER = kernels.NEVER
@@ -39,6 +41,8 @@ class Decisions:
     arrivals: Visits = field(default_factory=lambda: np.zeros(0, VISIT))
     """Those of `opened` with which a journey began."""
     journeys: list[Journey] = field(default_factory=list)
+    stuck: Visits = field(default_factory=lambda: np.zeros(0, VISIT))
+    """Tags that have rested in one zone for longer than anybody does: how far they did is no visit and in no count."""
     windows: Windows = field(default_factory=lambda: np.zeros(0, WINDOW))
 
 
@@ -57,15 +61,18 @@ class ZoneEngine:
         self._layout, self._settings = layout, settings
         self._horizon_us = tuning.horizon_us()
         self._limits = radio.limits(tuning, settings)
-        self._radio = radio.build(layout, tuning)
+        self._radio = radio.build(layout, settings, tuning)
         self._room = radio.scratch(self._radio)
         antennas, zones = len(layout.antenna_zone), len(layout.zone_kind)
         self._air = Air(
             up=np.ones(antennas, np.uint8),
+            drift=np.zeros((antennas, 2), np.int64),
             share=np.zeros(self._radio.rate.shape, np.float32),
             down=np.full((zones, kernels.DOWNS, 2), NEVER, np.int64),
         )
         kernels.normalise(self._radio, self._air, self._limits)
+        self._tuning = tuning
+        self._drift_db = np.zeros(antennas)
         self._windows = Aggregates(layout, settings)
         self._journal = Journal(layout)
         self._tick = -1
@@ -75,7 +82,7 @@ class ZoneEngine:
         self._outages: list[tuple[int, bool, NDArray[np.int64]]] = []
         self._counts = np.zeros(kernels.COUNTERS, np.int64)
         self._late = self._unknown_antenna = self._late_outages = 0
-        self._visits = self._journeys = 0
+        self._visits = self._journeys = self._stuck = 0
         self._tags = _rows(0)
         self._due = np.zeros(0, np.int64)
         self._next_look = NEVER
@@ -94,6 +101,11 @@ class ZoneEngine:
         return self._tick * TICK_US - self._horizon_us if self._tick >= 0 else -1
 
     @property
+    def drift_db(self) -> NDArray[np.float64]:
+        """(A,) how much louder than the layout says each antenna has lately been heard, within DRIFT_MOST_DB."""
+        return self._drift_db.copy()
+
+    @property
     def counters(self) -> dict[str, int]:
         """Since the beginning: reads weighed and dropped, tags and what became of them. `tags_present`: as of now."""
         counts = self._counts
@@ -109,6 +121,7 @@ class ZoneEngine:
             "late_outages": self._late_outages,
             "visits": self._visits,
             "journeys": self._journeys,
+            "stuck": self._stuck,
         }
 
     def feed(self, reads: Reads) -> None:
@@ -178,7 +191,7 @@ class ZoneEngine:
         long are left out. enter_us: since when; exit_us: last read."""
         tags = self._tags.life
         silent_us = self._tick * TICK_US - tags["last_us"]
-        here = (tags["state"] != 0) & (tags["live_zone"] >= 0) & (tags["ticks"] > 1)
+        here = ~np.isin(tags["state"], (State.UNSEEN, State.STUCK)) & (tags["live_zone"] >= 0) & (tags["ticks"] > 1)
         tags = tags[here & (silent_us < self._limits.hold_us)]
         visits = np.zeros(len(tags), VISIT)
         for name in ("journey_us", "epc", "epc_bits", "tag_class", "censored"):
@@ -188,6 +201,16 @@ class ZoneEngine:
         visits["exit_us"], visits["zone"] = tags["last_us"], tags["live_zone"]
         visits["reads"] = np.where(known, tags["reads"], 0)
         visits["confidence"] = self._limits.live_share
+        return _by_tag(visits)
+
+    def stuck_tags(self) -> Visits:
+        """Tags that are stuck now: where, since when, until the last read."""
+        tags = self._tags.life[self._tags.life["state"] == State.STUCK]
+        visits = np.zeros(len(tags), VISIT)
+        for name in ("enter_us", "epc", "epc_bits", "tag_class", "reads"):
+            visits[name] = tags[name]
+        visits["exit_us"], visits["zone"], visits["journey_us"] = tags["last_us"], tags["last_zone"], -1
+        visits["confidence"] = tags["sure"] / np.maximum(tags["events"], 1)
         return _by_tag(visits)
 
     def tags_under_way(self) -> NDArray[Any]:
@@ -208,11 +231,13 @@ class ZoneEngine:
             **{f"tags_{name}": rows[used] for name, rows in self._tags._asdict().items()},
             "due": self._due[used],
             "up": self._air.up.copy(),
+            "drift": self._air.drift.copy(),
+            "drift_db": self._drift_db.copy(),
             "down": self._air.down.copy(),
             "reads": np.concatenate([np.zeros(0, READ), *(self._pending if pending else ())]),
             "outages": np.array(outages, np.int64).reshape(-1, 3),
             "counts": self._counts.copy(),
-            "scalars": np.array([*scalars, self._visits, self._journeys], np.int64),
+            "scalars": np.array([*scalars, self._visits, self._journeys, self._stuck], np.int64),
             **self._windows.state(),
             **self._journal.state(),
         }
@@ -237,6 +262,8 @@ class ZoneEngine:
         self._free[: self._n_free] = np.arange(n, len(self._due))[::-1]
         self._reindex()
         self._air.up[:], self._air.down[:] = state["up"], state["down"]
+        self._air.drift[:], self._drift_db[:] = state["drift"], state["drift_db"]
+        radio.louder(self._radio, layout, self._tuning, self._drift_db)
         kernels.normalise(self._radio, self._air, self._limits)
         self._pending = [state["reads"].copy()] if len(state["reads"]) else []
         self._outages = [(int(at_us), bool(up), np.array([a])) for at_us, up, a in state["outages"]]
@@ -250,6 +277,7 @@ class ZoneEngine:
             self._late_outages,
             self._visits,
             self._journeys,
+            self._stuck,
         ) = (int(x) for x in state["scalars"])
         self._windows.restore(state)
         self._journal.restore(state)
@@ -351,7 +379,22 @@ class ZoneEngine:
     def _window(self) -> Decisions:
         open_visits = self.open_visits()
         open_visits["exit_us"] += self._limits.allow_us
+        self._follow_drift()
         return Decisions(windows=self._windows.window(open_visits))
+
+    def _follow_drift(self) -> None:
+        """Once a window: part of what antennas were louder than expected, bounded. A window is an absolute time, so that
+        the same reads give the same figures."""
+        total, n = self._air.drift.T
+        known = n >= DRIFT_LEAST
+        if not known.any():
+            return
+        share = DRIFT_SHARE * n[known] / (n[known] + DRIFT_PRIOR)
+        self._drift_db[known] += share * total[known] / (100.0 * n[known])
+        np.clip(self._drift_db, -DRIFT_MOST_DB, DRIFT_MOST_DB, out=self._drift_db)
+        self._air.drift[known] = 0
+        radio.louder(self._radio, self._layout, self._tuning, self._drift_db)
+        kernels.normalise(self._radio, self._air, self._limits)
 
     def _sort_out(self, out: NDArray[Any], cut: bool) -> Decisions:
         """Decisions in an order that depends on nothing but the reads."""
@@ -363,6 +406,8 @@ class ZoneEngine:
             visits[name] = out[name]
         opened, closed = visits[out["kind"] == kernels.OPENED], visits[out["kind"] == kernels.CLOSED]
         self._visits += len(closed)
+        stuck = visits[out["kind"] == kernels.STUCK]
+        self._stuck += len(stuck)
         self._windows.closed(closed)
         journeys = []
         for visit, kind in zip(visits, out["kind"], strict=True):
@@ -371,7 +416,7 @@ class ZoneEngine:
             elif kind == kernels.ENDED:
                 journeys.append(self._journal.ended(visit, cut))
         self._journeys += len(journeys)
-        return Decisions(opened, closed, opened[opened["enter_us"] == opened["journey_us"]], journeys)
+        return Decisions(opened, closed, opened[opened["enter_us"] == opened["journey_us"]], journeys, stuck)
 
     def _grow(self, rows: int) -> None:
         """Make room for `rows` more tags."""
@@ -420,5 +465,6 @@ def _join(parts: list[Decisions]) -> Decisions:
         closed=np.concatenate([part.closed for part in parts]),
         arrivals=np.concatenate([part.arrivals for part in parts]),
         journeys=[journey for part in parts for journey in part.journeys],
+        stuck=np.concatenate([part.stuck for part in parts]),
         windows=np.concatenate([part.windows for part in parts]),
     )

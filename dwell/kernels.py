@@ -35,7 +35,7 @@ BEAM = 12
 """Cells that are kept in question for a tag."""
 WIDE = 16
 """Cells that an event may bring into question."""
-EVENTS = 36
+EVENTS = 60
 """Undecided events that a tag may have."""
 PARTS = 65535
 """Probabilities of undecided events are remembered in units of one over this."""
@@ -43,6 +43,12 @@ LOUD = 256
 """Levels of reads and of places are told apart in so many steps."""
 LEAST_NATS = 1e-3
 """Whatever is within range says something: a cell that scores nothing wasn't touched."""
+STUCK_STATE = 7
+"""lifecycle.State.STUCK."""
+MOVED = 5
+"""Events elsewhere after which a stuck tag isn't stuck any more."""
+DRIFT_EVENTS = 8
+"""One event of so many of a tag says how loud antennas are."""
 DOWNS = 8
 """Times of being unknown that a zone remembers."""
 NONE = -1
@@ -51,7 +57,7 @@ APART = 255
 """Distance of cells between which there is no way."""
 NEVER = np.iinfo(np.int64).max
 
-OPENED, CLOSED, ENDED = 1, 2, 3
+OPENED, CLOSED, ENDED, STUCK = 1, 2, 3, 4
 # Tags by EPC: open addressing with linear probing; `index` holds row + 1, 0 is free.
 
 
@@ -393,8 +399,9 @@ def advance_tag(
 
 
 @kernel
-def follow_bias(tag: Any, cell: Int, n_levels: Int, radio: Radio, limits: Limits, room: Scratch) -> None:
-    """Move the tag's bias towards what its likeliest cell leaves unexplained."""
+def follow_bias(tag: Any, cell: Int, n_levels: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> None:
+    """Move the tag's bias towards what its likeliest cell leaves unexplained; now and then, since what shadows do there is
+    always the same, note which antennas are louder than others. Integers, for sums in any order are the same."""
     shift = bias_class(tag["bias"], limits) * limits.bias_steps
     total = 0.0
     n = 0
@@ -402,8 +409,14 @@ def follow_bias(tag: Any, cell: Int, n_levels: Int, radio: Radio, limits: Limits
         first, last = radio.row[room.antenna[i]], radio.row[room.antenna[i] + 1]
         e = first + np.searchsorted(radio.cell[first:last], cell)
         if e < last and radio.cell[e] == cell:
-            total += room.level[i] - radio.mean[radio.step[e] - shift]
+            room.off[n] = room.level[i] - radio.mean[radio.step[e] - shift]
+            room.antenna[n] = room.antenna[i]
+            total += room.off[n]
             n += 1
+    if n > 1 and tag["ticks"] % DRIFT_EVENTS == 0 and tag["state"] != STUCK_STATE:
+        for i in range(n):
+            air.drift[room.antenna[i], 0] += np.int64(100.0 * (room.off[i] - total / n))
+            air.drift[room.antenna[i], 1] += 1
     if n:
         low = limits.bias_max_db - limits.bias_step_db * (limits.biases - 1)
         tag["bias"] = min(max(tag["bias"] + limits.bias_weight * total / n, low), limits.bias_max_db)
@@ -546,6 +559,10 @@ def place(
 ) -> Any:
     """Put one decided event into the tag's visits."""
     current = np.int64(tag["visit_zone"])
+    if tag["state"] == STUCK_STATE:
+        tag["moved"] = tag["moved"] + 1 if 0 <= zone != tag["last_zone"] else 0
+        if tag["moved"] < MOVED:
+            return n
     if current >= 0:
         gap = first_us - tag["last_in_us"] - unknown_us(air, current, np.int64(tag["last_in_us"]), first_us)
         if zone < 0:
@@ -560,6 +577,8 @@ def place(
             tag["events"] += 1
             tag["reads"] += reads
             step(tag, 3 if last_us - tag["enter_us"] >= limits.visit_us else 2, radio)
+            if last_us - tag["enter_us"] >= radio.rest_us[tag["tag_class"]]:
+                return rest(tag, tick, radio, out, n)
             return n
         n = close(tag, first_us, zone, 0, tick, radio, air, limits, out, n)
         if tag["elsewhere"] == 0:
@@ -584,6 +603,20 @@ def place(
         tag["journey_us"] = tag["enter_us"]
     step(tag, 1, radio)
     return emit(tag, 1, tick, out, n)
+
+
+@kernel
+def rest(tag: Any, tick: Int, radio: Radio, out: NDArray[Any], n: Int) -> Any:
+    """A visit longer than anybody's: it is no visit, and the journey ended with the one before."""
+    tag["exit_us"] = tag["last_in_us"]
+    n = emit(tag, 4, tick, out, n)
+    if tag["journey_us"] < tag["enter_us"]:
+        n = emit(tag, 3, tick, out, n)
+    tag["journey_us"] = -1
+    tag["visit_zone"] = NONE
+    tag["moved"] = 0
+    step(tag, 7, radio)
+    return n
 
 
 @kernel
@@ -650,6 +683,8 @@ def emit(tag: Any, kind: Int, tick: Int, out: NDArray[Any], n: Int) -> Any:
 @kernel
 def patience_us(tag: Any, brief: Int, limits: Limits) -> Any:
     """Silence that ends the tag's journey."""
+    if tag["state"] == STUCK_STATE:
+        return limits.end_silence_us
     if tag["journey_us"] < 0:
         return limits.forget_us
     return limits.end_after_exit_us if brief else limits.end_silence_us
@@ -730,6 +765,7 @@ def admit(
     tag["last_zone"] = NONE
     tag["live_zone"] = NONE
     tag["live_us"] = -1
+    tag["moved"] = 0
     tag["head"] = 0
     tag["n_ring"] = 0
     step(tag, 0, radio)
@@ -788,7 +824,7 @@ def hear(
         room.cell[room.cells[i]] = 0.0
     if n_new:
         cell = advance_tag(tags, row, n_new, tick, start_us + first, start_us + last, n, radio, limits, room)
-        follow_bias(tag, cell, n_levels, radio, limits, room)
+        follow_bias(tag, cell, n_levels, radio, air, limits, room)
 
 
 @kernel
@@ -897,7 +933,7 @@ def run(
                     tag = tags.life[row]
                     n, due[row] = look(tags, row, tick, radio, air, limits, room, out, n)
                     if due[row] == NEVER:
-                        if tag["journey_us"] < 0:
+                        if tag["last_zone"] < 0:
                             counters[STRAYS] += 1
                         remove(index, tags.life, row)
                         tag["state"] = 0

@@ -6,7 +6,9 @@
 4. A visit under way outlives silence: a body hides a tag for minutes. LEAVING says that its end is likely, no more.
 5. A visit ends by reads elsewhere, by silence longer than bodies cause, or with the recording; never because a
    reader is down.
-6. Between visits a tag is ABSENT: its journey goes on until it ends; then it is GONE and its place is free.
+6. Nobody rests in one zone for half a day: such a tag is STUCK (a card in a drawer, goods of somebody else's) and
+   counts for nothing until it moves.
+7. Between visits a tag is ABSENT: its journey goes on until it ends; then it is GONE and its place is free.
 
 The kernels get the table as an argument: a cached kernel would keep an old one.
 """
@@ -37,6 +39,8 @@ class State(IntEnum):
     """Its journey goes on, but it is in no zone."""
     GONE = 6
     """Its journey has ended; the next read begins another life."""
+    STUCK = 7
+    """Has rested in its zone for longer than anybody does."""
 
 
 class Event(IntEnum):
@@ -56,6 +60,8 @@ class Event(IntEnum):
     """Its visit has ended and no other has begun."""
     ENDED = 6
     """Journey over; or, without a journey, silent for long enough to be forgotten."""
+    RESTED = 7
+    """Its visit has lasted for longer than Settings allows its class."""
 
 
 TABLE: dict[State, dict[Event, State]] = {
@@ -79,6 +85,7 @@ TABLE: dict[State, dict[Event, State]] = {
         Event.STAYED: State.DWELLING,
         Event.FADED: State.LEAVING,
         Event.CLOSED: State.ABSENT,
+        Event.RESTED: State.STUCK,
     },
     State.LEAVING: {
         Event.PLACED: State.PRESENT,
@@ -89,6 +96,10 @@ TABLE: dict[State, dict[Event, State]] = {
     },
     State.ABSENT: {
         Event.PLACED: State.PRESENT,
+        Event.ENDED: State.GONE,
+    },
+    State.STUCK: {
+        Event.PLACED: State.PRESENT,  # it has moved
         Event.ENDED: State.GONE,
     },
     State.GONE: {

@@ -40,27 +40,24 @@ MIN_RATE = 1e-4
 Points = NDArray[np.float64]
 
 
-def build(layout: Layout, tuning: Tuning) -> Radio:
+def build(layout: Layout, settings: Settings, tuning: Tuning) -> Radio:
     """Tables of a layout."""
     places = _places(layout, tuning)
     cells = len(places.zone)
     if cells > MOST_CELLS:
         raise ValueError(f"the store has {cells} cells of {CELL_M:g} m; {MOST_CELLS} are possible")
     antenna, cell, level = _within_range(layout, places, tuning)
-    rate, mean, spread = _heard(_LOUD_DBM, tuning)
-    step = np.round((level + tuning.bias_max_db - LOUD_DBM) / LOUD_STEP_DB).astype(np.int64)
-    most = round(tuning.bias_step_db / LOUD_STEP_DB) * (tuning.biases - 1)
-    step = np.clip(step, most, kernels.LOUD - 1)
-    shift = round(tuning.bias_step_db / LOUD_STEP_DB) * np.arange(tuning.biases)[:, None]
+    _, mean, spread = _heard(_LOUD_DBM, tuning)
     kind = _kinds(layout, places.zone)
     zone_kind = _kinds(layout, np.arange(len(layout.zone_kind)))
     stop = np.array(tuning.stop, np.float64)[kind]
     way = moves.build(tuning, CELL_M)
-    return Radio(
+    made = Radio(
         row=np.searchsorted(antenna, np.arange(len(layout.antenna_zone) + 1)).astype(np.int32),
         cell=cell.astype(np.int32),
-        step=step.astype(np.uint8),
-        rate=np.maximum(rate[step - shift] * layout.antenna_rate.astype(np.float64)[antenna], MIN_RATE),
+        level=level,
+        step=np.zeros(len(level), np.uint8),
+        rate=np.zeros((tuning.biases, len(level))),
         fit=_fit(_LOUD_DBM, mean, spread, tuning),
         mean=mean,
         cell_zone=places.zone.astype(np.int16),
@@ -72,6 +69,7 @@ def build(layout: Layout, tuning: Tuning) -> Radio:
         walk_to=np.array(tuning.tread, np.float64)[kind] * places.area,
         way=way.reshape(-1, 4),
         gap_bin=moves.bins(),
+        rest_us=settings.rest_us(),
         stay_s=np.array(tuning.stay_s)[zone_kind],
         antenna_zone=layout.antenna_zone.astype(np.int16),
         brief=np.isin(layout.zone_kind, (ZoneKind.ENTRANCE, ZoneKind.EXIT)),
@@ -80,6 +78,20 @@ def build(layout: Layout, tuning: Tuning) -> Radio:
         rule_class=np.ascontiguousarray(layout.rule_class, np.uint8),
         table=lifecycle.transitions(),
     )
+    louder(made, layout, tuning, np.zeros(len(layout.antenna_zone)))
+    return made
+
+
+def louder(radio: Radio, layout: Layout, tuning: Tuning, drift_db: NDArray[np.float64]) -> None:
+    """Expect each antenna to be so many dB louder than the layout says. Which cells are within range stays as it is."""
+    antenna = np.repeat(np.arange(len(drift_db)), np.diff(radio.row))
+    level = radio.level + drift_db[antenna] + tuning.bias_max_db
+    shift = round(tuning.bias_step_db / LOUD_STEP_DB) * np.arange(tuning.biases)
+    step = np.round((level - LOUD_DBM) / LOUD_STEP_DB).astype(np.int64)
+    radio.step[:] = np.clip(step, shift[-1], kernels.LOUD - 1)
+    rate, _, _ = _heard(_LOUD_DBM, tuning)
+    got = rate[radio.step - shift[:, None]] * layout.antenna_rate.astype(np.float64)[antenna]
+    radio.rate[:] = np.maximum(got, MIN_RATE)
 
 
 @dataclass(frozen=True)
@@ -155,6 +167,7 @@ def scratch(radio: Radio) -> Scratch:
         slot=np.zeros(cells, np.int8),
         antenna=np.zeros(antennas, np.int32),
         level=np.zeros(antennas),
+        off=np.zeros(antennas),
         zone=np.zeros(len(radio.brief) + 1),
         new_cell=np.zeros(ways, np.int32),
         new_score=np.zeros(ways),

@@ -20,6 +20,7 @@ LIFE = np.dtype(
         ("censored", "i1"),
         ("tag_class", "i1"),
         ("state", "i1"),
+        ("moved", "i1"),  # events for which a stuck tag was elsewhere
         ("n_cells", "i1"),  # 0: not yet heard
         ("head", "i1"),  # oldest event in the ring
         ("n_ring", "i1"),
@@ -59,7 +60,8 @@ class Tags(NamedTuple):
 
 
 OUT = np.dtype([*((name, VISIT[name]) for name in VISIT.names or ()), ("kind", "u1"), ("tick", "<i8")], align=True)
-"""What was decided at a tick: a visit OPENED or CLOSED, or a journey ENDED (enter_us, exit_us: its last visit's)."""
+"""What was decided at a tick: a visit OPENED or CLOSED, a journey ENDED (enter_us, exit_us: its last visit's), or a tag
+found to be STUCK, with the visit that is none."""
 
 
 class Radio(NamedTuple):
@@ -67,6 +69,7 @@ class Radio(NamedTuple):
 
     row: NDArray[np.int32]  # (A + 1,) antenna a's entries are row[a]:row[a + 1]
     cell: NDArray[np.int32]  # (N,) cell within range, ascending
+    level: NDArray[np.float64]  # (N,) mean dBm there of a tag without bias, before drift
     step: NDArray[np.uint8]  # (N,) mean level there for the first class of a tag's bias, in steps
     rate: NDArray[np.float64]  # (B, N) 0..1, of reads that get through, by class of bias
     fit: NDArray[np.float32]  # (LOUD, LOUD) how well a level that is heard (steps from loud_dbm) fits a mean level
@@ -80,6 +83,7 @@ class Radio(NamedTuple):
     walk_to: NDArray[np.float64]
     way: NDArray[np.float32]  # (kinds * gaps * metres, 4) moves.build()
     gap_bin: NDArray[np.int64]  # gap of each number of ticks
+    rest_us: NDArray[np.int64]  # (tag classes,) a longer visit is nobody's
     stay_s: NDArray[np.float64]  # (Z,) how long people stay, by kind of zone
     antenna_zone: NDArray[np.int16]  # (A,)
     brief: NDArray[np.bool_]  # (Z,) journeys end soon after this zone
@@ -130,6 +134,7 @@ class Air(NamedTuple):
 
     up: NDArray[np.uint8]  # (A,)
     share: NDArray[np.float32]  # (B, N) weighed log share of the antenna among all that are up and hear the cell
+    drift: NDArray[np.int64]  # (A, 2) what is louder than expected, against other antennas: 0.01 dB summed, and how often
     down: NDArray[np.int64]  # (Z, DOWNS, 2) times at which the zone was unknown, newest first; NEVER: until now
 
 
@@ -142,6 +147,7 @@ class Scratch(NamedTuple):
     slot: NDArray[np.int8]  # (C,) 1: comes into question by this event; 0 outside of one
     antenna: NDArray[np.int32]  # (antennas of an event,) with a level
     level: NDArray[np.float64]
+    off: NDArray[np.float64]  # (antennas,) dB above the expectation
     zone: NDArray[np.float64]  # (Z + 1,) probabilities, that of no zone last; 0 outside of a sum
     new_cell: NDArray[np.int32]  # (WIDE + BEAM,)
     new_score: NDArray[np.float64]

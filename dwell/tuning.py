@@ -26,7 +26,7 @@ class Tuning:
     """Width of that logistic curve."""
     range_dbm: float = -79.0
     """Mean level below which a place isn't considered for a read."""
-    spread_db: float = 6.0
+    spread_db: float = 7.0
     """Levels against the mean of their place: shadowing 3.7, antenna offset 2.5, slow fading and the body's side 4."""
     fast_db: float = 2.2
     """RSSI against the level: hopping and noise within a point."""
@@ -38,7 +38,7 @@ class Tuning:
     bias_step_db: float = 4.0
     biases: int = 6
     """Tags are told apart by so many classes of bias, from `bias_max_db` downwards in steps."""
-    bias_weight: float = 0.02
+    bias_weight: float = 0.01
     """Share of a new event in a tag's bias."""
     share_weight: float = 0.7
     """Weight of which antenna it was that heard the tag, against how loud."""
@@ -48,11 +48,11 @@ class Tuning:
     """A read by an antenna out of a place's range: rare, but it happens (reflections)."""
     temper: float = 0.7
     """Weight of a tick's evidence: fading and shadows outlast it, so that ticks partly say the same again."""
-    stay_s: tuple[float, float, float] = (80.0, 8.0, 15.0)
+    stay_s: tuple[float, float, float] = (120.0, 12.0, 15.0)
     """Mean time for which one stands, by moves.Kind: at counters and desks, where one passes, between zones."""
-    stop: tuple[float, float, float] = (1.5, 0.5, 0.4)
+    stop: tuple[float, float, float] = (0.65, 0.35, 0.4)
     """How likely a walker is to stop there, against anywhere, by moves.Kind."""
-    tread: tuple[float, float, float] = (0.5, 1.5, 0.7)
+    tread: tuple[float, float, float] = (0.35, 1.5, 0.8)
     """How likely a walker's way leads through such a place, against anywhere, by moves.Kind."""
     stop_rate: float = 0.1
     """Share of walkers who stop within a second."""

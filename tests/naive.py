@@ -60,6 +60,7 @@ class Tag:
     last_in_us: int = -1
     exit_us: int = -1
     elsewhere: bool = False
+    moved: int = 0
     censored: bool = False
     sure: list[float] = field(default_factory=list)
     reads: int = 0
@@ -247,6 +248,10 @@ class Naive:
         """Put one decided event into the tag's visits."""
         limits = self.limits
         enter_us = event.first_us - limits.allow_us
+        if tag.state is State.STUCK:
+            tag.moved = tag.moved + 1 if zone not in (NONE, tag.last_zone) else 0
+            if tag.moved < kernels.MOVED:
+                return
         if tag.zone != NONE:
             gap = event.first_us - tag.last_in_us - self.unknown_us(tag.zone, tag.last_in_us, event.first_us)
             if zone == NONE:
@@ -260,6 +265,8 @@ class Naive:
                 tag.reads += event.reads
                 long = event.last_us - tag.enter_us >= limits.visit_us
                 self.step(tag, Event.STAYED if long else Event.CONFIRMED)
+                if event.last_us - tag.enter_us >= self.radio.rest_us[tag.tag_class]:
+                    self.rest(tag, tick)
                 return
             other = tag.zone
             self.close(tag, event.first_us, False, tick, zone)
@@ -276,6 +283,15 @@ class Naive:
             tag.journey_us = tag.enter_us
         self.step(tag, Event.PLACED)
         self.emit(tag, kernels.OPENED, tag.last_in_us, tick)
+
+    def rest(self, tag: Tag, tick: int) -> None:
+        """A visit longer than anybody's is none, and the journey ended with the one before."""
+        tag.exit_us = tag.last_in_us
+        self.emit(tag, kernels.STUCK, tag.exit_us, tick)
+        if tag.journey_us < tag.enter_us:
+            self.emit(tag, kernels.ENDED, tag.exit_us, tick)
+        tag.journey_us, tag.zone, tag.moved = -1, NONE, 0
+        self.step(tag, Event.RESTED)
 
     def fill_us(self, gap_us: int, zone: int, other: int) -> int:
         """What a zone gets of the silence between it and another one."""
@@ -328,7 +344,7 @@ class Naive:
                     self.step(tag, Event.FADED)
                 return False
             self.close(tag, None, False, tick)
-        patience_us = limits.forget_us
+        patience_us = limits.end_silence_us if tag.state is State.STUCK else limits.forget_us
         if tag.journey_us >= 0:
             brief = tag.last_zone != NONE and bool(self.radio.brief[tag.last_zone])
             patience_us = limits.end_after_exit_us if brief else limits.end_silence_us

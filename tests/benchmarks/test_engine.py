@@ -209,7 +209,7 @@ def test_twin_and_peers(record_property: Tell, capsys: Any) -> None:
         rule()
         took[name] = min(_timed(rule) for _ in range(5))
     part = it.reads[: len(it.reads) // 20]
-    plain = naive.Naive(radio.build(layout, tuning), radio.limits(tuning, settings))
+    plain = naive.Naive(radio.build(layout, settings, tuning), radio.limits(tuning, settings))
     twin_s = _timed(lambda: plain.run(part, [], int(part["time_us"].max())))
     engine_s = min(_timed(lambda: engine(part)) for _ in range(3))
     per_s = {name: len(it.reads) / s for name, s in took.items()}

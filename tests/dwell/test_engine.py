@@ -227,7 +227,7 @@ def test_a_hundred_thousand_strays_leave_nothing_behind(layout: Layout, settings
     assert engine.counters["strays"] == n
     assert engine.counters["tags_tracked"] == 0
     assert most < 12_000
-    assert len(engine.state()["tags"]) == 0
+    assert len(engine.state()["tags_life"]) == 0
 
 
 def test_a_jump_of_the_clock_is_no_year_of_windows(layout: Layout, settings: Settings, walk: Walk) -> None:

@@ -49,10 +49,11 @@ def compare(naive: ModuleType, layout: Layout, settings: Settings, tuning: Tunin
     engine.feed(reads)
     decided = engine.finish()
     end_us = max(int(reads["time_us"].max()), OUTAGES[-1][0])
-    plain = naive.Naive(radio.build(layout, tuning), radio.limits(tuning, settings))
+    plain = naive.Naive(radio.build(layout, settings, tuning), radio.limits(tuning, settings))
     rows = plain.run(reads, OUTAGES, end_us)
     assert (plain.duplicates, plain.merchandise) == (engine.counters["duplicates"], engine.counters["merchandise"])
-    for kind, visits in ((kernels.OPENED, decided.opened), (kernels.CLOSED, decided.closed)):
+    told = ((kernels.OPENED, decided.opened), (kernels.CLOSED, decided.closed), (kernels.STUCK, decided.stuck))
+    for kind, visits in told:
         mine: list[Any] = [row for row in rows if row[3] == kind]
         assert len(mine) == len(visits)
         for row, visit in zip(mine, visits, strict=True):
@@ -77,6 +78,10 @@ def test_a_crowd(naive: ModuleType, layout: Layout, settings: Settings, crowd: R
 def test_other_figures(naive: ModuleType, layout: Layout, settings: Settings, crowd: Reads) -> None:
     tuning = Tuning(lag_ticks=6, batch_ticks=1, temper=0.4, bias_weight=0.2, beam_nats=3.0, hold_us=40_000_000)
     assert compare(naive, layout, settings, tuning, crowd) > 10
+
+
+def test_tags_that_rest(naive: ModuleType, layout: Layout, settings: Settings, crowd: Reads) -> None:
+    assert compare(naive, layout, replace(settings, stuck_us=40_000_000, stray_us=15_000_000), Tuning(), crowd) > 5
 
 
 @given(seed=st.integers(0, 2**32))
