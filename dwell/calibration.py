@@ -32,6 +32,8 @@ SAMPLE_DB = 6.0
 """Of one visit's mean level at an antenna: shadowing is frozen, so that longer visits don't make it surer."""
 PRIOR_DB = 2.5
 """Between antennas, as measured (Tuning.spread_db)."""
+MEASURED_DB = 6.0
+"""Of a tag's levels in a place about their mean: shadowing 3.7, slow fading and the body's side 4, antennas' offsets."""
 MOST_DB = 8.0
 """An antenna that is further off has a fault that should not be calibrated away."""
 RATE_READS = 200.0
@@ -108,7 +110,7 @@ def calibrate(
             visits = _with_walk(visits, walk)
         if not len(visits):
             raise ValueError("no tag makes a visit in these reads")
-        now = _learn(there, tuning, _Events.of(reads, visits), now)
+        now = _learn(there, _measured(tuning), _Events.of(reads, visits), now)
         progress((turn + 1) / ROUNDS)
     return now
 
@@ -125,7 +127,12 @@ def visits_of(layout: Layout, settings: Settings, reads: Reads, tuning: Tuning |
 def likelihood(layout: Layout, settings: Settings, reads: Reads, tuning: Tuning | None = None) -> float:
     """How well a layout explains reads, whoever was where: mean log density of an event, natural logarithm."""
     tuning = tuning or Tuning()
-    return _explained(layout, tuning, _Events.of(reads, visits_of(layout, settings, reads, tuning)))
+    return _explained(layout, _measured(tuning), _Events.of(reads, visits_of(layout, settings, reads, tuning)))
+
+
+def _measured(tuning: Tuning) -> Tuning:
+    """Levels spread as they were measured to; in deciding, a little more makes up for what repeats itself."""
+    return replace(tuning, spread_db=MEASURED_DB)
 
 
 def findings(layout: Layout, reads: Reads, visits: Visits) -> Findings:

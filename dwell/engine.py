@@ -446,13 +446,14 @@ def _rows(n: int) -> Tags:
     return Tags(
         life=np.zeros(n, LIFE),
         cells=np.zeros((n, beam), np.int16),
-        probs=np.zeros((n, beam, 2)),
-        ring_us=np.zeros((n, events, 2), np.int64),
+        probs=np.zeros((n, beam, 2), np.float32),
+        ring_us=np.zeros((n, events), np.int64),
+        ring_span_us=np.zeros((n, events), np.uint32),
         ring_reads=np.zeros((n, events), np.int32),
         ring_gap=np.zeros((n, events), np.int8),
         ring_n=np.zeros((n, events), np.int8),
         ring_cells=np.zeros((n, events, beam), np.int16),
-        ring_probs=np.zeros((n, events, beam, 2), np.uint16),
+        ring_probs=np.zeros((n, events, beam, 2), np.uint8),
     )
 
 

@@ -31,14 +31,14 @@ def kernel(function: F) -> F:
     return cast(F, compiled)
 
 
-BEAM = 12
+BEAM = 16
 """Cells that are kept in question for a tag."""
 WIDE = 16
 """Cells that an event may bring into question."""
-EVENTS = 60
+EVENTS = 44
 """Undecided events that a tag may have."""
-PARTS = 65535
-"""Probabilities of undecided events are remembered in units of one over this."""
+LOGS = 16
+"""Probabilities of undecided events are remembered as their logarithms, in steps of one over this."""
 LOUD = 256
 """Levels of reads and of places are told apart in so many steps."""
 LEAST_NATS = 1e-3
@@ -378,7 +378,7 @@ def advance_tag(
         for m in range(2):
             prob = room.new_prob[k, m] / total
             tags.probs[row, k, m] = prob
-            tags.ring_probs[row, at, k, m] = max(np.int64(prob * PARTS + 0.5), 1)
+            tags.ring_probs[row, at, k, m] = min(np.int64(0.5 - LOGS * np.log(prob)), 255)
         room.zone[radio.cell_zone[c]] += room.new_score[k]
     zone = radio.cell_zone[room.new_cell[best]]
     if zone != tag["live_zone"] and room.zone[zone] >= limits.live_share * total:
@@ -386,8 +386,8 @@ def advance_tag(
         tag["live_us"] = first_us
     for k in range(kept):
         room.zone[radio.cell_zone[room.new_cell[k]]] = 0.0
-    tags.ring_us[row, at, 0] = first_us
-    tags.ring_us[row, at, 1] = last_us
+    tags.ring_us[row, at] = first_us
+    tags.ring_span_us[row, at] = last_us - first_us
     tags.ring_reads[row, at] = reads
     tags.ring_n[row, at] = kept
     tags.ring_gap[row, at] = gap
@@ -444,8 +444,8 @@ def smooth(tags: Tags, row: Int, later: Int, at: Int, radio: Radio, limits: Limi
         for k in range(n):
             a = tags.ring_cells[row, at, k]
             way = room.base[k] + radio.apart[a, b]
-            stood = np.float64(tags.ring_probs[row, at, k, 0])
-            walked = np.float64(tags.ring_probs[row, at, k, 1])
+            stood = radio.part[tags.ring_probs[row, at, k, 0]]
+            walked = radio.part[tags.ring_probs[row, at, k, 1]]
             kept = stood * radio.way[way, 0]
             left = stood * radio.way[way, 1]
             stopped = walked * radio.way[way, 2]
@@ -516,17 +516,18 @@ def decide(
         at = (head + i) % EVENTS
         if later < 0:
             for k in range(np.int64(tags.ring_n[row, at])):
-                room.now[k, 0] = tags.ring_probs[row, at, k, 0] / PARTS
-                room.now[k, 1] = tags.ring_probs[row, at, k, 1] / PARTS
+                room.now[k, 0] = radio.part[tags.ring_probs[row, at, k, 0]]
+                room.now[k, 1] = radio.part[tags.ring_probs[row, at, k, 1]]
         else:
             smooth(tags, row, later, at, radio, limits, room)
         later = at
-        if tags.ring_us[row, at, 1] <= upto_us:
+        if tags.ring_us[row, at] + np.int64(tags.ring_span_us[row, at]) <= upto_us:
             count = max(count, i + 1)
             room.decided[i], room.sure[i] = likeliest(tags, row, at, radio, room)
     for i in range(0 if alone else count):
         at = (head + i) % EVENTS
-        first_us, last_us, reads = tags.ring_us[row, at, 0], tags.ring_us[row, at, 1], tags.ring_reads[row, at]
+        first_us, reads = tags.ring_us[row, at], tags.ring_reads[row, at]
+        last_us = first_us + np.int64(tags.ring_span_us[row, at])
         n = place(tag, room.decided[i], room.sure[i], first_us, last_us, reads, tick, radio, air, limits, out, n)
     tag["head"] = (head + count) % EVENTS
     tag["n_ring"] = np.int64(tag["n_ring"]) - count
@@ -698,11 +699,11 @@ def look(
     tag = tags.life[row]
     now_us = (tick + 1) * limits.tick_us
     while tag["n_ring"] > 0:
-        oldest_us = tags.ring_us[row, tag["head"], 1]
+        oldest_us = tags.ring_us[row, tag["head"]]
         oldest = oldest_us // limits.tick_us
         if oldest + limits.lag_ticks + limits.batch_ticks > tick and tag["n_ring"] < EVENTS:
             return n, oldest + limits.lag_ticks + limits.batch_ticks
-        upto_us = max((tick - limits.lag_ticks + 1) * limits.tick_us - 1, oldest_us)
+        upto_us = max((tick - limits.lag_ticks + 1) * limits.tick_us - 1, (oldest + 1) * limits.tick_us - 1)
         n = decide(tags, row, upto_us, tick, radio, air, limits, room, out, n)
     silent_us = now_us - tag["last_us"]
     if tag["visit_zone"] >= 0:
@@ -919,7 +920,7 @@ def run(
                 counters[TAGS] += 1
             hear(tags, row, keys, kept, tick, radio, air, limits, room)
             if tag["n_ring"] > 0:
-                oldest = tags.ring_us[row, tag["head"], 1] // limits.tick_us
+                oldest = tags.ring_us[row, tag["head"]] // limits.tick_us
                 due[row] = oldest + limits.lag_ticks + limits.batch_ticks
             else:  # heard by antennas that reach no cell only
                 due[row] = min(due[row], tick)

@@ -83,14 +83,11 @@ class Settings:
     journey_end_after_exit_us: int = 900_000_000
     journey_end_silence_us: int = 10_800_000_000
     window_us: int = 900_000_000
-    stuck_us: int = 21_600_000_000
-    """A longer visit is a card in a drawer. Staff may stay."""
-    stray_us: int = 7_200_000_000
-    """The same for tags that no rule knows: somebody else's goods."""
+    stuck_us: int = 14_400_000_000
+    """A longer visit is nobody's, but that of a card in a drawer or of somebody else's goods. Staff may stay."""
 
     def rest_us(self) -> NDArray[np.int64]:
         """By TagClass, the longest that a visit may be."""
         rest = np.full(len(TagClass), self.stuck_us, np.int64)
-        rest[TagClass.UNKNOWN] = self.stray_us
         rest[TagClass.STAFF] = np.iinfo(np.int64).max
         return rest

@@ -68,6 +68,7 @@ def build(layout: Layout, settings: Settings, tuning: Tuning) -> Radio:
         stand_at=stop * places.area,
         walk_to=np.array(tuning.tread, np.float64)[kind] * places.area,
         way=way.reshape(-1, 4),
+        part=np.exp(-np.arange(256) / kernels.LOGS),
         gap_bin=moves.bins(),
         rest_us=settings.rest_us(),
         stay_s=np.array(tuning.stay_s)[zone_kind],

@@ -50,13 +50,16 @@ class Tags(NamedTuple):
 
     life: NDArray[Any]  # (R,) LIFE
     cells: NDArray[np.int16]  # (R, BEAM)
-    probs: NDArray[np.float64]  # (R, BEAM, 2)
-    ring_us: NDArray[np.int64]  # (R, EVENTS, 2) first and last read
+    probs: NDArray[np.float32]  # (R, BEAM, 2)
+    ring_us: NDArray[np.int64]  # (R, EVENTS) first read
+    ring_span_us: NDArray[np.uint32]  # (R, EVENTS) from there to the last
     ring_reads: NDArray[np.int32]  # (R, EVENTS)
     ring_gap: NDArray[np.int8]  # (R, EVENTS) since the event before, as moves.bins() has it
     ring_n: NDArray[np.int8]  # (R, EVENTS) cells in question then
     ring_cells: NDArray[np.int16]  # (R, EVENTS, BEAM)
-    ring_probs: NDArray[np.uint16]  # (R, EVENTS, BEAM, 2) parts of PARTS, given the reads up to then
+    ring_probs: NDArray[
+        np.uint8
+    ]  # (R, EVENTS, BEAM, 2) given the reads up to then, as minus LOGS times their logarithm
 
 
 OUT = np.dtype([*((name, VISIT[name]) for name in VISIT.names or ()), ("kind", "u1"), ("tick", "<i8")], align=True)
@@ -82,6 +85,7 @@ class Radio(NamedTuple):
     stand_at: NDArray[np.float64]  # (C,) the same, by the cell's size; and how likely one's way leads there
     walk_to: NDArray[np.float64]
     way: NDArray[np.float32]  # (kinds * gaps * metres, 4) moves.build()
+    part: NDArray[np.float64]  # (256,) probabilities as the ring remembers them
     gap_bin: NDArray[np.int64]  # gap of each number of ticks
     rest_us: NDArray[np.int64]  # (tag classes,) a longer visit is nobody's
     stay_s: NDArray[np.float64]  # (Z,) how long people stay, by kind of zone
@@ -134,7 +138,9 @@ class Air(NamedTuple):
 
     up: NDArray[np.uint8]  # (A,)
     share: NDArray[np.float32]  # (B, N) weighed log share of the antenna among all that are up and hear the cell
-    drift: NDArray[np.int64]  # (A, 2) what is louder than expected, against other antennas: 0.01 dB summed, and how often
+    drift: NDArray[
+        np.int64
+    ]  # (A, 2) what is louder than expected, against other antennas: 0.01 dB summed, and how often
     down: NDArray[np.int64]  # (Z, DOWNS, 2) times at which the zone was unknown, newest first; NEVER: until now
 
 
@@ -158,5 +164,3 @@ class Scratch(NamedTuple):
     came: NDArray[np.float64]  # (BEAM, 4)
     decided: NDArray[np.int64]  # (EVENTS,)
     sure: NDArray[np.float64]  # (EVENTS,)
-
-

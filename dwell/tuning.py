@@ -70,7 +70,7 @@ class Tuning:
     """What of an event's probability is left out in looking back: places less likely than this."""
     live_share: float = 0.6
     """A tag seems to be elsewhere as soon as this much of its probability is there."""
-    lag_ticks: int = 26
+    lag_ticks: int = 34
     """A tick is decided when this many have followed."""
     batch_ticks: int = 8
     """Decisions of a tag are made for this many ticks at once."""

@@ -33,7 +33,7 @@ class Heard:
     ticks: int
     """Since the event before."""
     probs: dict[int, Pair]
-    """Parts of kernels.PARTS of each cell in question."""
+    """Of each cell in question, in steps of its logarithm."""
 
 
 @dataclass
@@ -64,6 +64,11 @@ class Tag:
     censored: bool = False
     sure: list[float] = field(default_factory=list)
     reads: int = 0
+
+
+def remembered(prob: float) -> float:
+    """As undecided events keep it."""
+    return math.exp(-min(math.floor(0.5 - kernels.LOGS * math.log(prob)), 255) / kernels.LOGS)
 
 
 class Naive:
@@ -173,10 +178,11 @@ class Naive:
         kept = sorted(probs.items(), key=lambda item: (-sum(item[1]), item[0]))
         kept = [(cell, p) for cell, p in kept if sum(p) >= sum(kept[0][1]) * limits.least][: kernels.BEAM]
         total = sum(sum(p) for _, p in kept)
-        tag.probs = {cell: (p[0] / total, p[1] / total) for cell, p in kept}
+        exact = {cell: (p[0] / total, p[1] / total) for cell, p in kept}
+        tag.probs = {cell: (float(np.float32(p[0])), float(np.float32(p[1]))) for cell, p in exact.items()}
         first_us = min(read[1] for read in reads)
-        parts = {c: tuple(max(int(x * kernels.PARTS + 0.5), 1) for x in p) for c, p in tag.probs.items()}
-        tag.events.append(Heard(first_us, tag.last_us, len(reads), ticks, parts))  # type: ignore[arg-type]
+        kept_now = {cell: (remembered(p[0]), remembered(p[1])) for cell, p in exact.items()}
+        tag.events.append(Heard(first_us, tag.last_us, len(reads), ticks, kept_now))
         tag.last_tick = tick
         tag.ticks += 1
         likeliest = kept[0][0]
@@ -213,7 +219,7 @@ class Naive:
         for i in range(len(tag.events) - 1, -1, -1):
             event = tag.events[i]
             if not smoothed:
-                smoothed.insert(0, {c: (p[0] / kernels.PARTS, p[1] / kernels.PARTS) for c, p in event.probs.items()})
+                smoothed.insert(0, dict(event.probs))
                 continue
             before = {cell: [0.0, 0.0] for cell in event.probs}
             for target, weights in smoothed[0].items():

@@ -24,7 +24,9 @@ def test_calibration_left_out_is_neutral(layout: Layout) -> None:
 def test_a_loud_antenna_is_expected_to_be_loud(layout: Layout) -> None:
     offset = np.zeros(len(layout.antenna_zone), np.float32)
     offset[0] = 3.0
-    plain, calibrated = (radio.build(each, Settings(), Tuning()) for each in (layout, replace(layout, antenna_offset_db=offset)))
+    plain, calibrated = (
+        radio.build(each, Settings(), Tuning()) for each in (layout, replace(layout, antenna_offset_db=offset))
+    )
 
     def level(made: tables.Radio) -> dict[int, int]:
         return {int(made.cell[e]): int(made.step[e]) for e in range(made.row[0], made.row[1])}
@@ -39,6 +41,8 @@ def test_a_loud_antenna_is_expected_to_be_loud(layout: Layout) -> None:
 def test_a_rare_antenna_is_expected_to_be_rare(layout: Layout) -> None:
     rate = np.ones(len(layout.antenna_zone), np.float32)
     rate[0] = 0.5
-    plain, calibrated = (radio.build(each, Settings(), Tuning()) for each in (layout, replace(layout, antenna_rate=rate)))
+    plain, calibrated = (
+        radio.build(each, Settings(), Tuning()) for each in (layout, replace(layout, antenna_rate=rate))
+    )
     mine = slice(0, plain.row[1])
     assert np.allclose(calibrated.rate[:, mine], np.maximum(plain.rate[:, mine] / 2, radio.MIN_RATE))

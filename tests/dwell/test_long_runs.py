@@ -21,7 +21,7 @@ HOUR_S = 3600.0
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    return Settings(stuck_us=3_600_000_000, stray_us=1_800_000_000)
+    return Settings(stuck_us=3_600_000_000)
 
 
 def by_quarters(engine: ZoneEngine, reads: Reads) -> list[int]:
@@ -66,13 +66,15 @@ def test_a_stuck_card_that_is_carried_away_counts_again(layout: Layout, settings
     assert len(decisions.journeys) == 1
 
 
-def test_goods_that_no_rule_knows_go_sooner_and_staff_may_stay(layout: Layout, settings: Settings, walk: Walk) -> None:
+def test_goods_that_no_rule_knows_are_stuck_too_and_staff_may_stay(
+    layout: Layout, settings: Settings, walk: Walk
+) -> None:
     mask, value = (np.concatenate([rows, rows[:1]]) for rows in (layout.rule_mask, layout.rule_value))
     value[-1, 0] = STAFF
     known = replace(
         layout, rule_mask=mask, rule_value=value, rule_class=np.append(layout.rule_class, np.uint8(TagClass.STAFF))
     )
-    parts = [walk([(SHOES, 0, 0.8 * HOUR_S)], rate=0.5, epc=epc) for epc in (0xE2 << 56, STAFF)]
+    parts = [walk([(SHOES, 0, 1.2 * HOUR_S)], rate=0.5, epc=epc) for epc in (0xE2 << 56, STAFF)]
     parts.append(walk([(BAGS, 0, 2 * HOUR_S)], rate=0.5, epc=STAFF, number=2))
     engine = ZoneEngine(known, settings)
     engine.feed(np.concatenate(parts))
