@@ -33,7 +33,7 @@ SAMPLE_DB = 6.0
 PRIOR_DB = 2.5
 """Between antennas, as measured (Tuning.spread_db)."""
 MEASURED_DB = 6.0
-"""Of a tag's levels in a place about their mean: shadowing 3.7, slow fading and the body's side 4, antennas' offsets."""
+"""Of a tag's levels in a place: shadowing 3.7, slow fading and the body's side 4, antennas' offsets."""
 MOST_DB = 8.0
 """An antenna that is further off has a fault that should not be calibrated away."""
 RATE_READS = 200.0

@@ -249,14 +249,15 @@ class ZoneEngine:
         """An engine that goes on from `state`, which must come from the same layout, settings and tuning."""
         self = cls(layout, settings, tuning)
         tags = Tags(*(state[f"tags_{name}"] for name in Tags._fields))
-        same = all(a.dtype == b.dtype and a.shape[1:] == b.shape[1:] for a, b in zip(tags, self._tags, strict=True))
+        pairs: list[tuple[NDArray[Any], NDArray[Any]]] = list(zip(tags, self._tags, strict=True))
+        same = all(a.dtype == b.dtype and a.shape[1:] == b.shape[1:] for a, b in pairs)
         if not same or state["up"].shape != self._air.up.shape:
             raise ValueError("the state comes from another layout or version")
         n = len(tags.life)
         if n > len(self._tags.life):
             self._grow(n - len(self._tags.life))
-        for ours, theirs in zip(self._tags, tags, strict=True):
-            ours[:n] = theirs
+        for name in Tags._fields:
+            getattr(self._tags, name)[:n] = getattr(tags, name)
         self._due[:n] = state["due"]
         self._n_free = len(self._due) - n
         self._free[: self._n_free] = np.arange(n, len(self._due))[::-1]
@@ -420,8 +421,10 @@ class ZoneEngine:
 
     def _grow(self, rows: int) -> None:
         """Make room for `rows` more tags."""
-        old = len(self._due)
-        self._tags = Tags(*(np.concatenate(pair) for pair in zip(self._tags, _rows(rows), strict=True)))
+        old, more = len(self._due), _rows(rows)
+        self._tags = Tags(
+            *(np.concatenate([getattr(each, name) for each in (self._tags, more)]) for name in Tags._fields)
+        )
         self._due = np.concatenate([self._due, np.full(rows, NEVER, np.int64)])
         free = self._free[: self._n_free]
         self._free = np.concatenate([free, np.arange(old + rows - 1, old - 1, -1), np.zeros(old - len(free))]).astype(

@@ -217,7 +217,7 @@ def weigh(bias: Any, keys: NDArray[np.uint64], n: Int, radio: Radio, air: Air, l
             room.antenna[n_levels] = antenna
             room.level[n_levels] = level
             n_levels += 1
-            heard = min(max(np.int64((level - limits.loud_dbm) / limits.loud_step_db + 0.5), 0), LOUD - 1)
+            heard: Any = min(max(np.int64((level - limits.loud_dbm) / limits.loud_step_db + 0.5), 0), LOUD - 1)
             for e in range(first, last):
                 c = radio.cell[e]
                 before = room.cell[c]
@@ -378,7 +378,8 @@ def advance_tag(
         for m in range(2):
             prob = room.new_prob[k, m] / total
             tags.probs[row, k, m] = prob
-            tags.ring_probs[row, at, k, m] = min(np.int64(0.5 - LOGS * np.log(prob)), 255)
+            steps: Any = np.int64(0.5 - LOGS * np.log(prob))
+            tags.ring_probs[row, at, k, m] = min(steps, 255)
         room.zone[radio.cell_zone[c]] += room.new_score[k]
     zone = radio.cell_zone[room.new_cell[best]]
     if zone != tag["live_zone"] and room.zone[zone] >= limits.live_share * total:

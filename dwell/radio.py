@@ -33,7 +33,7 @@ MOST_CELLS = 16_000
 """Their numbers must fit 16 bits."""
 LOUD_DBM, LOUD_STEP_DB = -120.0, 0.5
 """Levels are told apart in kernels.LOUD steps from here."""
-_LOUD_DBM = LOUD_DBM + LOUD_STEP_DB * np.arange(kernels.LOUD)
+_LOUD_DBM: NDArray[np.float64] = LOUD_DBM + LOUD_STEP_DB * np.arange(kernels.LOUD, dtype=np.float64)
 MIN_RATE = 1e-4
 """Reflections reach everywhere."""
 

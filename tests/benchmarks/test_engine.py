@@ -14,7 +14,7 @@ import pytest
 from benchmarks.peers import PEERS, Heard
 from benchmarks.recordings import recording
 
-from dwell import kernels, radio
+from dwell import radio
 from dwell.engine import ZoneEngine
 from dwell.layout import Layout, Settings, TagClass, ZoneKind
 from dwell.read import READ, Reads

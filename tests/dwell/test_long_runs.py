@@ -123,8 +123,7 @@ def test_drift_survives_a_checkpoint(layout: Layout, settings: Settings, walk: W
 
 
 def test_nothing_is_left_of_a_week(layout: Layout, walk: Walk) -> None:
-    """A week of a small shop, ten tags an hour and as many strays: what the engine keeps on its last evening is not more
-    than on its first."""
+    """Ten tags an hour and as many strays: what the engine keeps on the last day is not more than on the first."""
     engine = ZoneEngine(layout, Settings())
     kept, visits = [], 0
     for hour in range(7 * 24):
