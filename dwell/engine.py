@@ -384,8 +384,8 @@ class ZoneEngine:
         return Decisions(windows=self._windows.window(open_visits))
 
     def _follow_drift(self) -> None:
-        """Once a window: part of what antennas were louder than expected, bounded. A window is an absolute time, so that
-        the same reads give the same figures."""
+        """Once a window, which is an absolute time, so that the same reads give the same figures: part of what antennas
+        were louder than expected, bounded."""
         total, n = self._air.drift.T
         known = n >= DRIFT_LEAST
         if not known.any():

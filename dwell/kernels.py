@@ -401,8 +401,8 @@ def advance_tag(
 
 @kernel
 def follow_bias(tag: Any, cell: Int, n_levels: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> None:
-    """Move the tag's bias towards what its likeliest cell leaves unexplained; now and then, since what shadows do there is
-    always the same, note which antennas are louder than others. Integers, for sums in any order are the same."""
+    """Move the tag's bias towards what its likeliest cell leaves unexplained; now and then, for shadows there stay the
+    same, note which antennas are louder than others: in integers, whose sums are the same in any order."""
     shift = bias_class(tag["bias"], limits) * limits.bias_steps
     total = 0.0
     n = 0
