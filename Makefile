@@ -13,7 +13,9 @@ export NUMBA_CACHE_DIR ?= $(CURDIR)/.numba
 demo: install
 	$(BIN)/tagtrail demo $(ARGS)
 
+# Kernels are compiled first: tests wait for what a service does, not for its compiler.
 test: install apt-test
+	$(BIN)/tagtrail warmup
 	$(BIN)/python -m pytest $(ARGS)
 
 check: install
