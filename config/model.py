@@ -321,6 +321,46 @@ class LayoutChange(_Tried):
     date: dt.date
 
 
+class QuietHours(Model):
+    """A span of local time in which no cue is made; `end` not after `begin`: on the next day."""
+
+    begin: Time
+    end: Time
+
+
+CueKind = Literal["arrival", "waiting"]
+
+
+class CueRule(Model):
+    """When the floor is told to go to a member; of several that fit a tier and a zone the first holds."""
+
+    id: Id
+    kind: CueKind
+    tiers: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=32)], ...], Field(min_length=1)] | None = None
+    """Tiers of the member directory; None: every tier."""
+    zones: Ids | None = None
+    """None: an arrival anywhere; a wait at every counter, fitting room and service desk."""
+    wait_s: Seconds | None = None
+    """For kind "waiting": so long without a staff badge in the zone is too long."""
+    expires_s: Seconds = 300
+    """After so long nobody needs to go any more; what is unattended then becomes a service case."""
+    action: Name | None = None
+    """What to do; None: a sentence of the page's own."""
+
+    @model_validator(mode="after")
+    def _wait(self) -> Self:
+        if (self.wait_s is None) == (self.kind == "waiting"):
+            raise ValueError('wait_s goes with kind = "waiting", and only with it')
+        return self
+
+
+class Cues(Model):
+    """When to call somebody to a member. A manager may change these rules on the page; the last change holds."""
+
+    quiet: Annotated[tuple[QuietHours, ...], Field(max_length=10)] = ()
+    rules: Annotated[tuple[CueRule, ...], Field(max_length=20)] = ()
+
+
 class StoreConfig(Model):
     """One store: everything that its gateway needs to know.
 
@@ -341,3 +381,4 @@ class StoreConfig(Model):
     calibration: Calibration = Calibration()
     web: Web = Web()
     thresholds: Thresholds = Thresholds()
+    cues: Cues = Cues()

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from config.cues import SERVED
 from config.geometry import crosses_itself, is_flat
 from config.lines import Place
 from config.messages import did_you_mean, show
@@ -59,6 +60,27 @@ def _references(raw: Raw) -> Iterator[Found]:
                 listed = item.get(name)
                 for i, given in enumerate(listed if isinstance(listed, list) else ()):
                     yield from _known((*place, name, i), given, what, ids)
+
+
+def cues(raw: Raw) -> Iterator[Found]:
+    """What rules of [cues] must be to each other and to the zones; also asked by the page, where they can be edited."""
+    section = raw.get("cues")
+    zones = {id_: zone.get("kind") for _, zone in _tables(raw, "zones") if isinstance(id_ := zone.get("id"), str)}
+    seen: dict[str, int] = {}
+    for (_, at), rule in _tables(section, "rules") if isinstance(section, dict) else ():
+        i = int(at)
+        place: Place = ("cues", "rules", i)
+        name = rule.get("id")
+        if isinstance(name, str) and name in seen:
+            yield (*place, "id"), f"id {show(name)} is taken by rules[{seen[name]}]; ids must be unique", False
+        elif isinstance(name, str):
+            seen[name] = i
+        listed = rule.get("zones")
+        for n, zone in enumerate(listed if isinstance(listed, list) else ()):
+            yield from _known((*place, "zones", n), zone, "zone", list(zones))
+            if rule.get("kind") == "waiting" and isinstance(zone, str) and zones.get(zone, "counter") not in SERVED:
+                text = f"nobody is served in zone {show(zone)}, which is of kind {show(zones[zone])}"
+                yield (*place, "zones", n), text, True
 
 
 def _known(place: Place, given: object, what: str, ids: list[str]) -> Iterator[Found]:
@@ -217,6 +239,7 @@ _RULES: tuple[Callable[[Raw], Iterator[Found]], ...] = (
     _broker,
     _bands,
     _listen,
+    cues,
 )
 
 

@@ -111,6 +111,8 @@ def erase(conn: sqlite3.Connection, member: str) -> dict[str, int]:
         )
         counts[f"{table}s"] = len(rows)
     counts["recognised"] = conn.execute("DELETE FROM recognised WHERE member = ?", (member,)).rowcount
+    # What cues came to goes with the member; service cases name nobody and stay.
+    counts["cues"] = conn.execute("DELETE FROM cue WHERE member = ?", (member,)).rowcount
     counts["outbox"] = sum(_erase_events(conn, class_, member) for class_ in CLASSES[:2])
     return counts
 
@@ -121,7 +123,7 @@ def fold(conn: sqlite3.Connection) -> None:
 
 
 def _erase_events(conn: sqlite3.Connection, class_: EventClass, member: str) -> int:
-    """Recognitions of the member become lost numbers, acknowledged ones are simply gone; journeys become anonymous."""
+    """Recognitions and cues become lost numbers, acknowledged ones are simply gone; journeys become anonymous."""
     key = outbox.index(class_)
     acked = outbox.acknowledged(conn)[class_]
     rows = conn.execute(

@@ -31,7 +31,7 @@ from sync.mqtt import Incoming
 log = logging.getLogger("tagtrail.config")
 
 SELF_TEST_S = 60.0
-SECTIONS = ("store", "floors", "zones", "readers", "tag_classes", "thresholds")
+SECTIONS = ("store", "floors", "zones", "readers", "tag_classes", "thresholds", "cues")
 OWN = ("mqtt", "database", "web")
 """Broker, files and doors of the gateway: no message touches them."""
 

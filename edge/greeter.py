@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -75,17 +76,25 @@ class Greeter:
                 self._untold.append((member, self._event(row, member)))
 
     @property
+    def greeted(self) -> Mapping[bytes, int]:
+        """Tag → when the member was recognised in the journey that goes on."""
+        return self._announced
+
+    @property
     def waiting(self) -> bool:
         """Are there recognitions that were not committed yet."""
         return bool(self._untold)
 
-    def tell(self, conn: sqlite3.Connection) -> int:
-        """Put what waits into the outbox, in the caller's transaction; how many: for `told`, once that is committed."""
+    def tell(self, conn: sqlite3.Connection) -> list[tuple[Member, Recognised]]:
+        """Put what waits into the outbox, in the caller's transaction; what it was: for `told`, once committed."""
         untold = list(self._untold)
         rows = [(member.tag, member.member, event.read_us) for member, event in untold]
         conn.executemany("INSERT OR REPLACE INTO recognised VALUES (?, ?, ?)", rows)
-        outbox.append(conn, "member", [event for _, event in untold])
-        return len(untold)
+        conn.execute(
+            "UPDATE fact SET value = CAST(value AS INTEGER) + ? WHERE name = 'recognised'",
+            (len(outbox.append(conn, "member", [event for _, event in untold])),),
+        )
+        return untold
 
     def told(self, number: int) -> None:
         """So many recognitions are committed."""

@@ -40,6 +40,12 @@ def prune(conn: sqlite3.Connection, config: StoreConfig, now_us: int, most: int 
             f" AND id < (SELECT max(id) FROM {table})",
             (paths_us, most),
         ).rowcount
+    gone += conn.execute(
+        "DELETE FROM cue WHERE id IN (SELECT id FROM cue WHERE made_us < ? LIMIT ?)", (paths_us, most)
+    ).rowcount
+    cases = conn.execute("SELECT id FROM service_case WHERE at_us < ? LIMIT ?", (paths_us, most)).fetchall()
+    for table, key in (("case_step", "case_id"), ("service_case", "id")):
+        gone += conn.executemany(f"DELETE FROM {table} WHERE {key} = ?", cases).rowcount
     oldest = "SELECT window_us FROM aggregate WHERE window_us < ? ORDER BY window_us LIMIT 1 OFFSET ?"
     row = conn.execute(oldest, (windows_us, most)).fetchone()
     upto_us = row[0] if row else windows_us

@@ -1,4 +1,7 @@
-"""Live state over a Unix socket, never through the flash: one JSON object a line, twice a second, to all who ask."""
+"""Live state over a Unix socket, never through the flash: one JSON object a line, twice a second, to all who ask.
+
+What can't wait, such as a new cue, is told at once.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,26 @@ PATH_BYTES = 100
 """A socket's path has 108 bytes at most (unix(7))."""
 
 
-def socket_path(config: StoreConfig) -> Path:
+def socket_path(config: StoreConfig, ending: str = "live") -> Path:
     """Where the service of this store tells its live state: beside the database, for every process of the store."""
-    beside = Path(f"{config.database.path}.live").absolute()
+    beside = Path(f"{config.database.path}.{ending}").absolute()
     if len(os.fsencode(beside)) <= PATH_BYTES:
         return beside
-    return Path(tempfile.gettempdir()) / f"tagtrail-{sha256(os.fsencode(beside)).hexdigest()[:16]}.live"
+    return Path(tempfile.gettempdir()) / f"tagtrail-{sha256(os.fsencode(beside)).hexdigest()[:16]}.{ending}"
+
+
+async def open_socket(
+    path: Path, client: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
+) -> asyncio.Server:
+    """A server on a Unix socket that only the store's own user and group may open."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = os.umask(0o117)
+    try:
+        return await asyncio.start_unix_server(client, path, limit=LINE_LIMIT_BYTES)
+    finally:
+        os.umask(mask)
 
 
 class LiveServer:
@@ -36,28 +53,29 @@ class LiveServer:
         self._path = path
         self._snapshot = snapshot
         self._clients: set[asyncio.StreamWriter] = set()
+        self._news = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        mask = os.umask(0o117)
-        try:
-            server = await asyncio.start_unix_server(self._client, self._path)
-        finally:
-            os.umask(mask)
+        server = await open_socket(self._path, self._client)
         try:
             while True:
+                self._news.clear()
                 if self._clients:
                     self._send(_line(self._snapshot()))
-                await asyncio.sleep(PERIOD_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PERIOD_S):
+                        await self._news.wait()
         finally:
             server.close()
             for writer in self._clients:
                 writer.transport.abort()
             with contextlib.suppress(FileNotFoundError):
                 self._path.unlink()
+
+    def wake(self) -> None:
+        """There is something that can't wait."""
+        self._news.set()
 
     def _send(self, line: bytes) -> None:
         for writer in list(self._clients):

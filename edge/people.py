@@ -73,5 +73,11 @@ def look_up(conn: sqlite3.Connection, tag: bytes) -> Member | None:
     return row and Member(row[0], row[1], row[2], bool(row[3]), row[4], row[5])
 
 
+def known(conn: sqlite3.Connection, tag: bytes) -> bool:
+    """Is a tag a member's who lets us know it."""
+    member = look_up(conn, tag)
+    return member is not None and member.consent
+
+
 def _hash(key: bytes, text: bytes) -> bytes:
     return blake2b(text, key=key, digest_size=16).digest()

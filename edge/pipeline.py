@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -21,18 +21,20 @@ from drivers.read import Reads
 from drivers.session import Gap, Link, Notice, ReaderStatus
 from dwell.engine import Decisions, ZoneEngine
 from dwell.visits import Visits
-from edge import checkpoint
+from edge import checkpoint, cuebook
 from edge.clock import Clock
 from edge.compose import Shop
+from edge.cues import CueDesk
 from edge.database import Database
 from edge.greeter import Greeter
 from edge.housekeeping import make_room
 from edge.outages import Outages
-from edge.people import BusinessDay, Member, Pseudonyms
+from edge.people import BusinessDay, Member, Pseudonyms, known
 from edge.records import Ledger
-from sync.contract import CLASSES, EventClass, GatewayHealth, ReaderHealth
+from sync.contract import CLASSES, EventClass, GatewayHealth, ReaderHealth, Recognised
 
 log = logging.getLogger("tagtrail.pipeline")
+T = TypeVar("T")
 
 QUEUE_READS = 500_000
 """Reads that may wait; beyond, sessions wait and their readers buffer."""
@@ -41,6 +43,10 @@ WAITING_READS = 1_000_000
 GATHER_S = 0.02
 """Reads that arrive this close together go through as one batch."""
 ADVANCE_S = 0.25
+LOOK_AROUND_S = 0.5
+"""How often it is asked who is being kept waiting."""
+BEHIND_US = 15_000_000
+"""An engine that is further behind, because it waits for a reader, can't say who waits where."""
 HEALTH_US = 60_000_000
 SWEEP_US = 60_000_000
 BACK_US = 60_000_000
@@ -63,6 +69,7 @@ class Pipeline:
         *,
         version: str,
         wake: Callable[[EventClass], None],
+        changed: Callable[[], None] = lambda: None,
         trace: Callable[[Visits], None] | None = None,
     ) -> None:
         self.shop = shop
@@ -77,6 +84,7 @@ class Pipeline:
         self._clock = clock
         self._version = version
         self._wake = wake
+        self._changed = changed
         self._trace = trace
         limits = shop.config.thresholds
         days = BusinessDay(shop.config.store.tz, limits.business_day_start)
@@ -91,6 +99,7 @@ class Pipeline:
         self._room = asyncio.Event()
         self._room.set()
         self._greeter = Greeter(shop, self._pseudonyms)
+        self.desk = CueDesk(shop, clock.speed)
         self._every_s = shop.config.database.checkpoint_s
         self._swept_us = self._health_us = start
         self._stopping = False
@@ -139,7 +148,7 @@ class Pipeline:
         """
         self._ledger.add_health(self._gateway_health("start"))
         loop = asyncio.get_running_loop()
-        advanced_s = committed_s = loop.time()
+        advanced_s = committed_s = looked_s = loop.time()
         seen_us = self._clock.now_us()
         while not self._stopping:
             try:
@@ -156,6 +165,9 @@ class Pipeline:
                 # however long the machine was busy or suspended in between.
                 self._advance(seen_us)
                 seen_us = now_us
+            if loop.time() - looked_s >= LOOK_AROUND_S:
+                looked_s = loop.time()
+                await self._look_around()
             if loop.time() - committed_s >= self._every_s:
                 committed_s = loop.time()
                 await self._commit()
@@ -180,6 +192,9 @@ class Pipeline:
     async def recheck(self, erased: str | None = None) -> None:
         """Members may have left the directory: know those who are here by what it says now."""
         await self._database.read(lambda conn: self._greeter.recheck(conn, erased))
+        gone = await self._database.read(lambda conn: [c.id for c in cuebook.going(conn) if not known(conn, c.tag)])
+        if gone or erased is not None:
+            await self.order(lambda conn: cuebook.withdraw(conn, gone))
 
     def hash_card(self, epc: bytes, bits: int) -> bytes:
         """The tag that a card is known by at rest."""
@@ -189,6 +204,23 @@ class Pipeline:
     def recognitions(self) -> list[dict[str, Any]]:
         """The last ones, newest first."""
         return list(self._greeter.shown)
+
+    def covered(self) -> set[int]:
+        """Zones whose readers are up."""
+        up = {a for id_, s in self.readers.items() if s.link is Link.UP for a in self.shop.antennas_of[id_].tolist()}
+        return {int(self.shop.layout.antenna_zone[antenna]) for antenna in up}
+
+    async def order(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Change cues as somebody ordered, and show what came of it; raises what the job or the database raises."""
+
+        def whole(conn: sqlite3.Connection) -> tuple[T, tuple[cuebook.Going, ...], cuebook.Rules]:
+            return job(conn), cuebook.going(conn), cuebook.newest(conn)
+
+        result, going, self.desk.rules = await self._database.write(whole)
+        self.desk.show(going)
+        self._wake("member")
+        self._changed()
+        return result
 
     # Steps.
 
@@ -251,15 +283,43 @@ class Pipeline:
         if len(fresh):
             await self._database.read(lambda conn: self._greeter.recognise(conn, fresh))
         if self._greeter.waiting:
-            told = 0
+            told: list[tuple[Member, Recognised]] = []
 
-            def job(conn: sqlite3.Connection) -> None:
+            def job(conn: sqlite3.Connection) -> list[int]:
                 nonlocal told
                 told = self._greeter.tell(conn)
+                return self.desk.arrive(conn, told, self._clock.now_us())
 
-            if await self._write(job):
-                self._greeter.told(told)
-                self._wake("member")
+            if await self._make_cues(job):
+                self._greeter.told(len(told))
+
+    async def _look_around(self) -> None:
+        now_us = self._clock.now_us()
+        if self.desk.idle:
+            return
+        behind = now_us - self.engine.weighed_us > BEHIND_US + self.shop.settings.lateness_us
+        visits = self.engine.open_visits()
+        members = [] if behind else self._greeter.members(visits)
+        steps = self.desk.look_around(visits, members, self._greeter.greeted, self.covered(), now_us)
+        if steps:
+            await self._make_cues(lambda conn: self.desk.carry_out(conn, steps, now_us))
+
+    async def _make_cues(self, make: Callable[[sqlite3.Connection], list[int]]) -> bool:
+        """Commit what makes or ends cues, tell of it at once; False if the database refuses."""
+        made: list[int] = []
+        going = self.desk.going
+
+        def job(conn: sqlite3.Connection) -> None:
+            nonlocal made, going
+            made = make(conn)
+            going = cuebook.going(conn)
+
+        if not await self._write(job):
+            return False
+        self.desk.show(going, made, self._clock.now_us())
+        self._wake("member")
+        self._changed()
+        return True
 
     def _advance(self, watermark_us: int) -> None:
         if watermark_us < self.engine.weighed_us - BACK_US:
@@ -276,6 +336,7 @@ class Pipeline:
     def _decide(self, decisions: Decisions) -> None:
         self._ledger.add(decisions)
         self._greeter.ended(decisions.journeys)
+        self.desk.decided(decisions)
         if self._trace is not None and len(decisions.closed):
             self._trace(decisions.closed)
 
@@ -288,20 +349,24 @@ class Pipeline:
         if abs(now - self._swept_us) >= SWEEP_US:
             self._swept_us = now
             stale = self._greeter.sweep(now, self.engine.tags_under_way())
+            self.desk.forget(self._greeter.greeted, now)
         # Reads not yet weighed are left out, but at a stop: a crash loses reads anyway, and they would be half of it.
         state = self.engine.state(pending=self._stopping)
         watermark_us = self.engine.weighed_us
         size = 0
+        latencies_ms = list(self.desk.untold_ms)
 
         def job(conn: sqlite3.Connection) -> None:
             nonlocal size
             self._ledger.write(conn, self.shop.zones)
+            cuebook.note_latencies(conn, latencies_ms)
             conn.executemany("DELETE FROM recognised WHERE tag = ?", [(tag,) for tag in stale])
             size = checkpoint.save(conn, self.shop, watermark_us, state)
 
         if await self._write(job):
             self._every_s = max(self.shop.config.database.checkpoint_s, size / CHECKPOINT_BYTES_PER_S)
             self._ledger.clear()
+            del self.desk.untold_ms[: len(latencies_ms)]
             for class_ in CLASSES[1:]:
                 self._wake(class_)
 
@@ -347,6 +412,7 @@ class Pipeline:
                 self._end(conn, saved, engine, "zones, antennas or definitions have changed")
         self._outages.begin(down_us, waiting_s)
         self._greeter.restore(conn, self.engine.open_visits(), down_us)
+        self.desk.restore(conn, self._clock.now_us())
 
     def _end(self, conn: sqlite3.Connection, saved: checkpoint.Checkpoint, engine: ZoneEngine, why: str) -> None:
         """What was open ends where it was last known, by the names of its own layout."""

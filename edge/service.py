@@ -36,6 +36,7 @@ from edge.listening import listen
 from edge.live import LiveServer, socket_path
 from edge.members import MemberDirectory
 from edge.notify import notify
+from edge.orders import OrderServer
 from edge.pipeline import Pipeline
 from edge.readers import Readers
 from edge.visitfile import VisitFile
@@ -104,11 +105,13 @@ class Service:
             clock,
             version=version,
             wake=self._publisher.wake,
+            changed=self._tell_live,
             trace=self._trace.write if self._trace else None,
         )
         self._totals = {"visits": 0, "journeys": 0, "recognised": 0}
         self._depth: dict[str, dict[str, int]] = {}
         self._rates: dict[str, list[tuple[float, int]]] = {}
+        self._live: LiveServer | None = None
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -137,8 +140,15 @@ class Service:
         down = self._listen_down(readers)
         publishing = asyncio.create_task(self._publisher.run(), name="publisher")
         pipeline = asyncio.create_task(self._pipeline.run(), name="pipeline")
-        live = LiveServer(socket_path(self._config), self.snapshot)
-        around = [asyncio.create_task(live.run(), name="live state"), asyncio.create_task(self._watch(), name="watch")]
+        self._live = live = LiveServer(socket_path(self._config), self.snapshot)
+        orders = OrderServer(
+            socket_path(self._config, "orders"), self._config, self._pipeline.order, self._clock.now_us
+        )
+        around = [
+            asyncio.create_task(live.run(), name="live state"),
+            asyncio.create_task(orders.run(), name="orders"),
+            asyncio.create_task(self._watch(), name="watch"),
+        ]
         if self._web_socket is not None:
             around.append(asyncio.create_task(self._page(self._web_socket), name="page"))
         around.append(asyncio.create_task(readers.run(), name="readers"))
@@ -195,6 +205,10 @@ class Service:
             self._handlers["config"] = desired.take
             work["configuration"] = desired.run()
         return work
+
+    def _tell_live(self) -> None:
+        if self._live is not None:
+            self._live.wake()
 
     def _begin_anew(self, why: str) -> None:
         self._why_again = why
@@ -269,20 +283,21 @@ class Service:
         """The live state, as the socket tells it."""
         pipeline, shop = self._pipeline, self._shop
         visits = pipeline.open_visits()
-        up = {a for id_, s in pipeline.readers.items() if s.link.value == "up" for a in shop.antennas_of[id_].tolist()}
-        covered = {int(shop.layout.antenna_zone[a]) for a in up}
+        members = self._members(visits)
+        as_of_us = self._clock.now_us()
         counters = pipeline.engine.counters
         publisher = self._publisher.status
         return {
-            "as_of_us": self._clock.now_us(),
+            "as_of_us": as_of_us,
             "watermark_us": pipeline.engine.weighed_us,
             "speed": self._clock.speed,
             "store": self._config.store.id,
             "version": self._version,
             "pid": os.getpid(),
             "page": self._page_address(),
-            "zones": self._zones(visits, covered),
-            "members": self._members(visits),
+            "zones": self._zones(visits, pipeline.covered()),
+            "members": members,
+            "cues": pipeline.desk.told({member["member"]: member["zone"] for member in members}, as_of_us),
             "recognitions": pipeline.recognitions,
             "readers": [self._reader(reader.id) for reader in shop.readers],
             "reads": sum(pipeline.reads_of.values()),
@@ -369,7 +384,7 @@ def _totals(conn: Any) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
     totals = {
         "visits": conn.execute("SELECT coalesce(max(id), 0) FROM visit").fetchone()[0],
         "journeys": conn.execute("SELECT coalesce(max(id), 0) FROM journey").fetchone()[0],
-        "recognised": depth["member"].sent,
+        "recognised": int(conn.execute("SELECT value FROM fact WHERE name = 'recognised'").fetchone()[0]),
     }
     return totals, {name: counts._asdict() for name, counts in depth.items()}
 

@@ -62,6 +62,48 @@ class Recognised(Numbered):
     )
 
 
+class Words(Message):
+    """A sentence for people in both languages of the page."""
+
+    zh: Annotated[str, Field(max_length=300)]
+    en: Annotated[str, Field(max_length=300)]
+
+
+class Cue(Numbered):
+    """class member: somebody should go to a member, and the floor has been told so."""
+
+    type: Literal["cue"] = "cue"
+    kind: Literal["arrival", "waiting"] = Field(
+        description="arrival: has just come in; waiting: at a counter for longer than the tier's target, no staff near"
+    )
+    member: Name
+    tier: Name
+    zone: Name
+    floor: Name
+    since_us: Us = Field(description="arrival: the read that did it; waiting: when the visit to the zone began")
+    due_us: Us = Field(description="from here on somebody was wanted; made_us minus this is how long the cue took")
+    made_us: Us
+    expires_us: Us = Field(description="a cue until then, history after")
+    action: Words | None = Field(default=None, description="the rule's word for what to do")
+    rule: Name = Field(description="id of the rule that made it")
+    rules_version: Annotated[int, Field(ge=1)]
+
+
+class CueOutcome(Numbered):
+    """class member: what became of a cue. After `acknowledged` and `snoozed` others may follow."""
+
+    type: Literal["cue_outcome"] = "cue_outcome"
+    cue: Annotated[str, Field(max_length=200)] = Field(description="id of the cue's event")
+    member: Name
+    outcome: Literal["acknowledged", "snoozed", "done", "attended", "expired"] = Field(
+        description="attended: a staff badge stayed in the member's zone; expired: nobody came in time"
+    )
+    at_us: Us
+    until_us: Us | None = Field(
+        default=None, description="acknowledged: somebody will be there by then; snoozed: it is shown again then"
+    )
+
+
 class Stop(Message):
     """One visit within a journey."""
 
@@ -153,15 +195,34 @@ class GatewayHealth(Numbered):
     backlog: dict[str, int] = Field(description="class → events not yet acknowledged")
 
 
-Event = Annotated[Recognised | Journey | ZoneWindow | ReaderHealth | GatewayHealth, Field(discriminator="type")]
+class ServiceDigest(Numbered):
+    """class health: what became of the cues and service cases of a business day, or of a week from Monday to Sunday."""
+
+    type: Literal["service_digest"] = "service_digest"
+    first_date: str
+    last_date: str
+    cues: dict[str, int] = Field(description="kind → cues made")
+    outcomes: dict[str, int] = Field(description="done, attended, expired → cues that ended so; open: not ended yet")
+    answer_median_s: float | None = Field(description="made → acknowledged or done, of those that were")
+    cue_p95_ms: float | None = Field(description="due → made, real time")
+    cases: dict[str, int] = Field(description="opened in the time; of them by now open, acknowledged, done, reviewed")
+
+
+Event = Annotated[
+    Recognised | Cue | CueOutcome | Journey | ZoneWindow | ReaderHealth | GatewayHealth | ServiceDigest,
+    Field(discriminator="type"),
+]
 
 
 CLASS_OF: dict[str, EventClass] = {
     "recognised": "member",
+    "cue": "member",
+    "cue_outcome": "member",
     "journey": "journey",
     "zone_window": "agg",
     "reader": "health",
     "gateway": "health",
+    "service_digest": "health",
 }
 """Event type → the class that carries it."""
 

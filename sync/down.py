@@ -119,7 +119,7 @@ class DesiredConfig(Message):
     generation: Generation
     sha256: Digest = Field(description="of the text's UTF-8")
     toml: Annotated[str, Field(max_length=60_000)] = Field(
-        description="sections store, floors, zones, readers, tag_classes and thresholds; no others"
+        description="sections store, floors, zones, readers, tag_classes, thresholds and cues; no others"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import brokers
 import pytest
 from gateways import Gateway
+from rigs import T0, HandClock
 
 mosquitto, nats = brokers.mosquitto, brokers.nats
 
@@ -19,3 +20,8 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
     if gateway.process is not None and gateway.process.poll() is None:
         gateway.process.kill()
         gateway.process.wait()
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock(time=[T0])
