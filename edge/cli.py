@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from enum import StrEnum
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,6 +35,13 @@ Calibration = Annotated[
 ]
 ClockSpeed = Annotated[float, typer.Option(hidden=True, min=0.01, max=1000, help="Run the clock faster (demo).")]
 ClockOrigin = Annotated[int, typer.Option(hidden=True, help="Where the faster clock started, UTC microseconds.")]
+
+
+class DigestOf(StrEnum):
+    """Of how long a digest is."""
+
+    DAY = "day"
+    WEEK = "week"
 
 
 def main() -> None:
@@ -203,9 +211,20 @@ def summary(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV of the counters.")] = False,
     lang: Annotated[str, typer.Option(help="zh or en.")] = "en",
+    digest: Annotated[
+        DigestOf | None, typer.Option(help="Cues and service cases instead, of the day or of the 7 days up to it.")
+    ] = None,
 ) -> None:
     """What a day in the store was like: traffic, dwell, flows; and how the service is."""
     store = _load(config)
+    if digest is not None:
+        from edge.summary_digest import render as render_digest
+
+        if as_csv:
+            raise typer.BadParameter("a digest is a text or --json", param_hint="--csv")
+        days = 7 if digest is DigestOf.WEEK else 1
+        typer.echo(render_digest(store, date, days, "json" if as_json else "text", lang))
+        return
     from edge.summary import render
 
     form = "json" if as_json else "csv" if as_csv else "text"

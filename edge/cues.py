@@ -11,7 +11,6 @@ import sqlite3
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import Any
 
 from config.cues import is_quiet, pick
@@ -23,9 +22,9 @@ from edge import cuebook
 from edge.compose import Shop
 from edge.cuebook import Going, Rules, Wanted
 from edge.people import Member
+from edge.waits import NEVER, p95, waited
 from sync.contract import Recognised
 
-NEVER = 1 << 62
 LOOK_BACK_US = 4 * 3_600_000_000
 """Staff who left longer ago are nobody's contact any more."""
 LATENCIES = 500
@@ -229,28 +228,3 @@ class CueDesk:
         return any(
             now_us - max(began_us, enter_us) >= self._assist_us for enter_us, _ in staff.get(int(visit["zone"]), ())
         )
-
-
-def waited(enter_us: int, until_us: int, staff: Iterable[tuple[int, int]], wait_us: int, assist_us: int) -> int | None:
-    """When a stay became too long a wait; None if it has not until `until_us`, or met staff before.
-
-    `staff`: stays of badges in the same zone; NEVER as the end of one that goes on. One of assist_us is a contact;
-    while a badge is there that may become one, nobody else is called.
-    """
-    due_us = enter_us + wait_us
-    for begin_us, end_us in sorted(staff):
-        begin_us = max(begin_us, enter_us)
-        if end_us <= begin_us:
-            continue
-        if begin_us > due_us:
-            break
-        if end_us - begin_us >= assist_us:
-            return None
-        due_us = max(due_us, end_us)
-    return due_us if due_us <= until_us else None
-
-
-def p95(values: Iterable[float]) -> float | None:
-    """95th percentile, nearest rank."""
-    ordered = sorted(values)
-    return round(ordered[ceil(0.95 * len(ordered)) - 1], 1) if ordered else None

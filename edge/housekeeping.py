@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from config import StoreConfig
-from edge import daystore
+from edge import daystore, digest
 from edge.database import connect_read_only
 from edge.dayfacts import DayFacts, make
 from sync import outbox, room
@@ -93,6 +93,7 @@ async def keep_house(database: Database, config: StoreConfig, clock: Callable[[]
                 if lost := await database.write(lambda conn: make_room(conn, config, clock())):
                     log.error("the database is full: the oldest %d events for the CRM were given up", lost)
                 await asyncio.sleep(0)
+            await database.write(lambda conn: digest.tell(conn, config, clock()))
             while await sum_up(database, config):
                 await asyncio.sleep(1)
         except sqlite3.Error as error:

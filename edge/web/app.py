@@ -26,6 +26,8 @@ from edge.web.exports import Exports
 from edge.web.live_client import LiveClient
 from edge.web.now_pages import NowPages
 from edge.web.people_pages import PeoplePages
+from edge.web.rules_pages import RulesPages
+from edge.web.service_pages import ServicePages
 from edge.web.site import Site, stamp
 from edge.web.users import Users, users_path
 from edge.web.works_pages import WorksPages
@@ -77,6 +79,8 @@ def create_app(config: StoreConfig, live: LiveClient, clock: Clock, hosts: list[
             *NowPages(site).routes,
             *DayPages(site).routes,
             *PeoplePages(site).routes,
+            *ServicePages(site).routes,
+            *RulesPages(site).routes,
             *WorksPages(site).routes,
             *Exports(site).routes,
             *Login(site).routes,

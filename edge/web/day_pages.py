@@ -18,9 +18,6 @@ from edge.web.charts import counter_cards, dwell_bands, flow_matrix, sankey, tra
 from edge.web.i18n import named
 from edge.web.site import SPANS, Site, language, span
 
-SERVED = ("counter", "fitting_room", "service", "checkout")
-"""Kinds of zones where somebody may be waited for."""
-
 
 class DayPages:
     def __init__(self, site: Site) -> None:
@@ -29,7 +26,6 @@ class DayPages:
             Route("/today", self.today),
             Route("/counters", self.counters),
             Route("/flows", self.flows),
-            Route("/service", self.service),
             Route("/promotions", self.promotions),
             Route("/layout", self.layout),
             Route("/about", self.about),
@@ -78,18 +74,6 @@ class DayPages:
             spans=SPANS,
             **day,
             **self._flows(day, lang),
-        )
-
-    async def service(self, request: Request) -> Response:
-        """Waiting and assistance. Of zones and tiers, never of an employee."""
-        site, days = self._site, span(request)
-        day = await site.day(request)
-        good = day["state"] == "ok"
-        report = await run_in_threadpool(site.answers.service, day["date"], days) if good else None
-        tiers = await run_in_threadpool(site.answers.tiers, day["date"], days) if good else None
-        served = [z for z in (report.zones if report else ()) if z.kind in SERVED]
-        return site.render(
-            request, "service.html", report=report, tiers=tiers, served=served, days=days, spans=SPANS, **day
         )
 
     async def promotions(self, request: Request) -> Response:

@@ -43,6 +43,40 @@ class RecognitionNow(_Part):
     zone: str
 
 
+class CueNow(_Part):
+    id: int
+    kind: Literal["arrival", "waiting"]
+    member: str
+    tier: str
+    zone: str
+    here: str | None = None
+    since_us: int
+    due_us: int
+    made_us: int
+    expires_us: int
+    rule: str
+    version: int
+    action: str | None = None
+    state: Literal["open", "snoozed", "acknowledged"]
+    until_us: int | None = None
+    who: str | None = None
+
+
+class TookNow(_Part):
+    """How long cues took, real milliseconds."""
+
+    n: int = 0
+    p95: float | None = None
+
+
+class CuesNow(_Part):
+    version: int = 0
+    rules: int = 0
+    quiet: bool = False
+    took_ms: dict[str, TookNow] = Field(default_factory=dict)
+    open: tuple[CueNow, ...] = ()
+
+
 class ReaderNow(_Part):
     id: str
     driver: str
@@ -81,6 +115,7 @@ class Now(_Part):
     zones: tuple[ZoneNow, ...] = ()
     members: tuple[MemberNow, ...] = ()
     recognitions: tuple[RecognitionNow, ...] = ()
+    cues: CuesNow = CuesNow()
     readers: tuple[ReaderNow, ...] = ()
     reads: int = 0
     reads_per_s: float = 0

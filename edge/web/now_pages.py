@@ -14,13 +14,14 @@ from starlette.routing import Route
 
 from edge.web.door import COOKIE
 from edge.web.picture import LEVELS, mask
-from edge.web.site import Site, language
+from edge.web.site import FOR_MANAGERS, Site, language, require
+from edge.web.users import Role
 
 HEARTBEAT_S = 2.0
 """Longest silence of `/events`; a browser that hears nothing for longer says so."""
 
 
-PARTS = ("figures", "members", "recognitions", "readers", "sync")
+PARTS = ("figures", "cues", "members", "recognitions", "readers", "sync")
 
 
 class NowPages:
@@ -46,6 +47,8 @@ class NowPages:
         names = self._parts if asked is None else asked.split(",")
         if not set(names) <= set(self._site.region_names()):
             raise HTTPException(400)
+        if set(names) & set(FOR_MANAGERS):
+            require(request, Role.MANAGER)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(self._events(request, names), headers=headers, media_type="text/event-stream")
 
@@ -54,8 +57,11 @@ class NowPages:
         told: dict[str, Any] = {"state": self._site.live.state.value, "service": None}
         if now is not None:
             told["service"] = now.model_dump(exclude={"pid"})
-            for someone in (*told["service"]["members"], *told["service"]["recognitions"]):
+            cues = told["service"]["cues"]["open"]
+            for someone in (*told["service"]["members"], *told["service"]["recognitions"], *cues):
                 someone["member"] = mask(someone["member"])
+            for cue in cues:
+                del cue["who"]
         return JSONResponse(told, headers={"Cache-Control": "no-store"})
 
     async def _events(self, request: Request, names: Sequence[str]) -> AsyncIterator[str]:
@@ -63,7 +69,13 @@ class NowPages:
         sent: dict[str, str] = {}
         yield "retry: 2000\n\n"
         live, users = self._site.live, self._site.users
-        while not live.closing and (not users.anyone() or users.session(token)):
+        for_managers = bool(set(names) & set(FOR_MANAGERS))
+
+        def allowed() -> bool:
+            session = users.session(token)
+            return session is not None and (not for_managers or session.role is Role.MANAGER)
+
+        while not live.closing and (not users.anyone() or allowed()):
             version = live.version
             regions = self._site.regions(lang, names)
             changed = {name: html for name, html in regions.items() if sent.get(name) != html}

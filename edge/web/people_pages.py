@@ -55,6 +55,8 @@ class Individual:
 
     member: str
     tier: str
+    hint: str | None
+    """The CRM's word for the greeting, while it is good."""
     stays: tuple[Stay, ...]
     habit: Habit | None
 
@@ -120,29 +122,43 @@ class PeoplePages:
         member = next((m for (m,) in members if site.users.digest(m) == ref), None)
         if member is None:
             return None
-        names = site.zone_names(lang)
-        tiers = self._ask("SELECT tier FROM directory WHERE member = ? LIMIT 1", (member,))
-        visits = self._ask(
-            "SELECT zone, enter_us, exit_us, censored FROM visit"
-            " WHERE enter_us >= ? AND enter_us < ? AND member = ? ORDER BY enter_us",
-            (start_us, end_us, member),
-        )
-        return Individual(
-            member=member,
-            tier=tiers[0][0] if tiers else "?",
-            stays=tuple(
-                Stay(
-                    *(names.get(zone, zone), clock_time(site.config, enter_us), clock_time(site.config, exit_us)),
-                    *((exit_us - enter_us) / 1e6, bool(censored)),
-                )
-                for zone, enter_us, exit_us, censored in visits
-            ),
-            habit=self._site.answers.habit(member, date),
-        )
+        return individual(site, member, date, lang)
 
     def _ask(self, sql: str, values: tuple[object, ...]) -> list[tuple]:  # type: ignore[type-arg]
-        try:
-            with closing(connect(self._site.config)) as conn:
-                return conn.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise Trouble(f"cannot read the database: {error}") from error
+        return ask(self._site, sql, values)
+
+
+def individual(site: Site, member: str, date: dt.date, lang: str) -> Individual:
+    """What is known of a member on a day. Whoever asks has it audited."""
+    names = site.zone_names(lang)
+    now_us = site.clock.now_us()
+    known = ask(site, "SELECT tier, hint, hint_until_us FROM directory WHERE member = ? LIMIT 1", (member,))
+    tier, hint, until_us = known[0] if known else ("?", None, None)
+    visits = ask(
+        site,
+        "SELECT zone, enter_us, exit_us, censored FROM visit"
+        " WHERE enter_us >= ? AND enter_us < ? AND member = ? ORDER BY enter_us",
+        (*site.bounds_us(date), member),
+    )
+    return Individual(
+        member=member,
+        tier=tier,
+        hint=hint if until_us is None or now_us < until_us else None,
+        stays=tuple(
+            Stay(
+                *(names.get(zone, zone), clock_time(site.config, enter_us), clock_time(site.config, exit_us)),
+                *((exit_us - enter_us) / 1e6, bool(censored)),
+            )
+            for zone, enter_us, exit_us, censored in visits
+        ),
+        habit=site.answers.habit(member, date),
+    )
+
+
+def ask(site: Site, sql: str, values: tuple[object, ...] = ()) -> list[tuple]:  # type: ignore[type-arg]
+    """Rows of the store's database; Trouble where it can't be read."""
+    try:
+        with closing(connect(site.config)) as conn:
+            return conn.execute(sql, values).fetchall()
+    except sqlite3.Error as error:
+        raise Trouble(f"cannot read the database: {error}") from error

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import floor, log10
 
 from config import StoreConfig
 from edge.web.i18n import named
-from edge.web.live_client import BrokerNow, LiveClient, Now, ReaderNow, State
+from edge.web.live_client import BrokerNow, CueNow, LiveClient, Now, ReaderNow, State
 from edge.web.plan import Plan
 
 LEVELS = (1, 3, 6, 11, 21)
@@ -50,6 +51,29 @@ class Sighting:
 
 
 @dataclass(frozen=True)
+class CuePicture:
+    """A call to go to a member, masked like every sighting; times of day are texts."""
+
+    id: int
+    kind: str
+    member: str
+    tier: str
+    zone: str
+    here: str | None
+    """Where the member is now, if that is somewhere else."""
+    since: str
+    waited_s: int
+    """Until it was made."""
+    expires: str
+    state: str
+    until: str | None
+    who: str | None
+    action: str | None
+    rule: str
+    version: int
+
+
+@dataclass(frozen=True)
 class Picture:
     state: State
     as_of: str | None
@@ -58,6 +82,7 @@ class Picture:
     unknown_zones: int
     members: tuple[Sighting, ...]
     recognitions: tuple[Sighting, ...]
+    cues: tuple[CuePicture, ...]
     carts: int | None
     staff: int | None
     now: Now | None
@@ -120,6 +145,7 @@ def take(config: StoreConfig, plans: tuple[Plan, ...], live: LiveClient, lang: s
             Sighting(mask(r.member), r.tier, names.get(r.zone, r.zone), clock_time(config, r.at_us))
             for r in (now.recognitions if now else ())
         ),
+        cues=tuple(_cue(cue, names, lang, at) for cue in (now.cues.open if now else ())),
         carts=sum(zone.carts for zone in known_zones) if known_zones else None,
         staff=sum(zone.staff for zone in known_zones) if known_zones else None,
         now=now,
@@ -128,6 +154,26 @@ def take(config: StoreConfig, plans: tuple[Plan, ...], live: LiveClient, lang: s
         readers_up=sum(reader.link == "up" for reader in now.readers) if now else 0,
         broker=now.broker if now else None,
         pending=sum(backlog.pending for backlog in now.outbox.values()) if now else 0,
+    )
+
+
+def _cue(cue: CueNow, names: Mapping[str, str], lang: str, at: Callable[[int], str]) -> CuePicture:
+    return CuePicture(
+        id=cue.id,
+        kind=cue.kind,
+        member=mask(cue.member),
+        tier=cue.tier,
+        zone=names.get(cue.zone, cue.zone),
+        here=names.get(cue.here, cue.here) if cue.here is not None and cue.here != cue.zone else None,
+        since=at(cue.since_us),
+        waited_s=max(0, cue.made_us - cue.since_us) // 1_000_000,
+        expires=at(cue.expires_us),
+        state=cue.state,
+        until=None if cue.until_us is None else at(cue.until_us),
+        who=cue.who,
+        action=None if cue.action is None else json.loads(cue.action)[lang],
+        rule=cue.rule,
+        version=cue.version,
     )
 
 

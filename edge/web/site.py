@@ -31,9 +31,14 @@ from edge.web.picture import Picture, clock_time, take
 from edge.web.plan import plans
 from edge.web.users import Role, Users
 
-MAX_FORM_BYTES = 16_384
+MAX_FORM_BYTES = 65_536
+MAX_FIELDS = 600
 SPANS = (1, 7, 28)
-REGIONS = ("status", "figures", "members", "recognitions", "readers", "sync", "machinery", "backlog")
+REGIONS = (
+    *("status", "figures", "members", "recognitions", "readers", "sync", "machinery", "backlog", "cues", "cuedesk"),
+)
+FOR_MANAGERS = ("cuedesk",)
+"""Regions that only managers get."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,10 @@ class Site:
         return clock_time(self.config, self.live.now.as_of_us) if self.live.now else ""
 
     def business_date(self) -> dt.date:
-        return business_days(self.config).date(self.clock.now_us())
+        return self.business_date_of(self.clock.now_us())
+
+    def business_date_of(self, at_us: int) -> dt.date:
+        return business_days(self.config).date(at_us)
 
     def date(self, request: Request) -> dt.date:
         """The business date that is asked for; the present one if none is."""
@@ -239,7 +247,7 @@ async def form(request: Request) -> dict[str, str]:
         if len(body) > MAX_FORM_BYTES:
             raise HTTPException(413)
     try:
-        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=50))
+        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS))
     except ValueError as error:
         raise HTTPException(400) from error
 

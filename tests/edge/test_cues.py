@@ -18,8 +18,8 @@ from config.model import Cues, ZoneKind
 from drivers.read import READ, epc_words
 from edge import cuebook
 from edge.cuebook import Refused
-from edge.cues import NEVER, p95, waited
 from edge.directory import import_csv
+from edge.waits import NEVER, p95, waited
 
 BADGE = b"\x2e" + bytes(11)
 RULES: dict[str, Any] = {
