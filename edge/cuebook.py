@@ -133,13 +133,15 @@ def make(conn: sqlite3.Connection, wanted: Iterable[Wanted], version: int, now_u
 def acknowledge(conn: sqlite3.Connection, id_: int, who: str, within_us: int, now_us: int) -> None:
     """Somebody is on the way and will be there in that time; the cue lives for as long as the rule says after that."""
     cue = _get(conn, id_)
+    if cue.state == "acknowledged":
+        raise Refused("gone")
     _move(conn, cue, "acknowledged", now_us, who, now_us + within_us, now_us + within_us + cue.ttl_us)
 
 
 def snooze(conn: sqlite3.Connection, id_: int, who: str, for_us: int, now_us: int) -> None:
     """Show it again after that time; its life is so much longer."""
     cue = _get(conn, id_)
-    if cue.state == "acknowledged":
+    if cue.state != "open":
         raise Refused("gone")
     _move(conn, cue, "snoozed", now_us, who, now_us + for_us, cue.expires_us + for_us)
 
