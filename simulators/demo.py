@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import signal
 import socket
 import sqlite3
@@ -86,6 +87,7 @@ class _Demo:
         self._members = folder / "members.csv"
         self._truth = folder / "truth.csv"
         self._visits = folder / "visits.csv"
+        self._login = ""
         self._stopped = asyncio.Event()
         self._origin_us = time.time_ns() // 1000
         self._clock = ["--clock-speed", str(options.speed), "--clock-origin-us", str(self._origin_us)]
@@ -105,12 +107,14 @@ class _Demo:
                 self._part("directory", ["directory", "import", str(self._members), *self._config()])
             )
             await self._wait_for("directory", members, lambda: members.poll() == 0 or None)
+            self._make_users()
             crm = stack.enter_context(self._part("crm", self._crm_arguments(broker.url)))
             self._say("starting the service; the first start compiles its kernels")
             service_arguments = ["run", *self._config(), "--visits", str(self._visits), *self._clock]
             service = stack.enter_context(self._part("service", service_arguments))
             first = await self._wait_for("service", service, self._all_up)
             self._say(f"the floor manager's page: {first['page']}")
+            self._say(f"log in as {self._login}")
             last = await self._show({"shop": shop, "crm": crm, "service": service}) or first
             await _stop(service)
             await self._wait_for_last_ack(crm)
@@ -166,6 +170,23 @@ class _Demo:
         store["web"] = {"listen": f"127.0.0.1:{self._options.port}"}
         self._store_file.write_text(tomli_w.dumps(store), encoding="utf-8")
 
+    def _make_users(self) -> None:
+        """A manager and a viewer with passwords drawn for this run: there are none that could be known beforehand."""
+        logins = []
+        for name in ("manager", "viewer"):
+            password = "-".join(f"{secrets.randbelow(10_000):04d}" for _ in range(4))
+            made = subprocess.run(
+                [sys.executable, "-m", "edge", "users", "set", name, "--role", name, *self._config()],
+                input=f"{password}\n",
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if made.returncode:
+                raise DemoFailed(f"no users could be made: {made.stderr.strip()}")
+            logins.append(f"{name} with {password}")
+        self._login = " or ".join(logins)
+
     def _announced(self) -> dict[str, str] | None:
         file = self._folder / "readers.json"
         return dict(json.loads(file.read_text())["readers"]) if file.exists() else None
@@ -214,7 +235,7 @@ class _Demo:
                         raise DemoFailed(self._died(name, process))
                 live = self._live()
                 if screen is not None and live is not None:
-                    screen.update(view(live, self._crm()), refresh=True)
+                    screen.update(view(live, self._crm(), self._login), refresh=True)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(0.5, max(0.0, until - time.monotonic()))):
                         await self._stopped.wait()
@@ -257,12 +278,19 @@ class _Demo:
             "reads": last["reads"],
             "visits": self._query("SELECT count(*) FROM visit")[0][0],
             "journeys": self._query("SELECT count(*) FROM journey")[0][0],
-            "recognitions": outbox[0][0],
+            "recognitions": int(self._query("SELECT value FROM fact WHERE name = 'recognised'")[0][0]),
             "recognition_ms": crm["recognition_ms"],
+            "cues": self._cues(last),
             "outbox": {"sent": sum(sent for sent, _ in outbox), "pending": sum(pending for _, pending in outbox)},
             "crm": {key: crm[key] for key in ("received", "duplicates", "gaps")},
             "truth": self._judge(first, last),
         }
+
+    def _cues(self, last: dict[str, Any]) -> dict[str, Any]:
+        """How many of each kind, and how long 95 % of them took at most, in real milliseconds."""
+        counts = dict(self._query("SELECT kind, count(*) FROM cue GROUP BY kind"))
+        took = last["cues"]["took_ms"]
+        return {kind: {"n": counts.get(kind, 0), "p95_ms": took[kind]["p95"]} for kind in ("arrival", "waiting")}
 
     def _judge(self, first: dict[str, Any], last: dict[str, Any]) -> dict[str, float]:
         """The service's visits, open ones included, against where the walkers were while all readers were up."""

@@ -11,15 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 
-def view(live: dict[str, Any], crm: dict[str, Any]) -> RenderableType:
-    """One screen of the service's live state and the CRM's totals."""
+def view(live: dict[str, Any], crm: dict[str, Any], login: str) -> RenderableType:
+    """One screen of the service's live state and the CRM's totals; `login`: who may open the page."""
     up = sum(reader["link"] == "up" for reader in live["readers"])
     head = Text.assemble(
         ("Tagtrail ", "bold"),
         f"{live['store']} · {live['page']} · {live['reads_per_s']:,.0f} reads/s · {live['reads']:,} reads · "
         f"{up}/{len(live['readers'])} readers · {live['tags_present']} tags present · Ctrl-C ends",
     )
-    return Group(head, Columns([_zones(live), Group(_recognitions(live), _totals(live, crm))]))
+    door = f"log in to the page as {login}"
+    return Group(head, door, Columns([_zones(live), Group(_cues(live), _recognitions(live), _totals(live, crm))]))
 
 
 def farewell(result: dict[str, Any]) -> RenderableType:
@@ -33,6 +34,8 @@ def farewell(result: dict[str, Any]) -> RenderableType:
         ("journeys ended", f"{result['journeys']:,}"),
         ("members recognised", f"{result['recognitions']:,}"),
         ("read → recognition at the CRM", f"p50 {_number(latency['p50'])} ms, p99 {_number(latency['p99'])} ms"),
+        ("cues: members to greet", _cue(result, "arrival")),
+        ("cues: members kept waiting", _cue(result, "waiting")),
         ("events committed to the outbox", f"{result['outbox']['sent']:,}"),
         ("events in the CRM's database", f"{result['crm']['received']:,}"),
         ("counted twice / missing", f"{result['crm']['duplicates']} absorbed / {result['crm']['gaps']}"),
@@ -50,6 +53,15 @@ def _zones(live: dict[str, Any]) -> Table:
     for zone in live["zones"]:
         people = str(zone["people"]) if zone["state"] == "ok" else "unknown"
         table.add_row(zone["floor"], zone["id"], people, str(zone["by_class"].get("staff", 0)))
+    return table
+
+
+def _cues(live: dict[str, Any]) -> Table:
+    table = Table(title="Who needs somebody (cues)")
+    for column in ("kind", "tier", "zone", "state"):
+        table.add_column(column)
+    for cue in live["cues"]["open"][-6:]:
+        table.add_row(cue["kind"], cue["tier"], cue["zone"], cue["state"])
     return table
 
 
@@ -74,6 +86,11 @@ def _totals(live: dict[str, Any], crm: dict[str, Any]) -> Panel:
         f"{crm.get('gaps', 0)} gaps\n{live['visits']} visits, {live['journeys']} journeys"
     )
     return Panel(Group(table, counted), title="Outbox and CRM")
+
+
+def _cue(result: dict[str, Any], kind: str) -> str:
+    cues = result["cues"][kind]
+    return f"{cues['n']:,}, p95 {_number(cues['p95_ms'])} ms"
 
 
 def _number(value: float | None, digits: int = 0) -> str:
