@@ -77,6 +77,14 @@ class Floor:
             ],
         }
 
+    def call(self, name: str) -> int:
+        """Another member has come in; the cue's number."""
+        (number,) = self.write(
+            lambda conn: cuebook.make(conn, [_wanted(name, "arrival", ARRIVAL, "door", NOON_US)], 1, NOON_US)
+        )
+        self.tell()
+        return int(number)
+
     def rows(self, sql: str) -> list[Any]:
         return list(self.write(lambda conn: conn.execute(sql).fetchall()))
 
@@ -90,5 +98,5 @@ class Floor:
 
 
 def _wanted(name: str, kind: Any, rule: CueRule, zone: str, due_us: int, since_us: int | None = None) -> Wanted:
-    member = {"a": "M-1234567", "b": "M-7654321"}[name]
+    member = {"a": "M-1234567", "b": "M-7654321", "c": "M-5556666"}[name]
     return Wanted(kind, name.encode(), due_us, member, "A", zone, "F1", since_us or due_us, due_us, rule)

@@ -31,6 +31,8 @@ PATHS = (
     "/layout",
     "/members",
     "/service",
+    "/service/rules",
+    "/service/digest",
     "/quality",
     "/readers",
     "/about",

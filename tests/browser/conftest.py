@@ -13,6 +13,7 @@ from typing import Any
 
 import pages
 import pytest
+from floors import Floor
 from pages import Service, serving
 from shopdays import Day, store_values
 
@@ -36,6 +37,7 @@ class Site:
     url: str
     service: Service
     config: StoreConfig
+    floor: Floor
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +94,16 @@ class running:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         service = Service(socket_path(self._config))
         telling = asyncio.create_task(service.run())
+        floor = Floor(self._config, service)
+        listening = asyncio.create_task(floor.run())
         async with serving(self._config) as page:
             await page.until(pages.State.LIVE)
-            self._site = Site(f"http://127.0.0.1:{page.port}", service, self._config)
+            self._site = Site(f"http://127.0.0.1:{page.port}", service, self._config, floor)
             self._ready.set()
             await self._stop.wait()
-        telling.cancel()
-        await asyncio.wait([telling])
+        for task in (telling, listening):
+            task.cancel()
+        await asyncio.wait([telling, listening])
 
 
 def a_day(config: StoreConfig) -> None:

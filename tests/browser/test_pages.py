@@ -70,7 +70,7 @@ def test_every_page(chromium: Any, site: Any, lang: str, size: str) -> None:
                 page.wait_for_selector("#sankey svg.main-svg")
             if path == "/":
                 page.wait_for_selector('[data-state="live"]')
-            shoot(page, f"{path.strip('/') or 'now'}-{lang}-{size}")
+            shoot(page, f"{path.strip('/').replace('/', '-') or 'now'}-{lang}-{size}")
             found = page.evaluate(LANDMARKS)
             assert (found["main"], found["h1"], found["nav"]) == (1, 1, 1), path
             assert found["lang"] == LANGUAGES[lang].replace("en-GB", "en")
@@ -153,13 +153,15 @@ def test_by_keyboard(chromium: Any, site: Any) -> None:
         assert any(href.startswith("/export/") for href in seen)
 
 
-def test_today_is_one_sheet_of_paper(chromium: Any, site: Any) -> None:
+@pytest.mark.parametrize("name", ["today", "service/digest"])
+def test_one_sheet_of_paper(chromium: Any, site: Any, name: str) -> None:
     for lang in LANGUAGES:
         with opened(chromium, lang) as (page, _):
-            page.goto(site.url + "/today")
-            page.wait_for_selector("#sankey svg.main-svg")
+            page.goto(f"{site.url}/{name}")
+            if name == "today":
+                page.wait_for_selector("#sankey svg.main-svg")
             paper = page.pdf(prefer_css_page_size=True, print_background=True)
-            (ARTEFACTS / f"today-{lang}.pdf").write_bytes(paper)
+            (ARTEFACTS / f"{name.replace('/', '-')}-{lang}.pdf").write_bytes(paper)
             assert len(re.findall(rb"/Type\s*/Page\b", paper)) == 1
             box = re.search(rb"/MediaBox\s*\[0 0 ([\d.]+) ([\d.]+)\]", paper)
             assert box is not None
@@ -208,4 +210,49 @@ def test_others_see_no_individuals(chromium: Any, guarded: Any, name: str, audit
             page.goto(guarded.url + "/audit")
             page.wait_for_selector("text=logged in")
             shoot(page, "audit-en-desk")
+        assert wrong == []
+
+
+def test_cues_come_by_themselves_and_are_answered_by_keyboard(chromium: Any, guarded: Any) -> None:
+    with opened(chromium, "zh", "phone") as (page, wrong):
+        log_in(page, guarded.url, "li")
+        page.goto(guarded.url + "/service")
+        page.wait_for_selector('[data-state="live"]')
+        page.evaluate("document.body.dataset.same = 'yes'")
+        before = page.locator("[data-cue]").count()
+        number = guarded.floor.call("c")
+        cue = f'[data-cue="{number}"]'
+        page.wait_for_selector(cue)
+        assert (page.locator("[data-cue]").count(), page.evaluate("document.body.dataset.same")) == (before + 1, "yes")
+        shoot(page, "service-manager-zh-phone")
+        page.focus(f"{cue} button >> nth=0")
+        page.keyboard.press("Enter")
+        page.wait_for_selector('[data-said="done"]')
+        page.wait_for_selector(f'{cue}[data-state="acknowledged"]')
+        page.click(f'{cue} button[value$=" done"]')
+        page.wait_for_selector(cue, state="detached")
+        assert page.evaluate(UNLABELLED) == []
+        assert wrong == []
+
+
+def test_rules_in_a_form(chromium: Any, guarded: Any) -> None:
+    with opened(chromium) as (page, wrong):
+        log_in(page, guarded.url, "li")
+        page.goto(guarded.url + "/service/rules")
+        assert page.evaluate(UNLABELLED) == []
+        page.fill('input[name="rule-2-id"]', "cold")
+        page.select_option('select[name="rule-2-kind"]', "waiting")
+        page.click("text=Save, holds at once")
+        page.wait_for_selector("#problems >> text=wait_s goes with")
+        wrong.clear()  # Chromium reports the 422 itself
+        page.fill('input[name="rule-2-wait"]', "600")
+        page.click("text=Try on yesterday")
+        page.wait_for_selector("[data-trial]")
+        page.click("text=Save, holds at once")
+        page.wait_for_selector('[data-said="done"]')
+        shoot(page, "service-rules-manager-en-desk")
+        assert page.input_value('input[name="rule-2-id"]') == "cold"
+        page.click('[data-version="1"] button')
+        page.wait_for_selector('[data-version="3"]')
+        assert page.query_selector('input[name="rule-2-wait"]').input_value() == ""
         assert wrong == []
