@@ -17,6 +17,9 @@ from edge.web.plan import Plan
 LEVELS = (1, 3, 6, 11, 21)
 """People in a zone from which the next shade of the plan begins."""
 
+CUE_ORDER = ("open", "acknowledged", "snoozed")
+"""What wants an answer stands first."""
+
 
 @dataclass(frozen=True)
 class ZonePicture:
@@ -145,7 +148,10 @@ def take(config: StoreConfig, plans: tuple[Plan, ...], live: LiveClient, lang: s
             Sighting(mask(r.member), r.tier, names.get(r.zone, r.zone), clock_time(config, r.at_us))
             for r in (now.recognitions if now else ())
         ),
-        cues=tuple(_cue(cue, names, lang, at) for cue in (now.cues.open if now else ())),
+        cues=tuple(
+            _cue(cue, names, lang, at)
+            for cue in sorted(now.cues.open if now else (), key=lambda cue: (CUE_ORDER.index(cue.state), cue.id))
+        ),
         carts=sum(zone.carts for zone in known_zones) if known_zones else None,
         staff=sum(zone.staff for zone in known_zones) if known_zones else None,
         now=now,

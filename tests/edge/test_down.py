@@ -19,7 +19,10 @@ from headquarters import directory_file, headquarters
 from llrpkit.emulator import EmulatedTag, LLRPEmulator
 
 from config.check import load
+from config.model import CueRule
+from edge import cuebook
 from edge.commands import erase
+from edge.cuebook import Wanted
 from edge.database import Database
 from edge.desired import Overlay
 from simulators.broker import NatsBroker
@@ -270,12 +273,16 @@ def test_a_configuration_that_did_not_live_is_taken_back(gateway: Gateway) -> No
 async def test_erasing_leaves_nothing_but_numbers(tmp_path: Path) -> None:
     database = Database(tmp_path / "store.db", store="s1", quota_mb=16)
 
+    rule = CueRule(id="vip", kind="arrival")
+
     def fill(conn: Any) -> None:
         for member in ("M1", "M2"):
             conn.execute("INSERT INTO directory VALUES (randomblob(16), ?, 'A', 1, NULL, NULL)", (member,))
             conn.execute("INSERT INTO visit VALUES (NULL, x'01', 1, ?, 'shoes', 1, 2, 1, 1, 0, 1)", (member,))
             conn.execute("INSERT INTO journey VALUES (NULL, x'01', 1, ?, 1, 2, 0, '[]')", (member,))
             conn.execute("INSERT INTO recognised VALUES (randomblob(16), ?, 1)", (member,))
+            call = Wanted("arrival", member.encode(), 1, member, "A", "shoes", "F1", 1, 1, rule)
+            cuebook.make(conn, [call], 1, 1)
             outbox.append(conn, "member", [recognised().model_copy(update={"member": member})])
             stop = Stop(zone="shoes", enter_us=1, exit_us=2, reads=1, censored=False, confidence=1)
             told = {"tag": "01", "tag_class": "member", "member": member, "business_date": "2026-01-01"}
@@ -291,15 +298,15 @@ async def test_erasing_leaves_nothing_but_numbers(tmp_path: Path) -> None:
 
     database.write_now(fill)
     receipt = database.write_now(lambda conn: erase(conn, "M1"))
-    assert receipt == {"directory": 1, "visits": 1, "journeys": 1, "recognised": 1, "outbox": 2}
+    assert receipt == {"directory": 1, "visits": 1, "journeys": 1, "recognised": 1, "cues": 1, "outbox": 3}
 
     def left(conn: Any) -> list[int]:
         return [conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("visit", "journey", "outbox")]
 
-    assert database.write_now(left) == [2, 2, 3]
+    assert database.write_now(left) == [2, 2, 4]
     batch = database.write_now(lambda conn: outbox.pending(conn, "member", 0, 10))
     assert batch is not None
-    assert [(gap.from_, gap.to, gap.reason) for gap in batch.lost] == [(1, 1, "erased")]
+    assert [(gap.from_, gap.to, gap.reason) for gap in batch.lost] == [(1, 2, "erased")]
     database.write_now(lambda conn: None)
     await database.read(lambda conn: conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
     database.close()

@@ -71,7 +71,7 @@ async def test_only_what_changed_is_sent(service: Service, page: Page) -> None:
     name, told = await anext(stream)
     assert name == "regions"
     assert set(told["regions"]) == {
-        *("status", "figures", "members", "recognitions", "readers", "sync", "plan-F1", "plan-F2"),
+        *("status", "figures", "cues", "members", "recognitions", "readers", "sync", "plan-F1", "plan-F2"),
     }
     service.told["as_of_us"] += 30_000_000  # time alone is no news
     for _ in range(2):
