@@ -23,7 +23,7 @@ from sync import outbox
 from sync.contract import Cue, CueOutcome, Words, event_id
 
 State = Literal["open", "snoozed", "acknowledged", "done", "attended", "expired"]
-STATES: tuple[State, ...] = ("open", "snoozed", "acknowledged", "done", "attended", "expired")
+STATES: tuple[State, ...] = ("open", "acknowledged", "snoozed", "done", "attended", "expired")
 GOING: tuple[State, ...] = STATES[:3]
 CaseState = Literal["open", "acknowledged", "done", "reviewed"]
 CASE_STEPS: dict[CaseState, tuple[CaseState, ...]] = {
@@ -244,7 +244,8 @@ def version(conn: sqlite3.Connection, number: int) -> Rules:
 def adopt(conn: sqlite3.Connection, cues: Cues, now_us: int) -> Rules:
     """At a start: the store file's rules become the newest version if they were changed there since the last time."""
     text = cues.model_dump_json()
-    mark = sha256(text.encode()).hexdigest()
+    # Without defaults, so that a later version that knows more keys does not take the same file for a changed one.
+    mark = sha256(cues.model_dump_json(exclude_defaults=True).encode()).hexdigest()
     last = conn.execute("SELECT file FROM cue_rules WHERE file IS NOT NULL ORDER BY version DESC LIMIT 1").fetchone()
     if (last is None and cues != Cues()) or (last is not None and last[0] != mark):
         return _add(conn, text, "", "", now_us, mark)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import datetime as dt
 import sqlite3
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from config.cues import is_quiet, pick
 from config.model import CueKind
@@ -27,6 +29,8 @@ from sync.contract import Recognised
 
 LOOK_BACK_US = 4 * 3_600_000_000
 """Staff who left longer ago are nobody's contact any more."""
+SHOWN = 60
+"""Cues that the live state names; a rule that calls for everybody is a mistake, but not one to choke on."""
 LATENCIES = 500
 """Cues of each kind over which the time that they took is told."""
 
@@ -104,24 +108,26 @@ class CueDesk:
     def look_around(
         self,
         visits: Visits,
-        members: Sequence[tuple[Member, Any]],
+        members: Callable[[Visits], Sequence[tuple[Member, Any]]],
         greeted: Mapping[bytes, int],
         covered: set[int],
         now_us: int,
     ) -> Steps:
-        """What is to be done now. `visits`: all under way; `members`: those with consent among them, with their visit;
-        `greeted`: tag → when the journey's recognition was; `covered`: zones whose readers are up.
+        """What is to be done now. `visits`: all under way; `members`: finds those with consent among visits, with their
+        visit; `greeted`: tag → when the journey's recognition was; `covered`: zones whose readers are up.
         """
         staff: dict[int, list[tuple[int, int]]] = {}
         for visit in visits[visits["tag_class"] == TagClass.STAFF]:
             staff.setdefault(int(visit["zone"]), []).append((int(visit["enter_us"]), NEVER))
         wanted = []
-        if not self._quiet(now_us):
-            for member, visit in members:
-                one = self._waits(member, visit, greeted, staff, now_us)
-                if one is not None and int(visit["zone"]) in covered:
+        waits_s = [rule.wait_s for rule in self.rules.cues.rules if rule.wait_s is not None]
+        if waits_s and not self._quiet(now_us):
+            # Most members have not been anywhere for that long: sorted out before any of them is looked at.
+            long = visits[visits["enter_us"] <= now_us - round(min(waits_s) * 1e6)]
+            for member, visit in members(long[np.isin(long["zone"], list(covered))]):
+                if (one := self._waits(member, visit, greeted, staff, now_us)) is not None:
                     wanted.append(one)
-        here = {member.tag: visit for member, visit in members}
+        here = {member.tag: visit for member, visit in members(visits)} if self.going else {}
         attended = [cue.id for cue in self.going if self._attended(cue, here.get(cue.tag), staff, now_us)]
         gone = [cue.id for cue in self.going if cue.id not in attended and cue.expires_us <= now_us]
         woken = [cue.id for cue in self.going if cue.state == "snoozed" and (cue.until_us or 0) <= now_us]
@@ -167,10 +173,12 @@ class CueDesk:
 
     def told(self, here: Mapping[str, str], now_us: int) -> dict[str, Any]:
         """For the live state. `here`: member → zone where the member is now."""
+        first = sorted(self.going, key=lambda cue: (cuebook.STATES.index(cue.state), cue.id))[:SHOWN]
         return {
             "version": self.rules.version,
             "rules": len(self.rules.cues.rules),
             "quiet": self._quiet(now_us),
+            "more": len(self.going) - len(first),
             "took_ms": {kind: {"n": len(kept), "p95": p95(kept)} for kind, kept in self._latencies.items()},
             "open": [
                 {
@@ -191,7 +199,7 @@ class CueDesk:
                     "until_us": cue.until_us,
                     "who": cue.who,
                 }
-                for cue in self.going
+                for cue in first
             ],
         }
 

@@ -231,7 +231,9 @@ def merged(text: str, config: StoreConfig) -> StoreConfig:
         lines.append(f"[{name}]")
         for key, value in getattr(config, name).model_dump(mode="json", exclude_none=True).items():
             lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
-    return load_text("\n".join(lines), "the configuration of the CRM", config.database.path.parent)
+    made = load_text("\n".join(lines), "the configuration of the CRM", config.database.path.parent)
+    # A wish that says nothing of cues leaves the store's rules, and what managers made of them, alone.
+    return made if "cues" in wished else made.model_copy(update={"cues": config.cues})
 
 
 def _replace(file: Path, text: str) -> None:

@@ -73,6 +73,8 @@ class CuesNow(_Part):
     version: int = 0
     rules: int = 0
     quiet: bool = False
+    more: int = 0
+    """Cues going on beside those named."""
     took_ms: dict[str, TookNow] = Field(default_factory=dict)
     open: tuple[CueNow, ...] = ()
 
