@@ -90,6 +90,13 @@ def test_the_service_writes_only_where_systemd_gave_it_room() -> None:
     assert re.search(r"^Environment=NUMBA_CACHE_DIR=%C/tagtrail/%i/\S*@VERSION@$", text, re.MULTILINE)
 
 
+def test_every_secret_that_the_example_names_is_handed_over() -> None:
+    example = (ROOT / "config" / "demo.toml").read_text("utf-8")
+    named = set(re.findall(r"\$\{CREDENTIALS_DIRECTORY\}/([\w-]+)", example))
+    assert {"mqtt-password", "mqtt-key", "page-key"} <= named
+    assert set(re.findall(r"^LoadCredential=([\w-]+):tagtrail\.%i\.\1$", UNIT.read_text(), re.MULTILINE)) == named
+
+
 def test_code_can_be_compiled_at_run_time() -> None:
     settings = [line for line in UNIT.read_text().splitlines() if not line.startswith("#")]
     assert not any("MemoryDenyWriteExecute" in line for line in settings)

@@ -131,6 +131,10 @@ def budgets(run: Run) -> str:
         p99 = latencies[min(len(latencies) - 1, int(0.99 * len(latencies)))]
         text = f"{p99:.0f} ms (median {latencies[len(latencies) // 2]:.0f}, of the last {len(latencies)})"
         add("… wire → recognition at an MQTT subscriber, p99", "≤ 300 ms", p99, text, p99 <= 300)
+    if "cue_p95_ms" in told and (p95 := one("cue_p95_ms")) is not None:
+        waits = one("waiting_cue_p95_ms")
+        text = f"{p95:.0f} ms (n = {one('cues')})" + (f"; a wait {waits:.0f} ms" if waits is not None else "")
+        add("… read → cue of an arrival, p95", "≤ 3 s, aim 300 ms", p95, text, p95 <= 3000)
     for case in told.get("accuracy", ()):
         what = f"errors of visits, {case['layout']}, {case['world']}"
         add(what, "≤ 0.6 × best peer", case["ratio"], f"{case['ratio']:.2f} ×", case["ratio"] <= 0.6)

@@ -20,6 +20,13 @@ from simulators.broker import NatsBroker
 READERS, RATE, SECONDS = 64, 1_000, 60
 ZONES = 200
 TAGS = 5_000
+RULES = {
+    "rules": [
+        {"id": "vip", "kind": "arrival", "tiers": ["B"]},
+        {"id": "vip-waits", "kind": "waiting", "tiers": ["B"], "wait_s": 10},
+    ]
+}
+"""Who comes in while it is measured is of tier B."""
 CPU_BUDGET, RSS_BUDGET_MIB, P99_BUDGET_MS = 0.25, 220, 300
 
 
@@ -45,7 +52,7 @@ def store(addresses: dict[str, str]) -> dict[str, Any]:
             ports.append({"port": port, "zone": zone["id"], "position": [x + 2.5, y + 2.5]})
         readers.append({"id": id_, "driver": "llrp", "address": address, "antennas": ports})
     floors = [{"id": f"F{n}", "name": f"F{n}"} for n in range(4)]
-    return {"floors": floors, "zones": zones, "readers": readers}
+    return {"floors": floors, "zones": zones, "readers": readers, "cues": RULES}
 
 
 def cpu_s(pid: int) -> float:
@@ -75,7 +82,9 @@ async def test_load(tmp_path: Path, nats: NatsBroker, until: Any, record_propert
         await until(announce.exists, within_s=WAIT_S)
         database = {"path": str(gateway.database), "checkpoint_s": 5.0}
         gateway.configure(mqtt={"url": nats.url}, database=database, **store(json.loads(announce.read_text())))
-        cards = "".join(f"{gsrn96('0614141', n).hex()},M{n},A,1,\n" for n in range(TAGS + SECONDS + 10))
+        cards = "".join(
+            f"{gsrn96('0614141', n).hex()},M{n},{'A' if n < TAGS else 'B'},1,\n" for n in range(TAGS + SECONDS + 10)
+        )
         (tmp_path / "members.csv").write_text("epc,member,tier,consent,hint\n" + cards)
         assert (
             gateway.run("directory", "import", str(tmp_path / "members.csv"), "-c", str(gateway.file)).returncode == 0
@@ -92,6 +101,7 @@ async def test_load(tmp_path: Path, nats: NatsBroker, until: Any, record_propert
         share = (cpu_s(pid) - used_s) / (loop.time() - began_s)
         memory = rss_mib(pid)
         state = await gateway.until(lambda s: s["reads"] >= result["sent"])
+        cues = state["cues"]["took_ms"]
         await gateway.until(lambda s: s["outbox"]["member"]["pending"] == 0)
         latencies = sorted(seen["ms"] for seen in json.loads((tmp_path / "crm.json").read_text())["recognitions"])
         assert gateway.end() == 0
@@ -107,6 +117,9 @@ async def test_load(tmp_path: Path, nats: NatsBroker, until: Any, record_propert
         "core": round(share, 3),
         "rss_mib": round(memory),
         "last_recognitions_ms": latencies,
+        "cues": cues["arrival"]["n"],
+        "cue_p95_ms": cues["arrival"]["p95"],
+        "waiting_cue_p95_ms": cues["waiting"]["p95"],
         "generator_behind_s": result["behind_s"],
     }
     for name, value in figures.items():

@@ -132,6 +132,23 @@ MISTAKES = [
         "thresholds",
         "needed: touch_s < visit_s < engaged_s",
     ),
+    ('id = "vip-waits"', 'id = "vip"', "cues.rules[1].id", 'id "vip" is taken by rules[0]'),
+    ('kind = "arrival"', 'kind = "arival"', "cues.rules[0].kind", '(did you mean "arrival"?); needed: one of arrival'),
+    ('tiers = ["silver"]', "tiers = []", "cues.rules[2].tiers", "a list of tiers of the member directory"),
+    ("wait_s = 240", "wait_s = 0", "cues.rules[2].wait_s", "0 is too small; needed: more than 0"),
+    (
+        '[[cues.rules]]\nid = "vip"\nkind = "arrival"\n',
+        '[[cues.rules]]\nid = "vip"\nkind = "arrival"\nwait_s = 60\n',
+        "cues.rules[0]",
+        'wait_s goes with kind = "waiting"',
+    ),
+    (
+        '# zones = ["cosmetics", "jewellery"]',
+        'zones = ["cosmetic"]',
+        "cues.rules[2].zones[0]",
+        '(did you mean "cosmetics"?)',
+    ),
+    ('# quiet = [ { begin = "22:00"', 'quiet = [ { begin = "24:00"', "cues.quiet[0].begin", 'needed: "HH:MM", such as'),
     ("join_gap_s = 30", "join_gap_s = -1", "thresholds.join_gap_s", "at least 0"),
     ("[web]", "[wep]", "wep", '(did you mean "web"?); keys here are: store, floors'),
 ]

@@ -24,7 +24,7 @@ from edge import cuebook
 from edge.commands import erase
 from edge.cuebook import Wanted
 from edge.database import Database
-from edge.desired import Overlay
+from edge.desired import Overlay, merged
 from simulators.broker import NatsBroker
 from sync import outbox
 from sync.contract import Journey, Stop
@@ -246,6 +246,15 @@ async def test_a_configuration_is_tried_applied_reported_and_refused(gateway: Ga
         await hq.first("up/config", lambda m: m["state"] == "rolled_back" and "by hand" in m["reason"])
         await gateway.until(lambda s: len(s["zones"]) == 2)
     assert gateway.end() == 0, gateway.log()
+
+
+def test_rules_of_cues_stay_unless_the_crm_speaks_of_them(gateway: Gateway) -> None:
+    own_rules = {"rules": [{"id": "own", "kind": "arrival"}]}
+    gateway.configure(cues=own_rules)
+    own = load(gateway.file)
+    assert merged(wish(1, zones=STORE["zones"][:3])["toml"], own).cues == own.cues
+    theirs = merged(wish(2, cues={"rules": [{"id": "theirs", "kind": "arrival"}]})["toml"], own)
+    assert [rule.id for rule in theirs.cues.rules] == ["theirs"]
 
 
 def test_a_configuration_that_did_not_live_is_taken_back(gateway: Gateway) -> None:
