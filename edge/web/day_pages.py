@@ -16,7 +16,11 @@ from starlette.routing import Route
 from edge.summary_forms import as_json
 from edge.web.charts import counter_cards, dwell_bands, flow_matrix, sankey, traffic_charts
 from edge.web.i18n import named
+from edge.web.service_pages import floor_parts
 from edge.web.site import SPANS, Site, language, span
+
+SERVED = ("counter", "fitting_room", "service", "checkout")
+"""Kinds of zones where somebody may be waited for."""
 
 
 class DayPages:
@@ -26,6 +30,7 @@ class DayPages:
             Route("/today", self.today),
             Route("/counters", self.counters),
             Route("/flows", self.flows),
+            Route("/service", self.service),
             Route("/promotions", self.promotions),
             Route("/layout", self.layout),
             Route("/about", self.about),
@@ -74,6 +79,19 @@ class DayPages:
             spans=SPANS,
             **day,
             **self._flows(day, lang),
+        )
+
+    async def service(self, request: Request) -> Response:
+        """Waiting and assistance. Of zones and tiers, never of an employee."""
+        site, days = self._site, span(request)
+        day = await site.day(request)
+        good = day["state"] == "ok"
+        report = await run_in_threadpool(site.answers.service, day["date"], days) if good else None
+        tiers = await run_in_threadpool(site.answers.tiers, day["date"], days) if good else None
+        served = [z for z in (report.zones if report else ()) if z.kind in SERVED]
+        floor = await floor_parts(site, request, day["date"])
+        return site.render(
+            request, "service.html", report=report, tiers=tiers, served=served, days=days, spans=SPANS, **day, **floor
         )
 
     async def promotions(self, request: Request) -> Response:

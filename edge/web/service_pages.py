@@ -1,4 +1,4 @@
-"""Service: cues that wait for somebody, service cases and their digest, waiting and assistance."""
+"""Service: cues that wait for somebody, service cases and their digest."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -23,14 +24,9 @@ from edge.summary import NoDatabase, connect
 from edge.web.door import check_form
 from edge.web.people_pages import ask, individual
 from edge.web.picture import mask
-from edge.web.site import SPANS, Site, Who, language, require, span
+from edge.web.site import Site, Who, language, require
 from edge.web.users import Role
 
-SERVED = ("counter", "fitting_room", "service", "checkout")
-"""Kinds of zones where somebody may be waited for."""
-WITHIN_S = (120, 300)
-"""How soon somebody who acknowledges says to be there."""
-SNOOZE_S = 300
 CASES_SHOWN = 50
 SAID = ("done", "gone", "stale", "unknown", "invalid", "database", "offline")
 """What may have come of an order; the templates have the words."""
@@ -64,39 +60,11 @@ class ServicePages:
     def __init__(self, site: Site) -> None:
         self._site = site
         self.routes = [
-            Route("/service", self.service),
             Route("/service/cue", self.cue, methods=["POST"]),
             Route("/service/look", self.look, methods=["POST"]),
             Route("/service/case", self.case, methods=["POST"]),
             Route("/service/digest", self.digest),
         ]
-
-    async def service(self, request: Request) -> Response:
-        """Cues and cases, then waiting and assistance. Of zones and tiers, never of an employee."""
-        site, days = self._site, span(request)
-        someone = require(request, *Role)
-        day = await site.day(request)
-        good = day["state"] == "ok"
-        report = await run_in_threadpool(site.answers.service, day["date"], days) if good else None
-        tiers = await run_in_threadpool(site.answers.tiers, day["date"], days) if good else None
-        served = [z for z in (report.zones if report else ()) if z.kind in SERVED]
-        region = "cuedesk" if someone.manager else "cues"
-        return site.render(
-            request,
-            "service.html",
-            report=report,
-            tiers=tiers,
-            served=served,
-            days=days,
-            spans=SPANS,
-            region=region,
-            cases=await run_in_threadpool(self._cases, day["date"]),
-            zones=site.config.zones,
-            max_note=MAX_NOTE,
-            said=said(request),
-            **day,
-            **site.live_parts(request, region),
-        )
 
     async def cue(self, request: Request) -> Response:
         """Acknowledge, snooze or end a cue: the button's value is `NUMBER DOING [SECONDS]`."""
@@ -167,16 +135,30 @@ class ServicePages:
         except sqlite3.Error as error:
             raise Trouble(f"cannot read the database: {error}") from error
 
-    def _cases(self, date: dt.date) -> tuple[CaseRow, ...]:
-        """Those of the day and those that are not reviewed yet, newest first."""
-        start_us, end_us = self._site.bounds_us(date)
-        try:
-            with closing(connect(self._site.config)) as conn:
-                return cases(conn, start_us, end_us)
-        except NoDatabase:
-            return ()
-        except sqlite3.Error as error:
-            raise Trouble(f"cannot read the database: {error}") from error
+
+async def floor_parts(site: Site, request: Request, date: dt.date) -> dict[str, Any]:
+    """What the page Service shows of cues and cases, beside the analytics of waiting and assistance."""
+    region = "cuedesk" if require(request, *Role).manager else "cues"
+    return {
+        "region": region,
+        "cases": await run_in_threadpool(_cases, site, date),
+        "zones": site.config.zones,
+        "max_note": MAX_NOTE,
+        "said": said(request),
+        **site.live_parts(request, region),
+    }
+
+
+def _cases(site: Site, date: dt.date) -> tuple[CaseRow, ...]:
+    """Those of the day and those that are not reviewed yet, newest first."""
+    start_us, end_us = site.bounds_us(date)
+    try:
+        with closing(connect(site.config)) as conn:
+            return cases(conn, start_us, end_us)
+    except NoDatabase:
+        return ()
+    except sqlite3.Error as error:
+        raise Trouble(f"cannot read the database: {error}") from error
 
 
 def cases(conn: sqlite3.Connection, start_us: int, end_us: int) -> tuple[CaseRow, ...]:
