@@ -85,6 +85,13 @@ class Floor:
         self.tell()
         return int(number)
 
+    def end_first(self) -> int:
+        """The oldest cue is done; its number."""
+        first = self.write(cuebook.going)[0].id
+        self.write(lambda conn: cuebook.done(conn, first, "wu", NOON_US))
+        self.tell()
+        return int(first)
+
     def rows(self, sql: str) -> list[Any]:
         return list(self.write(lambda conn: conn.execute(sql).fetchall()))
 

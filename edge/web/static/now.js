@@ -22,7 +22,26 @@ function morph(before, after) {
   morphChildren(before, after);
 }
 
+// Cues come and go in the middle of their list: each stays its own element, so that no button becomes another's.
+function morphCues(before, after) {
+  const fresh = new Map([...after.children].map((element) => [element.dataset.cue, element]));
+  for (const node of [...before.childNodes]) {
+    if (node.nodeType !== Node.ELEMENT_NODE || !fresh.has(node.dataset.cue)) node.remove();
+  }
+  let at = before.firstChild;
+  for (const [cue, element] of fresh) {
+    const mine = [...before.children].find((one) => one.dataset.cue === cue) || element.cloneNode(true);
+    if (mine === at) at = at.nextSibling;
+    else before.insertBefore(mine, at);
+    morph(mine, element);
+  }
+}
+
 function morphChildren(before, after) {
+  if (before.matches?.(".cues") && after.matches?.(".cues")) {
+    morphCues(before, after);
+    return;
+  }
   const old = [...before.childNodes];
   const fresh = [...after.childNodes];
   fresh.forEach((node, i) => {
