@@ -18,6 +18,8 @@ from typing import Any
 from config import StoreConfig
 
 PERIOD_S = 0.5
+BREATH_S = 0.05
+"""However much there is to tell at once, it is told no more often than this."""
 MAX_BEHIND_BYTES = 1 << 20
 LINE_LIMIT_BYTES = 1 << 24
 PATH_BYTES = 100
@@ -66,6 +68,7 @@ class LiveServer:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(PERIOD_S):
                         await self._news.wait()
+                        await asyncio.sleep(BREATH_S)
         finally:
             server.close()
             for writer in self._clients:

@@ -315,9 +315,11 @@ class Pipeline:
 
         if not await self._write(job):
             return False
+        news = going != self.desk.going
         self.desk.show(going, made, self._clock.now_us())
         self._wake("member")
-        self._changed()
+        if news:
+            self._changed()
         return True
 
     def _advance(self, watermark_us: int) -> None:

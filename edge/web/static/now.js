@@ -5,7 +5,9 @@
 const SILENCE_MS = 6000; // the server is never silent for longer than 2 s
 
 function morph(before, after) {
-  if (before.nodeType !== after.nodeType || before.nodeName !== after.nodeName) {
+  // A button that does something else is another button: whoever is about to press it must not press that.
+  const other = before.nodeName === "BUTTON" && before.value !== after.value;
+  if (before.nodeType !== after.nodeType || before.nodeName !== after.nodeName || other) {
     before.replaceWith(after.cloneNode(true));
     return;
   }
