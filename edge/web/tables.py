@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from config import StoreConfig
 from edge.summary import Summary
 from edge.summary_forms import Cell, local, tables
+from edge.web import service_tables
 from edge.web.answers import Answers
 from edge.web.i18n import named
 from edge.web.live_client import Now
@@ -30,6 +31,7 @@ _RATES = {
     "contact": "Journeys with a staff contact ÷ journeys",
 }
 COLUMNS: Mapping[str, tuple[str, str]] = {
+    **service_tables.COLUMNS,
     **{name: (SHARE, f"{about}; null: too few to say.") for name, about in _RATES.items()},
     **{f"{name}_low": (SHARE, f"Lower end of the 95 % interval of {name}.") for name in _RATES},
     **{f"{name}_high": (SHARE, f"Upper end of the 95 % interval of {name}.") for name in _RATES},
@@ -93,6 +95,8 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
 }
 """Type and meaning of columns, by id: the same id means the same everywhere."""
 ABOUT: Mapping[str, str] = {
+    "cues": "Calls to go to a member, made on the business day, and what became of each.",
+    "cases": "Service cases opened on the business day.",
     "traffic": "Comings to each floor by hour of the business day.",
     "dwell": "Dwell of people in each zone on the business day.",
     "flows": "Steps of people from zone to zone on the business day; those of too few carriers are only summed.",
@@ -294,6 +298,10 @@ KINDS: Mapping[str, Kind] = {
             ),
             _service,
         ),
+        Kind(
+            "cues", (Role.MANAGER,), True, service_tables.CUES, lambda s: service_tables.cues(s.config, s.date, s.lang)
+        ),
+        Kind("cases", EVERYBODY, True, service_tables.CASES, lambda s: service_tables.cases(s.config, s.date, s.lang)),
         Kind("members", EVERYBODY, True, ("tier", "members"), _of_summary("members")),
         Kind(
             *("quality", EVERYBODY, True),

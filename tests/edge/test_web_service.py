@@ -155,6 +155,17 @@ async def test_a_case_goes_its_way(manager: Visitor, floor: Floor) -> None:
     assert "li" not in re.findall(r"<td>(\w+)</td>", digest)
 
 
+async def test_cues_and_cases_are_tables_without_anybody_s_name(manager: Visitor, page: Page) -> None:
+    cues = await manager.get("/export/cues.csv")
+    assert "arrival,door,Door,A,open,vip,1" in cues
+    assert "M-1234567" not in cues
+    assert "waiting,bags,Bags,B,open," in await manager.get("/export/cases.csv")
+    viewer = Visitor(page, "wall", Role.VIEWER)
+    assert (await page.get("/export/cues.csv", Cookie=viewer._cookie))[0] == 403
+    assert "Bags" in await viewer.get("/export/cases.csv")
+    assert 'href="/export/cases.csv' in await viewer.get("/service/digest")
+
+
 async def test_no_service_no_change(page: Page, config: StoreConfig) -> None:
     fill(config)
     manager = Visitor(page, "li", Role.MANAGER)
