@@ -214,10 +214,10 @@ async def test_bad_rules_are_told_and_what_was_typed_stays(manager: Visitor, flo
     assert status == 422
     told = re.sub(r"<[^>]+>", "", text)
     for problem in (
-        "Quiet hours · quiet: is &#34;9 pm&#34;; needed: &#34;HH:MM&#34;",
-        "Rule 2 · wait_s: is &#34;soon&#34;; needed: a number",
-        "Rule 2 · zones: no zone &#34;moon&#34;",
-        "Rule 2 · id: id &#34;alone&#34; is taken",
+        "Quiet hours: Two times, such as 22:00 and 09:30. quiet is &#34;9 pm&#34;; needed: &#34;HH:MM&#34;",
+        "Rule 2: A wait needs seconds, more than 0; an arrival has none. wait_s is &#34;soon&#34;; needed: a number",
+        "Rule 2: A zone that this store does not have. zones no zone &#34;moon&#34;",
+        "Rule 2: A name of letters, digits, - and _ that no other rule has. id id &#34;alone&#34; is taken",
     ):
         assert problem in told
     assert 'value="9 pm"' in text
