@@ -82,8 +82,10 @@ def explain(error: ErrorDetails) -> tuple[Place, str]:
     match kind:
         case "extra_forbidden":
             return place, _unknown_key(place)
+        case "too_long" if place[0] == "cues":
+            return place, f"is too long; needed: {_needed(place)}"
         case "missing" | "too_long" if kind == "too_long" or isinstance(place[-1], int):
-            # Only points have a fixed length.
+            # Elsewhere only points have a fixed length.
             return (place[:-1] if kind == "missing" else place), "a point is two numbers in metres: [x, y]"
         case "missing":
             return place, f"is missing; needed: {_needed(place)}"
@@ -153,6 +155,8 @@ def _needed(place: Place) -> str:
         return NEEDED.get(place[-1], "another value")
     if place[-2:-1] == ("polygon",):
         return "a corner, as [x, y]"
+    if place[-2:-1] == ("tiers",):
+        return "a tier's name, at most 32 characters"
     return NEEDED["id"] if place[-2:-1] == ("neighbours",) else NEEDED.get(str(place[0]), "another value")
 
 

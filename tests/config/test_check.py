@@ -19,6 +19,7 @@ from config.check import ConfigError, Problem, check, load, schema
 
 Say = Callable[[str], tuple[Problem, ...]]
 
+MANY_HOURS = ", ".join(['{ begin = "22:00", end = "09:30" }'] * 11)
 # What is replaced in demo.toml, by what, the key that is wrong then, and a piece of what must be said of it.
 # The line must be that of the ¶, or where the replacement begins.
 MISTAKES = [
@@ -135,6 +136,13 @@ MISTAKES = [
     ('id = "vip-waits"', 'id = "vip"', "cues.rules[1].id", 'id "vip" is taken by rules[0]'),
     ('kind = "arrival"', 'kind = "arival"', "cues.rules[0].kind", '(did you mean "arrival"?); needed: one of arrival'),
     ('tiers = ["silver"]', "tiers = []", "cues.rules[2].tiers", "a list of tiers of the member directory"),
+    ('tiers = ["silver"]', f'tiers = ["{"x" * 33}"]', "cues.rules[2].tiers[0]", "a tier's name, at most 32 characters"),
+    (
+        '# quiet = [ { begin = "22:00", end = "09:30" } ]',
+        f"quiet = [{MANY_HOURS}]",
+        "cues.quiet",
+        "at most 10",
+    ),
     ("wait_s = 240", "wait_s = 0", "cues.rules[2].wait_s", "0 is too small; needed: more than 0"),
     (
         '[[cues.rules]]\nid = "vip"\nkind = "arrival"\n',
