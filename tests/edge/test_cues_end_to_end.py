@@ -113,7 +113,8 @@ async def test_from_the_antenna_to_the_crm_once_and_through_a_crash(gateway: Gat
 
             gateway.start()
             state = await gateway.until(lambda s: s["reads"] > 100 and len(s["cues"]["open"]) == 2 and s["page"])
-            assert [cue["state"] for cue in state["cues"]["open"]] == ["acknowledged", "open"]
+            states = {cue["id"]: cue["state"] for cue in state["cues"]["open"]}
+            assert states == {arrival: "acknowledged", waiting: "open"}
             browser = await asyncio.to_thread(Browser, state["page"])
             for _ in range(2):
                 text = await asyncio.to_thread(browser.post, "/service/cue", act=f"{arrival} done")
