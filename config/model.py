@@ -288,39 +288,6 @@ class SpecialDay(Model):
         return self
 
 
-class _Tried(Model):
-    id: Id
-    name: Name
-    zones: Ids
-    controls: Ids | None = None
-    """Zones that show what would have been; None: all counters that nothing was tried in."""
-
-    @model_validator(mode="after")
-    def _others(self) -> Self:
-        if self.controls is not None and set(self.controls) & set(self.zones):
-            raise ValueError("a zone can't be its own control")
-        return self
-
-
-class Promotion(_Tried):
-    """A promotion in some zones, from its first business day to its last."""
-
-    first_day: dt.date
-    last_day: dt.date
-
-    @model_validator(mode="after")
-    def _forward(self) -> Self:
-        if self.last_day < self.first_day:
-            raise ValueError("last_day is before first_day")
-        return self
-
-
-class LayoutChange(_Tried):
-    """Zones that were moved or rebuilt before the store opened on a day."""
-
-    date: dt.date
-
-
 class QuietHours(Model):
     """A span of local time in which no cue is made; `end` not after `begin`: on the next day."""
 
@@ -359,6 +326,39 @@ class Cues(Model):
 
     quiet: Annotated[tuple[QuietHours, ...], Field(max_length=10)] = ()
     rules: Annotated[tuple[CueRule, ...], Field(max_length=20)] = ()
+
+
+class _Tried(Model):
+    id: Id
+    name: Name
+    zones: Ids
+    controls: Ids | None = None
+    """Zones that show what would have been; None: all counters that nothing was tried in."""
+
+    @model_validator(mode="after")
+    def _others(self) -> Self:
+        if self.controls is not None and set(self.controls) & set(self.zones):
+            raise ValueError("a zone can't be its own control")
+        return self
+
+
+class Promotion(_Tried):
+    """A promotion in some zones, from its first business day to its last."""
+
+    first_day: dt.date
+    last_day: dt.date
+
+    @model_validator(mode="after")
+    def _forward(self) -> Self:
+        if self.last_day < self.first_day:
+            raise ValueError("last_day is before first_day")
+        return self
+
+
+class LayoutChange(_Tried):
+    """Zones that were moved or rebuilt before the store opened on a day."""
+
+    date: dt.date
 
 
 class StoreConfig(Model):

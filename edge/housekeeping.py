@@ -10,9 +10,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from config import StoreConfig
-from edge import daystore, digest
+from edge import daystore
 from edge.database import connect_read_only
 from edge.dayfacts import DayFacts, make
+from edge.digest import tell as tell_digests
 from sync import outbox, room
 
 if TYPE_CHECKING:
@@ -87,13 +88,13 @@ async def keep_house(database: Database, config: StoreConfig, clock: Callable[[]
 
     while True:
         try:
+            await database.write(lambda conn: tell_digests(conn, config, clock()))
             while await database.write(tidy):
                 await asyncio.sleep(0)
             while await database.read(room.in_use) >= room.FULL:
                 if lost := await database.write(lambda conn: make_room(conn, config, clock())):
                     log.error("the database is full: the oldest %d events for the CRM were given up", lost)
                 await asyncio.sleep(0)
-            await database.write(lambda conn: digest.tell(conn, config, clock()))
             while await sum_up(database, config):
                 await asyncio.sleep(1)
         except sqlite3.Error as error:

@@ -168,6 +168,19 @@ class ZoneWindow(Numbered):
     def_version: int
 
 
+class ServiceDigest(Numbered):
+    """class health: what became of the cues and service cases of a business day, or of a week from Monday to Sunday."""
+
+    type: Literal["service_digest"] = "service_digest"
+    first_date: str
+    last_date: str
+    cues: dict[str, int] = Field(description="kind → cues made")
+    outcomes: dict[str, int] = Field(description="done, attended, expired → cues that ended so; open: not ended yet")
+    answer_median_s: float | None = Field(description="made → acknowledged or done, of those that were")
+    cue_p95_ms: float | None = Field(description="due → made, real time")
+    cases: dict[str, int] = Field(description="opened in the time; of them by now open, acknowledged, done, reviewed")
+
+
 class ReaderHealth(Numbered):
     """class health: a reader's link changed."""
 
@@ -195,19 +208,6 @@ class GatewayHealth(Numbered):
     backlog: dict[str, int] = Field(description="class → events not yet acknowledged")
 
 
-class ServiceDigest(Numbered):
-    """class health: what became of the cues and service cases of a business day, or of a week from Monday to Sunday."""
-
-    type: Literal["service_digest"] = "service_digest"
-    first_date: str
-    last_date: str
-    cues: dict[str, int] = Field(description="kind → cues made")
-    outcomes: dict[str, int] = Field(description="done, attended, expired → cues that ended so; open: not ended yet")
-    answer_median_s: float | None = Field(description="made → acknowledged or done, of those that were")
-    cue_p95_ms: float | None = Field(description="due → made, real time")
-    cases: dict[str, int] = Field(description="opened in the time; of them by now open, acknowledged, done, reviewed")
-
-
 Event = Annotated[
     Recognised | Cue | CueOutcome | Journey | ZoneWindow | ReaderHealth | GatewayHealth | ServiceDigest,
     Field(discriminator="type"),
@@ -220,9 +220,9 @@ CLASS_OF: dict[str, EventClass] = {
     "cue_outcome": "member",
     "journey": "journey",
     "zone_window": "agg",
+    "service_digest": "health",
     "reader": "health",
     "gateway": "health",
-    "service_digest": "health",
 }
 """Event type → the class that carries it."""
 

@@ -253,6 +253,10 @@ KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind(
+            "cues", (Role.MANAGER,), True, service_tables.CUES, lambda s: service_tables.cues(s.config, s.date, s.lang)
+        ),
+        Kind("cases", EVERYBODY, True, service_tables.CASES, lambda s: service_tables.cases(s.config, s.date, s.lang)),
+        Kind(
             *("traffic", EVERYBODY, True),
             ("floor", "floor_name", "hour", "state", "members", "other_tags", "carts", "coverage"),
             _of_summary("traffic"),
@@ -298,10 +302,6 @@ KINDS: Mapping[str, Kind] = {
             ),
             _service,
         ),
-        Kind(
-            "cues", (Role.MANAGER,), True, service_tables.CUES, lambda s: service_tables.cues(s.config, s.date, s.lang)
-        ),
-        Kind("cases", EVERYBODY, True, service_tables.CASES, lambda s: service_tables.cases(s.config, s.date, s.lang)),
         Kind("members", EVERYBODY, True, ("tier", "members"), _of_summary("members")),
         Kind(
             *("quality", EVERYBODY, True),
