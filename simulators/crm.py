@@ -10,7 +10,7 @@ import signal
 import sqlite3
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from config import topics
 from sync.consumer import Delivery, Gap, Ledger, Taken
-from sync.contract import Ack, EventClass, Recognised, State
+from sync.contract import Ack, Cue, CueOutcome, EventClass, Recognised, State
 from sync.down import Replay
 from sync.mqtt import BrokerError, Incoming, Link, MqttSettings, connect
 from sync.publisher import backoff_s
@@ -50,6 +50,7 @@ class Crm:
         self._committed = asyncio.Event()
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
+        self._cues: Counter[str] = Counter()
         self._stores: dict[str, dict[str, Any]] = {}
         self._link = "not yet connected"
 
@@ -69,7 +70,7 @@ class Crm:
             await asyncio.sleep(backoff_s(failures))
 
     async def status(self, recount: bool = False) -> dict[str, Any]:
-        """Counts from the database, and the recognitions of this run."""
+        """Counts from the database, and the recognitions and cues of this run."""
         totals = await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.totals, recount)
         ordered = sorted(self._latencies_ms)
         return {
@@ -77,6 +78,7 @@ class Crm:
             **totals,
             "stores": self._stores,
             "recognitions": list(self._recent),
+            "cues": dict(self._cues),
             "recognition_ms": {
                 "n": len(ordered),
                 "p50": _quantile(ordered, 0.5),
@@ -160,7 +162,11 @@ class Crm:
         deliveries = [self._waiting.popleft() for _ in range(min(len(self._waiting), COMMIT_TOGETHER))]
         taken = await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.take, deliveries)
         for store, event, received_us in taken.fresh:
-            if isinstance(event, Recognised):
+            if isinstance(event, Cue):
+                self._cues[event.kind] += 1
+            elif isinstance(event, CueOutcome):
+                self._cues[event.outcome] += 1
+            elif isinstance(event, Recognised):
                 ms = (received_us - event.read_us) / 1000 / self._speed
                 self._latencies_ms.append(ms)
                 self._recent.appendleft(

@@ -81,9 +81,11 @@ def _totals(live: dict[str, Any], crm: dict[str, Any]) -> Panel:
     for name, depth in live["outbox"].items():
         table.add_row(name, str(depth["sent"]), str(depth["pending"]))
     broker = "connected" if live["broker"]["connected"] else live["broker"]["reason"]
+    cues = ", ".join(f"{number} {what}" for what, number in crm.get("cues", {}).items())
     counted = Text(
         f"broker: {broker}\nCRM: {crm.get('received', 0)} received, {crm.get('duplicates', 0)} duplicates absorbed, "
-        f"{crm.get('gaps', 0)} gaps\n{live['visits']} visits, {live['journeys']} journeys"
+        f"{crm.get('gaps', 0)} gaps\ncues told to the CRM: {cues or 'none yet'}\n"
+        f"{live['visits']} visits, {live['journeys']} journeys"
     )
     return Panel(Group(table, counted), title="Outbox and CRM")
 
