@@ -29,6 +29,8 @@ from sync.contract import Recognised
 
 LOOK_BACK_US = 4 * 3_600_000_000
 """Staff who left longer ago are nobody's contact any more."""
+SAME_STAY_US = 30_000_000
+"""A badge that is seen again in a zone after so long has stayed."""
 SHOWN = 60
 """Cues that the live state names; a rule that calls for everybody is a mistake, but not one to choke on."""
 LATENCIES = 500
@@ -63,7 +65,9 @@ class CueDesk:
         self._waited: set[tuple[bytes, int]] = set()
         """Tag and journey whose wait has been told."""
         self._staff: dict[int, list[tuple[int, int]]] = {}
-        """Zone → stays of staff that have ended."""
+        """Zone → stays of staff that have ended, as decided."""
+        self._near: dict[tuple[int, bytes], tuple[int, int]] = {}
+        """Zone and badge → the last stay, as it seemed when it was looked at."""
         self._latencies: dict[CueKind, deque[float]] = {
             "arrival": deque(maxlen=LATENCIES),
             "waiting": deque(maxlen=LATENCIES),
@@ -113,12 +117,10 @@ class CueDesk:
         covered: set[int],
         now_us: int,
     ) -> Steps:
-        """What is to be done now. `visits`: all under way; `members`: finds those with consent among visits, with their
-        visit; `greeted`: tag → when the journey's recognition was; `covered`: zones whose readers are up.
+        """What is to be done now. `visits`: where each tag seems to be; `members`: finds those with consent among visits,
+        with their visit; `greeted`: tag → when the journey's recognition was; `covered`: zones whose readers are up.
         """
-        staff: dict[int, list[tuple[int, int]]] = {}
-        for visit in visits[visits["tag_class"] == TagClass.STAFF]:
-            staff.setdefault(int(visit["zone"]), []).append((int(visit["enter_us"]), NEVER))
+        staff = self._badges(visits, now_us)
         wanted = []
         waits_s = [rule.wait_s for rule in self.rules.cues.rules if rule.wait_s is not None]
         if waits_s and not self._quiet(now_us):
@@ -165,6 +167,7 @@ class CueDesk:
         self._waited = {(tag, at_us) for tag, at_us in self._waited if greeted.get(tag) == at_us}
         for zone, stays in self._staff.items():
             self._staff[zone] = [stay for stay in stays if stay[1] > now_us - LOOK_BACK_US]
+        self._near = {key: stay for key, stay in self._near.items() if stay[1] > now_us - LOOK_BACK_US}
 
     @property
     def idle(self) -> bool:
@@ -203,6 +206,18 @@ class CueDesk:
             ],
         }
 
+    def _badges(self, visits: Visits, now_us: int) -> dict[int, list[tuple[int, int]]]:
+        """Zone → stays of the badges that are in it now; remembers them, since what is decided comes much later."""
+        here: dict[int, list[tuple[int, int]]] = {}
+        for visit in visits[visits["tag_class"] == TagClass.STAFF]:
+            zone, enter_us = int(visit["zone"]), int(visit["enter_us"])
+            began_us, last_us = self._near.get(key := (zone, visit["epc"].tobytes()), (enter_us, now_us))
+            if now_us - last_us <= SAME_STAY_US:
+                enter_us = min(enter_us, began_us)
+            self._near[key] = (enter_us, now_us)
+            here.setdefault(zone, []).append((enter_us, NEVER))
+        return here
+
     def _quiet(self, now_us: int) -> bool:
         local = dt.datetime.fromtimestamp(now_us / 1e6, self._shop.config.store.tz)
         return is_quiet(self.rules.cues, local.time())
@@ -222,7 +237,8 @@ class CueDesk:
         rule = pick(self.rules.cues, "waiting", member.tier, zone, self._kinds[zone])
         if rule is None or rule.wait_s is None or since_us + round(rule.wait_s * 1e6) > now_us:
             return None
-        stays = [*self._staff.get(number, ()), *staff.get(number, ())]
+        left = [stay for (at, _), stay in self._near.items() if at == number and stay[1] < now_us]
+        stays = [*self._staff.get(number, ()), *left, *staff.get(number, ())]
         due_us = waited(since_us, now_us, stays, round(rule.wait_s * 1e6), self._assist_us)
         if due_us is None or due_us + round(rule.expires_s * 1e6) <= now_us:
             return None

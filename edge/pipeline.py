@@ -298,7 +298,7 @@ class Pipeline:
         if self.desk.idle:
             return
         behind = now_us - self.engine.weighed_us > BEHIND_US + self.shop.settings.lateness_us
-        visits = self.engine.open_visits()[: 0 if behind else None]
+        visits = self.engine.whereabouts()[: 0 if behind else None]
         steps = self.desk.look_around(visits, self._greeter.members, self._greeter.greeted, self.covered(), now_us)
         if steps:
             await self._make_cues(lambda conn: self.desk.carry_out(conn, steps, now_us))
