@@ -117,8 +117,9 @@ class CueDesk:
         covered: set[int],
         now_us: int,
     ) -> Steps:
-        """What is to be done now. `visits`: where each tag seems to be; `members`: finds those with consent among visits,
-        with their visit; `greeted`: tag → when the journey's recognition was; `covered`: zones whose readers are up.
+        """What is to be done now. `visits`: where each tag seems to be; `members`: finds members with consent among
+        visits, with their visit; `greeted`: tag → when the journey's recognition was; `covered`: zones whose readers
+        are up.
         """
         staff = self._badges(visits, now_us)
         wanted = []
