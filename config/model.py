@@ -124,6 +124,27 @@ class Antenna(Model):
     position: Point
 
 
+class Input(Model):
+    """A light barrier or door contact at an input (GPI): each time that it becomes active, somebody came through."""
+
+    port: Annotated[Int, Field(ge=1, le=64)]
+    zone: Id
+    """Whose door it is."""
+    active: Literal["high", "low"] = "high"
+    debounce_s: Annotated[Number, Field(ge=0, le=60)] = 0.1
+    """It must have been quiet for so long before it counts again."""
+
+
+class Output(Model):
+    """A lamp or beeper at an output (GPO): on when a member of some tier comes to a zone."""
+
+    port: Annotated[Int, Field(ge=1, le=64)]
+    zone: Id
+    tiers: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(min_length=1)]
+    seconds: Annotated[Number, Field(ge=0.5, le=600)] = 10
+    """For so long."""
+
+
 Driver = Literal["llrp", "thingmagic", "r2000", "uhfreader18", "chafon-cf", "m100"]
 SERIAL_DRIVERS = frozenset(get_args(Driver)) - {"llrp"}
 
@@ -155,6 +176,10 @@ class Reader(Model):
     """Impinj's search mode; as configured on the reader unless given."""
     filter: bool = False
     """Have the reader report members, carts and staff only: no merchandise, and no tag that is in no class."""
+    inputs: tuple[Input, ...] = ()
+    """Door counters."""
+    outputs: tuple[Output, ...] = ()
+    """Lamps and beepers."""
 
     @model_validator(mode="after")
     def _llrp(self) -> Self:

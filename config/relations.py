@@ -17,6 +17,8 @@ from config.model import SERIAL_DRIVERS, TagClass, Thresholds, ZoneKind
 from config.tags import masks
 
 Raw = Mapping[str, Any]
+PORTS = {"antennas": "antenna", "inputs": "contact", "outputs": "lamp"}
+"""Tables of a reader whose items have a port of their own kind, and what hangs there."""
 Found = tuple[Place, str, bool]
 """Where, what, and whether it is only a warning."""
 
@@ -46,8 +48,9 @@ def _references(raw: Raw) -> Iterator[Found]:
             yield from _known((*place, "neighbours", i), other, "zone", zones)
             if isinstance(other, str) and other == zone.get("id"):
                 yield (*place, "neighbours", i), "a zone is not its own neighbour; leave it out", False
-    for place, antenna in _antennas(raw):
-        yield from _known((*place, "zone"), antenna.get("zone"), "zone", zones)
+    for table in PORTS:
+        for place, item in _ports_of(raw, table):
+            yield from _known((*place, "zone"), item.get("zone"), "zone", zones)
     for table, names, what, ids in (
         ("opening_hours", ("floors",), "floor", floors),
         ("special_days", ("floors",), "floor", floors),
@@ -69,16 +72,17 @@ def _known(place: Place, given: object, what: str, ids: list[str]) -> Iterator[F
 
 
 def _ports(raw: Raw) -> Iterator[Found]:
-    seen: dict[tuple[Place, int], int] = {}
-    for place, antenna in _antennas(raw):
-        port, reader_place = antenna.get("port"), place[:2]
-        if not isinstance(port, int):
-            continue
-        if (reader_place, port) in seen:
-            text = f"port {show(port)} is taken by antennas[{seen[reader_place, port]}]; a port has one antenna"
-            yield (*place, "port"), text, False
-        else:
-            seen[reader_place, port] = int(place[-1])
+    for table, what in PORTS.items():
+        seen: dict[tuple[Place, int], int] = {}
+        for place, item in _ports_of(raw, table):
+            port, reader_place = item.get("port"), place[:2]
+            if not isinstance(port, int):
+                continue
+            if (reader_place, port) in seen:
+                text = f"port {show(port)} is taken by {table}[{seen[reader_place, port]}]; a port has one {what}"
+                yield (*place, "port"), text, False
+            else:
+                seen[reader_place, port] = int(place[-1])
 
 
 def _addresses(raw: Raw) -> Iterator[Found]:
@@ -136,7 +140,7 @@ def _kinds(raw: Raw) -> Iterator[Found]:
     for kind, why in (("entrance", "journeys begin anywhere"), ("exit", "journeys end by silence alone")):
         if zones and all_known and kind not in kinds:
             yield ("zones",), f'no zone is of kind "{kind}": {why}', True
-    watched = {str(antenna.get("zone")) for _, antenna in _antennas(raw)}
+    watched = {str(antenna.get("zone")) for _, antenna in _ports_of(raw, "antennas")}
     for place, zone in zones:
         name = zone.get("id")
         if watched and isinstance(name, str) and name not in watched:
@@ -227,10 +231,10 @@ def _tables(raw: Raw, name: str) -> Iterator[tuple[Place, Raw]]:
             yield (name, i), item
 
 
-def _antennas(raw: Raw) -> Iterator[tuple[Place, Raw]]:
+def _ports_of(raw: Raw, table: str) -> Iterator[tuple[Place, Raw]]:
     for place, reader in _tables(raw, "readers"):
-        for (_, i), antenna in _tables(reader, "antennas"):
-            yield (*place, "antennas", i), antenna
+        for (_, i), item in _tables(reader, table):
+            yield (*place, table, i), item
 
 
 def _ids(raw: Raw, table: str) -> list[str]:

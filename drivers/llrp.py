@@ -77,6 +77,10 @@ class LlrpSession:
             await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))
             retry_s = min(2 * retry_s, timing.retry_cap_s)
 
+    def switch(self, port: int, high: bool) -> None:
+        """Switch an output, now or as soon as the reader is connected."""
+        self._memory.outputs[port] = high
+
     @property
     def counters(self) -> dict[str, int]:
         """Reports decoded and given up, by reason (llrp_decoder.COUNTERS), since the session began."""
@@ -127,6 +131,7 @@ class LlrpSession:
             dict(memory.detail) if up else {},
             keeps=memory.keeps and not up,
             reads_from_us=reads_from_us,
+            inputs=memory.inputs if up else frozenset(),
         )
         if status != last:
             self._status = status

@@ -14,7 +14,7 @@ import numpy as np
 from config import StoreConfig
 from drivers import open_session
 from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN, Reads
-from drivers.session import Gap, Link, Notice, ReaderSettings, ReaderStatus
+from drivers.session import Contact, Gap, Link, Notice, ReaderSettings, ReaderStatus
 from edge.compose import Shop, compose
 from edge.errors import Trouble
 from edge.live import read_once, socket_path
@@ -66,6 +66,8 @@ class Listener:
         self.heard = {port: Heard() for port in sorted(settings.ports)}
         self.unknown_antenna = 0
         self.notes: list[str] = []
+        self.contacts: dict[int, int] = {}
+        """Input → changes."""
         self.last: ReaderStatus | None = None
         self.up = asyncio.Event()
         self.reading_since_s: float | None = None
@@ -95,6 +97,9 @@ class Listener:
 
     def notice(self, notice: Notice) -> None:
         self.notes.append(notice.text)
+
+    def contact(self, contact: Contact) -> None:
+        self.contacts[contact.port] = self.contacts.get(contact.port, 0) + 1
 
 
 def reader_of(config: StoreConfig, id_: str) -> tuple[Shop, ReaderSettings]:
@@ -197,5 +202,10 @@ def findings(settings: ReaderSettings, listener: Listener, was_up: bool) -> Iter
             yield "?", f"port {port}: no tag was seen; hold one before the antenna and test again"
     if listener.unknown_antenna:
         yield "?", f"{listener.unknown_antenna} reads came from ports that the store file does not have"
+    for port in settings.inputs:
+        if n := listener.contacts.get(port):
+            yield "ok", f"input {port}: {n} changes"
+        elif port in last.inputs:
+            yield "?", f"input {port}: no change was seen; walk through the door and test again"
     for note in dict.fromkeys(listener.notes):
         yield "?", f"the reader says: {note}"

@@ -32,6 +32,7 @@ from edge.database import Database
 from edge.desired import Desired, Overlay
 from edge.errors import Again, Trouble
 from edge.housekeeping import keep_house
+from edge.lamps import Lamps
 from edge.listening import listen
 from edge.live import LiveServer, socket_path
 from edge.members import MemberDirectory
@@ -134,6 +135,7 @@ class Service:
 
     async def _serve(self, stop: asyncio.Event) -> None:
         readers = Readers(self._shop, self._pipeline, self._clock.now_us)
+        self._pipeline.lamps = Lamps(self._config, readers.switch)
         down = self._listen_down(readers)
         publishing = asyncio.create_task(self._publisher.run(), name="publisher")
         pipeline = asyncio.create_task(self._pipeline.run(), name="pipeline")
@@ -345,6 +347,7 @@ class Service:
             "reads": reads,
             "reads_per_s": self._rate(id_, reads),
             "clock_offset_us": status.clock_offset_us,
+            "inputs": self._pipeline.doors.passages(id_),
         }
 
     def _rate(self, what: str, count: int) -> float:

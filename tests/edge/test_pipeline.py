@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from gateways import STORE, WAIT_S, Gateway, antennas, member_card
 
 from config.check import load
 from drivers.read import READ, epc_words
-from drivers.session import Link, ReaderStatus
+from drivers.session import Contact, Link, ReaderStatus
 from edge import checkpoint
 from edge.clock import Clock
 from edge.compose import Shop, compose
@@ -304,3 +305,26 @@ def test_a_directory_that_cannot_be_taken_is_told_with_its_line(gateway: Gateway
     with pytest.raises(Trouble, match=f"members.csv:[23]: .*{reason}"):
         import_csv(shop.config, file)
     assert gateway.rows("SELECT count(*) FROM directory") == [(1,)]
+
+
+async def test_a_window_tells_of_its_doors_and_of_how_much_they_were_watched(
+    gateway: Gateway, clock: HandClock
+) -> None:
+    door = {"port": 1, "zone": "door"}
+    plain = {"id": "r1", "driver": "llrp", "address": "r1", "antennas": antennas("door", "shoes", "bags", "out")}
+    shop = shop_of(gateway, readers=[plain | {"inputs": [door]}])
+    async with running(shop, clock) as rig:
+        up = ReaderStatus("r1", Link.UP, "taking inventory", T0, inputs=frozenset({1}))
+        rig.pipeline.status(up)
+        await rig.see(member_card(1), SHOES, 10)
+        for second in (20, 21, 22):
+            rig.pipeline.contact(Contact("r1", 1, T0 + second * 1_000_000, True))
+        rig.pipeline.status(ReaderStatus("r1", Link.DOWN, "gone", T0 + 450_000_000))
+        await rig.wait(20 * 60)
+        await rig.until(lambda: rig.pipeline.engine.weighed_us > T0 + 19 * MINUTE_US)
+    events = [json.loads(payload) for (payload,) in gateway.rows("SELECT payload FROM outbox WHERE class = 2")]
+    first = [e for e in events if e["window_us"] == T0]
+    assert [e["door"] for e in first if e["zone"] == "door" and e["tag_class"] == "member"] == [
+        {"passages": 3, "coverage": pytest.approx(0.5, abs=0.01)}
+    ]
+    assert all(e["door"] is None for e in first if e["zone"] != "door" or e["tag_class"] != "member")
