@@ -51,9 +51,9 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 	fi
 	touch $@
 
-# Brokers and browsers of the tests; without root or apt the tests that need them skip and say so.
+# What the tests talk to or ask for a second opinion; without root or apt the tests that need them skip and say so.
 apt-test:
-	@for pkg in mosquitto chromium postgresql; do \
+	@export DEBIAN_FRONTEND=noninteractive; for pkg in mosquitto chromium postgresql tshark; do \
 	  if ! [ -x /usr/sbin/$$pkg ] && ! command -v $$pkg >/dev/null && ! ls /usr/lib/$$pkg/*/bin/postgres >/dev/null 2>&1 && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	    { apt-get install -y -qq --no-install-recommends $$pkg || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$pkg; }; } >/dev/null 2>&1 \
 	      || echo "apt could not install $$pkg; its tests will skip"; \

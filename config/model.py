@@ -174,6 +174,8 @@ class Reader(Model):
     """Gen2 session; as configured on the reader unless given."""
     search_mode: Literal["reader", "single", "dual", "tagfocus"] | None = None
     """Impinj's search mode; as configured on the reader unless given."""
+    phase: bool = False
+    """Impinj's reports carry the phase too, for captures of what goes over the network; nothing else uses it."""
     filter: bool = False
     """Have the reader report members, carts and staff only: no merchandise, and no tag that is in no class."""
     inputs: tuple[Input, ...] = ()

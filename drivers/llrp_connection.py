@@ -23,7 +23,7 @@ from drivers.llrp_decoder import UPTIME, UTC, Decoded, ReportDecoder
 from drivers.llrp_events import ATTEMPT_REFUSED, notices
 from drivers.llrp_ports import GPI_EVENT, Outputs, off_or_on, watch
 from drivers.llrp_profiles import GENERIC, IMPINJ_PEN, SEARCH_MODES, choose
-from drivers.llrp_rospec import is_ours, rospec
+from drivers.llrp_rospec import instead_of, is_ours, rospec
 from drivers.llrp_wire import LinkFailure, Wire
 from drivers.session import Clock, Contact, Gap, Notice, ReaderSettings, Sink
 
@@ -382,13 +382,16 @@ class LlrpConnection:
             before, now = self._memory.state_value, await self._state_value()
             changed = before is not None and now != before
         self._spec = self._inventory_wanted()
-        wanted = self._spec["ROSpecID"]
+        plain = instead_of(self._spec)
         answer = await self._ask("GET_ROSPECS")
         if codec.refusal(answer):
-            there = {wanted: codec.ROSPEC_DISABLED}
+            there = {self._spec["ROSpecID"]: codec.ROSPEC_DISABLED, plain["ROSpecID"]: codec.ROSPEC_DISABLED}
             changed = True
         else:
             there = {spec["ROSpecID"]: spec["CurrentState"] for spec in answer.fields["ROSpec"]}
+            if plain["ROSpecID"] in there and not changed:
+                self._spec = plain
+        wanted = self._spec["ROSpecID"]
         for rospec_id in there:
             if is_ours(rospec_id) and (rospec_id != wanted or changed):
                 # That there is none is as good; should it fail otherwise, adding will say so.
@@ -410,6 +413,7 @@ class LlrpConnection:
             sorted(settings.ports),
             TAGS_A_REPORT,
             fine_rssi=profile.fine_rssi and self._extended,
+            phase=settings.phase and profile.phase and self._extended,
             session=settings.session,
             search_mode=None if mode is None else SEARCH_MODES[mode],
             select=select,
@@ -462,14 +466,27 @@ class LlrpConnection:
 
     async def _inventory(self, survivor: int | None) -> None:
         """Have our ROSpec run; one that is running is left alone."""
-        rospec_id = self._spec["ROSpecID"]
         if survivor is None:
-            ports = ", ".join(map(str, sorted(self._settings.ports)))
-            await self._demand(f"an inventory on antenna ports {ports}", "ADD_ROSPEC", ROSpec=self._spec)
+            await self._add()
+        rospec_id = self._spec["ROSpecID"]
         if survivor in (None, codec.ROSPEC_DISABLED):
             await self._demand("to enable the inventory", "ENABLE_ROSPEC", ROSpecID=rospec_id)
         if survivor != codec.ROSPEC_ACTIVE:
             await self._demand("to start the inventory", "START_ROSPEC", ROSpecID=rospec_id)
+
+    async def _add(self) -> None:
+        """Our ROSpec, or the plain one if the reader refuses what refines it."""
+        what = f"an inventory on antenna ports {', '.join(map(str, sorted(self._settings.ports)))}"
+        plain = instead_of(self._spec)
+        if plain["ROSpecID"] == self._spec["ROSpecID"]:
+            await self._demand(what, "ADD_ROSPEC", ROSpec=plain)
+        elif refused := codec.refusal(await self._ask("ADD_ROSPEC", ROSpec=self._spec)):
+            await self._demand(what, "ADD_ROSPEC", ROSpec=plain)
+            self._spec = plain
+            self._notice(
+                f"the reader refuses session, search mode, filters or what is its make's own ({refused}): "
+                "it takes a plain inventory"
+            )
 
     async def _demand(self, what: str, name: str, **fields: Any) -> Message:
         """An answer that has to be success."""

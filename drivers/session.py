@@ -58,6 +58,8 @@ class ReaderSettings:
     """LLRP: Gen2 session, 0 to 3; None: as configured on the reader."""
     search_mode: str | None = None
     """LLRP: name in llrp_profiles.SEARCH_MODES, for makes that have it; None: as configured on the reader."""
+    phase: bool = False
+    """LLRP: have reports carry the phase, for makes that can."""
     select: tuple[Select, ...] = ()
     """LLRP: report only tags that match one of these, if the reader can; none: report all."""
     inputs: tuple[int, ...] = ()

@@ -42,6 +42,9 @@ def decode(
     family: Annotated[Family, typer.Argument(help="Which protocol the bytes are of.")],
     file: Annotated[Path, typer.Argument(help="Captured bytes, or hex text with spaces and newlines; - for stdin.")],
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV time_us,antenna,epc,rssi_dbm,count on stdout.")] = False,
+    phase: Annotated[
+        bool, typer.Option("--phase", help="Show the phase too, phase_deg, where reports have it.")
+    ] = False,
 ) -> None:
     """Decode captured bytes of a reader, and say what was left out and why."""
     import sys
@@ -51,9 +54,9 @@ def decode(
 
     decoded = decode_bytes(family, load(file))
     if as_csv:
-        decoded.write_csv(sys.stdout)
+        decoded.write_csv(sys.stdout, phase)
     else:
-        for line in rows_table(decoded.rows):
+        for line in rows_table(decoded.rows, phase):
             typer.echo(line)
     for each in decoded.left_out:
         typer.echo(str(each), err=True)

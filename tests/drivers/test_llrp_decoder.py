@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from llrpkit.protocol import BitStr, decode_message, messages, params
 from llrpkit.protocol.impinj import ImpinjPeakRSSI, ImpinjRFPhaseAngle
 
-from drivers.llrp_decoder import COUNTERS, RECEIVED, UPTIME, UTC, ReportDecoder
+from drivers.llrp_decoder import COUNTERS, PHASE_UNKNOWN, RECEIVED, UPTIME, UTC, ReportDecoder
 from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN, epc_bytes, epc_words
 
 PORTS = {1: 10, 2: 11, 3: 12, 7: 500}
@@ -75,7 +75,7 @@ class Naive:
             body = body[size:]
 
     def report(self, body):
-        epc, bits, precise, new = b"", 0, None, set()
+        epc, bits, precise, phase, new = b"", 0, None, PHASE_UNKNOWN, set()
         while body:
             if body[0] & 0x80:
                 kind = body[0] & 0x7F
@@ -105,6 +105,8 @@ class Naive:
                         raise ValueError("broken_length")
                 elif kind == 1023 and field[:8] == struct.pack("!II", 25882, 57) and len(field) >= 10:
                     precise = int.from_bytes(field[8:10], "big", signed=True)
+                elif kind == 1023 and field[:8] == struct.pack("!II", 25882, 56) and len(field) >= 10:
+                    phase = int.from_bytes(field[8:10], "big") % 4096
             body = body[size:]
         if bits == 0:
             raise ValueError("no_epc")
@@ -121,7 +123,7 @@ class Naive:
                 else:
                     time, source = max(self.last.get(first, -1), self.last.get(last, -1)), kind
         words = [whole >> (448 - 64 * i) & (1 << 64) - 1 for i in range(8)]
-        return time, source, words, antenna, int(rssi), max(self.last.get(8, 1), 1), bits
+        return time, source, words, antenna, int(rssi), max(self.last.get(8, 1), 1), bits, phase
 
 
 def run(data: bytes, decoder: ReportDecoder | None = None):
@@ -136,8 +138,9 @@ def run(data: bytes, decoder: ReportDecoder | None = None):
             int(r["rssi_cdbm"]),
             int(r["count"]),
             int(r["epc_bits"]),
+            int(p),
         )
-        for r, s in zip(decoded.reads, decoded.source, strict=True)
+        for r, s, p in zip(decoded.reads, decoded.source, decoded.phase, strict=True)
     ]
     return rows, decoded.used, decoder.counters
 
@@ -168,6 +171,7 @@ epcs = st.one_of(
 )
 customs = st.one_of(
     st.integers(-32768, 32767).map(lambda rssi: tlv(1023, struct.pack("!IIh", 25882, 57, rssi))),
+    st.integers(0, 65535).map(lambda phase: tlv(1023, struct.pack("!IIH", 25882, 56, phase))),
     st.tuples(st.integers(0, 1 << 31), binary(max_size=9)).map(
         lambda t: tlv(1023, struct.pack("!II", t[0], 57) + t[1])
     ),
@@ -269,7 +273,7 @@ def test_agrees_with_llrpkit(population):
     theirs = decode_message(sent).tag_report_datas
     ours, _, _ = run(sent)
     assert len(ours) == len(theirs)
-    for (time, source, words, antenna, rssi, count, bits), their in zip(ours, theirs, strict=True):
+    for (time, source, words, antenna, rssi, count, bits, phase), their in zip(ours, theirs, strict=True):
         epc = their.epc_parameter.epc
         raw = epc if isinstance(epc, bytes) else epc.data
         precise = [c.rssi for c in their.custom if isinstance(c, ImpinjPeakRSSI)]
@@ -278,6 +282,7 @@ def test_agrees_with_llrpkit(population):
         assert antenna == PORTS[their.antenna_id.antenna_id]
         assert rssi == (precise[0] if precise else their.peak_rssi.peak_rssi * 100)
         assert count == their.tag_seen_count.tag_count
+        assert phase == 4000
 
 
 def one(*parts: bytes):
@@ -301,7 +306,7 @@ def test_count_of_5374_and_of_zero():
 
 
 def test_nothing_but_an_epc():
-    assert one(EPC) == (0, RECEIVED, epc_words(EPC[1:]).tolist(), ANTENNA_UNKNOWN, RSSI_UNKNOWN, 1, 96)
+    assert one(EPC) == (0, RECEIVED, epc_words(EPC[1:]).tolist(), ANTENNA_UNKNOWN, RSSI_UNKNOWN, 1, 96, PHASE_UNKNOWN)
 
 
 def test_absent_parameters_repeat_the_last_of_the_stream():
