@@ -160,13 +160,13 @@ class Reader(Model):
     identity: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5,15}$")] | None = None
     """The reader's MAC (or EPC) in hex: another reader at its address gets no inventory."""
     tls: bool = False
-    """Speak TLS, port 5085 unless given; with `ca` or `pin`."""
+    """Speak TLS, port 5085 unless given; with `ca` or `pin`, or for listen:// with `cert` and `key`."""
     ca: FilePath | None = None
     """Certificate (PEM) of who signed the reader's, which must name the address."""
     pin: Annotated[str, Field(pattern=r"^([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}$")] | None = None
     """SHA-256 fingerprint of the reader's own certificate."""
     cert: FilePath | None = None
-    """Our certificate (PEM), for readers that ask for one; with `key`."""
+    """Our certificate (PEM), for readers that ask for one and for those that connect to us; with `key`."""
     key: FilePath | None = None
     profile: Literal["generic", "impinj", "zebra", "thingmagic", "alien", "kathrein"] | None = None
     """The reader's make, if what the reader says of itself is not to decide."""
@@ -188,12 +188,19 @@ class Reader(Model):
         given = self.model_fields_set - {"id", "driver", "address", "antennas"}
         if given and self.driver != "llrp":
             raise ValueError(f'{", ".join(sorted(given))}: only for driver = "llrp"')
-        if self.tls != ((self.ca is None) != (self.pin is None)):
+        if self.address.startswith("listen://"):
+            if self.identity is None:
+                raise ValueError("listen:// needs the reader's identity")
+            if self.pin is not None:
+                raise ValueError("listen:// knows the reader's certificate by ca, which may be that certificate itself")
+            if self.tls != (self.cert is not None) or (self.ca is not None and not self.tls):
+                raise ValueError(
+                    "with listen:// tls = true goes with cert and key, and with ca if readers have their own"
+                )
+        elif self.tls != ((self.ca is None) != (self.pin is None)):
             raise ValueError("tls = true goes with either ca or pin, and these with it")
         if (self.cert is None) != (self.key is None) or (self.cert is not None and not self.tls):
             raise ValueError("cert and key go together, and with tls = true")
-        if self.address.startswith("listen://") and (self.identity is None or self.tls):
-            raise ValueError("listen:// needs the reader's identity, and goes without tls")
         return self
 
 

@@ -87,6 +87,7 @@ def _ports(raw: Raw) -> Iterator[Found]:
 
 def _addresses(raw: Raw) -> Iterator[Found]:
     seen: dict[str, Place] = {}
+    doors: dict[str, tuple[Place, list[object]]] = {}
     for place, reader in _tables(raw, "readers"):
         given, driver = reader.get("address"), reader.get("driver")
         if not isinstance(given, str) or not given:
@@ -103,6 +104,13 @@ def _addresses(raw: Raw) -> Iterator[Found]:
                 yield at, f"port {show(port)} does not exist; needed: 1 to 65535", False
             whole = f"{host}:{(5085 if secure else 5084) if port is None else port}"
             if listens:  # any number of readers may connect to one port
+                secured = [reader.get(key) for key in ("tls", "cert", "key", "ca")]
+                first, its = doors.setdefault(whole, (place, secured))
+                if secured != its:
+                    text = (
+                        f"tls, cert, key and ca must be those of readers[{first[1]}], which connects to the same port"
+                    )
+                    yield at, text, False
                 continue
         elif isinstance(driver, str) and driver in SERIAL_DRIVERS:
             host, port = _host_port(given.removeprefix("tcp://"))

@@ -87,9 +87,9 @@ class LlrpReader:
         self._tcp_port = self._server.sockets[0].getsockname()[1]
         return f"127.0.0.1:{self._tcp_port}"
 
-    async def dial(self, host: str, port: int) -> None:
+    async def dial(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         """Connect to a client that listens (reader-initiated, 20.1.1); ends with the connection."""
-        reader, writer = await asyncio.open_connection(host, port)
+        reader, writer = await asyncio.open_connection(host, port, ssl=tls)
         serving = asyncio.create_task(self._serve(reader, writer))
         try:
             await asyncio.wait([serving])

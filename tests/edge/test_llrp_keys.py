@@ -12,6 +12,7 @@ from drivers.session import ReaderSettings, Select, Tls
 from edge.compose import compose
 
 PIN = "0A" * 32
+LISTENS = {"address": "listen://0.0.0.0:5084", "identity": "020000000001"}
 
 
 def reader(**more: Any) -> dict[str, Any]:
@@ -57,6 +58,12 @@ def test_many_readers_may_connect_to_one_port(gateway: Gateway) -> None:
     ]
     gateway.configure(readers=shared)
     assert len(load(gateway.file).readers) == 3
+    secure = {"tls": True, "cert": "a", "key": "b"}
+    gateway.configure(readers=[one | secure for one in shared])
+    assert len(load(gateway.file).readers) == 3
+    gateway.configure(readers=[shared[0] | secure, shared[1] | secure, shared[2] | secure | {"ca": "c"}])
+    with pytest.raises(ConfigError, match=r"must be those of readers\[0\], which connects to the same port"):
+        load(gateway.file)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +76,9 @@ def test_many_readers_may_connect_to_one_port(gateway: Gateway) -> None:
         ({"tls": True, "pin": PIN, "cert": "a"}, "cert and key go together"),
         ({"cert": "a", "key": "b"}, "cert and key go together"),
         ({"address": "listen://0.0.0.0:5084"}, "needs the reader's identity"),
-        ({"address": "listen://0.0.0.0:5084", "identity": "020000000001", "tls": True, "pin": PIN}, "without tls"),
+        (LISTENS | {"tls": True, "pin": PIN}, "certificate by ca"),
+        (LISTENS | {"tls": True, "ca": "a"}, "goes with cert and key"),
+        (LISTENS | {"ca": "a"}, "goes with cert and key"),
         ({"address": "listen://:0"}, "address"),
         ({"identity": "reader"}, "identity"),
         ({"pin": "0A", "tls": True}, "pin"),
