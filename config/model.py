@@ -146,17 +146,21 @@ class Output(Model):
 
 
 Driver = Literal["llrp", "thingmagic", "r2000", "uhfreader18", "chafon-cf", "m100"]
+Region = Literal["na", "eu", "kr", "in", "jp", "prc", "eu2", "eu3", "kr2", "prc2", "au", "nz", "na2", "na3"]
+"""By the names of ThingMagic's own programs: prc is China, 920 to 925 MHz; eu3 Europe, 865 to 868 MHz; na the FCC's."""
 SERIAL_DRIVERS = frozenset(get_args(Driver)) - {"llrp"}
 
 
 class Reader(Model):
     """A reader and its antennas. `address`: llrp host or host:port, or listen://host:port if the reader connects to us;
-    serial /dev/rfid/gate-1 or tcp://host:port. All keys behind `antennas` are for llrp only."""
+    serial /dev/rfid/gate-1 or tcp://host:port. `region` is for thingmagic, all keys behind it are for llrp."""
 
     id: Id
     driver: Driver
     address: Annotated[str, Field(min_length=1)]
     antennas: Annotated[tuple[Antenna, ...], Field(min_length=1)]
+    region: Region | None = None
+    """The reader is set to it. Unless given it keeps its own, and one that has none is set to China (prc)."""
     identity: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5,15}$")] | None = None
     """The reader's MAC (or EPC) in hex: another reader at its address gets no inventory."""
     tls: bool = False
@@ -185,7 +189,9 @@ class Reader(Model):
 
     @model_validator(mode="after")
     def _llrp(self) -> Self:
-        given = self.model_fields_set - {"id", "driver", "address", "antennas"}
+        if self.region is not None and self.driver != "thingmagic":
+            raise ValueError('region: only for driver = "thingmagic"')
+        given = self.model_fields_set - {"id", "driver", "address", "antennas", "region"}
         if given and self.driver != "llrp":
             raise ValueError(f'{", ".join(sorted(given))}: only for driver = "llrp"')
         if self.address.startswith("listen://"):

@@ -19,6 +19,8 @@ from config.tags import masks
 Raw = Mapping[str, Any]
 PORTS = {"antennas": "antenna", "inputs": "contact", "outputs": "lamp"}
 """Tables of a reader whose items have a port of their own kind, and what hangs there."""
+PORT_MAX = {"thingmagic": 16, "r2000": 8, "uhfreader18": 16, "chafon-cf": 16}
+"""Highest antenna port of a driver's readers."""
 Found = tuple[Place, str, bool]
 """Where, what, and whether it is only a warning."""
 
@@ -83,6 +85,23 @@ def _ports(raw: Raw) -> Iterator[Found]:
                 yield (*place, "port"), text, False
             else:
                 seen[reader_place, port] = int(place[-1])
+
+
+def _families(raw: Raw) -> Iterator[Found]:
+    """What a family of readers can't have, and what it is better told."""
+    for place, reader in _tables(raw, "readers"):
+        driver = str(reader.get("driver"))
+        antennas = list(_tables(reader, "antennas"))
+        if driver == "m100" and len(antennas) > 1:
+            yield (*place, "antennas"), "m100 readers have one antenna: give it one port", False
+        most = PORT_MAX.get(driver, 64)
+        for at, antenna in antennas:
+            port = antenna.get("port")
+            if isinstance(port, int) and most < port <= 64:
+                yield (*place, *at, "port"), f"{driver} readers have ports 1 to {most}, not {port}", False
+        if driver == "thingmagic" and "region" not in reader:
+            text = 'without region the reader keeps its own, and one that has none is set to China (region = "prc")'
+            yield place, text, True
 
 
 def _addresses(raw: Raw) -> Iterator[Found]:
@@ -222,6 +241,7 @@ _RULES: tuple[Callable[[Raw], Iterator[Found]], ...] = (
     _unique_ids,
     _references,
     _ports,
+    _families,
     _addresses,
     _polygons,
     _kinds,

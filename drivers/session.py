@@ -50,6 +50,8 @@ class ReaderSettings:
     clock_tolerance_us: int = 100_000
     """Store time by which a reader's clock may be off without being corrected: below, it can't be told from delay."""
     tls: Tls | None = None
+    region: str | None = None
+    """ThingMagic: name in thingmagic.REGIONS; None: as configured on the reader."""
     identity: str | None = None
     """LLRP: the reader's MAC as EUI-64, or its EPC, in capital hex digits; another one gets no inventory."""
     profile: str | None = None

@@ -124,6 +124,7 @@ def _reader(reader: Reader, ports: dict[int, int], tolerance_us: int, config: St
         ports,
         tolerance_us,
         tls=tls,
+        region=reader.region,
         identity=identity,
         profile=reader.profile,
         session=reader.session,
