@@ -22,6 +22,7 @@ from drivers.session import Contact, Gap, Link, Notice, ReaderStatus
 from dwell.engine import Decisions, ZoneEngine
 from dwell.visits import Visits
 from edge import checkpoint
+from edge.antennas import Antennas
 from edge.clock import Clock
 from edge.compose import Shop
 from edge.database import Database
@@ -83,6 +84,7 @@ class Pipeline:
         limits = shop.config.thresholds
         days = BusinessDay(shop.config.store.tz, limits.business_day_start)
         self._pseudonyms = Pseudonyms(database.tag_key, days)
+        self.antennas = Antennas(shop)
         self.doors = Doors(shop)
         self.lamps: Lamps | None = None
         """Told of members who come to a zone, if there are any."""
@@ -231,6 +233,7 @@ class Pipeline:
         if batches:
             reads = np.concatenate(batches) if len(batches) > 1 else batches[0]
             await self._greet(reads)
+            self.antennas.add(reads)
             self.engine.feed(reads)
             self._waiting += len(reads)
 

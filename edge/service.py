@@ -139,7 +139,7 @@ class Service:
         down = self._listen_down(readers)
         publishing = asyncio.create_task(self._publisher.run(), name="publisher")
         pipeline = asyncio.create_task(self._pipeline.run(), name="pipeline")
-        live = LiveServer(socket_path(self._config), self.snapshot)
+        live = LiveServer(socket_path(self._config), self.snapshot, self._antennas)
         around = [asyncio.create_task(live.run(), name="live state"), asyncio.create_task(self._watch(), name="watch")]
         if self._web_socket is not None:
             around.append(asyncio.create_task(self._page(self._web_socket), name="page"))
@@ -348,7 +348,11 @@ class Service:
             "reads_per_s": self._rate(id_, reads),
             "clock_offset_us": status.clock_offset_us,
             "inputs": self._pipeline.doors.passages(id_),
+            "detail": dict(status.detail),
         }
+
+    def _antennas(self, id_: str) -> list[dict[str, Any]]:
+        return self._pipeline.antennas.of(id_) if id_ in self._pipeline.readers else []
 
     def _rate(self, what: str, count: int) -> float:
         """Per second of the wall, over the last few seconds."""
