@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import signal
@@ -121,6 +122,9 @@ class Service:
             life.begin(self._database)
             # Compiling takes seconds without a cache: done before readers connect, not while their reads wait.
             if await _unless(stop, warm_up):
+                # What is there now stays: looking through it for garbage again and again would hold up greetings.
+                gc.collect()
+                gc.freeze()
                 self._pipeline.restore()
                 await self._count()
                 await self._serve(stop)
