@@ -62,8 +62,10 @@ apt-test:
 
 # Needs the package atheris, which no lock names: `.venv/bin/python -m pip install atheris` on Python 3.11 to 3.13.
 fuzz: install
-	mkdir -p .fuzz/llrp
-	PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_llrp.py -max_total_time=300 -max_len=2048 -artifact_prefix=.fuzz/ $(ARGS) .fuzz/llrp
+	mkdir -p .fuzz/llrp .fuzz/serial
+	for room in llrp serial; do \
+	  PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_$$room.py -max_total_time=300 -max_len=2048 -artifact_prefix=.fuzz/ $(ARGS) .fuzz/$$room; \
+	done
 
 lock:
 	$(BIN)/python -m pip install -q --disable-pip-version-check 'uv==$(UV_VERSION)'

@@ -149,6 +149,8 @@ def header_at(stream: bytes | memoryview, start: int, end: int) -> Header | None
         return None
     first, length, message_id = _HEADER.unpack_from(stream, start)
     version = first >> 10 & 7
+    if first >> 13:
+        raise NotLlrp("bits are set that LLRP leaves free")  # as in the first byte of Chainway's own protocol
     if not 1 <= version <= 3:
         raise NotLlrp(f"LLRP has no version {version}")
     if not HEADER_BYTES <= length <= MESSAGE_BYTES_MAX:

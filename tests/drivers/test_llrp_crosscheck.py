@@ -234,3 +234,9 @@ def test_llrpkit_reads_every_request_and_writes_the_same_bytes(talk):
     for frame in talk[0]:
         message = decode_message(frame)
         assert message.to_bytes(message_id=int.from_bytes(frame[6:10], "big")) == frame
+
+
+def test_every_request_is_of_version_1_and_no_error_message_is_sent(talk):
+    assert {frame[0] >> 2 & 7 for frame in talk[0]} == {1}
+    version, error = 46, 100
+    assert not {version, error} & {kind_of(frame) for frame in talk[0]}

@@ -326,6 +326,30 @@ def test_uptime_is_told_from_utc():
     assert one(EPC, tv(5, (9).to_bytes(8, "big")))[:2] == (9, UPTIME)
 
 
+@pytest.mark.parametrize("kind", TV_FIELDS)
+def test_every_tv_of_the_standard_is_passed_by_its_size(kind):
+    field = bytes(TV_FIELDS[kind] - 1) + b"\1"
+    assert one(tv(kind, field), EPC)[2] == epc_words(EPC[1:]).tolist()
+    assert one(EPC, tv(kind, field), tv(1, b"\0\2"))[3] == 11
+
+
+def test_unknown_tlvs_and_customs_are_skipped():
+    strange = tlv(999, bytes(7)), tlv(1023, struct.pack("!II", 161, 57) + b"\1\1\1\1"), tlv(1023, b"\0")
+    doppler = tlv(1023, struct.pack("!IIh", 25882, 67, -5))
+    assert one(*strange, EPC, *strange, doppler, tv(1, b"\0\1"), *strange) == (
+        0, RECEIVED, epc_words(EPC[1:]).tolist(), 10, RSSI_UNKNOWN, 1, 96, PHASE_UNKNOWN,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("fine_first", [True, False])
+def test_impinjs_own_rssi_and_phase_are_taken_before_peak_rssi(fine_first):
+    fine, coarse = tlv(1023, struct.pack("!IIh", 25882, 57, -6042)), tv(6, b"\xc3")
+    phase = tlv(1023, struct.pack("!IIH", 25882, 56, 4095))
+    row = one(EPC, *((fine, coarse) if fine_first else (coarse, fine)), phase)
+    assert (row[4], row[7]) == (-6042, 4095)
+    assert (one(EPC, coarse)[4], one(EPC, coarse)[7]) == (-6100, PHASE_UNKNOWN)
+
+
 def test_an_unknown_tv_costs_only_its_report():
     rows, _, counters = run(message(report(EPC), report(EPC, tv(77, b"\1\2\3\4\5")), report(EPC)))
     assert len(rows) == 2

@@ -98,6 +98,18 @@ async def test_reads_come_over_tls(certificates, how):
         await reader.stop()
 
 
+async def test_a_reader_with_nothing_newer_than_rsa_key_exchange(certificates):
+    old = certificates.reader("self")
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    old.set_ciphers("AES128-SHA:@SECLEVEL=0")
+    reader, port = await listening(old)
+    try:
+        async with session(port, tls=Tls(pin=certificates.pin("self"))) as sink:
+            await sink.until(lambda: Link.UP in sink.links)
+    finally:
+        await reader.stop()
+
+
 async def test_another_certificate_than_the_pinned_one_gets_nothing(certificates):
     reader = Obedient()
     async with (

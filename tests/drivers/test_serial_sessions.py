@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import termios
 import time
+import tty
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -17,7 +20,7 @@ from drivers import uhfreader18_codec as uhf
 from drivers.m100 import M100Session
 from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN
 from drivers.session import Link, ReaderSettings
-from drivers.transport import PIECE_BYTES
+from drivers.transport import PIECE_BYTES, open_line
 from simulators.observation import Observation
 from simulators.serial_families import M100Module, R2000Module, UhfModule, serial_reader
 from simulators.serial_line import Faults, SerialReader
@@ -394,3 +397,21 @@ async def test_a_flooding_line_leaves_the_others_their_turn(
     finally:
         ticking.cancel()
         server.close()
+
+
+async def test_bytes_that_terminals_take_for_flow_control_arrive() -> None:
+    """Antenna 1 of a ThingMagic is byte 11: XON."""
+    far, near = os.openpty()
+    tty.setraw(far)
+    line = await open_line(os.ttyname(near))
+    try:
+        assert not termios.tcgetattr(near)[0] & (termios.IXON | termios.IXOFF | termios.IXANY)
+        os.write(far, b"\x11\x13\x11\xff")
+        got = b""
+        while len(got) < 4:
+            got += await line.read(10)
+        assert got == b"\x11\x13\x11\xff"
+    finally:
+        await line.close()
+        os.close(far)
+        os.close(near)
