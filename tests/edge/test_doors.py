@@ -23,6 +23,7 @@ from simulators.observation import Observation
 
 T0 = 1_800_000_000_000_000
 WINDOW_US = 900_000_000
+TABLE = next((Path(__file__).parents[2] / "edge/migrations").glob("*_door.sql")).read_text("utf-8")
 assert T0 % WINDOW_US == 0
 
 
@@ -44,8 +45,7 @@ def doors_of(gateway: Gateway, *inputs: dict[str, Any]) -> Doors:
 
 def rows(doors: Doors) -> list[tuple[Any, ...]]:
     conn = sqlite3.connect(":memory:")
-    migrations = Path(__file__).parents[2] / "edge/migrations"
-    conn.executescript((migrations / "0005_door.sql").read_text())
+    conn.executescript(TABLE)
     doors.write(conn)
     return [((w - T0) // WINDOW_US, *rest) for w, *rest in conn.execute("SELECT * FROM door ORDER BY 1, 3")]
 
@@ -100,7 +100,7 @@ def test_an_input_that_the_reader_does_not_watch_is_not_covered(gateway: Gateway
 def test_what_is_committed_adds_up(gateway: Gateway) -> None:
     doors = doors_of(gateway, {"port": 1, "zone": "door"})
     conn = sqlite3.connect(":memory:")
-    conn.executescript((Path(__file__).parents[2] / "edge/migrations/0005_door.sql").read_text())
+    conn.executescript(TABLE)
     for second in (10, 20):
         doors.take(change(1, second, True))
         doors.advance(T0 + second * 1_000_000)
