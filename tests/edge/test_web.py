@@ -248,7 +248,7 @@ async def test_today_tells_what_doors_counted_and_how_much_was_watched(tmp_path:
         html = (await page.get("/today?lang=en"))[2]
     (doors,) = re.findall(r'<p class="basis doors">(.*?)</p>', html)
     # Of the windows since 04:00 two were watched; what nobody watched is no zero.
-    assert "<b>Door counters</b><span>Door: 1,400 · coverage 6 %</span><span>Shoes: – · coverage 0 %</span>" == doors
+    assert doors == "<b>Door counters</b><span>Door: 1,400 · coverage 6 %</span><span>Shoes: – · coverage 0 %</span>"
 
 
 async def test_what_was_tried_is_told_even_if_it_proves_nothing(tmp_path: Path) -> None:
