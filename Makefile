@@ -51,9 +51,9 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 	fi
 	touch $@
 
-# Brokers and browsers of the tests; without root or apt the tests that need them skip and say so.
+# What the tests talk to or ask for a second opinion; without root or apt the tests that need them skip and say so.
 apt-test:
-	@for pkg in mosquitto chromium postgresql; do \
+	@export DEBIAN_FRONTEND=noninteractive; for pkg in mosquitto chromium postgresql tshark; do \
 	  if ! [ -x /usr/sbin/$$pkg ] && ! command -v $$pkg >/dev/null && ! ls /usr/lib/$$pkg/*/bin/postgres >/dev/null 2>&1 && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	    { apt-get install -y -qq --no-install-recommends $$pkg || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$pkg; }; } >/dev/null 2>&1 \
 	      || echo "apt could not install $$pkg; its tests will skip"; \
@@ -62,8 +62,10 @@ apt-test:
 
 # Needs the package atheris, which no lock names: `.venv/bin/python -m pip install atheris` on Python 3.11 to 3.13.
 fuzz: install
-	mkdir -p .fuzz/llrp
-	PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_llrp.py -max_total_time=300 -max_len=2048 -artifact_prefix=.fuzz/ $(ARGS) .fuzz/llrp
+	mkdir -p .fuzz/llrp .fuzz/serial
+	for room in llrp serial; do \
+	  PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_$$room.py -max_total_time=300 -max_len=2048 -artifact_prefix=.fuzz/ $(ARGS) .fuzz/$$room; \
+	done
 
 lock:
 	$(BIN)/python -m pip install -q --disable-pip-version-check 'uv==$(UV_VERSION)'

@@ -124,28 +124,53 @@ class Antenna(Model):
     position: Point
 
 
+class Input(Model):
+    """A light barrier or door contact at an input (GPI): each time that it becomes active, somebody came through."""
+
+    port: Annotated[Int, Field(ge=1, le=64)]
+    zone: Id
+    """Whose door it is."""
+    active: Literal["high", "low"] = "high"
+    debounce_s: Annotated[Number, Field(ge=0, le=60)] = 0.1
+    """It must have been quiet for so long before it counts again."""
+
+
+class Output(Model):
+    """A lamp or beeper at an output (GPO): on when a member of some tier comes to a zone."""
+
+    port: Annotated[Int, Field(ge=1, le=64)]
+    zone: Id
+    tiers: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(min_length=1)]
+    seconds: Annotated[Number, Field(ge=0.5, le=600)] = 10
+    """For so long."""
+
+
 Driver = Literal["llrp", "thingmagic", "r2000", "uhfreader18", "chafon-cf", "m100"]
+Region = Literal["na", "eu", "kr", "in", "jp", "prc", "eu2", "eu3", "kr2", "prc2", "au", "nz", "na2", "na3"]
+"""By the names of ThingMagic's own programs: prc is China, 920 to 925 MHz; eu3 Europe, 865 to 868 MHz; na the FCC's."""
 SERIAL_DRIVERS = frozenset(get_args(Driver)) - {"llrp"}
 
 
 class Reader(Model):
     """A reader and its antennas. `address`: llrp host or host:port, or listen://host:port if the reader connects to us;
-    serial /dev/rfid/gate-1 or tcp://host:port. All keys behind `antennas` are for llrp only."""
+    serial /dev/rfid/gate-1 or tcp://host:port. `region` is for thingmagic, all keys behind it are for llrp."""
 
     id: Id
     driver: Driver
     address: Annotated[str, Field(min_length=1)]
     antennas: Annotated[tuple[Antenna, ...], Field(min_length=1)]
+    region: Region | None = None
+    """The reader is set to it. Unless given it keeps its own, and one that has none is set to China (prc)."""
     identity: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5,15}$")] | None = None
     """The reader's MAC (or EPC) in hex: another reader at its address gets no inventory."""
     tls: bool = False
-    """Speak TLS, port 5085 unless given; with `ca` or `pin`."""
+    """Speak TLS, port 5085 unless given; with `ca` or `pin`, or for listen:// with `cert` and `key`."""
     ca: FilePath | None = None
     """Certificate (PEM) of who signed the reader's, which must name the address."""
     pin: Annotated[str, Field(pattern=r"^([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}$")] | None = None
     """SHA-256 fingerprint of the reader's own certificate."""
     cert: FilePath | None = None
-    """Our certificate (PEM), for readers that ask for one; with `key`."""
+    """Our certificate (PEM), for readers that ask for one and for those that connect to us; with `key`."""
     key: FilePath | None = None
     profile: Literal["generic", "impinj", "zebra", "thingmagic", "alien", "kathrein"] | None = None
     """The reader's make, if what the reader says of itself is not to decide."""
@@ -153,20 +178,35 @@ class Reader(Model):
     """Gen2 session; as configured on the reader unless given."""
     search_mode: Literal["reader", "single", "dual", "tagfocus"] | None = None
     """Impinj's search mode; as configured on the reader unless given."""
+    phase: bool = False
+    """Impinj's reports carry the phase too, for captures of what goes over the network; nothing else uses it."""
     filter: bool = False
     """Have the reader report members, carts and staff only: no merchandise, and no tag that is in no class."""
+    inputs: tuple[Input, ...] = ()
+    """Door counters."""
+    outputs: tuple[Output, ...] = ()
+    """Lamps and beepers."""
 
     @model_validator(mode="after")
     def _llrp(self) -> Self:
-        given = self.model_fields_set - {"id", "driver", "address", "antennas"}
+        if self.region is not None and self.driver != "thingmagic":
+            raise ValueError('region: only for driver = "thingmagic"')
+        given = self.model_fields_set - {"id", "driver", "address", "antennas", "region"}
         if given and self.driver != "llrp":
             raise ValueError(f'{", ".join(sorted(given))}: only for driver = "llrp"')
-        if self.tls != ((self.ca is None) != (self.pin is None)):
+        if self.address.startswith("listen://"):
+            if self.identity is None:
+                raise ValueError("listen:// needs the reader's identity")
+            if self.pin is not None:
+                raise ValueError("listen:// knows the reader's certificate by ca, which may be that certificate itself")
+            if self.tls != (self.cert is not None) or (self.ca is not None and not self.tls):
+                raise ValueError(
+                    "with listen:// tls = true goes with cert and key, and with ca if readers have their own"
+                )
+        elif self.tls != ((self.ca is None) != (self.pin is None)):
             raise ValueError("tls = true goes with either ca or pin, and these with it")
         if (self.cert is None) != (self.key is None) or (self.cert is not None and not self.tls):
             raise ValueError("cert and key go together, and with tls = true")
-        if self.address.startswith("listen://") and (self.identity is None or self.tls):
-            raise ValueError("listen:// needs the reader's identity, and goes without tls")
         return self
 
 

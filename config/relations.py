@@ -18,6 +18,10 @@ from config.model import SERIAL_DRIVERS, TagClass, Thresholds, ZoneKind
 from config.tags import masks
 
 Raw = Mapping[str, Any]
+PORTS = {"antennas": "antenna", "inputs": "contact", "outputs": "lamp"}
+"""Tables of a reader whose items have a port of their own kind, and what hangs there."""
+PORT_MAX = {"thingmagic": 16, "r2000": 8, "uhfreader18": 16, "chafon-cf": 16}
+"""Highest antenna port of a driver's readers."""
 Found = tuple[Place, str, bool]
 """Where, what, and whether it is only a warning."""
 
@@ -47,8 +51,9 @@ def _references(raw: Raw) -> Iterator[Found]:
             yield from _known((*place, "neighbours", i), other, "zone", zones)
             if isinstance(other, str) and other == zone.get("id"):
                 yield (*place, "neighbours", i), "a zone is not its own neighbour; leave it out", False
-    for place, antenna in _antennas(raw):
-        yield from _known((*place, "zone"), antenna.get("zone"), "zone", zones)
+    for table in PORTS:
+        for place, item in _ports_of(raw, table):
+            yield from _known((*place, "zone"), item.get("zone"), "zone", zones)
     for table, names, what, ids in (
         ("opening_hours", ("floors",), "floor", floors),
         ("special_days", ("floors",), "floor", floors),
@@ -91,20 +96,39 @@ def _known(place: Place, given: object, what: str, ids: list[str]) -> Iterator[F
 
 
 def _ports(raw: Raw) -> Iterator[Found]:
-    seen: dict[tuple[Place, int], int] = {}
-    for place, antenna in _antennas(raw):
-        port, reader_place = antenna.get("port"), place[:2]
-        if not isinstance(port, int):
-            continue
-        if (reader_place, port) in seen:
-            text = f"port {show(port)} is taken by antennas[{seen[reader_place, port]}]; a port has one antenna"
-            yield (*place, "port"), text, False
-        else:
-            seen[reader_place, port] = int(place[-1])
+    for table, what in PORTS.items():
+        seen: dict[tuple[Place, int], int] = {}
+        for place, item in _ports_of(raw, table):
+            port, reader_place = item.get("port"), place[:2]
+            if not isinstance(port, int):
+                continue
+            if (reader_place, port) in seen:
+                text = f"port {show(port)} is taken by {table}[{seen[reader_place, port]}]; a port has one {what}"
+                yield (*place, "port"), text, False
+            else:
+                seen[reader_place, port] = int(place[-1])
+
+
+def _families(raw: Raw) -> Iterator[Found]:
+    """What a family of readers can't have, and what it is better told."""
+    for place, reader in _tables(raw, "readers"):
+        driver = str(reader.get("driver"))
+        antennas = list(_tables(reader, "antennas"))
+        if driver == "m100" and len(antennas) > 1:
+            yield (*place, "antennas"), "m100 readers have one antenna: give it one port", False
+        most = PORT_MAX.get(driver, 64)
+        for at, antenna in antennas:
+            port = antenna.get("port")
+            if isinstance(port, int) and most < port <= 64:
+                yield (*place, *at, "port"), f"{driver} readers have ports 1 to {most}, not {port}", False
+        if driver == "thingmagic" and "region" not in reader:
+            text = 'without region the reader keeps its own, and one that has none is set to China (region = "prc")'
+            yield place, text, True
 
 
 def _addresses(raw: Raw) -> Iterator[Found]:
     seen: dict[str, Place] = {}
+    doors: dict[str, tuple[Place, list[object]]] = {}
     for place, reader in _tables(raw, "readers"):
         given, driver = reader.get("address"), reader.get("driver")
         if not isinstance(given, str) or not given:
@@ -121,6 +145,13 @@ def _addresses(raw: Raw) -> Iterator[Found]:
                 yield at, f"port {show(port)} does not exist; needed: 1 to 65535", False
             whole = f"{host}:{(5085 if secure else 5084) if port is None else port}"
             if listens:  # any number of readers may connect to one port
+                secured = [reader.get(key) for key in ("tls", "cert", "key", "ca")]
+                first, its = doors.setdefault(whole, (place, secured))
+                if secured != its:
+                    text = (
+                        f"tls, cert, key and ca must be those of readers[{first[1]}], which connects to the same port"
+                    )
+                    yield at, text, False
                 continue
         elif isinstance(driver, str) and driver in SERIAL_DRIVERS:
             host, port = _host_port(given.removeprefix("tcp://"))
@@ -158,7 +189,7 @@ def _kinds(raw: Raw) -> Iterator[Found]:
     for kind, why in (("entrance", "journeys begin anywhere"), ("exit", "journeys end by silence alone")):
         if zones and all_known and kind not in kinds:
             yield ("zones",), f'no zone is of kind "{kind}": {why}', True
-    watched = {str(antenna.get("zone")) for _, antenna in _antennas(raw)}
+    watched = {str(antenna.get("zone")) for _, antenna in _ports_of(raw, "antennas")}
     for place, zone in zones:
         name = zone.get("id")
         if watched and isinstance(name, str) and name not in watched:
@@ -232,6 +263,7 @@ _RULES: tuple[Callable[[Raw], Iterator[Found]], ...] = (
     _unique_ids,
     _references,
     _ports,
+    _families,
     _addresses,
     _polygons,
     _kinds,
@@ -250,10 +282,10 @@ def _tables(raw: Raw, name: str) -> Iterator[tuple[Place, Raw]]:
             yield (name, i), item
 
 
-def _antennas(raw: Raw) -> Iterator[tuple[Place, Raw]]:
+def _ports_of(raw: Raw, table: str) -> Iterator[tuple[Place, Raw]]:
     for place, reader in _tables(raw, "readers"):
-        for (_, i), antenna in _tables(reader, "antennas"):
-            yield (*place, "antennas", i), antenna
+        for (_, i), item in _tables(reader, table):
+            yield (*place, table, i), item
 
 
 def _ids(raw: Raw, table: str) -> list[str]:

@@ -25,8 +25,11 @@ class LlrpSession:
 
     def __init__(self, settings: ReaderSettings, sink: Sink, clock: Clock, timing: Timing | None = None) -> None:
         """ValueError if the address can't be one, or if a reader that connects to us has no identity to know it by."""
-        if settings.address.startswith(LISTEN) and (settings.identity is None or settings.tls is not None):
-            raise ValueError(f"reader {settings.id}: {LISTEN} needs an identity, and goes without TLS")
+        tls = settings.tls
+        if settings.address.startswith(LISTEN) and (
+            settings.identity is None or (tls is not None and tls.cert is None)
+        ):
+            raise ValueError(f"reader {settings.id}: {LISTEN} needs an identity, and a certificate of ours for TLS")
         self._settings, self._sink, self._clock = settings, sink, clock
         self._timing = timing or Timing()
         self._listens = settings.address.startswith(LISTEN)
@@ -46,7 +49,7 @@ class LlrpSession:
             await self._go_on()
         self._say(Link.CONNECTING, f"waiting for the reader to connect to port {self._address.port} here")
         identity = self._settings.identity or ""
-        self._door = doors().enter(self._address, identity, self._clock)
+        self._door = doors().enter(self._address, identity, self._clock, self._settings.tls)
         try:
             await self._go_on()
         finally:
@@ -76,6 +79,10 @@ class LlrpSession:
             # Jitter: 64 readers behind a switch that restarts must not come back in one instant.
             await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))
             retry_s = min(2 * retry_s, timing.retry_cap_s)
+
+    def switch(self, port: int, high: bool) -> None:
+        """Switch an output, now or as soon as the reader is connected."""
+        self._memory.outputs[port] = high
 
     @property
     def counters(self) -> dict[str, int]:
@@ -127,6 +134,7 @@ class LlrpSession:
             dict(memory.detail) if up else {},
             keeps=memory.keeps and not up,
             reads_from_us=reads_from_us,
+            inputs=memory.inputs if up else frozenset(),
         )
         if status != last:
             self._status = status

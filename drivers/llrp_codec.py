@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sllurp.llrp import LLRPMessage
-from sllurp.llrp_proto import Message_struct, Message_Type2Name, Param_struct, decode_param
+from sllurp.llrp_proto import Message_struct, Message_Type2Name, Param_struct, Param_Type2Name, decode_param
 
 MESSAGE_BYTES_MAX = 4 << 20
 """Longest message believed; readers send a few hundred reports, some tens of KiB, at once."""
@@ -39,6 +39,7 @@ logging.getLogger("sllurp").setLevel(logging.CRITICAL)
 _CONFIG_REQUEST = struct.Struct("!HBHH")
 _TLV = struct.Struct("!HH")
 _MASK = struct.Struct("!BHH")
+_OUTPUT = struct.Struct("!HB")
 _ROSPEC, _ROSPEC_HEAD = 177, struct.Struct("!IBB")
 
 
@@ -84,6 +85,17 @@ for _name, _type, _way in (
     Message_struct[_name] = {"type": _type, "fields": [], "o_fields": [], "n_fields": [], "auto_fields": [], **_way}
     Message_Type2Name[_type, 0, 0] = _name
 Param_struct["EventsAndReports"]["encode"] = _encode_hold
+
+
+def _encode_output(fields: Mapping[str, Any], _info: Mapping[str, Any]) -> bytes:
+    return _OUTPUT.pack(fields["GPOPortNumber"], fields["GPOData"] << 7)
+
+
+# It reads GPOWriteData (17.2.6.3) and can't write it, and takes GPITriggerValue (181) for PeriodicTriggerValue (180).
+Param_struct["GPOWriteData"]["encode"] = _encode_output
+Param_struct["GPITriggerValue"]["type"] = 181
+for _name, _type in (("PeriodicTriggerValue", 180), ("GPITriggerValue", 181)):
+    Param_Type2Name[_type, 0, 0] = _name
 
 
 def _encode_mask(fields: Mapping[str, Any], _info: Mapping[str, Any]) -> bytes:
@@ -137,6 +149,8 @@ def header_at(stream: bytes | memoryview, start: int, end: int) -> Header | None
         return None
     first, length, message_id = _HEADER.unpack_from(stream, start)
     version = first >> 10 & 7
+    if first >> 13:
+        raise NotLlrp("bits are set that LLRP leaves free")  # as in the first byte of Chainway's own protocol
     if not 1 <= version <= 3:
         raise NotLlrp(f"LLRP has no version {version}")
     if not HEADER_BYTES <= length <= MESSAGE_BYTES_MAX:

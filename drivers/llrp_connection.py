@@ -21,10 +21,11 @@ from drivers.llrp_backlog import Backlog, LossWatch
 from drivers.llrp_codec import Header, Malformed, Message, NotLlrp
 from drivers.llrp_decoder import UPTIME, UTC, Decoded, ReportDecoder
 from drivers.llrp_events import ATTEMPT_REFUSED, notices
+from drivers.llrp_ports import GPI_EVENT, Outputs, off_or_on, watch
 from drivers.llrp_profiles import GENERIC, IMPINJ_PEN, SEARCH_MODES, choose
-from drivers.llrp_rospec import is_ours, rospec
+from drivers.llrp_rospec import instead_of, is_ours, rospec
 from drivers.llrp_wire import LinkFailure, Wire
-from drivers.session import Clock, Gap, Notice, ReaderSettings, Sink
+from drivers.session import Clock, Contact, Gap, Notice, ReaderSettings, Sink
 
 TAGS_A_REPORT = 1
 """A report as soon as a tag was seen; what comes close together is gathered here, not in the reader."""
@@ -76,6 +77,10 @@ class Memory:
     """Store time of the newest read that came."""
     detail: dict[str, str] = field(default_factory=dict)
     """What the reader says of itself."""
+    inputs: frozenset[int] = frozenset()
+    """Those that are watched."""
+    outputs: dict[int, bool] = field(default_factory=dict)
+    """What they shall show."""
     noticed: dict[str, float] = field(default_factory=dict)
     """What has been passed on to health, and when (loop time): a loose plug must not fill it."""
 
@@ -118,6 +123,8 @@ class LlrpConnection:
         self._ids = itertools.count(1)
         self._answers: dict[int, asyncio.Future[bytes]] = {}
         self._early: list[Any] = []
+        self._contacts: list[Contact] = []
+        self._outputs = Outputs(settings.outputs, memory.outputs)
         self._delivering = False
         self._backlog: Backlog | None = None
         self._loss = LossWatch(settings.id, memory.newest_us)
@@ -147,6 +154,8 @@ class LlrpConnection:
         except asyncio.CancelledError:
             commanding.cancel()
             if self.phase is not Phase.GREETING:
+                for port in self._outputs.lit():
+                    self._wire.send(codec.encode("SET_READER_CONFIG", next(self._ids), **off_or_on(port, False)))
                 # Frees the reader's only place for a client at once; what it has sent by then is still taken.
                 self._wire.send(codec.encode("CLOSE_CONNECTION", next(self._ids)))
                 await asyncio.wait([receiving], timeout=self._timing.close_s)
@@ -167,6 +176,9 @@ class LlrpConnection:
             batches = self._use()
             if self.phase is Phase.INVENTORY:
                 batches, self._early = self._early + batches, []
+                contacts, self._contacts = self._contacts, []
+                for contact in contacts:
+                    self._sink.contact(contact)
                 if batches:
                     await self._deliver(np.concatenate(batches) if batches[1:] else batches[0])
                 self._tell()
@@ -241,10 +253,17 @@ class LlrpConnection:
             if self.phase is Phase.GREETING:
                 self._wire.drop(f"the reader's greeting can't be read ({error})")
             return
+        at_us = received_us = self._wire.received_us
         for name, source in (("UTCTimestamp", UTC), ("Uptime", UPTIME)):
             if name in event:
                 # Before any report: held ones are old, and would be taken for a slow clock.
-                self._clocks[source].sample(event[name]["Microseconds"], self._wire.received_us)
+                self._clocks[source].sample(event[name]["Microseconds"], received_us)
+                at_us = event[name]["Microseconds"] + (self._clocks[source].correction_us or 0)
+        if (contact := event.get(GPI_EVENT)) is not None:
+            at_us = min(at_us, received_us + self._settings.clock_tolerance_us)
+            self._contacts.append(
+                Contact(self._settings.id, contact["GPIPortNumber"], at_us, contact["GPIEvent"]),
+            )
         status = event.get("ConnectionAttemptEvent", {}).get("Status")
         if self.phase is Phase.GREETING and status is not None and not self._greeted.done():
             if status in ATTEMPT_REFUSED:
@@ -363,13 +382,16 @@ class LlrpConnection:
             before, now = self._memory.state_value, await self._state_value()
             changed = before is not None and now != before
         self._spec = self._inventory_wanted()
-        wanted = self._spec["ROSpecID"]
+        plain = instead_of(self._spec)
         answer = await self._ask("GET_ROSPECS")
         if codec.refusal(answer):
-            there = {wanted: codec.ROSPEC_DISABLED}
+            there = {self._spec["ROSpecID"]: codec.ROSPEC_DISABLED, plain["ROSpecID"]: codec.ROSPEC_DISABLED}
             changed = True
         else:
             there = {spec["ROSpecID"]: spec["CurrentState"] for spec in answer.fields["ROSpec"]}
+            if plain["ROSpecID"] in there and not changed:
+                self._spec = plain
+        wanted = self._spec["ROSpecID"]
         for rospec_id in there:
             if is_ours(rospec_id) and (rospec_id != wanted or changed):
                 # That there is none is as good; should it fail otherwise, adding will say so.
@@ -391,6 +413,7 @@ class LlrpConnection:
             sorted(settings.ports),
             TAGS_A_REPORT,
             fine_rssi=profile.fine_rssi and self._extended,
+            phase=settings.phase and profile.phase and self._extended,
             session=settings.session,
             search_mode=None if mode is None else SEARCH_MODES[mode],
             select=select,
@@ -418,8 +441,12 @@ class LlrpConnection:
         events = dict.fromkeys(self._profile.events, True)
         if self._can.can_warn:
             events["ReportBufferFillWarning"] = True
-        if events:
-            await self._ask("SET_READER_CONFIG", ReaderEventNotificationSpec={"EventNotificationState": events})
+        contacts = {GPI_EVENT: True} if self._settings.inputs else {}
+        told = not (events or contacts) or await self._tells_of(events | contacts)
+        if contacts:
+            told = told or await self._tells_of(contacts)
+            self._memory.inputs = await watch(self._ask, self._notice, self._settings.inputs, told)
+        await self._outputs.write(self._ask, self._notice)
         if self._can.can_hold:
             hold = {"HoldEventsAndReportsUponReconnect": True}
             answer = await self._ask("SET_READER_CONFIG", EventsAndReports=hold)
@@ -427,16 +454,39 @@ class LlrpConnection:
         else:
             self._memory.keeps = False
 
+    async def _tells_of(self, events: Mapping[str, bool]) -> bool:
+        spec = {"EventNotificationState": events}
+        return codec.refusal(await self._ask("SET_READER_CONFIG", ReaderEventNotificationSpec=spec)) is None
+
+    async def _light(self) -> None:
+        """Bring the outputs to what is wanted, which is no change of the configuration by others."""
+        await self._outputs.write(self._ask, self._notice)
+        if self._can.can_hold:
+            self._memory.state_value = await self._state_value()
+
     async def _inventory(self, survivor: int | None) -> None:
         """Have our ROSpec run; one that is running is left alone."""
-        rospec_id = self._spec["ROSpecID"]
         if survivor is None:
-            ports = ", ".join(map(str, sorted(self._settings.ports)))
-            await self._demand(f"an inventory on antenna ports {ports}", "ADD_ROSPEC", ROSpec=self._spec)
+            await self._add()
+        rospec_id = self._spec["ROSpecID"]
         if survivor in (None, codec.ROSPEC_DISABLED):
             await self._demand("to enable the inventory", "ENABLE_ROSPEC", ROSpecID=rospec_id)
         if survivor != codec.ROSPEC_ACTIVE:
             await self._demand("to start the inventory", "START_ROSPEC", ROSpecID=rospec_id)
+
+    async def _add(self) -> None:
+        """Our ROSpec, or the plain one if the reader refuses what refines it."""
+        what = f"an inventory on antenna ports {', '.join(map(str, sorted(self._settings.ports)))}"
+        plain = instead_of(self._spec)
+        if plain["ROSpecID"] == self._spec["ROSpecID"]:
+            await self._demand(what, "ADD_ROSPEC", ROSpec=plain)
+        elif refused := codec.refusal(await self._ask("ADD_ROSPEC", ROSpec=self._spec)):
+            await self._demand(what, "ADD_ROSPEC", ROSpec=plain)
+            self._spec = plain
+            self._notice(
+                f"the reader refuses session, search mode, filters or what is its make's own ({refused}): "
+                "it takes a plain inventory"
+            )
 
     async def _demand(self, what: str, name: str, **fields: Any) -> Message:
         """An answer that has to be success."""
@@ -478,6 +528,8 @@ class LlrpConnection:
                 self._sink.gap(gap)
             if self._backlog is not None and not self._delivering and self._backlog.left_s(now_s) <= 0:
                 self._drained(self._backlog)
+            if self._outputs.due:
+                await self._light()
             await asyncio.sleep(min(left_s, _POLL_S))
 
     def _drained(self, backlog: Backlog) -> None:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from drivers.llrp_codec import HEADER_BYTES, MESSAGE_BYTES_MAX, RO_ACCESS_REPORT
 from drivers.read import ANTENNA_UNKNOWN, EPC_BITS_MAX, READ, RSSI_UNKNOWN, Reads
 
+PHASE_UNKNOWN = -1
 RECEIVED, UTC, UPTIME = 0, 1, 2
 """Where a row's time comes from: the reader gave none, its UTC clock, its uptime."""
 
@@ -51,6 +52,8 @@ class Decoded:
     """(n,) READ; `time_us` is still the reader's own, or 0 where it gave none."""
     source: NDArray[np.uint8]
     """(n,) RECEIVED, UTC or UPTIME."""
+    phase: NDArray[np.int16]
+    """(n,) RF phase in 4096 steps a turn (Impinj), PHASE_UNKNOWN where the report has none."""
     newest_us: tuple[int, int]
     """Latest reader time among the rows from UTC and from UPTIME, -1 without such rows."""
     used: int
@@ -82,11 +85,13 @@ class ReportDecoder:
         stop, reports = _survey(buffer, start, end, MESSAGE_BYTES_MAX)
         reads = np.empty(reports, READ)
         source = np.empty(reports, np.uint8)
+        phase = np.empty(reports, np.int16)
         if stop == start:
-            return Decoded(reads, source, (-1, -1), stop)
+            return Decoded(reads, source, phase, (-1, -1), stop)
         rows = reads.view(np.uint64).reshape(reports, READ.itemsize // 8)
-        n = _decode(buffer, start, stop, self._ports, self._carried, rows, source, self._newest, self._tally)
-        return Decoded(reads[:n], source[:n], (int(self._newest[UTC]), int(self._newest[UPTIME])), stop)
+        n = _decode(buffer, start, stop, self._ports, self._carried, rows, source, phase, self._newest, self._tally)
+        newest_us = int(self._newest[UTC]), int(self._newest[UPTIME])
+        return Decoded(reads[:n], source[:n], phase[:n], newest_us, stop)
 
     @property
     def counters(self) -> dict[str, int]:
@@ -100,7 +105,7 @@ _PORT, _PEAK, _COUNT, _FIRST_UTC, _LAST_UTC, _FIRST_UP, _LAST_UP = range(7)
 _MESSAGES, _READS, _UNKNOWN_ANTENNA, _NO_EPC, _UNKNOWN_TV, _BROKEN, _TOO_LONG, _BAD_TIME, _BROKEN_MESSAGE = range(9)
 
 _TAG_REPORT_DATA, _EPC_DATA, _CUSTOM = 240, 241, 1023
-_IMPINJ, _IMPINJ_PEAK_RSSI = 25882, 57
+_IMPINJ, _IMPINJ_PHASE, _IMPINJ_PEAK_RSSI = 25882, 56, 57
 _TIME_MAX = 1 << 62
 _BITS_MAX = EPC_BITS_MAX
 
@@ -173,10 +178,20 @@ def _survey(buf: Any, start: Any, end: Any, longest: Any) -> Any:
 
 
 @kernel(
-    "int64(uint8[::1], int64, int64, uint16[::1], int64[::1], uint64[:, ::1], uint8[::1], int64[::1], int64[::1])",
+    "int64(uint8[::1], int64, int64, uint16[::1], int64[::1], uint64[:, ::1], uint8[::1], int16[::1], int64[::1],"
+    "int64[::1])",
 )
 def _decode(
-    buf: Any, start: Any, end: Any, ports: Any, carried: Any, rows: Any, source: Any, newest: Any, tally: Any
+    buf: Any,
+    start: Any,
+    end: Any,
+    ports: Any,
+    carried: Any,
+    rows: Any,
+    source: Any,
+    phase: Any,
+    newest: Any,
+    tally: Any,
 ) -> Any:
     """Decode the messages that `_survey` found whole; returns the number of rows written."""
     port, peak, count = carried[_PORT], carried[_PEAK], carried[_COUNT]
@@ -203,7 +218,7 @@ def _decode(
                 at = stop
                 continue
             at += 4
-            epc_at, epc_bits, precise = 0, 0, RSSI_UNKNOWN
+            epc_at, epc_bits, precise, turn = 0, 0, RSSI_UNKNOWN, PHASE_UNKNOWN
             got_last, got_first = False, False
             trouble = 0
             while at < stop:
@@ -266,13 +281,12 @@ def _decode(
                     if (epc_bits + 7) >> 3 > size - 6:
                         trouble = _BROKEN
                         break
-                elif (
-                    kind == _CUSTOM
-                    and size >= 14
-                    and _u32(buf, at + 4) == _IMPINJ
-                    and _u32(buf, at + 8) == _IMPINJ_PEAK_RSSI
-                ):
-                    precise = np.int64(np.int16(_u16(buf, at + 12)))  # type: ignore[assignment]
+                elif kind == _CUSTOM and size >= 14 and _u32(buf, at + 4) == _IMPINJ:
+                    subtype = _u32(buf, at + 8)
+                    if subtype == _IMPINJ_PEAK_RSSI:
+                        precise = np.int64(np.int16(_u16(buf, at + 12)))  # type: ignore[assignment]
+                    elif subtype == _IMPINJ_PHASE:
+                        turn = _u16(buf, at + 12) & 0xFFF
                 at += size
             at = stop
             if trouble == 0 and epc_bits == 0:
@@ -300,6 +314,7 @@ def _decode(
             if antenna == ANTENNA_UNKNOWN:
                 tally[_UNKNOWN_ANTENNA] += 1
             rssi = precise if precise != RSSI_UNKNOWN else peak
+            phase[np.uint64(n)] = turn
             row = rows[np.uint64(n)]
             row[0] = np.uint64(time)
             if epc_bits == 96:

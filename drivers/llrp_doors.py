@@ -11,9 +11,10 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from drivers import llrp_codec as codec
+from drivers import llrp_tls
 from drivers.llrp_codec import Malformed, NotLlrp
 from drivers.llrp_wire import Address, LinkFailure, Wire
-from drivers.session import Clock
+from drivers.session import Clock, Tls
 
 LISTEN = "listen://"
 """Before host:port in a reader's address: it connects to us there."""
@@ -29,13 +30,14 @@ class Doors:
     """The listening ports of one event loop, each open while sessions want it."""
 
     def __init__(self) -> None:
-        self._open: dict[Address, Door] = {}
+        self._open: dict[tuple[Address, Tls | None], Door] = {}
 
-    def enter(self, address: Address, identity: str, clock: Clock) -> Door:
-        """The door to wait at for that reader; `Door.leave` it in the end."""
-        door = self._open.get(address)
+    def enter(self, address: Address, identity: str, clock: Clock, tls: Tls | None) -> Door:
+        """The door to wait at for that reader; `Door.leave` it in the end. All readers of a port share its `tls`."""
+        place = address, tls
+        door = self._open.get(place)
         if door is None:
-            door = self._open[address] = Door(address, clock, lambda: self._open.pop(address, None))
+            door = self._open[place] = Door(address, clock, tls, lambda: self._open.pop(place, None))
         door.names.append(identity)
         return door
 
@@ -43,9 +45,9 @@ class Doors:
 class Door:
     """One listening port; `names` are the identities of the readers that are wanted there."""
 
-    def __init__(self, address: Address, clock: Clock, closed: Callable[[], object]) -> None:
+    def __init__(self, address: Address, clock: Clock, tls: Tls | None, closed: Callable[[], object]) -> None:
         self.names: list[str] = []
-        self._address, self._clock, self._closed = address, clock, closed
+        self._address, self._clock, self._tls, self._closed = address, clock, tls, closed
         self._server: asyncio.Server | None = None
         self._opening = asyncio.Lock()
         self._ready: dict[str, Wire] = {}
@@ -81,9 +83,15 @@ class Door:
             wire.drop("closed by us")
 
     async def _listen(self) -> None:
+        context = llrp_tls.listening(self._tls) if self._tls is not None else None
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                self._caller, self._address.host, self._address.port, reuse_address=True
+                self._caller,
+                self._address.host,
+                self._address.port,
+                reuse_address=True,
+                ssl=context,
+                ssl_handshake_timeout=IDENTIFY_S if context else None,
             )
         except OSError as error:
             raise LinkFailure(

@@ -1,7 +1,7 @@
 """What makes of readers want besides the standard, as a table. A reader's capabilities decide; a profile refines.
 
 A profile is chosen by the maker that the reader names in its capabilities (a Private Enterprise Number), or by the
-store file. Reads carry no phase and no Doppler, so neither is asked for: they would double the bytes of a report.
+store file. Reads carry no phase, so it is asked for only on demand, for captures; Doppler is not asked for.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ class Profile:
     """Impinj: custom parameters work only after IMPINJ_ENABLE_EXTENSIONS."""
     fine_rssi: bool = False
     """Impinj: RSSI in 0.01 dBm in each report."""
+    phase: bool = False
+    """Impinj: the phase of the answer in each report, if the store file wants it."""
     link_monitor: int = 0
     """Impinj: the reader drops a client that has missed so many keepalives; otherwise it keeps the dead connection and
     turns away the new one."""
@@ -36,7 +38,9 @@ PROFILES = {
     profile.name: profile
     for profile in (
         GENERIC,
-        Profile("impinj", (IMPINJ_PEN,), extensions=True, fine_rssi=True, link_monitor=3, search_modes=True),
+        Profile(
+            "impinj", (IMPINJ_PEN,), extensions=True, fine_rssi=True, phase=True, link_monitor=3, search_modes=True
+        ),
         Profile("zebra", (161, 388)),
         # Antenna events of its hubs come and go with the hub's switching.
         Profile("thingmagic", (26554,), events=("ReaderExceptionEvent",)),

@@ -31,6 +31,7 @@ def rospec(
     tags_a_report: int,
     *,
     fine_rssi: bool = False,
+    phase: bool = False,
     session: int | None = None,
     search_mode: int | None = None,
     select: Sequence[Select] = (),
@@ -38,7 +39,7 @@ def rospec(
     """The inventory: these antenna ports without end, the reader's own power and mode, a report every few tags.
 
     The AISpec has no stop trigger: a reader stops and restarts its radio at each. It is started by START_ROSPEC.
-    `fine_rssi` and `search_mode` are Impinj's; `select` are filters that the reader must have room for.
+    `fine_rssi`, `phase` and `search_mode` are Impinj's; `select` are filters that the reader must have room for.
     """
     spec: dict[str, Any] = {
         "ROSpecID": OURS,
@@ -67,8 +68,13 @@ def rospec(
             },
         },
     }
+    custom: dict[str, Any] = {}
+    if phase:
+        custom["ImpinjEnableRFPhaseAngle"] = {"RFPhaseAngleMode": 1}
     if fine_rssi:
-        spec["ROReportSpec"]["ImpinjTagReportContentSelector"] = {"ImpinjEnablePeakRSSI": {"PeakRSSIMode": 1}}
+        custom["ImpinjEnablePeakRSSI"] = {"PeakRSSIMode": 1}
+    if custom:
+        spec["ROReportSpec"]["ImpinjTagReportContentSelector"] = custom
     command = _inventory_command(session, search_mode, select)
     if command:
         antennas = [{"AntennaID": port, "C1G2InventoryCommand": [command]} for port in ports]
@@ -99,7 +105,17 @@ def _inventory_command(session: int | None, search_mode: int | None, select: Seq
     return {"TagInventoryStateAware": False, **command} if command else {}
 
 
-def numbered(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The ROSpec with the number that its content gives it."""
-    content = codec.encode("ADD_ROSPEC", 0, ROSpec={**spec, "ROSpecID": OURS})
+def instead_of(refined: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain inventory of the same ports for a reader that refuses the refined one; the same if that is plain.
+
+    Its number tells of which refined one it stands for: once that changes, it is to be tried again.
+    """
+    (ai,) = refined["AISpec"]
+    plain = rospec(ai["AntennaID"], refined["ROReportSpec"]["N"])
+    return plain if plain["ROSpecID"] == refined["ROSpecID"] else numbered(plain, refined["ROSpecID"])
+
+
+def numbered(spec: Mapping[str, Any], salt: int = 0) -> dict[str, Any]:
+    """The ROSpec with the number that its content gives it, and what it stands for."""
+    content = codec.encode("ADD_ROSPEC", salt, ROSpec={**spec, "ROSpecID": OURS})
     return {**spec, "ROSpecID": OURS | zlib.crc32(content) & 0xFFFF}

@@ -14,7 +14,7 @@ _CIPHERS = "ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:DHE+AES:RSA+AES:!aNULL:!eNULL:@SE
 
 
 def context(tls: Tls) -> ssl.SSLContext:
-    """For connections to one reader; LinkFailure if a file is of no use."""
+    """For our connections to one reader; LinkFailure if a file is of no use."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.set_ciphers(_CIPHERS)
@@ -29,6 +29,22 @@ def context(tls: Tls) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         which = "ca" if tls.cert is None else "ca, cert or key"
         raise LinkFailure(f"{which} of the reader can't be used: {error.strerror or error}") from error
+    return made
+
+
+def listening(tls: Tls) -> ssl.SSLContext:
+    """For readers that connect to us, who need a certificate if there is a `ca`; LinkFailure if a file is of no use."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.set_ciphers(_CIPHERS)
+    assert tls.cert is not None
+    try:
+        made.load_cert_chain(tls.cert, tls.key)
+        if tls.ca is not None:
+            made.load_verify_locations(tls.ca)
+            made.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        raise LinkFailure(f"cert, key or ca of the reader can't be used: {error.strerror or error}") from error
     return made
 
 

@@ -57,12 +57,15 @@ class Wire(asyncio.BufferedProtocol):
     second however many messages it carries.
     """
 
+    FIRST_CAPACITY = 1 << 14
+    """Enough for what a busy reader sends between two wake-ups; of 64 readers the rest would be megabytes."""
     CAPACITY = 1 << 16
+    """Taken once that was filled: a reader hands over what it kept, or sends longer messages."""
 
     def __init__(self, clock: Clock, peer: str) -> None:
         self.peer = peer
         """Who is at the other end, in words for people."""
-        self.buffer: NDArray[np.uint8] = np.zeros(self.CAPACITY, np.uint8)
+        self.buffer: NDArray[np.uint8] = np.zeros(self.FIRST_CAPACITY, np.uint8)
         self.start = self.end = 0
         self.received_us = 0
         """Store time at which the last bytes came."""
@@ -74,6 +77,7 @@ class Wire(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._need = 0
+        self._filled = False
         self._transport: asyncio.Transport | None = None
         self._resuming: asyncio.TimerHandle | None = None
 
@@ -90,12 +94,14 @@ class Wire(asyncio.BufferedProtocol):
             left = self.end - self.start
             self.buffer[:left] = self.buffer[self.start : self.end].copy()
             self.start, self.end = 0, left
-        if self._need > len(self.buffer):
-            self.buffer = np.concatenate([self.buffer[: self.end], np.zeros(self._need - self.end, np.uint8)])
+        need = max(self._need, self.CAPACITY) if self._filled else self._need
+        if need > len(self.buffer):
+            self.buffer = np.concatenate([self.buffer[: self.end], np.zeros(need - self.end, np.uint8)])
         return self.buffer.data[self.end :]
 
     def buffer_updated(self, nbytes: int) -> None:
         self.end += nbytes
+        self._filled = self._filled or self.end == len(self.buffer)
         self.received_us = self._clock()
         assert self._transport is not None
         self._transport.pause_reading()

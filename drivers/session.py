@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from drivers.read import Reads
 
@@ -50,6 +50,8 @@ class ReaderSettings:
     clock_tolerance_us: int = 100_000
     """Store time by which a reader's clock may be off without being corrected: below, it can't be told from delay."""
     tls: Tls | None = None
+    region: str | None = None
+    """ThingMagic: name in thingmagic.REGIONS; None: as configured on the reader."""
     identity: str | None = None
     """LLRP: the reader's MAC as EUI-64, or its EPC, in capital hex digits; another one gets no inventory."""
     profile: str | None = None
@@ -58,8 +60,14 @@ class ReaderSettings:
     """LLRP: Gen2 session, 0 to 3; None: as configured on the reader."""
     search_mode: str | None = None
     """LLRP: name in llrp_profiles.SEARCH_MODES, for makes that have it; None: as configured on the reader."""
+    phase: bool = False
+    """LLRP: have reports carry the phase, for makes that can."""
     select: tuple[Select, ...] = ()
     """LLRP: report only tags that match one of these, if the reader can; none: report all."""
+    inputs: tuple[int, ...] = ()
+    """LLRP: ports of contacts (GPI) whose changes are to be told."""
+    outputs: tuple[int, ...] = ()
+    """LLRP: ports that may be switched (GPO); off until told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,8 @@ class ReaderStatus:
     reads_from_us: int | None = None
     """While the link is up: reads from then on (store clock) may still come, late, because the reader kept them; 0 if
     it is not known since when. None: none but those of now. Only a link that begins with it has missed nothing."""
+    inputs: frozenset[int] = frozenset()
+    """While the link is up: the inputs that are watched, of those that were wanted."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,16 @@ class Notice:
     text: str
 
 
+@dataclass(frozen=True)
+class Contact:
+    """An input of a reader has changed, at a time of the store's clock."""
+
+    reader: str
+    port: int
+    at_us: int
+    high: bool
+
+
 class Sink(Protocol):
     """Where a session delivers; the pipeline implements it."""
 
@@ -115,11 +135,22 @@ class Sink(Protocol):
     def notice(self, notice: Notice) -> None:
         """Pass something on to health."""
 
+    def contact(self, contact: Contact) -> None:
+        """Take a change of an input. Called after the status of the link that it came over."""
+
 
 class Session(Protocol):
     """A reader's session: `run` goes on until cancelled, through every failure of the reader."""
 
     async def run(self) -> None: ...
+
+
+@runtime_checkable
+class Switchboard(Protocol):
+    """A session whose reader has outputs."""
+
+    def switch(self, port: int, high: bool) -> None:
+        """Switch an output, now or as soon as the reader is connected; a refusal comes as a notice."""
 
 
 Clock = Callable[[], int]

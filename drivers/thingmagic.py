@@ -7,12 +7,19 @@ from contextlib import suppress
 
 from drivers import thingmagic_codec as codec
 from drivers.serial_session import ANSWER_S, PROBE_S, ReaderError, SerialSession
-from drivers.session import Clock, ReaderSettings, Sink
+from drivers.session import Clock, Notice, ReaderSettings, Sink
 from drivers.tags import Content, TagRead
 from drivers.thingmagic_codec import Reply
 from drivers.transport import Line
 
-REGION_IF_UNSET = 6
+REGIONS = {
+    name: number
+    for number, name in enumerate(
+        ("na", "eu", "kr", "in", "jp", "prc", "eu2", "eu3", "kr2", "prc2", "au", "nz", "na2", "na3"), 1
+    )
+}
+"""By the names of the maker's own programs."""
+REGION_IF_UNSET = "prc"
 """China, 920–925 MHz. Only for a reader that has no region at all, which would otherwise refuse to read."""
 SEARCH_MS = 1000
 START = codec.command(
@@ -55,15 +62,24 @@ class ThingMagicSession(SerialSession[Reply]):
 
     async def _set_up(self, line: Line) -> None:
         ports = sorted(self._settings.ports)
-        region = await self._command(line, codec.OP_GET_REGION)
-        if region.status == codec.STATUS_OK and not any(region.data):
-            # Refused by readers whose region is fixed; one that can't read without says so when it is started.
-            await self._command(line, codec.OP_REGION, bytes((REGION_IF_UNSET,)))
+        await self._set_region(line, self._settings.region)
         await self._demand(line, codec.OP_PROTOCOL, GEN2, "protocol Gen2")
         pairs = bytes(number for port in ports for number in (port, port))
         await self._demand(line, codec.OP_ANTENNAS, b"\x02" + pairs, f"antennas {', '.join(map(str, ports))}")
         # With the filter on, a tag that stays is reported once. Readers that don't know the setting have no filter.
         await self._command(line, codec.OP_OPTION, READ_FILTER_OFF)
+
+    async def _set_region(self, line: Line, wanted: str | None) -> None:
+        region = await self._command(line, codec.OP_GET_REGION)
+        if wanted is not None:
+            if region.status != codec.STATUS_OK or region.data[-1:] != bytes((REGIONS[wanted],)):
+                await self._demand(line, codec.OP_REGION, bytes((REGIONS[wanted],)), f"region {wanted}")
+        elif region.status == codec.STATUS_OK and not any(region.data):
+            # Refused by readers whose region is fixed; one that can't read without says so when it is started.
+            reply = await self._command(line, codec.OP_REGION, bytes((REGIONS[REGION_IF_UNSET],)))
+            if reply.status == codec.STATUS_OK:
+                text = f"the reader had no region and was set to {REGION_IF_UNSET} (China): is it there? see `region`"
+                self._sink.notice(Notice(self._settings.id, self._clock(), text))
 
     async def _start(self, line: Line) -> None:
         self._times = SearchClock()

@@ -14,6 +14,8 @@ import serial
 import serial_asyncio_fast
 
 OPEN_TIMEOUT_S = 5.0
+PIECE_BYTES = 1024
+"""Handled in one turn of the event loop. Rubbish in which every byte may begin a frame costs some 3 ms."""
 _LIMIT = 1 << 16
 
 
@@ -31,16 +33,20 @@ class Line:
     _writer: asyncio.StreamWriter
 
     async def read(self, timeout_s: float) -> bytes:
-        """What has arrived, at least one byte; TimeoutError after `timeout_s` of silence."""
+        """What has arrived, at least one byte; TimeoutError after `timeout_s` of silence.
+
+        Lets others have their turn: a line that floods has always something to read.
+        """
         try:
             async with asyncio.timeout(timeout_s) as silence:
-                chunk = await self._reader.read(4096)
+                chunk = await self._reader.read(PIECE_BYTES)
         except OSError as error:
             if silence.expired():
                 raise
             raise self._broken(error) from error  # among them TCP's own time-out, which is a TimeoutError too
         if not chunk:
             raise TransportError(f"{self.address} was closed by the other end")
+        await asyncio.sleep(0)
         return chunk
 
     async def write(self, frame: bytes) -> None:

@@ -96,7 +96,7 @@ def calibrate(
 
     The layout's own calibration is where it starts from. ValueError if no tag makes a visit.
     """
-    tuning = tuning or Tuning()
+    tuning = tuning or radio.usual(layout)
     antennas = len(layout.antenna_zone)
     now = Calibration(
         layout.antenna_offset_db.astype(np.float64),
@@ -126,13 +126,13 @@ def visits_of(layout: Layout, settings: Settings, reads: Reads, tuning: Tuning |
 
 def likelihood(layout: Layout, settings: Settings, reads: Reads, tuning: Tuning | None = None) -> float:
     """How well a layout explains reads, whoever was where: mean log density of an event, natural logarithm."""
-    tuning = tuning or Tuning()
+    tuning = tuning or radio.usual(layout)
     return _explained(layout, _measured(tuning), _Events.of(reads, visits_of(layout, settings, reads, tuning)))
 
 
 def _measured(tuning: Tuning) -> Tuning:
     """Levels spread as they were measured to; in deciding, a little more makes up for what repeats itself."""
-    return replace(tuning, spread_db=MEASURED_DB)
+    return replace(tuning, spread_db=min(tuning.spread_db, MEASURED_DB))
 
 
 def findings(layout: Layout, reads: Reads, visits: Visits) -> Findings:

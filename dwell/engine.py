@@ -53,7 +53,7 @@ class ZoneEngine:
     """One store's engine. Every array that it is given must be of the stated dtype; ValueError otherwise."""
 
     def __init__(self, layout: Layout, settings: Settings, tuning: Tuning | None = None) -> None:
-        tuning = tuning or Tuning()
+        tuning = tuning or radio.usual(layout)
         if not 0 < tuning.lag_ticks + tuning.batch_ticks < kernels.EVENTS - 1:
             raise ValueError(f"lag_ticks + batch_ticks must stay below {kernels.EVENTS - 1}")
         if settings.window_us % TICK_US:

@@ -95,6 +95,13 @@ def louder(radio: Radio, layout: Layout, tuning: Tuning, drift_db: NDArray[np.fl
     radio.rate[:] = np.maximum(got, MIN_RATE)
 
 
+def usual(layout: Layout) -> Tuning:
+    """The figures for a layout. Where only neighbourhood counts a zone is one place: levels are means over all of it,
+    which differ by less, and there are few places to choose from."""
+    known = len(layout.corner_zone) or _placed(layout)
+    return Tuning() if known else Tuning(spread_db=5.0, temper=1.0)
+
+
 @dataclass(frozen=True)
 class Expected:
     """What is expected of each antenna in each cell within its range, N entries by antenna and cell."""
@@ -337,7 +344,7 @@ def _inside(points: Points, polygon: Points) -> NDArray[np.bool_]:
 
 NEAR_M, FAR_M = 4, 12
 """Distances without positions."""
-OWN_DBM, NEAR_DBM, FLOOR_DBM, NONE_DBM = -60.0, -66.0, -71.0, -69.0
+OWN_DBM, NEAR_DBM, FLOOR_DBM, NONE_DBM = -56.0, -70.0, -74.0, -75.0
 """Levels without positions: an antenna's own zone, its neighbours, others on the floor, and in no zone."""
 
 

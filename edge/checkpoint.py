@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
+import zipfile
 import zlib
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,11 +50,33 @@ def save(conn: sqlite3.Connection, shop: Shop, watermark_us: int, state: dict[st
     arrays |= {LAYOUT + field.name: getattr(shop.layout, field.name) for field in fields(Layout)}
     meaning = {"zones": shop.zones, "settings": asdict(shop.settings)}
     arrays["meaning"] = np.frombuffer(json.dumps(meaning).encode(), np.uint8)
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
-    packed = zlib.compress(file.getbuffer(), 1)
+    packer = _Packer()
+    # As np.savez does, which wants a file that it could read too.
+    with zipfile.ZipFile(cast("BinaryIO", packer), "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+    packed = packer.packed()
     conn.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?)", (watermark_us, shop.fingerprint(), packed))
     return len(packed)
+
+
+class _Packer(io.RawIOBase):
+    """Takes a file as it is written, and keeps only what it is compressed to."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.compressobj(1)
+        self._parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, part: Any) -> int:
+        self._parts.append(self._zlib.compress(part))
+        return memoryview(part).nbytes
+
+    def packed(self) -> bytes:
+        return b"".join([*self._parts, self._zlib.flush()])
 
 
 def load(conn: sqlite3.Connection) -> Checkpoint | None:

@@ -72,6 +72,9 @@ def run(
     import asyncio
     import logging
 
+    from edge.memory import settle
+
+    settle()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     own = _load(config, files=True, overlay=False)
     from edge.desired import Overlay

@@ -124,11 +124,15 @@ def _reader(reader: Reader, ports: dict[int, int], tolerance_us: int, config: St
         ports,
         tolerance_us,
         tls=tls,
+        region=reader.region,
         identity=identity,
         profile=reader.profile,
         session=reader.session,
         search_mode=reader.search_mode,
+        phase=reader.phase,
         select=selects(config.tag_classes) if reader.filter else (),
+        inputs=tuple(each.port for each in reader.inputs),
+        outputs=tuple(each.port for each in reader.outputs),
     )
 
 

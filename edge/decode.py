@@ -16,6 +16,8 @@ from drivers.tags import Content, MalformedRecordError
 from edge.errors import Trouble
 
 HEADER = ("time_us", "antenna", "epc", "rssi_dbm", "count")
+PHASE = "phase_deg"
+"""Column for what only some LLRP readers give: degrees."""
 SHOWN_BYTES = 24
 """Of what was left out, so many bytes are shown."""
 
@@ -31,12 +33,15 @@ class Row(NamedTuple):
     epc: str
     rssi_cdbm: int | None
     seen: int | None
+    phase: int | None = None
+    """4096 steps a turn."""
 
-    def texts(self) -> tuple[str, str, str, str, str]:
-        """As HEADER names them."""
+    def texts(self, phase: bool = False) -> tuple[str, ...]:
+        """As HEADER names them, and PHASE if that is wanted."""
         rssi = "" if self.rssi_cdbm is None else f"{self.rssi_cdbm / 100:g}"
         time, antenna, count = ("" if n is None else str(n) for n in (self.time_us, self.antenna, self.seen))
-        return time, antenna, self.epc, rssi, count
+        turn = "" if self.phase is None else f"{self.phase * 360 / 4096:.2f}"
+        return (time, antenna, self.epc, rssi, count) + ((turn,) if phase else ())
 
 
 class LeftOut(NamedTuple):
@@ -59,11 +64,11 @@ class Decoded:
     left_out: list[LeftOut] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
 
-    def write_csv(self, out: TextIO) -> None:
-        """The reads, under HEADER."""
+    def write_csv(self, out: TextIO, phase: bool = False) -> None:
+        """The reads, under HEADER and PHASE if that is wanted."""
         rows = csv.writer(out, lineterminator="\n")
-        rows.writerow(HEADER)
-        rows.writerows(row.texts() for row in self.rows)
+        rows.writerow(_header(phase))
+        rows.writerows(row.texts(phase) for row in self.rows)
 
     def summary(self) -> str:
         """One line on everything."""
@@ -141,7 +146,7 @@ def _llrp(raw: bytes) -> Decoded:
     import numpy as np
 
     from drivers.llrp_codec import RO_ACCESS_REPORT
-    from drivers.llrp_decoder import RECEIVED, ReportDecoder
+    from drivers.llrp_decoder import PHASE_UNKNOWN, RECEIVED, ReportDecoder
     from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN, epc_bytes
 
     done = Decoded()
@@ -158,7 +163,7 @@ def _llrp(raw: bytes) -> Decoded:
             continue
         before = decoder.counters
         found = decoder.decode(buffer, at, at + size)
-        for read, source in zip(found.reads, found.source.tolist(), strict=True):
+        for read, source, turn in zip(found.reads, found.source.tolist(), found.phase.tolist(), strict=True):
             antenna, rssi = int(read["antenna"]), int(read["rssi_cdbm"])
             done.rows.append(
                 Row(
@@ -167,6 +172,7 @@ def _llrp(raw: bytes) -> Decoded:
                     epc_bytes(read["epc"], int(read["epc_bits"])).hex().upper(),
                     None if rssi == RSSI_UNKNOWN else rssi,
                     int(read["count"]),
+                    None if turn == PHASE_UNKNOWN else turn,
                 )
             )
         given_up = {
@@ -220,10 +226,15 @@ FAMILIES: dict[str, Callable[[bytes], Decoded]] = {
 }
 
 
-def rows_table(rows: list[Row]) -> Iterator[str]:
+def rows_table(rows: list[Row], phase: bool = False) -> Iterator[str]:
     """The reads for a person, a line each."""
-    widths = [max([len(name), *(len(row.texts()[i]) for row in rows)]) for i, name in enumerate(HEADER)]
-    for texts in (HEADER, *(row.texts() for row in rows)):
+    lines = [_header(phase), *(row.texts(phase) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for texts in lines:
         cells = [text.rjust(width) for text, width in zip(texts, widths, strict=True)]
         cells[2] = texts[2].ljust(widths[2])
         yield "  ".join(cells).rstrip()
+
+
+def _header(phase: bool) -> tuple[str, ...]:
+    return HEADER + ((PHASE,) if phase else ())

@@ -85,6 +85,10 @@ class Greeter:
         """Are there recognitions that were not committed yet."""
         return bool(self._untold)
 
+    def untold(self) -> list[Recognised]:
+        """What waits for `tell`."""
+        return [event for _, event in self._untold]
+
     def tell(self, conn: sqlite3.Connection) -> list[tuple[Member, Recognised]]:
         """Put what waits into the outbox, in the caller's transaction; what it was: for `told`, once committed."""
         untold = list(self._untold)

@@ -50,7 +50,9 @@ def prune(conn: sqlite3.Connection, config: StoreConfig, now_us: int, most: int 
     oldest = "SELECT window_us FROM aggregate WHERE window_us < ? ORDER BY window_us LIMIT 1 OFFSET ?"
     row = conn.execute(oldest, (windows_us, most)).fetchone()
     upto_us = row[0] if row else windows_us
-    return gone + conn.execute("DELETE FROM aggregate WHERE window_us < ?", (upto_us,)).rowcount
+    for table in ("aggregate", "door"):
+        gone += conn.execute(f"DELETE FROM {table} WHERE window_us < ?", (upto_us,)).rowcount
+    return gone
 
 
 def make_room(conn: sqlite3.Connection, config: StoreConfig, now_us: int) -> int:

@@ -1,6 +1,7 @@
 """Live state over a Unix socket, never through the flash: one JSON object a line, twice a second, to all who ask.
 
 What can't wait, such as a new cue, is told at once.
+Who sends a line with a reader's id gets that reader's antennas too, under "antennas", in the lines that follow.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,16 @@ async def open_socket(
 class LiveServer:
     """Serves `snapshot()` to every client; one that does not read is dropped, not waited for."""
 
-    def __init__(self, path: Path, snapshot: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        snapshot: Callable[[], dict[str, Any]],
+        antennas: Callable[[str], list[dict[str, Any]]] = lambda _reader: [],
+    ) -> None:
         self._path = path
         self._snapshot = snapshot
-        self._clients: set[asyncio.StreamWriter] = set()
+        self._antennas = antennas
+        self._clients: dict[asyncio.StreamWriter, str | None] = {}
         self._news = asyncio.Event()
 
     async def run(self) -> None:
@@ -64,7 +71,7 @@ class LiveServer:
             while True:
                 self._news.clear()
                 if self._clients:
-                    self._send(_line(self._snapshot()))
+                    self._send(self._snapshot())
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(PERIOD_S):
                         await self._news.wait()
@@ -80,23 +87,26 @@ class LiveServer:
         """There is something that can't wait."""
         self._news.set()
 
-    def _send(self, line: bytes) -> None:
-        for writer in list(self._clients):
+    def _send(self, state: dict[str, Any]) -> None:
+        lines: dict[str | None, bytes] = {None: _line(state)}
+        for writer, reader in list(self._clients.items()):
             if writer.transport.get_write_buffer_size() > MAX_BEHIND_BYTES:
                 writer.transport.abort()
-            else:
-                writer.write(line)
+                continue
+            if reader not in lines:
+                lines[reader] = _line(state | {"antennas": self._antennas(reader)} if reader else state)
+            writer.write(lines[reader])
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(_line(self._snapshot()))
-        self._clients.add(writer)
+        self._clients[writer] = None
         try:
-            while await reader.read(1024):
-                pass
-        except ConnectionError:
+            while line := await reader.readline():
+                self._clients[writer] = line.decode(errors="replace").strip()
+        except (ConnectionError, ValueError):  # gone, or a line without end
             pass
         finally:
-            self._clients.discard(writer)
+            self._clients.pop(writer, None)
             writer.close()
 
 
@@ -112,6 +122,24 @@ async def read_once(path: Path, timeout_s: float = 2.0) -> dict[str, Any] | None
     except (OSError, TimeoutError):
         return None
     return dict(json.loads(line)) if line else None
+
+
+async def follow(path: Path, reader: str) -> AsyncIterator[dict[str, Any]]:
+    """The live state twice a second, with the antennas of a reader; ends with the service."""
+    try:
+        stream, writer = await asyncio.open_unix_connection(path, limit=LINE_LIMIT_BYTES)
+    except OSError:
+        return
+    try:
+        writer.write(f"{reader}\n".encode())
+        while line := await stream.readline():
+            state = json.loads(line)
+            if "antennas" in state:
+                yield state
+    except OSError:
+        return
+    finally:
+        writer.close()
 
 
 def _line(state: dict[str, Any]) -> bytes:

@@ -18,16 +18,19 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from drivers.read import Reads
-from drivers.session import Gap, Link, Notice, ReaderStatus
+from drivers.session import Contact, Gap, Link, Notice, ReaderStatus
 from dwell.engine import Decisions, ZoneEngine
 from dwell.visits import Visits
 from edge import checkpoint, cuebook
+from edge.antennas import Antennas
 from edge.clock import Clock
 from edge.compose import Shop
 from edge.cues import CueDesk
 from edge.database import Database
+from edge.doors import Doors
 from edge.greeter import Greeter
 from edge.housekeeping import make_room
+from edge.lamps import Lamps
 from edge.outages import Outages
 from edge.people import BusinessDay, Member, Pseudonyms, known
 from edge.records import Ledger
@@ -89,11 +92,15 @@ class Pipeline:
         limits = shop.config.thresholds
         days = BusinessDay(shop.config.store.tz, limits.business_day_start)
         self._pseudonyms = Pseudonyms(database.tag_key, days)
-        self._ledger = Ledger(shop, self._pseudonyms, days)
+        self.antennas = Antennas(shop)
+        self.doors = Doors(shop)
+        self.lamps: Lamps | None = None
+        """Told of members who come to a zone, if there are any."""
+        self._ledger = Ledger(shop, self._pseudonyms, days, self.doors)
         self._outages = Outages(self.readers, self._switch)
         self._bound_us: int | None = None
         self._waiting = 0
-        self._queue: deque[tuple[str, Reads] | ReaderStatus | Gap | Notice] = deque()
+        self._queue: deque[tuple[str, Reads] | ReaderStatus | Gap | Notice | Contact] = deque()
         self._queued = 0
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -128,6 +135,11 @@ class Pipeline:
     def notice(self, notice: Notice) -> None:
         """Queue a word for health."""
         self._queue.append(notice)
+        self._arrived.set()
+
+    def contact(self, contact: Contact) -> None:
+        """Queue a change of an input."""
+        self._queue.append(contact)
         self._arrived.set()
 
     # Life.
@@ -239,6 +251,8 @@ class Pipeline:
                 self._tell_health(item.reader, item.reason, item.to_us)
             elif isinstance(item, Notice):
                 self._tell_health(item.reader, item.text, item.at_us)
+            elif isinstance(item, Contact):
+                self.doors.take(item)
             else:
                 reader, batch = item
                 self.reads_of[reader] += len(batch)
@@ -251,18 +265,22 @@ class Pipeline:
         if batches:
             reads = np.concatenate(batches) if len(batches) > 1 else batches[0]
             await self._greet(reads)
+            self.antennas.add(reads)
             self.engine.feed(reads)
             self._waiting += len(reads)
 
     def _link(self, status: ReaderStatus) -> None:
         before = self.readers[status.reader]
         self.readers[status.reader] = status
+        if status.link is Link.UP:
+            self.doors.watched(status.reader, status.inputs)
         self._outages.link(status, time.monotonic())
         if (status.link, status.reason) != (before.link, before.reason):
             self._tell_health(status.reader, status.reason, status.since_us)
 
     def _switch(self, reader: str, at_us: int, up: bool) -> None:
         self.engine.outage(self.shop.antennas_of[reader], at_us, up)
+        self.doors.switch(reader, at_us, up)
 
     def _tell_health(self, reader: str, reason: str, since_us: int) -> None:
         status = self.readers[reader]
@@ -290,6 +308,8 @@ class Pipeline:
                 told = self._greeter.tell(conn)
                 return self.desk.arrive(conn, told, self._clock.now_us())
 
+            for event in self._greeter.untold() if self.lamps else ():
+                self._announce(event.member, event.tier, event.zone, event.read_us)
             if await self._make_cues(job):
                 self._greeter.told(len(told))
 
@@ -322,17 +342,26 @@ class Pipeline:
             self._changed()
         return True
 
+    def _announce(self, member: str, tier: str, zone: str, at_us: int) -> None:
+        if self.lamps is not None:
+            self.lamps.came(member, tier, zone, at_us, self._clock.now_us())
+
     def _advance(self, watermark_us: int) -> None:
         if watermark_us < self.engine.weighed_us - BACK_US:
             back_s = (self.engine.weighed_us - watermark_us) // 1_000_000
             log.error("the clock was set back by %d s: visits under way end here, and counting begins anew", back_s)
             self._decide(self.engine.finish())
             self.engine = ZoneEngine(self.shop.layout, self.shop.settings)
+            self.doors.begin(watermark_us)
             self._outages.anew(watermark_us)
         bound_us = self._outages.bound_us(time.monotonic(), self._clock.now_us(), hurry=self._waiting > WAITING_READS)
         if bound_us is None or bound_us != self._bound_us:
             self._bound_us, self._waiting = bound_us, 0
         self._decide(self.engine.advance(watermark_us if bound_us is None else min(watermark_us, bound_us)))
+        self.doors.advance(self.engine.weighed_us)
+        if self.lamps is not None and self.lamps.any:
+            for member, visit in self.members(self.open_visits()):
+                self._announce(member.member, member.tier, self.shop.zones[visit["zone"]], int(visit["enter_us"]))
 
     def _decide(self, decisions: Decisions) -> None:
         self._ledger.add(decisions)
@@ -411,6 +440,7 @@ class Pipeline:
                     down_us, waiting_s = saved.watermark_us, time.monotonic()
             else:
                 self._end(conn, saved, engine, "zones, antennas or definitions have changed")
+        self.doors.begin(down_us)
         self._outages.begin(down_us, waiting_s)
         self._greeter.restore(conn, self.engine.open_visits(), down_us)
         self.desk.restore(conn, self._clock.now_us())
@@ -419,7 +449,7 @@ class Pipeline:
         """What was open ends where it was last known, by the names of its own layout."""
         decisions = engine.finish()
         self._ledger.add(decisions)
-        self._ledger.write(conn, saved.zones)
+        self._ledger.write(conn, saved.zones, doors=False)
         self._ledger.clear()
         checkpoint.save(conn, self.shop, self.engine.weighed_us, self.engine.state())
         log.warning("%s: %d visits under way were ended", why, len(decisions.closed))

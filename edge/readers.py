@@ -9,7 +9,7 @@ from pathlib import Path
 
 from drivers import open_session
 from drivers.read import Reads
-from drivers.session import Gap, Notice, ReaderSettings, ReaderStatus, Sink
+from drivers.session import Contact, Gap, Notice, ReaderSettings, ReaderStatus, Sink, Switchboard
 from edge.capture import CaptureFile
 from edge.compose import Shop
 
@@ -28,6 +28,7 @@ class Readers:
         self._sink = sink
         self._clock = clock
         self._sessions: dict[str, asyncio.Task[None]] = {}
+        self._open: dict[str, object] = {}
         self._restarting: set[str] = set()
         self._shop = shop
         self._captured: list[tuple[str, Reads]] | None = None
@@ -85,10 +86,21 @@ class Readers:
         """Pass on."""
         self._sink.notice(notice)
 
+    def contact(self, contact: Contact) -> None:
+        """Pass on."""
+        self._sink.contact(contact)
+
+    def switch(self, reader: str, port: int, high: bool) -> None:
+        """Switch an output of a reader, now or once it is connected."""
+        session = self._open.get(reader)
+        if isinstance(session, Switchboard):
+            session.switch(port, high)
+
     async def _keep(self, settings: ReaderSettings) -> None:
         try:
             while True:
                 session = open_session(settings, self, self._clock)
+                self._open[settings.id] = session
                 self._sessions[settings.id] = task = asyncio.create_task(session.run())
                 await asyncio.wait([task])
                 if settings.id not in self._restarting:

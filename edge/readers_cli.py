@@ -42,6 +42,9 @@ def decode(
     family: Annotated[Family, typer.Argument(help="Which protocol the bytes are of.")],
     file: Annotated[Path, typer.Argument(help="Captured bytes, or hex text with spaces and newlines; - for stdin.")],
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV time_us,antenna,epc,rssi_dbm,count on stdout.")] = False,
+    phase: Annotated[
+        bool, typer.Option("--phase", help="Show the phase too, phase_deg, where reports have it.")
+    ] = False,
 ) -> None:
     """Decode captured bytes of a reader, and say what was left out and why."""
     import sys
@@ -51,9 +54,9 @@ def decode(
 
     decoded = decode_bytes(family, load(file))
     if as_csv:
-        decoded.write_csv(sys.stdout)
+        decoded.write_csv(sys.stdout, phase)
     else:
-        for line in rows_table(decoded.rows):
+        for line in rows_table(decoded.rows, phase):
             typer.echo(line)
     for each in decoded.left_out:
         typer.echo(str(each), err=True)
@@ -109,11 +112,13 @@ def show(
     from rich.console import Console
 
     from edge import readertools as tools
+    from edge.antennas import HISTOGRAM_DBM
 
     store = _load(config)
     shop, settings = tools.reader_of(store, reader)
     if state := asyncio.run(tools.service_state(store)):
-        _show_live(state, tools.live_reader(state, reader))
+        tools.live_reader(state, reader)
+        _show_held(store, reader, seconds)
         return
     listener = tools.Listener(settings)
 
@@ -122,7 +127,7 @@ def show(
 
         last = listener.last
         title = f"{reader}: {last.link.value}: {last.reason}" if last else reader
-        low, high, _ = tools.HISTOGRAM_DBM
+        low, high, _ = HISTOGRAM_DBM
         columns = ("port", "zone", "reads", "reads/s", "tags", "median dBm", f"{low} … {high} dBm")
         drawn = Table(*columns, title=title, title_justify="left")
         for row in tools.by_antenna(shop, settings, listener):
@@ -220,6 +225,48 @@ def capture(
         raise typer.Exit(1)
 
 
+def _show_held(store: StoreConfig, reader: str, seconds: float) -> None:
+    """What the service tells of a reader that it holds, and what its antennas hear meanwhile, live on a terminal."""
+    import asyncio
+    from contextlib import nullcontext
+
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+
+    from edge import readertools as tools
+    from edge.antennas import HISTOGRAM_DBM
+    from edge.live import follow, socket_path
+
+    console = Console()
+    states: list[dict[str, Any]] = []  # the first and the last
+
+    def table() -> Any:
+        low, high, _ = HISTOGRAM_DBM
+        drawn = Table("port", "zone", "reads", "reads/s", f"{low} … {high} dBm")
+        for row in tools.live_antennas(states[0], states[-1]):
+            drawn.add_row(*row)
+        return drawn
+
+    async def watch() -> None:
+        stop, loop = _stop(), asyncio.get_running_loop()
+        ends_s = loop.time() + seconds
+        screen = Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext()
+        with screen as live:
+            async for state in follow(socket_path(store), reader):
+                states[1 if states else 0 :] = [state]
+                if live is not None:
+                    live.update(table(), refresh=True)
+                if stop.is_set() or loop.time() >= ends_s:
+                    return
+
+    asyncio.run(watch())
+    if states:
+        _show_live(states[-1], tools.live_reader(states[-1], reader))
+        if not console.is_terminal:
+            console.print(table())
+
+
 def _show_live(state: dict[str, Any], entry: dict[str, Any]) -> None:
     """What the service tells of a reader that it holds."""
     typer.echo(f"the service (process {state['pid']}) holds this reader; it tells:")
@@ -227,9 +274,10 @@ def _show_live(state: dict[str, Any], entry: dict[str, Any]) -> None:
     typer.echo(f"{entry['reads']} reads, {entry['reads_per_s']:.1f} a second")
     if entry.get("clock_offset_us") is not None:
         typer.echo(f"clock {entry['clock_offset_us'] / 1e6:+.3f} s against this gateway")
+    for port, passages in (entry.get("inputs") or {}).items():
+        typer.echo(f"input {port}: {passages} passages since the service began")
     for name, text in (entry.get("detail") or {}).items():
         typer.echo(f"{name}: {text}")
-    typer.echo("for reads by antenna stop the service first: a reader has one client at a time", err=True)
 
 
 def _tell(found: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from drivers import llrp_codec, open_session
 from drivers.llrp_wire import Address
 from drivers.serial_session import ReaderError, SerialSession
-from drivers.session import Gap, Notice, ReaderSettings, ReaderStatus
+from drivers.session import Contact, Gap, Notice, ReaderSettings, ReaderStatus
 from drivers.transport import TransportError
 from edge.errors import Trouble
 
@@ -125,6 +125,8 @@ class _Deaf:
     def gap(self, gap: Gap) -> None: ...
 
     def notice(self, notice: Notice) -> None: ...
+
+    def contact(self, contact: Contact) -> None: ...
 
 
 async def scan_serial(port: str) -> Finding:

@@ -14,7 +14,8 @@ import numpy as np
 from config import StoreConfig
 from drivers import open_session
 from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN, Reads
-from drivers.session import Gap, Link, Notice, ReaderSettings, ReaderStatus
+from drivers.session import Contact, Gap, Link, Notice, ReaderSettings, ReaderStatus
+from edge.antennas import BINS, bars, bins
 from edge.compose import Shop, compose
 from edge.errors import Trouble
 from edge.live import read_once, socket_path
@@ -22,9 +23,6 @@ from edge.live import read_once, socket_path
 CONNECT_S = 30.0
 """Longest that a reader may take until it takes inventory: probing of speeds, greetings, its own start."""
 TAGS_MAX = 100_000
-HISTOGRAM_DBM = (-85, -25, 5)
-"""First, last and width of the bins; weaker and stronger reads are counted at the ends."""
-_BARS = " ▁▂▃▄▅▆▇█"
 
 
 @dataclass
@@ -44,14 +42,10 @@ class Heard:
         self.levels_cdbm = (self.levels_cdbm + known.tolist())[-TAGS_MAX:]
 
     def histogram(self) -> str:
-        """A bar a bin of HISTOGRAM_DBM; empty without any strength."""
+        """A bar a bin of antennas.HISTOGRAM_DBM; empty without any strength."""
         if not self.levels_cdbm:
             return ""
-        first, last, width = HISTOGRAM_DBM
-        levels = np.clip(np.array(self.levels_cdbm) / 100, first, last - 0.01)
-        counts = np.histogram(levels, bins=np.arange(first, last + width, width))[0]
-        # Any read at all shows: a rare strong read is what gives a neighbour's antenna away.
-        return "".join(_BARS[0 if n == 0 else max(1, round(8 * n / counts.max()))] for n in counts.tolist())
+        return bars(np.bincount(bins(np.array(self.levels_cdbm, np.int16)), minlength=BINS).tolist())
 
     def median_dbm(self) -> float | None:
         return float(np.median(self.levels_cdbm)) / 100 if self.levels_cdbm else None
@@ -66,6 +60,8 @@ class Listener:
         self.heard = {port: Heard() for port in sorted(settings.ports)}
         self.unknown_antenna = 0
         self.notes: list[str] = []
+        self.contacts: dict[int, int] = {}
+        """Input → changes."""
         self.last: ReaderStatus | None = None
         self.up = asyncio.Event()
         self.reading_since_s: float | None = None
@@ -96,6 +92,9 @@ class Listener:
     def notice(self, notice: Notice) -> None:
         self.notes.append(notice.text)
 
+    def contact(self, contact: Contact) -> None:
+        self.contacts[contact.port] = self.contacts.get(contact.port, 0) + 1
+
 
 def reader_of(config: StoreConfig, id_: str) -> tuple[Shop, ReaderSettings]:
     """The reader of that id; Trouble that names those there are."""
@@ -111,6 +110,15 @@ def reader_of(config: StoreConfig, id_: str) -> tuple[Shop, ReaderSettings]:
 async def service_state(config: StoreConfig) -> dict[str, Any] | None:
     """The live state of the service of this store; None if it does not run."""
     return await read_once(socket_path(config))
+
+
+def live_antennas(first: dict[str, Any], last: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Port, zone, reads, reads a second and histogram between two live states, as texts."""
+    seconds = max(0.5, (last["as_of_us"] - first["as_of_us"]) / 1e6 / last.get("speed", 1))
+    for before, now in zip(first["antennas"], last["antennas"], strict=True):
+        reads = now["reads"] - before["reads"]
+        levels = [n - m for n, m in zip(now["histogram"], before["histogram"], strict=True)]
+        yield str(now["port"]), now["zone"], str(reads), f"{reads / seconds:.1f}", bars(levels)
 
 
 def live_reader(state: dict[str, Any], id_: str) -> dict[str, Any]:
@@ -197,5 +205,10 @@ def findings(settings: ReaderSettings, listener: Listener, was_up: bool) -> Iter
             yield "?", f"port {port}: no tag was seen; hold one before the antenna and test again"
     if listener.unknown_antenna:
         yield "?", f"{listener.unknown_antenna} reads came from ports that the store file does not have"
+    for port in settings.inputs:
+        if n := listener.contacts.get(port):
+            yield "ok", f"input {port}: {n} changes"
+        elif port in last.inputs:
+            yield "?", f"input {port}: no change was seen; walk through the door and test again"
     for note in dict.fromkeys(listener.notes):
         yield "?", f"the reader says: {note}"

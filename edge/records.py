@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,10 @@ from drivers.read import epc_bytes
 from dwell.engine import Decisions
 from dwell.layout import TagClass
 from edge.compose import Shop
+from edge.doors import Doors
 from edge.people import BusinessDay, Member, Pseudonyms, look_up
 from sync import outbox
-from sync.contract import GatewayHealth, Journey, ReaderHealth, Stop, TagClassName, ZoneWindow
+from sync.contract import Door, GatewayHealth, Journey, ReaderHealth, Stop, TagClassName, ZoneWindow
 
 CLASS_NAMES: tuple[TagClassName, ...] = ("unknown", "member", "cart", "staff", "merchandise")
 """Contract's names, in the order of dwell.layout.TagClass."""
@@ -33,8 +35,9 @@ class Identity:
 class Ledger:
     """Gathers decisions and health until the next commit; `write` turns them into rows within its transaction."""
 
-    def __init__(self, shop: Shop, pseudonyms: Pseudonyms, days: BusinessDay) -> None:
+    def __init__(self, shop: Shop, pseudonyms: Pseudonyms, days: BusinessDay, doors: Doors) -> None:
         self._shop = shop
+        self._doors = doors
         self._floor_of = {zone.id: zone.floor for zone in shop.config.zones}
         self._def_version = shop.config.thresholds.def_version
         self._pseudonyms = pseudonyms
@@ -51,11 +54,13 @@ class Ledger:
         """Take an event of class health."""
         self._health.append(event)
 
-    def write(self, conn: sqlite3.Connection, zones: tuple[str, ...]) -> None:
+    def write(self, conn: sqlite3.Connection, zones: tuple[str, ...], *, doors: bool = True) -> None:
         """Write all that was gathered, in the caller's transaction; call `clear` once that is committed.
 
-        `zones` names the zone numbers of the decisions: those of the layout that the engine ran with.
+        `zones` names the zone numbers of the decisions: those of the layout that the engine ran with. `doors`: windows
+        tell of door counters, which is not for one that was cut and whose rest will.
         """
+        self._doors.write(conn)
         db = Tables(conn, recursive_triggers=False, execute_plugins=False)
         visits = [visit for decisions in self._decisions for visit in decisions.closed]
         journeys = [journey for decisions in self._decisions for journey in decisions.journeys]
@@ -76,14 +81,16 @@ class Ledger:
             "DELETE FROM recognised WHERE tag = ? AND at_us <= ?",
             ((self._member_hash(j.visits[0]), int(j.end_us)) for j in journeys),
         )
+        counted = _doors(conn, {int(w["window_us"]) for w in windows}, self._shop.settings.window_us) if doors else {}
         outbox.append(conn, "journey", [self._journey_event(j, who(j.visits[0]), zones) for j in journeys])
-        outbox.append(conn, "agg", [self._window_event(w, zones) for w in windows])
+        outbox.append(conn, "agg", [self._window_event(w, zones, counted.get) for w in windows])
         outbox.append(conn, "health", self._health)
 
     def clear(self) -> None:
         """Forget what has been committed."""
         self._decisions.clear()
         self._health.clear()
+        self._doors.clear()
 
     def _member_hash(self, visit: Any) -> bytes:
         return self._pseudonyms.member(epc_bytes(visit["epc"], int(visit["epc_bits"])), int(visit["epc_bits"]))
@@ -119,7 +126,9 @@ class Ledger:
             ],
         )
 
-    def _window_event(self, window: Any, zones: tuple[str, ...]) -> ZoneWindow:
+    def _window_event(
+        self, window: Any, zones: tuple[str, ...], door_of: Callable[[tuple[int, str]], Door | None]
+    ) -> ZoneWindow:
         zone = zones[window["zone"]]
         return ZoneWindow(
             zone=zone,
@@ -132,11 +141,25 @@ class Ledger:
             coverage=round(float(window["coverage"]), 4),
             histogram={str(index): int(n) for index, n in enumerate(window["histogram"]) if n},
             def_version=self._def_version,
+            door=door_of((int(window["window_us"]), zone)) if window["tag_class"] == TagClass.MEMBER else None,
         )
 
 
 WINDOW_KEY = ("window_us", "zone", "tag_class")
 COUNTS = ("entered", "ended", "censored", "pass_by", "touch", "visit", "engaged", "present_us", "peak")
+
+
+def _doors(conn: sqlite3.Connection, windows_us: set[int], length_us: int) -> dict[tuple[int, str], Door]:
+    """Window and zone → all its door counters; the coverage is the mean of theirs."""
+    rows = conn.execute(
+        "SELECT window_us, zone, sum(passages), avg(covered_us) FROM door WHERE window_us IN (SELECT value FROM"
+        " json_each(?)) GROUP BY 1, 2",
+        (json.dumps(sorted(windows_us)),),
+    )
+    return {
+        (window_us, zone): Door(passages=n, coverage=round(min(max(covered_us / length_us, 0), 1), 4))
+        for window_us, zone, n, covered_us in rows
+    }
 
 
 def _counts(window: Any) -> dict[str, Any]:

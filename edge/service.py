@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import signal
@@ -32,6 +33,7 @@ from edge.database import Database
 from edge.desired import Desired, Overlay
 from edge.errors import Again, Trouble
 from edge.housekeeping import keep_house
+from edge.lamps import Lamps
 from edge.listening import listen
 from edge.live import LiveServer, socket_path
 from edge.members import MemberDirectory
@@ -123,6 +125,9 @@ class Service:
             life.begin(self._database)
             # Compiling takes seconds without a cache: done before readers connect, not while their reads wait.
             if await _unless(stop, warm_up):
+                # What is there now stays: looking through it for garbage again and again would hold up greetings.
+                gc.collect()
+                gc.freeze()
                 self._pipeline.restore()
                 await self._count()
                 await self._serve(stop)
@@ -137,10 +142,11 @@ class Service:
 
     async def _serve(self, stop: asyncio.Event) -> None:
         readers = Readers(self._shop, self._pipeline, self._clock.now_us)
+        self._pipeline.lamps = Lamps(self._config, readers.switch)
         down = self._listen_down(readers)
         publishing = asyncio.create_task(self._publisher.run(), name="publisher")
         pipeline = asyncio.create_task(self._pipeline.run(), name="pipeline")
-        self._live = live = LiveServer(socket_path(self._config), self.snapshot)
+        self._live = live = LiveServer(socket_path(self._config), self.snapshot, self._antennas)
         orders = OrderServer(
             socket_path(self._config, "orders"), self._config, self._pipeline.order, self._clock.now_us
         )
@@ -360,7 +366,12 @@ class Service:
             "reads": reads,
             "reads_per_s": self._rate(id_, reads),
             "clock_offset_us": status.clock_offset_us,
+            "inputs": self._pipeline.doors.passages(id_),
+            "detail": dict(status.detail),
         }
+
+    def _antennas(self, id_: str) -> list[dict[str, Any]]:
+        return self._pipeline.antennas.of(id_) if id_ in self._pipeline.readers else []
 
     def _rate(self, what: str, count: int) -> float:
         """Per second of the wall, over the last few seconds."""

@@ -54,6 +54,19 @@ class FloorTraffic:
 
 
 @dataclass(frozen=True)
+class DoorCount:
+    """What a door counter counted: passages in either direction, of anybody, tag or not."""
+
+    zone: str
+    reader: str
+    port: int
+    passages: int | None
+    """None where it was never watched."""
+    coverage: float | None
+    """Share of the day so far in which it was watched; None before the first window is over."""
+
+
+@dataclass(frozen=True)
 class ZoneDwell:
     """People's visits to one zone that began on the day. Seconds; None without visits or where nothing was measured."""
 
@@ -130,6 +143,7 @@ class Summary:
     zones: tuple[ZoneDwell, ...]
     flows: Flows
     tiers: tuple[Tier, ...]
+    doors: tuple[DoorCount, ...]
     outbox: Mapping[str, Mapping[str, int]]
     """Class → `sent`, events ever committed for the CRM, and `pending`, those that it has not acknowledged."""
 
@@ -247,6 +261,7 @@ def _today(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> Summ
         zones=_dwell(conn, config, start_us, end_us, coverage),
         flows=links,
         tiers=tiers,
+        doors=_doors(conn, config, start_us, end_us, coverage.windows),
         outbox={class_: depth._asdict() for class_, depth in outbox.depth(conn).items()},
     )
 
@@ -279,11 +294,12 @@ class _Coverage:
         # The last window is written a little after it ended: until then it is neither covered nor uncovered.
         until_us = 0 if as_of_us is None else as_of_us - WINDOW_US
         ended_us = max([until_us - WINDOW_US, *(w for _, w in self._written if w <= until_us)])
-        self._windows = [w for w in range(start_us, end_us, WINDOW_US) if w <= ended_us]
+        self.windows = [w for w in range(start_us, end_us, WINDOW_US) if w <= ended_us]
+        """Those that are over."""
 
     def over(self, zones: Iterable[str], hour: int | None = None) -> float | None:
         """Mean over zones that have an antenna and over the day's windows, or those of its hour-th hour."""
-        windows = self._windows
+        windows = self.windows
         if hour is not None:
             windows = [w for w in windows if (w - self._start_us) // HOUR_US == hour]
         watched = [zone for zone in zones if zone in self._watched]
@@ -435,6 +451,26 @@ def _flows(conn: sqlite3.Connection, config: StoreConfig, start_us: int, end_us:
         elif n:
             links.append(Flow(before, after, n))
     return Flows(tuple(links), total, suppressed_links, suppressed_n, unseen)
+
+
+def _doors(
+    conn: sqlite3.Connection, config: StoreConfig, start_us: int, end_us: int, windows: list[int]
+) -> tuple[DoorCount, ...]:
+    counts = {
+        (reader, port, zone): (passages, ever, covered_us)
+        for reader, port, zone, passages, ever, covered_us in conn.execute(
+            "SELECT reader, port, zone, sum(passages), max(covered_us) > 0, sum(covered_us * (window_us <= ?))"
+            " FROM door WHERE window_us >= ? AND window_us < ? GROUP BY 1, 2, 3",
+            (windows[-1] if windows else -1, start_us, end_us),
+        )
+    }
+    doors = []
+    for reader in config.readers:
+        for place in reader.inputs:
+            passages, ever, covered_us = counts.get((reader.id, place.port, place.zone), (0, False, 0))
+            coverage = min(1.0, covered_us / (len(windows) * WINDOW_US)) if windows else None
+            doors.append(DoorCount(place.zone, reader.id, place.port, passages if ever else None, coverage))
+    return tuple(doors)
 
 
 def _members(conn: sqlite3.Connection, config: StoreConfig, start_us: int, end_us: int) -> tuple[int, tuple[Tier, ...]]:

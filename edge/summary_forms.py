@@ -153,6 +153,11 @@ def as_text(summary: Summary, config: StoreConfig, lang: str, now: Now | None) -
         counts = [number((floor.entered or {}).get(name)) for name in ("member", "unknown", "cart")]
         traffic.add_row(floors[floor.floor], *counts, percent(floor.coverage))
     console.print(traffic)
+    if summary.doors:
+        doors = grid(_("Door counters"), [_("Zone"), _("Passages"), _("Coverage")], 1)
+        for door in summary.doors:
+            doors.add_row(zones[door.zone], number(door.passages), percent(door.coverage))
+        console.print(doors)
     dwell = grid(
         _("Dwell"),
         [

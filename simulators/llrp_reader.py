@@ -27,6 +27,7 @@ HEADER_BYTES = 10
 FRAME_MAX = 4 << 20
 HELD_MAX = 66_000
 """Reports kept for a client that is away or slow; then the oldest are lost (what FX readers do)."""
+HELD_EVENTS_MAX = 1000
 WARN_PERCENT = 80
 SOCKET_BUFFER_MAX = 1 << 20
 """Bytes waiting in the socket from which on reports are held back."""
@@ -71,6 +72,8 @@ class LlrpReader:
         self._active_ports: frozenset[int] = frozenset()
         self._pending: list[bytes] = []
         self._held: deque[bytes] = deque()
+        self._held_events: deque[bytes] = deque(maxlen=HELD_EVENTS_MAX)
+        self._watched: set[int] = set()
         self._hold = False
         self._holding = False
         self._overflowed = self._warned = False
@@ -84,9 +87,9 @@ class LlrpReader:
         self._tcp_port = self._server.sockets[0].getsockname()[1]
         return f"127.0.0.1:{self._tcp_port}"
 
-    async def dial(self, host: str, port: int) -> None:
+    async def dial(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         """Connect to a client that listens (reader-initiated, 20.1.1); ends with the connection."""
-        reader, writer = await asyncio.open_connection(host, port)
+        reader, writer = await asyncio.open_connection(host, port, ssl=tls)
         serving = asyncio.create_task(self._serve(reader, writer))
         try:
             await asyncio.wait([serving])
@@ -98,6 +101,16 @@ class LlrpReader:
         """Break the connection as a switch that is restarted; the reader itself goes on."""
         if self._writer is not None:
             self._writer.transport.abort()
+
+    def gpi(self, port: int, high: bool) -> None:
+        """A contact changes: told if that was asked for, kept for a client that is away if reports are."""
+        if port not in self._watched or enums.NotificationEventType.GPI_Event not in self._event_states:
+            return
+        event = self._event_bytes(gpi_event=params.GPIEvent(gpi_port_number=port, gpi_event=high))
+        if self._writer is not None and not self._holding:
+            self._writer.write(event)
+        elif self._hold:
+            self._held_events.append(event)
 
     def notify(self, **event: Any) -> None:
         """Send an event, given as a field of llrpkit's ReaderEventNotificationData."""
@@ -118,6 +131,8 @@ class LlrpReader:
         self._activate()
         self._pending.clear()
         self._held.clear()
+        self._held_events.clear()
+        self._watched.clear()
         self._overflowed = self._warned = False
         self._reports = self._default_report
         self._hold = self._holding = False
@@ -260,8 +275,7 @@ class LlrpReader:
                     int(message.requested_data), self.mac, self.ports, self._reports.spec, self._hold, self._state_value
                 )
             case messages.SET_READER_CONFIG():
-                self._configure(message)
-                return messages.SET_READER_CONFIG_RESPONSE(llrp_status=llrp_replies.status())
+                return messages.SET_READER_CONFIG_RESPONSE(llrp_status=self._configure(message))
             case messages.ADD_ROSPEC():
                 return messages.ADD_ROSPEC_RESPONSE(llrp_status=self._add(message.ro_spec))
             case messages.DELETE_ROSPEC():
@@ -289,6 +303,9 @@ class LlrpReader:
                 return None
             case messages.ENABLE_EVENTS_AND_REPORTS():
                 self._holding = False
+                if self._writer is not None:
+                    self._writer.writelines(self._held_events)
+                    self._held_events.clear()
                 if self._held and self._writer is not None:
                     self._start("drain", self._drain(self._writer))
                 return None
@@ -298,7 +315,11 @@ class LlrpReader:
                 unsupported = llrp_replies.status(109, f"{type(message).__name__} is not supported")
                 return messages.ERROR_MESSAGE(llrp_status=unsupported)
 
-    def _configure(self, message: messages.SET_READER_CONFIG) -> None:
+    def _configure(self, message: messages.SET_READER_CONFIG) -> params.LLRPStatus:
+        ports = [write.gpo_port_number for write in message.gpo_write_datas]
+        ports += [state.gpi_port_num for state in message.gpi_port_current_states]
+        if any(not 1 <= port <= llrp_replies.GPIO_PORTS for port in ports):
+            return llrp_replies.status(101, f"ports {ports}; this reader has 1 to {llrp_replies.GPIO_PORTS}")
         if message.reset_to_factory_default:
             self._rospecs.clear()
             self._activate()
@@ -312,6 +333,9 @@ class LlrpReader:
         self._state_value += 1
         for write in message.gpo_write_datas:
             self.gpo[write.gpo_port_number] = write.gpo_data
+        for state in message.gpi_port_current_states:
+            change = self._watched.add if state.config else self._watched.discard
+            change(state.gpi_port_num)
         if message.events_and_reports is not None and self.holds:
             self._hold = message.events_and_reports.hold_events_and_reports_upon_reconnect
         if message.reader_event_notification_spec is not None:
@@ -323,6 +347,7 @@ class LlrpReader:
             period_ms = message.keepalive_spec.periodic_trigger_value
             if message.keepalive_spec.keepalive_trigger_type and period_ms:
                 self._start("keepalive", self._keepalive(period_ms / 1000))
+        return llrp_replies.status()
 
     async def _keepalive(self, period_s: float) -> None:
         while self._writer is not None:

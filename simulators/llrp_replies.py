@@ -7,6 +7,8 @@ from llrpkit.protocol import enums, messages, params
 MANUFACTURER_PEN = 32473
 """Enterprise number set aside for examples (RFC 5612): no client may take this reader for a make it knows."""
 ROSPECS_MAX = 1
+GPIO_PORTS = 4
+"""Contacts, and as many outputs."""
 _POWERS_CDBM = range(1000, 3001, 100)
 _WANTED = enums.GetReaderConfigRequestedData
 
@@ -84,7 +86,7 @@ def _general(ports: int) -> params.GeneralDeviceCapabilities:
         model_name=4,
         reader_firmware_version="simulated 1.0",
         receive_sensitivity_table_entrys=[params.ReceiveSensitivityTableEntry(index=1, receive_sensitivity_value=0)],
-        gpio_capabilities=params.GPIOCapabilities(),
+        gpio_capabilities=params.GPIOCapabilities(num_gp_is=GPIO_PORTS, num_gp_os=GPIO_PORTS),
         per_antenna_air_protocols=[
             params.PerAntennaAirProtocol(antenna_id=port, protocol_id=bytes([enums.AirProtocols.EPCGlobalClass1Gen2]))
             for port in range(1, ports + 1)

@@ -144,6 +144,13 @@ class Journey(Numbered):
         ]
 
 
+class Door(Message):
+    """What light barriers or door contacts of a zone counted in a window: passages in either direction, of anybody."""
+
+    passages: Annotated[int, Field(ge=0)]
+    coverage: Annotated[float, Field(ge=0, le=1)] = Field(description="share of the window in which they were watched")
+
+
 class ZoneWindow(Numbered):
     """class agg: one zone, one tag class, 15 minutes."""
 
@@ -166,6 +173,10 @@ class ZoneWindow(Numbered):
     coverage: Annotated[float, Field(ge=0, le=1)] = Field(description="share of the window with the zone's readers up")
     histogram: dict[str, int] = Field(description="dwell of ended visits: bin number → count; see docs/engine.md")
     def_version: int
+    door: Door | None = Field(
+        default=None,
+        description="the zone's door counters, if it has any, in its event of class member only",
+    )
 
 
 class ServiceDigest(Numbered):

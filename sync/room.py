@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from sync import outbox
-from sync.contract import CLASSES, EventClass, ZoneWindow
+from sync.contract import CLASSES, Door, EventClass, ZoneWindow
 
 FULL = 0.9
 """Share of the page quota in use at which `make_room` begins …"""
@@ -144,5 +144,15 @@ def _sum(parts: Sequence[ZoneWindow]) -> ZoneWindow:
             "peak": max(part.peak for part in parts),
             "coverage": min(1.0, round(coverage, 4)),
             "histogram": dict(sorted(histogram.items(), key=lambda item: int(item[0]))),
+            "door": _sum_doors(parts, length_us),
         }
     )
+
+
+def _sum_doors(parts: Sequence[ZoneWindow], length_us: int) -> Door | None:
+    doors = [(part.door, part.length_us) for part in parts if part.door is not None]
+    if not doors:
+        return None
+    covered_us = sum(door.coverage * part_us for door, part_us in doors)
+    passages = sum(door.passages for door, _ in doors)
+    return Door(passages=passages, coverage=min(1.0, round(covered_us / length_us, 4)))

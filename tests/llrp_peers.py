@@ -14,7 +14,7 @@ from llrpkit.protocol import decode_message, enums, impinj, messages, params
 
 from drivers.llrp import LlrpSession, Timing
 from drivers.read import READ
-from drivers.session import Gap, Link, Notice, ReaderSettings, ReaderStatus
+from drivers.session import Contact, Gap, Link, Notice, ReaderSettings, ReaderStatus
 
 QUICK = Timing(
     connect_s=5,
@@ -40,11 +40,15 @@ def now_us() -> int:
 class Recorder:
     """A sink that keeps everything and lets a test wait for what it expects."""
 
+    session: LlrpSession
+    """Which delivers here, if `session` made it."""
+
     def __init__(self) -> None:
         self.statuses: list[ReaderStatus] = []
         self.batches: list[Any] = []
         self.gaps: list[Gap] = []
         self.notices: list[str] = []
+        self.contacts: list[Contact] = []
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -64,6 +68,11 @@ class Recorder:
 
     def notice(self, notice: Notice) -> None:
         self.notices.append(notice.text)
+        self._wake()
+
+    def contact(self, contact: Contact) -> None:
+        assert Link.UP in self.links, "status comes before the first contact"
+        self.contacts.append(contact)
         self._wake()
 
     def _wake(self) -> None:
@@ -106,7 +115,8 @@ async def session(
 ) -> AsyncIterator[Recorder]:
     """A session at work, given up at the end; it must not have ended by itself."""
     sink = sink or Recorder()
-    running = asyncio.create_task(LlrpSession(settings(port, **more), sink, clock, timing).run())
+    sink.session = LlrpSession(settings(port, **more), sink, clock, timing)
+    running = asyncio.create_task(sink.session.run())
     try:
         yield sink
         assert not running.done(), running

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from drivers.read import READ, Reads, epc_bytes
-from drivers.session import Gap, Link, Notice, ReaderStatus
+from drivers.session import Contact, Gap, Link, Notice, ReaderStatus
 
 
 class Collector:
@@ -35,6 +35,9 @@ class Collector:
     def notice(self, notice: Notice) -> None:
         self.notices.append(notice.text)
         self._changed.set()
+
+    def contact(self, contact: Contact) -> None:
+        raise AssertionError("serial readers have no contacts")
 
     @property
     def all(self) -> Reads:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from llrpkit.protocol import BitStr, decode_message, messages, params
 from llrpkit.protocol.impinj import ImpinjPeakRSSI, ImpinjRFPhaseAngle
 
-from drivers.llrp_decoder import COUNTERS, RECEIVED, UPTIME, UTC, ReportDecoder
+from drivers.llrp_decoder import COUNTERS, PHASE_UNKNOWN, RECEIVED, UPTIME, UTC, ReportDecoder
 from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN, epc_bytes, epc_words
 
 PORTS = {1: 10, 2: 11, 3: 12, 7: 500}
@@ -75,7 +75,7 @@ class Naive:
             body = body[size:]
 
     def report(self, body):
-        epc, bits, precise, new = b"", 0, None, set()
+        epc, bits, precise, phase, new = b"", 0, None, PHASE_UNKNOWN, set()
         while body:
             if body[0] & 0x80:
                 kind = body[0] & 0x7F
@@ -105,6 +105,8 @@ class Naive:
                         raise ValueError("broken_length")
                 elif kind == 1023 and field[:8] == struct.pack("!II", 25882, 57) and len(field) >= 10:
                     precise = int.from_bytes(field[8:10], "big", signed=True)
+                elif kind == 1023 and field[:8] == struct.pack("!II", 25882, 56) and len(field) >= 10:
+                    phase = int.from_bytes(field[8:10], "big") % 4096
             body = body[size:]
         if bits == 0:
             raise ValueError("no_epc")
@@ -121,7 +123,7 @@ class Naive:
                 else:
                     time, source = max(self.last.get(first, -1), self.last.get(last, -1)), kind
         words = [whole >> (448 - 64 * i) & (1 << 64) - 1 for i in range(8)]
-        return time, source, words, antenna, int(rssi), max(self.last.get(8, 1), 1), bits
+        return time, source, words, antenna, int(rssi), max(self.last.get(8, 1), 1), bits, phase
 
 
 def run(data: bytes, decoder: ReportDecoder | None = None):
@@ -136,8 +138,9 @@ def run(data: bytes, decoder: ReportDecoder | None = None):
             int(r["rssi_cdbm"]),
             int(r["count"]),
             int(r["epc_bits"]),
+            int(p),
         )
-        for r, s in zip(decoded.reads, decoded.source, strict=True)
+        for r, s, p in zip(decoded.reads, decoded.source, decoded.phase, strict=True)
     ]
     return rows, decoded.used, decoder.counters
 
@@ -168,6 +171,7 @@ epcs = st.one_of(
 )
 customs = st.one_of(
     st.integers(-32768, 32767).map(lambda rssi: tlv(1023, struct.pack("!IIh", 25882, 57, rssi))),
+    st.integers(0, 65535).map(lambda phase: tlv(1023, struct.pack("!IIH", 25882, 56, phase))),
     st.tuples(st.integers(0, 1 << 31), binary(max_size=9)).map(
         lambda t: tlv(1023, struct.pack("!II", t[0], 57) + t[1])
     ),
@@ -269,7 +273,7 @@ def test_agrees_with_llrpkit(population):
     theirs = decode_message(sent).tag_report_datas
     ours, _, _ = run(sent)
     assert len(ours) == len(theirs)
-    for (time, source, words, antenna, rssi, count, bits), their in zip(ours, theirs, strict=True):
+    for (time, source, words, antenna, rssi, count, bits, phase), their in zip(ours, theirs, strict=True):
         epc = their.epc_parameter.epc
         raw = epc if isinstance(epc, bytes) else epc.data
         precise = [c.rssi for c in their.custom if isinstance(c, ImpinjPeakRSSI)]
@@ -278,6 +282,7 @@ def test_agrees_with_llrpkit(population):
         assert antenna == PORTS[their.antenna_id.antenna_id]
         assert rssi == (precise[0] if precise else their.peak_rssi.peak_rssi * 100)
         assert count == their.tag_seen_count.tag_count
+        assert phase == 4000
 
 
 def one(*parts: bytes):
@@ -301,7 +306,7 @@ def test_count_of_5374_and_of_zero():
 
 
 def test_nothing_but_an_epc():
-    assert one(EPC) == (0, RECEIVED, epc_words(EPC[1:]).tolist(), ANTENNA_UNKNOWN, RSSI_UNKNOWN, 1, 96)
+    assert one(EPC) == (0, RECEIVED, epc_words(EPC[1:]).tolist(), ANTENNA_UNKNOWN, RSSI_UNKNOWN, 1, 96, PHASE_UNKNOWN)
 
 
 def test_absent_parameters_repeat_the_last_of_the_stream():
@@ -319,6 +324,30 @@ def test_a_later_first_seen_outdates_the_last_seen_that_was_left_out():
 
 def test_uptime_is_told_from_utc():
     assert one(EPC, tv(5, (9).to_bytes(8, "big")))[:2] == (9, UPTIME)
+
+
+@pytest.mark.parametrize("kind", TV_FIELDS)
+def test_every_tv_of_the_standard_is_passed_by_its_size(kind):
+    field = bytes(TV_FIELDS[kind] - 1) + b"\1"
+    assert one(tv(kind, field), EPC)[2] == epc_words(EPC[1:]).tolist()
+    assert one(EPC, tv(kind, field), tv(1, b"\0\2"))[3] == 11
+
+
+def test_unknown_tlvs_and_customs_are_skipped():
+    strange = tlv(999, bytes(7)), tlv(1023, struct.pack("!II", 161, 57) + b"\1\1\1\1"), tlv(1023, b"\0")
+    doppler = tlv(1023, struct.pack("!IIh", 25882, 67, -5))
+    assert one(*strange, EPC, *strange, doppler, tv(1, b"\0\1"), *strange) == (
+        0, RECEIVED, epc_words(EPC[1:]).tolist(), 10, RSSI_UNKNOWN, 1, 96, PHASE_UNKNOWN,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("fine_first", [True, False])
+def test_impinjs_own_rssi_and_phase_are_taken_before_peak_rssi(fine_first):
+    fine, coarse = tlv(1023, struct.pack("!IIh", 25882, 57, -6042)), tv(6, b"\xc3")
+    phase = tlv(1023, struct.pack("!IIH", 25882, 56, 4095))
+    row = one(EPC, *((fine, coarse) if fine_first else (coarse, fine)), phase)
+    assert (row[4], row[7]) == (-6042, 4095)
+    assert (one(EPC, coarse)[4], one(EPC, coarse)[7]) == (-6100, PHASE_UNKNOWN)
 
 
 def test_an_unknown_tv_costs_only_its_report():

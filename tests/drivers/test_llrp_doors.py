@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 from llrp_peers import OK, QUICK, Obedient, Recorder, free_port, greeting, now_us, peer, session
@@ -141,7 +142,7 @@ async def test_the_port_is_free_again_when_the_last_session_ends():
 
 
 def test_listening_needs_an_identity():
-    for more in ({}, {"identity": "AA", "tls": Tls(pin="00")}):
+    for more in ({}, {"identity": "AA", "tls": Tls(ca=Path("ca.pem"))}):
         with pytest.raises(ValueError, match="identity"):
             LlrpSession(ReaderSettings("a", "llrp", "listen://0.0.0.0:5084", {1: 1}, **more), Recorder(), now_us)
 

@@ -1,12 +1,15 @@
 """Profiles of makers and reader-side filters: what goes over the wire, and what comes back."""
 
 import pytest
-from llrp_peers import CARD, OK, Obedient, forever, peer, report, session
+from llrp_peers import CARD, OK, Obedient, forever, now_us, peer, report, session
 from llrpkit.protocol import impinj, messages, params
 
 from drivers.llrp_profiles import GENERIC, PROFILES, choose
+from drivers.llrp_rospec import instead_of, rospec
 from drivers.session import Link, Select
 from simulators import llrp_replies
+from simulators.llrp_reader import LlrpReader
+from simulators.observation import Observation
 
 
 def reader_of(maker: int, filters: int = 2, **more) -> Obedient:
@@ -109,3 +112,63 @@ async def test_without_room_all_tags_are_reported_and_health_says_so():
     spec, notices, _ = await inventory(reader, select=(MEMBERS, STAFF))
     assert spec.spec_parameters[0].inventory_parameter_specs[0].antenna_configurations == []
     assert notices == ["the reader has room for 1 select filters and 2 are needed: it reports all tags"]
+
+
+async def test_impinj_gives_the_phase_only_if_it_is_wanted():
+    plain, _, _ = await inventory(reader_of(25882))
+    assert plain.ro_report_spec.custom[0].impinj_enable_rf_phase_angle is None
+    spec, _, _ = await inventory(reader_of(25882), phase=True)
+    assert spec.ro_report_spec.custom[0].impinj_enable_rf_phase_angle.rf_phase_angle_mode == 1
+    other, _, _ = await inventory(reader_of(161), phase=True)
+    assert other.ro_report_spec.custom == []
+
+
+class Plain(LlrpReader):
+    """Refuses inventories with a command for its antennas."""
+
+    refused = 0
+
+    def _add(self, spec):
+        (parameters,) = spec.spec_parameters[0].inventory_parameter_specs
+        if parameters.antenna_configurations:
+            self.refused += 1
+            return params.LLRPStatus(status_code=101, error_description="no such session")
+        return super()._add(spec)
+
+
+async def test_a_reader_that_refuses_the_refined_inventory_gets_a_plain_one_and_health_says_so():
+    reader = Plain(now_us)
+    port = int((await reader.start()).rpartition(":")[2])
+    try:
+        async with session(port, session=2) as sink:
+            await sink.until(lambda: Link.UP in sink.links)
+            (text,) = sink.notices
+            assert "takes a plain inventory" in text
+            assert "no such session" in text
+            reader.push([Observation(now_us(), 1, CARD, -5000)])
+            await sink.until(lambda: len(sink.all) == 1)
+            # It survives an interruption as any other: what was kept is not thrown away for another try.
+            reader.cut()
+            await sink.until(lambda: sink.links[-1] is Link.DOWN)
+            reader.push([Observation(now_us(), 1, CARD, -5000)])
+            await sink.until(lambda: len(sink.all) == 2)
+            assert reader.refused == 1
+    finally:
+        await reader.stop()
+
+
+async def test_ports_that_even_a_plain_inventory_must_not_have_are_told():
+    reader = LlrpReader(now_us)
+    port = int((await reader.start()).rpartition(":")[2])
+    try:
+        async with session(port, ports={9: 1}, session=1) as sink:
+            assert "refused an inventory on antenna ports 9" in await sink.until_down()
+    finally:
+        await reader.stop()
+
+
+def test_the_plain_inventory_is_another_for_each_that_it_stands_for():
+    plain, one, two = rospec([1], 1), rospec([1], 1, session=1), rospec([1], 1, session=2)
+    assert instead_of(plain) == plain
+    ids = {spec["ROSpecID"] for spec in (plain, one, two, instead_of(one), instead_of(two))}
+    assert len(ids) == 5

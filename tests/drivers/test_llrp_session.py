@@ -6,6 +6,7 @@ import socket
 import struct
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,9 +28,10 @@ from llrp_peers import (
     through,
 )
 from llrpkit.emulator import EmulatedTag, LLRPEmulator
-from llrpkit.protocol import enums, messages, params
+from llrpkit.protocol import decode_message, enums, messages, params
 
-from drivers import open_session
+from drivers import llrp, open_session
+from drivers import llrp_codec as codec
 from drivers.llrp import LlrpSession, Timing
 from drivers.llrp_rospec import is_ours, rospec
 from drivers.read import ANTENNA_UNKNOWN, epc_words
@@ -119,8 +121,14 @@ async def test_one_down_has_one_beginning_and_no_repetition():
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"SSH-2.0-OpenSSH_9.2\r\n", bytes(64), struct.pack("!HII", 1 << 10 | 63, 9, 0), b"\x04\x3f\xff\xff\xff\xff" * 4],
-    ids=["ssh", "zeros", "length 9", "length 4 GiB"],
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        bytes(64),
+        struct.pack("!HII", 1 << 10 | 63, 9, 0),
+        b"\x04\x3f\xff\xff\xff\xff" * 4,
+        bytes.fromhex("A55A000A830000890D0A"),
+    ],
+    ids=["ssh", "zeros", "length 9", "length 4 GiB", "a Chainway UR4 in its own protocol"],
 )
 async def test_garbage_is_named_and_tried_again(garbage):
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -342,6 +350,81 @@ async def test_a_wrong_clock_is_corrected_and_held_reads_keep_their_distance():
         assert abs(now_us() - fresh) < 5_000_000
         assert abs(fresh - held - 600_000_000) < 2_000_000
         assert abs(sink.statuses[-1].clock_offset_us - wrong) < 5_000_000
+
+
+async def test_a_reader_that_knows_only_its_uptime_is_placed_by_that():
+    booted_us = now_us() - 5_000_000_000
+
+    def at(seconds: float) -> bytes:
+        return messages.RO_ACCESS_REPORT(
+            tag_report_datas=[
+                params.TagReportData(
+                    epc_parameter=params.EPC_96(epc=CARD),
+                    antenna_id=params.AntennaID(antenna_id=1),
+                    last_seen_timestamp_uptime=params.LastSeenTimestampUptime(
+                        microseconds=now_us() - booted_us - round(seconds * 1e6)
+                    ),
+                )
+            ]
+        ).to_bytes(message_id=1)
+
+    async def then(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(at(0) + at(60))
+        await reader.read()
+
+    async with peer(Obedient(then=then)) as (port, _), session(port) as sink:
+        await sink.until(lambda: len(sink.all) == 2)
+        fresh, held = sink.all["time_us"].tolist()
+        assert abs(now_us() - fresh) < 5_000_000
+        assert abs(fresh - held - 60_000_000) < 1_000_000
+
+
+async def test_each_connection_asks_for_keepalives_and_events_anew():
+    async def then(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    reader = Obedient(then=then)
+    async with peer(reader) as (port, connections), session(port, inputs=(1,)):
+        async with asyncio.timeout(10):
+            while len(connections) < 4:
+                await asyncio.sleep(0.01)
+    asked = [m for m in reader.got if isinstance(m, messages.SET_READER_CONFIG)]
+    keepalives = [m for m in asked if m.keepalive_spec is not None]
+    assert len(keepalives) >= 3
+    assert {m.keepalive_spec.periodic_trigger_value for m in keepalives} == {1000}
+    assert sum(m.reader_event_notification_spec is not None for m in asked) >= 3
+    assert sum(bool(m.gpi_port_current_states) for m in asked) >= 3
+
+
+async def test_attempts_become_rarer_up_to_a_minute_with_jitter(monkeypatch: pytest.MonkeyPatch):
+    waits = []
+
+    async def at_once(delay_s: float) -> None:
+        waits.append(delay_s)
+        await asyncio.sleep(0 if len(waits) < 200 else 60)
+
+    monkeypatch.setattr(llrp, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": at_once}))
+    async with session(free_port(), Timing()):
+        async with asyncio.timeout(10):
+            while len(waits) < 200:
+                await asyncio.sleep(0.01)
+    longest = [min(0.5 * 2**n, 60) for n in range(200)]
+    assert all(0.5 * most <= wait <= most for wait, most in zip(waits, longest, strict=True))
+    assert len(set(waits[20:])) > 100
+
+
+def test_a_dead_link_is_known_within_a_minute():
+    assert Timing().keepalive_s < 30
+
+
+def test_the_inventory_never_ends_by_itself():
+    spec = decode_message(codec.encode("ADD_ROSPEC", 1, ROSpec=rospec([1, 2], 1))).ro_spec
+    (inventory,) = spec.spec_parameters
+    assert spec.current_state == enums.ROSpecState.Disabled
+    assert spec.ro_boundary_spec.ro_spec_stop_trigger.ro_spec_stop_trigger_type == 0
+    assert inventory.ai_spec_stop_trigger.ai_spec_stop_trigger_type == 0
+    assert spec.ro_report_spec.ro_report_trigger in (1, 2)
+    assert spec.ro_report_spec.n > 0
 
 
 async def test_reads_without_a_time_get_that_of_their_receipt():

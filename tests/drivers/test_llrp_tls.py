@@ -1,14 +1,17 @@
 """TLS to readers, with certificates made here by openssl."""
 
+import asyncio
 import shutil
 import ssl
 import subprocess
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from llrp_peers import Obedient, now_us, peer, session
+from llrp_peers import Obedient, free_port, now_us, peer, session
 
+from drivers.llrp_codec import eui64
 from drivers.llrp_wire import Address
 from drivers.session import Link, Tls
 from simulators.llrp_reader import LlrpReader
@@ -95,6 +98,18 @@ async def test_reads_come_over_tls(certificates, how):
         await reader.stop()
 
 
+async def test_a_reader_with_nothing_newer_than_rsa_key_exchange(certificates):
+    old = certificates.reader("self")
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    old.set_ciphers("AES128-SHA:@SECLEVEL=0")
+    reader, port = await listening(old)
+    try:
+        async with session(port, tls=Tls(pin=certificates.pin("self"))) as sink:
+            await sink.until(lambda: Link.UP in sink.links)
+    finally:
+        await reader.stop()
+
+
 async def test_another_certificate_than_the_pinned_one_gets_nothing(certificates):
     reader = Obedient()
     async with (
@@ -143,3 +158,64 @@ def test_the_port_of_tls_is_5085():
     assert Address.parse("gate", 5085) == Address("gate", 5085)
     assert Address.parse("fd00::1", 5085).port == 5085
     assert Address.parse("gate:7000", 5085).port == 7000
+
+
+def listening_session(port: int, reader: LlrpReader, certificates: Certificates, **more):
+    """A session that waits for a reader to connect by TLS, with the gateway's certificate."""
+    tls = Tls(cert=certificates["gateway"], key=certificates.key("gateway"), **more)
+    return session(port, host="listen://127.0.0.1", identity=eui64(reader.mac.hex().upper()), tls=tls)
+
+
+async def dial(reader: LlrpReader, port: int, tls: ssl.SSLContext | None) -> None:
+    """Connect again and again, as readers do that are told to."""
+    while True:
+        with suppress(OSError):
+            await reader.dial("localhost", port, tls)
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("own", [None, "self"], ids=["without certificate", "with its own"])
+async def test_a_reader_connects_by_tls(certificates, own):
+    port, reader = free_port(), LlrpReader(now_us)
+    context = ssl.create_default_context(cafile=certificates["ca"])
+    if own:
+        context.load_cert_chain(certificates[own], certificates.key(own))
+    async with listening_session(port, reader, certificates, ca=certificates[own] if own else None) as sink:
+        dialling = asyncio.create_task(dial(reader, port, context))
+        try:
+            await sink.until(lambda: Link.UP in sink.links)
+            reader.push([Observation(now_us(), 1, bytes(12), -5000)])
+            await sink.until(lambda: len(sink.all) == 1)
+        finally:
+            dialling.cancel()
+            await asyncio.wait([dialling])
+
+
+@pytest.mark.parametrize("own", ["none", "other", "plain"])
+async def test_a_caller_without_the_right_certificate_is_no_reader(certificates, own):
+    port, right, wrong = free_port(), LlrpReader(now_us), LlrpReader(now_us)
+    contexts = []
+    for name in ("self", "reader" if own == "other" else None):
+        context = ssl.create_default_context(cafile=certificates["ca"])
+        if name:
+            context.load_cert_chain(certificates[name], certificates.key(name))
+        contexts.append(context)
+    async with listening_session(port, right, certificates, ca=certificates["self"]) as sink:
+        tasks = [asyncio.create_task(dial(wrong, port, None if own == "plain" else contexts[1]))]
+        try:
+            await asyncio.sleep(0.2)  # some calls
+            assert sink.links == [Link.CONNECTING]
+            tasks.append(asyncio.create_task(dial(right, port, contexts[0])))
+            await sink.until(lambda: Link.UP in sink.links)
+            assert right.inventorying
+            assert not wrong.inventorying
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+
+async def test_listening_with_files_that_are_of_no_use_is_told(certificates, tmp_path):
+    tls = Tls(cert=tmp_path / "none.pem", key=tmp_path / "none.key")
+    async with session(free_port(), host="listen://127.0.0.1", identity="AA", tls=tls) as sink:
+        assert "can't be used: No such file" in await sink.until_down()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import termios
 import time
+import tty
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -11,11 +15,12 @@ from typing import Any
 import pytest
 from serial_hosts import Collector
 
-from drivers import open_session, serial_session
+from drivers import framing, open_session, serial_session
 from drivers import uhfreader18_codec as uhf
 from drivers.m100 import M100Session
 from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN
 from drivers.session import Link, ReaderSettings
+from drivers.transport import PIECE_BYTES, open_line
 from simulators.observation import Observation
 from simulators.serial_families import M100Module, R2000Module, UhfModule, serial_reader
 from simulators.serial_line import Faults, SerialReader
@@ -351,3 +356,62 @@ async def test_the_same_session_works_through_a_serial_server(family: str, sink:
             reader.push([seen(4)])
             await sink.until(lambda: len(sink.all) == 1)
     assert sink.epcs == [(4).to_bytes(12)]
+
+
+@pytest.mark.parametrize("what", ["rubbish", "frames"])
+async def test_a_flooding_line_leaves_the_others_their_turn(
+    what: str, sink: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed = uhf.encode(0, uhf.ACTIVE, bytes.fromhex("00 2000708C2B380B2D00000000"))
+    flood = {"rubbish": b"\xfe" * 65536, "frames": pushed * 3000}[what]
+    monkeypatch.setattr(serial_session, "ANSWER_S", 0.3)
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while True:
+                writer.write(flood)
+                await writer.drain()
+
+    turns = [0]
+    handled = Counter[int]()
+    feed = framing.Framer.feed
+
+    def counted(framer: framing.Framer[Any], chunk: bytes) -> list[Any]:
+        handled[turns[0]] += len(chunk)
+        return feed(framer, chunk)
+
+    async def others() -> None:
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(framing.Framer, "feed", counted)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    ticking = asyncio.create_task(others())
+    try:
+        async with session("uhfreader18", f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}", sink, {1: 7}):
+            async with asyncio.timeout(60):
+                while handled.total() < 300_000 or (what == "frames" and not len(sink.all)):
+                    await asyncio.sleep(0.01)
+        assert max(handled.values()) <= PIECE_BYTES
+    finally:
+        ticking.cancel()
+        server.close()
+
+
+async def test_bytes_that_terminals_take_for_flow_control_arrive() -> None:
+    """Antenna 1 of a ThingMagic is byte 11: XON."""
+    far, near = os.openpty()
+    tty.setraw(far)
+    line = await open_line(os.ttyname(near))
+    try:
+        assert not termios.tcgetattr(near)[0] & (termios.IXON | termios.IXOFF | termios.IXANY)
+        os.write(far, b"\x11\x13\x11\xff")
+        got = b""
+        while len(got) < 4:
+            got += await line.read(10)
+        assert got == b"\x11\x13\x11\xff"
+    finally:
+        await line.close()
+        os.close(far)
+        os.close(near)

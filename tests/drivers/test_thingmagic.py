@@ -31,8 +31,10 @@ def now_us() -> int:
 
 
 @asynccontextmanager
-async def session(address: str, sink: Collector, ports: dict[int, int] = PORTS) -> AsyncIterator[None]:
-    settings = ReaderSettings("gate", "thingmagic", address, ports)
+async def session(
+    address: str, sink: Collector, ports: dict[int, int] = PORTS, region: str | None = None
+) -> AsyncIterator[None]:
+    settings = ReaderSettings("gate", "thingmagic", address, ports, region=region)
     task = asyncio.create_task(ThingMagicSession(settings, sink, now_us).run())
     try:
         yield
@@ -83,12 +85,29 @@ async def test_a_reader_without_region_gets_one_and_another_keeps_its_own(
     address = await reader.start()
     async with session(address, sink):
         await sink.until_link(Link.UP)
-    assert reader.module.region == thingmagic.REGION_IF_UNSET
+    assert reader.module.region == 6
+    (text,) = sink.notices
+    assert "was set to prc (China)" in text
     reader.module.region = 8
     told = len(sink.states)
     async with session(address, sink):
         await sink.until_link(Link.UP, told)
     assert reader.module.region == 8
+    assert len(sink.notices) == 1
+
+
+async def test_a_region_of_the_store_file_is_set(reader: ThingMagicReader, sink: Collector) -> None:
+    address = await reader.start()
+    reader.module.region = 6
+    async with session(address, sink, region="eu3"):
+        await sink.until_link(Link.UP)
+    assert (reader.module.region, sink.notices) == (8, [])
+
+
+async def test_a_region_of_the_store_file_that_is_refused_is_down(reader: ThingMagicReader, sink: Collector) -> None:
+    reader.module = Scripted({OP_REGION: (0x0105, b"")})
+    async with session(await reader.start(), sink, region="na"):
+        assert "it refuses region na" in (await sink.until_link(Link.DOWN)).reason
 
 
 async def test_it_stops_the_reader_when_cancelled(reader: ThingMagicReader, sink: Collector) -> None:

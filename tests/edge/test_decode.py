@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llrpkit.protocol import messages, params
+from llrpkit.protocol.impinj import ImpinjRFPhaseAngle
 
 from edge.decode import FAMILIES, HEADER, decode, load
 from edge.errors import Trouble
@@ -141,3 +143,17 @@ def test_any_bytes_are_accounted_for(raw: bytes, family: str) -> None:
     if not done.rows and not done.others:
         assert sum(len(each.raw) for each in done.left_out) == len(raw)
     assert np.all([row.epc for row in done.rows])
+
+
+def test_the_phase_is_shown_only_when_wanted(tmp_path: Path) -> None:
+    reports = [
+        params.TagReportData(epc_parameter=params.EPC_96(epc=bytes(12)), custom=[ImpinjRFPhaseAngle(phase_angle=1024)]),
+        params.TagReportData(epc_parameter=params.EPC_96(epc=bytes(12))),
+    ]
+    file = tmp_path / "capture.bin"
+    file.write_bytes(messages.RO_ACCESS_REPORT(tag_report_datas=reports).to_bytes(message_id=1))
+    (plain, *_), (header, turned, unknown) = (
+        run("llrp", str(file), "--csv", *more).stdout.decode().splitlines() for more in ([], ["--phase"])
+    )
+    assert (plain, header) == ("time_us,antenna,epc,rssi_dbm,count", "time_us,antenna,epc,rssi_dbm,count,phase_deg")
+    assert (turned.rpartition(",")[2], unknown.rpartition(",")[2]) == ("90.00", "")

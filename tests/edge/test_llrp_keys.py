@@ -1,17 +1,23 @@
-"""Keys of [[readers]] that are LLRP's: what is refused, and what becomes of the rest."""
+"""Keys of [[readers]]: what is refused, and what becomes of the rest."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from gateways import Gateway, antennas
 
-from config.check import ConfigError, load
+from config.check import ConfigError, check, load
+from config.model import Region
+from drivers.chafon_cf import ChafonCfSession
+from drivers.r2000 import R2000Session
 from drivers.session import ReaderSettings, Select, Tls
+from drivers.thingmagic import REGIONS, ThingMagicSession
+from drivers.uhfreader18 import UhfReader18Session
 from edge.compose import compose
 
 PIN = "0A" * 32
+LISTENS = {"address": "listen://0.0.0.0:5084", "identity": "020000000001"}
 
 
 def reader(**more: Any) -> dict[str, Any]:
@@ -57,6 +63,12 @@ def test_many_readers_may_connect_to_one_port(gateway: Gateway) -> None:
     ]
     gateway.configure(readers=shared)
     assert len(load(gateway.file).readers) == 3
+    secure = {"tls": True, "cert": "a", "key": "b"}
+    gateway.configure(readers=[one | secure for one in shared])
+    assert len(load(gateway.file).readers) == 3
+    gateway.configure(readers=[shared[0] | secure, shared[1] | secure, shared[2] | secure | {"ca": "c"}])
+    with pytest.raises(ConfigError, match=r"must be those of readers\[0\], which connects to the same port"):
+        load(gateway.file)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +81,9 @@ def test_many_readers_may_connect_to_one_port(gateway: Gateway) -> None:
         ({"tls": True, "pin": PIN, "cert": "a"}, "cert and key go together"),
         ({"cert": "a", "key": "b"}, "cert and key go together"),
         ({"address": "listen://0.0.0.0:5084"}, "needs the reader's identity"),
-        ({"address": "listen://0.0.0.0:5084", "identity": "020000000001", "tls": True, "pin": PIN}, "without tls"),
+        (LISTENS | {"tls": True, "pin": PIN}, "certificate by ca"),
+        (LISTENS | {"tls": True, "ca": "a"}, "goes with cert and key"),
+        (LISTENS | {"ca": "a"}, "goes with cert and key"),
         ({"address": "listen://:0"}, "address"),
         ({"identity": "reader"}, "identity"),
         ({"pin": "0A", "tls": True}, "pin"),
@@ -80,4 +94,45 @@ def test_many_readers_may_connect_to_one_port(gateway: Gateway) -> None:
 def test_what_does_not_go_together_is_told(gateway: Gateway, given: dict[str, Any], words: str) -> None:
     gateway.configure(readers=[reader(**given)])
     with pytest.raises(ConfigError, match=words):
+        load(gateway.file)
+
+
+def serial(driver: str, *ports: int, **more: Any) -> dict[str, Any]:
+    (door,) = antennas("door")
+    return {"id": "r1", "driver": driver, "address": "/dev/x", "antennas": [door | {"port": p} for p in ports]} | more
+
+
+@pytest.mark.parametrize("driver", ["thingmagic", "r2000", "uhfreader18", "chafon-cf"])
+def test_a_port_that_a_family_does_not_have_is_told_by_check(gateway: Gateway, driver: str) -> None:
+    limits = {"thingmagic": ThingMagicSession, "r2000": R2000Session, "uhfreader18": UhfReader18Session}
+    most = limits.get(driver, ChafonCfSession).PORT_MAX
+    gateway.configure(readers=[serial(driver, 1, most)])
+    load(gateway.file)
+    gateway.configure(readers=[serial(driver, 1, most + 1)])
+    with pytest.raises(ConfigError, match=rf"readers\[0\].antennas\[1\].port: {driver} readers have ports 1 to {most}"):
+        load(gateway.file)
+
+
+def test_an_m100_has_one_antenna(gateway: Gateway) -> None:
+    gateway.configure(readers=[serial("m100", 5)])
+    load(gateway.file)
+    gateway.configure(readers=[serial("m100", 1, 2)])
+    with pytest.raises(ConfigError, match="m100 readers have one antenna"):
+        load(gateway.file)
+
+
+def test_a_thingmagic_without_region_is_told_what_happens(gateway: Gateway) -> None:
+    gateway.configure(readers=[serial("thingmagic", 1)])
+    told = [problem.text for problem in check(gateway.file) if problem.warning and problem.key == "readers[0]"]
+    assert len(told) == 1
+    assert 'set to China (region = "prc")' in told[0]
+    gateway.configure(readers=[serial("thingmagic", 1, region="eu3")])
+    assert not [problem for problem in check(gateway.file) if problem.key == "readers[0]"]
+    assert compose(load(gateway.file)).readers[0].region == "eu3"
+
+
+def test_every_region_of_the_store_file_is_one_of_the_readers(gateway: Gateway) -> None:
+    assert list(REGIONS) == list(get_args(Region))
+    gateway.configure(readers=[reader(region="eu3")])
+    with pytest.raises(ConfigError, match="region: only for driver"):
         load(gateway.file)

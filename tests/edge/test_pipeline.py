@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from gateways import STORE, Gateway, member_card
-from rigs import BAGS, DOOR, OUT, SHOES, T0, HandClock, running, shop_of
+from gateways import STORE, Gateway, antennas, member_card
+from rigs import BAGS, DOOR, MINUTE_US, OUT, SHOES, T0, HandClock, running, shop_of
 
+from drivers.session import Contact, Link, ReaderStatus
 from edge import checkpoint
 from edge.compose import Shop
 from edge.directory import import_csv
@@ -220,3 +222,26 @@ def test_a_directory_that_cannot_be_taken_is_told_with_its_line(gateway: Gateway
     with pytest.raises(Trouble, match=f"members.csv:[23]: .*{reason}"):
         import_csv(shop.config, file)
     assert gateway.rows("SELECT count(*) FROM directory") == [(1,)]
+
+
+async def test_a_window_tells_of_its_doors_and_of_how_much_they_were_watched(
+    gateway: Gateway, clock: HandClock
+) -> None:
+    door = {"port": 1, "zone": "door"}
+    plain = {"id": "r1", "driver": "llrp", "address": "r1", "antennas": antennas("door", "shoes", "bags", "out")}
+    shop = shop_of(gateway, readers=[plain | {"inputs": [door]}])
+    async with running(shop, clock) as rig:
+        up = ReaderStatus("r1", Link.UP, "taking inventory", T0, inputs=frozenset({1}))
+        rig.pipeline.status(up)
+        await rig.see(member_card(1), SHOES, 10)
+        for second in (20, 21, 22):
+            rig.pipeline.contact(Contact("r1", 1, T0 + second * 1_000_000, True))
+        rig.pipeline.status(ReaderStatus("r1", Link.DOWN, "gone", T0 + 450_000_000))
+        await rig.wait(20 * 60)
+        await rig.until(lambda: rig.pipeline.engine.weighed_us > T0 + 19 * MINUTE_US)
+    events = [json.loads(payload) for (payload,) in gateway.rows("SELECT payload FROM outbox WHERE class = 2")]
+    first = [e for e in events if e["window_us"] == T0]
+    assert [e["door"] for e in first if e["zone"] == "door" and e["tag_class"] == "member"] == [
+        {"passages": 3, "coverage": pytest.approx(0.5, abs=0.01)}
+    ]
+    assert all(e["door"] is None for e in first if e["zone"] != "door" or e["tag_class"] != "member")

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tomli_w
 from gateways import STORE, antennas, member_card
@@ -20,8 +21,9 @@ from gateways import STORE, antennas, member_card
 from config.check import load
 from drivers import serial_session
 from drivers.llrp_wire import Address
-from drivers.read import epc_words
+from drivers.read import ANTENNA_UNKNOWN, READ, RSSI_UNKNOWN, epc_words
 from edge import readerscan
+from edge.antennas import Antennas
 from edge.capture import Pseudonyms
 from edge.compose import compose
 from edge.errors import Trouble
@@ -38,7 +40,8 @@ def now_us() -> int:
 
 
 def store_file(folder: Path, driver: str, address: str) -> Path:
-    readers = [{"id": "g1", "driver": driver, "address": address, "antennas": antennas("door", "shoes")}]
+    hung = antennas("door") if driver == "m100" else antennas("door", "shoes")
+    readers = [{"id": "g1", "driver": driver, "address": address, "antennas": hung}]
     store = {**STORE, "readers": readers, "database": {"path": str(folder / "s.db")}}
     file = folder / "store.toml"
     file.write_bytes(tomli_w.dumps(store).encode())
@@ -241,6 +244,57 @@ async def test_while_the_service_holds_the_reader_it_is_asked(tmp_path: Path) ->
         serving.cancel()
         with suppress(asyncio.CancelledError):
             await serving
+
+
+async def test_show_tells_by_antenna_what_the_service_hears(tmp_path: Path) -> None:
+    file = store_file(tmp_path, "m100", "/dev/rfid/gate")
+    config = load(file, files=False)
+    entry = {"id": "g1", "driver": "m100", "link": "up", "reason": "reading", "reads": 7, "reads_per_s": 0.5}
+    state = {"store": "s1", "pid": 123, "as_of_us": 0, "readers": [entry | {"detail": {"model": "M100"}}]}
+    hears = {"port": 1, "zone": "door", "reads": 1000, "histogram": [0] * 12}
+
+    def snapshot() -> dict[str, Any]:
+        state["as_of_us"] += 1_000_000
+        return state
+
+    def heard_by(reader: str) -> list[dict[str, Any]]:
+        assert reader == "g1"
+        hears["reads"] += 20
+        hears["histogram"] = [hears["reads"] if n == 5 else 0 for n in range(12)]
+        return [dict(hears)]
+
+    serving = asyncio.create_task(LiveServer(socket_path(config), snapshot, heard_by).run())
+    try:
+        async with asyncio.timeout(10):
+            while await service_state(config) is None:
+                await asyncio.sleep(0.02)
+        code, out, _ = await command("readers", "show", "g1", "--config", str(file), "--seconds", "2")
+        assert code == 0
+        assert "process 123" in out
+        assert "model: M100" in out
+        (row,) = [line for line in out.splitlines() if "door" in line]
+        assert "20.0" in row
+        assert "█" in row
+        assert 20 <= int(row.split()[5]) < 1000  # since it looks, not since the service began
+    finally:
+        serving.cancel()
+        with suppress(asyncio.CancelledError):
+            await serving
+
+
+def test_antennas_count_every_read_and_its_strength() -> None:
+    shop = compose(load(Path(__file__).parents[2] / "config/demo.toml", files=False))
+    heard = Antennas(shop)
+    reads = np.zeros(6, READ)
+    reads["antenna"] = [0, 0, 0, 1, 1, ANTENNA_UNKNOWN]
+    reads["rssi_cdbm"] = [-5750, -9900, 0, RSSI_UNKNOWN, -5999, -5000]
+    reads["count"] = [1, 2, 1, 5, 1, 1]
+    heard.add(reads)
+    heard.add(reads[:1])
+    first, second, *others = heard.of(shop.ports[0][0])
+    assert (first["port"], first["reads"], first["histogram"]) == (1, 5, [1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 1])
+    assert (second["reads"], second["histogram"]) == (6, [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0])
+    assert all(each["reads"] == 0 for each in others)
 
 
 def test_a_histogram_shows_the_rarest_read() -> None:

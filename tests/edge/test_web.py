@@ -234,6 +234,23 @@ async def test_today_gives_numbers_with_n_coverage_and_as_of(page: Page) -> None
     assert "footfall" not in html.lower()
 
 
+async def test_today_tells_what_doors_counted_and_how_much_was_watched(tmp_path: Path) -> None:
+    values = store_values(tmp_path)
+    values["readers"][0]["inputs"] = [{"port": 1, "zone": "door"}, {"port": 2, "zone": "shoes"}]
+    config = StoreConfig.model_validate(values)
+    fill(config)
+    day = Day(config)
+    with day.conn as conn:
+        for window in ("10:00", "10:15"):
+            conn.execute("INSERT INTO door VALUES (?, 'r1', 1, 'door', 700, 900000000)", (day.us(window),))
+    day.conn.close()
+    async with pages.serving(config) as page:
+        html = (await page.get("/today?lang=en"))[2]
+    (doors,) = re.findall(r'<p class="basis doors">(.*?)</p>', html)
+    # Of the windows since 04:00 two were watched; what nobody watched is no zero.
+    assert doors == "<b>Door counters</b><span>Door: 1,400 · coverage 6 %</span><span>Shoes: – · coverage 0 %</span>"
+
+
 async def test_what_was_tried_is_told_even_if_it_proves_nothing(tmp_path: Path) -> None:
     tried = {"id": "spring", "name": "Spring", "zones": ["shoes"], "first_day": DATE, "last_day": DATE}
     moved = {"id": "move", "name": {"zh": "搬迁", "en": "The move"}, "zones": ["books"], "date": DATE}

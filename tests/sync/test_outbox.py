@@ -19,6 +19,7 @@ from sync.contract import (
     MAX_MESSAGE_BYTES,
     MAX_STOPS,
     Batch,
+    Door,
     Envelope,
     Journey,
     Lost,
@@ -224,6 +225,7 @@ def test_windows_are_merged_to_hours_and_days_and_add_up(conn):
     windows = [
         window(n % 7).model_copy(
             update={"window_us": start * 900_000_000, "zone": zone, "length_us": 900_000_000, "histogram": {"3": n % 7}}
+            | {"door": Door(passages=n % 7, coverage=0.5) if zone == "bags" else None}
         )
         for n, (start, zone) in enumerate((start, zone) for start in range(96) for zone in ("shoes", "bags", "hats"))
     ]
@@ -238,6 +240,8 @@ def test_windows_are_merged_to_hours_and_days_and_add_up(conn):
         assert len(events) == pytest.approx(expected, abs=3)
         assert sum(event.entered for event in events) == whole
         assert sum(event.histogram.get("3", 0) for event in events) == whole
+        assert sum(e.door.passages for e in events if e.door) == sum(w.door.passages for w in windows if w.door)
+        assert {e.door and e.door.coverage for e in events} == {None, 0.5}
         told = len(events) + sum(lost.to - lost.from_ + 1 for batch in batches for lost in batch.lost)
         assert told == len(windows)
         assert [event.id for event in events[:30]] == [f"s1/e/agg/{seq}" for seq in range(1, 31)]

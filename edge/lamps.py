@@ -1,0 +1,60 @@
+"""Lamps and beepers at readers' outputs: on for some seconds when a member of a tier comes to a zone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from config import StoreConfig
+from config.model import Output
+
+AGAIN_S = 600.0
+"""Somebody who goes to and fro is not announced again within so many seconds of the wall."""
+FRESH_US = 60_000_000
+"""Who came longer ago than this is no news: reads that a reader kept, a restart."""
+KEPT = 1000
+
+Switch = Callable[[str, int, bool], None]
+"""Switches an output of a reader."""
+
+
+class Lamps:
+    """`came` for each member who may be new in a zone; `switch` gets what follows."""
+
+    def __init__(self, config: StoreConfig, switch: Switch) -> None:
+        self._switch = switch
+        self._by_zone: dict[str, list[tuple[str, Output]]] = {}
+        for reader in config.readers:
+            for lamp in reader.outputs:
+                self._by_zone.setdefault(lamp.zone, []).append((reader.id, lamp))
+        self._off: dict[tuple[str, int], asyncio.TimerHandle] = {}
+        self._announced: dict[tuple[str, str], float] = {}
+
+    @property
+    def any(self) -> bool:
+        """Is there a lamp at all."""
+        return bool(self._by_zone)
+
+    def came(self, member: str, tier: str, zone: str, at_us: int, now_us: int) -> None:
+        """A member is in a zone since a time of the store's clock."""
+        lamps = [(reader, lamp) for reader, lamp in self._by_zone.get(zone, ()) if tier in lamp.tiers]
+        if not lamps or now_us - at_us > FRESH_US:
+            return
+        loop = asyncio.get_running_loop()
+        last_s = self._announced.get((member, zone))
+        if last_s is not None and loop.time() - last_s < AGAIN_S:
+            return
+        if len(self._announced) >= KEPT:
+            del self._announced[min(self._announced, key=lambda who: self._announced[who])]
+        self._announced[member, zone] = loop.time()
+        for reader, lamp in lamps:
+            place = reader, lamp.port
+            if place in self._off:
+                self._off[place].cancel()
+            else:
+                self._switch(*place, True)
+            self._off[place] = loop.call_later(lamp.seconds, self._end, place)
+
+    def _end(self, place: tuple[str, int]) -> None:
+        del self._off[place]
+        self._switch(*place, False)
