@@ -57,7 +57,7 @@ class Scope:
     error_share: float
     """Of every median and p75."""
     suspected_staff: int
-    """Tags left out, each day counted for itself; `suspected_staff()` lists them."""
+    """Tags left out, each day counted for itself; `suspected_tags()` lists them."""
 
 
 @dataclass(frozen=True)

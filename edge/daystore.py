@@ -21,8 +21,9 @@ from dwell.aggregates import BINS
 from dwell.paths import Flows, Path
 from dwell.stays import Span
 from edge.dayfacts import ARRAYS, DayFacts, Totals, Windows, business_days, count, make, watermark_us
+from edge.verdicts import stamps
 
-FORMAT = 1
+FORMAT = 2
 """Of stored facts; others are made anew."""
 DAY = dt.timedelta(days=1)
 REMADE_DAYS = 7
@@ -40,7 +41,8 @@ def day(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> DayFact
         return stored[date]
     file = conn.execute("PRAGMA database_list").fetchone()[2]
     last = conn.execute("SELECT MAX(id) FROM visit").fetchone()[0]
-    key = (file, date, config, last, (watermark_us(conn) or 0) // Span(0, 0).window_us)
+    stamp = stamps(config).get(date.isoformat(), 0)
+    key = (file, date, config, last, (watermark_us(conn) or 0) // Span(0, 0).window_us, stamp)
     with _making:
         if key not in _made:
             _made[key] = make(conn, config, date)
@@ -91,6 +93,16 @@ def day_if_any(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> 
     return stored[date] if stored else day(conn, config, date) if _measured(conn, config, date) else None
 
 
+def by_hour(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> NDArray[np.uint32]:
+    """(hours of the day, Z, BINS) dwell of a day's fully seen visits."""
+    for names, packed in _rows(conn, config, [date], "hours").values():
+        if packed:
+            dwell: NDArray[np.uint32] = _taken(_arrays(packed)["dwell"].swapaxes(0, 1), _moved(config, names)[0])
+            return dwell.swapaxes(0, 1)
+    made = day(conn, config, date).by_hour
+    return np.zeros((0, len(config.zones), BINS), np.uint32) if made is None else made
+
+
 def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
     """Store a day's facts, in the caller's transaction."""
     names = json.dumps([[zone.id for zone in config.zones], [floor.id for floor in config.floors]])
@@ -99,7 +111,8 @@ def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
     numbers = {
         "unseen": [flows.unseen, flows.unseen_paths, flows.pathless],
         "tiers": {tier: dict(counts) for tier, counts in t.tiers.items()},
-        "tier_wait": {tier: np.flatnonzero(h).tolist() + h[h > 0].tolist() for tier, h in t.tier_wait.items()},
+        "tier_wait": _sparse(t.tier_wait),
+        "tier_assist": _sparse(t.tier_assist),
         "suspects": t.suspects,
         "as_of_us": made.as_of_us,
     }
@@ -110,10 +123,12 @@ def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
     )
     packed_windows = _pack({field.name: getattr(w, field.name) for field in fields(w)})
     conn.execute(
-        "INSERT OR REPLACE INTO day_summary VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO day_summary (date, format, def_version, rows, names, totals, windows, paths, hours,"
+        " verdicts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(made.date.isoformat(), FORMAT, made.def_version, made.rows, names),
             *(packed_totals, packed_windows, _pack(_matrix(flows.paths))),
+            *(b"" if made.by_hour is None else _pack({"dwell": made.by_hour}), made.verdicts),
         ),
     )
 
@@ -128,11 +143,13 @@ def load(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]
             as_of_us=days.bounds_us(date)[1],
             complete=True,
             rows=rows,
+            verdicts=verdicts,
+            by_hour=None,
             totals=_unpack_totals(config, names, packed_totals),
             windows=_unpack_windows(config, names, packed_windows),
         )
-        for date, (names, rows, packed_totals, packed_windows) in _rows(
-            conn, config, dates, "rows, totals, windows"
+        for date, (names, rows, verdicts, packed_totals, packed_windows) in _rows(
+            conn, config, dates, "rows, verdicts, totals, windows"
         ).items()
     }
 
@@ -147,12 +164,14 @@ def missing(conn: sqlite3.Connection, config: StoreConfig) -> dt.date | None:
     silence_us = round(config.thresholds.journey_end_silence_s * 1e6)
     last = days.date(now_us - silence_us) - DAY
     oldest = max(days.date(first), last - config.thresholds.returning_days * DAY)
+    said = stamps(config)
     stored = {
         dt.date.fromisoformat(date): rows
-        for date, rows in conn.execute(
-            "SELECT date, rows FROM day_summary WHERE date >= ? AND format = ? AND def_version = ?",
+        for date, rows, verdicts in conn.execute(
+            "SELECT date, rows, verdicts FROM day_summary WHERE date >= ? AND format = ? AND def_version = ?",
             (oldest.isoformat(), FORMAT, config.thresholds.def_version),
         )
+        if verdicts == said.get(date, 0)
     }
     date = last
     while date >= oldest:
@@ -177,18 +196,19 @@ def _measured(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> b
 
 def _rows(
     conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date], columns: str
-) -> dict[dt.date, tuple[Any, ...]]:
+) -> dict[dt.date, Sequence[Any]]:
     if not dates:
         return {}
     wanted = {date.isoformat(): date for date in dates}
+    said = stamps(config)
     return {
-        wanted[row[0]]: row[1:]
-        for row in conn.execute(
-            f"SELECT date, names, {columns} FROM day_summary WHERE date >= ? AND date <= ?"
+        wanted[date]: row
+        for date, verdicts, *row in conn.execute(
+            f"SELECT date, verdicts, names, {columns} FROM day_summary WHERE date >= ? AND date <= ?"
             " AND format = ? AND def_version = ?",
             (min(wanted), max(wanted), FORMAT, config.thresholds.def_version),
         )
-        if row[0] in wanted
+        if date in wanted and verdicts == said.get(date, 0)
     }
 
 
@@ -208,12 +228,8 @@ def _unpack_totals(config: StoreConfig, names: str, packed: bytes) -> Totals:
     zones, floors = _moved(config, names)
     numbers = json.loads(arrays["numbers"].tobytes())
     outside = np.append(zones, len(json.loads(names)[0]))
-    waits = {}
-    for tier, sparse in numbers["tier_wait"].items():
-        waits[tier] = np.zeros(BINS, np.int64)
-        waits[tier][sparse[: len(sparse) // 2]] = sparse[len(sparse) // 2 :]
     return Totals(
-        **{name: _taken(arrays[name], zones) for name in ("zones", "base", "dwell", "wait")},
+        **{name: _taken(arrays[name], zones) for name in ("zones", "base", "dwell", "wait", "assist")},
         floors=_taken(arrays["floors"], floors),
         store=arrays["store"],
         flows=Flows(
@@ -225,10 +241,24 @@ def _unpack_totals(config: StoreConfig, names: str, packed: bytes) -> Totals:
             pathless=numbers["unseen"][2],
         ),
         tiers=numbers["tiers"],
-        tier_wait=waits,
+        tier_wait=_dense(numbers["tier_wait"]),
+        tier_assist=_dense(numbers["tier_assist"]),
         suspects=numbers["suspects"],
         days=1,
     )
+
+
+def _sparse(histograms: Mapping[str, NDArray[np.int64]]) -> dict[str, list[int]]:
+    """Tier → numbers of the bins with anything in them, then their counts."""
+    return {tier: np.flatnonzero(h).tolist() + h[h > 0].tolist() for tier, h in histograms.items()}
+
+
+def _dense(packed: Mapping[str, list[int]]) -> dict[str, NDArray[np.int64]]:
+    histograms = {}
+    for tier, sparse in packed.items():
+        histograms[tier] = np.zeros(BINS, np.int64)
+        histograms[tier][sparse[: len(sparse) // 2]] = sparse[len(sparse) // 2 :]
+    return histograms
 
 
 def _matrix(counted: Mapping[Path, int]) -> dict[str, NDArray[Any]]:

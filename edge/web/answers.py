@@ -98,7 +98,7 @@ class Answers:
                 case "comparison":
                     return analytics_changes.comparison(conn, config, date)
                 case _:
-                    return analytics_service.suspected_staff(conn, config, date)
+                    return analytics_service.suspected_tags(conn, config, date)
         except sqlite3.Error as error:
             raise Trouble(f"cannot read the database: {error}") from error
 

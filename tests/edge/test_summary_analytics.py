@@ -22,7 +22,7 @@ from edge import dayfacts, daystore, housekeeping
 from edge.analytics import CounterScore, counters, flows, habit, hide
 from edge.analytics_changes import comparison, layout_changes, promotions
 from edge.analytics_occupancy import occupancy
-from edge.analytics_service import service, suspected_staff, tiers
+from edge.analytics_service import service, suspected_tags, tiers
 from edge.calendar import HOLIDAY, WORKING_WEEKEND, hours, kind_of_day, knows_year, same_holiday_before
 from edge.database import Database
 from edge.dayfacts import DayFacts, make
@@ -121,7 +121,7 @@ def same(one: DayFacts, two: DayFacts) -> None:
                 assert (x.links == y.links).all()
                 assert (x.link_journeys == y.link_journeys).all()
                 assert (x.unseen, x.unseen_paths, x.pathless) == (y.unseen, y.unseen_paths, y.pathless)
-            elif field.name == "tier_wait":
+            elif field.name in ("tier_wait", "tier_assist"):
                 assert {k: v.tolist() for k, v in x.items()} == {k: v.tolist() for k, v in y.items()}
             else:
                 assert x == y, field.name
@@ -151,6 +151,9 @@ def test_stored_facts_are_those_that_were_made(day: Day) -> None:
     daystore.save(day.conn, day.config, made)
     loaded = daystore.load(day.conn, day.config, [DATE])[DATE]
     same(made, loaded)
+    assert made.by_hour is not None
+    assert (daystore.by_hour(day.conn, day.config, DATE) == made.by_hour).all()
+    assert (made.by_hour.sum(axis=0) == made.totals.dwell).all()
     assert daystore.paths(day.conn, day.config, [DATE]) == sorted(
         made.totals.flows.paths.items(), key=lambda item: (-item[1], item[0])
     )
@@ -266,7 +269,7 @@ def test_before_the_first_day_nothing_is_known(day: Day) -> None:
     assert tiers(day.conn, day.config, DATE).tiers == ()
     assert all(z.wanted is None for z in service(day.conn, day.config, DATE).zones)
     assert comparison(day.conn, day.config, DATE) is None
-    assert suspected_staff(day.conn, day.config, DATE) == ()
+    assert suspected_tags(day.conn, day.config, DATE) == ()
 
 
 def test_few_are_hidden(day: Day) -> None:
@@ -319,7 +322,7 @@ def test_suspected_staff_is_left_out_and_listed(day: Day) -> None:
     day.visit("badge", "shoes", "09:00", 36_000, cls="staff")
     day.covered("04:00", "22:00")
     day.watermark("22:00")
-    listed = suspected_staff(day.conn, day.config, DATE)
+    listed = suspected_tags(day.conn, day.config, DATE)
     assert [(s.present_s, s.back_room_s) for s in listed] == [(9 * 3300, 0), (140, 40)]
     assert counters(day.conn, day.config, DATE).scope.suspected_staff == 2
     assert (zone(day, "shoes").n, zone(day, "shoes").engaged) == (1, 0)

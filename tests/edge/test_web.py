@@ -220,7 +220,7 @@ async def test_today_gives_numbers_with_n_coverage_and_as_of(page: Page) -> None
     assert re.search(r"<h1>Today <small>2026-03-14 · Saturday", html)
     shoes = html[html.index('data-zone="shoes"') :].split("</tr>")[0]
     assert 'data-label="n">6<' in shoes.replace(" <", "<")
-    assert 'data-label="Median">3:30<' in shoes
+    assert 'data-label="Median">3:00<' in shoes
     assert 'data-label="p75">4:45<' in shoes
     assert "<small>0 · 0 · 1 · 5</small>" in shoes
     bags = html[html.index('data-zone="bags"') :].split("</tr>")[0]
@@ -282,7 +282,7 @@ async def test_api(page: Page) -> None:
     fill(page.config)
     told = json.loads((await page.get(f"/api/today?date={DATE}"))[2])
     assert told["visits"] == 13
-    assert next(zone for zone in told["zones"] if zone["zone"] == "shoes")["median_s"] == 210
+    assert next(zone for zone in told["zones"] if zone["zone"] == "shoes")["median_s"] == pytest.approx(180, rel=0.049)
     assert (await page.get("/api/today", method="POST"))[0] == 405
 
 
