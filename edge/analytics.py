@@ -11,8 +11,6 @@ import json
 import sqlite3
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import add
 from typing import Any
 
 import numpy as np
@@ -253,14 +251,15 @@ def hide(counts: dict[str, int], least: int) -> set[str]:
 def over(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: int) -> tuple[Scope, Totals | None]:
     """Facts of the `days` business days that end with `date`, and what they are about; None without any."""
     dates = [date - n * DAY for n in reversed(range(days))]
-    by_day = totals(conn, config, dates)
-    found = reduce(add, by_day.values()) if by_day else None
+    found: Totals | None = None
+    for _, one in totals(conn, config, dates):  # one at a time: a day of a large store is a quarter of a MiB
+        found = one if found is None else found + one
     now_us, end_us = watermark_us(conn), business_days(config).bounds_us(date)[1]
     return (
         Scope(
             first_day=dates[0].isoformat(),
             last_day=date.isoformat(),
-            days=len(by_day),
+            days=0 if found is None else found.days,
             as_of_us=None if now_us is None else min(now_us, end_us),
             def_version=config.thresholds.def_version,
             small_cell=config.thresholds.small_cell,

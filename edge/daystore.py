@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ REMADE_DAYS = 7
 """Days this young are made anew when visits were added to them."""
 
 _made: OrderedDict[tuple[Any, ...], DayFacts] = OrderedDict()
-_MADE = 4
+_MADE = 2
 _making = threading.Lock()
 
 
@@ -51,23 +51,22 @@ def day(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> DayFact
         return _made[key]
 
 
-def totals(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]) -> dict[dt.date, Totals]:
-    """Facts of days that the store has any of; without their paths."""
-    found = {
-        date: _unpack_totals(config, names, packed)
-        for date, (names, packed) in _rows(conn, config, dates, "totals").items()
-    }
-    for date in dates:
-        if date not in found and _measured(conn, config, date):
+def totals(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]) -> Iterator[tuple[dt.date, Totals]]:
+    """Facts of days that the store has any of, one after the other and in no order; without their paths."""
+    missing = set(dates)
+    for date, (names, packed) in _rows(conn, config, dates, "totals"):
+        missing.discard(date)
+        yield date, _unpack_totals(config, names, packed)
+    for date in sorted(missing):
+        if _measured(conn, config, date):
             made = day(conn, config, date).totals
-            found[date] = replace(made, flows=replace(made.flows, paths={}))
-    return {date: found[date] for date in dates if date in found}
+            yield date, replace(made, flows=replace(made.flows, paths={}))
 
 
 def paths(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]) -> list[tuple[Path, int]]:
     """Cleaned paths of all the days together, and how many journeys took each, the most first."""
-    stored = _rows(conn, config, dates, "paths")
-    parts = [_moved_paths(config, names, packed) for names, packed in stored.values()]
+    stored = {date: _moved_paths(config, *row) for date, row in _rows(conn, config, dates, "paths")}
+    parts = list(stored.values())
     parts += [
         _matrix(day(conn, config, date).totals.flows.paths)
         for date in dates
@@ -95,7 +94,7 @@ def day_if_any(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> 
 
 def by_hour(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> NDArray[np.uint32]:
     """(hours of the day, Z, BINS) dwell of a day's fully seen visits."""
-    for names, packed in _rows(conn, config, [date], "hours").values():
+    for _, (names, packed) in _rows(conn, config, [date], "hours"):
         if packed:
             dwell: NDArray[np.uint32] = _taken(_arrays(packed)["dwell"].swapaxes(0, 1), _moved(config, names)[0])
             return dwell.swapaxes(0, 1)
@@ -150,7 +149,7 @@ def load(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]
         )
         for date, (names, rows, verdicts, packed_totals, packed_windows) in _rows(
             conn, config, dates, "rows, verdicts, totals, windows"
-        ).items()
+        )
     }
 
 
@@ -196,20 +195,18 @@ def _measured(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> b
 
 def _rows(
     conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date], columns: str
-) -> dict[dt.date, Sequence[Any]]:
+) -> Iterator[tuple[dt.date, Sequence[Any]]]:
     if not dates:
-        return {}
+        return
     wanted = {date.isoformat(): date for date in dates}
     said = stamps(config)
-    return {
-        wanted[date]: row
-        for date, verdicts, *row in conn.execute(
-            f"SELECT date, verdicts, names, {columns} FROM day_summary WHERE date >= ? AND date <= ?"
-            " AND format = ? AND def_version = ?",
-            (min(wanted), max(wanted), FORMAT, config.thresholds.def_version),
-        )
-        if date in wanted and verdicts == said.get(date, 0)
-    }
+    for date, verdicts, *row in conn.execute(
+        f"SELECT date, verdicts, names, {columns} FROM day_summary WHERE date >= ? AND date <= ?"
+        " AND format = ? AND def_version = ?",
+        (min(wanted), max(wanted), FORMAT, config.thresholds.def_version),
+    ):
+        if date in wanted and verdicts == said.get(date, 0):
+            yield wanted[date], row
 
 
 def _pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:

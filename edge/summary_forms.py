@@ -10,15 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console
-from rich.table import Table as RichTable
-
 from config import StoreConfig
 from edge.summary import Summary
 from edge.web.i18n import catalogue, named
 
 if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
     from edge.web.live_client import Now
 
 Cell = str | int | float | None
@@ -123,6 +121,10 @@ def as_csv(summary: Summary, config: StoreConfig, lang: str, table: str | None =
 
 def as_text(summary: Summary, config: StoreConfig, lang: str, now: Now | None) -> str:
     """The summary for a terminal, 120 columns."""
+    from rich import box  # not at the top: the page needs none of it
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
     _ = catalogue(lang).gettext
     out = io.StringIO()
     console = Console(file=out, width=120, color_system=None, highlight=False, markup=False, emoji=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from config import StoreConfig
 from edge.errors import Trouble
 from edge.summary import NoDatabase, connect
+from edge.web.thrift import give_back
 
 if TYPE_CHECKING:
     from edge.analytics import Counters, FlowReport, Habit
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from edge.analytics_service import ServiceReport, Suspect, TierReport
 
 FRESH_S = 5.0
-KEPT = 24
+KEPT = 8
 
 
 class Answers:
@@ -71,6 +72,7 @@ class Answers:
                     answer = self._ask(conn, name, date, days)
             except NoDatabase:
                 return None
+            give_back()
             self._kept[key] = (time.monotonic(), answer)
             self._kept.move_to_end(key)
             while len(self._kept) > KEPT:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -126,5 +127,6 @@ class DayPages:
 @cache
 def plotly_styles(path: Path) -> tuple[str, ...]:
     """Ids of style elements that Plotly inserts unless they are there: the CSP forbids it, so the page has them."""
-    guarded = re.findall(r'getElementById\("([0-9a-f]{64})"\)', path.read_text("utf-8"))
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as text:
+        guarded = [id_.decode() for id_ in re.findall(rb'getElementById\("([0-9a-f]{64})"\)', text)]
     return ("plotly.js-style-global", *sorted(set(guarded)))

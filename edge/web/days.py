@@ -12,10 +12,11 @@ from contextlib import closing
 from config import StoreConfig
 from edge.errors import Trouble
 from edge.summary import NoDatabase, Summary, connect, today
+from edge.web.thrift import give_back
 
 FRESH_S = 5.0
 """How long a summary of a day that still changes is served again."""
-KEPT_DAYS = 8
+KEPT_DAYS = 3
 
 
 class Days:
@@ -39,6 +40,7 @@ class Days:
                 return None
             except sqlite3.Error as error:
                 raise Trouble(f"cannot read the database: {error}") from error
+            give_back()
             self._kept[date] = (time.monotonic(), summary)
             self._kept.move_to_end(date)
             while len(self._kept) > KEPT_DAYS:

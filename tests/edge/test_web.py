@@ -221,7 +221,7 @@ async def test_today_gives_numbers_with_n_coverage_and_as_of(page: Page) -> None
     shoes = html[html.index('data-zone="shoes"') :].split("</tr>")[0]
     assert 'data-label="n">6<' in shoes.replace(" <", "<")
     assert 'data-label="Median">3:00<' in shoes
-    assert 'data-label="p75">4:45<' in shoes
+    assert 'data-label="p75">4:50<' in shoes
     assert "<small>0 · 0 · 1 · 5</small>" in shoes
     bags = html[html.index('data-zone="bags"') :].split("</tr>")[0]
     assert "unknown: no reader up" in bags
