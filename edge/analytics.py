@@ -93,6 +93,10 @@ class CounterScore:
     """touch ÷ (touch + visit + engaged): came near and went on."""
     first_stop: Rate | None
     """Journeys that stopped here before any other counter ÷ journeys that stopped at any."""
+    repeat: Rate | None
+    """Members who came near and were in the store within returning_days before ÷ members who came near."""
+    wait_median_s: float | None
+    met: Rate | None
     rank: tuple[int, int] | None
     """Counters: best and worst place by engaged_share that the intervals allow."""
 
@@ -303,12 +307,15 @@ def _score(config: StoreConfig, found: Totals, number: int) -> CounterScore:
         engaged_share=rate(value["engaged_visitors"], journeys),
         bounce=rate(value["touch"], n - value["pass_by"]),
         first_stop=rate(value["first_stops"], int(base["stopped"])) if zone.kind == ZoneKind.COUNTER else None,
+        repeat=rate(int(base["repeaters"]), int(base["members"]), max(least, 1)),
+        wait_median_s=quantile_s(found.wait[number], 0.5, least),
+        met=rate(value["met"], value["wanted"], max(least, 1)),
         rank=None,
     )
 
 
 def _unknown(zone: Any, coverage: float | None = None) -> CounterScore:
-    return CounterScore(zone.id, zone.floor, zone.kind.value, coverage, *[None] * 19)
+    return CounterScore(zone.id, zone.floor, zone.kind.value, coverage, *[None] * 22)
 
 
 def _odds(p: float) -> float | None:

@@ -43,9 +43,12 @@ BASE = np.dtype(
         ("staffed_us", "<i8"),  # of that, with a staff badge in the zone
         ("known_windows", "<i8"),
         ("span_us", "<i8"),  # length of those windows: what mean occupancy is of
+        ("members", "<i8"),  # members with a visit of a touch or longer, each day for itself
+        ("repeaters", "<i8"),  # of them, those who were in the store within returning_days before
     ]
 )
-Tiers = tuple[dict[str, dict[str, int]], dict[str, NDArray[np.int64]], dict[str, NDArray[np.int64]]]
+Ints = NDArray[np.int64]
+Tiers = tuple[dict[str, dict[str, int]], dict[str, Ints], dict[str, Ints], Ints, Ints]
 TIER_COUNTS = ("members", "returning", "journeys", "visits", "dwell_us", "wanted", "met", "contacted")
 
 
@@ -370,6 +373,7 @@ def _totals(
     base["covered_us"] = (open_us * np.nan_to_num(windows.coverage, nan=0.0)).sum(axis=0)
     base["known_us"] = (open_us * (known & ended)).sum(axis=0)
     base["staffed_us"] = (np.minimum(made.zones["staffed_us"], open_us) * (known & ended)).sum(axis=0)
+    base["members"], base["repeaters"] = by_tier[3:]
     base["known_windows"] = known.sum(axis=0)
     base["span_us"] = (known & ended).sum(axis=0) * span.window_us
     return Totals(
@@ -392,7 +396,10 @@ def _totals(
 def _tiers(
     conn: sqlite3.Connection, config: StoreConfig, stays: Stays, tags: list[bytes], staff: Contacts, span: Span
 ) -> Tiers:
-    """Counts, waits and assistance by the tier that the directory gives a card now: members with consent only."""
+    """Counts, waits and assistance by tier, members and repeaters by zone: of members with consent.
+
+    Tiers are those that the directory gives a card now.
+    """
     number = {tag: n for n, tag in enumerate(tags)}
     ours = set(np.unique(stays["carrier"][span.holds(stays["enter_us"])]).tolist())
     cards: dict[int, tuple[str, str]] = {
@@ -435,7 +442,17 @@ def _tiers(
         }
         waits[tier] = histogram(staff.wait_us[met]).astype(np.int64)
         assists[tier] = histogram(staff.assist_us[met]).astype(np.int64)
-    return found, waits, assists
+    came = stays[began_here & (long_us >= config.thresholds.touch_s * 1e6)]
+    pairs = {
+        (zone, cards[carrier][0])
+        for zone, carrier in zip(came["zone"].tolist(), came["carrier"].tolist(), strict=True)
+        if carrier in cards
+    }
+    everybody, again = np.zeros(len(config.zones), np.int64), np.zeros(len(config.zones), np.int64)
+    for zone, member in pairs:
+        everybody[zone] += 1
+        again[zone] += member in seen
+    return found, waits, assists, everybody, again
 
 
 def _journeys(stays: Stays) -> int:

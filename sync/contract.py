@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+
+from sync.contract_base import Message as Message
+from sync.contract_base import Name as Name
+from sync.contract_base import Numbered as Numbered
+from sync.contract_base import TagClassName as TagClassName
+from sync.contract_base import Us as Us
+from sync.contract_days import FloorDay, FlowDay, Scorecard, ServiceDay, SuspectDay, TierDay, TrialResult
 
 V: Literal[1] = 1
 MAX_MESSAGE_BYTES = 64 * 1024
@@ -24,27 +31,12 @@ MAX_ACK_BYTES = 512
 EventClass = Literal["member", "journey", "agg", "health"]
 CLASSES: tuple[EventClass, ...] = get_args(EventClass)
 """By priority: the first never waits behind the others and is evicted last."""
-TagClassName = Literal["unknown", "member", "cart", "staff", "merchandise"]
-Us = Annotated[int, Field(ge=0, lt=2**63, description="UTC, microseconds since 1970")]
 Seq = Annotated[int, Field(ge=1, lt=2**63)]
 Epoch = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
-Name = Annotated[str, Field(max_length=128)]
 Reason = Annotated[
     str, BeforeValidator(lambda text: text[:300] if isinstance(text, str) else text), Field(max_length=300)
 ]
 """A sentence for people; cut, because it may carry what a reader or a broker said."""
-
-
-class Message(BaseModel):
-    """Base: frozen. Consumers ignore keys they don't know, so that v1 can grow."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Numbered(Message):
-    """Base of events. The outbox gives the id, together with the sequence number, when the event is committed."""
-
-    id: str = Field(default="", max_length=200, description="store/epoch/class/sequence")
 
 
 class Recognised(Numbered):
@@ -164,15 +156,36 @@ class GatewayHealth(Numbered):
     backlog: dict[str, int] = Field(description="class → events not yet acknowledged")
 
 
-Event = Annotated[Recognised | Journey | ZoneWindow | ReaderHealth | GatewayHealth, Field(discriminator="type")]
+Event = Annotated[
+    Recognised
+    | Journey
+    | ZoneWindow
+    | FloorDay
+    | FlowDay
+    | Scorecard
+    | ServiceDay
+    | TierDay
+    | TrialResult
+    | ReaderHealth
+    | GatewayHealth
+    | SuspectDay,
+    Field(discriminator="type"),
+]
 
 
 CLASS_OF: dict[str, EventClass] = {
     "recognised": "member",
     "journey": "journey",
     "zone_window": "agg",
+    "floor_day": "agg",
+    "flow_day": "agg",
+    "scorecard": "agg",
+    "service_day": "agg",
+    "tier_day": "agg",
+    "trial": "agg",
     "reader": "health",
     "gateway": "health",
+    "suspect_day": "health",
 }
 """Event type → the class that carries it."""
 
