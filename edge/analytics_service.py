@@ -190,8 +190,8 @@ class Suspect:
     """Of dwell.suspects.REASONS; none if it was only confirmed on an earlier day."""
     present_s: float
     back_room_s: float
-    zones: int
-    """Different zones that it was in."""
+    different_zones: int
+    """That it was in."""
     zone: str
     """Where it was longest."""
     first_us: int
@@ -218,7 +218,7 @@ def suspected_tags(conn: sqlite3.Connection, config: StoreConfig, date: dt.date)
                 reasons=() if one.why is None else one.why.reasons,
                 present_s=int(long_us.sum()) / 1e6,
                 back_room_s=float(by_zone[back].sum()) / 1e6,
-                zones=int((by_zone > 0).sum()),
+                different_zones=int((by_zone > 0).sum()),
                 zone=config.zones[int(by_zone.argmax())].id,
                 first_us=int(own["enter_us"].min()),
                 last_us=int(own["exit_us"].max()),

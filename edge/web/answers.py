@@ -18,6 +18,8 @@ from edge.web.thrift import give_back
 if TYPE_CHECKING:
     from edge.analytics import Counters, FlowReport, Habit
     from edge.analytics_changes import Comparison, Trial
+    from edge.analytics_hours import HourReport
+    from edge.analytics_occupancy import OccupancyReport
     from edge.analytics_service import ServiceReport, Suspect, TierReport
 
 FRESH_S = 5.0
@@ -51,6 +53,17 @@ class Answers:
     def comparison(self, date: dt.date) -> Comparison | None:
         return cast("Comparison | None", self._get("comparison", date, 1))
 
+    def occupancy(self, date: dt.date) -> OccupancyReport | None:
+        return cast("OccupancyReport | None", self._get("occupancy", date, 1))
+
+    def hours(self, date: dt.date) -> HourReport | None:
+        return cast("HourReport | None", self._get("hours", date, 1))
+
+    def forget(self) -> None:
+        """Something was said that changes answers."""
+        with self._lock:
+            self._kept.clear()
+
     def suspects(self, date: dt.date) -> tuple[Suspect, ...]:
         return self._get("suspects", date, 1) or ()
 
@@ -80,7 +93,7 @@ class Answers:
             return answer
 
     def _ask(self, conn: sqlite3.Connection, name: str, date: dt.date, days: int) -> Any:
-        from edge import analytics, analytics_changes, analytics_service
+        from edge import analytics, analytics_changes, analytics_hours, analytics_occupancy, analytics_service
 
         config = self._config
         try:
@@ -97,6 +110,10 @@ class Answers:
                     return analytics_changes.promotions(conn, config)
                 case "layout_changes":
                     return analytics_changes.layout_changes(conn, config)
+                case "occupancy":
+                    return analytics_occupancy.occupancy(conn, config, date)
+                case "hours":
+                    return analytics_hours.hours(conn, config, date)
                 case "comparison":
                     return analytics_changes.comparison(conn, config, date)
                 case _:

@@ -27,6 +27,11 @@ class Days:
         self._lock = threading.Lock()
         self._kept: OrderedDict[dt.date, tuple[float, Summary]] = OrderedDict()
 
+    def forget(self) -> None:
+        """Something was said that changes days."""
+        with self._lock:
+            self._kept.clear()
+
     def get(self, date: dt.date) -> Summary | None:
         """The summary of a day, None while there is no database."""
         with self._lock:

@@ -8,7 +8,7 @@ import pytest
 from brokers import MAKERS, health
 from pydantic import ValidationError
 
-from sync.contract import CLASS_OF, CLASSES, Ack, Batch, Envelope, Event, encode, event_id
+from sync.contract import CLASS_OF, CLASSES, Ack, Batch, Envelope, Event, ReaderHealth, encode, event_id
 
 
 def envelope(class_, **changes):
