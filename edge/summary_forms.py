@@ -139,7 +139,7 @@ def as_text(summary: Summary, config: StoreConfig, lang: str, now: Now | None) -
     )
     people = summary.journeys["member"] + summary.journeys["unknown"]
     console.print(
-        f"{_('Journeys ended')} {people} · {_('Cart journeys')} {summary.journeys['cart']} ·"
+        f"{_('Journeys')} {people} · {_('Cart journeys')} {summary.journeys['cart']} ·"
         f" {_('Zone visits')} {summary.visits} · {_('Members seen')} {summary.members_seen}",
     )
     console.print(_service_line(config, lang, summary, now))

@@ -226,8 +226,8 @@ async def test_today_gives_numbers_with_n_coverage_and_as_of(page: Page) -> None
     bags = html[html.index('data-zone="bags"') :].split("</tr>")[0]
     assert "unknown: no reader up" in bags
     assert 'data-label="n"' not in bags
-    assert html.count('data-hour="09" data-state="unknown"') == 2
-    assert html.count('data-hour="13" data-state="future"') == 2
+    assert html.count('data-hour="09" data-state="unknown"') == 4
+    assert html.count('data-hour="13" data-state="future"') == 4
     flows = json.loads(re.search(r'data-flows="([^"]*)"', html)[1].replace("&#34;", '"'))  # type: ignore[index]
     assert flows == {"labels": ["Door", "Shoes"], "floors": [0, 0], "from": [0], "to": [1], "n": [6]}
     assert html.count("as of</span>") + html.count("as of 12:00") >= 5
