@@ -49,20 +49,20 @@ def suspicions(stays: Stays, place: Place, span: Span, limits: Limits) -> Mappin
     """Carrier → why it is suspected; of `stays` in any order."""
     inside = (stays["exit_us"] > span.start_us) & (stays["enter_us"] < span.end_us)
     stays = stays[inside & (people(stays) | (stays["tag_class"] == TagClass.CART))]
-    person = dict(zip(stays["carrier"].tolist(), people(stays).tolist(), strict=True))
+    _, first = np.unique(stays["carrier"], return_index=True)
+    person = people(stays[first])
     behind, back_us = presence(stays[place.of_kind(ZoneKind.BACK_ROOM)[stays["zone"]]], span)
     back = dict(zip(behind.tolist(), back_us.tolist(), strict=True))
     pairs = np.unique(stays["carrier"].astype(np.int64) * place.zones + stays["zone"]) // place.zones
     carriers, zones = np.unique(pairs, return_counts=True)
     found = {}
-    for carrier, long_us, many in zip(
-        carriers.tolist(), presence(stays, span)[1].tolist(), zones.tolist(), strict=True
-    ):
+    rows = zip(carriers.tolist(), person.tolist(), presence(stays, span)[1].tolist(), zones.tolist(), strict=True)
+    for carrier, a_person, long_us, many in rows:
         back_room_us = back.get(carrier, 0)
         holds = {
             STUCK: many <= STUCK_ZONES and long_us >= limits.stuck_us,
-            LONG: person[carrier] and long_us >= limits.long_us,
-            BACK_ROOM: person[carrier] and back_room_us >= limits.back_room_us,
+            LONG: a_person and long_us >= limits.long_us,
+            BACK_ROOM: a_person and back_room_us >= limits.back_room_us,
         }
         if reasons := tuple(reason for reason in REASONS if holds[reason]):
             found[carrier] = Suspicion(reasons, long_us, back_room_us, many)

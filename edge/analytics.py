@@ -29,7 +29,7 @@ ERROR_SHARE = RELATIVE_ERROR
 TOP_PATHS = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Rate:
     """`k` of `n`, with the interval that holds the truth with 95 %."""
 
@@ -122,7 +122,7 @@ def counters(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days:
     return Counters(scope, int(found.store["member"] + found.store["unknown"]), zones)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Link:
     """Straight from one zone to another; `from_zone` None is coming in, `to_zone` None going out."""
 
@@ -133,7 +133,7 @@ class Link:
     """Of all steps out of `from_zone`, the suppressed ones included."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PathCount:
     """A cleaned path: the order of first stops, without loops and there-and-back."""
 

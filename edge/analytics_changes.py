@@ -30,7 +30,7 @@ MEASURES = ("visitors", "engaged_visitors")
 """Of promotions and layout changes: journeys that touched a zone, journeys engaged there."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reference:
     """One day that another is held against, up to the same time of day."""
 
@@ -45,7 +45,7 @@ class Reference:
     """now ÷ before − 1; None of nothing."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ComparisonRow:
     """One number of a day and what it was before."""
 

@@ -15,7 +15,7 @@ from edge.dayfacts import HOUR_US, business_days, hour_of
 from edge.daystore import by_hour, day
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ZoneHour:
     """One zone in one hour of the day; all None where it was unknown or has not come yet."""
 

@@ -442,11 +442,9 @@ def _tiers(
         }
         waits[tier] = histogram(staff.wait_us[met]).astype(np.int64)
         assists[tier] = histogram(staff.assist_us[met]).astype(np.int64)
-    came = stays[began_here & (long_us >= config.thresholds.touch_s * 1e6)]
+    came = stays[began_here & (long_us >= config.thresholds.touch_s * 1e6) & np.isin(stays["carrier"], list(cards))]
     pairs = {
-        (zone, cards[carrier][0])
-        for zone, carrier in zip(came["zone"].tolist(), came["carrier"].tolist(), strict=True)
-        if carrier in cards
+        (zone, cards[carrier][0]) for zone, carrier in zip(came["zone"].tolist(), came["carrier"].tolist(), strict=True)
     }
     everybody, again = np.zeros(len(config.zones), np.int64), np.zeros(len(config.zones), np.int64)
     for zone, member in pairs:

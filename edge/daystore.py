@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-import io
 import json
+import math
 import sqlite3
 import threading
 import zlib
@@ -210,14 +210,23 @@ def _rows(
 
 
 def _pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
-    return zlib.compress(file.getbuffer(), 6)
+    """A line of JSON that names the arrays, then their bytes, packed: read much faster than NumPy's archives."""
+    head = [[name, np.lib.format.dtype_to_descr(array.dtype), array.shape] for name, array in arrays.items()]
+    body = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
+    return zlib.compress(json.dumps(head).encode() + b"\n" + body, 6)
 
 
 def _arrays(packed: bytes) -> dict[str, NDArray[Any]]:
-    with np.load(io.BytesIO(zlib.decompress(packed)), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    raw = zlib.decompress(packed)
+    at = raw.index(b"\n") + 1
+    arrays = {}
+    for name, described, shape in json.loads(raw[:at]):
+        descr = [tuple(one) for one in described] if isinstance(described, list) else described
+        dtype = np.lib.format.descr_to_dtype(descr)
+        n = math.prod(shape)
+        arrays[name] = np.frombuffer(raw, dtype, n, at).reshape(shape)
+        at += n * dtype.itemsize
+    return arrays
 
 
 def _unpack_totals(config: StoreConfig, names: str, packed: bytes) -> Totals:

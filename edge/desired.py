@@ -20,13 +20,16 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from config import StoreConfig
 from config.check import ConfigError, load_text
 from sync.down import MAX_CONFIG_BYTES, DesiredConfig, ReportedConfig
-from sync.mqtt import Incoming
+
+if TYPE_CHECKING:
+    from sync.mqtt import Incoming
 
 log = logging.getLogger("tagtrail.config")
 

@@ -249,13 +249,13 @@ class Service:
         self._pipeline.backlog = {name: depth["pending"] for name, depth in self._depth.items()}
 
     async def _page(self, listening: socket.socket) -> None:
-        arguments = ["web", "--config", str(self._config_file), "--fd", str(listening.fileno())]
+        arguments = ["--config", str(self._config_file), "--fd", str(listening.fileno())]
         arguments += ["--parent", str(os.getpid())]
         if self._clock.speed != 1:
             arguments += ["--clock-speed", str(self._clock.speed), "--clock-origin-us", str(self._clock.origin_us)]
         while True:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "edge", *arguments, pass_fds=[listening.fileno()]
+                sys.executable, "-m", "edge.web", *arguments, pass_fds=[listening.fileno()]
             )
             try:
                 code = await process.wait()

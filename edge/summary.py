@@ -27,7 +27,7 @@ TAG_CLASSES = ("unknown", "member", "cart", "staff", "merchandise")
 COUNTED = ("member", "unknown", "cart")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Hour:
     """One hour of a floor; `entered` is None where nothing was measured: not yet come, or no reader up."""
 
@@ -72,7 +72,7 @@ class ZoneDwell:
     coverage: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Flow:
     """Journeys of people that went straight from one zone to another, `n` times."""
 

@@ -180,7 +180,7 @@ def as_text(summary: Summary, config: StoreConfig, lang: str, now: Now | None) -
         flows.add_row(zones.get(link.from_zone, link.from_zone), zones.get(link.to_zone, link.to_zone), str(link.n))
     if summary.flows.suppressed_links:
         flows.add_row(
-            f"({_('fewer than {n} carriers').format(n=summary.small_cell)})", "", str(summary.flows.suppressed_n)
+            f"({_('fewer than {n} journeys').format(n=summary.small_cell)})", "", str(summary.flows.suppressed_n)
         )
     console.print(flows)
     if summary.tiers:

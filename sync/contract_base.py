@@ -12,9 +12,10 @@ Name = Annotated[str, Field(max_length=128)]
 
 
 class Message(BaseModel):
-    """Base: frozen. Consumers ignore keys they don't know, so that v1 can grow."""
+    """Base: frozen. Consumers ignore keys they don't know, so that v1 can grow. Built when first used: the page, which
+    knows of them only by what it imports, need not pay for them."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class Numbered(Message):

@@ -1,4 +1,5 @@
--- hours: dwell by hour, apart like paths; verdicts: the last one on suspected tags that these facts know of.
+-- Stored arrays are zlib of a line of JSON that names them and of their bytes.
+-- hours: dwell by hour, apart like paths; verdicts: the last ones on suspected tags that these facts know of.
 ALTER TABLE day_summary ADD COLUMN hours BLOB NOT NULL DEFAULT x'';
 ALTER TABLE day_summary ADD COLUMN verdicts INTEGER NOT NULL DEFAULT 0;
 
