@@ -166,6 +166,60 @@ def test_today_is_one_sheet_of_paper(chromium: Any, site: Any) -> None:
             assert (round(float(box[1])), round(float(box[2]))) in ((595, 842), (594, 842), (596, 842), (595, 841))
 
 
+QUESTIONS = (
+    ("/today", "#traffic", "many come to each floor, and when"),
+    ("/", "[data-region=figures] dl", "full is it now"),
+    ("/today", "#together", "full was it"),
+    ("/flows", "#paths", "ways people take"),
+    ("/counters", "a[href='#shoes'] >> #shoes svg.bars", "long they stay, at which hour"),
+    ("/counters", "text=7 >> #hold", "counters draw and hold"),
+    ("/promotions", "#trial-sale", "a promotion did"),
+    ("/layout", "#trial-moved", "a move did"),
+    ("/members", "#served", "tiers do"),
+    ("/service", "#bytier", "tiers are served in time"),
+    ("/service", "#staffing", "there is too little staff"),
+    ("/quality", "#covered", "far the numbers can be trusted"),
+    ("/quality", "#left-out", "was left out"),
+    ("/today", "#against", "the day is against others"),
+    ("/about", "dl.glossary", "numbers mean"),
+)
+"""Link of the navigation, then what answers; before `>>` the second click."""
+OVERLAPS = """() => {
+  const boxes = [...document.querySelectorAll('#sankey .node-label')].map(e => e.getBoundingClientRect());
+  return boxes.flatMap((a, i) => boxes.slice(i + 1).filter(b => a.left < b.right - 1 && b.left < a.right - 1
+    && a.top < b.bottom - 1 && b.top < a.bottom - 1)).length }"""
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_question_is_answered_in_two_clicks(chromium: Any, site: Any, lang: str) -> None:
+    with opened(chromium, lang) as (page, wrong):
+        page.goto(site.url + "/about")
+        for link, answer, question in QUESTIONS:
+            second, _, found = answer.rpartition(" >> ")
+            page.click(f'nav a[href="{link}"]')
+            if second:
+                page.click(f"main >> {second}")
+            assert page.wait_for_selector(found).is_visible(), question
+            if link == "/flows":
+                page.wait_for_selector("#sankey .node-label")
+                assert page.evaluate(OVERLAPS) == 0
+        assert wrong == []
+
+
+def test_a_suspected_tag_is_counted_when_a_manager_says_so(chromium: Any, guarded: Any) -> None:
+    with opened(chromium) as (page, wrong):
+        log_in(page, guarded.url, "li")
+        page.click('nav a[href="/quality"]')
+        row = page.wait_for_selector("tr[data-tag]")
+        assert "does not move" in row.inner_text()
+        shoot(page, "quality-manager-en-desk")
+        page.click('button[value="clear"]')
+        page.wait_for_selector("text=cleared: counted")
+        page.click('button[value="confirm"]')
+        page.wait_for_selector("text=confirmed: left out")
+        assert wrong == []
+
+
 def log_in(page: Any, url: str, name: str, password: str = PASSWORD) -> None:
     page.goto(url + "/members")
     page.fill('input[name="name"]', name)
