@@ -26,7 +26,7 @@ from edge.web.users import Role, Users, users_path  # noqa: E402
 
 FOLDER = ROOT / "docs" / "pictures"
 PAGES = ("now", "today", "counters", "flows", "promotions", "members", "service", "quality", "readers")
-WIDTH, HEIGHT = 1240, 1000
+WIDTH, HEIGHT = 1240, 860
 DAYS = 29
 DAY_US = 86_400_000_000
 ONE = daystore.DAY
