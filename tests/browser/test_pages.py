@@ -13,7 +13,7 @@ from pages import PATHS
 
 ARTEFACTS = Path(__file__).parents[2] / "artefacts"
 PASSWORD = "correct horse battery"
-SIZES = {"desk": (1366, 900), "phone": (360, 740), "wall": (2560, 1440)}
+SIZES = {"desk": (1240, 860), "phone": (360, 740), "wall": (2560, 1440)}
 LANGUAGES = {"zh": "zh-CN", "en": "en-GB"}
 UNLABELLED = """() => [...document.querySelectorAll(
     'a, button, input:not([type=hidden]), select, [role=img], [role=region]')]
@@ -24,6 +24,9 @@ CUT = """() => [...document.querySelectorAll('td, th, dt, dd, h1, h2, p, button,
   .filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 1 && getComputedStyle(e).overflowX !== 'visible'
     && !e.closest('.visually-hidden'))
   .map(e => e.textContent.trim().slice(0, 60))"""
+CLIPPED = """() => [...document.querySelectorAll('.card table')].filter(e => !e.closest('.across, .scroll')
+    && e.getBoundingClientRect().right > e.closest('.card').getBoundingClientRect().right)
+  .map(e => e.closest('.card').textContent.trim().slice(0, 60))"""
 FOCUS = """() => (e => [e.tagName, getComputedStyle(e).outlineStyle, e.getAttribute('href') || '', e.outerHTML])(
     document.activeElement)"""
 LANDMARKS = """() => ({main: document.querySelectorAll('main').length, h1: document.querySelectorAll('h1').length,
@@ -77,6 +80,7 @@ def test_every_page(chromium: Any, site: Any, lang: str, size: str) -> None:
             assert (found["ids"], found["broken"]) == ([], []), path
             assert page.evaluate(UNLABELLED) == [], path
             assert page.evaluate(CUT) == [], path
+            assert page.evaluate(CLIPPED) == [], path
             wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert wider <= 0, f"{path} is {wider} px wider than the screen"
             text = page.inner_text("main")
