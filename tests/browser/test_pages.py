@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +13,13 @@ from typing import Any
 import pytest
 from pages import PATHS
 
+AXE = Path(__file__).parent / "axe"
 ARTEFACTS = Path(__file__).parents[2] / "artefacts"
 PASSWORD = "correct horse battery"
 SIZES = {"desk": (1240, 860), "phone": (360, 740), "wall": (2560, 1440)}
 LANGUAGES = {"zh": "zh-CN", "en": "en-GB"}
 UNLABELLED = """() => [...document.querySelectorAll(
-    'a, button, input:not([type=hidden]), select, [role=img], [role=region]')]
+    'a, button, input:not([type=hidden]), select, [role=img], [role=region], [role=group]')]
   .filter(e => !(e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') || e.textContent.trim()
     || e.closest('label')?.textContent.trim() || e.getAttribute('alt')))
   .map(e => e.outerHTML.slice(0, 120))"""
@@ -208,6 +211,41 @@ def test_every_question_is_answered_in_two_clicks(chromium: Any, site: Any, lang
                 page.wait_for_selector("#sankey .node-label")
                 assert page.evaluate(OVERLAPS) == 0
         assert wrong == []
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """axe-core, from npm: a program to run in the page."""
+    folder = tmp_path_factory.mktemp("axe")
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("npm is not installed")
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(AXE / name, folder)
+    try:
+        got = subprocess.run(
+            [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+    except subprocess.TimeoutExpired:
+        pytest.skip("npm did not get axe-core in time")
+    if got.returncode:
+        pytest.skip(f"npm cannot get axe-core: {got.stderr.strip().splitlines()[-1:]}")
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text("utf-8")
+
+
+@pytest.mark.timeout(240)
+def test_nothing_keeps_people_from_using_a_page(chromium: Any, guarded: Any, axe: str) -> None:
+    with opened(chromium, "zh", "phone", color_scheme="dark") as (page, _):
+        log_in(page, guarded.url, "li")
+        for path in sorted(set(PATHS) - {"/layout", "/flows"}):  # of which others have all parts
+            page.goto(guarded.url + path)
+            page.evaluate(axe)
+            found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+            assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found] == [], path
 
 
 def test_a_suspected_tag_is_counted_when_a_manager_says_so(chromium: Any, guarded: Any) -> None:
