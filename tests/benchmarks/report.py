@@ -131,6 +131,14 @@ def budgets(run: Run) -> str:
         p99 = latencies[min(len(latencies) - 1, int(0.99 * len(latencies)))]
         text = f"{p99:.0f} ms (median {latencies[len(latencies) // 2]:.0f}, of the last {len(latencies)})"
         add("… wire → recognition at an MQTT subscriber, p99", "≤ 300 ms", p99, text, p99 <= 300)
+    if (cpu := extra("test_pages_opened", "cpu_p95_s")) is not None:
+        rss, screens = (
+            extra("test_pages_opened", "rss_mib") or 0,
+            extra("test_ten_wall_screens", "page_core_share") or 0,
+        )
+        add("page, 90 days of a store with 64 readers, CPU, p95", "≤ 300 ms", cpu, f"{cpu * 1e3:.0f} ms", cpu <= 0.3)
+        add("… memory after 500 opens", "≤ 80 MiB", rss, f"{rss:.1f} MiB", rss <= 80)
+        add("… ten wall screens, of the page's core", "≤ 10 %", screens, f"{screens:.1%}", screens <= 0.1)
     for case in told.get("accuracy", ()):
         what = f"errors of visits, {case['layout']}, {case['world']}"
         add(what, "≤ 0.6 × best peer", case["ratio"], f"{case['ratio']:.2f} ×", case["ratio"] <= 0.6)
