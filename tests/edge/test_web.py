@@ -326,7 +326,7 @@ async def test_the_process_serves_an_inherited_socket_and_stops_at_once(tmp_path
     file = tmp_path / "store.toml"
     file.write_text(tomli_w.dumps(store_values(tmp_path)))
     listening = socket.create_server(("127.0.0.1", 0))
-    arguments = ["-m", "edge", "web", "--config", str(file), "--fd", str(listening.fileno())]
+    arguments = ["-m", "edge.web", "--config", str(file), "--fd", str(listening.fileno())]
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, pass_fds=[listening.fileno()], stderr=subprocess.PIPE
     )
