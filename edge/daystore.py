@@ -30,7 +30,7 @@ REMADE_DAYS = 7
 """Days this young are made anew when visits were added to them."""
 
 _made: OrderedDict[tuple[Any, ...], DayFacts] = OrderedDict()
-_MADE = 2
+_MADE = 1
 _making = threading.Lock()
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edge.analytics_service import ServiceReport, Suspect, TierReport
 
 FRESH_S = 5.0
-KEPT = 8
+KEPT = 6
 
 
 class Answers:

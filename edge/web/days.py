@@ -16,7 +16,7 @@ from edge.web.thrift import give_back
 
 FRESH_S = 5.0
 """How long a summary of a day that still changes is served again."""
-KEPT_DAYS = 3
+KEPT_DAYS = 2
 
 
 class Days:
