@@ -30,7 +30,7 @@ from edge.verdicts import stamps, verdicts
 
 LOOK_US = 12 * 3_600_000_000
 """How far around a day visits may lie that belong to its journeys or reach into it."""
-CHUNK_ROWS = 2_000
+CHUNK_ROWS = 1_000
 """Rows of the database that are Python objects at a time: they take ten times the memory of what is made of them."""
 HOUR_US = 3_600_000_000
 BASE = np.dtype(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edge.analytics_service import ServiceReport, Suspect, TierReport
 
 FRESH_S = 5.0
-KEPT = 6
+KEPT = 4
 
 
 class Answers:

@@ -40,7 +40,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-THREADS = 4
+THREADS = 2
 """That ask the database: questions wait for each other anyway, and each thread keeps memory of its own."""
 IMMUTABLE = "public, max-age=31536000, immutable"
 
