@@ -274,7 +274,7 @@ class Service:
     def snapshot(self) -> dict[str, Any]:
         """The live state, as the socket tells it."""
         pipeline, shop = self._pipeline, self._shop
-        visits = pipeline.open_visits()
+        visits = pipeline.here()
         up = {a for id_, s in pipeline.readers.items() if s.link.value == "up" for a in shop.antennas_of[id_].tolist()}
         covered = {int(shop.layout.antenna_zone[a]) for a in up}
         counters = pipeline.engine.counters
