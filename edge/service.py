@@ -232,6 +232,9 @@ class Service:
             notify("WATCHDOG=1")
             if self._why_again is not None:
                 raise Again(self._why_again)
+            if self._database.astray():
+                log.error("the database file was deleted or replaced while it was in use")
+                raise Again("the database is not where it was")
             if self._database.damage is not None:
                 self._database.condemn()
                 raise Again(f"the database is damaged: {self._database.damage}")

@@ -194,8 +194,6 @@ def fleet(
         typer.echo(json.dumps(asyncio.run(run(stores, broker, rate, duration, tell))))
     except ValueError as error:
         raise _failed(error, 2) from error
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
 
 
 @simulate.command()

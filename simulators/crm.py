@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from config import topics
 from sync.consumer import Delivery, Gap, Ledger, Taken
-from sync.contract import Ack, EventClass, Recognised, State
+from sync.contract import CLASSES, Ack, EventClass, Recognised, State
 from sync.down import Replay
 from sync.mqtt import BrokerError, Incoming, Link, MqttSettings, connect
 from sync.publisher import backoff_s
@@ -95,7 +95,8 @@ class Crm:
 
     async def _session(self) -> None:
         async with connect(self._settings, durable=True) as link:
-            await link.subscribe([topics.topic("+", "up/+"), topics.topic("+", "state")])
+            classes = [topics.topic("+", f"up/{class_}") for class_ in CLASSES]  # below up/ are answers too
+            await link.subscribe([*classes, topics.topic("+", "state")])
             self._link = "connected"
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._receive(link))
