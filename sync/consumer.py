@@ -101,9 +101,12 @@ class Ledger:
         self._hand_over = hand_over
         self._postgres = str(book).startswith(POSTGRES)
         self._conn: Any
+        self.error: type[Exception] = sqlite3.Error
+        """What the book raises when it can't be used; with PostgreSQL the next `take` connects anew."""
         if self._postgres:
-            from sync.postgres import Connection
+            from sync.postgres import Connection, Error
 
+            self.error = Error
             self._conn = Connection(str(book))
         else:
             self._conn = sqlite3.connect(book, isolation_level=None, check_same_thread=False)

@@ -300,9 +300,10 @@ async def _listening(url: str, store: Store) -> AsyncIterator[Listener]:
 class CrmProcess:
     """`python -m simulators.crm` on its own database, to be killed."""
 
-    def __init__(self, folder: Path, url: str) -> None:
-        self._args = ["--url", url, "--database", str(folder / "crm.db"), "--status", str(folder / "crm.json")]
+    def __init__(self, folder: Path, url: str, database: str | None = None) -> None:
         self._database = folder / "crm.db"
+        book = database or str(self._database)
+        self._args = ["--url", url, "--database", book, "--status", str(folder / "crm.json")]
         self._status = folder / "crm.json"
         self._process: asyncio.subprocess.Process | None = None
 
