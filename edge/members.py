@@ -286,7 +286,7 @@ def _dump(values: list[Any], file: IO[bytes]) -> None:
 
 def _parse(packed: Path, hash_: Hash, whole: bool) -> Iterator[Row]:
     """A million of them pass here: no call in Python for each but the hash."""
-    with gzip.open(packed, "rb") as file:
+    with gzip.GzipFile(packed, "rb") as file:
         rows = csv.reader(itertools.chain.from_iterable(_blocks(file)))
         try:
             if next(rows, []) != HEADER:
@@ -308,7 +308,7 @@ def _parse(packed: Path, hash_: Hash, whole: bool) -> Iterator[Row]:
             raise FetchError(f"line {rows.line_num} is no member: {error}") from error
 
 
-def _blocks(file: IO[bytes]) -> Iterator[list[str]]:
+def _blocks(file: gzip.GzipFile) -> Iterator[list[str]]:
     """Lines, a block's worth at a time; FetchError for a long one, before it is held whole."""
     rest = b""
     while block := file.read(BLOCK_BYTES):

@@ -8,7 +8,6 @@ from typing import Any
 
 import psycopg
 
-
 Error = psycopg.Error
 CONNECT_S = 5
 

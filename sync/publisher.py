@@ -105,6 +105,7 @@ class Publisher:
     """Sends what is in the outbox; `run` goes on until cancelled and raises nothing because of broker or database.
 
     `handlers`: by name, who takes what comes on `down/{name}` and below. `trouble` says what the database refuses.
+    `clock_offset_us`: the clock minus true time, if that is known.
     """
 
     def __init__(
@@ -114,11 +115,13 @@ class Publisher:
         writer: Writer,
         clock: Callable[[], int],
         handlers: Mapping[str, Handler] | None = None,
+        clock_offset_us: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._identity = identity
         self._writer = writer
         self._clock = clock
+        self._clock_offset_us = clock_offset_us
         self._flows = {class_: Flow(class_) for class_ in CLASSES}
         self._acked: dict[EventClass, int] = {}
         self._changed = {lane: asyncio.Event() for lane in LANES}
@@ -471,6 +474,7 @@ class Publisher:
                 "sent_us": self._clock(),
                 "boot": self._identity.boot,
                 "mono_us": time.monotonic_ns() // 1000,
+                "clock_offset_us": self._clock_offset_us(),
                 "lost": batch.lost,
             }
         )

@@ -3,71 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import re
-import sys
 import time
-from pathlib import Path
 
 from brokers import MosquittoBroker, need_mosquitto
+from fleets import Fleet
 
 STORES = 1_000
-
-
-class Fleet:
-    """`tagtrail simulate fleet` as a process."""
-
-    def __init__(self, url: str, log: Path) -> None:
-        self._url = url
-        self._log = log
-
-    async def start(self) -> None:
-        arguments = ["--broker", self._url, "--stores", str(STORES), "--rate", "0.1"]
-        with self._log.open("wb") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "edge",
-                "simulate",
-                "fleet",
-                *arguments,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-            )
-
-    def connected(self) -> int:
-        told = re.findall(r"connected (\d+)", self._log.read_text())
-        return int(told[-1]) if told else 0
-
-    async def last(self) -> dict[str, int]:
-        self._process.terminate()
-        out, _ = await self._process.communicate()
-        return dict(json.loads(out.splitlines()[-1]))
-
-    async def close(self) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
 
 
 async def test_reconnect_storm(tmp_path, crm, until, tell):
     need_mosquitto()
     options = "allow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 100"
     async with MosquittoBroker(tmp_path / "broker", options, persistent=False) as broker:
-        fleet, consumer = Fleet(broker.url, tmp_path / "fleet.log"), crm(broker.url)
+        fleet, consumer = Fleet(broker.url, tmp_path / "fleet.log", STORES, 0.1), crm(broker.url)
         await consumer.start()
         await until(consumer.ready)
         await fleet.start()
         try:
-            await until(lambda: fleet.connected() == STORES, within_s=180)
+            await until(lambda: fleet.told("connected") == STORES, within_s=180)
             took_s = []
             for away_s in (0, 5):
                 await broker.kill()
-                await until(lambda: fleet.connected() == 0, within_s=60)
+                await until(lambda: fleet.told("connected") == 0, within_s=60)
                 await asyncio.sleep(away_s)
                 await broker.start()
                 began = time.monotonic()
-                await until(lambda: fleet.connected() == STORES, within_s=180)
+                await until(lambda: fleet.told("connected") == STORES, within_s=180)
                 took_s.append(time.monotonic() - began)
             totals = await fleet.last()
         finally:
