@@ -146,14 +146,6 @@ class Database:
         return conn
 
 
-def connect_read_only(path: Path) -> sqlite3.Connection:
-    """A connection for pages and summaries; Trouble if there is no database yet."""
-    try:
-        return sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False, timeout=5)
-    except sqlite3.OperationalError as error:
-        raise Trouble(f"no database at {path}: has the service run yet?") from error
-
-
 SCRIPTS = sorted(f.name[:-4] for f in resources.files("edge.migrations").iterdir() if f.name.endswith(".sql"))
 """Names of the numbered migrations, in order."""
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from config import StoreConfig
 from edge import daystore
-from edge.database import connect_read_only
 from edge.dayfacts import DayFacts, make
+from edge.reading import connect
 from sync import outbox, room
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ async def sum_up(database: Database, config: StoreConfig) -> bool:
     """
 
     def look() -> DayFacts | None:
-        with closing(connect_read_only(database.path)) as conn:
+        with closing(connect(database.path)) as conn:
             conn.execute("BEGIN")
             date = daystore.missing(conn, config)
             return None if date is None else make(conn, config, date)

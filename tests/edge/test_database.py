@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from edge.database import Database, connect_read_only
+from edge.database import Database
 from edge.errors import Trouble
+from edge.reading import NoDatabase, connect
 
 
 @pytest.fixture
@@ -136,8 +137,8 @@ def test_the_quota_stops_inserts_but_not_deletes(open_database: Callable[..., Da
 
 
 def test_reading_what_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(Trouble, match="has the service run yet"):
-        connect_read_only(tmp_path / "none.db")
+    with pytest.raises(NoDatabase, match="when the service first runs"):
+        connect(tmp_path / "none.db")
 
 
 def test_it_opens_while_another_process_writes(open_database: Callable[..., Database]) -> None:
