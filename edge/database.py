@@ -70,7 +70,10 @@ class Database:
 
     def astray(self) -> bool:
         """Whether the file was deleted, or another one put in its place, while it is open here."""
-        return _identity(self.path) != self._file
+        try:
+            return _identity(self.path) != self._file
+        except OSError:  # the folder can't be read just now: nobody knows
+            return False
 
     def close(self) -> None:
         """Fold the WAL back and close; waits for jobs under way. A file that was deleted meanwhile is there again."""
@@ -80,7 +83,7 @@ class Database:
     def _close(self) -> None:
         saved = self.path.with_name(f"{self.path.name}.saved")
         saved.unlink(missing_ok=True)
-        if _identity(self.path) is None:
+        if not self.path.exists():
             with contextlib.suppress(sqlite3.Error):  # e.g. its folder is gone too: there is nowhere to save it to
                 self._conn.execute("VACUUM INTO ?", (str(saved),))
         self._conn.close()
@@ -237,7 +240,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     """Which file it is; None if there is none."""
     try:
         stat = path.stat()
-    except OSError:
+    except FileNotFoundError:
         return None
     return stat.st_dev, stat.st_ino
 

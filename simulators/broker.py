@@ -118,14 +118,15 @@ async def accepting(port: int, process: asyncio.subprocess.Process) -> None:
 
 async def end(process: asyncio.subprocess.Process) -> None:
     """Terminate a process, after STOP_S kill it, and wait for it."""
-    if process.returncode is None:
-        process.terminate()
-        try:
-            async with asyncio.timeout(STOP_S):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+    with contextlib.suppress(ProcessLookupError):  # it has just ended, and asyncio does not know yet
+        if process.returncode is None:
+            process.terminate()
+            try:
+                async with asyncio.timeout(STOP_S):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+    await process.wait()
 
 
 def _binary() -> str:

@@ -260,3 +260,26 @@ async def test_database_damaged_under_load(gateway, tmp_path, nats, crm, until, 
         f"{sum(n for *_, n in old.values())} of the old epoch and {sum(numbers.values())} of the new once; "
         f"{missing} not yet acknowledged lie in the file moved aside"
     )
+
+
+async def test_database_locked_by_another_hand(gateway, tmp_path, nats, crm, until, tell):
+    """Somebody looks into it with a tool that keeps it locked: nothing is lost, and it is said."""
+    async with open_shop(gateway, nats.url, 60) as shop:
+        consumer = crm(nats.url)
+        await consumer.start()
+        gateway.start("--no-web")
+        await gateway.until(serving)
+        with contextlib.closing(sqlite3.connect(gateway.database, timeout=10, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await shop.enter(60, 0.05)
+            await gateway.until(lambda state: "locked" in (state["database"]["trouble"] or ""))
+            other.execute("ROLLBACK")
+        await shop.empty()
+        await gateway.until(lambda state: state["database"]["trouble"] is None)
+        numbers = await shop.close()
+        await until(lambda: consumer.count() == sum(numbers.values()))
+        last = await consumer.stop()
+    total = sum(numbers.values())
+    assert numbers["member"] == 60
+    assert (last["received"], last["gaps"], last["lost"], last["dead"]) == (total, 0, 0, 0)
+    tell(f"locked until it was told: {total} of {total} once, 60 members announced once")

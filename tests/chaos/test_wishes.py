@@ -90,6 +90,7 @@ async def no_broker(folder: Path) -> str:
             # A reader that isn't there, lest the trial be over before the broker is dead.
             await hq.send("down/config", wish(2, f"127.0.0.1:{free_port()}", 2), retain=True)
             await said(hq, 2, "trying")
+        await trial.gateway.until(lambda state: len(state["zones"]) == 2)
         await trial.broker.kill()
         await trial.gateway.until(lambda state: len(state["zones"]) == 3, TRIAL_S)
         await trial.broker.start()

@@ -81,7 +81,7 @@ def test_a_packed_batch_is_the_same_batch(ledger):
 
 
 def test_no_more_of_a_bomb_is_unpacked_than_a_message_may_be():
-    bomb = gzip.compress(b"{" * 50_000_000, 9)
+    bomb = gzip.compress(b"{" * 10_000_000)
     assert len(bomb) < MAX_MESSAGE_BYTES
     tracemalloc.start()
     with pytest.raises(ValueError, match="unpacks to more than"):
@@ -175,7 +175,7 @@ def test_what_a_later_version_adds_is_ignored_and_kept(ledger, tmp_path):
         batch(1, 1, events=None),
         json.dumps(batch(1, 1, boot="\ud800")).encode(),
         gzip.compress(b" " * 65537),
-        gzip.compress(b" " * 10**8, 9)[:65536],  # a bomb
+        gzip.compress(b" " * 10**7),  # a bomb
         gzip.compress(json.dumps(batch(1, 1)).encode())[:-1],
         gzip.compress(json.dumps(batch(1, 1)).encode()) + b"x",
         gzip.compress(json.dumps(batch(1, 1)).encode()) * 2,
