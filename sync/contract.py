@@ -16,7 +16,7 @@ V: Literal[1] = 1
 MAX_MESSAGE_BYTES = 64 * 1024
 """As it crosses the broker, and what it may unpack to."""
 PACK_FROM_BYTES = 512
-"""Smaller ones, a lone event, shrink by a third at most: a saving of a publish's own overhead (docs/benchmarks.md)."""
+"""Smaller ones, a lone event, shrink by a third: less than a publish costs besides (docs/benchmarks.md)."""
 PACK_LEVEL = 1
 """Level 6 would take twice the time to spare another tenth."""
 GZIP = "gzip"
