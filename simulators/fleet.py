@@ -22,7 +22,8 @@ from sync.publisher import Identity, Publisher
 T = TypeVar("T")
 ZONES = ("door", "cosmetics", "shoes", "bags", "checkout")
 WINDOW_US = 900_000_000
-DRAIN_S = 60.0
+DRAIN_S = 150.0
+"""After long silence a store tries only once a minute (sync.flow)."""
 
 SCHEMA = """
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

@@ -74,12 +74,12 @@ class Gateway:
         )
         log.close()
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, within_s: float = WAIT_S) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "edge", *arguments],
             capture_output=True,
             text=True,
-            timeout=WAIT_S,
+            timeout=within_s,
         )
 
     def end(self, number: int = signal.SIGTERM, within_s: float = 30) -> int:

@@ -84,7 +84,7 @@ async def open_shop(gateway: Gateway, url: str, members: int, **parts: Any) -> A
     (gateway.folder / "members.csv").write_text(f"epc,member,tier,consent,hint\n{cards}")
     done = gateway.run("directory", "import", str(gateway.folder / "members.csv"), "-c", str(gateway.file))
     assert done.returncode == 0, done.stderr
-    assert gateway.run("warmup").returncode == 0
+    assert gateway.run("warmup", within_s=300).returncode == 0
     try:
         yield Shop(gateway, reader)
     finally:
