@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from config import StoreConfig
 from edge import daystore, daytopics
-from edge.database import connect_read_only
 from edge.dayfacts import DayFacts, business_days, make
+from edge.reading import connect
 from sync import outbox, room
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ async def sum_up(database: Database, config: StoreConfig) -> bool:
     """
 
     def look() -> DayFacts | None:
-        with closing(connect_read_only(database.path)) as conn:
+        with closing(connect(database.path)) as conn:
             conn.execute("BEGIN")
             date = daystore.missing(conn, config)
             return None if date is None else make(conn, config, date)
@@ -78,7 +78,7 @@ async def tell_days(database: Database, config: StoreConfig) -> bool:
     """Tell the CRM one thing that has become known of days that are summed up; whether there was one."""
 
     def look() -> daytopics.News | None:
-        with closing(connect_read_only(database.path)) as conn:
+        with closing(connect(database.path)) as conn:
             conn.execute("BEGIN")
             return daytopics.news(conn, config)
 

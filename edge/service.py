@@ -23,10 +23,11 @@ import numpy as np
 
 from config import StoreConfig
 from config.check import load
+from drivers.session import Link
 from dwell.layout import TagClass
 from dwell.visits import Visits
 from edge import life
-from edge.clock import Clock
+from edge.clock import Clock, offset_us
 from edge.commands import Doings
 from edge.compose import Shop, compose
 from edge.database import Database
@@ -99,6 +100,7 @@ class Service:
             self._database,
             clock.now_us,
             self._handlers,
+            offset_us,
         )
         self._pipeline = Pipeline(
             self._shop,
@@ -195,8 +197,14 @@ class Service:
         work = {"commands": commands.run(), "directory": members.run()}
         if self._overlay is not None:
             well = lambda: self._publisher.status.connected and self._pipeline.trouble is None  # noqa: E731
+            sees = lambda: any(reader.link is Link.UP for reader in self._pipeline.readers.values())  # noqa: E731
             desired = Desired(
-                self._overlay, now_us, lambda rest, message: say(rest, message, retain=True), well, self._begin_anew
+                self._overlay,
+                now_us,
+                lambda rest, message: say(rest, message, retain=True),
+                well,
+                sees,
+                self._begin_anew,
             )
             self._handlers["config"] = desired.take
             work["configuration"] = desired.run()
@@ -232,6 +240,9 @@ class Service:
             notify("WATCHDOG=1")
             if self._why_again is not None:
                 raise Again(self._why_again)
+            if self._database.astray():
+                log.error("the database file was deleted or replaced while it was in use")
+                raise Again("the database is not where it was")
             if self._database.damage is not None:
                 self._database.condemn()
                 raise Again(f"the database is damaged: {self._database.damage}")
@@ -274,7 +285,7 @@ class Service:
     def snapshot(self) -> dict[str, Any]:
         """The live state, as the socket tells it."""
         pipeline, shop = self._pipeline, self._shop
-        visits = pipeline.open_visits()
+        visits = pipeline.here()
         up = {a for id_, s in pipeline.readers.items() if s.link.value == "up" for a in shop.antennas_of[id_].tolist()}
         covered = {int(shop.layout.antenna_zone[a]) for a in up}
         counters = pipeline.engine.counters

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from config import StoreConfig
 from edge.errors import Trouble
 from edge.people import BusinessDay
+from edge.reading import connect
 
 WINDOW_US = 900_000_000
 """Windows of the table `aggregate`, which knows the coverage."""
@@ -147,10 +148,6 @@ class Summary:
     """Class → `sent`, events ever committed for the CRM, and `pending`, those that it has not acknowledged."""
 
 
-class NoDatabase(Trouble):
-    """The service has not made the database yet."""
-
-
 def business_days(config: StoreConfig) -> BusinessDay:
     """The store's business days."""
     return BusinessDay(config.store.tz, config.thresholds.business_day_start)
@@ -165,21 +162,6 @@ def parse_date(text: str) -> dt.date:
     if not 2000 <= date.year < 2100:
         raise Trouble(f"no store has records of {text}")
     return date
-
-
-def connect(config: StoreConfig) -> sqlite3.Connection:
-    """Opens the store's database strictly read-only; NoDatabase while there is none."""
-    path = config.database.path.absolute()
-    if not path.exists():
-        raise NoDatabase(f"there is no database at {path} yet; it is made when the service first runs")
-    try:
-        conn = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=2, isolation_level=None)
-        if conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'outbox_class'").fetchone():
-            return conn
-        conn.close()
-    except sqlite3.Error as error:
-        raise Trouble(f"cannot read the database {path}: {error}") from error
-    raise NoDatabase(f"the database {path} is still being made")
 
 
 def render(config: StoreConfig, date: str | None, form: str, lang: str) -> str:
@@ -200,7 +182,7 @@ def render(config: StoreConfig, date: str | None, form: str, lang: str) -> str:
     line = asyncio.run(read_once(socket_path(config)))
     now = None if line is None else Now.model_validate(line)
     present_us = time.time_ns() // 1000 if now is None else now.as_of_us
-    with closing(connect(config)) as conn:
+    with closing(connect(config.database.path)) as conn:
         day = chosen or business_days(config).date(present_us)
         summary = today(conn, config, day)
         if form == "csv":

@@ -6,6 +6,7 @@ Within v1 fields are only added, never removed or given another meaning. Times a
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self, get_args
 
@@ -20,6 +21,13 @@ from sync.contract_days import FloorDay, FlowDay, Scorecard, ServiceDay, Suspect
 
 V: Literal[1] = 1
 MAX_MESSAGE_BYTES = 64 * 1024
+"""As it crosses the broker, and what it may unpack to."""
+PACK_FROM_BYTES = 512
+"""Smaller ones, a lone event, shrink by a third: less than a publish costs besides (docs/benchmarks.md)."""
+PACK_LEVEL = 1
+"""Level 6 would take twice the time to spare another tenth."""
+GZIP = "gzip"
+GZIP_MAGIC = b"\x1f\x8b"
 MAX_EVENT_BYTES = 56 * 1024
 """Largest JSON of all events in one batch, and so of one event; the rest of the message is the envelope's."""
 MAX_LOST = 32
@@ -266,6 +274,9 @@ class Ack(Message):
     epoch: Epoch
     upto: Annotated[int, Field(ge=0, lt=2**63)]
     pause_ms: Annotated[int, Field(ge=0)] = Field(default=0, description="send no more of this class for so long")
+    accepts: Annotated[tuple[Name, ...], Field(max_length=8)] = Field(
+        default=(), description='forms of a batch that the CRM takes besides plain JSON; "gzip" is the one there is'
+    )
 
 
 def event_id(store: str, epoch: str, class_: str, seq: int | str) -> str:
@@ -276,3 +287,32 @@ def event_id(store: str, epoch: str, class_: str, seq: int | str) -> str:
 def encode(envelope: Envelope, payloads: Sequence[str]) -> bytes:
     """A batch's message from its envelope and its events' JSON as the outbox keeps it."""
     return f'{envelope.model_dump_json(by_alias=True)[:-1]},"events":[{",".join(payloads)}]}}'.encode()
+
+
+def pack(message: bytes) -> bytes:
+    """The message as gzip, for a CRM that accepts it; as it is where that doesn't pay."""
+    if len(message) < PACK_FROM_BYTES:
+        return message
+    packer = zlib.compressobj(PACK_LEVEL, wbits=31)
+    return packer.compress(message) + packer.flush()
+
+
+def unpack(payload: bytes) -> bytes:
+    """The JSON of a message that came plain or as gzip, told by its first two bytes.
+
+    ValueError where it isn't whole, or would be larger than MAX_MESSAGE_BYTES, of which no more than that is unpacked.
+    """
+    if len(payload) > MAX_MESSAGE_BYTES:
+        raise ValueError(f"{len(payload)} bytes; the limit is {MAX_MESSAGE_BYTES}")
+    if not payload.startswith(GZIP_MAGIC):
+        return payload
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        message = unpacker.decompress(payload, MAX_MESSAGE_BYTES + 1)
+    except zlib.error as error:
+        raise ValueError(f"not gzip: {error}") from None
+    if len(message) > MAX_MESSAGE_BYTES:
+        raise ValueError(f"unpacks to more than {MAX_MESSAGE_BYTES} bytes")
+    if not unpacker.eof or unpacker.unused_data:
+        raise ValueError("not gzip: it is cut off or something follows it")
+    return message

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from config import StoreConfig
 from edge.errors import Trouble
-from edge.summary import NoDatabase, connect
+from edge.reading import NoDatabase, connect
 from edge.web.thrift import give_back
 
 if TYPE_CHECKING:
@@ -122,4 +122,4 @@ class Answers:
             raise Trouble(f"cannot read the database: {error}") from error
 
     def _reading(self) -> closing[sqlite3.Connection]:
-        return closing(connect(self._config))
+        return closing(connect(self._config.database.path))

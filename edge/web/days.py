@@ -11,7 +11,8 @@ from contextlib import closing
 
 from config import StoreConfig
 from edge.errors import Trouble
-from edge.summary import NoDatabase, Summary, connect, today
+from edge.reading import NoDatabase, connect
+from edge.summary import Summary, today
 from edge.web.thrift import give_back
 
 FRESH_S = 5.0
@@ -39,7 +40,7 @@ class Days:
             if kept is not None and (kept[1].complete or time.monotonic() - kept[0] < FRESH_S):
                 return kept[1]
             try:
-                with closing(connect(self._config)) as conn:
+                with closing(connect(self._config.database.path)) as conn:
                     summary = today(conn, self._config, date)
             except NoDatabase:
                 return None

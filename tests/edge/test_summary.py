@@ -22,7 +22,8 @@ from config import StoreConfig
 from dwell.layout import TagClass
 from edge import dayfacts, daystore
 from edge.errors import Trouble
-from edge.summary import TAG_CLASSES, Flow, Summary, business_days, connect, render, today
+from edge.reading import connect
+from edge.summary import TAG_CLASSES, Flow, Summary, business_days, render, today
 from edge.summary_forms import TABLES, as_csv, as_json, duration, percent
 from edge.summary_insights import Insights
 
@@ -35,7 +36,7 @@ def day(tmp_path: Path) -> Iterator[Day]:
 
 
 def summarise(day: Day, date: dt.date = DATE) -> Summary:
-    conn = connect(day.config)
+    conn = connect(day.config.database.path)
     try:
         return today(conn, day.config, date)
     finally:
@@ -326,7 +327,7 @@ def test_today_is_the_present_business_day(day: Day) -> None:
 
 
 def test_the_database_is_only_read(day: Day) -> None:
-    conn = connect(day.config)
+    conn = connect(day.config.database.path)
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         conn.execute("DELETE FROM visit")
     conn.close()
@@ -336,7 +337,7 @@ def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
     config = StoreConfig.model_validate(store_values(tmp_path))
     config.database.path.write_bytes(b"not a database at all, but long enough to be taken for one" * 100)
     with pytest.raises(Trouble, match="cannot read the database"):
-        connect(config)
+        connect(config.database.path)
 
 
 @pytest.mark.parametrize(
