@@ -8,7 +8,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export NUMBA_CACHE_DIR ?= $(CURDIR)/.numba
 
-.PHONY: demo test check bench chaos fuzz lock wheelhouse install apt-test clean
+.PHONY: demo test check bench chaos pictures fuzz lock wheelhouse install apt-test clean
 
 demo: install
 	$(BIN)/tagtrail demo $(ARGS)
@@ -32,6 +32,10 @@ bench: install
 # What dies, and what is counted afterwards: docs/reliability.md.
 chaos: install apt-test
 	$(BIN)/python -m pytest tests/chaos -o norecursedirs= -p no:timeout $(ARGS)
+
+# The pictures of README.md and docs/manager*.md, anew.
+pictures: install apt-test
+	$(BIN)/python tests/browser/pictures.py
 
 install: $(STAMP)
 

@@ -286,6 +286,8 @@ class Thresholds(Model):
     small_cell: Annotated[Int, Field(ge=0, le=1000)] = 5
     suspect_s: Seconds = 28_800
     """So long in the store on one day, or `visit_s` in back rooms: suspected staff, excluded and listed."""
+    stuck_s: Seconds = 14_400
+    """So long on one day in at most two zones: a tag that lies somewhere, excluded and listed."""
     min_coverage: Annotated[Number, Field(gt=0, le=1)] = 0.5
     """Windows of a zone that are less covered are unknown: no number is made of them."""
     recognition_ttl_s: Seconds = 300
@@ -401,6 +403,16 @@ class LayoutChange(_Tried):
     date: dt.date
 
 
+class ServiceTarget(Model):
+    """What members of a tier are to be offered; reports tell how often it was kept."""
+
+    tier: Annotated[str, Field(min_length=1, max_length=40)]
+    wait_s: Seconds
+    """Staff within so long of the start of a visit …"""
+    assist_s: Seconds | None = None
+    """… and for so long."""
+
+
 class StoreConfig(Model):
     """One store: everything that its gateway needs to know.
 
@@ -416,6 +428,7 @@ class StoreConfig(Model):
     special_days: tuple[SpecialDay, ...] = ()
     promotions: tuple[Promotion, ...] = ()
     layout_changes: tuple[LayoutChange, ...] = ()
+    service_targets: tuple[ServiceTarget, ...] = ()
     mqtt: Mqtt
     database: Database
     calibration: Calibration = Calibration()

@@ -32,12 +32,14 @@ def problems(raw: Raw) -> list[Found]:
 
 
 def _unique_ids(raw: Raw) -> Iterator[Found]:
-    for table in ("floors", "zones", "readers", "promotions", "layout_changes"):
+    for table in ("floors", "zones", "readers", "promotions", "layout_changes", "service_targets"):
         seen: dict[str, Place] = {}
+        key = "tier" if table == "service_targets" else "id"
         for place, item in _tables(raw, table):
-            name = item.get("id")
+            name = item.get(key)
             if isinstance(name, str) and name in seen:
-                yield (*place, "id"), f"id {show(name)} is taken by {table}[{seen[name][1]}]; ids must be unique", False
+                text = f"{key} {show(name)} is taken by {table}[{seen[name][1]}]; {key}s must be unique"
+                yield (*place, key), text, False
             elif isinstance(name, str):
                 seen[name] = place
 

@@ -20,6 +20,8 @@ RATIO = 1.1
 RELATIVE_ERROR = RATIO**0.5 - 1.0
 BINS = 114
 """RATIO**112 s are 12 h."""
+MIDDLES_S = np.where(np.arange(BINS) == 0, 0.5, RATIO ** (np.arange(BINS) - 0.5))
+"""(BINS,) what a dwell time in each bin is taken for, seconds."""
 NEVER = np.iinfo(np.int64).max
 
 WINDOW = np.dtype(
@@ -54,8 +56,7 @@ def quantile(counts: NDArray[np.integer[Any]], q: float) -> float:
     total = int(counts.sum())
     if not total:
         return float("nan")
-    i = int(np.searchsorted(np.cumsum(counts), max(q * total, 1)))
-    return 0.5 if i == 0 else float(RATIO ** (i - 0.5))
+    return float(MIDDLES_S[np.searchsorted(np.cumsum(counts), max(q * total, 1))])
 
 
 def bins(dwell_us: NDArray[np.int64]) -> NDArray[np.int64]:

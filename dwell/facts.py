@@ -34,6 +34,7 @@ ZONE_FACTS = np.dtype(
         ("present_us", _N),  # people's presence, summed
         ("peak", _N),  # most people at once
         ("staffed_us", _N),  # time with at least one staff badge
+        ("staff_us", _N),  # presence of staff badges, summed
         ("wanted", _N),  # visits that staff might have served
         ("met", _N),  # of them, those with a contact
         ("assist_us", _N),  # how long staff was there too, summed over those
@@ -74,6 +75,8 @@ class Facts:
     """(W, Z, BINS) dwell of people's fully seen visits."""
     wait: NDArray[np.uint32]
     """(W, Z, BINS) waits of the visits that met staff."""
+    assist: NDArray[np.uint32]
+    """(W, Z, BINS) how long staff was there too, of the visits that met staff."""
     flows: Flows
 
     def __add__(self, other: Facts) -> Facts:
@@ -93,6 +96,7 @@ class Facts:
             both(self.store, other.store),
             both(self.dwell, other.dwell),
             both(self.wait, other.wait),
+            both(self.assist, other.assist),
             self.flows + other.flows,
         )
 
@@ -111,6 +115,7 @@ def facts(stays: Stays, place: Place, span: Span, with_staff: Contacts | None = 
         _store(stays, who, with_staff, place, span),
         _histograms(stays, stays["exit_us"] - stays["enter_us"], who & (stays["censored"] == 0), place, span),
         _histograms(stays, with_staff.wait_us, with_staff.wanted & with_staff.met, place, span),
+        _histograms(stays, with_staff.assist_us, with_staff.wanted & with_staff.met, place, span),
         flows(stays[who], place, span),
     )
 
@@ -180,6 +185,8 @@ def _zones(stays: Stays, who: Mask, staff: Contacts, place: Place, span: Span) -
     count("exits", ours & np.append(first[1:], True), journey_us)
 
     out["staffed_us"] = staffed(stays, place, span)
+    staff_there = stays["tag_class"] == TagClass.STAFF
+    out["staff_us"], _ = _occupancy(stays[staff_there], zone[staff_there], place.zones, span)
     out["present_us"], out["peak"] = _occupancy(stays[who], zone[who], place.zones, span)
     return out
 

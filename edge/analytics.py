@@ -11,8 +11,6 @@ import json
 import sqlite3
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import add
 from typing import Any
 
 import numpy as np
@@ -31,7 +29,7 @@ ERROR_SHARE = RELATIVE_ERROR
 TOP_PATHS = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Rate:
     """`k` of `n`, with the interval that holds the truth with 95 %."""
 
@@ -57,7 +55,7 @@ class Scope:
     error_share: float
     """Of every median and p75."""
     suspected_staff: int
-    """Tags left out, each day counted for itself; `suspected_staff()` lists them."""
+    """Tags left out, each day counted for itself; `suspected_tags()` lists them."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +93,10 @@ class CounterScore:
     """touch ÷ (touch + visit + engaged): came near and went on."""
     first_stop: Rate | None
     """Journeys that stopped here before any other counter ÷ journeys that stopped at any."""
+    repeat: Rate | None
+    """Members who came near and were in the store within returning_days before ÷ members who came near."""
+    wait_median_s: float | None
+    met: Rate | None
     rank: tuple[int, int] | None
     """Counters: best and worst place by engaged_share that the intervals allow."""
 
@@ -120,7 +122,7 @@ def counters(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days:
     return Counters(scope, int(found.store["member"] + found.store["unknown"]), zones)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Link:
     """Straight from one zone to another; `from_zone` None is coming in, `to_zone` None going out."""
 
@@ -131,7 +133,7 @@ class Link:
     """Of all steps out of `from_zone`, the suppressed ones included."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PathCount:
     """A cleaned path: the order of first stops, without loops and there-and-back."""
 
@@ -253,14 +255,15 @@ def hide(counts: dict[str, int], least: int) -> set[str]:
 def over(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: int) -> tuple[Scope, Totals | None]:
     """Facts of the `days` business days that end with `date`, and what they are about; None without any."""
     dates = [date - n * DAY for n in reversed(range(days))]
-    by_day = totals(conn, config, dates)
-    found = reduce(add, by_day.values()) if by_day else None
+    found: Totals | None = None
+    for _, one in totals(conn, config, dates):  # one at a time: a day of a large store is a quarter of a MiB
+        found = one if found is None else found + one
     now_us, end_us = watermark_us(conn), business_days(config).bounds_us(date)[1]
     return (
         Scope(
             first_day=dates[0].isoformat(),
             last_day=date.isoformat(),
-            days=len(by_day),
+            days=0 if found is None else found.days,
             as_of_us=None if now_us is None else min(now_us, end_us),
             def_version=config.thresholds.def_version,
             small_cell=config.thresholds.small_cell,
@@ -304,12 +307,15 @@ def _score(config: StoreConfig, found: Totals, number: int) -> CounterScore:
         engaged_share=rate(value["engaged_visitors"], journeys),
         bounce=rate(value["touch"], n - value["pass_by"]),
         first_stop=rate(value["first_stops"], int(base["stopped"])) if zone.kind == ZoneKind.COUNTER else None,
+        repeat=rate(int(base["repeaters"]), int(base["members"]), max(least, 1)),
+        wait_median_s=quantile_s(found.wait[number], 0.5, least),
+        met=rate(value["met"], value["wanted"], max(least, 1)),
         rank=None,
     )
 
 
 def _unknown(zone: Any, coverage: float | None = None) -> CounterScore:
-    return CounterScore(zone.id, zone.floor, zone.kind.value, coverage, *[None] * 19)
+    return CounterScore(zone.id, zone.floor, zone.kind.value, coverage, *[None] * 22)
 
 
 def _odds(p: float) -> float | None:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import datetime as dt
 import sqlite3
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from config import StoreConfig, ZoneKind
 from config.model import LayoutChange, Promotion
 from dwell.compare import Change, DayCount, change
 from edge.calendar import holiday, kind_of_day, knows_year, same_holiday_before
-from edge.dayfacts import DayFacts, Totals, business_days, watermark_us
+from edge.dayfacts import DayFacts, business_days, watermark_us
 from edge.daystore import DAY, day_if_any, totals
 
 BASE_DAYS = 28
@@ -29,7 +30,7 @@ MEASURES = ("visitors", "engaged_visitors")
 """Of promotions and layout changes: journeys that touched a zone, journeys engaged there."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reference:
     """One day that another is held against, up to the same time of day."""
 
@@ -44,7 +45,7 @@ class Reference:
     """now ÷ before − 1; None of nothing."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ComparisonRow:
     """One number of a day and what it was before."""
 
@@ -158,6 +159,16 @@ class Trial:
     effects: tuple[Effect, ...]
 
 
+@dataclass(frozen=True)
+class Tried:
+    """What trials want of a day."""
+
+    counts: Mapping[str, NDArray[np.int64]]
+    """Of MEASURES → (Z,)."""
+    base: NDArray[Any]
+    """(Z,) BASE."""
+
+
 def promotions(conn: sqlite3.Connection, config: StoreConfig) -> tuple[Trial, ...]:
     """Every promotion of the store file: during and after against before."""
     return tuple(_trial(conn, config, p, "promotion", p.first_day, p.last_day) for p in config.promotions)
@@ -189,7 +200,7 @@ def _trial(
 
     before, during = days_of(first - BASE_DAYS * DAY, first - DAY), days_of(first, last)
     after = days_of(last + DAY, last + BASE_DAYS * DAY) if kind == "promotion" else []
-    found = totals(conn, config, [*before, *during, *after]) if state != "planned" else {}
+    found = _tried(conn, config, [*before, *during, *after]) if state != "planned" else {}
     effects = []
     for measure in MEASURES:
         base = _counts(config, found, before, tried.zones, controls, measure)
@@ -203,6 +214,13 @@ def _trial(
             )
         )
     return Trial(tried.id, kind, tried.zones, controls, first.isoformat(), last.isoformat(), state, tuple(effects))
+
+
+def _tried(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]) -> dict[dt.date, Tried]:
+    return {
+        date: Tried({name: made.zones[name].copy() for name in MEASURES}, made.base)
+        for date, made in totals(conn, config, dates)
+    }
 
 
 def _controls(config: StoreConfig, tried: Promotion | LayoutChange, first: dt.date, last: dt.date) -> tuple[str, ...]:
@@ -223,7 +241,7 @@ def _controls(config: StoreConfig, tried: Promotion | LayoutChange, first: dt.da
 
 def _counts(
     config: StoreConfig,
-    found: dict[dt.date, Totals],
+    found: Mapping[dt.date, Tried],
     dates: Iterable[dt.date],
     zones: Sequence[str],
     controls: Sequence[str],
@@ -242,7 +260,7 @@ def _counts(
             or not (base["covered_us"] >= config.thresholds.min_coverage * base["open_us"]).all()
         ):
             continue
-        values = made.zones[measure]
+        values = made.counts[measure]
         counts.append(
             DayCount(
                 kind_of_day(config, date), int(values[chosen].sum()), int(values[others].sum()) if others else None

@@ -19,7 +19,7 @@ PROVISIONAL_US = 3_600_000_000
 """Visits under way count when they end: occupancy of the last hour may still grow."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OccupancyWindow:
     start_us: int
     mean: float | None

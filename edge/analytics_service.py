@@ -1,4 +1,4 @@
-"""Members by tier, staff and service, suspected staff, from a read-only connection. As in edge.analytics."""
+"""Members by tier, staff and service, suspected tags, from a read-only connection. As in edge.analytics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import datetime as dt
 import sqlite3
 from dataclasses import dataclass
 
-from config import StoreConfig
+import numpy as np
+from numpy.typing import NDArray
+
+from config import StoreConfig, ZoneKind
+from dwell.aggregates import MIDDLES_S
 from dwell.stays import Span
 from edge.analytics import Rate, Scope, coverage, hide, over, quantile_s, rate, ratio
 from edge.dayfacts import business_days, read_stays, suspects
@@ -34,8 +38,16 @@ class TierScore:
     """Visits that met staff ÷ visits that staff might have served."""
     wait_median_s: float | None
     wait_p75_s: float | None
+    assist_median_s: float | None
     contact: Rate | None
     """Contact coverage: journeys with at least one staff contact ÷ journeys."""
+    wait_target_s: float | None
+    """Of the store file; None: none is set."""
+    wait_kept: Rate | None
+    """Visits that met staff within the target ÷ visits that staff might have served."""
+    assist_target_s: float | None
+    assist_kept: Rate | None
+    """Visits assisted for as long as the target ÷ visits that met staff."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +71,17 @@ def tiers(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: in
     least = config.thresholds.small_cell
     counts = {tier: found.tiers[tier].get("members", 0) for tier in sorted(found.tiers)}
     hidden = hide(counts, least)
+    targets = {target.tier: target for target in config.service_targets}
     visits = int((found.zones["member"] + found.zones["unknown"]).sum())
     present_us = int(found.store["present_us"])
     rows = []
     for tier in counts:
         if tier in hidden:
-            rows.append(TierScore(tier, *[None] * 10))
+            rows.append(TierScore(tier, *[None] * 15))
             continue
         t = {name: int(found.tiers[tier].get(name, 0)) for name in found.tiers[tier]}
-        wait = found.tier_wait.get(tier)
+        wait, assist = found.tier_wait.get(tier), found.tier_assist.get(tier)
+        target = targets.get(tier)
         rows.append(
             TierScore(
                 tier=tier,
@@ -80,7 +94,14 @@ def tiers(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: in
                 met=rate(t.get("met", 0), t.get("wanted", 0), least),
                 wait_median_s=quantile_s(wait, 0.5, least),
                 wait_p75_s=quantile_s(wait, 0.75, least),
+                assist_median_s=quantile_s(assist, 0.5, least),
                 contact=rate(t.get("contacted", 0), t.get("journeys", 0), least),
+                wait_target_s=None if target is None else target.wait_s,
+                wait_kept=None if target is None else rate(_up_to(wait, target.wait_s), t.get("wanted", 0), least),
+                assist_target_s=None if target is None else target.assist_s,
+                assist_kept=None
+                if target is None or target.assist_s is None
+                else rate(t.get("met", 0) - _up_to(assist, target.assist_s), t.get("met", 0), least),
             )
         )
     return TierReport(scope, tuple(rows), history)
@@ -103,9 +124,13 @@ class ServiceScore:
     wait_median_s: float | None
     """From the start of the visit to the first contact, of those that had one."""
     wait_p75_s: float | None
+    assist_median_s: float | None
+    """How long a badge was there too, of the visits with a contact."""
     assist_mean_s: float | None
-    """How long a badge was there too, mean of the visits with a contact; `met` tells how many."""
+    """The same, mean; `met` tells how many."""
     visits_per_staffed_hour: float | None
+    visits_per_staff_hour: float | None
+    """Visits of visit_s or more per hour of one member of staff: two badges for an hour are two hours."""
 
 
 @dataclass(frozen=True)
@@ -122,13 +147,13 @@ def service(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: 
     least = config.thresholds.small_cell
     if found is None:
         return ServiceReport(
-            scope, tuple(ServiceScore(z.id, z.floor, z.kind.value, *[None] * 8) for z in config.zones), None
+            scope, tuple(ServiceScore(z.id, z.floor, z.kind.value, *[None] * 10) for z in config.zones), None
         )
     rows = []
     for number, zone in enumerate(config.zones):
         facts, base = found.zones[number], found.base[number]
         if not base["known_windows"]:
-            rows.append(ServiceScore(zone.id, zone.floor, zone.kind.value, coverage(base), *[None] * 7))
+            rows.append(ServiceScore(zone.id, zone.floor, zone.kind.value, coverage(base), *[None] * 9))
             continue
         wanted, met = int(facts["wanted"]), int(facts["met"])
         hours = int(base["staffed_us"]) / 3.6e9
@@ -144,8 +169,10 @@ def service(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: 
                 met=rate(met, wanted, least),
                 wait_median_s=quantile_s(found.wait[number], 0.5, least),
                 wait_p75_s=quantile_s(found.wait[number], 0.75, least),
+                assist_median_s=quantile_s(found.assist[number], 0.5, least),
                 assist_mean_s=int(facts["assist_us"]) / met / 1e6 if met >= max(least, 1) else None,
                 visits_per_staffed_hour=served / hours if hours >= 1 else None,
+                visits_per_staff_hour=_per_hour(served, int(facts["staff_us"])),
             )
         )
     contact = rate(int(found.store["met"]), int(found.store["member"]), least)
@@ -154,33 +181,57 @@ def service(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: 
 
 @dataclass(frozen=True)
 class Suspect:
-    """A tag of no staff that was in the store like staff, and is in no number of that day."""
+    """A tag that does not move like a customer; unless it was cleared it is in no number of that day."""
 
     tag: str
-    """Beginning of its pseudonym."""
+    """Its pseudonym, hex: of most tags that of the day."""
     tag_class: str
+    reasons: tuple[str, ...]
+    """Of dwell.suspects.REASONS; none if it was only confirmed on an earlier day."""
     present_s: float
     back_room_s: float
+    different_zones: int
+    """That it was in."""
+    zone: str
+    """Where it was longest."""
     first_us: int
     last_us: int
+    confirmed: bool | None
+    """What a manager said of it."""
 
 
-def suspected_staff(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> tuple[Suspect, ...]:
-    """Suspected staff of one day, longest first; empty once the day's visits are no longer kept."""
+def suspected_tags(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> tuple[Suspect, ...]:
+    """Suspected staff and stuck tags of one day, longest first; empty once the day's visits are no longer kept."""
     span = Span(*business_days(config).bounds_us(date))
     stays, tags = read_stays(conn, config, span)
     found = []
-    for carrier, (present_us, back_us) in suspects(stays, config, span).items():
+    for carrier, one in suspects(stays, tags, config, date).items():
         own = stays[stays["carrier"] == carrier]
         own = own[(own["exit_us"] > span.start_us) & (own["enter_us"] < span.end_us)]
+        long_us = np.minimum(own["exit_us"], span.end_us) - np.maximum(own["enter_us"], span.start_us)
+        by_zone = np.bincount(own["zone"], weights=long_us, minlength=len(config.zones))
+        back = np.array([zone.kind == ZoneKind.BACK_ROOM for zone in config.zones])
         found.append(
             Suspect(
-                tags[carrier].hex()[:8],
-                CLASS_NAMES[own["tag_class"][0]],
-                present_us / 1e6,
-                back_us / 1e6,
-                int(own["enter_us"].min()),
-                int(own["exit_us"].max()),
+                tag=tags[carrier].hex(),
+                tag_class=CLASS_NAMES[own["tag_class"][0]],
+                reasons=() if one.why is None else one.why.reasons,
+                present_s=int(long_us.sum()) / 1e6,
+                back_room_s=float(by_zone[back].sum()) / 1e6,
+                different_zones=int((by_zone > 0).sum()),
+                zone=config.zones[int(by_zone.argmax())].id,
+                first_us=int(own["enter_us"].min()),
+                last_us=int(own["exit_us"].max()),
+                confirmed=one.confirmed,
             )
         )
     return tuple(sorted(found, key=lambda suspect: (-suspect.present_s, suspect.tag)))
+
+
+def _up_to(histogram: NDArray[np.int64] | None, seconds: float) -> int:
+    """How many of a histogram were so long at most; a bin counts as its geometric middle, as in quantiles."""
+    return 0 if histogram is None else int(histogram[seconds >= MIDDLES_S].sum())
+
+
+def _per_hour(n: int, long_us: int) -> float | None:
+    return n / (long_us / 3.6e9) if long_us >= 3.6e9 else None

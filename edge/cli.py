@@ -235,20 +235,12 @@ def summary(
 
 
 @app.command()
-def web(
-    config: Config,
-    fd: Annotated[int | None, typer.Option(hidden=True, help="Listening socket inherited from the service.")] = None,
-    parent: Annotated[int | None, typer.Option(hidden=True, help="Process to end with.")] = None,
-    clock_speed: ClockSpeed = 1.0,
-    clock_origin_us: ClockOrigin = 0,
-) -> None:
+def web(config: Config) -> None:
     """Serve the floor manager's page alone; `run` does it too."""
-    if parent is not None:
-        _die_with(parent)
     store = _load(config)
     from edge.web.serve import serve
 
-    serve(store, fd=fd, clock=_clock(clock_speed, clock_origin_us))
+    serve(store, fd=None, clock=_clock(1.0, 0))
 
 
 @directory.command("import")
@@ -286,17 +278,6 @@ def warmup() -> None:
 def show_version() -> None:
     """Print the version."""
     typer.echo(version("tagtrail"))
-
-
-def _die_with(parent: int) -> None:
-    """A page that outlived its service would keep the port from the next one (prctl(2), Linux)."""
-    import ctypes
-    import os
-    import signal
-
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit("the service is gone")
 
 
 def _begin_anew(why: Exception) -> None:

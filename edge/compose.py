@@ -93,6 +93,7 @@ def compose(config: StoreConfig, speed: float = 1.0) -> Shop:
         engaged_us=_us(limits.engaged_s),
         journey_end_after_exit_us=_us(limits.journey_end_after_exit_s),
         journey_end_silence_us=_us(limits.journey_end_silence_s),
+        stuck_us=_us(limits.stuck_s),
     )
     return Shop(
         config=config,

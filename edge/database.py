@@ -46,6 +46,7 @@ class Database:
         except BaseException:
             self._thread.shutdown()
             raise
+        self._file = _identity(path)
         facts = self._thread.submit(_facts, self._conn).result()
         self.epoch = facts["epoch"]
         self.tag_key = bytes.fromhex(facts["tag_key"])
@@ -67,10 +68,29 @@ class Database:
         with contextlib.suppress(OSError):
             _condemned(self.path).touch()
 
+    def astray(self) -> bool:
+        """Whether the file was deleted, or another one put in its place, while it is open here."""
+        try:
+            return _identity(self.path) != self._file
+        except OSError:  # the folder can't be read just now: nobody knows
+            return False
+
     def close(self) -> None:
-        """Fold the WAL back and close; waits for jobs under way."""
-        self._thread.submit(self._conn.close).result()
+        """Fold the WAL back and close; waits for jobs under way. A file that was deleted meanwhile is there again."""
+        self._thread.submit(self._close).result()
         self._thread.shutdown()
+
+    def _close(self) -> None:
+        saved = self.path.with_name(f"{self.path.name}.saved")
+        saved.unlink(missing_ok=True)
+        if not self.path.exists():
+            with contextlib.suppress(sqlite3.Error):  # e.g. its folder is gone too: there is nowhere to save it to
+                self._conn.execute("VACUUM INTO ?", (str(saved),))
+        self._conn.close()
+        if saved.exists():
+            for suffix in ("-wal", "-shm"):
+                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+            saved.rename(self.path)
 
     def _transact(self, job: Job[T]) -> T:
         with self._judging():
@@ -127,14 +147,6 @@ class Database:
             conn.close()
             raise
         return conn
-
-
-def connect_read_only(path: Path) -> sqlite3.Connection:
-    """A connection for pages and summaries; Trouble if there is no database yet."""
-    try:
-        return sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False, timeout=5)
-    except sqlite3.OperationalError as error:
-        raise Trouble(f"no database at {path}: has the service run yet?") from error
 
 
 SCRIPTS = sorted(f.name[:-4] for f in resources.files("edge.migrations").iterdir() if f.name.endswith(".sql"))
@@ -222,6 +234,15 @@ def _quarantine(path: Path) -> Path:
         for suffix in ("", "-wal", "-shm"):
             path.with_name(f"{path.name}.corrupt-{old}{suffix}").unlink(missing_ok=True)
     return aside
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file it is; None if there is none."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 def _condemned(path: Path) -> Path:

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,17 @@ from dwell.facts import Facts, Table, facts, total
 from dwell.layout import TagClass, ZoneKind
 from dwell.paths import Flows
 from dwell.service import Contacts, contacts
-from dwell.stays import STAY, Place, Span, Stays, in_order, people, presence
+from dwell.stays import STAY, Place, Span, Stays, in_order
+from dwell.suspects import Limits, Suspicion, suspicions
 from edge.calendar import hours
 from edge.people import BusinessDay
+from edge.verdicts import stamps, verdicts
 
 LOOK_US = 12 * 3_600_000_000
 """How far around a day visits may lie that belong to its journeys or reach into it."""
+CHUNK_ROWS = 1_000
+"""Rows of the database that are Python objects at a time: they take ten times the memory of what is made of them."""
+HOUR_US = 3_600_000_000
 BASE = np.dtype(
     [
         ("journeys", "<i8"),  # people's journeys that began while the zone was known: what its rates are of
@@ -38,8 +43,12 @@ BASE = np.dtype(
         ("staffed_us", "<i8"),  # of that, with a staff badge in the zone
         ("known_windows", "<i8"),
         ("span_us", "<i8"),  # length of those windows: what mean occupancy is of
+        ("members", "<i8"),  # members with a visit of a touch or longer, each day for itself
+        ("repeaters", "<i8"),  # of them, those who were in the store within returning_days before
     ]
 )
+Ints = NDArray[np.int64]
+Tiers = tuple[dict[str, dict[str, int]], dict[str, Ints], dict[str, Ints], Ints, Ints]
 TIER_COUNTS = ("members", "returning", "journeys", "visits", "dwell_us", "wanted", "met", "contacted")
 
 
@@ -55,6 +64,8 @@ class Totals:
     """(Z, BINS)."""
     wait: NDArray[np.int64]
     """(Z, BINS)."""
+    assist: NDArray[np.int64]
+    """(Z, BINS)."""
     floors: Table
     """(F,) FLOOR_FACTS."""
     store: Table
@@ -64,8 +75,10 @@ class Totals:
     """Tier → TIER_COUNTS; members are told apart within a day only."""
     tier_wait: Mapping[str, NDArray[np.int64]]
     """Tier → (BINS,)."""
+    tier_assist: Mapping[str, NDArray[np.int64]]
+    """Tier → (BINS,)."""
     suspects: int
-    """Tags left out as suspected staff."""
+    """Tags left out: suspected staff and stuck ones."""
     days: int
 
     def __add__(self, other: Totals) -> Totals:
@@ -74,23 +87,19 @@ class Totals:
             tier: Counter(self.tiers.get(tier, {})) + Counter(other.tiers.get(tier, {}))
             for tier in {**self.tiers, **other.tiers}
         }
-        none = np.zeros(BINS, np.int64)
-        waits = {
-            tier: self.tier_wait.get(tier, none) + other.tier_wait.get(tier, none)
-            for tier in {**self.tier_wait, **other.tier_wait}
-        }
         arrays = {name: _both(getattr(self, name), getattr(other, name)) for name in ARRAYS}
         return Totals(
             **arrays,
             flows=self.flows + other.flows,
             tiers=tiers,
-            tier_wait=waits,
+            tier_wait=_both_tiers(self.tier_wait, other.tier_wait),
+            tier_assist=_both_tiers(self.tier_assist, other.tier_assist),
             suspects=self.suspects + other.suspects,
             days=self.days + other.days,
         )
 
 
-ARRAYS = ("zones", "base", "dwell", "wait", "floors", "store")
+ARRAYS = ("zones", "base", "dwell", "wait", "assist", "floors", "store")
 
 
 @dataclass(frozen=True)
@@ -123,8 +132,27 @@ class DayFacts:
     complete: bool
     rows: int
     """Visits that it was made of."""
+    verdicts: int
+    """What managers had said of suspected tags: edge.verdicts.stamps."""
     totals: Totals
     windows: Windows
+    by_hour: NDArray[np.uint32] | None
+    """(hours of the day, Z, BINS) dwell; None of stored facts, see daystore.by_hour."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A tag that does not move like a customer."""
+
+    why: Suspicion | None
+    """None: only because somebody confirmed it on an earlier day."""
+    confirmed: bool | None
+    """What a manager said of it; None: nothing yet."""
+
+    @property
+    def left_out(self) -> bool:
+        """Is it in no number?"""
+        return self.confirmed is not False
 
 
 def place(config: StoreConfig) -> Place:
@@ -191,41 +219,48 @@ def _more(conn: sqlite3.Connection, config: StoreConfig, span: Span, kept: _Read
         return kept
     # Of what has come since, the ids lead to it; of everything, the times do.
     entered = "enter_us" if kept.last == 0 else "+enter_us"
-    rows = conn.execute(
+    found = conn.execute(
         "SELECT enter_us, exit_us, journey_us, tag, zone, tag_class, censored FROM visit"
         f" WHERE {entered} >= ? AND {entered} < ? AND id > ? AND id <= ?"
         " AND (exit_us > ? AND enter_us < ? OR journey_us >= ? AND journey_us < ? OR enter_us >= ? AND enter_us < ?)",
         (
             *(span.start_us - LOOK_US, span.end_us + LOOK_US, kept.last, last),
-            *(span.start_us, span.end_us) * 3,
+            # Whoever was there just before the day does not come to the floor in it.
+            *(span.start_us - round(config.thresholds.journey_end_silence_s * 1e6), span.end_us),
+            *(span.start_us, span.end_us) * 2,
         ),
-    ).fetchall()
-    if not rows:
-        return replace(kept, last=last)
-    tags = dict(kept.tags)
-    stays = np.zeros(len(rows), STAY)
-    enter, exit_, journey, tag, zones, tag_class, censored = zip(*rows, strict=True)
-    stays["enter_us"], stays["exit_us"], stays["journey_us"] = enter, exit_, journey
-    stays["carrier"] = [tags.setdefault(one, len(tags)) for one in tag]
-    stays["zone"] = [zone.get(one, -1) for one in zones]
-    stays["tag_class"], stays["censored"] = tag_class, censored
-    began = int(span.holds(stays["enter_us"]).sum())
-    goods = stays["tag_class"] == TagClass.MERCHANDISE
-    return _Read(last, kept.rows + began, np.concatenate([kept.stays, stays[~goods]]), tags)
+    )
+    parts, began, tags = [kept.stays], kept.rows, dict(kept.tags)
+    while rows := found.fetchmany(CHUNK_ROWS):
+        stays = np.zeros(len(rows), STAY)
+        enter, exit_, journey, tag, zones, tag_class, censored = zip(*rows, strict=True)
+        stays["enter_us"], stays["exit_us"], stays["journey_us"] = enter, exit_, journey
+        stays["carrier"] = [tags.setdefault(one, len(tags)) for one in tag]
+        stays["zone"] = [zone.get(one, -1) for one in zones]
+        stays["tag_class"], stays["censored"] = tag_class, censored
+        began += int(span.holds(stays["enter_us"]).sum())
+        parts.append(stays[stays["tag_class"] != TagClass.MERCHANDISE])
+    return _Read(last, began, np.concatenate(parts), tags)
 
 
-def suspects(stays: Stays, config: StoreConfig, span: Span) -> dict[int, tuple[int, int]]:
-    """Carrier → time in the store and in back rooms (µs), of people who seem to be staff without a badge."""
-    limits, store = config.thresholds, place(config)
-    ours = stays[people(stays)]
-    carriers, long_us = presence(ours, span)
-    behind, back_us = presence(ours[store.of_kind(ZoneKind.BACK_ROOM)[ours["zone"]]], span)
-    back = dict(zip(behind.tolist(), back_us.tolist(), strict=True))
-    return {
-        carrier: (there, back.get(carrier, 0))
-        for carrier, there in zip(carriers.tolist(), long_us.tolist(), strict=True)
-        if there >= limits.suspect_s * 1e6 or back.get(carrier, 0) >= limits.visit_s * 1e6
-    }
+def suspects(stays: Stays, tags: list[bytes], config: StoreConfig, date: dt.date) -> dict[int, Suspect]:
+    """Carrier → why it is left out of every number of a day, or why it is not although it looks like it."""
+    limits = config.thresholds
+    span = Span(*business_days(config).bounds_us(date))
+    judged = suspicions(
+        stays,
+        place(config),
+        span,
+        Limits(*(round(s * 1e6) for s in (limits.suspect_s, limits.visit_s, limits.stuck_s))),
+    )
+    said = {verdict.tag: verdict.confirmed for verdict in verdicts(config) if verdict.date <= date.isoformat()}
+    number = {tag: n for n, tag in enumerate(tags)} if said else {}
+    there = set(np.unique(stays["carrier"]).tolist()) if said else set()
+    found = {carrier: Suspect(one, said.get(tags[carrier])) for carrier, one in judged.items()}
+    for tag, confirmed in said.items():
+        if confirmed and number.get(tag) in there:
+            found.setdefault(number[tag], Suspect(None, confirmed))
+    return found
 
 
 def make(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> DayFacts:
@@ -235,22 +270,38 @@ def make(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> DayFac
     now_us = watermark_us(conn)
     as_of_us = None if now_us is None else min(now_us, span.end_us)
     everybody, tags = read_stays(conn, config, span)
-    left_out = suspects(everybody, config, span)
-    stays = everybody[~np.isin(everybody["carrier"], list(left_out))]
+    stamp = stamps(config).get(date.isoformat(), 0)
+    left_out = [carrier for carrier, one in suspects(everybody, tags, config, date).items() if one.left_out]
+    stays = everybody[~np.isin(everybody["carrier"], left_out)]
     staff = contacts(stays, store)
     made = facts(stays, store, span, staff)
     windows = _windows(conn, config, made, span, date, as_of_us)
     silence_us = round(config.thresholds.journey_end_silence_s * 1e6)
-    tiers, tier_wait = _tiers(conn, config, stays, tags, staff, span)
+    by_tier = _tiers(conn, config, stays, tags, staff, span)
     return DayFacts(
         date=date,
         def_version=config.thresholds.def_version,
         as_of_us=as_of_us,
         complete=now_us is not None and now_us >= span.end_us + silence_us,
         rows=count(conn, config, date),
-        totals=_totals(made, windows, tiers, tier_wait, len(left_out), span),
+        verdicts=stamp,
+        totals=_totals(made, windows, by_tier, len(left_out), span),
         windows=windows,
+        by_hour=_by_hour(made, windows, span),
     )
+
+
+def hour_of(windows_us: NDArray[np.int64], start_us: int) -> NDArray[np.int64]:
+    """(W,) hour of the business day in which each window begins, from 0."""
+    hour: NDArray[np.int64] = (np.maximum(windows_us, start_us) - start_us) // HOUR_US
+    return hour
+
+
+def _by_hour(made: Facts, windows: Windows, span: Span) -> NDArray[np.uint32]:
+    hour = hour_of(made.windows_us, span.start_us)
+    out = np.zeros((int(hour[-1]) + 1, *made.dwell.shape[1:]), np.uint32)
+    np.add.at(out, hour, made.dwell * windows.known[:, :, None])
+    return out
 
 
 def count(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> int:
@@ -308,8 +359,7 @@ def _open_us(config: StoreConfig, starts: NDArray[np.int64], span: Span, date: d
 def _totals(
     made: Facts,
     windows: Windows,
-    tiers: Mapping[str, Mapping[str, int]],
-    tier_wait: Mapping[str, NDArray[np.int64]],
+    by_tier: Tiers,
     suspects: int,
     span: Span,
 ) -> Totals:
@@ -323,6 +373,7 @@ def _totals(
     base["covered_us"] = (open_us * np.nan_to_num(windows.coverage, nan=0.0)).sum(axis=0)
     base["known_us"] = (open_us * (known & ended)).sum(axis=0)
     base["staffed_us"] = (np.minimum(made.zones["staffed_us"], open_us) * (known & ended)).sum(axis=0)
+    base["members"], base["repeaters"] = by_tier[3:]
     base["known_windows"] = known.sum(axis=0)
     base["span_us"] = (known & ended).sum(axis=0) * span.window_us
     return Totals(
@@ -330,11 +381,13 @@ def _totals(
         base=base,
         dwell=(made.dwell * known[:, :, None]).sum(axis=0, dtype=np.int64),
         wait=(made.wait * known[:, :, None]).sum(axis=0, dtype=np.int64),
+        assist=(made.assist * known[:, :, None]).sum(axis=0, dtype=np.int64),
         floors=total(made.floors),
         store=total(made.store[:, None])[0],
         flows=made.flows,
-        tiers=tiers,
-        tier_wait=tier_wait,
+        tiers=by_tier[0],
+        tier_wait=by_tier[1],
+        tier_assist=by_tier[2],
         suspects=suspects,
         days=1,
     )
@@ -342,8 +395,11 @@ def _totals(
 
 def _tiers(
     conn: sqlite3.Connection, config: StoreConfig, stays: Stays, tags: list[bytes], staff: Contacts, span: Span
-) -> tuple[dict[str, dict[str, int]], dict[str, NDArray[np.int64]]]:
-    """By the tier that the directory gives a card now: members with consent only."""
+) -> Tiers:
+    """Counts, waits and assistance by tier, members and repeaters by zone: of members with consent.
+
+    Tiers are those that the directory gives a card now.
+    """
     number = {tag: n for n, tag in enumerate(tags)}
     ours = set(np.unique(stays["carrier"][span.holds(stays["enter_us"])]).tolist())
     cards: dict[int, tuple[str, str]] = {
@@ -369,7 +425,7 @@ def _tiers(
     }
     began_here, journeys_here = span.holds(stays["enter_us"]), span.holds(stays["journey_us"])
     long_us = stays["exit_us"] - stays["enter_us"]
-    found, waits = {}, {}
+    found, waits, assists = {}, {}, {}
     for tier, who in sorted(members.items()):
         mine = np.isin(stays["carrier"], [n for n, (_, t) in cards.items() if t == tier])
         began, journey_here = mine & began_here, mine & journeys_here
@@ -385,11 +441,27 @@ def _tiers(
             "contacted": _journeys(stays[journey_here & staff.met]),
         }
         waits[tier] = histogram(staff.wait_us[met]).astype(np.int64)
-    return found, waits
+        assists[tier] = histogram(staff.assist_us[met]).astype(np.int64)
+    came = stays[began_here & (long_us >= config.thresholds.touch_s * 1e6) & np.isin(stays["carrier"], list(cards))]
+    pairs = {
+        (zone, cards[carrier][0]) for zone, carrier in zip(came["zone"].tolist(), came["carrier"].tolist(), strict=True)
+    }
+    everybody, again = np.zeros(len(config.zones), np.int64), np.zeros(len(config.zones), np.int64)
+    for zone, member in pairs:
+        everybody[zone] += 1
+        again[zone] += member in seen
+    return found, waits, assists, everybody, again
 
 
 def _journeys(stays: Stays) -> int:
     return len(np.unique(stays[["carrier", "journey_us"]]))
+
+
+def _both_tiers(
+    one: Mapping[str, NDArray[np.int64]], two: Mapping[str, NDArray[np.int64]]
+) -> dict[str, NDArray[np.int64]]:
+    none = np.zeros(BINS, np.int64)
+    return {tier: one.get(tier, none) + two.get(tier, none) for tier in {**one, **two}}
 
 
 def _both(one: Table, two: Table) -> Table:

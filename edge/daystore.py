@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-import io
 import json
+import math
 import sqlite3
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -21,15 +21,16 @@ from dwell.aggregates import BINS
 from dwell.paths import Flows, Path
 from dwell.stays import Span
 from edge.dayfacts import ARRAYS, DayFacts, Totals, Windows, business_days, count, make, watermark_us
+from edge.verdicts import stamps
 
-FORMAT = 1
+FORMAT = 2
 """Of stored facts; others are made anew."""
 DAY = dt.timedelta(days=1)
 REMADE_DAYS = 7
 """Days this young are made anew when visits were added to them."""
 
 _made: OrderedDict[tuple[Any, ...], DayFacts] = OrderedDict()
-_MADE = 4
+_MADE = 1
 _making = threading.Lock()
 
 
@@ -40,7 +41,8 @@ def day(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> DayFact
         return stored[date]
     file = conn.execute("PRAGMA database_list").fetchone()[2]
     last = conn.execute("SELECT MAX(id) FROM visit").fetchone()[0]
-    key = (file, date, config, last, (watermark_us(conn) or 0) // Span(0, 0).window_us)
+    stamp = stamps(config).get(date.isoformat(), 0)
+    key = (file, date, config, last, (watermark_us(conn) or 0) // Span(0, 0).window_us, stamp)
     with _making:
         if key not in _made:
             _made[key] = make(conn, config, date)
@@ -49,23 +51,22 @@ def day(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> DayFact
         return _made[key]
 
 
-def totals(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]) -> dict[dt.date, Totals]:
-    """Facts of days that the store has any of; without their paths."""
-    found = {
-        date: _unpack_totals(config, names, packed)
-        for date, (names, packed) in _rows(conn, config, dates, "totals").items()
-    }
-    for date in dates:
-        if date not in found and _measured(conn, config, date):
+def totals(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]) -> Iterator[tuple[dt.date, Totals]]:
+    """Facts of days that the store has any of, one after the other and in no order; without their paths."""
+    missing = set(dates)
+    for date, (names, packed) in _rows(conn, config, dates, "totals"):
+        missing.discard(date)
+        yield date, _unpack_totals(config, names, packed)
+    for date in sorted(missing):
+        if _measured(conn, config, date):
             made = day(conn, config, date).totals
-            found[date] = replace(made, flows=replace(made.flows, paths={}))
-    return {date: found[date] for date in dates if date in found}
+            yield date, replace(made, flows=replace(made.flows, paths={}))
 
 
 def paths(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]) -> list[tuple[Path, int]]:
     """Cleaned paths of all the days together, and how many journeys took each, the most first."""
-    stored = _rows(conn, config, dates, "paths")
-    parts = [_moved_paths(config, names, packed) for names, packed in stored.values()]
+    stored = {date: _moved_paths(config, *row) for date, row in _rows(conn, config, dates, "paths")}
+    parts = list(stored.values())
     parts += [
         _matrix(day(conn, config, date).totals.flows.paths)
         for date in dates
@@ -91,6 +92,16 @@ def day_if_any(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> 
     return stored[date] if stored else day(conn, config, date) if _measured(conn, config, date) else None
 
 
+def by_hour(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> NDArray[np.uint32]:
+    """(hours of the day, Z, BINS) dwell of a day's fully seen visits."""
+    for _, (names, packed) in _rows(conn, config, [date], "hours"):
+        if packed:
+            dwell: NDArray[np.uint32] = _taken(_arrays(packed)["dwell"].swapaxes(0, 1), _moved(config, names)[0])
+            return dwell.swapaxes(0, 1)
+    made = day(conn, config, date).by_hour
+    return np.zeros((0, len(config.zones), BINS), np.uint32) if made is None else made
+
+
 def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
     """Store a day's facts, in the caller's transaction."""
     names = json.dumps([[zone.id for zone in config.zones], [floor.id for floor in config.floors]])
@@ -99,7 +110,8 @@ def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
     numbers = {
         "unseen": [flows.unseen, flows.unseen_paths, flows.pathless],
         "tiers": {tier: dict(counts) for tier, counts in t.tiers.items()},
-        "tier_wait": {tier: np.flatnonzero(h).tolist() + h[h > 0].tolist() for tier, h in t.tier_wait.items()},
+        "tier_wait": _sparse(t.tier_wait),
+        "tier_assist": _sparse(t.tier_assist),
         "suspects": t.suspects,
         "as_of_us": made.as_of_us,
     }
@@ -110,10 +122,12 @@ def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
     )
     packed_windows = _pack({field.name: getattr(w, field.name) for field in fields(w)})
     conn.execute(
-        "INSERT OR REPLACE INTO day_summary VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO day_summary (date, format, def_version, rows, names, totals, windows, paths, hours,"
+        " verdicts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(made.date.isoformat(), FORMAT, made.def_version, made.rows, names),
             *(packed_totals, packed_windows, _pack(_matrix(flows.paths))),
+            *(b"" if made.by_hour is None else _pack({"dwell": made.by_hour}), made.verdicts),
         ),
     )
 
@@ -128,12 +142,14 @@ def load(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]
             as_of_us=days.bounds_us(date)[1],
             complete=True,
             rows=rows,
+            verdicts=verdicts,
+            by_hour=None,
             totals=_unpack_totals(config, names, packed_totals),
             windows=_unpack_windows(config, names, packed_windows),
         )
-        for date, (names, rows, packed_totals, packed_windows) in _rows(
-            conn, config, dates, "rows, totals, windows"
-        ).items()
+        for date, (names, rows, verdicts, packed_totals, packed_windows) in _rows(
+            conn, config, dates, "rows, verdicts, totals, windows"
+        )
     }
 
 
@@ -147,12 +163,14 @@ def missing(conn: sqlite3.Connection, config: StoreConfig) -> dt.date | None:
     silence_us = round(config.thresholds.journey_end_silence_s * 1e6)
     last = days.date(now_us - silence_us) - DAY
     oldest = max(days.date(first), last - config.thresholds.returning_days * DAY)
+    said = stamps(config)
     stored = {
         dt.date.fromisoformat(date): rows
-        for date, rows in conn.execute(
-            "SELECT date, rows FROM day_summary WHERE date >= ? AND format = ? AND def_version = ?",
+        for date, rows, verdicts in conn.execute(
+            "SELECT date, rows, verdicts FROM day_summary WHERE date >= ? AND format = ? AND def_version = ?",
             (oldest.isoformat(), FORMAT, config.thresholds.def_version),
         )
+        if verdicts == said.get(date, 0)
     }
     date = last
     while date >= oldest:
@@ -177,30 +195,38 @@ def _measured(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> b
 
 def _rows(
     conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date], columns: str
-) -> dict[dt.date, tuple[Any, ...]]:
+) -> Iterator[tuple[dt.date, Sequence[Any]]]:
     if not dates:
-        return {}
+        return
     wanted = {date.isoformat(): date for date in dates}
-    return {
-        wanted[row[0]]: row[1:]
-        for row in conn.execute(
-            f"SELECT date, names, {columns} FROM day_summary WHERE date >= ? AND date <= ?"
-            " AND format = ? AND def_version = ?",
-            (min(wanted), max(wanted), FORMAT, config.thresholds.def_version),
-        )
-        if row[0] in wanted
-    }
+    said = stamps(config)
+    for date, verdicts, *row in conn.execute(
+        f"SELECT date, verdicts, names, {columns} FROM day_summary WHERE date >= ? AND date <= ?"
+        " AND format = ? AND def_version = ?",
+        (min(wanted), max(wanted), FORMAT, config.thresholds.def_version),
+    ):
+        if date in wanted and verdicts == said.get(date, 0):
+            yield wanted[date], row
 
 
 def _pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
-    return zlib.compress(file.getbuffer(), 6)
+    """A line of JSON that names the arrays, then their bytes, packed: read much faster than NumPy's archives."""
+    head = [[name, np.lib.format.dtype_to_descr(array.dtype), array.shape] for name, array in arrays.items()]
+    body = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
+    return zlib.compress(json.dumps(head).encode() + b"\n" + body, 6)
 
 
 def _arrays(packed: bytes) -> dict[str, NDArray[Any]]:
-    with np.load(io.BytesIO(zlib.decompress(packed)), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    raw = zlib.decompress(packed)
+    at = raw.index(b"\n") + 1
+    arrays = {}
+    for name, described, shape in json.loads(raw[:at]):
+        descr = [tuple(one) for one in described] if isinstance(described, list) else described
+        dtype = np.lib.format.descr_to_dtype(descr)
+        n = math.prod(shape)
+        arrays[name] = np.frombuffer(raw, dtype, n, at).reshape(shape)
+        at += n * dtype.itemsize
+    return arrays
 
 
 def _unpack_totals(config: StoreConfig, names: str, packed: bytes) -> Totals:
@@ -208,12 +234,8 @@ def _unpack_totals(config: StoreConfig, names: str, packed: bytes) -> Totals:
     zones, floors = _moved(config, names)
     numbers = json.loads(arrays["numbers"].tobytes())
     outside = np.append(zones, len(json.loads(names)[0]))
-    waits = {}
-    for tier, sparse in numbers["tier_wait"].items():
-        waits[tier] = np.zeros(BINS, np.int64)
-        waits[tier][sparse[: len(sparse) // 2]] = sparse[len(sparse) // 2 :]
     return Totals(
-        **{name: _taken(arrays[name], zones) for name in ("zones", "base", "dwell", "wait")},
+        **{name: _taken(arrays[name], zones) for name in ("zones", "base", "dwell", "wait", "assist")},
         floors=_taken(arrays["floors"], floors),
         store=arrays["store"],
         flows=Flows(
@@ -225,10 +247,24 @@ def _unpack_totals(config: StoreConfig, names: str, packed: bytes) -> Totals:
             pathless=numbers["unseen"][2],
         ),
         tiers=numbers["tiers"],
-        tier_wait=waits,
+        tier_wait=_dense(numbers["tier_wait"]),
+        tier_assist=_dense(numbers["tier_assist"]),
         suspects=numbers["suspects"],
         days=1,
     )
+
+
+def _sparse(histograms: Mapping[str, NDArray[np.int64]]) -> dict[str, list[int]]:
+    """Tier → numbers of the bins with anything in them, then their counts."""
+    return {tier: np.flatnonzero(h).tolist() + h[h > 0].tolist() for tier, h in histograms.items()}
+
+
+def _dense(packed: Mapping[str, list[int]]) -> dict[str, NDArray[np.int64]]:
+    histograms = {}
+    for tier, sparse in packed.items():
+        histograms[tier] = np.zeros(BINS, np.int64)
+        histograms[tier][sparse[: len(sparse) // 2]] = sparse[len(sparse) // 2 :]
+    return histograms
 
 
 def _matrix(counted: Mapping[Path, int]) -> dict[str, NDArray[Any]]:

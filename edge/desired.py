@@ -4,8 +4,10 @@ The store file stays store IT's and is never written: on a gateway it lies where
 the CRM replaces all its sections but [mqtt], [database] and [web]. Once the store file is changed by hand, the wish is
 void.
 
-    wish → checked → `trying` → start anew → broker reached within SELF_TEST_S → `applied`
-                                           → not reached, or the process died   → `rolled_back` to what ran before
+    wish → checked → `trying` → start anew → self-test passed within SELF_TEST_S → `applied`
+                                           → not passed, or the process died     → `rolled_back` to what ran before
+
+Self-test: the broker is reached, the database takes what is decided, and a reader is up if one was before.
 """
 
 from __future__ import annotations
@@ -20,13 +22,16 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from config import StoreConfig
 from config.check import ConfigError, load_text
 from sync.down import MAX_CONFIG_BYTES, DesiredConfig, ReportedConfig
-from sync.mqtt import Incoming
+
+if TYPE_CHECKING:
+    from sync.mqtt import Incoming
 
 log = logging.getLogger("tagtrail.config")
 
@@ -48,6 +53,8 @@ class Wish:
     starts: int = 0
     running: int = 0
     """Generation at work, 0 for the store file alone."""
+    saw: bool = False
+    """Whether a reader was up before it."""
 
 
 class Overlay:
@@ -91,15 +98,15 @@ class Overlay:
         """ConfigError or ValueError for a text that can't be laid over the store file."""
         merged(text, self._config)
 
-    def try_out(self, generation: int, digest: str, text: str) -> None:
-        """Lay a checked text over the store file, from the next start on."""
+    def try_out(self, generation: int, digest: str, text: str, *, saw: bool = False) -> None:
+        """Lay a checked text over the store file, from the next start on; `saw`: a reader is up now."""
         with suppress(FileNotFoundError):
             self._before.unlink()
         if self.wish.running:
             os.replace(self._text, self._before)
         _replace(self._text, text)
         before = self.wish.running
-        self.wish = Wish(generation, digest, "trying", "", self._base, 0, generation)
+        self.wish = Wish(generation, digest, "trying", "", self._base, 0, generation, saw)
         self.wish.reason = f"before it: {before}"
         self._write()
 
@@ -145,12 +152,14 @@ class Desired:
         clock: Callable[[], int],
         say: Callable[[str, bytes], None],
         well: Callable[[], bool],
+        sees: Callable[[], bool],
         again: Callable[[str], None],
     ) -> None:
         self._overlay = overlay
         self._clock = clock
         self._say = say
         self._well = well
+        self._sees = sees
         self._again = again
         self.report()
 
@@ -176,7 +185,7 @@ class Desired:
             if sha256(desired.toml.encode()).hexdigest() != desired.sha256:
                 raise ValueError("the text does not have this hash")
             self._overlay.check(desired.toml)
-            self._overlay.try_out(desired.generation, desired.sha256, desired.toml)
+            self._overlay.try_out(desired.generation, desired.sha256, desired.toml, saw=self._sees())
         except (ValueError, ConfigError, OSError) as error:
             log.warning("configuration %d of the CRM is refused: %s", desired.generation, error)
             with suppress(OSError):
@@ -191,10 +200,11 @@ class Desired:
         if self._overlay.wish.state == "trying":
             try:
                 async with asyncio.timeout(SELF_TEST_S):
-                    while not self._well():
+                    while not (self._well() and (self._sees() or not self._overlay.wish.saw)):
                         await asyncio.sleep(0.2)
             except TimeoutError:
-                self._overlay.roll_back(f"the broker was not reached within {SELF_TEST_S:g} s")
+                what = "no reader was" if self._well() else "the broker was not"
+                self._overlay.roll_back(f"{what} reached within {SELF_TEST_S:g} s")
                 self._again("the configuration of the CRM failed its self-test")
             else:
                 self._overlay.confirm()

@@ -10,10 +10,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from config import StoreConfig
-from edge import daystore
-from edge.database import connect_read_only
-from edge.dayfacts import DayFacts, make
+from edge import daystore, daytopics
+from edge.dayfacts import DayFacts, business_days, make
 from edge.digest import tell as tell_digests
+from edge.reading import connect
 from sync import outbox, room
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ async def sum_up(database: Database, config: StoreConfig) -> bool:
     """
 
     def look() -> DayFacts | None:
-        with closing(connect_read_only(database.path)) as conn:
+        with closing(connect(database.path)) as conn:
             conn.execute("BEGIN")
             date = daystore.missing(conn, config)
             return None if date is None else make(conn, config, date)
@@ -81,11 +81,27 @@ async def sum_up(database: Database, config: StoreConfig) -> bool:
     return True
 
 
+async def tell_days(database: Database, config: StoreConfig) -> bool:
+    """Tell the CRM one thing that has become known of days that are summed up; whether there was one."""
+
+    def look() -> daytopics.News | None:
+        with closing(connect(database.path)) as conn:
+            conn.execute("BEGIN")
+            return daytopics.news(conn, config)
+
+    item = await asyncio.to_thread(look)
+    if item is None:
+        return False
+    await database.write(lambda conn: daytopics.tell(conn, item))
+    return True
+
+
 async def keep_house(database: Database, config: StoreConfig, clock: Callable[[], int]) -> None:
     """Once a minute, for ever: forget what was acknowledged long ago and what is too old, and see to the quota."""
 
     def tidy(conn: sqlite3.Connection) -> int:
         gone = outbox.forget(conn, clock(), SLICE_ROWS) + prune(conn, config, clock())
+        gone += daytopics.forget(conn, config, business_days(config).date(clock()))
         return gone + daystore.prune(conn, config, clock())
 
     while True:
@@ -97,7 +113,7 @@ async def keep_house(database: Database, config: StoreConfig, clock: Callable[[]
                 if lost := await database.write(lambda conn: make_room(conn, config, clock())):
                     log.error("the database is full: the oldest %d events for the CRM were given up", lost)
                 await asyncio.sleep(0)
-            while await sum_up(database, config):
+            while await sum_up(database, config) or await tell_days(database, config):
                 await asyncio.sleep(1)
         except sqlite3.Error as error:
             log.warning("housekeeping waits for the database: %s", error)

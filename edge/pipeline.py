@@ -187,15 +187,17 @@ class Pipeline:
         self._advance(seen_us)
         self._ledger.add_health(self._gateway_health("stop"))
         if self._trace is not None:
-            self._trace(self.open_visits(censored=True))
+            self._trace(self._as_if_over())
         await self._commit()
 
-    def open_visits(self, *, censored: bool = False) -> Visits:
-        """Visits under way; `censored` marks them as not seen to their end."""
-        visits: Visits = self.engine.open_visits()
-        if censored:
-            visits["censored"] = 1
-        return visits
+    def here(self) -> Visits:
+        """Where tags seem to be, a second or two after the fact."""
+        return self.engine.whereabouts()
+
+    def _as_if_over(self) -> Visits:
+        """Visits under way as they would end if nothing more came: not seen to their end."""
+        over = ZoneEngine.restore(self.shop.layout, self.shop.settings, self.engine.state())
+        return over.finish().closed
 
     def members(self, visits: Visits) -> list[tuple[Member, Any]]:
         """Members with consent among visits, with their visit."""
@@ -360,7 +362,7 @@ class Pipeline:
         self._decide(self.engine.advance(watermark_us if bound_us is None else min(watermark_us, bound_us)))
         self.doors.advance(self.engine.weighed_us)
         if self.lamps is not None and self.lamps.any:
-            for member, visit in self.members(self.open_visits()):
+            for member, visit in self.members(self.here()):
                 self._announce(member.member, member.tier, self.shop.zones[visit["zone"]], int(visit["enter_us"]))
 
     def _decide(self, decisions: Decisions) -> None:

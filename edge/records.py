@@ -47,7 +47,7 @@ class Ledger:
 
     def add(self, decisions: Decisions) -> None:
         """Take what the engine decided."""
-        if len(decisions.closed) or decisions.journeys or len(decisions.windows):
+        if len(decisions.closed) or len(decisions.stuck) or decisions.journeys or len(decisions.windows):
             self._decisions.append(decisions)
 
     def add_health(self, event: ReaderHealth | GatewayHealth) -> None:
@@ -62,7 +62,10 @@ class Ledger:
         """
         self._doors.write(conn)
         db = Tables(conn, recursive_triggers=False, execute_plugins=False)
-        visits = [visit for decisions in self._decisions for visit in decisions.closed]
+        # Stuck tags are in no count of the engine; here they are kept so that the day can list them.
+        visits = [
+            visit for decisions in self._decisions for some in (decisions.closed, decisions.stuck) for visit in some
+        ]
         journeys = [journey for decisions in self._decisions for journey in decisions.journeys]
         windows = [window for decisions in self._decisions for window in decisions.windows]
         known: dict[bytes, Identity] = {}

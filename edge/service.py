@@ -23,10 +23,11 @@ import numpy as np
 
 from config import StoreConfig
 from config.check import load
+from drivers.session import Link
 from dwell.layout import TagClass
 from dwell.visits import Visits
 from edge import life
-from edge.clock import Clock
+from edge.clock import Clock, offset_us
 from edge.commands import Doings
 from edge.compose import Shop, compose
 from edge.database import Database
@@ -100,6 +101,7 @@ class Service:
             self._database,
             clock.now_us,
             self._handlers,
+            offset_us,
         )
         self._pipeline = Pipeline(
             self._shop,
@@ -205,8 +207,14 @@ class Service:
         work = {"commands": commands.run(), "directory": members.run()}
         if self._overlay is not None:
             well = lambda: self._publisher.status.connected and self._pipeline.trouble is None  # noqa: E731
+            sees = lambda: any(reader.link is Link.UP for reader in self._pipeline.readers.values())  # noqa: E731
             desired = Desired(
-                self._overlay, now_us, lambda rest, message: say(rest, message, retain=True), well, self._begin_anew
+                self._overlay,
+                now_us,
+                lambda rest, message: say(rest, message, retain=True),
+                well,
+                sees,
+                self._begin_anew,
             )
             self._handlers["config"] = desired.take
             work["configuration"] = desired.run()
@@ -246,6 +254,9 @@ class Service:
             notify("WATCHDOG=1")
             if self._why_again is not None:
                 raise Again(self._why_again)
+            if self._database.astray():
+                log.error("the database file was deleted or replaced while it was in use")
+                raise Again("the database is not where it was")
             if self._database.damage is not None:
                 self._database.condemn()
                 raise Again(f"the database is damaged: {self._database.damage}")
@@ -263,13 +274,13 @@ class Service:
         self._pipeline.backlog = {name: depth["pending"] for name, depth in self._depth.items()}
 
     async def _page(self, listening: socket.socket) -> None:
-        arguments = ["web", "--config", str(self._config_file), "--fd", str(listening.fileno())]
+        arguments = ["--config", str(self._config_file), "--fd", str(listening.fileno())]
         arguments += ["--parent", str(os.getpid())]
         if self._clock.speed != 1:
             arguments += ["--clock-speed", str(self._clock.speed), "--clock-origin-us", str(self._clock.origin_us)]
         while True:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "edge", *arguments, pass_fds=[listening.fileno()]
+                sys.executable, "-m", "edge.web", *arguments, pass_fds=[listening.fileno()]
             )
             try:
                 code = await process.wait()
@@ -288,7 +299,7 @@ class Service:
     def snapshot(self) -> dict[str, Any]:
         """The live state, as the socket tells it."""
         pipeline, shop = self._pipeline, self._shop
-        visits = pipeline.open_visits()
+        visits = pipeline.here()
         members = self._members(visits)
         as_of_us = self._clock.now_us()
         counters = pipeline.engine.counters

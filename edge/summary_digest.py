@@ -17,7 +17,8 @@ from config import StoreConfig
 from edge.digest import Digest, digest
 from edge.errors import Trouble
 from edge.live import read_once, socket_path
-from edge.summary import business_days, connect, parse_date
+from edge.reading import connect
+from edge.summary import business_days, parse_date
 from edge.summary_forms import duration, local, number
 from edge.web.i18n import LANGUAGES, catalogue, named
 
@@ -29,7 +30,7 @@ def render(config: StoreConfig, date: str | None, days: int, form: str, lang: st
     line = asyncio.run(read_once(socket_path(config)))
     now_us = time.time_ns() // 1000 if line is None else int(line["as_of_us"])
     chosen = business_days(config).date(now_us) if date is None else parse_date(date)
-    with closing(connect(config)) as conn:
+    with closing(connect(config.database.path)) as conn:
         found = digest(conn, config, chosen, days, now_us)
     if form == "json":
         return json.dumps(asdict(found), ensure_ascii=False)

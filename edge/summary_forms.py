@@ -10,15 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console
-from rich.table import Table as RichTable
-
 from config import StoreConfig
 from edge.summary import Summary
 from edge.web.i18n import catalogue, named
 
 if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
     from edge.web.live_client import Now
 
 Cell = str | int | float | None
@@ -123,6 +121,10 @@ def as_csv(summary: Summary, config: StoreConfig, lang: str, table: str | None =
 
 def as_text(summary: Summary, config: StoreConfig, lang: str, now: Now | None) -> str:
     """The summary for a terminal, 120 columns."""
+    from rich import box  # not at the top: the page needs none of it
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
     _ = catalogue(lang).gettext
     out = io.StringIO()
     console = Console(file=out, width=120, color_system=None, highlight=False, markup=False, emoji=False)
@@ -137,7 +139,7 @@ def as_text(summary: Summary, config: StoreConfig, lang: str, now: Now | None) -
     )
     people = summary.journeys["member"] + summary.journeys["unknown"]
     console.print(
-        f"{_('Journeys ended')} {people} · {_('Cart journeys')} {summary.journeys['cart']} ·"
+        f"{_('Journeys')} {people} · {_('Cart journeys')} {summary.journeys['cart']} ·"
         f" {_('Zone visits')} {summary.visits} · {_('Members seen')} {summary.members_seen}",
     )
     console.print(_service_line(config, lang, summary, now))
@@ -178,7 +180,7 @@ def as_text(summary: Summary, config: StoreConfig, lang: str, now: Now | None) -
         flows.add_row(zones.get(link.from_zone, link.from_zone), zones.get(link.to_zone, link.to_zone), str(link.n))
     if summary.flows.suppressed_links:
         flows.add_row(
-            f"({_('fewer than {n} carriers').format(n=summary.small_cell)})", "", str(summary.flows.suppressed_n)
+            f"({_('fewer than {n} journeys').format(n=summary.small_cell)})", "", str(summary.flows.suppressed_n)
         )
     console.print(flows)
     if summary.tiers:

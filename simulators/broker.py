@@ -1,4 +1,4 @@
-"""The demo's broker: a NATS server that speaks MQTT 3.1.1 and keeps sessions and retained messages on disk."""
+"""Brokers as processes. The demo's is a NATS server: it speaks MQTT 3.1.1 and keeps sessions and retained messages."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ mqtt {{ host: "127.0.0.1", port: {port} }}
 """
 
 
-class NatsBroker:
-    """A NATS server in `folder`, on a free port of the loopback that it keeps over restarts."""
+class Broker:
+    """A broker as a process in `folder`, on a free port of the loopback that it keeps over restarts."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -37,16 +37,17 @@ class NatsBroker:
     def url(self) -> str:
         return f"mqtt://127.0.0.1:{self.port}"
 
+    def command(self) -> list[str]:
+        """Write what it needs into the folder; the command that runs it."""
+        raise NotImplementedError
+
     async def start(self) -> None:
         """Start, or start again with what is in the folder; returns when it accepts connections."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        config = self._folder / "nats.conf"
-        config.write_text(_CONFIG.format(folder=self._folder.resolve(), port=self.port))
         self._process = await asyncio.create_subprocess_exec(
-            _binary(),
-            "-c",
-            config,
+            *self.command(),
             stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
@@ -65,12 +66,27 @@ class NatsBroker:
             await self._process.wait()
             self._process = None
 
+    def signal(self, number: int) -> None:
+        """Send its process a signal."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+
+class NatsBroker(Broker):
+    """A NATS server."""
+
+    def command(self) -> list[str]:
+        """As Broker says."""
+        config = self._folder / "nats.conf"
+        config.write_text(_CONFIG.format(folder=self._folder.resolve(), port=self.port))
+        return [_binary(), "-c", str(config)]
 
 
 def die_with_parent() -> None:
@@ -102,14 +118,15 @@ async def accepting(port: int, process: asyncio.subprocess.Process) -> None:
 
 async def end(process: asyncio.subprocess.Process) -> None:
     """Terminate a process, after STOP_S kill it, and wait for it."""
-    if process.returncode is None:
-        process.terminate()
-        try:
-            async with asyncio.timeout(STOP_S):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+    with contextlib.suppress(ProcessLookupError):  # it has just ended, and asyncio does not know yet
+        if process.returncode is None:
+            process.terminate()
+            try:
+                async with asyncio.timeout(STOP_S):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+    await process.wait()
 
 
 def _binary() -> str:

@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
 
 def crm(
     url: Annotated[str, typer.Option(help="The broker: mqtt://host:port or mqtts://host:port.")],
-    database: Annotated[Path, typer.Option(help="The CRM's own SQLite file.")],
+    database: Annotated[str, typer.Option(help="The CRM's own SQLite file, or postgresql://user@host/name.")],
     status: Annotated[Path | None, typer.Option(help="Keep this JSON file up to date with the totals.")] = None,
     username: Annotated[str | None, typer.Option(help="Who the CRM is to the broker.")] = None,
     password_file: Annotated[Path | None, typer.Option(help="File with its password.")] = None,
@@ -194,8 +194,6 @@ def fleet(
         typer.echo(json.dumps(asyncio.run(run(stores, broker, rate, duration, tell))))
     except ValueError as error:
         raise _failed(error, 2) from error
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
 
 
 @simulate.command()

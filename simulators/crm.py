@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from config import topics
-from sync.consumer import Delivery, Gap, Ledger, Taken
-from sync.contract import Ack, Cue, CueOutcome, EventClass, Recognised, State
+from sync.consumer import POSTGRES, Delivery, Gap, Ledger, Taken
+from sync.contract import CLASSES, Ack, Cue, CueOutcome, EventClass, Recognised, State
 from sync.down import Replay
 from sync.mqtt import BrokerError, Incoming, Link, MqttSettings, connect
 from sync.publisher import backoff_s
@@ -31,6 +31,7 @@ COMMIT_TOGETHER = 64
 LATENCIES_KEPT = 10_000
 RECENT = 10
 STEADY_S = 10.0
+DATABASE_RETRY_S = 1.0
 GAP_S = 10.0
 """A gap that is the same for so long is asked for."""
 GAP_US = 3600 * 1_000_000
@@ -39,9 +40,11 @@ GAP_US = 3600 * 1_000_000
 class Crm:
     """A CRM on a database; `run` goes on until cancelled. `speed` and `origin_us` are those of the stores' clock."""
 
-    def __init__(self, settings: MqttSettings, database: Path, speed: float = 1.0, origin_us: int = 0) -> None:
+    def __init__(self, settings: MqttSettings, database: Path | str, speed: float = 1.0, origin_us: int = 0) -> None:
         self._settings = settings
         self._ledger = Ledger(database)
+        self._totals: dict[str, Any] = {}
+        self._trouble: str | None = None
         self._thread = ThreadPoolExecutor(1, "ledger")  # a commit waits for the disk; receiving must not
         self._speed, self._origin_us = speed, origin_us
         self._waiting: deque[Delivery] = deque()
@@ -71,11 +74,16 @@ class Crm:
 
     async def status(self, recount: bool = False) -> dict[str, Any]:
         """Counts from the database, and the recognitions and cues of this run."""
-        totals = await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.totals, recount)
+        try:
+            totals = self._ledger.totals
+            self._totals = await asyncio.get_running_loop().run_in_executor(self._thread, totals, recount)
+        except self._ledger.error as error:
+            self._trouble = str(error)
         ordered = sorted(self._latencies_ms)
         return {
             "broker": self._link,
-            **totals,
+            "database": self._trouble,
+            **self._totals,
             "stores": self._stores,
             "recognitions": list(self._recent),
             "cues": dict(self._cues),
@@ -97,7 +105,8 @@ class Crm:
 
     async def _session(self) -> None:
         async with connect(self._settings, durable=True) as link:
-            await link.subscribe([topics.topic("+", "up/+"), topics.topic("+", "state")])
+            classes = [topics.topic("+", f"up/{class_}") for class_ in CLASSES]  # below up/ are answers too
+            await link.subscribe([*classes, topics.topic("+", "state")])
             self._link = "connected"
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._receive(link))
@@ -141,7 +150,10 @@ class Crm:
         before: set[Gap] = set()
         while True:
             await asyncio.sleep(GAP_S)
-            gaps = set(await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.gaps))
+            try:
+                gaps = set(await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.gaps))
+            except self._ledger.error:
+                continue  # the next commit tells
             for gap in gaps & before:
                 now_us = self._now_us()
                 order = Replay.model_validate(
@@ -160,7 +172,14 @@ class Crm:
 
     async def _commit(self) -> Taken:
         deliveries = [self._waiting.popleft() for _ in range(min(len(self._waiting), COMMIT_TOGETHER))]
-        taken = await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.take, deliveries)
+        try:
+            taken = await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.take, deliveries)
+        except self._ledger.error as error:  # not acknowledged, so nothing is lost: the stores send it again
+            self._trouble = str(error)
+            self._waiting.clear()
+            await asyncio.sleep(DATABASE_RETRY_S)
+            return Taken([], [])
+        self._trouble = None
         for store, event, received_us in taken.fresh:
             if isinstance(event, Cue):
                 self._cues[event.kind] += 1
@@ -190,7 +209,7 @@ class Crm:
 
 def command(
     url: str,
-    database: Path,
+    database: str,
     status: Path | None = None,
     clock_speed: float = 1.0,
     clock_origin_us: int = 0,
@@ -211,12 +230,18 @@ def command(
 
 
 async def _main(
-    settings: MqttSettings, database: Path, path: Path | None, speed: float, origin_us: int
+    settings: MqttSettings, database: str, path: Path | None, speed: float, origin_us: int
 ) -> dict[str, Any]:
     try:
         crm = Crm(settings, database, speed, origin_us)
     except sqlite3.Error as error:
         raise SystemExit(f"cannot open the database {database}: {error}; is its folder there and writable?") from None
+    except ImportError:
+        raise SystemExit("PostgreSQL needs psycopg: pip install 'tagtrail[postgresql]'") from None
+    except Exception as error:
+        if not database.startswith(POSTGRES):
+            raise
+        raise SystemExit(f"cannot use the PostgreSQL database: {str(error).strip()}") from None
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
@@ -251,7 +276,7 @@ def main() -> None:
     """Command line of `python -m simulators.crm`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", required=True)
-    parser.add_argument("--database", type=Path, required=True)
+    parser.add_argument("--database", required=True)
     parser.add_argument("--status", type=Path)
     parser.add_argument("--clock-speed", type=float, default=1.0)
     parser.add_argument("--clock-origin-us", type=int, default=0)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import secrets
+import signal
 import sqlite3
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from sync.publisher import Identity, Publisher
 T = TypeVar("T")
 ZONES = ("door", "cosmetics", "shoes", "bags", "checkout")
 WINDOW_US = 900_000_000
+DRAIN_S = 150.0
+"""After long silence a store tries only once a minute (sync.flow)."""
 
 SCHEMA = """
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -136,8 +139,11 @@ async def run(
 ) -> dict[str, int]:
     """Run the fleet, tell its totals every second; the last totals: stores, connected, sent, pending.
 
-    At the end no more is invented, and what is under way has ten seconds to be acknowledged.
+    At the end, by time, SIGTERM or SIGINT, no more is invented, and what is under way has DRAIN_S to be acknowledged.
     """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     thread = ThreadPoolExecutor(1, "outboxes")
     fleet = [FakeStore(f"fleet-{n:04}", broker, thread) for n in range(1, stores + 1)]
     publishing = [asyncio.create_task(store.publisher.run()) for store in fleet]
@@ -155,13 +161,13 @@ async def run(
     try:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(duration_s):
-                while True:
+                while not stop.is_set():
                     tell(await totals())
                     await asyncio.sleep(1)
         for task in trading:
             task.cancel()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(DRAIN_S):
                 while (await totals())["pending"]:
                     await asyncio.sleep(0.1)
         return await totals()

@@ -19,6 +19,7 @@ from config import topics
 from sync.contract import (
     CLASS_OF,
     CLASSES,
+    GZIP,
     MAX_MESSAGE_BYTES,
     Ack,
     Batch,
@@ -26,6 +27,7 @@ from sync.contract import (
     Event,
     EventClass,
     event_id,
+    unpack,
 )
 
 SCHEMA = """
@@ -99,9 +101,12 @@ class Ledger:
         self._hand_over = hand_over
         self._postgres = str(book).startswith(POSTGRES)
         self._conn: Any
+        self.error: type[Exception] = sqlite3.Error
+        """What the book raises when it can't be used; with PostgreSQL the next `take` connects anew."""
         if self._postgres:
-            from sync.postgres import Connection
+            from sync.postgres import Connection, Error
 
+            self.error = Error
             self._conn = Connection(str(book))
         else:
             self._conn = sqlite3.connect(book, isolation_level=None, check_same_thread=False)
@@ -127,7 +132,7 @@ class Ledger:
                 touched[envelope.store, envelope.epoch, envelope.class_] = None
                 fresh += self._keep(delivery, envelope, events)
             acks = [
-                (store, class_, Ack(epoch=epoch, upto=self._watermark((store, epoch, class_)).upto))
+                (store, class_, Ack(epoch=epoch, upto=self._watermark((store, epoch, class_)).upto, accepts=(GZIP,)))
                 for store, epoch, class_ in touched
             ]
             if self._hand_over is not None and fresh:
@@ -274,9 +279,7 @@ class _Item(NamedTuple):
 def decode(topic: str, payload: bytes) -> tuple[Envelope, list[_Item]]:
     """A batch's envelope and its events; ValueError when it isn't one. Events are judged one by one."""
     store, rest = topics.parse(topic)
-    if len(payload) > MAX_MESSAGE_BYTES:
-        raise ValueError(f"{len(payload)} bytes; the limit is {MAX_MESSAGE_BYTES}")
-    document = from_json(payload, allow_inf_nan=False)
+    document = from_json(unpack(payload), allow_inf_nan=False)
     raw = document.get("events") if isinstance(document, dict) else None
     if not isinstance(raw, list):
         raise ValueError("no list of events")

@@ -6,13 +6,28 @@ Within v1 fields are only added, never removed or given another meaning. Times a
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+
+from sync.contract_base import Message as Message
+from sync.contract_base import Name as Name
+from sync.contract_base import Numbered as Numbered
+from sync.contract_base import TagClassName as TagClassName
+from sync.contract_base import Us as Us
+from sync.contract_days import FloorDay, FlowDay, Scorecard, ServiceDay, SuspectDay, TierDay, TrialResult
 
 V: Literal[1] = 1
 MAX_MESSAGE_BYTES = 64 * 1024
+"""As it crosses the broker, and what it may unpack to."""
+PACK_FROM_BYTES = 512
+"""Smaller ones, a lone event, shrink by a third: less than a publish costs besides (docs/benchmarks.md)."""
+PACK_LEVEL = 1
+"""Level 6 would take twice the time to spare another tenth."""
+GZIP = "gzip"
+GZIP_MAGIC = b"\x1f\x8b"
 MAX_EVENT_BYTES = 56 * 1024
 """Largest JSON of all events in one batch, and so of one event; the rest of the message is the envelope's."""
 MAX_LOST = 32
@@ -24,27 +39,12 @@ MAX_ACK_BYTES = 512
 EventClass = Literal["member", "journey", "agg", "health"]
 CLASSES: tuple[EventClass, ...] = get_args(EventClass)
 """By priority: the first never waits behind the others and is evicted last."""
-TagClassName = Literal["unknown", "member", "cart", "staff", "merchandise"]
-Us = Annotated[int, Field(ge=0, lt=2**63, description="UTC, microseconds since 1970")]
 Seq = Annotated[int, Field(ge=1, lt=2**63)]
 Epoch = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
-Name = Annotated[str, Field(max_length=128)]
 Reason = Annotated[
     str, BeforeValidator(lambda text: text[:300] if isinstance(text, str) else text), Field(max_length=300)
 ]
 """A sentence for people; cut, because it may carry what a reader or a broker said."""
-
-
-class Message(BaseModel):
-    """Base: frozen. Consumers ignore keys they don't know, so that v1 can grow."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Numbered(Message):
-    """Base of events. The outbox gives the id, together with the sequence number, when the event is committed."""
-
-    id: str = Field(default="", max_length=200, description="store/epoch/class/sequence")
 
 
 class Recognised(Numbered):
@@ -220,7 +220,21 @@ class GatewayHealth(Numbered):
 
 
 Event = Annotated[
-    Recognised | Cue | CueOutcome | Journey | ZoneWindow | ReaderHealth | GatewayHealth | ServiceDigest,
+    Recognised
+    | Cue
+    | CueOutcome
+    | Journey
+    | ZoneWindow
+    | FloorDay
+    | FlowDay
+    | Scorecard
+    | ServiceDay
+    | TierDay
+    | TrialResult
+    | ReaderHealth
+    | GatewayHealth
+    | SuspectDay
+    | ServiceDigest,
     Field(discriminator="type"),
 ]
 
@@ -232,8 +246,15 @@ CLASS_OF: dict[str, EventClass] = {
     "journey": "journey",
     "zone_window": "agg",
     "service_digest": "health",
+    "floor_day": "agg",
+    "flow_day": "agg",
+    "scorecard": "agg",
+    "service_day": "agg",
+    "tier_day": "agg",
+    "trial": "agg",
     "reader": "health",
     "gateway": "health",
+    "suspect_day": "health",
 }
 """Event type → the class that carries it."""
 
@@ -314,6 +335,9 @@ class Ack(Message):
     epoch: Epoch
     upto: Annotated[int, Field(ge=0, lt=2**63)]
     pause_ms: Annotated[int, Field(ge=0)] = Field(default=0, description="send no more of this class for so long")
+    accepts: Annotated[tuple[Name, ...], Field(max_length=8)] = Field(
+        default=(), description='forms of a batch that the CRM takes besides plain JSON; "gzip" is the one there is'
+    )
 
 
 def event_id(store: str, epoch: str, class_: str, seq: int | str) -> str:
@@ -324,3 +348,32 @@ def event_id(store: str, epoch: str, class_: str, seq: int | str) -> str:
 def encode(envelope: Envelope, payloads: Sequence[str]) -> bytes:
     """A batch's message from its envelope and its events' JSON as the outbox keeps it."""
     return f'{envelope.model_dump_json(by_alias=True)[:-1]},"events":[{",".join(payloads)}]}}'.encode()
+
+
+def pack(message: bytes) -> bytes:
+    """The message as gzip, for a CRM that accepts it; as it is where that doesn't pay."""
+    if len(message) < PACK_FROM_BYTES:
+        return message
+    packer = zlib.compressobj(PACK_LEVEL, wbits=31)
+    return packer.compress(message) + packer.flush()
+
+
+def unpack(payload: bytes) -> bytes:
+    """The JSON of a message that came plain or as gzip, told by its first two bytes.
+
+    ValueError where it isn't whole, or would be larger than MAX_MESSAGE_BYTES, of which no more than that is unpacked.
+    """
+    if len(payload) > MAX_MESSAGE_BYTES:
+        raise ValueError(f"{len(payload)} bytes; the limit is {MAX_MESSAGE_BYTES}")
+    if not payload.startswith(GZIP_MAGIC):
+        return payload
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        message = unpacker.decompress(payload, MAX_MESSAGE_BYTES + 1)
+    except zlib.error as error:
+        raise ValueError(f"not gzip: {error}") from None
+    if len(message) > MAX_MESSAGE_BYTES:
+        raise ValueError(f"unpacks to more than {MAX_MESSAGE_BYTES} bytes")
+    if not unpacker.eof or unpacker.unused_data:
+        raise ValueError("not gzip: it is cut off or something follows it")
+    return message

@@ -13,7 +13,11 @@ from sync.contract import CLASSES, Ack, Batch, State
 from sync.down import Command, DesiredConfig, Manifest, ReportedConfig, ReportedDirectory, Result, Want
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-VERSION = "1.0.0"
+VERSION = "1.1.0"
+PACKED = (
+    "JSON; or, if an ack of yours for this class said that it accepts gzip, that as gzip (RFC 1952): the payload then "
+    "begins with the bytes 1f 8b, and unpacks to at most 64 KiB."
+)
 
 
 class Channel(NamedTuple):
@@ -69,6 +73,8 @@ def asyncapi() -> dict[str, Any]:
         definitions |= inner.pop("$defs", {})
         inner.pop("$schema")
         messages[name] = {"name": name, "contentType": "application/json", "payload": inner}
+        if name == "batch":
+            messages[name]["description"] = PACKED
     parameters = {
         "shard": {"description": f"crc32(store) mod {topics.SHARDS}"},
         "store": {"description": "the store's id"},

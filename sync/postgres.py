@@ -8,15 +8,23 @@ from typing import Any
 
 import psycopg
 
+Error = psycopg.Error
+CONNECT_S = 5
+
 
 class Connection:
     """A connection in autocommit, with the few methods of sqlite3's that the consumer uses."""
 
     def __init__(self, url: str) -> None:
-        self._conn = psycopg.connect(url, autocommit=True)
+        self._url = url
+        self._conn = self._connect()
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> psycopg.Cursor[Any]:
-        """Run a statement with `?` for parameters."""
+        """Run a statement with `?` for parameters. One that begins a transaction connects anew if it has to."""
+        if sql == "BEGIN" and self._conn.closed:
+            self._conn = self._connect()
+        if sql == "ROLLBACK" and self._conn.closed:
+            return self._conn.cursor()  # the server has rolled back
         return self._conn.execute(_translated(sql), parameters)
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
@@ -33,6 +41,9 @@ class Connection:
     def close(self) -> None:
         """Close."""
         self._conn.close()
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_S)
 
 
 def _translated(sql: str) -> bytes:

@@ -8,6 +8,7 @@ The rules, for each class on its own:
 4. `pause_ms` of an ack holds the class back.
 5. A database that refuses stops nothing: what is acked is kept in memory, what can't be read is tried again.
 6. Of two gateways with one identity the one that started later is silent, and both say so.
+7. Batches are packed once an ack has said that the CRM takes that, until one doesn't say so, or there is silence.
 Class member has a lane of its own. The others share one, by weight, that puts so few bytes on the way to the broker
 that a recognition gets through at once on a slow line as well.
 """
@@ -31,7 +32,7 @@ from pydantic import ValidationError
 
 from config import topics
 from sync import outbox
-from sync.contract import CLASSES, MAX_ACK_BYTES, MAX_EVENT_BYTES, Ack, Envelope, EventClass, State, encode
+from sync.contract import CLASSES, GZIP, MAX_ACK_BYTES, MAX_EVENT_BYTES, Ack, Envelope, EventClass, State, encode, pack
 from sync.flow import Flow
 from sync.mqtt import BrokerError, Incoming, Link, MqttSettings, RefusedError, connect
 
@@ -104,6 +105,7 @@ class Publisher:
     """Sends what is in the outbox; `run` goes on until cancelled and raises nothing because of broker or database.
 
     `handlers`: by name, who takes what comes on `down/{name}` and below. `trouble` says what the database refuses.
+    `clock_offset_us`: the clock minus true time, if that is known.
     """
 
     def __init__(
@@ -113,16 +115,19 @@ class Publisher:
         writer: Writer,
         clock: Callable[[], int],
         handlers: Mapping[str, Handler] | None = None,
+        clock_offset_us: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._identity = identity
         self._writer = writer
         self._clock = clock
+        self._clock_offset_us = clock_offset_us
         self._flows = {class_: Flow(class_) for class_ in CLASSES}
         self._acked: dict[EventClass, int] = {}
         self._changed = {lane: asyncio.Event() for lane in LANES}
         self._acks_waiting = asyncio.Event()
         self._refused: set[EventClass] = set()
+        self._packed: set[EventClass] = set()
         self._handlers = {} if handlers is None else handlers
         self._link: Link | None = None
         self._sayings: deque[tuple[str, bytes]] = deque(maxlen=MAX_SAYINGS)
@@ -343,6 +348,7 @@ class Publisher:
         for class_ in classes:
             if self._flows[class_].silent(now):
                 self.counters["silences"] += 1
+                self._packed.discard(class_)
         due = [flow for class_ in classes if (flow := self._flows[class_]).wait_s(now) <= 0]
         if not due:
             return None
@@ -401,6 +407,7 @@ class Publisher:
         if ack.upto > flow.highest and not await self._was_given(class_, ack.upto):
             return
         self.counters["acks"] += 1
+        (self._packed.add if GZIP in ack.accepts else self._packed.discard)(class_)
         if flow.take_ack(ack.upto, min(ack.pause_ms / 1000, MAX_PAUSE_S), time.monotonic()):
             self._acked[class_] = flow.acked
             self._acks_waiting.set()
@@ -467,10 +474,12 @@ class Publisher:
                 "sent_us": self._clock(),
                 "boot": self._identity.boot,
                 "mono_us": time.monotonic_ns() // 1000,
+                "clock_offset_us": self._clock_offset_us(),
                 "lost": batch.lost,
             }
         )
-        return encode(envelope, batch.payloads)
+        message = encode(envelope, batch.payloads)
+        return pack(message) if class_ in self._packed else message
 
     def _state(self, online: bool) -> bytes:
         me = self._identity

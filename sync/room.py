@@ -33,6 +33,8 @@ MERGE_ROWS = 2_000
 HOUR_US = 3600 * 1_000_000
 _COUNTS = ("entered", "ended", "censored", "pass_by", "touch", "visit", "engaged", "present_us")
 _WINDOW = TypeAdapter(ZoneWindow)
+_IS_WINDOW = '"type":"zone_window"'
+"""Stands behind the id in the JSON of windows."""
 
 
 def in_use(conn: sqlite3.Connection) -> float:
@@ -100,6 +102,8 @@ def _merge(conn: sqlite3.Connection, cursor: Literal["merged_hours", "merged_day
         return 0
     groups: dict[tuple[object, ...], list[tuple[int, ZoneWindow]]] = defaultdict(list)
     for seq, payload in rows:
+        if _IS_WINDOW not in payload[:400]:  # days are told once and stay as they are
+            continue
         window = _WINDOW.validate_json(payload)
         span = window.window_us // HOUR_US if cursor == "merged_hours" else 0
         groups[window.zone, window.tag_class, window.def_version, window.business_date, span].append((seq, window))

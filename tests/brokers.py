@@ -13,14 +13,24 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from config import topics
-from simulators.broker import NatsBroker, accepting, end, free_port
+from simulators.broker import Broker, NatsBroker, end
 from sync import outbox
-from sync.contract import Event, EventClass, GatewayHealth, Journey, Recognised, Stop, ZoneWindow
+from sync.contract import (
+    GZIP_MAGIC,
+    Event,
+    EventClass,
+    GatewayHealth,
+    Journey,
+    Recognised,
+    Stop,
+    ZoneWindow,
+    unpack,
+)
 from sync.mqtt import Incoming, Link, MqttSettings, connect
 from sync.publisher import Identity, Publisher
 
@@ -31,22 +41,15 @@ SCHEMA = "".join(
 )
 
 
-class MosquittoBroker:
-    """Mosquitto in `folder` on a free port that it keeps over restarts; `options` are further lines of its file."""
+class MosquittoBroker(Broker):
+    """Mosquitto; `options` are further lines of its file."""
 
     def __init__(self, folder: Path, options: str = "allow_anonymous true", persistent: bool = True) -> None:
-        self._folder = folder
+        super().__init__(folder)
         self._options = options
         self._persistent = persistent
-        self._process: asyncio.subprocess.Process | None = None
-        self.port = free_port()
 
-    @property
-    def url(self) -> str:
-        return f"mqtt://127.0.0.1:{self.port}"
-
-    async def start(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+    def command(self) -> list[str]:
         config = self._folder / "mosquitto.conf"
         keep = (
             f"persistence true\npersistence_location {self._folder}/\nautosave_on_changes true\nautosave_interval 1\n"
@@ -55,28 +58,7 @@ class MosquittoBroker:
             f"listener {self.port} 127.0.0.1\nuser root\nlog_dest file {self._folder}/mosquitto.log\n"
             f"{keep if self._persistent else ''}{self._options}\n"
         )
-        self._process = await asyncio.create_subprocess_exec(
-            str(MOSQUITTO), "-c", str(config), stderr=asyncio.subprocess.DEVNULL
-        )
-        await accepting(self.port, self._process)
-
-    async def stop(self) -> None:
-        if self._process is not None:
-            await end(self._process)
-            self._process = None
-
-    async def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            await self._process.wait()
-            self._process = None
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
+        return [str(MOSQUITTO), "-c", str(config)]
 
 
 def need_mosquitto() -> None:
@@ -265,6 +247,8 @@ class Listener:
         self._store = store
         self.batches: list[dict[str, Any]] = []
         self.states: list[dict[str, Any]] = []
+        self.packed = 0
+        """Messages that came packed."""
         self.acking = False
         """Acknowledge every batch as it comes."""
 
@@ -273,8 +257,10 @@ class Listener:
         mine = [batch for batch in self.batches if batch["class"] == class_]
         return [seq for batch in mine for seq in range(batch["first"], batch["first"] + batch["n"])]
 
-    async def ack(self, class_: EventClass, upto: int, pause_ms: int = 0, epoch: str | None = None) -> None:
-        message = {"epoch": epoch or self._store.identity.epoch, "upto": upto, "pause_ms": pause_ms}
+    async def ack(
+        self, class_: EventClass, upto: int, pause_ms: int = 0, epoch: str | None = None, **others: Any
+    ) -> None:
+        message = {"epoch": epoch or self._store.identity.epoch, "upto": upto, "pause_ms": pause_ms} | others
         await self.say(class_, json.dumps(message).encode())
 
     async def say(self, class_: str, payload: bytes) -> None:
@@ -287,7 +273,8 @@ class Listener:
                 await self._take(incoming)
 
     async def _take(self, incoming: Incoming) -> None:
-        message = json.loads(incoming.payload)
+        message = json.loads(unpack(incoming.payload))
+        self.packed += incoming.payload.startswith(GZIP_MAGIC)
         if incoming.topic.endswith("/state"):
             self.states.append(message)
             return
@@ -313,9 +300,10 @@ async def _listening(url: str, store: Store) -> AsyncIterator[Listener]:
 class CrmProcess:
     """`python -m simulators.crm` on its own database, to be killed."""
 
-    def __init__(self, folder: Path, url: str) -> None:
-        self._args = ["--url", url, "--database", str(folder / "crm.db"), "--status", str(folder / "crm.json")]
+    def __init__(self, folder: Path, url: str, database: str | None = None) -> None:
         self._database = folder / "crm.db"
+        book = database or str(self._database)
+        self._args = ["--url", url, "--database", book, "--status", str(folder / "crm.json")]
         self._status = folder / "crm.json"
         self._process: asyncio.subprocess.Process | None = None
 

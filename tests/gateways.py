@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -74,12 +74,12 @@ class Gateway:
         )
         log.close()
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, within_s: float = WAIT_S) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "edge", *arguments],
             capture_output=True,
             text=True,
-            timeout=WAIT_S,
+            timeout=within_s,
         )
 
     def end(self, number: int = signal.SIGTERM, within_s: float = 30) -> int:
@@ -90,17 +90,17 @@ class Gateway:
     async def live(self) -> dict[str, Any] | None:
         return await read_once(socket_path(load(self.file, files=False)))
 
-    async def until(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    async def until(self, condition: Callable[[dict[str, Any]], bool], within_s: float = WAIT_S) -> dict[str, Any]:
         """The first live state that fulfils a condition."""
         state: dict[str, Any] | None = None
         try:
-            async with asyncio.timeout(WAIT_S):
+            async with asyncio.timeout(within_s):
                 while not ((state := await self.live() or state) and condition(state)):
                     assert self.process is not None
                     assert self.process.poll() is None, self.log()
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            pytest.fail(f"not within {WAIT_S} s; last: {json.dumps(state)}\n{self.log()}")
+            pytest.fail(f"not within {within_s} s; last: {json.dumps(state)}\n{self.log()}")
         return state
 
     def rows(self, sql: str) -> list[Any]:
@@ -110,3 +110,13 @@ class Gateway:
     def log(self) -> str:
         file = self.folder / "service.log"
         return file.read_text(errors="replace")[-4000:] if file.exists() else ""
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Gateway]:
+    """A store's folder; what runs in it is ended after the test."""
+    gateway = Gateway(tmp_path)
+    yield gateway
+    if gateway.process is not None and gateway.process.poll() is None:
+        gateway.process.kill()
+        gateway.process.wait()

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from config import topics
+from sync.contract import unpack
 from sync.mqtt import Link, MqttSettings, connect
 
 HEADER = "epc,member,tier,consent,hint,hint_until_us\n"
@@ -67,7 +68,7 @@ class Headquarters:
         while True:
             for incoming in await self._link.receive():
                 rest = incoming.topic.split("/", 4)[4]
-                message = json.loads(incoming.payload)
+                message = json.loads(unpack(incoming.payload))
                 self.came.setdefault(rest, []).append(message)
                 if rest == "up/directory/want" and not self.deaf:
                     await self.serve(message)

@@ -53,7 +53,7 @@ class Service:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.connections = 0
+        self.server = LiveServer(path, self._snapshot)
         self.told: dict[str, Any] = {
             "as_of_us": NOON_US,
             "watermark_us": NOON_US,
@@ -77,7 +77,7 @@ class Service:
         }
 
     async def run(self) -> None:
-        await LiveServer(self.path, self._snapshot).run()
+        await self.server.run()
 
     def _snapshot(self) -> dict[str, Any]:
         return self.told

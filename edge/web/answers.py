@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 from config import StoreConfig
 from edge.errors import Trouble
-from edge.summary import NoDatabase, connect
+from edge.reading import NoDatabase, connect
+from edge.web.thrift import give_back
 
 if TYPE_CHECKING:
     from edge.analytics import Counters, FlowReport, Habit
     from edge.analytics_changes import Comparison, Trial
+    from edge.analytics_hours import HourReport
+    from edge.analytics_occupancy import OccupancyReport
     from edge.analytics_service import ServiceReport, Suspect, TierReport
 
 FRESH_S = 5.0
-KEPT = 24
+KEPT = 4
 
 
 class Answers:
@@ -50,6 +53,17 @@ class Answers:
     def comparison(self, date: dt.date) -> Comparison | None:
         return cast("Comparison | None", self._get("comparison", date, 1))
 
+    def occupancy(self, date: dt.date) -> OccupancyReport | None:
+        return cast("OccupancyReport | None", self._get("occupancy", date, 1))
+
+    def hours(self, date: dt.date) -> HourReport | None:
+        return cast("HourReport | None", self._get("hours", date, 1))
+
+    def forget(self) -> None:
+        """Something was said that changes answers."""
+        with self._lock:
+            self._kept.clear()
+
     def suspects(self, date: dt.date) -> tuple[Suspect, ...]:
         return self._get("suspects", date, 1) or ()
 
@@ -71,6 +85,7 @@ class Answers:
                     answer = self._ask(conn, name, date, days)
             except NoDatabase:
                 return None
+            give_back()
             self._kept[key] = (time.monotonic(), answer)
             self._kept.move_to_end(key)
             while len(self._kept) > KEPT:
@@ -78,7 +93,7 @@ class Answers:
             return answer
 
     def _ask(self, conn: sqlite3.Connection, name: str, date: dt.date, days: int) -> Any:
-        from edge import analytics, analytics_changes, analytics_service
+        from edge import analytics, analytics_changes, analytics_hours, analytics_occupancy, analytics_service
 
         config = self._config
         try:
@@ -95,12 +110,16 @@ class Answers:
                     return analytics_changes.promotions(conn, config)
                 case "layout_changes":
                     return analytics_changes.layout_changes(conn, config)
+                case "occupancy":
+                    return analytics_occupancy.occupancy(conn, config, date)
+                case "hours":
+                    return analytics_hours.hours(conn, config, date)
                 case "comparison":
                     return analytics_changes.comparison(conn, config, date)
                 case _:
-                    return analytics_service.suspected_staff(conn, config, date)
+                    return analytics_service.suspected_tags(conn, config, date)
         except sqlite3.Error as error:
             raise Trouble(f"cannot read the database: {error}") from error
 
     def _reading(self) -> closing[sqlite3.Connection]:
-        return closing(connect(self._config))
+        return closing(connect(self._config.database.path))

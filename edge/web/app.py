@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from anyio.to_thread import current_default_thread_limiter
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -41,6 +42,8 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+THREADS = 2
+"""That ask the database: questions wait for each other anyway, and each thread keeps memory of its own."""
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 
@@ -53,6 +56,7 @@ def create_app(config: StoreConfig, live: LiveClient, clock: Clock, hosts: list[
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        current_default_thread_limiter().total_tokens = THREADS
         reading = asyncio.create_task(live.run())
         try:
             yield

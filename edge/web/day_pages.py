@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from starlette.routing import Route
 
 from edge.summary_forms import as_json
 from edge.web.charts import counter_cards, dwell_bands, flow_matrix, sankey, traffic_charts
+from edge.web.hour_charts import dwell_charts, occupancy_charts, staffing
 from edge.web.i18n import named
 from edge.web.service_pages import floor_parts
 from edge.web.site import SPANS, Site, language, span
@@ -40,11 +42,14 @@ class DayPages:
     async def today(self, request: Request) -> Response:
         site, lang = self._site, language(request)
         day = await site.day(request)
-        drawn: dict[str, Any] = {"charts": (), "dwell": ()}
+        drawn: dict[str, Any] = {"charts": (), "dwell": (), "occupancy": ()}
         if day["summary"] is not None:
             drawn["charts"] = traffic_charts(site.config, day["summary"], lang)
             drawn["dwell"] = dwell_bands(site.config, day["summary"], lang)
         against = await run_in_threadpool(site.answers.comparison, day["date"]) if day["state"] == "ok" else None
+        if day["state"] == "ok":
+            together = await run_in_threadpool(site.answers.occupancy, day["date"])
+            drawn["occupancy"] = () if together is None else occupancy_charts(site.config, together, lang)
         whole = [row for row in (against.rows if against else ()) if row.scope != "zone"]
         return site.render(
             request, "today.html", against=against, whole=whole, **day, **drawn, **self._flows(day, lang)
@@ -56,12 +61,23 @@ class DayPages:
         day = await site.day(request)
         scores = await run_in_threadpool(site.answers.counters, day["date"], days) if day["state"] == "ok" else None
         cards = counter_cards(site.config, day["summary"], lang) if day["state"] == "ok" else ()
+        hours = await run_in_threadpool(site.answers.hours, day["date"]) if day["state"] == "ok" else None
+        by_hour = {} if hours is None else dwell_charts(site.config, hours)
         rows = sorted(
             (row for row in (scores.zones if scores else ()) if row.kind == "counter"),
             key=lambda row: (row.n is None, row.rank is None, row.rank or (0, 0), -(row.n or 0)),
         )
         return site.render(
-            request, "counters.html", scores=scores, rows=rows, cards=cards, days=days, spans=SPANS, **day
+            request,
+            "counters.html",
+            scores=scores,
+            rows=rows,
+            score_of={row.zone: row for row in rows},
+            cards=cards,
+            by_hour=by_hour,
+            days=days,
+            spans=SPANS,
+            **day,
         )
 
     async def flows(self, request: Request) -> Response:
@@ -90,8 +106,19 @@ class DayPages:
         tiers = await run_in_threadpool(site.answers.tiers, day["date"], days) if good else None
         served = [z for z in (report.zones if report else ()) if z.kind in SERVED]
         floor = await floor_parts(site, request, day["date"])
+        hours = await run_in_threadpool(site.answers.hours, day["date"]) if good else None
+        staffed = staffing(site.config, hours, SERVED) if hours is not None else ((), ())
         return site.render(
-            request, "service.html", report=report, tiers=tiers, served=served, days=days, spans=SPANS, **day, **floor
+            request,
+            "service.html",
+            report=report,
+            tiers=tiers,
+            served=served,
+            staffed=staffed,
+            days=days,
+            spans=SPANS,
+            **day,
+            **floor,
         )
 
     async def promotions(self, request: Request) -> Response:
@@ -128,5 +155,6 @@ class DayPages:
 @cache
 def plotly_styles(path: Path) -> tuple[str, ...]:
     """Ids of style elements that Plotly inserts unless they are there: the CSP forbids it, so the page has them."""
-    guarded = re.findall(r'getElementById\("([0-9a-f]{64})"\)', path.read_text("utf-8"))
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as text:
+        guarded = [id_.decode() for id_ in re.findall(rb'getElementById\("([0-9a-f]{64})"\)', text)]
     return ("plotly.js-style-global", *sorted(set(guarded)))

@@ -11,11 +11,13 @@ from contextlib import closing
 
 from config import StoreConfig
 from edge.errors import Trouble
-from edge.summary import NoDatabase, Summary, connect, today
+from edge.reading import NoDatabase, connect
+from edge.summary import Summary, today
+from edge.web.thrift import give_back
 
 FRESH_S = 5.0
 """How long a summary of a day that still changes is served again."""
-KEPT_DAYS = 8
+KEPT_DAYS = 2
 
 
 class Days:
@@ -26,6 +28,11 @@ class Days:
         self._lock = threading.Lock()
         self._kept: OrderedDict[dt.date, tuple[float, Summary]] = OrderedDict()
 
+    def forget(self) -> None:
+        """Something was said that changes days."""
+        with self._lock:
+            self._kept.clear()
+
     def get(self, date: dt.date) -> Summary | None:
         """The summary of a day, None while there is no database."""
         with self._lock:
@@ -33,12 +40,13 @@ class Days:
             if kept is not None and (kept[1].complete or time.monotonic() - kept[0] < FRESH_S):
                 return kept[1]
             try:
-                with closing(connect(self._config)) as conn:
+                with closing(connect(self._config.database.path)) as conn:
                     summary = today(conn, self._config, date)
             except NoDatabase:
                 return None
             except sqlite3.Error as error:
                 raise Trouble(f"cannot read the database: {error}") from error
+            give_back()
             self._kept[date] = (time.monotonic(), summary)
             self._kept.move_to_end(date)
             while len(self._kept) > KEPT_DAYS:

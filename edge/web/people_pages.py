@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edge.errors import Trouble
-from edge.summary import connect
+from edge.reading import connect
 from edge.web.door import check_form
 from edge.web.picture import clock_time, mask
 from edge.web.site import Site, language, require
@@ -158,7 +158,7 @@ def individual(site: Site, member: str, date: dt.date, lang: str) -> Individual:
 def ask(site: Site, sql: str, values: tuple[object, ...] = ()) -> list[tuple]:  # type: ignore[type-arg]
     """Rows of the store's database; Trouble where it can't be read."""
     try:
-        with closing(connect(site.config)) as conn:
+        with closing(connect(site.config.database.path)) as conn:
             return conn.execute(sql, values).fetchall()
     except sqlite3.Error as error:
         raise Trouble(f"cannot read the database: {error}") from error

@@ -22,7 +22,7 @@ from edge import cuebook
 from edge.cuebook import MAX_NOTE, Rules
 from edge.cuetrial import Trial, try_out
 from edge.errors import Trouble
-from edge.summary import NoDatabase, connect
+from edge.reading import NoDatabase, connect
 from edge.web.door import check_form
 from edge.web.service_pages import back, order_of, said
 from edge.web.site import Site, require
@@ -132,7 +132,7 @@ class RulesPages:
 
     def _ask(self, question: Any, none: Any) -> Any:
         try:
-            with closing(connect(self._site.config)) as conn:
+            with closing(connect(self._site.config.database.path)) as conn:
                 return question(conn)
         except NoDatabase:
             return none

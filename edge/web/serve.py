@@ -15,6 +15,7 @@ from edge.clock import Clock
 from edge.errors import Trouble
 from edge.listening import listen
 from edge.live import socket_path
+from edge.web import thrift
 from edge.web.app import create_app
 from edge.web.live_client import LiveClient
 
@@ -28,6 +29,7 @@ def serve(config: StoreConfig, *, fd: int | None, clock: Clock) -> None:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(config.web.cert, config.web.key)
         except (OSError, ssl.SSLError) as error:
             raise Trouble(f"the page's certificate {config.web.cert} cannot be used with its key: {error}") from error
+    thrift.begin()
     listening = socket.socket(fileno=fd) if fd is not None else listen(config.web.listen)
     asyncio.run(_serve(config, listening, clock))
 

@@ -20,7 +20,7 @@ from edge.digest import Digest, digest
 from edge.errors import Trouble
 from edge.live import socket_path
 from edge.orders import give
-from edge.summary import NoDatabase, connect
+from edge.reading import NoDatabase, connect
 from edge.web.door import check_form
 from edge.web.people_pages import ask, individual
 from edge.web.picture import mask
@@ -128,7 +128,7 @@ class ServicePages:
     def _digest(self, date: dt.date, days: int) -> Digest | None:
         site = self._site
         try:
-            with closing(connect(site.config)) as conn:
+            with closing(connect(site.config.database.path)) as conn:
                 return digest(conn, site.config, date, days, site.clock.now_us())
         except NoDatabase:
             return None
@@ -153,7 +153,7 @@ def _cases(site: Site, date: dt.date) -> tuple[CaseRow, ...]:
     """Those of the day and those that are not reviewed yet, newest first."""
     start_us, end_us = site.bounds_us(date)
     try:
-        with closing(connect(site.config)) as conn:
+        with closing(connect(site.config.database.path)) as conn:
             return cases(conn, start_us, end_us)
     except NoDatabase:
         return ()

@@ -9,7 +9,8 @@ from contextlib import closing
 
 from config import StoreConfig
 from edge.errors import Trouble
-from edge.summary import NoDatabase, business_days, connect
+from edge.reading import NoDatabase, connect
+from edge.summary import business_days
 from edge.summary_forms import Cell, local
 from edge.web.i18n import named
 
@@ -67,7 +68,7 @@ def _words(config: StoreConfig, lang: str) -> tuple[Callable[[str], str], Callab
 
 def _ask(config: StoreConfig, date: dt.date, query: str) -> list[tuple]:  # type: ignore[type-arg]
     try:
-        with closing(connect(config)) as conn:
+        with closing(connect(config.database.path)) as conn:
             return conn.execute(query, business_days(config).bounds_us(date)).fetchall()
     except NoDatabase:
         return []

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from hashlib import sha256
+from hashlib import file_digest
 from importlib.metadata import distribution, version
 from importlib.resources import files
 from pathlib import Path
@@ -255,7 +255,8 @@ async def form(request: Request) -> dict[str, str]:
 @cache
 def stamp(path: Path) -> str:
     """Short hash of a file that never changes while we run."""
-    return sha256(path.read_bytes()).hexdigest()[:12]
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()[:12]
 
 
 def _kept_query(request: Request) -> Mapping[str, str]:

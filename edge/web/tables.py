@@ -18,6 +18,7 @@ from edge.web.users import Entry, Role
 
 if TYPE_CHECKING:
     from edge.analytics import Rate
+    from edge.analytics_occupancy import Occupancy
 
 EVERYBODY = (Role.VIEWER, Role.MANAGER, Role.IT)
 INTEGER, NUMBER, SHARE, TEXT, MOMENT = "integer", "number", "share", "text", "moment"
@@ -29,6 +30,9 @@ _RATES = {
     "returning": "Members seen before ÷ members seen",
     "met": "Visits that met staff ÷ visits that wanted service",
     "contact": "Journeys with a staff contact ÷ journeys",
+    "repeat": "Members who came near and were in the store before ÷ members who came near",
+    "wait_kept": "Visits that met staff within the target ÷ visits that wanted service",
+    "assist_kept": "Visits assisted as long as the target ÷ visits that met staff",
 }
 COLUMNS: Mapping[str, tuple[str, str]] = {
     **service_tables.COLUMNS,
@@ -38,7 +42,7 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "floor": (TEXT, "Floor, by its id in the store file."),
     "floor_name": (TEXT, "The floor's name in the language asked for."),
     "hour": (MOMENT, "Beginning of the hour, ISO 8601 in the store's time."),
-    "state": (TEXT, "measured, unknown (no reader was up: not zero) or future."),
+    "state": (TEXT, "measured, unknown (no reader was up: not zero) or future; of trials planned, running or over."),
     "members": (INTEGER, "Members; of floors and hours: times that one came to the floor."),
     "other_tags": (INTEGER, "Times that a carrier of a tag of no known class came to the floor."),
     "carts": (INTEGER, "Times that a cart came to the floor; carts are not people."),
@@ -73,6 +77,49 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "wait_median_s": (NUMBER, "Median wait until the first staff badge, seconds, of the visits that met staff."),
     "wait_p75_s": (NUMBER, "Third quartile of the same."),
     "assist_mean_s": (NUMBER, "How long a badge was there too, mean of the visits that met staff, seconds."),
+    "assist_median_s": (NUMBER, "Median of how long a badge was there too, of the visits that met staff, seconds."),
+    "wait_target_s": (NUMBER, "Target of the store file for the wait of this tier, seconds."),
+    "assist_target_s": (NUMBER, "Target for assistance, seconds."),
+    "visits_per_staff_hour": (NUMBER, "Visits and engaged visits per hour of one member of staff."),
+    "staff_s": (NUMBER, "Presence of staff badges, summed, seconds."),
+    "place": (TEXT, "store, floor or zone: what the row is of."),
+    "id": (TEXT, "Its id in the store file."),
+    "name": (TEXT, "Its name in the language asked for."),
+    "window": (MOMENT, "Beginning of the 15 minutes, ISO 8601 in the store's time."),
+    "mean": (NUMBER, "People at once, on average over the window."),
+    "peak": (INTEGER, "Most people at once."),
+    "provisional": (TEXT, "yes: visits under way are not in it yet."),
+    "measure": (TEXT, "What is counted."),
+    "now": (INTEGER, "This day's number, up to its as_of."),
+    "last_week": (INTEGER, "The same weekday's of last week, over the same hours."),
+    "last_week_change": (NUMBER, "Relative change against it: 0.1 is ten per cent more."),
+    "median_4w": (NUMBER, "Median of the last four such weekdays."),
+    "median_change": (NUMBER, "Median of the changes against each of them."),
+    "holiday": (INTEGER, "The same day of the same holiday a year before."),
+    "holiday_change": (NUMBER, "Relative change against it."),
+    "trial": (TEXT, "Promotion or change of the layout, by its id in the store file."),
+    "first_day": (TEXT, "Its first business day."),
+    "last_day": (TEXT, "Its last business day; of a change of the layout the last one looked at."),
+    "controls": (TEXT, "Zones that it is held against."),
+    "phase": (TEXT, "during or after; of a change of the layout during is since."),
+    "change": (NUMBER, "Relative change beyond that of the controls; null: not enough data."),
+    "change_low": (NUMBER, "Lower end of its 95 % interval."),
+    "change_high": (NUMBER, "Upper end of its 95 % interval."),
+    "days_before": (INTEGER, "Days before that were compared."),
+    "days_after": (INTEGER, "Days during or after that were compared."),
+    "days_used": (INTEGER, "Days that could be used."),
+    "days_left_out": (INTEGER, "Days that could not: closed, not covered, or no such day before."),
+    "n_before": (INTEGER, "Counted in the zones on the days before."),
+    "n_after": (INTEGER, "Counted on the days after."),
+    "tag": (TEXT, "Beginning of the tag's pseudonym; of most tags it is of the day."),
+    "tag_class": (TEXT, "Class of the tag."),
+    "reasons": (TEXT, "stuck, long (in the store), back_room."),
+    "present_s": (NUMBER, "Time in zones, seconds."),
+    "back_room_s": (NUMBER, "Of it in back rooms, seconds."),
+    "different_zones": (INTEGER, "Different zones that it was in."),
+    "verdict": (TEXT, "confirmed (no customer), cleared (counted), or empty: nothing was said."),
+    "first_seen": (MOMENT, "Beginning of its first visit."),
+    "last_seen": (MOMENT, "End of its last."),
     "staffed": (SHARE, "Share of the known opening time with at least one badge in the zone."),
     "wanted": (INTEGER, "Visits that were long enough to want service."),
     "visits_per_staffed_hour": (NUMBER, "Visits and engaged visits per hour with staff."),
@@ -82,7 +129,7 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "link": (TEXT, "up, connecting, down, or unknown while the service does not answer."),
     "reason": (TEXT, "Why it is not up."),
     "since": (MOMENT, "Since when the link is so, ISO 8601 in the store's time."),
-    "zones": (TEXT, "Zones that its antennas watch."),
+    "zones": (TEXT, "Zones that its antennas watch; of a trial, in which it was."),
     "reads": (INTEGER, "Reads since the service started."),
     "reads_per_s": (NUMBER, "Reads a second."),
     "clock_offset_ms": (NUMBER, "The reader's clock against the store's, milliseconds."),
@@ -104,6 +151,12 @@ ABOUT: Mapping[str, str] = {
     "paths": "The ways most taken through the store.",
     "tiers": "Members by tier: visits, dwell, service. Small numbers are withheld.",
     "service": "Staff, waiting and assistance by zone. Being in one place is a sign of service, not its proof.",
+    "occupancy": "People at once in each floor and zone, by 15 minutes.",
+    "hours": "Each zone by hour: dwell and visits for each member of staff.",
+    "comparison": "The day against last week, four weeks and the same holiday.",
+    "promotions": "What promotions changed, against zones where nothing was tried.",
+    "layout": "What changes of the layout changed, against zones that were not moved.",
+    "suspects": "Tags in no number of the day: suspected staff and stuck ones, with reasons.",
     "members": "Members seen on the business day by tier; small numbers are withheld.",
     "quality": "Coverage of each zone on the business day.",
     "readers": "Readers as they are now.",
@@ -170,8 +223,8 @@ def _counters(source: Source) -> Rows:
             *(z.floor, z.zone, names[z.zone], z.kind, z.n, z.censored),
             *(z.pass_by, z.touch, z.visit, z.engaged, z.cart_visits),
             *(_round(z.median_s, 1), _round(z.p75_s, 1), z.journeys, z.visitors, *_rate(z.draw), _round(z.conversion)),
-            *(*_rate(z.engaged_share), *_rate(z.bounce), *_rate(z.first_stop), *(z.rank or (None, None))),
-            _round(z.coverage),
+            *(*_rate(z.engaged_share), *_rate(z.bounce), *_rate(z.first_stop), *_rate(z.repeat), *_rate(z.met)),
+            *(_round(z.wait_median_s, 1), *(z.rank or (None, None)), _round(z.coverage)),
         )
         for z in (found.zones if found else ())
     )
@@ -192,7 +245,8 @@ def _tiers(source: Source) -> Rows:
         (
             *(t.tier, t.members, t.journeys, t.visits, _round(t.visit_share), _round(t.dwell_share)),
             *(*_rate(t.returning), *_rate(t.met), _round(t.wait_median_s, 1), _round(t.wait_p75_s, 1)),
-            *_rate(t.contact),
+            *(*_rate(t.contact), _round(t.assist_median_s, 1), t.wait_target_s, *_rate(t.wait_kept)),
+            *(t.assist_target_s, *_rate(t.assist_kept)),
         )
         for t in (found.tiers if found else ())
     )
@@ -205,9 +259,111 @@ def _service(source: Source) -> Rows:
         (
             *(z.floor, z.zone, names[z.zone], z.kind, _round(z.staffed), z.wanted, *_rate(z.met)),
             *(_round(z.wait_median_s, 1), _round(z.wait_p75_s, 1), _round(z.assist_mean_s, 1)),
-            *(_round(z.visits_per_staffed_hour, 2), _round(z.coverage)),
+            *(_round(z.assist_median_s, 1), _round(z.visits_per_staffed_hour, 2)),
+            *(_round(z.visits_per_staff_hour, 2), _round(z.coverage)),
         )
         for z in (found.zones if found else ())
+    )
+
+
+def _names(source: Source) -> dict[tuple[str, str], str]:
+    """(store, floor or zone; id) → name."""
+    config = source.config
+    return {
+        ("store", config.store.id): named(config.store.name, source.lang),
+        **{("floor", floor.id): named(floor.name, source.lang) for floor in config.floors},
+        **{("zone", zone.id): named(zone.name, source.lang) for zone in config.zones},
+    }
+
+
+def _kind_of(place: Occupancy) -> str:
+    return "floor" if place.floor else "zone"
+
+
+def _occupancy(source: Source) -> Rows:
+    found = source.answers.occupancy(source.date)
+    names = _names(source)
+    return tuple(
+        (
+            *(_kind_of(place), place.place, names[_kind_of(place), place.place], iso(source.config, cell.start_us)),
+            *(cell.state, _round(cell.mean, 2), cell.peak, "yes" if cell.provisional else "no"),
+        )
+        for place in ((*found.floors, *found.zones) if found else ())
+        for cell in place.windows
+        if cell.state != "future"
+    )
+
+
+def _hours(source: Source) -> Rows:
+    found = source.answers.hours(source.date)
+    names = {zone.id: named(zone.name, source.lang) for zone in source.config.zones}
+    return tuple(
+        (
+            *(
+                zone.floor,
+                zone.zone,
+                names[zone.zone],
+                zone.kind,
+                iso(source.config, cell.start_us),
+                cell.state,
+                cell.n,
+            ),
+            *(_round(cell.median_s, 1), _round(cell.p75_s, 1), cell.pass_by, cell.touch, cell.visit, cell.engaged),
+            *(_round(cell.staff_s, 1), _round(cell.visits_per_staff_hour, 2)),
+        )
+        for zone in (found.zones if found else ())
+        for cell in zone.hours
+        if cell.state != "future"
+    )
+
+
+def _comparison(source: Source) -> Rows:
+    found = source.answers.comparison(source.date)
+    names = _names(source)
+    return tuple(
+        (
+            *(row.scope, row.id, names[row.scope, row.id], row.measure, row.now),
+            *((row.last_week.before, _round(row.last_week.change)) if row.last_week else (None, None)),
+            *(row.median_4w, _round(row.median_change)),
+            *((row.holiday.before, _round(row.holiday.change)) if row.holiday else (None, None)),
+        )
+        for row in (found.rows if found else ())
+    )
+
+
+def _trials(kind: str) -> Callable[[Source], Rows]:
+    def make(source: Source) -> Rows:
+        names = {one.id: named(one.name, source.lang) for one in getattr(source.config, kind)}
+        rows: list[tuple[Cell, ...]] = []
+        for trial in source.answers.trials(kind, source.date):
+            head = (trial.id, names[trial.id], trial.state, trial.first_day, trial.last_day)
+            places = (" ".join(trial.zones), " ".join(trial.controls))
+            for effect in trial.effects:
+                for phase, told in (("during", effect.during), ("after", effect.after)):
+                    if told is None:
+                        continue
+                    found = told.change
+                    numbers: tuple[Cell, ...] = (None,) * 7
+                    if found is not None:
+                        numbers = (
+                            *(_round(found.change), _round(found.low), _round(found.high)),
+                            *(found.days_before, found.days_after, found.zones_before, found.zones_after),
+                        )
+                    rows.append((*head, *places, effect.measure, phase, *numbers, told.days_used, told.days_left_out))
+        return tuple(rows)
+
+    return make
+
+
+def _suspects(source: Source) -> Rows:
+    said = {None: "", True: "confirmed", False: "cleared"}
+    return tuple(
+        (
+            *(one.tag[:8], one.tag_class, " ".join(one.reasons), round(one.present_s, 1), round(one.back_room_s, 1)),
+            *(one.different_zones, one.zone, iso(source.config, one.first_us), iso(source.config, one.last_us)),
+            said[one.confirmed],
+        )
+        for one in source.answers.suspects(source.date)
     )
 
 
@@ -280,8 +436,8 @@ KINDS: Mapping[str, Kind] = {
                 *("floor", "zone", "zone_name", "kind", "n", "censored"),
                 *("pass_by", "touch", "visit", "engaged", "cart_visits"),
                 *("median_s", "p75_s", "journeys", "visitors", *_rates("draw"), "conversion"),
-                *(*_rates("engaged_share"), *_rates("bounce"), *_rates("first_stop"), "rank_best", "rank_worst"),
-                "coverage",
+                *(*_rates("engaged_share"), *_rates("bounce"), *_rates("first_stop"), *_rates("repeat")),
+                *(*_rates("met"), "wait_median_s", "rank_best", "rank_worst", "coverage"),
             ),
             _counters,
         ),
@@ -291,6 +447,8 @@ KINDS: Mapping[str, Kind] = {
             (
                 *("tier", "members", "journeys", "visits", "visit_share", "dwell_share"),
                 *(*_rates("returning"), *_rates("met"), "wait_median_s", "wait_p75_s", *_rates("contact")),
+                *("assist_median_s", "wait_target_s", *_rates("wait_kept"), "assist_target_s"),
+                *_rates("assist_kept"),
             ),
             _tiers,
         ),
@@ -298,9 +456,51 @@ KINDS: Mapping[str, Kind] = {
             *("service", EVERYBODY, True),
             (
                 *("floor", "zone", "zone_name", "kind", "staffed", "wanted", *_rates("met")),
-                *("wait_median_s", "wait_p75_s", "assist_mean_s", "visits_per_staffed_hour", "coverage"),
+                *("wait_median_s", "wait_p75_s", "assist_mean_s", "assist_median_s"),
+                *("visits_per_staffed_hour", "visits_per_staff_hour", "coverage"),
             ),
             _service,
+        ),
+        Kind(
+            *("occupancy", EVERYBODY, True),
+            ("place", "id", "name", "window", "state", "mean", "peak", "provisional"),
+            _occupancy,
+        ),
+        Kind(
+            *("hours", EVERYBODY, True),
+            (
+                *("floor", "zone", "zone_name", "kind", "hour", "state", "n", "median_s", "p75_s"),
+                *("pass_by", "touch", "visit", "engaged", "staff_s", "visits_per_staff_hour"),
+            ),
+            _hours,
+        ),
+        Kind(
+            *("comparison", EVERYBODY, True),
+            (
+                *("place", "id", "name", "measure", "now", "last_week", "last_week_change"),
+                *("median_4w", "median_change", "holiday", "holiday_change"),
+            ),
+            _comparison,
+        ),
+        *(
+            Kind(
+                *(name, EVERYBODY, True),
+                (
+                    *("trial", "name", "state", "first_day", "last_day", "zones", "controls", "measure", "phase"),
+                    *("change", "change_low", "change_high", "days_before", "days_after", "n_before", "n_after"),
+                    *("days_used", "days_left_out"),
+                ),
+                _trials(kind),
+            )
+            for name, kind in (("promotions", "promotions"), ("layout", "layout_changes"))
+        ),
+        Kind(
+            *("suspects", (Role.MANAGER, Role.IT), True),
+            (
+                *("tag", "tag_class", "reasons", "present_s", "back_room_s", "different_zones", "zone"),
+                *("first_seen", "last_seen", "verdict"),
+            ),
+            _suspects,
         ),
         Kind("members", EVERYBODY, True, ("tier", "members"), _of_summary("members")),
         Kind(

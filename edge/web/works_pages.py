@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from edge.summary import parse_date
 from edge.summary_forms import local
+from edge.verdicts import say
+from edge.web.door import check_form
 from edge.web.site import Site, require
 from edge.web.users import Role
 
@@ -24,6 +28,7 @@ class WorksPages:
         self._site = site
         self.routes = [
             Route("/quality", self.quality),
+            Route("/quality/verdict", self.verdict, methods=["POST"]),
             Route("/readers", self.readers),
             Route("/audit", self.audit),
         ]
@@ -50,6 +55,24 @@ class WorksPages:
             **day,
             **self._site.live_parts(request, "sync", "backlog"),
         )
+
+    async def verdict(self, request: Request) -> Response:
+        """A suspected tag is no customer, or is one: said by a manager or IT, and written down."""
+        require(request, Role.MANAGER, Role.IT)
+        fields = await check_form(request)
+        site = self._site
+        date, said = parse_date(fields.get("date", "")), fields.get("verdict")
+        suspects = await run_in_threadpool(site.answers.suspects, date)
+        tag = next((one.tag for one in suspects if one.tag == fields.get("tag")), None)
+        if tag is None or said not in ("confirm", "clear"):
+            raise HTTPException(404)
+        await run_in_threadpool(say, site.config, date, bytes.fromhex(tag), said == "confirm")
+        site.days.forget()
+        site.answers.forget()
+        await site.record(
+            request, "confirmed a suspected tag" if said == "confirm" else "cleared a suspected tag", tag[:8]
+        )
+        return RedirectResponse(f"/quality?date={date}#suspects", 303)
 
     async def readers(self, request: Request) -> Response:
         return self._site.render(

@@ -65,7 +65,7 @@ def _value(text: str) -> Any:
 
 def whole(run: Run) -> bool:
     """A run of a part (ARGS) says nothing of the others' budgets."""
-    return {"accuracy", "sweep", "events_per_s", "core"} <= run["properties"].keys()
+    return {"accuracy", "sweep", "core"} <= run["properties"].keys()
 
 
 def machine(run: Run) -> str:
@@ -114,9 +114,18 @@ def budgets(run: Run) -> str:
         add("engine, a call with one read", "< 5 µs", us, f"{us:.1f} µs", us < 5)
     if (size := extra("test_full_load", "tag_bytes")) is not None:
         add("engine, state of a tag", "≤ 4 KiB", size, f"{size:,} bytes", size <= 4096)
-    if "events_per_s" in told:
-        rate = min(told["events_per_s"])
+    if rates := drains(run):
+        rate = min(rates.values())
         add("outbox drain, CRM acknowledging", "≥ 10 k events/s", rate, f"{rate:,.0f}/s", rate >= 1e4)
+    if (mb := extra("test_flash", "mb_per_1000_windows")) is not None:
+        mixed = extra("test_flash", "mb_per_1000_hundred") or 0
+        text = f"{mb:.2f} MB (windows, 100 a commit), {mixed:.2f} MB (all classes)"
+        add("written to flash per 1,000 events", "≤ 2 MB", mb, text, mixed <= 2)
+    if (apply_s := extra("test_directory", "apply_s")) is not None:
+        text = f"{apply_s:.1f} s ({extra('test_directory', 'apply_cpu_s'):.1f} s of a core)"
+        add("directory of 1 M members applied", "≤ 10 s", apply_s, text, apply_s <= 10)
+        us = extra("test_directory", "look_up_us") or 0
+        add("… look-up", "≤ 50 µs", us, f"{us:.0f} µs", us <= 50)
     if (core := one("core")) is not None:
         behind = one("generator_behind_s")
         text = f"{core:.0%}" + " at less than that load" * (behind > 1)
@@ -135,10 +144,52 @@ def budgets(run: Run) -> str:
         waits = one("waiting_cue_p95_ms")
         text = f"{p95:.0f} ms (n = {one('cues')})" + (f"; a wait {waits:.0f} ms" if waits is not None else "")
         add("… read → cue of an arrival, p95", "≤ 3 s, aim 300 ms", p95, text, p95 <= 3000)
+    if (cpu := extra("test_pages_opened", "cpu_p95_s")) is not None:
+        rss, screens = (
+            extra("test_pages_opened", "rss_mib") or 0,
+            extra("test_ten_wall_screens", "page_core_share") or 0,
+        )
+        add("page, 90 days of a store with 64 readers, CPU, p95", "≤ 300 ms", cpu, f"{cpu * 1e3:.0f} ms", cpu <= 0.3)
+        add("… memory after 500 opens", "≤ 80 MiB", rss, f"{rss:.1f} MiB", rss <= 80)
+        add("… ten wall screens, of the page's core", "≤ 10 %", screens, f"{screens:.1%}", screens <= 0.1)
     for case in told.get("accuracy", ()):
         what = f"errors of visits, {case['layout']}, {case['world']}"
         add(what, "≤ 0.6 × best peer", case["ratio"], f"{case['ratio']:.2f} ×", case["ratio"] <= 0.6)
     return table(("what", "budget", "measured", ""), [(*row[:3], "met" if row[3] else "**not met**") for row in rows])
+
+
+def drains(run: Run) -> dict[str, float]:
+    """Broker → events a second."""
+    found = [b["extra_info"] for b in run["benchmarks"] if b["name"].startswith("test_drain[")]
+    return {each["broker"].removesuffix("Broker"): each["events_per_s"] for each in found}
+
+
+def sync(run: Run) -> str:
+    found = {b["name"]: b["extra_info"] for b in run["benchmarks"]}
+    rows = [(f"drain over {broker}", f"{rate:,.0f} events/s") for broker, rate in drains(run).items()]
+    if flash := found.get("test_flash"):
+        sizes = ", ".join(f"{flash[f'mb_per_1000_{name}']} MB" for name in ("one", "ten", "hundred", "windows"))
+        rows.append(("written per 1,000 events: 1, 10, 100 a commit; 100 windows a commit", sizes))
+    if day := found.get("test_flash_of_a_day"):
+        told = f"{day['hour_mb']} MB; {day['day_mb']:,} MB in 12 h"
+        rows.append((f"written by the service in an hour with 240 members ({day['events']} events)", told))
+    if storm := found.get("test_storm"):
+        rows.append((f"{storm['stores']:,} stores connected after the broker's end", f"{storm['connected_s']} s"))
+        rows.append(("… and all but the newest events acknowledged", f"{storm['settled_s']} s"))
+    if directory := found.get("test_directory"):
+        applied = f"{directory['apply_s']} s, {directory['apply_cpu_s']} s of a core"
+        rows.append(("directory of 1 M members applied", applied))
+        rows.append(("… look-up", f"{directory['look_up_us']} µs"))
+        rows.append(("… look-ups meanwhile, p99", f"{directory['wait_p99_ms']} ms"))
+    if not rows:
+        return ""
+    text = table(("sync", "measured"), rows)
+    if packing := found.get("test_packing"):
+        columns = list(zip(*packing["rows"], strict=True))
+        packed = [("plain, bytes", *(f"{n:,}" for n in columns[1])), ("packed, bytes", *(f"{n:,}" for n in columns[2]))]
+        packed.append(("packing, µs", *columns[3]))
+        text += "\n\n" + table(("events in a batch", *columns[0]), packed)
+    return text
 
 
 def decode(run: Run) -> str:
@@ -222,6 +273,7 @@ BLOCKS: dict[str, Callable[[Run], str]] = {
     "accuracy": accuracy,
     "calibration": calibration,
     "recorded": recorded,
+    "sync": sync,
 }
 
 WIDE, HIGH, LEFT, TOP, GAP = 250, 170, 46, 30, 30

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import http.client
 import os
 import random
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
+from pages import Service
 from shopdays import DATE, Day, store_values
 
 from config import StoreConfig
@@ -18,6 +27,7 @@ from edge.analytics import counters, flows
 from edge.analytics_changes import comparison, promotions
 from edge.analytics_occupancy import occupancy
 from edge.analytics_service import service, tiers
+from edge.live import socket_path
 from edge.summary import WINDOW_US
 
 pytestmark = pytest.mark.benchmark_suite
@@ -56,6 +66,8 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
     ]
     values["database"]["quota_mb"] = 4096
     day = Day(StoreConfig.model_validate(values))
+    file = day.config.database.path.with_name("store.toml")
+    file.write_text(tomli_w.dumps(values), encoding="utf-8")
     for back in range(DAYS):
         _fill(day, back)
     day.watermark("22:30")
@@ -116,6 +128,124 @@ def test_answers_of_a_day(benchmark: Any, day: Day, ask: Callable[..., Any]) -> 
 
 def test_promotions(benchmark: Any, day: Day) -> None:
     _measure(benchmark, lambda: promotions(day.conn, day.config))
+
+
+OPENED = (
+    *(
+        "/today",
+        "/counters",
+        "/counters?days=7",
+        "/counters?days=28",
+        "/flows",
+        "/flows?days=7",
+        "/members",
+        "/service",
+    ),
+    *(
+        "/service",
+        "/service?days=7",
+        "/quality",
+        "/promotions",
+        "/layout",
+        "/",
+        "/readers",
+        "/about",
+        "/today?date=2026-03-10",
+    ),
+    *("/counters?date=2026-02-10", "/export/traffic.csv", "/export/hours.csv", "/api/tables/counters"),
+)
+OPENS = 500
+BUDGET_MIB = 80
+SCREENS = 10
+SCREENS_S = 10.0
+SCREENS_SHARE = 0.1
+
+
+@pytest.fixture
+def page_process(day: Day) -> Iterator[tuple[int, int]]:
+    """The page as the service starts it: its port and process id."""
+    file = day.config.database.path.with_name("store.toml")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        command = [sys.executable, "-m", "edge.web", "--config", str(file), "--fd", str(listening.fileno())]
+        process = subprocess.Popen(command, pass_fds=[listening.fileno()])
+        port = listening.getsockname()[1]
+    try:
+        _open(port, "/about")
+        yield port, process.pid
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_pages_opened(benchmark: Any, day: Day, page_process: tuple[int, int]) -> None:
+    """500 opens of every page while visits go on being committed: CPU time of each, and memory afterwards."""
+    port, pid = page_process
+    taken: list[float] = []
+
+    def opens() -> None:
+        for number in range(OPENS):
+            path = OPENED[number % len(OPENED)]
+            if "date=" not in path:
+                path += f"{'&' if '?' in path else '?'}date={DATE}"
+            if number % len(OPENED) == 0:
+                day.visit(f"fresh {number}", "z3", "20:00", 90)
+            before = _cpu_s(pid)
+            _open(port, path)
+            taken.append(_cpu_s(pid) - before)
+
+    benchmark.pedantic(opens, rounds=1)
+    taken.sort()
+    benchmark.extra_info["cpu_p95_s"] = taken[int(0.95 * (len(taken) - 1))]
+    benchmark.extra_info["rss_mib"] = _rss_mib(pid)
+    assert benchmark.extra_info["cpu_p95_s"] <= BUDGET_S
+    assert benchmark.extra_info["rss_mib"] <= BUDGET_MIB
+
+
+def test_ten_wall_screens(benchmark: Any, day: Day, page_process: tuple[int, int]) -> None:
+    """What ten open screens cost the page; the service has one listener however many there are."""
+    port, pid = page_process
+
+    async def look() -> tuple[float, int]:
+        service = Service(socket_path(day.config))
+        telling = asyncio.create_task(service.run())
+        streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(SCREENS)]
+        for _, writer in streams:
+            writer.write(b"GET /events?lang=en HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        await asyncio.sleep(3)  # the page finds the service within a second
+        before = _cpu_s(pid)
+        for step in range(round(SCREENS_S * 2)):
+            service.told["zones"][step % 4]["people"] += 1
+            await asyncio.sleep(0.5)
+        used, listeners = _cpu_s(pid) - before, len(service.server._clients)
+        for _, writer in streams:
+            writer.close()
+        telling.cancel()
+        return used / SCREENS_S, listeners
+
+    share, listeners = benchmark.pedantic(lambda: asyncio.run(look()), rounds=1)
+    benchmark.extra_info["page_core_share"] = share
+    benchmark.extra_info["listeners"] = listeners
+    assert listeners == 1
+    assert share <= SCREENS_SHARE
+
+
+def _open(port: int, path: str) -> None:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        assert answer.status == 200, path
+        answer.read()
+
+
+def _cpu_s(pid: int) -> float:
+    """CPU time of all threads of a process so far (proc(5), schedstat)."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+def _rss_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 def _measure(benchmark: Any, ask: Callable[[], Any]) -> None:

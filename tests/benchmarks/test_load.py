@@ -69,7 +69,7 @@ def rss_mib(pid: int) -> float:
 async def test_load(tmp_path: Path, nats: NatsBroker, until: Any, record_property: Any, capsys: Any) -> None:
     gateway = Gateway(tmp_path)
     announce = tmp_path / "readers.json"
-    assert gateway.run("warmup").returncode == 0
+    assert gateway.run("warmup", within_s=300).returncode == 0
     script = Path(__file__).with_name("load_readers.py")
     shop = subprocess.Popen(
         [sys.executable, str(script), str(READERS), str(RATE), str(SECONDS), str(announce)],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +13,13 @@ from typing import Any
 import pytest
 from pages import PATHS
 
+AXE = Path(__file__).parent / "axe"
 ARTEFACTS = Path(__file__).parents[2] / "artefacts"
 PASSWORD = "correct horse battery"
-SIZES = {"desk": (1366, 900), "phone": (360, 740), "wall": (2560, 1440)}
+SIZES = {"desk": (1240, 860), "phone": (360, 740), "wall": (2560, 1440)}
 LANGUAGES = {"zh": "zh-CN", "en": "en-GB"}
 UNLABELLED = """() => [...document.querySelectorAll(
-    'a, button, input:not([type=hidden]), select, [role=img], [role=region]')]
+    'a, button, input:not([type=hidden]), select, [role=img], [role=region], [role=group]')]
   .filter(e => !(e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') || e.textContent.trim()
     || e.closest('label')?.textContent.trim() || e.getAttribute('alt')))
   .map(e => e.outerHTML.slice(0, 120))"""
@@ -24,6 +27,9 @@ CUT = """() => [...document.querySelectorAll('td, th, dt, dd, h1, h2, p, button,
   .filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 1 && getComputedStyle(e).overflowX !== 'visible'
     && !e.closest('.visually-hidden'))
   .map(e => e.textContent.trim().slice(0, 60))"""
+CLIPPED = """() => [...document.querySelectorAll('.card table')].filter(e => !e.closest('.across, .scroll')
+    && e.getBoundingClientRect().right > e.closest('.card').getBoundingClientRect().right)
+  .map(e => e.closest('.card').textContent.trim().slice(0, 60))"""
 FOCUS = """() => (e => [e.tagName, getComputedStyle(e).outlineStyle, e.getAttribute('href') || '', e.outerHTML])(
     document.activeElement)"""
 LANDMARKS = """() => ({main: document.querySelectorAll('main').length, h1: document.querySelectorAll('h1').length,
@@ -77,6 +83,7 @@ def test_every_page(chromium: Any, site: Any, lang: str, size: str) -> None:
             assert (found["ids"], found["broken"]) == ([], []), path
             assert page.evaluate(UNLABELLED) == [], path
             assert page.evaluate(CUT) == [], path
+            assert page.evaluate(CLIPPED) == [], path
             wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert wider <= 0, f"{path} is {wider} px wider than the screen"
             text = page.inner_text("main")
@@ -166,6 +173,95 @@ def test_one_sheet_of_paper(chromium: Any, site: Any, name: str) -> None:
             box = re.search(rb"/MediaBox\s*\[0 0 ([\d.]+) ([\d.]+)\]", paper)
             assert box is not None
             assert (round(float(box[1])), round(float(box[2]))) in ((595, 842), (594, 842), (596, 842), (595, 841))
+
+
+QUESTIONS = (
+    ("/today", "#traffic", "many come to each floor, and when"),
+    ("/", "[data-region=figures] dl", "full is it now"),
+    ("/today", "#together", "full was it"),
+    ("/flows", "#paths", "ways people take"),
+    ("/counters", "a[href='#shoes'] >> #shoes svg.bars", "long they stay, at which hour"),
+    ("/counters", "text=7 >> #hold", "counters draw and hold"),
+    ("/promotions", "#trial-sale", "a promotion did"),
+    ("/layout", "#trial-moved", "a move did"),
+    ("/members", "#served", "tiers do"),
+    ("/service", "#bytier", "tiers are served in time"),
+    ("/service", "#staffing", "there is too little staff"),
+    ("/quality", "#covered", "far the numbers can be trusted"),
+    ("/quality", "#left-out", "was left out"),
+    ("/today", "#against", "the day is against others"),
+    ("/about", "dl.glossary", "numbers mean"),
+)
+"""Link of the navigation, then what answers; before `>>` the second click."""
+OVERLAPS = """() => {
+  const boxes = [...document.querySelectorAll('#sankey .node-label')].map(e => e.getBoundingClientRect());
+  return boxes.flatMap((a, i) => boxes.slice(i + 1).filter(b => a.left < b.right - 1 && b.left < a.right - 1
+    && a.top < b.bottom - 1 && b.top < a.bottom - 1)).length }"""
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_question_is_answered_in_two_clicks(chromium: Any, site: Any, lang: str) -> None:
+    with opened(chromium, lang) as (page, wrong):
+        page.goto(site.url + "/about")
+        for link, answer, question in QUESTIONS:
+            second, _, found = answer.rpartition(" >> ")
+            page.click(f'nav a[href="{link}"]')
+            if second:
+                page.click(f"main >> {second}")
+            assert page.wait_for_selector(found).is_visible(), question
+            if link == "/flows":
+                page.wait_for_selector("#sankey .node-label")
+                assert page.evaluate(OVERLAPS) == 0
+        assert wrong == []
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """axe-core, from npm: a program to run in the page."""
+    folder = tmp_path_factory.mktemp("axe")
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("npm is not installed")
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(AXE / name, folder)
+    try:
+        got = subprocess.run(
+            [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+    except subprocess.TimeoutExpired:
+        pytest.skip("npm did not get axe-core in time")
+    if got.returncode:
+        pytest.skip(f"npm cannot get axe-core: {got.stderr.strip().splitlines()[-1:]}")
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text("utf-8")
+
+
+@pytest.mark.timeout(240)
+def test_nothing_keeps_people_from_using_a_page(chromium: Any, guarded: Any, axe: str) -> None:
+    with opened(chromium, "zh", "phone", color_scheme="dark") as (page, _):
+        log_in(page, guarded.url, "li")
+        for path in sorted(set(PATHS) - {"/layout", "/flows"}):  # of which others have all parts
+            page.goto(guarded.url + path)
+            page.evaluate(axe)
+            found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+            assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found] == [], path
+
+
+def test_a_suspected_tag_is_counted_when_a_manager_says_so(chromium: Any, guarded: Any) -> None:
+    with opened(chromium) as (page, wrong):
+        log_in(page, guarded.url, "li")
+        page.click('nav a[href="/quality"]')
+        row = page.wait_for_selector("tr[data-tag]")
+        assert "does not move" in row.inner_text()
+        shoot(page, "quality-manager-en-desk")
+        page.click('button[value="clear"]')
+        page.wait_for_selector("text=cleared: counted")
+        page.click('button[value="confirm"]')
+        page.wait_for_selector("text=confirmed: left out")
+        assert wrong == []
 
 
 def log_in(page: Any, url: str, name: str, password: str = PASSWORD) -> None:

@@ -122,11 +122,12 @@ def test_presence_peaks_and_staffed_time_equal_a_look_at_every_second(stays: Sta
         for zone in range(ZONES):
             ours = there & (stays["zone"] == zone)[:, None]
             people = (ours & np.isin(stays["tag_class"], PEOPLE)[:, None]).sum(axis=0)
-            staff = (ours & (stays["tag_class"] == TagClass.STAFF)[:, None]).any(axis=0)
+            badges = (ours & (stays["tag_class"] == TagClass.STAFF)[:, None]).sum(axis=0)
             row = made.zones[number, zone]
             assert row["present_us"] == people.sum() * S
             assert row["peak"] == people.max(initial=0)
-            assert row["staffed_us"] == staff.sum() * S
+            assert row["staffed_us"] == (badges > 0).sum() * S
+            assert row["staff_us"] == badges.sum() * S
         people = there & np.isin(stays["tag_class"], PEOPLE)[:, None]
         for floor in range(2):
             on = (people & (PLACE.zone_floor[stays["zone"]] == floor)[:, None]).sum(axis=0)
@@ -155,6 +156,18 @@ def test_contacts_equal_a_look_at_every_second(stays: Stays) -> None:
         assert made.assist_us[number] == (together.sum() * S if began else 0)
         served = PLACE.zone_kind[stay["zone"]] == K.COUNTER and long(stay) >= 30 * S and not stay["censored"]
         assert made.wanted[number] == served
+
+
+@settings(max_examples=60, deadline=None)
+@given(days(), spans)
+def test_waits_and_assistance_are_those_of_the_contacts(stays: Stays, span: Span) -> None:
+    made, met = F.facts(stays, PLACE, span), service.contacts(stays, PLACE)
+    for name, long_us in (("wait", met.wait_us), ("assist", met.assist_us)):
+        expect = np.zeros(made.wait.shape[1:], np.int64)
+        for number, stay in enumerate(stays):
+            if met.wanted[number] and met.met[number] and span.start_us <= stay["enter_us"] < span.end_us:
+                expect[stay["zone"], bins(long_us[number : number + 1])[0]] += 1
+        assert (getattr(made, name).sum(axis=0) == expect).all(), name
 
 
 @settings(max_examples=80, deadline=None)
@@ -198,7 +211,7 @@ def test_flows_equal_brute_force(stays: Stays, span: Span) -> None:
 
 
 def same(one: F.Facts, two: F.Facts) -> None:
-    for name in ("windows_us", "zones", "floors", "store", "dwell", "wait"):
+    for name in ("windows_us", "zones", "floors", "store", "dwell", "wait", "assist"):
         assert (getattr(one, name) == getattr(two, name)).all(), name
     assert (one.flows.links == two.flows.links).all()
     assert (one.flows.link_journeys == two.flows.link_journeys).all()

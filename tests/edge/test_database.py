@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from edge.database import Database, connect_read_only
+from edge.database import Database
 from edge.errors import Trouble
+from edge.reading import NoDatabase, connect
 
 
 @pytest.fixture
@@ -135,8 +137,8 @@ def test_the_quota_stops_inserts_but_not_deletes(open_database: Callable[..., Da
 
 
 def test_reading_what_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(Trouble, match="has the service run yet"):
-        connect_read_only(tmp_path / "none.db")
+    with pytest.raises(NoDatabase, match="when the service first runs"):
+        connect(tmp_path / "none.db")
 
 
 def test_it_opens_while_another_process_writes(open_database: Callable[..., Database]) -> None:
@@ -161,3 +163,30 @@ def test_it_opens_while_another_process_writes(open_database: Callable[..., Data
         stop.set()
         writing.join()
         busy.close()
+
+
+def test_a_file_that_is_deleted_under_it_is_there_again(open_database: Callable[..., Database], tmp_path: Path) -> None:
+    database = open_database()
+    assert not database.astray()
+    database.write_now(lambda conn: conn.execute("INSERT INTO fact VALUES ('kept', 'yes')"))
+    for file in tmp_path.glob("store.db*"):
+        file.unlink()
+    assert database.astray()
+    database.write_now(lambda conn: conn.execute("INSERT INTO fact VALUES ('later', 'too')"))
+    database.close()
+    assert [file.name for file in tmp_path.glob("store.db*")] == ["store.db"]
+    again = open_database()
+    facts = again.write_now(lambda conn: dict(conn.execute("SELECT name, value FROM fact")))
+    assert (facts["kept"], facts["later"], again.epoch) == ("yes", "too", database.epoch)
+    again.close()
+
+
+def test_a_file_put_in_its_place_is_left_alone(open_database: Callable[..., Database], tmp_path: Path) -> None:
+    database = open_database()
+    with contextlib.closing(sqlite3.connect(database.path)) as conn:
+        conn.execute("VACUUM INTO ?", (str(tmp_path / "backup"),))
+    (tmp_path / "backup").replace(tmp_path / "store.db")
+    assert database.astray()
+    before = (tmp_path / "store.db").stat().st_ino
+    database.close()
+    assert (tmp_path / "store.db").stat().st_ino == before

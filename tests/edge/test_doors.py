@@ -17,7 +17,8 @@ from drivers.session import Contact
 from edge.compose import compose
 from edge.doors import Doors
 from edge.lamps import AGAIN_S, FRESH_US, Lamps
-from edge.summary import business_days, connect, today
+from edge.reading import connect
+from edge.summary import business_days, today
 from simulators.llrp_reader import LlrpReader
 from simulators.observation import Observation
 
@@ -210,7 +211,7 @@ async def test_the_service_counts_at_a_door_and_lights_a_lamp(gateway: Gateway) 
     finally:
         await simulated.stop()
     config = load(gateway.file)
-    conn = connect(config)
+    conn = connect(config.database.path)
     (door,) = today(conn, config, business_days(config).date(now_us())).doors
     conn.close()
     assert (door.zone, door.reader, door.port, door.passages) == ("door", "r1", 1, 2)

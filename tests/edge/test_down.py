@@ -20,7 +20,7 @@ from llrpkit.emulator import EmulatedTag, LLRPEmulator
 
 from config.check import load
 from config.model import CueRule
-from edge import cuebook
+from edge import cuebook, desired
 from edge.commands import erase
 from edge.cuebook import Wanted
 from edge.database import Database
@@ -277,6 +277,39 @@ def test_a_configuration_that_did_not_live_is_taken_back(gateway: Gateway) -> No
     again.begin()  # the second start of one that was never confirmed
     assert (again.wish.state, again.wish.running) == ("rolled_back", 1)
     assert len(overlay().config().zones) == 3
+
+
+@pytest.mark.parametrize(
+    ("saw", "well", "sees", "state", "reason"),
+    [
+        (True, True, True, "applied", ""),
+        (False, True, False, "applied", ""),  # there was nothing to be lost
+        (True, True, False, "rolled_back", "no reader was reached"),
+        (True, False, True, "rolled_back", "the broker was not reached"),
+    ],
+)
+async def test_the_self_test_wants_the_broker_and_the_readers_that_were_there(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, saw: bool, well: bool, sees: bool, state: str, reason: str
+) -> None:
+    monkeypatch.setattr(desired, "SELF_TEST_S", 0.3)
+    gateway.configure()
+    one = wish(1)
+    Overlay(load(gateway.file), gateway.file).try_out(1, one["sha256"], one["toml"], saw=saw)
+    overlay = Overlay(load(gateway.file), gateway.file)
+    overlay.begin()
+    said: list[dict[str, Any]] = []
+    again: list[str] = []
+    trial = desired.Desired(
+        overlay, now_us, lambda _, message: said.append(json.loads(message)), lambda: well, lambda: sees, again.append
+    )
+    running = asyncio.create_task(trial.run())
+    async with asyncio.timeout(30):
+        while overlay.wish.state == "trying":
+            await asyncio.sleep(0.01)
+    running.cancel()
+    assert (overlay.wish.state, bool(again)) == (state, state == "rolled_back")
+    assert reason in overlay.wish.reason
+    assert said[0]["state"] == "trying"
 
 
 async def test_erasing_leaves_nothing_but_numbers(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ async def test_a_state_that_cannot_be_read_costs_the_open_visits_and_no_more(
     conn.close()
     async with running(shop, clock) as rig:
         await rig.see(member_card(1), SHOES, 120)
-        await rig.until(lambda: len(rig.pipeline.open_visits()))
+        await rig.until(lambda: len(rig.pipeline.here()))
         assert sum(row[0] for row in await rig.query("SELECT next_seq - 1 FROM outbox_class")) > before
 
 
@@ -159,16 +159,16 @@ async def test_a_clock_set_back_ends_what_was_open_and_goes_on(gateway: Gateway,
     async with running(shop, clock) as rig:
         await rig.see(card, SHOES, 120)
         clock.time[0] -= 3_600_000_000
-        await rig.until(lambda: not len(rig.pipeline.open_visits()))
+        await rig.until(lambda: not len(rig.pipeline.here()))
         await rig.see(card, BAGS, 120)
-        await rig.until(lambda: len(rig.pipeline.open_visits()))
+        await rig.until(lambda: len(rig.pipeline.here()))
         assert len(rig.pipeline.engine.state()["reads"]) < 100
     assert [zone for (zone,) in gateway.rows("SELECT zone FROM visit")] == ["shoes"]
     clock.time[0] -= 3_600_000_000
     async with running(shop, clock) as rig:  # set back while the service was down
-        await rig.until(lambda: not len(rig.pipeline.open_visits()))
+        await rig.until(lambda: not len(rig.pipeline.here()))
         await rig.see(card, SHOES, 120)
-        await rig.until(lambda: len(rig.pipeline.open_visits()))
+        await rig.until(lambda: len(rig.pipeline.here()))
     assert [zone for (zone,) in gateway.rows("SELECT zone FROM visit ORDER BY id")] == ["shoes", "bags"]
 
 
@@ -192,14 +192,14 @@ async def test_consent_withdrawn_while_here_and_given_while_here(gateway: Gatewa
     give_card(gateway, shop, card)
     async with running(shop, clock) as rig:
         await rig.see(card, SHOES, 60)
-        assert [member.member for member, _ in rig.pipeline.members(rig.pipeline.open_visits())] == ["M1"]
+        assert [member.member for member, _ in rig.pipeline.members(rig.pipeline.here())] == ["M1"]
         give_card(gateway, shop, card, consent=0)
         await rig.pipeline.recheck()
-        assert not rig.pipeline.members(rig.pipeline.open_visits())
+        assert not rig.pipeline.members(rig.pipeline.here())
         give_card(gateway, shop, card, consent=1)
         await rig.pipeline.recheck()
         await rig.see(card, SHOES, 20)
-        await rig.until(lambda: rig.pipeline.members(rig.pipeline.open_visits()))
+        await rig.until(lambda: rig.pipeline.members(rig.pipeline.here()))
     assert gateway.rows("SELECT next_seq - 1 FROM outbox_class WHERE class = 0") == [(1,)]
 
 

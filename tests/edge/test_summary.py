@@ -9,6 +9,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,12 @@ from shopdays import DATE, ZONES, Day, store_values
 
 from config import StoreConfig
 from dwell.layout import TagClass
+from edge import dayfacts, daystore
 from edge.errors import Trouble
-from edge.summary import TAG_CLASSES, Flow, Summary, business_days, connect, render, today
+from edge.reading import connect
+from edge.summary import TAG_CLASSES, Flow, Summary, business_days, render, today
 from edge.summary_forms import TABLES, as_csv, as_json, duration, percent
+from edge.summary_insights import Insights
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ def day(tmp_path: Path) -> Iterator[Day]:
 
 
 def summarise(day: Day, date: dt.date = DATE) -> Summary:
-    conn = connect(day.config)
+    conn = connect(day.config.database.path)
     try:
         return today(conn, day.config, date)
     finally:
@@ -151,12 +155,15 @@ def test_flows_join_the_same_zone_and_leave_out_what_was_not_seen(day: Day) -> N
     assert (flows.n, flows.unseen) == (5, 10)
 
 
-def test_a_step_across_the_cut_belongs_to_the_day_it_leads_into(day: Day) -> None:
+def test_a_step_across_the_cut_belongs_to_the_day_of_its_journey(day: Day) -> None:
     for carrier in range(5):
         day.visit(f"c{carrier}", "door", "03:50", journey="03:50")
         day.visit(f"c{carrier}", "shoes", "04:10", journey="03:50")
+    assert summarise(day, DATE - dt.timedelta(days=1)).flows.links == (Flow("door", "shoes", 5),)
+    day.watermark("12:00")
+    day.covered("04:00", "12:00")
     summary = summarise(day)
-    assert summary.flows.links == (Flow("door", "shoes", 5),)
+    assert summary.flows.links == ()
     assert summary.floors[0].entered == {"member": 0, "unknown": 0, "cart": 0}  # they were on the floor already
 
 
@@ -182,10 +189,11 @@ def test_few_members_of_a_tier_stay_hidden(day: Day, tiers: dict[str, int], show
 
 
 def test_journeys_by_class(day: Day) -> None:
-    day.journey("a", "10:00", "11:00", "member")
-    day.journey("b", "03:00", "05:00")  # began on the day before
-    day.journey("c", "12:00", "12:30", "cart")
-    day.journey("d", "12:00", "22:30", "staff")
+    day.visit("a", "door", "10:00", cls="member")
+    day.visit("a", "shoes", "10:10", cls="member", journey="10:00")
+    day.visit("b", "shoes", "05:00", journey="03:00")  # began on the day before
+    day.visit("c", "door", "12:00", cls="cart")
+    day.visit("d", "door", "12:00", cls="staff")
     assert summarise(day).journeys == {"member": 1, "unknown": 0, "cart": 1}
 
 
@@ -200,7 +208,7 @@ def test_as_of_and_complete(day: Day) -> None:
 visits = st.lists(
     st.tuples(
         st.integers(0, 5),  # tag
-        st.sampled_from([zone[0] for zone in ZONES]),
+        st.sampled_from([zone[0] for zone in ZONES[:-1]]),  # who is in the attic is no customer
         st.floats(0.5, 400).map(lambda seconds: round(seconds, 3)),
         st.booleans(),  # censored
     ),
@@ -212,6 +220,8 @@ visits = st.lists(
 @given(walks=visits)
 def test_dwell_and_flows_equal_brute_force(day: Day, walks: list[tuple[int, str, float, bool]]) -> None:
     day.conn.execute("DELETE FROM visit")
+    daystore._made.clear()  # ids are never given twice otherwise
+    dayfacts._kept.clear()
     day.covered("04:00", "23:00")
     day.watermark("23:00")
     for minute, (tag, zone, seconds, censored) in enumerate(walks):
@@ -241,8 +251,9 @@ def test_dwell_and_flows_equal_brute_force(day: Day, walks: list[tuple[int, str,
         dwells = [seconds for _, of, seconds, censored in walks if of == zone.zone and not censored]
         assert zone.n == (None if zone.zone == "attic" else len(dwells))
         if dwells:
-            assert zone.median_s == pytest.approx(np.percentile(dwells, 50), abs=1e-6)
-            assert zone.p75_s == pytest.approx(np.percentile(dwells, 75), abs=1e-6)
+            for q, told in ((0.5, zone.median_s), (0.75, zone.p75_s)):
+                true = max(np.sort(dwells)[int(np.ceil(q * len(dwells))) - 1], 0.5)
+                assert told == (None if len(dwells) < 5 else pytest.approx(true, rel=0.05 if true >= 1 else 1))
         if zone.n is not None:
             edges = np.digitize(dwells, (5, 30, 120)) if dwells else np.zeros(0, int)
             bands = [int((edges == band).sum()) for band in range(4)]
@@ -257,7 +268,7 @@ def test_csv_opens_in_a_spreadsheet_and_runs_nothing(day: Day) -> None:
     text = as_csv(summarise(day), day.config, "en", "dwell")
     assert text.startswith("\ufeffdate,floor,zone,zone_name,kind,n,median_s")
     books = next(row for row in csv.DictReader(io.StringIO(text[1:])) if row["zone"] == "books")
-    assert (books["zone_name"], books["n"], books["median_s"], books["coverage"]) == ("'=Books()", "1", "60.0", "1.0")
+    assert (books["zone_name"], books["n"], books["median_s"], books["coverage"]) == ("'=Books()", "1", "", "1.0")
     for name in TABLES:
         for row in csv.reader(io.StringIO(as_csv(summarise(day), day.config, "en", name)[1:])):
             assert not any(cell[:1] in "=+-@" for cell in row if cell), row
@@ -285,7 +296,7 @@ def test_text_in_both_languages(day: Day) -> None:
     english = render(day.config, str(DATE), "text", "en")
     chinese = render(day.config, str(DATE), "text", "zh")
     assert "as of 2026-03-14 12:00:00" in english
-    assert any(line.split()[:5] == ["Shoes", "Ground", "1", "1:30", "1:30"] for line in english.splitlines())
+    assert any(line.split()[:5] == ["Shoes", "Ground", "1", "–", "–"] for line in english.splitlines())
     assert any(line.split()[:3] == ["Shoes", "–", "–"] for line in english.splitlines())  # one visit is no rate
     assert "Up to 12:00, against days of its kind" in english
     assert "截至 12:00，与同类日子相比" in chinese
@@ -310,13 +321,13 @@ def test_what_cannot_be_rendered_is_told_in_a_line(tmp_path: Path) -> None:
 
 def test_today_is_the_present_business_day(day: Day) -> None:
     told = json.loads(render(day.config, None, "json", "en"))
-    assert set(told["insights"]) == {"counters", "service", "comparison"}
+    assert set(told["insights"]) == {field.name for field in fields(Insights)}
     present = business_days(day.config).date(int(dt.datetime.now().timestamp() * 1e6))
     assert abs(dt.date.fromisoformat(told["date"]) - present) <= dt.timedelta(days=1)
 
 
 def test_the_database_is_only_read(day: Day) -> None:
-    conn = connect(day.config)
+    conn = connect(day.config.database.path)
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         conn.execute("DELETE FROM visit")
     conn.close()
@@ -326,7 +337,7 @@ def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
     config = StoreConfig.model_validate(store_values(tmp_path))
     config.database.path.write_bytes(b"not a database at all, but long enough to be taken for one" * 100)
     with pytest.raises(Trouble, match="cannot read the database"):
-        connect(config)
+        connect(config.database.path)
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,14 @@ from config import StoreConfig
 from edge import dayfacts, daystore, housekeeping
 from edge.analytics import CounterScore, counters, flows, habit, hide
 from edge.analytics_changes import comparison, layout_changes, promotions
+from edge.analytics_hours import hours as hours_of
 from edge.analytics_occupancy import occupancy
-from edge.analytics_service import service, suspected_staff, tiers
+from edge.analytics_service import service, suspected_tags, tiers
 from edge.calendar import HOLIDAY, WORKING_WEEKEND, hours, kind_of_day, knows_year, same_holiday_before
 from edge.database import Database
 from edge.dayfacts import DayFacts, make
+from edge.verdicts import say
+from edge.web.users import Role, Users, users_path
 
 ONE = dt.timedelta(days=1)
 HOURS = [{"open": "10:00", "close": "22:00"}]
@@ -121,7 +124,7 @@ def same(one: DayFacts, two: DayFacts) -> None:
                 assert (x.links == y.links).all()
                 assert (x.link_journeys == y.link_journeys).all()
                 assert (x.unseen, x.unseen_paths, x.pathless) == (y.unseen, y.unseen_paths, y.pathless)
-            elif field.name == "tier_wait":
+            elif field.name in ("tier_wait", "tier_assist"):
                 assert {k: v.tolist() for k, v in x.items()} == {k: v.tolist() for k, v in y.items()}
             else:
                 assert x == y, field.name
@@ -151,6 +154,9 @@ def test_stored_facts_are_those_that_were_made(day: Day) -> None:
     daystore.save(day.conn, day.config, made)
     loaded = daystore.load(day.conn, day.config, [DATE])[DATE]
     same(made, loaded)
+    assert made.by_hour is not None
+    assert (daystore.by_hour(day.conn, day.config, DATE) == made.by_hour).all()
+    assert (made.by_hour.sum(axis=0) == made.totals.dwell).all()
     assert daystore.paths(day.conn, day.config, [DATE]) == sorted(
         made.totals.flows.paths.items(), key=lambda item: (-item[1], item[0])
     )
@@ -266,7 +272,7 @@ def test_before_the_first_day_nothing_is_known(day: Day) -> None:
     assert tiers(day.conn, day.config, DATE).tiers == ()
     assert all(z.wanted is None for z in service(day.conn, day.config, DATE).zones)
     assert comparison(day.conn, day.config, DATE) is None
-    assert suspected_staff(day.conn, day.config, DATE) == ()
+    assert suspected_tags(day.conn, day.config, DATE) == ()
 
 
 def test_few_are_hidden(day: Day) -> None:
@@ -309,6 +315,76 @@ def test_what_comes_later_is_read_alone_and_what_is_deleted_is_forgotten(day: Da
     assert counters(day.conn, day.config, DATE).journeys == 46
 
 
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(walks=visits, badges=st.lists(st.tuples(st.integers(0, 239), st.integers(20, 1500)), max_size=8))
+def test_hours_occupancy_and_targets_equal_brute_force(
+    day: Day, walks: list[tuple[int, str, int, bool, int]], badges: list[tuple[int, int]]
+) -> None:
+    """Hour by hour and second by second, on the raw visits."""
+    day.conn.execute("DELETE FROM visit")
+    daystore._made.clear()
+    dayfacts._kept.clear()
+    first = day.us("10:00")
+    rows = []
+    for minute, (tag, name, seconds, _, hour) in enumerate(walks):
+        day.visit(
+            f"t{tag}", name, f"{10 + hour}:{minute % 60}:{tag}", seconds, journey=f"{10 + hour}:{minute % 60}:{tag}"
+        )
+        rows.append((name, (hour * 60 + minute % 60) * 60 + tag, seconds))
+    for n, (minute, seconds) in enumerate(badges):
+        day.visit(f"b{n}", "shoes", f"10:{minute}", seconds, cls="staff")
+    day.covered("04:00", "23:00")
+    day.watermark("23:00")
+    found = next(z for z in hours_of(day.conn, day.config, DATE).zones if z.zone == "shoes")
+    for hour in range(4):
+        cell = next(cell for cell in found.hours if cell.start_us == first + hour * 3_600_000_000)
+        dwells = [long for name, at, long in rows if name == "shoes" and at // 3600 == hour]
+        assert cell.n == len(dwells)
+        assert cell.engaged == sum(long >= 120 for long in dwells)
+        if len(dwells) >= 5:
+            assert cell.median_s == pytest.approx(np.quantile(dwells, 0.5, method="inverted_cdf"), rel=0.049)
+        staff = sum(
+            max(0, min(minute * 60 + long, (hour + 1) * 3600) - max(minute * 60, hour * 3600))
+            for minute, long in badges
+        )
+        assert cell.staff_s == staff
+        served = sum(long >= 30 for long in dwells)
+        assert cell.visits_per_staff_hour == (pytest.approx(served / (staff / 3600)) if staff >= 900 else None)
+    at = np.arange(0, 5 * 3600)
+    there = sum((((begin <= at) & (at < begin + long)) * 1 for name, begin, long in rows if name == "shoes"), 0 * at)
+    told = next(zone for zone in occupancy(day.conn, day.config, DATE).zones if zone.place == "shoes")
+    for window in told.windows:
+        start = (window.start_us - first) // 1_000_000
+        if 0 <= start < 5 * 3600 and window.state == "measured":
+            assert window.peak == there[start : start + 900].max()
+            assert window.mean == pytest.approx(there[start : start + 900].mean())
+
+
+def test_what_a_manager_said_of_a_suspected_tag_holds(day: Day) -> None:
+    Users(users_path(day.config)).put("li", Role.MANAGER, "correct horse battery")
+    for hour in range(9, 14):
+        day.visit("lost card", "shoes", f"{hour}:00", 3500, journey="09:00")
+    day.visit("anybody", "shoes", "10:00", 100)
+    day.covered("04:00", "28:00")
+    day.watermark("33:00")
+    (suspect,) = suspected_tags(day.conn, day.config, DATE)
+    assert (suspect.reasons, suspect.confirmed, suspect.zone) == (("stuck",), None, "shoes")
+    assert zone(day, "shoes").n == 1
+    daystore.save(day.conn, day.config, make(day.conn, day.config, DATE))
+    assert daystore.missing(day.conn, day.config) is None
+    say(day.config, DATE, b"lost card", confirmed=False)
+    assert daystore.missing(day.conn, day.config) == DATE
+    assert zone(day, "shoes").n == 6
+    assert counters(day.conn, day.config, DATE).scope.suspected_staff == 0
+    say(day.config, DATE, b"lost card", confirmed=True)
+    assert zone(day, "shoes").n == 1
+    day.visit("lost card", "bags", "34:00", 100)  # the next day, and no longer suspicious
+    assert [s.confirmed for s in suspected_tags(day.conn, day.config, DATE + ONE)] == [True]
+    say(day.config, DATE, b"lost card", confirmed=None)
+    assert suspected_tags(day.conn, day.config, DATE + ONE) == ()
+    assert daystore.missing(day.conn, day.config) is None
+
+
 def test_suspected_staff_is_left_out_and_listed(day: Day) -> None:
     day.visit("couple", "shoes", "10:00", 100)
     for hour in range(9, 18):
@@ -319,7 +395,7 @@ def test_suspected_staff_is_left_out_and_listed(day: Day) -> None:
     day.visit("badge", "shoes", "09:00", 36_000, cls="staff")
     day.covered("04:00", "22:00")
     day.watermark("22:00")
-    listed = suspected_staff(day.conn, day.config, DATE)
+    listed = suspected_tags(day.conn, day.config, DATE)
     assert [(s.present_s, s.back_room_s) for s in listed] == [(9 * 3300, 0), (140, 40)]
     assert counters(day.conn, day.config, DATE).scope.suspected_staff == 2
     assert (zone(day, "shoes").n, zone(day, "shoes").engaged) == (1, 0)

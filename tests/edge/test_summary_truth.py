@@ -11,21 +11,26 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from shopdays import Day
 
+from config import StoreConfig
 from config.check import load
 from drivers.read import epc_bytes
 from dwell import facts as F
 from dwell.aggregates import quantile
 from dwell.layout import TagClass
 from dwell.stays import STAY, Span, Stays, in_order
+from edge.analytics_occupancy import occupancy
 from edge.compose import compose
-from edge.dayfacts import place
+from edge.dayfacts import business_days, place
 from edge.replay import replay
+from edge.summary import WINDOW_US, today
 from simulators.replays import ORIGIN_US, write_replay
 from simulators.score import Stay, joined, read_stays
 from simulators.worlds import WORLDS
 
 MINUTES = 30
+SPAN = Span(ORIGIN_US, ORIGIN_US + MINUTES * 60_000_000)
 AWAY_US = 300_000_000
 """Who is away for longer is on another journey, on both sides alike."""
 CLASS_OF = {"2d": TagClass.MEMBER, "2e": TagClass.STAFF, "33": TagClass.CART, "30": TagClass.MERCHANDISE}
@@ -33,8 +38,8 @@ CLASS_OF = {"2d": TagClass.MEMBER, "2e": TagClass.STAFF, "33": TagClass.CART, "3
 
 
 @pytest.fixture(scope="module")
-def sides(tmp_path_factory: pytest.TempPathFactory) -> tuple[F.Facts, F.Facts]:
-    """Facts of the truth and of what the engine decided."""
+def day(tmp_path_factory: pytest.TempPathFactory) -> tuple[StoreConfig, Stays, Stays]:
+    """The store, the truth and what the engine decided."""
     folder = tmp_path_factory.mktemp("truth")
     with resources.as_file(resources.files("config") / "demo.toml") as file:
         config = load(file, files=False)
@@ -52,8 +57,16 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> tuple[F.Facts, F.Facts]:
         for visit in visits
     ]
     zones = {zone.id: number for number, zone in enumerate(config.zones)}
-    span = Span(ORIGIN_US, ORIGIN_US + MINUTES * 60_000_000)
-    true, told = (F.facts(_stays(found, zones), place(config), span) for found in (read_stays(truth), decided))
+    own = config.database.model_copy(update={"path": folder / "store.db"})
+    config = config.model_copy(update={"database": own})
+    return config, _stays(read_stays(truth), zones), _stays(decided, zones)
+
+
+@pytest.fixture(scope="module")
+def sides(day: tuple[StoreConfig, Stays, Stays]) -> tuple[F.Facts, F.Facts]:
+    """Facts of the truth and of what the engine decided."""
+    config, *both = day
+    true, told = (F.facts(stays, place(config), SPAN) for stays in both)
     return true, told
 
 
@@ -97,3 +110,48 @@ def test_a_simulated_shops_numbers_are_its_truth_within_bounds(sides: tuple[F.Fa
     true_dwell, told_dwell = (side.dwell.sum(axis=(0, 1)) for side in sides)
     for q in (0.5, 0.75):
         assert quantile(told_dwell, q) == pytest.approx(quantile(true_dwell, q), rel=0.22)
+
+
+def test_the_database_the_summary_and_the_analytics_keep_to_it(
+    day: tuple[StoreConfig, Stays, Stays], sides: tuple[F.Facts, F.Facts]
+) -> None:
+    """Decided visits in the database, and what the page says of them, against the same truth."""
+    config, _, decided = day
+    true, _ = sides
+    store = Day(config)
+    store.conn.execute("BEGIN")
+    store.conn.executemany(
+        "INSERT INTO visit (tag, tag_class, zone, enter_us, exit_us, journey_us, reads, censored, confidence)"
+        " VALUES (?, ?, ?, ?, ?, ?, 9, 0, 0.9)",
+        [
+            (
+                *(b"%d" % stay["carrier"], int(stay["tag_class"]), config.zones[stay["zone"]].id),
+                *(int(stay[name]) for name in ("enter_us", "exit_us", "journey_us")),
+            )
+            for stay in decided
+        ],
+    )
+    date = business_days(config).date(ORIGIN_US)
+    start_us, end_us = business_days(config).bounds_us(date)
+    store.conn.executemany(
+        "INSERT INTO aggregate VALUES (?, ?, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, x'')",
+        [(at, zone.id) for at in range(start_us, end_us, WINDOW_US) for zone in config.zones],
+    )
+    store.conn.execute("INSERT INTO checkpoint VALUES (1, ?, 'layout', x'')", (end_us,))
+    store.conn.execute("COMMIT")
+    told, together = today(store.conn, config, date), occupancy(store.conn, config, date)
+    store.conn.close()
+    for name in ("member", "cart"):
+        comings = np.array([(floor.entered or {})[name] for floor in told.floors])
+        assert off(F.total(true.floors)[name], comings) < 0.25, name
+    assert told.journeys["member"] == pytest.approx(F.total(true.store[:, None])["member"][0], rel=0.15)
+    peaks = np.array([floor.peak for floor in together.floors])
+    assert off(F.total(true.floors)["peak"], peaks) < 0.15
+    for q, name in ((0.5, "median_s"), (0.75, "p75_s")):
+        wrong = [
+            abs(getattr(zone, name) / quantile(true.dwell[:, number].sum(axis=0), q) - 1)
+            for number, zone in enumerate(told.zones)
+            if (zone.n or 0) >= 30 and true.dwell[:, number].sum() >= 30
+        ]
+        assert len(wrong) >= 10
+        assert np.median(wrong) < 0.25, name

@@ -202,7 +202,7 @@ async def test_with_a_certificate_the_page_speaks_https(tmp_path: Path) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         port = listening.getsockname()[1]
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "edge", "web", "--config", str(file), "--fd", str(listening.fileno())),
+            *(sys.executable, "-m", "edge.web", "--config", str(file), "--fd", str(listening.fileno())),
             pass_fds=[listening.fileno()],
         )
     try:

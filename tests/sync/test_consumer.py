@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from config import topics
 from sync.consumer import Delivery, Ledger
-from sync.contract import Ack
+from sync.contract import MAX_MESSAGE_BYTES, Ack, pack, unpack
 
 TOPIC = topics.topic("s1", "up/health")
 
@@ -66,9 +68,34 @@ def counts(ledger):
 
 def test_acks_the_watermark_and_counts(ledger):
     taken = take(ledger, batch(1, 10), batch(11, 5))
-    assert taken.acks == [("s1", "health", Ack(epoch="e", upto=15))]
+    assert taken.acks == [("s1", "health", Ack(epoch="e", upto=15, accepts=("gzip",)))]
     assert len(taken.fresh) == 15
     assert counts(ledger) == (15, 0, 0, 0, 0)
+
+
+def test_a_packed_batch_is_the_same_batch(ledger):
+    plain = json.dumps(batch(1, 10)).encode()
+    assert take(ledger, gzip.compress(plain)).fresh == take(Ledger(":memory:"), plain).fresh
+    take(ledger, plain, pack(plain))
+    assert counts(ledger) == (10, 20, 0, 0, 0)
+
+
+def test_no_more_of_a_bomb_is_unpacked_than_a_message_may_be():
+    bomb = gzip.compress(b"{" * 10_000_000)
+    assert len(bomb) < MAX_MESSAGE_BYTES
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="unpacks to more than"):
+        unpack(bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 * MAX_MESSAGE_BYTES
+
+
+@given(st.binary(max_size=2000))
+def test_what_is_packed_is_unpacked(message):
+    message = b"{" + message
+    assert unpack(pack(message)) == message
+    assert len(pack(message)) <= len(message) + 40
 
 
 def test_repetitions_are_absorbed_and_counted(ledger):
@@ -147,6 +174,13 @@ def test_what_a_later_version_adds_is_ignored_and_kept(ledger, tmp_path):
         batch(5, 1, [(4, 3)]),
         batch(1, 1, events=None),
         json.dumps(batch(1, 1, boot="\ud800")).encode(),
+        gzip.compress(b" " * 65537),
+        gzip.compress(b" " * 10**7),  # a bomb
+        gzip.compress(json.dumps(batch(1, 1)).encode())[:-1],
+        gzip.compress(json.dumps(batch(1, 1)).encode()) + b"x",
+        gzip.compress(json.dumps(batch(1, 1)).encode()) * 2,
+        gzip.compress(gzip.compress(json.dumps(batch(1, 1)).encode())),
+        b"\x1f\x8b",
     ],
 )
 def test_a_message_that_is_no_batch_is_a_dead_letter_and_harms_nothing(ledger, message):

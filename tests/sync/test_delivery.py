@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 
 import pytest
@@ -62,13 +61,13 @@ async def test_a_broker_that_hangs_is_noticed_and_left(broker, store, crm, until
     async with gateway.online() as running:
         await gateway.commit("health", 10)
         await until(gateway.empty)
-        os.kill(broker._process.pid, signal.SIGSTOP)
+        broker.signal(signal.SIGSTOP)
         try:
             await gateway.commit("member", 1)
             await until(lambda: not running.status.connected)
             assert "has not answered" in running.status.reason
         finally:
-            os.kill(broker._process.pid, signal.SIGCONT)
+            broker.signal(signal.SIGCONT)
         await all_counted(gateway, consumer, until, 1, 10)
 
 
@@ -239,6 +238,30 @@ async def test_an_ack_that_cannot_be_one_deletes_nothing(nats, store, listening,
         await until(lambda: running.counters["acks_bad"] + running.counters["acks_beyond"] == 2)
         assert await gateway.pending() == 3
         await crm.ack("health", 3)
+        await until(gateway.empty)
+
+
+async def test_batches_are_packed_for_whom_takes_them_and_plain_again_for_whom_does_not(
+    nats, store, listening, until, monkeypatch
+):
+    """A CRM of the first version knows nothing of gzip: what it can't read is said plainly, in the end."""
+    monkeypatch.setattr(flow, "SILENCE_S", (0.5, 1.0))
+    gateway = store(nats.url)
+    async with listening(nats.url, gateway) as crm, gateway.online():
+        await gateway.commit("health", 20)
+        await until(lambda: crm.seqs("health") == list(range(1, 21)))
+        assert crm.packed == 0
+        await crm.ack("health", 20, accepts=["gzip", "another"])
+        await until(gateway.empty)
+        await gateway.commit("health", 20)
+        await gateway.commit("journey", 20)  # whose acks have said nothing
+        await until(lambda: crm.packed == 1 and crm.seqs("journey"))
+        assert crm.seqs("health")[-1] == 40
+        # No ack: an older CRM came back from a backup. After the silence it gets what it knows.
+        await until(lambda: crm.seqs("health")[-20:] == list(range(21, 41)) and len(crm.seqs("health")) >= 60)
+        assert crm.packed == 1
+        await crm.ack("health", 40)
+        await crm.ack("journey", 20)
         await until(gateway.empty)
 
 

@@ -129,7 +129,7 @@ async def test_what_a_running_service_says_fits_the_schemas(gateway: Gateway, na
         ping = hq.order("7f1c", "ping") | {"v": 1, "expires_us": first["sent_us"] + 3600_000_000 * 24}
         await hq.send("down/cmd", ping)
         await hq.answer("7f1c")
-        ack = {"epoch": first["epoch"], "upto": first["first"] + first["n"] - 1, "pause_ms": 0}
+        ack = {"epoch": first["epoch"], "upto": first["first"] + first["n"] - 1, "pause_ms": 0, "accepts": ["gzip"]}
         await hq.send("down/ack/member", ack, retain=True)
         await hq.send("down/config", {"v": 1, "generation": 3, "sha256": "0" * 64, "toml": '[store]\nid = "s1"\n'})
         await hq.first("up/config", lambda m: m["generation"] == 3)

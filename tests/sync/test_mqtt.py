@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -192,7 +191,7 @@ async def test_the_publisher_tells_of_a_refusal_and_delivers_when_it_is_lifted(
         assert await gateway.pending() == 3
         rules = tmp_path / "rules"
         rules.write_text("user s1\ntopic readwrite tagtrail/v1/#\n")
-        os.kill(guarded._process.pid, signal.SIGHUP)
+        guarded.signal(signal.SIGHUP)
         monkeypatch.setattr(
             "brokers.MqttSettings.from_url",
             lambda url, client: MqttSettings(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
 
 import pytest
-from brokers import health
+from brokers import CrmProcess, health
 
 from config import topics
 from simulators.broker import free_port
@@ -24,10 +26,39 @@ def _tool(name: str) -> str | None:
     return str(versions[-1]) if versions else shutil.which(name)
 
 
+class Postgres:
+    """A server on a free port of the loopback, with its data in `folder`."""
+
+    def __init__(self, folder: Path, who: dict[str, str]) -> None:
+        self._port = free_port()
+        self._folder, self._who = folder, who
+        self.url = f"postgresql://crm@127.0.0.1:{self._port}/postgres"
+
+    def start(self) -> None:
+        options = ["-D", self._folder / "data", "-p", str(self._port), "-k", self._folder]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [_tool("postgres"), *options, "-c", "listen_addresses=127.0.0.1"],
+                **{"cwd": self._folder, "stdout": log, "stderr": log} | self._who,
+            )
+        import psycopg
+
+        for _ in range(600):
+            with contextlib.suppress(psycopg.OperationalError):
+                psycopg.connect(self.url).close()
+                return
+            threading.Event().wait(0.1)
+        raise AssertionError((self._folder / "log").read_text())
+
+    def end(self, number: int) -> None:
+        self._process.send_signal(number)
+        self._process.wait(30)
+
+
 @pytest.fixture(scope="module")
-def postgres():
-    initdb, server = _tool("initdb"), _tool("postgres")
-    if initdb is None or server is None:
+def server():
+    initdb = _tool("initdb")
+    if initdb is None or _tool("postgres") is None:
         pytest.skip("PostgreSQL is not installed: apt install postgresql")
     # It refuses to run as root.
     who = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
@@ -39,26 +70,23 @@ def postgres():
         made = subprocess.run([initdb, "-D", data, "-A", "trust", "-U", "crm"], cwd=folder, capture_output=True, **who)
         if made.returncode:
             pytest.skip(f"PostgreSQL cannot be set up here: {made.stderr.decode()[-200:]}")
-        port = free_port()
-        options = ["-D", str(data), "-p", str(port), "-k", str(folder), "-c", "listen_addresses=127.0.0.1"]
-        log = (folder / "log").open("wb")
-        process = subprocess.Popen([server, *options], cwd=folder, stdout=log, stderr=log, **who)
-        url = f"postgresql://crm@127.0.0.1:{port}/postgres"
-        try:
-            import psycopg
-
-            for _ in range(600):
-                with contextlib.suppress(psycopg.OperationalError):
-                    psycopg.connect(url).close()
-                    break
-                threading.Event().wait(0.1)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(30)
-            log.close()
+        server = Postgres(folder, who)
+        server.start()
+        yield server
+        server.end(signal.SIGINT)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres(server):
+    """The URL of a database of this test's own."""
+    import psycopg
+
+    name = f"crm_{free_port()}"
+    with psycopg.connect(server.url, autocommit=True) as conn:
+        conn.execute(f"CREATE DATABASE {name}")
+    return server.url.replace("/postgres", f"/{name}")
 
 
 def delivery(first: int, n: int, lost: tuple[int, int] | None = None) -> Delivery:
@@ -119,3 +147,45 @@ def test_two_workers_count_the_same_events_once(postgres):
     assert totals == ledgers[0].totals(recount=True)
     for ledger in ledgers:
         ledger.close()
+
+
+async def test_the_crm_keeps_its_book_there_and_outlives_it(server, postgres, tmp_path, nats, store, until):
+    """PostgreSQL and the CRM are killed while events come; what was not committed was not acknowledged."""
+    gateway, consumer = store(nats.url), CrmProcess(tmp_path, nats.url, database=postgres)
+    await consumer.start()
+    await until(consumer.ready)
+
+    def counted():
+        import psycopg
+
+        with psycopg.connect(postgres) as conn:
+            return conn.execute("SELECT class, min(seq), max(seq), count(*) FROM event GROUP BY class").fetchall()
+
+    try:
+        async with gateway.online():
+            for die in (lambda: server.end(signal.SIGQUIT), None):
+                await gateway.commit("health", 600)
+                await gateway.commit("member", 5)
+                if die is not None:
+                    die()
+                    await gateway.commit("health", 600)
+                    server.start()
+                else:
+                    await consumer.kill()
+                    await consumer.start()
+            await until(gateway.empty, within_s=90)
+        assert sorted(counted()) == [("health", 1, 1800, 1800), ("member", 1, 10, 10)]
+        last = await consumer.stop()
+        assert (last["received"], last["gaps"], last["lost"], last["dead"]) == (1810, 0, 0, 0)
+    finally:
+        await consumer.close()
+
+
+def test_a_server_that_is_not_there_is_one_line(tmp_path):
+    pytest.importorskip("psycopg")
+    url = f"postgresql://crm@127.0.0.1:{free_port()}/postgres"
+    command = [sys.executable, "-m", "edge", "crm", "--url", "mqtt://127.0.0.1:1", "--database", url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "cannot use the PostgreSQL database" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -30,6 +30,33 @@ function draw(element) {
     hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--ink"), family: colour("--font") } },
   };
   Plotly.react(element, [trace], layout, { displayModeBar: false, responsive: true });
+  if (!element.dataset.spread) {
+    element.dataset.spread = "yes";
+    element.on("plotly_afterplot", () => spread(element));
+  }
+  spread(element);
+}
+
+// Plotly writes labels beside their nodes, over each other where nodes are small: move the lower ones down.
+function spread(element) {
+  const placed = [];
+  const labels = [...element.querySelectorAll(".node-label")].map((label) => ({ label, box: label.getBoundingClientRect() }));
+  labels.sort((a, b) => a.box.top - b.box.top);
+  for (const { label, box } of labels) {
+    let shift = 0;
+    for (let again = true; again;) {
+      again = false;
+      for (const other of placed) {
+        const beside = box.left < other.right + 4 && other.left < box.right + 4;
+        if (beside && box.top + shift < other.bottom && other.top < box.bottom + shift) {
+          shift = other.bottom - box.top;
+          again = true;
+        }
+      }
+    }
+    if (shift) label.setAttribute("transform", `${label.getAttribute("transform") || ""} translate(0, ${shift})`);
+    placed.push({ left: box.left, right: box.right, top: box.top + shift, bottom: box.bottom + shift });
+  }
 }
 
 const sankey = document.getElementById("sankey");

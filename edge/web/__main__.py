@@ -1,0 +1,46 @@
+"""The page's process as the service starts it: `python -m edge.web`. Not by way of the command line, whose packages it
+would carry along for years (5 MiB)."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+from config.check import ConfigError, load
+from edge.clock import Clock
+from edge.desired import Overlay
+from edge.errors import Trouble
+from edge.web.serve import serve
+
+
+def main() -> None:
+    """Serve until SIGTERM, or until the service is gone."""
+    parser = argparse.ArgumentParser(prog="python -m edge.web")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--fd", type=int, help="listening socket inherited from the service")
+    parser.add_argument("--parent", type=int, help="process to end with")
+    parser.add_argument("--clock-speed", type=float, default=1.0)
+    parser.add_argument("--clock-origin-us", type=int, default=0)
+    given = parser.parse_args()
+    if given.parent is not None:
+        _die_with(given.parent)
+    try:
+        store = Overlay(load(given.config, files=False), given.config).config()
+        serve(store, fd=given.fd, clock=Clock(given.clock_speed, given.clock_origin_us))
+    except (ConfigError, Trouble) as error:
+        sys.exit(f"tagtrail: {error}")
+
+
+def _die_with(parent: int) -> None:
+    """A page that outlived its service would keep the port from the next one (prctl(2), Linux)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the service is gone")
+
+
+if __name__ == "__main__":
+    main()
