@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from hashlib import sha256
@@ -42,11 +43,18 @@ async def open_socket(
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     path.parent.mkdir(parents=True, exist_ok=True)
-    mask = os.umask(0o117)
+    listening = socket.socket(socket.AF_UNIX)
+    mask = os.umask(
+        0o117
+    )  # the whole process's: nothing may be awaited, or two of these take each other's for the old one
     try:
-        return await asyncio.start_unix_server(client, path, limit=LINE_LIMIT_BYTES)
+        listening.bind(os.fspath(path))
+    except OSError:
+        listening.close()
+        raise
     finally:
         os.umask(mask)
+    return await asyncio.start_unix_server(client, sock=listening, limit=LINE_LIMIT_BYTES)
 
 
 class LiveServer:
