@@ -41,11 +41,11 @@ async def play(readers: int, rate: int, seconds: float, announce: Path) -> dict[
     steps = newcomers = 0
     behind_s = 0.0
     while time.monotonic() < began + seconds:
-        if steps % round(1 / STEP_S) == 0:
+        if rate and steps % round(1 / STEP_S) == 0:
             here[newcomers % readers].append(gsrn96(PREFIX, TAGS + newcomers))
             newcomers += 1
         at_us = now_us()
-        for reader, tags in zip(made, here, strict=True):
+        for reader, tags in zip(made, here, strict=True) if rate else ():
             reader.push(
                 Observation(at_us - round(STEP_S * 1e6 * (1 - i / per_step)), rng.randint(1, 4), tag, -5500, 1)
                 for i, tag in enumerate([tags[-1], *rng.choices(tags, k=per_step - 1)])

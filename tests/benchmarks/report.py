@@ -158,6 +158,24 @@ def budgets(run: Run) -> str:
     return table(("what", "budget", "measured", ""), [(*row[:3], "met" if row[3] else "**not met**") for row in rows])
 
 
+def load(run: Run) -> str:
+    if not (told := run["properties"].get("rates")):
+        return ""
+    points = told[-1]
+    rows = []
+    for point in points:
+        per_s = point["reads_sent"] / point["seconds"]
+        fine = point["kept_back"] == 0 and point["generator_behind_s"] <= 1 and point["late"] == 0
+        rows.append((f"{per_s:,.0f}", f"{point['core']:.1%}", f"{point['rss_mib']} MiB", "yes" if fine else "no"))
+    idle, *busy = points
+    low, high = busy[0], busy[-1]
+    more = high["reads_sent"] / high["seconds"] - low["reads_sent"] / low["seconds"]
+    cost = (high["core"] - low["core"]) / more * 1e6
+    cell = table(("reads a second", "of a core", "memory", "nothing late, kept back or behind"), rows)
+    each = idle["core"] / 64 * 1e3
+    return f"{cell}\n\nA read costs {cost:.1f} µs of a core, an idle reader {each:.2f} ms of it a second."
+
+
 def drains(run: Run) -> dict[str, float]:
     """Broker → events a second."""
     found = [b["extra_info"] for b in run["benchmarks"] if b["name"].startswith("test_drain[")]
@@ -274,6 +292,7 @@ BLOCKS: dict[str, Callable[[Run], str]] = {
     "calibration": calibration,
     "recorded": recorded,
     "sync": sync,
+    "load": load,
 }
 
 WIDE, HIGH, LEFT, TOP, GAP = 250, 170, 46, 30, 30

@@ -18,6 +18,7 @@ from config.tags import gsrn96
 from simulators.broker import NatsBroker
 
 READERS, RATE, SECONDS = 64, 1_000, 60
+RATES, RATE_SECONDS = (0, 250, 500, 750), 20
 ZONES = 200
 TAGS = 5_000
 RULES = {
@@ -67,17 +68,41 @@ def rss_mib(pid: int) -> float:
 
 @pytest.mark.benchmark_suite
 async def test_load(tmp_path: Path, nats: NatsBroker, until: Any, record_property: Any, capsys: Any) -> None:
-    gateway = Gateway(tmp_path)
-    announce = tmp_path / "readers.json"
+    figures = await under_load(tmp_path, nats, until, RATE, SECONDS)
+    for name, value in figures.items():
+        record_property(name, value)
+    with capsys.disabled():
+        print("\n" + json.dumps(figures))
+    assert figures["reads_counted"] == figures["reads_sent"]
+
+
+@pytest.mark.benchmark_suite
+async def test_rates(tmp_path: Path, nats: NatsBroker, until: Any, record_property: Any, capsys: Any) -> None:
+    """What a read and an idle reader cost, and up to which rate nothing is lost and nobody waits."""
+    points = []
+    for rate in RATES:
+        (tmp_path / str(rate)).mkdir()
+        figures = await under_load(tmp_path / str(rate), nats, until, rate, RATE_SECONDS)
+        points.append({"rate": rate} | figures)
+        with capsys.disabled():
+            print("\n" + json.dumps(points[-1]))
+    record_property("rates", json.dumps(points))
+    assert all(point["reads_counted"] == point["reads_sent"] for point in points)
+
+
+async def under_load(folder: Path, nats: NatsBroker, until: Any, rate: int, seconds: int) -> dict[str, Any]:
+    """The service with so many reads a second from each reader; at 0 they only stay connected."""
+    gateway = Gateway(folder)
+    announce = folder / "readers.json"
     assert gateway.run("warmup", within_s=300).returncode == 0
     script = Path(__file__).with_name("load_readers.py")
     shop = subprocess.Popen(
-        [sys.executable, str(script), str(READERS), str(RATE), str(SECONDS), str(announce)],
+        [sys.executable, str(script), str(READERS), str(rate), str(seconds), str(announce)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )
-    crm = CrmProcess(tmp_path, nats.url)
+    crm = CrmProcess(folder, nats.url)
     try:
         await until(announce.exists, within_s=WAIT_S)
         database = {"path": str(gateway.database), "checkpoint_s": 5.0}
@@ -85,16 +110,15 @@ async def test_load(tmp_path: Path, nats: NatsBroker, until: Any, record_propert
         cards = "".join(
             f"{gsrn96('0614141', n).hex()},M{n},{'A' if n < TAGS else 'B'},1,\n" for n in range(TAGS + SECONDS + 10)
         )
-        (tmp_path / "members.csv").write_text("epc,member,tier,consent,hint\n" + cards)
-        assert (
-            gateway.run("directory", "import", str(tmp_path / "members.csv"), "-c", str(gateway.file)).returncode == 0
-        )
+        (folder / "members.csv").write_text("epc,member,tier,consent,hint\n" + cards)
+        assert gateway.run("directory", "import", str(folder / "members.csv"), "-c", str(gateway.file)).returncode == 0
         await crm.start()
         await until(crm.ready, within_s=WAIT_S)
         gateway.start("--no-web")
         state = await gateway.until(lambda s: all(r["link"] == "up" for r in s["readers"]))
         # The first seconds announce 5,000 members at once; measured is what follows.
-        await gateway.until(lambda s: s["recognised"] >= TAGS and s["outbox"]["member"]["pending"] == 0)
+        if rate:
+            await gateway.until(lambda s: s["recognised"] >= TAGS and s["outbox"]["member"]["pending"] == 0)
         pid, loop = state["pid"], asyncio.get_running_loop()
         used_s, began_s = cpu_s(pid), loop.time()
         result = json.loads(await asyncio.to_thread(shop.stdout.readline))
@@ -103,16 +127,18 @@ async def test_load(tmp_path: Path, nats: NatsBroker, until: Any, record_propert
         state = await gateway.until(lambda s: s["reads"] >= result["sent"])
         cues = state["cues"]["took_ms"]
         await gateway.until(lambda s: s["outbox"]["member"]["pending"] == 0)
-        latencies = sorted(seen["ms"] for seen in json.loads((tmp_path / "crm.json").read_text())["recognitions"])
+        latencies = sorted(seen["ms"] for seen in json.loads((folder / "crm.json").read_text())["recognitions"])
         assert gateway.end() == 0
     finally:
         if shop.stdin is not None:
             shop.stdin.close()
         shop.wait(30)
         await crm.close()
-    figures = {
+    return {
         "reads_sent": result["sent"],
         "reads_counted": state["reads"],
+        "kept_back": result["kept_back"],
+        "seconds": result["seconds"],
         "late": state["counters"]["late"],
         "core": round(share, 3),
         "rss_mib": round(memory),
@@ -122,8 +148,3 @@ async def test_load(tmp_path: Path, nats: NatsBroker, until: Any, record_propert
         "waiting_cue_p95_ms": cues["waiting"]["p95"],
         "generator_behind_s": result["behind_s"],
     }
-    for name, value in figures.items():
-        record_property(name, value)
-    with capsys.disabled():
-        print("\n" + json.dumps(figures))
-    assert state["reads"] == result["sent"]
