@@ -144,6 +144,15 @@ def budgets(run: Run) -> str:
         waits = one("waiting_cue_p95_ms")
         text = f"{p95:.0f} ms (n = {one('cues')})" + (f"; a wait {waits:.0f} ms" if waits is not None else "")
         add("… read → cue of an arrival, p95", "≤ 3 s, aim 300 ms", p95, text, p95 <= 3000)
+    answers = [b["extra_info"]["cpu_p95_s"] for b in run["benchmarks"] if b["name"].startswith("test_answers_")]
+    if answers:
+        add(
+            "an answer over 90 days, CPU, p95 of the slowest",
+            "≤ 300 ms",
+            max(answers),
+            f"{max(answers) * 1e3:.0f} ms",
+            max(answers) <= 0.3,
+        )
     if (cpu := extra("test_pages_opened", "cpu_p95_s")) is not None:
         rss, screens = (
             extra("test_pages_opened", "rss_mib") or 0,
