@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
-from pages import NOON_US, Service
+from pages import Service
 
 from config import StoreConfig
 from config.model import CueRule, Cues
@@ -40,17 +40,21 @@ class Floor:
     def __init__(self, config: StoreConfig, service: Service) -> None:
         self.config = config
         self._service = service
+        self._now_us = int(service.told["as_of_us"])
+        self._door, self._aisle = (
+            next(zone.id for zone in config.zones if zone.kind.value == kind) for kind in ("entrance", "aisle")
+        )
         self._took: dict[str, dict[str, Any]] = {
             "arrival": {"n": 31, "p95": 84.0},
             "waiting": {"n": 12, "p95": 640.0},
         }
-        self.write(lambda conn: cuebook.adopt(conn, Cues.model_validate(RULES), NOON_US - 86_400_000_000))
+        self.write(lambda conn: cuebook.adopt(conn, Cues.model_validate(RULES), self._now_us - 86_400_000_000))
         self.write(self._begin)
         self.tell()
 
     async def run(self) -> None:
         path = socket_path(self.config, "orders")
-        await OrderServer(path, self.config, self.order, lambda: NOON_US).run()
+        await OrderServer(path, self.config, self.order, lambda: self._now_us).run()
 
     async def order(self, job: Callable[[sqlite3.Connection], Any]) -> Any:
         result = await asyncio.to_thread(self.write, job)
@@ -72,7 +76,7 @@ class Floor:
             "took_ms": self._took,
             "open": [
                 {name: value for name, value in asdict(cue).items() if name not in ("tag", "greeted_us", "ttl_us")}
-                | {"here": "hall" if cue.kind == "arrival" else cue.zone}
+                | {"here": self._aisle if cue.kind == "arrival" else cue.zone}
                 for cue in going
             ],
         }
@@ -80,7 +84,9 @@ class Floor:
     def call(self, name: str) -> int:
         """Another member has come in; the cue's number."""
         (number,) = self.write(
-            lambda conn: cuebook.make(conn, [_wanted(name, "arrival", ARRIVAL, "door", NOON_US)], 1, NOON_US)
+            lambda conn: cuebook.make(
+                conn, [_wanted(name, "arrival", ARRIVAL, self._door, self._now_us)], 1, self._now_us
+            )
         )
         self.tell()
         return int(number)
@@ -88,7 +94,7 @@ class Floor:
     def end_first(self) -> int:
         """The oldest cue is done; its number."""
         first = self.write(cuebook.going)[0].id
-        self.write(lambda conn: cuebook.done(conn, first, "wu", NOON_US))
+        self.write(lambda conn: cuebook.done(conn, first, "wu", self._now_us))
         self.tell()
         return int(first)
 
@@ -97,11 +103,13 @@ class Floor:
 
     def _begin(self, conn: sqlite3.Connection) -> None:
         minute = 60_000_000
-        later = NOON_US - 2 * minute
-        cuebook.make(conn, [_wanted("a", "arrival", ARRIVAL, "door", NOON_US - minute)], 1, NOON_US - minute)
+        later = self._now_us - 2 * minute
+        cuebook.make(
+            conn, [_wanted("a", "arrival", ARRIVAL, self._door, self._now_us - minute)], 1, self._now_us - minute
+        )
         waits = _wanted("b", "waiting", WAITING, "shoes", later, later - 95_000_000)
         cuebook.make(conn, [waits], 1, later)
-        cuebook.open_case(conn, "waiting", "bags", "B", None, "", "", NOON_US - 40 * minute)
+        cuebook.open_case(conn, "waiting", "bags", "B", None, "", "", self._now_us - 40 * minute)
 
 
 def _wanted(name: str, kind: Any, rule: CueRule, zone: str, due_us: int, since_us: int | None = None) -> Wanted:
