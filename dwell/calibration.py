@@ -34,6 +34,8 @@ PRIOR_DB = 2.5
 """Between antennas, as measured (Tuning.spread_db)."""
 MEASURED_DB = 6.0
 """Of a tag's levels in a place: shadowing 3.7, slow fading and the body's side 4, antennas' offsets."""
+OFFSET_SHARE = 0.5
+"""Of what is found that is taken to be the antenna's: the rest is the shadow of the places where people stood."""
 MOST_DB = 8.0
 """An antenna that is further off has a fault that should not be calibrated away."""
 RATE_READS = 200.0
@@ -112,7 +114,7 @@ def calibrate(
             raise ValueError("no tag makes a visit in these reads")
         now = _learn(there, _measured(tuning), _Events.of(reads, visits), now)
         progress((turn + 1) / ROUNDS)
-    return now
+    return replace(now, offset_db=now.offset_db * OFFSET_SHARE)
 
 
 def visits_of(layout: Layout, settings: Settings, reads: Reads, tuning: Tuning | None = None) -> Visits:
