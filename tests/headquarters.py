@@ -20,7 +20,7 @@ HEADER = "epc,member,tier,consent,hint,hint_until_us\n"
 
 def directory_file(rows: list[str], generation: int, base: int | None = None) -> tuple[dict[str, Any], bytes]:
     """Entry of a manifest and the file."""
-    packed = gzip.compress((HEADER + "".join(f"{row}\n" for row in rows)).encode())
+    packed = gzip.compress((HEADER + "".join(f"{row}\n" for row in rows)).encode(), mtime=0)  # the same in any second
     entry = {
         "generation": generation,
         "base": base,

@@ -176,14 +176,14 @@ async def test_bad_directories_are_refused_and_a_cut_off_one_is_resumed(gateway:
         gateway.start("--no-web")
         await gateway.until(lambda s: s["broker"]["connected"])
         valid_until_us = now_us() + 10**12
-        bad, _ = directory_file(["zz,M1,A,1,,"], 2)
+        bad, bad_packed = directory_file(["zz,M1,A,1,,"], 2)
         for manifest, reason in (
             (b"{}", "manifest"),
             ({"generation": 2, "valid_until_us": valid_until_us, "files": []}, "no files lead"),
         ):
             await hq.send("down/directory", manifest)
             await hq.first("up/directory", lambda m, r=reason: m["state"] == "failed" and r in m["reason"])
-        _, hq.files[bad["sha256"]] = bad, directory_file(["zz,M1,A,1,,"], 2)[1]
+        hq.files[bad["sha256"]] = bad_packed
         await hq.send("down/directory", {"generation": 2, "valid_until_us": valid_until_us, "files": [bad]})
         await hq.first("up/directory", lambda m: "line 2 is no member" in m["reason"])
 
