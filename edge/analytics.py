@@ -20,9 +20,10 @@ from config import StoreConfig, ZoneKind
 from dwell.aggregates import RELATIVE_ERROR, quantile
 from dwell.compare import Share, rank_bands, share
 from dwell.paths import cleaned, habitual
-from edge.dayfacts import Totals, business_days, place, watermark_us
+from edge.dayfacts import Totals, place, watermark_us
 from edge.daystore import DAY, totals
 from edge.daystore import paths as paths_of
+from edge.people import business_days
 
 ERROR_SHARE = RELATIVE_ERROR
 """Medians and p75 from histograms are off by at most this share of themselves (between 1 s and 12 h)."""

@@ -17,8 +17,9 @@ from config import StoreConfig, ZoneKind
 from config.model import LayoutChange, Promotion
 from dwell.compare import Change, DayCount, change
 from edge.calendar import holiday, kind_of_day, knows_year, same_holiday_before
-from edge.dayfacts import DayFacts, business_days, watermark_us
+from edge.dayfacts import DayFacts, watermark_us
 from edge.daystore import DAY, day_if_any, totals
+from edge.people import business_days
 
 BASE_DAYS = 28
 """Days before a promotion or a change that it is held against; as many after it are looked at."""

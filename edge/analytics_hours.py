@@ -11,8 +11,9 @@ import numpy as np
 
 from config import StoreConfig
 from edge.analytics import Scope, over, quantile_s
-from edge.dayfacts import HOUR_US, business_days, hour_of
+from edge.dayfacts import HOUR_US, hour_of
 from edge.daystore import by_hour, day
+from edge.people import business_days
 
 
 @dataclass(frozen=True, slots=True)

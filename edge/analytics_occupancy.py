@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from config import StoreConfig
 from edge.analytics import Scope, over
-from edge.dayfacts import business_days, place
+from edge.dayfacts import place
 from edge.daystore import day
+from edge.people import business_days
 
 PROVISIONAL_US = 3_600_000_000
 """Visits under way count when they end: occupancy of the last hour may still grow."""

@@ -13,8 +13,9 @@ from config import StoreConfig, ZoneKind
 from dwell.aggregates import MIDDLES_S
 from dwell.stays import Span
 from edge.analytics import Rate, Scope, coverage, hide, over, quantile_s, rate, ratio
-from edge.dayfacts import business_days, read_stays, suspects
+from edge.dayfacts import read_stays, suspects
 from edge.daystore import DAY
+from edge.people import business_days
 
 CLASS_NAMES = ("unknown", "member", "cart", "staff", "merchandise")
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from config import StoreConfig
 from config.model import WEEKDAYS
-from edge.people import BusinessDay
+from edge.people import business_days
 
 DAY = dt.timedelta(days=1)
 WORKING_WEEKEND = 7
@@ -78,7 +78,7 @@ class Hours:
 
 def hours(config: StoreConfig, floor: str, date: dt.date) -> Hours:
     """Opening hours of a floor on a business day; without any in the store file the whole business day."""
-    start_us, end_us = BusinessDay(config.store.tz, config.thresholds.business_day_start).bounds_us(date)
+    start_us, end_us = business_days(config).bounds_us(date)
     for special in reversed(config.special_days):
         if special.date == date and (special.floors is None or floor in special.floors):
             if special.open is None or special.close is None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from config import StoreConfig
 from config.cues import is_quiet, pick
 from config.model import CueKind, Cues
-from edge.summary import TAG_CLASSES, business_days
+from edge.people import business_days
+from edge.summary import TAG_CLASSES
 from edge.waits import waited
 
 

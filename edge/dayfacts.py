@@ -25,7 +25,7 @@ from dwell.service import Contacts, contacts
 from dwell.stays import STAY, Place, Span, Stays, in_order
 from dwell.suspects import Limits, Suspicion, suspicions
 from edge.calendar import hours
-from edge.people import BusinessDay
+from edge.people import business_days
 from edge.verdicts import stamps, verdicts
 
 LOOK_US = 12 * 3_600_000_000
@@ -168,11 +168,6 @@ def place(config: StoreConfig) -> Place:
         engaged_us=round(limits.engaged_s * 1e6),
         assist_us=round(limits.assist_s * 1e6),
     )
-
-
-def business_days(config: StoreConfig) -> BusinessDay:
-    """The store's business days."""
-    return BusinessDay(config.store.tz, config.thresholds.business_day_start)
 
 
 def watermark_us(conn: sqlite3.Connection) -> int | None:

@@ -20,7 +20,8 @@ from config import StoreConfig
 from dwell.aggregates import BINS
 from dwell.paths import Flows, Path
 from dwell.stays import Span
-from edge.dayfacts import ARRAYS, DayFacts, Totals, Windows, business_days, count, make, watermark_us
+from edge.dayfacts import ARRAYS, DayFacts, Totals, Windows, count, make, watermark_us
+from edge.people import business_days
 from edge.verdicts import stamps
 
 FORMAT = 2

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from config import StoreConfig
-from edge.summary import business_days
+from edge.people import business_days
 from edge.waits import p95
 from sync import outbox
 from sync.contract import ServiceDigest

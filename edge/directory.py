@@ -13,7 +13,7 @@ from config import StoreConfig
 from drivers.read import EPC_BITS_MAX
 from edge.database import Database
 from edge.errors import Trouble
-from edge.people import BusinessDay, Pseudonyms
+from edge.people import Pseudonyms, business_days
 
 NAME_MAX = 128
 """Characters that the contract allows for names."""
@@ -28,7 +28,7 @@ def import_csv(config: StoreConfig, file: Path) -> int:
     """
     database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb, repair=False)
     try:
-        days = BusinessDay(config.store.tz, config.thresholds.business_day_start)
+        days = business_days(config)
         rows = list(_rows(file, Pseudonyms(database.tag_key, days)))
 
         def replace(conn: sqlite3.Connection) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from config import StoreConfig
 from edge import daystore, daytopics
-from edge.dayfacts import DayFacts, business_days, make
+from edge.dayfacts import DayFacts, make
 from edge.digest import tell as tell_digests
+from edge.people import business_days
 from edge.reading import connect
 from sync import outbox, room
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from zoneinfo import ZoneInfo
 
+from config.model import StoreConfig
+
 
 @dataclass(frozen=True)
 class Member:
@@ -44,6 +46,11 @@ class BusinessDay:
     def _start_us(self, day: dt.date) -> int:
         local = dt.datetime(day.year, day.month, day.day) + self._cut
         return round(local.replace(tzinfo=self.zone).timestamp()) * 1_000_000
+
+
+def business_days(config: StoreConfig) -> BusinessDay:
+    """The store's business days."""
+    return BusinessDay(config.store.tz, config.thresholds.business_day_start)
 
 
 class Pseudonyms:

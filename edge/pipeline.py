@@ -32,7 +32,7 @@ from edge.greeter import Greeter
 from edge.housekeeping import make_room
 from edge.lamps import Lamps
 from edge.outages import Outages
-from edge.people import BusinessDay, Member, Pseudonyms, known
+from edge.people import Member, Pseudonyms, business_days, known
 from edge.records import Ledger
 from sync.contract import CLASSES, EventClass, GatewayHealth, ReaderHealth, Recognised
 
@@ -89,8 +89,7 @@ class Pipeline:
         self._wake = wake
         self._changed = changed
         self._trace = trace
-        limits = shop.config.thresholds
-        days = BusinessDay(shop.config.store.tz, limits.business_day_start)
+        days = business_days(shop.config)
         self._pseudonyms = Pseudonyms(database.tag_key, days)
         self.antennas = Antennas(shop)
         self.doors = Doors(shop)

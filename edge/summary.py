@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from config import StoreConfig
 from edge.errors import Trouble
-from edge.people import BusinessDay
+from edge.people import business_days
 from edge.reading import connect
 
 WINDOW_US = 900_000_000
@@ -146,11 +146,6 @@ class Summary:
     doors: tuple[DoorCount, ...]
     outbox: Mapping[str, Mapping[str, int]]
     """Class → `sent`, events ever committed for the CRM, and `pending`, those that it has not acknowledged."""
-
-
-def business_days(config: StoreConfig) -> BusinessDay:
-    """The store's business days."""
-    return BusinessDay(config.store.tz, config.thresholds.business_day_start)
 
 
 def parse_date(text: str) -> dt.date:

@@ -17,8 +17,9 @@ from config import StoreConfig
 from edge.digest import Digest, digest
 from edge.errors import Trouble
 from edge.live import read_once, socket_path
+from edge.people import business_days
 from edge.reading import connect
-from edge.summary import business_days, parse_date
+from edge.summary import parse_date
 from edge.summary_forms import duration, local, number
 from edge.web.i18n import LANGUAGES, catalogue, named
 

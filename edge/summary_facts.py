@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from config import StoreConfig
 from edge.analytics import hide, quantile_s
-from edge.dayfacts import HOUR_US, DayFacts, business_days, hour_of
+from edge.dayfacts import HOUR_US, DayFacts, hour_of
 from edge.daystore import day
+from edge.people import business_days
 from edge.summary import COUNTED, WINDOW_US, DoorCount, FloorTraffic, Flow, Flows, Hour, Summary, Tier, ZoneDwell
 from sync import outbox
 

@@ -9,8 +9,8 @@ from contextlib import closing
 
 from config import StoreConfig
 from edge.errors import Trouble
+from edge.people import business_days
 from edge.reading import NoDatabase, connect
-from edge.summary import business_days
 from edge.summary_forms import Cell, local
 from edge.web.i18n import named
 

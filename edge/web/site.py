@@ -21,7 +21,8 @@ from starlette.responses import HTMLResponse
 
 from config import StoreConfig
 from edge.clock import Clock
-from edge.summary import Summary, business_days, parse_date
+from edge.people import business_days
+from edge.summary import Summary, parse_date
 from edge.summary_forms import duration, local, number, percent
 from edge.web.answers import Answers
 from edge.web.days import Days

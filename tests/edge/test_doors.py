@@ -17,8 +17,9 @@ from drivers.session import Contact
 from edge.compose import compose
 from edge.doors import Doors
 from edge.lamps import AGAIN_S, FRESH_US, Lamps
+from edge.people import business_days
 from edge.reading import connect
-from edge.summary import business_days, today
+from edge.summary import today
 from simulators.llrp_reader import LlrpReader
 from simulators.observation import Observation
 

@@ -22,8 +22,9 @@ from config import StoreConfig
 from dwell.layout import TagClass
 from edge import dayfacts, daystore
 from edge.errors import Trouble
+from edge.people import business_days
 from edge.reading import connect
-from edge.summary import TAG_CLASSES, Flow, Summary, business_days, render, today
+from edge.summary import TAG_CLASSES, Flow, Summary, render, today
 from edge.summary_forms import TABLES, as_csv, as_json, duration, percent
 from edge.summary_insights import Insights
 

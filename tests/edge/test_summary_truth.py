@@ -22,7 +22,8 @@ from dwell.layout import TagClass
 from dwell.stays import STAY, Span, Stays, in_order
 from edge.analytics_occupancy import occupancy
 from edge.compose import compose
-from edge.dayfacts import business_days, place
+from edge.dayfacts import place
+from edge.people import business_days
 from edge.replay import replay
 from edge.summary import WINDOW_US, today
 from simulators.replays import ORIGIN_US, write_replay
