@@ -53,8 +53,6 @@ DOWNS = 8
 """Times of being unknown that a zone remembers."""
 NONE = -1
 """In no zone."""
-APART = 255
-"""Distance of cells between which there is no way."""
 NEVER = np.iinfo(np.int64).max
 
 OPENED, CLOSED, ENDED, STUCK = 1, 2, 3, 4
@@ -212,27 +210,20 @@ def weigh(bias: Any, keys: NDArray[np.uint64], n: Int, radio: Radio, air: Air, l
             i += 1
         first, last = radio.row[antenna], radio.row[antenna + 1]
         again = np.float32(min(1.0 + limits.repeat_weight * (i - at - 1), limits.repeat_most))
+        heard: Any = LOUD  # a row of zeros, for reads without a level
         if known:
             level = total / known
             room.antenna[n_levels] = antenna
             room.level[n_levels] = level
             n_levels += 1
-            heard: Any = min(max(np.int64((level - limits.loud_dbm) / limits.loud_step_db + 0.5), 0), LOUD - 1)
-            for e in range(first, last):
-                c = radio.cell[e]
-                before = room.cell[c]
-                if before == 0.0:
-                    room.cells[n_cells] = c
-                    n_cells += 1
-                room.cell[c] = before + (again * air.share[b, e] + radio.fit[heard, radio.step[e] - shift])
-        else:
-            for e in range(first, last):
-                c = radio.cell[e]
-                before = room.cell[c]
-                if before == 0.0:
-                    room.cells[n_cells] = c
-                    n_cells += 1
-                room.cell[c] = before + again * air.share[b, e]
+            heard = min(max(np.int64((level - limits.loud_dbm) / limits.loud_step_db + 0.5), 0), LOUD - 1)
+        for e in range(first, last):
+            c = radio.cell[e]
+            before = room.cell[c]
+            if before == 0.0:
+                room.cells[n_cells] = c
+                n_cells += 1
+            room.cell[c] = before + (again * air.share[b, e] + radio.fit[heard, radio.step[e] - shift])
     return n_cells, n_levels
 
 

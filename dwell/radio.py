@@ -9,6 +9,7 @@ without usable positions, only the zones' neighbourhood counts.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,8 @@ MOST_CELLS = 16_000
 """Their numbers must fit 16 bits."""
 LOUD_DBM, LOUD_STEP_DB = -120.0, 0.5
 """Levels are told apart in kernels.LOUD steps from here."""
-_LOUD_DBM: NDArray[np.float64] = LOUD_DBM + LOUD_STEP_DB * np.arange(kernels.LOUD, dtype=np.float64)
+APART = 255
+"""Distance of cells between which there is no way."""
 MIN_RATE = 1e-4
 """Reflections reach everywhere."""
 
@@ -47,7 +49,7 @@ def build(layout: Layout, settings: Settings, tuning: Tuning) -> Radio:
     if cells > MOST_CELLS:
         raise ValueError(f"the store has {cells} cells of {CELL_M:g} m; {MOST_CELLS} are possible")
     antenna, cell, level = _within_range(layout, places, tuning)
-    _, mean, spread = _heard(_LOUD_DBM, tuning)
+    steps = _steps(tuning)
     kind = _kinds(layout, places.zone)
     zone_kind = _kinds(layout, np.arange(len(layout.zone_kind)))
     stop = np.array(tuning.stop, np.float64)[kind]
@@ -58,8 +60,8 @@ def build(layout: Layout, settings: Settings, tuning: Tuning) -> Radio:
         level=level,
         step=np.zeros(len(level), np.uint8),
         rate=np.zeros((tuning.biases, len(level))),
-        fit=_fit(_LOUD_DBM, mean, spread, tuning),
-        mean=mean,
+        fit=_fit(steps, tuning),
+        mean=steps.mean,
         cell_zone=places.zone.astype(np.int16),
         cell_kind=kind,
         none=np.where(places.zone < 0, tuning.none_nats, 0.0),
@@ -90,8 +92,7 @@ def louder(radio: Radio, layout: Layout, tuning: Tuning, drift_db: NDArray[np.fl
     shift = round(tuning.bias_step_db / LOUD_STEP_DB) * np.arange(tuning.biases)
     step = np.round((level - LOUD_DBM) / LOUD_STEP_DB).astype(np.int64)
     radio.step[:] = np.clip(step, shift[-1], kernels.LOUD - 1)
-    rate, _, _ = _heard(_LOUD_DBM, tuning)
-    got = rate[radio.step - shift[:, None]] * layout.antenna_rate.astype(np.float64)[antenna]
+    got = _steps(tuning).rate[radio.step - shift[:, None]] * layout.antenna_rate.astype(np.float64)[antenna]
     radio.rate[:] = np.maximum(got, MIN_RATE)
 
 
@@ -199,12 +200,27 @@ def _within_range(
     return antenna, cell, levels.T[near]
 
 
-def _fit(
-    grid: NDArray[np.float64], mean: NDArray[np.float64], spread: NDArray[np.float64], tuning: Tuning
-) -> NDArray[np.float32]:
-    """(LOUD, LOUD) log density of a level that is heard, by the mean level, against the worst that one can be."""
-    q = ((grid[:, None] - mean[None, :]) / spread[None, :]) ** 2
-    fit: NDArray[np.float32] = (0.5 * tuning.tail * (1.0 - q / (q + tuning.tail))).astype(np.float32)
+class _Steps(NamedTuple):
+    """What `_heard` says of each of the kernels' LOUD levels."""
+
+    dbm: NDArray[np.float64]
+    rate: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+
+
+@lru_cache(maxsize=4)
+def _steps(tuning: Tuning) -> _Steps:
+    dbm = LOUD_DBM + LOUD_STEP_DB * np.arange(kernels.LOUD, dtype=np.float64)
+    return _Steps(dbm, *_heard(dbm, tuning))
+
+
+def _fit(steps: _Steps, tuning: Tuning) -> NDArray[np.float32]:
+    """(LOUD + 1, LOUD) log density of a level that is heard, by the mean level, against the worst that one can be.
+    The last row is for reads without a level: all mean levels suit them alike."""
+    q = ((steps.dbm[:, None] - steps.mean[None, :]) / steps.spread[None, :]) ** 2
+    fit = np.zeros((len(q) + 1, len(q)), np.float32)
+    fit[:-1] = 0.5 * tuning.tail * (1.0 - q / (q + tuning.tail))
     return fit
 
 
@@ -281,8 +297,8 @@ def _grid(points: Points, zone: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _apart(layout: Layout, zone: NDArray[np.int64], floor: NDArray[np.int64], place: Points) -> NDArray[np.uint8]:
     metres = np.linalg.norm(place[:, None, :] - place[None, :, :], axis=2)
-    apart: NDArray[np.uint8] = np.clip(np.ceil(metres), 1, kernels.APART - 1).astype(np.uint8)
-    apart[floor[:, None] != floor[None, :]] = kernels.APART
+    apart: NDArray[np.uint8] = np.clip(np.ceil(metres), 1, APART - 1).astype(np.uint8)
+    apart[floor[:, None] != floor[None, :]] = APART
     linked = layout.neighbours[zone[:, None], zone[None, :]] & (zone >= 0)[:, None] & (zone >= 0)[None, :]
     apart[linked & (floor[:, None] != floor[None, :])] = STAIRS_M
     np.fill_diagonal(apart, 0)
@@ -362,7 +378,7 @@ def _by_neighbourhood(layout: Layout, watched: NDArray[np.bool_]) -> _Places:
         level[len(zones) + i, layout.zone_floor[own] == floor] = NONE_DBM
     cell_zone = np.concatenate([zones, np.full(len(floors), kernels.NONE)])
     floor = np.concatenate([layout.zone_floor[zones], floors])
-    apart = np.full((len(cell_zone), len(cell_zone)), kernels.APART, np.uint8)
+    apart = np.full((len(cell_zone), len(cell_zone)), APART, np.uint8)
     apart[floor[:, None] == floor[None, :]] = FAR_M
     apart[: len(zones), : len(zones)][layout.neighbours[zones[:, None], zones[None, :]]] = NEAR_M
     apart[len(zones) :][floor[len(zones) :, None] == floor[None, :]] = NEAR_M

@@ -75,7 +75,7 @@ class Radio(NamedTuple):
     level: NDArray[np.float64]  # (N,) mean dBm there of a tag without bias, before drift
     step: NDArray[np.uint8]  # (N,) mean level there for the first class of a tag's bias, in steps
     rate: NDArray[np.float64]  # (B, N) 0..1, of reads that get through, by class of bias
-    fit: NDArray[np.float32]  # (LOUD, LOUD) how well a level that is heard (steps from loud_dbm) fits a mean level
+    fit: NDArray[np.float32]  # (LOUD + 1, LOUD) fit of a heard level (steps from loud_dbm, last: none) to a mean one
     mean: NDArray[np.float64]  # (LOUD,) dBm of what is heard at a mean level
     cell_zone: NDArray[np.int16]  # (C,) NONE: between zones
     cell_kind: NDArray[np.int64]  # (C,) moves.Kind: how long one stands there
