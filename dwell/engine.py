@@ -178,12 +178,7 @@ class ZoneEngine:
         """Visits under way; exit_us is the last read that was decided to be in it."""
         tags = self._tags.life
         tags = tags[(tags["state"] != 0) & (tags["visit_zone"] >= 0)]
-        visits = np.zeros(len(tags), VISIT)
-        for name in ("enter_us", "journey_us", "epc", "epc_bits", "tag_class", "censored", "reads"):
-            visits[name] = tags[name]
-        visits["exit_us"], visits["zone"] = tags["last_in_us"], tags["visit_zone"]
-        visits["confidence"] = tags["sure"] / np.maximum(tags["events"], 1)
-        return _by_tag(visits)
+        return _by_tag(_visits(tags, exit_us=tags["last_in_us"], zone=tags["visit_zone"]))
 
     def whereabouts(self) -> Visits:
         """Where each tag seems to be, a second or two after the fact: a forecast of `open_visits`, which waits for what
@@ -193,24 +188,21 @@ class ZoneEngine:
         silent_us = self._tick * TICK_US - tags["last_us"]
         here = ~np.isin(tags["state"], (State.UNSEEN, State.STUCK)) & (tags["live_zone"] >= 0) & (tags["ticks"] > 1)
         tags = tags[here & (silent_us < self._limits.hold_us)]
-        visits = np.zeros(len(tags), VISIT)
-        for name in ("journey_us", "epc", "epc_bits", "tag_class", "censored"):
-            visits[name] = tags[name]
         known = tags["visit_zone"] == tags["live_zone"]
-        visits["enter_us"] = np.where(known, tags["enter_us"], tags["live_us"])
-        visits["exit_us"], visits["zone"] = tags["last_us"], tags["live_zone"]
-        visits["reads"] = np.where(known, tags["reads"], 0)
-        visits["confidence"] = self._limits.live_share
+        visits = _visits(
+            tags,
+            enter_us=np.where(known, tags["enter_us"], tags["live_us"]),
+            exit_us=tags["last_us"],
+            zone=tags["live_zone"],
+            reads=np.where(known, tags["reads"], 0),
+            confidence=self._limits.live_share,
+        )
         return _by_tag(visits)
 
     def stuck_tags(self) -> Visits:
         """Tags that are stuck now: where, since when, until the last read."""
         tags = self._tags.life[self._tags.life["state"] == State.STUCK]
-        visits = np.zeros(len(tags), VISIT)
-        for name in ("enter_us", "epc", "epc_bits", "tag_class", "reads"):
-            visits[name] = tags[name]
-        visits["exit_us"], visits["zone"], visits["journey_us"] = tags["last_us"], tags["last_zone"], -1
-        visits["confidence"] = tags["sure"] / np.maximum(tags["events"], 1)
+        visits = _visits(tags, exit_us=tags["last_us"], zone=tags["last_zone"], journey_us=-1, censored=False)
         return _by_tag(visits)
 
     def tags_under_way(self) -> NDArray[Any]:
@@ -436,6 +428,19 @@ class ZoneEngine:
     def _reindex(self) -> None:
         self._index = np.zeros(4 << (len(self._due) - 1).bit_length(), np.int32)
         kernels.rebuild(self._index, self._tags.life)
+
+
+def _visits(tags: NDArray[Any], **other: Any) -> Visits:
+    """What is known of these tags as visits, with `other` columns in place of the tags' own."""
+    visits = np.zeros(len(tags), VISIT)
+    for name in VISIT.names or ():
+        if name in other:
+            visits[name] = other[name]
+        elif name == "confidence":
+            visits[name] = tags["sure"] / np.maximum(tags["events"], 1)
+        else:
+            visits[name] = tags[name]
+    return visits
 
 
 def _by_tag(visits: Visits) -> Visits:
