@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -191,8 +191,3 @@ def _large() -> StoreConfig:
         if f:
             zones[first]["neighbours"] = [f"f{f - 1}-aisle0", f"f{f}-aisle1", *(f"f{f}-c{n}" for n in range(16))]
     return _store(zones, readers, 4)
-
-
-def calibrated(layout: Layout, offset_db: NDArray[Any], rate: NDArray[Any]) -> Layout:
-    """A layout with a calibration's figures."""
-    return replace(layout, antenna_offset_db=offset_db.astype(np.float32), antenna_rate=rate.astype(np.float32))
