@@ -10,8 +10,9 @@ from collections import Counter
 from typing import NoReturn
 
 from drivers import llrp_tls
-from drivers.llrp_connection import LlrpConnection, Memory, Phase, Timing
+from drivers.llrp_connection import LlrpConnection
 from drivers.llrp_doors import LISTEN, Door, doors
+from drivers.llrp_state import Memory, Phase, Timing
 from drivers.llrp_wire import DEFAULT_PORT, TLS_PORT, Address, LinkFailure, Wire, connect
 from drivers.session import Clock, Link, ReaderSettings, ReaderStatus, Sink
 
@@ -83,6 +84,8 @@ class LlrpSession:
     def switch(self, port: int, high: bool) -> None:
         """Switch an output, now or as soon as the reader is connected."""
         self._memory.outputs[port] = high
+        if self._connection is not None:
+            self._connection.light()
 
     @property
     def counters(self) -> dict[str, int]:

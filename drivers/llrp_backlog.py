@@ -57,6 +57,11 @@ class LossWatch:
         self._reader = reader
         self._since: tuple[int, float] | None = None
 
+    @property
+    def open(self) -> bool:
+        """Is there a loss that has not ended."""
+        return self._since is not None
+
     def overflow(self, now_s: float) -> None:
         """The reader tells of an overflow."""
         if self._since is None:
@@ -64,7 +69,7 @@ class LossWatch:
 
     def take(self, times: NDArray[np.int64]) -> Gap | None:
         """Reads have come: the gap that they end, if one is open."""
-        gap = self._close(int(times.min()))
+        gap = self._close(int(times.min())) if self.open else None
         self.newest_us = max(self.newest_us, int(times.max()))
         return gap
 

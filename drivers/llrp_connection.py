@@ -6,11 +6,10 @@ Section numbers are LLRP 1.1's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import struct
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import Any, NoReturn
 
 import numpy as np
@@ -24,6 +23,7 @@ from drivers.llrp_events import ATTEMPT_REFUSED, notices
 from drivers.llrp_ports import GPI_EVENT, Outputs, off_or_on, watch
 from drivers.llrp_profiles import GENERIC, IMPINJ_PEN, SEARCH_MODES, choose
 from drivers.llrp_rospec import instead_of, is_ours, rospec
+from drivers.llrp_state import Memory, Phase, Timing
 from drivers.llrp_wire import LinkFailure, Wire
 from drivers.session import Clock, Contact, Gap, Notice, ReaderSettings, Sink
 
@@ -33,63 +33,12 @@ TIME_MAX_US = 1 << 60
 """A reader's time beyond the year 38,000 is no clock, and would not fit what is computed with it."""
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Wall seconds."""
-
-    connect_s: float = 5.0
-    greeting_s: float = 10.0
-    answer_s: float = 5.0
-    keepalive_s: float = 10.0
-    """The reader is asked for a sign of life this often, and given up after two periods of silence."""
-    gather_s: float = 0.05
-    """After reads have come, the next are left to gather for so long."""
-    drained_s: float = 2.0
-    """Without an old read for so long, the reader has handed over all that it kept."""
-    overflow_s: float = 10.0
-    """Without any read for so long after an overflow, the loss has ended."""
-    close_s: float = 1.0
-    """At the end, what the reader is just sending is waited for no longer than this."""
-    retry_first_s: float = 0.5
-    retry_cap_s: float = 60.0
-
-
-class Phase(Enum):
-    """Where a connection stands; it only moves down this list."""
-
-    OPENING = auto()  # TCP connect under way
-    GREETING = auto()  # open; nothing may be sent before the reader's ConnectionAttemptEvent (20.1.1)
-    CONFIGURING = auto()  # accepted; our requests go out one by one
-    INVENTORY = auto()  # our ROSpec runs: silence means no tag, as long as keepalives come
-
-
-@dataclass
-class Memory:
-    """What a session knows of its reader, from one connection to the next."""
-
-    identity: str | None = None
-    """MAC (as EUI-64) or EPC, in capital hex digits."""
-    keeps: bool = True
-    """Does the reader keep its reads while we are away; not known at the start: it may."""
-    state_value: int | None = None
-    """LLRPConfigurationStateValue as we left it: another one means that somebody changed the reader."""
-    newest_us: int = 0
-    """Store time of the newest read that came."""
-    detail: dict[str, str] = field(default_factory=dict)
-    """What the reader says of itself."""
-    inputs: frozenset[int] = frozenset()
-    """Those that are watched."""
-    outputs: dict[int, bool] = field(default_factory=dict)
-    """What they shall show."""
-    noticed: dict[str, float] = field(default_factory=dict)
-    """What has been passed on to health, and when (loop time): a loose plug must not fill it."""
-
-
 Up = Callable[[int | None, int | None], None]
 """Told when the link takes inventory and when that changes: clock offset, and from when on reads may still come."""
 
 _GREETING_TYPE, _KEEPALIVE_TYPE, _CLOSED_TYPE = 63, 62, 4
 _POLL_S = 0.25
+"""How often it is asked whether what a reader kept has come, and whether a loss has ended, while there is one."""
 _LINK_MONITOR = 38
 """Subtype of ImpinjLinkMonitorConfiguration: u16 mode, u16 keepalives missed."""
 _NOTICE_S = 600.0
@@ -125,6 +74,7 @@ class LlrpConnection:
         self._early: list[Any] = []
         self._contacts: list[Contact] = []
         self._outputs = Outputs(settings.outputs, memory.outputs)
+        self._stirred = asyncio.Event()
         self._delivering = False
         self._backlog: Backlog | None = None
         self._loss = LossWatch(settings.id, memory.newest_us)
@@ -133,6 +83,10 @@ class LlrpConnection:
         self._extended = self._overflowed = False
         self._spec: dict[str, Any] = {}
         self._wire: Wire
+
+    def light(self) -> None:
+        """The outputs that are wanted have changed."""
+        self._stirred.set()
 
     @property
     def counters(self) -> dict[str, int]:
@@ -191,12 +145,13 @@ class LlrpConnection:
             wire.resume(self._timing.gather_s if batches else 0)
 
     async def _deliver(self, batch: Any) -> None:
-        times = batch["time_us"].copy()
+        newest_us = int(batch["time_us"].max())
+        times = batch["time_us"].copy() if self._backlog is not None else None
         self._delivering = True
         await self._sink.reads(self._settings.id, batch)
         self._delivering = False
-        self._memory.newest_us = max(self._memory.newest_us, int(times.max()))
-        if self._backlog is not None:
+        self._memory.newest_us = max(self._memory.newest_us, newest_us)
+        if self._backlog is not None and times is not None:
             self._backlog.take(times, self._wire.received_us, asyncio.get_running_loop().time())
 
     def _use(self) -> list[Any]:
@@ -279,6 +234,7 @@ class LlrpConnection:
             if self._backlog is not None:
                 self._backlog.overflowed = True
             self._overflowed = True
+            self._stirred.set()
         if "ConnectionCloseEvent" in event:
             self._wire.drop("the reader ended the connection")
 
@@ -530,7 +486,13 @@ class LlrpConnection:
                 self._drained(self._backlog)
             if self._outputs.due:
                 await self._light()
-            await asyncio.sleep(min(left_s, _POLL_S))
+            # Else nothing but an event can change anything before the reader has been silent for too long: of 64 idle
+            # readers each wake-up counts.
+            wait_s = min(left_s, _POLL_S) if self._backlog is not None or self._loss.open else left_s
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._stirred.wait()
+            self._stirred.clear()
 
     def _drained(self, backlog: Backlog) -> None:
         if (missing := backlog.missing_us()) is not None:

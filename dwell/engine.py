@@ -17,7 +17,7 @@ from dwell.aggregates import WINDOW, Aggregates, Windows
 from dwell.journeys import Journal, Journey
 from dwell.layout import Layout, Settings
 from dwell.lifecycle import State
-from dwell.read import READ, Reads
+from dwell.read import READ, Reads, joined
 from dwell.tables import LIFE, OUT, Air, Tags
 from dwell.tuning import TICK_US, Tuning
 from dwell.visits import VISIT, Visits
@@ -128,8 +128,12 @@ class ZoneEngine:
         """Take reads in any order; they are copied."""
         if reads.dtype != READ:
             raise ValueError(f"reads must have dtype {READ}")
-        if len(reads):
-            self._pending.append(reads.copy())
+        antenna = reads["antenna"]
+        known = antenna < len(self._layout.antenna_zone)
+        known[known] = self._layout.antenna_zone[antenna[known]] >= 0
+        self._unknown_antenna += len(reads) - int(known.sum())
+        if known.any():
+            self._pending.append(reads.copy() if known.all() else reads[known])
 
     def outage(self, antennas: NDArray[Any], at_us: int, up: bool) -> None:
         """Antennas went up or down at `at_us`; before what is processed already: from now on. All start up."""
@@ -226,7 +230,7 @@ class ZoneEngine:
             "drift": self._air.drift.copy(),
             "drift_db": self._drift_db.copy(),
             "down": self._air.down.copy(),
-            "reads": np.concatenate([np.zeros(0, READ), *(self._pending if pending else ())]),
+            "reads": joined(self._pending if pending else ()),
             "outages": np.array(outages, np.int64).reshape(-1, 3),
             "counts": self._counts.copy(),
             "scalars": np.array([*scalars, self._visits, self._journeys, self._stuck], np.int64),
@@ -336,21 +340,25 @@ class ZoneEngine:
         return _join(parts)
 
     def _ready(self, target: int) -> tuple[Reads, NDArray[np.int64]]:
-        """Take the reads of ticks before `target` out of those that wait; late and foreign ones are counted."""
-        if not self._pending:
-            return np.zeros(0, READ), np.zeros(0, np.int64)
-        reads = np.concatenate(self._pending) if len(self._pending) > 1 else self._pending[0]
+        """Take the reads of ticks before `target` out of those that wait; late ones are counted."""
+        ready, waiting = [], []
+        for reads in self._pending:
+            # A batch is mostly of one tick or two: what waits on stays where it is.
+            now = reads["time_us"] < target * TICK_US
+            if now.all():
+                ready.append(reads)
+            elif now.any():
+                ready.append(reads[now])
+                waiting.append(reads[~now])
+            else:
+                waiting.append(reads)
+        self._pending = waiting
+        reads = joined(ready)
         ticks = reads["time_us"] // TICK_US
-        known = reads["antenna"] < len(self._layout.antenna_zone)
-        known[known] = self._layout.antenna_zone[reads["antenna"][known]] >= 0
-        intime = ticks >= max(self._tick, 0)
-        wanted = known & intime
-        self._unknown_antenna += int((~known).sum())
-        self._late += int((known & ~intime).sum())
-        ready = wanted & (ticks < target)
-        waiting = reads[wanted & ~ready]
-        self._pending = [waiting] if len(waiting) else []
-        return reads[ready], ticks[ready]
+        if (late := ticks < max(self._tick, 0)).any():
+            self._late += int(late.sum())
+            reads, ticks = reads[~late], ticks[~late]
+        return reads, ticks
 
     def _switch(self, at_us: int, up: bool, antennas: NDArray[np.int64]) -> None:
         self._windows.begin(at_us - self._limits.allow_us)
@@ -413,10 +421,11 @@ class ZoneEngine:
 
     def _grow(self, rows: int) -> None:
         """Make room for `rows` more tags."""
-        old, more = len(self._due), _rows(rows)
-        self._tags = Tags(
-            *(np.concatenate([getattr(each, name) for each in (self._tags, more)]) for name in Tags._fields)
-        )
+        old, tags = len(self._due), _rows(len(self._due) + rows)
+        for name in Tags._fields:
+            # Zeros that nobody has touched take no memory: half of the rows may never be wanted.
+            getattr(tags, name)[:old] = getattr(self._tags, name)
+        self._tags = tags
         self._due = np.concatenate([self._due, np.full(rows, NEVER, np.int64)])
         free = self._free[: self._n_free]
         self._free = np.concatenate([free, np.arange(old + rows - 1, old - 1, -1), np.zeros(old - len(free))]).astype(
@@ -445,7 +454,9 @@ def _visits(tags: NDArray[Any], **other: Any) -> Visits:
 
 def _by_tag(visits: Visits) -> Visits:
     """In an order that depends on the visits alone."""
-    return visits[np.lexsort((visits["epc_bits"], *visits["epc"].T[::-1], visits["enter_us"]))]
+    words = visits["epc"].T
+    words = words[words.any(axis=1)]  # most EPCs are short, and a key of zeros costs as much as any other
+    return visits[np.lexsort((visits["epc_bits"], *words[::-1], visits["enter_us"]))]
 
 
 def _rows(n: int) -> Tags:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,3 +23,11 @@ RSSI_UNKNOWN = -32768
 
 Reads = NDArray[Any]
 """One-dimensional array of dtype READ."""
+
+
+def joined(batches: Sequence[Reads]) -> Reads:
+    """Batches as one, as numpy.concatenate would, which takes twenty times as long over their dtype."""
+    if len(batches) == 1:
+        return batches[0]
+    words = (np.ascontiguousarray(batch).view(np.uint64) for batch in batches)
+    return np.concatenate([np.zeros(0, np.uint64), *words]).view(READ)

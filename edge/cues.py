@@ -112,25 +112,34 @@ class CueDesk:
     def look_around(
         self,
         visits: Visits,
-        members: Callable[[Visits], Sequence[tuple[Member, Any]]],
+        members: Callable[[Visits, Callable[[Member], bool]], Sequence[tuple[Member, Any]]],
         greeted: Mapping[bytes, int],
         covered: set[int],
         now_us: int,
     ) -> Steps:
         """What is to be done now. `visits`: where each tag seems to be; `members`: finds members with consent among
-        visits, with their visit; `greeted`: tag → when the journey's recognition was; `covered`: zones whose readers
-        are up.
+        visits who are wanted, with their visit; `greeted`: tag → when the journey's recognition was; `covered`: zones
+        whose readers are up.
         """
         staff = self._badges(visits, now_us)
         wanted = []
-        waits_s = [rule.wait_s for rule in self.rules.cues.rules if rule.wait_s is not None]
-        if waits_s and not self._quiet(now_us):
-            # Most members have not been anywhere for that long: sorted out before any of them is looked at.
-            long = visits[visits["enter_us"] <= now_us - round(min(waits_s) * 1e6)]
-            for member, visit in members(long[np.isin(long["zone"], list(covered))]):
+        waits = [(rule.wait_s, rule.tiers) for rule in self.rules.cues.rules if rule.wait_s is not None]
+        if waits and not self._quiet(now_us):
+            # Most members concern no rule, have been called to, or have not been anywhere for that long: sorted out
+            # before any of them is looked at.
+            long = visits[visits["enter_us"] <= now_us - round(min(wait_s for wait_s, _ in waits) * 1e6)]
+            tiers = {tier for _, tiers in waits for tier in tiers or ()}
+            anybody = any(tiers is None for _, tiers in waits)
+
+            def wanted_by_any(member: Member) -> bool:
+                return (anybody or member.tier in tiers) and (member.tag, greeted.get(member.tag)) not in self._waited
+
+            for member, visit in members(long[np.isin(long["zone"], list(covered))], wanted_by_any):
                 if (one := self._waits(member, visit, greeted, staff, now_us)) is not None:
                     wanted.append(one)
-        here = {member.tag: visit for member, visit in members(visits)} if self.going else {}
+        called = {cue.tag for cue in self.going}
+        met = members(visits, lambda member: member.tag in called) if called else ()
+        here = {member.tag: visit for member, visit in met}
         attended = [cue.id for cue in self.going if self._attended(cue, here.get(cue.tag), staff, now_us)]
         gone = [cue.id for cue in self.going if cue.id not in attended and cue.expires_us <= now_us]
         woken = [cue.id for cue in self.going if cue.state == "snoozed" and (cue.until_us or 0) <= now_us]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,19 +51,23 @@ class Greeter:
 
     def fresh(self, reads: Reads) -> Reads:
         """Of a batch, one read of each member-class tag not heard of late; all tags of the batch count as heard."""
-        reads = reads[reads["antenna"] != ANTENNA_UNKNOWN]  # of no zone: the tag waits for a read of one
+        if (foreign := reads["antenna"] == ANTENNA_UNKNOWN).any():
+            reads = reads[~foreign]  # of no zone: the tag waits for a read of one
         if not len(reads):
             return reads
         now = int(reads["time_us"].max())
-        tags, rows = np.unique(hashes(reads), return_index=True)
-        places = np.searchsorted(self._known, tags)
+        tags = hashes(reads)
         found = np.zeros(len(tags), np.bool_)
-        inside = places < len(self._known)
-        found[inside] = self._known[places[inside]] == tags[inside]
-        self._seen_us[places[found]] = np.maximum(self._seen_us[places[found]], now)
-        new = reads[rows[~found]]
+        if len(self._known):
+            places = np.minimum(np.searchsorted(self._known, tags), len(self._known) - 1)
+            found = self._known[places] == tags
+            heard = places[found]
+            self._seen_us[heard] = np.maximum(self._seen_us[heard], now)
+        new = reads[~found]
         if len(new):
-            self._remember(tags[~found], now)
+            tags, rows = np.unique(tags[~found], return_index=True)
+            self._remember(tags, now)
+            new = new[rows]
             new = new[self._shop.classify(new["epc"]) == TagClass.MEMBER]
         return new
 
@@ -148,11 +152,13 @@ class Greeter:
                 self.shown.remove(shown)
             self._untold = [(member, event) for member, event in self._untold if member.member != erased]
 
-    def members(self, visits: Any) -> list[tuple[Member, Any]]:
-        """Members with consent among `visits` (VISIT array), with their visit."""
-        visits = visits[visits["tag_class"] == TagClass.MEMBER]
-        pairs = zip(hashes(visits).tolist(), visits, strict=True)
-        return [(member, visit) for tag, visit in pairs if (member := self._members.get(tag)) is not None]
+    def members(self, visits: Any, wanted: Callable[[Member], bool] = lambda _member: True) -> list[tuple[Member, Any]]:
+        """Members with consent among `visits` (VISIT array) who are `wanted`, with their visit."""
+        # Arrays sort out the many first: a row of one takes longer than to ask whether its member is wanted.
+        found = np.fromiter((tag for tag, member in self._members.items() if wanted(member)), np.uint64)
+        tags = hashes(visits)
+        here = np.isin(tags, found) & (visits["tag_class"] == TagClass.MEMBER)
+        return [(self._members[tag], visit) for tag, visit in zip(tags[here].tolist(), visits[here], strict=True)]
 
     def _look_up(self, conn: sqlite3.Connection, tag: int, row: Any) -> Member | None:
         member = look_up(conn, self._pseudonyms.member(*epc_of(row)))

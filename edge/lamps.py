@@ -35,6 +35,11 @@ class Lamps:
         """Is there a lamp at all."""
         return bool(self._by_zone)
 
+    @property
+    def tiers(self) -> set[str]:
+        """Whose coming any of them shows."""
+        return {tier for lamps in self._by_zone.values() for _, lamp in lamps for tier in lamp.tiers}
+
     def came(self, member: str, tier: str, zone: str, at_us: int, now_us: int) -> None:
         """A member is in a zone since a time of the store's clock."""
         lamps = [(reader, lamp) for reader, lamp in self._by_zone.get(zone, ()) if tier in lamp.tiers]

@@ -15,11 +15,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
-import numpy as np
-
 from drivers.read import Reads
 from drivers.session import Contact, Gap, Link, Notice, ReaderStatus
 from dwell.engine import Decisions, ZoneEngine
+from dwell.read import joined
 from dwell.visits import Visits
 from edge import checkpoint, cuebook
 from edge.antennas import Antennas
@@ -264,7 +263,7 @@ class Pipeline:
 
     async def _feed(self, batches: list[Reads]) -> None:
         if batches:
-            reads = np.concatenate(batches) if len(batches) > 1 else batches[0]
+            reads = joined(batches)
             await self._greet(reads)
             self.antennas.add(reads)
             self.engine.feed(reads)
@@ -361,7 +360,8 @@ class Pipeline:
         self._decide(self.engine.advance(watermark_us if bound_us is None else min(watermark_us, bound_us)))
         self.doors.advance(self.engine.weighed_us)
         if self.lamps is not None and self.lamps.any:
-            for member, visit in self.members(self.here()):
+            tiers = self.lamps.tiers
+            for member, visit in self._greeter.members(self.here(), lambda member: member.tier in tiers):
                 self._announce(member.member, member.tier, self.shop.zones[visit["zone"]], int(visit["enter_us"]))
 
     def _decide(self, decisions: Decisions) -> None:

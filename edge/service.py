@@ -38,6 +38,7 @@ from edge.lamps import Lamps
 from edge.listening import listen
 from edge.live import LiveServer, socket_path
 from edge.members import MemberDirectory
+from edge.memory import COMPILER, let_go_of
 from edge.notify import notify
 from edge.orders import OrderServer
 from edge.pipeline import Pipeline
@@ -130,6 +131,7 @@ class Service:
                 # What is there now stays: looking through it for garbage again and again would hold up greetings.
                 gc.collect()
                 gc.freeze()
+                let_go_of(COMPILER)
                 self._pipeline.restore()
                 await self._count()
                 await self._serve(stop)

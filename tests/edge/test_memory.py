@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +39,28 @@ def left_mib(how: str) -> float:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
 def test_what_large_arrays_leave_goes_back() -> None:
     assert left_mib("settled") < 10 < 60 < left_mib("as it is")
+
+
+COMPILER = """
+from edge.memory import COMPILER, let_go_of
+from edge.warmup import warm_up
+
+def resident_mib():
+    line = next(line for line in open("/proc/self/status") if line.startswith("RssFile"))
+    return int(line.split()[1]) / 1024
+
+warm_up()
+before = resident_mib()
+let_go_of(COMPILER)
+print(before - resident_mib())
+warm_up()
+
+from numba import njit
+assert njit(lambda n: n + 1)(1) == 2  # compiled anew: its code comes back from the file
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells of mappings")
+def test_the_compiler_is_let_go_of_and_comes_back_when_it_is_needed() -> None:
+    done = subprocess.run([sys.executable, "-c", COMPILER], capture_output=True, text=True, check=True, timeout=300)
+    assert float(done.stdout) > 20
