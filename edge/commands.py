@@ -35,6 +35,7 @@ class Doings:
         publisher: Publisher,
         readers: Readers,
         snapshot: Callable[[], dict[str, Any]],
+        forget: Callable[[str], None],
         recheck: Callable[[str], Awaitable[None]],
         again: Callable[[], Awaitable[None]],
     ) -> None:
@@ -43,6 +44,7 @@ class Doings:
         self._publisher = publisher
         self._readers = readers
         self._snapshot = snapshot
+        self._forget = forget
         self._recheck = recheck
         self._again = again
         self.table: Mapping[str, Doing] = {
@@ -77,6 +79,7 @@ class Doings:
 
     async def erase(self, command: Erase) -> dict[str, Any]:
         began = time.monotonic()
+        self._forget(command.member)
         counts = await self._database.write(lambda conn: erase(conn, command.member))
         await self._recheck(command.member)
         await self._database.read(fold)

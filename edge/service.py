@@ -192,17 +192,23 @@ class Service:
         """Take what the CRM sends down; the work that this is, by name."""
         say = self._publisher.say
         now_us = self._clock.now_us
-        doings = Doings(
-            self._config, self._database, self._publisher, readers, self.snapshot, self._pipeline.recheck, self._reload
-        )
-        commands = Commands(doings.table, self._database, now_us, say)
         members = MemberDirectory(
             self._database,
-            self._pipeline.hash_card,
             now_us,
             lambda rest, message, retain: say(rest, message, retain=retain),
             self._pipeline.recheck,
         )
+        doings = Doings(
+            self._config,
+            self._database,
+            self._publisher,
+            readers,
+            self.snapshot,
+            members.forget,
+            self._pipeline.recheck,
+            self._reload,
+        )
+        commands = Commands(doings.table, self._database, now_us, say)
         self._handlers |= {"cmd": commands.take, "directory": members.take}
         work = {"commands": commands.run(), "directory": members.run()}
         if self._overlay is not None:

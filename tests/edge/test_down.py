@@ -364,7 +364,6 @@ async def test_topics_that_name_no_part_are_nothing(gateway: Gateway, topic: str
     said: list[Any] = []
     members = MemberDirectory(
         None,
-        lambda epc, bits: epc,
         now_us,
         lambda *what: said.append(what),
         lambda: asyncio.sleep(0),  # type: ignore[arg-type]
