@@ -38,7 +38,7 @@ from edge.lamps import Lamps
 from edge.listening import listen
 from edge.live import LiveServer, socket_path
 from edge.members import MemberDirectory
-from edge.notify import notify
+from edge.notify import long_work, notify
 from edge.orders import OrderServer
 from edge.pipeline import Pipeline
 from edge.readers import Readers
@@ -81,7 +81,8 @@ class Service:
         self._web_socket = listen(config.web.listen) if web else None
         self._shop: Shop = compose(config, clock.speed)
         self._lock = _lock(config.database.path)
-        self._database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
+        with long_work():
+            self._database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
         if self._database.quarantined:
             log.error("the database was damaged; moved to %s, a new one was begun", self._database.quarantined)
         self._trace = VisitFile(trace, self._shop.zones) if trace else None
@@ -138,7 +139,8 @@ class Service:
                 self._trace.close()
             with contextlib.suppress(sqlite3.Error):
                 await life.remember(self._database)
-            self._database.close()
+            with long_work():
+                self._database.close()
             if self._web_socket is not None:
                 self._web_socket.close()
 
@@ -171,7 +173,8 @@ class Service:
         )
         try:
             done, _ = await asyncio.wait([stopped, publishing, pipeline, *around], return_when=asyncio.FIRST_COMPLETED)
-            notify("STOPPING=1")
+            if stopped in done:  # who begins anew goes on, in the same process
+                notify("STOPPING=1")
         finally:
             await _cancel(around)
             self._pipeline.stop()
