@@ -285,7 +285,10 @@ def _begin_anew(why: Exception) -> None:
     import logging
     import os
 
+    from edge.notify import begin_anew
+
     logging.getLogger("tagtrail").warning("starting anew: %s", why)
+    begin_anew()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 

@@ -7,9 +7,13 @@ import json
 import secrets
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import to_json
 
 from config import StoreConfig
 from edge.database import Database
@@ -21,6 +25,8 @@ from sync.publisher import Publisher
 
 Doing = Callable[[Any], Awaitable[dict[str, Any]]]
 ERASED = "erased"
+ERASE_ROWS = 4_000
+"""Events of the outbox looked through in one transaction: a greeting waits for it."""
 DIAGNOSED = ("as_of_us", "watermark_us", "version", "readers", "reads", "reads_per_s", "broker", "database", "outbox",
              "counters", "tags_present", "visits", "journeys", "recognised")  # fmt: skip
 
@@ -35,6 +41,7 @@ class Doings:
         publisher: Publisher,
         readers: Readers,
         snapshot: Callable[[], dict[str, Any]],
+        forget: Callable[[str], None],
         recheck: Callable[[str], Awaitable[None]],
         again: Callable[[], Awaitable[None]],
     ) -> None:
@@ -43,6 +50,7 @@ class Doings:
         self._publisher = publisher
         self._readers = readers
         self._snapshot = snapshot
+        self._forget = forget
         self._recheck = recheck
         self._again = again
         self.table: Mapping[str, Doing] = {
@@ -77,8 +85,20 @@ class Doings:
 
     async def erase(self, command: Erase) -> dict[str, Any]:
         began = time.monotonic()
-        counts = await self._database.write(lambda conn: erase(conn, command.member))
+        self._forget(command.member)
+        rows = partial(erase, member=command.member)
+        counts = Counter(await self._database.write(rows))
         await self._recheck(command.member)
+        counts.update(outbox=0)
+        for class_ in CLASSES[:2]:
+            at: int | None = 0
+            while at is not None:
+                events = partial(erase_events, class_=class_, member=command.member, after=at)
+                found, at = await self._database.write(events)
+                counts["outbox"] += found
+        counts.update(await self._database.write(rows))  # what was told of them before all had forgotten
+        # A damaged file can't be searched.
+        counts["damaged_files"] = await asyncio.to_thread(self._database.drop_aside)
         await self._database.read(fold)
         return {**counts, "took_ms": round((time.monotonic() - began) * 1000)}
 
@@ -97,7 +117,7 @@ class Doings:
 
 
 def erase(conn: sqlite3.Connection, member: str) -> dict[str, int]:
-    """Take a member out of every table, in the caller's transaction; how many rows of each were touched.
+    """Take a member out of every table but the outbox, in the caller's transaction; how many rows of each were touched.
 
     Visits and journeys stay as anonymous ones, each journey under a random tag of its own, so that a day's totals stay.
     """
@@ -113,7 +133,6 @@ def erase(conn: sqlite3.Connection, member: str) -> dict[str, int]:
     counts["recognised"] = conn.execute("DELETE FROM recognised WHERE member = ?", (member,)).rowcount
     # What cues came to goes with the member; service cases name nobody and stay.
     counts["cues"] = conn.execute("DELETE FROM cue WHERE member = ?", (member,)).rowcount
-    counts["outbox"] = sum(_erase_events(conn, class_, member) for class_ in CLASSES[:2])
     return counts
 
 
@@ -122,13 +141,22 @@ def fold(conn: sqlite3.Connection) -> None:
     conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
-def _erase_events(conn: sqlite3.Connection, class_: EventClass, member: str) -> int:
-    """Recognitions and cues become lost numbers, acknowledged ones are simply gone; journeys become anonymous."""
+def erase_events(conn: sqlite3.Connection, class_: EventClass, member: str, after: int) -> tuple[int, int | None]:
+    """Take a member out of the next ERASE_ROWS events behind number `after`; of how many, and where to go on.
+
+    Recognitions and cues become lost numbers, acknowledged ones are simply gone; journeys become anonymous.
+    """
     key = outbox.index(class_)
     acked = outbox.acknowledged(conn)[class_]
+    some = "SELECT seq, payload FROM outbox WHERE class = ? AND seq > ? ORDER BY seq LIMIT ?"
+    (upto,) = conn.execute(f"SELECT max(seq) FROM ({some})", (key, after, ERASE_ROWS)).fetchone()
+    if upto is None:
+        return 0, None
+    # A journey of JSON is only read where the name stands in it.
     rows = conn.execute(
-        "SELECT seq, payload FROM outbox WHERE class = ? AND json_extract(payload, '$.member') = ? ORDER BY seq",
-        (key, member),
+        f"SELECT seq, payload FROM ({some}) WHERE CASE WHEN instr(payload, ?) THEN"
+        " json_extract(payload, '$.member') = ? END",
+        (key, after, ERASE_ROWS, to_json(member).decode(), member),
     ).fetchall()
     grown = 0
     for seq, payload in rows:
@@ -143,4 +171,4 @@ def _erase_events(conn: sqlite3.Connection, class_: EventClass, member: str) -> 
     if class_ == "member":
         outbox.lose_all(conn, class_, [seq for seq, _ in rows if seq > acked], ERASED)
     conn.execute("UPDATE outbox_class SET bytes = max(0, bytes + ?) WHERE class = ?", (grown, key))
-    return len(rows)
+    return len(rows), upto

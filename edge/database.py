@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from edge.errors import Trouble
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
 PAGE_BYTES = 4096
+COPY_PAGES = 10_000
 KEPT_ASIDE = 2
 """Damaged files that are kept for who wants to look at them."""
 
@@ -68,6 +70,13 @@ class Database:
         with contextlib.suppress(OSError):
             _condemned(self.path).touch()
 
+    def drop_aside(self) -> int:
+        """Delete the damaged files that were moved aside; how many there were."""
+        files = list(self.path.parent.glob(f"{self.path.name}.corrupt-*"))
+        for file in files:
+            file.unlink(missing_ok=True)
+        return sum(file.suffix.rpartition("-")[2].isdecimal() for file in files)
+
     def astray(self) -> bool:
         """Whether the file was deleted, or another one put in its place, while it is open here."""
         try:
@@ -84,13 +93,25 @@ class Database:
         saved = self.path.with_name(f"{self.path.name}.saved")
         saved.unlink(missing_ok=True)
         if not self.path.exists():
-            with contextlib.suppress(sqlite3.Error):  # e.g. its folder is gone too: there is nowhere to save it to
-                self._conn.execute("VACUUM INTO ?", (str(saved),))
+            try:
+                self._save(saved)
+            except (sqlite3.Error, OSError):  # e.g. its folder is gone too, or the disk is full
+                with contextlib.suppress(OSError):
+                    saved.unlink(missing_ok=True)
         self._conn.close()
         if saved.exists():
             for suffix in ("-wal", "-shm"):
                 self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
             saved.rename(self.path)
+
+    def _save(self, saved: Path) -> None:
+        """Copy what is open here; it is on the disk before it takes the name."""
+        with contextlib.closing(sqlite3.connect(saved)) as copy:
+            copy.execute("PRAGMA journal_mode=OFF")
+            copy.execute("PRAGMA synchronous=OFF")
+            self._conn.backup(copy, pages=COPY_PAGES)
+        with saved.open("rb") as file:
+            os.fsync(file.fileno())
 
     def _transact(self, job: Job[T]) -> T:
         with self._judging():

@@ -8,83 +8,58 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import csv
-import gzip
 import hashlib
-import io
-import itertools
 import logging
-import marshal
 import sqlite3
-import tempfile
-import zlib
-from collections.abc import Awaitable, Callable, Iterator
-from operator import itemgetter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from edge.database import Database
+from edge.directoryfile import COLUMNS, SLICE_ROWS, FetchError, slices_apart
 from sync.down import MAX_MANIFEST_BYTES, PART_BYTES, DirectoryFile, Manifest, ReportedDirectory, Want
 from sync.mqtt import Incoming
 
 log = logging.getLogger("tagtrail.directory")
 
-HEADER = ["epc", "member", "tier", "consent", "hint", "hint_until_us"]
-CONSENT = {"1": 1, "0": 0}
 PARTS = 8
 """Parts asked for at once …"""
 PATIENCE_S = (5.0, 60.0)
 """… and how long they are waited for before they are asked for again; doubles to the second."""
 RETRY_S = 60.0
 EXPIRY_S = 30.0
-SLICE_ROWS = 4_000
-"""Rows in one transaction …"""
 STATEMENT_ROWS = 500
-"""… and in one statement."""
-BUCKETS = 64
-BLOCK_BYTES = 1 << 16
-DUMP_ROWS = 256
-MAX_LINE_BYTES = 2048
-MAX_ROWS = 5_000_000
-_TABLE = """CREATE TABLE {name} (
+TABLE = """CREATE TABLE {name} (
     tag BLOB PRIMARY KEY, member TEXT NOT NULL, tier TEXT NOT NULL, consent INTEGER NOT NULL, hint TEXT,
     hint_until_us INTEGER
 ) WITHOUT ROWID"""
 
-COLUMNS = 6
-Row = tuple[bytes, str, str, int, str | None, int | None]
-Hash = Callable[[bytes, int], bytes]
 State = Literal["applied", "fetching", "failed", "expired"]
-
-
-class FetchError(Exception):
-    """A file that can't be taken; the text is for the CRM's people."""
 
 
 class MemberDirectory:
     """Takes `down/directory` and what is below, reports on `up/directory`; `run` works until cancelled.
 
-    `hash_`: EPC and its bits → tag. `recheck` is awaited whenever members may have lost their place in the directory.
+    `recheck` is awaited whenever members may have lost their place in the directory.
     """
 
     def __init__(
         self,
         database: Database,
-        hash_: Hash,
         clock: Callable[[], int],
         say: Callable[[str, bytes, bool], None],
         recheck: Callable[[], Awaitable[None]],
     ) -> None:
         self._database = database
-        self._hash = hash_
         self._clock = clock
         self._say = say
         self._recheck = recheck
         self._manifest: Manifest | None = None
         self._changed = asyncio.Event()
         self._parts: asyncio.Queue[tuple[str, int, bytes]] = asyncio.Queue(4 * PARTS)
+        self._erased: set[str] = set()
 
     async def take(self, incoming: Incoming) -> None:
         """Take a manifest or a part."""
@@ -101,9 +76,14 @@ class MemberDirectory:
                 return
             self._changed.set()
 
+    def forget(self, member: str) -> None:
+        """A member is being erased: a directory that is being applied just now must not bring them back."""
+        self._erased.add(member)
+
     async def run(self) -> None:
         """Follow the manifest; look after the time of what is there."""
-        await self._write(_sweep)
+        while await self._write(_clear):
+            await asyncio.sleep(0)
         failed = False
         while True:
             await self._expire()
@@ -116,7 +96,7 @@ class MemberDirectory:
             try:
                 failed = False
                 await self._follow(self._manifest)
-            except (FetchError, OSError, sqlite3.Error, EOFError, zlib.error, ValueError) as error:
+            except (FetchError, OSError, sqlite3.Error) as error:
                 failed = True
                 log.warning("the member directory cannot be taken: %s", error)
                 await self._report("failed", str(error))
@@ -178,18 +158,15 @@ class MemberDirectory:
     async def _apply(self, packed: Path, file: DirectoryFile, valid_until_us: int) -> None:
         whole = file.base is None
         into = "directory_next" if whole else "directory"
+        self._erased.clear()
         if whole:
-            await self._write(lambda conn: conn.execute(_TABLE.format(name="directory_next")))
+            await self._write(lambda conn: conn.execute(TABLE.format(name="directory_next")))
         try:
-            with tempfile.TemporaryDirectory(dir=packed.parent, prefix=".directory-") as folder:
-                buckets = await asyncio.to_thread(_sort_out, packed, Path(folder), self._hash, whole)
-                for bucket in buckets:
-                    rows = await asyncio.to_thread(_rows, bucket)
-                    for start in range(0, len(rows), SLICE_ROWS):
-                        await self._write(_put(into, rows[start : start + SLICE_ROWS]))
-                        await asyncio.sleep(0)
+            async for values in slices_apart(packed, self._database.tag_key, whole):
+                await self._write(_put(into, values))
 
             def finish(conn: sqlite3.Connection) -> None:
+                conn.executemany(f"DELETE FROM {into} WHERE member = ?", [(member,) for member in self._erased])
                 if whole:
                     conn.execute("DROP TABLE IF EXISTS directory_old")
                     conn.execute("ALTER TABLE directory RENAME TO directory_old")
@@ -260,87 +237,18 @@ def path(manifest: Manifest | None, generation: int) -> list[DirectoryFile]:
     raise FetchError(f"no files lead from generation {generation} to {manifest.generation}")
 
 
-def _sort_out(packed: Path, folder: Path, hash_: Hash, whole: bool) -> list[Path]:
-    """Hash the rows into bucket files by the beginning of their tag: each is small enough to be sorted in memory."""
-    with contextlib.ExitStack() as stack:
-        files = [stack.enter_context((folder / str(number)).open("wb")) for number in range(BUCKETS)]
-        # Values end to end: a heap of tuples would keep the garbage collector as busy as all the rest.
-        waiting: list[list[Any]] = [[] for _ in range(BUCKETS)]
-        for row in _parse(packed, hash_, whole):
-            number = row[0][0] * BUCKETS >> 8
-            values = waiting[number]
-            values += row
-            if len(values) == DUMP_ROWS * COLUMNS:
-                _dump(values, files[number])
-                values.clear()
-        for values, file in zip(waiting, files, strict=True):
-            _dump(values, file)
-    return [folder / str(number) for number in range(BUCKETS)]
-
-
-def _dump(values: list[Any], file: IO[bytes]) -> None:
-    # marshal.load of a file asks for every value anew; whole pieces are ten times faster.
-    piece = marshal.dumps(values)
-    file.write(len(piece).to_bytes(4, "big") + piece)
-
-
-def _parse(packed: Path, hash_: Hash, whole: bool) -> Iterator[Row]:
-    """A million of them pass here: no call in Python for each but the hash."""
-    with gzip.GzipFile(packed, "rb") as file:
-        rows = csv.reader(itertools.chain.from_iterable(_blocks(file)))
-        try:
-            if next(rows, []) != HEADER:
-                raise FetchError(f"the first line of a directory file is {','.join(HEADER)}")
-            for epc, member, tier, consent, hint, until in rows:
-                card = bytes.fromhex(epc)
-                if not 1 <= len(card) <= 62 or len(member) > 128 or len(tier) > 32 or len(hint) > 300:
-                    raise ValueError("too long")
-                if member:
-                    tag = hash_(card, len(card) * 8)
-                    yield tag, member, tier, CONSENT[consent], hint or None, int(until) if until else None
-                elif whole:
-                    raise ValueError("no member")
-                else:
-                    yield hash_(card, len(card) * 8), "", "", 0, None, None
-                if rows.line_num > MAX_ROWS:  # a small file may unpack to anything
-                    raise FetchError(f"more than {MAX_ROWS} members")
-        except (ValueError, KeyError, csv.Error) as error:
-            raise FetchError(f"line {rows.line_num} is no member: {error}") from error
-
-
-def _blocks(file: gzip.GzipFile) -> Iterator[list[str]]:
-    """Lines, a block's worth at a time; FetchError for a long one, before it is held whole."""
-    rest = b""
-    while block := file.read(BLOCK_BYTES):
-        *lines, rest = io.BytesIO(rest + block).readlines()
-        if len(rest) > MAX_LINE_BYTES or len(max(lines, key=len, default=b"")) > MAX_LINE_BYTES:
-            raise FetchError(f"a line of more than {MAX_LINE_BYTES} bytes")
-        yield io.StringIO(b"".join(lines).decode(), newline="\n").readlines()
-    yield [rest.decode()]
-
-
-def _rows(bucket: Path) -> list[Row]:
-    packed, at = memoryview(bucket.read_bytes()), 0
-    values: list[Any] = []
-    while at < len(packed):
-        end = at + 4 + int.from_bytes(packed[at : at + 4], "big")
-        values += marshal.loads(packed[at + 4 : end])
-        at = end
-    return sorted(zip(*[iter(values)] * COLUMNS, strict=True), key=itemgetter(0))
-
-
-def _put(table: str, rows: list[Row]) -> Callable[[sqlite3.Connection], None]:
-    gone = [(row[0],) for row in rows if not row[1]]
-    there = [row for row in rows if row[1]] if gone else rows
-    flat = list(itertools.chain.from_iterable(there))
+def _put(table: str, values: list[Any]) -> Callable[[sqlite3.Connection], None]:
+    # Columns: tag, member, …; without a member the row goes.
+    gone = [(tag,) for tag, member in zip(values[::COLUMNS], values[1::COLUMNS], strict=True) if not member]
 
     def job(conn: sqlite3.Connection) -> None:
         # Many rows a statement: half the time of executemany, which binds and resets for each.
-        for start in range(0, len(there), STATEMENT_ROWS):
-            values = flat[start * COLUMNS : (start + STATEMENT_ROWS) * COLUMNS]
-            marks = ",".join(["(?,?,?,?,?,?)"] * (len(values) // COLUMNS))
-            conn.execute(f"INSERT OR REPLACE INTO {table} VALUES {marks}", values)
-        conn.executemany(f"DELETE FROM {table} WHERE tag = ?", gone)
+        for start in range(0, len(values), STATEMENT_ROWS * COLUMNS):
+            some = values[start : start + STATEMENT_ROWS * COLUMNS]
+            marks = ",".join(["(?,?,?,?,?,?)"] * (len(some) // COLUMNS))
+            conn.execute(f"INSERT OR REPLACE INTO {table} VALUES {marks}", some)
+        if gone:
+            conn.executemany(f"DELETE FROM {table} WHERE tag = ? AND member = ''", gone)
 
     return job
 
@@ -349,16 +257,13 @@ def _clear(conn: sqlite3.Connection) -> int:
     """Empty what is left of other directories a slice at a time, for emptying a large table at once takes seconds."""
     for table in ("directory_next", "directory_old"):
         if conn.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
-            some = f"SELECT tag FROM {table} ORDER BY tag LIMIT {SLICE_ROWS}"
-            if not conn.execute(f"DELETE FROM {table} WHERE tag IN ({some})").rowcount:
+            row = conn.execute(f"SELECT tag FROM {table} ORDER BY tag LIMIT 1 OFFSET {SLICE_ROWS}").fetchone()
+            if row is None:
                 conn.execute(f"DROP TABLE {table}")
+            else:
+                conn.execute(f"DELETE FROM {table} WHERE tag < ?", row)
             return 1
     return 0
-
-
-def _sweep(conn: sqlite3.Connection) -> None:
-    """After a crash: away with a directory that was half written."""
-    conn.execute("DROP TABLE IF EXISTS directory_next")
 
 
 def _digest(file: Path) -> str:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import suppress
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+BEAT_S = 5.0
+LONGEST_S = 900.0
+"""A disk that has not done its work by then hangs: the watchdog may have its way."""
 
 
 def notify(*assignments: str) -> None:
@@ -20,3 +27,29 @@ def notify(*assignments: str) -> None:
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as datagrams:
         datagrams.setblocking(False)
         datagrams.sendto("\n".join(assignments).encode(), address)
+
+
+@contextmanager
+def long_work() -> Iterator[None]:
+    """Within, the supervisor stays patient: a large database takes longer to check or to save than a watchdog waits."""
+    over = threading.Event()
+
+    def beat() -> None:
+        until_s = time.monotonic() + LONGEST_S
+        while time.monotonic() < until_s:
+            notify("WATCHDOG=1", f"EXTEND_TIMEOUT_USEC={round(3 * BEAT_S * 1e6)}")
+            if over.wait(BEAT_S):
+                return
+
+    beating = threading.Thread(target=beat, name="patience", daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        over.set()
+        beating.join()
+
+
+def begin_anew() -> None:
+    """This process is about to run the program from its start: no stop, which the supervisor would soon enforce."""
+    notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "WATCHDOG=1")

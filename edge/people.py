@@ -62,7 +62,7 @@ class Pseudonyms:
 
     def member(self, epc: bytes, bits: int) -> bytes:
         """Stable 16-byte hash, the directory's key."""
-        return _hash(self._key, bits.to_bytes(2, "big") + epc)
+        return member_tag(self._key, epc, bits)
 
     def daily(self, epc: bytes, bits: int, time_us: int) -> bytes:
         """16-byte pseudonym of the business day of `time_us`."""
@@ -84,6 +84,11 @@ def known(conn: sqlite3.Connection, tag: bytes) -> bool:
     """Is a tag a member's who lets us know it."""
     member = look_up(conn, tag)
     return member is not None and member.consent
+
+
+def member_tag(key: bytes, epc: bytes, bits: int) -> bytes:
+    """What a card is known by at rest: stable 16-byte hash under the gateway's key."""
+    return blake2b(bits.to_bytes(2, "big") + epc, key=key, digest_size=16).digest()
 
 
 def _hash(key: bytes, text: bytes) -> bytes:

@@ -208,10 +208,6 @@ class Pipeline:
         if gone or erased is not None:
             await self.order(lambda conn: cuebook.withdraw(conn, gone))
 
-    def hash_card(self, epc: bytes, bits: int) -> bytes:
-        """The tag that a card is known by at rest."""
-        return self._pseudonyms.member(epc, bits)
-
     @property
     def recognitions(self) -> list[dict[str, Any]]:
         """The last ones, newest first."""

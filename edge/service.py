@@ -39,7 +39,7 @@ from edge.listening import listen
 from edge.live import LiveServer, socket_path
 from edge.members import MemberDirectory
 from edge.memory import COMPILER, let_go_of
-from edge.notify import notify
+from edge.notify import long_work, notify
 from edge.orders import OrderServer
 from edge.pipeline import Pipeline
 from edge.readers import Readers
@@ -82,7 +82,8 @@ class Service:
         self._web_socket = listen(config.web.listen) if web else None
         self._shop: Shop = compose(config, clock.speed)
         self._lock = _lock(config.database.path)
-        self._database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
+        with long_work():
+            self._database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
         if self._database.quarantined:
             log.error("the database was damaged; moved to %s, a new one was begun", self._database.quarantined)
         self._trace = VisitFile(trace, self._shop.zones) if trace else None
@@ -140,7 +141,8 @@ class Service:
                 self._trace.close()
             with contextlib.suppress(sqlite3.Error):
                 await life.remember(self._database)
-            self._database.close()
+            with long_work():
+                self._database.close()
             if self._web_socket is not None:
                 self._web_socket.close()
 
@@ -173,7 +175,8 @@ class Service:
         )
         try:
             done, _ = await asyncio.wait([stopped, publishing, pipeline, *around], return_when=asyncio.FIRST_COMPLETED)
-            notify("STOPPING=1")
+            if stopped in done:  # who begins anew goes on, in the same process
+                notify("STOPPING=1")
         finally:
             await _cancel(around)
             self._pipeline.stop()
@@ -194,17 +197,23 @@ class Service:
         """Take what the CRM sends down; the work that this is, by name."""
         say = self._publisher.say
         now_us = self._clock.now_us
-        doings = Doings(
-            self._config, self._database, self._publisher, readers, self.snapshot, self._pipeline.recheck, self._reload
-        )
-        commands = Commands(doings.table, self._database, now_us, say)
         members = MemberDirectory(
             self._database,
-            self._pipeline.hash_card,
             now_us,
             lambda rest, message, retain: say(rest, message, retain=retain),
             self._pipeline.recheck,
         )
+        doings = Doings(
+            self._config,
+            self._database,
+            self._publisher,
+            readers,
+            self.snapshot,
+            members.forget,
+            self._pipeline.recheck,
+            self._reload,
+        )
+        commands = Commands(doings.table, self._database, now_us, say)
         self._handlers |= {"cmd": commands.take, "directory": members.take}
         work = {"commands": commands.run(), "directory": members.run()}
         if self._overlay is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import random
 import time
 from pathlib import Path
@@ -36,9 +37,7 @@ async def test_directory(tmp_path: Path, capsys, benchmark):
     async def nothing() -> None:
         pass
 
-    members = MemberDirectory(
-        database, hashes.member, lambda: 1, lambda rest, message, _: reports.append(message), nothing
-    )
+    members = MemberDirectory(database, lambda: 1, lambda rest, message, _: reports.append(message), nothing)
     part = tmp_path / "store.db.part"
     part.write_bytes(packed)
     waits_ms: list[float] = []
@@ -51,10 +50,10 @@ async def test_directory(tmp_path: Path, capsys, benchmark):
             await asyncio.sleep(0.01)
 
     greeting = asyncio.create_task(greet())
-    began, busy_from_s = time.perf_counter(), time.process_time()
+    began, busy_from_s = time.perf_counter(), cpu_s()
     await members._apply(part, file, 2**60)
     apply_s = time.perf_counter() - began
-    busy_s = time.process_time() - busy_from_s
+    busy_s = cpu_s() - busy_from_s
     greeting.cancel()
 
     def look(conn) -> float:
@@ -84,3 +83,9 @@ async def test_directory(tmp_path: Path, capsys, benchmark):
     assert hashlib.sha256(packed).hexdigest() == entry["sha256"]
     assert look_up_us <= LOOK_UP_US
     assert p99 <= WAIT_MS
+
+
+def cpu_s() -> float:
+    """Of this process and of those that it started and that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system

@@ -8,6 +8,7 @@ import hashlib
 import json
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from llrpkit.emulator import EmulatedTag, LLRPEmulator
 from config.check import load
 from config.model import CueRule
 from edge import cuebook, desired
-from edge.commands import erase
+from edge.commands import erase, erase_events
 from edge.cuebook import Wanted
 from edge.database import Database
 from edge.desired import Overlay, merged
@@ -340,7 +341,10 @@ async def test_erasing_leaves_nothing_but_numbers(tmp_path: Path) -> None:
 
     database.write_now(fill)
     receipt = database.write_now(lambda conn: erase(conn, "M1"))
-    assert receipt == {"directory": 1, "visits": 1, "journeys": 1, "recognised": 1, "cues": 1, "outbox": 3}
+    assert receipt == {"directory": 1, "visits": 1, "journeys": 1, "recognised": 1, "cues": 1}
+    for class_, found in (("member", 2), ("journey", 1)):
+        assert database.write_now(partial(erase_events, class_=class_, member="M1", after=0)) == (found, found * 2)
+        assert database.write_now(partial(erase_events, class_=class_, member="M1", after=4)) == (0, None)
 
     def left(conn: Any) -> list[int]:
         return [conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("visit", "journey", "outbox")]
@@ -364,7 +368,6 @@ async def test_topics_that_name_no_part_are_nothing(gateway: Gateway, topic: str
     said: list[Any] = []
     members = MemberDirectory(
         None,
-        lambda epc, bits: epc,
         now_us,
         lambda *what: said.append(what),
         lambda: asyncio.sleep(0),  # type: ignore[arg-type]

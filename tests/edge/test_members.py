@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import gzip
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from edge.members import COLUMNS, FetchError, _put, _rows, _sort_out
+from edge.directoryfile import COLUMNS, SLICE_ROWS, FetchError, slices, slices_apart
+from edge.members import TABLE, _put
+from edge.people import member_tag
 
 HEADER = "epc,member,tier,consent,hint,hint_until_us"
 
 
-def sorted_out(folder: Path, text: str, whole: bool = True) -> list[tuple[object, ...]]:
+KEY = b"k" * 32
+
+
+def tag(epc: str) -> bytes:
+    return member_tag(KEY, bytes.fromhex(epc), len(epc) * 4)
+
+
+def sorted_out(folder: Path, text: str | bytes, whole: bool = True) -> dict[bytes, tuple[object, ...]]:
     file = folder / "members.gz"
-    file.write_bytes(gzip.compress(text.encode()))
-    (folder / "buckets").mkdir(exist_ok=True)
-    buckets = _sort_out(file, folder / "buckets", lambda card, bits: card.ljust(16, b"\0"), whole)
-    rows = [row for bucket in buckets for row in _rows(bucket)]
-    assert [row[0] for row in rows] == sorted(row[0] for row in rows)
-    assert all(len(row) == COLUMNS for row in rows)
-    return rows
+    file.write_bytes(gzip.compress(text.encode() if isinstance(text, str) else text))
+    conn = sqlite3.connect(":memory:")
+    conn.execute(TABLE.format(name="directory"))
+    last = b""
+    for values in slices(file, KEY, whole):
+        assert len(values) <= SLICE_ROWS * COLUMNS
+        assert values[::COLUMNS] == sorted(values[::COLUMNS])
+        assert values[0] >= last
+        last = values[-COLUMNS]
+        _put("directory", values)(conn)
+    rows = conn.execute("SELECT * FROM directory").fetchall()
+    conn.close()
+    return {row[0]: row[1:] for row in rows}
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -29,27 +46,23 @@ def sorted_out(folder: Path, text: str, whole: bool = True) -> list[tuple[object
 def test_line_ends_quotes_and_umlauts(tmp_path: Path, end: str, last: bool) -> None:
     lines = [HEADER, 'FF01,M2,A,0,"tea, at ""5""",', "0002,M1,B,1,新会员\u2028,7", "8003,M3,,1,,"]
     rows = sorted_out(tmp_path, end.join(lines) + end * last)
-    assert rows == [
-        (b"\x00\x02".ljust(16, b"\0"), "M1", "B", 1, "新会员\u2028", 7),
-        (b"\x80\x03".ljust(16, b"\0"), "M3", "", 1, None, None),
-        (b"\xff\x01".ljust(16, b"\0"), "M2", "A", 0, 'tea, at "5"', None),
-    ]
+    assert rows == {
+        tag("0002"): ("M1", "B", 1, "新会员\u2028", 7),
+        tag("8003"): ("M3", "", 1, None, None),
+        tag("FF01"): ("M2", "A", 0, 'tea, at "5"', None),
+    }
 
 
-def test_many_rows_come_sorted_and_the_last_word_on_a_card_counts(tmp_path: Path) -> None:
+def test_of_many_rows_the_last_word_on_a_card_counts(tmp_path: Path) -> None:
     text = "".join(f"{n * 2654435761 % 2**32:08x},M{n},A,1,,\n" for n in range(20_000))
     rows = sorted_out(tmp_path, f"{HEADER}\n{text}{0:08x},again,B,0,,\n")
-    conn = sqlite3.connect(":memory:")
-    conn.execute(
-        "CREATE TABLE directory (tag BLOB PRIMARY KEY, member, tier, consent, hint, hint_until_us) WITHOUT ROWID"
-    )
-    _put("directory", rows)(conn)
-    assert conn.execute("SELECT count(*) FROM directory").fetchone() == (20_000,)
-    assert conn.execute("SELECT member FROM directory ORDER BY tag LIMIT 1").fetchone() == ("again",)
-    out = [(row[0], "", "", 0, None, None) for row in rows[:700]]
-    _put("directory", out)(conn)
-    assert conn.execute("SELECT count(*) FROM directory").fetchone()[0] in (19_300, 19_301)
-    conn.close()
+    assert len(rows) == 20_000
+    assert rows[tag(f"{0:08x}")] == ("again", "B", 0, None, None)
+
+
+def test_changes_may_take_a_card_out(tmp_path: Path) -> None:
+    rows = sorted_out(tmp_path, f"{HEADER}\n01,M1,A,1,,\n01,,,,,\n02,,,,,\n02,M2,A,1,,\n", whole=False)
+    assert [row[0] for row in rows.values()] == ["M2"]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +74,7 @@ def test_many_rows_come_sorted_and_the_last_word_on_a_card_counts(tmp_path: Path
         (f"{HEADER}\n01,M1,A,1\n", "line 2 "),
         (f"{HEADER}\n01,M1,A,yes,,\n", "line 2 "),
         (f"{HEADER}\n01,M1,A,1,,soon\n", "line 2 "),
+        (f"{HEADER}\n01,M1,A,1,,{2**63}\n", "line 2 "),
         (f"{HEADER}\n01,,,,,\n", "line 2 "),
         (f"{HEADER}\n{'01' * 63},M1,A,1,,\n", "line 2 "),
         (f"{HEADER}\n01,{'M' * 129},A,1,,\n", "line 2 "),
@@ -74,8 +88,39 @@ def test_a_file_that_is_no_directory_is_told_with_its_line(tmp_path: Path, text:
 
 
 def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
-    file = tmp_path / "members.gz"
-    file.write_bytes(gzip.compress(HEADER.encode() + b"\n01,\xff,A,1,,\n"))
-    (tmp_path / "buckets").mkdir()
     with pytest.raises(FetchError, match="no member"):
-        _sort_out(file, tmp_path / "buckets", lambda card, bits: card, True)
+        sorted_out(tmp_path, HEADER.encode() + b"\n01,\xff,A,1,,\n")
+
+
+@pytest.mark.parametrize("packed", [b"no gzip", gzip.compress(b"x" * 100_000)[:-20]])
+async def test_the_process_tells_what_is_wrong(tmp_path: Path, packed: bytes) -> None:
+    file = tmp_path / "members.gz"
+    file.write_bytes(packed)
+    with pytest.raises(FetchError, match=r"gzip|line"):
+        await drained(file)
+
+
+async def test_a_process_that_fails_is_no_wrong_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"code 1: .*No such file"):
+        await drained(tmp_path / "members.gz")
+
+
+async def drained(file: Path) -> int:
+    """Rows that the process makes of it."""
+    return sum([len(values) // COLUMNS async for values in slices_apart(file, KEY, True)])
+
+
+async def test_nothing_comes_out_of_a_file_whose_last_line_is_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "members.gz"
+    lines = "".join(f"{n:08x},M{n},A,1,,\n" for n in range(10_000))
+    file.write_bytes(gzip.compress(f"{HEADER}\n{lines}".encode()))
+    assert await drained(file) == 10_000
+    file.write_bytes(gzip.compress(f"{HEADER}\n{lines}zz,M,A,1,,\n".encode()))
+    came = slices_apart(file, KEY, True)
+    with pytest.raises(FetchError, match="line 10002 "):
+        await anext(came)
+
+
+def test_sorting_loads_nothing_heavy() -> None:
+    code = "import sys, edge.directoryfile; print(*sorted({'numpy', 'pydantic', 'sqlite_utils'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
