@@ -66,6 +66,39 @@ def bins(dwell_us: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.clip(numbers, 0, BINS - 1)
 
 
+def tally(visits: NDArray[Any], ended_us: NDArray[np.int64], start: int, zones: int, settings: Settings) -> Windows:
+    """The window at `start` of visits (or stays), which ended at `ended_us`: one row a zone (class member), and more for
+    other classes with anything in them. Coverage is left 0."""
+    end = start + settings.window_us
+    key = visits["zone"].astype(np.int64) * len(TagClass) + visits["tag_class"]
+    inside = (visits["enter_us"] < end) & ((visits["exit_us"] > start) | (ended_us < end))
+    visits, ended_us, key = visits[inside], ended_us[inside], key[inside]
+    every_zone = np.arange(zones) * len(TagClass) + TagClass.MEMBER
+    keys = np.union1d(every_zone, key)
+    row = np.searchsorted(keys, key)
+    windows = np.zeros(len(keys), WINDOW)
+    windows["window_us"] = start
+    windows["zone"], windows["tag_class"] = np.divmod(keys, len(TagClass))
+    began = (visits["enter_us"] >= start) & (visits["enter_us"] < end)
+    ended = (ended_us >= start) & (ended_us < end)
+    whole = ended & (visits["censored"] == 0)
+    dwell = visits["exit_us"] - visits["enter_us"]
+    band = np.digitize(dwell, (settings.touch_us, settings.visit_us, settings.engaged_us))
+    for name, mask in (
+        ("entered", began),
+        ("ended", ended),
+        ("censored", ended & ~whole),
+        *((name, whole & (band == i)) for i, name in enumerate(("pass_by", "touch", "visit", "engaged"))),
+    ):
+        windows[name] = np.bincount(row[mask], minlength=len(keys))
+    low, high = np.maximum(visits["enter_us"], start), np.minimum(visits["exit_us"], end)
+    np.add.at(windows["present_us"], row, np.maximum(high - low, 0))
+    np.add.at(windows["histogram"], (row[whole], bins(dwell[whole])), 1)
+    there = high > low
+    windows["peak"] = peaks(row[there], low[there], high[there], len(keys))
+    return windows
+
+
 @dataclass
 class Aggregates:
     """Windows in the making. Visits go in as they close; a window comes out once, when all of it is decided."""
@@ -101,37 +134,11 @@ class Aggregates:
 
     def window(self, open_visits: Visits) -> Windows:
         """The window at `next_us`: one row a zone (class member), and more for other classes with anything in them."""
-        start, end = self.next_us, self.next_us + self.settings.window_us
+        end = self.next_us + self.settings.window_us
         visits = np.concatenate([self._visits, open_visits])
         ended_us = np.concatenate([self._ended_us, np.full(len(open_visits), NEVER)])
-        key = visits["zone"].astype(np.int64) * len(TagClass) + visits["tag_class"]
-        inside = (visits["enter_us"] < end) & ((visits["exit_us"] > start) | (ended_us < end))
-        visits, ended_us, key = visits[inside], ended_us[inside], key[inside]
-        every_zone = np.arange(len(self.layout.zone_kind)) * len(TagClass) + TagClass.MEMBER
-        keys = np.union1d(every_zone, key)
-        row = np.searchsorted(keys, key)
-        windows = np.zeros(len(keys), WINDOW)
-        windows["window_us"] = start
-        windows["zone"], windows["tag_class"] = np.divmod(keys, len(TagClass))
-        windows["coverage"] = self._coverage(start, end)[windows["zone"]]
-        began = (visits["enter_us"] >= start) & (visits["enter_us"] < end)
-        ended = (ended_us >= start) & (ended_us < end)
-        whole = ended & (visits["censored"] == 0)
-        dwell = visits["exit_us"] - visits["enter_us"]
-        limits = self.settings
-        band = np.digitize(dwell, (limits.touch_us, limits.visit_us, limits.engaged_us))
-        for name, mask in (
-            ("entered", began),
-            ("ended", ended),
-            ("censored", ended & ~whole),
-            *((name, whole & (band == i)) for i, name in enumerate(("pass_by", "touch", "visit", "engaged"))),
-        ):
-            windows[name] = np.bincount(row[mask], minlength=len(keys))
-        low, high = np.maximum(visits["enter_us"], start), np.minimum(visits["exit_us"], end)
-        np.add.at(windows["present_us"], row, np.maximum(high - low, 0))
-        np.add.at(windows["histogram"], (row[whole], bins(dwell[whole])), 1)
-        there = high > low
-        windows["peak"] = peaks(row[there], low[there], high[there], len(keys))
+        windows = tally(visits, ended_us, self.next_us, len(self.layout.zone_kind), self.settings)
+        windows["coverage"] = self._coverage(self.next_us, end)[windows["zone"]]
         self.next_us = end
         left = self._ended_us >= end
         self._visits, self._ended_us = self._visits[left], self._ended_us[left]
