@@ -18,7 +18,9 @@ from sync.contract_days import SuspectDay
 
 
 def told(n: int, revision: int = 1, **changes: Any) -> ZoneWindow:
-    made: ZoneWindow = window(n).model_copy(update={"window_us": 900_000_000, "revision": revision, "coverage": 0.25} | changes)
+    made: ZoneWindow = window(n).model_copy(
+        update={"window_us": 900_000_000, "revision": revision, "coverage": 0.25} | changes
+    )
     return made
 
 
