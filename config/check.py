@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -18,6 +19,8 @@ from config.lines import Place, key_lines, line_of
 from config.messages import explain, is_echo, on_one_line
 from config.model import Reader, StoreConfig
 
+OWN_FILE = "the store's own file"
+"""Stands for it in problems of a text that doesn't have all sections."""
 CREDENTIALS = "${CREDENTIALS_DIRECTORY}"
 """Where systemd puts the files of LoadCredential=, readable by the service alone. The only variable in paths."""
 _FILES = {"mqtt": ("password_file", "ca", "cert", "key"), "web": ("cert", "key"), "calibration": ("file",)}
@@ -59,9 +62,12 @@ def load(path: str | Path, *, files: bool = True) -> StoreConfig:
     return config
 
 
-def load_text(text: str, name: str, folder: Path) -> StoreConfig:
-    """The store of a text that is no file (yet), called `name` in problems; relative paths are within `folder`."""
-    config, problems = _judge(name, text, folder, files=False, service=False)
+def load_text(text: str, name: str, folder: Path, own: Mapping[str, Any] | None = None) -> StoreConfig:
+    """The store of a text that is no file (yet), called `name` in problems; relative paths are within `folder`.
+
+    `own`: sections, as the store file would have them, of which those hold that the text does not have.
+    """
+    config, problems = _judge(name, text, folder, files=False, service=False, own=own or {})
     errors = tuple(problem for problem in problems if not problem.warning)
     if config is None or errors:
         raise ConfigError(errors)
@@ -104,10 +110,11 @@ def _check(path: Path, files: bool, service: bool) -> tuple[StoreConfig | None, 
 
 
 def _judge(
-    file: str, text: str, folder: Path, files: bool, service: bool
+    file: str, text: str, folder: Path, files: bool, service: bool, own: Mapping[str, Any] = MappingProxyType({})
 ) -> tuple[StoreConfig | None, tuple[Problem, ...]]:
     try:
-        raw = tomllib.loads(text)
+        given = tomllib.loads(text)
+        raw = {**own, **given}
     except (ValueError, RecursionError) as error:
         return None, (_syntax(file, text, error),)
 
@@ -123,7 +130,12 @@ def _judge(
         found += _files(raw, folder, service)
     lines = key_lines(text)
     # A set: the same may be wrong by itself and towards others.
-    problems = {Problem(file, line_of(lines, at), key_name(at), on_one_line(what), soft) for at, what, soft in found}
+    problems = {
+        Problem(OWN_FILE, 0, key_name(at), on_one_line(what), soft)
+        if at and at[0] in own and at[0] not in given
+        else Problem(file, line_of(lines, at), key_name(at), on_one_line(what), soft)
+        for at, what, soft in found
+    }
     return config and _absolute(config, folder), tuple(sorted(problems))
 
 

@@ -1,4 +1,4 @@
-"""15-minute rows of zone × tag class, and the dwell histogram in them: pure, and mergeable by adding.
+"""15-minute rows of zone × tag class and of floors, and the dwell histogram in them: pure, and mergeable by adding.
 
 Histogram: BINS counts of dwell times. Bin 0 is below 1 s; bin i ≥ 1 reaches from RATIO**(i - 1) s to RATIO**i s; the
 last one is open. A quantile is read as the geometric middle of its bin: off by at most RELATIVE_ERROR between 1 s and
@@ -44,6 +44,20 @@ WINDOW = np.dtype(
 )
 Windows = NDArray[Any]
 """One-dimensional array of dtype WINDOW."""
+FLOOR_WINDOW = np.dtype(
+    [
+        ("window_us", "<i8"),
+        ("present_us", "<i8"),  # people's presence within it, summed
+        ("floor", "<i2"),
+        *((name, "<u4") for name in ("member", "unknown", "cart")),  # comings, from outside or another floor
+        ("visitors", "<u4"),  # people who were in any zone of it, each once: no sum of its zones'
+        ("peak", "<u4"),  # most people at once
+        ("coverage", "<f4"),  # of its zones with antennas, the mean; 0 without any
+    ]
+)
+Floors = NDArray[Any]
+"""One-dimensional array of dtype FLOOR_WINDOW."""
+PEOPLE = (TagClass.UNKNOWN, TagClass.MEMBER)
 
 
 def histogram(dwell_us: NDArray[np.int64]) -> NDArray[np.uint32]:
@@ -66,6 +80,39 @@ def bins(dwell_us: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.clip(numbers, 0, BINS - 1)
 
 
+def tally(visits: NDArray[Any], ended_us: NDArray[np.int64], start: int, zones: int, settings: Settings) -> Windows:
+    """The window at `start` of visits (or stays), which ended at `ended_us`: one row a zone (class member), and more
+    for other classes with anything in them. Coverage is left 0."""
+    end = start + settings.window_us
+    key = visits["zone"].astype(np.int64) * len(TagClass) + visits["tag_class"]
+    inside = (visits["enter_us"] < end) & ((visits["exit_us"] > start) | (ended_us < end))
+    visits, ended_us, key = visits[inside], ended_us[inside], key[inside]
+    every_zone = np.arange(zones) * len(TagClass) + TagClass.MEMBER
+    keys = np.union1d(every_zone, key)
+    row = np.searchsorted(keys, key)
+    windows = np.zeros(len(keys), WINDOW)
+    windows["window_us"] = start
+    windows["zone"], windows["tag_class"] = np.divmod(keys, len(TagClass))
+    began = (visits["enter_us"] >= start) & (visits["enter_us"] < end)
+    ended = (ended_us >= start) & (ended_us < end)
+    whole = ended & (visits["censored"] == 0)
+    dwell = visits["exit_us"] - visits["enter_us"]
+    band = np.digitize(dwell, (settings.touch_us, settings.visit_us, settings.engaged_us))
+    for name, mask in (
+        ("entered", began),
+        ("ended", ended),
+        ("censored", ended & ~whole),
+        *((name, whole & (band == i)) for i, name in enumerate(("pass_by", "touch", "visit", "engaged"))),
+    ):
+        windows[name] = np.bincount(row[mask], minlength=len(keys))
+    low, high = np.maximum(visits["enter_us"], start), np.minimum(visits["exit_us"], end)
+    np.add.at(windows["present_us"], row, np.maximum(high - low, 0))
+    np.add.at(windows["histogram"], (row[whole], bins(dwell[whole])), 1)
+    there = high > low
+    windows["peak"] = peaks(row[there], low[there], high[there], len(keys))
+    return windows
+
+
 @dataclass
 class Aggregates:
     """Windows in the making. Visits go in as they close; a window comes out once, when all of it is decided."""
@@ -75,6 +122,8 @@ class Aggregates:
     next_us: int = -1
     """Start of the next window to come out, -1 before anything has happened."""
     _visits: Visits = field(default_factory=lambda: np.zeros(0, VISIT))
+    _before: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
+    """(n,) zone of the visit before in the same journey, -1 of its first."""
     _ended_us: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     _down: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
     """(n, 3) antenna, from, to (NEVER: still): when antennas were down."""
@@ -94,49 +143,52 @@ class Aggregates:
             rows = np.column_stack([fresh, np.full(len(fresh), at_us), np.full(len(fresh), NEVER)])
             self._down = np.concatenate([self._down, rows])
 
-    def closed(self, visits: Visits) -> None:
-        """Visits that ended. One that was held open in an unknown zone counts in the next window to come out."""
+    def closed(self, visits: Visits, before: NDArray[np.int16]) -> None:
+        """Visits ended; what ends in a window that is out already, since it was held open, counts in the next one.
+
+        `before`: (n,) zone of the visit before in the same journey, -1 of its first.
+        """
         self._visits = np.concatenate([self._visits, visits])
+        self._before = np.concatenate([self._before, before])
         self._ended_us = np.concatenate([self._ended_us, np.maximum(visits["exit_us"], self.next_us)])
 
-    def window(self, open_visits: Visits) -> Windows:
-        """The window at `next_us`: one row a zone (class member), and more for other classes with anything in them."""
-        start, end = self.next_us, self.next_us + self.settings.window_us
+    def window(self, open_visits: Visits, before: NDArray[np.int16]) -> tuple[Windows, Floors]:
+        """The window at `next_us`: one row a zone (class member), and more for other classes with anything in them; and
+        one row a floor."""
+        end = self.next_us + self.settings.window_us
         visits = np.concatenate([self._visits, open_visits])
         ended_us = np.concatenate([self._ended_us, np.full(len(open_visits), NEVER)])
-        key = visits["zone"].astype(np.int64) * len(TagClass) + visits["tag_class"]
-        inside = (visits["enter_us"] < end) & ((visits["exit_us"] > start) | (ended_us < end))
-        visits, ended_us, key = visits[inside], ended_us[inside], key[inside]
-        every_zone = np.arange(len(self.layout.zone_kind)) * len(TagClass) + TagClass.MEMBER
-        keys = np.union1d(every_zone, key)
-        row = np.searchsorted(keys, key)
-        windows = np.zeros(len(keys), WINDOW)
-        windows["window_us"] = start
-        windows["zone"], windows["tag_class"] = np.divmod(keys, len(TagClass))
-        windows["coverage"] = self._coverage(start, end)[windows["zone"]]
-        began = (visits["enter_us"] >= start) & (visits["enter_us"] < end)
-        ended = (ended_us >= start) & (ended_us < end)
-        whole = ended & (visits["censored"] == 0)
-        dwell = visits["exit_us"] - visits["enter_us"]
-        limits = self.settings
-        band = np.digitize(dwell, (limits.touch_us, limits.visit_us, limits.engaged_us))
-        for name, mask in (
-            ("entered", began),
-            ("ended", ended),
-            ("censored", ended & ~whole),
-            *((name, whole & (band == i)) for i, name in enumerate(("pass_by", "touch", "visit", "engaged"))),
-        ):
-            windows[name] = np.bincount(row[mask], minlength=len(keys))
-        low, high = np.maximum(visits["enter_us"], start), np.minimum(visits["exit_us"], end)
-        np.add.at(windows["present_us"], row, np.maximum(high - low, 0))
-        np.add.at(windows["histogram"], (row[whole], bins(dwell[whole])), 1)
-        there = high > low
-        windows["peak"] = peaks(row[there], low[there], high[there], len(keys))
+        windows = tally(visits, ended_us, self.next_us, len(self.layout.zone_kind), self.settings)
+        coverage = self._coverage(self.next_us, end)
+        windows["coverage"] = coverage[windows["zone"]]
+        floors = self._floors(visits, np.concatenate([self._before, before]), coverage)
         self.next_us = end
         left = self._ended_us >= end
-        self._visits, self._ended_us = self._visits[left], self._ended_us[left]
+        self._visits, self._before, self._ended_us = self._visits[left], self._before[left], self._ended_us[left]
         self._down = self._down[self._down[:, 2] > end]
-        return windows
+        return windows, floors
+
+    def _floors(self, visits: Visits, before: NDArray[np.int16], coverage: NDArray[np.float64]) -> Floors:
+        start, end, of_zone = self.next_us, self.next_us + self.settings.window_us, self.layout.zone_floor
+        floors = np.zeros(int(of_zone.max(initial=-1)) + 1, FLOOR_WINDOW)
+        floors["window_us"], floors["floor"] = start, np.arange(len(floors))
+        floor = of_zone[visits["zone"]].astype(np.int64)
+        came = (visits["enter_us"] >= start) & (visits["enter_us"] < end)
+        came &= (before < 0) | (of_zone[before] != floor)
+        for tag_class in (TagClass.MEMBER, TagClass.UNKNOWN, TagClass.CART):
+            chosen = floor[came & (visits["tag_class"] == tag_class)]
+            floors[tag_class.name.lower()] = np.bincount(chosen, minlength=len(floors))
+        low, high = np.maximum(visits["enter_us"], start), np.minimum(visits["exit_us"], end)
+        there = (high > low) & np.isin(visits["tag_class"], PEOPLE)
+        floor, low, high, visits = floor[there], low[there], high[there], visits[there]
+        np.add.at(floors["present_us"], floor, high - low)
+        floors["peak"] = peaks(floor, low, high, len(floors))
+        who = np.column_stack([floor.astype(np.uint64), visits["epc_bits"].astype(np.uint64), visits["epc"]])
+        floors["visitors"] = np.bincount(np.unique(who, axis=0)[:, 0].astype(np.int64), minlength=len(floors))
+        watched = np.isin(np.arange(len(of_zone)), self.layout.antenna_zone)
+        share = np.bincount(of_zone[watched], weights=coverage[watched], minlength=len(floors))
+        floors["coverage"] = share / np.maximum(np.bincount(of_zone[watched], minlength=len(floors)), 1)
+        return floors
 
     def _coverage(self, start: int, end: int) -> NDArray[np.float64]:
         zones, own = len(self.layout.zone_kind), self.layout.antenna_zone
@@ -151,6 +203,7 @@ class Aggregates:
         """All of it as arrays."""
         return {
             "windows.visits": self._visits,
+            "windows.before": self._before,
             "windows.ended_us": self._ended_us,
             "windows.down": self._down,
             "windows.next_us": np.array([self.next_us]),
@@ -159,6 +212,8 @@ class Aggregates:
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
         """Go on from `state`."""
         self._visits, self._ended_us = state["windows.visits"].copy(), state["windows.ended_us"].copy()
+        # States of earlier versions did not know it: those who were there then count as coming, once.
+        self._before = state.get("windows.before", np.full(len(self._visits), -1, np.int16)).copy()
         self._down, self.next_us = state["windows.down"].copy(), int(state["windows.next_us"][0])
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwell import kernels, radio
-from dwell.aggregates import WINDOW, Aggregates, Windows
+from dwell.aggregates import FLOOR_WINDOW, WINDOW, Aggregates, Floors, Windows
 from dwell.journeys import Journal, Journey
 from dwell.layout import Layout, Settings
 from dwell.lifecycle import State
@@ -44,6 +44,8 @@ class Decisions:
     stuck: Visits = field(default_factory=lambda: np.zeros(0, VISIT))
     """Tags that have rested in one zone for longer than anybody does: how far they did is no visit and in no count."""
     windows: Windows = field(default_factory=lambda: np.zeros(0, WINDOW))
+    floors: Floors = field(default_factory=lambda: np.zeros(0, FLOOR_WINDOW))
+    """Of the same windows."""
 
 
 NOTHING = Decisions()
@@ -175,7 +177,8 @@ class ZoneEngine:
         self._tags.life["state"] = 0
         self._due[:] = NEVER
         while 0 <= self._windows.next_us <= last_us:
-            parts.append(Decisions(windows=self._windows.window(np.zeros(0, VISIT))))
+            windows, floors = self._windows.window(np.zeros(0, VISIT), np.zeros(0, np.int16))
+            parts.append(Decisions(windows=windows, floors=floors))
         return _join(parts)
 
     def open_visits(self) -> Visits:
@@ -381,7 +384,8 @@ class ZoneEngine:
         open_visits = self.open_visits()
         open_visits["exit_us"] += self._limits.allow_us
         self._follow_drift()
-        return Decisions(windows=self._windows.window(open_visits))
+        windows, floors = self._windows.window(open_visits, self._journal.before(open_visits))
+        return Decisions(windows=windows, floors=floors)
 
     def _follow_drift(self) -> None:
         """Once a window, which is an absolute time, so that the same reads give the same figures: part of what antennas
@@ -409,13 +413,14 @@ class ZoneEngine:
         self._visits += len(closed)
         stuck = visits[out["kind"] == kernels.STUCK]
         self._stuck += len(stuck)
-        self._windows.closed(closed)
-        journeys = []
-        for visit, kind in zip(visits, out["kind"], strict=True):
+        journeys, before = [], [np.zeros(0, np.int16)]
+        for n, (visit, kind) in enumerate(zip(visits, out["kind"], strict=True)):
             if kind == kernels.CLOSED:
+                before.append(self._journal.before(visits[n : n + 1]))
                 self._journal.closed([visit])
             elif kind == kernels.ENDED:
                 journeys.append(self._journal.ended(visit, cut))
+        self._windows.closed(closed, np.concatenate(before))
         self._journeys += len(journeys)
         return Decisions(opened, closed, opened[opened["enter_us"] == opened["journey_us"]], journeys, stuck)
 
@@ -487,4 +492,5 @@ def _join(parts: list[Decisions]) -> Decisions:
         journeys=[journey for part in parts for journey in part.journeys],
         stuck=np.concatenate([part.stuck for part in parts]),
         windows=np.concatenate([part.windows for part in parts]),
+        floors=np.concatenate([part.floors for part in parts]),
     )

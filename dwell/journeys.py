@@ -40,6 +40,11 @@ class Journal:
         for visit in visits:
             self._visits.setdefault(_key(visit), []).append(visit)
 
+    def before(self, visits: Visits) -> NDArray[np.int16]:
+        """(n,) zone of the last closed visit of each one's journey; -1 if it has none."""
+        last = (self._visits.get(_key(visit)) for visit in visits)
+        return np.array([-1 if not there else there[-1]["zone"] for there in last], np.int16)
+
     def ended(self, last: Any, cut: bool) -> Journey:
         """The journey of a tag whose last visit is `last`; `cut`: by the end of the recording."""
         visits = np.array(self._visits.pop(_key(last)), VISIT)

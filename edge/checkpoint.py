@@ -32,6 +32,7 @@ class Checkpoint:
     watermark_us: int
     fingerprint: str
     zones: tuple[str, ...]
+    floors: tuple[str, ...]
     layout: Layout
     settings: Settings
     state: dict[str, NDArray[Any]]
@@ -48,7 +49,7 @@ def save(conn: sqlite3.Connection, shop: Shop, watermark_us: int, state: dict[st
     """Replace the checkpoint, in the caller's transaction; its bytes. Compression runs here, outside the event loop."""
     arrays = {STATE + name: array for name, array in state.items()}
     arrays |= {LAYOUT + field.name: getattr(shop.layout, field.name) for field in fields(Layout)}
-    meaning = {"zones": shop.zones, "settings": asdict(shop.settings)}
+    meaning = {"zones": shop.zones, "floors": shop.floors, "settings": asdict(shop.settings)}
     arrays["meaning"] = np.frombuffer(json.dumps(meaning).encode(), np.uint8)
     packer = _Packer()
     # As np.savez does, which wants a file that it could read too.
@@ -98,6 +99,7 @@ def _unpack(watermark_us: int, fingerprint: str, packed: bytes) -> Checkpoint:
         watermark_us=watermark_us,
         fingerprint=fingerprint,
         zones=tuple(meaning["zones"]),
+        floors=tuple(meaning.get("floors", ())),
         layout=Layout(**{field.name: arrays[LAYOUT + field.name] for field in fields(Layout)}),
         settings=Settings(**meaning["settings"]),
         state={name.removeprefix(STATE): array for name, array in arrays.items() if name.startswith(STATE)},

@@ -35,6 +35,11 @@ class Shop:
     ports: tuple[tuple[str, int], ...]
     """Reader and port of each antenna."""
 
+    @property
+    def floors(self) -> tuple[str, ...]:
+        """Floor f of the layout is `floors[f]`."""
+        return tuple(floor.id for floor in self.config.floors)
+
     def fingerprint(self) -> str:
         """Changes with anything that the engine's state depends on."""
         digest = hashlib.sha256(repr((self.zones, self.settings)).encode())

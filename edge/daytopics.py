@@ -9,19 +9,21 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
 from config import StoreConfig
 from dwell.compare import Change
+from edge import layouts
 from edge.analytics import Rate, Scope, counters, flows
 from edge.analytics_changes import Phase, Trial, layout_changes, promotions
 from edge.analytics_hours import hours
 from edge.analytics_occupancy import occupancy
 from edge.analytics_service import service, suspected_tags, tiers
 from edge.daystore import DAY, FORMAT, REMADE_DAYS
+from edge.people import business_days
 from edge.summary_facts import summary
 from edge.verdicts import stamps
 from sync import outbox
@@ -34,6 +36,7 @@ from sync.contract_days import (
     FlowDay,
     FlowLink,
     FlowPath,
+    LayoutInForce,
     OfDays,
     Proportion,
     Scorecard,
@@ -91,14 +94,16 @@ def forget(conn: sqlite3.Connection, config: StoreConfig, today: dt.date) -> int
     """Forget what was told of days that are no longer kept; how many."""
     oldest = today - config.database.keep_days * DAY
     return conn.execute(
-        "DELETE FROM told WHERE (key LIKE 'day/%' OR key LIKE 'week/%') AND substr(key, -10) < ?", (oldest.isoformat(),)
+        "DELETE FROM told WHERE (key LIKE 'day/%' OR key LIKE 'week/%' OR key LIKE 'windows/%')"
+        " AND substr(key, -10) < ?",
+        (oldest.isoformat(),),
     ).rowcount
 
 
-def _subjects(conn: sqlite3.Connection, config: StoreConfig) -> Iterator[tuple[str, str, tuple[str, dt.date]]]:
-    """Key, basis, kind and date of all that may have to be told."""
+def summed_up(conn: sqlite3.Connection, config: StoreConfig) -> dict[dt.date, str]:
+    """Days that are stored by the present definitions, the latest; with what changes when one is summed up anew."""
     said = stamps(config)
-    stored = {
+    return {
         dt.date.fromisoformat(date): f"{rows}/{verdicts}"
         for date, rows, verdicts in conn.execute(
             "SELECT date, rows, verdicts FROM day_summary WHERE format = ? AND def_version = ?"
@@ -107,13 +112,21 @@ def _subjects(conn: sqlite3.Connection, config: StoreConfig) -> Iterator[tuple[s
         )
         if verdicts == said.get(date, 0)
     }
+
+
+def young(stored: Mapping[dt.date, str]) -> list[dt.date]:
+    """Of stored days those that are told anew when they change, the oldest first."""
+    return [date for date in sorted(stored) if date > max(stored) - REMADE_DAYS * DAY]
+
+
+def _subjects(conn: sqlite3.Connection, config: StoreConfig) -> Iterator[tuple[str, str, tuple[str, dt.date]]]:
+    """Key, basis, kind and date of all that may have to be told."""
+    stored = summed_up(conn, config)
     if not stored:
         return
     last = max(stored)
     head = f"{FORMAT}/{config.thresholds.def_version}/{_digest_of(config)}"
-    for date in sorted(stored):
-        if date <= last - REMADE_DAYS * DAY:
-            continue
+    for date in young(stored):
         yield f"day/{date}", f"{head}/{stored[date]}", ("day", date)
         if date.weekday() == SUNDAY:
             week = [stored.get(date - n * DAY, "") for n in range(7)]
@@ -137,7 +150,9 @@ def _digest(events: Sequence[OfDays]) -> str:
     return blake2b(json.dumps(told).encode(), digest_size=12).hexdigest()
 
 
-def _head(scope: Scope, revision: int) -> dict[str, Any]:
+def _head(conn: sqlite3.Connection, config: StoreConfig, scope: Scope, revision: int) -> dict[str, Any]:
+    days = business_days(config)
+    first, last = (dt.date.fromisoformat(day) for day in (scope.first_day, scope.last_day))
     return {
         "first_day": scope.first_day,
         "last_day": scope.last_day,
@@ -146,6 +161,7 @@ def _head(scope: Scope, revision: int) -> dict[str, Any]:
         "as_of_us": scope.as_of_us or 0,
         "def_version": scope.def_version,
         "small_cell": scope.small_cell,
+        "layouts": layouts.during(conn, days.bounds_us(first)[0], days.bounds_us(last)[1]),
     }
 
 
@@ -172,7 +188,7 @@ def _floors(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revisi
     for number, floor in enumerate(report.floors):
         facts = made.windows.floors[:, number]
         yield FloorDay(
-            **_head(report.scope, revision),
+            **_head(conn, config, report.scope, revision),
             floor=floor.place,
             coverage=_rounded(covered[floor.place]),
             windows=[
@@ -193,7 +209,7 @@ def _floors(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revisi
 def _flows(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revision: int) -> FlowDay:
     report = flows(conn, config, date)
     return FlowDay(
-        **_head(report.scope, revision),
+        **_head(conn, config, report.scope, revision),
         links=[FlowLink(from_zone=link.from_zone, to_zone=link.to_zone, n=link.n) for link in report.links[:MAX_LINKS]],
         steps=report.steps,
         paths=[FlowPath(zones=list(path.zones), n=path.n) for path in report.paths],
@@ -210,7 +226,7 @@ def _scorecards(
     for zone in report.zones:
         best, worst = zone.rank or (None, None)
         yield Scorecard(
-            **_head(report.scope, revision),
+            **_head(conn, config, report.scope, revision),
             zone=zone.zone,
             floor=zone.floor,
             coverage=_rounded(zone.coverage),
@@ -235,7 +251,7 @@ def _service(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revis
     by_hour = {zone.zone: zone.hours for zone in hours(conn, config, date).zones}
     for zone in report.zones:
         yield ServiceDay(
-            **_head(report.scope, revision),
+            **_head(conn, config, report.scope, revision),
             zone=zone.zone,
             floor=zone.floor,
             coverage=_rounded(zone.coverage),
@@ -261,7 +277,7 @@ def _tiers(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revisio
     report = tiers(conn, config, date)
     told = summary(conn, config, date)
     return TierDay(
-        **_head(report.scope, revision),
+        **_head(conn, config, report.scope, revision),
         journeys=told.journeys["member"] + told.journeys["unknown"],
         tiers=[
             TierMix(
@@ -290,7 +306,7 @@ def _tiers(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revisio
 def _suspects(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revision: int) -> SuspectDay:
     scope = counters(conn, config, date).scope
     return SuspectDay(
-        **_head(scope, revision),
+        **_head(conn, config, scope, revision),
         n=scope.suspected_staff,
         tags=[
             SuspectedTag.model_validate(
@@ -309,12 +325,17 @@ def _suspects(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revi
 
 
 def _trials(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revision: int) -> tuple[OfDays, ...]:
-    scope = counters(conn, config, date).scope
+    scope, days = counters(conn, config, date).scope, business_days(config)
+
+    def layouts_of(trial: Trial) -> list[LayoutInForce]:
+        first, last = (dt.date.fromisoformat(str(day)) for day in (trial.first_day, trial.last_day))
+        return layouts.during(conn, days.bounds_us(first)[0], days.bounds_us(last)[1])
+
     return tuple(
         TrialResult.model_validate(
-            _head(scope, revision)
+            _head(conn, config, scope, revision)
             | {name: getattr(trial, name) for name in ("first_day", "last_day", "kind", "state", "zones", "controls")}
-            | {"trial": trial.id, "phases": list(_phases(trial))}
+            | {"trial": trial.id, "phases": list(_phases(trial)), "layouts": layouts_of(trial)}
         )
         for trial in (*promotions(conn, config), *layout_changes(conn, config))
     )

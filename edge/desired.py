@@ -1,8 +1,8 @@
 """Configuration from the CRM: kept beside the database, laid over the store file, tried, and taken back if it fails.
 
-The store file stays store IT's and is never written: on a gateway it lies where the service may not write. A wish of
-the CRM replaces all its sections but [mqtt], [database] and [web]. Once the store file is changed by hand, the wish is
-void.
+The store file stays store IT's and is never written: on a gateway it lies where the service may not write. A section
+that a wish of the CRM carries replaces the store's, whole; those that it doesn't carry stay the store's, and the report
+names them. OWN ones no wish may carry. Once the store file is changed by hand, the wish is void.
 
     wish → checked → `trying` → start anew → self-test passed within SELF_TEST_S → `applied`
                                            → not passed, or the process died     → `rolled_back` to what ran before
@@ -22,12 +22,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from config import StoreConfig
 from config.check import ConfigError, load_text
+from config.model import Calibration
+from edge.compose import compose
+from edge.errors import Trouble
 from sync.down import MAX_CONFIG_BYTES, DesiredConfig, ReportedConfig
 
 if TYPE_CHECKING:
@@ -36,9 +39,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("tagtrail.config")
 
 SELF_TEST_S = 60.0
-SECTIONS = ("store", "floors", "zones", "readers", "tag_classes", "thresholds", "cues")
-OWN = ("mqtt", "database", "web")
-"""Broker, files and doors of the gateway: no message touches them."""
+OWN = ("mqtt", "database", "web", "calibration")
+"""Broker, files and doors of the gateway, and what was measured at it: no message touches them."""
+SECTIONS = tuple(name for name in StoreConfig.model_fields if name not in OWN)
+CALIBRATION = "calibration"
 
 
 @dataclass
@@ -79,9 +83,23 @@ class Overlay:
         if self.wish.running and self.wish.base == self._base:
             try:
                 return merged(self._text.read_text("utf-8"), self._config)
-            except (OSError, ConfigError) as error:
+            except (OSError, ValueError, ConfigError) as error:
                 log.error("the configuration of the CRM cannot be used: %s", error)
         return self._config
+
+    def kept(self) -> tuple[list[str], list[str]]:
+        """Sections that the configuration at work leaves as the store's own file has them; and those of the store's
+        own file that don't fit it and are without effect."""
+        if not self.wish.running:
+            return [], []
+        try:
+            text = self._text.read_text("utf-8")
+            wished, made = set(tomllib.loads(text)), merged(text, self._config)
+        except (OSError, ValueError, ConfigError):
+            return [], []
+        unused = [CALIBRATION] if made.calibration != self._config.calibration else []
+        own = {name for name, section in self._config.model_dump(exclude_unset=True).items() if section}
+        return sorted(own - wished - set(unused)), unused
 
     def begin(self) -> None:
         """At a start of the service: a wish that did not live through its first start is taken back."""
@@ -214,6 +232,7 @@ class Desired:
     def report(self, failed: str | None = None) -> None:
         """Say how it stands; `failed`: a message that was no wish at all."""
         wish = self._overlay.wish
+        kept, unused = self._overlay.kept()
         made = {
             "generation": 0 if failed else wish.generation,
             "sha256": "" if failed else wish.sha256,
@@ -221,29 +240,47 @@ class Desired:
             "reason": failed or ("" if wish.state == "trying" else wish.reason),
             "at_us": self._clock(),
             "running": wish.running,
+            "kept": kept,
+            "unused": unused,
         }
         self._say("up/config", ReportedConfig.model_validate(made).model_dump_json().encode())
 
 
 def merged(text: str, config: StoreConfig) -> StoreConfig:
-    """A wish's sections with this gateway's own others; ValueError or ConfigError if that can't be."""
+    """A wish's sections with the store's own others; ValueError or ConfigError if that can't be.
+
+    The store's calibration is left out where it was made for another layout than that.
+    """
     try:
         wished = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not TOML: {error}") from None
     if foreign := sorted(set(wished) - set(SECTIONS)):
         raise ValueError(f"may not set {', '.join(foreign)}")
-    store = wished.get("store")
+    store = wished.get("store", {"id": config.store.id})
     if not isinstance(store, dict) or store.get("id") != config.store.id:
         raise ValueError(f"[store] id must be {config.store.id!r}")
-    lines = [text]
-    for name in OWN:
-        lines.append(f"[{name}]")
-        for key, value in getattr(config, name).model_dump(mode="json", exclude_none=True).items():
-            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
-    made = load_text("\n".join(lines), "the configuration of the CRM", config.database.path.parent)
-    # A wish that says nothing of cues leaves the store's rules, and what managers made of them, alone.
-    return made if "cues" in wished else made.model_copy(update={"cues": config.cues})
+    own = _plain(config.model_dump(exclude_unset=True, exclude_none=True, by_alias=True))
+    made = load_text(text, "the configuration of the CRM", config.database.path.parent, own)
+    return made if _calibrated(made) else made.model_copy(update={CALIBRATION: Calibration()})
+
+
+def _calibrated(config: StoreConfig) -> bool:
+    """Can the calibration be used, if there is one."""
+    try:
+        compose(config)
+    except Trouble:
+        return False
+    return True
+
+
+def _plain(value: Any) -> Any:
+    """What a model holds as TOML gives it."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _replace(file: Path, text: str) -> None:

@@ -7,10 +7,12 @@ import logging
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from config import StoreConfig
-from edge import daystore, daytopics
+from edge import corrections, daystore, daytopics
 from edge.dayfacts import DayFacts, make
 from edge.digest import tell as tell_digests
 from edge.people import business_days
@@ -51,7 +53,7 @@ def prune(conn: sqlite3.Connection, config: StoreConfig, now_us: int, most: int 
     oldest = "SELECT window_us FROM aggregate WHERE window_us < ? ORDER BY window_us LIMIT 1 OFFSET ?"
     row = conn.execute(oldest, (windows_us, most)).fetchone()
     upto_us = row[0] if row else windows_us
-    for table in ("aggregate", "door"):
+    for table in ("aggregate", "corrected", "door"):
         gone += conn.execute(f"DELETE FROM {table} WHERE window_us < ?", (upto_us,)).rowcount
     return gone
 
@@ -97,6 +99,20 @@ async def tell_days(database: Database, config: StoreConfig) -> bool:
     return True
 
 
+async def tell_corrections(database: Database, config: StoreConfig) -> bool:
+    """Tell the CRM anew of the windows of one summed-up day that have become something else; whether there was one."""
+
+    def look() -> corrections.Corrections | None:
+        with closing(connect(database.path)) as conn:
+            conn.execute("BEGIN")
+            return corrections.corrections(conn, config)
+
+    found = await asyncio.to_thread(look)
+    while found is not None and not await database.write(partial(corrections.tell, found=found)):
+        found = replace(found, windows=found.windows[corrections.AT_ONCE :])
+    return found is not None
+
+
 async def keep_house(database: Database, config: StoreConfig, clock: Callable[[], int]) -> None:
     """Once a minute, for ever: forget what was acknowledged long ago and what is too old, and see to the quota."""
 
@@ -114,7 +130,11 @@ async def keep_house(database: Database, config: StoreConfig, clock: Callable[[]
                 if lost := await database.write(lambda conn: make_room(conn, config, clock())):
                     log.error("the database is full: the oldest %d events for the CRM were given up", lost)
                 await asyncio.sleep(0)
-            while await sum_up(database, config) or await tell_days(database, config):
+            while (
+                await sum_up(database, config)
+                or await tell_days(database, config)
+                or await tell_corrections(database, config)
+            ):
                 await asyncio.sleep(1)
         except sqlite3.Error as error:
             log.warning("housekeeping waits for the database: %s", error)

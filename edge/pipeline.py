@@ -20,7 +20,7 @@ from drivers.session import Contact, Gap, Link, Notice, ReaderStatus
 from dwell.engine import Decisions, ZoneEngine
 from dwell.read import joined
 from dwell.visits import Visits
-from edge import checkpoint, cuebook
+from edge import checkpoint, cuebook, layouts
 from edge.antennas import Antennas
 from edge.clock import Clock
 from edge.compose import Shop
@@ -385,7 +385,7 @@ class Pipeline:
 
         def job(conn: sqlite3.Connection) -> None:
             nonlocal size
-            self._ledger.write(conn, self.shop.zones)
+            self._ledger.write(conn, self.shop.zones, self.shop.floors)
             cuebook.note_latencies(conn, latencies_ms)
             conn.executemany("DELETE FROM recognised WHERE tag = ?", [(tag,) for tag in stale])
             size = checkpoint.save(conn, self.shop, watermark_us, state)
@@ -437,6 +437,7 @@ class Pipeline:
                     down_us, waiting_s = saved.watermark_us, time.monotonic()
             else:
                 self._end(conn, saved, engine, "zones, antennas or definitions have changed")
+        layouts.note(conn, self.shop.config, self._clock.now_us())
         self.doors.begin(down_us)
         self._outages.begin(down_us, waiting_s)
         self._greeter.restore(conn, self.engine.open_visits(), down_us)
@@ -446,7 +447,7 @@ class Pipeline:
         """What was open ends where it was last known, by the names of its own layout."""
         decisions = engine.finish()
         self._ledger.add(decisions)
-        self._ledger.write(conn, saved.zones, doors=False)
+        self._ledger.write(conn, saved.zones, saved.floors, cut=True)
         self._ledger.clear()
         checkpoint.save(conn, self.shop, self.engine.weighed_us, self.engine.state())
         log.warning("%s: %d visits under way were ended", why, len(decisions.closed))

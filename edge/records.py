@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,12 @@ from sqlite_utils import Database as Tables
 from drivers.read import epc_bytes
 from dwell.engine import Decisions
 from dwell.layout import TagClass
+from edge import layouts
 from edge.compose import Shop
 from edge.doors import Doors
 from edge.people import BusinessDay, Member, Pseudonyms, look_up
 from sync import outbox
-from sync.contract import Door, GatewayHealth, Journey, ReaderHealth, Stop, TagClassName, ZoneWindow
+from sync.contract import Door, FloorTraffic, GatewayHealth, Journey, ReaderHealth, Stop, TagClassName, ZoneWindow
 
 CLASS_NAMES: tuple[TagClassName, ...] = ("unknown", "member", "cart", "staff", "merchandise")
 """Contract's names, in the order of dwell.layout.TagClass."""
@@ -54,11 +55,13 @@ class Ledger:
         """Take an event of class health."""
         self._health.append(event)
 
-    def write(self, conn: sqlite3.Connection, zones: tuple[str, ...], *, doors: bool = True) -> None:
+    def write(
+        self, conn: sqlite3.Connection, zones: tuple[str, ...], floors: tuple[str, ...], *, cut: bool = False
+    ) -> None:
         """Write all that was gathered, in the caller's transaction; call `clear` once that is committed.
 
-        `zones` names the zone numbers of the decisions: those of the layout that the engine ran with. `doors`: windows
-        tell of door counters, which is not for one that was cut and whose rest will.
+        `zones` and `floors` name those of the layout that the engine ran with. `cut`: the last windows end early and
+        the rest of them comes, which then tells of door counters.
         """
         self._doors.write(conn)
         db = Tables(conn, recursive_triggers=False, execute_plugins=False)
@@ -84,9 +87,12 @@ class Ledger:
             "DELETE FROM recognised WHERE tag = ? AND at_us <= ?",
             ((self._member_hash(j.visits[0]), int(j.end_us)) for j in journeys),
         )
-        counted = _doors(conn, {int(w["window_us"]) for w in windows}, self._shop.settings.window_us) if doors else {}
+        layout, length_us = layouts.current(conn), self._shop.settings.window_us
+        counted = {} if cut else doors(conn, {int(w["window_us"]) for w in windows}, length_us)
         outbox.append(conn, "journey", [self._journey_event(j, who(j.visits[0]), zones) for j in journeys])
-        outbox.append(conn, "agg", [self._window_event(w, zones, counted.get) for w in windows])
+        outbox.append(conn, "agg", [self._window_event(w, zones, layout, counted.get) for w in windows])
+        traffic = [row for decisions in self._decisions for row in decisions.floors if row["floor"] < len(floors)]
+        outbox.append(conn, "agg", [self._floor_event(row, floors, layout) for row in traffic])
         outbox.append(conn, "health", self._health)
 
     def clear(self) -> None:
@@ -130,29 +136,70 @@ class Ledger:
         )
 
     def _window_event(
-        self, window: Any, zones: tuple[str, ...], door_of: Callable[[tuple[int, str]], Door | None]
+        self, window: Any, zones: tuple[str, ...], layout: str, door_of: Callable[[tuple[int, str]], Door | None]
     ) -> ZoneWindow:
-        zone = zones[window["zone"]]
-        return ZoneWindow(
-            zone=zone,
-            floor=self._floor_of.get(zone, ""),
-            tag_class=CLASS_NAMES[window["tag_class"]],
-            window_us=int(window["window_us"]),
+        row = _window_row(window, zones, self._def_version)
+        return window_event(
+            row,
+            floor=self._floor_of.get(row["zone"], ""),
             length_us=self._shop.settings.window_us,
-            business_date=self._days.date(int(window["window_us"])).isoformat(),
-            **_counts(window),
-            coverage=round(float(window["coverage"]), 4),
-            histogram={str(index): int(n) for index, n in enumerate(window["histogram"]) if n},
-            def_version=self._def_version,
-            door=door_of((int(window["window_us"]), zone)) if window["tag_class"] == TagClass.MEMBER else None,
+            business_date=self._days.date(row["window_us"]).isoformat(),
+            layout_version=layout,
+            door=door_of((row["window_us"], row["zone"])),
         )
+
+    def _floor_event(self, row: Any, floors: tuple[str, ...], layout: str) -> FloorTraffic:
+        return FloorTraffic(
+            floor=floors[row["floor"]],
+            window_us=int(row["window_us"]),
+            length_us=self._shop.settings.window_us,
+            business_date=self._days.date(int(row["window_us"])).isoformat(),
+            member=int(row["member"]),
+            unknown=int(row["unknown"]),
+            cart=int(row["cart"]),
+            visitors=int(row["visitors"]),
+            present_us=int(row["present_us"]),
+            peak=int(row["peak"]),
+            coverage=round(float(row["coverage"]), 4),
+            def_version=self._def_version,
+            layout_version=layout,
+        )
+
+
+def window_event(
+    row: Mapping[str, Any],
+    *,
+    floor: str,
+    length_us: int,
+    business_date: str,
+    layout_version: str,
+    door: Door | None,
+    revision: int = 1,
+) -> ZoneWindow:
+    """A row of `aggregate` as an event; `door` is told with class member only."""
+    tag_class = row["tag_class"]
+    return ZoneWindow(
+        zone=row["zone"],
+        floor=floor,
+        tag_class=CLASS_NAMES[tag_class],
+        window_us=row["window_us"],
+        length_us=length_us,
+        business_date=business_date,
+        **{name: row[name] for name in COUNTS},
+        coverage=row["coverage"],
+        histogram={str(index): int(n) for index, n in enumerate(np.frombuffer(row["histogram"], "<u4")) if n},
+        def_version=row["def_version"],
+        door=door if tag_class == TagClass.MEMBER else None,
+        revision=revision,
+        layout_version=layout_version,
+    )
 
 
 WINDOW_KEY = ("window_us", "zone", "tag_class")
 COUNTS = ("entered", "ended", "censored", "pass_by", "touch", "visit", "engaged", "present_us", "peak")
 
 
-def _doors(conn: sqlite3.Connection, windows_us: set[int], length_us: int) -> dict[tuple[int, str], Door]:
+def doors(conn: sqlite3.Connection, windows_us: set[int], length_us: int) -> dict[tuple[int, str], Door]:
     """Window and zone → all its door counters; the coverage is the mean of theirs."""
     rows = conn.execute(
         "SELECT window_us, zone, sum(passages), avg(covered_us) FROM door WHERE window_us IN (SELECT value FROM"

@@ -94,10 +94,13 @@ class Ledger:
 
     Several workers may share a PostgreSQL: they take turns at a store's class. `hand_over` gets the connection and the
     fresh events within the transaction: what it writes there is committed with them or not at all. If it raises,
-    nothing is taken or acknowledged, and the events come again.
+    nothing is taken or acknowledged, and the events come again. `tables`: those that it writes to, as statements
+    `CREATE TABLE IF NOT EXISTS` in SQLite's words.
     """
 
-    def __init__(self, book: Path | str, hand_over: Callable[[Any, Fresh], None] | None = None) -> None:
+    def __init__(
+        self, book: Path | str, hand_over: Callable[[Any, Fresh], None] | None = None, *, tables: str = ""
+    ) -> None:
         self._hand_over = hand_over
         self._postgres = str(book).startswith(POSTGRES)
         self._conn: Any
@@ -112,7 +115,7 @@ class Ledger:
             self._conn = sqlite3.connect(book, isolation_level=None, check_same_thread=False)
             self._conn.execute("PRAGMA journal_mode = WAL")
             self._conn.execute("PRAGMA synchronous = FULL")  # what is acked must survive a power cut
-        self._conn.executescript(SCHEMA)
+        self._conn.executescript(SCHEMA + tables)
 
     def close(self) -> None:
         self._conn.close()

@@ -177,6 +177,52 @@ class ZoneWindow(Numbered):
         default=None,
         description="the zone's door counters, if it has any, in its event of class member only",
     )
+    revision: Annotated[int, Field(ge=1)] = Field(
+        default=1,
+        description="1: as it was when the window had ended; of a window that became something else, the whole of it "
+        "anew: within an epoch the highest replaces all lower ones, whatever order they come in",
+    )
+    layout_version: Name = Field(default="", description="the layout that it was measured with: see event layout")
+
+
+class FloorTraffic(Numbered):
+    """class agg: one floor, 15 minutes, when they are over; `floor_day` has the last word on them."""
+
+    type: Literal["floor_window"] = "floor_window"
+    floor: Name
+    window_us: Us
+    length_us: Annotated[int, Field(gt=0)]
+    business_date: str
+    member: int = Field(description="times that one came to the floor, from outside or from another floor")
+    unknown: int
+    cart: int
+    visitors: int = Field(description="people who were in any of its zones, each once: no sum of its zones' visitors")
+    present_us: int = Field(description="presence of people within the window, summed")
+    peak: int = Field(description="most people at once")
+    coverage: Annotated[float, Field(ge=0, le=1)] = Field(description="mean of its zones that have antennas")
+    def_version: int
+    layout_version: Name = ""
+
+
+class LayoutZone(Message):
+    """A zone as the store file has it."""
+
+    zone: Name
+    name: Words
+    kind: Name = Field(description="entrance, exit, counter, aisle, fitting_room, checkout, service, back_room")
+    antennas: Annotated[int, Field(ge=0)] = Field(description="0: nothing is measured there")
+
+
+class LayoutFloor(Numbered):
+    """class agg: one floor of a layout that came into force; one event for each of its floors."""
+
+    type: Literal["layout"] = "layout"
+    version: Name = Field(description="the same again when the store goes back to a layout that it had")
+    from_us: Us
+    floors: int = Field(description="how many floors, and so events, this layout has")
+    floor: Name
+    name: Words
+    zones: list[LayoutZone]
 
 
 class ServiceDigest(Numbered):
@@ -225,6 +271,8 @@ Event = Annotated[
     | CueOutcome
     | Journey
     | ZoneWindow
+    | FloorTraffic
+    | LayoutFloor
     | FloorDay
     | FlowDay
     | Scorecard
@@ -245,6 +293,8 @@ CLASS_OF: dict[str, EventClass] = {
     "cue_outcome": "member",
     "journey": "journey",
     "zone_window": "agg",
+    "floor_window": "agg",
+    "layout": "agg",
     "service_digest": "health",
     "floor_day": "agg",
     "flow_day": "agg",

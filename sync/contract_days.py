@@ -14,6 +14,7 @@ from sync.contract_base import Message, Name, Numbered, TagClassName, Us
 MAX_LINKS = 300
 MAX_PATHS = 20
 MAX_SUSPECTS = 200
+MAX_LAYOUTS = 20
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -26,6 +27,13 @@ class Proportion(Message):
     high: Share
 
 
+class LayoutInForce(Message):
+    """A layout, by the event `layout` that told it, and since when it held."""
+
+    version: Name
+    from_us: Us
+
+
 class OfDays(Numbered):
     """Base of what is told of business days that are over: again, as the next revision, if more is known."""
 
@@ -36,6 +44,11 @@ class OfDays(Numbered):
     as_of_us: Us
     def_version: int
     small_cell: Annotated[int, Field(ge=0)] = Field(description="numbers of fewer people are withheld")
+    layouts: list[LayoutInForce] = Field(
+        default=[],
+        description="layouts that held in these days, the last 20 in order of time; the first may have begun before. "
+        "More than one: the zones were changed meanwhile. None: told before layouts were known",
+    )
 
 
 class FloorWindow(Message):

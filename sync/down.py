@@ -113,13 +113,13 @@ class Result(Message):
 
 
 class DesiredConfig(Message):
-    """`down/config`, retained: what the store file shall be, but for the gateway's own [mqtt], [database], [web]."""
+    """`down/config`, retained: sections that stand in place of the store's; those that it lacks stay the store's."""
 
     v: Literal[1] = 1
     generation: Generation
     sha256: Digest = Field(description="of the text's UTF-8")
     toml: Annotated[str, Field(max_length=60_000)] = Field(
-        description="sections store, floors, zones, readers, tag_classes, thresholds and cues; no others"
+        description="sections of a store file, whole, but for the gateway's own mqtt, database, web and calibration"
     )
 
 
@@ -133,6 +133,14 @@ class ReportedConfig(Message):
     reason: Reason = ""
     at_us: Us
     running: Annotated[int, Field(ge=0)] = 0
+    kept: list[Name] = Field(
+        default=[], description="sections that the running generation doesn't carry, which the store's own file decides"
+    )
+    unused: list[Name] = Field(
+        default=[],
+        description="sections of the store's own file that don't fit the running generation and have no effect: "
+        "calibration, once zones or antennas are other ones",
+    )
 
 
 class DirectoryFile(Message):

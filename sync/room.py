@@ -29,12 +29,15 @@ EVICT_ROWS = 500
 STEPS = 20
 """… and how often one call does that."""
 MERGED = "merged into a longer window"
+GIVEN_UP = "a correction, given up for want of room"
 MERGE_ROWS = 2_000
 HOUR_US = 3600 * 1_000_000
 _COUNTS = ("entered", "ended", "censored", "pass_by", "touch", "visit", "engaged", "present_us")
 _WINDOW = TypeAdapter(ZoneWindow)
 _IS_WINDOW = '"type":"zone_window"'
 """Stands behind the id in the JSON of windows."""
+MERGED_UNTIL = "merged_until_us"
+"""Fact: windows before were merged, or may be part of one that was, and must not be told anew."""
 
 
 def in_use(conn: sqlite3.Connection) -> float:
@@ -77,6 +80,12 @@ def merge_windows(conn: sqlite3.Connection) -> int:
     return _merge(conn, "merged_hours") or _merge(conn, "merged_days")
 
 
+def merged_until_us(conn: sqlite3.Connection) -> int:
+    """Windows from here on stand alone in what the CRM was told; those before may be part of a longer one."""
+    row = conn.execute("SELECT value FROM fact WHERE name = ?", (MERGED_UNTIL,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
 def _drop_kept(conn: sqlite3.Connection) -> int:
     acked = outbox.acknowledged(conn)
     for class_ in reversed(CLASSES):
@@ -101,13 +110,19 @@ def _merge(conn: sqlite3.Connection, cursor: Literal["merged_hours", "merged_day
     if not rows:
         return 0
     groups: dict[tuple[object, ...], list[tuple[int, ZoneWindow]]] = defaultdict(list)
+    gone: list[int] = []
+    anew: list[int] = []
+    until_us = 0
     for seq, payload in rows:
         if _IS_WINDOW not in payload[:400]:  # days are told once and stay as they are
             continue
         window = _WINDOW.validate_json(payload)
+        if window.revision > 1:  # of something that now stands in a longer window, or may soon
+            anew.append(seq)
+            continue
         span = window.window_us // HOUR_US if cursor == "merged_hours" else 0
-        groups[window.zone, window.tag_class, window.def_version, window.business_date, span].append((seq, window))
-    gone: list[int] = []
+        place = window.zone, window.tag_class, window.layout_version
+        groups[*place, window.def_version, window.business_date, span].append((seq, window))
     for parts in groups.values():
         if len(parts) > 1:
             last, window = parts[-1]
@@ -116,9 +131,15 @@ def _merge(conn: sqlite3.Connection, cursor: Literal["merged_hours", "merged_day
                 "UPDATE outbox SET payload = ? WHERE class = ? AND seq = ?", (one.model_dump_json(), key, last)
             )
             gone += [seq for seq, _ in parts[:-1]]
-    gone.sort()
-    conn.executemany("DELETE FROM outbox WHERE class = ? AND seq = ?", [(key, seq) for seq in gone])
-    outbox.lose_all(conn, "agg", gone, MERGED)
+            until_us = max(until_us, one.window_us + one.length_us)
+    for numbers, reason in ((gone, MERGED), (anew, GIVEN_UP)):
+        conn.executemany("DELETE FROM outbox WHERE class = ? AND seq = ?", [(key, seq) for seq in numbers])
+        outbox.lose_all(conn, "agg", sorted(numbers), reason)
+    conn.execute(
+        "INSERT INTO fact VALUES (?, ?) ON CONFLICT (name) DO UPDATE"
+        " SET value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))",
+        (MERGED_UNTIL, str(until_us)),
+    )
     before = sum(len(payload.encode()) for _, payload in rows)
     (after,) = conn.execute(
         "SELECT coalesce(sum(length(CAST(payload AS BLOB))), 0) FROM outbox WHERE class = ? AND seq BETWEEN ? AND ?",

@@ -12,6 +12,9 @@ from dwell.aggregates import Aggregates
 from dwell.layout import Layout, Settings, TagClass
 from dwell.visits import VISIT, Visits
 
+NONE = np.zeros(0, np.int16)
+FIRST = np.full(9, -1, np.int16)
+
 WINDOW_US = 900_000_000
 START_US = 1_767_232_800_000_000 // WINDOW_US * WINDOW_US
 
@@ -47,10 +50,10 @@ def test_no_visits_have_no_median() -> None:
 def test_a_visit_over_a_border_is_present_in_both_and_counts_where_it_ends(layout: Layout) -> None:
     windows = Aggregates(layout, Settings())
     windows.begin(START_US + 1)
-    windows.closed(visits_of((1, 10, 14, 0), (1, 12, 30, 0), (1, 20, 60, 1)))
-    first = windows.window(visits_of((1, 800, 1000, 0)))
-    windows.closed(visits_of((1, 800, 1000, 0), (2, 950, 1000, 0)))
-    second = windows.window(visits_of())
+    windows.closed(visits_of((1, 10, 14, 0), (1, 12, 30, 0), (1, 20, 60, 1)), FIRST[:3])
+    first, _ = windows.window(visits_of((1, 800, 1000, 0)), FIRST[:1])
+    windows.closed(visits_of((1, 800, 1000, 0), (2, 950, 1000, 0)), FIRST[:2])
+    second, _ = windows.window(visits_of(), NONE)
     (row,) = first[first["zone"] == 1]
     assert row[["entered", "ended", "censored", "pass_by", "touch", "visit", "engaged", "peak"]].item() == (
         4, 3, 1, 1, 1, 0, 0, 2,
@@ -68,13 +71,33 @@ def test_a_visit_that_was_held_open_counts_in_the_next_window(layout: Layout) ->
     windows = Aggregates(layout, Settings())
     windows.begin(START_US)
     held = visits_of((1, 10, 60, 1))
-    first = windows.window(held)
-    windows.closed(held)
-    second = windows.window(visits_of())
+    first, _ = windows.window(held, FIRST[:1])
+    windows.closed(held, FIRST[:1])
+    second, _ = windows.window(visits_of(), NONE)
     assert int(first["ended"].sum()) == 0
     assert int(first["present_us"].sum()) == 50_000_000
     assert int(second["ended"].sum()) == int(second["censored"].sum()) == 1
     assert int(second["present_us"].sum()) == 0
+
+
+def test_a_floor_counts_who_comes_to_it_and_each_person_once(layout: Layout) -> None:
+    windows = Aggregates(layout, Settings())
+    windows.begin(START_US)
+    upstairs = 4
+    visits = visits_of((0, 10, 20, 0), (1, 20, 60, 0), (upstairs, 70, 90, 0), (1, 100, 130, 0), (1, 30, 50, 0))
+    visits["epc"][:, 0] = 7
+    visits["epc"][-1, 0], visits["tag_class"][-1] = 8, TagClass.CART
+    windows.closed(visits, np.array([-1, 0, 1, upstairs, -1], np.int16))
+    another = visits_of((1, 40, 800, 0))
+    another["tag_class"] = TagClass.UNKNOWN
+    windows, floors = windows.window(another, FIRST[:1])
+    ground, first = floors
+    names = ["member", "unknown", "cart", "visitors", "peak"]
+    assert ground[names].item() == (2, 1, 1, 2, 2)  # a member twice, since it was upstairs in between
+    assert first[names].item() == (1, 0, 0, 1, 1)
+    assert ground["present_us"] == (10 + 40 + 30 + 760) * 1_000_000
+    assert ground["coverage"] == first["coverage"] == 1
+    assert int(windows["entered"].sum()) == 6
 
 
 def test_transitions_count_ways_between_zones() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import gzip
 import hashlib
 import json
@@ -19,16 +20,19 @@ from gateways import STORE, Gateway, antennas, member_card
 from headquarters import directory_file, headquarters
 from llrpkit.emulator import EmulatedTag, LLRPEmulator
 
-from config.check import load
+from config import StoreConfig
+from config.check import ConfigError, load
 from config.model import CueRule
-from edge import cuebook, desired
+from edge import calibrationfile, cuebook, desired
 from edge.commands import erase, erase_events
+from edge.compose import compose
 from edge.cuebook import Wanted
 from edge.database import Database
 from edge.desired import Overlay, merged
 from simulators.broker import NatsBroker
 from sync import outbox
 from sync.contract import Journey, Stop
+from sync.down import DesiredConfig
 
 SECTIONS = ("store", "floors", "zones", "tag_classes")
 
@@ -223,6 +227,8 @@ async def test_a_configuration_is_tried_applied_reported_and_refused(gateway: Ga
         await hq.send("down/config", good, retain=True)
         report = await hq.first("up/config", lambda m: m["state"] == "applied")
         assert (report["generation"], report["running"], report["sha256"]) == (5, 5, good["sha256"])
+        assert {"readers", "mqtt"} <= set(report["kept"])
+        assert "zones" not in report["kept"]
         await gateway.until(lambda s: len(s["zones"]) == 3)
         check = gateway.run("summary", "-c", str(gateway.file))
         assert check.returncode == 0, check.stderr
@@ -249,13 +255,96 @@ async def test_a_configuration_is_tried_applied_reported_and_refused(gateway: Ga
     assert gateway.end() == 0, gateway.log()
 
 
-def test_rules_of_cues_stay_unless_the_crm_speaks_of_them(gateway: Gateway) -> None:
-    own_rules = {"rules": [{"id": "own", "kind": "arrival"}]}
-    gateway.configure(cues=own_rules)
+OWN: dict[str, Any] = {
+    "readers": [{"id": "r1", "driver": "llrp", "address": "r1", "antennas": antennas("door", "shoes")}],
+    "opening_hours": [{"open": "10:00", "close": "22:00"}],
+    "special_days": [{"date": dt.date(2026, 2, 17), "name": "New Year"}],
+    "promotions": [
+        {
+            "id": "sale",
+            "name": {"zh": "促销", "en": "Sale"},
+            "zones": ["bags"],
+            "first_day": dt.date(2026, 3, 1),
+            "last_day": dt.date(2026, 3, 7),
+        }
+    ],
+    "layout_changes": [{"id": "moved", "name": "Moved", "zones": ["shoes"], "date": dt.date(2026, 3, 2)}],
+    "service_targets": [{"tier": "A", "wait_s": 60}],
+    "thresholds": {"visit_s": 25, "def_version": 7},
+    "cues": {"rules": [{"id": "own", "kind": "arrival"}]},
+}
+"""What a store keeps itself, by section."""
+
+
+def test_sections_that_a_wish_does_not_carry_stay_the_stores_and_are_named(gateway: Gateway) -> None:
+    gateway.configure(**OWN)
     own = load(gateway.file)
-    assert merged(wish(1, zones=STORE["zones"][:3])["toml"], own).cues == own.cues
-    theirs = merged(wish(2, cues={"rules": [{"id": "theirs", "kind": "arrival"}]})["toml"], own)
-    assert [rule.id for rule in theirs.cues.rules] == ["theirs"]
+    made = merged(wish(1)["toml"], own)
+    assert made == own
+    overlay = Overlay(own, gateway.file)
+    one = wish(1)
+    overlay.try_out(1, one["sha256"], one["toml"])
+    assert overlay.kept() == (sorted({*OWN, "mqtt", "database", "web"}), [])
+    assert overlay.config() == own
+
+
+@pytest.mark.parametrize(
+    ("section", "theirs"),
+    [
+        ("readers", []),
+        ("opening_hours", []),
+        ("special_days", []),
+        ("promotions", []),
+        ("layout_changes", []),
+        ("service_targets", [{"tier": "B", "wait_s": 30}]),
+        ("thresholds", {"touch_s": 4}),
+        ("cues", {"rules": [{"id": "theirs", "kind": "arrival"}]}),
+    ],
+)
+def test_a_section_that_a_wish_carries_replaces_the_stores_whole(gateway: Gateway, section: str, theirs: Any) -> None:
+    gateway.configure(**OWN)
+    own = load(gateway.file)
+    made = merged(wish(1, **{section: theirs})["toml"], own)
+    assert getattr(made, section) == getattr(
+        type(own).model_validate(STORE | {"database": {"path": "x"}, section: theirs}), section
+    )
+    assert made.model_copy(update={section: getattr(own, section)}) == own
+    overlay = Overlay(own, gateway.file)
+    one = wish(1, **{section: theirs})
+    overlay.try_out(1, one["sha256"], one["toml"])
+    assert section not in overlay.kept()[0]
+
+
+def test_every_section_of_a_store_file_is_the_gateways_own_or_may_be_carried() -> None:
+    assert set(desired.SECTIONS) | set(desired.OWN) == set(StoreConfig.model_fields)
+    told = DesiredConfig.model_fields["toml"].description or ""
+    assert all(name in told for name in desired.OWN)
+
+
+def test_what_the_store_keeps_must_fit_what_the_wish_brings(gateway: Gateway) -> None:
+    gateway.configure(**OWN)
+    with pytest.raises(ConfigError, match=r"the store's own file: promotions\[0\].zones.*bags"):
+        merged(wish(1, zones=[zone for zone in STORE["zones"] if zone["id"] != "bags"])["toml"], load(gateway.file))
+
+
+def test_a_calibration_stays_while_the_layout_does_and_is_told_of_when_it_cannot(gateway: Gateway) -> None:
+    gateway.configure(**OWN)
+    shop = compose(load(gateway.file))
+    file = gateway.folder / "calibration.json"
+    calibrationfile.save(file, "s1", shop.layout, shop.zones, shop.ports, 1000)
+    gateway.configure(**OWN, calibration={"file": str(file)})
+    own = load(gateway.file)
+    moved = [reader | {"antennas": antennas("door", "out")} for reader in OWN["readers"]]
+    for sections, kept in (({}, True), ({"thresholds": {"touch_s": 4}}, True), ({"readers": moved}, False)):
+        one = wish(1, **sections)
+        overlay = Overlay(own, gateway.file)
+        overlay.try_out(1, one["sha256"], one["toml"])
+        assert (overlay.config().calibration == own.calibration) == kept
+        assert overlay.kept()[1] == ([] if kept else ["calibration"])
+        assert ("calibration" in overlay.kept()[0]) == kept
+        compose(overlay.config())
+    with pytest.raises(ValueError, match="may not set calibration"):
+        merged(wish(1, calibration={"file": "elsewhere"})["toml"], own)
 
 
 def test_a_configuration_that_did_not_live_is_taken_back(gateway: Gateway) -> None:

@@ -240,6 +240,7 @@ async def test_a_window_tells_of_its_doors_and_of_how_much_they_were_watched(
         await rig.wait(20 * 60)
         await rig.until(lambda: rig.pipeline.engine.weighed_us > T0 + 19 * MINUTE_US)
     events = [json.loads(payload) for (payload,) in gateway.rows("SELECT payload FROM outbox WHERE class = 2")]
+    events = [event for event in events if event["type"] == "zone_window"]
     first = [e for e in events if e["window_us"] == T0]
     assert [e["door"] for e in first if e["zone"] == "door" and e["tag_class"] == "member"] == [
         {"passages": 3, "coverage": pytest.approx(0.5, abs=0.01)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -13,10 +14,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from brokers import CrmProcess, health
+from brokers import CrmProcess, health, window
 
 from config import topics
 from simulators.broker import free_port
+from sync import latest
 from sync.consumer import Delivery, Ledger
 from sync.contract import Batch, event_id
 
@@ -189,3 +191,15 @@ def test_a_server_that_is_not_there_is_one_line(tmp_path):
     assert done.returncode == 1
     assert "cannot use the PostgreSQL database" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_windows_are_by_now_is_kept_in_postgresql_too(postgres):
+    ledger = Ledger(postgres, latest.keep, tables=latest.TABLES)
+    head = {"v": 1, "store": "late", "epoch": "e", "class": "agg", "sent_us": 1, "boot": "b", "mono_us": 1, "n": 1}
+    for seq, (n, revision) in enumerate(((3, 1), (5, 3), (4, 2)), 1):
+        event = window(n).model_copy(update={"id": f"late/e/agg/{seq}", "window_us": 7, "revision": revision})
+        message = head | {"first": seq, "events": [event.model_dump()]}
+        ledger.take([Delivery(topics.topic("late", "up/agg"), json.dumps(message).encode(), 1)])
+    (row,) = latest.windows(ledger._conn, "late", 0, 100)
+    assert (row["entered"], row["revision"], row["coverage"], row["histogram"]) == (5, 3, 1.0, {"3": 5})
+    ledger.close()

@@ -1,0 +1,210 @@
+"""Windows told to the CRM against the visits they are of: told anew where they have become something else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+from shopdays import DATE, Day, store_values
+
+from config import StoreConfig
+from dwell.aggregates import bins, tally
+from dwell.layout import Settings
+from dwell.stays import Span
+from edge import corrections, housekeeping, layouts
+from edge.analytics_service import suspected_tags
+from edge.database import Database
+from edge.dayfacts import read_stays
+from edge.people import business_days
+from edge.records import COUNTS
+from edge.summary import TAG_CLASSES, WINDOW_US
+from edge.verdicts import say
+from edge.web.users import Role, Users, users_path
+from sync import outbox
+from sync.contract import Event, ZoneWindow
+from sync.room import GIVEN_UP, merge_windows
+
+EVENT: TypeAdapter[Any] = TypeAdapter(Event)
+MEMBER = TAG_CLASSES.index("member")
+
+
+@pytest.fixture
+def day(tmp_path: Path) -> Iterator[Day]:
+    day = Day(StoreConfig.model_validate(store_values(tmp_path)))
+    yield day
+    day.conn.close()
+
+
+def tell_windows(day: Day) -> None:
+    """The windows as the service tells them, of the visits that are there."""
+    config = day.config
+    span = Span(*business_days(config).bounds_us(DATE))
+    stays, _ = read_stays(day.conn, config, span)
+    for window_us in span.windows_us.tolist():
+        for row in tally(stays, stays["exit_us"], window_us, len(config.zones), Settings()):
+            values = [int(row[name]) for name in COUNTS]
+            if not any(values) and row["tag_class"] != MEMBER:
+                continue
+            zone = config.zones[row["zone"]].id
+            day.conn.execute(
+                f"INSERT INTO aggregate VALUES (?, ?, ?, {', '.join('?' * len(COUNTS))}, 0.75, 1, ?)",
+                (window_us, zone, int(row["tag_class"]), *values, row["histogram"].astype("<u4").tobytes()),
+            )
+    day.watermark("33:00")
+
+
+async def correct(day: Day) -> list[ZoneWindow]:
+    """What the CRM is told anew, by the service's own housekeeping."""
+    database = Database(day.config.database.path, store="s1", quota_mb=64)
+    try:
+        while await housekeeping.sum_up(database, day.config):
+            pass
+        while await housekeeping.tell_corrections(database, day.config):
+            pass
+        assert not await housekeeping.tell_corrections(database, day.config)
+    finally:
+        database.close()
+    told = [json.loads(row[0]) for row in day.conn.execute("SELECT payload FROM outbox ORDER BY class, seq")]
+    day.conn.execute("DELETE FROM outbox")
+    return [EVENT.validate_python(one) for one in told if one["type"] == "zone_window"]
+
+
+def of(told: list[ZoneWindow], zone: str, day: Day, at: str, cls: str = "unknown") -> ZoneWindow:
+    (one,) = (w for w in told if (w.zone, w.tag_class, w.window_us) == (zone, cls, day.us(at)))
+    return one
+
+
+async def test_windows_that_the_visits_agree_with_are_not_told_again(day: Day) -> None:
+    day.visit("c", "shoes", "10:05", 2000)
+    day.visit("m", "bags", "10:14:50", 20, cls="member")
+    day.visit("badge", "bags", "03:59:50", 20, cls="staff")
+    day.visit("goods", "bags", "10:15", 20, cls="merchandise")
+    tell_windows(day)
+    assert await correct(day) == []
+
+
+async def test_a_visit_that_ended_late_changes_the_windows_it_is_of(day: Day) -> None:
+    day.visit("c", "shoes", "10:05", 200)
+    tell_windows(day)
+    assert await correct(day) == []
+    day.visit("held", "shoes", "10:10", 600, censored=True)  # 10:10 to 10:20, decided long after
+    told = await correct(day)
+    assert len(told) == 2
+    first, second = of(told, "shoes", day, "10:00"), of(told, "shoes", day, "10:15")
+    assert (first.entered, first.ended, first.engaged, first.present_us) == (2, 1, 1, 500_000_000)
+    assert (second.entered, second.ended, second.censored, second.present_us) == (0, 1, 1, 300_000_000)
+    assert {one.revision for one in told} == {2}
+    assert (first.coverage, first.def_version, first.business_date) == (0.75, 1, DATE.isoformat())
+    assert first.histogram == {str(int(bins(np.array([200_000_000]))[0])): 1}
+    assert await correct(day) == []
+
+
+async def test_a_stuck_tag_is_taken_out_of_its_windows_and_put_back_by_a_verdict(day: Day) -> None:
+    day.visit("c", "bags", "10:05", 60)
+    for hour in range(9, 18):
+        day.visit("all day", "bags", f"{hour}:00", 3300, journey="09:00")
+    tell_windows(day)
+    out = await correct(day)
+    assert {(one.zone, one.tag_class, one.revision) for one in out} == {("bags", "unknown", 2)}
+    ten = of(out, "bags", day, "10:00")
+    assert (ten.entered, ten.present_us, ten.peak) == (1, 60_000_000, 1)
+    Users(users_path(day.config)).put("li", Role.MANAGER, "correct horse battery")
+    (suspect,) = suspected_tags(day.conn, day.config, DATE)
+    say(day.config, DATE, bytes.fromhex(suspect.tag), confirmed=False)
+    back = await correct(day)
+    assert {one.window_us for one in back} == {one.window_us for one in out}
+    assert {one.revision for one in back} == {3}
+    assert of(back, "bags", day, "10:00").entered == 2
+
+
+async def test_many_windows_are_told_in_several_transactions_and_none_is_left(
+    day: Day, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell_windows(day)
+    assert await correct(day) == []
+    for n in range(30):
+        day.visit(f"late {n}", "shoes", f"{9 + n // 4}:{15 * (n % 4)}", 30)
+    monkeypatch.setattr(corrections, "AT_ONCE", 7)
+    assert len(await correct(day)) == 30
+
+
+async def test_a_window_that_stands_in_a_longer_one_is_left_alone(day: Day) -> None:
+    day.visit("c", "shoes", "10:05", 60)
+    tell_windows(day)
+    rows = "SELECT window_us, zone FROM aggregate WHERE tag_class = 1 AND zone = 'shoes'"
+    windows = [
+        window(day, zone=zone, window_us=window_us)
+        for window_us, zone in day.conn.execute(rows).fetchall()
+        if window_us < day.us("12:00")
+    ]
+    outbox.append(day.conn, "agg", windows)
+    while merge_windows(day.conn):
+        pass
+    day.conn.execute("DELETE FROM outbox")
+    day.visit("late", "shoes", "10:05", 60)
+    day.visit("later", "shoes", "13:05", 60)
+    assert [one.window_us for one in await correct(day)] == [day.us("13:00")]
+
+
+def window(day: Day, **values: Any) -> ZoneWindow:
+    none = dict.fromkeys(COUNTS, 0) | {"coverage": 1.0, "histogram": {}, "def_version": 1}
+    place = {"floor": "F1", "tag_class": "member", "length_us": WINDOW_US, "business_date": DATE.isoformat()}
+    return ZoneWindow.model_validate(none | place | values)
+
+
+def test_corrections_are_given_up_before_they_could_be_counted_beside_a_longer_window(day: Day) -> None:
+    first, second = (window(day, zone="shoes", window_us=day.us(at), entered=1) for at in ("10:00", "10:15"))
+    anew = first.model_copy(update={"revision": 2, "entered": 5})
+    outbox.append(day.conn, "agg", [first, second, anew])
+    while merge_windows(day.conn):
+        pass
+    (payload,) = (row[0] for row in day.conn.execute("SELECT payload FROM outbox"))
+    merged = EVENT.validate_json(payload)
+    assert (merged.entered, merged.length_us, merged.revision) == (2, 2 * WINDOW_US, 1)
+    assert day.conn.execute("SELECT first, last, reason FROM lost WHERE reason = ?", (GIVEN_UP,)).fetchall() == [
+        (3, 3, GIVEN_UP)
+    ]
+
+
+def test_windows_know_their_layout_and_days_all_of_theirs(day: Day) -> None:
+    config = day.config
+    layouts.note(day.conn, config, day.us("-24:00"))
+    layouts.note(day.conn, config, day.us("09:00"))  # a restart: nothing new
+    moved = config.model_copy(
+        update={"zones": (config.zones[0].model_copy(update={"kind": "aisle"}), *config.zones[1:])}
+    )
+    named = config.model_copy(
+        update={"floors": (config.floors[0].model_copy(update={"name": "G"}), *config.floors[1:])}
+    )
+    assert layouts.version(named) == layouts.version(config) != layouts.version(moved)
+    layouts.note(day.conn, moved, day.us("12:00"))
+    told = [json.loads(row[0]) for row in day.conn.execute("SELECT payload FROM outbox ORDER BY seq")]
+    assert [(one["type"], one["floor"], one["floors"]) for one in told] == [
+        ("layout", "F1", 2),
+        ("layout", "F2", 2),
+    ] * 2
+    assert told[2]["zones"][0] == {
+        "zone": "door",
+        "name": {"zh": "正门", "en": "Door"},
+        "kind": "aisle",
+        "antennas": 1,
+    }
+    assert told[1]["zones"][-1]["antennas"] == 0
+    span = business_days(config).bounds_us(DATE)
+    both = layouts.during(day.conn, *span)
+    assert [one.version for one in both] == [layouts.version(config), layouts.version(moved)]
+    assert [one.from_us for one in both] == [day.us("-24:00"), day.us("12:00")]
+    assert [one.version for one in layouts.during(day.conn, day.us("12:00"), day.us("13:00"))] == [both[1].version]
+    assert layouts.current(day.conn) == layouts.version(moved)
+
+
+def test_a_clock_set_back_does_not_bring_an_old_layout_back(day: Day) -> None:
+    layouts.note(day.conn, day.config, day.us("12:00"))
+    fewer = day.config.model_copy(update={"zones": day.config.zones[1:]})
+    layouts.note(day.conn, fewer, day.us("11:00"))
+    assert layouts.current(day.conn) == layouts.version(fewer)
