@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from edge.web.users import Role, Users
 
 MAX_FORM_BYTES = 65_536
 MAX_FIELDS = 600
+FORM_S = 15.0
+"""In which a form has to arrive."""
 SPANS = (1, 7, 28)
 REGIONS = (
     *("status", "figures", "members", "recognitions", "readers", "sync", "machinery", "backlog", "cues", "cuedesk"),
@@ -240,12 +243,16 @@ def address(request: Request) -> str:
 
 
 async def form(request: Request) -> dict[str, str]:
-    """The fields of a form; 413 for one that is none of ours."""
+    """The fields of a form; 413 for one that is none of ours, 408 for one that does not arrive."""
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_FORM_BYTES:
-            raise HTTPException(413)
+    try:
+        async with asyncio.timeout(FORM_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_FORM_BYTES:
+                    raise HTTPException(413)
+    except TimeoutError as error:
+        raise HTTPException(408) from error
     try:
         return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS))
     except ValueError as error:
