@@ -23,7 +23,7 @@ from starlette.responses import HTMLResponse
 from config import StoreConfig
 from edge.clock import Clock
 from edge.summary import Summary, business_days, parse_date
-from edge.summary_forms import duration, local, number, percent
+from edge.summary_forms import duration, in_words, local, number, percent
 from edge.web.answers import Answers
 from edge.web.days import Days
 from edge.web.i18n import HTML_LANG, LANGUAGES, catalogue, named, negotiate
@@ -194,6 +194,7 @@ class Site:
             number=number,
             percent=percent,
             duration=duration,
+            words=lambda seconds: in_words(seconds, lang),
             clock=lambda us: clock_time(self.config, us),
             moment=lambda us: f"{local(self.config, us):%m-%d %H:%M}",
         )
