@@ -285,7 +285,9 @@ class Thresholds(Model):
     returning_days: Annotated[Int, Field(ge=1, le=3660)] = 90
     small_cell: Annotated[Int, Field(ge=0, le=1000)] = 5
     suspect_s: Seconds = 28_800
-    """So long in the store on one day, or `visit_s` in back rooms: suspected staff, excluded and listed."""
+    """So long in the store on one day: suspected staff, excluded and listed."""
+    suspect_back_room_s: Seconds = 600
+    """So long in back rooms on one day: the same. Well above what a neighbour's reads put there: a wall is thin."""
     stuck_s: Seconds = 14_400
     """So long on one day in at most two zones: a tag that lies somewhere, excluded and listed."""
     min_coverage: Annotated[Number, Field(gt=0, le=1)] = 0.5

@@ -51,19 +51,20 @@ def suspicions(stays: Stays, place: Place, span: Span, limits: Limits) -> Mappin
     stays = stays[inside & (people(stays) | (stays["tag_class"] == TagClass.CART))]
     _, first = np.unique(stays["carrier"], return_index=True)
     person = people(stays[first])
-    behind, back_us = presence(stays[place.of_kind(ZoneKind.BACK_ROOM)[stays["zone"]]], span)
-    back = dict(zip(behind.tolist(), back_us.tolist(), strict=True))
     pairs = np.unique(stays["carrier"].astype(np.int64) * place.zones + stays["zone"]) // place.zones
     carriers, zones = np.unique(pairs, return_counts=True)
-    found = {}
-    rows = zip(carriers.tolist(), person.tolist(), presence(stays, span)[1].tolist(), zones.tolist(), strict=True)
-    for carrier, a_person, long_us, many in rows:
-        back_room_us = back.get(carrier, 0)
-        holds = {
-            STUCK: many <= STUCK_ZONES and long_us >= limits.stuck_us,
-            LONG: a_person and long_us >= limits.long_us,
-            BACK_ROOM: a_person and back_room_us >= limits.back_room_us,
-        }
-        if reasons := tuple(reason for reason in REASONS if holds[reason]):
-            found[carrier] = Suspicion(reasons, long_us, back_room_us, many)
-    return found
+    long_us = presence(stays, span)[1]
+    back_us = np.zeros_like(long_us)
+    behind, behind_us = presence(stays[place.of_kind(ZoneKind.BACK_ROOM)[stays["zone"]]], span)
+    back_us[np.searchsorted(carriers, behind)] = behind_us
+    holds = {
+        STUCK: (zones <= STUCK_ZONES) & (long_us >= limits.stuck_us),
+        LONG: person & (long_us >= limits.long_us),
+        BACK_ROOM: person & (back_us >= limits.back_room_us),
+    }
+    return {
+        int(carriers[i]): Suspicion(
+            tuple(reason for reason in REASONS if holds[reason][i]), int(long_us[i]), int(back_us[i]), int(zones[i])
+        )
+        for i in np.flatnonzero(np.any(list(holds.values()), axis=0)).tolist()
+    }

@@ -189,12 +189,9 @@ def flows(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: in
     ]
     links.sort(key=lambda link: (-link.n, link.from_zone or "", link.to_zone or ""))
     steps = int(made.links.sum())
-    counted = paths_of(conn, config, [date - n * DAY for n in range(days)])
-    with_path = sum(n for _, n in counted)
+    counted, with_path = paths_of(conn, config, [date - n * DAY for n in range(days)], TOP_PATHS)
     ids = [zone.id for zone in config.zones]
-    paths = tuple(
-        PathCount(tuple(ids[z] for z in path), n, n / with_path) for path, n in counted[:TOP_PATHS] if n >= least
-    )
+    paths = tuple(PathCount(tuple(ids[z] for z in path), n, n / with_path) for path, n in counted if n >= least)
     return FlowReport(
         scope=scope,
         links=tuple(links),

@@ -9,11 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN, Reads
+from dwell.layout import TagClass
+from dwell.visits import Visits
 from edge.compose import Shop
 
 HISTOGRAM_DBM = (-85, -25, 5)
 """First, last and width of the bins; weaker and stronger reads are counted at the ends."""
 BINS = (HISTOGRAM_DBM[1] - HISTOGRAM_DBM[0]) // HISTOGRAM_DBM[2]
+DRIFT_TOLD_DB = 3.0
+"""From here on somebody should look at the antenna: docs/engine.md."""
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -47,6 +51,31 @@ class Antennas:
             for antenna in self._shop.antennas_of[reader].tolist()
         ]
         return sorted(found, key=lambda each: each["port"])
+
+
+def drifted(shop: Shop, drift_db: NDArray[np.float64]) -> list[dict[str, Any]]:
+    """Antennas that have become louder (+) or quieter (-) than the layout says, by reader and port."""
+    return [
+        {
+            "reader": shop.ports[antenna][0],
+            "port": shop.ports[antenna][1],
+            "zone": shop.zones[int(shop.layout.antenna_zone[antenna])],
+            "drift_db": round(float(drift_db[antenna]), 1),
+        }
+        for antenna in np.flatnonzero(np.abs(drift_db) >= DRIFT_TOLD_DB).tolist()
+    ]
+
+
+def resting(shop: Shop, stuck: Visits) -> list[dict[str, Any]]:
+    """Tags that are stuck now, the longest there first: class, where, since when. Never which."""
+    return [
+        {
+            "zone": shop.zones[int(visit["zone"])],
+            "tag_class": TagClass(visit["tag_class"]).name.lower(),
+            "since_us": int(visit["enter_us"]),
+        }
+        for visit in np.sort(stuck[stuck["zone"] >= 0], order="enter_us")
+    ]
 
 
 def bins(levels_cdbm: NDArray[np.int16]) -> NDArray[np.int64]:

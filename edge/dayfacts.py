@@ -246,7 +246,7 @@ def suspects(stays: Stays, tags: list[bytes], config: StoreConfig, date: dt.date
         stays,
         place(config),
         span,
-        Limits(*(round(s * 1e6) for s in (limits.suspect_s, limits.visit_s, limits.stuck_s))),
+        Limits(*(round(s * 1e6) for s in (limits.suspect_s, limits.suspect_back_room_s, limits.stuck_s))),
     )
     said = {verdict.tag: verdict.confirmed for verdict in verdicts(config) if verdict.date <= date.isoformat()}
     number = {tag: n for n, tag in enumerate(tags)} if said else {}

@@ -64,8 +64,12 @@ def totals(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.dat
             yield date, replace(made, flows=replace(made.flows, paths={}))
 
 
-def paths(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]) -> list[tuple[Path, int]]:
-    """Cleaned paths of all the days together, and how many journeys took each, the most first."""
+def paths(
+    conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date], top: int
+) -> tuple[list[tuple[Path, int]], int]:
+    """The `top` cleaned paths of all the days together and how many journeys took each, the most first; and how many
+    journeys had a path.
+    """
     stored = {date: _moved_paths(config, *row) for date, row in _rows(conn, config, dates, "paths")}
     parts = list(stored.values())
     parts += [
@@ -75,7 +79,7 @@ def paths(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date
     ]
     longest = max((part["zones"].shape[1] for part in parts), default=0)
     if not longest:
-        return []
+        return [], 0
     rows = np.concatenate(
         [np.pad(p["zones"], ((0, 0), (0, longest - p["zones"].shape[1])), constant_values=-1) for p in parts]
     )
@@ -83,8 +87,9 @@ def paths(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date
     packed = np.ascontiguousarray((rows + 1).astype(">u2")).view(f"S{2 * longest}").ravel()
     _, first, which = np.unique(packed, return_index=True, return_inverse=True)
     n = np.bincount(which, weights=np.concatenate([part["n"] for part in parts])).astype(np.int64)
-    order = np.lexsort((np.arange(len(n)), -n))
-    return [(tuple(zone for zone in rows[first[i]].tolist() if zone >= 0), int(n[i])) for i in order.tolist()]
+    order = np.argsort(-n, kind="stable")[:top]
+    taken = [(tuple(zone for zone in rows[first[i]].tolist() if zone >= 0), int(n[i])) for i in order.tolist()]
+    return taken, int(n.sum())
 
 
 def day_if_any(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> DayFacts | None:
@@ -280,6 +285,8 @@ def _moved_paths(config: StoreConfig, names: str, packed: bytes) -> dict[str, ND
     """Stored paths by the zones of the store file; those with a zone that is no more are left out."""
     arrays = _arrays(packed)
     there = _moved(config, names)[0]
+    if np.array_equal(there, np.arange(len(json.loads(names)[0]))):
+        return arrays  # the same zones in the same order
     place = np.full(len(json.loads(names)[0]) + 1, -2, np.int16)
     place[there[there >= 0]] = np.flatnonzero(there >= 0)
     place[-1] = -1

@@ -26,7 +26,7 @@ from config.check import load
 from drivers.session import Link
 from dwell.layout import TagClass
 from dwell.visits import Visits
-from edge import life
+from edge import antennas, life
 from edge.clock import Clock, offset_us
 from edge.commands import Doings
 from edge.compose import Shop, compose
@@ -343,6 +343,8 @@ class Service:
             },
             "outbox": self._depth,
             "counters": counters,
+            "drifted": antennas.drifted(shop, pipeline.engine.drift_db),
+            "resting": antennas.resting(shop, pipeline.engine.stuck_tags()),
         }
 
     def _page_address(self) -> str | None:

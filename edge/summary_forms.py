@@ -215,6 +215,18 @@ def duration(seconds: float | None) -> str:
     return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
+def in_words(seconds: float, lang: str) -> str:
+    """`30 s`, `2 min`, `1 h 30 min`; `30 秒`, `2 分钟`, `1 小时 30 分钟`: where a clock could be misread."""
+    whole = round(seconds)
+    units = ((3600, ("小时", "h")), (60, ("分钟", "min")), (1, ("秒", "s")))
+    parts = []
+    for long_s, names in units:
+        n, whole = divmod(whole, long_s)
+        if n:
+            parts.append(f"{n} {names[lang != 'zh']}")
+    return " ".join(parts) or f"{seconds:g} {units[-1][1][lang != 'zh']}"
+
+
 def _iso(config: StoreConfig, at_us: int | None) -> str:
     at = local(config, at_us)
     return "" if at is None else at.isoformat(timespec="seconds")

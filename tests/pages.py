@@ -20,6 +20,7 @@ from edge.clock import Clock
 from edge.live import LiveServer, socket_path
 from edge.web.app import create_app
 from edge.web.live_client import LiveClient, State
+from edge.web.patience import Patience
 from edge.web.serve import hosts
 
 PATHS = (
@@ -170,7 +171,8 @@ async def serving(config: StoreConfig, names: list[str] | None = None) -> AsyncI
     live = LiveClient(socket_path(config), stale_s=0.8, retry_s=0.05)
     listening = socket.create_server(("127.0.0.1", 0))
     app = create_app(config, live, Noon(), names or hosts(listening))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=1))
+    settings = uvicorn.Config(app, log_level="error", http=Patience, ws="none", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(settings)
     server.config.load()
     running = asyncio.create_task(server._serve([listening]))
     yield Page(config, live, listening.getsockname()[1])

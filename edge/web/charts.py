@@ -5,15 +5,19 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
 from config import StoreConfig
-from edge.summary import COUNTED, FloorTraffic, Flow, Flows, Hour, Summary, ZoneDwell
+from edge.summary import FloorTraffic, Flow, Flows, Hour, Summary, ZoneDwell
 from edge.web.i18n import named
 
 TOP_PERCENT = 88.0
 """Height of the highest bar; above it stands its number."""
+PEOPLE = ("member", "unknown")
+PEOPLE_SHARE = 0.72
+"""Of a bar's width; the rest is the carts'."""
 USUAL_HOURS = (8, 22)
 """Local hours that a chart shows even where nothing happened."""
 MOST_LINKS = 30
@@ -25,7 +29,9 @@ class Part:
     """A rectangle of a bar, per cent."""
 
     name: str
+    x: float
     y: float
+    width: float
     height: float
 
 
@@ -35,8 +41,11 @@ class Bar:
     x: float
     width: float
     state: str
-    total: int | None
+    people: int | None
+    carts: int | None
     hour: Hour
+    top: float
+    """Upper end of the people's bar."""
     parts: tuple[Part, ...]
 
 
@@ -46,7 +55,8 @@ class Chart:
 
     traffic: FloorTraffic
     name: str
-    total: int | None
+    people: int | None
+    carts: int | None
     bars: tuple[Bar, ...]
 
 
@@ -88,7 +98,8 @@ def traffic_charts(config: StoreConfig, summary: Summary, lang: str) -> tuple[Ch
         or any(sum((floor.hours[i].entered or {}).values()) for floor in summary.floors)
     ]
     span = range(min(shown), max(shown) + 1)
-    most = max((sum((floor.hours[i].entered or {}).values()) for floor in summary.floors for i in span), default=0) or 1
+    most = max(max(_people(floor.hours[i].entered) or 0 for i in span) for floor in summary.floors)
+    most = max(most, *((floor.hours[i].entered or {}).get("cart", 0) for floor in summary.floors for i in span), 1)
     names = {floor.id: named(floor.name, lang) for floor in config.floors}
     step = 100 / len(span)
     charts = []
@@ -96,17 +107,27 @@ def traffic_charts(config: StoreConfig, summary: Summary, lang: str) -> tuple[Ch
         bars = []
         for place, i in enumerate(span):
             hour = floor.hours[i]
+            x, width = round(place * step + step * 0.12, 2), round(step * 0.76, 2)
             parts, top = [], 0.0
-            for name in COUNTED:
+            # Carts are no people: they stand beside them, not on top.
+            wide = round(width * PEOPLE_SHARE, 2)
+            for name in PEOPLE:
                 height = (hour.entered or {}).get(name, 0) / most * TOP_PERCENT
                 top += height
-                parts.append(Part(name, round(100 - top, 2), round(height, 2)))
-            total = None if hour.entered is None else sum(hour.entered.values())
-            x, width = round(place * step + step * 0.12, 2), round(step * 0.76, 2)
-            bars.append(Bar(f"{hours[i]:%H}", x, width, hour.state, total, hour, tuple(parts)))
-        total = None if floor.entered is None else sum(floor.entered.values())
-        charts.append(Chart(floor, names[floor.floor], total, tuple(bars)))
+                parts.append(Part(name, x, round(100 - top, 2), wide, round(height, 2)))
+            height = (hour.entered or {}).get("cart", 0) / most * TOP_PERCENT
+            narrow = round(width - wide, 2)
+            parts.append(Part("cart", round(x + wide, 2), round(100 - height, 2), narrow, round(height, 2)))
+            people, carts = _people(hour.entered), None if hour.entered is None else hour.entered.get("cart", 0)
+            label = f"{hours[i]:%H}"
+            bars.append(Bar(label, x, width, hour.state, people, carts, hour, round(100 - top, 2), tuple(parts)))
+        carts = None if floor.entered is None else floor.entered.get("cart", 0)
+        charts.append(Chart(floor, names[floor.floor], _people(floor.entered), carts, tuple(bars)))
     return tuple(charts)
+
+
+def _people(entered: Mapping[str, int] | None) -> int | None:
+    return None if entered is None else sum(entered.get(name, 0) for name in PEOPLE)
 
 
 def dwell_bands(config: StoreConfig, summary: Summary, lang: str) -> tuple[Bands, ...]:

@@ -133,7 +133,7 @@ class Login:
         try:
             token = await run_in_threadpool(users.log_in, name, fields.get("password", ""), at)
         except Throttled as throttled:
-            await run_in_threadpool(users.record, name, "", at, "login throttled")
+            await run_in_threadpool(users.record_throttled, name, at)
             response = self._form(request, name, target, failed="wait", status=429)
             response.headers["Retry-After"] = str(int(throttled.wait_s) + 1)
             return response

@@ -90,6 +90,23 @@ class ReaderNow(_Part):
     clock_offset_us: int | None = None
 
 
+class AntennaNow(_Part):
+    """An antenna that has drifted."""
+
+    reader: str
+    port: int
+    zone: str
+    drift_db: float
+
+
+class RestingNow(_Part):
+    """A tag that does not move, whichever."""
+
+    zone: str
+    tag_class: str
+    since_us: int
+
+
 class BrokerNow(_Part):
     connected: bool
     reason: str = ""
@@ -129,6 +146,8 @@ class Now(_Part):
     database: DatabaseNow = DatabaseNow()
     outbox: dict[str, BacklogNow] = Field(default_factory=dict)
     counters: dict[str, int] = Field(default_factory=dict)
+    drifted: tuple[AntennaNow, ...] = ()
+    resting: tuple[RestingNow, ...] = ()
 
 
 class State(Enum):

@@ -18,6 +18,7 @@ from edge.live import socket_path
 from edge.web import thrift
 from edge.web.app import create_app
 from edge.web.live_client import LiveClient
+from edge.web.patience import Patience
 
 LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]", "::1"]
 
@@ -40,9 +41,9 @@ async def _serve(config: StoreConfig, listening: socket.socket, clock: Clock) ->
     settings = uvicorn.Config(
         app,
         loop="asyncio",
-        http="h11",
+        http=Patience,
         ws="none",
-        log_level="warning",
+        log_level="error",  # what strangers send is no news: they could fill the log
         access_log=False,
         server_header=False,
         proxy_headers=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from config import StoreConfig
 from edge.clock import Clock
 from edge.people import business_days
 from edge.summary import Summary, parse_date
-from edge.summary_forms import duration, local, number, percent
+from edge.summary_forms import duration, in_words, local, number, percent
 from edge.web.answers import Answers
 from edge.web.days import Days
 from edge.web.i18n import HTML_LANG, LANGUAGES, catalogue, named, negotiate
@@ -34,6 +35,8 @@ from edge.web.users import Role, Users
 
 MAX_FORM_BYTES = 65_536
 MAX_FIELDS = 600
+FORM_S = 15.0
+"""In which a form has to arrive."""
 SPANS = (1, 7, 28)
 REGIONS = (
     *("status", "figures", "members", "recognitions", "readers", "sync", "machinery", "backlog", "cues", "cuedesk"),
@@ -192,6 +195,7 @@ class Site:
             number=number,
             percent=percent,
             duration=duration,
+            words=lambda seconds: in_words(seconds, lang),
             clock=lambda us: clock_time(self.config, us),
             moment=lambda us: f"{local(self.config, us):%m-%d %H:%M}",
         )
@@ -241,12 +245,16 @@ def address(request: Request) -> str:
 
 
 async def form(request: Request) -> dict[str, str]:
-    """The fields of a form; 413 for one that is none of ours."""
+    """The fields of a form; 413 for one that is none of ours, 408 for one that does not arrive."""
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_FORM_BYTES:
-            raise HTTPException(413)
+    try:
+        async with asyncio.timeout(FORM_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_FORM_BYTES:
+                    raise HTTPException(413)
+    except TimeoutError as error:
+        raise HTTPException(408) from error
     try:
         return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS))
     except ValueError as error:

@@ -34,6 +34,10 @@ FREE_TRIES = 5
 FORGET_S = 900
 MAX_WAIT_S = 900
 KEEP_AUDIT_S = 400 * 86_400
+AT_HOME_S = 30 * 86_400
+"""How long an address is known as one where a user has logged in."""
+RECENT_LINES = 500
+"""Of the audit log, that are looked through for the same line."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS user (name TEXT PRIMARY KEY, role TEXT NOT NULL, password TEXT NOT NULL,
@@ -151,7 +155,8 @@ class Users:
     def log_in(self, name: str, password: str, address: str) -> str | None:
         """A new session's token, None for a wrong name or password; Throttled when there were too many of them."""
         who = (f"name {name[:40]}", f"address {address}")
-        self._check_tries(who)
+        # Strangers can't lock a user out of the place where that user has been in before; they wait by their address.
+        self._check_tries(who[1:] if self._at_home(name, address) else who)
         row = self._ask("SELECT password, role FROM user WHERE name = ?", (name,))
         # An unknown name takes as long as a wrong password.
         right = _matches(password, row[0][0] if row else _NOBODY)
@@ -191,6 +196,16 @@ class Users:
         line = (self._now_s(), name[:40], role, address, action, object_[:200])
         self._do("INSERT INTO audit (at_s, name, role, address, action, object) VALUES (?, ?, ?, ?, ?, ?)", line)
 
+    def record_throttled(self, name: str, address: str) -> None:
+        """A line for tries that had to wait, once a while of each address: strangers could fill the disk with them."""
+        line = (self._now_s(), name[:40], "", address, "login throttled", "")
+        self._do(
+            "INSERT INTO audit (at_s, name, role, address, action, object) SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS"
+            " (SELECT 1 FROM audit WHERE id > (SELECT MAX(id) FROM audit) - ? AND action = ?"
+            " AND address = ? AND at_s > ?)",
+            (*line, RECENT_LINES, line[4], address, line[0] - FORGET_S),
+        )
+
     def audit(self, limit: int = 200) -> tuple[Entry, ...]:
         """The newest lines of the audit log, newest first."""
         if not self._path.exists():
@@ -218,6 +233,10 @@ class Users:
             rows = self._ask("SELECT tries, at_s FROM failure WHERE who = ?", (each,))
             if rows and (wait_s := rows[0][1] + _pause_s(rows[0][0]) - self._now_s()) > 0:
                 raise Throttled(wait_s)
+
+    def _at_home(self, name: str, address: str) -> bool:
+        query = "SELECT 1 FROM audit WHERE name = ? AND address = ? AND action = 'login' AND at_s > ? LIMIT 1"
+        return bool(self._ask(query, (name[:40], address, self._now_s() - AT_HOME_S)))
 
     def _count_failure(self, who: tuple[str, ...]) -> None:
         now_s = self._now_s()

@@ -11,7 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -23,6 +23,7 @@ from shopdays import store_values
 
 from config import StoreConfig
 from edge.errors import Trouble
+from edge.web import patience
 from edge.web.serve import serve
 from edge.web.users import FREE_TRIES, Role, Users, users_path
 
@@ -138,8 +139,9 @@ async def test_wrong_passwords_are_refused_then_throttled_and_written_down(users
     for _ in range(FREE_TRIES):
         assert (await log_in(page, "li", "wrong wrong wrong"))[0] == 403
     assert (await log_in(page, "li"))[0] == 429
+    assert (await log_in(page, "wang"))[0] == 429
     actions = [line.action for line in users.audit()]
-    assert actions == ["login throttled", *["login failed"] * FREE_TRIES]
+    assert actions == ["login throttled", *["login failed"] * FREE_TRIES], "one line however often somebody tries"
 
 
 @pytest.mark.parametrize(
@@ -227,3 +229,45 @@ def test_a_certificate_that_is_none_is_told(tmp_path: Path) -> None:
     config = StoreConfig.model_validate(store_values(tmp_path, web=web))
     with pytest.raises(Trouble, match=r"certificate .* cannot be used"):
         serve(config, fd=None, clock=pages.Noon())
+
+
+async def test_who_sends_no_whole_request_is_hung_up_on(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "REQUEST_S", 0.3)
+    half_reader, half = await asyncio.open_connection("127.0.0.1", page.port)
+    half.write(b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ")
+    _, idle = await asyncio.open_connection("127.0.0.1", page.port)
+    assert await asyncio.wait_for(half_reader.read(), 30) == b""
+    stream_reader, stream = await asyncio.open_connection("127.0.0.1", page.port)
+    stream.write(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    for _ in range(3):  # beats, two seconds apart: who gets an answer is not idle
+        assert b"event" in await asyncio.wait_for(stream_reader.readuntil(b"event"), 30)
+    for writer in (half, idle, stream):
+        writer.close()
+
+
+async def test_nobody_takes_all_connections(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "CONNECTIONS", 2)
+    monkeypatch.setattr(patience, "neighbour", lambda address: False)
+    held = [await asyncio.open_connection("127.0.0.1", page.port) for _ in range(2)]
+    for reader, writer in held:  # both are known to the page before the third comes
+        writer.write(b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 303")
+    reader, writer = await asyncio.open_connection("127.0.0.1", page.port)
+    with suppress(ConnectionError):
+        assert await asyncio.wait_for(reader.read(), 30) == b""
+    for _, one in held:
+        one.close()
+        await one.wait_closed()
+    async with asyncio.timeout(30):
+        while patience._open:
+            await asyncio.sleep(0.01)
+    assert (await page.get("/login"))[0] == 303
+    writer.close()
+
+
+async def test_a_form_has_to_arrive(users: Users, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.web.site.FORM_S", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", page.port)
+    writer.write(b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\nname=")
+    assert (await asyncio.wait_for(reader.readline(), 30)).startswith(b"HTTP/1.1 408")
+    writer.close()

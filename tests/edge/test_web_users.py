@@ -184,3 +184,31 @@ def test_the_file_lies_beside_the_database(tmp_path: Path) -> None:
     from config import StoreConfig
 
     assert users_path(StoreConfig.model_validate(store_values(tmp_path))) == tmp_path / "store.web.db"
+
+
+def test_strangers_cannot_lock_a_user_out_of_where_that_user_has_been(users: Users, clock: Hands) -> None:
+    users.put("li", Role.MANAGER, PASSWORD)
+    users.record("li", "manager", "office", "login")
+    for _ in range(FREE_TRIES):
+        assert users.log_in("li", "wrong wrong wrong", "stranger") is None
+    assert users.log_in("li", PASSWORD, "office") is not None
+    for _ in range(FREE_TRIES):
+        assert users.log_in("li", "wrong wrong wrong", "office") is None
+    with pytest.raises(Throttled):
+        users.log_in("li", PASSWORD, "office")  # who guesses there waits there
+    clock.now_s += 31 * 86_400
+    for _ in range(FREE_TRIES):
+        assert users.log_in("li", "wrong wrong wrong", "stranger") is None
+    with pytest.raises(Throttled):
+        users.log_in("li", PASSWORD, "office")
+
+
+def test_throttled_tries_do_not_fill_the_audit_log(users: Users, clock: Hands) -> None:
+    users.put("li", Role.MANAGER, PASSWORD)
+    for name in ("li", "wang", "li"):
+        users.record_throttled(name, "a")
+    users.record_throttled("li", "b")
+    assert [(line.name, line.address) for line in users.audit()] == [("li", "b"), ("li", "a")]
+    clock.now_s += 1000
+    users.record_throttled("li", "a")
+    assert len(users.audit()) == 3
