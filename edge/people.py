@@ -6,9 +6,11 @@ import datetime as dt
 import sqlite3
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from config.model import StoreConfig
+if TYPE_CHECKING:  # what sorts directories in a process of its own loads no models
+    from config.model import StoreConfig
 
 
 @dataclass(frozen=True)
