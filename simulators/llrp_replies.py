@@ -33,7 +33,9 @@ def default_report_spec() -> params.ROReportSpec:
     )
 
 
-def capabilities(wanted: int, ports: int, holds: bool, uptime: bool) -> messages.GET_READER_CAPABILITIES_RESPONSE:
+def capabilities(
+    wanted: int, ports: int, holds: bool, uptime: bool = False
+) -> messages.GET_READER_CAPABILITIES_RESPONSE:
     """The part of the capabilities that was asked for (0: all)."""
     reply = messages.GET_READER_CAPABILITIES_RESPONSE(llrp_status=status())
     if wanted in (0, 1):
