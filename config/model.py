@@ -198,7 +198,10 @@ class Reader(Model):
             if self.identity is None:
                 raise ValueError("listen:// needs the reader's identity")
             if self.pin is not None:
-                raise ValueError("listen:// knows the reader's certificate by ca, which may be that certificate itself")
+                raise ValueError(
+                    "pin does not go with listen://, where a fingerprint alone can't be asked for: save the reader's "
+                    "certificate as a PEM file and name that as ca"
+                )
             if self.tls != (self.cert is not None) or (self.ca is not None and not self.tls):
                 raise ValueError(
                     "with listen:// tls = true goes with cert and key, and with ca if readers have their own"

@@ -25,7 +25,7 @@ from drivers.llrp_profiles import GENERIC, IMPINJ_PEN, SEARCH_MODES, choose
 from drivers.llrp_rospec import instead_of, is_ours, rospec
 from drivers.llrp_state import Memory, Phase, Timing
 from drivers.llrp_wire import LinkFailure, Wire
-from drivers.session import Clock, Contact, Gap, Notice, ReaderSettings, Sink
+from drivers.session import Clock, Contact, Gap, Notice, PhaseSink, ReaderSettings, Sink
 
 TAGS_A_REPORT = 1
 """A report as soon as a tag was seen; what comes close together is gathered here, not in the reader."""
@@ -73,6 +73,8 @@ class LlrpConnection:
         self._answers: dict[int, asyncio.Future[bytes]] = {}
         self._early: list[Any] = []
         self._contacts: list[Contact] = []
+        self._phase_sink = sink if settings.phase and isinstance(sink, PhaseSink) else None
+        self._phases: list[Any] = []
         self._outputs = Outputs(settings.outputs, memory.outputs)
         self._stirred = asyncio.Event()
         self._delivering = False
@@ -147,6 +149,9 @@ class LlrpConnection:
     async def _deliver(self, batch: Any) -> None:
         newest_us = int(batch["time_us"].max())
         times = batch["time_us"].copy() if self._backlog is not None else None
+        if self._phase_sink is not None:
+            self._phase_sink.phases(self._settings.id, np.concatenate(self._phases))
+            self._phases.clear()
         self._delivering = True
         await self._sink.reads(self._settings.id, batch)
         self._delivering = False
@@ -182,6 +187,8 @@ class LlrpConnection:
             if 0 <= newest_us < TIME_MAX_US:
                 self._clocks[source].sample(newest_us, received_us)
             shift[source] = self._clocks[source].correction_us or 0
+        if self._phase_sink is not None:
+            self._phases.append(decoded.phase)
         times = decoded.reads["time_us"]
         times += shift[decoded.source]
         # Nothing is seen after it was received: a time far ahead is a clock that has just been set.

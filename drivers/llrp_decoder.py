@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from drivers.llrp_codec import HEADER_BYTES, MESSAGE_BYTES_MAX, RO_ACCESS_REPORT
 from drivers.read import ANTENNA_UNKNOWN, EPC_BITS_MAX, READ, RSSI_UNKNOWN, Reads
+from drivers.session import PHASE_UNKNOWN
 
-PHASE_UNKNOWN = -1
 RECEIVED, UTC, UPTIME = 0, 1, 2
 """Where a row's time comes from: the reader gave none, its UTC clock, its uptime."""
 

@@ -8,7 +8,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from drivers.read import Reads
+
+PHASE_UNKNOWN = -1
 
 
 class Link(Enum):
@@ -137,6 +142,14 @@ class Sink(Protocol):
 
     def contact(self, contact: Contact) -> None:
         """Take a change of an input. Called after the status of the link that it came over."""
+
+
+@runtime_checkable
+class PhaseSink(Protocol):
+    """A sink that wants the phase too, of readers that are asked for it (`ReaderSettings.phase`)."""
+
+    def phases(self, reader: str, phases: NDArray[np.int16]) -> None:
+        """Of the reads that come next, one each: 4096 steps a turn, PHASE_UNKNOWN where the reader gave none."""
 
 
 class Session(Protocol):

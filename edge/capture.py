@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN, Reads, epc_bytes
+from drivers.session import PHASE_UNKNOWN
 from edge.compose import Shop
+from edge.decode import PHASE, degrees
 from edge.errors import Trouble
 
 HEADER = ("time_us", "reader", "antenna", "epc", "rssi_dbm")
@@ -46,9 +48,10 @@ class Pseudonyms:
 
 
 class CaptureFile:
-    """Rows of HEADER, gzipped if named .gz, readable by its owner only; `full` once `max_bytes` were written."""
+    """Rows of HEADER, and PHASE if that is wanted, gzipped if named .gz, readable by its owner only; `full` once
+    `max_bytes` were written."""
 
-    def __init__(self, path: Path, shop: Shop, *, clear: bool, max_bytes: int) -> None:
+    def __init__(self, path: Path, shop: Shop, *, clear: bool, max_bytes: int, phase: bool = False) -> None:
         """Trouble if the file exists or can't be written."""
         self.rows = 0
         self.full = False
@@ -65,19 +68,26 @@ class CaptureFile:
             raise Trouble(f"cannot write {path}: {error.strerror}") from error
         packed = gzip.GzipFile(fileobj=raw, mode="wb") if path.suffix == ".gz" else raw
         self._files = [packed, raw]
-        self._write(",".join(HEADER) + "\n")
+        self._phase = phase
+        self._write(",".join((*HEADER, PHASE) if phase else HEADER) + "\n")
 
-    def add(self, reader: str, batch: Reads) -> None:
-        """Write a batch of a reader, but for ports that the store file does not have; nothing more once full."""
+    def add(self, reader: str, batch: Reads, phases: NDArray[np.int16] | None = None) -> None:
+        """Write a batch of a reader, but for ports that the store file does not have; nothing more once full.
+
+        `phases`: of each read, as PhaseSink has them.
+        """
+        turns = phases if phases is not None else np.full(len(batch), PHASE_UNKNOWN)
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
-        for read in batch:
+        for read, turn in zip(batch, turns.tolist(), strict=True):
             antenna = int(read["antenna"])
             if self.full or antenna == ANTENNA_UNKNOWN:
                 continue
             rssi = int(read["rssi_cdbm"])
             level = "" if rssi == RSSI_UNKNOWN else f"{rssi / 100:g}"
-            rows.writerow((int(read["time_us"]), reader, self._port_of[antenna], self._epc(read), level))
+            row = (int(read["time_us"]), reader, self._port_of[antenna], self._epc(read), level)
+            angle = "" if turn == PHASE_UNKNOWN else degrees(turn)
+            rows.writerow((*row, angle) if self._phase else row)
             self.rows += 1
             if self._bytes + text.tell() >= self._max_bytes:
                 self.full = True

@@ -40,7 +40,7 @@ class Row(NamedTuple):
         """As HEADER names them, and PHASE if that is wanted."""
         rssi = "" if self.rssi_cdbm is None else f"{self.rssi_cdbm / 100:g}"
         time, antenna, count = ("" if n is None else str(n) for n in (self.time_us, self.antenna, self.seen))
-        turn = "" if self.phase is None else f"{self.phase * 360 / 4096:.2f}"
+        turn = "" if self.phase is None else degrees(self.phase)
         return (time, antenna, self.epc, rssi, count) + ((turn,) if phase else ())
 
 
@@ -78,6 +78,11 @@ class Decoded:
             parts.append(f"{self.others.total()} frames without a read ({notes})")
         parts.append(f"{sum(len(each.raw) for each in self.left_out)} bytes left out")
         return "; ".join(parts)
+
+
+def degrees(phase: int) -> str:
+    """A phase of 4096 steps a turn, as PHASE has it."""
+    return f"{phase * 360 / 4096:.2f}"
 
 
 def load(path: Path) -> bytes:
@@ -146,8 +151,9 @@ def _llrp(raw: bytes) -> Decoded:
     import numpy as np
 
     from drivers.llrp_codec import RO_ACCESS_REPORT
-    from drivers.llrp_decoder import PHASE_UNKNOWN, RECEIVED, ReportDecoder
+    from drivers.llrp_decoder import RECEIVED, ReportDecoder
     from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN, epc_bytes
+    from drivers.session import PHASE_UNKNOWN
 
     done = Decoded()
     decoder = ReportDecoder({port: port for port in range(1, ANTENNA_UNKNOWN)})

@@ -102,7 +102,8 @@ class Doors:
         """Add what was gathered to the windows."""
         keys = dict.fromkeys([*self._passages, *self._covered])
         conn.executemany(
-            "INSERT INTO door VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
+            "INSERT INTO door (window_us, reader, port, zone, passages, covered_us) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE"
             " SET passages = passages + excluded.passages, covered_us = covered_us + excluded.covered_us",
             [(*key, self._passages.get(key, 0), self._covered.get(key, 0)) for key in keys],
         )

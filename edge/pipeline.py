@@ -447,7 +447,7 @@ class Pipeline:
         """What was open ends where it was last known, by the names of its own layout."""
         decisions = engine.finish()
         self._ledger.add(decisions)
-        self._ledger.write(conn, saved.zones, saved.floors, cut=True)
+        self._ledger.write(conn, saved.zones, saved.floors)
         self._ledger.clear()
         checkpoint.save(conn, self.shop, self.engine.weighed_us, self.engine.state())
         log.warning("%s: %d visits under way were ended", why, len(decisions.closed))

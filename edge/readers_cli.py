@@ -202,7 +202,7 @@ def capture(
         raise Trouble(
             f"the service (process {state['pid']}) holds the reader; stop it for as long as the capture takes"
         )
-    file = CaptureFile(out, shop, clear=clear, max_bytes=round(max_mb * (1 << 20)))
+    file = CaptureFile(out, shop, clear=clear, max_bytes=round(max_mb * (1 << 20)), phase=settings.phase)
     listener = tools.Listener(settings, file.add)
 
     async def record() -> bool:

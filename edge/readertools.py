@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from config import StoreConfig
 from drivers import open_session
@@ -52,10 +53,12 @@ class Heard:
 
 
 class Listener:
-    """A sink that keeps what a person wants to see of one reader; `also` gets every batch."""
+    """A sink that keeps what a person wants to see of one reader; `also` gets every batch, and its phases."""
 
     def __init__(
-        self, settings: ReaderSettings, also: Callable[[str, Reads], None] = lambda reader, batch: None
+        self,
+        settings: ReaderSettings,
+        also: Callable[[str, Reads, NDArray[np.int16] | None], None] = lambda reader, batch, phases: None,
     ) -> None:
         self.heard = {port: Heard() for port in sorted(settings.ports)}
         self.unknown_antenna = 0
@@ -68,6 +71,7 @@ class Listener:
         """time.monotonic() at which the reader first read."""
         self._port_of = {antenna: port for port, antenna in settings.ports.items()}
         self._also = also
+        self._phases: NDArray[np.int16] | None = None
 
     async def reads(self, reader: str, batch: Reads) -> None:
         for antenna in np.unique(batch["antenna"]).tolist():
@@ -76,7 +80,11 @@ class Listener:
                 self.unknown_antenna += len(rows)
             else:
                 self.heard[self._port_of[antenna]].add(rows)
-        self._also(reader, batch)
+        self._also(reader, batch, self._phases)
+        self._phases = None
+
+    def phases(self, reader: str, phases: NDArray[np.int16]) -> None:
+        self._phases = phases
 
     def status(self, status: ReaderStatus) -> None:
         self.last = status

@@ -55,13 +55,10 @@ class Ledger:
         """Take an event of class health."""
         self._health.append(event)
 
-    def write(
-        self, conn: sqlite3.Connection, zones: tuple[str, ...], floors: tuple[str, ...], *, cut: bool = False
-    ) -> None:
+    def write(self, conn: sqlite3.Connection, zones: tuple[str, ...], floors: tuple[str, ...]) -> None:
         """Write all that was gathered, in the caller's transaction; call `clear` once that is committed.
 
-        `zones` and `floors` name those of the layout that the engine ran with. `cut`: the last windows end early and
-        the rest of them comes, which then tells of door counters.
+        `zones` and `floors` name those of the layout that the engine ran with.
         """
         self._doors.write(conn)
         db = Tables(conn, recursive_triggers=False, execute_plugins=False)
@@ -88,7 +85,7 @@ class Ledger:
             ((self._member_hash(j.visits[0]), int(j.end_us)) for j in journeys),
         )
         layout, length_us = layouts.current(conn), self._shop.settings.window_us
-        counted = {} if cut else doors(conn, {int(w["window_us"]) for w in windows}, length_us)
+        counted = untold_doors(conn, {int(w["window_us"]) for w in windows}, length_us)
         outbox.append(conn, "journey", [self._journey_event(j, who(j.visits[0]), zones) for j in journeys])
         outbox.append(conn, "agg", [self._window_event(w, zones, layout, counted.get) for w in windows])
         traffic = [row for decisions in self._decisions for row in decisions.floors if row["floor"] < len(floors)]
@@ -199,17 +196,33 @@ WINDOW_KEY = ("window_us", "zone", "tag_class")
 COUNTS = ("entered", "ended", "censored", "pass_by", "touch", "visit", "engaged", "present_us", "peak")
 
 
-def doors(conn: sqlite3.Connection, windows_us: set[int], length_us: int) -> dict[tuple[int, str], Door]:
+def doors(
+    conn: sqlite3.Connection, windows_us: set[int], length_us: int, sums: str = "sum(passages), avg(covered_us)"
+) -> dict[tuple[int, str], Door]:
     """Window and zone → all its door counters; the coverage is the mean of theirs."""
     rows = conn.execute(
-        "SELECT window_us, zone, sum(passages), avg(covered_us) FROM door WHERE window_us IN (SELECT value FROM"
-        " json_each(?)) GROUP BY 1, 2",
+        f"SELECT window_us, zone, {sums} FROM door WHERE window_us IN (SELECT value FROM json_each(?)) GROUP BY 1, 2",
         (json.dumps(sorted(windows_us)),),
     )
     return {
         (window_us, zone): Door(passages=n, coverage=round(min(max(covered_us / length_us, 0), 1), 4))
         for window_us, zone, n, covered_us in rows
     }
+
+
+def untold_doors(conn: sqlite3.Connection, windows_us: set[int], length_us: int) -> dict[tuple[int, str], Door]:
+    """What `doors` has beyond what was told of these windows before; counts as told from now on.
+
+    A window that is told in parts, after a change of the layout or of the clock, has passages in each, and they add up.
+    """
+    found = doors(
+        conn,
+        windows_us,
+        length_us,
+        f"sum(passages - told), avg(min(covered_us, {length_us}) - min(told_us, {length_us}))",
+    )
+    conn.executemany("UPDATE door SET told = passages, told_us = covered_us WHERE window_us = ? AND zone = ?", found)
+    return found
 
 
 def _counts(window: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from drivers.read import ANTENNA_UNKNOWN, EPC_BITS_MAX, READ, RSSI_UNKNOWN, Read
 from dwell.engine import ZoneEngine
 from dwell.visits import VISIT, Visits
 from edge.compose import Shop
+from edge.decode import PHASE
 from edge.errors import Trouble
 
 HEADER = ["time_us", "reader", "antenna", "epc", "rssi_dbm"]
@@ -108,7 +109,9 @@ def _rows(
         header = next(rows, None)
     except (EOFError, OSError, zlib.error) as error:
         raise Trouble(f"cannot read the file: {error}") from error
-    if header != HEADER:
+    # A capture may have the phase too, which is not used here.
+    columns = len(HEADER) + (header == [*HEADER, PHASE])
+    if header is None or header[: len(HEADER)] != HEADER or len(header) != columns:
         raise Trouble(f"the first line must be {','.join(HEADER)}, not {','.join(header or [])!r}")
     antennas = {(r.id, str(port)): number for r in shop.readers for port, number in r.ports.items()}
     epcs: dict[str, tuple[tuple[int, ...], int]] = {}
@@ -117,7 +120,9 @@ def _rows(
             row = next(rows)
             if not row:
                 continue
-            time_us, reader, port, epc, rssi = row
+            if len(row) != columns:
+                raise ValueError(f"expected {columns} columns: {','.join(header)}")
+            time_us, reader, port, epc, rssi = row[: len(HEADER)]
             known = epcs.get(epc)
             if known is None:
                 if len(epcs) > 200_000:
@@ -137,7 +142,7 @@ def _rows(
             raise Trouble(f"cannot read on after line {rows.line_num}: {error}") from error
         except (ValueError, csv.Error) as error:
             report.malformed += 1
-            problem = f"line {rows.line_num}: {_reason(error)}"
+            problem = f"line {rows.line_num}: {error}"
             if strict:
                 raise Trouble(problem) from error
             if len(report.problems) < REPORTED_ROWS:
@@ -167,13 +172,6 @@ def _rssi(text: str) -> int:
     if not -200 <= dbm <= 50:
         raise ValueError(f"rssi_dbm {text} is out of range; leave it empty where it is unknown")
     return round(dbm * 100)
-
-
-def _reason(error: Exception) -> str:
-    text = str(error)
-    if "unpack" in text:
-        return f"expected {len(HEADER)} columns: {','.join(HEADER)}"
-    return text
 
 
 class _open:

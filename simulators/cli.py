@@ -34,6 +34,19 @@ class Family(StrEnum):
     M100 = "m100"
 
 
+class Fault(StrEnum):
+    """What an LLRP reader can be made to do wrong, by the names in llrp_faults."""
+
+    CUT = "cut"
+    SILENT = "silent"
+    HALF_MESSAGE = "half-message"
+    BOGUS_LENGTH = "bogus-length"
+    ODD_REPORTS = "odd-reports"
+    REBOOT = "reboot"
+    CLOCK_JUMP = "clock-jump"
+    EVENTS = "events"
+
+
 simulate = typer.Typer(help="A simulated shop: readers, replay files, truth and scores.", no_args_is_help=True)
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The store file (TOML).", exists=True, dir_okay=False)]
@@ -164,15 +177,34 @@ def reader(
     rate: Annotated[float, typer.Option(min=0.1, max=5000, help="Reads a second in all.")] = 50,
     garbage: Annotated[float, typer.Option(min=0, max=1, help="Share of serial frames after 24 bytes of noise.")] = 0,
     split: Annotated[bool, typer.Option("--split", help="Send serial frames in pieces of 1 to 8 bytes.")] = False,
+    gpi: Annotated[float | None, typer.Option(min=0.05, help="LLRP: input 1 changes every so many seconds.")] = None,
+    held: Annotated[int | None, typer.Option(min=0, help="LLRP: reports kept while nobody listens; 0: none.")] = None,
+    clock_offset: Annotated[float, typer.Option(help="LLRP: its clock is so many seconds ahead.")] = 0,
+    drift: Annotated[float, typer.Option(help="LLRP: its clock gains so many parts per million.")] = 0,
+    from_2000: Annotated[bool, typer.Option("--from-2000", help="LLRP: its clock began at 2000-01-01.")] = False,
+    uptime: Annotated[bool, typer.Option("--uptime", help="LLRP: it has no UTC, only its uptime.")] = False,
+    fault: Annotated[list[Fault] | None, typer.Option(help="LLRP: what goes wrong; several take turns.")] = None,
+    every: Annotated[float, typer.Option(min=0.1, help="LLRP: seconds from one fault to the next.")] = 30,
 ) -> None:
     """Run one reader with a few tags before its antennas, for any client, until Ctrl-C."""
     import asyncio
 
-    from simulators.lone_reader import run
+    from simulators.lone_reader import Wrongs, run_llrp, run_serial
     from simulators.serial_line import Faults
 
+    line = Faults(garbage=garbage, split=split)
+    wrongs = Wrongs(clock_offset, drift, from_2000, uptime, gpi, held, tuple(fault or ()), every)
+    if family is Family.LLRP and line != Faults():
+        raise typer.BadParameter("--garbage and --split are for serial readers")
+    if family is not Family.LLRP and wrongs != Wrongs(every_s=every):
+        raise typer.BadParameter("only an LLRP reader has inputs, a clock, a memory and faults of its own")
+    if from_2000 and uptime:
+        raise typer.BadParameter("--from-2000 is a clock, and --uptime says that there is none")
     with _mendable():
-        asyncio.run(run(family, port, tags, rate, typer.echo, Faults(garbage=garbage, split=split)))
+        if family is Family.LLRP:
+            asyncio.run(run_llrp(port, tags, rate, typer.echo, wrongs))
+        else:
+            asyncio.run(run_serial(family, tags, rate, typer.echo, line))
 
 
 @simulate.command()

@@ -45,9 +45,13 @@ class LlrpReader:
         tcp_port: int = 0,
         holds: bool = True,
         held_max: int = HELD_MAX,
+        uptime: bool = False,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`holds`: can it hold events and reports for a client that is away; `tls`: its end of a secure connection."""
+        """`holds`: can it hold events and reports for a client that is away; `tls`: its end of a secure connection.
+
+        `uptime`: it has no UTC, and `clock` is its uptime.
+        """
         self.clock = clock
         self.ports = ports
         self.holds = holds
@@ -57,9 +61,12 @@ class LlrpReader:
         """Observations that went nowhere: no inventory running, port not in it, or buffer full."""
         self.sent = 0
         """Tag reports written to clients."""
+        self.silent = False
+        """What it says and is told is lost, as on a link that died without a word."""
         self.keepalive_acks = 0
         self.gpo: dict[int, bool] = {}
         """Outputs that clients have set."""
+        self._uptime = uptime
         self._tls = tls
         self._tcp_port = tcp_port
         self._server: asyncio.Server | None = None
@@ -67,7 +74,7 @@ class LlrpReader:
         self._handlers: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.Task[None]] = {}
         self._rospecs: dict[int, params.ROSpec] = {}
-        self._default_report = ReportEncoder(llrp_replies.default_report_spec())
+        self._default_report = ReportEncoder(llrp_replies.default_report_spec(), uptime=uptime)
         self._reports = self._default_report
         self._active_ports: frozenset[int] = frozenset()
         self._pending: list[bytes] = []
@@ -108,9 +115,14 @@ class LlrpReader:
             return
         event = self._event_bytes(gpi_event=params.GPIEvent(gpi_port_number=port, gpi_event=high))
         if self._writer is not None and not self._holding:
-            self._writer.write(event)
+            self.say(event)
         elif self._hold:
             self._held_events.append(event)
+
+    def say(self, raw: bytes) -> None:
+        """Send bytes to the client, if there is one, whatever they mean."""
+        if self._writer is not None and not self.silent:
+            self._writer.write(raw)
 
     def notify(self, **event: Any) -> None:
         """Send an event, given as a field of llrpkit's ReaderEventNotificationData."""
@@ -192,7 +204,7 @@ class LlrpReader:
             body = reports[i : i + per_message]
             header = messages.RO_ACCESS_REPORT.MESSAGE_TYPE | 1 << 10
             length = HEADER_BYTES + sum(map(len, body))
-            writer.write(struct.pack(">HII", header, length, self._report_id) + b"".join(body))
+            self.say(struct.pack(">HII", header, length, self._report_id) + b"".join(body))
         self.sent += len(reports)
 
     async def _drain(self, writer: asyncio.StreamWriter) -> None:
@@ -244,32 +256,33 @@ class LlrpReader:
             if not HEADER_BYTES <= length <= FRAME_MAX:
                 return
             body = await reader.readexactly(length - HEADER_BYTES)
+            if self.silent:
+                continue
             message = decode_message(header + body)
             if isinstance(message, messages.KEEPALIVE_ACK):
                 self.keepalive_acks += 1
                 continue
             reply = self._answer(message)
             if reply is not None and self._writer is not None:
-                self._writer.write(reply.to_bytes(message_id=message.message_id))
+                self.say(reply.to_bytes(message_id=message.message_id))
                 await self._writer.drain()
             if isinstance(message, messages.CLOSE_CONNECTION):
                 return
 
     def _event_bytes(self, **event: Any) -> bytes:
-        moment = params.UTCTimestamp(microseconds=self.clock())
+        moment = (params.Uptime if self._uptime else params.UTCTimestamp)(microseconds=self.clock())
         notice = params.ReaderEventNotificationData(timestamp=moment, **event)
         return messages.READER_EVENT_NOTIFICATION(reader_event_notification_data=notice).to_bytes(message_id=0)
 
     def _event(self, **event: Any) -> None:
-        if self._writer is not None:
-            self._writer.write(self._event_bytes(**event))
+        self.say(self._event_bytes(**event))
 
     # ── messages ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _answer(self, message: LLRPMessage) -> LLRPMessage | None:
         match message:
             case messages.GET_READER_CAPABILITIES():
-                return llrp_replies.capabilities(int(message.requested_data), self.ports, self.holds)
+                return llrp_replies.capabilities(int(message.requested_data), self.ports, self.holds, self._uptime)
             case messages.GET_READER_CONFIG():
                 return llrp_replies.configuration(
                     int(message.requested_data), self.mac, self.ports, self._reports.spec, self._hold, self._state_value
@@ -304,7 +317,7 @@ class LlrpReader:
             case messages.ENABLE_EVENTS_AND_REPORTS():
                 self._holding = False
                 if self._writer is not None:
-                    self._writer.writelines(self._held_events)
+                    self.say(b"".join(self._held_events))
                     self._held_events.clear()
                 if self._held and self._writer is not None:
                     self._start("drain", self._drain(self._writer))
@@ -328,7 +341,7 @@ class LlrpReader:
             self._event_states.clear()
             self._cancel("keepalive")
         if message.ro_report_spec is not None:
-            self._default_report = ReportEncoder(message.ro_report_spec)
+            self._default_report = ReportEncoder(message.ro_report_spec, uptime=self._uptime)
             self._activate()
         self._state_value += 1
         for write in message.gpo_write_datas:
@@ -352,8 +365,7 @@ class LlrpReader:
     async def _keepalive(self, period_s: float) -> None:
         while self._writer is not None:
             await asyncio.sleep(period_s)
-            if self._writer is not None:
-                self._writer.write(messages.KEEPALIVE().to_bytes(message_id=0))
+            self.say(messages.KEEPALIVE().to_bytes(message_id=0))
 
     # ── ROSpecs ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -422,7 +434,7 @@ class LlrpReader:
         self._reports = (
             self._default_report
             if active.ro_report_spec is None
-            else ReportEncoder(active.ro_report_spec, active.ro_spec_id)
+            else ReportEncoder(active.ro_report_spec, active.ro_spec_id, uptime=self._uptime)
         )
         round_s = sum(ai.ai_spec_stop_trigger.duration_trigger for ai in specs) / 1000
         if round_s and self._reports.at_end_of_ai_spec:

@@ -33,11 +33,13 @@ def default_report_spec() -> params.ROReportSpec:
     )
 
 
-def capabilities(wanted: int, ports: int, holds: bool) -> messages.GET_READER_CAPABILITIES_RESPONSE:
+def capabilities(
+    wanted: int, ports: int, holds: bool, uptime: bool = False
+) -> messages.GET_READER_CAPABILITIES_RESPONSE:
     """The part of the capabilities that was asked for (0: all)."""
     reply = messages.GET_READER_CAPABILITIES_RESPONSE(llrp_status=status())
     if wanted in (0, 1):
-        reply.general_device_capabilities = _general(ports)
+        reply.general_device_capabilities = _general(ports, uptime)
     if wanted in (0, 2):
         reply.llrp_capabilities = params.LLRPCapabilities(
             can_report_buffer_fill_warning=True,
@@ -78,10 +80,10 @@ def configuration(
     return reply
 
 
-def _general(ports: int) -> params.GeneralDeviceCapabilities:
+def _general(ports: int, uptime: bool) -> params.GeneralDeviceCapabilities:
     return params.GeneralDeviceCapabilities(
         max_number_of_antenna_supported=ports,
-        has_utc_clock_capability=True,
+        has_utc_clock_capability=not uptime,
         device_manufacturer_name=MANUFACTURER_PEN,
         model_name=4,
         reader_firmware_version="simulated 1.0",

@@ -16,9 +16,10 @@ _PORT, _COUNT, _FIRST, _LAST, _RSSI = 0xB1B2, 0xB3B4, 0xB5 << 48 | 0xB6, 0xB7 <<
 
 
 class ReportEncoder:
-    """Reports as one ROReportSpec wants them; `ro_spec_id` is what they carry when it asks for that."""
+    """Reports as one ROReportSpec wants them; `ro_spec_id` is what they carry when it asks for that, `uptime`: times of
+    a reader without UTC."""
 
-    def __init__(self, spec: params.ROReportSpec, ro_spec_id: int = 0) -> None:
+    def __init__(self, spec: params.ROReportSpec, ro_spec_id: int = 0, *, uptime: bool = False) -> None:
         self.spec = spec
         on = spec.tag_report_content_selector
         self._model = params.TagReportData(
@@ -31,15 +32,17 @@ class ReportEncoder:
             antenna_id=params.AntennaID(antenna_id=_PORT) if on.enable_antenna_id else None,
             peak_rssi=params.PeakRSSI(peak_rssi=_RSSI) if on.enable_peak_rssi else None,
             channel_index=params.ChannelIndex(channel_index=1) if on.enable_channel_index else None,
-            first_seen_timestamp_utc=params.FirstSeenTimestampUTC(microseconds=_FIRST)
-            if on.enable_first_seen_timestamp
-            else None,
-            last_seen_timestamp_utc=params.LastSeenTimestampUTC(microseconds=_LAST)
-            if on.enable_last_seen_timestamp
-            else None,
             tag_seen_count=params.TagSeenCount(tag_count=_COUNT) if on.enable_tag_seen_count else None,
             access_spec_id=params.AccessSpecID(access_spec_id=0) if on.enable_access_spec_id else None,
         )
+        if on.enable_first_seen_timestamp and uptime:
+            self._model.first_seen_timestamp_uptime = params.FirstSeenTimestampUptime(microseconds=_FIRST)
+        elif on.enable_first_seen_timestamp:
+            self._model.first_seen_timestamp_utc = params.FirstSeenTimestampUTC(microseconds=_FIRST)
+        if on.enable_last_seen_timestamp and uptime:
+            self._model.last_seen_timestamp_uptime = params.LastSeenTimestampUptime(microseconds=_LAST)
+        elif on.enable_last_seen_timestamp:
+            self._model.last_seen_timestamp_utc = params.LastSeenTimestampUTC(microseconds=_LAST)
         tail = self._tail(self._model)
         self._port = _place(tail, _PORT.to_bytes(2, "big"))
         self._rssi = _place(tail, bytes([_RSSI]))

@@ -15,9 +15,9 @@ from llrpkit.protocol import BitStr, decode_message, messages, params
 from llrpkit.protocol.impinj import ImpinjPeakRSSI, ImpinjRFPhaseAngle
 from sllurp.llrp import LLRPMessage
 
-from drivers.llrp_decoder import PHASE_UNKNOWN, RECEIVED, ReportDecoder
+from drivers.llrp_decoder import RECEIVED, ReportDecoder
 from drivers.read import RSSI_UNKNOWN, epc_bytes
-from drivers.session import Link, Select
+from drivers.session import PHASE_UNKNOWN, Link, Select
 from simulators.llrp_reader import LlrpReader
 from simulators.observation import Observation
 

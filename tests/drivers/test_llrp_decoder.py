@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from llrpkit.protocol import BitStr, decode_message, messages, params
 from llrpkit.protocol.impinj import ImpinjPeakRSSI, ImpinjRFPhaseAngle
 
-from drivers.llrp_decoder import COUNTERS, PHASE_UNKNOWN, RECEIVED, UPTIME, UTC, ReportDecoder
+from drivers.llrp_decoder import COUNTERS, RECEIVED, UPTIME, UTC, ReportDecoder
 from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN, epc_bytes, epc_words
+from drivers.session import PHASE_UNKNOWN
 
 PORTS = {1: 10, 2: 11, 3: 12, 7: 500}
 TV_FIELDS = dict(enumerate([2, 8, 8, 8, 8, 1, 2, 2, 4, 2, 2, 2, 12, 2, 2, 4, 2, 4, 2, 2], 1))

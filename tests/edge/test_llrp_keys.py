@@ -81,7 +81,7 @@ def test_many_readers_may_connect_to_one_port(gateway: Gateway) -> None:
         ({"tls": True, "pin": PIN, "cert": "a"}, "cert and key go together"),
         ({"cert": "a", "key": "b"}, "cert and key go together"),
         ({"address": "listen://0.0.0.0:5084"}, "needs the reader's identity"),
-        (LISTENS | {"tls": True, "pin": PIN}, "certificate by ca"),
+        (LISTENS | {"tls": True, "pin": PIN}, "name that as ca"),
         (LISTENS | {"tls": True, "ca": "a"}, "goes with cert and key"),
         (LISTENS | {"ca": "a"}, "goes with cert and key"),
         ({"address": "listen://:0"}, "address"),

@@ -246,3 +246,28 @@ async def test_a_window_tells_of_its_doors_and_of_how_much_they_were_watched(
         {"passages": 3, "coverage": pytest.approx(0.5, abs=0.01)}
     ]
     assert all(e["door"] is None for e in first if e["zone"] != "door" or e["tag_class"] != "member")
+
+
+async def test_passages_are_told_once_though_the_clock_is_set_back(gateway: Gateway, clock: HandClock) -> None:
+    plain = {"id": "r1", "driver": "llrp", "address": "r1", "antennas": antennas("door", "shoes", "bags", "out")}
+    shop = shop_of(gateway, readers=[plain | {"inputs": [{"port": 1, "zone": "door"}]}])
+    async with running(shop, clock) as rig:
+        rig.pipeline.status(ReaderStatus("r1", Link.UP, "taking inventory", T0, inputs=frozenset({1})))
+        await rig.see(member_card(1), SHOES, 10)
+        for second in (20, 21, 22):
+            rig.pipeline.contact(Contact("r1", 1, T0 + second * 1_000_000, True))
+        await rig.wait(20 * 60)
+        await rig.until(lambda: rig.pipeline.engine.weighed_us > T0 + 19 * MINUTE_US)
+        clock.time[0] = T0 + MINUTE_US  # into the window that was told
+        await rig.until(lambda: rig.pipeline.engine.weighed_us < T0 + 10 * MINUTE_US)
+        await rig.see(member_card(1), SHOES, 10)
+        for second in (70, 71):
+            rig.pipeline.contact(Contact("r1", 1, T0 + second * 1_000_000, True))
+        await rig.wait(20 * 60)
+        await rig.until(lambda: rig.pipeline.engine.weighed_us > T0 + 19 * MINUTE_US)
+    events = [json.loads(payload) for (payload,) in gateway.rows("SELECT payload FROM outbox WHERE class = 2")]
+    parts = [event["door"] for event in events if event["type"] == "zone_window" and event["window_us"] == T0]
+    parts = [part for part in parts if part is not None]
+    assert [part["passages"] for part in parts if part["passages"]] == [3, 2]
+    assert sum(part["coverage"] for part in parts) == pytest.approx(1, abs=0.001)
+    assert gateway.rows("SELECT sum(passages), sum(told) FROM door") == [(5, 5)]

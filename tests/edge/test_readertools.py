@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import tomli_w
 from gateways import STORE, antennas, member_card
+from llrp_peers import OK, Obedient, forever, peer
+from llrpkit.protocol import impinj, messages, params
 
 from config.check import load
 from drivers import serial_session
@@ -30,6 +32,7 @@ from edge.errors import Trouble
 from edge.live import LiveServer, socket_path
 from edge.readerscan import Finding, llrp_addresses, scan_llrp, scan_serial
 from edge.readertools import Heard, Listener, findings, service_state
+from simulators import llrp_replies
 from simulators.llrp_reader import LlrpReader
 from simulators.observation import Observation
 from simulators.serial_families import serial_reader
@@ -203,6 +206,36 @@ async def test_a_capture_replays_and_hides_the_tags(tmp_path: Path) -> None:
     assert code == 0
     assert f"{len(hidden)} reads" in err
     assert len(out.splitlines()) > 1
+
+
+async def test_a_capture_has_the_phase_of_a_reader_that_is_asked_for_it(tmp_path: Path) -> None:
+    capabilities = llrp_replies.capabilities(0, 4, False)
+    capabilities.general_device_capabilities.device_manufacturer_name = 25882
+    extended = impinj.IMPINJ_ENABLE_EXTENSIONS_RESPONSE(llrp_status=OK)
+    turned, unknown = (
+        params.TagReportData(
+            epc_parameter=params.EPC_96(epc=member_card(n)),
+            antenna_id=params.AntennaID(antenna_id=1),
+            custom=[impinj.ImpinjRFPhaseAngle(phase_angle=1024)] if n else [],
+        )
+        for n in (1, 0)
+    )
+    report = messages.RO_ACCESS_REPORT(tag_report_datas=[turned, unknown]).to_bytes(message_id=1)
+    answers = {"GET_READER_CAPABILITIES": capabilities, "IMPINJ_ENABLE_EXTENSIONS": extended}
+    out = tmp_path / "c.csv"
+    async with peer(Obedient(answers=answers, then=lambda _, writer: forever(writer, report))) as (port, _):
+        file = store_file(tmp_path, "llrp", f"127.0.0.1:{port}")
+        file.write_text(file.read_text().replace('driver = "llrp"', 'driver = "llrp"\nphase = true'))
+        base = ("capture", "g1", "--config", str(file), "--minutes", "0.01", "--clear")
+        code, _, err = await command(*base, "--out", str(out))
+    assert code == 0, err
+    rows = list(csv.DictReader(out.open()))
+    assert {(row["epc"], row["phase_deg"]) for row in rows} == {
+        (member_card(1).hex().upper(), "90.00"),
+        (member_card(0).hex().upper(), ""),
+    }
+    code, _, err = await command("replay", str(out), "--config", str(file), "--visits", "-")
+    assert (code, f"{len(rows)} reads" in err) == (0, True), err
 
 
 def test_pseudonyms_keep_length_and_class_and_nothing_else(tmp_path: Path) -> None:
