@@ -120,7 +120,7 @@ def test_a_wall_screen_shows_all_at_once(chromium: Any, site: Any, lang: str, si
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
         assert page.evaluate(OUTSIDE) == []
         assert not page.is_visible("header nav")
-        page.click('.legend a')
+        page.click(".legend a")
         page.wait_for_selector("header nav")
         assert wrong == []
 
