@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import PATHS
+from pages import NOON_US, PATHS
 
 AXE = Path(__file__).parent / "axe"
 ARTEFACTS = Path(__file__).parents[2] / "artefacts"
@@ -196,6 +197,26 @@ def test_one_sheet_of_paper(chromium: Any, site: Any, name: str) -> None:
             box = re.search(rb"/MediaBox\s*\[0 0 ([\d.]+) ([\d.]+)\]", paper)
             assert box is not None
             assert (round(float(box[1])), round(float(box[2]))) in ((595, 842), (594, 842), (596, 842), (595, 841))
+
+
+def test_a_bad_day_is_one_sheet_too(chromium: Any, site: Any) -> None:
+    with closing(sqlite3.connect(site.config.database.path)) as conn, opened(chromium) as (page, wrong):
+        conn.executemany(
+            "INSERT INTO service_case (id, at_us, kind, zone, state, changed_us)"
+            " VALUES (?, ?, 'hand', 'shoes', 'open', 0)",
+            [(number, NOON_US - 60_000_000) for number in range(1000, 1060)],
+        )
+        conn.commit()
+        page.goto(f"{site.url}/service/digest")
+        assert page.locator("tr.off-paper").count() > 30
+        assert len(re.findall(rb"/Type\s*/Page\b", page.pdf(prefer_css_page_size=True, print_background=True))) == 1
+        page.goto(f"{site.url}/service")
+        assert not page.is_visible('[data-case="1000"]'), "the newest first, the others on demand"
+        page.click("text=and 44 more")
+        assert page.is_visible('[data-case="1020"]')
+        conn.execute("DELETE FROM service_case WHERE id >= 1000")
+        conn.commit()
+        assert wrong == []
 
 
 QUESTIONS = (
