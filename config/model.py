@@ -283,7 +283,6 @@ class Thresholds(Model):
     journey_end_after_exit_s: Seconds = 900
     journey_end_silence_s: Seconds = 10800
     business_day_start: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "04:00"
-    now_s: Seconds = 600
     assist_s: Seconds = 15
     returning_days: Annotated[Int, Field(ge=1, le=3660)] = 90
     small_cell: Annotated[Int, Field(ge=0, le=1000)] = 5

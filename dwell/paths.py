@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwell.layout import ZoneKind
-from dwell.stays import Ints, Mask, Place, Span, Stays, first_of_journey
+from dwell.stays import Ints, Mask, Place, Span, Stays, distinct, first_of_journey
 
 Path = tuple[int, ...]
 HABIT_JOURNEYS = 3
@@ -80,7 +80,7 @@ def flows(stays: Stays, place: Place, span: Span) -> Flows:
     of = np.concatenate([journey[steps], journey[entries], journey[exits]])
     size = out + 1
     link = from_ * size + to
-    once = np.unique(of * size * size + link) % (size * size)
+    once = distinct(of * size * size + link) % (size * size)
     paths, unseen_paths, pathless = _paths(zone, journey, stops(stays, place), seen)
     return Flows(
         np.bincount(link, minlength=size * size).reshape(size, size),

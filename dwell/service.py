@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwell.layout import TagClass, ZoneKind
-from dwell.stays import Ints, Mask, Place, Span, Stays, people, pieces, union
+from dwell.stays import Ints, Mask, Place, Span, Stays, distinct, people, pieces, union
 
 NEVER = np.iinfo(np.int64).max
 SERVED = (ZoneKind.COUNTER, ZoneKind.FITTING_ROOM, ZoneKind.SERVICE)
@@ -45,7 +45,7 @@ def contacts(stays: Stays, place: Place) -> Contacts:
     long = stays["exit_us"] - stays["enter_us"] >= place.visit_us
     wait = np.full(len(stays), NEVER, np.int64)
     assist = np.zeros(len(stays), np.int64)
-    for zone in np.unique(staff["zone"]).tolist():
+    for zone in distinct(staff["zone"]).tolist():
         there = staff[staff["zone"] == zone]
         mine = np.flatnonzero(whom & (stays["zone"] == zone))
         step = max(1, _CHUNK // len(there))

@@ -91,6 +91,11 @@ def in_order(stays: Stays) -> Stays:
     return stays[np.lexsort((stays["enter_us"], stays["journey_us"], stays["carrier"]))]
 
 
+def distinct(values: NDArray[Any]) -> NDArray[Any]:
+    """Sorted, each once. Asked for that alone, np.unique looks for masked arrays, and their package takes a MiB."""
+    return np.unique(values, return_index=True)[0]
+
+
 def first_of_journey(stays: Stays) -> Mask:
     """(n,) is a stay, of stays in order, the first of its journey."""
     first = np.ones(len(stays), np.bool_)

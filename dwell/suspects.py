@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dwell.layout import TagClass, ZoneKind
-from dwell.stays import Place, Span, Stays, people, presence
+from dwell.stays import Place, Span, Stays, distinct, people, presence
 
 LONG, BACK_ROOM, STUCK = "long", "back_room", "stuck"
 REASONS = (STUCK, LONG, BACK_ROOM)
@@ -51,7 +51,7 @@ def suspicions(stays: Stays, place: Place, span: Span, limits: Limits) -> Mappin
     stays = stays[inside & (people(stays) | (stays["tag_class"] == TagClass.CART))]
     _, first = np.unique(stays["carrier"], return_index=True)
     person = people(stays[first])
-    pairs = np.unique(stays["carrier"].astype(np.int64) * place.zones + stays["zone"]) // place.zones
+    pairs = distinct(stays["carrier"].astype(np.int64) * place.zones + stays["zone"]) // place.zones
     carriers, zones = np.unique(pairs, return_counts=True)
     long_us = presence(stays, span)[1]
     back_us = np.zeros_like(long_us)

@@ -115,7 +115,8 @@ def counters(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days:
     scope, found = over(conn, config, date, days)
     if found is None:
         return Counters(scope, 0, tuple(_unknown(zone) for zone in config.zones))
-    rows = [_score(config, found, number) for number in range(len(config.zones))]
+    history = history_days(conn, config, date - (days - 1) * DAY)
+    rows = [_score(config, found, number, history) for number in range(len(config.zones))]
     of_counters = [row for row in rows if row.kind == ZoneKind.COUNTER]
     shares = [None if r.engaged_share is None else _as_share(r.engaged_share) for r in of_counters]
     ranks = {row.zone: rank for row, rank in zip(of_counters, rank_bands(shares), strict=True)}
@@ -272,7 +273,16 @@ def over(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: int
     )
 
 
-def _score(config: StoreConfig, found: Totals, number: int) -> CounterScore:
+def history_days(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> int:
+    """How far back from the beginning of a day returning members can be known; at most returning_days."""
+    oldest_us = conn.execute("SELECT MIN(start_us) FROM journey").fetchone()[0]
+    if oldest_us is None:
+        return 0
+    back = (business_days(config).bounds_us(date)[0] - int(oldest_us)) // 86_400_000_000
+    return max(0, min(config.thresholds.returning_days, back))
+
+
+def _score(config: StoreConfig, found: Totals, number: int, history: int) -> CounterScore:
     zone, facts, base = config.zones[number], found.zones[number], found.base[number]
     if not base["known_windows"]:
         return _unknown(zone, coverage(base))
@@ -305,7 +315,7 @@ def _score(config: StoreConfig, found: Totals, number: int) -> CounterScore:
         engaged_share=rate(value["engaged_visitors"], journeys),
         bounce=rate(value["touch"], n - value["pass_by"]),
         first_stop=rate(value["first_stops"], int(base["stopped"])) if zone.kind == ZoneKind.COUNTER else None,
-        repeat=rate(int(base["repeaters"]), int(base["members"]), max(least, 1)),
+        repeat=rate(int(base["repeaters"]), int(base["members"]), max(least, 1)) if history else None,
         wait_median_s=quantile_s(found.wait[number], 0.5, least),
         met=rate(value["met"], value["wanted"], max(least, 1)),
         rank=None,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from config import StoreConfig, ZoneKind
 from dwell.aggregates import MIDDLES_S
 from dwell.stays import Span
-from edge.analytics import Rate, Scope, coverage, hide, over, quantile_s, rate, ratio
+from edge.analytics import Rate, Scope, coverage, hide, history_days, over, quantile_s, rate, ratio
 from edge.dayfacts import read_stays, suspects
 from edge.daystore import DAY
 from edge.people import business_days
@@ -62,11 +62,7 @@ class TierReport:
 def tiers(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: int = 1) -> TierReport:
     """Who the members were, by tier, and how they were served."""
     scope, found = over(conn, config, date, days)
-    start_us = business_days(config).bounds_us(date - (days - 1) * DAY)[0]
-    oldest = conn.execute("SELECT MIN(start_us) FROM journey").fetchone()[0]
-    history = (
-        0 if oldest is None else max(0, min(config.thresholds.returning_days, (start_us - oldest) // 86_400_000_000))
-    )
+    history = history_days(conn, config, date - (days - 1) * DAY)
     if found is None:
         return TierReport(scope, (), history)
     least = config.thresholds.small_cell

@@ -16,11 +16,12 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from config.model import CueKind, CueRule, Cues
-from sync import outbox
-from sync.contract import Cue, CueOutcome, Words, event_id
+
+if TYPE_CHECKING:  # the page reads cues and tells nobody of them: it does without the contract, which takes MiB
+    from sync.contract import Cue
 
 State = Literal["open", "snoozed", "acknowledged", "done", "attended", "expired"]
 STATES: tuple[State, ...] = ("open", "acknowledged", "snoozed", "done", "attended", "expired")
@@ -114,6 +115,8 @@ def make(conn: sqlite3.Connection, wanted: Iterable[Wanted], version: int, now_u
             fresh.setdefault(key, one)
     if not fresh:
         return []
+    from sync import outbox
+
     numbers = outbox.append(conn, "member", [_event(one, version, now_us) for one in fresh.values()])
     conn.executemany(
         "INSERT INTO cue (id, kind, tag, greeted_us, member, tier, zone, since_us, due_us, made_us, expires_us, rule,"
@@ -290,6 +293,9 @@ def _move(
     until_us: int | None = None,
     expires_us: int | None = None,
 ) -> None:
+    from sync import outbox
+    from sync.contract import CueOutcome, event_id
+
     answered = now_us if to in ("acknowledged", "done") else None
     conn.execute(
         "UPDATE cue SET state = ?, changed_us = ?, who = coalesce(?, who), until_us = ?, expires_us = ?,"
@@ -317,6 +323,8 @@ def _step(conn: sqlite3.Connection, number: int, state: str, who: str, note: str
 
 
 def _event(one: Wanted, version: int, now_us: int) -> Cue:
+    from sync.contract import Cue, Words
+
     action = _action(one.rule)
     return Cue(
         kind=one.kind,

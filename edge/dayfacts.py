@@ -22,7 +22,7 @@ from dwell.facts import Facts, Table, facts, total
 from dwell.layout import TagClass, ZoneKind
 from dwell.paths import Flows
 from dwell.service import Contacts, contacts
-from dwell.stays import STAY, Place, Span, Stays, in_order
+from dwell.stays import STAY, Place, Span, Stays, distinct, in_order
 from dwell.suspects import Limits, Suspicion, suspicions
 from edge.calendar import hours
 from edge.people import business_days
@@ -250,7 +250,7 @@ def suspects(stays: Stays, tags: list[bytes], config: StoreConfig, date: dt.date
     )
     said = {verdict.tag: verdict.confirmed for verdict in verdicts(config) if verdict.date <= date.isoformat()}
     number = {tag: n for n, tag in enumerate(tags)} if said else {}
-    there = set(np.unique(stays["carrier"]).tolist()) if said else set()
+    there = set(distinct(stays["carrier"]).tolist()) if said else set()
     found = {carrier: Suspect(one, said.get(tags[carrier])) for carrier, one in judged.items()}
     for tag, confirmed in said.items():
         if confirmed and number.get(tag) in there:
@@ -396,7 +396,7 @@ def _tiers(
     Tiers are those that the directory gives a card now.
     """
     number = {tag: n for n, tag in enumerate(tags)}
-    ours = set(np.unique(stays["carrier"][span.holds(stays["enter_us"])]).tolist())
+    ours = set(distinct(stays["carrier"][span.holds(stays["enter_us"])]).tolist())
     cards: dict[int, tuple[str, str]] = {
         number[tag]: (member, tier)
         for tag, member, tier in conn.execute(
@@ -449,7 +449,7 @@ def _tiers(
 
 
 def _journeys(stays: Stays) -> int:
-    return len(np.unique(stays[["carrier", "journey_us"]]))
+    return len(distinct(stays[["carrier", "journey_us"]]))
 
 
 def _both_tiers(

@@ -8,12 +8,14 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
+from typing import TYPE_CHECKING
 
 from config import StoreConfig
 from edge.people import business_days
 from edge.waits import p95
-from sync import outbox
-from sync.contract import ServiceDigest
+
+if TYPE_CHECKING:  # as in edge.cuebook
+    from sync.contract import ServiceDigest
 
 DAY = dt.timedelta(days=1)
 ENDS = ("done", "attended", "expired", "open")
@@ -110,6 +112,8 @@ def tell(conn: sqlite3.Connection, config: StoreConfig, now_us: int) -> int:
 
     A week ends on Sunday. Days without any cue or case are told too, from the first that had one.
     """
+    from sync import outbox
+
     oldest = conn.execute(
         "SELECT min(at) FROM (SELECT min(made_us) AS at FROM cue UNION ALL SELECT min(at_us) FROM service_case)"
     ).fetchone()[0]
@@ -162,6 +166,8 @@ def _lines(rows: list[tuple], column: int) -> tuple[Line, ...]:  # type: ignore[
 
 
 def _event(found: Digest) -> ServiceDigest:
+    from sync.contract import ServiceDigest
+
     return ServiceDigest(
         first_date=found.first_date,
         last_date=found.last_date,

@@ -95,13 +95,16 @@ class Door:
         kept = self._basic.get(proof)
         if kept and time.monotonic() - kept[0] < BASIC_S:
             return kept[1]
+        users, at = self._site.users, address(request)
         try:
-            token = await run_in_threadpool(self._site.users.log_in, name, password, address(request))
+            token = await run_in_threadpool(users.log_in, name, password, at)
         except Throttled:
+            await run_in_threadpool(users.record_throttled, name, at)
             return None
         if token is None or user is None:
+            await run_in_threadpool(users.record, name, "", at, "login failed")
             return None
-        self._site.users.log_out(token)
+        users.log_out(token)
         self._basic = {key: value for key, value in self._basic.items() if time.monotonic() - value[0] < BASIC_S}
         self._basic[proof] = (time.monotonic(), Who(name, user.role, ""))
         return self._basic[proof][1]

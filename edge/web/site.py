@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import cache
 from hashlib import file_digest
 from importlib.metadata import distribution, version
 from importlib.resources import files
 from pathlib import Path
+from types import CodeType
 from typing import Any
 from urllib.parse import parse_qsl
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -82,7 +83,8 @@ class Site:
         self.answers = Answers(config)
         self.static = _static_files()
         self._regions: dict[str, _Regions] = {}
-        self.templates = {lang: self._environment(lang) for lang in LANGUAGES}
+        loader = _Compiled("edge.web")
+        self.templates = {lang: self._environment(lang, loader) for lang in LANGUAGES}
 
     def render(self, request: Request, template: str, code: int = 200, **values: Any) -> HTMLResponse:
         """A page in the request's language, never cached."""
@@ -181,9 +183,10 @@ class Site:
                 self.users.record, someone.name, someone.role.value, address(request), action, object_
             )
 
-    def _environment(self, lang: str) -> Environment:
+    def _environment(self, lang: str, loader: PackageLoader) -> Environment:
         environment = Environment(
-            loader=PackageLoader("edge.web"),
+            loader=loader,
+            auto_reload=False,
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
@@ -210,6 +213,20 @@ class Site:
             floor_name=lambda id_: floors.get(id_, id_),
         )
         return environment
+
+
+class _Compiled(PackageLoader):
+    """Compiles a template once for all languages: they differ in what messages, filters and names are when it runs."""
+
+    def __init__(self, package: str) -> None:
+        super().__init__(package)
+        self._codes: dict[str, CodeType] = {}
+
+    def load(self, environment: Environment, name: str, globals: MutableMapping[str, Any] | None = None) -> Template:
+        if name not in self._codes:
+            source, path, _ = self.get_source(environment, name)
+            self._codes[name] = environment.compile(source, name, path)
+        return environment.template_class.from_code(environment, self._codes[name], globals or {})
 
 
 def language(request: Request) -> str:

@@ -7,15 +7,12 @@ import contextlib
 import ctypes
 import gc
 import os
-import time
 
 MALLOC = {-8: 1, -3: 64 * 1024, -1: 128 * 1024}
 """glibc's mallopt(3). M_ARENA_MAX: the arena of a thread keeps what it once had. M_MMAP_THRESHOLD, M_TRIM_THRESHOLD:
 large arrays go back to the system at once."""
 
-COLLECT_S = 5.0
-"""Python waits with it until a quarter of all objects are new, which are MiB here; a look at all takes some 30 ms."""
-_collected_s = 0.0
+_frozen = False
 
 
 def begin() -> None:
@@ -28,10 +25,15 @@ def begin() -> None:
 
 
 def give_back() -> None:
-    """After a large question: a millisecond, and some MiB; now and then also what only refers to itself."""
-    global _collected_s
-    if time.monotonic() - _collected_s > COLLECT_S:
-        _collected_s = time.monotonic()
-        gc.collect()
+    """After a large question: some milliseconds, and some MiB.
+
+    Python by itself waits with what only refers to itself until a quarter of all objects are new, which are MiB here.
+    What is there after the first question stays for good: set aside, nobody looks at it again (30 ms each time).
+    """
+    global _frozen
+    gc.collect()
+    if not _frozen:
+        _frozen = True
+        gc.freeze()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

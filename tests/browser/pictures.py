@@ -25,8 +25,13 @@ from edge.dayfacts import make  # noqa: E402
 from edge.web.users import Role, Users, users_path  # noqa: E402
 
 FOLDER = ROOT / "docs" / "pictures"
-PAGES = ("now", "today", "counters", "flows", "promotions", "members", "service", "quality", "readers")
-WIDTH, HEIGHT = 1240, 860
+PAGES = {
+    "now": "/",
+    "wall": "/?wall=1",
+    **{name: f"/{name}" for name in ("today", "counters", "flows", "promotions", "layout", "members", "service")},
+    **{name: f"/{name}" for name in ("quality", "readers")},
+}
+SIZE = {"width": 1240, "height": 860}
 DAYS = 29
 DAY_US = 86_400_000_000
 ONE = daystore.DAY
@@ -182,7 +187,7 @@ def tell(config: StoreConfig, told: dict[str, Any]) -> None:
             "reason": "no answer to keepalives for 10 s" if reader.id == "f2-middle" else "",
             "since_us": now_us - 3_600_000_000,
             "reads": 90_000 + 71 * n,
-            "reads_per_s": 40.5 + n,
+            "reads_per_s": 0 if reader.id == "f2-middle" else 40.5 + n,
             "clock_offset_us": 800 * n,
         }
         for n, reader in enumerate(config.readers)
@@ -197,17 +202,18 @@ def main() -> None:
         with running(Path(folder), config, weeks, tell) as site, sync_api.sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
             for lang, locale in (("en", "en-GB"), ("zh", "zh-CN")):
-                context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}, locale=locale)
+                context = browser.new_context(locale=locale)
                 page = context.new_page()
                 page.goto(site.url + "/login")
                 page.fill('input[name="name"]', "li")
                 page.fill('input[name="password"]', PASSWORD)
                 page.click("button.primary")
-                for name in PAGES:
-                    page.goto(f"{site.url}/{'' if name == 'now' else name}")
+                for name, path in PAGES.items():
+                    page.set_viewport_size({"width": 1920, "height": 1080} if name == "wall" else SIZE)
+                    page.goto(site.url + path)
                     if name == "flows":
                         page.wait_for_selector("#sankey svg.main-svg")
-                    if name == "now":
+                    if name in ("now", "wall"):
                         page.wait_for_selector('[data-state="live"]')
                     page.screenshot(path=FOLDER / f"{name}-{lang}.png")
                     print(f"{name}-{lang}.png")

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import PATHS
+from pages import NOON_US, PATHS
 
 AXE = Path(__file__).parent / "axe"
 ARTEFACTS = Path(__file__).parents[2] / "artefacts"
 PASSWORD = "correct horse battery"
-SIZES = {"desk": (1240, 860), "phone": (360, 740), "wall": (2560, 1440)}
+SIZES = {"desk": (1240, 860), "phone": (360, 740), "wall": (2560, 1440), "hd": (1920, 1080)}
 LANGUAGES = {"zh": "zh-CN", "en": "en-GB"}
 UNLABELLED = """() => [...document.querySelectorAll(
     'a, button, input:not([type=hidden]), select, [role=img], [role=region], [role=group]')]
@@ -30,6 +31,12 @@ CUT = """() => [...document.querySelectorAll('td, th, dt, dd, h1, h2, p, button,
 CLIPPED = """() => [...document.querySelectorAll('.card table')].filter(e => !e.closest('.across, .scroll')
     && e.getBoundingClientRect().right > e.closest('.card').getBoundingClientRect().right)
   .map(e => e.closest('.card').textContent.trim().slice(0, 60))"""
+OUTSIDE = """() => [...document.querySelectorAll('.plan')].flatMap(plan => {
+  const zones = [...plan.querySelectorAll('polygon')].map(e => e.getBoundingClientRect());
+  return [...plan.querySelectorAll('foreignObject')].map(e => e.getBoundingClientRect())
+    .filter((box, i) => box.left < zones[i].left - 2 || box.right > zones[i].right + 2
+      || box.top < zones[i].top - 2 || box.bottom > zones[i].bottom + 2).map(() => plan.innerText.slice(0, 40)) })"""
+"""Labels that do not lie on their zones."""
 FOCUS = """() => (e => [e.tagName, getComputedStyle(e).outlineStyle, e.getAttribute('href') || '', e.outerHTML])(
     document.activeElement)"""
 LANDMARKS = """() => ({main: document.querySelectorAll('main').length, h1: document.querySelectorAll('h1').length,
@@ -99,6 +106,23 @@ def test_dark_and_on_the_wall(chromium: Any, site: Any, size: str) -> None:
             shoot(page, f"{path.strip('/') or 'now'}-zh-{size}-dark")
             dark = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
             assert dark == "rgb(16, 21, 20)"
+        assert wrong == []
+
+
+@pytest.mark.parametrize("size", ["wall", "hd"])
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_wall_screen_shows_all_at_once(chromium: Any, site: Any, lang: str, size: str) -> None:
+    with opened(chromium, lang, size) as (page, wrong):
+        page.goto(site.url + "/")
+        page.click('a[href="/?wall=1"]')
+        page.wait_for_selector('html.wall [data-state="live"]')
+        shoot(page, f"now-wall-{lang}-{size}")
+        assert page.evaluate("document.documentElement.scrollHeight - innerHeight") <= 0
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        assert page.evaluate(OUTSIDE) == []
+        assert not page.is_visible("header nav")
+        page.click(".legend a")
+        page.wait_for_selector("header nav")
         assert wrong == []
 
 
@@ -173,6 +197,26 @@ def test_one_sheet_of_paper(chromium: Any, site: Any, name: str) -> None:
             box = re.search(rb"/MediaBox\s*\[0 0 ([\d.]+) ([\d.]+)\]", paper)
             assert box is not None
             assert (round(float(box[1])), round(float(box[2]))) in ((595, 842), (594, 842), (596, 842), (595, 841))
+
+
+def test_a_bad_day_is_one_sheet_too(chromium: Any, site: Any) -> None:
+    with closing(sqlite3.connect(site.config.database.path)) as conn, opened(chromium) as (page, wrong):
+        conn.executemany(
+            "INSERT INTO service_case (id, at_us, kind, zone, state, changed_us)"
+            " VALUES (?, ?, 'hand', 'shoes', 'open', 0)",
+            [(number, NOON_US - 60_000_000) for number in range(1000, 1060)],
+        )
+        conn.commit()
+        page.goto(f"{site.url}/service/digest")
+        assert page.locator("tr.off-paper").count() > 30
+        assert len(re.findall(rb"/Type\s*/Page\b", page.pdf(prefer_css_page_size=True, print_background=True))) == 1
+        page.goto(f"{site.url}/service")
+        assert not page.is_visible('[data-case="1000"]'), "the newest first, the others on demand"
+        page.click("text=and 44 more")
+        assert page.is_visible('[data-case="1020"]')
+        conn.execute("DELETE FROM service_case WHERE id >= 1000")
+        conn.commit()
+        assert wrong == []
 
 
 QUESTIONS = (

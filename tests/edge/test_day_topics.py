@@ -73,6 +73,11 @@ async def tell(day: Day) -> list[Any]:
 
 async def test_a_day_that_is_over_is_told_with_the_pages_numbers(day: Day) -> None:
     morning(day)
+    assert counters(day.conn, day.config, DATE).zones[1].repeat is None, "nothing is known of the days before"
+    day.conn.execute(
+        "INSERT INTO journey (tag, tag_class, start_us, end_us, censored, path) VALUES (x'00', 0, ?, ?, 0, '[]')",
+        (day.us("10:00") - 3 * 86_400_000_000,) * 2,
+    )
     told = await tell(day)
     kinds = Counter(event.type for event in told)
     assert kinds == {

@@ -22,7 +22,7 @@ from dwell.layout import TagClass
 from dwell.stays import STAY, Span, Stays, in_order
 from edge.analytics_occupancy import occupancy
 from edge.compose import compose
-from edge.dayfacts import place
+from edge.dayfacts import place, suspects
 from edge.people import business_days
 from edge.replay import replay
 from edge.summary import WINDOW_US, today
@@ -111,6 +111,28 @@ def test_a_simulated_shops_numbers_are_its_truth_within_bounds(sides: tuple[F.Fa
     true_dwell, told_dwell = (side.dwell.sum(axis=(0, 1)) for side in sides)
     for q in (0.5, 0.75):
         assert quantile(told_dwell, q) == pytest.approx(quantile(true_dwell, q), rel=0.22)
+
+
+def test_ways_waits_and_who_is_left_out_keep_to_the_truth_too(
+    day: tuple[StoreConfig, Stays, Stays], sides: tuple[F.Facts, F.Facts]
+) -> None:
+    """Steps and whole ways are what is least sure: docs/definitions.md says how little."""
+    config, *both = day
+    true, told = sides
+    assert true.flows.links.sum() > 1000
+    assert off(true.flows.links, told.flows.links) < 0.4
+    assert off(true.flows.links.sum(axis=0), told.flows.links.sum(axis=0)) < 0.28
+    ways, told_ways = true.flows.paths, told.flows.paths
+    alike = sum(min(n, told_ways.get(way, 0)) for way, n in ways.items())
+    assert alike / sum(ways.values()) > 0.3
+    assert off(F.total(true.zones)["entries"], F.total(told.zones)["entries"]) < 0.25
+    for name in ("wait", "assist"):
+        of, said = (getattr(side, name).sum(axis=(0, 1)) for side in sides)
+        assert of.sum() > 200
+        for q in (0.5, 0.75):
+            assert quantile(said, q) == pytest.approx(quantile(of, q), rel=0.25, abs=2), name
+    for stays in both:  # nobody in this shop works without a badge
+        assert suspects(stays, [], config, business_days(config).date(ORIGIN_US)) == {}
 
 
 def test_the_database_the_summary_and_the_analytics_keep_to_it(

@@ -51,6 +51,44 @@ async def test_now_shows_who_is_where_and_what_is_unknown(service: Service, page
     assert 'data-state="live"' in html
 
 
+async def test_machinery_that_wants_looking_at_is_named(service: Service, page: Page) -> None:
+    await page.until(State.LIVE)
+    assert "data-antenna" not in (await page.get("/readers"))[2]
+    assert "<li>Shoes" not in (await page.get("/quality", Accept_Language="en"))[2]
+    service.told["drifted"] = [{"reader": "r1", "port": 2, "zone": "shoes", "drift_db": -3.4}]
+    service.told["resting"] = [{"zone": "shoes", "tag_class": "cart", "since_us": NOON_US - 18_000_000_000}]
+    async for _, _ in page.events():
+        if page.live.now is not None and page.live.now.resting:
+            break
+    assert re.search(r'data-antenna="r1/2">r1 2 → Shoes: -3.4 dB', (await page.get("/readers?lang=en"))[2])
+    assert re.search(r"<li>Shoes <small>cart · since 03-14 07:00", (await page.get("/quality?lang=en"))[2])
+
+
+async def test_names_are_text_wherever_they_stand(tmp_path: Path) -> None:
+    evil = "\"><img src=x onerror=alert(1)>'"
+    values = store_values(tmp_path)
+    values["store"]["name"] = evil
+    for part in ("zones", "floors"):
+        values[part][0]["name"] = evil
+    config = StoreConfig.model_validate(values)
+    fill(config)
+    service = Service(socket_path(config))
+    telling = asyncio.create_task(service.run())
+    service.told["readers"][1]["reason"] = evil
+    service.told["members"][0] |= {"tier": evil, "member": evil}
+    async with pages.serving(config) as page:
+        await page.until(State.LIVE)
+        for path in pages.PATHS:
+            html = (await page.get(path))[2]
+            assert "&lt;img src=x" in html, path
+            assert "<img src=x" not in html, path
+            assert html.count('"><img') == 0, path
+        async for _, told in page.events():
+            assert "<img src=x" not in json.dumps(told)
+            break
+    telling.cancel()
+
+
 async def test_a_members_number_is_never_shown_whole(service: Service, page: Page) -> None:
     await page.until(State.LIVE)
     async for _, told in page.events():
@@ -310,7 +348,8 @@ async def test_answers_are_compressed_but_streams_are_not(service: Service, page
 
 
 def test_the_page_needs_neither_numpy_nor_plotly_in_memory() -> None:
-    look = "import sys, edge.web.serve; print([m for m in ('numpy', 'numba', 'plotly', 'aiomqtt') if m in sys.modules])"
+    large = ("numpy", "numba", "plotly", "aiomqtt", "sync.contract")
+    look = f"import sys, edge.web.serve; print([m for m in {large} if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", look], text=True).strip() == "[]"
 
 

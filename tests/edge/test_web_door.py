@@ -166,6 +166,9 @@ async def test_programs_use_basic(users: Users, page: Page) -> None:
     assert (await page.get("/api/now", Authorization=basic("wall", PASSWORD)))[0] == 401
     for bad in ("Basic !!!", "Basic /w==", "Bearer x", "Basic"):
         assert (await page.get("/api/now", Authorization=bad))[0] == 401
+    while users.audit()[0].action != "login throttled":
+        assert (await page.get("/api/now", Authorization=basic("li", "wrong wrong wrong")))[0] == 401
+    assert {line.action for line in users.audit()} == {"login failed", "login throttled"}
 
 
 async def test_a_stream_ends_with_its_session(service: Service, users: Users, page: Page) -> None:

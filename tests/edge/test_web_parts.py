@@ -16,7 +16,9 @@ from shopdays import ZONES, store_values
 import edge.web
 from config import StoreConfig
 from config.check import load
+from config.model import Thresholds
 from edge.summary import Flow, Flows
+from edge.summary_forms import in_words
 from edge.web.charts import MOST_LINKS, sankey
 from edge.web.i18n import catalogue, negotiate, parse_po
 from edge.web.picture import mask
@@ -166,3 +168,33 @@ def test_shades_of_the_plan_grow_steadily(dark: bool) -> None:
     ground = named["card"]
     steps = [contrast(named[f"lv{level}"], ground) for level in range(6)]
     assert all(after > before for before, after in pairwise(steps))
+
+
+def test_definitions_name_every_threshold_and_its_default() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "definitions.md").read_text("utf-8")
+    told = dict(re.findall(r"`([a-z_]+)` \(([^)`]+)\)", text))
+    machinery = {"def_version", "lateness_s", "recognition_ttl_s"}  # no number of people's depends on them
+    limits = Thresholds()
+    assert set(told) - {"wait_s"} == set(Thresholds.model_fields) - machinery
+    for name, value in told.items():
+        default = getattr(limits, name)
+        if name.endswith("_s"):
+            assert value in (in_words(default, "en"), f"{default:g} s"), name
+        else:
+            assert value in (str(default), f"{default:.0%}".replace("%", " %") if isinstance(default, float) else ""), (
+                name
+            )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chinese", "english"),
+    [
+        (30, "30 秒", "30 s"),
+        (120, "2 分钟", "2 min"),
+        (5400, "1 小时 30 分钟", "1 h 30 min"),
+        (28_800, "8 小时", "8 h"),
+        (0.25, "0.25 秒", "0.25 s"),
+    ],
+)
+def test_durations_in_words(seconds: float, chinese: str, english: str) -> None:
+    assert (in_words(seconds, "zh"), in_words(seconds, "en")) == (chinese, english)
