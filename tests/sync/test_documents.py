@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import hashlib
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from shopdays import Day
 
 from config.check import load
 from dwell.engine import ZoneEngine
-from edge import checkpoint
+from edge import checkpoint, layouts
 from edge.clock import Clock
 from edge.compose import compose
 from edge.people import business_days
@@ -133,6 +134,7 @@ def yesterday(gateway: Gateway, now_us: int) -> None:
         "INSERT INTO service_case (at_us, kind, zone, state, changed_us) VALUES (?, 'hand', 'bags', 'open', 1)",
         (day.us("13:00"),),
     )
+    layouts.note(day.conn, config, day.us("02:00"))
     shop = compose(config)
     engine = ZoneEngine(shop.layout, shop.settings)
     engine.advance(now_us - 60_000_000)
@@ -150,6 +152,8 @@ def events_of(hq: Headquarters) -> dict[str, tuple[str, dict[str, Any]]]:
                 names = [event["type"]]
                 if event.get("revision", 1) > 1:
                     names = ["zone_window-corrected"] if event["entered"] and event["door"] else []
+                elif not event.get("present_us", 1):
+                    names = []
                 for name in names:
                     found.setdefault(name, (f"up/{class_}", alone))
     return found
@@ -219,8 +223,10 @@ async def test_what_a_running_service_says_fits_the_schemas(gateway: Gateway, na
         await hq.answer("7f1c")
         ack = {"epoch": first["epoch"], "upto": first["first"] + first["n"] - 1, "pause_ms": 0, "accepts": ["gzip"]}
         await hq.send("down/ack/member", ack, retain=True)
-        await hq.send("down/config", {"v": 1, "generation": 3, "sha256": "0" * 64, "toml": '[store]\nid = "s1"\n'})
-        await hq.first("up/config", lambda m: m["generation"] == 3)
+        text = '[[opening_hours]]\nopen = "10:00"\nclose = "22:00"\n'
+        desired = {"v": 1, "generation": 3, "sha256": hashlib.sha256(text.encode()).hexdigest(), "toml": text}
+        await hq.send("down/config", desired, retain=True)
+        await hq.first("up/config", lambda m: m["state"] == "applied")
         said |= {rest: messages[-1] for rest, messages in hq.came.items()}
         told = events_of(hq)
         gateway.end()
