@@ -25,7 +25,7 @@ from dwell.engine import ZoneEngine
 from edge import checkpoint, layouts
 from edge.clock import Clock
 from edge.compose import compose
-from edge.people import business_days
+from edge.people import Pseudonyms, business_days
 from sync.contract import CLASS_OF, CLASSES, Batch, ZoneWindow
 from sync.documents import CHANNELS, broken, documents, schema_name, schemas
 
@@ -117,14 +117,16 @@ def yesterday(gateway: Gateway, now_us: int) -> None:
     config = load(gateway.file)
     days = business_days(config)
     day = Day(config, days.date(now_us - 60_000_000) - dt.timedelta(days=1))
+    key = bytes.fromhex(day.conn.execute("SELECT value FROM fact WHERE name = 'tag_key'").fetchone()[0])
     for i in range(40):
         start = f"10:{i}"
         day.visit(f"c{i}", "door", start, 10, journey=start)
         day.visit(f"c{i}", "shoes", f"10:{i}:20", 150 if i % 2 else 40, journey=start)
         day.visit(f"c{i}", "bags", f"11:{i}", 60, journey=start)
     for i in range(6):
-        day.member(f"m{i}", "A")
+        card = Pseudonyms(key, days).member(member_card(10 + i), 96)
         day.visit(f"m{i}", "shoes", f"12:{5 * i}", 180, cls="member", member=f"M-m{i}")
+        day.conn.execute("UPDATE visit SET tag = ? WHERE tag = ?", (card, f"m{i}".encode()))
         day.visit("badge", "shoes", f"12:{5 * i}:30", 120, cls="staff", journey="12:00")
     for hour in range(9, 18):
         day.visit("all day", "bags", f"{hour}:00", 3300, journey="09:00")
@@ -164,7 +166,7 @@ async def test_what_a_running_service_says_fits_the_schemas(gateway: Gateway, na
     """Every event and message of a whole small life; TAGTRAIL_WRITE_EXAMPLES renews docs/contract/examples from it."""
     said: dict[str, Any] = {}
     tags = [EmulatedTag(member_card(1), (1,))]
-    async with LLRPEmulator(tags=[], reads_per_sec=50) as reader, headquarters(nats.url) as hq:
+    async with LLRPEmulator(tags=tags, reads_per_sec=50) as reader, headquarters(nats.url) as hq:
         sent = hq.send
 
         async def send(rest: str, message: Any, *, retain: bool = False) -> None:
@@ -199,14 +201,13 @@ async def test_what_a_running_service_says_fits_the_schemas(gateway: Gateway, na
             ],
         )
         yesterday(gateway, clock.now_us())
-        entry, packed = directory_file([f"{member_card(1).hex()},M0001,A,1,wine tasting at 5,"], 12)
+        rows = [f"{member_card(10 + i).hex()},M-m{i},A,1,," for i in range(6)]
+        entry, packed = directory_file([f"{member_card(1).hex()},M0001,A,1,wine tasting at 5,", *rows], 12)
         hq.files[entry["sha256"]] = packed
-        gateway.start("--no-web", "--clock-speed", "60", "--clock-origin-us", str(clock.origin_us))
-        await hq.first("up/agg", lambda b: any(e["type"] == "tier_day" for e in b["events"]))  # before its members go
         manifest = {"v": 1, "generation": 12, "valid_until_us": 2**52, "files": [entry]}
         await hq.send("down/directory", manifest, retain=True)
+        gateway.start("--no-web", "--clock-speed", "60", "--clock-origin-us", str(clock.origin_us))
         await hq.first("up/directory", lambda m: m["state"] == "applied")
-        reader.tags += tags
         first = await hq.first("up/member", lambda b: b["n"] > 0)
         await gateway.until(lambda s: s["reads"] > 400)
         reader.tags.clear()
