@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,24 @@ class Clock:
 def offset_us() -> int | None:
     """The machine's clock minus true time as its kernel knows it, 0 where a daemon steers it without telling more.
 
-    None while nothing keeps it right, and where the kernel can't be asked. See adjtimex(2).
+    None while nothing keeps it right, and where nobody can be asked. See adjtimex(2), which ProtectClock=yes forbids;
+    then systemd-timesyncd's own mark counts: it is there, and fresh, while that keeps the clock.
     """
     state = _Timex()
     try:
-        if ctypes.CDLL(None).adjtimex(ctypes.byref(state)) < 0 or state.status & _UNSYNCHRONISED:
-            return None
-    except AttributeError:  # not Linux
+        if ctypes.CDLL(None).adjtimex(ctypes.byref(state)) < 0:
+            return 0 if time.time() - SYNCHRONISED.stat().st_mtime < SYNCHRONISED_S else None
+    except (AttributeError, OSError):  # not Linux; no mark
+        return None
+    if state.status & _UNSYNCHRONISED:
         return None
     return -int(state.offset) // (1000 if state.status & _NANOSECONDS else 1)
 
 
+SYNCHRONISED = Path("/run/systemd/timesync/synchronized")
+"""Touched whenever systemd-timesyncd has put the clock right."""
+SYNCHRONISED_S = 3 * 2048
+"""It does so every 2048 s at least."""
 _UNSYNCHRONISED, _NANOSECONDS = 0x40, 0x2000
 
 

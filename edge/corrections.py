@@ -105,17 +105,18 @@ def _of_day(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> Ite
             for key in sorted({*now, *rows})
         }
         changed = {key: row for key, row in changed.items() if _differs(row, rows.get(key))}
-        layout = layouts.during(conn, window_us, end_us) if changed else []
+        if not changed:
+            continue
+        layout, counted = layouts.during(conn, window_us, end_us), doors(conn, {window_us}, settings.window_us)
         for row in changed.values():
             revision = _revision(conn, row) + 1
-            door = doors(conn, {window_us}, settings.window_us).get((window_us, row["zone"]))
             event = window_event(
                 row,
                 floor=config.zones[number[row["zone"]]].floor,
                 length_us=settings.window_us,
                 business_date=date.isoformat(),
                 layout_version=layout[-1].version if layout else "",
-                door=door,
+                door=counted.get((window_us, row["zone"])),
                 revision=revision,
             )
             yield event, row

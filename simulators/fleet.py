@@ -8,20 +8,18 @@ import random
 import secrets
 import signal
 import sqlite3
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
+from simulators.inventor import Inventor, now_us
 from sync import outbox
-from sync.contract import Event, EventClass, Journey, Recognised, Stop, ZoneWindow
+from sync.contract import event_id
 from sync.mqtt import MqttSettings
 from sync.publisher import Identity, Publisher
 
 T = TypeVar("T")
-ZONES = ("door", "cosmetics", "shoes", "bags", "checkout")
-WINDOW_US = 900_000_000
 DRAIN_S = 150.0
 """After long silence a store tries only once a minute (sync.flow)."""
 
@@ -45,7 +43,7 @@ class FakeStore:
         self.name = name
         self._thread = thread
         self._conn: sqlite3.Connection = thread.submit(self._open).result()
-        epoch = secrets.token_hex(8)
+        self._epoch = epoch = secrets.token_hex(8)
         thread.submit(
             self._conn.executemany, "INSERT INTO fact VALUES (?, ?)", [("store", name), ("epoch", epoch)]
         ).result()
@@ -67,71 +65,19 @@ class FakeStore:
 
     async def trade(self, rate: float, dice: random.Random) -> None:
         """Invent about `rate` events a second, for ever."""
+        inventor = Inventor(dice)
         while True:
             await asyncio.sleep(dice.expovariate(rate))
-            class_, event = invent(dice)
-            await self.write(lambda conn, class_=class_, event=event: outbox.append(conn, class_, [event]))  # type: ignore[misc]
+            class_, event = inventor.next()
+            job = partial(outbox.append, class_=class_, events=[event])
+            for seq in await self.write(job):
+                inventor.numbered(event, event_id(self.name, self._epoch, class_, seq))
             self.publisher.wake(class_)
 
     def _open(self) -> sqlite3.Connection:
         conn = sqlite3.connect(":memory:")
         conn.executescript(SCHEMA)
         return conn
-
-
-def now_us() -> int:
-    """UTC now, microseconds."""
-    return time.time_ns() // 1000
-
-
-def invent(dice: random.Random) -> tuple[EventClass, Event]:
-    """A likely event that just happened."""
-    now = now_us()
-    date = datetime.fromtimestamp(now / 1e6, UTC).date().isoformat()
-    zone, member = dice.choice(ZONES), f"M{dice.randrange(100_000):06}"
-    kind = dice.random()
-    if kind < 0.1:
-        return "member", Recognised(
-            member=member, tier=dice.choice("ABC"), zone="door", floor="F1", read_us=now, expires_us=now + 300_000_000
-        )
-    if kind < 0.5:
-        times = sorted(now - dice.randrange(3_600_000_000) for _ in range(2 * dice.randint(1, 8)))
-        stops = [
-            Stop(zone=dice.choice(ZONES), enter_us=a, exit_us=b, reads=9, censored=False, confidence=0.9)
-            for a, b in zip(times[::2], times[1::2], strict=True)
-        ]
-        return "journey", Journey(
-            tag=dice.randbytes(16).hex(),
-            tag_class="member",
-            member=member,
-            business_date=date,
-            start_us=times[0],
-            end_us=times[-1],
-            censored=False,
-            def_version=1,
-            stops=stops,
-        )
-    entered = dice.randrange(20)
-    return "agg", ZoneWindow(
-        zone=zone,
-        floor="F1",
-        tag_class="unknown",
-        window_us=now // WINDOW_US * WINDOW_US - WINDOW_US,
-        length_us=WINDOW_US,
-        business_date=date,
-        entered=entered,
-        ended=entered,
-        censored=0,
-        pass_by=entered,
-        touch=0,
-        visit=0,
-        engaged=0,
-        present_us=entered * 3_000_000,
-        peak=min(entered, 3),
-        coverage=1,
-        histogram={"3": entered} if entered else {},
-        def_version=1,
-    )
 
 
 async def run(

@@ -13,7 +13,7 @@ from sync.contract import CLASSES, Ack, Batch, State
 from sync.down import Command, DesiredConfig, Manifest, ReportedConfig, ReportedDirectory, Result, Want
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-VERSION = "1.1.0"
+VERSION = "1.2.0"
 PACKED = (
     "JSON; or, if an ack of yours for this class said that it accepts gzip, that as gzip (RFC 1952): the payload then "
     "begins with the bytes 1f 8b, and unpacks to at most 64 KiB."

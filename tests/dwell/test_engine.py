@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from dwell.aggregates import WINDOW, tally
 from dwell.engine import Decisions, ZoneEngine
 from dwell.layout import Layout, Settings, TagClass
 from dwell.read import ANTENNA_UNKNOWN, READ, RSSI_UNKNOWN, Reads
@@ -243,3 +244,63 @@ def test_a_state_of_another_layout_is_refused(layout: Layout, settings: Settings
     state["up"] = state["up"][:-1]
     with pytest.raises(ValueError, match="layout"):
         ZoneEngine.restore(layout, settings, state)
+
+
+def run_in_steps(engine: ZoneEngine, reads: Reads, until_s: int) -> Decisions:
+    """As the service does: a step each half minute, then the end."""
+    parts = []
+    for second in range(0, until_s, 30):
+        parts.append(engine.advance(at(second)))
+        now = (reads["time_us"] >= at(second)) & (reads["time_us"] < at(second + 30))
+        engine.feed(reads[now])
+    parts.append(engine.finish())
+    return Decisions(
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in ("closed", "windows", "floors")}
+    )
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_windows_are_those_of_the_visits_but_for_those_held_open(
+    layout: Layout, crowd: Reads, walk: Walk, broken: bool
+) -> None:
+    """What was told of windows is what counting the visits anew gives: nothing is corrected without a reason."""
+    later = [walk([(SHOES, 500, 1500), (UPSTAIRS, 2600, 2700)], number=90), walk([(BAGS, 880, 960)], number=91)]
+    reads = np.concatenate([crowd, *later])
+    settings = Settings()
+    engine = ZoneEngine(layout, settings)
+    shoes = np.flatnonzero(layout.antenna_zone == SHOES)
+    if broken:
+        engine.outage(shoes, at(850), up=False)
+        reads = reads[~(np.isin(reads["antenna"], shoes) & (reads["time_us"] > at(850)))]
+    told = run_in_steps(engine, reads, 3600)
+    differ = []
+    for window_us in np.unique(told.windows["window_us"]):
+        now = tally(told.closed, told.closed["exit_us"], int(window_us), len(layout.zone_kind), settings)
+        by_key = {(row["zone"], row["tag_class"]): row for row in now}
+        for row in told.windows[told.windows["window_us"] == window_us]:
+            anew = by_key[row["zone"], row["tag_class"]]
+            names = [name for name in WINDOW.names or () if name != "coverage"]
+            if any((row[name] != anew[name]).any() for name in names):
+                differ.append((int(row["zone"]), int(row["ended"]) - int(anew["ended"])))
+    assert [zone for zone, _ in differ] == ([SHOES] * len(differ) if broken else [])
+    if broken:
+        assert differ
+        assert sum(ended for _, ended in differ) == 0  # moved from one window to another, none lost
+
+
+def test_floors_add_up_to_the_visits(layout: Layout, settings: Settings, crowd: Reads, walk: Walk) -> None:
+    up_and_down = walk([(SHOES, 500, 560), (AISLE, 565, 600), (UPSTAIRS, 610, 1000), (AISLE, 1010, 1100)], number=90)
+    told = run_in_steps(ZoneEngine(layout, settings), np.concatenate([crowd, up_and_down]), 3600)
+    of_floor = layout.zone_floor[told.closed["zone"]]
+    for floor in (0, 1):
+        rows, visits = told.floors[told.floors["floor"] == floor], told.closed[of_floor == floor]
+        assert int(rows["present_us"].sum()) == int((visits["exit_us"] - visits["enter_us"]).sum())
+        assert (rows["visitors"] >= rows["peak"]).all()
+    comings = 0
+    order = np.lexsort((told.closed["enter_us"], told.closed["epc"][:, 0]))
+    before: tuple[int, int, int] | None = None
+    for visit in told.closed[order]:
+        here = int(visit["epc"][0]), int(visit["journey_us"]), int(layout.zone_floor[visit["zone"]])
+        comings += here != before
+        before = here
+    assert int(told.floors["member"].sum()) + int(told.floors["unknown"].sum()) == comings

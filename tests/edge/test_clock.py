@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,7 +39,22 @@ class Kernel:
 )
 def test_offset_as_the_kernel_tells_it(monkeypatch: pytest.MonkeyPatch, kernel: Any, offset_us: int | None) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _: kernel)
+    monkeypatch.setattr(clock, "SYNCHRONISED", Path("/nowhere"))
     assert clock.offset_us() == offset_us
+
+
+@pytest.mark.parametrize(("age_s", "offset_us"), [(0, 0), (3600, 0), (86_400, None)])
+def test_where_the_kernel_may_not_be_asked_the_time_services_mark_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, age_s: int, offset_us: int | None
+) -> None:
+    mark = tmp_path / "synchronized"
+    mark.touch()
+    os.utime(mark, (time.time() - age_s,) * 2)
+    monkeypatch.setattr(clock, "SYNCHRONISED", mark)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Kernel(0, 0, answer=-1))
+    assert clock.offset_us() == offset_us
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Kernel(0x40, 0, answer=5))  # what the kernel says is better
+    assert clock.offset_us() is None
 
 
 def test_the_kernel_here_can_be_asked() -> None:

@@ -227,7 +227,7 @@ async def test_a_configuration_is_tried_applied_reported_and_refused(gateway: Ga
         await hq.send("down/config", good, retain=True)
         report = await hq.first("up/config", lambda m: m["state"] == "applied")
         assert (report["generation"], report["running"], report["sha256"]) == (5, 5, good["sha256"])
-        assert {"readers", "mqtt"} <= set(report["kept"])
+        assert {"mqtt", "database"} <= set(report["kept"])
         assert "zones" not in report["kept"]
         await gateway.until(lambda s: len(s["zones"]) == 3)
         check = gateway.run("summary", "-c", str(gateway.file))

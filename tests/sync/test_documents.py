@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime as dt
+import hashlib
 import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 from gateways import Gateway, antennas, member_card
-from headquarters import directory_file, headquarters
+from headquarters import Headquarters, directory_file, headquarters
 from llrpkit.emulator import EmulatedTag, LLRPEmulator
+from shopdays import Day
 
-from sync.contract import CLASSES
+from config.check import load
+from dwell.engine import ZoneEngine
+from edge import checkpoint, layouts
+from edge.clock import Clock
+from edge.compose import compose
+from edge.people import Pseudonyms, business_days
+from sync.contract import CLASS_OF, CLASSES, Batch, ZoneWindow
 from sync.documents import CHANNELS, broken, documents, schema_name, schemas
 
 ROOT = Path(__file__).parents[2]
@@ -82,14 +93,77 @@ def test_the_examples_fit_their_schemas(file: Path) -> None:
 
 
 def test_there_is_an_example_of_everything() -> None:
-    rests = {json.loads(file.read_text("utf-8"))["topic"].split("/", 4)[4] for file in examples()}
+    found = [json.loads(file.read_text("utf-8")) for file in examples()]
+    rests = {example["topic"].split("/", 4)[4] for example in found}
     assert {schema_of(rest) for rest in rests} == {schema_name(channel) for channel in CHANNELS}
-    assert {f"up/{class_}" for class_ in CLASSES} <= rests
+    batches = [Batch.model_validate(one["message"]) for one in found if "events" in one["message"]]
+    events = [event for batch in batches for event in batch.events]
+    assert {event.type for event in events} == set(CLASS_OF)
+    assert any(event.revision > 1 for event in events if isinstance(event, ZoneWindow))
+    assert any(event.door for event in events if isinstance(event, ZoneWindow))
+
+
+@pytest.mark.parametrize("type_", CLASS_OF)
+def test_every_event_is_in_the_documents_and_told_of(type_: str) -> None:
+    kinds = [form.get("properties", {}).get("type", {}) for form in schemas()["batch"]["$defs"].values()]
+    forms = {kind.get("const") for kind in kinds}
+    assert type_ in forms
+    assert f"`{type_}`" in (FOLDER / "README.md").read_text("utf-8"), "say in README.md what it is and when it comes"
+    assert type_ in json.dumps(json.loads((FOLDER / "asyncapi.json").read_text("utf-8"))["components"])
+
+
+def yesterday(gateway: Gateway, now_us: int) -> None:
+    """A business day that the service will find over: people, staff, members, a tag that lay there, a service case."""
+    config = load(gateway.file)
+    days = business_days(config)
+    day = Day(config, days.date(now_us - 60_000_000) - dt.timedelta(days=1))
+    key = bytes.fromhex(day.conn.execute("SELECT value FROM fact WHERE name = 'tag_key'").fetchone()[0])
+    for i in range(40):
+        start = f"10:{i}"
+        day.visit(f"c{i}", "door", start, 10, journey=start)
+        day.visit(f"c{i}", "shoes", f"10:{i}:20", 150 if i % 2 else 40, journey=start)
+        day.visit(f"c{i}", "bags", f"11:{i}", 60, journey=start)
+    for i in range(6):
+        card = Pseudonyms(key, days).member(member_card(10 + i), 96)
+        day.visit(f"m{i}", "shoes", f"12:{5 * i}", 180, cls="member", member=f"M-m{i}")
+        day.conn.execute("UPDATE visit SET tag = ? WHERE tag = ?", (card, f"m{i}".encode()))
+        day.visit("badge", "shoes", f"12:{5 * i}:30", 120, cls="staff", journey="12:00")
+    for hour in range(9, 18):
+        day.visit("all day", "bags", f"{hour}:00", 3300, journey="09:00")
+    day.covered("04:00", "28:00")  # windows without anybody: they will have to be told anew
+    day.conn.execute("INSERT INTO door VALUES (?, 'gate-1', 1, 'shoes', 9, 900000000)", (day.us("12:00"),))
+    day.conn.execute(
+        "INSERT INTO service_case (at_us, kind, zone, state, changed_us) VALUES (?, 'hand', 'bags', 'open', 1)",
+        (day.us("13:00"),),
+    )
+    layouts.note(day.conn, config, day.us("02:00"))
+    shop = compose(config)
+    engine = ZoneEngine(shop.layout, shop.settings)
+    engine.advance(now_us - 60_000_000)
+    checkpoint.save(day.conn, shop, engine.weighed_us, engine.state())
+    day.conn.close()
+
+
+def events_of(hq: Headquarters) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Type → topic and batch of the first such event alone; a corrected window, with a door, too."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for class_ in CLASSES:
+        for batch in hq.came.get(f"up/{class_}", []):
+            for seq, event in enumerate(batch["events"], batch["first"]):
+                alone = batch | {"first": seq, "n": 1, "lost": [], "events": [event]}
+                names = [event["type"]]
+                if event.get("revision", 1) > 1:
+                    names = ["zone_window-corrected"] if event["entered"] and event["door"] else []
+                elif not event.get("present_us", 1):
+                    names = []
+                for name in names:
+                    found.setdefault(name, (f"up/{class_}", alone))
+    return found
 
 
 @pytest.mark.timeout(240)
 async def test_what_a_running_service_says_fits_the_schemas(gateway: Gateway, nats: Any) -> None:
-    """Every message of a whole small life; set TAGTRAIL_WRITE_EXAMPLES to renew docs/contract/examples from it."""
+    """Every event and message of a whole small life; TAGTRAIL_WRITE_EXAMPLES renews docs/contract/examples from it."""
     said: dict[str, Any] = {}
     tags = [EmulatedTag(member_card(1), (1,))]
     async with LLRPEmulator(tags=tags, reads_per_sec=50) as reader, headquarters(nats.url) as hq:
@@ -101,6 +175,9 @@ async def test_what_a_running_service_says_fits_the_schemas(gateway: Gateway, na
             await sent(rest, message, retain=retain)
 
         hq.send = send  # type: ignore[method-assign]
+        # Well apart from the reader's own clock, which doesn't run faster.
+        clock = Clock(60, time.time_ns() // 1000 - 3600_000_000)
+        today = dt.datetime.fromtimestamp(clock.now_us() / 1e6, dt.UTC).date()
         gateway.configure(
             mqtt={"url": nats.url},
             readers=[
@@ -112,41 +189,69 @@ async def test_what_a_running_service_says_fits_the_schemas(gateway: Gateway, na
                 }
             ],
             thresholds={"journey_end_after_exit_s": 1, "journey_end_silence_s": 4, "join_gap_s": 1},
+            cues={"rules": [{"id": "vip", "kind": "arrival", "tiers": ["A"], "expires_s": 400}]},
+            promotions=[
+                {
+                    "id": "sale",
+                    "name": {"zh": "促销", "en": "Sale"},
+                    "zones": ["bags"],
+                    "first_day": today - dt.timedelta(days=3),
+                    "last_day": today + dt.timedelta(days=3),
+                }
+            ],
         )
-        entry, packed = directory_file([f"{member_card(1).hex()},M0001,A,1,wine tasting at 5,"], 12)
+        yesterday(gateway, clock.now_us())
+        rows = [f"{member_card(10 + i).hex()},M-m{i},A,1,," for i in range(6)]
+        entry, packed = directory_file([f"{member_card(1).hex()},M0001,A,1,wine tasting at 5,", *rows], 12)
         hq.files[entry["sha256"]] = packed
-        await hq.send(
-            "down/directory", {"v": 1, "generation": 12, "valid_until_us": 2**60, "files": [entry]}, retain=True
-        )
-        gateway.start("--no-web", "--clock-speed", "60")
+        manifest = {"v": 1, "generation": 12, "valid_until_us": 2**52, "files": [entry]}
+        await hq.send("down/directory", manifest, retain=True)
+        gateway.start("--no-web", "--clock-speed", "60", "--clock-origin-us", str(clock.origin_us))
         await hq.first("up/directory", lambda m: m["state"] == "applied")
         first = await hq.first("up/member", lambda b: b["n"] > 0)
-        await gateway.until(lambda s: s["reads"] > 150)
+        await gateway.until(lambda s: s["reads"] > 400)
         reader.tags.clear()
-        await hq.first("up/journey", lambda b: b["n"] > 0)
-        await hq.first("up/agg", lambda b: b["n"] > 0)
-        await hq.first("up/health", lambda b: b["n"] > 0)
+        until_s = time.monotonic() + 120
+        while missing := {*CLASS_OF, "zone_window-corrected"} - set(events_of(hq)):
+            assert time.monotonic() < until_s, f"never told: {missing}"
+            for class_ in CLASSES:
+                for batch in hq.came.get(f"up/{class_}", [])[-1:]:
+                    upto = batch["first"] + batch["n"] - 1
+                    await sent(f"down/ack/{class_}", {"epoch": batch["epoch"], "upto": upto})
+            await asyncio.sleep(0.2)
         ping = hq.order("7f1c", "ping") | {"v": 1, "expires_us": first["sent_us"] + 3600_000_000 * 24}
         await hq.send("down/cmd", ping)
         await hq.answer("7f1c")
         ack = {"epoch": first["epoch"], "upto": first["first"] + first["n"] - 1, "pause_ms": 0, "accepts": ["gzip"]}
         await hq.send("down/ack/member", ack, retain=True)
-        await hq.send("down/config", {"v": 1, "generation": 3, "sha256": "0" * 64, "toml": '[store]\nid = "s1"\n'})
-        await hq.first("up/config", lambda m: m["generation"] == 3)
+        text = '[[opening_hours]]\nopen = "10:00"\nclose = "22:00"\n'
+        desired = {"v": 1, "generation": 3, "sha256": hashlib.sha256(text.encode()).hexdigest(), "toml": text}
+        await hq.send("down/config", desired, retain=True)
+        await hq.first("up/config", lambda m: m["state"] == "applied")
         said |= {rest: messages[-1] for rest, messages in hq.came.items()}
-        said["up/member"] = first
+        told = events_of(hq)
         gateway.end()
-    for rest, message in said.items():
+    for rest, message in [*said.items(), *told.values()]:
         jsonschema.validate(message, schemas()[schema_of(rest)])
     assert {schema_of(rest) for rest in said} == {schema_name(channel) for channel in CHANNELS}
     if os.environ.get(WRITE):
-        (FOLDER / "examples").mkdir(exist_ok=True)
-        for rest, message in said.items():
-            whole = {"topic": f"tagtrail/v1/30/s1/{rest}", "message": message}
-            if rest.startswith("up/") and "events" in message:  # one event says enough
-                message["events"], message["n"] = message["events"][:1], len(message["events"][:1])
+        folder = FOLDER / "examples"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        plain = {rest.replace("/", "-"): (rest, message) for rest, message in said.items() if "events" not in message}
+        of_events = {f"{rest.replace('/', '-')}-{name}": (rest, message) for name, (rest, message) in told.items()}
+        for name, (rest, message) in (plain | of_events).items():
+            whole = {"topic": f"tagtrail/v1/30/s1/{rest}", "message": shortened(message)}
             text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
-            (FOLDER / "examples" / f"{rest.replace('/', '-')}.json").write_text(text, encoding="utf-8")
+            (folder / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def shortened(message: dict[str, Any]) -> dict[str, Any]:
+    """Lists of an event cut to what shows their form."""
+    if "events" not in message:
+        return message
+    cut = [{k: v[:3] if isinstance(v, list) else v for k, v in event.items()} for event in message["events"]]
+    return message | {"events": cut}
 
 
 @pytest.mark.timeout(300)
