@@ -155,7 +155,9 @@ def test_an_outbox_of_before_keeps_its_events_though_the_quota_is_near(
     monkeypatch.setattr(module, "SCRIPTS", SCRIPTS)
     database = open_database(quota_mb=16)
     assert database.epoch == epoch
-    assert database.write_now(lambda conn: conn.execute("SELECT * FROM outbox ORDER BY 1, 2").fetchall()) == sorted(rows)
+    assert database.write_now(lambda conn: conn.execute("SELECT * FROM outbox ORDER BY 1, 2").fetchall()) == sorted(
+        rows
+    )
     batch = database.write_now(lambda conn: outbox.pending(conn, "agg", 4, 10))
     assert batch is not None
     assert (batch.first, len(batch.payloads)) == (5, 4)
