@@ -161,7 +161,7 @@ def test_an_outbox_of_before_keeps_its_events_though_the_quota_is_near(
     batch = database.write_now(lambda conn: outbox.pending(conn, "agg", 4, 10))
     assert batch is not None
     assert (batch.first, len(batch.payloads)) == (5, 4)
-    more = [(seq, "x" * 4000) for seq in range(5000, 7000)]
+    more = [(seq, "x" * 4000) for seq in range(5000, 9000)]
     with pytest.raises(sqlite3.OperationalError, match="full"):
         database.write_now(lambda conn: conn.executemany("INSERT INTO outbox_health VALUES (?, ?)", more).fetchall())
     database.close()
