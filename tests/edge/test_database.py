@@ -37,6 +37,15 @@ def test_epoch_and_key_survive_reopening(open_database: Callable[..., Database])
     second.close()
 
 
+def test_what_is_committed_survives_a_power_cut(open_database: Callable[..., Database]) -> None:
+    """With less than FULL (2) in WAL mode the last commits may be taken back, and their numbers given twice."""
+    database = open_database()
+    pragmas = ("synchronous", "journal_mode", "secure_delete")
+    told = database.write_now(lambda conn: [conn.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas])
+    assert told == [2, "wal", 1]
+    database.close()
+
+
 def test_two_databases_have_two_epochs(open_database: Callable[..., Database], tmp_path: Path) -> None:
     one, other = open_database(), open_database(tmp_path / "other.db")
     assert one.epoch != other.epoch
