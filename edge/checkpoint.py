@@ -19,6 +19,9 @@ from edge.compose import Shop
 
 LAYOUT = "layout."
 STATE = "state."
+LEVEL = 3
+"""Of compression: a sixth less to write than 1, in the same time."""
+PAGE_BYTES = 4096
 
 
 class Unreadable(Exception):
@@ -58,15 +61,28 @@ def save(conn: sqlite3.Connection, shop: Shop, watermark_us: int, state: dict[st
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
     packed = packer.packed()
-    conn.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?)", (watermark_us, shop.fingerprint(), packed))
+    before = conn.execute("SELECT length(state) FROM checkpoint").fetchone()
+    room = before[0] if before is not None and before[0] // 2 < len(packed) <= before[0] else _room(len(packed))
+    # Of the same length, it takes the place of the one before: another would be given pages of its own, and the former
+    # pages would be written too, as free ones.
+    conn.execute(
+        "INSERT INTO checkpoint VALUES (1, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
+        " SET watermark_us = excluded.watermark_us, layout = excluded.layout, state = excluded.state",
+        (watermark_us, shop.fingerprint(), packed.ljust(room, b"\0")),
+    )
     return len(packed)
+
+
+def _room(size: int) -> int:
+    """Bytes for a state that may grow by an eighth; whole pages."""
+    return -(-size * 9 // 8 // PAGE_BYTES) * PAGE_BYTES
 
 
 class _Packer(io.RawIOBase):
     """Takes a file as it is written, and keeps only what it is compressed to."""
 
     def __init__(self) -> None:
-        self._zlib = zlib.compressobj(1)
+        self._zlib = zlib.compressobj(LEVEL)
         self._parts: list[bytes] = []
 
     def writable(self) -> bool:

@@ -146,29 +146,29 @@ def erase_events(conn: sqlite3.Connection, class_: EventClass, member: str, afte
 
     Recognitions and cues become lost numbers, acknowledged ones are simply gone; journeys become anonymous.
     """
-    key = outbox.index(class_)
+    events = outbox.table(class_)
     acked = outbox.acknowledged(conn)[class_]
-    some = "SELECT seq, payload FROM outbox WHERE class = ? AND seq > ? ORDER BY seq LIMIT ?"
-    (upto,) = conn.execute(f"SELECT max(seq) FROM ({some})", (key, after, ERASE_ROWS)).fetchone()
+    some = f"SELECT seq, payload FROM {events} WHERE seq > ? ORDER BY seq LIMIT ?"
+    (upto,) = conn.execute(f"SELECT max(seq) FROM ({some})", (after, ERASE_ROWS)).fetchone()
     if upto is None:
         return 0, None
     # A journey of JSON is only read where the name stands in it.
     rows = conn.execute(
         f"SELECT seq, payload FROM ({some}) WHERE CASE WHEN instr(payload, ?) THEN"
         " json_extract(payload, '$.member') = ? END",
-        (key, after, ERASE_ROWS, to_json(member).decode(), member),
+        (after, ERASE_ROWS, to_json(member).decode(), member),
     ).fetchall()
     grown = 0
     for seq, payload in rows:
         if class_ == "member":
-            conn.execute("DELETE FROM outbox WHERE class = ? AND seq = ?", (key, seq))
+            conn.execute(f"DELETE FROM {events} WHERE seq = ?", (seq,))
             grown -= len(payload.encode())
         else:
             journey = Journey.model_validate_json(payload)
             clean = journey.model_copy(update={"member": None, "tag": secrets.token_hex(16)}).model_dump_json()
-            conn.execute("UPDATE outbox SET payload = ? WHERE class = ? AND seq = ?", (clean, key, seq))
+            conn.execute(f"UPDATE {events} SET payload = ? WHERE seq = ?", (clean, seq))
             grown += len(clean.encode()) - len(payload.encode())
     if class_ == "member":
         outbox.lose_all(conn, class_, [seq for seq, _ in rows if seq > acked], ERASED)
-    conn.execute("UPDATE outbox_class SET bytes = max(0, bytes + ?) WHERE class = ?", (grown, key))
+    conn.execute("UPDATE outbox_class SET bytes = max(0, bytes + ?) WHERE class = ?", (grown, outbox.index(class_)))
     return len(rows), upto

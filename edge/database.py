@@ -209,6 +209,9 @@ def _connect(path: Path, quota_mb: int) -> sqlite3.Connection:
 
 
 def _migrate(conn: sqlite3.Connection, store: str) -> None:
+    # Moving a table's rows may take more room for a moment than the quota leaves.
+    (quota,) = conn.execute("PRAGMA max_page_count").fetchone()
+    conn.execute(f"PRAGMA max_page_count={2**31 - 2}")
     # Taken as a writer from the first: who only becomes one later is refused at once while the service writes.
     conn.execute("BEGIN IMMEDIATE")
     try:
@@ -218,6 +221,8 @@ def _migrate(conn: sqlite3.Connection, store: str) -> None:
         if conn.in_transaction:
             conn.execute("ROLLBACK")
         raise
+    finally:
+        conn.execute(f"PRAGMA max_page_count={quota}")
 
 
 def _bring_up_to_date(db: Tables, store: str) -> None:

@@ -53,6 +53,7 @@ HEALTH_US = 60_000_000
 SWEEP_US = 60_000_000
 BACK_US = 60_000_000
 """A clock set back further than this would leave the engine waiting for a time that it has had: a new one begins."""
+CHECKPOINT_MOST_S = 60.0
 CHECKPOINT_BYTES_PER_S = 32 * 1024
 """A large state is written more rarely than `checkpoint_s`: flash wears out, and a crash costs only reads."""
 
@@ -391,7 +392,8 @@ class Pipeline:
             size = checkpoint.save(conn, self.shop, watermark_us, state)
 
         if await self._write(job):
-            self._every_s = max(self.shop.config.database.checkpoint_s, size / CHECKPOINT_BYTES_PER_S)
+            rarely_s = min(size / CHECKPOINT_BYTES_PER_S, CHECKPOINT_MOST_S)
+            self._every_s = max(self.shop.config.database.checkpoint_s, rarely_s)
             self._ledger.clear()
             del self.desk.untold_ms[: len(latencies_ms)]
             for class_ in CLASSES[1:]:

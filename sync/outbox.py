@@ -1,7 +1,7 @@
 """Outbox: what the CRM has not yet acknowledged, in order, each event with a number that is never used again.
 
 Functions on a connection, inside the caller's transaction, so that an event is committed together with its cause.
-Tables: `outbox`, `outbox_class`, `lost`, `kept` and, of `fact`, the rows `store` and `epoch`. What is acknowledged
+Tables: `outbox_{class}`, `outbox_class`, `lost`, `kept` and, of `fact`, the rows `store` and `epoch`. What is acked
 stays for KEEP_US, for a CRM that has to go back to a backup; sync.room takes it first when room is needed.
 """
 
@@ -52,7 +52,7 @@ def append(conn: sqlite3.Connection, class_: EventClass, events: Iterable[Event]
     stem = event_id(*_identity(conn), class_, "")
     row = conn.execute("SELECT next_seq FROM outbox_class WHERE class = ?", (index(class_),)).fetchone()
     first = seq = int(row[0])
-    rows: list[tuple[int, int, str]] = []
+    rows: list[tuple[int, str]] = []
     added = 0
     for event in events:
         if CLASS_OF[event.type] != class_:
@@ -61,13 +61,13 @@ def append(conn: sqlite3.Connection, class_: EventClass, events: Iterable[Event]
             payload = piece.model_copy(update={"id": f"{stem}{seq}"}).model_dump_json()
             size = len(payload.encode())
             if size <= MAX_EVENT_BYTES:
-                rows.append((index(class_), seq, payload))
+                rows.append((seq, payload))
                 added += size
             else:
                 lose(conn, class_, seq, seq, "larger than a message")
             seq += 1
     if seq > first:
-        conn.executemany("INSERT INTO outbox VALUES (?, ?, ?)", rows)
+        conn.executemany(f"INSERT INTO {table(class_)} VALUES (?, ?)", rows)
         conn.execute(
             "UPDATE outbox_class SET next_seq = ?, bytes = bytes + ? WHERE class = ?", (seq, added, index(class_))
         )
@@ -94,8 +94,8 @@ def pending(
         )
     ]
     rows = conn.execute(
-        "SELECT seq, payload FROM outbox WHERE class = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
-        (index(class_), after, upto, max_events),
+        f"SELECT seq, payload FROM {table(class_)} WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+        (after, upto, max_events),
     )
     payloads: list[str] = []
     first = size = 0
@@ -194,11 +194,10 @@ def mark_tried(conn: sqlite3.Connection, class_: EventClass) -> None:
 
 def evict(conn: sqlite3.Connection, class_: EventClass, most: int, reason: str = "quota") -> int:
     """Delete the oldest events that are not acknowledged, at most so many, and write them down as lost; how many."""
-    key = index(class_)
     rows = conn.execute(
-        "SELECT seq FROM outbox WHERE class = ?1 AND seq > (SELECT acked FROM outbox_class WHERE class = ?1)"
-        " ORDER BY seq LIMIT ?2",
-        (key, most),
+        f"SELECT seq FROM {table(class_)} WHERE seq > (SELECT acked FROM outbox_class WHERE class = ?)"
+        " ORDER BY seq LIMIT ?",
+        (index(class_), most),
     )
     seqs = [seq for (seq,) in rows]
     if seqs:
@@ -220,15 +219,14 @@ def jump(conn: sqlite3.Connection, used: Mapping[EventClass, int], since: Mappin
         (next_seq,) = conn.execute("SELECT next_seq FROM outbox_class WHERE class = ?", (key,)).fetchone()
         first = min(since.get(class_, next_seq), next_seq)
         start = max(highest, next_seq - 1) + 1 + JUMP
-        rows = conn.execute(
-            "SELECT seq, payload FROM outbox WHERE class = ? AND seq >= ? ORDER BY seq", (key, first)
-        ).fetchall()
+        events = table(class_)
+        rows = conn.execute(f"SELECT seq, payload FROM {events} WHERE seq >= ? ORDER BY seq", (first,)).fetchall()
         old = '{"id":"' + event_id(*stem_of, class_, "")
-        conn.execute("DELETE FROM outbox WHERE class = ? AND seq >= ?", (key, first))
+        conn.execute(f"DELETE FROM {events} WHERE seq >= ?", (first,))
         conn.execute("DELETE FROM lost WHERE class = ? AND first >= ?", (key, first))
         conn.executemany(
-            "INSERT INTO outbox VALUES (?, ?, ?)",
-            [(key, to, f"{old}{to}{payload[len(f'{old}{seq}') :]}") for to, (seq, payload) in enumerate(rows, start)],
+            f"INSERT INTO {events} VALUES (?, ?)",
+            [(to, f"{old}{to}{payload[len(f'{old}{seq}') :]}") for to, (seq, payload) in enumerate(rows, start)],
         )
         lose(conn, class_, first, start - 1, "numbers given before the database was taken back")
         conn.execute("UPDATE outbox_class SET next_seq = ? WHERE class = ?", (start + len(rows), key))
@@ -238,15 +236,14 @@ def jump(conn: sqlite3.Connection, used: Mapping[EventClass, int], since: Mappin
 
 def delete_oldest(conn: sqlite3.Connection, class_: EventClass, upto: int, most: int, after: int = 0) -> int:
     """Delete events `after` … `upto`, at most so many, with no word; how many there were."""
-    key = index(class_)
     row = conn.execute(
         "SELECT count(*), max(seq), coalesce(sum(length(CAST(payload AS BLOB))), 0) FROM"
-        " (SELECT seq, payload FROM outbox WHERE class = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?)",
-        (key, after, upto, most),
+        f" (SELECT seq, payload FROM {table(class_)} WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?)",
+        (after, upto, most),
     ).fetchone()
     if row[0]:
-        conn.execute("DELETE FROM outbox WHERE class = ? AND seq > ? AND seq <= ?", (key, after, row[1]))
-        conn.execute("UPDATE outbox_class SET bytes = max(0, bytes - ?) WHERE class = ?", (row[2], key))
+        conn.execute(f"DELETE FROM {table(class_)} WHERE seq > ? AND seq <= ?", (after, row[1]))
+        conn.execute("UPDATE outbox_class SET bytes = max(0, bytes - ?) WHERE class = ?", (row[2], index(class_)))
     return int(row[0])
 
 
@@ -277,6 +274,11 @@ def lose(conn: sqlite3.Connection, class_: EventClass, first: int, last: int, re
 def index(class_: EventClass) -> int:
     """A class's number in the tables."""
     return CLASSES.index(class_)
+
+
+def table(class_: EventClass) -> str:
+    """The table of a class's events."""
+    return f"outbox_{class_}"
 
 
 def _identity(conn: sqlite3.Connection) -> tuple[str, str]:

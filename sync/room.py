@@ -101,10 +101,10 @@ def _share(conn: sqlite3.Connection, class_: EventClass) -> float:
 
 
 def _merge(conn: sqlite3.Connection, cursor: Literal["merged_hours", "merged_days"]) -> int:
-    key = outbox.index("agg")
+    key, events = outbox.index("agg"), outbox.table("agg")
     rows = conn.execute(
-        "SELECT seq, payload FROM outbox JOIN outbox_class USING (class)"
-        f" WHERE class = ? AND seq > max(tried, acked, {cursor}) ORDER BY seq LIMIT ?",
+        f"SELECT seq, payload FROM {events} WHERE seq > (SELECT max(tried, acked, {cursor}) FROM outbox_class"
+        " WHERE class = ?) ORDER BY seq LIMIT ?",
         (key, MERGE_ROWS),
     ).fetchall()
     if not rows:
@@ -127,13 +127,11 @@ def _merge(conn: sqlite3.Connection, cursor: Literal["merged_hours", "merged_day
         if len(parts) > 1:
             last, window = parts[-1]
             one = _sum([window for _, window in parts]).model_copy(update={"id": window.id})
-            conn.execute(
-                "UPDATE outbox SET payload = ? WHERE class = ? AND seq = ?", (one.model_dump_json(), key, last)
-            )
+            conn.execute(f"UPDATE {events} SET payload = ? WHERE seq = ?", (one.model_dump_json(), last))
             gone += [seq for seq, _ in parts[:-1]]
             until_us = max(until_us, one.window_us + one.length_us)
     for numbers, reason in ((gone, MERGED), (anew, GIVEN_UP)):
-        conn.executemany("DELETE FROM outbox WHERE class = ? AND seq = ?", [(key, seq) for seq in numbers])
+        conn.executemany(f"DELETE FROM {events} WHERE seq = ?", [(seq,) for seq in numbers])
         outbox.lose_all(conn, "agg", sorted(numbers), reason)
     conn.execute(
         "INSERT INTO fact VALUES (?, ?) ON CONFLICT (name) DO UPDATE"
@@ -142,8 +140,8 @@ def _merge(conn: sqlite3.Connection, cursor: Literal["merged_hours", "merged_day
     )
     before = sum(len(payload.encode()) for _, payload in rows)
     (after,) = conn.execute(
-        "SELECT coalesce(sum(length(CAST(payload AS BLOB))), 0) FROM outbox WHERE class = ? AND seq BETWEEN ? AND ?",
-        (key, rows[0][0], rows[-1][0]),
+        f"SELECT coalesce(sum(length(CAST(payload AS BLOB))), 0) FROM {events} WHERE seq BETWEEN ? AND ?",
+        (rows[0][0], rows[-1][0]),
     ).fetchone()
     conn.execute(
         f"UPDATE outbox_class SET bytes = bytes - ?, {cursor} = ? WHERE class = ?", (before - after, rows[-1][0], key)

@@ -170,7 +170,7 @@ async def test_oversize_and_poison(nats, store, crm, until, tell):
     def poison(conn: sqlite3.Connection) -> None:
         outbox.append(conn, "health", [health(3), health(4)])
         bad = json.dumps({"id": "s1/?/health/4", "type": "no such event"})
-        conn.execute("UPDATE outbox SET payload = ? WHERE class = 3 AND seq = 4", (bad,))
+        conn.execute("UPDATE outbox_health SET payload = ? WHERE seq = 4", (bad,))
 
     await gateway.writer.write(poison)
     await consumer.start()

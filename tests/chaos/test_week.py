@@ -52,7 +52,7 @@ def entered(folder: Any) -> tuple[int, int]:
     """Of the windows at the CRM: visits begun, and time present."""
     query = (
         "SELECT sum(json_extract(payload, '$.entered')), sum(json_extract(payload, '$.present_us'))"
-        " FROM event WHERE class = 'agg'"
+        " FROM event WHERE class = 'agg' AND json_extract(payload, '$.type') = 'zone_window'"
     )
     with contextlib.closing(sqlite3.connect(folder / "crm.db")) as conn:
         return tuple(conn.execute(query).fetchone())

@@ -70,7 +70,7 @@ async def correct(day: Day) -> list[ZoneWindow]:
     finally:
         database.close()
     told = [json.loads(row[0]) for row in day.conn.execute("SELECT payload FROM outbox ORDER BY class, seq")]
-    day.conn.execute("DELETE FROM outbox")
+    day.conn.execute("DELETE FROM outbox_agg")
     return [EVENT.validate_python(one) for one in told if one["type"] == "zone_window"]
 
 
@@ -145,7 +145,7 @@ async def test_a_window_that_stands_in_a_longer_one_is_left_alone(day: Day) -> N
     outbox.append(day.conn, "agg", windows)
     while merge_windows(day.conn):
         pass
-    day.conn.execute("DELETE FROM outbox")
+    day.conn.execute("DELETE FROM outbox_agg")
     day.visit("late", "shoes", "10:05", 60)
     day.visit("later", "shoes", "13:05", 60)
     assert [one.window_us for one in await correct(day)] == [day.us("13:00")]

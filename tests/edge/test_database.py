@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from edge.database import Database
+from edge import database as module
+from edge.database import SCRIPTS, Database
 from edge.errors import Trouble
 from edge.reading import NoDatabase, connect
+from sync import outbox
+from sync.room import in_use
 
 
 @pytest.fixture
@@ -34,6 +37,15 @@ def test_epoch_and_key_survive_reopening(open_database: Callable[..., Database])
     second.close()
 
 
+def test_what_is_committed_survives_a_power_cut(open_database: Callable[..., Database]) -> None:
+    """With less than FULL (2) in WAL mode the last commits may be taken back, and their numbers given twice."""
+    database = open_database()
+    pragmas = ("synchronous", "journal_mode", "secure_delete")
+    told = database.write_now(lambda conn: [conn.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas])
+    assert told == [2, "wal", 1]
+    database.close()
+
+
 def test_two_databases_have_two_epochs(open_database: Callable[..., Database], tmp_path: Path) -> None:
     one, other = open_database(), open_database(tmp_path / "other.db")
     assert one.epoch != other.epoch
@@ -50,7 +62,7 @@ def test_migrations_are_numbered_and_applied_once(open_database: Callable[..., D
         tables = {name for (name,) in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     conn.close()
     assert applied[0] == "0001_start"
-    assert {"visit", "journey", "aggregate", "outbox", "directory", "checkpoint"} <= tables
+    assert {"visit", "journey", "aggregate", "outbox_agg", "directory", "checkpoint"} <= tables
 
 
 def test_a_job_that_raises_leaves_nothing(open_database: Callable[..., Database]) -> None:
@@ -91,7 +103,7 @@ def test_a_damaged_file_is_moved_aside_and_a_new_epoch_begun(
     database = open_database()
     database.write_now(
         lambda conn: conn.executemany(
-            "INSERT INTO outbox VALUES (3, ?, ?)", [(seq, "x" * 1000) for seq in range(500)]
+            "INSERT INTO outbox_health VALUES (?, ?)", [(seq, "x" * 1000) for seq in range(500)]
         ).fetchall()
     )
     database.close()
@@ -123,16 +135,44 @@ def test_the_quota_stops_inserts_but_not_deletes(open_database: Callable[..., Da
     database = open_database(quota_mb=16)
 
     def fill(conn: sqlite3.Connection) -> None:
-        conn.executemany("INSERT INTO outbox VALUES (3, ?, ?)", ((seq, "x" * 4000) for seq in range(10_000)))
+        conn.executemany("INSERT INTO outbox_health VALUES (?, ?)", ((seq, "x" * 4000) for seq in range(10_000)))
 
     with pytest.raises(sqlite3.OperationalError, match="full"):
         database.write_now(fill)
     database.write_now(
         lambda conn: conn.executemany(
-            "INSERT INTO outbox VALUES (3, ?, ?)", ((seq, "x" * 4000) for seq in range(2_000))
+            "INSERT INTO outbox_health VALUES (?, ?)", ((seq, "x" * 4000) for seq in range(2_000))
         ).fetchall()
     )
-    database.write_now(lambda conn: conn.execute("DELETE FROM outbox").fetchall())
+    database.write_now(lambda conn: conn.execute("DELETE FROM outbox_health").fetchall())
+    database.close()
+
+
+def test_an_outbox_of_before_keeps_its_events_though_the_quota_is_near(
+    open_database: Callable[..., Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0009 moves events to a table a class, which takes room for both for a moment."""
+    monkeypatch.setattr(module, "SCRIPTS", SCRIPTS[:8])
+    database = open_database(quota_mb=16)
+    assert SCRIPTS[8] == "0009_outbox_by_class"
+    rows = [(class_, seq, f"{class_}/{seq} {'ü' * 500}") for class_ in range(4) for seq in range(5, 305) if seq != 9]
+    rows += [(1, seq, "x" * 3000) for seq in range(2000, 2000 + 1600)]
+    database.write_now(lambda conn: conn.executemany("INSERT INTO outbox VALUES (?, ?, ?)", rows).fetchall())
+    assert database.write_now(in_use) > 0.6
+    epoch = database.epoch
+    database.close()
+    monkeypatch.setattr(module, "SCRIPTS", SCRIPTS)
+    database = open_database(quota_mb=16)
+    assert database.epoch == epoch
+    assert database.write_now(lambda conn: conn.execute("SELECT * FROM outbox ORDER BY 1, 2").fetchall()) == sorted(
+        rows
+    )
+    batch = database.write_now(lambda conn: outbox.pending(conn, "agg", 4, 10))
+    assert batch is not None
+    assert (batch.first, len(batch.payloads)) == (5, 4)
+    more = [(seq, "x" * 4000) for seq in range(5000, 9000)]
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        database.write_now(lambda conn: conn.executemany("INSERT INTO outbox_health VALUES (?, ?)", more).fetchall())
     database.close()
 
 
@@ -151,7 +191,7 @@ def test_it_opens_while_another_process_writes(open_database: Callable[..., Data
         while not stop.is_set():
             seq += 1
             busy.write_now(
-                lambda conn, seq=seq: conn.execute("INSERT INTO outbox VALUES (3, ?, 'x')", (seq,)).fetchall()
+                lambda conn, seq=seq: conn.execute("INSERT INTO outbox_health VALUES (?, 'x')", (seq,)).fetchall()
             )
 
     writing = threading.Thread(target=write)

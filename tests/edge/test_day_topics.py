@@ -21,7 +21,8 @@ from edge.analytics_service import suspected_tags, tiers
 from edge.database import Database
 from edge.verdicts import say
 from edge.web.users import Role, Users, users_path
-from sync.contract import CLASS_OF, Event
+from sync.contract import CLASS_OF, CLASSES, Event
+from sync.outbox import table
 from sync.room import merge_windows
 
 EVENT: TypeAdapter[Any] = TypeAdapter(Event)
@@ -66,7 +67,8 @@ async def tell(day: Day) -> list[Any]:
     events = [EVENT.validate_python(json.loads(payload)) for (payload,) in rows]
     told = int(day.conn.execute("SELECT SUM(next_seq) FROM outbox_class").fetchone()[0]) - before
     assert all(event.id.split("/")[2] == CLASS_OF[event.type] for event in events)
-    day.conn.execute("DELETE FROM outbox")
+    for class_ in CLASSES:
+        day.conn.execute(f"DELETE FROM {table(class_)}")
     assert told == len(events)
     return events
 

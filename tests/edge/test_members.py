@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from edge.database import Database
 from edge.directoryfile import COLUMNS, SLICE_ROWS, FetchError, slices, slices_apart
-from edge.members import TABLE, _put
+from edge.members import TABLE, MemberDirectory, _put
 from edge.people import member_tag
+from sync.down import Manifest
 
 HEADER = "epc,member,tier,consent,hint,hint_until_us"
 
@@ -124,3 +126,28 @@ async def test_nothing_comes_out_of_a_file_whose_last_line_is_wrong(tmp_path: Pa
 def test_sorting_loads_nothing_heavy() -> None:
     code = "import sys, edge.directoryfile; print(*sorted({'numpy', 'pydantic', 'sqlite_utils'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+async def test_a_thousand_withdrawn_are_taken_out_wherever_their_tags_stand(tmp_path: Path) -> None:
+    database = Database(tmp_path / "store.db", store="s1", quota_mb=16)
+    tags = [bytes([first, *last]) for first in range(256) for last in (bytes(15), b"\xff" * 15)]
+    rows = [(tag, f"M{number}", "A", 1, None, None) for number, tag in enumerate(tags)]
+    await database.write(
+        lambda conn: conn.executemany("INSERT INTO directory VALUES (?, ?, ?, ?, ?, ?)", rows).fetchall()
+    )
+    rechecked: list[int] = []
+
+    async def recheck() -> None:
+        rechecked.append(await database.read(lambda conn: conn.execute("SELECT count(*) FROM directory").fetchone()[0]))
+
+    members = MemberDirectory(database, lambda: 1, lambda *_: None, recheck)
+    gone = [f"M{number}" for number in range(1000) if number % 3]
+    manifest = {"generation": 1, "valid_until_us": 2**53 - 1, "files": [], "withdrawn": gone}
+    with pytest.raises(FetchError):
+        await members._follow(Manifest.model_validate(manifest))
+    left = await database.read(
+        lambda conn: [row[0] for row in conn.execute("SELECT member FROM directory ORDER BY tag")]
+    )
+    assert left == [f"M{number}" for number in range(0, len(tags), 3)]
+    assert rechecked == [len(left)]
+    database.close()

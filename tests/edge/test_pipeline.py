@@ -6,6 +6,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from rigs import BAGS, DOOR, MINUTE_US, OUT, SHOES, T0, HandClock, running, shop
 from drivers.session import Contact, Link, ReaderStatus
 from edge import checkpoint
 from edge.compose import Shop
+from edge.database import Database
 from edge.directory import import_csv
 from edge.errors import Trouble
 
@@ -150,6 +152,30 @@ async def test_a_state_that_cannot_be_read_costs_the_open_visits_and_no_more(
         await rig.see(member_card(1), SHOES, 120)
         await rig.until(lambda: len(rig.pipeline.here()))
         assert sum(row[0] for row in await rig.query("SELECT next_seq - 1 FROM outbox_class")) > before
+
+
+def test_a_state_of_much_the_same_size_is_written_over_the_last_one(gateway: Gateway) -> None:
+    shop = shop_of(gateway)
+    dice = np.random.default_rng(1)
+    database = Database(gateway.database, store="s1", quota_mb=16)
+    wal = Path(f"{gateway.database}-wal")
+    pages = []
+    for size in (20_000, 20_000, 21_000, 19_000, 30_000, 30_000, 5_000, 5_000):
+        state = {"tags": dice.integers(0, 256, size, np.uint8)}
+        database.write_now(lambda conn: None)
+        with sqlite3.connect(gateway.database) as conn:
+            conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        conn.close()
+        database.write_now(lambda conn, state=state: checkpoint.save(conn, shop, 1_800_000_000_000_000, state))
+        pages.append((wal.stat().st_size - 32) // (4096 + 24))
+        saved = database.write_now(checkpoint.load)
+        assert saved is not None
+        assert np.array_equal(saved.state["tags"], state["tags"])
+    database.close()
+    # Where it does not fit, or would leave too much, what is freed is written too.
+    assert [pages[1], pages[2], pages[3], pages[5], pages[7]] == [7, 7, 7, 9, 3]
+    assert pages[4] > 9
+    assert pages[6] > 3
 
 
 async def test_a_clock_set_back_ends_what_was_open_and_goes_on(gateway: Gateway, clock: HandClock) -> None:

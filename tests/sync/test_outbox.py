@@ -131,7 +131,7 @@ def test_a_batch_may_tell_of_nothing_but_what_is_lost(conn):
 def test_more_lost_ranges_than_a_message_takes_go_in_several(conn):
     outbox.append(conn, "health", [health()] * 200)
     for seq in range(1, 180, 2):
-        conn.execute("DELETE FROM outbox WHERE class = 3 AND seq BETWEEN ? AND ?", (seq, seq + 1))
+        conn.execute("DELETE FROM outbox_health WHERE seq BETWEEN ? AND ?", (seq, seq + 1))
         conn.execute("INSERT INTO lost VALUES (3, ?, ?, ?)", (seq, seq + 1, f"{seq} " + "字" * 298))
     batches = drain(conn, "health")
     assert [len(batch.lost) for batch in batches] == [MAX_LOST, MAX_LOST, 90 - 2 * MAX_LOST]
