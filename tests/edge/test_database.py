@@ -151,10 +151,10 @@ def test_the_quota_stops_inserts_but_not_deletes(open_database: Callable[..., Da
 def test_an_outbox_of_before_keeps_its_events_though_the_quota_is_near(
     open_database: Callable[..., Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """0009 moves events to a table a class, which takes room for both for a moment."""
-    monkeypatch.setattr(module, "SCRIPTS", SCRIPTS[:8])
+    """0010 moves events to a table a class, which takes room for both for a moment."""
+    monkeypatch.setattr(module, "SCRIPTS", SCRIPTS[:9])
     database = open_database(quota_mb=16)
-    assert SCRIPTS[8] == "0009_outbox_by_class"
+    assert SCRIPTS[9] == "0010_outbox_by_class"
     rows = [(class_, seq, f"{class_}/{seq} {'ü' * 500}") for class_ in range(4) for seq in range(5, 305) if seq != 9]
     rows += [(1, seq, "x" * 3000) for seq in range(2000, 2000 + 1600)]
     database.write_now(lambda conn: conn.executemany("INSERT INTO outbox VALUES (?, ?, ?)", rows).fetchall())
