@@ -125,6 +125,7 @@ def yesterday(gateway: Gateway, now_us: int) -> None:
         day.visit(f"c{i}", "bags", f"11:{i}", 60, journey=start)
     for i in range(6):
         card = Pseudonyms(key, days).member(member_card(10 + i), 96)
+        day.conn.execute("INSERT INTO directory VALUES (?, ?, 'A', 1, NULL, NULL)", (card, f"M-m{i}"))
         day.visit(f"m{i}", "shoes", f"12:{5 * i}", 180, cls="member", member=f"M-m{i}")
         day.conn.execute("UPDATE visit SET tag = ? WHERE tag = ?", (card, f"m{i}".encode()))
         day.visit("badge", "shoes", f"12:{5 * i}:30", 120, cls="staff", journey="12:00")
