@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from config import StoreConfig
+from edge.analytics import CounterScore, counters
 from edge.database import Database
 from edge.summary import TAG_CLASSES, WINDOW_US
 
@@ -111,3 +112,24 @@ class Day:
 
     def watermark(self, time: str) -> None:
         self.conn.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, 'layout', x'')", (self.us(time),))
+
+
+def day_of(folder: Path, **sections: Any) -> Day:
+    """A day without rows; `sections` are added to the store file."""
+    return Day(StoreConfig.model_validate(store_values(folder, **sections)))
+
+
+def zone(day: Day, name: str, **kwargs: Any) -> CounterScore:
+    """What the page tells of a zone on the day."""
+    return next(z for z in counters(day.conn, day.config, DATE, **kwargs).zones if z.zone == name)
+
+
+def busy(day: Day, date_offset: int = 0, people: int = 40, engaged: int = 20, hour: int = 10) -> None:
+    """People who come in at the door, look at shoes (the first `engaged` of them for long) and go up to the books."""
+    at = 24 * date_offset + hour
+    for i in range(people):
+        tag, start = f"{date_offset}-{hour}-{i}", f"{at}:{i}"
+        day.visit(tag, "door", start, 10, journey=start)
+        day.visit(tag, "shoes", f"{at}:{i}:20", 150 if i < engaged else 40, journey=start)
+        day.visit(tag, "hall", f"{at + 1}:{i}", 20, journey=start)
+        day.visit(tag, "books", f"{at + 1}:{i}:30", 60, journey=start)

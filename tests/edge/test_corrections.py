@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
-from shopdays import DATE, Day, store_values
+from shopdays import DATE, Day
 
-from config import StoreConfig
 from dwell.aggregates import bins, tally
 from dwell.layout import Settings
 from dwell.stays import Span
@@ -31,13 +28,6 @@ from sync.room import GIVEN_UP, merge_windows
 
 EVENT: TypeAdapter[Any] = TypeAdapter(Event)
 MEMBER = TAG_CLASSES.index("member")
-
-
-@pytest.fixture
-def day(tmp_path: Path) -> Iterator[Day]:
-    day = Day(StoreConfig.model_validate(store_values(tmp_path)))
-    yield day
-    day.conn.close()
 
 
 def tell_windows(day: Day) -> None:

@@ -8,7 +8,6 @@ import io
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -27,13 +26,6 @@ from edge.reading import connect
 from edge.summary import TAG_CLASSES, Flow, Summary, render, today
 from edge.summary_forms import TABLES, as_csv, as_json, duration, percent
 from edge.summary_insights import Insights
-
-
-@pytest.fixture
-def day(tmp_path: Path) -> Iterator[Day]:
-    day = Day(StoreConfig.model_validate(store_values(tmp_path)))
-    yield day
-    day.conn.close()
 
 
 def summarise(day: Day, date: dt.date = DATE) -> Summary:

@@ -4,49 +4,27 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, fields
 from functools import reduce
 from operator import add
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shopdays import DATE, ZONES, Day, store_values
+from shopdays import DATE, ZONES, Day, busy, zone
 
-from config import StoreConfig
-from edge import dayfacts, daystore, housekeeping
-from edge.analytics import CounterScore, counters, flows, habit, hide
-from edge.analytics_changes import comparison, layout_changes, promotions
+from edge import dayfacts, daystore
+from edge.analytics import counters, flows, habit, hide
+from edge.analytics_changes import comparison
 from edge.analytics_hours import hours as hours_of
 from edge.analytics_occupancy import occupancy
 from edge.analytics_service import service, suspected_tags, tiers
-from edge.calendar import HOLIDAY, WORKING_WEEKEND, hours, kind_of_day, knows_year, same_holiday_before
-from edge.database import Database
-from edge.dayfacts import DayFacts, make
+from edge.dayfacts import make
 from edge.verdicts import say
 from edge.web.users import Role, Users, users_path
 
 ONE = dt.timedelta(days=1)
 HOURS = [{"open": "10:00", "close": "22:00"}]
-
-
-@pytest.fixture
-def day(tmp_path: Path) -> Iterator[Day]:
-    day = store(tmp_path)
-    yield day
-    day.conn.close()
-
-
-def store(folder: Path, **sections: Any) -> Day:
-    return Day(StoreConfig.model_validate(store_values(folder, **sections)))
-
-
-def zone(day: Day, name: str, **kwargs: Any) -> CounterScore:
-    return next(z for z in counters(day.conn, day.config, DATE, **kwargs).zones if z.zone == name)
 
 
 visits = st.lists(
@@ -110,122 +88,6 @@ def test_scorecards_equal_brute_force(day: Day, walks: list[tuple[int, str, int,
             assert row.median_s is not None
             exact = np.quantile(whole, 0.5, method="inverted_cdf")
             assert row.median_s == pytest.approx(exact, rel=0.049)
-
-
-def same(one: DayFacts, two: DayFacts) -> None:
-    for part in ("totals", "windows"):
-        a, b = getattr(one, part), getattr(two, part)
-        for field in fields(a):
-            x, y = getattr(a, field.name), getattr(b, field.name)
-            if isinstance(x, np.ndarray):
-                equal = (x == y) | ((x != x) & (y != y)) if x.dtype.names is None else x == y
-                assert np.all(equal), field.name
-            elif field.name == "flows":
-                assert (x.links == y.links).all()
-                assert (x.link_journeys == y.link_journeys).all()
-                assert (x.unseen, x.unseen_paths, x.pathless) == (y.unseen, y.unseen_paths, y.pathless)
-            elif field.name in ("tier_wait", "tier_assist"):
-                assert {k: v.tolist() for k, v in x.items()} == {k: v.tolist() for k, v in y.items()}
-            else:
-                assert x == y, field.name
-
-
-def busy(day: Day, date_offset: int = 0, people: int = 40, engaged: int = 20, hour: int = 10) -> None:
-    """People who come in at the door, look at shoes (the first `engaged` of them for long) and go up to the books."""
-    at = 24 * date_offset + hour
-    for i in range(people):
-        tag, start = f"{date_offset}-{hour}-{i}", f"{at}:{i}"
-        day.visit(tag, "door", start, 10, journey=start)
-        day.visit(tag, "shoes", f"{at}:{i}:20", 150 if i < engaged else 40, journey=start)
-        day.visit(tag, "hall", f"{at + 1}:{i}", 20, journey=start)
-        day.visit(tag, "books", f"{at + 1}:{i}:30", 60, journey=start)
-
-
-def test_stored_facts_are_those_that_were_made(day: Day) -> None:
-    busy(day)
-    day.member("m", "A")
-    day.visit("m", "shoes", "12:00", 90, cls="member", member="M-m")
-    day.visit("s", "shoes", "12:01", 600, cls="staff")
-    day.visit("x", "bags", "09:00", 36_000)
-    day.covered("04:00", "28:00", bags=0.3)
-    day.watermark("33:00")
-    made = make(day.conn, day.config, DATE)
-    before = counters(day.conn, day.config, DATE), flows(day.conn, day.config, DATE), tiers(day.conn, day.config, DATE)
-    daystore.save(day.conn, day.config, made)
-    loaded = daystore.load(day.conn, day.config, [DATE])[DATE]
-    same(made, loaded)
-    assert made.by_hour is not None
-    assert (daystore.by_hour(day.conn, day.config, DATE) == made.by_hour).all()
-    assert (made.by_hour.sum(axis=0) == made.totals.dwell).all()
-    ranked = sorted(made.totals.flows.paths.items(), key=lambda item: (-item[1], item[0]))
-    assert len(ranked) == 2
-    for top in (1, 2, 3):
-        assert daystore.paths(day.conn, day.config, [DATE], top) == (ranked[:top], sum(n for _, n in ranked))
-    assert loaded.complete
-    day.conn.execute("DELETE FROM visit")  # now only the stored facts know
-    assert before == (
-        counters(day.conn, day.config, DATE),
-        flows(day.conn, day.config, DATE),
-        tiers(day.conn, day.config, DATE),
-    )
-
-
-def test_stored_facts_follow_their_zones(day: Day, tmp_path: Path) -> None:
-    busy(day)
-    day.covered("04:00", "28:00")
-    day.watermark("33:00")
-    before = {z.zone: z for z in counters(day.conn, day.config, DATE).zones}
-    daystore.save(day.conn, day.config, make(day.conn, day.config, DATE))
-    values = store_values(tmp_path)
-    values["zones"] = [{**values["zones"][0], "id": "new"}, *reversed(values["zones"][1:])]  # door is no more
-    values["readers"][0]["antennas"] = values["readers"][0]["antennas"][1:]
-    moved = StoreConfig.model_validate(values)
-    found = {z.zone: z for z in counters(day.conn, moved, DATE).zones}
-    assert found["new"].n is None
-    assert all(asdict(found[name]) == asdict(before[name]) for name in ("shoes", "bags", "hall", "books"))
-    report = flows(day.conn, moved, DATE)
-    assert {(link.from_zone, link.to_zone) for link in report.links} == {
-        ("shoes", "hall"),
-        ("hall", "books"),
-        ("books", None),
-    }
-    assert report.paths == ()
-
-
-def test_facts_made_by_other_definitions_are_not_used(day: Day, tmp_path: Path) -> None:
-    busy(day)
-    day.covered("04:00", "28:00")
-    day.watermark("33:00")
-    daystore.save(day.conn, day.config, make(day.conn, day.config, DATE))
-    other = StoreConfig.model_validate(store_values(tmp_path, thresholds={"def_version": 2, "engaged_s": 151}))
-    assert zone(day, "shoes").engaged == 20
-    shoes = next(z for z in counters(day.conn, other, DATE).zones if z.zone == "shoes")
-    assert (shoes.visit, shoes.engaged) == (40, 0)
-    assert daystore.missing(day.conn, other) == DATE
-    assert daystore.missing(day.conn, day.config) is None
-
-
-async def test_the_service_sums_up_each_day_that_is_over(day: Day) -> None:
-    for offset in (0, 1, 2):
-        busy(day, offset, people=3)
-    day.covered("04:00", "72:00")
-    day.watermark("78:00")  # the third day is not over
-    database = Database(day.config.database.path, store="s1", quota_mb=64)
-    try:
-        rounds = 0
-        while await housekeeping.sum_up(database, day.config):
-            rounds += 1
-        assert rounds == 2
-        day.visit("late", "shoes", "12:00", journey="12:00")
-        assert daystore.missing(day.conn, day.config) == DATE
-        assert await housekeeping.sum_up(database, day.config)
-        assert zone(day, "shoes").n == 4
-        gone = await database.write(
-            lambda conn: daystore.prune(conn, day.config, day.us("12:00") + 500 * 86_400_000_000)
-        )
-        assert gone == 2
-    finally:
-        database.close()
 
 
 def test_a_week_is_its_days_together(day: Day) -> None:
@@ -300,20 +162,6 @@ def test_no_hidden_number_can_be_worked_out(counts: dict[str, int], least: int) 
     hidden = hide(counts, least)
     assert all(n >= least for name, n in counts.items() if name not in hidden)
     assert len(hidden) != 1 or len(counts) == 1
-
-
-def test_what_comes_later_is_read_alone_and_what_is_deleted_is_forgotten(day: Day) -> None:
-    busy(day)
-    day.covered("04:00", "14:00")
-    day.watermark("14:01")
-    assert zone(day, "shoes").n == 40
-    busy(day, hour=12, people=7)
-    day.visit("x", "shoes", "-10:00")  # another day's
-    assert zone(day, "shoes").n == 47
-    day.conn.execute("DELETE FROM visit WHERE tag IN (CAST('0-10-1' AS BLOB), CAST('0-12-1' AS BLOB))")
-    busy(day, hour=13, people=1)
-    assert zone(day, "shoes").n == 46
-    assert counters(day.conn, day.config, DATE).journeys == 46
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -465,126 +313,3 @@ def test_waits_and_staffed_time(day: Day) -> None:
     assert shoes.wait_median_s == pytest.approx(60, rel=0.049)
     assert shoes.assist_mean_s == 120
     assert shoes.staffed == pytest.approx((6 * 120 + 14) / 8 / 3600)
-
-
-def test_closed_hours_do_not_lower_coverage(tmp_path: Path) -> None:
-    special = [{"date": DATE + ONE}, {"date": DATE - ONE, "open": "12:00", "close": "13:00", "floors": ["F1"]}]
-    day = store(tmp_path, opening_hours=HOURS, special_days=special)
-    day.covered("09:45", "22:30")
-    day.watermark("26:00")
-    assert zone(day, "shoes").coverage == 1
-    config = day.config
-    assert hours(config, "F1", DATE + ONE).open_us == hours(config, "F1", DATE + ONE).close_us
-    assert hours(config, "F1", DATE - ONE).close_us - hours(config, "F1", DATE - ONE).open_us == 3_600_000_000
-    assert hours(config, "F2", DATE - ONE).close_us - hours(config, "F2", DATE - ONE).open_us == 12 * 3_600_000_000
-    day.conn.close()
-
-
-def test_opening_hours_past_midnight_and_closed_weekdays(tmp_path: Path) -> None:
-    night = [
-        {"open": "18:00", "close": "03:00", "days": ["sat"]},
-        {"open": "02:00", "close": "03:00", "floors": ["F2"]},
-    ]
-    day = store(tmp_path, opening_hours=night)
-    assert DATE.weekday() == 5
-    late = hours(day.config, "F1", DATE)
-    assert (late.open_us, late.close_us) == (day.us("18:00"), day.us("27:00"))
-    upstairs = hours(day.config, "F2", DATE)
-    assert (upstairs.open_us, upstairs.close_us) == (day.us("26:00"), day.us("27:00"))
-    sunday = hours(day.config, "F1", DATE + ONE)
-    assert sunday.open_us == sunday.close_us
-    day.conn.close()
-
-
-def test_days_of_one_kind(tmp_path: Path) -> None:
-    values = store_values(tmp_path)
-    config = StoreConfig.model_validate(values)
-    spring, working = dt.date(2026, 2, 17), dt.date(2026, 2, 14)
-    assert (kind_of_day(config, spring), kind_of_day(config, working)) == (1, 5)
-    values["store"]["holidays"] = "CN"
-    config = StoreConfig.model_validate(values)
-    assert (kind_of_day(config, spring), kind_of_day(config, working)) == (HOLIDAY, WORKING_WEEKEND)
-    assert kind_of_day(config, DATE) == 5
-    assert same_holiday_before(config, spring) == dt.date(2025, 1, 30)  # third day off of both
-    assert same_holiday_before(config, dt.date(2026, 9, 25)) == dt.date(2025, 10, 6)
-    assert same_holiday_before(config, DATE) is None
-    assert not knows_year(config, 2150)
-    assert kind_of_day(config, dt.date(2150, 1, 1)) == dt.date(2150, 1, 1).weekday()
-
-
-def test_a_day_is_compared_up_to_its_time_of_day(day: Day) -> None:
-    for weeks, people in ((0, 30), (1, 20), (2, 10), (3, 40)):
-        busy(day, -7 * weeks, people=people)
-        busy(day, -7 * weeks, people=people, hour=15)
-        day.covered(f"{4 - 168 * weeks}:00", f"{28 - 168 * weeks}:00")
-    day.conn.execute("DELETE FROM aggregate WHERE window_us >= ?", (day.us("13:00"),))
-    day.conn.execute("DELETE FROM visit WHERE enter_us >= ?", (day.us("13:00"),))
-    day.conn.execute("DELETE FROM aggregate WHERE zone = 'bags' AND window_us < ?", (day.us("-140:00"),))
-    day.watermark("13:07")
-    found = comparison(day.conn, day.config, DATE)
-    assert found is not None
-    assert (found.partial, found.until_us) == (True, day.us("13:00"))
-    journeys = next(row for row in found.rows if row.measure == "journeys")
-    assert journeys.last_week is not None
-    assert (journeys.now, journeys.last_week.before, journeys.last_week.change) == (30, 20, 0.5)
-    assert journeys.median_4w == 20
-    assert journeys.median_change == pytest.approx(0.5)
-    assert journeys.holiday is None
-    rows = {(row.id, row.measure): row for row in found.rows}
-    assert rows["bags", "visits"].last_week is None  # unknown then
-    assert rows["attic", "visits"].now is None
-    assert rows["F2", "comings"].now == 30
-
-
-def trial_store(folder: Path, **sections: Any) -> Day:
-    """Eight weeks until DATE; shoes twice as engaged from DATE − 10 to DATE − 4, the others as ever."""
-    day = store(folder, **sections)
-    rng = np.random.default_rng(4)
-    for offset in range(-50, 1):
-        more = 2 if -10 <= offset <= -4 else 1
-        for i in range(24):
-            at = f"{24 * offset + 10 + i / 4}:00"
-            for name, share in (("shoes", 0.4 * more), ("bags", 0.5), ("books", 0.5)):
-                if rng.random() < share:
-                    day.visit(f"{offset}-{i}", name, at, 130, journey=at)
-    day.covered(f"{24 * -50 + 4}:00", "28:00")
-    day.watermark("33:00")
-    for offset in range(-50, 1):
-        daystore.save(day.conn, day.config, make(day.conn, day.config, DATE + offset * ONE))
-    return day
-
-
-def test_promotions_and_layout_changes(tmp_path: Path) -> None:
-    first, last = DATE - 10 * ONE, DATE - 4 * ONE
-    promotion = {"id": "p", "name": "P", "first_day": first, "last_day": last}
-    day = trial_store(
-        tmp_path,
-        promotions=[
-            {**promotion, "zones": ["shoes"]},
-            {**promotion, "id": "q", "zones": ["bags"], "controls": ["books"]},
-            {**promotion, "id": "r", "zones": ["bags"], "first_day": DATE + 9 * ONE, "last_day": DATE + 9 * ONE},
-        ],
-        layout_changes=[{"id": "m", "name": "M", "date": DATE - ONE, "zones": ["books"]}],
-    )
-    p, q, r = promotions(day.conn, day.config)
-    assert (p.state, p.controls, r.state) == ("over", ("books",), "planned")  # bags are in another promotion
-    engaged = p.effects[1]
-    assert engaged.measure == "engaged_visitors"
-    assert engaged.during.change is not None
-    assert 0.4 < engaged.during.change.low < 1 < engaged.during.change.high
-    assert (engaged.during.days_used, engaged.during.change.days_before) == (7, 28)
-    assert engaged.after is not None
-    assert engaged.after.change is not None
-    assert engaged.after.change.low < 0 < engaged.after.change.high
-    nothing = q.effects[1].during.change
-    assert nothing is not None
-    assert nothing.low < 0 < nothing.high
-    assert r.effects[0].during.change is None
-    (moved,) = layout_changes(day.conn, day.config)
-    assert moved.effects[0].during.change is None  # two days are not enough
-    assert moved.effects[0].during.days_used == 2
-    day.conn.execute("DELETE FROM day_summary WHERE date >= ?", (first.isoformat(),))
-    day.conn.execute("UPDATE aggregate SET coverage = 0.1 WHERE zone = 'shoes'")
-    dark = promotions(day.conn, day.config)[0].effects[0].during
-    assert (dark.change, dark.days_used, dark.days_left_out) == (None, 0, 7)
-    day.conn.close()
