@@ -96,6 +96,13 @@ class Day:
             (tag.encode(), TAG_CLASSES.index(cls), self.us(start), self.us(end)),
         )
 
+    def door(self, zone: str, window: str, passages: int, reader: str = "r1") -> None:
+        """Passages at contact 1 of a reader in a window that was watched throughout."""
+        self.conn.execute(
+            "INSERT INTO door (window_us, reader, port, zone, passages, covered_us) VALUES (?, ?, 1, ?, ?, ?)",
+            (self.us(window), reader, zone, passages, WINDOW_US),
+        )
+
     def member(self, tag: str, tier: str) -> None:
         self.conn.execute(
             "INSERT INTO directory (tag, member, tier, consent) VALUES (?, ?, ?, 1)", (tag.encode(), f"M-{tag}", tier)

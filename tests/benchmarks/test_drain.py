@@ -12,7 +12,7 @@ from fleets import Fleet
 from weeks import open_week
 
 from edge.database import Database
-from simulators.fleet import invent
+from simulators.inventor import Inventor
 from sync import outbox
 from sync.contract import CLASSES, Envelope, encode, pack
 
@@ -50,7 +50,7 @@ async def test_drain(broker, store, crm, until, benchmark, capsys):
 @pytest.mark.benchmark_suite
 def test_flash(tmp_path: Path, benchmark, capsys):
     """Bytes handed to the disk for the outbox, by the kernel's count: write-ahead log and its folding back included."""
-    dice = random.Random(1)
+    inventor = Inventor(random.Random(1))
     figures = {}
     for name, rows, classes in (
         ("one", 1, CLASSES),
@@ -61,7 +61,7 @@ def test_flash(tmp_path: Path, benchmark, capsys):
         database = Database(tmp_path / f"{name}.db", store="s1", quota_mb=2048)
         before, events = written_bytes(), 0
         for _ in range(COMMITS // rows):
-            some = [(class_, event) for class_, event in (invent(dice) for _ in range(rows)) if class_ in classes]
+            some = [(class_, event) for class_, event in (inventor.next() for _ in range(rows)) if class_ in classes]
             events += len(some)
             database.write_now(lambda conn, some=some: commit(conn, some))
         database.close()
@@ -125,12 +125,12 @@ async def test_storm(tmp_path: Path, crm, until, benchmark, capsys):
 @pytest.mark.benchmark_suite
 def test_packing(benchmark, capsys):
     """Bytes of batches of 1, 10 and 100 events, plain and packed, and what packing takes."""
-    dice = random.Random(1)
+    inventor = Inventor(random.Random(1))
     rows = []
     for n in (1, 2, 5, 10, 30, 100):
         batches = []
         for class_ in ("member", "journey", "agg"):
-            events = [event for kind, event in (invent(dice) for _ in range(20 * n + 50)) if kind == class_][:n]
+            events = [event for kind, event in (inventor.next() for _ in range(20 * n + 50)) if kind == class_][:n]
             payloads = [event.model_copy(update={"id": f"s1/e/{class_}/1"}).model_dump_json() for event in events]
             if sum(map(len, payloads)) <= 32 * 1024:
                 batches.append(encode(envelope(class_, len(payloads)), payloads))

@@ -132,7 +132,7 @@ def yesterday(gateway: Gateway, now_us: int) -> None:
     for hour in range(9, 18):
         day.visit("all day", "bags", f"{hour}:00", 3300, journey="09:00")
     day.covered("04:00", "28:00")  # windows without anybody: they will have to be told anew
-    day.conn.execute("INSERT INTO door VALUES (?, 'gate-1', 1, 'shoes', 9, 900000000)", (day.us("12:00"),))
+    day.door("shoes", "12:00", 9, reader="gate-1")
     day.conn.execute(
         "INSERT INTO service_case (at_us, kind, zone, state, changed_us) VALUES (?, 'hand', 'bags', 'open', 1)",
         (day.us("13:00"),),
