@@ -26,6 +26,8 @@ NEEDED = {
     "position": "metres, as [x, y]",
     "port": "the number of the reader's antenna port, 1 to 64",
     "address": 'llrp: "host" or "host:port"; thingmagic: "/dev/…" or "tcp://host:port"',
+    "identity": 'the reader\'s MAC or EPC in hex, such as "00:16:25:12:34:56"',
+    "pin": "the SHA-256 fingerprint of the reader's certificate: 64 hex digits, with or without colons",
     "antennas": 'a list of { port = 1, zone = "…", position = [x, y] }, at least one',
     "company_prefix": '6 to 12 digits in quotes, such as "9521141"',
     "epc_prefix": '1 to 124 hex digits in quotes, such as "E280"',

@@ -1,8 +1,9 @@
 """Windows that have become something else since the CRM was told of them: told again, whole, as the next revision.
 
-A window is told once it is over; visits that are held open in unknown zones end later, and tags that turn out to be
-stuck or staff are left out of their day. So when a day has been summed up, and whenever it is anew, its windows are
-counted once more, of the same visits as the day's facts. The table `aggregate` holds what was told last.
+A window is told once it is over; visits that are held open in unknown zones end later, tags that turn out to be stuck
+or staff are left out of their day, and readers that were away hand over what door counters saw meanwhile. So when a
+day has been summed up, and whenever it is anew, its windows are counted once more, of the same visits as the day's
+facts. The table `aggregate` holds what was told last.
 """
 
 from __future__ import annotations
@@ -67,6 +68,11 @@ def tell(conn: sqlite3.Connection, found: Corrections) -> bool:
         )
         key = (*(row[name] for name in WINDOW_KEY), event.revision)
         conn.execute("INSERT OR REPLACE INTO corrected VALUES (?, ?, ?, ?)", key)
+        if event.door is not None:
+            conn.execute(
+                "UPDATE door SET told = passages, told_us = covered_us WHERE window_us = ? AND zone = ?",
+                (event.window_us, event.zone),
+            )
     if len(found.windows) > len(some):
         return False
     conn.execute("INSERT OR REPLACE INTO told VALUES (?, ?, '', 0)", (found.key, found.basis))
@@ -104,7 +110,12 @@ def _of_day(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> Ite
             key: _row(window_us, config.zones[key[0]].id, key[1], now.get(key, nothing), rows)
             for key in sorted({*now, *rows})
         }
-        changed = {key: row for key, row in changed.items() if _differs(row, rows.get(key))}
+        late = _late_passages(conn, window_us)
+        changed = {
+            key: row
+            for key, row in changed.items()
+            if _differs(row, rows.get(key)) or (key in rows and key[1] == TagClass.MEMBER and row["zone"] in late)
+        }
         if not changed:
             continue
         layout, counted = layouts.during(conn, window_us, end_us), doors(conn, {window_us}, settings.window_us)
@@ -133,6 +144,16 @@ def _row(window_us: int, zone: str, tag_class: int, made: Any, rows: dict[tuple[
         "coverage": max((row["coverage"] for row in of_zone), default=0.0),
         "def_version": next(iter(rows.values()))["def_version"],
         "histogram": made["histogram"].astype("<u4").tobytes(),
+    }
+
+
+def _late_passages(conn: sqlite3.Connection, window_us: int) -> set[str]:
+    """Zones whose doors counted passages, which their readers had kept, after the window was told."""
+    return {
+        zone
+        for (zone,) in conn.execute(
+            "SELECT zone FROM door WHERE window_us = ? GROUP BY zone HAVING sum(passages) > sum(told)", (window_us,)
+        )
     }
 
 

@@ -21,7 +21,9 @@ PHASE = "phase_deg"
 SHOWN_BYTES = 24
 """Of what was left out, so many bytes are shown."""
 
-_HEX = re.compile(rb"(?:0x)?[0-9A-Fa-f]+(?:[\s,:;]+(?:0x)?[0-9A-Fa-f]+)*")
+_HEX = re.compile(rb"(?:0x)?[0-9A-Fa-f]++(?:[\s,:;]++(?:0x)?[0-9A-Fa-f]++)*+")
+"""Nothing is tried twice: for that a hundred times the memory of the file was kept."""
+_TEXT = re.compile(rb"[\t\n\v\f\r -~]++")
 _PCAP_MAGICS = {"a1b2c3d4", "d4c3b2a1", "a1b23c4d", "4d3cb2a1", "0a0d0d0a"}
 
 
@@ -99,8 +101,13 @@ def load(path: Path) -> bytes:
         )
     text = raw.strip().removeprefix(b"\xef\xbb\xbf")
     if not _HEX.fullmatch(text):
+        if _TEXT.fullmatch(text):  # every frame of every family has bytes that no text has
+            raise Trouble(
+                f"{path} is text, but not hex digits alone: leave out times, labels and remarks, so that only what the "
+                "reader sent is left"
+            )
         return raw
-    digits = re.sub(rb"0x|[^0-9A-Fa-f]", b"", text)
+    digits = text.replace(b"0x", b"").translate(None, b" \t\n\v\f\r,:;")
     if len(digits) % 2:
         raise Trouble(f"{path} looks like hex text but has an odd number of digits ({len(digits)})")
     return bytes.fromhex(digits.decode())

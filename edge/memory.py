@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
@@ -36,15 +37,26 @@ def let_go_of(library: str) -> None:
     to may go so, see madvise(2); does nothing where there is no /proc.
     """
     try:
-        lines = Path("/proc/self/smaps").read_text("utf-8", "replace").splitlines()
+        smaps = Path("/proc/self/smaps").read_text("utf-8", "replace")
         madvise = ctypes.CDLL(None).madvise
     except (OSError, AttributeError):
         return
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    span: tuple[int, int] | None = None
-    for line in lines:
-        if mapping := re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+) ", line):
-            begin, end = int(mapping[1], 16), int(mapping[2], 16)
-            span = (begin, end - begin) if line.endswith(f"/{library}") and "w" not in mapping[3] else None
-        elif span is not None and line.split() == ["Anonymous:", "0", "kB"]:
-            madvise(*span, _DONTNEED)
+    for begin, size in unwritten(smaps, library):
+        madvise(begin, size, _DONTNEED)
+
+
+def unwritten(smaps: str, library: str) -> Iterator[tuple[int, int]]:
+    """Address and size of a library's mappings that can't be written, and of which no page was before, see proc(5).
+
+    The loader writes addresses into constants before it locks them. Such pages count as anonymous, or, after they were
+    idle for long, as swapped out; their file has not what is in them.
+    """
+    for mapping in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", smaps, flags=re.MULTILINE):
+        head, _, counts = mapping.partition("\n")
+        place = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+) ", head)
+        if place is None or "w" in place[3] or not head.endswith(f"/{library}"):
+            continue
+        if all(re.search(rf"^{written}: +0 kB$", counts, re.MULTILINE) for written in ("Anonymous", "Swap")):
+            begin, end = int(place[1], 16), int(place[2], 16)
+            yield begin, end - begin

@@ -258,6 +258,7 @@ class Service:
         written = await self._database.read(_data_version)
         while True:
             await self._count()
+            self._reads_per_s()
             with contextlib.suppress(sqlite3.Error):
                 if (now := await self._database.read(_data_version)) != written:
                     written = now  # by another process: a directory was imported
@@ -396,6 +397,12 @@ class Service:
 
     def _antennas(self, id_: str) -> list[dict[str, Any]]:
         return self._pipeline.antennas.of(id_) if id_ in self._pipeline.readers else []
+
+    def _reads_per_s(self) -> None:
+        """Keep the rates going, so that the first who asks is told of the last few seconds too."""
+        for reader, count in self._pipeline.reads_of.items():
+            self._rate(reader, count)
+        self._rate("", sum(self._pipeline.reads_of.values()))
 
     def _rate(self, what: str, count: int) -> float:
         """Per second of the wall, over the last few seconds."""

@@ -60,6 +60,8 @@ MISTAKES = [
     ("[6, 16], [0, 16]]", "[0, 16], [6, 16]]", "zones[0].polygon", "crosses or touches itself"),
     ("[6, 9], [6, 16], [0, 16]]", "[0, 16], [0, 20]]", "zones[0].polygon", "on one line"),
     ("[6, 16], [0, 16]]", "[6, 16], [0, 9]]", "zones[0].polygon[3]", "this corner is there already"),
+    ("[[readers]]\n", '[[readers]]\n¶identity = "12:34"\n', "readers[0].identity", "the reader's MAC or EPC in hex"),
+    ("[[readers]]\n", '[[readers]]\n¶pin = "zz"\n', "readers[0].pin", "64 hex digits"),
     ('driver = "thingmagic"', 'driver = "thingmagik"', "readers[3].driver", '(did you mean "thingmagic"?)'),
     (
         'port = 2, zone = "bags"',

@@ -1,8 +1,10 @@
-"""Addresses of readers."""
+"""Addresses of readers, and when connections go on receiving."""
+
+import asyncio
 
 import pytest
 
-from drivers.llrp_wire import Address
+from drivers.llrp_wire import Address, Wire
 
 
 @pytest.mark.parametrize(
@@ -25,3 +27,16 @@ def test_addresses(text, host, port):
 def test_what_is_no_address(text):
     with pytest.raises(ValueError, match="host:port"):
         Address.parse(text)
+
+
+async def test_all_wires_go_on_at_the_same_moments(monkeypatch):
+    loop = asyncio.get_running_loop()
+    moments = []
+    for now_s in (1000.001, 1000.05, 1000.099, 1000.12, 1000.15):
+        wire = Wire(lambda: 0, "a reader")
+        monkeypatch.setattr(loop, "time", lambda now_s=now_s: now_s)
+        wire.resume(0.1)
+        monkeypatch.undo()
+        moments.append(wire._resuming.when() - now_s)
+        wire._resuming.cancel()
+    assert moments == pytest.approx([0.099, 0.05, 0.001, 0.08, 0.05])

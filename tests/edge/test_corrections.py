@@ -94,6 +94,22 @@ async def test_a_visit_that_ended_late_changes_the_windows_it_is_of(day: Day) ->
     assert await correct(day) == []
 
 
+async def test_passages_that_came_after_their_window_was_told_are_told(day: Day) -> None:
+    tell_windows(day)
+    for at, passages, told in (("10:00", 5, 3), ("10:15", 4, 4)):
+        row = (day.us(at), passages, WINDOW_US, told, WINDOW_US)
+        day.conn.execute(
+            "INSERT INTO door (window_us, reader, port, zone, passages, covered_us, told, told_us)"
+            " VALUES (?, 'r1', 1, 'shoes', ?, ?, ?, ?)",
+            row,
+        )
+    (one,) = await correct(day)
+    assert (one.zone, one.tag_class, one.window_us, one.revision) == ("shoes", "member", day.us("10:00"), 2)
+    assert one.door is not None
+    assert one.door.passages == 5
+    assert day.conn.execute("SELECT told FROM door ORDER BY window_us").fetchall() == [(5,), (4,)]
+
+
 async def test_a_stuck_tag_is_taken_out_of_its_windows_and_put_back_by_a_verdict(day: Day) -> None:
     day.visit("c", "bags", "10:05", 60)
     for hour in range(9, 18):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -100,9 +101,27 @@ def test_hex_text_in_the_ways_it_is_written(text: str, tmp_path: Path) -> None:
 
 
 def test_bytes_that_are_no_hex_text_are_taken_as_they_are(tmp_path: Path) -> None:
-    for raw in (b"", b"\xa0\x04\x01", b"A0 4G", b"\x00A0"):
+    for raw in (b"", b"\xa0\x04\x01", b"A0 4\xff", b"\x00A0"):
         (tmp_path / "f").write_bytes(raw)
         assert load(tmp_path / "f") == raw
+
+
+@pytest.mark.parametrize("text", ["RX: A0 04 01 89 01 D1\n", "12:00:01.5 A0 04 01\r\n", "A0 4G"])
+def test_a_log_with_hex_in_it_is_told_from_captured_bytes(text: str, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(text.encode())
+    with pytest.raises(Trouble, match="times, labels and remarks"):
+        load(tmp_path / "f")
+
+
+@pytest.mark.parametrize("end", [b"", b"\xff"])
+def test_hex_text_needs_no_more_than_a_few_times_its_size(end: bytes, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"A0 04 01 89 01 D1\n" * 50_000 + end)
+    tracemalloc.start()
+    try:
+        load(tmp_path / "f")
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_half_a_byte_of_hex_text_and_packet_captures_are_told(tmp_path: Path) -> None:
@@ -134,7 +153,7 @@ def test_llrp_reports_that_cannot_be_read_cost_only_themselves() -> None:
 
 
 @given(raw=st.binary(max_size=300), family=st.sampled_from(sorted(FAMILIES)))
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)  # the first of each family imports its codec
 def test_any_bytes_are_accounted_for(raw: bytes, family: str) -> None:
     done = decode(family, raw)
     ends = [0] + [each.at + len(each.raw) for each in done.left_out]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from edge.memory import unwritten
+
 SCRIPT = """
 import sys
 import numpy as np
@@ -64,3 +66,34 @@ assert njit(lambda n: n + 1)(1) == 2  # compiled anew: its code comes back from 
 def test_the_compiler_is_let_go_of_and_comes_back_when_it_is_needed() -> None:
     done = subprocess.run([sys.executable, "-c", COMPILER], capture_output=True, text=True, check=True, timeout=300)
     assert float(done.stdout) > 20
+
+
+SMAPS = """\
+7f0000000000-7f0000004000 r-xp 00000000 08:01 42                         /venv/lib/libcompiler.so
+Rss:                  16 kB
+Anonymous:             0 kB
+Swap:                  0 kB
+SwapPss:               0 kB
+VmFlags: rd ex mr mw me
+7f0000004000-7f0000006000 r--p 00004000 08:01 42                         /venv/lib/libcompiler.so
+Rss:                   8 kB
+Anonymous:             8 kB
+Swap:                  0 kB
+7f0000006000-7f0000008000 r--p 00006000 08:01 42                         /venv/lib/libcompiler.so
+Rss:                   0 kB
+Anonymous:             0 kB
+Swap:                  8 kB
+7f0000008000-7f000000a000 rw-p 00008000 08:01 42                         /venv/lib/libcompiler.so
+Rss:                   0 kB
+Anonymous:             0 kB
+Swap:                  0 kB
+7f000000a000-7f000000b000 r-xp 00000000 08:01 43                         /venv/lib/other.so
+Rss:                   4 kB
+Anonymous:             0 kB
+Swap:                  0 kB
+7f000000b000-7f000000c000 r-xp 00000000 00:00 0
+"""
+
+
+def test_only_pages_that_nobody_wrote_are_let_go_of_be_they_in_memory_or_swapped_out() -> None:
+    assert list(unwritten(SMAPS, "libcompiler.so")) == [(0x7F0000000000, 0x4000)]

@@ -21,6 +21,8 @@ from gateways import WAIT_S, Gateway, antennas, member_card
 from llrpkit.emulator import EmulatedTag, LLRPEmulator
 
 from simulators.broker import NatsBroker
+from simulators.llrp_reader import LlrpReader
+from simulators.observation import Observation
 
 MEMBERS = 6
 
@@ -193,6 +195,26 @@ async def test_no_broker_no_reader_and_garbage_is_a_running_service_that_says_so
         assert gateway.end(within_s=5) == 0
         assert time.monotonic() - began < 5
     assert sent(gateway) == gateway.rows("SELECT count(*) FROM outbox")[0][0] > 0
+
+
+async def test_who_asks_first_is_told_how_fast_readers_read(gateway: Gateway) -> None:
+    simulated = LlrpReader(lambda: time.time_ns() // 1000)
+    gateway.configure(
+        readers=[{"id": "r1", "driver": "llrp", "address": await simulated.start(), "antennas": antennas("door")}]
+    )
+    gateway.start("--no-web")
+    try:
+        async with asyncio.timeout(WAIT_S):
+            while simulated.sent < 100:  # all of them seconds after the first
+                simulated.push([Observation(time.time_ns() // 1000, 1, member_card(1), -5000)])
+                await asyncio.sleep(0.03)
+        state = await gateway.live()
+        assert state is not None
+        assert state["readers"][0]["reads_per_s"] > 5
+        assert state["reads_per_s"] > 5
+        assert gateway.end() == 0, gateway.log()
+    finally:
+        await simulated.stop()
 
 
 async def test_a_page_that_is_killed_comes_back(gateway: Gateway) -> None:
