@@ -303,7 +303,7 @@ class _Demo:
 
 
 def _opening(now: dt.datetime) -> dict[str, Any]:
-    """This business day as one that begins with the demo: coverage is of opening time, and before it nobody was there."""
+    """This business day as one that begins with the demo: coverage is of opening time."""
     opened = now.replace(minute=now.minute // 15 * 15)
     return {"date": (now - dt.timedelta(hours=4)).date(), "open": f"{opened:%H:%M}", "close": "04:00"}
 

@@ -161,7 +161,7 @@ def test_few_are_hidden(day: Day) -> None:
 
 
 def test_shares_of_doors_are_of_who_was_seen_at_one(day: Day) -> None:
-    own = [z.model_copy(update={"kind": ZoneKind.EXIT}) if z.id == "books" else z for z in day.config.zones]
+    own = tuple(z.model_copy(update={"kind": ZoneKind.EXIT}) if z.id == "books" else z for z in day.config.zones)
     config = day.config.model_copy(update={"zones": own})
     for i in range(60):
         start = f"10:{i}"
