@@ -280,7 +280,7 @@ async def test_today_tells_what_doors_counted_and_how_much_was_watched(tmp_path:
     day = Day(config)
     with day.conn as conn:
         for window in ("10:00", "10:15"):
-            conn.execute("INSERT INTO door VALUES (?, 'r1', 1, 'door', 700, 900000000)", (day.us(window),))
+            conn.execute("INSERT INTO door VALUES (?, 'r1', 1, 'door', 700, 900000000, 0, 0)", (day.us(window),))
     day.conn.close()
     async with pages.serving(config) as page:
         html = (await page.get("/today?lang=en"))[2]
