@@ -154,6 +154,27 @@ class Mix:
 
 
 @dataclass(frozen=True)
+class Door:
+    """An entrance or exit, and how many of those seen at any came, or went, this way."""
+
+    zone: str
+    n: int | None
+    """None: fewer than small_cell."""
+    share: Rate | None
+    """Of the journeys that began, or ended, at a door; None: too few, or a door is hidden."""
+
+
+@dataclass(frozen=True)
+class Doors:
+    """By which doors people came in, or went out, as far as they were seen there."""
+
+    doors: tuple[Door, ...]
+    """In the order of the store file; in a store without entrances and exits every zone is one."""
+    elsewhere: int | None
+    """Journeys that began, or ended, elsewhere: the door was crossed unseen. None: it would tell a hidden one."""
+
+
+@dataclass(frozen=True)
 class FlowReport:
     scope: Scope
     links: tuple[Link, ...]
@@ -172,13 +193,15 @@ class FlowReport:
     unseen_paths: int
     entries: tuple[Mix, ...]
     exits: tuple[Mix, ...]
+    ways_in: Doors
+    ways_out: Doors
 
 
 def flows(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: int = 1) -> FlowReport:
     """Transitions, top paths, and where people come in and go out."""
     scope, found = over(conn, config, date, days)
     if found is None:
-        return FlowReport(scope, (), 0, 0, 0, 0, (), 0, 0, 0, 0, (), ())
+        return FlowReport(scope, (), 0, 0, 0, 0, (), 0, 0, 0, 0, (), (), Doors((), None), Doors((), None))
     names: list[str | None] = [*(zone.id for zone in config.zones), None]
     least = config.thresholds.small_cell
     made = found.flows
@@ -207,6 +230,8 @@ def flows(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: in
         unseen_paths=made.unseen_paths,
         entries=_mix(config, found.zones["entries"]),
         exits=_mix(config, found.zones["exits"]),
+        ways_in=_doors(config, found.zones["entries"]),
+        ways_out=_doors(config, found.zones["exits"]),
     )
 
 
@@ -365,3 +390,17 @@ def _mix(config: StoreConfig, counts: NDArray[Any]) -> tuple[Mix, ...]:
     hidden = hide(dict(by_zone), config.thresholds.small_cell)
     rows = [Mix(zone, None if zone in hidden else n) for zone, n in by_zone.items()]
     return tuple(sorted(rows, key=lambda mix: (-(mix.n or 0), mix.zone)))
+
+
+def _doors(config: StoreConfig, counts: NDArray[Any]) -> Doors:
+    """What `_mix` tells and no more: who sees both can work out nothing that either hides."""
+    told = {mix.zone: mix.n for mix in _mix(config, counts)}
+    doors = [zone.id for zone in config.zones if zone.kind in (ZoneKind.ENTRANCE, ZoneKind.EXIT)]
+    doors = doors or [zone.id for zone in config.zones]
+    seen = [told.get(zone, 0) for zone in doors]
+    if None in seen:
+        return Doors(tuple(Door(zone, n, None) for zone, n in zip(doors, seen, strict=True)), None)
+    known = [n for n in seen if n is not None]
+    of = sum(known)
+    found = tuple(Door(zone, n, rate(n, of)) for zone, n in zip(doors, known, strict=True))
+    return Doors(found, int(counts.sum()) - of)

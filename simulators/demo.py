@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 import secrets
 import signal
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
 
 import tomli_w
 from rich.console import Console
@@ -168,6 +170,7 @@ class _Demo:
         store["mqtt"] = {"url": broker}
         store["database"] = {"path": str(self._database), "checkpoint_s": 1.0}
         store["web"] = {"listen": f"127.0.0.1:{self._options.port}"}
+        store["special_days"] = [_opening(dt.datetime.now(ZoneInfo(store["store"]["timezone"])))]
         self._store_file.write_text(tomli_w.dumps(store), encoding="utf-8")
 
     def _make_users(self) -> None:
@@ -297,6 +300,12 @@ class _Demo:
         from_us, to_us = max(reader["since_us"] for reader in first["readers"]), last["watermark_us"]
         judged = score(_clip(self._truth, from_us, to_us), _clip(self._visits, from_us, to_us))
         return {"visit_f1": round(judged.f1, 4), "dwell_wape": round(judged.dwell_wape, 4)}
+
+
+def _opening(now: dt.datetime) -> dict[str, Any]:
+    """This business day as one that begins with the demo: coverage is of opening time."""
+    opened = now.replace(minute=now.minute // 15 * 15)
+    return {"date": (now - dt.timedelta(hours=4)).date(), "open": f"{opened:%H:%M}", "close": "04:00"}
 
 
 def _clip(file: Path, from_us: int, to_us: int) -> list[Stay]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import gettext
+import re
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
@@ -38,6 +39,28 @@ def catalogue(lang: str) -> Catalogue:
     if lang == "en":
         return Catalogue({})
     return Catalogue(parse_po(files(__package__).joinpath("locale", f"{lang}.po").read_text("utf-8")))
+
+
+def reason(said: str, lang: str) -> str:
+    """What a reader or the broker reports, an English sentence; as it is if nobody has translated it."""
+    for pattern, translated in _reasons(lang):
+        if found := pattern.fullmatch(said):
+            return translated.format_map(found.groupdict())
+    return said
+
+
+@cache
+def _reasons(lang: str) -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Sentences with a group for each value in them, and their translations with the value's name in braces."""
+    if lang == "en":
+        return ()
+    messages = parse_po(files(__package__).joinpath("locale", f"reasons.{lang}.po").read_text("utf-8"))
+
+    def pattern(text: str) -> re.Pattern[str]:
+        beside = re.sub(r"\\{(\w+)\\}(?=\\{)", r"(?P<\1>\\S*)", re.escape(text))  # ends where the next begins
+        return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.*?)", beside), re.DOTALL)
+
+    return tuple((pattern(text), translated) for text, translated in messages.items())
 
 
 def parse_po(text: str) -> dict[str, str]:

@@ -28,7 +28,7 @@ from edge.summary import Summary, parse_date
 from edge.summary_forms import duration, in_words, local, number, percent
 from edge.web.answers import Answers
 from edge.web.days import Days
-from edge.web.i18n import HTML_LANG, LANGUAGES, catalogue, named, negotiate
+from edge.web.i18n import HTML_LANG, LANGUAGES, catalogue, named, negotiate, reason
 from edge.web.live_client import LiveClient, Now, State
 from edge.web.picture import Picture, clock_time, take
 from edge.web.plan import plans
@@ -198,6 +198,7 @@ class Site:
             number=number,
             percent=percent,
             duration=duration,
+            reason=lambda said: reason(said, lang),
             words=lambda seconds: in_words(seconds, lang),
             clock=lambda us: clock_time(self.config, us),
             moment=lambda us: f"{local(self.config, us):%m-%d %H:%M}",

@@ -31,6 +31,7 @@ _RATES = {
     "met": "Visits that met staff ÷ visits that wanted service",
     "contact": "Journeys with a staff contact ÷ journeys",
     "repeat": "Members who came near and were in the store before ÷ members who came near",
+    "door_share": "Journeys seen at the door ÷ those seen at any",
     "wait_kept": "Visits that met staff within the target ÷ visits that wanted service",
     "assist_kept": "Visits assisted as long as the target ÷ visits that met staff",
 }
@@ -65,7 +66,9 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "to_name": (TEXT, "Its name."),
     "journeys": (INTEGER, "Journeys of people that began in the time, as far as it was known."),
     "visitors": (INTEGER, "Of them, those that stayed here for a touch or longer."),
-    "conversion": (NUMBER, "engaged ÷ (pass_by + touch + visit)."),
+    "conversion": (NUMBER, "engaged ÷ (pass_by + touch + visit); null: too few to say."),
+    "conversion_low": (NUMBER, "Lower end of the 95 % interval of conversion."),
+    "conversion_high": (NUMBER, "Upper end of it; null: without end."),
     "rank_best": (INTEGER, "Best place by engaged_share that the intervals allow."),
     "rank_worst": (INTEGER, "Worst place that they allow."),
     "path": (TEXT, "Zones by id in the order of first stops."),
@@ -123,6 +126,7 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "staffed": (SHARE, "Share of the known opening time with at least one badge in the zone."),
     "wanted": (INTEGER, "Visits that were long enough to want service."),
     "visits_per_staffed_hour": (NUMBER, "Visits and engaged visits per hour with staff."),
+    "way": (TEXT, "in or out."),
     "tier": (TEXT, "Tier of the chain's membership."),
     "reader": (TEXT, "Reader, by its id in the store file."),
     "driver": (TEXT, "The reader's protocol."),
@@ -149,6 +153,7 @@ ABOUT: Mapping[str, str] = {
     "flows": "Steps of people from zone to zone on the business day; those of too few carriers are only summed.",
     "counters": "Scorecard of each zone over one business day or more.",
     "paths": "The ways most taken through the store.",
+    "doors": "By which doors people came in and went out; without a zone: journeys first or last seen elsewhere.",
     "tiers": "Members by tier: visits, dwell, service. Small numbers are withheld.",
     "service": "Staff, waiting and assistance by zone. Being in one place is a sign of service, not its proof.",
     "occupancy": "People at once in each floor and zone, by 15 minutes.",
@@ -222,7 +227,8 @@ def _counters(source: Source) -> Rows:
         (
             *(z.floor, z.zone, names[z.zone], z.kind, z.n, z.censored),
             *(z.pass_by, z.touch, z.visit, z.engaged, z.cart_visits),
-            *(_round(z.median_s, 1), _round(z.p75_s, 1), z.journeys, z.visitors, *_rate(z.draw), _round(z.conversion)),
+            *(_round(z.median_s, 1), _round(z.p75_s, 1), z.journeys, z.visitors, *_rate(z.draw)),
+            *(_round(z.conversion), _round(z.conversion_low), _round(z.conversion_high)),
             *(*_rate(z.engaged_share), *_rate(z.bounce), *_rate(z.first_stop), *_rate(z.repeat), *_rate(z.met)),
             *(_round(z.wait_median_s, 1), *(z.rank or (None, None)), _round(z.coverage)),
         )
@@ -236,6 +242,19 @@ def _paths(source: Source) -> Rows:
     return tuple(
         (" > ".join(path.zones), " > ".join(names[zone] for zone in path.zones), path.n, _round(path.share))
         for path in (found.paths if found else ())
+    )
+
+
+def _doors(source: Source) -> Rows:
+    found = source.answers.flows(source.date, source.days)
+    names = {zone.id: named(zone.name, source.lang) for zone in source.config.zones}
+    return tuple(
+        row
+        for way, ways in ((("in", found.ways_in), ("out", found.ways_out)) if found else ())
+        for row in (
+            *((way, door.zone, names[door.zone], door.n, *_rate(door.share)) for door in ways.doors),
+            (way, "", "", ways.elsewhere, None, None, None),
+        )
     )
 
 
@@ -435,13 +454,14 @@ KINDS: Mapping[str, Kind] = {
             (
                 *("floor", "zone", "zone_name", "kind", "n", "censored"),
                 *("pass_by", "touch", "visit", "engaged", "cart_visits"),
-                *("median_s", "p75_s", "journeys", "visitors", *_rates("draw"), "conversion"),
+                *("median_s", "p75_s", "journeys", "visitors", *_rates("draw"), *_rates("conversion")),
                 *(*_rates("engaged_share"), *_rates("bounce"), *_rates("first_stop"), *_rates("repeat")),
                 *(*_rates("met"), "wait_median_s", "rank_best", "rank_worst", "coverage"),
             ),
             _counters,
         ),
         Kind("paths", EVERYBODY, True, ("path", "path_names", "n", "share"), _paths),
+        Kind("doors", EVERYBODY, True, ("way", "zone", "zone_name", "n", *_rates("door_share")), _doors),
         Kind(
             *("tiers", EVERYBODY, True),
             (

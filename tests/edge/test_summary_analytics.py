@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shopdays import DATE, ZONES, Day, busy, zone
 
+from config import ZoneKind
 from edge import dayfacts, daystore
-from edge.analytics import counters, flows, habit, hide
+from edge.analytics import Door, Doors, counters, flows, habit, hide
 from edge.analytics_changes import comparison
 from edge.analytics_hours import hours as hours_of
 from edge.analytics_occupancy import occupancy
@@ -155,6 +156,33 @@ def test_few_are_hidden(day: Day) -> None:
     assert [(path.zones, path.n) for path in report.paths] == [(("door", "shoes"), 5)]
     assert report.other_paths == 4
     assert [(mix.zone, mix.n) for mix in report.exits] == [("bags", None), ("shoes", None)]  # 9 − 5 would tell
+    assert report.ways_in.doors == (Door("door", 9, None),)  # of nine no share is told
+    assert (report.ways_in.elsewhere, report.ways_out) == (0, Doors((Door("door", 0, None),), 9))
+
+
+def test_shares_of_doors_are_of_who_was_seen_at_one(day: Day) -> None:
+    own = tuple(z.model_copy(update={"kind": ZoneKind.EXIT}) if z.id == "books" else z for z in day.config.zones)
+    config = day.config.model_copy(update={"zones": own})
+    for i in range(60):
+        start = f"10:{i}"
+        if i < 50:
+            day.visit(f"a{i}", "door", start, 10, journey=start)
+        day.visit(f"a{i}", "shoes", f"11:{i}", 60, journey=start)
+        if i < 40:
+            day.visit(f"a{i}", "books" if i < 30 else "door", f"12:{i}", 10, journey=start)
+    day.covered("04:00", "14:00")
+    day.watermark("14:01")
+    report = flows(day.conn, config, DATE)
+    assert [(d.n, d.share and d.share.value) for d in report.ways_in.doors] == [(50, 1.0), (0, 0.0)]
+    assert [(d.n, d.share and d.share.value) for d in report.ways_out.doors] == [(10, 0.25), (30, 0.75)]
+    assert (report.ways_in.elsewhere, report.ways_out.elsewhere) == (10, 20)
+    for i in range(60, 63):
+        start = f"10:{i - 60}"
+        day.visit(f"a{i}", "books", start, 10, journey=start)
+        day.visit(f"a{i}", "shoes", f"11:{i - 60}", 60, journey=start)
+    hidden = flows(day.conn, config, DATE).ways_in
+    assert (hidden.doors[1], hidden.elsewhere) == (Door("books", None, None), None)
+    assert all(door.share is None for door in hidden.doors)
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 12), max_size=6), st.integers(0, 8))

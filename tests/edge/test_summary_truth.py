@@ -5,6 +5,7 @@ Pieces of one tag in one zone at most 30 s apart are one stay, and stays under 1
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
@@ -18,7 +19,7 @@ from config.check import load
 from drivers.read import epc_bytes
 from dwell import facts as F
 from dwell.aggregates import quantile
-from dwell.layout import TagClass
+from dwell.layout import TagClass, ZoneKind
 from dwell.stays import STAY, Span, Stays, in_order
 from edge.analytics_occupancy import occupancy
 from edge.compose import compose
@@ -39,8 +40,8 @@ CLASS_OF = {"2d": TagClass.MEMBER, "2e": TagClass.STAFF, "33": TagClass.CART, "3
 
 
 @pytest.fixture(scope="module")
-def day(tmp_path_factory: pytest.TempPathFactory) -> tuple[StoreConfig, Stays, Stays]:
-    """The store, the truth and what the engine decided."""
+def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[StoreConfig, list[Stay], list[Stay]]:
+    """The store, where tags really were, and the visits that the engine decided."""
     folder = tmp_path_factory.mktemp("truth")
     with resources.as_file(resources.files("config") / "demo.toml") as file:
         config = load(file, files=False)
@@ -57,10 +58,16 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> tuple[StoreConfig, Stays, S
         )
         for visit in visits
     ]
-    zones = {zone.id: number for number, zone in enumerate(config.zones)}
     own = config.database.model_copy(update={"path": folder / "store.db"})
-    config = config.model_copy(update={"database": own})
-    return config, _stays(read_stays(truth), zones), _stays(decided, zones)
+    return config.model_copy(update={"database": own}), read_stays(truth), decided
+
+
+@pytest.fixture(scope="module")
+def day(walked: tuple[StoreConfig, list[Stay], list[Stay]]) -> tuple[StoreConfig, Stays, Stays]:
+    """The store, the truth and what the engine decided, as they are scored."""
+    config, *both = walked
+    true, told = (_stays(found, config, joined) for found in both)
+    return config, true, told
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +78,15 @@ def sides(day: tuple[StoreConfig, Stays, Stays]) -> tuple[F.Facts, F.Facts]:
     return true, told
 
 
-def _stays(found: list[Stay], zones: dict[str, int]) -> Stays:
+def _stays(found: list[Stay], config: StoreConfig, of_tag: Callable[[list[Stay]], list[Stay]]) -> Stays:
+    zones = {zone.id: number for number, zone in enumerate(config.zones)}
     by_tag: dict[str, list[Stay]] = {}
     for stay in found:
         by_tag.setdefault(stay.epc, []).append(stay)
     rows = []
     for carrier, epc in enumerate(sorted(by_tag)):
         journey_us = last_us = -2 * AWAY_US
-        for stay in joined(by_tag[epc]):
+        for stay in of_tag(by_tag[epc]):
             if stay.enter_us - last_us > AWAY_US:
                 journey_us = stay.enter_us
             last_us = stay.exit_us
@@ -133,6 +141,20 @@ def test_ways_waits_and_who_is_left_out_keep_to_the_truth_too(
             assert quantile(said, q) == pytest.approx(quantile(of, q), rel=0.25, abs=2), name
     for stays in both:  # nobody in this shop works without a badge
         assert suspects(stays, [], config, business_days(config).date(ORIGIN_US)) == {}
+
+
+def test_doors_shares_keep_to_the_truth_though_some_cross_unseen(
+    walked: tuple[StoreConfig, list[Stay], list[Stay]],
+) -> None:
+    """Against all stays: who crosses a door's zone in less than 10 s came in or went out there too."""
+    config, *both = walked
+    true, told = (F.facts(_stays(found, config, sorted), place(config), SPAN) for found in both)
+    doors = place(config).of_kind(ZoneKind.ENTRANCE, ZoneKind.EXIT)
+    for name, seen in (("entries", 0.7), ("exits", 0.6)):
+        of, said = (F.total(side.zones)[name][doors] for side in (true, told))
+        assert of.sum() > 100
+        assert said.sum() > seen * of.sum(), name
+        assert said / said.sum() == pytest.approx(of / of.sum(), abs=0.05), name
 
 
 def test_the_database_the_summary_and_the_analytics_keep_to_it(

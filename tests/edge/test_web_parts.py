@@ -20,7 +20,7 @@ from config.model import Thresholds
 from edge.summary import Flow, Flows
 from edge.summary_forms import in_words
 from edge.web.charts import MOST_LINKS, sankey
-from edge.web.i18n import catalogue, negotiate, parse_po
+from edge.web.i18n import catalogue, negotiate, parse_po, reason
 from edge.web.picture import mask
 from edge.web.plan import label_rectangle, plans
 
@@ -63,6 +63,39 @@ def test_templates_say_nothing_that_is_not_translated() -> None:
         text = re.sub(r"<[^>]*>", " ", text)
         words = set(re.findall(r"[A-Za-z]{3,}", text)) - {"Tagtrail", "CSV", "API", "doctype"}
         assert words == set(), template.name
+
+
+def sentences() -> set[str]:
+    """Every string of readers' drivers and the broker's client; `{}` for a value in it."""
+    found = set()
+    for folder in ("drivers", "sync"):
+        for source in (WEB.parent.parent / folder).glob("*.py"):
+            for node in ast.walk(ast.parse(source.read_text("utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.add(node.value)
+                elif isinstance(node, ast.JoinedStr):
+                    parts = (part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+                    found.add("".join(map(str, parts)))
+    return found
+
+
+def test_what_readers_and_broker_report_is_said_in_chinese_too() -> None:
+    translated = parse_po((WEB / "locale" / "reasons.zh.po").read_text("utf-8"))
+    said = sentences()
+    assert len(translated) > 30
+    for text, chinese in translated.items():
+        assert re.sub(r"\{\w+\}", "{}", text) in said, f"nobody says {text}"
+        assert sorted(PLACES.findall(text)) == sorted(PLACES.findall(chinese)), text
+        values = {place[1:-1]: f"<{n}>" for n, place in enumerate(PLACES.findall(text))}
+        assert reason(text.format_map(values), "zh") == chinese.format_map(values)
+        assert reason(text, "en") == text
+    refused = "10.0.0.7:5084 refused the connection: is LLRP switched on, is the port right?"
+    assert reason(refused, "zh") == "10.0.0.7:5084 拒绝连接：是否已启用 LLRP，端口是否正确？"
+    silent = (
+        "no M100 reader answers on /dev/rfid/a at 9600 and 115200 baud: check its power and cable and the driver's name"
+    )
+    assert reason(silent, "zh").startswith("/dev/rfid/a at 9600 and 115200 baud 上没有 M100 读写器")
+    assert reason("a word of {nobody}", "zh") == "a word of {nobody}"
 
 
 def test_a_catalogue_with_what_it_cannot_hold_is_refused() -> None:
