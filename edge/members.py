@@ -69,7 +69,7 @@ class MemberDirectory:
         """Take a manifest or a part."""
         tail = incoming.topic.split("/down/directory", 1)[1].strip("/").split("/")
         if tail[0] == "part" and len(tail) == 3 and tail[2].isdecimal() and len(incoming.payload) <= PART_BYTES:
-            with contextlib.suppress(asyncio.QueueFull):
+            with contextlib.suppress(asyncio.QueueFull, ValueError):  # ValueError: thousands of digits
                 self._parts.put_nowait((tail[1], int(tail[2]), incoming.payload))
         elif tail == [""] and 0 < len(incoming.payload) <= MAX_MANIFEST_BYTES:
             try:

@@ -76,6 +76,7 @@ async def test_commands_are_done_once_answered_and_refused_with_a_reason(gateway
             ("r4", hq.order("r4", "replay", **{"class": "health", "epoch": "e", "from": 5, "to": 2}), "from is after"),
             ("r5", hq.order("r5", "capture", seconds="5"), "seconds"),
             ("", b"\xff\x00", "JSON"),
+            ("", rb'{"id":"\ud800"}', "JSON"),
             ("", json.dumps(hq.order("r6", "erase", member="x" * 5000)).encode(), "the limit is"),
         ):
             came = len(hq.came["up/result"])
@@ -492,7 +493,9 @@ async def test_erasing_leaves_nothing_but_numbers(tmp_path: Path) -> None:
     assert b"M2" in (tmp_path / "store.db").read_bytes()
 
 
-@pytest.mark.parametrize("topic", ["down/directory/part/x/-1", "down/directory/x"])
+@pytest.mark.parametrize(
+    "topic", ["down/directory/part/x/-1", f"down/directory/part/x/{'9' * 5000}", "down/directory/x"]
+)
 async def test_topics_that_name_no_part_are_nothing(gateway: Gateway, topic: str) -> None:
     from edge.members import MemberDirectory
 
