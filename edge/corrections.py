@@ -60,8 +60,10 @@ def corrections(conn: sqlite3.Connection, config: StoreConfig) -> Corrections | 
 def tell(conn: sqlite3.Connection, found: Corrections) -> bool:
     """Some of them into the outbox, in the caller's transaction; whether that were all."""
     some = found.windows[:AT_ONCE]
-    outbox.append(conn, "agg", [event for event, _ in some])
-    for event, row in some:
+    # Some may have become part of longer windows since they were looked at.
+    still = [(event, row) for event, row in some if event.window_us >= merged_until_us(conn)]
+    outbox.append(conn, "agg", [event for event, _ in still])
+    for event, row in still:
         names = ", ".join(row)
         conn.execute(
             f"INSERT OR REPLACE INTO aggregate ({names}) VALUES ({', '.join('?' * len(row))})", tuple(row.values())

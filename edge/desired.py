@@ -62,16 +62,19 @@ class Wish:
 
 
 class Overlay:
-    """The files of the wish: its text, its state, and the text that ran before it."""
+    """The files of the wish: its state, and by generation its text and the one that ran before it.
+
+    The state alone says which text is at work: whatever ends a write half-way leaves what ran.
+    """
 
     def __init__(self, config: StoreConfig, file: Path) -> None:
         self._config = config
-        stem = str(config.database.path)
-        self._text = Path(f"{stem}.desired.toml")
-        self._before = Path(f"{stem}.desired-before.toml")
-        self._state = Path(f"{stem}.desired.json")
+        self._stem = Path(f"{config.database.path}.desired")
+        self._state = Path(f"{self._stem}.json")
         self._base = sha256(file.read_bytes()).hexdigest()
         self.wish = self._read()
+        with suppress(OSError):  # as the text at work was named once
+            os.replace(f"{self._stem}.toml", self._text(self.wish.running))
 
     @property
     def running_hash(self) -> str:
@@ -82,7 +85,7 @@ class Overlay:
         """The store file with what is laid over it."""
         if self.wish.running and self.wish.base == self._base:
             try:
-                return merged(self._text.read_text("utf-8"), self._config)
+                return merged(self._text(self.wish.running).read_text("utf-8"), self._config)
             except (OSError, ValueError, ConfigError) as error:
                 log.error("the configuration of the CRM cannot be used: %s", error)
         return self._config
@@ -93,7 +96,7 @@ class Overlay:
         if not self.wish.running:
             return [], []
         try:
-            text = self._text.read_text("utf-8")
+            text = self._text(self.wish.running).read_text("utf-8")
             wished, made = set(tomllib.loads(text)), merged(text, self._config)
         except (OSError, ValueError, ConfigError):
             return [], []
@@ -118,15 +121,14 @@ class Overlay:
 
     def try_out(self, generation: int, digest: str, text: str, *, saw: bool = False) -> None:
         """Lay a checked text over the store file, from the next start on; `saw`: a reader is up now."""
-        with suppress(FileNotFoundError):
-            self._before.unlink()
-        if self.wish.running:
-            os.replace(self._text, self._before)
-        _replace(self._text, text)
         before = self.wish.running
-        self.wish = Wish(generation, digest, "trying", "", self._base, 0, generation, saw)
-        self.wish.reason = f"before it: {before}"
-        self._write()
+        _replace(self._text(generation), text)
+        wish = Wish(generation, digest, "trying", f"before it: {before}", self._base, 0, generation, saw)
+        _replace(self._state, json.dumps(asdict(wish)))
+        self.wish = wish
+        for other in self._stem.parent.glob(f"{self._stem.name}-*.toml"):
+            if other not in (self._text(generation), self._text(before)):
+                other.unlink(missing_ok=True)
 
     def confirm(self) -> None:
         """It works."""
@@ -142,10 +144,11 @@ class Overlay:
         if self.wish.state != "trying":
             return False
         before = int(self.wish.reason.rpartition(" ")[2] or 0)
-        if before and self._before.exists():
-            os.replace(self._before, self._text)
         self._end("rolled_back", reason, running=before)
         return True
+
+    def _text(self, generation: int) -> Path:
+        return Path(f"{self._stem}-{generation}.toml")
 
     def _end(self, state: str, reason: str, *, running: int) -> None:
         self.wish.state, self.wish.reason, self.wish.running = state, reason[:300], running

@@ -69,7 +69,7 @@ class MemberDirectory:
         """Take a manifest or a part."""
         tail = incoming.topic.split("/down/directory", 1)[1].strip("/").split("/")
         if tail[0] == "part" and len(tail) == 3 and tail[2].isdecimal() and len(incoming.payload) <= PART_BYTES:
-            with contextlib.suppress(asyncio.QueueFull):
+            with contextlib.suppress(asyncio.QueueFull, ValueError):  # ValueError: thousands of digits
                 self._parts.put_nowait((tail[1], int(tail[2]), incoming.payload))
         elif tail == [""] and 0 < len(incoming.payload) <= MAX_MANIFEST_BYTES:
             try:
@@ -86,8 +86,9 @@ class MemberDirectory:
 
     async def run(self) -> None:
         """Follow the manifest; look after the time of what is there."""
-        while await self._write(_clear):
-            await asyncio.sleep(0)
+        with contextlib.suppress(sqlite3.Error):  # what is left over is cleared after the next file too
+            while await self._write(_clear):
+                await asyncio.sleep(0)
         failed = False
         while True:
             await self._expire()
@@ -217,7 +218,11 @@ class MemberDirectory:
             (generation,) = conn.execute("SELECT generation FROM directory_state").fetchone()
             return generation, conn.execute("SELECT count(*) FROM directory").fetchone()[0]
 
-        generation, members = await self._database.read(job)
+        try:
+            generation, members = await self._database.read(job)
+        except sqlite3.Error as error:
+            log.warning("the member directory cannot be told of: %s", error)
+            return
         report = ReportedDirectory(
             generation=generation, state=state, reason=reason, members=members, at_us=self._clock()
         )

@@ -178,4 +178,5 @@ def _id_of(payload: bytes) -> str:
         id_ = json.loads(payload)["id"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return ""
-    return id_[:64] if isinstance(id_, str) else ""
+    # JSON can name half a character, which no answer can.
+    return id_[:64].encode(errors="ignore").decode() if isinstance(id_, str) else ""

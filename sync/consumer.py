@@ -7,6 +7,7 @@ Only then acknowledge. It may be killed at any point; the gateway sends again wh
 from __future__ import annotations
 
 import hashlib
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -54,6 +55,9 @@ CREATE TABLE IF NOT EXISTS dead_letter (
 ) WITHOUT ROWID;
 """
 DEAD_LETTER = "dead letter"
+UNKEPT = "a text with a NUL or a number beyond 64 bits, which a database can't keep"
+_PERHAPS_UNKEPT = re.compile(rb"\\u0000|[0-9]{19}|[:,\[\s]-?[0-9.]+[eE]\+?[0-9]{2}")
+"""Finds all messages with such a value, and some others."""
 POSTGRES = ("postgresql://", "postgres://")
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
@@ -282,26 +286,38 @@ class _Item(NamedTuple):
 def decode(topic: str, payload: bytes) -> tuple[Envelope, list[_Item]]:
     """A batch's envelope and its events; ValueError when it isn't one. Events are judged one by one."""
     store, rest = topics.parse(topic)
-    document = from_json(unpack(payload), allow_inf_nan=False)
+    message = unpack(payload)
+    document = from_json(message, allow_inf_nan=False)
     raw = document.get("events") if isinstance(document, dict) else None
     if not isinstance(raw, list):
         raise ValueError("no list of events")
+    unkept = [False] * len(raw)
+    if _PERHAPS_UNKEPT.search(message):
+        unkept = [_unkept(one) for one in raw]
+        if _unkept({**document, "events": None}):
+            raise ValueError(UNKEPT)
     texts = (to_json(event).decode() for event in raw)
     try:
         batch = Batch.model_validate(document)
         envelope: Envelope = batch
-        items = [_Item(*pair) for pair in zip(texts, batch.events, strict=True)]
+        judged: Iterable[Event | str] = batch.events
     except ValidationError:
         envelope = Envelope.model_validate(document)
         if envelope.n != len(raw):
             raise ValueError(f"n is {envelope.n}, but there are {len(raw)} events") from None
-        items = [
-            _Item(text, _judge(envelope, seq, one))
-            for seq, (text, one) in enumerate(zip(texts, raw, strict=True), envelope.first)
-        ]
+        judged = [_judge(envelope, seq, one) for seq, one in enumerate(raw, envelope.first)]
     if (store, rest) != (envelope.store, f"up/{envelope.class_}"):
         raise ValueError(f"a batch of {envelope.store}, class {envelope.class_}, in another's topic")
-    return envelope, items
+    found = zip(texts, judged, unkept, strict=True)
+    return envelope, [_Item(text, UNKEPT if bad else event) for text, event, bad in found]
+
+
+def _unkept(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(_unkept(one) for pair in value.items() for one in pair)
+    if isinstance(value, list):
+        return any(_unkept(one) for one in value)
+    return "\0" in value if isinstance(value, str) else isinstance(value, int | float) and abs(value) >= 2**63
 
 
 def _judge(envelope: Envelope, seq: int, document: object) -> Event | str:

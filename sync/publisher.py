@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import secrets
 import sqlite3
@@ -36,6 +37,8 @@ from sync.contract import CLASSES, GZIP, MAX_ACK_BYTES, MAX_EVENT_BYTES, Ack, En
 from sync.flow import Flow
 from sync.mqtt import BrokerError, Incoming, Link, MqttSettings, RefusedError, connect
 
+log = logging.getLogger("tagtrail.publisher")
+
 BATCH_EVENTS = 500
 BULK_BYTES = 32 * 1024
 """Bytes of events in a batch of a class that can wait, BULK_LANE of them on their way: 1 s on a line of 1 Mbit/s."""
@@ -49,7 +52,7 @@ STEADY_S = 10.0
 """A link that lived so long starts the backoff anew."""
 ACKED_EVERY_S = 0.5
 """Acks are written down together, at most so often."""
-MAX_PAUSE_S = 600.0
+MAX_PAUSE_MS = 600_000
 DATABASE_RETRY_S = 2.0
 TWIN_WAIT_S = 60.0
 """How long the younger of two gateways with one identity keeps away before it looks again."""
@@ -142,7 +145,8 @@ class Publisher:
         self.trouble: str | None = None
         self.status = Status(False, "not yet connected", clock())
         self.counters: Counter[str] = Counter()
-        """connections, batches, events (repeated ones too), silences, refused, acks, acks_bad, acks_beyond, twins."""
+        """connections, batches, events (repeated ones too), silences, refused, acks, acks_bad, acks_beyond, twins,
+        down_bad: messages at which we failed."""
 
     def wake(self, class_: EventClass) -> None:
         """Events of the class were committed. Member goes at once, the others gather for up to GATHER_S."""
@@ -361,13 +365,22 @@ class Publisher:
     async def _listen(self, link: Link) -> None:
         while True:
             for incoming in await link.receive():
-                name = incoming.topic.split("/", 6)[4:6]
-                if name == ["state"]:
-                    self._take_state(incoming)
-                elif name[:1] == ["down"] and (handler := self._handlers.get(name[-1])):
-                    await handler(incoming)
-                else:
-                    await self._take_ack(incoming)
+                try:
+                    await self._take(incoming)
+                except BrokerError:
+                    raise
+                except Exception:  # else one retained message would end the service at every start
+                    self.counters["down_bad"] += 1
+                    log.exception("a message on %s could not be taken", incoming.topic[:200])
+
+    async def _take(self, incoming: Incoming) -> None:
+        name = incoming.topic.split("/", 6)[4:6]
+        if name == ["state"]:
+            self._take_state(incoming)
+        elif name[:1] == ["down"] and (handler := self._handlers.get(name[-1])):
+            await handler(incoming)
+        else:
+            await self._take_ack(incoming)
 
     def _take_state(self, incoming: Incoming) -> None:
         """Our own state comes back to us; another gateway's in our name is a twin's."""
@@ -408,7 +421,7 @@ class Publisher:
             return
         self.counters["acks"] += 1
         (self._packed.add if GZIP in ack.accepts else self._packed.discard)(class_)
-        if flow.take_ack(ack.upto, min(ack.pause_ms / 1000, MAX_PAUSE_S), time.monotonic()):
+        if flow.take_ack(ack.upto, min(ack.pause_ms, MAX_PAUSE_MS) / 1000, time.monotonic()):
             self._acked[class_] = flow.acked
             self._acks_waiting.set()
         self._changed[_lane(class_)].set()

@@ -36,6 +36,7 @@ _COUNTS = ("entered", "ended", "censored", "pass_by", "touch", "visit", "engaged
 _WINDOW = TypeAdapter(ZoneWindow)
 _IS_WINDOW = '"type":"zone_window"'
 """Stands behind the id in the JSON of windows."""
+_IS_FIRST = '"revision":1,'
 MERGED_UNTIL = "merged_until_us"
 """Fact: windows before were merged, or may be part of one that was, and must not be told anew."""
 
@@ -130,6 +131,8 @@ def _merge(conn: sqlite3.Connection, cursor: Literal["merged_hours", "merged_day
             conn.execute(f"UPDATE {events} SET payload = ? WHERE seq = ?", (one.model_dump_json(), last))
             gone += [seq for seq, _ in parts[:-1]]
             until_us = max(until_us, one.window_us + one.length_us)
+    later = _corrections_before(conn, until_us, rows[-1][0])
+    anew += [seq for seq, _ in later]
     for numbers, reason in ((gone, MERGED), (anew, GIVEN_UP)):
         conn.executemany(f"DELETE FROM {events} WHERE seq = ?", [(seq,) for seq in numbers])
         outbox.lose_all(conn, "agg", sorted(numbers), reason)
@@ -138,7 +141,7 @@ def _merge(conn: sqlite3.Connection, cursor: Literal["merged_hours", "merged_day
         " SET value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))",
         (MERGED_UNTIL, str(until_us)),
     )
-    before = sum(len(payload.encode()) for _, payload in rows)
+    before = sum(len(payload.encode()) for _, payload in (*rows, *later))
     (after,) = conn.execute(
         f"SELECT coalesce(sum(length(CAST(payload AS BLOB))), 0) FROM {events} WHERE seq BETWEEN ? AND ?",
         (rows[0][0], rows[-1][0]),
@@ -147,6 +150,18 @@ def _merge(conn: sqlite3.Connection, cursor: Literal["merged_hours", "merged_day
         f"UPDATE outbox_class SET bytes = bytes - ?, {cursor} = ? WHERE class = ?", (before - after, rows[-1][0], key)
     )
     return len(rows)
+
+
+def _corrections_before(conn: sqlite3.Connection, until_us: int, after: int) -> list[tuple[int, str]]:
+    """Corrections behind number `after` of windows before a time: beside a longer window they would count twice."""
+    if not until_us:
+        return []
+    rows = conn.execute(
+        f"SELECT seq, payload FROM {outbox.table('agg')} WHERE seq > ? AND instr(payload, ?) = 0"
+        " AND instr(substr(payload, 1, 400), ?)",
+        (after, _IS_FIRST, _IS_WINDOW),
+    )
+    return [(seq, payload) for seq, payload in rows if _WINDOW.validate_json(payload).window_us < until_us]
 
 
 def _sum(parts: Sequence[ZoneWindow]) -> ZoneWindow:

@@ -22,7 +22,7 @@ from edge.records import COUNTS
 from edge.summary import TAG_CLASSES, WINDOW_US
 from edge.verdicts import say
 from edge.web.users import Role, Users, users_path
-from sync import outbox
+from sync import outbox, room
 from sync.contract import Event, ZoneWindow
 from sync.room import GIVEN_UP, merge_windows
 
@@ -175,6 +175,45 @@ def test_corrections_are_given_up_before_they_could_be_counted_beside_a_longer_w
     assert day.conn.execute("SELECT first, last, reason FROM lost WHERE reason = ?", (GIVEN_UP,)).fetchall() == [
         (3, 3, GIVEN_UP)
     ]
+
+
+def test_corrections_that_come_long_after_what_they_correct_are_given_up_with_it(
+    day: Day, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MERGE_ROWS", 2)
+    morning = [window(day, zone="shoes", window_us=day.us(at), entered=1) for at in ("10:00", "10:15")]
+    evening = [window(day, zone="shoes", window_us=day.us(at), entered=1) for at in ("20:00", "20:15")]
+    anew = [one.model_copy(update={"revision": 11, "entered": 5}) for one in (morning[0], evening[0])]
+    outbox.append(day.conn, "agg", [*morning, *evening, *anew])
+    assert merge_windows(day.conn) == 2  # there is room enough now
+    left = [EVENT.validate_json(row[0]) for row in day.conn.execute("SELECT payload FROM outbox ORDER BY seq")]
+    assert [(one.window_us, one.entered, one.revision) for one in left] == [
+        (day.us("10:00"), 2, 1),
+        (day.us("20:00"), 1, 1),
+        (day.us("20:15"), 1, 1),
+        (day.us("20:00"), 5, 11),
+    ]
+    assert day.conn.execute("SELECT first, last FROM lost WHERE reason = ?", (GIVEN_UP,)).fetchall() == [(5, 5)]
+    held = "SELECT bytes, (SELECT sum(length(CAST(payload AS BLOB))) FROM outbox) FROM outbox_class WHERE class = 2"
+    assert len(set(day.conn.execute(held).fetchone())) == 1
+
+
+async def test_windows_that_were_merged_since_they_were_looked_at_are_left_alone(day: Day) -> None:
+    tell_windows(day)
+    assert await correct(day) == []
+    day.visit("late", "shoes", "10:05", 60)
+    day.visit("later", "shoes", "13:05", 60)
+    database = Database(day.config.database.path, store="s1", quota_mb=64)
+    while await housekeeping.sum_up(database, day.config):
+        pass
+    database.close()
+    found = corrections.corrections(day.conn, day.config)
+    assert found is not None
+    assert [event.window_us for event, _ in found.windows] == [day.us("10:00"), day.us("13:00")]
+    day.conn.execute("INSERT INTO fact VALUES (?, ?)", (room.MERGED_UNTIL, str(day.us("12:00"))))
+    assert corrections.tell(day.conn, found)
+    (payload,) = (row[0] for row in day.conn.execute("SELECT payload FROM outbox"))
+    assert EVENT.validate_json(payload).window_us == day.us("13:00")
 
 
 def test_windows_know_their_layout_and_days_all_of_theirs(day: Day) -> None:

@@ -76,6 +76,7 @@ async def test_commands_are_done_once_answered_and_refused_with_a_reason(gateway
             ("r4", hq.order("r4", "replay", **{"class": "health", "epoch": "e", "from": 5, "to": 2}), "from is after"),
             ("r5", hq.order("r5", "capture", seconds="5"), "seconds"),
             ("", b"\xff\x00", "JSON"),
+            ("", rb'{"id":"\ud800"}', "JSON"),
             ("", json.dumps(hq.order("r6", "erase", member="x" * 5000)).encode(), "the limit is"),
         ):
             came = len(hq.came["up/result"])
@@ -371,6 +372,36 @@ def test_a_configuration_that_did_not_live_is_taken_back(gateway: Gateway) -> No
     assert len(overlay().config().zones) == 3
 
 
+@pytest.mark.parametrize("writes", [0, 1])
+def test_a_configuration_that_could_not_be_written_leaves_what_ran(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """A disk that is full, or a kill, after so many files of it."""
+    gateway.configure()
+    own = load(gateway.file)
+    first, second = wish(1, zones=STORE["zones"][:3]), wish(2, zones=STORE["zones"][:2])
+    running = Overlay(own, gateway.file)
+    running.try_out(first["generation"], first["sha256"], first["toml"])
+    running.confirm()
+    replace, left = desired._replace, [None] * writes
+
+    def until_full(file: Path, text: str) -> None:
+        if not left:
+            raise OSError(28, "No space left on device")
+        left.pop()
+        replace(file, text)
+
+    monkeypatch.setattr(desired, "_replace", until_full)
+    with pytest.raises(OSError, match="No space"):
+        running.try_out(second["generation"], second["sha256"], second["toml"])
+    after = Overlay(own, gateway.file)
+    after.begin()
+    assert (after.wish.state, after.wish.running, len(after.config().zones)) == ("applied", 1, 3)
+    monkeypatch.setattr(desired, "_replace", replace)
+    running.refuse(second["generation"], second["sha256"], "the disk was full")
+    assert (Overlay(own, gateway.file).wish.running, len(Overlay(own, gateway.file).config().zones)) == (1, 3)
+
+
 @pytest.mark.parametrize(
     ("saw", "well", "sees", "state", "reason"),
     [
@@ -492,7 +523,9 @@ async def test_erasing_leaves_nothing_but_numbers(tmp_path: Path) -> None:
     assert b"M2" in (tmp_path / "store.db").read_bytes()
 
 
-@pytest.mark.parametrize("topic", ["down/directory/part/x/-1", "down/directory/x"])
+@pytest.mark.parametrize(
+    "topic", ["down/directory/part/x/-1", f"down/directory/part/x/{'9' * 5000}", "down/directory/x"]
+)
 async def test_topics_that_name_no_part_are_nothing(gateway: Gateway, topic: str) -> None:
     from edge.members import MemberDirectory
 

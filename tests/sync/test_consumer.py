@@ -144,6 +144,17 @@ def test_a_poison_event_is_put_aside_and_the_others_are_kept(ledger):
     assert counts(ledger) == (3, 2, 2, 0, 2)  # repeated poison is one dead letter
 
 
+@pytest.mark.parametrize("value", [{"reads": 10**19}, {"reads": 1e30}, {"at_us": 1, "more": [{"a\0": 1}]}], ids=str)
+def test_what_no_database_can_keep_is_poison_too(ledger, value):
+    message = batch(1, 3)
+    message["events"][1] |= value
+    assert upto(take(ledger, message)) == [("health", 3)]
+    assert counts(ledger) == (2, 0, 1, 0, 1)
+    assert upto(take(ledger, batch(5, 1) | {"lost": [{"from": 4, "to": 4, "reason": "\0"}]})) == []
+    assert counts(ledger) == (2, 0, 1, 0, 2)
+    assert upto(take(ledger, batch(4, 1) | {"mono_us": 1e2, "sent_us": 10**18})) == [("health", 4)]
+
+
 def test_what_a_later_version_adds_is_ignored_and_kept(ledger, tmp_path):
     message = batch(1, 1, later="x")
     message["events"][0]["later"] = {"a": 1}

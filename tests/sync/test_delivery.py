@@ -6,7 +6,9 @@ import asyncio
 import signal
 
 import pytest
+from brokers import now_us
 
+from config import topics
 from sync import flow, mqtt, publisher
 
 
@@ -199,10 +201,11 @@ async def test_no_more_than_a_window_without_an_ack(nats, store, listening, unti
         await until(lambda: max(crm.seqs("health")) == 120)
 
 
-async def test_a_pause_holds_the_class_back_and_no_other(nats, store, listening, until):
+@pytest.mark.parametrize("pause_ms", [60_000, 10**400], ids=["a minute", "beyond all floats"])
+async def test_a_pause_holds_the_class_back_and_no_other(nats, store, listening, until, pause_ms):
     gateway = store(nats.url)
     async with listening(nats.url, gateway) as crm, gateway.online() as running:
-        await crm.ack("health", 0, pause_ms=60_000)
+        await crm.ack("health", 0, pause_ms=pause_ms)
         await until(lambda: running.counters["acks"] == 1)
         await gateway.commit("health", 5)
         await gateway.commit("agg", 5)
@@ -239,6 +242,23 @@ async def test_an_ack_that_cannot_be_one_deletes_nothing(nats, store, listening,
         assert await gateway.pending() == 3
         await crm.ack("health", 3)
         await until(gateway.empty)
+
+
+async def test_a_message_that_its_handler_fails_at_ends_nothing(nats, store, listening, until):
+    async def fails(incoming):
+        raise IndexError(incoming.topic)
+
+    gateway = store(nats.url)
+    parts = gateway.settings, gateway.identity, gateway.writer, now_us, {"cmd": fails}
+    gateway.new_publisher = lambda: publisher.Publisher(*parts)
+    async with listening(nats.url, gateway) as crm, gateway.online() as running:
+        await until(lambda: running.status.connected)
+        await crm._link.publish(topics.topic(gateway.identity.store, "down/cmd"), b"x", retain=True)
+        await until(lambda: running.counters["down_bad"] == 1)
+        crm.acking = True
+        await gateway.commit("health", 3)
+        await until(gateway.empty)
+        assert running.counters["connections"] == 1
 
 
 async def test_batches_are_packed_for_whom_takes_them_and_plain_again_for_whom_does_not(
