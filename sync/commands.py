@@ -23,7 +23,9 @@ log = logging.getLogger("tagtrail.commands")
 REMEMBERED = 1000
 """Commands whose answers are kept."""
 WAITING = 16
-"""Commands that may wait for the one at work."""
+"""Commands that may wait for the one at work, in each lane."""
+LONG = frozenset({"capture"})
+"""Commands that take minutes, in a lane of their own: nobody's erasure waits for one."""
 BURST, PER_S = 20.0, 1.0
 """Commands taken at once, and a second in the long run; beyond, they are dropped and counted, not answered."""
 LONGEST_US = 7 * 86_400_000_000
@@ -33,7 +35,8 @@ Doing = Callable[[Any], Awaitable[dict[str, Any]]]
 
 
 class Commands:
-    """Takes `down/cmd`, answers by `say("up/result", …)`; `run` carries out, one at a time, until cancelled.
+    """Takes `down/cmd`, answers by `say("up/result", …)`; `run` carries out, one of LONG and one other at a time,
+    until cancelled.
 
     `doings`: command name → what does it; what it returns is the answer's output, what it raises the reason.
     """
@@ -50,12 +53,15 @@ class Commands:
         self._clock = clock
         self._say = say
         self._waiting: asyncio.Queue[Command] = asyncio.Queue(WAITING)
+        self._long: asyncio.Queue[Command] = asyncio.Queue(WAITING)
+        self._begun = asyncio.Event()
         self._credit, self._credited_s = BURST, time.monotonic()
         self.counters: Counter[str] = Counter()
         """taken, repeated, refused, dropped, failed."""
 
     async def take(self, incoming: Incoming) -> None:
-        """Take a message of `down/cmd`."""
+        """Take a message of `down/cmd`, once `run` has told of those that a restart cut off: it must not be one."""
+        await self._begun.wait()
         now_s = time.monotonic()
         self._credit = min(BURST, self._credit + (now_s - self._credited_s) * PER_S)
         self._credited_s = now_s
@@ -75,18 +81,25 @@ class Commands:
             self.counters["repeated"] += 1
             self._say("up/result", before.encode())
             return
-        if self._waiting.full():
+        lane = self._long if command.command in LONG else self._waiting
+        if lane.full():
             await self._end(command, "refused", reason=f"{WAITING} commands are waiting already")
             return
         self.counters["taken"] += 1
         self._answer(command.id, "received")
-        self._waiting.put_nowait(command)
+        lane.put_nowait(command)
 
     async def run(self) -> None:
         """Carry out what was taken; first say of those that a restart cut off."""
         await self._tell_interrupted()
+        self._begun.set()
+        async with asyncio.TaskGroup() as lanes:
+            lanes.create_task(self._carry_out(self._waiting))
+            lanes.create_task(self._carry_out(self._long))
+
+    async def _carry_out(self, lane: asyncio.Queue[Command]) -> None:
         while True:
-            command = await self._waiting.get()
+            command = await lane.get()
             try:
                 output = await self._doings[command.command](command)
                 if len(json.dumps(output).encode()) > MAX_EVENT_BYTES:

@@ -153,9 +153,9 @@ def _compare(where: str, old: Any, new: Any, problems: list[str]) -> None:
                 problems.append(f"{where}/{name} is gone")
             else:
                 _compare(f"{where}/{name}", inner, new[key][name], problems)
-    problems += [
-        f"{where}/{name} is required now" for name in set(new.get("required", [])) - set(old.get("required", []))
-    ]
+    required, required_now = set(old.get("required", [])), set(new.get("required", []))
+    problems += [f"{where}/{name} is required now" for name in sorted(required_now - required)]
+    problems += [f"{where}/{name} may be missing now" for name in sorted(required - required_now)]
     for key in ("type", "const", "$ref", "format"):
         if key in old and old[key] != new.get(key):
             problems.append(f"{where}: {key} was {old[key]!r} and is {new.get(key)!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime as dt
 import gzip
 import hashlib
@@ -31,7 +30,7 @@ from edge.cuebook import Wanted
 from edge.database import Database
 from edge.desired import Overlay, merged
 from simulators.broker import NatsBroker
-from sync import commands, outbox
+from sync import outbox
 from sync.contract import Journey, Stop
 from sync.down import DesiredConfig
 from sync.mqtt import Incoming
@@ -433,47 +432,6 @@ async def test_the_self_test_wants_the_broker_and_the_readers_that_were_there(
     assert (overlay.wish.state, bool(again)) == (state, state == "rolled_back")
     assert reason in overlay.wish.reason
     assert said[0]["state"] == "trying"
-
-
-async def test_a_flood_of_commands_is_held_back_and_later_ones_are_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    database = Database(tmp_path / "store.db", store="s1", quota_mb=16)
-    said: list[dict[str, Any]] = []
-    done: list[str] = []
-    monkeypatch.setattr(commands, "PER_S", 0.0)
-
-    async def ping(command: Any) -> dict[str, Any]:
-        done.append(command.id)
-        return {}
-
-    taker = commands.Commands({"ping": ping}, database, now_us, lambda _, message: said.append(json.loads(message)))
-
-    async def send(id_: str) -> None:
-        order = {"id": id_, "command": "ping", "expires_us": now_us() + 600_000_000}
-        await taker.take(Incoming("tagtrail/v1/1/s1/down/cmd", json.dumps(order).encode(), False))
-
-    for n in range(300):
-        await send(f"c{n}")
-    running = asyncio.create_task(taker.run())
-    async with asyncio.timeout(30):
-        while len(done) < commands.WAITING:
-            await asyncio.sleep(0.01)
-    refused = int(commands.BURST) - commands.WAITING
-    assert done == [f"c{n}" for n in range(commands.WAITING)]
-    assert (taker.counters["taken"], taker.counters["dropped"]) == (commands.WAITING, 300 - int(commands.BURST))
-    assert sum(answer["state"] == "refused" for answer in said) == refused
-    monkeypatch.setattr(commands, "PER_S", 1e6)
-    await send("c0")
-    await send("later")
-    async with asyncio.timeout(30):
-        while done[-1] != "later":
-            await asyncio.sleep(0.01)
-    assert done.count("c0") == 1
-    running.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await running
-    database.close()
 
 
 async def test_erasing_leaves_nothing_but_numbers(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def changed(change: Any) -> dict[str, Any]:
     [
         (lambda s: s["properties"].pop("boot"), "/boot is gone"),
         (lambda s: s["required"].append("clock_offset_us"), "required now"),
+        (lambda s: s["required"].remove("epoch"), "/epoch may be missing now"),
         (lambda s: s["$defs"]["Stop"]["properties"]["reads"].update(type="string"), "type was 'integer'"),
         (lambda s: s["$defs"]["Journey"]["properties"]["tag_class"]["enum"].remove("cart"), "no value any more"),
         (lambda s: s["properties"]["events"]["items"]["oneOf"].pop(), "no form any more"),
