@@ -464,8 +464,7 @@ class LlrpConnection:
         answer = self._answers[request_id] = asyncio.get_running_loop().create_future()
         self._wire.send(codec.encode(name, request_id, **fields))
         try:
-            async with asyncio.timeout(self._timing.answer_s):
-                message = codec.decode(await answer)
+            message = codec.decode(await self._heard(answer))
         except TimeoutError:
             raise LinkFailure(f"the reader did not answer {name} within {self._timing.answer_s:g} s") from None
         except Malformed as error:
@@ -475,6 +474,13 @@ class LlrpConnection:
         if message.name not in (f"{name}_RESPONSE", "ERROR_MESSAGE"):
             raise LinkFailure(f"the reader answered {name} with {message.name}")
         return message
+
+    async def _heard(self, answer: asyncio.Future[bytes]) -> bytes:
+        """An answer, or TimeoutError. It comes behind reads: while nobody takes those, it can't be heard."""
+        while not (await asyncio.wait([answer], timeout=self._timing.answer_s))[0]:
+            if not self._delivering:
+                raise TimeoutError
+        return answer.result()
 
     async def _watch(self, silence_s: float) -> NoReturn:
         """Give the link up when nothing comes for `silence_s` although we listen; see what was kept to its end."""

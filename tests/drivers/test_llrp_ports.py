@@ -1,9 +1,11 @@
 """Contacts and outputs of LLRP readers, over real sockets."""
 
 import asyncio
+from dataclasses import replace
+from typing import Any
 
 import pytest
-from llrp_peers import CARD, Obedient, now_us, peer, session
+from llrp_peers import CARD, QUICK, Obedient, Recorder, now_us, peer, session
 from llrpkit.protocol import decode_message, messages, params
 
 from drivers import llrp_codec as codec
@@ -184,3 +186,33 @@ def test_the_two_triggers_of_a_rospec_are_not_mistaken_for_each_other(trigger, n
     )
     decoded, _ = codec.Param_struct["ROBoundarySpec"]["decode"](boundary.encode()[4:], "ROBoundarySpec")
     assert name in decoded["ROSpecStartTrigger"]
+
+
+class Stuck(Recorder):
+    """A pipeline that takes no more reads for a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = asyncio.Event()
+
+    async def reads(self, reader: str, batch: Any) -> None:
+        await super().reads(reader, batch)
+        await self.free.wait()
+
+
+async def test_an_answer_behind_reads_that_nobody_takes_is_waited_for():
+    reader, stuck = LlrpReader(now_us), Stuck()
+    try:
+        async with session(await port_of(reader), replace(QUICK, answer_s=0.2), sink=stuck, outputs=(1,)) as sink:
+            await sink.until(lambda: Link.UP in sink.links)
+            reader.push([Observation(now_us(), 1, CARD, -5000)])
+            await sink.until(lambda: len(sink.all) == 1)
+            sink.session.switch(1, True)
+            await until(lambda: reader.gpo[1])
+            await asyncio.sleep(0.6)  # thrice as long as an answer is waited for
+            stuck.free.set()
+            reader.push([Observation(now_us(), 1, CARD, -5000)])
+            await sink.until(lambda: len(sink.all) == 2)
+            assert sink.links.count(Link.UP) == 1
+    finally:
+        await reader.stop()
