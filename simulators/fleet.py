@@ -71,11 +71,13 @@ class FakeStore:
         inventor = Inventor(dice)
         while True:
             await asyncio.sleep(dice.expovariate(rate))
-            class_, event = inventor.next()
-            job = partial(outbox.append, class_=class_, events=[event])
-            for seq in await self.write(job):
-                inventor.numbered(event, event_id(self.name, self._epoch, class_, seq))
-            self.publisher.wake(class_)
+            await asyncio.shield(self._tell(inventor))  # the end must not come between writing and publishing
+
+    async def _tell(self, inventor: Inventor) -> None:
+        class_, event = inventor.next()
+        for seq in await self.write(partial(outbox.append, class_=class_, events=[event])):
+            inventor.numbered(event, event_id(self.name, self._epoch, class_, seq))
+        self.publisher.wake(class_)
 
     def _open(self) -> sqlite3.Connection:
         conn = sqlite3.connect(":memory:")
