@@ -130,12 +130,8 @@ class ZoneEngine:
         """Take reads in any order; they are copied."""
         if reads.dtype != READ:
             raise ValueError(f"reads must have dtype {READ}")
-        antenna = reads["antenna"]
-        known = antenna < len(self._layout.antenna_zone)
-        known[known] = self._layout.antenna_zone[antenna[known]] >= 0
-        self._unknown_antenna += len(reads) - int(known.sum())
-        if known.any():
-            self._pending.append(reads.copy() if known.all() else reads[known])
+        if len(reads):
+            self._pending.append(reads.copy())
 
     def outage(self, antennas: NDArray[Any], at_us: int, up: bool) -> None:
         """Antennas went up or down at `at_us`; before what is processed already: from now on. All start up."""
@@ -343,7 +339,7 @@ class ZoneEngine:
         return _join(parts)
 
     def _ready(self, target: int) -> tuple[Reads, NDArray[np.int64]]:
-        """Take the reads of ticks before `target` out of those that wait; late ones are counted."""
+        """Take the reads of ticks before `target` out of those that wait; late and foreign ones are counted."""
         ready, waiting = [], []
         for reads in self._pending:
             # A batch is mostly of one tick or two: what waits on stays where it is.
@@ -358,9 +354,13 @@ class ZoneEngine:
         self._pending = waiting
         reads = joined(ready)
         ticks = reads["time_us"] // TICK_US
-        if (late := ticks < max(self._tick, 0)).any():
+        known = reads["antenna"] < len(self._layout.antenna_zone)
+        known[known] = self._layout.antenna_zone[reads["antenna"][known]] >= 0
+        late = known & (ticks < max(self._tick, 0))
+        if not (wanted := known & ~late).all():
+            self._unknown_antenna += len(reads) - int(known.sum())
             self._late += int(late.sum())
-            reads, ticks = reads[~late], ticks[~late]
+            reads, ticks = reads[wanted], ticks[wanted]
         return reads, ticks
 
     def _switch(self, at_us: int, up: bool, antennas: NDArray[np.int64]) -> None:
