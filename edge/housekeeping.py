@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from config import StoreConfig
 from edge import corrections, daystore, daytopics
@@ -21,6 +21,8 @@ from sync import outbox, room
 
 if TYPE_CHECKING:
     from edge.database import Database
+
+T = TypeVar("T")
 
 log = logging.getLogger("tagtrail.housekeeping")
 
@@ -71,13 +73,11 @@ async def sum_up(database: Database, config: StoreConfig) -> bool:
     They are made beside the writer, which would keep greetings waiting.
     """
 
-    def look() -> DayFacts | None:
-        with closing(connect(database.path)) as conn:
-            conn.execute("BEGIN")
-            date = daystore.missing(conn, config)
-            return None if date is None else make(conn, config, date)
+    def facts(conn: sqlite3.Connection) -> DayFacts | None:
+        date = daystore.missing(conn, config)
+        return None if date is None else make(conn, config, date)
 
-    made = await asyncio.to_thread(look)
+    made = await _look(database, facts)
     if made is None:
         return False
     await database.write(lambda conn: daystore.save(conn, config, made))
@@ -87,12 +87,7 @@ async def sum_up(database: Database, config: StoreConfig) -> bool:
 async def tell_days(database: Database, config: StoreConfig) -> bool:
     """Tell the CRM one thing that has become known of days that are summed up; whether there was one."""
 
-    def look() -> daytopics.News | None:
-        with closing(connect(database.path)) as conn:
-            conn.execute("BEGIN")
-            return daytopics.news(conn, config)
-
-    item = await asyncio.to_thread(look)
+    item = await _look(database, lambda conn: daytopics.news(conn, config))
     if item is None:
         return False
     await database.write(lambda conn: daytopics.tell(conn, item))
@@ -102,12 +97,7 @@ async def tell_days(database: Database, config: StoreConfig) -> bool:
 async def tell_corrections(database: Database, config: StoreConfig) -> bool:
     """Tell the CRM anew of the windows of one summed-up day that have become something else; whether there was one."""
 
-    def look() -> corrections.Corrections | None:
-        with closing(connect(database.path)) as conn:
-            conn.execute("BEGIN")
-            return corrections.corrections(conn, config)
-
-    found = await asyncio.to_thread(look)
+    found = await _look(database, lambda conn: corrections.corrections(conn, config))
     while found is not None and not await database.write(partial(corrections.tell, found=found)):
         found = replace(found, windows=found.windows[corrections.AT_ONCE :])
     return found is not None
@@ -139,3 +129,14 @@ async def keep_house(database: Database, config: StoreConfig, clock: Callable[[]
         except sqlite3.Error as error:
             log.warning("housekeeping waits for the database: %s", error)
         await asyncio.sleep(ROUND_S)
+
+
+async def _look(database: Database, find: Callable[[sqlite3.Connection], T]) -> T:
+    """What `find` finds in one snapshot, beside the loop and the writer."""
+
+    def look() -> T:
+        with closing(connect(database.path)) as conn:
+            conn.execute("BEGIN")
+            return find(conn)
+
+    return await asyncio.to_thread(look)
