@@ -10,12 +10,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from config import StoreConfig
-from edge.days.summary import Summary
 from edge.words.languages import catalogue, named
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
+    from edge.days.summary import Summary
     from edge.store.live_state import Now
 from edge.words.numbers import duration, local, number, percent
 from edge.words.tables import BOM, Cell, Table
