@@ -88,7 +88,7 @@ class Status:
 class Publisher:
     """Sends what is in the outbox; `run` goes on until cancelled and raises nothing because of broker or database.
 
-    `handlers`: by name, who takes what comes on `down/{name}` and below. `trouble` says what the database refuses.
+    `trouble` says what the database refuses.
     `clock_offset_us`: the clock minus true time, if that is known.
     """
 
@@ -98,7 +98,6 @@ class Publisher:
         identity: Identity,
         writer: Writer,
         clock: Callable[[], int],
-        handlers: Mapping[str, Handler] | None = None,
         clock_offset_us: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._settings = settings
@@ -110,7 +109,7 @@ class Publisher:
         self._changed = {lane: asyncio.Event() for lane in LANES}
         self._refused: set[EventClass] = set()
         self._packed: set[EventClass] = set()
-        self._handlers = {} if handlers is None else handlers
+        self._handlers: Mapping[str, Handler] = {}
         self._link: Link | None = None
         self._sayings = Sayings()
         self._tried = 0
@@ -159,8 +158,12 @@ class Publisher:
             after = batch.last
         return {"events": events, "lost": lost}
 
-    async def run(self) -> None:
-        """Connect, send, reconnect; until cancelled, which says goodbye to the broker and keeps the last acks."""
+    async def run(self, handlers: Mapping[str, Handler] | None = None) -> None:
+        """Connect, send, reconnect; until cancelled, which says goodbye to the broker and keeps the last acks.
+
+        `handlers`: by name, who takes what comes on `down/{name}` and below.
+        """
+        self._handlers = handlers or {}
         failures = 0
         try:
             await self._recall()

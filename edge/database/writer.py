@@ -49,6 +49,7 @@ class Database:
             self._thread.shutdown()
             raise
         self._file = _identity(path)
+        self._others_version: int | None = None
         facts = self._thread.submit(_facts, self._conn).result()
         self.epoch = facts["epoch"]
         self.tag_key = bytes.fromhex(facts["tag_key"])
@@ -60,6 +61,12 @@ class Database:
     async def read(self, job: Job[T]) -> T:
         """Run a job that only reads."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._look, job)
+
+    async def written_by_others(self) -> bool:
+        """Whether another process has written since this was last asked."""
+        version = await self.read(lambda conn: int(conn.execute("PRAGMA data_version").fetchone()[0]))
+        before, self._others_version = self._others_version, version
+        return before not in (None, version)
 
     def write_now(self, job: Job[T]) -> T:
         """`write` for code without an event loop."""

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -159,8 +159,11 @@ def load(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]
     }
 
 
-def missing(conn: sqlite3.Connection, config: StoreConfig) -> dt.date | None:
-    """The latest day that is over and that the visits know better than what is stored; None if there is none."""
+def missing(conn: sqlite3.Connection, config: StoreConfig, besides: Container[str] = ()) -> dt.date | None:
+    """The latest day that is over and that the visits know better than what is stored; None if there is none.
+
+    `besides`: dates, YYYY-MM-DD, that are left out.
+    """
     now_us = watermark_us(conn)
     first = conn.execute("SELECT MIN(window_us) FROM aggregate").fetchone()[0]
     if now_us is None or first is None:
@@ -180,7 +183,8 @@ def missing(conn: sqlite3.Connection, config: StoreConfig) -> dt.date | None:
     }
     date = last
     while date >= oldest:
-        if date not in stored or (date > last - REMADE_DAYS * DAY and stored[date] != count(conn, config, date)):
+        stale = date not in stored or (date > last - REMADE_DAYS * DAY and stored[date] != count(conn, config, date))
+        if stale and date.isoformat() not in besides:
             return date
         date -= DAY
     return None

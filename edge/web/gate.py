@@ -1,4 +1,4 @@
-"""The page's door: who comes in, by session cookie or, for programs, by HTTP Basic; log in, log out; no forged forms.
+"""Access to the page: by session cookie or, for programs, by HTTP Basic; log in, log out; no forged forms.
 
 - While there is no user, the page on loopback is open to everybody as a viewer, and says so; on any other address it
   shows how to make the first user, and nothing else.
@@ -34,7 +34,7 @@ BASIC_S = 60.0
 FOR_PROGRAMS = ("/api/", "/events", "/export/")
 
 
-class Door:
+class Gate:
     """Middleware: puts a Who on every request that may pass, and answers the others."""
 
     def __init__(self, app: ASGIApp, site: Site, loopback: bool) -> None:
@@ -111,7 +111,7 @@ class Door:
 
 
 class Login:
-    """The pages of the door itself."""
+    """The pages before anybody is logged in."""
 
     def __init__(self, site: Site) -> None:
         self._site = site

@@ -30,7 +30,7 @@ def wish(generation: int, address: str, zones: int) -> dict[str, Any]:
     return {"generation": generation, "sha256": hashlib.sha256(text.encode()).hexdigest(), "toml": text}
 
 
-class Trial:
+class ConfigTrial:
     """A gateway with a broker of its own and a first wish that was applied: three zones."""
 
     def __init__(self, folder: Path) -> None:
@@ -39,7 +39,7 @@ class Trial:
         self.broker = NatsBroker(folder / "broker")
         self._reader = LlrpReader(lambda: time.time_ns() // 1000)
 
-    async def __aenter__(self) -> Trial:
+    async def __aenter__(self) -> ConfigTrial:
         await self.broker.start()
         self.address = await self._reader.start()
         readers = [{"id": "r1", "driver": "llrp", "address": self.address, "antennas": antennas("door", "shoes")}]
@@ -74,7 +74,7 @@ async def said(hq: Headquarters, generation: int, state: str) -> dict[str, Any]:
 
 async def no_reader(folder: Path) -> str:
     """The wish names a reader that isn't there."""
-    async with Trial(folder) as trial, headquarters(trial.broker.url) as hq:
+    async with ConfigTrial(folder) as trial, headquarters(trial.broker.url) as hq:
         await hq.send("down/config", wish(2, f"127.0.0.1:{free_port()}", 2), retain=True)
         await said(hq, 2, "trying")
         told = await said(hq, 2, "rolled_back")
@@ -85,7 +85,7 @@ async def no_reader(folder: Path) -> str:
 
 async def no_broker(folder: Path) -> str:
     """The broker dies while the wish is tried, and comes back too late."""
-    async with Trial(folder) as trial:
+    async with ConfigTrial(folder) as trial:
         async with headquarters(trial.broker.url) as hq:
             # A reader that isn't there, lest the trial be over before the broker is dead.
             await hq.send("down/config", wish(2, f"127.0.0.1:{free_port()}", 2), retain=True)
@@ -103,7 +103,7 @@ async def no_broker(folder: Path) -> str:
 
 async def killed(folder: Path) -> str:
     """The service is killed while it tries the wish: it does not try it a second time."""
-    async with Trial(folder) as trial, headquarters(trial.broker.url) as hq:
+    async with ConfigTrial(folder) as trial, headquarters(trial.broker.url) as hq:
         await hq.send("down/config", wish(2, f"127.0.0.1:{free_port()}", 2), retain=True)
         await said(hq, 2, "trying")
         await trial.gateway.until(lambda state: len(state["zones"]) == 2)

@@ -26,7 +26,7 @@ from edge.days.suspects import suspected_tags
 from edge.service import housekeeping
 from sync.contract import CLASS_OF, CLASSES, Event
 from sync.outbox import table
-from sync.room import merge_windows
+from sync.quota import merge_windows
 
 EVENT: TypeAdapter[Any] = TypeAdapter(Event)
 ONE = dt.timedelta(days=1)
