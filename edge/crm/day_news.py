@@ -297,7 +297,7 @@ def _tiers(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revisio
                 members=one.members,
                 journeys=one.journeys,
                 visit_share=_rounded(one.visit_share),
-                dwell_share=None if one.dwell_share is None else min(1.0, round(one.dwell_share, 4)),
+                dwell_share=_rounded(one.dwell_share),
                 returning=_proportion(one.returning),
                 met=_proportion(one.met),
                 wait_median_s=_rounded(one.wait_median_s, 1),

@@ -24,7 +24,7 @@ from edge.access.verdicts import stamps
 from edge.days.facts import ARRAYS, DayFacts, Totals, Windows, count, make, watermark_us
 from edge.store.business_days import business_days
 
-FORMAT = 2
+FORMAT = 3
 """Of stored facts; others are made anew."""
 DAY = dt.timedelta(days=1)
 REMADE_DAYS = 7
@@ -116,6 +116,7 @@ def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
     numbers = {
         "unseen": [flows.unseen, flows.unseen_paths, flows.pathless],
         "tiers": {tier: dict(counts) for tier, counts in t.tiers.items()},
+        "people": dict(t.people),
         "tier_wait": _sparse(t.tier_wait),
         "tier_assist": _sparse(t.tier_assist),
         "suspects": t.suspects,
@@ -257,6 +258,7 @@ def _unpack_totals(config: StoreConfig, names: str, packed: bytes) -> Totals:
             pathless=numbers["unseen"][2],
         ),
         tiers=numbers["tiers"],
+        people=numbers["people"],
         tier_wait=_dense(numbers["tier_wait"]),
         tier_assist=_dense(numbers["tier_assist"]),
         suspects=numbers["suspects"],

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edge.store.errors import NotMade, Trouble
@@ -29,7 +31,10 @@ Work = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Failing:
-    """A job that raised last time and will be tried again; `times` in a row, since `since_us` (store clock)."""
+    """A job that raised last time and will be tried again; `times` in a row, since `since_us` (store clock).
+
+    `reason` says where in the program; only the log has the error's own words, for they may name members.
+    """
 
     job: str
     reason: str
@@ -58,13 +63,13 @@ class Jobs:
         """Job → reason, of those that fail now."""
         return {each.job: each.reason for each in self.failing}
 
-    def run(self, name: str, work: Work, retry_s: tuple[float, float] = RETRY_S) -> None:
+    def run(self, name: str, work: Work, retry_s: tuple[float, float] | None = None) -> None:
         """Start a job that goes on for ever; if it ends by itself, it has failed."""
-        self._start(name, self._keep(name, work, retry_s))
+        self._start(name, self._keep(name, work, retry_s or RETRY_S))
 
-    def every(self, period_s: float, name: str, work: Work, retry_s: tuple[float, float] = RETRY_S) -> None:
+    def every(self, period_s: float, name: str, work: Work, retry_s: tuple[float, float] | None = None) -> None:
         """Start a job that is done once every `period_s`, the first time at once."""
-        self._start(name, self._repeat(name, work, period_s, retry_s))
+        self._start(name, self._repeat(name, work, period_s, retry_s or RETRY_S))
 
     async def stop(self) -> None:
         """Cancel all jobs and wait for their ends, at most STOP_S."""
@@ -113,16 +118,16 @@ class Jobs:
 
     def _failed(self, name: str, error: BaseException) -> None:
         before = self._failing.get(name)
-        reason = str(error) if isinstance(error, Trouble | NotMade) else f"{type(error).__name__}: {error}"
+        place = _place(error)
+        reason = str(error) if isinstance(error, _WORDED) else place
         self.failures[name] += 1
         self._failing[name] = Failing(
             name, reason, before.since_us if before else self._clock(), before.times + 1 if before else 1
         )
-        place = _place(error)
         if (name, place) not in self._logged:
             self._logged.add((name, place))
-            told = None if isinstance(error, Trouble) else error
-            log.error("%s failed and will be tried again: %s", name, reason, exc_info=told)
+            traced = None if isinstance(error, Trouble) else error
+            log.error("%s failed and will be tried again: %s: %s", name, type(error).__name__, error, exc_info=traced)
         elif before is None:
             log.error("%s failed again: %s", name, reason)
         if before is None:
@@ -144,8 +149,15 @@ def _of_ours(error: BaseException) -> BaseException:
 
 
 def _place(error: BaseException) -> str:
-    """Type of an error, or of its cause, and the line that raised it."""
+    """Type of an error, or of what caused it, and the last line of the program on its way."""
+    what = f"{error.key}: " if isinstance(error, NotMade) else ""
     while error.__cause__ is not None:
         error = error.__cause__
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{type(error).__name__} {frames[-1].filename}:{frames[-1].lineno}" if frames else type(error).__name__
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(_ROOT)]
+    where = f" at {Path(ours[-1].filename).relative_to(_ROOT)}:{ours[-1].lineno}" if ours else ""
+    return f"{what}{type(error).__name__}{where}"
+
+
+_WORDED = (Trouble, OSError, sqlite3.Error)
+"""Errors whose words are about the machine."""
+_ROOT = Path(__file__).parents[2]

@@ -78,7 +78,7 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "share": (SHARE, "Share of all journeys with a path."),
     "visits": (INTEGER, "Visits to zones."),
     "visit_share": (SHARE, "Of all visits of people."),
-    "dwell_share": (SHARE, "Of all presence of people."),
+    "dwell_share": (SHARE, "Of the time that all people's visits lasted."),
     "wait_median_s": (NUMBER, "Median wait until the first staff badge, seconds, of the visits that met staff."),
     "wait_p75_s": (NUMBER, "Third quartile of the same."),
     "assist_mean_s": (NUMBER, "How long a badge was there too, mean of the visits that met staff, seconds."),
