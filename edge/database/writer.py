@@ -21,13 +21,12 @@ from sqlite_utils import Database as Tables
 from sqlite_utils import Migrations
 
 from edge.store.errors import Trouble
+from edge.store.quarantine import is_damage, set_aside
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
 PAGE_BYTES = 4096
 COPY_PAGES = 10_000
-KEPT_ASIDE = 2
-"""Damaged files that are kept for who wants to look at them."""
 
 
 class Database:
@@ -141,7 +140,7 @@ class Database:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            if is_damage(error):
                 self.damage = str(error)
             raise
 
@@ -164,7 +163,8 @@ class Database:
                 raise Trouble(
                     f"the database {self.path} is damaged ({error}): restart the service, which moves it aside"
                 ) from error
-            self.quarantined = _quarantine(self.path)
+            self.quarantined = set_aside(self.path)
+            _condemned(self.path).unlink(missing_ok=True)
             conn = _connect(self.path, quota_mb)
         try:
             _migrate(conn, store)
@@ -251,22 +251,6 @@ def _bring_up_to_date(db: Tables, store: str) -> None:
 
 def _facts(conn: sqlite3.Connection) -> dict[str, str]:
     return dict(conn.execute("SELECT name, value FROM fact"))
-
-
-def _quarantine(path: Path) -> Path:
-    there = [file.name.rpartition("-")[2] for file in path.parent.glob(f"{path.name}.corrupt-*")]
-    number = max((int(tail) for tail in there if tail.isdecimal()), default=0) + 1
-    aside = path.with_name(f"{path.name}.corrupt-{number}")
-    path.rename(aside)
-    for suffix in ("-wal", "-shm"):
-        side = path.with_name(path.name + suffix)
-        if side.exists():
-            side.rename(aside.with_name(aside.name + suffix))
-    _condemned(path).unlink(missing_ok=True)
-    for old in range(1, number - KEPT_ASIDE + 1):
-        for suffix in ("", "-wal", "-shm"):
-            path.with_name(f"{path.name}.corrupt-{old}{suffix}").unlink(missing_ok=True)
-    return aside
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -18,6 +18,8 @@ from typing import IO, Any
 
 from config import StoreConfig
 from config.check import load
+from edge.access.page_file import prove
+from edge.access.users import users_path
 from edge.crm.configuration import Overlay
 from edge.crm.downlink import Downlink
 from edge.cues.orders import OrderServer
@@ -79,6 +81,8 @@ class Service:
             self._database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
         if self._database.quarantined:
             log.error("the database was damaged; moved to %s, a new one was begun", self._database.quarantined)
+        with contextlib.suppress(Trouble):  # it is told; the page stays shut
+            prove(users_path(config))
         self._end = End()
         shop = compose(config, clock.speed)
         self._shop = shop
