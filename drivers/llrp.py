@@ -9,6 +9,7 @@ import ssl
 from collections import Counter
 from typing import NoReturn
 
+from drivers import llrp_codec as codec
 from drivers import llrp_tls
 from drivers.llrp_connection import LlrpConnection
 from drivers.llrp_doors import LISTEN, Door, doors
@@ -48,7 +49,7 @@ class LlrpSession:
         if not self._listens:
             self._say(Link.CONNECTING, f"connecting to {self._address}")
             await self._go_on()
-        self._say(Link.CONNECTING, f"waiting for the reader to connect to port {self._address.port} here")
+        self._say(Link.CONNECTING, self._waiting)
         identity = self._settings.identity or ""
         self._door = doors().enter(self._address, identity, self._clock, self._settings.tls)
         try:
@@ -61,7 +62,7 @@ class LlrpSession:
         retry_s = timing.retry_first_s
         while True:
             connection = LlrpConnection(
-                self._settings, self._open, self._sink, self._clock, timing, self._memory, self._up
+                self._settings, self._open, self._sink, self._clock, timing, self._memory, self._up, self._idle
             )
             self._connection = connection
             try:
@@ -75,7 +76,7 @@ class LlrpSession:
             finally:
                 self._past.update(connection.counters)
                 self._connection = None
-            if connection.up_since_s is not None and loop.time() - connection.up_since_s > retry_s:
+            if connection.up_since_s is not None and loop.time() - connection.up_since_s >= timing.steady_s:
                 retry_s = timing.retry_first_s
             # Jitter: 64 readers behind a switch that restarts must not come back in one instant.
             await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))
@@ -97,7 +98,7 @@ class LlrpSession:
         if self._listens:
             assert self._settings.identity is not None
             assert self._door is not None
-            return await self._door.admit(self._settings.identity)
+            return await self._door.admit(self._settings.identity, self._others)
         tls = self._settings.tls
         if tls is None:
             return await connect(self._address, self._clock, self._timing.connect_s)
@@ -115,6 +116,19 @@ class LlrpSession:
 
     def _up(self, offset_us: int | None, reads_from_us: int | None) -> None:
         self._tell(Link.UP, "taking inventory", None, offset_us, reads_from_us)
+
+    def _idle(self, reason: str, since_us: int) -> None:
+        self._memory.keeps = False  # who takes no inventory has nothing to keep
+        self._say(Link.DOWN, reason, since_us)
+
+    def _others(self, callers: str) -> None:
+        assert self._status is not None
+        wanted = codec.shown(self._settings.identity)
+        self._say(self._status.link, f"{self._waiting}: {wanted} in the store file; {callers}")
+
+    @property
+    def _waiting(self) -> str:
+        return f"waiting for the reader to connect to port {self._address.port} here"
 
     def _say(self, link: Link, reason: str, since_us: int | None = None) -> None:
         self._tell(link, reason, since_us, None, None)

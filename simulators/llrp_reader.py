@@ -13,7 +13,6 @@ import ssl
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable
-from hashlib import blake2b
 from typing import Any
 
 from llrpkit.exceptions import MessageDecodeError
@@ -34,7 +33,7 @@ SOCKET_BUFFER_MAX = 1 << 20
 
 
 class LlrpReader:
-    """Simulated reader on loopback; `clock` gives its UTC in microseconds, `name` its identity (a MAC made from it)."""
+    """Simulated reader on loopback; `clock` gives its UTC in microseconds, `name` its identity."""
 
     def __init__(
         self,
@@ -56,7 +55,7 @@ class LlrpReader:
         self.ports = ports
         self.holds = holds
         self.held_max = held_max
-        self.mac = b"\x02" + blake2b(name.encode(), digest_size=5).digest()
+        self.identity = llrp_replies.identity(name)
         self.lost = 0
         """Observations that went nowhere: no inventory running, port not in it, or buffer full."""
         self.sent = 0
@@ -285,7 +284,12 @@ class LlrpReader:
                 return llrp_replies.capabilities(int(message.requested_data), self.ports, self.holds, self._uptime)
             case messages.GET_READER_CONFIG():
                 return llrp_replies.configuration(
-                    int(message.requested_data), self.mac, self.ports, self._reports.spec, self._hold, self._state_value
+                    int(message.requested_data),
+                    self.identity,
+                    self.ports,
+                    self._reports.spec,
+                    self._hold,
+                    self._state_value,
                 )
             case messages.SET_READER_CONFIG():
                 return messages.SET_READER_CONFIG_RESPONSE(llrp_status=self._configure(message))

@@ -10,14 +10,15 @@ from llrp_peers import OK, QUICK, Obedient, Recorder, free_port, greeting, now_u
 from llrpkit.protocol import messages, params
 
 from drivers.llrp import LlrpSession
-from drivers.llrp_codec import eui64
+from drivers.llrp_codec import shown
 from drivers.session import Link, ReaderSettings, Tls
 from simulators.llrp_reader import LlrpReader
 from simulators.observation import Observation
 
 
 def identity_of(reader: LlrpReader) -> str:
-    return eui64(reader.mac.hex().upper())
+    """As the label has it."""
+    return shown(reader.identity.hex().upper()).split("MAC ")[1].rstrip(")")
 
 
 @asynccontextmanager
@@ -54,7 +55,7 @@ async def dialling(port: int, *readers: LlrpReader):
 
 
 def hear(reader: LlrpReader) -> None:
-    reader.push([Observation(now_us(), 1, reader.mac + bytes(6), -5000)])
+    reader.push([Observation(now_us(), 1, reader.identity + bytes(4), -5000)])
 
 
 async def test_readers_that_connect_to_one_port_are_told_apart_by_identity():
@@ -67,10 +68,10 @@ async def test_readers_that_connect_to_one_port_are_told_apart_by_identity():
     ):
         for reader, sink in ((one, first), (two, second)):
             await sink.until(lambda sink=sink: Link.UP in sink.links)
-            assert sink.statuses[-1].detail["identity"] == identity_of(reader)
+            assert sink.statuses[-1].detail["identity"] == reader.identity.hex().upper()
             hear(reader)
             await sink.until(lambda sink=sink: len(sink.all) == 1)
-            assert sink.all["epc"][0, 0] >> 16 == int.from_bytes(reader.mac, "big")
+            assert sink.all["epc"][0, 0] == int.from_bytes(reader.identity, "big")
             assert sink.statuses[0].reason == f"waiting for the reader to connect to port {port} here"
         assert not stranger.inventorying
 
@@ -82,7 +83,7 @@ async def test_a_reader_that_connects_anew_replaces_its_dead_connection():
             await sink.until(lambda: Link.UP in sink.links)
         # The new connection comes while the old one still stands.
         twin = LlrpReader(now_us)
-        twin.mac = reader.mac
+        twin.identity = reader.identity
         async with dialling(port, twin):
             await sink.until(lambda: sink.links.count(Link.UP) == 2)
             hear(twin)

@@ -10,7 +10,7 @@ from llrp_peers import Obedient, Recorder, now_us, peer, session
 from llrpkit.protocol import messages, params
 
 from drivers.llrp_backlog import Backlog, LossWatch
-from drivers.llrp_connection import TAGS_A_REPORT
+from drivers.llrp_inventory import TAGS_A_REPORT
 from drivers.llrp_rospec import rospec
 from drivers.session import Gap, Link
 from simulators.llrp_reader import LlrpReader

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from llrp_peers import Obedient, free_port, now_us, peer, session
 
-from drivers.llrp_codec import eui64
 from drivers.llrp_wire import Address
 from drivers.session import Link, Tls
 from simulators.llrp_reader import LlrpReader
@@ -163,7 +162,7 @@ def test_the_port_of_tls_is_5085():
 def listening_session(port: int, reader: LlrpReader, certificates: Certificates, **more):
     """A session that waits for a reader to connect by TLS, with the gateway's certificate."""
     tls = Tls(cert=certificates["gateway"], key=certificates.key("gateway"), **more)
-    return session(port, host="listen://127.0.0.1", identity=eui64(reader.mac.hex().upper()), tls=tls)
+    return session(port, host="listen://127.0.0.1", identity=reader.identity.hex(), tls=tls)
 
 
 async def dial(reader: LlrpReader, port: int, tls: ssl.SSLContext | None) -> None:

@@ -38,8 +38,8 @@ def test_a_plain_reader_has_none_of_it(gateway: Gateway) -> None:
 
 
 def test_identities_are_written_as_readers_tell_them(gateway: Gateway) -> None:
-    assert settings(gateway, identity="00:16:25:10:a1:b2").identity == "001625FFFE10A1B2"
-    assert settings(gateway, identity="001625FFFE10A1B2").identity == "001625FFFE10A1B2"
+    assert settings(gateway, identity="00:16:25:10:a1:b2").identity == "00162510A1B2"
+    assert settings(gateway, identity="001625FFFE10A1B2").identity == "00162510A1B2"
 
 
 def test_files_are_beside_the_store_file_and_a_pin_is_plain_hex(gateway: Gateway) -> None:
