@@ -71,8 +71,10 @@ class LlrpSession:
                 self._say(Link.DOWN, str(failure), failure.since_us)
             except Exception as error:
                 # A fault of ours with one reader's bytes must not end the others.
-                log.exception("reader %s: unexpected error", self._settings.id)
-                self._say(Link.DOWN, f"unexpected error: {error!r}")
+                reason = f"unexpected error: {error!r}"
+                if self._status is None or self._status.reason != reason:
+                    log.exception("reader %s: unexpected error", self._settings.id)
+                self._say(Link.DOWN, reason)
             finally:
                 self._past.update(connection.counters)
                 self._connection = None

@@ -53,6 +53,9 @@ class ThingMagicSession(SerialSession[Reply]):
     def _content(self, frame: Reply) -> Content:
         return codec.read(frame)
 
+    def _has_restarted(self, frame: Reply) -> bool:
+        return frame.op == codec.OP_BOOT
+
     async def _hush(self, line: Line, patience_s: float) -> None:
         with suppress(ReaderError):
             await self._ask(line, STOP, lambda reply: reply.op == codec.OP_CONTINUOUS, patience_s)

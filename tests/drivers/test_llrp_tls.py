@@ -190,8 +190,15 @@ async def test_a_reader_connects_by_tls(certificates, own):
             await asyncio.wait([dialling])
 
 
-@pytest.mark.parametrize("own", ["none", "other", "plain"])
-async def test_a_caller_without_the_right_certificate_is_no_reader(certificates, own):
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ("none", "peer did not return a certificate"),
+        ("other", "certificate verify failed"),
+        ("plain", "wrong version number"),
+    ],
+)
+async def test_a_caller_without_the_right_certificate_is_no_reader_and_is_told(certificates, own, words):
     port, right, wrong = free_port(), LlrpReader(now_us), LlrpReader(now_us)
     contexts = []
     for name in ("self", "reader" if own == "other" else None):
@@ -202,8 +209,10 @@ async def test_a_caller_without_the_right_certificate_is_no_reader(certificates,
     async with listening_session(port, right, certificates, ca=certificates["self"]) as sink:
         tasks = [asyncio.create_task(dial(wrong, port, None if own == "plain" else contexts[1]))]
         try:
-            await asyncio.sleep(0.2)  # some calls
-            assert sink.links == [Link.CONNECTING]
+            await sink.until(lambda: any("127.0.0.1 has connected" in s.reason for s in sink.statuses))
+            assert "agree on no secure connection" in sink.statuses[-1].reason
+            assert words in sink.statuses[-1].reason
+            assert set(sink.links) == {Link.CONNECTING}
             tasks.append(asyncio.create_task(dial(right, port, contexts[0])))
             await sink.until(lambda: Link.UP in sink.links)
             assert right.inventorying
