@@ -120,8 +120,7 @@ class LlrpSession:
         self._tell(Link.UP, "taking inventory", None, offset_us, reads_from_us)
 
     def _idle(self, reason: str, since_us: int) -> None:
-        self._memory.keeps = False  # who takes no inventory has nothing to keep
-        self._say(Link.DOWN, reason, since_us)
+        self._tell(Link.DOWN, reason, since_us, None, None, idle=True)
 
     def _others(self, callers: str) -> None:
         assert self._status is not None
@@ -136,8 +135,15 @@ class LlrpSession:
         self._tell(link, reason, since_us, None, None)
 
     def _tell(
-        self, link: Link, reason: str, since_us: int | None, offset_us: int | None, reads_from_us: int | None
+        self,
+        link: Link,
+        reason: str,
+        since_us: int | None,
+        offset_us: int | None,
+        reads_from_us: int | None,
+        idle: bool = False,
     ) -> None:
+        """`idle`: it takes no inventory, so that there is nothing to keep."""
         last, memory = self._status, self._memory
         if last is not None and last.link is link:
             since_us = last.since_us
@@ -151,7 +157,7 @@ class LlrpSession:
             since_us,
             offset_us,
             dict(memory.detail) if up else {},
-            keeps=memory.keeps and not up,
+            keeps=memory.keeps and not up and not idle,
             reads_from_us=reads_from_us,
             inputs=memory.inputs if up else frozenset(),
         )

@@ -127,6 +127,18 @@ class LlrpReader:
         """Send an event, given as a field of llrpkit's ReaderEventNotificationData."""
         self._event(**event)
 
+    def end_inventory(self) -> None:
+        """The inventory is stopped by a hand on the reader's own web page; a client that asked for it is told."""
+        for number, spec in self._rospecs.items():
+            if spec.current_state == enums.ROSpecState.Active:
+                self._move(number, {enums.ROSpecState.Active}, enums.ROSpecState.Inactive)
+
+    def lose_inventory(self) -> None:
+        """All ROSpecs are gone, and nobody is told."""
+        self._flush()
+        self._rospecs.clear()
+        self._activate()
+
     async def stop(self) -> None:
         """Hang up as a reader that loses power: no goodbye, nothing remembered but its address."""
         if self._server is not None:
