@@ -56,6 +56,8 @@ class SerialSession(ABC, Generic[F]):
     BAUDS: ClassVar[tuple[int, ...]]
     """Most likely first."""
     PORT_MAX: ClassVar[int]
+    SETS_PORTS: ClassVar[bool] = False
+    """The session tells the reader on which ports to search: when it searches on another, it has forgotten."""
     SILENCE_S: ClassVar[float] = 5.0
     """A reader that reads is never silent for so long: it is started again, and given up when that does not help."""
     BREATH_S: ClassVar[float] = 0.05
@@ -76,6 +78,7 @@ class SerialSession(ABC, Generic[F]):
         self._up_since_s: float | None = None
         self._started_s = 0.0
         self._restarted = False
+        self._strayed_s: float | None = None
         self._tally = Counter[str]()
         self._noise_since_s: float | None = None
         self._noise_told_s: float | None = None
@@ -216,8 +219,17 @@ class SerialSession(ABC, Generic[F]):
                 await self._sink.reads(self._settings.id, self._batch(tags, self._stamp(tags)))
             if failure:
                 raise ReaderError(f"it does not read: {failure}")
+            self._restarted |= self._has_strayed({content.antenna for content in contents} | {t.antenna for t in tags})
             if any(content.ends for content in contents):
                 await self._go_on(line)
+
+    def _has_strayed(self, antennas: set[int | None]) -> bool:
+        """Does the reader search on ports that it wasn't told, for the first time in a while."""
+        if not self.SETS_PORTS or antennas <= {None, *self._settings.ports}:
+            return False
+        now_s, last_s = asyncio.get_running_loop().time(), self._strayed_s
+        self._strayed_s = now_s
+        return last_s is None or now_s - last_s > STEADY_S
 
     async def _go_on(self, line: Line) -> None:
         """Start a search, after a breath if the last start was just now."""
@@ -227,7 +239,7 @@ class SerialSession(ABC, Generic[F]):
         await self._start(line)
 
     async def _silence(self, line: Line, again: bool) -> None:
-        """Set up and start a silent reader once more, which may have restarted; ReaderError if that was done already."""
+        """Set up and start a silent reader, which may have restarted; ReaderError if that was done already."""
         if again:
             raise ReaderError(f"it has sent nothing for {2 * self.SILENCE_S:g} s, though it was started again")
         self._tell(Link.DOWN, f"it has sent nothing for {self.SILENCE_S:g} s: it is set up again", self._received_us)

@@ -112,7 +112,7 @@ async def _greeting(address: Address) -> Finding | None:
         return Finding(str(address), "", "the port is open, but no LLRP reader greets")
     if status == "Success":
         return Finding(str(address), "llrp", "LLRP reader, free")
-    if "already exists" in status:
+    if "initiated connection already exists" in status:
         return Finding(str(address), "llrp", "LLRP reader, in use by another client")
     if status:
         return Finding(str(address), "llrp", f"LLRP reader, refuses connections ({status})")

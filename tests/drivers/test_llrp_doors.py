@@ -9,6 +9,7 @@ import pytest
 from llrp_peers import OK, QUICK, Obedient, Recorder, free_port, greeting, now_us, peer, session
 from llrpkit.protocol import messages, params
 
+from drivers import llrp_doors
 from drivers.llrp import LlrpSession
 from drivers.llrp_codec import shown
 from drivers.session import Link, ReaderSettings, Tls
@@ -118,6 +119,81 @@ async def connected(port: int):
                 return await asyncio.open_connection("127.0.0.1", port)
             except OSError:
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("form", ["label", "told", "ieee", "bare"])
+async def test_a_reader_that_connects_is_known_by_its_mac_in_any_form(form):
+    port, reader = free_port(), LlrpReader(now_us)
+    told = reader.identity.hex().upper()
+    written = {
+        "label": identity_of(reader),
+        "told": told,
+        "ieee": f"{told[:6]}FFFE{told[10:]}",
+        "bare": told[:6].lower() + told[10:].lower(),
+    }[form]
+    async with waiting(port, written) as sink, dialling(port, reader):
+        await sink.until(lambda: Link.UP in sink.links)
+
+
+async def test_a_reader_that_tells_its_mac_bare_is_known_too():
+    port, reader = free_port(), LlrpReader(now_us)
+    label = identity_of(reader)
+    reader.identity = bytes.fromhex(label.replace(":", ""))
+    async with waiting(port, label) as sink, dialling(port, reader):
+        await sink.until(lambda: Link.UP in sink.links)
+        assert sink.statuses[-1].detail["identity"] == label.replace(":", "")
+
+
+async def test_who_waits_is_told_who_has_come_instead():
+    port, reader, stranger = free_port(), LlrpReader(now_us), LlrpReader(now_us, name="stranger")
+    async with waiting(port, identity_of(reader)) as sink:
+        async with dialling(port, stranger):
+            await sink.until(lambda: any("127.0.0.1 has connected" in s.reason for s in sink.statuses))
+        reason = sink.statuses[-1].reason
+        assert f"{identity_of(reader)} in the store file" in reason
+        assert f"which is {stranger.identity.hex().upper()} (MAC {identity_of(stranger)})" in reason
+        assert set(sink.links) == {Link.CONNECTING}
+        told = len(sink.statuses)
+        async with dialling(port, stranger):
+            await asyncio.sleep(0.3)  # some calls more of the same
+        assert len(sink.statuses) == told
+        async with dialling(port, reader):
+            await sink.until(lambda: Link.UP in sink.links)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "sends bytes that are not LLRP"),
+        (greeting(2), "another client is connected to the reader"),
+        (greeting()[:20], "has not told within"),
+    ],
+)
+async def test_what_callers_do_wrong_is_told(words, told, monkeypatch):
+    monkeypatch.setattr(llrp_doors, "IDENTIFY_S", 0.5)
+    port = free_port()
+    async with waiting(port, "0016251125D6") as sink:
+        await sink.until(lambda: Link.CONNECTING in sink.links)
+        _, writer = await connected(port)
+        writer.write(words)
+        await sink.until(lambda: told in sink.statuses[-1].reason)
+        writer.close()
+
+
+@pytest.mark.parametrize("before", ["antenna", "keepalive"])
+async def test_a_caller_may_say_something_else_before_it_greets(before):
+    class Talkative(LlrpReader):
+        def _event(self, **event):
+            if "connection_attempt_event" in event:
+                if before == "antenna":
+                    super()._event(antenna_event=params.AntennaEvent(event_type=1, antenna_id=1))
+                else:
+                    self.say(messages.KEEPALIVE().to_bytes(message_id=0))
+            super()._event(**event)
+
+    port, reader = free_port(), Talkative(now_us)
+    async with waiting(port, identity_of(reader)) as sink, dialling(port, reader):
+        await sink.until(lambda: Link.UP in sink.links)
 
 
 async def test_a_port_in_use_is_told_and_tried_again():
