@@ -296,7 +296,7 @@ def shown(identity: str | None) -> str:
         return "one that does not tell its identity"
     digits, mac = re.sub("[:-]", "", identity), plain(identity)
     label = ":".join(re.findall("..", mac))
-    return identity if len(mac) != 12 else label if len(digits) == 12 else f"{identity} (MAC {label})"
+    return identity if len(mac) != 12 else label if len(digits) == 12 else f"{identity.upper()} (MAC {label})"
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,12 @@ class LlrpConnection:
                 self._early += batches
                 batches = []
             if wire.lost is not None:
+                if self._settings.tls is not None and not wire.received_us:
+                    # With TLS 1.3 a reader turns a client away after the handshake, and some do it without a word.
+                    raise LinkFailure(
+                        f"{wire.peer} hung up as soon as the connection was secure ({wire.lost}): does it want a "
+                        "certificate of the gateway, or another one?"
+                    )
                 raise LinkFailure(wire.lost)
             wire.resume(self._timing.gather_s if batches else 0)
 
@@ -285,7 +291,7 @@ class LlrpConnection:
         except TimeoutError:
             raise LinkFailure(
                 f"{self._wire.peer} accepted the connection but sent no LLRP greeting: "
-                "no LLRP reader, or still starting"
+                "no LLRP reader, still starting, or does it want TLS?"
             ) from None
         self.phase = Phase.CONFIGURING
         await self._inquire()

@@ -129,7 +129,7 @@ class Door:
                 identity = await identify(wire)
             why = f"which is {codec.shown(identity)}" if identity is not None else ""
         except ssl.SSLError as error:
-            why = f"but {llrp_tls.why_refused(error, 'it')}"
+            why = f"but {llrp_tls.why_refused(error, 'that caller')}"
         except TimeoutError:
             why = f"but has not told within {IDENTIFY_S:g} s who it is"
         except (OSError, Malformed):
