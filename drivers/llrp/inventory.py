@@ -138,14 +138,18 @@ class Inventory:
             refused = await attempt()
         if not refused:
             return
-        others = _named(self._others)
+        others = ", ".join(map(str, self._others))
         if self._others and 0 < self._can.rospecs <= len(self._others):
             raise LinkFailure(
-                f"{others} of another program is on the reader, which has room for no more: restart the reader, or set "
-                f"takeover = true to have it deleted (the reader refused {what}: {refused})"
+                f"ROSpec {others} of another program is on the reader, which has room for no more: restart the reader, "
+                f"or set takeover = true to have it deleted (the reader refused {what}: {refused})"
             )
-        also = f"; {others} of another program is on it too, and may be in the way" if self._others else ""
-        raise LinkFailure(f"the reader refused {what} ({refused}){also}")
+        if self._others:
+            raise LinkFailure(
+                f"the reader refused {what} ({refused}); ROSpec {others} of another program is on it too, "
+                "and may be in the way"
+            )
+        raise LinkFailure(f"the reader refused {what} ({refused})")
 
     async def _add(self) -> str | None:
         """Our ROSpec, or the plain one if the reader refuses what refines it; what it says if it refuses both."""
@@ -168,7 +172,8 @@ class Inventory:
     async def _take_over(self) -> None:
         for rospec_id in self._others:
             await demand(self._ask, f"to delete ROSpec {rospec_id}", "DELETE_ROSPEC", ROSpecID=rospec_id)
-        self._tell(f"{_named(self._others)} of another program was deleted from the reader to make room (takeover)")
+        others = ", ".join(map(str, self._others))
+        self._tell(f"ROSpec {others} of another program was deleted from the reader to make room (takeover)")
         self._others = []
 
 
@@ -178,7 +183,3 @@ async def demand(ask: Ask, what: str, name: str, **fields: Any) -> Message:
     if reason := codec.refusal(answer):
         raise LinkFailure(f"the reader refused {what} ({reason})")
     return answer
-
-
-def _named(rospec_ids: list[int]) -> str:
-    return f"ROSpec {', '.join(map(str, rospec_ids))}"

@@ -49,7 +49,7 @@ class LlrpSession:
         if not self._listens:
             self._say(Link.CONNECTING, f"connecting to {self._address}")
             await self._go_on()
-        self._say(Link.CONNECTING, self._waiting)
+        self._say(Link.CONNECTING, f"waiting for the reader to connect to port {self._address.port} here")
         identity = self._settings.identity or ""
         self._door = doors().enter(self._address, identity, self._clock, self._settings.tls)
         try:
@@ -124,12 +124,11 @@ class LlrpSession:
 
     def _others(self, callers: str) -> None:
         assert self._status is not None
-        wanted = codec.shown(self._settings.identity)
-        self._say(self._status.link, f"{self._waiting}: {wanted} in the store file; {callers}")
-
-    @property
-    def _waiting(self) -> str:
-        return f"waiting for the reader to connect to port {self._address.port} here"
+        port, wanted = self._address.port, codec.shown(self._settings.identity)
+        self._say(
+            self._status.link,
+            f"waiting for the reader to connect to port {port} here: {wanted} in the store file; {callers}",
+        )
 
     def _say(self, link: Link, reason: str, since_us: int | None = None) -> None:
         self._tell(link, reason, since_us, None, None)
