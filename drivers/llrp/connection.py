@@ -44,6 +44,8 @@ _LINK_MONITOR = 38
 _NOTICE_S = 600.0
 """The same words are not repeated within so many wall seconds."""
 _NOTICES_MAX = 256
+_SETTLE_S = 0.25
+"""A reader that ends its inventory may begin it again by itself."""
 _LOOK_MOST = 4
 """While reads come, it is looked after so many times more rarely whether the inventory runs."""
 _IDENTIFICATION = 1
@@ -469,6 +471,8 @@ class LlrpConnection:
                     async with asyncio.timeout_at(due_s):
                         await self._doubt.wait()
                 continue
+            if self._doubt.is_set():
+                await asyncio.sleep(_SETTLE_S)
             self._doubt.clear()
             ended, self._ended = self._ended, None
             asked_us = self._clock()
