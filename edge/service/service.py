@@ -61,6 +61,7 @@ class Service:
     publisher can end it; everything else is a job behind a barrier of its own (edge.service.jobs).
     """
 
+    @long_work()
     def __init__(
         self,
         config: StoreConfig,
@@ -77,8 +78,7 @@ class Service:
         self._clock = clock
         self._web_socket = listen(config.web.listen) if web else None
         self._lock = _lock(config.database.path)
-        with long_work():
-            self._database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
+        self._database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
         if self._database.quarantined:
             log.error("the database was damaged; moved to %s, a new one was begun", self._database.quarantined)
         with contextlib.suppress(Trouble):  # it is told; the page stays shut
@@ -150,15 +150,9 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end.stop)
         try:
-            life.begin(self._database)
-            # Compiling takes seconds without a cache: done before readers connect, not while their reads wait.
-            if await _unless(self._end.wanted, warm_up):
-                # What is there now stays: looking through it for garbage again and again would hold up greetings.
-                gc.collect()
-                gc.freeze()
-                let_go_of(COMPILER)
-                self._pipeline.restore()
-                await self._count()
+            with long_work():
+                ready = await self._prepare()
+            if ready:
                 await self._serve()
         finally:
             if self._trace:
@@ -169,6 +163,20 @@ class Service:
                 self._database.close()
             if self._web_socket is not None:
                 self._web_socket.close()
+
+    async def _prepare(self) -> bool:
+        """Compile, and go on from the last checkpoint; False if a stop came first."""
+        life.begin(self._database)
+        # Compiling takes a minute without a cache: done before readers connect, not while their reads wait.
+        if not await _unless(self._end.wanted, warm_up):
+            return False
+        # What is there now stays: looking through it for garbage again and again would hold up greetings.
+        gc.collect()
+        gc.freeze()
+        let_go_of(COMPILER)
+        self._pipeline.restore()
+        await self._count()
+        return True
 
     async def _serve(self) -> None:
         publisher = asyncio.create_task(self._publisher.run(self._downlink.handlers), name="publisher")
@@ -320,12 +328,13 @@ async def _unless(stop: asyncio.Event, work: Callable[[], object]) -> bool:
     done = loop.create_future()
 
     def thread() -> None:
+        failure: BaseException | None = None
         try:
             work()
         except BaseException as error:
-            loop.call_soon_threadsafe(_settle, done, error)
-        else:
-            loop.call_soon_threadsafe(_settle, done, None)
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it was stopped meanwhile
+            loop.call_soon_threadsafe(_settle, done, failure)
 
     threading.Thread(target=thread, daemon=True).start()
     stopped = asyncio.create_task(stop.wait())
