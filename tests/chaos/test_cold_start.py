@@ -31,7 +31,7 @@ def test_a_start_without_compiled_kernels_keeps_the_watchdog_quiet(tmp_path: Pat
         }
         process = subprocess.Popen(
             [sys.executable, "-m", "edge", "run", "--no-web", "--config", str(gateway.file)],
-            env=environment,
+            env=os.environ | paths,
             stdin=subprocess.DEVNULL,
         )
         try:
