@@ -25,10 +25,7 @@ def test_a_start_without_compiled_kernels_keeps_the_watchdog_quiet(tmp_path: Pat
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(watchdog_s)
-        environment = os.environ | {
-            "NOTIFY_SOCKET": str(tmp_path / "notify"),
-            "NUMBA_CACHE_DIR": str(tmp_path / "numba"),
-        }
+        paths = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "NUMBA_CACHE_DIR": str(tmp_path / "numba")}
         process = subprocess.Popen(
             [sys.executable, "-m", "edge", "run", "--no-web", "--config", str(gateway.file)],
             env=os.environ | paths,
