@@ -196,7 +196,7 @@ def _plain(schema: Any, up: bool) -> Any:
 
 def _other_event() -> dict[str, Any]:
     """An event of a type that is not in these documents yet."""
-    schema = _plain(AnyEvent.model_json_schema(mode="serialization"), True)
+    schema: dict[str, Any] = _plain(AnyEvent.model_json_schema(mode="serialization"), True)
     schema["properties"]["type"]["not"] = {"enum": list(CLASS_OF)}
     return schema | {"title": OTHER, "description": "An event of a type that came after these documents: put it aside."}
 
