@@ -233,7 +233,7 @@ class Publisher:
         here, gone = (self._state(online) for online in (True, False))
         state = topics.topic(store, "state")
         self._sessions += 1
-        async with connect(self._settings, will=(state, gone)) as link:
+        async with connect(self._settings, will=(state, gone), durable=True) as link:
             below = [topics.topic(store, f"down/{name}/#") for name in self._handlers]
             await link.subscribe([topics.topic(store, "down/ack/+"), state, *below])
             await link.publish(state, here, retain=True)

@@ -317,3 +317,30 @@ async def test_cancelled_while_connecting(store):
         async with gateway.online() as running:
             await asyncio.sleep(0)
         assert not running.status.connected
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+async def test_what_was_said_to_a_store_that_was_away_waits_for_it(broker, store, until, version):
+    """An erasure, say: published while the gateway was off, by nobody who is still there when it comes back."""
+    if version == "5" and type(broker).__name__ == "NatsBroker":
+        pytest.skip("NATS speaks MQTT 3.1.1")
+    came: list[bytes] = []
+
+    async def take(incoming):
+        came.append(incoming.payload)
+
+    gateway = store(broker.url, version=version)
+    gateway.new_publisher = lambda: publisher.Publisher(
+        gateway.settings, gateway.identity, gateway.writer, now_us, {"cmd": take}
+    )
+    topic = topics.topic(gateway.identity.store, "down/cmd")
+    for round_ in range(2):
+        async with gateway.online() as running:
+            await until(lambda: running.status.connected)  # noqa: B023
+            await until(lambda: len(came) == 3 * round_)  # noqa: B023
+        async with mqtt.connect(mqtt.MqttSettings.from_url(broker.url, "crm")) as crm:
+            for n in range(3):
+                await crm.publish(topic, b"%d-%d" % (round_, n))
+    async with gateway.online():
+        await until(lambda: len(came) == 6)
+    assert came == [b"%d-%d" % (round_, n) for round_ in range(2) for n in range(3)]
