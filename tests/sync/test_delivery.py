@@ -336,7 +336,7 @@ async def test_what_was_said_to_a_store_that_was_away_waits_for_it(broker, store
     topic = topics.topic(gateway.identity.store, "down/cmd")
     for round_ in range(2):
         async with gateway.online() as running:
-            await until(lambda: running.status.connected)  # noqa: B023
+            await until(lambda: running.status.connected)
             await until(lambda: len(came) == 3 * round_)  # noqa: B023
         async with mqtt.connect(mqtt.MqttSettings.from_url(broker.url, "crm")) as crm:
             for n in range(3):
