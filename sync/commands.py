@@ -19,7 +19,7 @@ from pydantic_core import to_json
 from sync.contract import MAX_EVENT_BYTES
 from sync.down import COMMAND, MAX_COMMAND_BYTES, Command, Erase, Result
 from sync.mqtt import Incoming
-from sync.publisher import Writer
+from sync.writer import Writer
 
 log = logging.getLogger("tagtrail.commands")
 
