@@ -11,7 +11,7 @@
    +-------------------------------+-------------------------------+          LLRP 1.1, section 17.1; big-endian
 
 Requests are encoded and answers decoded by the message tables of sllurp, whose client is not used. RO_ACCESS_REPORT
-never comes here: see llrp_decoder.
+never comes here: see decoder.
 """
 
 from __future__ import annotations

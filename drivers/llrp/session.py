@@ -1,4 +1,4 @@
-"""LLRP session: keeps one reader connected, beginning again after every failure. One connection: llrp_connection."""
+"""LLRP session: keeps one reader connected, beginning again after every failure. One connection: connection."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class LlrpSession:
 
     @property
     def counters(self) -> dict[str, int]:
-        """Reports decoded and given up, by reason (llrp_decoder.COUNTERS), since the session began."""
+        """Reports decoded and given up, by reason (decoder.COUNTERS), since the session began."""
         now = Counter(self._connection.counters) if self._connection else Counter[str]()
         return dict(self._past + now)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-SOURCE = Path(__file__).parent / "node"
+SOURCE = Path(__file__).parents[1] / "node"
 
 
 class NodeTools:
