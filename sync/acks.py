@@ -106,11 +106,17 @@ class Acks:
             await self._writer.write(job)
         except sqlite3.Error as error:
             self._tell(str(error))
-            self._acked = acked | self._acked
-            self._to_write.set()
+            self._keep(acked)
             return False
+        except asyncio.CancelledError:  # whether it was written is not known; once more does no harm
+            self._keep(acked)
+            raise
         self._tell(None)
         return True
+
+    def _keep(self, acked: dict[EventClass, int]) -> None:
+        self._acked = acked | self._acked
+        self._to_write.set()
 
     async def _was_given(self, class_: EventClass, upto: int) -> bool:
         """Whether a number beyond what was sent in this life is one of ours.

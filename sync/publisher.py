@@ -129,7 +129,7 @@ class Publisher:
         self._changed[_lane(class_)].set()
 
     def acked(self, class_: EventClass) -> int:
-        """Number up to which the CRM has the class; the outbox writes it down up to ACKED_EVERY_S later."""
+        """Number up to which the CRM has the class; the outbox writes it down up to acks.EVERY_S later."""
         return self._flows[class_].acked
 
     def say(self, rest: str, message: bytes, *, retain: bool = False) -> None:
