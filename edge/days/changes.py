@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from config import StoreConfig, ZoneKind
 from config.model import LayoutChange, Promotion
 from dwell.compare import Change, DayCount, change
-from edge.days.facts import DayFacts, watermark_us
+from edge.days.facts import DayFacts, of_people, watermark_us
 from edge.days.kept import DAY, day_if_any, totals
 from edge.store.business_days import business_days
 from edge.store.calendar import holiday, kind_of_day, knows_year, same_holiday_before
@@ -302,7 +302,7 @@ def _series(config: StoreConfig, made: DayFacts, scope: str, id_: str, measure: 
     if scope == "zone":
         number = [zone.id for zone in config.zones].index(id_)
         facts = windows.zones[:, number]
-        counts = facts["engaged"] if measure == "engaged" else facts["member"] + facts["unknown"]
+        counts = facts["engaged"] if measure == "engaged" else of_people(facts)
         return counts, windows.known[:, number], windows.open_us[:, number]
     if scope == "floor":
         facts = windows.floors[:, [floor.id for floor in config.floors].index(id_)]
@@ -311,4 +311,4 @@ def _series(config: StoreConfig, made: DayFacts, scope: str, id_: str, measure: 
         facts = windows.store
         mine = np.ones(len(config.zones), np.bool_)
     known: NDArray[np.bool_] = np.any(windows.known[:, mine], axis=1)
-    return facts["member"] + facts["unknown"], known, windows.open_us[:, mine].max(axis=1, initial=0)
+    return of_people(facts), known, windows.open_us[:, mine].max(axis=1, initial=0)

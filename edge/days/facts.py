@@ -27,6 +27,7 @@ from dwell.suspects import Limits, Suspicion, suspicions
 from edge.access.verdicts import stamps, verdicts
 from edge.store.business_days import business_days
 from edge.store.calendar import hours
+from edge.store.tag_classes import PEOPLE
 
 LOOK_US = 12 * 3_600_000_000
 """How far around a day visits may lie that belong to its journeys or reach into it."""
@@ -168,6 +169,12 @@ def place(config: StoreConfig) -> Place:
         engaged_us=round(limits.engaged_s * 1e6),
         assist_us=round(limits.assist_s * 1e6),
     )
+
+
+def of_people(table: Table) -> Ints:
+    """Sum the counts of a table's people: members, and carriers of tags of no known class."""
+    counts: Ints = np.sum([table[name] for name in PEOPLE], axis=0, dtype=np.int64)
+    return counts
 
 
 def watermark_us(conn: sqlite3.Connection) -> int | None:
@@ -360,7 +367,7 @@ def _totals(
 ) -> Totals:
     known, open_us = windows.known, windows.open_us
     base = np.zeros(made.zones.shape[1], BASE)
-    journeys = made.store["member"] + made.store["unknown"]
+    journeys = of_people(made.store)
     base["journeys"] = (known * journeys[:, None]).sum(axis=0)
     base["stopped"] = (known * made.store["stopped"][:, None]).sum(axis=0)
     ended = ~np.isnan(windows.coverage)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from config import StoreConfig
 from dwell.aggregates import MIDDLES_S
+from edge.days.facts import of_people
 from edge.days.kept import DAY
 from edge.days.scope import Rate, Scope, coverage, hide, history_days, over, quantile_s, rate, ratio
 
@@ -49,6 +50,8 @@ class TierScore:
 @dataclass(frozen=True)
 class TierReport:
     scope: Scope
+    members: int
+    """All of them, those of hidden tiers too."""
     tiers: tuple[TierScore, ...]
     history_days: int
     """How far back returning members can be known; less than returning_days in a young database."""
@@ -58,13 +61,11 @@ def tiers(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: in
     """Who the members were, by tier, and how they were served."""
     scope, found = over(conn, config, date, days)
     history = history_days(conn, config, date - (days - 1) * DAY)
-    if found is None:
-        return TierReport(scope, (), history)
     least = config.thresholds.small_cell
     counts = {tier: found.tiers[tier].get("members", 0) for tier in sorted(found.tiers)}
     hidden = hide(counts, least)
     targets = {target.tier: target for target in config.service_targets}
-    visits = int((found.zones["member"] + found.zones["unknown"]).sum())
+    visits = int(of_people(found.zones).sum())
     present_us = int(found.store["present_us"])
     rows = []
     for tier in counts:
@@ -96,7 +97,7 @@ def tiers(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: in
                 else rate(t.get("met", 0) - _up_to(assist, target.assist_s), t.get("met", 0), least),
             )
         )
-    return TierReport(scope, tuple(rows), history)
+    return TierReport(scope, sum(counts.values()), tuple(rows), history)
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,6 @@ def service(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: 
     """Staffed time, waiting and assistance by zone."""
     scope, found = over(conn, config, date, days)
     least = config.thresholds.small_cell
-    if found is None:
-        return ServiceReport(
-            scope, tuple(ServiceScore(z.id, z.floor, z.kind.value, *[None] * 10) for z in config.zones), None
-        )
     rows = []
     for number, zone in enumerate(config.zones):
         facts, base = found.zones[number], found.base[number]

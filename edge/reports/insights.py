@@ -57,8 +57,10 @@ def insights(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> In
 
 
 def as_values(found: Insights) -> dict[str, Any]:
-    """For JSON."""
-    return asdict(found)
+    """For JSON; flows between zones stand in the summary."""
+    told = asdict(found)
+    del told["flows"]["between"]
+    return told
 
 
 def as_text(found: Insights, config: StoreConfig, lang: str) -> str:

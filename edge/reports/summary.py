@@ -10,17 +10,24 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from config import StoreConfig
+from edge.store.tag_classes import COUNTED, PEOPLE
 from edge.words.languages import catalogue, named
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
+    from edge.days.flows import ZoneFlows
     from edge.days.summary import Summary
     from edge.store.live_state import Now
 from edge.words.numbers import duration, local, number, percent
 from edge.words.tables import BOM, Cell, Table
 
 TABLES = ("traffic", "dwell", "flows", "members")
+ZONE = (
+    *("zone", "floor", "kind", "n", "censored", "cart_visits", "median_s", "p75_s"),
+    *("pass_by", "touch", "visit", "engaged", "coverage"),
+)
+"""What JSON tells of a zone's score; the rest stands in `insights`. Answers to the CRM have to fit a message."""
 
 
 def tables(summary: Summary, config: StoreConfig, lang: str) -> dict[str, Table]:
@@ -34,7 +41,7 @@ def tables(summary: Summary, config: StoreConfig, lang: str) -> dict[str, Table]
     traffic = [
         (
             *(floor.floor, floors[floor.floor], _iso(config, hour.start_us)),
-            *(hour.state, *((hour.entered or {}).get(name) for name in ("member", "unknown", "cart"))),
+            *(hour.state, *((hour.entered or {}).get(name) for name in COUNTED)),
             rounded(hour.coverage, 3),
         )
         for floor in summary.floors
@@ -49,12 +56,6 @@ def tables(summary: Summary, config: StoreConfig, lang: str) -> dict[str, Table]
         )
         for zone in summary.zones
     ]
-    flows: list[tuple[Cell, ...]] = [
-        (link.from_zone, zones.get(link.from_zone), link.to_zone, zones.get(link.to_zone), link.n)
-        for link in summary.flows.links
-    ]
-    if summary.flows.suppressed_links:
-        flows.append(("suppressed", None, "suppressed", None, summary.flows.suppressed_n))
     hidden = f"<{summary.small_cell}"
     members = [(tier.tier, hidden if tier.members is None else tier.members) for tier in summary.tiers]
     return {
@@ -69,9 +70,20 @@ def tables(summary: Summary, config: StoreConfig, lang: str) -> dict[str, Table]
             4,
             tuple(dwell),
         ),
-        "flows": Table(("from_zone", "from_name", "to_zone", "to_name", "n"), 4, tuple(flows)),
+        "flows": Table(("from_zone", "from_name", "to_zone", "to_name", "n"), 4, flow_rows(summary.flows, zones)),
         "members": Table(("tier", "members"), 1, tuple(members)),
     }
+
+
+def flow_rows(flows: ZoneFlows, names: Mapping[str, str]) -> tuple[tuple[Cell, ...], ...]:
+    """Flows between zones, with the names of zones; those of too few carriers are summed in the last row."""
+    rows: list[tuple[Cell, ...]] = [
+        (link.from_zone, names.get(link.from_zone), link.to_zone, names.get(link.to_zone), link.n)
+        for link in flows.links
+    ]
+    if flows.suppressed_links:
+        rows.append(("suppressed", None, "suppressed", None, flows.suppressed_n))
+    return tuple(rows)
 
 
 def as_json(summary: Summary, now: Now | None = None, insights: Mapping[str, object] | None = None) -> str:
@@ -80,7 +92,9 @@ def as_json(summary: Summary, now: Now | None = None, insights: Mapping[str, obj
     `insights` (edge.reports.insights) under their own name, if there are any.
     """
     more = {} if insights is None else {"insights": insights}
-    return json.dumps({**asdict(summary), "service": _service(now), **more}, ensure_ascii=False, indent=2) + "\n"
+    told = asdict(summary)
+    told["zones"] = [{name: zone[name] for name in ZONE} for zone in told["zones"]]
+    return json.dumps({**told, "service": _service(now), **more}, ensure_ascii=False, indent=2) + "\n"
 
 
 def as_csv(summary: Summary, config: StoreConfig, lang: str, table: str | None = None) -> str:
@@ -122,7 +136,7 @@ def as_text(summary: Summary, config: StoreConfig, lang: str, now: Now | None) -
         f"{_('as of')} {as_of:%Y-%m-%d %H:%M:%S}" if as_of else _("Nothing has been recorded yet."),
         f"· {_('coverage')} {percent(summary.coverage)} · {_('definitions')} {summary.def_version}",
     )
-    people = summary.journeys["member"] + summary.journeys["unknown"]
+    people = sum(summary.journeys[name] for name in PEOPLE)
     console.print(
         f"{_('Journeys')} {people} · {_('Cart journeys')} {summary.journeys['cart']} ·"
         f" {_('Zone visits')} {summary.visits} · {_('Members seen')} {summary.members_seen}",
@@ -137,7 +151,7 @@ def as_text(summary: Summary, config: StoreConfig, lang: str, now: Now | None) -
 
     traffic = grid(_("Traffic"), [_("Floor"), _("Member visits"), _("Other tags"), _("Cart visits"), _("Coverage")], 1)
     for floor in summary.floors:
-        counts = [number((floor.entered or {}).get(name)) for name in ("member", "unknown", "cart")]
+        counts = [number((floor.entered or {}).get(name)) for name in COUNTED]
         traffic.add_row(floors[floor.floor], *counts, percent(floor.coverage))
     console.print(traffic)
     if summary.doors:

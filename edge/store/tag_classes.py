@@ -12,3 +12,7 @@ TAG_CLASSES: tuple[TagClassName, ...] = ("unknown", "member", "cart", "staff", "
 
 A list of its own, because the page does without NumPy.
 """
+
+PEOPLE = ("member", "unknown")
+"""Classes that stand for people; carts are counted apart, staff and merchandise not at all."""
+COUNTED = (*PEOPLE, "cart")

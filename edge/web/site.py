@@ -27,7 +27,6 @@ from edge.store.business_days import business_days, parse_date
 from edge.store.clock import Clock
 from edge.store.live_state import LiveClient, Now, State
 from edge.web.answers import Answers
-from edge.web.days import Days
 from edge.web.drawings.now import Picture, clock_time, take
 from edge.web.drawings.plan import plans
 from edge.words.languages import HTML_LANG, LANGUAGES, catalogue, named, negotiate, reason
@@ -81,7 +80,6 @@ class Site:
         self.clock = clock
         self.users = users
         self.plans = plans(config)
-        self.days = Days(config)
         self.answers = Answers(config)
         self.static = _static_files()
         self._regions: dict[str, _Regions] = {}
@@ -137,7 +135,7 @@ class Site:
             state = "nothing"
         elif summary.as_of_us <= summary.start_us:
             state = "future"
-        elif summary.coverage == 0 and not summary.visits:
+        elif summary.unseen:
             state = "unseen"
         else:
             state = "ok"
@@ -169,7 +167,7 @@ class Site:
         return parse_date(text) if text else self.business_date()
 
     async def summary(self, date: dt.date) -> Summary | None:
-        return await run_in_threadpool(self.days.get, date)
+        return await run_in_threadpool(self.answers.summary, date)
 
     def zone_names(self, lang: str) -> dict[str, str]:
         return {zone.id: named(zone.name, lang) for zone in self.config.zones}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from config import StoreConfig
 from edge.access.users import Entry, Role
-from edge.reports.summary import tables
+from edge.reports.summary import flow_rows, tables
 from edge.store.live_state import Now
 from edge.web.answers import Answers
 from edge.web.exports import service_tables
@@ -152,7 +152,7 @@ ABOUT: Mapping[str, str] = {
     "cases": "Service cases opened on the business day.",
     "traffic": "Comings to each floor by hour of the business day.",
     "dwell": "Dwell of people in each zone on the business day.",
-    "flows": "Steps of people from zone to zone on the business day; those of too few carriers are only summed.",
+    "flows": "Steps of people from zone to zone; those of too few carriers are only summed.",
     "counters": "Scorecard of each zone over one business day or more.",
     "paths": "The ways most taken through the store.",
     "doors": "By which doors people came in and went out; without a zone: journeys first or last seen elsewhere.",
@@ -236,6 +236,12 @@ def _counters(source: Source) -> Rows:
         )
         for z in (found.zones if found else ())
     )
+
+
+def _flows(source: Source) -> Rows:
+    found = source.answers.flows(source.date, source.days)
+    names = {zone.id: named(zone.name, source.lang) for zone in source.config.zones}
+    return () if found is None else flow_rows(found.between, names)
 
 
 def _paths(source: Source) -> Rows:
@@ -449,7 +455,7 @@ KINDS: Mapping[str, Kind] = {
         Kind(
             *("flows", EVERYBODY, True),
             ("from_zone", "from_name", "to_zone", "to_name", "n"),
-            _of_summary("flows"),
+            _flows,
         ),
         Kind(
             *("counters", EVERYBODY, True),
