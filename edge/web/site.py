@@ -23,6 +23,7 @@ from starlette.responses import HTMLResponse
 
 from config import StoreConfig
 from edge.access.users import Role, Users
+from edge.reports.columns import COLUMNS
 from edge.store.business_days import business_days, parse_date
 from edge.store.clock import Clock
 from edge.store.live_state import LiveClient, Now, State
@@ -31,6 +32,7 @@ from edge.web.drawings.now import Picture, clock_time, take
 from edge.web.drawings.plan import plans
 from edge.words.languages import HTML_LANG, LANGUAGES, catalogue, named, negotiate, reason
 from edge.words.numbers import duration, in_words, local, number, percent
+from edge.words.tables import Words, pick
 
 if TYPE_CHECKING:  # NumPy comes in with the first day, not before
     from edge.days.summary import Summary
@@ -200,6 +202,7 @@ class Site:
             duration=duration,
             reason=lambda said: reason(said, lang),
             words=lambda seconds: in_words(seconds, lang),
+            translated=catalogue(lang).gettext,
             clock=lambda us: clock_time(self.config, us),
             moment=lambda us: f"{local(self.config, us):%m-%d %H:%M}",
         )
@@ -212,6 +215,8 @@ class Site:
             tagtrail_version=version("tagtrail"),
             zone_name=lambda id_: zones.get(id_, id_),
             floor_name=lambda id_: floors.get(id_, id_),
+            columns=lambda table, *ids: pick(COLUMNS[table], *ids),
+            words=Words(self.config, lang),
         )
         return environment
 
