@@ -15,6 +15,7 @@ from hashlib import blake2b
 from typing import Any
 
 from config import StoreConfig
+from config.facts import COUNTED
 from dwell.compare import Change
 from edge.access.verdicts import stamps
 from edge.days.changes import Phase, Trial, layout_changes, promotions
@@ -29,7 +30,6 @@ from edge.days.suspects import suspected_tags
 from edge.days.traffic import traffic
 from edge.store import layouts
 from edge.store.business_days import business_days
-from edge.store.tag_classes import COUNTED
 from sync import outbox
 from sync.contract import CLASS_OF, CLASSES
 from sync.contract_days import (

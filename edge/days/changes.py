@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import StoreConfig, ZoneKind
+from config.facts import WINDOW_US
 from config.model import LayoutChange, Promotion
 from dwell.compare import Change, DayCount, change
 from edge.days.facts import DayFacts, of_people, watermark_us
@@ -85,7 +86,7 @@ def comparison(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> 
     if now is None or now.as_of_us is None:
         return None
     starts = now.windows.windows_us
-    whole = int(((starts + 900_000_000) <= now.as_of_us).sum())
+    whole = int(((starts + WINDOW_US) <= now.as_of_us).sum())
     weeks = [(d, day_if_any(conn, config, d)) for d in (date - n * 7 * DAY for n in range(1, 5))]
     aligned = same_holiday_before(config, date)
     before = day_if_any(conn, config, aligned) if aligned is not None else None
@@ -117,7 +118,7 @@ def comparison(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> 
     today = holiday(config.store.holidays, date)
     return Comparison(
         date=date.isoformat(),
-        until_us=int(starts[whole - 1]) + 900_000_000 if whole else int(starts[0]),
+        until_us=int(starts[whole - 1]) + WINDOW_US if whole else int(starts[0]),
         partial=now.as_of_us < business_days(config).bounds_us(date)[1],
         holiday=None if today is None else today.name,
         holidays_known=knows_year(config, date.year),

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import StoreConfig
+from config.facts import PEOPLE
 from dwell.aggregates import BINS, histogram
 from dwell.facts import Facts, Table, facts, total
 from dwell.layout import TagClass, ZoneKind
@@ -27,7 +28,6 @@ from dwell.suspects import Limits, Suspicion, suspicions
 from edge.access.verdicts import stamps, verdicts
 from edge.store.business_days import business_days
 from edge.store.calendar import hours
-from edge.store.tag_classes import PEOPLE
 
 LOOK_US = 12 * 3_600_000_000
 """How far around a day visits may lie that belong to its journeys or reach into it."""

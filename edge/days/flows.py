@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from config import StoreConfig, ZoneKind
+from config import StoreConfig
+from config.facts import DOORS
 from edge.days.kept import DAY
 from edge.days.kept import paths as paths_of
 from edge.days.scope import Rate, Scope, hide, over, rate
@@ -178,7 +179,7 @@ def _mix(config: StoreConfig, counts: NDArray[Any]) -> tuple[Mix, ...]:
 def _doors(config: StoreConfig, counts: NDArray[Any]) -> Doors:
     """What `_mix` tells and no more: who sees both can work out nothing that either hides."""
     told = {mix.zone: mix.n for mix in _mix(config, counts)}
-    doors = [zone.id for zone in config.zones if zone.kind in (ZoneKind.ENTRANCE, ZoneKind.EXIT)]
+    doors = [zone.id for zone in config.zones if zone.kind in DOORS]
     doors = doors or [zone.id for zone in config.zones]
     seen = [told.get(zone, 0) for zone in doors]
     if None in seen:

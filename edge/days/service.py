@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import StoreConfig
+from config.facts import SERVED
 from dwell.aggregates import MIDDLES_S
 from edge.days.facts import of_people
 from edge.days.kept import DAY
@@ -111,7 +112,7 @@ class ServiceScore:
     staffed: float | None
     """Share of the known opening time with at least one badge in the zone."""
     wanted: int | None
-    """Fully seen visits of visit_s or more, at counters, fitting rooms and service desks."""
+    """Fully seen visits of visit_s or more; None in zones of kinds in which nobody is SERVED."""
     met: Rate | None
     """Of them, those with a contact: a badge in the zone for assist_s of the visit."""
     wait_median_s: float | None
@@ -144,7 +145,7 @@ def service(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: 
         if not base["known_windows"]:
             rows.append(ServiceScore(zone.id, zone.floor, zone.kind.value, coverage(base), *[None] * 9))
             continue
-        wanted, met = int(facts["wanted"]), int(facts["met"])
+        wanted, met = int(facts["wanted"]), int(facts["met"])  # of zones where people are served, as in dwell.service
         hours = int(base["staffed_us"]) / 3.6e9
         served = int(facts["visit"] + facts["engaged"])
         rows.append(
@@ -154,7 +155,7 @@ def service(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: 
                 kind=zone.kind.value,
                 coverage=coverage(base),
                 staffed=ratio(int(base["staffed_us"]), int(base["known_us"])),
-                wanted=wanted,
+                wanted=wanted if zone.kind in SERVED else None,
                 met=rate(met, wanted, least),
                 wait_median_s=quantile_s(found.wait[number], 0.5, least),
                 wait_p75_s=quantile_s(found.wait[number], 0.75, least),

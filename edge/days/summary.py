@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from config import StoreConfig
+from config.facts import COUNTED, WINDOW_US
 from edge.days.counters import CounterScore, counters
 from edge.days.facts import DayFacts, of_people
 from edge.days.flows import ZoneFlows, flows
@@ -23,11 +24,7 @@ from edge.days.kept import day
 from edge.days.service import tiers
 from edge.days.traffic import FloorTraffic, traffic
 from edge.store.business_days import business_days
-from edge.store.tag_classes import COUNTED
 from sync import outbox
-
-WINDOW_US = 900_000_000
-"""Windows of the table `aggregate`, which knows the coverage."""
 
 
 @dataclass(frozen=True)

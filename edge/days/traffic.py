@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import StoreConfig
+from config.facts import COUNTED
 from edge.days.facts import HOUR_US, Windows, hour_of
 from edge.days.kept import day
 from edge.days.scope import coverage
 from edge.store.business_days import business_days
-from edge.store.tag_classes import COUNTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def traffic(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> tup
         for count, at_us in enumerate(range(start_us, end_us, HOUR_US)):
             within = hour == count
             covered = _covered(made.windows, within, mine)
-            entered = {name: int(facts[name][within].sum()) for name in COUNTED}
+            entered: dict[str, int] = {name: int(facts[name][within].sum()) for name in COUNTED}
             if at_us >= (made.as_of_us or 0):
                 hours.append(Hour(at_us, None, covered, "future"))
             elif not any(entered.values()) and not made.windows.known[np.ix_(within, mine)].any():
@@ -64,8 +64,9 @@ def traffic(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> tup
             else:
                 hours.append(Hour(at_us, entered, covered, "measured"))
         measured = [one.entered for one in hours if one.entered is not None]
-        total = {name: sum(one[name] for one in measured) for name in COUNTED} if measured else None
-        floors.append(FloorTraffic(floor.id, total, coverage(made.totals.base[mine]), tuple(hours)))
+        total: dict[str, int] = {name: sum(one[name] for one in measured) for name in COUNTED}
+        covered = coverage(made.totals.base[mine])
+        floors.append(FloorTraffic(floor.id, total if measured else None, covered, tuple(hours)))
     return tuple(floors)
 
 

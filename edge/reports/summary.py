@@ -8,9 +8,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from config import StoreConfig
+from config.facts import PEOPLE
 from edge.reports.columns import people, ways, zones
 from edge.reports.columns.shared import Part, floor_name
-from edge.store.tag_classes import PEOPLE
 from edge.words import tables
 from edge.words.languages import catalogue, named
 from edge.words.numbers import iso, local, number, percent

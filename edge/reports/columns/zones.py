@@ -126,7 +126,7 @@ QUALITY = (*place(), COVERAGE, n(_("Visits fully seen")), CENSORED)
 SERVICE = (
     *place(),
     Column("staffed", SHARE, _("Staffed"), "Share of the known opening time with at least one badge in the zone."),
-    Column("wanted", INTEGER, _("Visits"), "Visits long enough to want service, in zones where people are served."),
+    Column("wanted", INTEGER, _("Visits"), "Visits long enough to want service; null where nobody is served."),
     MET,
     WAIT,
     WAIT_P75,

@@ -11,7 +11,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from config import StoreConfig
-from edge.store.tag_classes import PEOPLE
+from config.facts import PEOPLE
 from edge.words.languages import named
 
 if TYPE_CHECKING:  # NumPy comes in with the first day, not before

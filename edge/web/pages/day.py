@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from config.facts import SERVED
 from edge.reports.summary import as_json
 from edge.web.drawings.charts import counter_cards, dwell_bands, flow_matrix, sankey, traffic_charts
 from edge.web.drawings.hours import dwell_charts, occupancy_charts, staffing
@@ -22,9 +23,6 @@ from edge.words.languages import named
 
 if TYPE_CHECKING:
     from edge.days.flows import ZoneFlows
-
-SERVED = ("counter", "fitting_room", "service", "checkout")
-"""Kinds of zones where somebody may be waited for."""
 
 
 class DayPages:

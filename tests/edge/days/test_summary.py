@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from shopdays import DATE, ZONES, Day, busy, day_of, store_values
 
 from config import StoreConfig
+from config.facts import TAG_CLASSES
 from dwell.layout import TagClass
 from edge.database.reader import connect
 from edge.days import facts, kept
@@ -31,7 +32,6 @@ from edge.reports.render import render
 from edge.reports.summary import TABLES, as_csv, as_json
 from edge.store.business_days import business_days
 from edge.store.errors import Trouble
-from edge.store.tag_classes import TAG_CLASSES
 from edge.words.numbers import duration, percent
 
 

@@ -339,6 +339,31 @@ async def test_all_numbers_of_a_page_are_of_the_days_that_were_chosen(page: Page
     assert f"of {DATE} alone" in staffing.split("<table")[0]
 
 
+async def test_waiting_is_told_only_of_zones_where_people_are_served(tmp_path: Path) -> None:
+    values = store_values(tmp_path)
+    values["zones"][2]["kind"] = "checkout"  # bags
+    config = StoreConfig.model_validate(values)
+    day = Day(config)
+    for zone, badge in (("shoes", "a"), ("bags", "b"), ("hall", "c")):
+        for i in range(40):
+            day.visit(f"{zone}{i}", zone, f"08:{i}", 150)
+        day.visit(badge, zone, "08:00", 7200, cls="staff")
+    day.covered("04:00", "12:00")
+    day.watermark("12:00")
+    day.conn.close()
+    async with pages.serving(config) as page:
+        html = (await page.get(f"/service?date={DATE}&lang=en"))[2]
+        rows = json.loads((await page.get(f"/api/tables/service?date={DATE}"))[2])["rows"]
+    assert re.findall(r'<tr data-zone="(\w+)"', html) == ["shoes", "books"]
+    staffing = html.split('id="staffing"')[1].split("</table>")[0]
+    assert [text_of(name) for name in re.findall(r'<th scope="row">(.*?)</th>', staffing)] == ["Shoes", "=Books()"]
+    assert {row["zone"]: (row["wanted"], row["visits_per_staffed_hour"]) for row in rows if row["staffed"]} == {
+        "shoes": (40, 20.0),
+        "bags": (None, 20.0),
+        "hall": (None, 20.0),
+    }
+
+
 async def test_a_day_on_which_the_store_is_closed_is_not_one_without_antennas(tmp_path: Path) -> None:
     config = StoreConfig.model_validate(store_values(tmp_path, special_days=[{"date": DATE}]))
     fill(config)
