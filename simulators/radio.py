@@ -1,8 +1,8 @@
 """What readers hear: propagation, the body, readers' rounds and the rows that come of them.
 
-The shape is that of public UHF recordings (a 4-antenna R420 in a room, cards worn on the body, two shops): level falling with
-the logarithm of the distance and with the angle off the antenna's axis, shadows frozen for each place and antenna, slow
-and fast fading, a logistic link, antennas of a reader taking turns. Its figures are the world's.
+The shape is that of public UHF recordings (a 4-antenna R420 in a room, cards worn on the body, two shops): level
+falling with the logarithm of the distance and with the angle off the antenna's axis, shadows frozen for each place and
+antenna, slow and fast fading, a logistic link, antennas of a reader taking turns. Its figures are the world's.
 """
 
 from __future__ import annotations

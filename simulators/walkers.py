@@ -104,7 +104,7 @@ class Walk:
         self._knots.append((t + max(1, round(seconds * 1e6)), x, y, floor))
 
     def go(self, zone: int) -> None:
-        """Walk to a random place of a zone, by aisles where there are any, from floor to floor where they are joined."""
+        """Walk to a random place of a zone, by aisles where there are any, and over stairs from floor to floor."""
         for here, there in pairwise(self.plan.way(self.zone, zone)):
             if self.plan.floors[here] != self.plan.floors[there]:
                 self._ride(here, there)

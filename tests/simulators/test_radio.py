@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from simulators.plan import Plan
 from simulators.antennas import Antennas
+from simulators.plan import Plan
 from simulators.radio import TICK_US, Radio, Scene
 from simulators.walkers import Track
 from simulators.worlds import WORLDS, World
