@@ -81,10 +81,11 @@ def draw_world(
 ) -> World:
     """Draw people and radio for a store; power is turned up until its zones are covered, as an installer does."""
     body_db = float(rng.uniform(1, 9))
-    block_s = float(np.exp(rng.uniform(np.log(4), np.log(90))))
+    clear_s = float(np.exp(rng.uniform(np.log(8), np.log(150))))
     troubled, few = bool(rng.random() < 0.3), bool(rng.random() < 0.25)
-    slow_db = float(rng.uniform(1, 5))
+    slow_db = float(rng.uniform(1, 4))
     dwell_s = float(rng.choice([0.0, 0.0, 0.2, 0.5, 1.0]))
+    quiet_s = float(rng.uniform(0.3, 2)) if rng.random() < 0.12 else 0.0
     readers = len(config.readers)
     dead = rng.choice(len(antennas.port), 1).tolist() if len(antennas.port) > 6 and rng.random() < 0.15 else []
     world = World(
@@ -92,7 +93,7 @@ def draw_world(
         stops_mean=float(rng.uniform(2, 7)),
         pace_m_s=float(rng.uniform(0.7, 1.3)),
         turn_back_share=float(rng.uniform(0, 0.2)),
-        stay_median_s=float(np.exp(rng.uniform(np.log(15), np.log(120)))),
+        stay_median_s=float(np.exp(rng.uniform(np.log(25), np.log(120)))),
         stay_sigma=float(rng.uniform(0.7, 1.3)),
         zone_sigma=float(rng.uniform(0, 0.7)),
         aisle_stop_share=float(rng.uniform(0, 0.6)),
@@ -111,32 +112,33 @@ def draw_world(
         atrium=atrium,
         atrium_db=float(rng.uniform(0, 4)),
         wall_db=float(rng.uniform(0, 10)),
-        shadow_db=float(rng.uniform(1.5, 5.5)),
+        shadow_db=float(rng.uniform(1.5, 4.5)),
         shadow_m=float(rng.uniform(0.6, 2.5)),
-        offset_db=float(rng.uniform(0.5, 4)),
+        offset_db=float(rng.uniform(0.5, 3.5)),
         report_db=float(rng.choice([0.0, rng.uniform(0, 4)])),
+        hop_s=float(rng.choice([0.5, 0.5, 2.0])),
         fast_still_db=float(rng.uniform(0.8, 3.5)),
         fast_moving_db=float(rng.uniform(2.5, 6)),
         slow_moving_db=slow_db,
         slow_still_db=slow_db * float(rng.uniform(0.5, 1)),
         slow_still_flows=bool(rng.random() < 0.5),
         slow_tau_s=float(np.exp(rng.uniform(np.log(0.8), np.log(10)))),
-        half_tag_db=float(rng.uniform(0, 2.5)),
-        logistic_db=float(rng.uniform(0.5, 3)),
+        half_tag_db=float(rng.uniform(0, 1.5)),
+        logistic_db=float(rng.uniform(0.5, 2.5)),
         body_db=body_db,
-        person_db=float(rng.uniform(1, 5)),
-        facing_db=float(rng.uniform(0, 12)),
+        person_db=float(rng.uniform(1, 4)),
+        facing_db=float(rng.uniform(0, 7)),
         cart_db=float(rng.uniform(1, 7)),
-        clear_median_s=block_s,
+        clear_median_s=clear_s,
         clear_sigma=float(rng.uniform(0.5, 1.1)),
         block_db=float(rng.uniform(8, 25)),
-        block_short_s=float(rng.uniform(0.8, 6)),
-        block_long_share=float(rng.uniform(0, 0.25)),
+        block_short_s=float(rng.uniform(0.8, 5)),
+        block_long_share=float(rng.uniform(0, 0.15)),
         block_long_s=float(rng.uniform(4, 12)),
         block_power=float(rng.uniform(0.8, 1.6)),
         block_max_s=float(rng.uniform(60, 400)),
-        dwell_s=dwell_s,
-        quiet_s=float(rng.uniform(0.5, 2.5)) if rng.random() < 0.2 else 0.0,
+        dwell_s=0.0 if quiet_s else dwell_s,
+        quiet_s=quiet_s,
         rssi_step_db=float(rng.choice([0.5, 1.0])),
         dead_antennas=tuple(dead),
         outages_per_hour=readers * float(rng.uniform(0.1, 0.6)) if troubled else 0.0,
@@ -151,7 +153,7 @@ def draw_world(
 def _powered(rng: np.random.Generator, world: World, plan: Plan, antennas: Antennas, tags: float) -> World:
     """With level, slope and sensitivity such that zones are covered and about so many others hear a card as well."""
     wanted = float(rng.uniform(0.75, 0.97))
-    strays = float(np.exp(rng.uniform(np.log(0.3), np.log(5))))
+    strays = float(np.exp(rng.uniform(np.log(0.2), np.log(3.5))))
     best, least = (world, coverage(world, plan, antennas)), np.inf
     for _ in range(TRIES):
         tried = replace(
@@ -167,7 +169,7 @@ def _powered(rng: np.random.Generator, world: World, plan: Plan, antennas: Anten
         if amiss < 0.2:
             break
     powered, found = best
-    reads = float(np.exp(rng.uniform(np.log(0.6), np.log(6)))) / found.reads_s(powered, antennas, tags)
+    reads = float(np.exp(rng.uniform(np.log(1), np.log(12)))) / found.reads_s(powered, antennas, tags)
     return replace(powered, card_answers=float(np.clip(reads, 0.03, 0.95)))
 
 

@@ -16,6 +16,8 @@ from simulators.plan import Floats
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top."""
 
+LEAST_M = 3.0
+"""No zone is cut narrower."""
 MOUNTS = ("overhead", "slanted", "wall", "low", "portal")
 
 
@@ -56,7 +58,7 @@ class Drawing:
 def drawing(rng: np.random.Generator, sketch: Sketch) -> Drawing:
     """Draw a store of about so many zones, and hang its antennas."""
     made = Drawing()
-    side = float(rng.uniform(4.0, 5.5)) if sketch.rooms else float(rng.uniform(3.0, 7.0))
+    side = float(rng.uniform(4.5, 6.0)) if sketch.rooms else float(rng.uniform(3.6, 8.0))
     each = max(2, round(sketch.zones / sketch.floors))
     width = np.sqrt(each * side * side * 1.35 * rng.uniform(1.0, 2.0))
     depth = each * side * side * 1.35 / width
@@ -87,7 +89,8 @@ def _lay_out(
         box = (left + inset, bottom + inset, right - inset, top - inset)
         made.zones.append(_zone(f"f{floor}-{kind.replace('_', '-')}-{n}", kind, floor, _outline(rng, box)))
     if sketch.aisles:
-        for n, piece in enumerate(piece for lane in lanes for piece in _pieces(lane)):
+        longest_m = float(rng.choice([8.0, 14.0, 30.0]))
+        for n, piece in enumerate(piece for lane in lanes for piece in _pieces(lane, longest_m)):
             made.zones.append(_zone(f"f{floor}-aisle-{n}", "aisle", floor, _corners(piece)))
     if floor == 0:
         _doors(rng, made, outline, lanes)
@@ -109,13 +112,13 @@ def _cut(
         across = width > height if depth or abs(width - height) > side else first
         length = width if across else height
         lane = corridor if depth < 2 or (depth < 4 and rng.random() < 0.4) else 0.0
-        if length < 2 * 2.2 + lane:
-            if length < 2 * 2.2:
+        if length < 2 * LEAST_M + lane:
+            if length < 2 * LEAST_M:
                 lots.append(box)
                 continue
             lane = 0.0
         at = float(np.clip(rng.normal(0.5, 0.1), 0.3, 0.7)) * (length - lane)
-        at = min(max(at, 2.2), length - lane - 2.2)
+        at = min(max(at, LEAST_M), length - lane - LEAST_M)
         if across:
             parts = (box[0], box[1], box[0] + at, box[3]), (box[0] + at + lane, box[1], box[2], box[3])
             between = (box[0] + at, box[1], box[0] + at + lane, box[3])
@@ -283,7 +286,7 @@ def _corners(box: Box) -> list[tuple[float, float]]:
     return [(left, bottom), (right, bottom), (right, top), (left, top)]
 
 
-def _pieces(lane: Box, longest_m: float = 16.0) -> list[Box]:
+def _pieces(lane: Box, longest_m: float) -> list[Box]:
     left, bottom, right, top = lane
     across = right - left > top - bottom
     n = int(np.ceil(max(right - left, top - bottom) / longest_m))

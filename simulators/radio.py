@@ -34,6 +34,8 @@ TAG_S = 0.0063
 """… and what each tag in view adds (70 rows/s with one tag, 156 with 29)."""
 SWITCH_S = 0.024
 """Added where a reader goes on to another antenna (6.5 rows/s each with four)."""
+NOISE_DB = 0.8
+"""Of one read and the next on the same channel."""
 NEAR_M = 0.3
 """Nearer than this no card gets."""
 
@@ -102,13 +104,13 @@ class Radio:
         kept = [self._slow.get(int(t)) for t in scene.tag]
         slow = np.stack([k[0] if k is not None else self._rng.standard_normal(n) for k in kept])
         quiet = np.array([k[1] - start_us if k is not None else -1.0 for k in kept]) / 1e6
-        _fade(levels, slow, scene.moving, _fading(w), self._deaf() - 3 * w.fast_moving_db - w.half_tag_db, self._rng)
+        hop = max(1, round(w.hop_s * 1e6 / TICK_US))
+        _fade(levels, slow, scene.moving, _fading(w), hop, self._deaf() - LUCK_DB, self._rng)
         time_s, tag, antenna, rssi = _rounds(
             levels,
-            np.where(scene.moving, w.fast_moving_db, w.fast_still_db),
             scene.answers,
             w.half_dbm + scene.half_db,
-            (w.logistic_db, DEAF_DB, w.dwell_s, w.quiet_s, TICK_US / 1e6),
+            (w.logistic_db, DEAF_DB, min(NOISE_DB, w.fast_still_db), w.dwell_s, w.quiet_s, TICK_US / 1e6),
             self._first,
             self._order,
             self._turn,
@@ -165,9 +167,10 @@ class Radio:
         return (np.where(late, delay, 0) * 1e6).astype(np.int64)
 
 
-def _fading(w: World) -> tuple[float, float, float, float]:
+def _fading(w: World) -> tuple[float, float, float, float, float, float]:
     keep = float(np.exp(-TICK_US / 1e6 / w.slow_tau_s))
-    return keep, keep if w.slow_still_flows else 1.0, w.slow_moving_db, w.slow_still_db
+    fast = (float(np.sqrt(max(0.0, db**2 - NOISE_DB**2))) for db in (w.fast_moving_db, w.fast_still_db))
+    return keep, keep if w.slow_still_flows else 1.0, w.slow_moving_db, w.slow_still_db, *fast
 
 
 @njit(cache=True)
@@ -226,30 +229,36 @@ def _levels(out: Any, scene: Any, antennas: Any, shadow: Any, shadow_m: float, h
 
 
 @njit(cache=True)
-def _fade(level: Any, slow: Any, moving: Any, figures: Any, least: float, rng: Any) -> None:
-    """Add slow fading, unit Ornstein–Uhlenbeck processes of the pairs, to levels that could be heard."""
-    keep_moving, keep_still, moving_db, still_db = figures
+def _fade(level: Any, slow: Any, moving: Any, figures: Any, hop: int, least: float, rng: Any) -> None:
+    """Add fading to levels that could be heard: slow, unit Ornstein–Uhlenbeck processes of the pairs, and fast.
+
+    A fast one lasts for a tick on the way, and as long as the channel (`hop` ticks) for somebody who stands.
+    """
+    keep_moving, keep_still, slow_moving, slow_still, fast_moving, fast_still = figures
     add_moving, add_still = np.sqrt(1 - keep_moving**2), np.sqrt(1 - keep_still**2)
     for i in range(level.shape[0]):
         for a in range(level.shape[1]):
             value = slow[i, a]
+            fast = rng.standard_normal()
+            phase = rng.integers(0, hop)
             for k in range(level.shape[2]):
-                if level[i, a, k] < least - 3 * max(moving_db, still_db):
+                if level[i, a, k] < least:
                     continue
                 if moving[i, k]:
                     value = keep_moving * value + add_moving * rng.standard_normal()
-                    level[i, a, k] += moving_db * value
+                    level[i, a, k] += slow_moving * value + fast_moving * rng.standard_normal()
                 else:
                     if add_still > 0.0:
                         value = keep_still * value + add_still * rng.standard_normal()
-                    level[i, a, k] += still_db * value
+                    if (k + phase) % hop == 0:
+                        fast = rng.standard_normal()
+                    level[i, a, k] += slow_still * value + fast_still * fast
             slow[i, a] = value
 
 
 @njit(cache=True)
 def _rounds(
     level: Any,
-    fast: Any,
     answers: Any,
     half: Any,
     figures: Any,
@@ -262,7 +271,7 @@ def _rounds(
     rng: Any,
 ) -> Any:
     """Play each reader's rounds; `turn`, `clock`, `left` (of the antenna's dwell) and `quiet` are carried on."""
-    width, deaf, dwell, quiet_s, tick_s = figures
+    width, deaf, noise, dwell, quiet_s, tick_s = figures
     tags, antennas, ticks = level.shape
     size, n = 4096, 0
     time_s, tag = np.empty(size), np.empty(size, np.int32)
@@ -274,7 +283,7 @@ def _rounds(
         audible[:] = 0
         for i in range(tags):
             for a in range(antennas):
-                if level[i, a, k] > half[i] - deaf - 3 * fast[i, k]:
+                if level[i, a, k] > half[i] - deaf - 3 * noise:
                     hot[a, hots[a]] = i
                     hots[a] += 1
                     if level[i, a, k] > half[i]:
@@ -291,7 +300,7 @@ def _rounds(
                     at = clock[r] + rng.random() * round_s
                     if at < quiet[i]:
                         continue
-                    heard = level[i, a, k] + fast[i, k] * rng.standard_normal()
+                    heard = level[i, a, k] + noise * rng.standard_normal()
                     if heard < half[i] - deaf or rng.random() * (1 + np.exp((half[i] - heard) / width)) >= 1:
                         continue
                     if quiet_s > 0:

@@ -153,7 +153,7 @@ class Shop:
             for companion in range(size):
                 way = track
                 if companion:
-                    dx, dy = rng.normal(0, 0.7, 2)
+                    dx, dy = rng.normal(0, 0.6, 2)
                     way = track.beside(dx, dy, int(rng.uniform(0, 2e6)))
                 card = slot + self._places * int(cards[(turn + companion) % MEMBERS_EACH])
                 group += self._person(rng, way, card)

@@ -73,6 +73,8 @@ class World:
     """Between antennas: cables, power, mounting."""
     report_db: float = 0.0
     """Between readers in what they report: a weaker figure, not fewer reads."""
+    hop_s: float = 0.5
+    """For so long a reader stays on a channel: somebody who stands is heard alike meanwhile."""
     fast_still_db: float = 2.2
     fast_moving_db: float = 4.6
     slow_moving_db: float = 3.0

@@ -28,6 +28,7 @@ from benchmarks.peers import PEERS, TIMEOUTS_S, Heard
 from benchmarks.recordings import stays, total
 from numpy.typing import NDArray
 
+import simulators
 from drivers.read import epc_words
 from dwell import calibration
 from dwell.engine import ZoneEngine
@@ -41,7 +42,7 @@ from simulators.score import MERCHANDISE, Score, Stay, joined, score
 from simulators.world import SLICE_US, Shop
 
 MINUTES = 30
-DEVELOPMENT, JUDGING = range(0, 100), range(1000, 1005)
+DEVELOPMENT, JUDGING = range(100), range(1000, 1005)
 """Seeds."""
 GHOST_US = 15_000_000
 """A visit this long before or after its tag was anywhere in the store is a ghost's."""
@@ -283,15 +284,20 @@ def _play(drawn: Drawn, seed: int, until_us: int) -> dict[str, NDArray[Any]]:
     }
 
 
-def _cache() -> Path:
-    import simulators
-
+def _sources() -> str:
     folder = Path(simulators.__path__[0])
     digest = hashlib.sha256(f"{MINUTES}".encode())
     for file in sorted((*folder.rglob("*.py"), Path(__file__))):
-        if "readers" not in file.name and "demo" not in file.name:
-            digest.update(file.read_bytes())
-    made = Path(os.environ.get("TAGTRAIL_CACHE", tempfile.gettempdir())) / f"tagtrail-shops-{digest.hexdigest()[:12]}"
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+SOURCES = _sources()
+"""As imported: who edits them while this runs must not find this run's shops under the new hash."""
+
+
+def _cache() -> Path:
+    made = Path(os.environ.get("TAGTRAIL_CACHE", tempfile.gettempdir())) / f"tagtrail-shops-{SOURCES}"
     made.mkdir(parents=True, exist_ok=True)
     return made
 

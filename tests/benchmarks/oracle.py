@@ -1,0 +1,389 @@
+"""A rule that knows the radio: every antenna's true level everywhere, and how often it asks. What it gets wrong is
+irreducible, or nearly so.
+
+Of a tag it knows nothing, neither how loud it is nor when a body hides it: it weighs all of that. Forward and backward
+over places of 1 m, {stand, walk} × {clear, hidden}, with silence as evidence.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from benchmarks.peers import UNKNOWN_DB, Heard
+from numba import njit
+from numpy.typing import NDArray
+
+from simulators.draws import coverage
+from simulators.plan import Plan
+from simulators.radio import ROUND_S, SWITCH_S, TAG_S, Radio, Scene
+from simulators.score import Stay
+from simulators.world import WALLED
+
+if TYPE_CHECKING:
+    from benchmarks.shops import Case
+
+Floats = NDArray[np.float64]
+CELL_M = 1.0
+AROUND_M = 2.0
+"""Floor beyond the outermost zones that is looked at."""
+BIAS_DB = np.arange(-9.0, 10.0, 3.0)
+POWER = 0.55
+"""Weight of a second's evidence: what is frozen for a moment is not heard anew each second."""
+FIRST_POWER = 0.1
+"""The same where the tag's loudness is weighed."""
+BREAK_S = 900
+"""Silence between two journeys."""
+STAND_S, PASS_BY_S = 25.0, 12.0
+"""How long one stands, and walks between two stands."""
+TAIL = 12.0
+OUT_OF_REACH = 8.0
+"""Nats, beyond an outlier's."""
+
+
+def decided(it: Case) -> list[Stay]:
+    """Stays of the second half hour."""
+    field = _Field(it)
+    heard = Heard.of(it.late, it.store.layout.antenna_zone)
+    first_s = it.cut_us // 1_000_000
+    down = np.zeros(((it.until_us - it.cut_us) // 1_000_000 + 1, len(field.reader)), bool)
+    for reader, start_us, end_us in it.outages:
+        a, b = (int(np.clip(t // 1_000_000 - first_s, 0, len(down))) for t in (start_us, end_us))
+        down[a:b, field.reader == reader] = True
+    found: list[Stay] = []
+    for n, epc in enumerate(heard.epc):
+        mine = np.arange(heard.start[n], heard.start[n + 1])
+        second = heard.time_us[mine] // 1_000_000 - first_s
+        for part in np.split(mine, np.flatnonzero(np.diff(second) > BREAK_S) + 1):
+            stays = _smoothed(field, heard, part, first_s, down) if len(part) > 1 else []
+            found += [
+                Stay(epc, it.store.zones[z], (first_s + a) * 1_000_000, (first_s + b) * 1_000_000) for z, a, b in stays
+            ]
+    return found
+
+
+class _Field:
+    """Cells of all floors in one array with a border round each, the true levels in them, and what readers ask."""
+
+    def __init__(self, it: Case) -> None:
+        drawn, world = it.drawn, it.drawn.world
+        plan = Plan(drawn.config)
+        floors = int(plan.floors.max()) + 1
+        corners = np.concatenate(plan.polygons)
+        low, high = corners.min(axis=0) - AROUND_M, corners.max(axis=0) + AROUND_M
+        columns, rows = (int(n) + 2 for n in np.ceil((high - low) / CELL_M))
+        floor, u, v = (a.ravel() for a in np.indices((floors, columns, rows)))
+        x, y = low[0] + (u - 0.5) * CELL_M, low[1] + (v - 0.5) * CELL_M
+        self.rows, n, zones = rows, len(floor), len(plan.ids)
+        self.share = np.zeros((n, zones + 1))
+        for dx, dy in np.ndindex(4, 4):
+            at = plan.zone_at(x + ((dx + 0.5) / 4 - 0.5) * CELL_M, y + ((dy + 0.5) / 4 - 0.5) * CELL_M, floor)
+            self.share[np.arange(n), np.where(at < 0, zones, at)] += 1 / 16
+        inner = (u > 0) & (v > 0) & (u < columns - 1) & (v < rows - 1)
+        near = np.zeros(n, bool)
+        for on in range(floors):
+            mine = np.concatenate([p for p, f in zip(plan.polygons, plan.floors, strict=True) if f == on])
+            lo, hi = mine.min(axis=0) - AROUND_M, mine.max(axis=0) + AROUND_M
+            near |= (floor == on) & (x > lo[0]) & (x < hi[0]) & (y > lo[1]) & (y < hi[1])
+        self.walkable = (inner & near).astype(np.float32)
+        self.stands = (self.share[:, zones] < 0.6) & (self.walkable > 0)
+        doors = [zone for zone, kind in enumerate(plan.kinds) if kind.value in ("entrance", "exit")] or [0]
+        self.doors = np.flatnonzero((self.share[:, doors].sum(axis=1) > 0.5) & (self.walkable > 0))
+        self.stairs = _stairs(plan, floor, x, y, self.share)
+        walled = np.isin(plan.kinds, WALLED)
+        radio = Radio(drawn.antennas, world, np.random.default_rng([it.seed, 1]), walled)
+        main = self.share[:, :zones].argmax(axis=1)
+        scene = Scene(
+            tag=np.arange(n),
+            x=x[:, None],
+            y=y[:, None],
+            floor=floor[:, None],
+            room=np.where((self.share[:, zones] < 0.5) & walled[main], main, -1)[:, None],
+            present=np.ones((n, 1), bool),
+            moving=np.zeros((n, 1), bool),
+            loss_db=np.full((n, 1), world.body_db + world.facing_db / 2),
+            facing=np.full((n, 1), np.nan),
+            height=np.full(n, sum(world.card_height_m) / 2),
+            half_db=np.zeros(n),
+            answers=np.ones(n),
+        )
+        level = radio.levels(scene)[:, :, 0].astype(float)
+        self.level = np.where(np.isfinite(level), level, -200.0)
+        self.report_db, self.reader = radio.report_db, drawn.antennas.reader
+        self.fast2 = (world.fast_still_db**2 + world.fast_moving_db**2) / 2
+        self.slow2 = (world.slow_moving_db**2 + world.slow_still_db**2) / 2 + world.facing_db**2 / 8 + 1.0
+        self.block_db, self.half_dbm, self.width_db = world.block_db, world.half_dbm, world.logistic_db
+        hidden_s = world.block_short_s + world.block_long_share * min(3 * world.block_long_s, world.block_max_s)
+        self.hides = min(0.5, 1 / (world.clear_median_s * np.exp(world.clear_sigma**2 / 2)))
+        self.shows = min(0.5, 1 / hidden_s)
+        self.pace = float(np.clip(world.pace_m_s / CELL_M, 0.4, 0.9))
+        self._ask(it, plan)
+        shifted = self.level[None] + BIAS_DB[:, None, None]
+        self.miss = np.stack([self._miss(shifted), self._miss(shifted - self.block_db)], axis=1)
+        """(biases, 2, cells, antennas) log chance of silence for a second."""
+        self.silent = self.miss.sum(axis=3)
+        if self.quiet_s:
+            self.reads = np.stack([self._reads(shifted), self._reads(shifted - self.block_db)], axis=1)
+            """(biases, 2, cells) of all antennas together."""
+
+    def _ask(self, it: Case, plan: Plan) -> None:
+        """Chance that an antenna's turn falls into a second, and how often it then asks a card that answers."""
+        world, antennas = it.drawn.world, it.drawn.antennas
+        tags = it.drawn.shoppers + world.merchandise * sum(kind.value == "counter" for kind in plan.kinds)
+        several = np.bincount(antennas.reader)[antennas.reader] > 1
+        round_s = ROUND_S + TAG_S * np.maximum(1, coverage(world, plan, antennas).heard.mean(axis=0) * tags)
+        turn_s = np.maximum(round_s, world.dwell_s) + np.where(several, SWITCH_S, 0)
+        cycle_s = np.bincount(antennas.reader, turn_s)[antennas.reader]
+        self.turns = np.minimum(1.0, (1.0 + turn_s) / cycle_s)
+        self.asked = np.maximum(1.0, world.dwell_s / round_s) / cycle_s / self.turns * world.card_answers
+        self.turns = np.where(np.isin(np.arange(len(cycle_s)), world.dead_antennas), 1e-9, self.turns)
+        self.quiet_s = world.quiet_s
+        points = np.linspace(-2.4, 2.4, 13)
+        weight = np.exp(-(points**2) / 2)
+        self.table_dbm = np.arange(-140.0, 0.0)
+        spread = np.sqrt(self.slow2 + self.fast2 + world.half_tag_db**2)
+        heard = np.array([self._answered(self.table_dbm + spread * p) for p in points])
+        self.hit = np.tensordot(weight / weight.sum(), heard, 1)
+        """(levels, antennas) chance of a read within a second."""
+        got = np.array(
+            [1 / (1 + np.exp((self.half_dbm - self.table_dbm - spread * p) / self.width_db)) for p in points]
+        )
+        self.rate = np.tensordot(weight / weight.sum(), got, 1)[:, None] * (self.turns * self.asked) + 1e-9
+        """(levels, antennas) reads a second that there would be."""
+
+    def _answered(self, rssi: Floats) -> Floats:
+        got = 1 / (1 + np.exp((self.half_dbm - rssi) / self.width_db))
+        result: Floats = np.clip(self.turns * (1 - np.exp(-self.asked * got[..., None])), 1e-9, 0.995)
+        return result
+
+    def _miss(self, level: Floats) -> NDArray[np.float32]:
+        at = np.clip(np.round(level - self.table_dbm[0]).astype(int), 0, len(self.table_dbm) - 1)
+        return np.log1p(-self.hit[at, np.arange(level.shape[-1])]).astype(np.float32)
+
+    def _reads(self, level: Floats) -> Floats:
+        at = np.clip(np.round(level - self.table_dbm[0]).astype(int), 0, len(self.table_dbm) - 1)
+        result: Floats = self.rate[at, np.arange(level.shape[-1])].sum(axis=-1)
+        return result
+
+    def gain(self, bias: int, antenna: int, rssi: float, reads: int) -> Floats:
+        """(2, cells) log density of what an antenna heard within a second, less that of its silence."""
+        level = self.level[:, antenna] + BIAS_DB[bias]
+        both = np.stack([level, level - self.block_db])
+        at = np.clip(np.round(both - self.table_dbm[0]).astype(int), 0, len(self.table_dbm) - 1)
+        v = self.slow2 + self.fast2 / min(reads, 4)
+        true = rssi - self.report_db[antenna]
+        q = (true - both) ** 2 / v
+        loud = -0.5 * TAIL * q / (q + TAIL) - 0.5 * np.log(2 * np.pi * v)
+        loud -= np.where(self.hit[at, antenna] < 1e-5, OUT_OF_REACH, 0.0)
+        result: Floats
+        if self.quiet_s:
+            # The first to read it keeps it from the others, whose silence says nothing then.
+            any_ = np.log(-np.expm1(-self.reads[bias]) / self.reads[bias])
+            result = any_ + (
+                np.log(self.rate[at, antenna]) if rssi <= UNKNOWN_DB else loud + self._known(true, antenna)
+            )
+        else:
+            said = np.log(self.hit[at, antenna]) if rssi <= UNKNOWN_DB else loud + self._known(true, antenna)
+            result = said - self.miss[bias, :, :, antenna]
+        return result
+
+    def _known(self, rssi: float, antenna: int) -> float:
+        return float(np.log(self._answered(np.array([rssi]))[0, antenna]))
+
+
+def _stairs(plan: Plan, floor: Any, x: Any, y: Any, share: Floats) -> NDArray[np.int64]:
+    """(k, 2) cells from which one comes to another floor, and where."""
+    found = []
+    for a, b in zip(*np.nonzero(plan.neighbours), strict=True):
+        if plan.floors[a] != plan.floors[b]:
+            middle = (plan.centres[a] + plan.centres[b]) / 2
+            ends = [plan.nearest_in(int(zone), *middle) for zone in (a, b)]
+            far = [
+                np.hypot(x - end[0], y - end[1]) + 99 * (floor != plan.floors[zone])
+                for end, zone in zip(ends, (a, b), strict=True)
+            ]
+            found.append([int(np.argmin(each)) for each in far])
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+def _smoothed(
+    field: _Field, heard: Heard, part: NDArray[np.int64], first_s: int, down: NDArray[np.bool_]
+) -> list[tuple[int, int, int]]:
+    second = heard.time_us[part] // 1_000_000 - first_s
+    start, end = max(0, int(second[0]) - 5), min(len(down), int(second[-1]) + 6)
+    key = (second - start) * len(field.reader) + heard.antenna[part]
+    keys, place, count = np.unique(key, return_inverse=True, return_counts=True)
+    known = heard.rssi_db[part] > UNKNOWN_DB
+    n_known = np.bincount(place, known)
+    mean = np.bincount(place, np.where(known, heard.rssi_db[part], 0)) / np.maximum(n_known, 1)
+    mean[n_known == 0] = UNKNOWN_DB
+    events = [
+        (*divmod(int(k), len(field.reader)), r, n) for k, r, n in zip(keys, mean.tolist(), count.tolist(), strict=True)
+    ]
+    likely = []
+    for bias, db in enumerate(BIAS_DB):
+        some = _emitted(field, bias, events, start, end, down, 5)
+        top = some.max(axis=(1, 2))
+        each = top + np.log(np.exp(some - top[:, None, None]).mean(axis=(1, 2)))
+        likely.append(5 * FIRST_POWER * each.sum() - 0.5 * (db / 4) ** 2)
+    emitted = _emitted(field, int(np.argmax(likely)), events, start, end, down, 1)
+    outside = np.zeros(len(emitted), np.float32)
+    outside[[s for s, *_ in events]] = -40
+    top = np.maximum(emitted.max(axis=(1, 2)), outside)
+    outside = np.exp(POWER * (outside - top))
+    mass = _forward_backward(
+        np.exp(POWER * (emitted - top[:, None, None])),
+        outside,
+        field.walkable,
+        field.stands,
+        field.rows,
+        (field.hides, field.shows, field.pace, 1 / STAND_S, 1 / PASS_BY_S),
+        field.doors,
+        field.stairs,
+    )
+    return _stays(mass @ field.share, start)
+
+
+def _emitted(
+    field: _Field, bias: int, events: Any, start: int, end: int, down: NDArray[np.bool_], every: int
+) -> NDArray[np.float32]:
+    """(seconds, 2, cells) log likelihood of what was heard and what not, of every so manieth second."""
+    made = np.repeat(field.silent[bias][None], len(range(0, end - start, every)), axis=0)
+    quiet = np.zeros(end - start, bool)
+    if field.quiet_s:
+        for s, *_ in events:
+            quiet[s : s + 1 + round(field.quiet_s)] = True
+    for n, s in enumerate(range(0, end - start, every)):
+        if quiet[s]:
+            made[n] = 0
+        elif (off := down[start + s]).any():
+            made[n] -= field.miss[bias][:, :, off].sum(axis=2)
+    for s, antenna, rssi, reads in events:
+        if s % every == 0:
+            made[s // every] += field.gain(bias, antenna, rssi, reads)
+    return made
+
+
+def _stays(odds: Floats, start: int) -> list[tuple[int, int, int]]:
+    """Runs of the likeliest zone (zone, from, to); the last column is no zone, and what is missing to 1 the outside."""
+    outside = np.maximum(0, 1 - odds.sum(axis=1))
+    odds = np.concatenate([odds[:, :-1], (odds[:, -1] + outside)[:, None]], axis=1)
+    zone = odds.argmax(axis=1)
+    cut = np.flatnonzero(np.diff(zone)) + 1
+    runs = zip(np.concatenate([[0], cut]).tolist(), np.concatenate([cut, [len(zone)]]).tolist(), strict=True)
+    kept = []
+    for a, b in runs:
+        z = int(zone[a])
+        # A short stay counts from 10 s on: is it likely to have been that long?
+        if z < odds.shape[1] - 1 and (not 8 <= b - a < 16 or odds[max(0, a - 6) : b + 6, z].sum() >= 10):
+            kept.append((z, start + a, start + b))
+    return kept
+
+
+@njit(cache=True, fastmath=True)
+def _step(stand: Any, walk: Any, walkable: Any, rows: int, pace: float, out: Any) -> None:
+    """`out` = walkers a second later; by symmetry the same forward and backward."""
+    whole = np.float32(pace / 6.8)
+    rest = np.float32(1 - pace)
+    diagonal = np.float32(0.7)
+    for c in range(rows + 1, len(walk) - rows - 1):
+        straight = walk[c - 1] + walk[c + 1] + walk[c - rows] + walk[c + rows]
+        across = walk[c - rows - 1] + walk[c - rows + 1] + walk[c + rows - 1] + walk[c + rows + 1]
+        out[c] = (rest * walk[c] + whole * (straight + diagonal * across)) * walkable[c]
+
+
+@njit(cache=True, fastmath=True)
+def _move(now: Any, outside: float, made: Any, walkable: Any, stop: Any, rows: int, figures: Any, doors: Any, stairs: Any, backward: bool) -> float:  # fmt: skip
+    """States {stand, walk} × {clear, hidden} (4, cells) a second later, or (backward) earlier; returns the outside's."""
+    hides, shows, pace, leaves, _ = figures
+    cells = now.shape[1]
+    mixed = np.empty((4, cells), np.float32)
+    for k in range(0, 4, 2):
+        for c in range(cells):
+            clear, hidden = now[k, c], now[k + 1, c]
+            if backward:
+                mixed[k, c] = (1 - hides) * clear + hides * hidden
+                mixed[k + 1, c] = shows * clear + (1 - shows) * hidden
+            else:
+                mixed[k, c] = (1 - hides) * clear + shows * hidden
+                mixed[k + 1, c] = hides * clear + (1 - shows) * hidden
+    going, gone = np.zeros(cells, np.float32), np.zeros(cells, np.float32)
+    left = np.float32(0.97 * outside)
+    for h in range(2):
+        stand, walk = mixed[h], mixed[2 + h]
+        if backward:
+            _step(stand, walk, walkable, rows, pace, gone)
+            for a, b in stairs:
+                gone[a] += np.float32(0.05) * walk[b]
+            for d in doors:
+                gone[d] += np.float32(0.1 * outside)
+                left += np.float32(0.03 / len(doors) / 2) * walk[d]
+            for c in range(cells):
+                made[h, c] = (1 - leaves) * stand[c] + leaves * gone[c]
+                made[2 + h, c] = stop[c] * stand[c] + (1 - stop[c]) * gone[c]
+        else:
+            for c in range(cells):
+                going[c] = leaves * stand[c] + (1 - stop[c]) * walk[c]
+                made[h, c] = (1 - leaves) * stand[c] + stop[c] * walk[c]
+            _step(stand, going, walkable, rows, pace, gone)
+            for a, b in stairs:
+                gone[b] += np.float32(0.05) * going[a]
+            for d in doors:
+                left += np.float32(0.1) * going[d]
+                gone[d] += np.float32(0.03 / len(doors) / 2 * outside)
+            made[2 + h] = gone
+    return left
+
+
+@njit(cache=True, fastmath=True)
+def _forward_backward(emitted: Any, outside: Any, walkable: Any, stands: Any, rows: int, figures: Any, doors: Any, stairs: Any) -> Any:  # fmt: skip
+    """(seconds, cells) probability of each place; what is missing to 1 is the outside."""
+    seconds, _, cells = emitted.shape
+    stop = np.where(stands, np.float32(figures[4]), np.float32(0.005)) * walkable
+    forward, out = np.zeros((seconds, 4, cells), np.float32), np.zeros(seconds, np.float32)
+    now, beyond = np.zeros((4, cells), np.float32), np.float32(0.2)
+    for k in range(4):
+        now[k] = walkable / cells
+    made = np.zeros((4, cells), np.float32)
+    for t in range(seconds):
+        if t:
+            beyond = _move(now, beyond, made, walkable, stop, rows, figures, doors, stairs, False)
+            now[:] = made
+        beyond *= outside[t]
+        whole = np.float32(beyond)
+        for k in range(4):
+            for c in range(cells):
+                now[k, c] *= emitted[t, k % 2, c]
+                whole += now[k, c]
+        for k in range(4):
+            for c in range(cells):
+                now[k, c] = now[k, c] / whole + np.float32(1e-20)
+        beyond /= whole
+        forward[t] = now
+        out[t] = beyond
+    mass = np.zeros((seconds, cells), np.float32)
+    now[:] = 1
+    beyond = np.float32(1)
+    for t in range(seconds - 1, -1, -1):
+        if t < seconds - 1:
+            for k in range(4):
+                for c in range(cells):
+                    now[k, c] *= emitted[t + 1, k % 2, c]
+            beyond = _move(now, beyond * outside[t + 1], made, walkable, stop, rows, figures, doors, stairs, True)
+            top = np.float32(beyond)
+            for k in range(4):
+                for c in range(cells):
+                    top = max(top, made[k, c])
+            for k in range(4):
+                for c in range(cells):
+                    now[k, c] = made[k, c] / top + np.float32(1e-20)
+            beyond /= top
+        whole = out[t] * beyond
+        for k in range(4):
+            for c in range(cells):
+                part = forward[t, k, c] * now[k, c]
+                mass[t, c] += part
+                whole += part
+        for c in range(cells):
+            mass[t, c] /= whole
+    return mass
