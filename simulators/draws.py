@@ -85,9 +85,10 @@ def draw_world(
     troubled, few = bool(rng.random() < 0.3), bool(rng.random() < 0.25)
     slow_db = float(rng.uniform(1, 4))
     dwell_s = float(rng.choice([0.0, 0.0, 0.2, 0.5, 1.0]))
-    quiet_s = float(rng.uniform(0.3, 2)) if rng.random() < 0.12 else 0.0
+    quiet_s = float(rng.uniform(0.3, 2)) if rng.random() < 0.08 else 0.0
     readers = len(config.readers)
-    dead = rng.choice(len(antennas.port), 1).tolist() if len(antennas.port) > 6 and rng.random() < 0.15 else []
+    spare = np.flatnonzero(np.bincount(antennas.zone)[antennas.zone] > 1)
+    dead = rng.choice(spare, 1).tolist() if len(spare) and rng.random() < 0.15 else []
     world = World(
         seed=seed,
         stops_mean=float(rng.uniform(2, 7)),
@@ -169,7 +170,7 @@ def _powered(rng: np.random.Generator, world: World, plan: Plan, antennas: Anten
         if amiss < 0.2:
             break
     powered, found = best
-    reads = float(np.exp(rng.uniform(np.log(1), np.log(12)))) / found.reads_s(powered, antennas, tags)
+    reads = float(np.exp(rng.uniform(np.log(1.5), np.log(12)))) / found.reads_s(powered, antennas, tags)
     return replace(powered, card_answers=float(np.clip(reads, 0.03, 0.95)))
 
 

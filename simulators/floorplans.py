@@ -60,8 +60,8 @@ def drawing(rng: np.random.Generator, sketch: Sketch) -> Drawing:
     made = Drawing()
     side = float(rng.uniform(4.5, 6.0)) if sketch.rooms else float(rng.uniform(3.6, 8.0))
     each = max(2, round(sketch.zones / sketch.floors))
-    width = np.sqrt(each * side * side * 1.35 * rng.uniform(1.0, 2.0))
-    depth = each * side * side * 1.35 / width
+    width = np.sqrt(each * side * side * 1.6 * rng.uniform(1.0, 2.0))
+    depth = each * side * side * 1.6 / width
     outline = (0.0, 0.0, float(width), float(depth))
     if sketch.floors > 1:
         made.atrium = _middle(rng, outline)
@@ -78,7 +78,8 @@ def _lay_out(
     rng: np.random.Generator, made: Drawing, sketch: Sketch, floor: int, outline: Box, side: float, wanted: int
 ) -> None:
     corridor = float(rng.uniform(1.8, 3.6))
-    lots, lanes = _cut(rng, outline, side, corridor, bool(rng.random() < 0.5))
+    gap = float(rng.uniform(0.6, 2.0)) if not sketch.rooms and rng.random() < 0.7 else 0.0
+    lots, lanes = _cut(rng, outline, side, corridor, gap)
     if floor and made.atrium is not None:
         lots = [lot for lot in lots if _overlap(lot, made.atrium) < 0.25]
     lots = [lots[i] for i in np.sort(rng.permutation(len(lots))[: max(2, wanted - (floor == 0))])]
@@ -89,7 +90,7 @@ def _lay_out(
         box = (left + inset, bottom + inset, right - inset, top - inset)
         made.zones.append(_zone(f"f{floor}-{kind.replace('_', '-')}-{n}", kind, floor, _outline(rng, box)))
     if sketch.aisles:
-        longest_m = float(rng.choice([8.0, 14.0, 30.0]))
+        longest_m = float(rng.choice([5.0, 25.0]))
         for n, piece in enumerate(piece for lane in lanes for piece in _pieces(lane, longest_m)):
             made.zones.append(_zone(f"f{floor}-aisle-{n}", "aisle", floor, _corners(piece)))
     if floor == 0:
@@ -99,24 +100,20 @@ def _lay_out(
 
 
 def _cut(
-    rng: np.random.Generator, outline: Box, side: float, corridor: float, first: bool
+    rng: np.random.Generator, outline: Box, side: float, corridor: float, gap: float
 ) -> tuple[list[Box], list[Box]]:
-    """Lots and the lanes between them: cut in two, again and again, the first cuts wide enough to walk."""
+    """Lots and the lanes between them: cut in two, again and again, the first cuts wide enough for many."""
     lots, lanes, waiting = [], [], [(outline, 0)]
     while waiting:
         box, depth = waiting.pop()
         width, height = box[2] - box[0], box[3] - box[1]
-        if width * height < 1.7 * side * side and max(width, height) < 2.2 * side:
+        across = width > height
+        length = max(width, height)
+        lane = corridor if depth < 2 or (depth < 4 and rng.random() < 0.4) else gap
+        lane = min(lane, length - 2 * LEAST_M)
+        if lane < 0 or (width * height < 1.7 * side * side and length < 2.2 * side):
             lots.append(box)
             continue
-        across = width > height if depth or abs(width - height) > side else first
-        length = width if across else height
-        lane = corridor if depth < 2 or (depth < 4 and rng.random() < 0.4) else 0.0
-        if length < 2 * LEAST_M + lane:
-            if length < 2 * LEAST_M:
-                lots.append(box)
-                continue
-            lane = 0.0
         at = float(np.clip(rng.normal(0.5, 0.1), 0.3, 0.7)) * (length - lane)
         at = min(max(at, LEAST_M), length - lane - LEAST_M)
         if across:
@@ -125,7 +122,7 @@ def _cut(
         else:
             parts = (box[0], box[1], box[2], box[1] + at), (box[0], box[1] + at + lane, box[2], box[3])
             between = (box[0], box[1] + at, box[2], box[1] + at + lane)
-        if lane:
+        if lane > 1.5:
             lanes.append(between)
         waiting += [(part, depth + 1) for part in parts]
     return lots, lanes

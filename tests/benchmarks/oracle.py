@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from benchmarks.shops import Case
 
 Floats = NDArray[np.float64]
-CELL_M = 1.0
 AROUND_M = 2.0
 """Floor beyond the outermost zones that is looked at."""
 BIAS_DB = np.arange(-9.0, 10.0, 3.0)
@@ -70,15 +69,19 @@ class _Field:
         plan = Plan(drawn.config)
         floors = int(plan.floors.max()) + 1
         corners = np.concatenate(plan.polygons)
+        sides = [np.ptp(polygon, axis=0).min() for polygon in plan.polygons]
+        cell_m = float(np.clip(np.median(sides) / 4, 0.6, 1.0))
         low, high = corners.min(axis=0) - AROUND_M, corners.max(axis=0) + AROUND_M
-        columns, rows = (int(n) + 2 for n in np.ceil((high - low) / CELL_M))
+        columns, rows = (int(n) + 2 for n in np.ceil((high - low) / cell_m))
         floor, u, v = (a.ravel() for a in np.indices((floors, columns, rows)))
-        x, y = low[0] + (u - 0.5) * CELL_M, low[1] + (v - 0.5) * CELL_M
+        x, y = low[0] + (u - 0.5) * cell_m, low[1] + (v - 0.5) * cell_m
         self.rows, n, zones = rows, len(floor), len(plan.ids)
         self.share = np.zeros((n, zones + 1))
         for dx, dy in np.ndindex(4, 4):
-            at = plan.zone_at(x + ((dx + 0.5) / 4 - 0.5) * CELL_M, y + ((dy + 0.5) / 4 - 0.5) * CELL_M, floor)
+            at = plan.zone_at(x + ((dx + 0.5) / 4 - 0.5) * cell_m, y + ((dy + 0.5) / 4 - 0.5) * cell_m, floor)
             self.share[np.arange(n), np.where(at < 0, zones, at)] += 1 / 16
+        # Who stands does so in a zone, be it at the edge of the cell.
+        self.stood = np.eye(zones + 1)[self.share[:, :zones].argmax(axis=1)]
         inner = (u > 0) & (v > 0) & (u < columns - 1) & (v < rows - 1)
         near = np.zeros(n, bool)
         for on in range(floors):
@@ -116,7 +119,7 @@ class _Field:
         hidden_s = world.block_short_s + world.block_long_share * min(3 * world.block_long_s, world.block_max_s)
         self.hides = min(0.5, 1 / (world.clear_median_s * np.exp(world.clear_sigma**2 / 2)))
         self.shows = min(0.5, 1 / hidden_s)
-        self.pace = float(np.clip(world.pace_m_s / CELL_M, 0.4, 0.9))
+        self.pace = float(np.clip(world.pace_m_s / cell_m, 0.4, 0.9))
         self._ask(it, plan)
         shifted = self.level[None] + BIAS_DB[:, None, None]
         self.miss = np.stack([self._miss(shifted), self._miss(shifted - self.block_db)], axis=1)
@@ -241,7 +244,7 @@ def _smoothed(
         field.doors,
         field.stairs,
     )
-    return _stays(mass @ field.share, start)
+    return _stays(mass[:, 1] @ field.share + mass[:, 0] @ field.stood, start)
 
 
 def _emitted(
@@ -337,9 +340,9 @@ def _move(now: Any, outside: float, made: Any, walkable: Any, stop: Any, rows: i
 
 @njit(cache=True, fastmath=True)
 def _forward_backward(emitted: Any, outside: Any, walkable: Any, stands: Any, rows: int, figures: Any, doors: Any, stairs: Any) -> Any:  # fmt: skip
-    """(seconds, cells) probability of each place; what is missing to 1 is the outside."""
+    """(seconds, 2, cells) probability of standing and of walking in each; what is missing to 1 is the outside."""
     seconds, _, cells = emitted.shape
-    stop = np.where(stands, np.float32(figures[4]), np.float32(0.005)) * walkable
+    stop = np.where(stands, np.float32(figures[4]), np.float32(0.0)) * walkable
     forward, out = np.zeros((seconds, 4, cells), np.float32), np.zeros(seconds, np.float32)
     now, beyond = np.zeros((4, cells), np.float32), np.float32(0.2)
     for k in range(4):
@@ -361,7 +364,7 @@ def _forward_backward(emitted: Any, outside: Any, walkable: Any, stands: Any, ro
         beyond /= whole
         forward[t] = now
         out[t] = beyond
-    mass = np.zeros((seconds, cells), np.float32)
+    mass = np.zeros((seconds, 2, cells), np.float32)
     now[:] = 1
     beyond = np.float32(1)
     for t in range(seconds - 1, -1, -1):
@@ -382,8 +385,9 @@ def _forward_backward(emitted: Any, outside: Any, walkable: Any, stands: Any, ro
         for k in range(4):
             for c in range(cells):
                 part = forward[t, k, c] * now[k, c]
-                mass[t, c] += part
+                mass[t, k // 2, c] += part
                 whole += part
-        for c in range(cells):
-            mass[t, c] /= whole
+        for k in range(2):
+            for c in range(cells):
+                mass[t, k, c] /= whole
     return mass
