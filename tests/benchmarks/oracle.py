@@ -7,6 +7,7 @@ over places of 1 m, {stand, walk} × {clear, hidden}, with silence as evidence.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,6 +113,7 @@ class _Field:
         )
         level = radio.levels(scene)[:, :, 0].astype(float)
         self.level = np.where(np.isfinite(level), level, -200.0)
+        self.level_of = np.ascontiguousarray(self.level.T, np.float32)
         self.report_db, self.reader = radio.report_db, drawn.antennas.reader
         self.fast2 = (world.fast_still_db**2 + world.fast_moving_db**2) / 2
         self.slow2 = (world.slow_moving_db**2 + world.slow_still_db**2) / 2 + world.facing_db**2 / 8 + 1.0
@@ -126,8 +128,9 @@ class _Field:
         """(biases, 2, cells, antennas) log chance of silence for a second."""
         self.silent = self.miss.sum(axis=3)
         if self.quiet_s:
-            self.reads = np.stack([self._reads(shifted), self._reads(shifted - self.block_db)], axis=1)
-            """(biases, 2, cells) of all antennas together."""
+            reads = np.stack([self._reads(shifted), self._reads(shifted - self.block_db)], axis=1)
+            self.any = np.log(-np.expm1(-reads) / reads).astype(np.float32)
+            """(biases, 2, cells) the first to read it keeps it from the others, whose silence says nothing then."""
 
     def _ask(self, it: Case, plan: Plan) -> None:
         """Chance that an antenna's turn falls into a second, and how often it then asks a card that answers."""
@@ -153,6 +156,9 @@ class _Field:
         )
         self.rate = np.tensordot(weight / weight.sum(), got, 1)[:, None] * (self.turns * self.asked) + 1e-9
         """(levels, antennas) reads a second that there would be."""
+        far = np.where(self.hit < 1e-5, OUT_OF_REACH, 0.0)
+        self.log_hit, self.log_rate = (np.log(a) - far for a in (self.hit, self.rate))
+        self.log_miss = np.log1p(-self.hit)
 
     def _answered(self, rssi: Floats) -> Floats:
         got = 1 / (1 + np.exp((self.half_dbm - rssi) / self.width_db))
@@ -168,30 +174,39 @@ class _Field:
         result: Floats = self.rate[at, np.arange(level.shape[-1])].sum(axis=-1)
         return result
 
-    def gain(self, bias: int, antenna: int, rssi: float, reads: int) -> Floats:
-        """(2, cells) log density of what an antenna heard within a second, less that of its silence."""
-        level = self.level[:, antenna] + BIAS_DB[bias]
-        both = np.stack([level, level - self.block_db])
-        at = np.clip(np.round(both - self.table_dbm[0]).astype(int), 0, len(self.table_dbm) - 1)
-        v = self.slow2 + self.fast2 / min(reads, 4)
-        true = rssi - self.report_db[antenna]
-        q = (true - both) ** 2 / v
-        loud = -0.5 * TAIL * q / (q + TAIL) - 0.5 * np.log(2 * np.pi * v)
-        loud -= np.where(self.hit[at, antenna] < 1e-5, OUT_OF_REACH, 0.0)
-        result: Floats
-        if self.quiet_s:
-            # The first to read it keeps it from the others, whose silence says nothing then.
-            any_ = np.log(-np.expm1(-self.reads[bias]) / self.reads[bias])
-            result = any_ + (
-                np.log(self.rate[at, antenna]) if rssi <= UNKNOWN_DB else loud + self._known(true, antenna)
-            )
-        else:
-            said = np.log(self.hit[at, antenna]) if rssi <= UNKNOWN_DB else loud + self._known(true, antenna)
-            result = said - self.miss[bias, :, :, antenna]
-        return result
+    def weigh(self, bias: int, events: Events, into: NDArray[np.float32], every: int) -> None:
+        """Add to (seconds, 2, cells) what antennas heard, as log densities less those of their silence."""
+        true = np.where(events.rssi > UNKNOWN_DB, events.rssi - self.report_db[events.antenna], np.nan)
+        known = np.log(self._answered(true)[np.arange(len(true)), events.antenna])
+        _weigh(
+            into,
+            (events.second, events.antenna, true, known, self.slow2 + self.fast2 / np.minimum(events.reads, 4)),
+            self.level_of,
+            (float(BIAS_DB[bias]), self.block_db, float(self.table_dbm[0]), every),
+            self.log_rate if self.quiet_s else self.log_hit,
+            np.zeros_like(self.log_miss) if self.quiet_s else self.log_miss,
+            self.any[bias] if self.quiet_s else np.zeros((2, len(self.level)), np.float32),
+        )
 
-    def _known(self, rssi: float, antenna: int) -> float:
-        return float(np.log(self._answered(np.array([rssi]))[0, antenna]))
+
+@dataclass(frozen=True)
+class Events:
+    """What was heard, second by second and antenna by antenna: arrays of one length."""
+
+    second: NDArray[np.int64]
+    antenna: NDArray[np.int64]
+    rssi: Floats
+    """Mean; UNKNOWN_DB: no read told its level."""
+    reads: NDArray[np.int64]
+
+    @staticmethod
+    def of(heard: Heard, part: NDArray[np.int64], start_s: int, antennas: int) -> Events:
+        key = (heard.time_us[part] // 1_000_000 - start_s) * antennas + heard.antenna[part]
+        keys, place, count = np.unique(key, return_inverse=True, return_counts=True)
+        known = heard.rssi_db[part] > UNKNOWN_DB
+        n = np.bincount(place, known)
+        mean = np.bincount(place, np.where(known, heard.rssi_db[part], 0)) / np.maximum(n, 1)
+        return Events(keys // antennas, keys % antennas, np.where(n > 0, mean, UNKNOWN_DB), count)
 
 
 def _stairs(plan: Plan, floor: Any, x: Any, y: Any, share: Floats) -> NDArray[np.int64]:
@@ -214,15 +229,7 @@ def _smoothed(
 ) -> list[tuple[int, int, int]]:
     second = heard.time_us[part] // 1_000_000 - first_s
     start, end = max(0, int(second[0]) - 5), min(len(down), int(second[-1]) + 6)
-    key = (second - start) * len(field.reader) + heard.antenna[part]
-    keys, place, count = np.unique(key, return_inverse=True, return_counts=True)
-    known = heard.rssi_db[part] > UNKNOWN_DB
-    n_known = np.bincount(place, known)
-    mean = np.bincount(place, np.where(known, heard.rssi_db[part], 0)) / np.maximum(n_known, 1)
-    mean[n_known == 0] = UNKNOWN_DB
-    events = [
-        (*divmod(int(k), len(field.reader)), r, n) for k, r, n in zip(keys, mean.tolist(), count.tolist(), strict=True)
-    ]
+    events = Events.of(heard, part, first_s + start, len(field.reader))
     likely = []
     for bias, db in enumerate(BIAS_DB):
         some = _emitted(field, bias, events, start, end, down, 5)
@@ -231,39 +238,33 @@ def _smoothed(
         likely.append(5 * FIRST_POWER * each.sum() - 0.5 * (db / 4) ** 2)
     emitted = _emitted(field, int(np.argmax(likely)), events, start, end, down, 1)
     outside = np.zeros(len(emitted), np.float32)
-    outside[[s for s, *_ in events]] = -40
+    outside[events.second] = -40
     top = np.maximum(emitted.max(axis=(1, 2)), outside)
     outside = np.exp(POWER * (outside - top))
     mass = _forward_backward(
         np.exp(POWER * (emitted - top[:, None, None])),
         outside,
-        field.walkable,
-        field.stands,
-        field.rows,
-        (field.hides, field.shows, field.pace, 1 / STAND_S, 1 / PASS_BY_S),
-        field.doors,
-        field.stairs,
+        (field.walkable, (field.stands / PASS_BY_S).astype(np.float32), field.rows, field.doors, field.stairs),
+        (field.hides, field.shows, field.pace, 1 / STAND_S),
     )
     return _stays(mass[:, 1] @ field.share + mass[:, 0] @ field.stood, start)
 
 
 def _emitted(
-    field: _Field, bias: int, events: Any, start: int, end: int, down: NDArray[np.bool_], every: int
+    field: _Field, bias: int, events: Events, start: int, end: int, down: NDArray[np.bool_], every: int
 ) -> NDArray[np.float32]:
     """(seconds, 2, cells) log likelihood of what was heard and what not, of every so manieth second."""
     made = np.repeat(field.silent[bias][None], len(range(0, end - start, every)), axis=0)
     quiet = np.zeros(end - start, bool)
     if field.quiet_s:
-        for s, *_ in events:
+        for s in events.second:
             quiet[s : s + 1 + round(field.quiet_s)] = True
     for n, s in enumerate(range(0, end - start, every)):
         if quiet[s]:
             made[n] = 0
         elif (off := down[start + s]).any():
             made[n] -= field.miss[bias][:, :, off].sum(axis=2)
-    for s, antenna, rssi, reads in events:
-        if s % every == 0:
-            made[s // every] += field.gain(bias, antenna, rssi, reads)
+    field.weigh(bias, events, made, every)
     return made
 
 
@@ -283,8 +284,32 @@ def _stays(odds: Floats, start: int) -> list[tuple[int, int, int]]:
     return kept
 
 
+@njit(cache=True)
+def _weigh(into: Any, events: Any, level: Any, figures: Any, log_hit: Any, log_miss: Any, shared: Any) -> None:
+    second, antenna, true, known, variance = events
+    bias, block, lowest, every = figures
+    for e in range(len(second)):
+        if second[e] % every:
+            continue
+        row, a = second[e] // every, antenna[e]
+        told = not np.isnan(true[e])
+        least = -0.5 * np.log(2 * np.pi * variance[e])
+        for hidden in range(2):
+            for c in range(into.shape[2]):
+                here = level[a, c] + bias - hidden * block
+                at = min(max(round(here - lowest), 0), len(log_hit) - 1)
+                said = log_hit[at, a]
+                if told:
+                    q = (true[e] - here) ** 2 / variance[e]
+                    # What it is heard at says all about whether it was heard, but for places out of reach.
+                    said = known[e] + least - 0.5 * TAIL * q / (q + TAIL)
+                    if log_hit[at, a] < -15.0:
+                        said -= OUT_OF_REACH
+                into[row, hidden, c] += said - log_miss[at, a] + shared[hidden, c]
+
+
 @njit(cache=True, fastmath=True)
-def _step(stand: Any, walk: Any, walkable: Any, rows: int, pace: float, out: Any) -> None:
+def _step(walk: Any, walkable: Any, rows: int, pace: float, out: Any) -> None:
     """`out` = walkers a second later; by symmetry the same forward and backward."""
     whole = np.float32(pace / 6.8)
     rest = np.float32(1 - pace)
@@ -296,9 +321,10 @@ def _step(stand: Any, walk: Any, walkable: Any, rows: int, pace: float, out: Any
 
 
 @njit(cache=True, fastmath=True)
-def _move(now: Any, outside: float, made: Any, walkable: Any, stop: Any, rows: int, figures: Any, doors: Any, stairs: Any, backward: bool) -> float:  # fmt: skip
-    """States {stand, walk} × {clear, hidden} (4, cells) a second later, or (backward) earlier; returns the outside's."""
-    hides, shows, pace, leaves, _ = figures
+def _move(now: Any, outside: float, made: Any, floor: Any, figures: Any, backward: bool) -> float:
+    """States {stand, walk} × {clear, hidden} (4, cells) a second later (`backward`: earlier); returns the outside's."""
+    walkable, stop, rows, doors, stairs = floor
+    hides, shows, pace, leaves = figures
     cells = now.shape[1]
     mixed = np.empty((4, cells), np.float32)
     for k in range(0, 4, 2):
@@ -315,7 +341,7 @@ def _move(now: Any, outside: float, made: Any, walkable: Any, stop: Any, rows: i
     for h in range(2):
         stand, walk = mixed[h], mixed[2 + h]
         if backward:
-            _step(stand, walk, walkable, rows, pace, gone)
+            _step(walk, walkable, rows, pace, gone)
             for a, b in stairs:
                 gone[a] += np.float32(0.05) * walk[b]
             for d in doors:
@@ -328,7 +354,7 @@ def _move(now: Any, outside: float, made: Any, walkable: Any, stop: Any, rows: i
             for c in range(cells):
                 going[c] = leaves * stand[c] + (1 - stop[c]) * walk[c]
                 made[h, c] = (1 - leaves) * stand[c] + stop[c] * walk[c]
-            _step(stand, going, walkable, rows, pace, gone)
+            _step(going, walkable, rows, pace, gone)
             for a, b in stairs:
                 gone[b] += np.float32(0.05) * going[a]
             for d in doors:
@@ -339,10 +365,10 @@ def _move(now: Any, outside: float, made: Any, walkable: Any, stop: Any, rows: i
 
 
 @njit(cache=True, fastmath=True)
-def _forward_backward(emitted: Any, outside: Any, walkable: Any, stands: Any, rows: int, figures: Any, doors: Any, stairs: Any) -> Any:  # fmt: skip
+def _forward_backward(emitted: Any, outside: Any, floor: Any, figures: Any) -> Any:
     """(seconds, 2, cells) probability of standing and of walking in each; what is missing to 1 is the outside."""
     seconds, _, cells = emitted.shape
-    stop = np.where(stands, np.float32(figures[4]), np.float32(0.0)) * walkable
+    walkable = floor[0]
     forward, out = np.zeros((seconds, 4, cells), np.float32), np.zeros(seconds, np.float32)
     now, beyond = np.zeros((4, cells), np.float32), np.float32(0.2)
     for k in range(4):
@@ -350,7 +376,7 @@ def _forward_backward(emitted: Any, outside: Any, walkable: Any, stands: Any, ro
     made = np.zeros((4, cells), np.float32)
     for t in range(seconds):
         if t:
-            beyond = _move(now, beyond, made, walkable, stop, rows, figures, doors, stairs, False)
+            beyond = _move(now, beyond, made, floor, figures, False)
             now[:] = made
         beyond *= outside[t]
         whole = np.float32(beyond)
@@ -372,7 +398,7 @@ def _forward_backward(emitted: Any, outside: Any, walkable: Any, stands: Any, ro
             for k in range(4):
                 for c in range(cells):
                     now[k, c] *= emitted[t + 1, k % 2, c]
-            beyond = _move(now, beyond * outside[t + 1], made, walkable, stop, rows, figures, doors, stairs, True)
+            beyond = _move(now, beyond * outside[t + 1], made, floor, figures, True)
             top = np.float32(beyond)
             for k in range(4):
                 for c in range(cells):
