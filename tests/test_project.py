@@ -147,7 +147,7 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
 
 def all_commands() -> Iterator[tuple[str, Any]]:
     """Every command that can be typed, with its name after `tagtrail`."""
-    from edge.cli import app
+    from edge.cli.main import app
 
     for plugin in entry_points(group="tagtrail.commands"):
         plugin.load()(app)

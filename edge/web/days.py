@@ -10,10 +10,10 @@ from collections import OrderedDict
 from contextlib import closing
 
 from config import StoreConfig
-from edge.errors import Trouble
-from edge.reading import NoDatabase, connect
-from edge.summary import Summary, today
-from edge.web.thrift import give_back
+from edge.database.reader import NoDatabase, connect
+from edge.days.summary import Summary, today
+from edge.store.errors import Trouble
+from edge.web.memory import give_back
 
 FRESH_S = 5.0
 """How long a summary of a day that still changes is served again."""

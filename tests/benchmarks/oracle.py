@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from benchmarks.peers import UNKNOWN_DB, Heard
 from numba import njit
 from numpy.typing import NDArray
+from peers import UNKNOWN_DB, Heard
 
-from simulators.draws import coverage
-from simulators.plan import Plan
-from simulators.radio import ROUND_S, SWITCH_S, TAG_S, Radio, Scene
-from simulators.score import Stay
-from simulators.world import WALLED
+from simulators.shop.draws import coverage
+from simulators.shop.plan import Plan
+from simulators.shop.radio import ROUND_S, SWITCH_S, TAG_S, Radio, Scene
+from simulators.shop.score import Stay
+from simulators.shop.world import WALLED
 
 if TYPE_CHECKING:
     from benchmarks.shops import Case

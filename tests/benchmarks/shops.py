@@ -24,22 +24,22 @@ if __name__ == "__main__":
     sys.path[0:1] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 import numpy as np
-from benchmarks.peers import PEERS, TIMEOUTS_S, Heard
-from benchmarks.recordings import stays, total
 from numpy.typing import NDArray
+from peers import PEERS, TIMEOUTS_S, Heard
+from recordings import stays, total
 
-import simulators
+import simulators.shop
 from drivers.read import epc_words
 from dwell import calibration
 from dwell.engine import ZoneEngine
 from dwell.layout import Layout, Settings
 from dwell.read import READ, Reads
-from edge.compose import Shop as Store
-from edge.compose import compose
-from simulators.draws import SKETCHES, Drawn, draw
-from simulators.replays import ORIGIN_US
-from simulators.score import MERCHANDISE, Score, Stay, joined, score
-from simulators.world import SLICE_US, Shop
+from edge.store.compose import Shop as Store
+from edge.store.compose import compose
+from simulators.shop.draws import SKETCHES, Drawn, draw
+from simulators.shop.replays import ORIGIN_US
+from simulators.shop.score import MERCHANDISE, Score, Stay, joined, score
+from simulators.shop.world import SLICE_US, Shop
 
 MINUTES = 30
 DEVELOPMENT, JUDGING = range(100), range(1000, 1005)
@@ -285,7 +285,7 @@ def _play(drawn: Drawn, seed: int, until_us: int) -> dict[str, NDArray[Any]]:
 
 
 def _sources() -> str:
-    folder = Path(simulators.__path__[0])
+    folder = Path(simulators.shop.__path__[0])
     digest = hashlib.sha256(f"{MINUTES}".encode())
     for file in sorted((*folder.rglob("*.py"), Path(__file__))):
         digest.update(file.read_bytes())

@@ -1,0 +1,1 @@
+"""What the CRM sends down and is told of past days."""

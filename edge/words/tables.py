@@ -1,0 +1,21 @@
+"""Tables of cells under column ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+Cell = str | int | float | None
+BOM = "\ufeff"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under column ids; the first `keys` columns say what a row is of, the others are its numbers."""
+
+    columns: tuple[str, ...]
+    keys: int
+    rows: tuple[tuple[Cell, ...], ...]
