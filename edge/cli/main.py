@@ -25,6 +25,7 @@ directory = typer.Typer(help="The member directory.", no_args_is_help=True)
 app.add_typer(directory, name="directory")
 readers.register(app)
 users.register(app)
+
 ClockSpeed = Annotated[float, typer.Option(hidden=True, min=0.01, max=1000, help="Run the clock faster (demo).")]
 ClockOrigin = Annotated[int, typer.Option(hidden=True, help="Where the faster clock started, UTC microseconds.")]
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edge.cli.store_file import Config, load_store
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
 readers = typer.Typer(help="Find, watch and test readers.", no_args_is_help=True)
 
-Config = Annotated[Path, typer.Option("--config", "-c", help="The store file (TOML).")]
 Id = Annotated[str, typer.Argument(help="The reader's id in the store file.")]
 
 
@@ -114,7 +115,7 @@ def show(
     from edge.readers import listening as tools
     from edge.readers.antennas import HISTOGRAM_DBM
 
-    store = _load(config)
+    store = load_store(config)
     shop, settings = tools.reader_of(store, reader)
     if state := asyncio.run(tools.service_state(store)):
         tools.live_reader(state, reader)
@@ -165,7 +166,7 @@ def check_reader(
 
     from edge.readers import listening as tools
 
-    store = _load(config)
+    store = load_store(config)
     _, settings = tools.reader_of(store, reader)
     if state := asyncio.run(tools.service_state(store)):
         entry = tools.live_reader(state, reader)
@@ -196,7 +197,7 @@ def capture(
     from edge.readers.capture import CaptureFile
     from edge.store.errors import Trouble
 
-    store = _load(config)
+    store = load_store(config)
     shop, settings = tools.reader_of(store, reader)
     if state := asyncio.run(tools.service_state(store)):
         raise Trouble(
@@ -294,9 +295,3 @@ def _stop() -> asyncio.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop
-
-
-def _load(file: Path) -> StoreConfig:
-    from edge.cli.store_file import load_store as load
-
-    return load(file)

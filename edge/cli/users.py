@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge.cli.store_file import Config, load_store
+
 if TYPE_CHECKING:
     from edge.access.users import Users
 
-Config = Annotated[Path, typer.Option("--config", "-c", help="The store file (TOML).")]
 group = typer.Typer(help="Who may look at the page.", no_args_is_help=True)
 
 
@@ -68,12 +69,6 @@ def show(config: Config) -> None:
 
 
 def _users(config: Path) -> Users:
-    from config.check import ConfigError, load
     from edge.access.users import Users, users_path
 
-    try:
-        return Users(users_path(load(config, files=False)))
-    except ConfigError as error:
-        for problem in error.problems:
-            typer.echo(str(problem), err=True)
-        raise typer.Exit(2) from error
+    return Users(users_path(load_store(config, overlay=False)))

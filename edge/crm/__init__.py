@@ -1,1 +1,1 @@
-"""What the CRM sends down and is told of past days."""
+"""What the CRM sends down, and what it is told of past days."""

@@ -1,5 +1,6 @@
 """Days against days, from a read-only connection: today against its like, promotions and layout changes. As in
-edge.days.counters; days are compared with days of their kind (edge.store.calendar), zones with zones that were left alone."""
+edge.days.counters; days are compared with days of their kind (edge.store.calendar), zones with zones that were left
+alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a floor manager acts on, from a read-only connection: counters, flows, occupancy, members' tiers, service.
+"""Scorecards of counters, from a read-only connection.
 
-Every function answers for the `days` business days that end with `date`; docs/definitions.md has every formula. A
-number that nobody measured, or of which too little was measured to be told, is None, never zero.
+Like its neighbours in edge.days, it answers for the `days` business days that end with `date`; docs/definitions.md has
+every formula. A number that nobody measured, or of which too little was measured to be told, is None, never zero.
 """
 
 from __future__ import annotations

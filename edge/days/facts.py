@@ -137,7 +137,7 @@ class DayFacts:
     totals: Totals
     windows: Windows
     by_hour: NDArray[np.uint32] | None
-    """(hours of the day, Z, BINS) dwell; None of stored facts, see daystore.by_hour."""
+    """(hours of the day, Z, BINS) dwell; None of stored facts, see kept.by_hour."""
 
 
 @dataclass(frozen=True)

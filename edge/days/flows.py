@@ -1,4 +1,5 @@
-"""Where people go from where, from a read-only connection. As in edge.days.counters."""
+"""Transitions between zones, paths, and where people come in and go out, from a read-only connection. As in
+edge.days.counters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Members by tier, staff and service, suspected tags, from a read-only connection. As in edge.days.counters."""
+"""Members by tier, staff and service, from a read-only connection. As in edge.days.counters."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from config import StoreConfig
 from dwell.aggregates import MIDDLES_S
 from edge.days.kept import DAY
 from edge.days.scope import Rate, Scope, coverage, hide, history_days, over, quantile_s, rate, ratio
-
-CLASS_NAMES = ("unknown", "member", "cart", "staff", "merchandise")
 
 
 @dataclass(frozen=True)

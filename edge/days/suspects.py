@@ -11,8 +11,8 @@ import numpy as np
 from config import StoreConfig, ZoneKind
 from dwell.stays import Span
 from edge.days.facts import read_stays, suspects
-from edge.days.service import CLASS_NAMES
 from edge.store.business_days import business_days
+from edge.store.tag_classes import TAG_CLASSES
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def suspected_tags(conn: sqlite3.Connection, config: StoreConfig, date: dt.date)
         found.append(
             Suspect(
                 tag=tags[carrier].hex(),
-                tag_class=CLASS_NAMES[own["tag_class"][0]],
+                tag_class=TAG_CLASSES[own["tag_class"][0]],
                 reasons=() if one.why is None else one.why.reasons,
                 present_s=int(long_us.sum()) / 1e6,
                 back_room_s=float(by_zone[back].sum()) / 1e6,

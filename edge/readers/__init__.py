@@ -1,1 +1,1 @@
-"""Readers, their contacts and lamps, and the tools for who installs them."""
+"""Readers, their contacts and lamps, and the tools for installing them."""

@@ -124,7 +124,7 @@ def _serial(module: str, probe: str) -> Callable[[bytes], Decoded]:
     def run(raw: bytes) -> Decoded:
         from importlib import import_module
 
-        codec = import_module(f"drivers.{module}")
+        codec = import_module(f"drivers.serial.{module}")
         return _walk(raw, getattr(codec, probe), codec.read)
 
     return run

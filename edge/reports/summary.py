@@ -10,12 +10,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from config import StoreConfig
-from edge.days.summary import Summary
 from edge.words.languages import catalogue, named
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
+    from edge.days.summary import Summary
     from edge.store.live_state import Now
 from edge.words.numbers import duration, local, number, percent
 from edge.words.tables import BOM, Cell, Table
@@ -131,8 +131,8 @@ def as_text(summary: Summary, config: StoreConfig, lang: str, now: Now | None) -
 
     def grid(title: str, columns: Sequence[str], left: int) -> RichTable:
         table = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for number, column in enumerate(columns):
-            table.add_column(column, justify="left" if number < left else "right")
+        for place, column in enumerate(columns):
+            table.add_column(column, justify="left" if place < left else "right")
         return table
 
     traffic = grid(_("Traffic"), [_("Floor"), _("Member visits"), _("Other tags"), _("Cart visits"), _("Coverage")], 1)

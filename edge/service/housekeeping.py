@@ -1,4 +1,4 @@
-"""What a gateway throws away by itself: what is too old, and, near the quota, what can be spared."""
+"""Once a minute: sums up days that are over, tells the CRM of them, and deletes what is too old."""
 
 from __future__ import annotations
 

@@ -7,11 +7,8 @@ import contextlib
 import fcntl
 import gc
 import logging
-import os
 import signal
-import socket
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -19,13 +16,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
 from config import StoreConfig
 from config.check import load
 from drivers.session import Link
-from dwell.layout import TagClass
-from dwell.visits import Visits
 from edge.crm.commands import Doings
 from edge.crm.configuration import Desired, Overlay
 from edge.crm.directory import MemberDirectory
@@ -33,20 +26,20 @@ from edge.cues.orders import OrderServer
 from edge.database import life
 from edge.database.writer import Database
 from edge.intake.pipeline import Pipeline
-from edge.readers import antennas
 from edge.readers.lamps import Lamps
 from edge.readers.sessions import Readers
 from edge.readers.visit_file import VisitFile
+from edge.service import page_process
 from edge.service.housekeeping import keep_house
 from edge.service.memory import COMPILER, let_go_of
 from edge.service.notify import long_work, notify
+from edge.service.snapshot import Snapshot
 from edge.service.warmup import warm_up
 from edge.store.clock import Clock, offset_us
 from edge.store.compose import Shop, compose
 from edge.store.errors import Again, Trouble
 from edge.store.live_socket import LiveServer, socket_path
 from edge.store.page_socket import listen
-from sync import outbox
 from sync.commands import Commands
 from sync.mqtt import MqttSettings
 from sync.publisher import Handler, Identity, Publisher
@@ -55,11 +48,7 @@ log = logging.getLogger("tagtrail.service")
 
 DRAIN_S = 1.5
 """At a stop, how long the last events may take to the CRM; what is not acknowledged goes out at the next start."""
-WEB_RESTART_S = 2.0
-"""Wait before a page that died is started again."""
 REMEMBER_S = 60.0
-RATE_WINDOW = 4
-"""Snapshots over which reads/s are told."""
 
 
 class Service:
@@ -79,7 +68,6 @@ class Service:
         self._config = config
         self._config_file = config_file
         self._clock = clock
-        self._version = version
         self._web_socket = listen(config.web.listen) if web else None
         self._shop: Shop = compose(config, clock.speed)
         self._lock = _lock(config.database.path)
@@ -115,9 +103,16 @@ class Service:
             changed=self._tell_live,
             trace=self._trace.write if self._trace else None,
         )
-        self._totals = {"visits": 0, "journeys": 0, "recognised": 0}
-        self._depth: dict[str, dict[str, int]] = {}
-        self._rates: dict[str, list[tuple[float, int]]] = {}
+        self._snapshot = Snapshot(
+            config,
+            self._shop,
+            self._database,
+            self._publisher,
+            self._pipeline,
+            clock,
+            version=version,
+            page=page_process.address(config, self._web_socket) if self._web_socket else None,
+        )
         self._live: LiveServer | None = None
 
     async def run(self) -> None:
@@ -153,7 +148,7 @@ class Service:
         down = self._listen_down(readers)
         publishing = asyncio.create_task(self._publisher.run(), name="publisher")
         pipeline = asyncio.create_task(self._pipeline.run(), name="pipeline")
-        self._live = live = LiveServer(socket_path(self._config), self.snapshot, self._antennas)
+        self._live = live = LiveServer(socket_path(self._config), self._snapshot.take, self._snapshot.antennas)
         orders = OrderServer(
             socket_path(self._config, "orders"), self._config, self._pipeline.order, self._clock.now_us
         )
@@ -163,7 +158,9 @@ class Service:
             asyncio.create_task(self._watch(), name="watch"),
         ]
         if self._web_socket is not None:
-            around.append(asyncio.create_task(self._page(self._web_socket), name="page"))
+            around.append(
+                asyncio.create_task(page_process.keep(self._config_file, self._web_socket, self._clock), name="page")
+            )
         around.append(asyncio.create_task(readers.run(), name="readers"))
         around += [asyncio.create_task(work, name=name) for name, work in down.items()]
         around.append(
@@ -209,7 +206,7 @@ class Service:
             self._database,
             self._publisher,
             readers,
-            self.snapshot,
+            self._snapshot.take,
             members.forget,
             self._pipeline.recheck,
             self._reload,
@@ -249,7 +246,7 @@ class Service:
             async with asyncio.timeout(DRAIN_S):
                 while self._publisher.status.connected:
                     await self._count()
-                    if not any(depth["pending"] for depth in self._depth.values()):
+                    if not any(depth["pending"] for depth in self._snapshot.depth.values()):
                         return
                     await asyncio.sleep(0.05)
 
@@ -259,7 +256,7 @@ class Service:
         written = await self._database.read(_data_version)
         while True:
             await self._count()
-            self._reads_per_s()
+            self._snapshot.keep_rates()
             with contextlib.suppress(sqlite3.Error):
                 if (now := await self._database.read(_data_version)) != written:
                     written = now  # by another process: a directory was imported
@@ -281,155 +278,15 @@ class Service:
 
     async def _count(self) -> None:
         try:
-            self._totals, self._depth = await self._database.read(_totals)
+            await self._snapshot.count()
         except sqlite3.Error:
             return  # who writes tells of it
-        self._pipeline.backlog = {name: depth["pending"] for name, depth in self._depth.items()}
-
-    async def _page(self, listening: socket.socket) -> None:
-        arguments = ["--config", str(self._config_file), "--fd", str(listening.fileno())]
-        arguments += ["--parent", str(os.getpid())]
-        if self._clock.speed != 1:
-            arguments += ["--clock-speed", str(self._clock.speed), "--clock-origin-us", str(self._clock.origin_us)]
-        while True:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "edge.web", *arguments, pass_fds=[listening.fileno()]
-            )
-            try:
-                code = await process.wait()
-            finally:
-                if process.returncode is None:
-                    process.terminate()
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(1):
-                            await process.wait()
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
-            log.error("the page's process ended with code %d; starting it again", code)
-            await asyncio.sleep(WEB_RESTART_S)
-
-    def snapshot(self) -> dict[str, Any]:
-        """The live state, as the socket tells it."""
-        pipeline, shop = self._pipeline, self._shop
-        visits = pipeline.here()
-        members = self._members(visits)
-        as_of_us = self._clock.now_us()
-        counters = pipeline.engine.counters
-        publisher = self._publisher.status
-        return {
-            "as_of_us": as_of_us,
-            "watermark_us": pipeline.engine.weighed_us,
-            "speed": self._clock.speed,
-            "store": self._config.store.id,
-            "version": self._version,
-            "pid": os.getpid(),
-            "page": self._page_address(),
-            "zones": self._zones(visits, pipeline.covered()),
-            "members": members,
-            "cues": pipeline.desk.told({member["member"]: member["zone"] for member in members}, as_of_us),
-            "recognitions": pipeline.recognitions,
-            "readers": [self._reader(reader.id) for reader in shop.readers],
-            "reads": sum(pipeline.reads_of.values()),
-            "reads_per_s": self._rate("", sum(pipeline.reads_of.values())),
-            "tags_present": len(np.unique(visits[["epc", "epc_bits"]])),
-            **self._totals,
-            "broker": {
-                "connected": publisher.connected,
-                "reason": publisher.reason,
-                "since_us": publisher.since_us,
-            },
-            "database": {
-                "trouble": pipeline.trouble or self._publisher.trouble,
-                "quarantined": self._database.quarantined and str(self._database.quarantined),
-            },
-            "outbox": self._depth,
-            "counters": counters,
-            "drifted": antennas.drifted(shop, pipeline.engine.drift_db),
-            "resting": antennas.resting(shop, pipeline.engine.stuck_tags()),
-        }
-
-    def _page_address(self) -> str | None:
-        if self._web_socket is None:
-            return None
-        host, port = self._web_socket.getsockname()[:2]
-        scheme = "https" if self._config.web.cert else "http"
-        return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
-
-    def _zones(self, visits: Visits, covered: set[int]) -> list[dict[str, Any]]:
-        by_class = np.zeros((len(self._shop.zones), len(TagClass)), np.int64)
-        np.add.at(by_class, (visits["zone"], visits["tag_class"]), 1)
-        return [
-            {
-                "id": zone,
-                "floor": self._shop.zone_floor[number],
-                "state": "ok" if number in covered else "unknown",
-                "people": int(counts[TagClass.MEMBER] + counts[TagClass.UNKNOWN]),
-                "by_class": {class_.name.lower(): int(counts[class_]) for class_ in TagClass},
-            }
-            for number, (zone, counts) in enumerate(zip(self._shop.zones, by_class, strict=True))
-        ]
-
-    def _members(self, visits: Visits) -> list[dict[str, Any]]:
-        here = [
-            (member.tier, int(visit["enter_us"]), member.member, self._shop.zones[visit["zone"]])
-            for member, visit in self._pipeline.members(visits)
-        ]
-        return [
-            {"member": member, "tier": tier, "zone": zone, "since_us": since_us}
-            for tier, since_us, member, zone in sorted(here)
-        ]
-
-    def _reader(self, id_: str) -> dict[str, Any]:
-        status = self._pipeline.readers[id_]
-        reads = self._pipeline.reads_of[id_]
-        return {
-            "id": id_,
-            "driver": next(reader.driver for reader in self._shop.readers if reader.id == id_),
-            "link": status.link.value,
-            "reason": status.reason,
-            "since_us": status.since_us,
-            "reads": reads,
-            "reads_per_s": self._rate(id_, reads),
-            "clock_offset_us": status.clock_offset_us,
-            "inputs": self._pipeline.doors.passages(id_),
-            "detail": dict(status.detail),
-        }
-
-    def _antennas(self, id_: str) -> list[dict[str, Any]]:
-        return self._pipeline.antennas.of(id_) if id_ in self._pipeline.readers else []
-
-    def _reads_per_s(self) -> None:
-        """Keep the rates going, so that the first who asks is told of the last few seconds too."""
-        for reader, count in self._pipeline.reads_of.items():
-            self._rate(reader, count)
-        self._rate("", sum(self._pipeline.reads_of.values()))
-
-    def _rate(self, what: str, count: int) -> float:
-        """Per second of the wall, over the last few seconds."""
-        now = asyncio.get_running_loop().time()
-        seen = self._rates.setdefault(what, [])
-        if not seen or now - seen[-1][0] >= 0.5:
-            seen.append((now, count))
-            del seen[: -RATE_WINDOW - 1]
-        (t0, n0), (t1, n1) = seen[0], seen[-1]
-        return round((n1 - n0) / (t1 - t0), 1) if t1 > t0 else 0.0
+        self._pipeline.backlog = {name: depth["pending"] for name, depth in self._snapshot.depth.items()}
 
 
 def _data_version(conn: sqlite3.Connection) -> int:
     """Changes when another connection has written."""
     return int(conn.execute("PRAGMA data_version").fetchone()[0])
-
-
-def _totals(conn: Any) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
-    depth = outbox.depth(conn)
-    # Row ids only grow and rows go only from the old end: the highest counts all that ever were.
-    totals = {
-        "visits": conn.execute("SELECT coalesce(max(id), 0) FROM visit").fetchone()[0],
-        "journeys": conn.execute("SELECT coalesce(max(id), 0) FROM journey").fetchone()[0],
-        "recognised": int(conn.execute("SELECT value FROM fact WHERE name = 'recognised'").fetchone()[0]),
-    }
-    return totals, {name: counts._asdict() for name, counts in depth.items()}
 
 
 def _mqtt(config: StoreConfig) -> MqttSettings:

@@ -6,10 +6,10 @@ import datetime as dt
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from edge.store.errors import Trouble
+
 if TYPE_CHECKING:  # what sorts directories in a process of its own loads no models
     from config.model import StoreConfig
-from config import StoreConfig
-from edge.store.errors import Trouble
 
 
 class BusinessDay:

@@ -96,37 +96,31 @@ class Answers:
             return answer
 
     def _ask(self, conn: sqlite3.Connection, name: str, date: dt.date, days: int) -> Any:
-        from edge.days import changes
-        from edge.days import counters as analytics
-        from edge.days import flows as flows_
-        from edge.days import hours as analytics_hours
-        from edge.days import occupancy as analytics_occupancy
-        from edge.days import service as analytics_service
-        from edge.days import suspects as suspects_
+        from edge.days import changes, counters, flows, hours, occupancy, service, suspects
 
         config = self._config
         try:
             match name:
                 case "counters":
-                    return analytics.counters(conn, config, date, days)
+                    return counters.counters(conn, config, date, days)
                 case "flows":
-                    return flows_.flows(conn, config, date, days)
+                    return flows.flows(conn, config, date, days)
                 case "tiers":
-                    return analytics_service.tiers(conn, config, date, days)
+                    return service.tiers(conn, config, date, days)
                 case "service":
-                    return analytics_service.service(conn, config, date, days)
+                    return service.service(conn, config, date, days)
                 case "promotions":
                     return changes.promotions(conn, config)
                 case "layout_changes":
                     return changes.layout_changes(conn, config)
                 case "occupancy":
-                    return analytics_occupancy.occupancy(conn, config, date)
+                    return occupancy.occupancy(conn, config, date)
                 case "hours":
-                    return analytics_hours.hours(conn, config, date)
+                    return hours.hours(conn, config, date)
                 case "comparison":
                     return changes.comparison(conn, config, date)
                 case _:
-                    return suspects_.suspected_tags(conn, config, date)
+                    return suspects.suspected_tags(conn, config, date)
         except sqlite3.Error as error:
             raise Trouble(f"cannot read the database: {error}") from error
 

@@ -12,7 +12,7 @@ from importlib.metadata import distribution, version
 from importlib.resources import files
 from pathlib import Path
 from types import CodeType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -23,7 +23,6 @@ from starlette.responses import HTMLResponse
 
 from config import StoreConfig
 from edge.access.users import Role, Users
-from edge.days.summary import Summary
 from edge.store.business_days import business_days, parse_date
 from edge.store.clock import Clock
 from edge.store.live_state import LiveClient, Now, State
@@ -33,6 +32,9 @@ from edge.web.drawings.now import Picture, clock_time, take
 from edge.web.drawings.plan import plans
 from edge.words.languages import HTML_LANG, LANGUAGES, catalogue, named, negotiate, reason
 from edge.words.numbers import duration, in_words, local, number, percent
+
+if TYPE_CHECKING:  # NumPy comes in with the first day, not before
+    from edge.days.summary import Summary
 
 MAX_FORM_BYTES = 65_536
 MAX_FIELDS = 600

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING
 
 from config import StoreConfig
-
-if TYPE_CHECKING:
-    pass
 
 
 def local(config: StoreConfig, at_us: int | None) -> dt.datetime | None:

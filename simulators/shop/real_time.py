@@ -166,11 +166,3 @@ def _write_atomically(path: Path, text: str) -> None:
     beside = path.with_name(path.name + ".new")
     beside.write_text(text)
     os.replace(beside, path)
-
-
-if __name__ == "__main__":
-    import typer
-
-    from simulators.cli import shop
-
-    typer.run(shop)

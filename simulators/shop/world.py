@@ -28,7 +28,7 @@ MEMBERS_EACH = 40
 TIERS = (("standard", 0.6), ("silver", 0.22), ("gold", 0.13), ("diamond", 0.05))
 CONSENT = 0.85
 MOST_BODY_DB = 15.0
-"""A card that loses more on somebody's body is left out: it is hardly ever read."""
+"""The most that a card loses on somebody's body."""
 WALLED = (ZoneKind.FITTING_ROOM, ZoneKind.BACK_ROOM)
 HINTS = ("", "", "", "size 38", "likes to be left alone", "drinks green tea", "asks for Ms Lin", "birthday this month")
 

@@ -37,7 +37,7 @@ from sync.publisher import Identity, Publisher
 T = TypeVar("T")
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/sbin")
 SCHEMA = "".join(
-    file.read_text("utf-8") for file in sorted((Path(__file__).parents[2] / "edge" / "migrations").glob("*.sql"))
+    file.read_text("utf-8") for file in sorted((Path(__file__).parents[2] / "edge/database/migrations").glob("*.sql"))
 )
 
 

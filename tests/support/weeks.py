@@ -14,7 +14,7 @@ from config.check import load
 from drivers.read import READ, Reads, epc_words
 from drivers.session import Link, ReaderStatus
 from edge.crm.directory_csv import import_csv
-from edge.database import room as room_
+from edge.database.room import make_room
 from edge.database.writer import Database
 from edge.intake.pipeline import Pipeline
 from edge.store.clock import Clock
@@ -76,7 +76,7 @@ class Week:
         await self.database.write(lambda conn: outbox.forget(conn, self.clock.now_us()))
         lost = 0
         while await self.database.read(room.in_use) >= room.FULL:
-            lost += await self.database.write(lambda conn: room_.make_room(conn, self._config, self.clock.now_us()))
+            lost += await self.database.write(lambda conn: make_room(conn, self._config, self.clock.now_us()))
         return lost
 
     async def numbers(self) -> dict[str, int]:

@@ -8,10 +8,13 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
+from typing import TYPE_CHECKING
 
 from config import StoreConfig
-from edge.days.summary import FloorTraffic, Flow, Flows, Hour, Summary, ZoneDwell
 from edge.words.languages import named
+
+if TYPE_CHECKING:  # NumPy comes in with the first day, not before
+    from edge.days.summary import FloorTraffic, Flow, Flows, Hour, Summary, ZoneDwell
 
 TOP_PERCENT = 88.0
 """Height of the highest bar; above it stands its number."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from config import StoreConfig
 from edge.access.users import Entry, Role
-from edge.days.summary import Summary
 from edge.reports.summary import tables
 from edge.store.live_state import Now
 from edge.web.answers import Answers
@@ -21,6 +20,7 @@ from edge.words.tables import Cell
 if TYPE_CHECKING:
     from edge.days.occupancy import Occupancy
     from edge.days.scope import Rate
+    from edge.days.summary import Summary
 
 EVERYBODY = (Role.VIEWER, Role.MANAGER, Role.IT)
 INTEGER, NUMBER, SHARE, TEXT, MOMENT = "integer", "number", "share", "text", "moment"

@@ -15,11 +15,10 @@ from gateways import STORE, Gateway
 
 from config.model import StoreConfig
 from edge.database import life
-from edge.database import room as room_
+from edge.database.room import DAY_US, make_room, prune
 from edge.database.writer import Database
 from sync import outbox, room
 
-DAY_US = room_.DAY_US
 NOW_US = 1_800_000_000_000_000
 
 
@@ -45,7 +44,7 @@ def test_what_is_too_old_goes_in_slices_and_the_rest_stays(opened: Callable[[], 
     database = opened()
     database.write_now(lambda conn: add_history(conn, 500))
     rounds = 0
-    while database.write_now(lambda conn: room_.prune(conn, config, NOW_US, most=50)):
+    while database.write_now(lambda conn: prune(conn, config, NOW_US, most=50)):
         rounds += 1
     assert rounds > 5
     counts = database.write_now(
@@ -68,13 +67,13 @@ def test_history_goes_before_any_event_of_the_outbox(opened: Callable[[], Databa
 
     database.write_now(fill)
     before = database.write_now(outbox.depth)["journey"].pending
-    assert database.write_now(lambda conn: room_.make_room(conn, config, NOW_US)) == 0
+    assert database.write_now(lambda conn: make_room(conn, config, NOW_US)) == 0
     assert database.write_now(outbox.depth)["journey"].pending == before
     assert database.write_now(lambda conn: conn.execute("SELECT count(*) FROM visit").fetchone()[0]) < 300
     database.write_now(fill)
     before = database.write_now(outbox.depth)["journey"].pending
     while database.write_now(room.in_use) >= room.FULL:
-        database.write_now(lambda conn: room_.make_room(conn, config, NOW_US))
+        database.write_now(lambda conn: make_room(conn, config, NOW_US))
     assert database.write_now(outbox.depth)["journey"].pending < before
     database.close()
 

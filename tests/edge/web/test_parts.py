@@ -25,6 +25,7 @@ from edge.words.languages import catalogue, negotiate, parse_po, reason
 from edge.words.numbers import in_words
 
 WEB = Path(edge.web.__path__[0])
+LOCALE = WEB.parent / "words" / "locale"
 PLACES = re.compile(r"%\(\w+\)s|\{\w+\}")
 
 
@@ -36,7 +37,7 @@ def messages() -> dict[str, str]:
         for _, _, message in environment.extract_translations(template.read_text("utf-8")):  # type: ignore[attr-defined]
             for text in [message] if isinstance(message, str) else [part for part in message if part]:
                 found[text] = template.name
-    for source in (*WEB.parent.glob("summary_*.py"), *WEB.glob("*.py")):
+    for source in WEB.parent.rglob("*.py"):
         for node in ast.walk(ast.parse(source.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_":
                 found[ast.literal_eval(node.args[0])] = source.name
@@ -46,7 +47,7 @@ def messages() -> dict[str, str]:
 def test_everything_the_page_says_is_said_in_both_languages() -> None:
     said = messages()
     assert len(said) > 100
-    po = (WEB / "locale" / "zh.po").read_text("utf-8")
+    po = (LOCALE / "zh.po").read_text("utf-8")
     plurals = set(re.findall(r'^msgid_plural "(.*)"$', po, re.MULTILINE))
     chinese = catalogue("zh").messages
     missing = {text: file for text, file in said.items() if text not in chinese and text not in plurals}
@@ -69,7 +70,7 @@ def sentences() -> set[str]:
     """Every string of readers' drivers and the broker's client; `{}` for a value in it."""
     found = set()
     for folder in ("drivers", "sync"):
-        for source in (WEB.parent.parent / folder).glob("*.py"):
+        for source in (WEB.parent.parent / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(source.read_text("utf-8"))):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     found.add(node.value)
@@ -80,7 +81,7 @@ def sentences() -> set[str]:
 
 
 def test_what_readers_and_broker_report_is_said_in_chinese_too() -> None:
-    translated = parse_po((WEB / "locale" / "reasons.zh.po").read_text("utf-8"))
+    translated = parse_po((LOCALE / "reasons.zh.po").read_text("utf-8"))
     said = sentences()
     assert len(translated) > 30
     for text, chinese in translated.items():

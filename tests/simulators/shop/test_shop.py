@@ -43,7 +43,7 @@ async def test_shop_runs_its_readers_and_stops_with_the_truth(demo_file, tmp_pat
     announce, truth, members = tmp_path / "readers.json", tmp_path / "truth.csv", tmp_path / "members.csv"
     origin_us = time.time_ns() // 1000
     shop = await start(
-        *(sys.executable, "-m", "simulators.shop", "--config", demo_file, "--shoppers", 20, "--speed", 20),
+        *(sys.executable, "-m", "edge", "simulate", "shop", "--config", demo_file, "--shoppers", 20, "--speed", 20),
         *("--origin-us", origin_us, "--announce", announce, "--truth", truth, "--members", members, "--seed", 3),
     )
     try:
