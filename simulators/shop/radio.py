@@ -169,8 +169,8 @@ class Radio:
 
 def _fading(w: World) -> tuple[float, float, float, float, float, float]:
     keep = float(np.exp(-TICK_US / 1e6 / w.slow_tau_s))
-    fast = (float(np.sqrt(max(0.0, db**2 - NOISE_DB**2))) for db in (w.fast_moving_db, w.fast_still_db))
-    return keep, keep if w.slow_still_flows else 1.0, w.slow_moving_db, w.slow_still_db, *fast
+    moving, still = (float(np.sqrt(max(0.0, db**2 - NOISE_DB**2))) for db in (w.fast_moving_db, w.fast_still_db))
+    return keep, keep if w.slow_still_flows else 1.0, w.slow_moving_db, w.slow_still_db, moving, still
 
 
 @njit(cache=True)

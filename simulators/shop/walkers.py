@@ -132,7 +132,7 @@ class Walk:
 
     def _way(self, goal: tuple[float, float]) -> list[tuple[float, float]]:
         _, x, y, floor = self._knots[-1]
-        way = self.plan.ground.way(floor, (x, y), goal)
+        way = self.plan.path(floor, (x, y), goal)
         way[:-1] += self.rng.uniform(-0.3, 0.3, way[:-1].shape)
         return [(float(x), float(y)) for x, y in way]
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from config import ZoneKind
-from simulators.shop.plan import Floats, Plan
 
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 STEP_M = 0.75
 """Side of the squares that ways are made of."""
 AROUND_M = 1.0
@@ -28,32 +31,26 @@ BARE = 1.3
 
 
 class Ground:
-    """What can be walked on, floor by floor."""
+    """One floor that can be walked on."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._floors = [self._grid(plan, floor) for floor in range(int(plan.floors.max()) + 1)]
-
-    def way(self, floor: int, start: tuple[float, float], goal: tuple[float, float]) -> Floats:
-        """(k, 2) places to walk through, without the start, the goal the last."""
-        low, cost = self._floors[floor]
-        ends = [
-            np.clip(((np.array(end) - low) / STEP_M).astype(int), 0, np.array(cost.shape) - 1) for end in (start, goal)
-        ]
-        cells = _shortest(cost, *(int(v) for end in ends for v in end))
-        places = low + (np.stack([cells // cost.shape[1], cells % cost.shape[1]], axis=1) + 0.5) * STEP_M
-        return np.concatenate([places[2:-2:2], [goal]])
-
-    @staticmethod
-    def _grid(plan: Plan, floor: int) -> tuple[Floats, Floats]:
-        here = [polygon for polygon, on in zip(plan.polygons, plan.floors, strict=True) if on == floor]
-        corners = np.concatenate(here) if here else np.zeros((1, 2))
-        low, high = corners.min(axis=0) - AROUND_M, corners.max(axis=0) + AROUND_M
-        columns, rows = (int(n) for n in np.ceil((high - low) / STEP_M))
+    def __init__(self, corners: Floats, zone_at: Callable[[Floats, Floats], Ints], kinds: Sequence[ZoneKind]) -> None:
+        """`corners` (k, 2) of all of its zones; `zone_at`: numbers in `kinds` of places, -1 in no zone."""
+        self._low, high = corners.min(axis=0) - AROUND_M, corners.max(axis=0) + AROUND_M
+        columns, rows = (int(n) for n in np.ceil((high - self._low) / STEP_M))
         x, y = (a.ravel() for a in np.meshgrid(np.arange(columns) + 0.5, np.arange(rows) + 0.5, indexing="ij"))
-        zone = plan.zone_at(low[0] + x * STEP_M, low[1] + y * STEP_M, np.full(x.shape, floor))
-        weights = np.array([THROUGH.get(kind, 1.0) for kind in plan.kinds] + [1.0])
-        weights[-1] = BARE if plan.of_kind(ZoneKind.AISLE) else 1.0
-        return low, weights[zone].reshape(columns, rows)
+        bare = BARE if ZoneKind.AISLE in kinds else 1.0
+        weights = np.array([*(THROUGH.get(kind, 1.0) for kind in kinds), bare])
+        zone = zone_at(self._low[0] + x * STEP_M, self._low[1] + y * STEP_M)
+        self._cost = weights[zone].reshape(columns, rows)
+
+    def way(self, start: tuple[float, float], goal: tuple[float, float]) -> Floats:
+        """(k, 2) places to walk through, without the start, the goal the last."""
+        most = np.array(self._cost.shape) - 1
+        ends = [np.clip(((np.array(end) - self._low) / STEP_M).astype(int), 0, most) for end in (start, goal)]
+        cells = _shortest(self._cost, *(int(v) for end in ends for v in end))
+        rows = self._cost.shape[1]
+        places = self._low + (np.stack([cells // rows, cells % rows], axis=1) + 0.5) * STEP_M
+        return np.concatenate([places[2:-2:2], [goal]])
 
 
 @njit(cache=True)

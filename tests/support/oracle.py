@@ -22,7 +22,7 @@ from simulators.shop.score import Stay
 from simulators.shop.world import WALLED
 
 if TYPE_CHECKING:
-    from benchmarks.shops import Case
+    from drawn import Case
 
 Floats = NDArray[np.float64]
 AROUND_M = 2.0
