@@ -160,7 +160,7 @@ def shopper(plan: Plan, world: World, rng: np.random.Generator, start_us: int, p
         _pass_by(walk, door)
         return walk.track()
     walk.go(door)
-    walk.stand(float(rng.uniform(1, 8)))
+    walk.stand(float(rng.uniform(0, 5)))
     for zone in _stops(plan, world, rng):
         if rng.random() < world.turn_back_share:
             walk.set_out(int(rng.choice(len(plan.ids))))

@@ -93,6 +93,8 @@ class Shop:
         self._made_us = origin_us
         self._carried: list[Carried] = []
         self._stays: list[tuple[int, int, int, int]] = []
+        self.spans: list[tuple[int, int, int]] = []
+        """(tag, from, to) in which it was about, before the doors too; goods aside."""
         self._sources: list[tuple[Iterator[Coming], list[Coming]]] = []
         self._outage_until_us = [0] * len(config.readers)
         self.outages: list[tuple[int, int, int]] = []
@@ -216,6 +218,7 @@ class Shop:
         if carried.track.end_us <= self.origin_us:
             return
         self._carried.append(carried)
+        self.spans.append((carried.tag, carried.track.start_us, carried.track.end_us))
         self._stays += [(carried.tag, *stay) for stay in carried.track.zones(self.plan)]
 
     def _lay_out_goods(self) -> None:

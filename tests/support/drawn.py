@@ -36,8 +36,8 @@ from simulators.shop.world import SLICE_US, Shop
 MINUTES = 30
 DEVELOPMENT, JUDGING = range(100), range(1000, 1005)
 """Seeds."""
-GHOST_US = 15_000_000
-"""A visit this long before or after its tag was anywhere in the store is a ghost's."""
+GHOST_US = 10_000_000
+"""A visit more than this before or after its tag was about is a ghost's."""
 
 Decide = Callable[[Layout, Settings, Reads, Any], NDArray[Any]]
 """A rule: layout, settings, reads in order of arrival and what was learnt (None: nothing) to visits (VISIT)."""
@@ -63,6 +63,8 @@ class Case:
     until_us: int
     outages: tuple[tuple[int, int, int], ...]
     """Reader, from, to; for the oracle only."""
+    about: dict[str, list[tuple[int, int]]]
+    """EPC: when it was in the store or before its doors."""
 
     @property
     def name(self) -> str:
@@ -88,10 +90,13 @@ def case(shop: int, seed: int) -> Case:
         reads["epc"][:, :2], reads["epc_bits"], reads["count"] = kept["words"][kept["tag"]], 96, 1
         epcs = [word.astype(">u8").tobytes()[:12].hex() for word in kept["words"]]
         true = [Stay(epcs[t], store.zones[z], a, b) for t, z, a, b in kept["truth"].tolist()]
+        about: dict[str, list[tuple[int, int]]] = {}
+        for t, a, b in kept["about"].tolist():
+            about.setdefault(epcs[t], []).append((a, b))
         outages = tuple((int(r), int(a), int(b)) for r, a, b in kept["outages"])
     early = reads["time_us"] < cut_us
     later = tuple(s._replace(enter_us=max(s.enter_us, cut_us)) for s in true if s.exit_us > cut_us)
-    return Case(shop, seed, drawn, store, reads[early], reads[~early], later, cut_us, until_us, outages)
+    return Case(shop, seed, drawn, store, reads[early], reads[~early], later, cut_us, until_us, outages, about)
 
 
 @dataclass(frozen=True)
@@ -107,20 +112,17 @@ class Result:
 def judged(it: Case, found: Iterable[Stay], learnt_s: float = 0.0, decided_s: float = 0.0) -> Result:
     """Score stays of the second half hour, and count the ghosts among them."""
     found = [s._replace(enter_us=max(s.enter_us, it.cut_us)) for s in found if s.exit_us > it.cut_us]
-    return Result(score(it.truth, found), ghosts(it.truth, found), learnt_s, decided_s)
+    return Result(score(it.truth, found), ghosts(it.about, found), learnt_s, decided_s)
 
 
-def ghosts(truth: Sequence[Stay], found: Sequence[Stay]) -> int:
-    """Visits, as they are scored, of tags that are nowhere in the store at that time."""
-    there: dict[str, list[Stay]] = {}
-    for stay in truth:
-        there.setdefault(stay.epc, []).append(stay)
+def ghosts(about: dict[str, list[tuple[int, int]]], found: Iterable[Stay]) -> int:
+    """Visits, as they are scored, of tags that were nowhere near at that time."""
     decided: dict[str, list[Stay]] = {}
     for stay in found:
         if not stay.epc.startswith(MERCHANDISE):
             decided.setdefault(stay.epc, []).append(stay)
     return sum(
-        not any(t.enter_us - GHOST_US < s.exit_us and s.enter_us < t.exit_us + GHOST_US for t in there.get(epc, ()))
+        not any(a - GHOST_US < s.exit_us and s.enter_us < b + GHOST_US for a, b in about.get(epc, ()))
         for epc, mine in decided.items()
         for s in joined(mine)
     )
@@ -272,6 +274,7 @@ def _play(drawn: Drawn, seed: int, until_us: int) -> dict[str, NDArray[Any]]:
         "rssi_cdbm": rows["rssi_cdbm"].astype(np.int16),
         "words": np.array([epc_words(epc)[:2] for epc in shop.epcs], np.uint64),
         "truth": np.array(true, np.int64).reshape(-1, 4),
+        "about": np.array(shop.spans, np.int64).reshape(-1, 3),
         "outages": np.array(shop.outages, np.int64).reshape(-1, 3),
     }
 
