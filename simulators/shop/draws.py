@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import StoreConfig, ZoneKind
-from config.geometry import neighbours
+from config.geometry import NEIGHBOUR_M, distance, neighbours
 from simulators.shop.antennas import Antennas, direction
 from simulators.shop.floorplans import Drawing, Sketch, drawing
-from simulators.shop.plan import Plan
+from simulators.shop.plan import Floats, Plan
 from simulators.shop.radio import ROUND_S, SWITCH_S, TAG_S, Radio, Scene
 from simulators.shop.world import WALLED
 from simulators.shop.worlds import World
@@ -37,6 +37,8 @@ SKETCHES = (
 """By number of the shop: what makes the greatest difference is spread evenly, all else is drawn."""
 STAYED_IN = (ZoneKind.COUNTER, ZoneKind.CHECKOUT, ZoneKind.SERVICE, ZoneKind.FITTING_ROOM)
 TRIES = 80
+PLACES = 8
+"""Looked at in each zone to see what is covered."""
 RULES = [
     {"class": class_, "scheme": scheme, "company_prefix": "9521141"}
     for class_, scheme in (
@@ -155,7 +157,8 @@ def _powered(rng: np.random.Generator, world: World, plan: Plan, antennas: Anten
     """With level, slope and sensitivity such that zones are covered and about so many others hear a card as well."""
     wanted = float(rng.uniform(0.75, 0.97))
     strays = float(np.exp(rng.uniform(np.log(0.2), np.log(3.5))))
-    best, least = (world, coverage(world, plan, antennas)), np.inf
+    places = _places(plan)
+    best, least = (world, coverage(world, plan, antennas, places)), np.inf
     for _ in range(TRIES):
         tried = replace(
             world,
@@ -163,7 +166,7 @@ def _powered(rng: np.random.Generator, world: World, plan: Plan, antennas: Anten
             slope_db=float(rng.uniform(18, 45)),
             half_dbm=float(rng.uniform(-82, -60)),
         )
-        found = coverage(tried, plan, antennas)
+        found = coverage(tried, plan, antennas, places)
         amiss = max(0.0, wanted - found.covered) * 10 + abs(np.log((found.strays + 0.1) / (strays + 0.1)))
         if amiss < least:
             best, least = (tried, found), amiss
@@ -203,11 +206,10 @@ class Coverage:
         return float((self.heard @ asked).mean()) + 1e-3
 
 
-def coverage(world: World, plan: Plan, antennas: Antennas, each: int = 8) -> Coverage:
-    """Look at `each` places in every zone, without shadows and bodies in the way."""
-    rng = np.random.default_rng(5)
-    places = np.array([plan.point_in(rng, zone) for zone in range(len(plan.ids)) for _ in range(each)])
-    zone = np.repeat(np.arange(len(plan.ids)), each)
+def coverage(world: World, plan: Plan, antennas: Antennas, places: Floats | None = None) -> Coverage:
+    """Look at PLACES in every zone (made anew unless given), without shadows and bodies in the way."""
+    places = _places(plan) if places is None else places
+    zone = np.repeat(np.arange(len(plan.ids)), PLACES)
     n = len(zone)
     walled = np.isin(plan.kinds, WALLED)
     scene = Scene(
@@ -227,6 +229,11 @@ def coverage(world: World, plan: Plan, antennas: Antennas, each: int = 8) -> Cov
     smooth = replace(world, shadow_db=0.0, offset_db=0.0, report_db=0.0, dead_antennas=())
     level = Radio(antennas, smooth, np.random.default_rng(0), walled).levels(scene)[:, :, 0]
     return Coverage(level > world.half_dbm, antennas.zone == zone[:, None])
+
+
+def _places(plan: Plan) -> Floats:
+    rng = np.random.default_rng(5)
+    return np.array([plan.point_in(rng, zone) for zone in range(len(plan.ids)) for _ in range(PLACES)])
 
 
 def _store(rng: np.random.Generator, drawn: Drawing) -> StoreConfig:
@@ -251,11 +258,38 @@ def _store(rng: np.random.Generator, drawn: Drawing) -> StoreConfig:
         "database": {"path": "drawn.db"},
     }
     usual = neighbours(StoreConfig.model_validate(values))
+    for floor in floors:
+        _join(zones, {zone["id"] for zone in zones if zone["floor"] == floor}, usual)
     for zone, drawn_zone in zip(zones, drawn.zones, strict=True):
         if "stairs" in drawn_zone:
             # A list replaces the default, so that it names the floor's own zones as well.
-            zone["neighbours"] = [*sorted(usual[zone["id"]]), drawn_zone["stairs"]]
+            zone["neighbours"] = [*zone.get("neighbours", sorted(usual[zone["id"]])), drawn_zone["stairs"]]
     return StoreConfig.model_validate(values)
+
+
+def _join(zones: list[dict[str, Any]], floor: set[str], usual: dict[str, frozenset[str]]) -> None:
+    """Tell neighbours across wide lanes where the default would leave a floor in pieces, as an installer would."""
+    polygons = {zone["id"]: zone["polygon"] for zone in zones if zone["id"] in floor}
+    near, reach_m = {id_: usual[id_] & floor for id_ in floor}, NEIGHBOUR_M
+    while not _whole(near):
+        reach_m += 0.5
+        near = {
+            id_: frozenset(
+                other for other in floor if other != id_ and distance(polygons[id_], polygons[other]) <= reach_m
+            )
+            for id_ in floor
+        }
+    if reach_m > NEIGHBOUR_M:
+        for zone in zones:
+            if zone["id"] in floor:
+                zone["neighbours"] = sorted(near[zone["id"]])
+
+
+def _whole(near: dict[str, frozenset[str]]) -> bool:
+    reached = {min(near)}
+    while more := {other for id_ in reached for other in near[id_]} - reached:
+        reached |= more
+    return len(reached) == len(near)
 
 
 def _antennas(config: StoreConfig, plan: Plan, drawn: Drawing) -> Antennas:

@@ -82,7 +82,9 @@ class Radio:
         readers = int(antennas.reader.max()) + 1 if n else 0
         self.report_db = rng.normal(0, world.report_db, readers)[antennas.reader]
         """… and reported louder than it is."""
-        self.shadow_db = rng.normal(0, world.shadow_db, (n, GRID, GRID)).astype(np.float32)
+        self.shadow_db = np.zeros((n, GRID, GRID), np.float32)
+        if world.shadow_db:
+            self.shadow_db[:] = rng.normal(0, world.shadow_db, self.shadow_db.shape)
         self._slow: dict[int, tuple[Floats, float]] = {}
         self._room = np.full(n, -1)
         if walled is not None and n:
