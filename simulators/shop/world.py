@@ -121,6 +121,11 @@ class Shop:
         self._made_us = end_us
         return start_us, end_us, rows[np.argsort(rows["time_us"], kind="stable")]
 
+    def bring(self, number: int, way: Track) -> None:
+        """Let somebody else come along a way, with the card of one who is no member."""
+        rng = self._rng(50, number)
+        self._take(self._worn(rng, self._number(self._maker.make("unknown", 90_000 + number)), way))
+
     def truth(self, until_us: int) -> list[Stay]:
         """Where every carried tag was from the origin to `until_us` (made already), by EPC and time."""
         pieces: list[Stay] = []
