@@ -72,6 +72,29 @@ def draw(shop: int, seed: int) -> Drawn:
     return Drawn(config, world, antennas, shoppers)
 
 
+def inhabit(config: StoreConfig, seed: int, shoppers: int) -> Drawn:
+    """Draw radio and people for a store that is there already; antennas hang as its file says, and look at their zone.
+
+    Where the file tells no beam, one is drawn; antennas over the middle of their zone look straight down.
+    """
+    rng = np.random.default_rng([seed, 78])
+    plan = Plan(config)
+    told = Antennas.of(config, plan)
+    known = [antenna for reader in config.readers for antenna in reader.antennas]
+    place = told.place.copy()
+    place[:, 2] = [antenna.height for antenna in known]
+    ahead = plan.centres[told.zone] - place[:, :2]
+    over = np.hypot(*ahead.T) < 1.0
+    compass = np.degrees(np.arctan2(ahead[:, 0], ahead[:, 1]))
+    figures = [(antenna.azimuth, antenna.tilt, antenna.beam) for antenna in known]
+    azimuth, tilt, beam = np.array(figures, float).reshape(-1, 3).T
+    azimuth = np.where(np.isnan(azimuth), compass, azimuth)
+    tilt = np.where(np.isnan(tilt), np.where(over, 90.0, 45.0), tilt)
+    beam = np.where(np.isnan(beam), rng.uniform(50, 120), beam)
+    antennas = replace(told, place=place, look=direction(azimuth, tilt), beam=np.radians(beam))
+    return Drawn(config, draw_world(rng, config, plan, antennas, seed, shoppers), antennas, shoppers)
+
+
 def draw_world(
     rng: np.random.Generator,
     config: StoreConfig,

@@ -9,7 +9,7 @@ import pytest
 from config import StoreConfig, ZoneKind
 from config.geometry import contains
 from simulators.shop.antennas import direction
-from simulators.shop.draws import SKETCHES, coverage, draw
+from simulators.shop.draws import SKETCHES, coverage, draw, inhabit
 from simulators.shop.plan import Plan
 from simulators.shop.radio import TICK_US, Radio, Scene
 from simulators.shop.walkers import shopper
@@ -305,3 +305,13 @@ def test_fading_lasts_as_long_as_a_channel_for_who_stands():
     steps = np.abs(np.diff(means))
     assert np.mean(steps < 1.5) > 0.6, "the channel changes once in four ticks"
     assert np.std(means) == pytest.approx(4.0, abs=1.2)
+
+
+def test_a_store_that_is_there_is_inhabited_by_the_seed(demo_store):
+    one, other = inhabit(demo_store, 1, 30), inhabit(demo_store, 2, 30)
+    assert one.config is demo_store
+    assert one.world != other.world
+    assert one.world == inhabit(demo_store, 1, 30).world
+    told = [antenna.height for reader in demo_store.readers for antenna in reader.antennas]
+    assert one.antennas.place[:, 2].tolist() == told
+    assert coverage(one.world, Plan(demo_store), one.antennas).covered > 0.6
