@@ -160,8 +160,8 @@ class _Grid:
     def zones(self, layout: Layout, watched: NDArray[np.bool_]) -> NDArray[np.int16]:
         """(rows · POINTS, columns · POINTS) zone of each point; that of the lowest number where polygons overlap."""
         step = self.edge_m / POINTS
-        x: NDArray[np.float64] = self.low[0] + step * (np.arange(self.columns * POINTS) + 0.5)
-        y: NDArray[np.float64] = self.low[1] + step * (np.arange(self.rows * POINTS) + 0.5)
+        x = self.low[0] + step * (np.arange(self.columns * POINTS, dtype=np.float64) + 0.5)
+        y = self.low[1] + step * (np.arange(self.rows * POINTS, dtype=np.float64) + 0.5)
         found = np.full((len(y), len(x)), NONE, np.int16)
         for z, polygon in self.polygons.items():
             (x0, y0), (x1, y1) = polygon.min(0), polygon.max(0)

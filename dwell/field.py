@@ -12,7 +12,8 @@ p is the antenna's rate: how often a tick comes to reads of a tag that is loud e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +74,7 @@ class Field:
     """(A,) that each antenna hears tags louder."""
     rate: Floats
     """(A,) share of the ticks in which each antenna reads a tag that is loud enough."""
-    table: Floats | None = field(default=None)
+    table: Floats | None = None
     """(A, C) dBm without positions; None: by the layout's neighbourhoods."""
 
     @property
@@ -99,6 +100,17 @@ class Field:
         )
 
 
+class Geometry(NamedTuple):
+    """What doesn't depend on the radio, A antennas by C cells."""
+
+    decades: NDArray[np.float32]
+    """(A, C) logarithm of the distance over REFERENCE_M, mean over the cell; inf where nothing can be heard."""
+    beam_db: NDArray[np.float32]
+    """(A, C) loss beside the middle of the beam; (A, 0) if the layout tells of no beams."""
+    storeys: NDArray[np.int8]
+    """(A, C) slabs in between, one at most."""
+
+
 def levels(cells: Cells, layout: Layout, field: Field, antennas: slice = slice(None)) -> NDArray[np.float32]:
     """(antennas, C) mean dBm of a usual tag in each cell; −inf where an antenna can't hear at all.
 
@@ -106,17 +118,51 @@ def levels(cells: Cells, layout: Layout, field: Field, antennas: slice = slice(N
     """
     if not cells.placed:
         return _tabled(cells, layout, field, antennas)
+    known = geometry(cells, layout, field.height_m, antennas)
+    made = known.decades  # in place: stores of 400 zones have tens of millions of pairs
+    made *= np.float32(-field.slope_db)
+    made += (field.level_3m_dbm + field.offset_db[antennas, None]).astype(np.float32)
+    made[known.storeys > 0] -= np.float32(field.slab_db)
+    if known.beam_db.size:
+        made -= known.beam_db
+    return made
+
+
+def geometry(cells: Cells, layout: Layout, height_m: float, antennas: slice = slice(None)) -> Geometry:
+    """Of a layout with positions; `height_m`: that of antennas which the layout gives none."""
     numbers = np.arange(len(layout.antenna_zone))[antennas]
-    made = np.full((len(numbers), len(cells)), -np.inf, np.float32)
-    for row, a in enumerate(numbers):
+    beams = [_Beam.of(layout, int(a)) for a in numbers]
+    decades = np.full((len(numbers), len(cells)), np.inf, np.float32)
+    storeys = np.zeros((len(numbers), len(cells)), np.int8)
+    beam_db = np.zeros((len(numbers), len(cells) if any(beams) else 0), np.float32)
+    height = heights(layout, height_m)
+    for row, (a, beam) in enumerate(zip(numbers, beams, strict=True)):
         if layout.antenna_zone[a] < 0:
             continue
         own = int(layout.zone_floor[layout.antenna_zone[a]])
         for f, floor in enumerate(cells.floors.tolist()):
-            if abs(floor - own) <= 1:
-                part = slice(cells.first[f], cells.first[f + 1])
-                made[row, part] = _level(cells, layout, field, int(a), part, floor - own)
-    return made
+            if abs(floor - own) > 1:
+                continue
+            part = slice(cells.first[f], cells.first[f + 1])
+            to = cells.xy[part].astype(np.float64) - layout.antenna_xy[a].astype(np.float64)
+            near = np.flatnonzero(np.hypot(to[:, 0], to[:, 1]) < FINE_M)
+            points = to[near, None] + _POINTS * cells.edge_m[part][near, None, None]
+            down = height[a] - TAG_M - STOREY_M * (floor - own)
+            decades[row, part] = _decades(to, down)
+            decades[row, part][near] = _decades(points, down).mean(axis=1)
+            storeys[row, part] = abs(floor - own)
+            if beam is not None:
+                beam_db[row, part] = beam.loss(to, down)
+                beam_db[row, part][near] = beam.loss(points, down).mean(axis=1)
+    return Geometry(decades, beam_db, storeys)
+
+
+def heights(layout: Layout, unknown_m: float) -> Floats:
+    """(A,) metres above the floor."""
+    told = getattr(layout, "antenna_height_m", None)
+    if told is None:
+        told = np.full(len(layout.antenna_zone), 2.5)
+    return np.where(np.isfinite(told), told, unknown_m).astype(np.float64)
 
 
 def half_rates(rssi_dbm: Floats, field: Field) -> Floats:
@@ -157,56 +203,36 @@ def miss(mean_dbm: Floats, rate: Floats | float, field: Field) -> Floats:
     return np.asarray(np.log1p(-np.asarray(rate) * rates(mean_dbm, field)))
 
 
-def at_heights(field: Field, layout: Layout) -> Floats:
-    """(A,) metres above the floor."""
-    told = getattr(layout, "antenna_height_m", None)
-    if told is None or not len(told):
-        told = np.full(len(layout.antenna_zone), 2.5)
-    told = np.asarray(told, np.float64)
-    return np.where(np.isfinite(told), told, field.height_m)
+class _Beam(NamedTuple):
+    """The beam of an antenna: a unit vector along its middle, and its width between the half-power points."""
+
+    ahead: tuple[float, float, float]
+    width_deg: float
+
+    @staticmethod
+    def of(layout: Layout, antenna: int) -> _Beam | None:
+        """None if the layout tells too little."""
+        known = (getattr(layout, f"antenna_{name}_deg", None) for name in ("tilt", "azimuth", "beam"))
+        tilt, azimuth, width = (np.nan if values is None else float(values[antenna]) for values in known)
+        if np.isnan(azimuth) and tilt == 90:
+            azimuth = 0.0
+        if not np.isfinite((tilt, azimuth, width)).all():
+            return None
+        level, turn = np.radians(tilt), np.radians(azimuth)
+        ahead = np.cos(level) * np.sin(turn), np.cos(level) * np.cos(turn), np.sin(level)
+        return _Beam((float(ahead[0]), float(ahead[1]), float(ahead[2])), width)
+
+    def loss(self, to: Floats, down: float) -> Floats:
+        """dB, there and back, at points (…, 2) metres away on the plan and `down` below."""
+        away = np.sqrt(np.square(to).sum(axis=-1) + max(abs(down), NEAREST_M) ** 2)
+        along = to[..., 0] * self.ahead[0] + to[..., 1] * self.ahead[1] + down * self.ahead[2]
+        off = np.degrees(np.arccos(np.clip(along / away, -1.0, 1.0)))
+        return np.asarray(np.minimum(24.0 * (off / self.width_deg) ** 2, BEHIND_DB))
 
 
-def with_antennas(field: Field, *, offset_db: Floats, rate: Floats) -> Field:
-    """The same with other figures of each antenna."""
-    return replace(field, offset_db=offset_db, rate=rate)
-
-
-def _level(cells: Cells, layout: Layout, field: Field, antenna: int, part: slice, storeys: int) -> Floats:
-    """Of the cells of one floor, `storeys` above the antenna's own."""
-    place = layout.antenna_xy[antenna].astype(np.float64)
-    to = cells.xy[part].astype(np.float64) - place
-    down = at_heights(field, layout)[antenna] - TAG_M - STOREY_M * storeys
-    level = _free(to, down, layout, field, antenna)
-    near = np.flatnonzero(np.hypot(to[:, 0], to[:, 1]) < FINE_M)
-    if len(near):
-        edge = cells.edge_m[part][near].astype(np.float64)
-        step = (np.arange(POINTS) - (POINTS - 1) / 2) / POINTS
-        points = np.stack(np.meshgrid(step, step), axis=-1).reshape(1, -1, 2) * edge[:, None, None]
-        level[near] = _free(to[near, None] + points, down, layout, field, antenna).mean(axis=1)
-    return np.asarray(level + field.offset_db[antenna] - abs(storeys) * field.slab_db)
-
-
-def _free(to: Floats, down: float, layout: Layout, field: Field, antenna: int) -> Floats:
-    """Level at points (…, 2) metres away on the plan and `down` below."""
-    away = np.sqrt(np.square(to).sum(axis=-1) + max(abs(down), NEAREST_M) ** 2)
-    level = field.level_3m_dbm - field.slope_db * np.log10(away / REFERENCE_M)
-    return np.asarray(level - _beam(to, down, away, layout, antenna))
-
-
-def _beam(to: Floats, down: float, away: Floats, layout: Layout, antenna: int) -> Floats | float:
-    """Loss beside the middle of the beam, there and back, of antennas that the layout tells enough of."""
-    tilt, azimuth, width = (
-        float(values[antenna]) if values is not None and len(values) else np.nan
-        for values in (getattr(layout, f"antenna_{name}_deg", None) for name in ("tilt", "azimuth", "beam"))
-    )
-    if np.isnan(azimuth) and tilt == 90:
-        azimuth = 0.0
-    if not np.isfinite((tilt, azimuth, width)).all():
-        return 0.0
-    tilt, azimuth = np.radians(tilt), np.radians(azimuth)
-    ahead = (to[..., 0] * np.sin(azimuth) + to[..., 1] * np.cos(azimuth)) * np.cos(tilt) + down * np.sin(tilt)
-    off = np.degrees(np.arccos(np.clip(ahead / away, -1.0, 1.0)))
-    return np.asarray(np.minimum(24.0 * (off / width) ** 2, BEHIND_DB))
+def _decades(to: Floats, down: float) -> Floats:
+    away = np.square(to).sum(axis=-1) + max(abs(down), NEAREST_M) ** 2
+    return np.asarray(0.5 * np.log10(away / REFERENCE_M**2))
 
 
 def _tabled(cells: Cells, layout: Layout, field: Field, antennas: slice) -> NDArray[np.float32]:
@@ -228,4 +254,5 @@ def _hermite() -> tuple[Floats, Floats]:
 
 
 _NODES = _hermite()
+_POINTS = (np.stack(np.meshgrid(*[np.arange(POINTS) - (POINTS - 1) / 2] * 2), axis=-1) / POINTS).reshape(1, -1, 2)
 _OFF_DB = np.linspace(-SPAN_DB, SPAN_DB, 481)
