@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import heapq
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from config import StoreConfig, ZoneKind
 from config.geometry import centroid, neighbours
+
+if TYPE_CHECKING:
+    from simulators.ways import Ground
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -32,6 +37,13 @@ class Plan:
         self.neighbours = _neighbours(config, self)
         self._inner = [centre + (p - centre) * 0.8 for p, centre in zip(self.polygons, self.centres, strict=True)]
         self._ways: dict[tuple[int, int], list[int]] = {}
+
+    @cached_property
+    def ground(self) -> Ground:
+        """The floors to walk on."""
+        from simulators.ways import Ground
+
+        return Ground(self)
 
     def of_kind(self, *kinds: ZoneKind) -> list[int]:
         """Numbers of the zones of some kinds."""
