@@ -57,6 +57,8 @@ OFFSET_DB = 1.5
 RATE_SPREAD = 0.35
 """… and between the logarithms of their rates."""
 MOST_RATE = 0.98
+UNHEARD_DBM = -400.0
+"""Level of places where an antenna can't be heard; a read of it is an outlier there."""
 
 
 @dataclass
@@ -113,6 +115,7 @@ def heard(cells: Cells, geometry: radio.Geometry, field: Field) -> Heard:
     level += field.offset_db[:, None].astype(np.float32)
     if geometry.beam_db.size:
         level -= geometry.beam_db
+    np.maximum(level, UNHEARD_DBM, out=level)
     step = kernels.LOUD_DBM + kernels.LOUD_STEP_DB * np.arange(kernels.LOUD)
     through = radio.rates(step, field)
     rate = np.minimum(field.rate, MOST_RATE)
