@@ -172,9 +172,16 @@ def half_rates(rssi_dbm: Floats, field: Field) -> Floats:
 
 def rates(mean_dbm: Floats, field: Field) -> Floats:
     """Z: the share of answers that aren't lost for weakness, by the mean level of the place."""
-    nodes, weights = _NODES
-    spread = np.hypot(field.spread_db, FAST_DB)
-    return np.asarray(half_rates(np.asarray(mean_dbm)[..., None] + spread * nodes, field) @ weights)
+    weights = np.exp(fit(_OFF_DB, 1, field.spread_db)) * (_OFF_DB[1] - _OFF_DB[0])
+    return np.asarray(half_rates(np.asarray(mean_dbm)[..., None] + _OFF_DB, field) @ weights)
+
+
+def silences(mean_dbm: Floats, rate: Floats, field: Field, seconds: int = 1) -> Floats:
+    """(A, levels) log probability of hearing nothing in some seconds in which fading is frozen, by antenna's rate."""
+    weights = np.exp(fit(_OFF_DB, 1, field.spread_db)) * (_OFF_DB[1] - _OFF_DB[0])
+    through = half_rates(np.asarray(mean_dbm)[:, None] + _OFF_DB, field)
+    distinct, which = np.unique(rate, return_inverse=True)
+    return np.stack([np.log(np.power(1.0 - p * through, seconds) @ weights) for p in distinct])[which.reshape(-1)]
 
 
 def fit(off_db: Floats, reads: Floats | int, spread_db: float) -> Floats:
@@ -248,11 +255,5 @@ def _tabled(cells: Cells, layout: Layout, field: Field, antennas: slice) -> NDAr
     return made.astype(np.float32)
 
 
-def _hermite() -> tuple[Floats, Floats]:
-    nodes, weights = np.polynomial.hermite_e.hermegauss(9)
-    return nodes, weights / weights.sum()
-
-
-_NODES = _hermite()
 _POINTS = (np.stack(np.meshgrid(*[np.arange(POINTS) - (POINTS - 1) / 2] * 2), axis=-1) / POINTS).reshape(1, -1, 2)
-_OFF_DB = np.linspace(-SPAN_DB, SPAN_DB, 481)
+_OFF_DB = np.linspace(-SPAN_DB, SPAN_DB, 121)

@@ -30,8 +30,9 @@ Ints = NDArray[np.int64]
 
 CHUNK_TICKS = 120
 MOST_TICKS = 3000
-EVERY = 3
-"""Seconds next to each other say the same again: one of so many counts."""
+WINDOW_S = 5
+"""Fading and bodies are taken to be frozen for so long, and tags to stay where they are."""
+EVERY = 1
 GAP_TICKS = 60
 """A longer silence may be somebody who has left."""
 REACH_M = 12.0
@@ -70,19 +71,25 @@ class Model:
     geometry: radio.Geometry
     height_m: float
     chunks: Chunks
+    """In ticks of WINDOW_S."""
+    seconds: Chunks
+    """The same in seconds."""
     bias: Floats
 
     @staticmethod
     def of(layout: Layout, ticks: Ticks, field: Field, *, seed: int = 0, most: int = MOST_TICKS) -> Model:
         cells = floor.build(layout)
         geometry = radio.geometry(cells, layout, field.height_m)
-        chunks = chunked(cells, geometry, layout, ticks, seed=seed, most=most)
-        return Model(layout, cells, geometry, field.height_m, chunks, np.zeros(len(chunks.tick) - 1))
+        parts = chosen(ticks, seed=seed, most=most)
+        seconds = packed(cells, geometry, layout, ticks, parts)
+        wide = [(tag, a // WINDOW_S, b // WINDOW_S) for tag, a, b in parts]
+        chunks = packed(cells, geometry, layout, ticks.wider(WINDOW_S), wide)
+        return Model(layout, cells, geometry, field.height_m, chunks, seconds, np.zeros(len(parts)))
 
     def heard(self, field: Field) -> Heard:
         if field.height_m != self.height_m:
             self.geometry, self.height_m = radio.geometry(self.cells, self.layout, field.height_m), field.height_m
-        return heard(self.cells, self.geometry, field)
+        return heard(self.cells, self.geometry, field, WINDOW_S)
 
     def score(self, field: Field, which: Ints | None = None) -> float:
         which = np.arange(len(self.bias)) if which is None else which
@@ -103,13 +110,21 @@ class Model:
                 best[going], self.bias[which[going]] = value, there
         return float(best.sum())
 
+    def centred(self, field: Field) -> Field:
+        """The same with the middle of the biases in the level."""
+        whole = BIAS_STEP_DB * round(float(self.bias.mean()) / BIAS_STEP_DB)
+        if not whole:
+            return field
+        self.bias -= whole
+        return replace(field, level_3m_dbm=field.level_3m_dbm + whole)
+
     def _each(self, now: Heard, which: Ints, bias: Floats) -> Floats:
         result = np.empty(len(which))
         kernels.weigh(self.chunks, now, which, bias, result)
         return result - 0.5 * (bias / BIAS_DB) ** 2
 
 
-def heard(cells: Cells, geometry: radio.Geometry, field: Field) -> Heard:
+def heard(cells: Cells, geometry: radio.Geometry, field: Field, seconds: int = 1) -> Heard:
     level = (field.level_3m_dbm - field.slope_db * geometry.decades).astype(np.float32)
     level -= (field.slab_db * geometry.storeys).astype(np.float32)
     level += field.offset_db[:, None].astype(np.float32)
@@ -123,8 +138,9 @@ def heard(cells: Cells, geometry: radio.Geometry, field: Field) -> Heard:
     variance = field.spread_db**2 + radio.FAST_DB**2 / reads
     return Heard(
         level=level,
-        miss=np.log1p(-rate[:, None] * through[None, :]),
-        rate=np.log(np.maximum(rate, 1e-9)),
+        miss=radio.silences(step, rate, field, seconds),
+        rate=np.maximum(rate, 1e-6),
+        seconds=seconds,
         through=np.log(np.maximum(through, 1e-30)),
         area=np.log(radio.area(np.sqrt(variance))),
         sharp=1.0 / variance,
@@ -173,31 +189,29 @@ def walk(cells: Cells, field: Field, power: float = POWER) -> Walk:
     )
 
 
-def chunked(
-    cells: Cells, geometry: radio.Geometry, layout: Layout, ticks: Ticks, *, seed: int, most: int
-) -> Chunks:
-    """Some chunks of all tags, of each tag as few as possible."""
+def chosen(ticks: Ticks, *, seed: int, most: int) -> list[tuple[int, int, int]]:
+    """Some stretches of all tags (number, first tick, the tick after the last), of each tag as few as possible."""
     new = np.append(True, (ticks.tag[1:] != ticks.tag[:-1]) | (np.diff(ticks.tick) > GAP_TICKS))[: len(ticks.tag)]
     first = np.flatnonzero(new)
     begin = ticks.tick[first]
     last = ticks.tick[np.append(first[1:], len(ticks.tick)) - 1] if len(first) else begin
     parts = [
-        (int(ticks.tag[f]), t, min(t + CHUNK_TICKS, int(e) + 1))
+        (int(ticks.tag[f]), t, min(t + CHUNK_TICKS, -(-int(e + 1) // WINDOW_S) * WINDOW_S))
         for f, b, e in zip(first, begin, last, strict=True)
-        for t in range(int(b), int(e) + 1, CHUNK_TICKS)
+        for t in range(int(b) // WINDOW_S * WINDOW_S, int(e) + 1, CHUNK_TICKS)
     ]
     rng = np.random.default_rng(seed)
     by_tag: dict[int, list[tuple[int, int, int]]] = {}
     for i in rng.permutation(len(parts)):
         by_tag.setdefault(parts[i][0], []).append(parts[i])
     turns = sorted(((n, rank, part) for rank, mine in enumerate(by_tag.values()) for n, part in enumerate(mine)))
-    chosen, total = [], 0
+    wanted, total = [], 0
     for _, _, part in turns:
         if total >= most:
             break
-        chosen.append(part)
+        wanted.append(part)
         total += part[2] - part[1]
-    return packed(cells, geometry, layout, ticks, chosen)
+    return wanted
 
 
 def packed(
@@ -251,6 +265,7 @@ def packed(
         antenna=ticks.antenna[seen],
         level=ticks.level_dbm[seen],
         reads=ticks.reads[seen],
+        heard=ticks.heard[seen],
         cell=np.array(cell),
         cells=np.concatenate([np.zeros(0, np.int64), *cell_parts]),
         near=np.array(near),
@@ -269,28 +284,33 @@ def profile(layout: Layout, ticks: Ticks, *, seed: int = 0) -> Field:
 
 def _guess(layout: Layout, ticks: Ticks) -> Field:
     prior = Field.prior(layout)
-    known = ticks.level_dbm[np.isfinite(ticks.level_dbm)]
-    if not len(known):
+    wide = ticks.wider(WINDOW_S)
+    known = np.isfinite(wide.level_dbm)
+    if not known.any():
         return prior
-    top = np.fmax.reduceat(np.nan_to_num(ticks.level_dbm, nan=-200.0), ticks.start[:-1])
+    level = wide.level_dbm[known]
+    loud = float(np.percentile(level, 90))
+    rate = float(np.mean(wide.heard[known][level >= loud])) / WINDOW_S
     return replace(
         prior,
-        half_rate_dbm=float(np.percentile(known, 5)) + 1.0,
-        level_3m_dbm=float(np.percentile(top, 80)) - 2.0,
+        half_rate_dbm=float(np.percentile(level, 5)) + 1.0,
+        level_3m_dbm=loud - 8.0,
+        rate=np.full(len(prior.rate), min(rate, 0.9)),
     )
 
 
 def _best(model: Model, start: Field) -> Field:
-    found, best = start, -np.inf
+    found, best, bias = start, -np.inf, model.bias.copy()
     for slope in (20.0, 32.0, 45.0):
         for louder in (-8.0, -4.0, 0.0, 4.0):
-            tried = replace(start, slope_db=slope, level_3m_dbm=start.level_3m_dbm + louder)
             model.bias[:] = 0.0
+            tried = replace(start, slope_db=slope, level_3m_dbm=start.level_3m_dbm + louder)
+            model.climb(tried)
+            tried = model.centred(tried)
             value = model.climb(tried)
             if value > best:
-                found, best = tried, value
-    model.bias[:] = 0.0
-    model.climb(found)
+                found, best, bias = tried, value, model.bias.copy()
+    model.bias[:] = bias
     return found
 
 
@@ -364,6 +384,10 @@ class Search:
                     self.field = tried
                     self.value = self.model.climb(tried) + PRIOR_WEIGHT * log_prior(tried, height=self.height)
                     break
+        tried = self.model.centred(self.field)
+        if tried is not self.field:
+            self.field = tried
+            self.value = self.model.climb(tried) + PRIOR_WEIGHT * log_prior(tried, height=self.height)
         if self.value - start < SWEEP_NATS:
             self.scale /= 2
         return self.value - start
@@ -375,11 +399,12 @@ class Search:
 
 
 def antenna_step(model: Model, field: Field) -> Field:
-    now, antennas = model.heard(field), len(field.rate)
+    antennas = len(field.rate)
+    now = heard(model.cells, model.geometry, field)
     missed = np.zeros((antennas, kernels.LOUD))
     off = np.zeros((antennas, radio.READS + 1, kernels.OFF))
     which = np.arange(len(model.bias))
-    kernels.expect(model.chunks, now, walk(model.cells, field), which, model.bias, missed, off)
+    kernels.expect(model.seconds, now, walk(model.cells, field), which, model.bias, missed, off)
     step = kernels.LOUD_DBM + kernels.LOUD_STEP_DB * np.arange(kernels.LOUD)
     far = kernels.LOUD_STEP_DB * (np.arange(kernels.OFF) - kernels.OFF // 2)
     tries = np.arange(-4.0, 4.01, 0.25)

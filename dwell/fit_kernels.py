@@ -39,7 +39,7 @@ FAR_NATS = 18.0
 
 
 class Chunks(NamedTuple):
-    """K chunks, T ticks in all, O observations, D stretches of antennas that were down."""
+    """K chunks, T ticks in all, O observations, D stretches of antennas that were down. A tick is a second, or several."""
 
     tick: Ints
     """(K + 1,) first tick of each chunk."""
@@ -53,6 +53,8 @@ class Chunks(NamedTuple):
     """(O,) dBm, NaN where unknown."""
     reads: Ints
     """(O,)"""
+    heard: Ints
+    """(O,) seconds of the tick in which the antenna has heard the tag."""
     cell: Ints
     """(K + 1,) first entry of each chunk in …"""
     cells: Ints
@@ -75,7 +77,9 @@ class Heard(NamedTuple):
     miss: Floats
     """(A, LOUD) log probability of hearing nothing in a tick, by mean level."""
     rate: Floats
-    """(A,) logarithm."""
+    """(A,) share of the seconds."""
+    seconds: int
+    """Of a tick."""
     through: Floats
     """(LOUD,) log share of the answers that aren't lost for weakness, by mean level."""
     area: Floats
@@ -129,20 +133,28 @@ def _emit(
                     out[c, b] -= heard.miss[a, _step(m)]
     for o in range(chunks.start[t], chunks.start[t + 1]):
         a, r = chunks.antenna[o], chunks.level[o]
-        n = min(chunks.reads[o], len(heard.sharp) - 1)
+        counted = 1.0
+        for d in range(chunks.down[k], chunks.down[k + 1]):
+            if chunks.downs[d, 0] == a and chunks.downs[d, 1] <= t < chunks.downs[d, 2]:
+                counted = 0.0
+        times = chunks.heard[o]
+        silent = heard.seconds - times
         if np.isnan(r):
             for c in range(c1 - c0):
                 for b in range(2):
-                    m = heard.level[a, chunks.cells[c0 + c]] + bias - b * heard.block_db
-                    out[c, b] += heard.rate[a] + heard.through[_step(m)] - heard.miss[a, _step(m)]
+                    step = _step(heard.level[a, chunks.cells[c0 + c]] + bias - b * heard.block_db)
+                    through = heard.rate[a] * np.exp(heard.through[step])
+                    out[c, b] += times * np.log(through) + silent * np.log1p(-through) - counted * heard.miss[a, step]
             continue
-        known = heard.rate[a] - np.log1p(np.exp((heard.half_rate_dbm - r) / heard.width_db)) - heard.area[n]
+        n = min(chunks.reads[o], len(heard.sharp) - 1)
+        through = heard.rate[a] / (1.0 + np.exp((heard.half_rate_dbm - r) / heard.width_db))
+        known = times * np.log(through) + silent * np.log1p(-through) - heard.area[n]
         sharp = heard.sharp[n]
         for c in range(c1 - c0):
             for b in range(2):
                 m = heard.level[a, chunks.cells[c0 + c]] + bias - b * heard.block_db
                 q = (r - m) * (r - m) * sharp
-                out[c, b] += known - 0.5 * heard.tail * q / (q + heard.tail) - heard.miss[a, _step(m)]
+                out[c, b] += known - 0.5 * heard.tail * q / (q + heard.tail) - counted * heard.miss[a, _step(m)]
 
 
 @kernel
@@ -398,7 +410,7 @@ def expect(
         ticks = max(ticks, chunks.tick[k + 1] - chunks.tick[k])
     place = np.full(heard.level.shape[1], -1, np.int64)
     ahead, odds = np.empty((ticks, most, 4), np.float32), np.empty((ticks, most, 4), np.float32)
-    alls, some = np.empty((most, 2)), np.empty((most, 2))
+    alls, some, up = np.empty((most, 2)), np.empty((most, 2)), np.empty(ticks, np.bool_)
     for i in range(len(which)):
         k = which[i]
         cells = chunks.cells[chunks.cell[k] : chunks.cell[k + 1]]
@@ -413,9 +425,11 @@ def expect(
             a = chunks.nears[j]
             for c in range(n):
                 some[c, 0], some[c, 1] = alls[c, 0], alls[c, 1]
+            up[: t1 - t0] = True
             for d in range(chunks.down[k], chunks.down[k + 1]):
                 if chunks.downs[d, 0] == a:
                     for t in range(chunks.downs[d, 1] - t0, chunks.downs[d, 2] - t0):
+                        up[t] = False
                         for c in range(n):
                             for b in range(2):
                                 some[c, b] -= odds[t, c, b] + odds[t, c, 2 + b]
@@ -427,7 +441,8 @@ def expect(
                     for c in range(n):
                         for b in range(2):
                             p = odds[t - t0, c, b] + odds[t - t0, c, 2 + b]
-                            some[c, b] -= p
+                            if up[t - t0]:
+                                some[c, b] -= p
                             if p > 1e-6 and not np.isnan(chunks.level[o]):
                                 m = heard.level[a, cells[c]] + bias[i] - b * heard.block_db
                                 far = (chunks.level[o] - m) / LOUD_STEP_DB + OFF // 2 + 0.5

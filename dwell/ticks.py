@@ -51,6 +51,8 @@ class Ticks:
     """(O,) mean RSSI, NaN where the reader gave none."""
     reads: NDArray[np.int64]
     """(O,)"""
+    heard: NDArray[np.int64]
+    """(O,) seconds in which the antenna has heard the tag: 1, unless ticks are wider."""
     epc: NDArray[np.uint64]
     """(tags, 8) words as in READ."""
     epc_bits: NDArray[np.uint16]
@@ -71,7 +73,17 @@ class Ticks:
             antenna=self.antenna[seen],
             level_dbm=self.level_dbm[seen],
             reads=self.reads[seen],
+            heard=self.heard[seen],
         )
+
+    def wider(self, seconds: int) -> Ticks:
+        """In ticks of several seconds; an antenna that was down in one of them was down in all."""
+        row = np.repeat(np.arange(len(self.tick)), np.diff(self.start))
+        made = _gathered_rows(
+            self.tag[row], self.tick[row] // seconds, self.antenna, self.level_dbm, self.reads, self.heard
+        )
+        down = np.column_stack([self.down[:, 0], self.down[:, 1] // seconds, -(-self.down[:, 2] // seconds)])
+        return replace(self, **made, down=down.reshape(-1, 3))
 
 
 def of(layout: Layout, reads: Reads, *, down: Ints | None = None) -> Ticks:
@@ -156,32 +168,39 @@ def _within(tick: Ints, edges: Ints) -> NDArray[np.bool_]:
 
 def _gathered(reads: Reads) -> Ticks:
     tag, epc, bits = _numbered(reads)
-    tick = reads["time_us"] // TICK_US
-    antenna = reads["antenna"].astype(np.int64)
+    known = reads["rssi_cdbm"] != RSSI_UNKNOWN
+    level = np.where(known, reads["rssi_cdbm"] / 100.0, np.nan)
+    count = np.maximum(reads["count"].astype(np.int64), 1)
+    antenna, tick = reads["antenna"].astype(np.int64), reads["time_us"] // TICK_US
+    made = _gathered_rows(tag, tick, antenna, level, count, np.ones(0, np.int64))
+    return Ticks(**made, epc=epc, epc_bits=bits, down=np.zeros((0, 3), np.int64))
+
+
+def _gathered_rows(
+    tag: Ints, tick: Ints, antenna: Ints, level: Floats, count: Ints, heard: Ints
+) -> dict[str, NDArray[Any]]:
+    """Columns of Ticks: rows of the same tag, tick and antenna taken together; without `heard` as one second."""
     order = np.lexsort((antenna, tick, tag))
-    tag, tick, antenna = tag[order], tick[order], antenna[order]
-    count = np.maximum(reads["count"][order].astype(np.int64), 1)
-    known = reads["rssi_cdbm"][order] != RSSI_UNKNOWN
-    level = np.where(known, reads["rssi_cdbm"][order] / 100.0, 0.0)
+    tag, tick, antenna, count = tag[order], tick[order], antenna[order], count[order]
+    known = np.isfinite(level[order])
+    level = np.where(known, level[order], 0.0)
     new_row = np.append(True, (tag[1:] != tag[:-1]) | (tick[1:] != tick[:-1]))[: len(tag)]
     new = new_row | np.append(True, antenna[1:] != antenna[:-1])[: len(tag)]
-    first = np.flatnonzero(new)
+    first, rows = np.flatnonzero(new), np.flatnonzero(new_row)
     of = np.cumsum(new) - 1
     weight = np.bincount(of, known * count, minlength=len(first))
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.bincount(of, level * known * count, minlength=len(first)) / weight
-    rows = np.flatnonzero(new_row)
-    return Ticks(
-        tag=tag[rows],
-        tick=tick[rows],
-        start=np.append(np.searchsorted(first, rows), len(first)).astype(np.int64),
-        antenna=antenna[first],
-        level_dbm=mean,
-        reads=np.bincount(of, count, minlength=len(first)).astype(np.int64),
-        epc=epc,
-        epc_bits=bits,
-        down=np.zeros((0, 3), np.int64),
-    )
+    seconds = np.bincount(of, heard[order], minlength=len(first)) if len(heard) else np.ones(len(first))
+    return {
+        "tag": tag[rows],
+        "tick": tick[rows],
+        "start": np.append(np.searchsorted(first, rows), len(first)).astype(np.int64),
+        "antenna": antenna[first],
+        "level_dbm": mean,
+        "reads": np.bincount(of, count, minlength=len(first)).astype(np.int64),
+        "heard": seconds.astype(np.int64),
+    }
 
 
 def _numbered(reads: Reads) -> tuple[Ints, NDArray[Any], NDArray[Any]]:
