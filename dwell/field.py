@@ -44,8 +44,12 @@ SPAN_DB = 60.0
 """Levels farther than this from the mean aren't considered: the density is one over that range."""
 WIDTH_DB = 2.0
 """Of the logistic curve by which weak answers are lost."""
-BEHIND_DB = 30.0
-"""Most that a beam takes away, there and back."""
+BEAM_DB = 24.0
+"""Loss at a beam's whole width beside its middle, there and back: 6 dB at the half-power points, as its square."""
+BESIDE_M = 0.75
+"""An antenna that hangs less than this beside the middle of its zone, and not over it, may look anywhere."""
+OVER_M = 0.8
+"""Height over tags from which an antenna over the middle of its zone looks down."""
 OWN_DB, NEAR_DB, FAR_DB, NONE_DB = 7.0, -7.0, -11.0, -12.0
 """Without positions, against the level at 3 m: an antenna's own zone, its neighbours, others, and in no zone."""
 
@@ -70,6 +74,10 @@ class Field:
     """A second, at which a body gets in between."""
     slab_db: float
     """Loss through a floor's slab."""
+    beam_deg: float
+    """Width between the half-power points, of antennas that the layout tells no beam of."""
+    behind_db: float
+    """Most that a beam takes away, there and back."""
     offset_db: Floats
     """(A,) that each antenna hears tags louder."""
     rate: Floats
@@ -95,6 +103,8 @@ class Field:
             block_db=14.0,
             block_rate=1 / 60,
             slab_db=15.0,
+            beam_deg=90.0,
+            behind_db=25.0,
             offset_db=np.zeros(antennas),
             rate=np.full(antennas, 0.5),
         )
@@ -105,8 +115,10 @@ class Geometry(NamedTuple):
 
     decades: NDArray[np.float32]
     """(A, C) logarithm of the distance over REFERENCE_M, mean over the cell; inf where nothing can be heard."""
-    beam_db: NDArray[np.float32]
-    """(A, C) loss beside the middle of the beam; (A, 0) if the layout tells of no beams."""
+    aside: NDArray[np.float32]
+    """(A, C) squared degrees beside the middle of the beam, mean over the cell; 0 of antennas that may look anywhere."""
+    width_deg: Floats
+    """(A,) of beams that the layout tells, NaN of others."""
     storeys: NDArray[np.int8]
     """(A, C) slabs in between, one at most."""
 
@@ -118,25 +130,29 @@ def levels(cells: Cells, layout: Layout, field: Field, antennas: slice = slice(N
     """
     if not cells.placed:
         return _tabled(cells, layout, field, antennas)
-    known = geometry(cells, layout, field.height_m, antennas)
-    made = known.decades  # in place: stores of 400 zones have tens of millions of pairs
-    made *= np.float32(-field.slope_db)
+    return over(geometry(cells, layout, field.height_m, antennas), field, antennas)
+
+
+def over(known: Geometry, field: Field, antennas: slice = slice(None)) -> NDArray[np.float32]:
+    """`levels` of a geometry."""
+    made = known.decades * np.float32(-field.slope_db)
     made += (field.level_3m_dbm + field.offset_db[antennas, None]).astype(np.float32)
     made[known.storeys > 0] -= np.float32(field.slab_db)
-    if known.beam_db.size:
-        made -= known.beam_db
+    width = np.where(np.isfinite(known.width_deg), known.width_deg, field.beam_deg)
+    loss = known.aside * (BEAM_DB / width**2)[:, None].astype(np.float32)
+    made -= np.minimum(loss, np.float32(field.behind_db), out=loss)
     return made
 
 
 def geometry(cells: Cells, layout: Layout, height_m: float, antennas: slice = slice(None)) -> Geometry:
     """Of a layout with positions; `height_m`: that of antennas which the layout gives none."""
     numbers = np.arange(len(layout.antenna_zone))[antennas]
-    beams = [_Beam.of(layout, int(a)) for a in numbers]
     decades = np.full((len(numbers), len(cells)), np.inf, np.float32)
     storeys = np.zeros((len(numbers), len(cells)), np.int8)
-    beam_db = np.zeros((len(numbers), len(cells) if any(beams) else 0), np.float32)
+    aside = np.zeros((len(numbers), len(cells)), np.float32)
     height = heights(layout, height_m)
-    for row, (a, beam) in enumerate(zip(numbers, beams, strict=True)):
+    ahead, width = _ahead(layout, height)
+    for row, a in enumerate(numbers):
         if layout.antenna_zone[a] < 0:
             continue
         own = int(layout.zone_floor[layout.antenna_zone[a]])
@@ -151,10 +167,10 @@ def geometry(cells: Cells, layout: Layout, height_m: float, antennas: slice = sl
             decades[row, part] = _decades(to, down)
             decades[row, part][near] = _decades(points, down).mean(axis=1)
             storeys[row, part] = abs(floor - own)
-            if beam is not None:
-                beam_db[row, part] = beam.loss(to, down)
-                beam_db[row, part][near] = beam.loss(points, down).mean(axis=1)
-    return Geometry(decades, beam_db, storeys)
+            if np.isfinite(ahead[a]).all():
+                aside[row, part] = _aside(to, down, ahead[a])
+                aside[row, part][near] = _aside(points, down, ahead[a]).mean(axis=1)
+    return Geometry(decades, aside, width[antennas], storeys)
 
 
 def heights(layout: Layout, unknown_m: float) -> Floats:
@@ -210,31 +226,43 @@ def miss(mean_dbm: Floats, rate: Floats | float, field: Field) -> Floats:
     return np.asarray(np.log1p(-np.asarray(rate) * rates(mean_dbm, field)))
 
 
-class _Beam(NamedTuple):
-    """The beam of an antenna: a unit vector along its middle, and its width between the half-power points."""
+def _ahead(layout: Layout, height: Floats) -> tuple[Floats, Floats]:
+    """(A, 3) unit vectors (east, north, down) along the middle of each beam, NaN where it may look anywhere, and (A,)
+    its width if told. An antenna of which the layout tells nothing else looks at the middle of its zone."""
+    antennas = len(layout.antenna_zone)
+    unknown = np.full(antennas, np.nan)
+    tilt, azimuth, width = (
+        np.asarray(getattr(layout, f"antenna_{name}_deg", unknown), np.float64) for name in ("tilt", "azimuth", "beam")
+    )
+    level, turn = np.radians(tilt), np.radians(np.where(np.isnan(azimuth) & (tilt == 90), 0.0, azimuth))
+    ahead = np.column_stack([np.cos(level) * np.sin(turn), np.cos(level) * np.cos(turn), np.sin(level)])
+    middle = np.full((len(layout.zone_kind), 2), np.nan)
+    for z in np.unique(layout.corner_zone):
+        middle[z] = centroid(layout.corner_xy[layout.corner_zone == z].astype(np.float64))
+    to = np.where(layout.antenna_zone[:, None] >= 0, middle[layout.antenna_zone] - layout.antenna_xy, np.nan)
+    to = np.where(np.isfinite(to), to, 0.0)
+    down = height - TAG_M
+    towards = np.column_stack([to, down])
+    towards /= np.maximum(np.linalg.norm(towards, axis=1), 1e-9)[:, None]
+    towards[(np.hypot(to[:, 0], to[:, 1]) < BESIDE_M) & (down < OVER_M)] = np.nan
+    return np.where(np.isfinite(ahead).all(axis=1)[:, None], ahead, towards), width
 
-    ahead: tuple[float, float, float]
-    width_deg: float
 
-    @staticmethod
-    def of(layout: Layout, antenna: int) -> _Beam | None:
-        """None if the layout tells too little."""
-        known = (getattr(layout, f"antenna_{name}_deg", None) for name in ("tilt", "azimuth", "beam"))
-        tilt, azimuth, width = (np.nan if values is None else float(values[antenna]) for values in known)
-        if np.isnan(azimuth) and tilt == 90:
-            azimuth = 0.0
-        if not np.isfinite((tilt, azimuth, width)).all():
-            return None
-        level, turn = np.radians(tilt), np.radians(azimuth)
-        ahead = np.cos(level) * np.sin(turn), np.cos(level) * np.cos(turn), np.sin(level)
-        return _Beam((float(ahead[0]), float(ahead[1]), float(ahead[2])), width)
+def centroid(polygon: Floats) -> Floats:
+    """(2,) centre of gravity of the area of a polygon (corners, 2); of the corners if it has none."""
+    x, y = (polygon - polygon[0]).T
+    cross = x * np.roll(y, -1) - y * np.roll(x, -1)
+    if abs(cross.sum()) < 1e-9:
+        return np.asarray(polygon.mean(axis=0))
+    moments = [float(((v + np.roll(v, -1)) * cross).sum()) for v in (x, y)]
+    return np.asarray(polygon[0] + np.array(moments) / (3 * cross.sum()))
 
-    def loss(self, to: Floats, down: float) -> Floats:
-        """dB, there and back, at points (…, 2) metres away on the plan and `down` below."""
-        away = np.sqrt(np.square(to).sum(axis=-1) + max(abs(down), NEAREST_M) ** 2)
-        along = to[..., 0] * self.ahead[0] + to[..., 1] * self.ahead[1] + down * self.ahead[2]
-        off = np.degrees(np.arccos(np.clip(along / away, -1.0, 1.0)))
-        return np.asarray(np.minimum(24.0 * (off / self.width_deg) ** 2, BEHIND_DB))
+
+def _aside(to: Floats, down: float, ahead: Floats) -> Floats:
+    """Squared degrees between `ahead` and points (…, 2) metres away on the plan and `down` below."""
+    away = np.sqrt(np.square(to).sum(axis=-1) + max(abs(down), NEAREST_M) ** 2)
+    along = (to[..., 0] * ahead[0] + to[..., 1] * ahead[1] + down * ahead[2]) / away
+    return np.asarray(np.square(np.degrees(np.arccos(np.clip(along, -1.0, 1.0)))))
 
 
 def _decades(to: Floats, down: float) -> Floats:

@@ -50,7 +50,7 @@ BIAS_MOST_DB = 24.0
 SURE = 0.03
 """Samples in a second: fading and shadows outlast it."""
 PRIOR_WEIGHT = 10.0
-SWEEPS = 3
+SWEEPS = 8
 SWEEP_NATS = 2.5
 """A sweep that gains less halves the steps."""
 OFFSET_DB = 1.5
@@ -125,11 +125,7 @@ class Model:
 
 
 def heard(cells: Cells, geometry: radio.Geometry, field: Field, seconds: int = 1) -> Heard:
-    level = (field.level_3m_dbm - field.slope_db * geometry.decades).astype(np.float32)
-    level -= (field.slab_db * geometry.storeys).astype(np.float32)
-    level += field.offset_db[:, None].astype(np.float32)
-    if geometry.beam_db.size:
-        level -= geometry.beam_db
+    level = radio.over(geometry, field)
     np.maximum(level, UNHEARD_DBM, out=level)
     step = kernels.LOUD_DBM + kernels.LOUD_STEP_DB * np.arange(kernels.LOUD)
     through = radio.rates(step, field)
@@ -302,14 +298,15 @@ def _guess(layout: Layout, ticks: Ticks) -> Field:
 def _best(model: Model, start: Field) -> Field:
     found, best, bias = start, -np.inf, model.bias.copy()
     for slope in (20.0, 32.0, 45.0):
-        for louder in (-8.0, -4.0, 0.0, 4.0):
-            model.bias[:] = 0.0
-            tried = replace(start, slope_db=slope, level_3m_dbm=start.level_3m_dbm + louder)
-            model.climb(tried)
-            tried = model.centred(tried)
-            value = model.climb(tried)
-            if value > best:
-                found, best, bias = tried, value, model.bias.copy()
+        for beam in (60.0, 100.0, 180.0):
+            for louder in (-4.0, 4.0):
+                model.bias[:] = 0.0
+                tried = replace(start, slope_db=slope, beam_deg=beam, level_3m_dbm=start.level_3m_dbm + louder)
+                model.climb(tried)
+                tried = model.centred(tried)
+                value = model.climb(tried) + PRIOR_WEIGHT * log_prior(tried, height=False)
+                if value > best:
+                    found, best, bias = tried, value, model.bias.copy()
     model.bias[:] = bias
     return found
 
@@ -319,6 +316,7 @@ def log_prior(field: Field, *, height: bool, block: bool = True) -> float:
         return -0.5 * ((x - mean) / sd) ** 2
 
     total = normal(np.log(field.slope_db), np.log(27.0), 0.35) + normal(np.log(field.spread_db), np.log(5.0), 0.3)
+    total += normal(np.log(field.beam_deg), np.log(80.0), 0.5) + normal(field.behind_db, 25.0, 8.0)
     total += normal(field.block_db, 14.0, 5.0) + normal(np.log(field.block_rate), np.log(1 / 60), 0.5)
     if height:
         total += normal(np.log(max(field.height_m - radio.TAG_M, 0.1)), np.log(1.5), 0.4)
@@ -339,6 +337,8 @@ SHARED: dict[str, tuple[Step, float]] = {
     "half": (lambda f, x: replace(f, half_rate_dbm=f.half_rate_dbm + x), 2.0),
     "spread": (lambda f, x: replace(f, spread_db=float(np.clip(f.spread_db * np.exp(x), 2.5, 12))), np.log(1.15)),
     "rate": (_logit, 0.5),
+    "beam": (lambda f, x: replace(f, beam_deg=float(np.clip(f.beam_deg * np.exp(x), 25, 360))), np.log(1.25)),
+    "behind": (lambda f, x: replace(f, behind_db=float(np.clip(f.behind_db + x, 0, 50))), 4.0),
 }
 HEIGHT: dict[str, tuple[Step, float]] = {
     "height": (
@@ -403,32 +403,38 @@ def antenna_step(model: Model, field: Field) -> Field:
     now = heard(model.cells, model.geometry, field)
     missed = np.zeros((antennas, kernels.LOUD))
     off = np.zeros((antennas, radio.READS + 1, kernels.OFF))
+    times = np.zeros((antennas, WINDOW_S + 1, kernels.LOUD))
     which = np.arange(len(model.bias))
-    kernels.expect(model.seconds, now, walk(model.cells, field), which, model.bias, missed, off)
+    kernels.expect(
+        model.seconds, model.chunks, now, walk(model.cells, field), which, model.bias, WINDOW_S, missed, off, times
+    )
     step = kernels.LOUD_DBM + kernels.LOUD_STEP_DB * np.arange(kernels.LOUD)
     far = kernels.LOUD_STEP_DB * (np.arange(kernels.OFF) - kernels.OFF // 2)
-    tries = np.arange(-4.0, 4.01, 0.25)
-    hits = off.sum(axis=(1, 2))
-    # (tries, LOUD) and (tries, READS + 1, OFF)
-    through = np.stack([radio.rates(step + d, field) for d in tries])
+    tries = np.arange(-4.0, 4.01, 0.5)
     fits = np.stack(
         [np.stack([radio.fit(far - d, max(k, 1), field.spread_db) for k in range(radio.READS + 1)]) for d in tries]
     )
+    through = radio.half_rates(step, field)
+    hits = off.sum(axis=(1, 2))
     offset, rate = field.offset_db.copy(), field.rate.copy()
     common = float(np.exp(np.log(field.rate).mean()))
-    pace = np.exp(np.linspace(-0.6, 0.6, 25))
+    pace = np.exp(np.linspace(-0.6, 0.6, 13))
+    n = np.arange(WINDOW_S + 1)[:, None]
+    sure = SURE * WINDOW_S
     for a in range(antennas):
         if missed[a].sum() + hits[a] == 0:
             continue
-        silent = np.log1p(-np.minimum(field.rate[a], MOST_RATE) * through) @ missed[a]
-        loud = np.tensordot(fits, off[a], axes=2)
-        new = field.offset_db[a] + tries
-        best = int(np.argmax(SURE * (silent + loud) - 0.5 * (new / OFFSET_DB) ** 2))
-        offset[a] = new[best]
-        p = np.minimum(field.rate[a] * pace, MOST_RATE)
-        z = through[best]
-        value = SURE * (hits[a] * np.log(p) + np.log1p(-p[:, None] * z[None, :]) @ missed[a])
-        rate[a] = p[int(np.argmax(value - 0.5 * (np.log(p / common) / RATE_SPREAD) ** 2))]
+        ps = np.unique(np.minimum(field.rate[a] * pace, MOST_RATE))
+        # (rates, LOUD): silence, and of windows with reads how many of their seconds had some
+        silent = radio.silences(step, ps, field, WINDOW_S)
+        shifted = np.stack([np.interp(step + d, step, row) for d in tries for row in silent]).reshape(len(tries), len(ps), -1)
+        got = ps[:, None, None] * through
+        some = ((n * np.log(got) + (WINDOW_S - n) * np.log1p(-got)) * times[a]).sum(axis=(1, 2))
+        value = sure * (shifted @ missed[a] + some + np.tensordot(fits, off[a], axes=2)[:, None])
+        value -= 0.5 * ((field.offset_db[a] + tries) / OFFSET_DB)[:, None] ** 2
+        value -= 0.5 * (np.log(ps / common) / RATE_SPREAD) ** 2
+        i, j = np.unravel_index(int(np.argmax(value)), value.shape)
+        offset[a], rate[a] = field.offset_db[a] + tries[i], ps[j]
     weight = hits / max(hits.sum(), 1)
     offset -= float(weight @ offset) if hits.sum() else 0.0
     return replace(field, offset_db=offset, rate=rate)
@@ -446,11 +452,13 @@ def learn_field(layout: Layout, ticks: Ticks, *, seed: int = 0, antennas: bool =
         if log:
             f = search.field
             print(f"{name}: {search.value:.1f} L {f.level_3m_dbm:.1f} S {f.slope_db:.1f} h0 {f.half_rate_dbm:.1f} s {f.spread_db:.1f} "
-                  f"p {f.rate.mean():.2f} D {f.block_db:.0f} β 1/{1/f.block_rate:.0f} slab {f.slab_db:.0f} h {f.height_m:.1f} off {f.offset_db.std():.1f}")
+                  f"p {f.rate.mean():.2f} D {f.block_db:.0f} β 1/{1/f.block_rate:.0f} slab {f.slab_db:.0f} h {f.height_m:.1f} off {f.offset_db.std():.1f} beam {f.beam_deg:.0f} behind {f.behind_db:.0f}")
 
     say("profile")
     for _ in range(SWEEPS):
         search.sweep()
+        if search.scale < 0.3:
+            break
     say("swept")
     for _ in range(2):
         if antennas:

@@ -34,6 +34,8 @@ LOUD_DBM, LOUD_STEP_DB = -140.0, 0.5
 """… of this size from here."""
 OFF = 161
 """Steps in which `expect` counts how far reads lie off their mean level; the middle one is none."""
+LEAST = 1e-8
+"""States less likely than this are given up."""
 FAR_NATS = 18.0
 """States less likely than the best by more add nothing."""
 
@@ -117,17 +119,17 @@ class Walk(NamedTuple):
 
 @kernel
 def _emit(
-    chunks: Chunks, heard: Heard, k: Int, t: Int, bias: float, base: Floats, out: Floats
+    chunks: Chunks, heard: Heard, k: Int, t: Int, bias: float, base: Floats, some: Ints, out: Floats
 ) -> None:
-    """(cells, 2) log density of tick t of T, given the base of silence of all antennas near."""
-    c0, c1 = chunks.cell[k], chunks.cell[k + 1]
-    for c in range(c1 - c0):
+    """(cells, 2) log density of tick t of T in some of the cells, given the base of silence of all antennas near."""
+    c0 = chunks.cell[k]
+    for c in some:
         out[c, 0] = base[c, 0]
         out[c, 1] = base[c, 1]
     for d in range(chunks.down[k], chunks.down[k + 1]):
         if chunks.downs[d, 1] <= t < chunks.downs[d, 2]:
             a = chunks.downs[d, 0]
-            for c in range(c1 - c0):
+            for c in some:
                 for b in range(2):
                     m = heard.level[a, chunks.cells[c0 + c]] + bias - b * heard.block_db
                     out[c, b] -= heard.miss[a, _step(m)]
@@ -140,7 +142,7 @@ def _emit(
         times = chunks.heard[o]
         silent = heard.seconds - times
         if np.isnan(r):
-            for c in range(c1 - c0):
+            for c in some:
                 for b in range(2):
                     step = _step(heard.level[a, chunks.cells[c0 + c]] + bias - b * heard.block_db)
                     through = heard.rate[a] * np.exp(heard.through[step])
@@ -150,7 +152,7 @@ def _emit(
         through = heard.rate[a] / (1.0 + np.exp((heard.half_rate_dbm - r) / heard.width_db))
         known = times * np.log(through) + silent * np.log1p(-through) - heard.area[n]
         sharp = heard.sharp[n]
-        for c in range(c1 - c0):
+        for c in some:
             for b in range(2):
                 m = heard.level[a, chunks.cells[c0 + c]] + bias - b * heard.block_db
                 q = (r - m) * (r - m) * sharp
@@ -210,6 +212,7 @@ def weigh(chunks: Chunks, heard: Heard, which: Ints, bias: Floats, result: Float
         for c in range(len(cells)):
             prior[c] /= total
         _silence(chunks, heard, k, bias[i], base)
+        every = np.arange(len(cells))
         result[i] = 0.0
         silent, known = 0.0, False
         for t in range(chunks.tick[k], chunks.tick[k + 1]):
@@ -219,7 +222,7 @@ def weigh(chunks: Chunks, heard: Heard, which: Ints, bias: Floats, result: Float
             if alone and known:
                 result[i] += silent
                 continue
-            _emit(chunks, heard, k, t, bias[i], base, out)
+            _emit(chunks, heard, k, t, bias[i], base, every, out)
             value = _total(heard, cells, prior, out)
             if alone:
                 silent, known = value, True
@@ -234,6 +237,8 @@ def _walked(walk: Walk, cells: Ints, place: Ints, now: Floats, moved: Floats) ->
         moved[c, 0] = now[c, 0]
         moved[c, 1] = now[c, 1]
     for c in range(n):
+        if now[c, 0] + now[c, 1] == 0.0:
+            continue
         for w in range(walk.start[cells[c]], walk.start[cells[c] + 1]):
             to = place[walk.to[w]]
             if to >= 0:
@@ -280,6 +285,7 @@ def follow(
     base, out, lift = np.empty((n, 2)), np.empty((n, 2)), np.empty((n, 2))
     _silence(chunks, heard, k, bias, base)
     stand, walks, moved = np.zeros((n, 2)), np.zeros((n, 2)), np.empty((n, 2))
+    some = np.empty(n, np.int64)
     score = 0.0
     for t in range(t0, t1):
         if t == t0:
@@ -303,12 +309,20 @@ def follow(
                 stand[c, 1] = a0 * walk.block + a1 * (1.0 - walk.clear)
                 walks[c, 0] = b0 * (1.0 - walk.block) + b1 * walk.clear
                 walks[c, 1] = b0 * walk.block + b1 * (1.0 - walk.clear)
-        _emit(chunks, heard, k, t, bias, base, out)
-        top = -np.inf
+        active = 0
         for c in range(n):
+            if stand[c, 0] + stand[c, 1] + walks[c, 0] + walks[c, 1] > LEAST:
+                some[active] = c
+                active += 1
+            else:
+                for b in range(2):
+                    stand[c, b] = walks[c, b] = lift[c, b] = 0.0
+        _emit(chunks, heard, k, t, bias, base, some[:active], out)
+        top = -np.inf
+        for c in some[:active]:
             top = max(top, out[c, 0], out[c, 1])
         total = 0.0
-        for c in range(n):
+        for c in some[:active]:
             for b in range(2):
                 e = np.exp(walk.power * (out[c, b] - top))
                 lift[c, b] = e
@@ -367,6 +381,10 @@ def smooth(
             break
         top = 0.0
         for c in range(n):
+            if lift[c, 0] + lift[c, 1] == 0.0:
+                for b in range(2):
+                    back_s[c, b] = back_w[c, b] = 0.0
+                continue
             s0, s1 = back_s[c, 0] * lift[c, 0], back_s[c, 1] * lift[c, 1]
             w0, w1 = back_w[c, 0] * lift[c, 0], back_w[c, 1] * lift[c, 1]
             a0 = s0 * (1.0 - walk.block) + s1 * walk.block
@@ -390,62 +408,74 @@ def smooth(
 
 @kernel
 def expect(
+    seconds: Chunks,
     chunks: Chunks,
     heard: Heard,
     walk: Walk,
     which: Ints,
     bias: Floats,
+    wide: Int,
     missed: Floats,
     off: Floats,
+    times: Floats,
 ) -> None:
-    """What a chunk's smoothed states say of antennas, added up over some chunks.
+    """What smoothed states say of antennas, added up over some chunks.
 
-    `missed`: (A, LOUD) ticks in which each heard nothing, by mean level; `off`: (A, READS + 1, OFF) observations by how
-    far they lay off their mean level.
+    `seconds` and `chunks` are the same chunks in ticks of a second and of `wide` seconds. `missed`: (A, LOUD) wide ticks
+    in which each antenna heard nothing, by mean level; `off`: (A, READS + 1, OFF) those in which it heard the tag, by how
+    far that lay off its mean level; `times`: (A, wide + 1, LOUD) by seconds in which it heard it, and how loud.
     """
-    most, ticks = 1, 1
+    most, ticks, widest = 1, 1, 1
     for i in range(len(which)):
         k = which[i]
-        most = max(most, chunks.cell[k + 1] - chunks.cell[k])
-        ticks = max(ticks, chunks.tick[k + 1] - chunks.tick[k])
+        most = max(most, seconds.cell[k + 1] - seconds.cell[k])
+        ticks = max(ticks, seconds.tick[k + 1] - seconds.tick[k])
+        widest = max(widest, chunks.tick[k + 1] - chunks.tick[k])
     place = np.full(heard.level.shape[1], -1, np.int64)
     ahead, odds = np.empty((ticks, most, 4), np.float32), np.empty((ticks, most, 4), np.float32)
-    alls, some, up = np.empty((most, 2)), np.empty((most, 2)), np.empty(ticks, np.bool_)
+    alls, some = np.empty((most, 2)), np.empty((most, 2))
+    mean, up = np.empty((widest, most, 2)), np.empty(widest, np.bool_)
     for i in range(len(which)):
         k = which[i]
-        cells = chunks.cells[chunks.cell[k] : chunks.cell[k + 1]]
-        n, t0, t1 = len(cells), chunks.tick[k], chunks.tick[k + 1]
-        smooth(chunks, heard, walk, k, bias[i], place, ahead, odds)
+        cells = seconds.cells[seconds.cell[k] : seconds.cell[k + 1]]
+        n, w0, w1 = len(cells), chunks.tick[k], chunks.tick[k + 1]
+        smooth(seconds, heard, walk, k, bias[i], place, ahead, odds)
         alls[:n] = 0.0
-        for t in range(t1 - t0):
+        mean[: w1 - w0, :n] = 0.0
+        for t in range(seconds.tick[k + 1] - seconds.tick[k]):
+            w = t // wide
             for c in range(n):
                 for b in range(2):
-                    alls[c, b] += odds[t, c, b] + odds[t, c, 2 + b]
+                    p = (odds[t, c, b] + odds[t, c, 2 + b]) / wide
+                    mean[w, c, b] += p
+                    alls[c, b] += p
         for j in range(chunks.near[k], chunks.near[k + 1]):
             a = chunks.nears[j]
             for c in range(n):
                 some[c, 0], some[c, 1] = alls[c, 0], alls[c, 1]
-            up[: t1 - t0] = True
+            up[: w1 - w0] = True
             for d in range(chunks.down[k], chunks.down[k + 1]):
                 if chunks.downs[d, 0] == a:
-                    for t in range(chunks.downs[d, 1] - t0, chunks.downs[d, 2] - t0):
+                    for t in range(chunks.downs[d, 1] - w0, chunks.downs[d, 2] - w0):
                         up[t] = False
                         for c in range(n):
                             for b in range(2):
-                                some[c, b] -= odds[t, c, b] + odds[t, c, 2 + b]
-            for t in range(t0, t1):
-                for o in range(chunks.start[t], chunks.start[t + 1]):
+                                some[c, b] -= mean[t, c, b]
+            for t in range(w1 - w0):
+                for o in range(chunks.start[w0 + t], chunks.start[w0 + t + 1]):
                     if chunks.antenna[o] != a:
                         continue
-                    reads = min(chunks.reads[o], len(heard.sharp) - 1)
+                    r, reads = chunks.level[o], min(chunks.reads[o], len(heard.sharp) - 1)
+                    if not np.isnan(r):
+                        times[a, chunks.heard[o], _step(r)] += 1.0
                     for c in range(n):
                         for b in range(2):
-                            p = odds[t - t0, c, b] + odds[t - t0, c, 2 + b]
-                            if up[t - t0]:
+                            p = mean[t, c, b]
+                            if up[t]:
                                 some[c, b] -= p
-                            if p > 1e-6 and not np.isnan(chunks.level[o]):
+                            if p > 1e-6 and not np.isnan(r):
                                 m = heard.level[a, cells[c]] + bias[i] - b * heard.block_db
-                                far = (chunks.level[o] - m) / LOUD_STEP_DB + OFF // 2 + 0.5
+                                far = (r - m) / LOUD_STEP_DB + OFF // 2 + 0.5
                                 off[a, reads, np.int64(min(max(far, 0.0), OFF - 1.0))] += p
             for c in range(n):
                 for b in range(2):
