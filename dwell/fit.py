@@ -72,8 +72,6 @@ class Model:
     height_m: float
     chunks: Chunks
     """In ticks of WINDOW_S."""
-    seconds: Chunks
-    """The same in seconds."""
     bias: Floats
 
     @staticmethod
@@ -81,10 +79,9 @@ class Model:
         cells = floor.build(layout)
         geometry = radio.geometry(cells, layout, field.height_m)
         parts = chosen(ticks, seed=seed, most=most)
-        seconds = packed(cells, geometry, layout, ticks, parts)
         wide = [(tag, a // WINDOW_S, b // WINDOW_S) for tag, a, b in parts]
         chunks = packed(cells, geometry, layout, ticks.wider(WINDOW_S), wide)
-        return Model(layout, cells, geometry, field.height_m, chunks, seconds, np.zeros(len(parts)))
+        return Model(layout, cells, geometry, field.height_m, chunks, np.zeros(len(parts)))
 
     def heard(self, field: Field) -> Heard:
         if field.height_m != self.height_m:
@@ -400,14 +397,12 @@ class Search:
 
 def antenna_step(model: Model, field: Field) -> Field:
     antennas = len(field.rate)
-    now = heard(model.cells, model.geometry, field)
+    now = model.heard(field)
     missed = np.zeros((antennas, kernels.LOUD))
     off = np.zeros((antennas, radio.READS + 1, kernels.OFF))
     times = np.zeros((antennas, WINDOW_S + 1, kernels.LOUD))
     which = np.arange(len(model.bias))
-    kernels.expect(
-        model.seconds, model.chunks, now, walk(model.cells, field), which, model.bias, WINDOW_S, missed, off, times
-    )
+    kernels.expect(model.chunks, now, walk(model.cells, field), which, model.bias, missed, off, times)
     step = kernels.LOUD_DBM + kernels.LOUD_STEP_DB * np.arange(kernels.LOUD)
     far = kernels.LOUD_STEP_DB * (np.arange(kernels.OFF) - kernels.OFF // 2)
     tries = np.arange(-4.0, 4.01, 0.5)

@@ -274,7 +274,8 @@ def follow(
 ) -> Any:
     """Forward pass over a chunk; returns its log score.
 
-    `place`: (C,) −1, kept so. If there is room: `ahead` (ticks, cells, 4) gets the probabilities of standing clear and
+    A tick's density counts in each of its seconds, in equal parts. `place`: (C,) −1, kept so. If there is room: `ahead`
+    (seconds, cells, 4) gets the probabilities of standing clear and
     blocked and of walking clear and blocked, given the reads so far, `odds` the densities of each tick, clear and blocked.
     """
     kept = len(ahead) > 0
@@ -286,9 +287,10 @@ def follow(
     _silence(chunks, heard, k, bias, base)
     stand, walks, moved = np.zeros((n, 2)), np.zeros((n, 2)), np.empty((n, 2))
     some = np.empty(n, np.int64)
-    score = 0.0
-    for t in range(t0, t1):
-        if t == t0:
+    score, top, wide = 0.0, 0.0, heard.seconds
+    power = walk.power / wide
+    for second in range((t1 - t0) * wide):
+        if second == 0:
             for c in range(n):
                 first = np.exp(heard.prior[cells[c]])
                 still = 0.8 if walk.stop[cells[c]] > 0.0 else 0.0
@@ -309,35 +311,39 @@ def follow(
                 stand[c, 1] = a0 * walk.block + a1 * (1.0 - walk.clear)
                 walks[c, 0] = b0 * (1.0 - walk.block) + b1 * walk.clear
                 walks[c, 1] = b0 * walk.block + b1 * (1.0 - walk.clear)
-        active = 0
+        if second % wide == 0:
+            for c in range(n):
+                lift[c, 0] = lift[c, 1] = 0.0
+            active = 0
+            for c in range(n):
+                if wide > 1 or stand[c, 0] + stand[c, 1] + walks[c, 0] + walks[c, 1] > LEAST:
+                    some[active] = c
+                    active += 1
+            _emit(chunks, heard, k, t0 + second // wide, bias, base, some[:active], out)
+            top = -np.inf
+            for c in some[:active]:
+                top = max(top, out[c, 0], out[c, 1])
+            for c in some[:active]:
+                lift[c, 0] = np.exp(power * (out[c, 0] - top))
+                lift[c, 1] = np.exp(power * (out[c, 1] - top))
+        total = 0.0
         for c in range(n):
             if stand[c, 0] + stand[c, 1] + walks[c, 0] + walks[c, 1] > LEAST:
-                some[active] = c
-                active += 1
-            else:
                 for b in range(2):
-                    stand[c, b] = walks[c, b] = lift[c, b] = 0.0
-        _emit(chunks, heard, k, t, bias, base, some[:active], out)
-        top = -np.inf
-        for c in some[:active]:
-            top = max(top, out[c, 0], out[c, 1])
-        total = 0.0
-        for c in some[:active]:
-            for b in range(2):
-                e = np.exp(walk.power * (out[c, b] - top))
-                lift[c, b] = e
-                stand[c, b] *= e
-                walks[c, b] *= e
-                total += stand[c, b] + walks[c, b]
-        score += walk.power * top + np.log(total)
+                    stand[c, b] *= lift[c, b]
+                    walks[c, b] *= lift[c, b]
+                    total += stand[c, b] + walks[c, b]
+            else:
+                stand[c, 0] = stand[c, 1] = walks[c, 0] = walks[c, 1] = 0.0
+        score += power * top + np.log(total)
         for c in range(n):
             for b in range(2):
                 stand[c, b] /= total
                 walks[c, b] /= total
                 if kept:
-                    ahead[t - t0, c, b] = stand[c, b]
-                    ahead[t - t0, c, 2 + b] = walks[c, b]
-                    odds[t - t0, c, b] = lift[c, b]
+                    ahead[second, c, b] = stand[c, b]
+                    ahead[second, c, 2 + b] = walks[c, b]
+                    odds[second, c, b] = lift[c, b]
     for c in range(n):
         place[cells[c]] = -1
     return score
@@ -354,7 +360,7 @@ def smooth(
     ahead: NDArray[np.float32],
     odds: NDArray[np.float32],
 ) -> None:
-    """`odds` (ticks, cells, 4) gets the probabilities of standing clear and blocked and of walking clear and blocked,
+    """`odds` (seconds, cells, 4) gets the probabilities of standing clear and blocked and of walking clear and blocked,
     given all reads of a chunk. `place` and `ahead` as in `follow`."""
     follow(chunks, heard, walk, k, bias, place, ahead, odds)
     cells = chunks.cells[chunks.cell[k] : chunks.cell[k + 1]]
@@ -363,8 +369,7 @@ def smooth(
         place[cells[c]] = c
     lift, moved = np.empty((n, 2)), np.empty((n, 2))
     back_s, back_w = np.ones((n, 2)), np.ones((n, 2))
-    for t in range(t1 - 1, t0 - 1, -1):
-        i = t - t0
+    for i in range((t1 - t0) * heard.seconds - 1, -1, -1):
         # The densities of this tick, before their room takes the result.
         for c in range(n):
             lift[c, 0], lift[c, 1] = odds[i, c, 0], odds[i, c, 1]
@@ -377,11 +382,11 @@ def smooth(
         for c in range(n):
             for s in range(4):
                 odds[i, c, s] /= total
-        if t == t0:
+        if i == 0:
             break
         top = 0.0
         for c in range(n):
-            if lift[c, 0] + lift[c, 1] == 0.0:
+            if ahead[i, c, 0] + ahead[i, c, 1] + ahead[i, c, 2] + ahead[i, c, 3] == 0.0:
                 for b in range(2):
                     back_s[c, b] = back_w[c, b] = 0.0
                 continue
@@ -408,46 +413,43 @@ def smooth(
 
 @kernel
 def expect(
-    seconds: Chunks,
     chunks: Chunks,
     heard: Heard,
     walk: Walk,
     which: Ints,
     bias: Floats,
-    wide: Int,
     missed: Floats,
     off: Floats,
     times: Floats,
 ) -> None:
     """What smoothed states say of antennas, added up over some chunks.
 
-    `seconds` and `chunks` are the same chunks in ticks of a second and of `wide` seconds. `missed`: (A, LOUD) wide ticks
-    in which each antenna heard nothing, by mean level; `off`: (A, READS + 1, OFF) those in which it heard the tag, by how
-    far that lay off its mean level; `times`: (A, wide + 1, LOUD) by seconds in which it heard it, and how loud.
+    `missed`: (A, LOUD) ticks in which each antenna heard nothing, by mean level; `off`: (A, READS + 1, OFF) those in which
+    it heard the tag, by how far that lay off its mean level; `times`: (A, seconds + 1, LOUD) by seconds in which it heard
+    it, and how loud.
     """
-    most, ticks, widest = 1, 1, 1
+    most, ticks, wide = 1, 1, heard.seconds
     for i in range(len(which)):
         k = which[i]
-        most = max(most, seconds.cell[k + 1] - seconds.cell[k])
-        ticks = max(ticks, seconds.tick[k + 1] - seconds.tick[k])
-        widest = max(widest, chunks.tick[k + 1] - chunks.tick[k])
+        most = max(most, chunks.cell[k + 1] - chunks.cell[k])
+        ticks = max(ticks, chunks.tick[k + 1] - chunks.tick[k])
     place = np.full(heard.level.shape[1], -1, np.int64)
-    ahead, odds = np.empty((ticks, most, 4), np.float32), np.empty((ticks, most, 4), np.float32)
+    ahead = np.empty((ticks * wide, most, 4), np.float32)
+    odds = np.empty((ticks * wide, most, 4), np.float32)
     alls, some = np.empty((most, 2)), np.empty((most, 2))
-    mean, up = np.empty((widest, most, 2)), np.empty(widest, np.bool_)
+    mean, up = np.empty((ticks, most, 2)), np.empty(ticks, np.bool_)
     for i in range(len(which)):
         k = which[i]
-        cells = seconds.cells[seconds.cell[k] : seconds.cell[k + 1]]
+        cells = chunks.cells[chunks.cell[k] : chunks.cell[k + 1]]
         n, w0, w1 = len(cells), chunks.tick[k], chunks.tick[k + 1]
-        smooth(seconds, heard, walk, k, bias[i], place, ahead, odds)
+        smooth(chunks, heard, walk, k, bias[i], place, ahead, odds)
         alls[:n] = 0.0
         mean[: w1 - w0, :n] = 0.0
-        for t in range(seconds.tick[k + 1] - seconds.tick[k]):
-            w = t // wide
+        for second in range((w1 - w0) * wide):
             for c in range(n):
                 for b in range(2):
-                    p = (odds[t, c, b] + odds[t, c, 2 + b]) / wide
-                    mean[w, c, b] += p
+                    p = (odds[second, c, b] + odds[second, c, 2 + b]) / wide
+                    mean[second // wide, c, b] += p
                     alls[c, b] += p
         for j in range(chunks.near[k], chunks.near[k + 1]):
             a = chunks.nears[j]

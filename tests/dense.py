@@ -44,10 +44,13 @@ def usual_power(cells: Cells) -> float:
     return 1.0 if float(np.median(cells.edge_m)) < NARROW_M / 3 else fit.POWER
 
 
-def decide_ticks(layout, cells, geometry, field, seconds, *, power=None, rule=True, sure=SURE, hold=HOLD_TICKS, most_bias=24.0, bias_sd=fit.BIAS_DB, zone_probs=None) -> list[Stay]:
-    parts = journeys(seconds, hold)
+def decide_ticks(layout, cells, geometry, field, seconds, *, power=None, rule=True, sure=SURE, hold=HOLD_TICKS, most_bias=24.0, bias_sd=fit.BIAS_DB, zone_probs=None, wide=None) -> list[Stay]:
+    wide = fit.WINDOW_S if wide is None else wide
+    trims = journeys(seconds, hold)
+    seconds = seconds.wider(wide) if wide > 1 else seconds
+    parts = [(tag, a // wide, -(-b // wide)) for tag, a, b in trims]
     power = usual_power(cells) if power is None else power
-    now = fit.heard(cells, geometry, field)
+    now = fit.heard(cells, geometry, field, wide)
     walk = fit.walk(cells, field, power)
     place = np.full(len(cells), -1, np.int64)
     none = np.zeros((0, 0, 4), np.float32)
@@ -58,28 +61,29 @@ def decide_ticks(layout, cells, geometry, field, seconds, *, power=None, rule=Tr
         shares[np.flatnonzero(known), cells.share_zone[known, column]] = cells.share[known, column]
     standing = np.zeros_like(shares)
     standing[np.flatnonzero(cells.zone >= 0), cells.zone[cells.zone >= 0]] = 1.0
-    for part in parts:
+    for part, (tag, begin, end) in zip(parts, trims, strict=True):
         # the tag's bias, on the journey's first minutes
-        pieces = [(part[0], t, min(t + BIAS_TICKS, part[2])) for t in range(part[1], part[2], BIAS_TICKS)]
+        pieces = [(part[0], t, min(t + BIAS_TICKS // wide, part[2])) for t in range(part[1], part[2], BIAS_TICKS // wide)]
         chunks = fit.packed(cells, geometry, layout, seconds, [*pieces, part])
         bias = 0.0
         k = len(pieces)
         def score(b: float) -> float:
             total = sum(fit_kernels.follow(chunks, now, walk, i, b, place, none, none) for i in range(1))
-            return sure / power * total - 0.5 * (b / bias_sd) ** 2
+            return sure * wide / power * total - 0.5 * (b / bias_sd) ** 2
         best = score(bias)
         for way in (3.0, -3.0):
             while abs(bias + way) <= most_bias and (value := score(bias + way)) > best:
                 bias, best = bias + way, value
         n = int(chunks.cell[k + 1] - chunks.cell[k])
-        length = part[2] - part[1]
+        length = (part[2] - part[1]) * wide
         ahead, odds = np.empty((length, n, 4), np.float32), np.empty((length, n, 4), np.float32)
         fit_kernels.smooth(chunks, now, walk, k, bias, place, ahead, odds)
         mine = chunks.cells[chunks.cell[k] : chunks.cell[k + 1]]
         zone = (odds[:, :, 0] + odds[:, :, 1]) @ standing[mine] + (odds[:, :, 2] + odds[:, :, 3]) @ shares[mine]
+        zone = zone[begin - part[1] * wide : end - part[1] * wide]
         if zone_probs is not None:
-            zone_probs[part] = zone
-        found += stays(part, zone, rule=rule)
+            zone_probs[tag, begin, end] = zone
+        found += stays((tag, begin, end), zone, rule=rule)
     return found
 
 
