@@ -22,7 +22,7 @@ from dwell import fit_kernels as kernels
 from dwell.cells import NONE, Cells
 from dwell.field import Field
 from dwell.fit_kernels import Chunks, Heard, Walk
-from dwell.layout import Layout
+from dwell.layout import Layout, ZoneKind
 from dwell.ticks import Ticks
 
 Floats = NDArray[np.float64]
@@ -75,7 +75,7 @@ class Model:
     bias: Floats
 
     @staticmethod
-    def of(layout: Layout, ticks: Ticks, field: Field, *, seed: int = 0, most: int = MOST_TICKS) -> Model:
+    def of(layout: Layout, ticks: Ticks, field: Field, *, seed: int = 0, most: int) -> Model:
         cells = floor.build(layout)
         geometry = radio.geometry(cells, layout, field.height_m)
         parts = chosen(ticks, seed=seed, most=most)
@@ -122,7 +122,7 @@ class Model:
 
 
 def heard(cells: Cells, geometry: radio.Geometry, field: Field, seconds: int = 1) -> Heard:
-    level = radio.over(geometry, field)
+    level = field.table.astype(np.float32) if field.table is not None else radio.over(geometry, field)
     np.maximum(level, UNHEARD_DBM, out=level)
     step = kernels.LOUD_DBM + kernels.LOUD_STEP_DB * np.arange(kernels.LOUD)
     through = radio.rates(step, field)
@@ -156,8 +156,13 @@ RIDE_RATE = 0.05
 POWER = 0.75
 
 
-def walk(cells: Cells, field: Field, power: float = POWER) -> Walk:
+PASSED = (ZoneKind.AISLE, ZoneKind.ENTRANCE, ZoneKind.EXIT)
+PASS_STOP_RATE, PASS_GO_RATE = 0.07, 1 / 60
+
+
+def walk(layout: Layout, cells: Cells, field: Field, power: float = POWER) -> Walk:
     n = len(cells)
+    passed = np.isin(layout.zone_kind, PASSED)[cells.zone] & (cells.zone != NONE)
     if cells.placed:
         weight = np.array([1, 1, 1, 1, DIAGONAL, DIAGONAL, DIAGONAL, DIAGONAL])
         share = np.minimum(CHANGE_MOST, CHANGE_M / cells.edge_m)[:, None] * weight / weight.sum()
@@ -174,8 +179,8 @@ def walk(cells: Cells, field: Field, power: float = POWER) -> Walk:
         start=start.astype(np.int64),
         to=to.astype(np.int64),
         share=share.astype(np.float64),
-        stop=np.where(cells.zone == NONE, 0.0, STOP_RATE),
-        go=GO_RATE,
+        stop=np.where(cells.zone == NONE, 0.0, np.where(passed, PASS_STOP_RATE, STOP_RATE)),
+        go=np.where(passed, PASS_GO_RATE, GO_RATE),
         block=field.block_rate,
         clear=CLEAR_RATE,
         power=power,
@@ -402,7 +407,7 @@ def antenna_step(model: Model, field: Field) -> Field:
     off = np.zeros((antennas, radio.READS + 1, kernels.OFF))
     times = np.zeros((antennas, WINDOW_S + 1, kernels.LOUD))
     which = np.arange(len(model.bias))
-    kernels.expect(model.chunks, now, walk(model.cells, field), which, model.bias, missed, off, times)
+    kernels.expect(model.chunks, now, walk(model.layout, model.cells, field), which, model.bias, missed, off, times)
     step = kernels.LOUD_DBM + kernels.LOUD_STEP_DB * np.arange(kernels.LOUD)
     far = kernels.LOUD_STEP_DB * (np.arange(kernels.OFF) - kernels.OFF // 2)
     tries = np.arange(-4.0, 4.01, 0.5)
@@ -435,10 +440,13 @@ def antenna_step(model: Model, field: Field) -> Field:
     return replace(field, offset_db=offset, rate=rate)
 
 
-def learn_field(layout: Layout, ticks: Ticks, *, seed: int = 0, antennas: bool = True, log: bool = False) -> tuple[Field, Model]:
+def learn_field(layout: Layout, ticks: Ticks, *, seed: int = 0, antennas: bool = True, log: bool = False, model: Model | None = None) -> tuple[Field, Model]:
     start = _guess(layout, ticks)
-    model = Model.of(layout, ticks, start, seed=seed)
-    third = Model.of(layout, ticks, start, seed=seed, most=MOST_TICKS // 3)
+    if model is None:
+        model = Model.of(layout, ticks, start, seed=seed, most=MOST_TICKS)
+        third = Model.of(layout, ticks, start, seed=seed, most=MOST_TICKS // 3)
+    else:
+        third = model
     field = _best(third, start)
     model.climb(field)
     search = Search(model, field)

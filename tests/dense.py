@@ -51,7 +51,7 @@ def decide_ticks(layout, cells, geometry, field, seconds, *, power=None, rule=Tr
     parts = [(tag, a // wide, -(-b // wide)) for tag, a, b in trims]
     power = usual_power(cells) if power is None else power
     now = fit.heard(cells, geometry, field, wide)
-    walk = fit.walk(cells, field, power)
+    walk = fit.walk(layout, cells, field, power)
     place = np.full(len(cells), -1, np.int64)
     none = np.zeros((0, 0, 4), np.float32)
     found: list[Stay] = []
