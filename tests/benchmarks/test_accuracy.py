@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.peers import PEERS, TIMEOUTS_S, Heard
-from benchmarks.recordings import SEEDS, decided, peer_scores, recording, stays, total
+from peers import PEERS, TIMEOUTS_S, Heard
+from recordings import SEEDS, decided, peer_scores, recording, stays, total
 
 from drivers.read import epc_words
-from dwell import calibration
+from dwell import learning, ticks
 from dwell.engine import ZoneEngine
+from dwell.field import Field
 from dwell.layout import Layout, Settings, ZoneKind
 from dwell.read import READ
-from simulators.replays import ORIGIN_US
-from simulators.score import Score, Stay, score
+from simulators.shop.replays import ORIGIN_US
+from simulators.shop.score import Score, Stay, score
 
 MINUTES = 30
 CASES = [
@@ -73,11 +74,11 @@ def test_calibration(
         early = whole.reads["time_us"] < cut_us
         later = tuple(s._replace(enter_us=max(s.enter_us, cut_us)) for s in whole.truth if s.exit_us > cut_us)
         held_out = replace(whole, reads=whole.reads[~early], truth=later)
-        plain, settings = whole.store.layout, whole.store.settings
-        learnt = calibration.calibrate(plain, settings, whole.reads[early]).apply(plain)
-        before.append(score(later, decided(held_out)))
+        plain = whole.store.layout
+        first, learnt = learning.first(plain, whole.reads[early]), learning.learn(plain, whole.reads[early]).field
+        before.append(score(later, decided(held_out, first)))
         after.append(score(later, decided(held_out, learnt)))
-        density[n] = [calibration.likelihood(each, settings, held_out.reads) for each in (plain, learnt)]
+        density[n] = [learning.density(plain, ticks.of(plain, held_out.reads), each) for each in (first, learnt)]
     rows = [row("before", total(before)), row("after", total(after))]
     each = [[b.f1, a.f1] for b, a in zip(before, after, strict=True)]
     told = {"layout": layout, "world": world, "rows": rows, "f1": each, "density": density.mean(axis=0).tolist()}
@@ -107,11 +108,11 @@ def test_recorded_rooms(record_property: Tell, capsys: Any) -> None:
     found: dict[str, list[Stay]] = defaultdict(list)
     for room, trials in rooms.items():
         names = sorted(trials)
-        layout, ports = _learn_room([trials[name] for name in names[::2]])
+        layout, ports, field = _learn_room([trials[name] for name in names[::2]])
         for name in names[1::2]:
             reads, known = _trial(trials[name], f"{room}{name}", ports)
             truth += known
-            engine = ZoneEngine(layout, Settings())
+            engine = ZoneEngine(layout, Settings(), field=field)
             engine.feed(reads)
             end_us = int(reads["time_us"].max())
             closed = np.concatenate([engine.advance(end_us).closed, engine.finish().closed])
@@ -134,7 +135,7 @@ def test_recorded_rooms(record_property: Tell, capsys: Any) -> None:
 ZONES = ("bed", "chair", "between")
 
 
-def _learn_room(trials: list[list[list[str]]]) -> tuple[Layout, dict[str, int]]:
+def _learn_room(trials: list[list[list[str]]]) -> tuple[Layout, dict[str, int], Field]:
     """A layout without positions: each antenna watches the zone in which it has the largest share of the reads."""
     ports = {port: n for n, port in enumerate(sorted({line[4] for trial in trials for line in trial}))}
     counts = np.zeros((len(ports), 3))
@@ -157,7 +158,7 @@ def _learn_room(trials: list[list[list[str]]]) -> tuple[Layout, dict[str, int]]:
         rule_class=np.zeros(0, np.uint8),
     )
     reads = np.concatenate([_trial(trial, f"{n}", ports)[0] for n, trial in enumerate(trials)])
-    return calibration.calibrate(layout, Settings(), reads).apply(layout), ports
+    return layout, ports, learning.learn(layout, reads).field
 
 
 def _trial(lines: list[list[str]], name: str, ports: dict[str, int]) -> tuple[Any, list[Stay]]:

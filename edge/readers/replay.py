@@ -1,0 +1,103 @@
+"""Reads from a file through the same engine: the same rows give the same visits, whenever and wherever it is run.
+
+Without a calibration the store's radio is learnt on the way, by the reads' own time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from drivers.read import ANTENNA_UNKNOWN, Reads
+from dwell.engine import ZoneEngine
+from dwell.field import Field
+from dwell.learner import Learner, look
+from dwell.visits import Visits
+from edge.readers.read_file import CHUNK_ROWS, Report, chunks
+from edge.store.compose import Shop
+
+
+def replay(
+    shop: Shop,
+    path: Path,
+    *,
+    strict: bool = False,
+    chunk_rows: int = CHUNK_ROWS,
+    progress: Callable[[int], None] = lambda _: None,
+) -> tuple[Visits, Report]:
+    """Visits (VISIT array, by enter time and EPC) of a file with the columns of read_file.HEADER in order of arrival.
+
+    `path` and `progress` as in `read_file.chunks`, and the same Trouble. A row may come `lateness_s` later than a newer
+    one; later rows are counted and left out.
+    """
+    report = Report()
+    run = _Run(shop)
+    newest = np.iinfo(np.int64).min // 2
+    for chunk in chunks(shop, path, report, strict=strict, chunk_rows=chunk_rows, progress=progress):
+        # Lateness is judged in order of arrival, row by row, so that where a file is cut makes no difference.
+        newest_by_row = np.maximum.accumulate(np.maximum(chunk["time_us"], newest))
+        newest = int(newest_by_row[-1])
+        in_time = chunk["time_us"] >= newest_by_row - shop.settings.lateness_us
+        report.late += int((~in_time).sum())
+        known = chunk["antenna"] != ANTENNA_UNKNOWN
+        report.unknown_antenna += int((~known).sum())
+        run.take(chunk[in_time & known], newest)
+    visits = run.finish()
+    report.visits = len(visits)
+    order = sorted(range(len(visits)), key=lambda i: (int(visits["enter_us"][i]), visits["epc"][i].tolist()))
+    return visits[order], report
+
+
+class _Run:
+    """An engine, and what it learns as it goes."""
+
+    def __init__(self, shop: Shop) -> None:
+        self._shop = shop
+        self._late_us = shop.settings.lateness_us
+        self._learner = Learner(shop.layout, known=shop.field is not None)
+        self._held: list[Reads] = []
+        """Until there is a first idea of the radio."""
+        self._engine: ZoneEngine | None = self._begun(shop.field) if shop.field is not None else None
+        self._closed: list[Visits] = []
+
+    def take(self, reads: Reads, newest_us: int) -> None:
+        """Reads in order of arrival; none that comes later is older than `newest_us` - lateness."""
+        learner, complete_us = self._learner, newest_us - self._late_us
+        if self._engine is None:
+            self._held.append(reads)
+        else:
+            self._engine.feed(reads)
+        if not learner.over:
+            learner.feed(reads)
+            while (due_us := learner.due_us) is not None and learner.due(min(complete_us, due_us)):
+                if self._engine is not None:
+                    self._closed.append(self._engine.advance(due_us + self._late_us).closed)
+                self._learn(learner.take())
+        if self._engine is not None:
+            self._closed.append(self._engine.advance(newest_us).closed)
+
+    def finish(self) -> Visits:
+        """All visits."""
+        if self._engine is None:
+            self._learn(self._learner.finish())
+        assert self._engine is not None
+        self._closed.append(self._engine.finish().closed)
+        return np.concatenate(self._closed)
+
+    def _learn(self, sample: Reads) -> None:
+        """Go on with what a sample tells, if that explains it better; the first time, begin with it."""
+        layout, engine = self._shop.layout, self._engine
+        found = look(layout, sample, None if engine is None else engine.field)
+        if engine is not None:
+            if found is not None and found.better:
+                engine.adopt(engine.model(found.field))
+            return
+        self._engine = self._begun(None if found is None else found.field)
+        for reads in self._held:
+            self._engine.feed(reads)
+        self._held = []
+
+    def _begun(self, field: Field | None) -> ZoneEngine:
+        return ZoneEngine(self._shop.layout, self._shop.settings, field=field)
