@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import datetime as dt
-from difflib import get_close_matches
-from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    IPvAnyAddress,
+    Strict,
+    Tag,
+    model_validator,
+)
 
+from config import timezones
+from config.facts import PrintedClass, ZoneKind
+
+WayClass = Literal["member", "unknown", "cart", "staff"]
 Int = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 """TOML has types: "5" and true are no numbers. (Whole numbers are fine where a Number is wanted.)"""
@@ -50,23 +63,10 @@ Name = Annotated[
 ]
 
 
-class ZoneKind(StrEnum):
-    """What a zone is for; decides which thresholds and summaries apply to it."""
-
-    ENTRANCE = "entrance"
-    EXIT = "exit"
-    COUNTER = "counter"
-    AISLE = "aisle"
-    FITTING_ROOM = "fitting_room"
-    CHECKOUT = "checkout"
-    SERVICE = "service"
-    BACK_ROOM = "back_room"
-
-
 def _timezone(name: str) -> str:
     if name not in available_timezones():
-        near = get_close_matches(name, available_timezones(), 1)
-        hint = f' (did you mean "{near[0]}"?)' if near else ""
+        near = timezones.meant(name)
+        hint = f' (did you mean "{near}"?)' if near else ""
         raise ValueError(f'no time zone "{name}"{hint}; needed: an IANA name such as "Asia/Shanghai"')
     return name
 
@@ -122,6 +122,14 @@ class Antenna(Model):
     port: Annotated[Int, Field(ge=1, le=64)]
     zone: Id
     position: Point
+    height: Annotated[Number, Field(ge=0, le=50)] = 2.5
+    """Metres above the floor."""
+    tilt: Annotated[Number, Field(ge=-90, le=90)] | None = None
+    """Degrees that it looks down: 90 straight at the floor, 0 level; unknown unless given."""
+    azimuth: Annotated[Number, Field(ge=-360, le=360)] | None = None
+    """Where it looks on the plan, in degrees as on a compass: 0 along y, 90 along x; unknown unless given."""
+    beam: Annotated[Number, Field(gt=0, le=360)] | None = None
+    """Width in degrees between the half-power points, as in its data sheet; unknown unless given."""
 
 
 class Input(Model):
@@ -186,6 +194,8 @@ class Reader(Model):
     """Door counters."""
     outputs: tuple[Output, ...] = ()
     """Lamps and beepers."""
+    takeover: bool = False
+    """Delete other programs' inventories (ROSpecs) from the reader if they stand in the way."""
 
     @model_validator(mode="after")
     def _llrp(self) -> Self:
@@ -216,7 +226,7 @@ class Reader(Model):
 class TagClass(Model):
     """Gives tags their class by GS1 scheme and company prefix, or by EPC prefix in hex; the first match wins."""
 
-    class_: Annotated[Literal["member", "cart", "staff", "merchandise"], Field(alias="class")]
+    class_: Annotated[PrintedClass, Field(alias="class")]
     scheme: Literal["sgtin-96", "sscc-96", "sgln-96", "grai-96", "giai-96", "gid-96", "gsrn-96", "gsrnp-96"] | None = (
         None
     )
@@ -268,6 +278,18 @@ class Web(Model):
     cert: FilePath | None = None
     """Certificate (PEM, with its chain) of the page: with it and `key` the page speaks HTTPS only."""
     key: FilePath | None = None
+    public: Annotated[str, Field(pattern=r"^https?://[^/\s@]+$")] | None = None
+    """Address under which a reverse proxy offers the page, such as "https://page.shop.example"."""
+    proxies: Annotated[tuple[IPvAnyAddress, ...], Field(min_length=1)] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
+    """Where that proxy asks from: from there alone it is believed whom it asks for (X-Forwarded-For and -Proto)."""
+
+
+class Privacy(Model):
+    """What of people leaves the store beside the journeys of members with consent and sums of everybody."""
+
+    ways: tuple[WayClass, ...] = ()
+    """Tag classes of which the CRM is told how many took which way through the store: once a day, and no way that fewer
+    than `small_cell` carriers took."""
 
 
 class Thresholds(Model):
@@ -437,5 +459,6 @@ class StoreConfig(Model):
     database: Database
     calibration: Calibration = Calibration()
     web: Web = Web()
+    privacy: Privacy = Privacy()
     thresholds: Thresholds = Thresholds()
     cues: Cues = Cues()

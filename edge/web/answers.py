@@ -11,19 +11,24 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, cast
 
 from config import StoreConfig
-from edge.errors import Trouble
-from edge.reading import NoDatabase, connect
-from edge.web.thrift import give_back
+from edge.database.reader import NoDatabase, connect
+from edge.store.errors import Trouble
+from edge.web.memory import give_back
 
 if TYPE_CHECKING:
-    from edge.analytics import Counters, FlowReport, Habit
-    from edge.analytics_changes import Comparison, Trial
-    from edge.analytics_hours import HourReport
-    from edge.analytics_occupancy import OccupancyReport
-    from edge.analytics_service import ServiceReport, Suspect, TierReport
+    from edge.days.changes import Comparison, Trial
+    from edge.days.counters import Counters
+    from edge.days.flows import FlowReport
+    from edge.days.habits import Habit
+    from edge.days.hours import HourReport
+    from edge.days.occupancy import OccupancyReport
+    from edge.days.service import ServiceReport, TierReport
+    from edge.days.summary import Summary
+    from edge.days.suspects import Suspect
 
 FRESH_S = 5.0
-KEPT = 4
+"""How long an answer is given again."""
+KEPT = 6
 
 
 class Answers:
@@ -33,6 +38,10 @@ class Answers:
         self._config = config
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, dt.date, int], tuple[float, Any]] = OrderedDict()
+
+    def summary(self, date: dt.date) -> Summary | None:
+        """Kept for longer than a moment once the day is over."""
+        return cast("Summary | None", self._get("summary", date, 1))
 
     def counters(self, date: dt.date, days: int = 1) -> Counters | None:
         return cast("Counters | None", self._get("counters", date, days))
@@ -59,25 +68,27 @@ class Answers:
     def hours(self, date: dt.date) -> HourReport | None:
         return cast("HourReport | None", self._get("hours", date, 1))
 
-    def forget(self) -> None:
-        """Something was said that changes answers."""
-        with self._lock:
-            self._kept.clear()
-
     def suspects(self, date: dt.date) -> tuple[Suspect, ...]:
         return self._get("suspects", date, 1) or ()
 
     def habit(self, member: str, date: dt.date) -> Habit | None:
         """About an individual: whoever asks has it audited. Not kept."""
-        from edge.analytics import habit
+        from edge.days.habits import habit
 
         with self._reading() as conn:
             return habit(conn, self._config, member, date)
+
+    def forget(self) -> None:
+        """Forget every answer: something was said that changes them."""
+        with self._lock:
+            self._kept.clear()
 
     def _get(self, name: str, date: dt.date, days: int) -> Any:
         key = (name, date, days)
         with self._lock:
             kept = self._kept.get(key)
+            if kept is not None and (name, getattr(kept[1], "complete", False)) == ("summary", True):
+                return kept[1]
             if kept is not None and time.monotonic() - kept[0] < FRESH_S:
                 return kept[1]
             try:
@@ -93,31 +104,33 @@ class Answers:
             return answer
 
     def _ask(self, conn: sqlite3.Connection, name: str, date: dt.date, days: int) -> Any:
-        from edge import analytics, analytics_changes, analytics_hours, analytics_occupancy, analytics_service
+        from edge.days import changes, counters, flows, hours, occupancy, service, summary, suspects
 
         config = self._config
         try:
             match name:
+                case "summary":
+                    return summary.today(conn, config, date)
                 case "counters":
-                    return analytics.counters(conn, config, date, days)
+                    return counters.counters(conn, config, date, days)
                 case "flows":
-                    return analytics.flows(conn, config, date, days)
+                    return flows.flows(conn, config, date, days)
                 case "tiers":
-                    return analytics_service.tiers(conn, config, date, days)
+                    return service.tiers(conn, config, date, days)
                 case "service":
-                    return analytics_service.service(conn, config, date, days)
+                    return service.service(conn, config, date, days)
                 case "promotions":
-                    return analytics_changes.promotions(conn, config)
+                    return changes.promotions(conn, config)
                 case "layout_changes":
-                    return analytics_changes.layout_changes(conn, config)
+                    return changes.layout_changes(conn, config)
                 case "occupancy":
-                    return analytics_occupancy.occupancy(conn, config, date)
+                    return occupancy.occupancy(conn, config, date)
                 case "hours":
-                    return analytics_hours.hours(conn, config, date)
+                    return hours.hours(conn, config, date)
                 case "comparison":
-                    return analytics_changes.comparison(conn, config, date)
+                    return changes.comparison(conn, config, date)
                 case _:
-                    return analytics_service.suspected_tags(conn, config, date)
+                    return suspects.suspected_tags(conn, config, date)
         except sqlite3.Error as error:
             raise Trouble(f"cannot read the database: {error}") from error
 

@@ -12,27 +12,30 @@ from importlib.metadata import distribution, version
 from importlib.resources import files
 from pathlib import Path
 from types import CodeType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 from config import StoreConfig
-from edge.clock import Clock
-from edge.people import business_days
-from edge.summary import Summary, parse_date
-from edge.summary_forms import duration, in_words, local, number, percent
+from edge.access.users import Role, Users
+from edge.reports.columns import COLUMNS
+from edge.store.business_days import business_days, parse_date
+from edge.store.clock import Clock
+from edge.store.live_state import LiveClient, Now, State
 from edge.web.answers import Answers
-from edge.web.days import Days
-from edge.web.i18n import HTML_LANG, LANGUAGES, catalogue, named, negotiate, reason
-from edge.web.live_client import LiveClient, Now, State
-from edge.web.picture import Picture, clock_time, take
-from edge.web.plan import plans
-from edge.web.users import Role, Users
+from edge.web.drawings.now import Picture, clock_time, take
+from edge.web.drawings.plan import plans
+from edge.words.languages import HTML_LANG, LANGUAGES, catalogue, named, negotiate, reason
+from edge.words.numbers import duration, in_words, local, number, percent
+from edge.words.tables import Words, pick
+
+if TYPE_CHECKING:  # NumPy comes in with the first day, not before
+    from edge.days.summary import Summary
 
 MAX_FORM_BYTES = 65_536
 MAX_FIELDS = 600
@@ -42,6 +45,7 @@ SPANS = (1, 7, 28)
 REGIONS = (
     *("status", "figures", "members", "recognitions", "readers", "sync", "machinery", "backlog", "cues", "cuedesk"),
 )
+"""Of these, those about members tell managers who they are, and others only how many."""
 FOR_MANAGERS = ("cuedesk",)
 """Regions that only managers get."""
 
@@ -79,10 +83,9 @@ class Site:
         self.clock = clock
         self.users = users
         self.plans = plans(config)
-        self.days = Days(config)
         self.answers = Answers(config)
         self.static = _static_files()
-        self._regions: dict[str, _Regions] = {}
+        self._regions: dict[tuple[str, bool], _Regions] = {}
         loader = _Compiled("edge.web")
         self.templates = {lang: self._environment(lang, loader) for lang in LANGUAGES}
 
@@ -92,7 +95,7 @@ class Site:
         html = (
             self.templates[lang]
             .get_template(template)
-            .render(path=request.url.path, query=_kept_query(request), who=who(request), **values)
+            .render(path=request.scope["path"], query=_kept_query(request), who=who(request), **values)
         )
         response = HTMLResponse(
             html,
@@ -100,16 +103,16 @@ class Site:
             headers={"Cache-Control": "no-store", "Vary": "Accept-Language, Cookie", "Content-Language": lang},
         )
         if request.query_params.get("lang") in LANGUAGES:
-            secure = request.url.scheme == "https"
-            response.set_cookie("lang", lang, max_age=31_536_000, httponly=True, samesite="lax", secure=secure)
+            set_cookie(request, response, "lang", lang, 31_536_000)
         return response
 
-    def regions(self, lang: str, names: Iterable[str]) -> dict[str, str]:
-        """Parts of pages that live, as HTML; each rendered once a change however many screens look."""
-        kept = self._regions.get(lang)
+    def regions(self, lang: str, manager: bool, names: Iterable[str]) -> dict[str, str]:
+        """Parts of pages that live, as HTML, for managers or for others; each rendered once a change however many
+        screens look."""
+        kept = self._regions.get((lang, manager))
         if kept is None or kept.version != self.live.version:
-            picture = take(self.config, self.plans, self.live, lang)
-            kept = self._regions[lang] = _Regions(self.live.version, picture, {})
+            picture = take(self.config, self.plans, self.live, lang, manager=manager)
+            kept = self._regions[lang, manager] = _Regions(self.live.version, picture, {})
         for name in names:
             if name not in kept.html:
                 kept.html[name] = self._region(lang, name, kept.picture)
@@ -135,7 +138,7 @@ class Site:
             state = "nothing"
         elif summary.as_of_us <= summary.start_us:
             state = "future"
-        elif summary.coverage == 0 and not summary.visits:
+        elif summary.unseen:
             state = "unseen"
         else:
             state = "ok"
@@ -143,7 +146,9 @@ class Site:
 
     def live_parts(self, request: Request, *names: str) -> dict[str, Any]:
         """What a page with these regions needs to show them and to keep them current."""
-        return {"live": self.regions(language(request), ("status", *names)), "live_as_of": self.as_of()}
+        someone = who(request)
+        manager = someone is not None and someone.manager
+        return {"live": self.regions(language(request), manager, ("status", *names)), "live_as_of": self.as_of()}
 
     def present(self) -> Now | None:
         """What the service last told, if it still answers."""
@@ -167,7 +172,7 @@ class Site:
         return parse_date(text) if text else self.business_date()
 
     async def summary(self, date: dt.date) -> Summary | None:
-        return await run_in_threadpool(self.days.get, date)
+        return await run_in_threadpool(self.answers.summary, date)
 
     def zone_names(self, lang: str) -> dict[str, str]:
         return {zone.id: named(zone.name, lang) for zone in self.config.zones}
@@ -182,6 +187,13 @@ class Site:
             await run_in_threadpool(
                 self.users.record, someone.name, someone.role.value, address(request), action, object_
             )
+
+    async def record_look(self, request: Request, action: str, object_: str = "") -> None:
+        """A line for a look at a list of individuals: one an hour, however often it is looked at."""
+        someone = who(request)
+        if someone is not None and someone.name:
+            look = (someone.name, someone.role.value, address(request), action, object_)
+            await run_in_threadpool(self.users.record_look, *look)
 
     def _environment(self, lang: str, loader: PackageLoader) -> Environment:
         environment = Environment(
@@ -200,6 +212,7 @@ class Site:
             duration=duration,
             reason=lambda said: reason(said, lang),
             words=lambda seconds: in_words(seconds, lang),
+            translated=catalogue(lang).gettext,
             clock=lambda us: clock_time(self.config, us),
             moment=lambda us: f"{local(self.config, us):%m-%d %H:%M}",
         )
@@ -212,6 +225,8 @@ class Site:
             tagtrail_version=version("tagtrail"),
             zone_name=lambda id_: zones.get(id_, id_),
             floor_name=lambda id_: floors.get(id_, id_),
+            columns=lambda table, *ids: pick(COLUMNS[table], *ids),
+            words=Words(self.config, lang),
         )
         return environment
 
@@ -250,12 +265,28 @@ def span(request: Request) -> int:
     return int(text)
 
 
+def before(request: Request) -> int | None:
+    """The line of the audit log below which to go on; None for the newest."""
+    text = request.query_params.get("before")
+    if text is not None and not (text.isdecimal() and text.isascii() and len(text) < 16):
+        raise HTTPException(400)
+    return None if text is None else int(text)
+
+
 def require(request: Request, *roles: Role) -> Who:
     """Who is looking, if in one of these roles; else 403."""
     someone = who(request)
     if someone is None or someone.role not in roles:
         raise HTTPException(403)
     return someone
+
+
+def set_cookie(
+    request: Request, response: Response, name: str, value: str, max_age: int | None = None, path: str = "/"
+) -> None:
+    """A cookie out of reach of scripts and other sites; over TLS only where the page itself is."""
+    secure = request.scope["scheme"] == "https"
+    response.set_cookie(name, value, max_age=max_age, path=path, httponly=True, samesite="lax", secure=secure)
 
 
 def address(request: Request) -> str:

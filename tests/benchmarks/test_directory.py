@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from headquarters import directory_file
 
-from edge.database import Database
-from edge.members import MemberDirectory
-from edge.people import BusinessDay, Pseudonyms, look_up
+from edge.crm.directory import MemberDirectory
+from edge.database.writer import Database
+from edge.store.pseudonyms import Pseudonyms, look_up
 from sync.down import DirectoryFile
 
 MEMBERS = 1_000_000
@@ -23,10 +23,9 @@ LOOK_UP_US, WAIT_MS = 50.0, 300.0
 
 @pytest.mark.benchmark_suite
 async def test_directory(tmp_path: Path, capsys, benchmark):
-    from zoneinfo import ZoneInfo
 
     database = Database(tmp_path / "store.db", store="s1", quota_mb=2048)
-    hashes = Pseudonyms(database.tag_key, BusinessDay(ZoneInfo("UTC"), "04:00"))
+    hashes = Pseudonyms(database.tag_key)
     rows = [f"{n:024x},M{n:07},{'ABC'[n % 3]},{int(n % 10 > 0)},," for n in range(MEMBERS)]
     random.Random(1).shuffle(rows)
     entry, packed = directory_file(rows, 1)
@@ -37,7 +36,9 @@ async def test_directory(tmp_path: Path, capsys, benchmark):
     async def nothing() -> None:
         pass
 
-    members = MemberDirectory(database, lambda: 1, lambda rest, message, _: reports.append(message), nothing)
+    members = MemberDirectory(
+        database, lambda: 1, lambda rest, message, _: reports.append(message), nothing, lambda _: None
+    )
     part = tmp_path / "store.db.part"
     part.write_bytes(packed)
     waits_ms: list[float] = []
@@ -51,7 +52,7 @@ async def test_directory(tmp_path: Path, capsys, benchmark):
 
     greeting = asyncio.create_task(greet())
     began, busy_from_s = time.perf_counter(), cpu_s()
-    await members._apply(part, file, 2**60)
+    await members._apply(part, file, 2**60, {})
     apply_s = time.perf_counter() - began
     busy_s = cpu_s() - busy_from_s
     greeting.cancel()

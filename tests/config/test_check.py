@@ -19,6 +19,7 @@ from config.check import ConfigError, Problem, check, load, schema
 
 Say = Callable[[str], tuple[Problem, ...]]
 
+DATABASE = 'path = "/var/lib/tagtrail/demo/tagtrail.db"'
 MANY_HOURS = ", ".join(['{ begin = "22:00", end = "09:30" }'] * 11)
 # What is replaced in demo.toml, by what, the key that is wrong then, and a piece of what must be said of it.
 # The line must be that of the ¶, or where the replacement begins.
@@ -83,6 +84,16 @@ MISTAKES = [
         "is 2.5; needed: a whole number",
     ),
     ("[10.5, 6.5] }", "[10.5] }", "readers[2].antennas[1].position", "two numbers"),
+    (
+        "[10.5, 6.5] }",
+        "[10.5, 6.5], height = 250 }",
+        "readers[2].antennas[1].height",
+        "is too large; needed: at most 50",
+    ),
+    ("[10.5, 6.5] }", '[10.5, 6.5], height = "2 m" }', "readers[2].antennas[1].height", "needed: a number"),
+    ("[10.5, 6.5] }", "[10.5, 6.5], tilt = 120 }", "readers[2].antennas[1].tilt", "needed: at most 90"),
+    ("[10.5, 6.5] }", "[10.5, 6.5], beam = 0 }", "readers[2].antennas[1].beam", "needed:"),
+    ("[10.5, 6.5] }", "[10.5, 6.5], azimut = 90 }", "readers[2].antennas[1].azimut", '(did you mean "azimuth"?)'),
     ("127.0.0.1:5085", "127.0.0.1:5084", "readers[1].address", "is the address of readers[0] too"),
     ("127.0.0.1:5084", "127.0.0.1:99999", "readers[0].address", "port 99999 does not exist"),
     ("127.0.0.1:5084", "/dev/ttyUSB0", "readers[0].address", "is no network address"),
@@ -117,8 +128,13 @@ MISTAKES = [
     ('# ca = "chain-ca.pem"', 'ca = "."', "mqtt.ca", "is not a file"),
     ('# ca = "chain-ca.pem"', 'ca = "a\\u0000b"', "mqtt.ca", "the path of a file"),
     ('# ca = "chain-ca.pem"', 'ca = "${HOME}/ca.pem"', "mqtt.ca", "only ${CREDENTIALS_DIRECTORY}"),
-    ('path = "tagtrail.db"', 'path = "${STATE_DIRECTORY}/x"', "database.path", "only ${CREDENTIALS_DIRECTORY}"),
-    ('path = "tagtrail.db"', 'path = ""', "database.path", "the path of a file"),
+    (
+        'path = "/var/lib/tagtrail/demo/tagtrail.db"',
+        'path = "${STATE_DIRECTORY}/x"',
+        "database.path",
+        "only ${CREDENTIALS_DIRECTORY}",
+    ),
+    (DATABASE, 'path = ""', "database.path", "the path of a file"),
     ("quota_mb = 512", 'quota_mb = "512"', "database.quota_mb", 'is "512"; needed: a whole number'),
     ("quota_mb = 512", "quota_mb = 2", "database.quota_mb", "2 is too small; needed: at least 16"),
     ("127.0.0.1:8080", "8080", "web.listen", 'needed: "host:port"'),
@@ -248,7 +264,8 @@ def test_windows_files_are_fine(demo_text: str, tmp_path: Path) -> None:
 
 def test_paths_are_beside_the_file(demo_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ca.pem").write_text("x")
-    (tmp_path / "s.toml").write_text(demo_text.replace("mqtt://", "mqtts://").replace('# ca = "chain-ca', 'ca = "ca'))
+    text = demo_text.replace("mqtt://", "mqtts://").replace('# ca = "chain-ca', 'ca = "ca')
+    (tmp_path / "s.toml").write_text(text.replace('"/var/lib/tagtrail/demo/', '"'))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
@@ -273,6 +290,7 @@ def test_credentials_of_systemd(demo_text: str, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ConfigError, match=f"cannot read {tmp_path}/mqtt-password: No such file"):
         load(file)
     (tmp_path / "mqtt-password").write_text("secret")
+    (tmp_path / "mqtt-password").chmod(0o400)
     assert load(file).mqtt.password_file == tmp_path / "mqtt-password"
     assert check(file) == ()
 

@@ -1,0 +1,376 @@
+"""Who may look, and who has looked: users, sessions and the audit log, in a small file of their own beside the store's
+database, which the page never writes.
+
+Passwords are kept as scrypt (RFC 7914; N=2¹⁴, r=8, p=5: 16 MiB and some 0.1 s a try), session tokens as their hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from config import StoreConfig
+from edge.access.page_file import check, had_users, mark, trouble
+from edge.store.errors import Trouble
+
+MIN_PASSWORD = 10
+MAX_PASSWORD_BYTES = 1024
+SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 14, 8, 5
+IDLE_S = {"viewer": 30 * 86_400, "manager": 12 * 3600, "it": 12 * 3600}
+"""How long a session lives unused. A wall screen is a viewer, and nobody should have to climb up to it."""
+SEEN_EVERY_S = 300
+FREE_TRIES = 5
+"""Wrong passwords for a name, or by a device, before the next has to wait …"""
+ADDRESS_TRIES = 20
+"""… and from an address, whatever the names: many people may come from one."""
+FORGET_S = 900
+MAX_WAIT_S = 900
+KEEP_AUDIT_S = 400 * 86_400
+DEVICE_S = 180 * 86_400
+"""How long a device is known as one on which a user has logged in."""
+LOOK_S = 3600
+"""Looks at the same list by the same user within so long are one line of the audit log."""
+RECENT_LINES = 500
+"""Of the audit log, that are looked through for the same line."""
+AUDIT_ROWS = 1000
+"""Lines of it that are read at a time."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS user (name TEXT PRIMARY KEY, role TEXT NOT NULL, password TEXT NOT NULL,
+    changed_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS session (token BLOB PRIMARY KEY, name TEXT NOT NULL, csrf TEXT NOT NULL,
+    seen_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS device (token BLOB, name TEXT, seen_s REAL NOT NULL,
+    PRIMARY KEY (token, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS failure (who TEXT PRIMARY KEY, tries INTEGER NOT NULL, at_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS audit (id INTEGER PRIMARY KEY, at_s REAL NOT NULL, name TEXT NOT NULL, role TEXT NOT NULL,
+    address TEXT NOT NULL, action TEXT NOT NULL, object TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS secret (id INTEGER PRIMARY KEY CHECK (id = 1), key BLOB NOT NULL);
+"""
+
+
+class Role(StrEnum):
+    """What someone may do. Managers see individuals, IT the machinery; nobody is both by the way."""
+
+    VIEWER = "viewer"
+    MANAGER = "manager"
+    IT = "it"
+
+
+@dataclass(frozen=True)
+class User:
+    name: str
+    role: Role
+    changed_s: float
+
+
+@dataclass(frozen=True)
+class Session:
+    """Someone who is logged in. `csrf` has to come back with every form."""
+
+    name: str
+    role: Role
+    csrf: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the audit log; ids rise."""
+
+    id: int
+    at_s: float
+    name: str
+    role: str
+    address: str
+    action: str
+    object: str
+
+
+class Throttled(Exception):
+    """Too many wrong passwords: the next try counts after `wait_s`."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(f"wait {wait_s:.0f} s")
+        self.wait_s = wait_s
+
+
+def users_path(config: StoreConfig) -> Path:
+    """`store.db` → `store.web.db`."""
+    return config.database.path.with_name(f"{config.database.path.stem}.web.db").absolute()
+
+
+class Users:
+    """Users, sessions and audit. The file is made when the first user is; until then there is nobody.
+
+    Safe to use from several threads. Raises Trouble where the file can't be used: then nobody gets in.
+    """
+
+    def __init__(self, path: Path, now_s: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._mark = mark(path)
+        self._now_s = now_s
+        self._lock = threading.Lock()
+        self._conn: sqlite3.Connection | None = None
+        self._key: bytes | None = None
+
+    def anyone(self) -> bool:
+        """Whether there is a user: if not, nobody can log in."""
+        there = self._path.exists() and bool(self._ask("SELECT 1 FROM user LIMIT 1"))
+        if there and not self._mark.exists():
+            self._mark.touch(0o600)
+        return there
+
+    def ever(self) -> bool:
+        """Whether there ever was a user: from then on nobody gets in without one, whatever becomes of the file."""
+        return had_users(self._path)
+
+    def users(self) -> tuple[User, ...]:
+        if not self._path.exists():
+            return ()
+        rows = self._ask("SELECT name, role, changed_s FROM user ORDER BY name")
+        return tuple(User(name, Role(role), at) for name, role, at in rows)
+
+    def put(self, name: str, role: Role, password: str) -> None:
+        """Make a user, or give one a new password and role; ends that user's sessions. Trouble for a poor password."""
+        if not re.fullmatch(r"[\w.@-]{1,40}", name):
+            raise Trouble(f"not a user's name: {name!r}; letters, digits and . _ - @, at most 40")
+        if len(password) < MIN_PASSWORD:
+            raise Trouble(f"a password needs at least {MIN_PASSWORD} characters")
+        if len(password.encode()) > MAX_PASSWORD_BYTES:
+            raise Trouble(f"a password has at most {MAX_PASSWORD_BYTES} bytes")
+        if name.casefold() in password.casefold() or len(set(password)) < 4:
+            raise Trouble("a password must not contain the user's name or be one character over and over")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        for file in (self._path, self._mark):
+            if not file.exists():
+                file.touch(0o600)
+                if os.geteuid() == 0:
+                    # Made by root for a service that is somebody else.
+                    owner = file.parent.stat()
+                    os.chown(file, owner.st_uid, owner.st_gid)
+        kept = (name, role.value, scrypt(password), self._now_s())
+        self._do("INSERT OR REPLACE INTO user VALUES (?, ?, ?, ?)", kept)
+        for table in ("session", "device"):
+            self._do(f"DELETE FROM {table} WHERE name = ?", (name,))
+        self._do("DELETE FROM failure WHERE who = ?", (f"name {name}",))
+
+    def remove(self, name: str) -> bool:
+        """Take a user and that user's sessions away; False if there was none. Trouble for the last one of all."""
+        if [user.name for user in self.users()] == [name]:
+            raise Trouble(f"{name} is the last user; without any nobody could log in: make another first")
+        for table in ("session", "device"):
+            self._do(f"DELETE FROM {table} WHERE name = ?", (name,))
+        return self._path.exists() and self._do("DELETE FROM user WHERE name = ?", (name,)) > 0
+
+    def log_in(self, name: str, password: str, address: str, device: str = "") -> str | None:
+        """A new session's token, None for a wrong name or password; Throttled when there were too many of them.
+
+        `device`: what `trust` gave the browser when this user logged in on it before. Wrong passwords count for the
+        name, wherever they come from, and for the address. On a device that is known they count for that alone: so
+        strangers can't lock a user out, and who shares an address with one is a stranger all the same.
+        """
+        known = self._knows(device, name)
+        who = (f"device {_hash(device).hex()} {name}",) if known else (f"name {name[:40]}", f"address {address}")
+        self._check_tries(who)
+        row = self._ask("SELECT password, role FROM user WHERE name = ?", (name,))
+        # An unknown name takes as long as a wrong password.
+        right = _matches(password, row[0][0] if row else _NOBODY)
+        if not row or not right:
+            self._count_failure(who)
+            return None
+        # Not the address's: one's own password would buy more guesses at others'.
+        self._do("DELETE FROM failure WHERE who = ?", who[:1])
+        token = secrets.token_urlsafe(32)
+        self._do(
+            "INSERT INTO session VALUES (?, ?, ?, ?)", (_hash(token), name, secrets.token_urlsafe(24), self._now_s())
+        )
+        return token
+
+    def trust(self, name: str, device: str) -> None:
+        """Know a device as one on which a user has logged in."""
+        self._do("INSERT OR REPLACE INTO device VALUES (?, ?, ?)", (_hash(device), name, self._now_s()))
+
+    def session(self, token: str, *, watching: bool = False) -> Session | None:
+        """Who a token belongs to, as the user's role is now; None if it is unknown or has been idle too long.
+
+        `watching`: only an open page asks. That counts as use by viewers, such as a screen on the wall, and by nobody
+        else: a manager who has gone home is not there.
+        """
+        if not token or not self._path.exists():
+            return None
+        rows = self._ask(
+            "SELECT name, role, csrf, seen_s FROM session JOIN user USING (name) WHERE token = ?", (_hash(token),)
+        )
+        if not rows:
+            return None
+        name, role, csrf, seen_s = rows[0]
+        now_s = self._now_s()
+        if now_s - seen_s > IDLE_S[role]:
+            return None
+        if now_s - seen_s > SEEN_EVERY_S and (not watching or role == Role.VIEWER):
+            self._do("UPDATE session SET seen_s = ? WHERE token = ?", (now_s, _hash(token)))
+        return Session(name, Role(role), csrf)
+
+    def log_out(self, token: str) -> None:
+        self._do("DELETE FROM session WHERE token = ?", (_hash(token),))
+
+    def record(self, name: str, role: str, address: str, action: str, object_: str = "") -> None:
+        """One line for the audit log."""
+        line = (self._now_s(), name[:40], role, address, action, object_[:200])
+        self._do("INSERT INTO audit (at_s, name, role, address, action, object) VALUES (?, ?, ?, ?, ?, ?)", line)
+
+    def record_look(self, name: str, role: str, address: str, action: str, object_: str = "") -> None:
+        """A line for a look at a list, unless the same user has looked at it within LOOK_S."""
+        self._record_once((self._now_s(), name[:40], role, address, action, object_[:200]), LOOK_S, ("name", "object"))
+
+    def record_throttled(self, name: str, address: str) -> None:
+        """A line for tries that had to wait, once a while of each address: strangers could fill the disk with them."""
+        self._record_once((self._now_s(), name[:40], "", address, "login throttled", ""), FORGET_S, ("address",))
+
+    def audit(self, limit: int = 200, before: int | None = None) -> tuple[Entry, ...]:
+        """Lines of the audit log, newest first; those with ids below `before`, if that is given."""
+        if not self._path.exists():
+            return ()
+        rows = self._ask(
+            "SELECT id, at_s, name, role, address, action, object FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?",
+            (2**63 - 1 if before is None else before, limit),
+        )
+        return tuple(Entry(*row) for row in rows)
+
+    def whole_audit(self, before: int | None = None) -> Iterator[Entry]:
+        """All lines below a number, newest first, read some at a time."""
+        while some := self.audit(AUDIT_ROWS, before):
+            yield from some
+            before = some[-1].id
+
+    def prune(self) -> None:
+        """Delete what is too old: sessions, devices, wrong passwords, lines of the audit log."""
+        if not self._path.exists():
+            return
+        now_s = self._now_s()
+        for role, idle_s in IDLE_S.items():
+            query = "DELETE FROM session WHERE seen_s < ? AND name IN (SELECT name FROM user WHERE role = ?)"
+            self._do(query, (now_s - idle_s, role))
+        self._do("DELETE FROM device WHERE seen_s < ?", (now_s - DEVICE_S,))
+        self._do("DELETE FROM failure WHERE at_s < ?", (now_s - FORGET_S,))
+        self._do("DELETE FROM audit WHERE at_s < ?", (now_s - KEEP_AUDIT_S,))
+
+    def digest(self, text: str) -> str:
+        """Eight hex digits that stand for a member in the audit log, where no whole number may be."""
+        if self._key is None:
+            self._do("INSERT OR IGNORE INTO secret VALUES (1, ?)", (secrets.token_bytes(32),))
+            self._key = self._ask("SELECT key FROM secret")[0][0]
+        return hashlib.blake2b(text.encode(), key=self._key, digest_size=4).hexdigest()
+
+    def close(self) -> None:
+        with self._lock:
+            self._shut()
+
+    def _shut(self) -> None:
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+
+    def _record_once(self, line: tuple[object, ...], within_s: float, alike: tuple[str, ...]) -> None:
+        columns = ("at_s", "name", "role", "address", "action", "object")
+        same = dict(zip(columns, line, strict=True))
+        self._do(
+            f"INSERT INTO audit ({', '.join(columns)}) SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS"
+            " (SELECT 1 FROM audit WHERE id > (SELECT MAX(id) FROM audit) - ? AND at_s > ? AND action = ?"
+            f"{''.join(f' AND {name} = ?' for name in alike)})",
+            (*line, RECENT_LINES, self._now_s() - within_s, same["action"], *(same[name] for name in alike)),
+        )
+
+    def _check_tries(self, who: tuple[str, ...]) -> None:
+        for each in who:
+            rows = self._ask("SELECT tries, at_s FROM failure WHERE who = ?", (each,))
+            if rows and (wait_s := rows[0][1] + _pause_s(each, rows[0][0]) - self._now_s()) > 0:
+                raise Throttled(wait_s)
+
+    def _knows(self, device: str, name: str) -> bool:
+        query = "SELECT 1 FROM device WHERE token = ? AND name = ? AND seen_s > ?"
+        return bool(device) and bool(self._ask(query, (_hash(device), name, self._now_s() - DEVICE_S)))
+
+    def _count_failure(self, who: tuple[str, ...]) -> None:
+        now_s = self._now_s()
+        self._do("DELETE FROM failure WHERE at_s < ?", (now_s - FORGET_S,))  # strangers make up names
+        for each in who:
+            self._do(
+                "INSERT INTO failure VALUES (?, 1, ?) ON CONFLICT (who) DO UPDATE SET"
+                " tries = tries + 1, at_s = excluded.at_s",
+                (each, now_s),
+            )
+
+    def _ask(self, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._open().execute(sql, values).fetchall()
+            except sqlite3.Error as error:
+                self._shut()
+                raise trouble(self._path, error) from error
+
+    def _do(self, sql: str, values: tuple[object, ...]) -> int:
+        with self._lock:
+            try:
+                return self._open().execute(sql, values).rowcount
+            except sqlite3.Error as error:
+                self._shut()
+                raise trouble(self._path, error) from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._conn is None:
+            conn = sqlite3.connect(
+                f"{self._path.as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=5
+            )
+            try:
+                check(self._path, conn)
+                conn.execute("PRAGMA secure_delete=ON")
+                conn.executescript(_SCHEMA)
+            except BaseException:
+                conn.close()
+                raise
+            self._conn = conn
+        return self._conn
+
+
+def scrypt(password: str) -> str:
+    """A password as it is kept: `scrypt$N$r$p$salt$hash`."""
+    salt = secrets.token_bytes(16)
+    digest = _scrypt(password, salt, SCRYPT_N, SCRYPT_R, SCRYPT_P)
+    return f"scrypt${SCRYPT_N}${SCRYPT_R}${SCRYPT_P}${salt.hex()}${digest.hex()}"
+
+
+def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
+    return hashlib.scrypt(password.encode(), salt=salt, n=n, r=r, p=p, maxmem=1 << 26, dklen=32)
+
+
+def _matches(password: str, kept: str) -> bool:
+    _, n, r, p, salt, digest = kept.split("$")
+    if len(password.encode()) > MAX_PASSWORD_BYTES:
+        return False
+    made = _scrypt(password, bytes.fromhex(salt), int(n), int(r), int(p))
+    return hmac.compare_digest(made, bytes.fromhex(digest))
+
+
+def _pause_s(who: str, tries: int) -> float:
+    """1, 2, 4 … seconds after the free tries."""
+    beyond = tries - (ADDRESS_TRIES if who.startswith("address ") else FREE_TRIES)
+    return 0.0 if beyond < 0 else float(min(MAX_WAIT_S, 2 ** min(beyond, 20)))
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+_NOBODY = f"scrypt${SCRYPT_N}${SCRYPT_R}${SCRYPT_P}${'00' * 16}${'00' * 32}"
