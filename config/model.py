@@ -63,6 +63,10 @@ class ZoneKind(StrEnum):
     BACK_ROOM = "back_room"
 
 
+SERVED = (ZoneKind.COUNTER, ZoneKind.FITTING_ROOM, ZoneKind.SERVICE)
+"""Kinds of zones where somebody may be waited for."""
+
+
 def _timezone(name: str) -> str:
     if name not in available_timezones():
         near = get_close_matches(name, available_timezones(), 1)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sites import FLAGS, PASSWORD, Site, running
+from sites import FLAGS, PASSWORD, Site, browser, running
 
-from edge.web.users import Role, Users, users_path
+from edge.access.users import Role, Users, users_path
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -17,13 +16,13 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """Ended with the module: Playwright keeps an event loop running in this thread, where others want their own."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    path = browser()
     if path is None:
-        pytest.skip("chromium is not installed: apt install chromium")
+        pytest.skip("chromium is not installed: apt install chromium-headless-shell")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield browser
-        browser.close()
+        launched = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield launched
+        launched.close()
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """With a manager, a viewer and IT."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edge.web.users.SCRYPT_N", 16)
+        patch.setattr("edge.access.users.SCRYPT_N", 16)
         with running(tmp_path_factory.mktemp("guarded")) as found:
             users = Users(users_path(found.config))
             for name, role in (("li", Role.MANAGER), ("wall", Role.VIEWER), ("chen", Role.IT)):

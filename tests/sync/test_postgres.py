@@ -12,12 +12,13 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from brokers import CrmProcess, health, window
 
 from config import topics
-from simulators.broker import free_port
+from simulators.headquarters.broker import free_port
 from sync import latest
 from sync.consumer import Delivery, Ledger
 from sync.contract import Batch, event_id
@@ -85,7 +86,7 @@ def postgres(server):
     """The URL of a database of this test's own."""
     import psycopg
 
-    name = f"crm_{free_port()}"
+    name = f"crm_{uuid4().hex}"
     with psycopg.connect(server.url, autocommit=True) as conn:
         conn.execute(f"CREATE DATABASE {name}")
     return server.url.replace("/postgres", f"/{name}")

