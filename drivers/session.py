@@ -60,11 +60,11 @@ class ReaderSettings:
     identity: str | None = None
     """LLRP: the reader's MAC as EUI-64, or its EPC, in capital hex digits; another one gets no inventory."""
     profile: str | None = None
-    """LLRP: name in llrp_profiles.PROFILES; None: by what the reader says of itself."""
+    """LLRP: name in llrp.profiles.PROFILES; None: by what the reader says of itself."""
     session: int | None = None
     """LLRP: Gen2 session, 0 to 3; None: as configured on the reader."""
     search_mode: str | None = None
-    """LLRP: name in llrp_profiles.SEARCH_MODES, for makes that have it; None: as configured on the reader."""
+    """LLRP: name in llrp.profiles.SEARCH_MODES, for makes that have it; None: as configured on the reader."""
     phase: bool = False
     """LLRP: have reports carry the phase, for makes that can."""
     select: tuple[Select, ...] = ()

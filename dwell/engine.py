@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from dwell import kernels, radio
 from dwell.aggregates import FLOOR_WINDOW, WINDOW, Aggregates, Floors, Windows
+from dwell.field import Field
 from dwell.journeys import Journal, Journey
 from dwell.layout import Layout, Settings
 from dwell.lifecycle import State
+from dwell.radio import Model
 from dwell.read import READ, Reads, joined
-from dwell.tables import LIFE, OUT, Air, Tags
+from dwell.tables import EVENT, LIFE, OUT, Tags
 from dwell.tuning import TICK_US, Tuning
 from dwell.visits import VISIT, Visits
 
@@ -26,6 +28,8 @@ ROWS = 256
 """Places for tags at first; doubled when they don't suffice."""
 DRIFT_LEAST, DRIFT_PRIOR, DRIFT_SHARE, DRIFT_MOST_DB = 30, 300, 0.5, 6.0
 """Antennas drift: events wanted of one, those that speak against it, share followed in a window, and the most."""
+MUTE_TICKS = 5
+"""Antennas are looked at so often whether they have gone silent for everybody."""
 IDLE_US = 86_400_000_000
 """Windows are left out when there is nothing at all for longer than this: the engine wasn't running."""
 NEVER = kernels.NEVER
@@ -54,27 +58,21 @@ NOTHING = Decisions()
 class ZoneEngine:
     """One store's engine. Every array that it is given must be of the stated dtype; ValueError otherwise."""
 
-    def __init__(self, layout: Layout, settings: Settings, tuning: Tuning | None = None) -> None:
-        tuning = tuning or radio.usual(layout)
+    def __init__(
+        self, layout: Layout, settings: Settings, tuning: Tuning | None = None, field: Field | None = None
+    ) -> None:
+        """`field`: what has been learnt of the store's radio; None: nothing."""
+        tuning = tuning or Tuning()
         if not 0 < tuning.lag_ticks + tuning.batch_ticks < kernels.EVENTS - 1:
             raise ValueError(f"lag_ticks + batch_ticks must stay below {kernels.EVENTS - 1}")
         if settings.window_us % TICK_US:
             raise ValueError(f"window_us must be a multiple of {TICK_US}")
-        self._layout, self._settings = layout, settings
+        self._layout, self._settings, self._tuning = layout, settings, tuning
         self._horizon_us = tuning.horizon_us()
-        self._limits = radio.limits(tuning, settings)
-        self._radio = radio.build(layout, settings, tuning)
-        self._room = radio.scratch(self._radio)
-        antennas, zones = len(layout.antenna_zone), len(layout.zone_kind)
-        self._air = Air(
-            up=np.ones(antennas, np.uint8),
-            drift=np.zeros((antennas, 2), np.int64),
-            share=np.zeros(self._radio.rate.shape, np.float32),
-            down=np.full((zones, kernels.DOWNS, 2), NEVER, np.int64),
-        )
-        kernels.normalise(self._radio, self._air, self._limits)
-        self._tuning = tuning
-        self._drift_db = np.zeros(antennas)
+        self._model = radio.build(layout, settings, tuning, field)
+        self._air = radio.air(self._model, len(layout.zone_kind))
+        self._room = radio.scratch(self._model)
+        self._drift_db = np.zeros(len(layout.antenna_zone))
         self._windows = Aggregates(layout, settings)
         self._journal = Journal(layout)
         self._tick = -1
@@ -91,6 +89,21 @@ class ZoneEngine:
         self._free = np.zeros(0, np.int32)
         self._n_free = 0
         self._grow(ROWS)
+
+    @property
+    def field(self) -> Field:
+        """What the engine takes the store's radio to be."""
+        return self._model.field
+
+    def model(self, field: Field) -> Model:
+        """The tables for another field. They take a second or two to make, without touching the engine: in a thread of
+        their own nobody waits for them."""
+        return radio.build(self._layout, self._settings, self._tuning, field)
+
+    def adopt(self, model: Model) -> None:
+        """Go on with tables that `model` made; whoever is under way stays so."""
+        self._model = model
+        kernels.listen(model.radio, self._air, model.limits)
 
     @property
     def weighed_us(self) -> int:
@@ -119,6 +132,7 @@ class ZoneEngine:
             "merchandise": int(counts[kernels.MERCHANDISE]),
             "tags": int(counts[kernels.TAGS]),
             "strays": int(counts[kernels.STRAYS]),
+            "frozen": int(counts[kernels.FROZEN]),
             "tags_tracked": len(self._tags.life) - self._n_free,
             "late_outages": self._late_outages,
             "visits": self._visits,
@@ -162,9 +176,9 @@ class ZoneEngine:
             self._tags,
             self._tick,
             last_us,
-            self._radio,
+            self._model.radio,
             self._air,
-            self._limits,
+            self._model.limits,
             self._room,
             np.empty(1024, OUT),
             0,
@@ -190,7 +204,7 @@ class ZoneEngine:
         tags = self._tags.life
         silent_us = self._tick * TICK_US - tags["last_us"]
         here = ~np.isin(tags["state"], (State.UNSEEN, State.STUCK)) & (tags["live_zone"] >= 0) & (tags["ticks"] > 1)
-        tags = tags[here & (silent_us < self._limits.hold_us)]
+        tags = tags[here & (silent_us < self._model.limits.hold_us)]
         known = tags["visit_zone"] == tags["live_zone"]
         visits = _visits(
             tags,
@@ -198,7 +212,7 @@ class ZoneEngine:
             exit_us=tags["last_us"],
             zone=tags["live_zone"],
             reads=np.where(known, tags["reads"], 0),
-            confidence=self._limits.live_share,
+            confidence=self._model.limits.live_share,
         )
         return _by_tag(visits)
 
@@ -229,6 +243,11 @@ class ZoneEngine:
             "drift": self._air.drift.copy(),
             "drift_db": self._drift_db.copy(),
             "down": self._air.down.copy(),
+            "mute": self._air.mute.copy(),
+            "kinds": self._air.tags.copy(),
+            "missed": self._air.missed.copy(),
+            "missed_by": self._air.missed_by.copy(),
+            "changed_tick": self._air.changed_tick.copy(),
             "reads": joined(self._pending if pending else ()),
             "outages": np.array(outages, np.int64).reshape(-1, 3),
             "counts": self._counts.copy(),
@@ -239,10 +258,15 @@ class ZoneEngine:
 
     @classmethod
     def restore(
-        cls, layout: Layout, settings: Settings, state: dict[str, NDArray[Any]], tuning: Tuning | None = None
+        cls,
+        layout: Layout,
+        settings: Settings,
+        state: dict[str, NDArray[Any]],
+        tuning: Tuning | None = None,
+        field: Field | None = None,
     ) -> Self:
-        """An engine that goes on from `state`, which must come from the same layout, settings and tuning."""
-        self = cls(layout, settings, tuning)
+        """An engine that goes on from `state`, which must come from the same layout, settings, tuning and field."""
+        self = cls(layout, settings, tuning, field)
         tags = Tags(*(state[f"tags_{name}"] for name in Tags._fields))
         pairs: list[tuple[NDArray[Any], NDArray[Any]]] = list(zip(tags, self._tags, strict=True))
         same = all(a.dtype == b.dtype and a.shape[1:] == b.shape[1:] for a, b in pairs)
@@ -259,8 +283,10 @@ class ZoneEngine:
         self._reindex()
         self._air.up[:], self._air.down[:] = state["up"], state["down"]
         self._air.drift[:], self._drift_db[:] = state["drift"], state["drift_db"]
-        radio.louder(self._radio, layout, self._tuning, self._drift_db)
-        kernels.normalise(self._radio, self._air, self._limits)
+        self._air.mute[:], self._air.tags[:] = state["mute"], state["kinds"]
+        self._air.missed[:], self._air.missed_by[:] = state["missed"], state["missed_by"]
+        self._air.changed_tick[:] = state["changed_tick"]
+        kernels.listen(self._model.radio, self._air, self._model.limits)
         self._pending = [state["reads"].copy()] if len(state["reads"]) else []
         self._outages = [(int(at_us), bool(up), np.array([a])) for at_us, up, a in state["outages"]]
         self._counts[:] = state["counts"]
@@ -301,13 +327,14 @@ class ZoneEngine:
             if self._outages:
                 stop = min(stop, self._outages[0][0] // TICK_US)
             if at < len(order):
-                self._windows.begin(int(ticks[order[at]]) * TICK_US - self._limits.allow_us)
+                self._windows.begin(int(ticks[order[at]]) * TICK_US - TICK_US)
             self._skip_idle(int(ticks[order[at]]) if at < len(order) else target)
             window_tick = self._window_tick()
             if window_tick <= self._tick:
                 parts.append(self._window())
                 continue
-            stop = min(stop, window_tick)
+            stop = min(stop, window_tick, self._tick - self._tick % MUTE_TICKS + MUTE_TICKS)
+            self._find_mute()
             while self._tick < stop:
                 self._tick, at, self._next_look, self._n_free, out, n = kernels.run(
                     reads,
@@ -325,9 +352,9 @@ class ZoneEngine:
                     later,
                     keys,
                     self._counts,
-                    self._radio,
+                    self._model.radio,
                     self._air,
-                    self._limits,
+                    self._model.limits,
                     self._room,
                     out,
                     0,
@@ -364,9 +391,26 @@ class ZoneEngine:
         return reads, ticks
 
     def _switch(self, at_us: int, up: bool, antennas: NDArray[np.int64]) -> None:
-        self._windows.begin(at_us - self._limits.allow_us)
+        self._windows.begin(at_us - TICK_US)
         self._windows.outage(antennas, at_us, up)
-        kernels.switch(self._radio, self._air, self._limits, antennas, int(up), at_us)
+        kernels.switch(self._model.radio, self._air, self._model.limits, antennas, int(up), 0, at_us // TICK_US, at_us)
+
+    def _find_mute(self) -> None:
+        """Take antennas for down that nobody has been heard by for as long as several tags should have been, and for up
+        again when they hear one."""
+        air = self._air
+        missed = (air.missed > kernels.MUTE_HITS) & (air.up == 1)
+        if not (missed.any() or air.mute.any()):
+            return
+        bits = np.unpackbits(air.missed_by.view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1)
+        silent = missed & (bits >= kernels.MUTE_TAGS)
+        for antennas, mute in (
+            (np.flatnonzero(silent & (air.mute == 0)), 1),
+            (np.flatnonzero(air.mute == kernels.HEARD_AGAIN), 0),
+        ):
+            if len(antennas):
+                at_us = self._tick * TICK_US
+                kernels.switch(self._model.radio, air, self._model.limits, antennas, 1, mute, self._tick, at_us)
 
     def _window_tick(self) -> int:
         """Tick at which the next window is final."""
@@ -378,11 +422,11 @@ class ZoneEngine:
         """Leave out windows in which there was nothing at all: a jump of the clock isn't a week of empty windows."""
         if self._n_free == len(self._due) and 0 <= self._windows.next_us < tick * TICK_US - IDLE_US:
             self._windows.next_us = -1
-            self._windows.begin(tick * TICK_US - self._limits.allow_us)
+            self._windows.begin(tick * TICK_US - TICK_US)
 
     def _window(self) -> Decisions:
         open_visits = self.open_visits()
-        open_visits["exit_us"] += self._limits.allow_us
+        open_visits["exit_us"] += TICK_US
         self._follow_drift()
         windows, floors = self._windows.window(open_visits, self._journal.before(open_visits))
         return Decisions(windows=windows, floors=floors)
@@ -398,8 +442,6 @@ class ZoneEngine:
         self._drift_db[known] += share * total[known] / (100.0 * n[known])
         np.clip(self._drift_db, -DRIFT_MOST_DB, DRIFT_MOST_DB, out=self._drift_db)
         self._air.drift[known] = 0
-        radio.louder(self._radio, self._layout, self._tuning, self._drift_db)
-        kernels.normalise(self._radio, self._air, self._limits)
 
     def _sort_out(self, out: NDArray[Any], cut: bool) -> Decisions:
         """Decisions in an order that depends on nothing but the reads."""
@@ -466,18 +508,14 @@ def _by_tag(visits: Visits) -> Visits:
 
 def _rows(n: int) -> Tags:
     """Room for n tags."""
-    events, beam = kernels.EVENTS, kernels.BEAM
     return Tags(
         life=np.zeros(n, LIFE),
-        cells=np.zeros((n, beam), np.int16),
-        probs=np.zeros((n, beam, 2), np.float32),
-        ring_us=np.zeros((n, events), np.int64),
-        ring_span_us=np.zeros((n, events), np.uint32),
-        ring_reads=np.zeros((n, events), np.int32),
-        ring_gap=np.zeros((n, events), np.int8),
-        ring_n=np.zeros((n, events), np.int8),
-        ring_cells=np.zeros((n, events, beam), np.int16),
-        ring_probs=np.zeros((n, events, beam, 2), np.uint8),
+        cells=np.zeros((n, kernels.CELLS), np.uint16),
+        probs=np.zeros((n, kernels.CELLS, 4), np.float32),
+        event=np.zeros((n, kernels.EVENTS), EVENT),
+        pool=np.zeros((n, kernels.POOL), np.uint64),
+        recent_zone=np.zeros((n, kernels.RECENT, 3), np.int16),
+        recent_p=np.zeros((n, kernels.RECENT, 3), np.float32),
     )
 
 

@@ -1,79 +1,81 @@
-"""From a store's geometry to what each place says of reads: cells, their levels and rates, and the odds of moving.
-
-Levels fall with the distance as measured (Tuning); nothing here comes from labels. A zone's floor is cut into cells of
-CELL_M; so is the floor between zones, which stands for "in no zone". A zone that no antenna watches is floor as well:
-one can't tell that somebody is there from others' antennas alone. Without polygons, zones lie around their antennas;
-without usable positions, only the zones' neighbourhood counts.
-"""
+"""From a store's cells and field to the tables that the kernels look things up in."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell import kernels, lifecycle, moves
-from dwell.layout import Layout, Settings, ZoneKind
-from dwell.tables import Limits, Radio, Scratch
-from dwell.tuning import TICK_US, Tuning
+from dwell import cells as cells_
+from dwell import field as field_
+from dwell import kernels, lifecycle
+from dwell.cells import Cells
+from dwell.field import Field
+from dwell.layout import Layout, Settings, TagClass, ZoneKind
+from dwell.tables import Air, Limits, Radio, Scratch
+from dwell.tuning import SMALL_M, TICK_US, Tuning
 
-CELL_M = 3.0
-"""Edge of a cell: levels change by less than the shadowing within it."""
-POINT_M = 0.5
-"""Distance of the points that a cell's level is the mean of."""
-MARGIN_M = 6.0
-"""Floor beyond the outermost zone that still counts."""
-STAIRS_M = 6
-"""Between zones on different floors that one can walk between directly."""
-REACH_M = 2.5
-"""Zones without polygons reach this far around their antennas."""
-MOST_CELLS = 16_000
-"""Their numbers must fit 16 bits."""
-LOUD_DBM, LOUD_STEP_DB = -120.0, 0.5
-"""Levels are told apart in kernels.LOUD steps from here."""
-APART = 255
-"""Distance of cells between which there is no way."""
-MIN_RATE = 1e-4
-"""Reflections reach everywhere."""
-
-Points = NDArray[np.float64]
+FLOOR_DBM, STEP_DB = -120.0, 0.5
+"""Levels are told apart in steps; step 0 stands for "never heard there"."""
+RATES = 33
+"""Classes of antennas' rates; the first is that of an antenna whose silence says nothing."""
+SURE_DB = 6.0
+"""So far above the half rate hardly a read is lost: levels heard there tell how loud an antenna is."""
+HOMES = 16
+"""Cells around an antenna at which a lost tag is looked for first."""
+DIAGONAL = 0.7
+"""Walkers that go to a cell at a corner, against those to one at a side."""
 
 
-def build(layout: Layout, settings: Settings, tuning: Tuning) -> Radio:
-    """Tables of a layout."""
-    places = _places(layout, tuning)
-    cells = len(places.zone)
-    if cells > MOST_CELLS:
-        raise ValueError(f"the store has {cells} cells of {CELL_M:g} m; {MOST_CELLS} are possible")
-    antenna, cell, level = _within_range(layout, places, tuning)
-    steps = _steps(tuning)
-    kind = _kinds(layout, places.zone)
-    zone_kind = _kinds(layout, np.arange(len(layout.zone_kind)))
-    stop = np.array(tuning.stop, np.float64)[kind]
-    way = moves.build(tuning, CELL_M)
-    made = Radio(
-        row=np.searchsorted(antenna, np.arange(len(layout.antenna_zone) + 1)).astype(np.int32),
-        cell=cell.astype(np.int32),
-        level=level,
-        step=np.zeros(len(level), np.uint8),
-        rate=np.zeros((tuning.biases, len(level))),
-        fit=_fit(steps, tuning),
-        mean=steps.mean,
-        cell_zone=places.zone.astype(np.int16),
-        cell_kind=kind,
-        none=np.where(places.zone < 0, tuning.none_nats, 0.0),
-        apart=np.minimum(places.apart, way.shape[2] - 1),
-        stop=stop,
-        stand_at=stop * places.area,
-        walk_to=np.array(tuning.tread, np.float64)[kind] * places.area,
-        way=way.reshape(-1, 4),
-        part=np.exp(-np.arange(256) / kernels.LOGS),
-        gap_bin=moves.bins(),
+class Model(NamedTuple):
+    """What the engine works with: a store's cells and field as the kernels' tables."""
+
+    cells: Cells
+    field: Field
+    radio: Radio
+    limits: Limits
+    start_rate: int
+
+
+def build(layout: Layout, settings: Settings, tuning: Tuning, field: Field | None = None) -> Model:
+    """Tables of a layout with a field, by default the prior one. ValueError if the store has too many cells."""
+    cells = cells_.build(layout)
+    field = field or Field.prior(layout)
+    temper = _temper(cells, tuning)
+    classes = np.stack([_rate_classes(field.rate * share) for share in tuning.answers()])
+    rates = np.append(0.0, _logistic(RATE_LOGITS))
+    dbm = FLOOR_DBM + STEP_DB * (np.arange(kernels.WIDE, dtype=np.float64) - kernels.PAD)
+    heard = field_.rates(dbm, field)
+    hears = rates[:, None] * heard[None, :]
+    missed = np.log1p(-hears)
+    off = STEP_DB * (np.arange(2 * kernels.HALF, dtype=np.float64) - kernels.HALF)
+    hit = np.stack([field_.fit(off, k, field.spread_db) for k in (1, 2, 3, 4)])
+    spans = np.array([1, 4, 16])
+    radio = Radio(
+        level=_level_steps(cells, layout, field),
+        hit=np.exp(temper * (hit - hit.max(axis=1, keepdims=True))).astype(np.float32),
+        spare=np.exp(-temper * missed).astype(np.float32),
+        unknown=np.exp(temper * (np.log(np.maximum(heard, 1e-6))[None, :] - missed)).astype(np.float32),
+        miss_nats=np.round(kernels.QUIET * missed).astype(np.int32),
+        hears=hears.astype(np.float32),
+        rate=classes,
+        cell_zone=cells.zone.astype(np.int16),
+        share_zone=cells.share_zone.astype(np.int16),
+        share=cells.share.astype(np.float32),
+        hop=_hops(cells)[0],
+        turn=_hops(cells)[1],
+        stairs=cells.next[:, 8].astype(np.int32),
+        move=_moving(cells, tuning, spans),
+        leave=_switching(cells, tuning, spans)[0],
+        stop=_switching(cells, tuning, spans)[1],
+        block=_blocking(field, tuning, spans),
+        prior=_prior(cells, tuning),
+        watch=np.zeros((0, 4), np.int32),
+        home=np.zeros((0, HOMES), np.int32),
+        part=_parts(),
+        steps=_cuts(tuning.hold_us // TICK_US),
         rest_us=settings.rest_us(),
-        stay_s=np.array(tuning.stay_s)[zone_kind],
         antenna_zone=layout.antenna_zone.astype(np.int16),
         brief=np.isin(layout.zone_kind, (ZoneKind.ENTRANCE, ZoneKind.EXIT)),
         rule_mask=np.ascontiguousarray(layout.rule_mask, np.uint64).reshape(-1, 8),
@@ -81,83 +83,92 @@ def build(layout: Layout, settings: Settings, tuning: Tuning) -> Radio:
         rule_class=np.ascontiguousarray(layout.rule_class, np.uint8),
         table=lifecycle.transitions(),
     )
-    louder(made, layout, tuning, np.zeros(len(layout.antenna_zone)))
+    radio = radio._replace(watch=_watch(radio.level), home=_home(radio.level, field))
+    return Model(cells, field, radio, _limits(tuning, settings, field, temper), tuning.answer_start)
+
+
+def air(model: Model, zones: int) -> Air:
+    """All antennas up."""
+    radio, biases = model.radio, model.limits.biases
+    rates = len(radio.rate)
+    tags = np.zeros((len(TagClass), rates * biases), np.int64)
+    tags[:, model.start_rate * biases + biases // 2] = 1
+    antennas, cells = radio.level.shape
+    made = Air(
+        up=np.ones(antennas, np.uint8),
+        mute=np.zeros(antennas, np.uint8),
+        missed=np.zeros(antennas, np.int64),
+        missed_by=np.zeros(antennas, np.uint64),
+        drift=np.zeros((antennas, 2), np.int64),
+        quiet_nats=np.zeros((rates, biases, 2, cells), np.int32),
+        quiet=np.ones((rates, biases, 2, cells), np.float32),
+        tags=tags,
+        changed_tick=np.full(cells, np.iinfo(np.int64).min, np.int64),
+        down=np.full((zones, kernels.DOWNS, 2), kernels.NEVER, np.int64),
+    )
+    kernels.listen(radio, made, model.limits)
     return made
 
 
-def louder(radio: Radio, layout: Layout, tuning: Tuning, drift_db: NDArray[np.float64]) -> None:
-    """Expect each antenna to be so many dB louder than the layout says. Which cells are within range stays as it is."""
-    antenna = np.repeat(np.arange(len(drift_db)), np.diff(radio.row))
-    level = radio.level + drift_db[antenna] + tuning.bias_max_db
-    shift = round(tuning.bias_step_db / LOUD_STEP_DB) * np.arange(tuning.biases)
-    step = np.round((level - LOUD_DBM) / LOUD_STEP_DB).astype(np.int64)
-    radio.step[:] = np.clip(step, shift[-1], kernels.LOUD - 1)
-    got = _steps(tuning).rate[radio.step - shift[:, None]] * layout.antenna_rate.astype(np.float64)[antenna]
-    radio.rate[:] = np.maximum(got, MIN_RATE)
+def scratch(model: Model) -> Scratch:
+    """Room for the kernels to work in."""
+    cells, zones = len(model.radio.cell_zone), len(model.radio.brief)
+    number = np.zeros(6, np.float32)
+    return Scratch(
+        slot=np.zeros(cells, np.int32),
+        support=np.zeros(cells + HOMES, np.int32),
+        aside=np.zeros(HOMES, np.int32),
+        state=np.zeros((cells + 1, 4), np.float32),
+        whole=np.zeros(cells + 1, np.float32),
+        clear=np.zeros(cells + 1, np.float32),
+        blocked=np.zeros(cells + 1, np.float32),
+        other_clear=np.zeros(cells + HOMES, np.float32),
+        other_blocked=np.zeros(cells + HOMES, np.float32),
+        antenna=np.zeros(kernels.HEARD, np.int32),
+        level=np.zeros(kernels.HEARD, np.int32),
+        reads=np.zeros(kernels.HEARD, np.int32),
+        number=number,
+        bits=number.view(np.int32),
+        back=np.zeros((cells, 4), np.float32),
+        message=np.zeros((2, kernels.CELLS, 4), np.float32),
+        mass=np.zeros(zones + 1, np.float32),
+        zones=np.zeros(zones + 1, np.int32),
+        top_zone=np.zeros((kernels.EVENTS, 3), np.int16),
+        top_p=np.zeros((kernels.EVENTS, 3), np.float32),
+    )
 
 
-def usual(layout: Layout) -> Tuning:
-    """The figures for a layout. Where only neighbourhood counts a zone is one place: levels are means over all of it,
-    which differ by less, and there are few places to choose from."""
-    known = len(layout.corner_zone) or _placed(layout)
-    return Tuning() if known else Tuning(spread_db=5.0, temper=1.0)
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What is expected of each antenna in each cell within its range, N entries by antenna and cell."""
-
-    antenna: NDArray[np.int64]
-    cell: NDArray[np.int64]
-    rate: NDArray[np.float64]
-    """(B, N) of reads that get through, by class of bias."""
-    level: NDArray[np.float64]
-    """(B, N) mean dBm of what is heard."""
-    sharp: NDArray[np.float64]
-    """(B, N) one over its spread in dB."""
-    cell_zone: NDArray[np.int64]
-
-
-def expect(layout: Layout, tuning: Tuning) -> Expected:
-    """The figures behind `build`, for learning from reads."""
-    places = _places(layout, tuning)
-    antenna, cell, level = _within_range(layout, places, tuning)
-    bias = tuning.bias_max_db - tuning.bias_step_db * np.arange(tuning.biases)
-    rate, mean, spread = _heard(level[None, :] + bias[:, None], tuning)
-    rate = np.maximum(rate * layout.antenna_rate.astype(np.float64)[antenna], MIN_RATE)
-    return Expected(antenna, cell, rate, mean, 1.0 / spread, places.zone)
-
-
-def limits(tuning: Tuning, settings: Settings) -> Limits:
+def _limits(tuning: Tuning, settings: Settings, field: Field, temper: float) -> Limits:
     """The kernels' scalars."""
+    evals = tuning.bias_s / kernels.BIAS_TICKS
     return Limits(
         tick_us=TICK_US,
-        gaps=len(moves.GAPS),
-        metres=moves.REACH_M + 2,
-        loud_dbm=LOUD_DBM,
-        loud_step_db=LOUD_STEP_DB,
-        bias_steps=round(tuning.bias_step_db / LOUD_STEP_DB),
-        bias_weight=tuning.bias_weight,
-        bias_start_db=tuning.bias_start_db,
-        bias_max_db=tuning.bias_max_db,
-        bias_step_db=tuning.bias_step_db,
+        floor_dbm=FLOOR_DBM,
+        step_db=STEP_DB,
+        sure_steps=round((field.half_rate_dbm + SURE_DB - FLOOR_DBM) / STEP_DB),
         biases=tuning.biases,
-        share_weight=tuning.share_weight,
-        repeat_weight=tuning.repeat_weight,
-        repeat_most=tuning.repeat_most,
-        unheard_nats=tuning.unheard_nats,
-        beam_nats=tuning.beam_nats,
-        temper=tuning.temper,
+        bias_steps=round(tuning.bias_step_db / STEP_DB),
+        block_steps=round(field.block_db / STEP_DB),
+        bias_weight=tuning.bias_weight / temper,
+        bias_prior=0.5 * (tuning.bias_step_db / tuning.bias_spread_db) ** 2,
+        bias_keep=1.0 - 1.0 / evals,
+        bias_hurdle=0.05,
+        rate_nats=float(np.log(tuning.answer_step)),
+        temper=temper,
         least=tuning.least,
         slight=tuning.slight,
+        jump=tuning.jump,
+        lost_drift=float(tuning.lost_drift),
+        lost_nats=float(tuning.lost_nats),
+        stairs=tuning.stairs,
         live_share=tuning.live_share,
         lag_ticks=tuning.lag_ticks,
         batch_ticks=tuning.batch_ticks,
+        lost_ticks=tuning.hold_us // TICK_US,
+        short_us=tuning.short_us,
+        glance_us=tuning.glance_us,
         hold_us=tuning.hold_us,
         forget_us=tuning.forget_us,
-        allow_us=tuning.allow_us,
-        walk_us=tuning.walk_us,
-        fill_us=tuning.fill_us,
         join_gap_us=settings.join_gap_us,
         visit_us=settings.visit_us,
         end_after_exit_us=settings.journey_end_after_exit_us,
@@ -165,223 +176,130 @@ def limits(tuning: Tuning, settings: Settings) -> Limits:
     )
 
 
-def scratch(radio: Radio) -> Scratch:
-    """Room for the kernels to work in."""
-    cells, ways = len(radio.cell_zone), kernels.WIDE + kernels.BEAM
-    antennas = len(radio.antenna_zone)
-    return Scratch(
-        cell=np.zeros(cells),
-        cells=np.zeros(cells, np.int32),
-        score=np.zeros(cells),
-        slot=np.zeros(cells, np.int8),
-        antenna=np.zeros(antennas, np.int32),
-        level=np.zeros(antennas),
-        off=np.zeros(antennas),
-        zone=np.zeros(len(radio.brief) + 1),
-        new_cell=np.zeros(ways, np.int32),
-        new_score=np.zeros(ways),
-        new_prob=np.zeros((ways, 2)),
-        base=np.zeros(kernels.BEAM, np.int64),
-        now=np.zeros((kernels.BEAM, 2)),
-        before=np.zeros((kernels.BEAM, 2)),
-        came=np.zeros((kernels.BEAM, 4)),
-        decided=np.zeros(kernels.EVENTS, np.int64),
-        sure=np.zeros(kernels.EVENTS),
-    )
+RATE_LOGITS = np.linspace(-5.0, 4.0, RATES - 1)
 
 
-def _within_range(
-    layout: Layout, places: _Places, tuning: Tuning
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Antenna, cell and mean level of each pair that is near enough."""
-    levels = places.level + layout.antenna_offset_db.astype(np.float64)
-    near = (levels >= tuning.range_dbm).T
-    antenna, cell = np.nonzero(near)
-    return antenna, cell, levels.T[near]
+def _logistic(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(1.0 / (1.0 + np.exp(-x)))
 
 
-class _Steps(NamedTuple):
-    """What `_heard` says of each of the kernels' LOUD levels."""
-
-    dbm: NDArray[np.float64]
-    rate: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    spread: NDArray[np.float64]
+def _rate_classes(rate: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """(A,) the class next to each antenna's rate."""
+    rate = np.clip(rate, 1e-6, 1.0 - 1e-6)
+    logit = np.log(rate) - np.log1p(-rate)
+    return (1 + np.abs(logit[:, None] - RATE_LOGITS).argmin(axis=1)).astype(np.uint8)
 
 
-@lru_cache(maxsize=4)
-def _steps(tuning: Tuning) -> _Steps:
-    dbm = LOUD_DBM + LOUD_STEP_DB * np.arange(kernels.LOUD, dtype=np.float64)
-    return _Steps(dbm, *_heard(dbm, tuning))
+def _level_steps(cells: Cells, layout: Layout, field: Field) -> NDArray[np.uint8]:
+    """(A, C) mean levels in steps, antenna by antenna, for all of them at once would take much memory."""
+    antennas = len(layout.antenna_zone)
+    made = np.zeros((antennas, len(cells)), np.uint8)
+    for a in range(antennas):
+        level = field_.levels(cells, layout, field, slice(a, a + 1))[0]
+        step = np.round((level - FLOOR_DBM) / STEP_DB)
+        made[a] = np.where(np.isfinite(level), np.clip(step, 1, 255), 0)
+    return made
 
 
-def _fit(steps: _Steps, tuning: Tuning) -> NDArray[np.float32]:
-    """(LOUD + 1, LOUD) log density of a level that is heard, by the mean level, against the worst that one can be.
-    The last row is for reads without a level: all mean levels suit them alike."""
-    q = ((steps.dbm[:, None] - steps.mean[None, :]) / steps.spread[None, :]) ** 2
-    fit = np.zeros((len(q) + 1, len(q)), np.float32)
-    fit[:-1] = 0.5 * tuning.tail * (1.0 - q / (q + tuning.tail))
-    return fit
+def _watch(level: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """(C, 4) the antennas with the highest levels in each cell."""
+    antennas, cells = level.shape
+    found = np.full((cells, 4), kernels.NONE, np.int32)
+    best = np.zeros((cells, 4), np.uint8)
+    for a in range(antennas):
+        mine, number = level[a].copy(), np.full(cells, a, np.int32)
+        for place in range(4):
+            better = mine > best[:, place]
+            best[better, place], mine[better] = mine[better], best[better, place]
+            found[better, place], number[better] = number[better], found[better, place]
+    return found
 
 
-def _heard(level: NDArray[np.float64], tuning: Tuning) -> tuple[NDArray[np.float64], ...]:
-    """Rate of reads at a mean level, and mean and spread of the levels of those that get through: only the strong
-    ones do, so that far antennas' reads are stronger than the distance says."""
-    grid = np.arange(-140.0, 0.0, 0.25)
-    offsets = np.linspace(-3.0, 3.0, 25)
-    weight = np.exp(-0.5 * offsets**2)
-    x = grid[:, None] + tuning.spread_db * offsets
-    through = weight / (1.0 + np.exp((tuning.half_rate_dbm - x) / tuning.rate_width_db))
-    rate = through.sum(1)
-    mean = (through * x).sum(1) / rate
-    spread = np.sqrt((through * (x - mean[:, None]) ** 2).sum(1) / rate + tuning.fast_db**2)
-    rate = np.maximum(rate / weight.sum(), MIN_RATE)
-    return tuple(np.interp(level, grid, column) for column in (rate, mean, spread))
+def _home(level: NDArray[np.uint8], field: Field) -> NDArray[np.int32]:
+    """(A, HOMES) cells in which each antenna hears a tag well, from the nearest to the farthest."""
+    antennas, cells = level.shape
+    found = np.full((antennas, HOMES), kernels.NONE, np.int32)
+    least = (field.half_rate_dbm - FLOOR_DBM) / STEP_DB
+    for a in range(antennas):
+        order = np.argsort(-level[a].astype(np.int64), kind="stable")
+        heard = max(int((level[a] >= least).sum()), min(HOMES, int((level[a] > 0).sum())))
+        if heard:
+            # Evenly by distance, not by number: there are far more of the far ones.
+            pick = np.unique((np.linspace(0.0, 1.0, HOMES) ** 2 * (heard - 1)).astype(np.int64))
+            found[a, : len(pick)] = order[pick]
+    return found
 
 
-def _kinds(layout: Layout, cell_zone: NDArray[np.int64]) -> NDArray[np.int64]:
-    kind = np.where(cell_zone >= 0, layout.zone_kind[np.maximum(cell_zone, 0)], 255)
-    passed = np.isin(kind, (ZoneKind.AISLE, ZoneKind.ENTRANCE, ZoneKind.EXIT))
-    return np.where(cell_zone < 0, moves.Kind.BETWEEN, np.where(passed, moves.Kind.PASSED, moves.Kind.STAYED_IN))
+def _hops(cells: Cells) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """(3, C, D) the cells that are 1, 2 and 4 steps away in each direction, beyond the edge of the floor the last one on
+    it, and (D,) the share of walkers that goes there."""
+    own = np.arange(len(cells), dtype=np.int32)[:, None]
+    if cells.placed:
+        one = np.where(cells.next[:, :8] >= 0, cells.next[:, :8], own).astype(np.int32)
+        turn = np.repeat([1.0, DIAGONAL], 4)
+    else:
+        most = max(int(cells.linked.sum(axis=1).max(initial=0)), 1)
+        one = np.tile(own, (1, most))
+        for c, linked in enumerate(cells.linked):
+            ways = np.flatnonzero(linked)
+            one[c] = np.resize(ways, most) if len(ways) else c
+        turn = np.ones(most)
+    ways = np.arange(len(turn))
+    two = one[one, ways]
+    hops = np.stack([one, two, two[two, ways]]) if cells.placed else np.stack([one, one, one])
+    return hops.astype(np.int32), (turn / turn.sum()).astype(np.float32)
 
 
-class _Places(NamedTuple):
-    zone: NDArray[np.int64]  # (C,) of each cell
-    level: NDArray[np.float64]  # (C, A) mean dBm of each antenna there
-    apart: NDArray[np.uint8]  # (C, C) metres from cell to cell
-    area: NDArray[np.float64]  # (C,) in whole cells
+def _moving(cells: Cells, tuning: Tuning, spans: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(3, C) probability of a walker's leaving a cell. Hops of a longer event are longer instead: by the square root of
+    its length, as the spread of a random walk is."""
+    once = np.minimum(tuning.pace_m / cells.edge_m, tuning.pace_most)
+    if cells.placed:
+        return np.tile(once, (len(spans), 1)).astype(np.float32)
+    return np.stack([1.0 - (1.0 - once) ** span for span in spans]).astype(np.float32)
 
 
-def _places(layout: Layout, tuning: Tuning) -> _Places:
-    watched = np.zeros(len(layout.zone_kind), np.bool_)
-    watched[layout.antenna_zone[layout.antenna_zone >= 0]] = True
-    if not len(layout.corner_zone) and not _placed(layout):
-        return _by_neighbourhood(layout, watched)
-    zone_parts: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
-    level_parts: list[NDArray[np.float64]] = [np.zeros((0, len(layout.antenna_zone)))]
-    place_parts: list[Points] = [np.zeros((0, 2))]
-    floor_parts: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
-    area_parts: list[NDArray[np.float64]] = [np.zeros(0)]
-    antenna_floor = layout.zone_floor[layout.antenna_zone]
-    for floor in np.unique(layout.zone_floor):
-        points, zone = _points(layout, int(floor))
-        zone[(zone >= 0) & ~watched[zone]] = kernels.NONE
-        distance = np.linalg.norm(points[:, None, :] - layout.antenna_xy[None, :, :].astype(np.float64), axis=2)
-        level = tuning.level_1m_dbm - tuning.slope_db * np.log10(np.hypot(distance, tuning.height_m))
-        level[:, antenna_floor != floor] = -np.inf
-        key = np.column_stack([zone, _grid(points, zone)])
-        cells, member = np.unique(key, axis=0, return_inverse=True)
-        member = member.reshape(-1)
-        with np.errstate(invalid="ignore"):
-            mean = np.stack([level[member == c].mean(0) for c in range(len(cells))])
-        zone_parts.append(cells[:, 0])
-        level_parts.append(mean)
-        place_parts.append(np.stack([points[member == c].mean(0) for c in range(len(cells))]))
-        area_parts.append(np.bincount(member).astype(np.float64) * (POINT_M / CELL_M) ** 2)
-        floor_parts.append(np.full(len(cells), floor))
-    cell_zone, cell_floor = np.concatenate(zone_parts), np.concatenate(floor_parts)
-    apart = _apart(layout, cell_zone, cell_floor, np.concatenate(place_parts))
-    return _Places(cell_zone, np.concatenate(level_parts), apart, np.concatenate(area_parts))
+def _switching(cells: Cells, tuning: Tuning, spans: NDArray[np.int64]) -> tuple[NDArray[np.float32], ...]:
+    """(3, C) probabilities of walking after having stood, and of standing after having walked, over each span."""
+    leave = np.full(len(cells), 1.0 - np.exp(-1.0 / tuning.stay_s))
+    stop = np.where(cells.zone >= 0, tuning.stop_rate, 0.0)
+    both = leave + stop
+    mixed = np.stack([1.0 - (1.0 - both) ** span for span in spans])
+    return (leave / both * mixed).astype(np.float32), (stop / both * mixed).astype(np.float32)
 
 
-def _grid(points: Points, zone: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(P, 2) which cell each point lies in: a zone is cut evenly, so that none of its cells is a sliver."""
-    index = np.floor(points / CELL_M).astype(np.int64)
-    for z in np.unique(zone[zone >= 0]):
-        mine = zone == z
-        low, high = points[mine].min(0) - POINT_M / 2, points[mine].max(0) + POINT_M / 2
-        parts = np.maximum(np.round((high - low) / CELL_M), 1)
-        index[mine] = np.minimum(np.floor((points[mine] - low) / (high - low) * parts), parts - 1).astype(np.int64)
-    return index
+def _blocking(field: Field, tuning: Tuning, spans: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(3, 2) probabilities of becoming blocked, and clear again."""
+    on, off = 1.0 - np.exp(-field.block_rate), 1.0 - np.exp(-1.0 / tuning.clear_s)
+    mixed = 1.0 - (1.0 - on - off) ** spans
+    return np.column_stack([on / (on + off) * mixed, off / (on + off) * mixed]).astype(np.float32)
 
 
-def _apart(layout: Layout, zone: NDArray[np.int64], floor: NDArray[np.int64], place: Points) -> NDArray[np.uint8]:
-    metres = np.linalg.norm(place[:, None, :] - place[None, :, :], axis=2)
-    apart: NDArray[np.uint8] = np.clip(np.ceil(metres), 1, APART - 1).astype(np.uint8)
-    apart[floor[:, None] != floor[None, :]] = APART
-    linked = layout.neighbours[zone[:, None], zone[None, :]] & (zone >= 0)[:, None] & (zone >= 0)[None, :]
-    apart[linked & (floor[:, None] != floor[None, :])] = STAIRS_M
-    np.fill_diagonal(apart, 0)
-    return apart
+def _prior(cells: Cells, tuning: Tuning) -> NDArray[np.float32]:
+    return np.where(cells.zone >= 0, 1.0, tuning.aisle_share).astype(np.float32)
 
 
-def _placed(layout: Layout) -> bool:
-    """Do the antennas' positions tell zones apart?"""
-    places = {
-        (*xy, int(layout.zone_floor[z])) for xy, z in zip(layout.antenna_xy.tolist(), layout.antenna_zone, strict=True)
-    }
-    return len(places) >= len(np.unique(layout.antenna_zone))
+def _temper(cells: Cells, tuning: Tuning) -> float:
+    """Weight of the evidence, by how wide the usual zone is."""
+    zones = np.unique(cells.zone[cells.zone >= 0])
+    if not len(zones) or not cells.placed:
+        return tuning.temper
+    area = np.array([(cells.edge_m[cells.zone == z] ** 2).sum() for z in zones])
+    return tuning.temper_small if np.median(np.sqrt(area)) < SMALL_M else tuning.temper
 
 
-def _points(layout: Layout, floor: int) -> tuple[Points, NDArray[np.int64]]:
-    """Points of a floor, (P, 2) metres, and the zone of each, NONE between zones."""
-    polygons = {
-        int(z): layout.corner_xy[layout.corner_zone == z].astype(np.float64)
-        for z in np.unique(layout.corner_zone)
-        if layout.zone_floor[z] == floor
-    }
-    on_floor = layout.zone_floor[layout.antenna_zone] == floor
-    antennas, zones = layout.antenna_xy[on_floor].astype(np.float64), layout.antenna_zone[on_floor]
-    everything = np.concatenate([np.zeros((0, 2)), antennas, *polygons.values()])
-    if not len(everything):
-        return np.zeros((0, 2)), np.zeros(0, np.int64)
-    low, high = everything.min(0) - MARGIN_M, everything.max(0) + MARGIN_M
-    x, y = (np.arange(low[i], high[i], POINT_M) + POINT_M / 2 for i in (0, 1))
-    points = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1).reshape(-1, 2)
-    zone = np.full(len(points), kernels.NONE, np.int64)
-    for z, polygon in polygons.items():
-        zone[(zone < 0) & _inside(points, polygon)] = z
-    extra_points, extra_zones = [points], [zone]
-    for z in np.unique(np.append(layout.corner_zone, zones)):
-        if layout.zone_floor[z] != floor or (zone == z).any():
-            continue
-        if z in polygons:  # smaller than the distance of points
-            extra_points.append(polygons[int(z)].mean(0)[None, :])
-            extra_zones.append(np.array([z], np.int64))
-    points, zone = np.concatenate(extra_points), np.concatenate(extra_zones)
-    bare = [int(z) for z in np.unique(zones) if int(z) not in polygons]
-    if bare:
-        distance = np.linalg.norm(points[:, None, :] - antennas[None, :, :], axis=2)
-        nearest = zones[distance.argmin(1)]
-        around = (zone < 0) & (distance.min(1) <= REACH_M) & np.isin(nearest, bare)
-        zone[around] = nearest[around]
-    return points, zone
+def _parts() -> NDArray[np.float32]:
+    """(256,) what each step of a probability in the pool stands for; the last one for nothing."""
+    steps = np.arange(256)
+    bits = kernels.ONE_BITS - (steps << kernels.BIT_SHIFT) - (steps > 0) * (1 << (kernels.BIT_SHIFT - 1))
+    made = bits.astype(np.int32).view(np.float32).copy()
+    made[255] = 0.0
+    return made
 
 
-def _inside(points: Points, polygon: Points) -> NDArray[np.bool_]:
-    """Which points lie in a polygon: odd number of edges to their right."""
-    inside = np.zeros(len(points), np.bool_)
-    for (x1, y1), (x2, y2) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
-        crosses = (y1 > points[:, 1]) != (y2 > points[:, 1])
-        if y1 != y2:
-            inside ^= crosses & (points[:, 0] < (x2 - x1) * (points[:, 1] - y1) / (y2 - y1) + x1)
-    return inside
-
-
-NEAR_M, FAR_M = 4, 12
-"""Distances without positions."""
-OWN_DBM, NEAR_DBM, FLOOR_DBM, NONE_DBM = -56.0, -70.0, -74.0, -75.0
-"""Levels without positions: an antenna's own zone, its neighbours, others on the floor, and in no zone."""
-
-
-def _by_neighbourhood(layout: Layout, watched: NDArray[np.bool_]) -> _Places:
-    """One cell a zone, and one for "in no zone" on each floor."""
-    zones = np.flatnonzero(watched)
-    floors = np.unique(layout.zone_floor)
-    own = layout.antenna_zone
-    level = np.full((len(zones) + len(floors), len(own)), -np.inf)
-    for i, z in enumerate(zones):
-        level[i, layout.zone_floor[own] == layout.zone_floor[z]] = FLOOR_DBM
-        level[i, layout.neighbours[z, own]] = NEAR_DBM
-        level[i, own == z] = OWN_DBM
-    for i, floor in enumerate(floors):
-        level[len(zones) + i, layout.zone_floor[own] == floor] = NONE_DBM
-    cell_zone = np.concatenate([zones, np.full(len(floors), kernels.NONE)])
-    floor = np.concatenate([layout.zone_floor[zones], floors])
-    apart = np.full((len(cell_zone), len(cell_zone)), APART, np.uint8)
-    apart[floor[:, None] == floor[None, :]] = FAR_M
-    apart[: len(zones), : len(zones)][layout.neighbours[zones[:, None], zones[None, :]]] = NEAR_M
-    apart[len(zones) :][floor[len(zones) :, None] == floor[None, :]] = NEAR_M
-    apart[:, len(zones) :][floor[:, None] == floor[None, len(zones) :]] = NEAR_M
-    np.fill_diagonal(apart, 0)
-    return _Places(cell_zone, level, apart, np.ones(len(cell_zone)))
+def _cuts(longest: int) -> NDArray[np.uint8]:
+    """(longest + 1, 3) how many pieces of 1, 4 and 16 ticks a silence is cut into: short ones first."""
+    ticks = np.arange(longest + 1)
+    long = np.maximum(ticks - 20, 0) // 16
+    some = np.maximum(ticks - 16 * long - 4, 0) // 4
+    return np.column_stack([ticks - 16 * long - 4 * some, some, long]).astype(np.uint8)

@@ -1,6 +1,6 @@
-"""The engine's own figures: what radio and people do, measured on real recordings, and how long it waits to decide.
+"""The engine's own figures: how people move, how evidence is weighed, and how long it waits to decide.
 
-They are no definitions of the store (those are Settings) and no properties of one shop.
+They are no definitions of the store (those are Settings) and nothing of one store's radio (that is the Field).
 """
 
 from __future__ import annotations
@@ -13,78 +13,73 @@ TICK_US = 1_000_000
 
 @dataclass(frozen=True)
 class Tuning:
-    """Levels in dBm, decibels, microseconds, ticks of TICK_US and natural logarithms (`_nats`)."""
+    """Decibels, seconds, microseconds, ticks of TICK_US and shares."""
 
-    level_1m_dbm: float = -52.7
-    """RSSI one metre in front of an antenna; it falls by `slope_db` a decade (Impinj R420, room with four antennas)."""
-    slope_db: float = 21.5
-    height_m: float = 1.5
-    """Antennas hang this much above tags."""
-    half_rate_dbm: float = -69.0
-    """Level at which half of the reads are lost."""
-    rate_width_db: float = 1.5
-    """Width of that logistic curve."""
-    range_dbm: float = -79.0
-    """Mean level below which a place isn't considered for a read."""
-    spread_db: float = 7.0
-    """Levels against the mean of their place: shadowing 3.7, antenna offset 2.5, slow fading and the body's side 4."""
-    fast_db: float = 2.2
-    """RSSI against the level: hopping and noise within a point."""
-    tail: float = 14.0
-    """Where the RSSI score flattens out, in squared spreads: outliers are frequent."""
-    bias_start_db: float = -8.0
-    """How much weaker a tag is at first taken to be heard than one on a stand: most are worn."""
-    bias_max_db: float = 4.0
-    bias_step_db: float = 4.0
-    biases: int = 6
-    """Tags are told apart by so many classes of bias, from `bias_max_db` downwards in steps."""
-    bias_weight: float = 0.01
-    """Share of a new event in a tag's bias."""
-    share_weight: float = 0.7
-    """Weight of which antenna it was that heard the tag, against how loud."""
-    repeat_weight: float = 0.3
-    repeat_most: float = 2.0
-    unheard_nats: float = -8.0
-    """A read by an antenna out of a place's range: rare, but it happens (reflections)."""
-    temper: float = 0.7
+    stay_s: float = 60.0
+    """Mean time for which one stands."""
+    stop_rate: float = 0.07
+    """Share of walkers in a zone who stop within a second. Between zones nobody stands."""
+    pace_m: float = 1.0
+    """Walkers get this far in a second."""
+    pace_most: float = 0.9
+    """Most that may leave a cell in a second, however small it is."""
+    clear_s: float = 10.0
+    """Mean time for which a body blocks a tag."""
+    aisle_share: float = 0.15
+    """How likely a tag is first heard between zones, against in one of the same size."""
+    stairs: float = 0.05
+    """Share of walkers in a cell with a way to another floor who take it within a second."""
+    temper: float = 0.75
     """Weight of a tick's evidence: fading and shadows outlast it, so that ticks partly say the same again."""
-    stay_s: tuple[float, float, float] = (120.0, 12.0, 15.0)
-    """Mean time for which one stands, by moves.Kind: at counters and desks, where one passes, between zones."""
-    stop: tuple[float, float, float] = (0.65, 0.35, 0.4)
-    """How likely a walker is to stop there, against anywhere, by moves.Kind."""
-    tread: tuple[float, float, float] = (0.35, 1.5, 0.8)
-    """How likely a walker's way leads through such a place, against anywhere, by moves.Kind."""
-    stop_rate: float = 0.1
-    """Share of walkers who stop within a second."""
-    straight: float = 0.8
-    """Share of walkers who keep their direction for a second; they go at 1 m/s."""
-    none_nats: float = -2.0
-    """Of an event between zones, against one in a zone: people stand where there is something to see."""
-    floor_nats: float = -12.0
-    """Of a change of place that takes more than walking, or of floor where no zones touch."""
-    beam_nats: float = 5.0
-    """Places less likely than the best by more aren't brought into question by an event."""
-    least: float = 1e-4
-    """States less likely than the likeliest by this factor are dropped; a surprise must be able to outlast it."""
-    slight: float = 1e-2
-    """What of an event's probability is left out in looking back: places less likely than this."""
+    temper_small: float = 1.0
+    """The same where zones are narrower than SMALL_M: there one must not wait for more."""
+    bias_step_db: float = 3.0
+    """Tags are told apart by classes of bias, in steps of this; the middle one is a usual tag's."""
+    biases: int = 17
+    bias_spread_db: float = 5.0
+    """Standard deviation of tags' biases, a priori."""
+    answer_step: float = 2.0
+    """Tags are told apart also by how often they answer, in steps of this factor: cards on bodies do so far more rarely
+    than tags on carts, however loud they are."""
+    answer_classes: int = 4
+    answer_start: int = 2
+    bias_weight: float = 0.03
+    """Share of the evidence that counts for a tag's bias: what shadows do to it lasts for half a minute."""
+    bias_s: float = 360.0
+    """Evidence for a bias fades with this time constant."""
+    least: float = 1e-5
+    """Cells less likely than the likeliest by this factor are dropped; a surprise must be able to outlast it."""
+    slight: float = 1e-3
+    """Cells less likely than the likeliest by this factor are left out in looking back."""
+    jump: float = 1e-3
+    """Probability a cell of having come there otherwise than on foot, once a tag is lost."""
+    lost_drift: float = 1.0
+    """Nats by which a tick must be explained better elsewhere to speak for it …"""
+    lost_nats: float = 20.0
+    """… and those that must have come together until the tag is looked for everywhere."""
     live_share: float = 0.6
     """A tag seems to be elsewhere as soon as this much of its probability is there."""
-    lag_ticks: int = 34
+    lag_ticks: int = 30
     """A tick is decided when this many have followed."""
-    batch_ticks: int = 8
+    batch_ticks: int = 20
     """Decisions of a tag are made for this many ticks at once."""
+    short_us: int = 16_000_000
+    """Shorter stays last as long as is to be expected, not from one likeliest moment to another."""
+    glance_us: int = 6_000_000
+    """Moments in another zone amid a stay count from this long on."""
     hold_us: int = 150_000_000
     """Silence that ends a visit: 99.9 % of a worn tag's gaps are shorter than 136 s."""
     forget_us: int = 30_000_000
     """Silence after which a tag without a journey is forgotten."""
-    allow_us: int = 1_000_000
-    """A tag is taken to have been there this long before its first and after its last read: the median wait for one."""
-    walk_us: int = 2_000_000
-    """From one zone to the next. The rest of the silence between them is shared by both …"""
-    fill_us: int = 30_000_000
-    """… up to this much for each."""
+
+    def answers(self) -> tuple[float, ...]:
+        """Share of the usual rate at which tags of each class answer, ascending."""
+        return tuple(self.answer_step ** (n + 1 - self.answer_classes) for n in range(self.answer_classes))
 
     def horizon_us(self) -> int:
         """How far behind the last whole tick everything is final."""
-        return (self.lag_ticks + self.batch_ticks + 2) * TICK_US + self.hold_us + self.allow_us
+        return (self.lag_ticks + self.batch_ticks + 2) * TICK_US + self.hold_us
+
+
+SMALL_M = 3.0
+"""Zones narrower than this want all of the evidence."""

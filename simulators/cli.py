@@ -73,7 +73,7 @@ def crm(
     clock_origin_us: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """A central CRM: commits every store's events once, acknowledges them, and counts what is missing."""
-    from simulators.crm import command
+    from simulators.headquarters.crm import command
 
     command(url, database, status, clock_speed, clock_origin_us, username, password_file, ca)
 
@@ -91,8 +91,8 @@ def demo(
     ] = None,
 ) -> None:
     """The main job: a simulated store, its readers on real wires, the service, a broker and a CRM."""
-    from simulators.demo import Options
-    from simulators.demo import demo as run
+    from simulators.demo.run import Options
+    from simulators.demo.run import demo as run
 
     raise typer.Exit(run(Options(seed, shoppers, speed, port, duration, headless, as_json, keep)))
 
@@ -116,8 +116,8 @@ def shop(
     import asyncio
     import time
 
-    from simulators.shop import Plays, StoreClock, play
-    from simulators.worlds import WORLDS
+    from simulators.shop.real_time import Plays, StoreClock, play
+    from simulators.shop.worlds import WORLDS
 
     chosen = WORLDS[world]
     clock = StoreClock(speed, origin_us or time.time_ns() // 1000)
@@ -149,8 +149,8 @@ def reads(
     """Write a recording for `tagtrail replay`, in order of arrival, and the truth to score it with."""
     from rich.progress import Progress
 
-    from simulators.replays import write_replay
-    from simulators.worlds import WORLDS
+    from simulators.shop.replays import write_replay
+    from simulators.shop.worlds import WORLDS
 
     chosen = WORLDS[world]
     store = _store(config)
@@ -189,8 +189,8 @@ def reader(
     """Run one reader with a few tags before its antennas, for any client, until Ctrl-C."""
     import asyncio
 
-    from simulators.lone_reader import Wrongs, run_llrp, run_serial
-    from simulators.serial_line import Faults
+    from simulators.readers.lone import Wrongs, run_llrp, run_serial
+    from simulators.readers.serial_line import Faults
 
     line = Faults(garbage=garbage, split=split)
     wrongs = Wrongs(clock_offset, drift, from_2000, uptime, gpi, held, tuple(fault or ()), every)
@@ -217,7 +217,7 @@ def fleet(
     """Run many fake stores that publish valid traffic, for a consumer's own tests; the last line is JSON."""
     import asyncio
 
-    from simulators.fleet import run
+    from simulators.headquarters.fleet import run
 
     def tell(totals: dict[str, int]) -> None:
         typer.echo("  ".join(f"{name} {number}" for name, number in totals.items()), err=True)
@@ -235,8 +235,8 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Score decided visits against the truth."""
-    from simulators.score import read_stays
-    from simulators.score import score as judge
+    from simulators.shop.score import read_stays
+    from simulators.shop.score import score as judge
 
     try:
         result = judge(read_stays(truth), read_stays(visits)).as_dict()
@@ -252,7 +252,7 @@ def score(
 
 def _store(file: Path) -> StoreConfig:
     from config.check import ConfigError, load
-    from simulators.epcs import EpcMaker
+    from simulators.shop.epcs import EpcMaker
 
     try:
         store = load(file, files=False)

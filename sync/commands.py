@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from sync.contract import MAX_EVENT_BYTES
 from sync.down import COMMAND, MAX_COMMAND_BYTES, Command, Result
 from sync.mqtt import Incoming
-from sync.publisher import Writer
+from sync.writer import Writer
 
 log = logging.getLogger("tagtrail.commands")
 

@@ -22,20 +22,21 @@ import random
 import secrets
 import sqlite3
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
-
-from pydantic import ValidationError
 
 from config import topics
 from sync import outbox
-from sync.contract import CLASSES, GZIP, MAX_ACK_BYTES, MAX_EVENT_BYTES, Ack, Envelope, EventClass, State, encode, pack
+from sync.acks import Acks
+from sync.contract import CLASSES, GZIP, MAX_EVENT_BYTES, Envelope, EventClass, State, encode, pack
 from sync.flow import Flow
 from sync.mqtt import BrokerError, Incoming, Link, MqttSettings, RefusedError, connect
+from sync.sayings import Sayings
+from sync.twins import TwinError, Twins
+from sync.writer import RETRY_S, Writer
 
 log = logging.getLogger("tagtrail.publisher")
 
@@ -50,31 +51,11 @@ BACKOFF_S = (0.5, 60.0)
 """Reconnecting: the most that is waited after the first failure and after many."""
 STEADY_S = 10.0
 """A link that lived so long starts the backoff anew."""
-ACKED_EVERY_S = 0.5
-"""Acks are written down together, at most so often."""
-MAX_PAUSE_MS = 600_000
-DATABASE_RETRY_S = 2.0
 TWIN_WAIT_S = 60.0
 """How long the younger of two gateways with one identity keeps away before it looks again."""
-MAX_JUMP = 10**9
-"""An ack that is further beyond all numbers than this is no word of a former life but nonsense."""
-MAX_SAYINGS = 1000
 REPLAY_BYTES = 32 * 1024
 
-T = TypeVar("T")
 Handler = Callable[[Incoming], Awaitable[None]]
-
-
-class TwinError(BrokerError):
-    """Another gateway, which started before this one, publishes as this store."""
-
-
-class Writer(Protocol):
-    """The database's one thread; a job of `write` is one transaction."""
-
-    async def write(self, job: Callable[[sqlite3.Connection], T]) -> T: ...
-
-    async def read(self, job: Callable[[sqlite3.Connection], T]) -> T: ...
 
 
 def boot_id() -> str:
@@ -126,27 +107,21 @@ class Publisher:
         self._clock = clock
         self._clock_offset_us = clock_offset_us
         self._flows = {class_: Flow(class_) for class_ in CLASSES}
-        self._acked: dict[EventClass, int] = {}
         self._changed = {lane: asyncio.Event() for lane in LANES}
-        self._acks_waiting = asyncio.Event()
         self._refused: set[EventClass] = set()
         self._packed: set[EventClass] = set()
         self._handlers = {} if handlers is None else handlers
         self._link: Link | None = None
-        self._sayings: deque[tuple[str, bytes]] = deque(maxlen=MAX_SAYINGS)
-        self._standing: dict[str, bytes] = {}
-        self._to_say = asyncio.Event()
+        self._sayings = Sayings()
         self._tried = 0
-        self._born: dict[EventClass, int] = {}
         self._started_us = clock()
-        self._sessions = 0
-        self._own_state_seen = False
-        self._former: set[str] = set()
+        self._twins = Twins(identity.instance, self._started_us)
         self.trouble: str | None = None
         self.status = Status(False, "not yet connected", clock())
         self.counters: Counter[str] = Counter()
         """connections, batches, events (repeated ones too), silences, refused, acks, acks_bad, acks_beyond, twins,
         down_bad: messages at which we failed."""
+        self._acks = Acks(identity.store, identity.epoch, writer, self._flows, self.counters, self._note)
 
     def wake(self, class_: EventClass) -> None:
         """Events of the class were committed. Member goes at once, the others gather for up to GATHER_S."""
@@ -154,16 +129,12 @@ class Publisher:
         self._changed[_lane(class_)].set()
 
     def acked(self, class_: EventClass) -> int:
-        """Number up to which the CRM has the class; the outbox writes it down up to ACKED_EVERY_S later."""
+        """Number up to which the CRM has the class; the outbox writes it down up to acks.EVERY_S later."""
         return self._flows[class_].acked
 
     def say(self, rest: str, message: bytes, *, retain: bool = False) -> None:
         """Publish at QoS 1 when there is a connection; what is retained is said anew on every one."""
-        if retain:
-            self._standing[rest] = message
-        else:
-            self._sayings.append((rest, message))
-        self._to_say.set()
+        self._sayings.add(rest, message, retain=retain)
 
     async def replay(self, class_: EventClass, first: int, last: int) -> dict[str, int]:
         """Send numbers `first` … `last` once more, what is no longer there as lost; how many events and lost numbers.
@@ -209,21 +180,17 @@ class Publisher:
                 await asyncio.sleep(TWIN_WAIT_S if twin else backoff_s(failures))
         finally:
             self._tell(False, "stopped")
-            await self._write_acks()
+            await self._acks.write(self._clock())
 
     async def _recall(self) -> None:
         """Where the outbox stands, as soon as the database tells."""
         while True:
             try:
-                acked = await self._writer.read(outbox.acknowledged)
-                depth = await self._writer.read(outbox.depth)
+                await self._acks.recall()
             except sqlite3.Error as error:
                 self.trouble = str(error)
-                await asyncio.sleep(DATABASE_RETRY_S)
+                await asyncio.sleep(RETRY_S)
             else:
-                self._born = {class_: depth[class_].sent + 1 for class_ in CLASSES}
-                for class_ in CLASSES:
-                    self._flows[class_].acked = max(self._flows[class_].acked, acked[class_])
                 self.trouble = None
                 return
 
@@ -232,7 +199,7 @@ class Publisher:
         store = self._identity.store
         here, gone = (self._state(online) for online in (True, False))
         state = topics.topic(store, "state")
-        self._sessions += 1
+        self._twins.connected()
         async with connect(self._settings, will=(state, gone)) as link:
             below = [topics.topic(store, f"down/{name}/#") for name in self._handlers]
             await link.subscribe([topics.topic(store, "down/ack/+"), state, *below])
@@ -247,8 +214,8 @@ class Publisher:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._watch(link))
                     tasks.create_task(self._listen(link))
-                    tasks.create_task(self._keep_acks())
-                    tasks.create_task(self._say(link))
+                    tasks.create_task(self._acks.keep(self._clock))
+                    tasks.create_task(self._sayings.run(partial(self._utter, link)))
                     for classes in LANES:
                         tasks.create_task(self._send(link, classes, tasks))
             except asyncio.CancelledError:
@@ -259,21 +226,7 @@ class Publisher:
             finally:
                 self._link = None
 
-    async def _say(self, link: Link) -> None:
-        said: dict[str, bytes] = {}
-        while True:
-            self._to_say.clear()
-            for rest, message in list(self._standing.items()):
-                if said.get(rest) != message:
-                    said[rest] = message
-                    await self._utter(link, rest, message, retain=True)
-            while self._sayings:
-                rest, message = self._sayings[0]
-                await self._utter(link, rest, message)
-                self._sayings.popleft()
-            await self._to_say.wait()
-
-    async def _utter(self, link: Link, rest: str, message: bytes, *, retain: bool = False) -> None:
+    async def _utter(self, link: Link, rest: str, message: bytes, retain: bool) -> None:
         try:
             await link.publish(topics.topic(self._identity.store, rest), message, retain=retain)
         except RefusedError as error:
@@ -308,7 +261,7 @@ class Publisher:
                 batch = await self._look(flow.class_, job)
             except sqlite3.Error as error:
                 self.trouble = str(error)
-                flow.wake(DATABASE_RETRY_S)
+                flow.wake(RETRY_S)
                 slots.release()
                 continue
             if turn != flow.turn or batch is None:  # an ack or a rewind came in between; or there is nothing
@@ -332,7 +285,7 @@ class Publisher:
                 return outbox.depth(conn)[class_].sent, job(conn)
 
             self._tried, batch = await self._writer.write(mark)
-        self.trouble = None if not self._acked else self.trouble
+        self.trouble = self.trouble if self._acks.unwritten else None
         return batch
 
     async def _publish(self, link: Link, class_: EventClass, message: bytes) -> None:
@@ -383,98 +336,20 @@ class Publisher:
             await self._take_ack(incoming)
 
     def _take_state(self, incoming: Incoming) -> None:
-        """Our own state comes back to us; another gateway's in our name is a twin's."""
         try:
-            state = State.model_validate_json(incoming.payload)
-        except ValidationError:
-            return
-        me = self._identity
-        if state.instance == me.instance:
-            self._own_state_seen = True
-        elif state.instance and not self._own_state_seen:
-            self._former.add(state.instance)
-        elif state.instance and (state.online or self._sessions > 1 or state.instance not in self._former):
+            twin = self._twins.look(incoming.payload)
+        except TwinError:
             self.counters["twins"] += 1
-            reason = f"another gateway publishes as this store (started {state.started_us}, epoch {state.epoch})"
-            if (state.started_us, state.instance) < (self._started_us, me.instance):
-                self._own_state_seen = False
-                self._former = {state.instance} if not state.online else set()
-                raise TwinError(f"{reason}: this one, which started later, keeps away")
-            self._tell(True, reason)
+            raise
+        if twin is not None:
+            self.counters["twins"] += 1
+            self._tell(True, twin)
 
     async def _take_ack(self, incoming: Incoming) -> None:
-        """An ack moves its class on if it can be one: right topic, small, this epoch, of numbers that were given."""
-        try:
-            store, rest = topics.parse(incoming.topic)
-            class_ = next(class_ for class_ in CLASSES if rest == f"down/ack/{class_}")
-            if store != self._identity.store or len(incoming.payload) > MAX_ACK_BYTES:
-                raise ValueError
-            ack = Ack.model_validate_json(incoming.payload, strict=True)
-        except (ValueError, StopIteration, ValidationError):
-            self.counters["acks_bad"] += 1
-            return
-        if ack.epoch != self._identity.epoch:
-            self.counters["acks_bad"] += not incoming.retained  # a former database's last ack stays retained
-            return
-        flow = self._flows[class_]
-        if ack.upto > flow.highest and not await self._was_given(class_, ack.upto):
-            return
-        self.counters["acks"] += 1
-        (self._packed.add if GZIP in ack.accepts else self._packed.discard)(class_)
-        if flow.take_ack(ack.upto, min(ack.pause_ms, MAX_PAUSE_MS) / 1000, time.monotonic()):
-            self._acked[class_] = flow.acked
-            self._acks_waiting.set()
-        self._changed[_lane(class_)].set()
-
-    async def _was_given(self, class_: EventClass, upto: int) -> bool:
-        """Whether a number beyond what was sent in this life is one of ours.
-
-        One that the outbox never gave says that the database was taken back to a backup: numbers move beyond it.
-        """
-        flow = self._flows[class_]
-        try:
-            given = (await self._writer.read(outbox.depth))[class_].sent
-            if upto > given:
-                self.counters["acks_beyond"] += 1
-                if upto - given > MAX_JUMP:
-                    return False
-                since = {class_: self._born[class_]}
-                await self._writer.write(lambda conn: outbox.jump(conn, {class_: upto}, since))
-                given = (await self._writer.read(outbox.depth))[class_].sent
-                self._born[class_] = given + 1
-                flow.rewind()
-        except sqlite3.Error as error:
-            self.trouble = str(error)  # the CRM says it again with its next ack
-            return False
-        flow.highest = given
-        return True
-
-    async def _keep_acks(self) -> None:
-        while True:
-            await self._acks_waiting.wait()
-            await asyncio.sleep(ACKED_EVERY_S if await self._write_acks() else DATABASE_RETRY_S)
-
-    async def _write_acks(self) -> bool:
-        """Write down what was acked, all classes in one transaction; what is refused stays in memory."""
-        self._acks_waiting.clear()
-        acked, self._acked = self._acked, {}
-        if not acked:
-            return True
-        now_us = self._clock()
-
-        def job(conn: sqlite3.Connection) -> None:
-            for class_, upto in acked.items():
-                outbox.acknowledge(conn, class_, upto, now_us)
-
-        try:
-            await self._writer.write(job)
-        except sqlite3.Error as error:
-            self.trouble = str(error)
-            self._acked = acked | self._acked
-            self._acks_waiting.set()
-            return False
-        self.trouble = None
-        return True
+        if (taken := await self._acks.take(incoming)) is not None:
+            class_, ack = taken
+            (self._packed.add if GZIP in ack.accepts else self._packed.discard)(class_)
+            self._changed[_lane(class_)].set()
 
     def _message(self, class_: EventClass, batch: outbox.Pending) -> bytes:
         envelope = Envelope.model_validate(
@@ -507,6 +382,9 @@ class Publisher:
             started_us=self._started_us,
         )
         return state.model_dump_json().encode()
+
+    def _note(self, trouble: str | None) -> None:
+        self.trouble = trouble
 
     def _tell(self, connected: bool, reason: str) -> None:
         if (connected, reason) != (self.status.connected, self.status.reason):

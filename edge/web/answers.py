@@ -11,16 +11,19 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, cast
 
 from config import StoreConfig
-from edge.errors import Trouble
-from edge.reading import NoDatabase, connect
-from edge.web.thrift import give_back
+from edge.database.reader import NoDatabase, connect
+from edge.store.errors import Trouble
+from edge.web.memory import give_back
 
 if TYPE_CHECKING:
-    from edge.analytics import Counters, FlowReport, Habit
-    from edge.analytics_changes import Comparison, Trial
-    from edge.analytics_hours import HourReport
-    from edge.analytics_occupancy import OccupancyReport
-    from edge.analytics_service import ServiceReport, Suspect, TierReport
+    from edge.days.changes import Comparison, Trial
+    from edge.days.counters import Counters
+    from edge.days.flows import FlowReport
+    from edge.days.habits import Habit
+    from edge.days.hours import HourReport
+    from edge.days.occupancy import OccupancyReport
+    from edge.days.service import ServiceReport, TierReport
+    from edge.days.suspects import Suspect
 
 FRESH_S = 5.0
 KEPT = 4
@@ -69,7 +72,7 @@ class Answers:
 
     def habit(self, member: str, date: dt.date) -> Habit | None:
         """About an individual: whoever asks has it audited. Not kept."""
-        from edge.analytics import habit
+        from edge.days.habits import habit
 
         with self._reading() as conn:
             return habit(conn, self._config, member, date)
@@ -93,31 +96,31 @@ class Answers:
             return answer
 
     def _ask(self, conn: sqlite3.Connection, name: str, date: dt.date, days: int) -> Any:
-        from edge import analytics, analytics_changes, analytics_hours, analytics_occupancy, analytics_service
+        from edge.days import changes, counters, flows, hours, occupancy, service, suspects
 
         config = self._config
         try:
             match name:
                 case "counters":
-                    return analytics.counters(conn, config, date, days)
+                    return counters.counters(conn, config, date, days)
                 case "flows":
-                    return analytics.flows(conn, config, date, days)
+                    return flows.flows(conn, config, date, days)
                 case "tiers":
-                    return analytics_service.tiers(conn, config, date, days)
+                    return service.tiers(conn, config, date, days)
                 case "service":
-                    return analytics_service.service(conn, config, date, days)
+                    return service.service(conn, config, date, days)
                 case "promotions":
-                    return analytics_changes.promotions(conn, config)
+                    return changes.promotions(conn, config)
                 case "layout_changes":
-                    return analytics_changes.layout_changes(conn, config)
+                    return changes.layout_changes(conn, config)
                 case "occupancy":
-                    return analytics_occupancy.occupancy(conn, config, date)
+                    return occupancy.occupancy(conn, config, date)
                 case "hours":
-                    return analytics_hours.hours(conn, config, date)
+                    return hours.hours(conn, config, date)
                 case "comparison":
-                    return analytics_changes.comparison(conn, config, date)
+                    return changes.comparison(conn, config, date)
                 case _:
-                    return analytics_service.suspected_tags(conn, config, date)
+                    return suspects.suspected_tags(conn, config, date)
         except sqlite3.Error as error:
             raise Trouble(f"cannot read the database: {error}") from error
 

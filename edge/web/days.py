@@ -1,4 +1,4 @@
-"""Summaries of days, kept while they can't have changed much."""
+"""Summaries of days, kept while they can't have changed much. NumPy comes in with the first of them, not before."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import threading
 import time
 from collections import OrderedDict
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 from config import StoreConfig
-from edge.errors import Trouble
-from edge.reading import NoDatabase, connect
-from edge.summary import Summary, today
-from edge.web.thrift import give_back
+from edge.database.reader import NoDatabase, connect
+from edge.store.errors import Trouble
+from edge.web.memory import give_back
+
+if TYPE_CHECKING:
+    from edge.days.summary import Summary
 
 FRESH_S = 5.0
 """How long a summary of a day that still changes is served again."""
@@ -39,6 +42,8 @@ class Days:
             kept = self._kept.get(date)
             if kept is not None and (kept[1].complete or time.monotonic() - kept[0] < FRESH_S):
                 return kept[1]
+            from edge.days.summary import today
+
             try:
                 with closing(connect(self._config.database.path)) as conn:
                     summary = today(conn, self._config, date)

@@ -12,7 +12,7 @@ from importlib.metadata import distribution, version
 from importlib.resources import files
 from pathlib import Path
 from types import CodeType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -22,17 +22,19 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from config import StoreConfig
-from edge.clock import Clock
-from edge.people import business_days
-from edge.summary import Summary, parse_date
-from edge.summary_forms import duration, in_words, local, number, percent
+from edge.access.users import Role, Users
+from edge.store.business_days import business_days, parse_date
+from edge.store.clock import Clock
+from edge.store.live_state import LiveClient, Now, State
 from edge.web.answers import Answers
 from edge.web.days import Days
-from edge.web.i18n import HTML_LANG, LANGUAGES, catalogue, named, negotiate, reason
-from edge.web.live_client import LiveClient, Now, State
-from edge.web.picture import Picture, clock_time, take
-from edge.web.plan import plans
-from edge.web.users import Role, Users
+from edge.web.drawings.now import Picture, clock_time, take
+from edge.web.drawings.plan import plans
+from edge.words.languages import HTML_LANG, LANGUAGES, catalogue, named, negotiate, reason
+from edge.words.numbers import duration, in_words, local, number, percent
+
+if TYPE_CHECKING:  # NumPy comes in with the first day, not before
+    from edge.days.summary import Summary
 
 MAX_FORM_BYTES = 65_536
 MAX_FIELDS = 600

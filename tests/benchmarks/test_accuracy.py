@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.peers import PEERS, TIMEOUTS_S, Heard
-from benchmarks.recordings import SEEDS, decided, peer_scores, recording, stays, total
+from peers import PEERS, TIMEOUTS_S, Heard
+from recordings import SEEDS, decided, peer_scores, recording, stays, total
 
 from drivers.read import epc_words
 from dwell import calibration
 from dwell.engine import ZoneEngine
 from dwell.layout import Layout, Settings, ZoneKind
 from dwell.read import READ
-from simulators.replays import ORIGIN_US
-from simulators.score import Score, Stay, score
+from simulators.shop.replays import ORIGIN_US
+from simulators.shop.score import Score, Stay, score
 
 MINUTES = 30
 CASES = [

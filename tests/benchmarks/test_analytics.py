@@ -22,13 +22,14 @@ from pages import Service
 from shopdays import DATE, Day, store_values
 
 from config import StoreConfig
-from edge import dayfacts, daystore
-from edge.analytics import counters, flows
-from edge.analytics_changes import comparison, promotions
-from edge.analytics_occupancy import occupancy
-from edge.analytics_service import service, tiers
-from edge.live import socket_path
-from edge.summary import WINDOW_US
+from edge.days import facts, kept
+from edge.days.changes import comparison, promotions
+from edge.days.counters import counters
+from edge.days.flows import flows
+from edge.days.occupancy import occupancy
+from edge.days.service import service, tiers
+from edge.days.summary import WINDOW_US
+from edge.store.live_socket import socket_path
 
 pytestmark = pytest.mark.benchmark_suite
 DAYS = int(os.environ.get("ANALYTICS_DAYS", "90"))
@@ -59,9 +60,9 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
         }
         for n in range(ZONES)
     ]
-    first = DATE - 35 * daystore.DAY
+    first = DATE - 35 * kept.DAY
     values["promotions"] = [
-        {"id": "p", "name": "P", "first_day": first, "last_day": first + 9 * daystore.DAY, "zones": ["z3", "z4"]}
+        {"id": "p", "name": "P", "first_day": first, "last_day": first + 9 * kept.DAY, "zones": ["z3", "z4"]}
     ]
     values["database"]["quota_mb"] = 4096
     day = Day(StoreConfig.model_validate(values))
@@ -71,9 +72,9 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
         _fill(day, back)
     day.watermark("22:30")
     day.conn.execute("DELETE FROM aggregate WHERE window_us >= ?", (day.us("22:30"),))
-    made = dayfacts.make(day.conn, day.config, DATE - daystore.DAY)
+    made = facts.make(day.conn, day.config, DATE - kept.DAY)
     for back in range(1, DAYS):
-        daystore.save(day.conn, day.config, replace(made, date=DATE - back * daystore.DAY))
+        kept.save(day.conn, day.config, replace(made, date=DATE - back * kept.DAY))
     yield day
     day.conn.close()
 
@@ -250,7 +251,7 @@ def _measure(benchmark: Any, ask: Callable[[], Any]) -> None:
     taken = []
 
     def once() -> None:
-        daystore._made.clear()
+        kept._made.clear()
         started = time.process_time()
         ask()
         taken.append(time.process_time() - started)

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from headquarters import directory_file
 
-from edge.database import Database
-from edge.members import MemberDirectory
-from edge.people import BusinessDay, Pseudonyms, look_up
+from edge.crm.directory import MemberDirectory
+from edge.database.writer import Database
+from edge.store.business_days import BusinessDay
+from edge.store.pseudonyms import Pseudonyms, look_up
 from sync.down import DirectoryFile
 
 MEMBERS = 1_000_000

@@ -15,8 +15,8 @@ from typing import Any
 from brokers import MosquittoBroker, need_mosquitto
 from gateways import Gateway, antennas, member_card
 
-from simulators.llrp_reader import LlrpReader
-from simulators.observation import Observation
+from simulators.readers.llrp import LlrpReader
+from simulators.readers.observation import Observation
 
 STAYS_S = ((1, 3), (2, 6), (4, 6))
 """Seconds before each port: door, shoes, out."""

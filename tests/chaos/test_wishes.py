@@ -14,8 +14,8 @@ import tomli_w
 from gateways import STORE, Gateway, antennas
 from headquarters import Headquarters, headquarters
 
-from simulators.broker import NatsBroker, free_port
-from simulators.llrp_reader import LlrpReader
+from simulators.headquarters.broker import NatsBroker, free_port
+from simulators.readers.llrp import LlrpReader
 
 SECTIONS = ("store", "floors", "zones", "tag_classes")
 TRIAL_S = 150

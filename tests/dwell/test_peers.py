@@ -18,7 +18,7 @@ SHOES, BAGS = 0, 1
 
 @pytest.fixture(scope="module")
 def peers() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("peers", Path(__file__).parents[1] / "benchmarks/peers.py")
+    spec = importlib.util.spec_from_file_location("peers", Path(__file__).parents[1] / "support/peers.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)

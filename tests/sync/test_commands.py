@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edge.database import Database
+from edge.database.writer import Database
 from sync import commands
 from sync.commands import Commands, Doing
 from sync.publisher import Incoming

@@ -21,12 +21,14 @@ from shopdays import Day
 
 from config.check import load
 from dwell.engine import ZoneEngine
-from edge import checkpoint, layouts
-from edge.clock import Clock
-from edge.compose import compose
-from edge.people import Pseudonyms, business_days
-from simulators.llrp_reader import LlrpReader
-from simulators.observation import Observation
+from edge.intake import checkpoint
+from edge.store import layouts
+from edge.store.business_days import business_days
+from edge.store.clock import Clock
+from edge.store.compose import compose
+from edge.store.pseudonyms import Pseudonyms
+from simulators.readers.llrp import LlrpReader
+from simulators.readers.observation import Observation
 from sync.contract import CLASS_OF, CLASSES, Batch, ZoneWindow
 from sync.documents import CHANNELS, broken, documents, schema_name, schemas
 

@@ -17,7 +17,7 @@ import pytest
 from brokers import CrmProcess, health, window
 
 from config import topics
-from simulators.broker import free_port
+from simulators.headquarters.broker import free_port
 from sync import latest
 from sync.consumer import Delivery, Ledger
 from sync.contract import Batch, event_id

@@ -1,0 +1,295 @@
+"""Configuration from the CRM: kept beside the database, laid over the store file, tried, and taken back if it fails.
+
+The store file stays store IT's and is never written: on a gateway it lies where the service may not write. A section
+that a wish of the CRM carries replaces the store's, whole; those that it doesn't carry stay the store's, and the report
+names them. OWN ones no wish may carry. Once the store file is changed by hand, the wish is void.
+
+    wish → checked → `trying` → start anew → self-test passed within SELF_TEST_S → `applied`
+                                           → not passed, or the process died     → `rolled_back` to what ran before
+
+Self-test: the broker is reached, the database takes what is decided, and a reader is up if one was before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import tomllib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from config import StoreConfig
+from config.check import ConfigError, load_text
+from config.model import Calibration
+from edge.store.compose import compose
+from edge.store.errors import Trouble
+from sync.down import MAX_CONFIG_BYTES, DesiredConfig, ReportedConfig
+
+if TYPE_CHECKING:
+    from sync.mqtt import Incoming
+
+log = logging.getLogger("tagtrail.config")
+
+SELF_TEST_S = 60.0
+OWN = ("mqtt", "database", "web", "calibration")
+"""Broker, files and doors of the gateway, and what was measured at it: no message touches them."""
+SECTIONS = tuple(name for name in StoreConfig.model_fields if name not in OWN)
+CALIBRATION = "calibration"
+
+
+@dataclass
+class Wish:
+    """The last wish and what became of it; `base` is the hash of the store file that it was laid over."""
+
+    generation: int = 0
+    sha256: str = ""
+    state: str = "none"
+    reason: str = ""
+    base: str = ""
+    starts: int = 0
+    running: int = 0
+    """Generation at work, 0 for the store file alone."""
+    saw: bool = False
+    """Whether a reader was up before it."""
+
+
+class Overlay:
+    """The files of the wish: its state, and by generation its text and the one that ran before it.
+
+    The state alone says which text is at work: whatever ends a write half-way leaves what ran.
+    """
+
+    def __init__(self, config: StoreConfig, file: Path) -> None:
+        self._config = config
+        self._stem = Path(f"{config.database.path}.desired")
+        self._state = Path(f"{self._stem}.json")
+        self._base = sha256(file.read_bytes()).hexdigest()
+        self.wish = self._read()
+        with suppress(OSError):  # as the text at work was named once
+            os.replace(f"{self._stem}.toml", self._text(self.wish.running))
+
+    @property
+    def running_hash(self) -> str:
+        """Hash of the text that is laid over the store file; empty if none is."""
+        return self.wish.sha256 if self.wish.running and self.wish.running == self.wish.generation else ""
+
+    def config(self) -> StoreConfig:
+        """The store file with what is laid over it."""
+        if self.wish.running and self.wish.base == self._base:
+            try:
+                return merged(self._text(self.wish.running).read_text("utf-8"), self._config)
+            except (OSError, ValueError, ConfigError) as error:
+                log.error("the configuration of the CRM cannot be used: %s", error)
+        return self._config
+
+    def kept(self) -> tuple[list[str], list[str]]:
+        """Sections that the configuration at work leaves as the store's own file has them; and those of the store's
+        own file that don't fit it and are without effect."""
+        if not self.wish.running:
+            return [], []
+        try:
+            text = self._text(self.wish.running).read_text("utf-8")
+            wished, made = set(tomllib.loads(text)), merged(text, self._config)
+        except (OSError, ValueError, ConfigError):
+            return [], []
+        unused = [CALIBRATION] if made.calibration != self._config.calibration else []
+        own = {name for name, section in self._config.model_dump(exclude_unset=True).items() if section}
+        return sorted(own - wished - set(unused)), unused
+
+    def begin(self) -> None:
+        """At a start of the service: a wish that did not live through its first start is taken back."""
+        if self.wish.running and self.wish.base != self._base:
+            self._end("rolled_back", "the store file was changed by hand", running=0)
+        elif self.wish.state == "trying":
+            self.wish.starts += 1
+            if self.wish.starts > 1:
+                self.roll_back("the service ended while it tried it")
+            else:
+                self._write()
+
+    def check(self, text: str) -> None:
+        """ConfigError or ValueError for a text that can't be laid over the store file."""
+        merged(text, self._config)
+
+    def try_out(self, generation: int, digest: str, text: str, *, saw: bool = False) -> None:
+        """Lay a checked text over the store file, from the next start on; `saw`: a reader is up now."""
+        before = self.wish.running
+        _replace(self._text(generation), text)
+        wish = Wish(generation, digest, "trying", f"before it: {before}", self._base, 0, generation, saw)
+        _replace(self._state, json.dumps(asdict(wish)))
+        self.wish = wish
+        for other in self._stem.parent.glob(f"{self._stem.name}-*.toml"):
+            if other not in (self._text(generation), self._text(before)):
+                other.unlink(missing_ok=True)
+
+    def confirm(self) -> None:
+        """It works."""
+        self._end("applied", "", running=self.wish.generation)
+
+    def refuse(self, generation: int, digest: str, reason: str) -> None:
+        """Remember that a wish was not taken; what runs goes on."""
+        self.wish.generation, self.wish.sha256 = generation, digest
+        self._end("failed", reason, running=self.wish.running)
+
+    def roll_back(self, reason: str) -> bool:
+        """Take a wish back that is being tried; False if none is."""
+        if self.wish.state != "trying":
+            return False
+        before = int(self.wish.reason.rpartition(" ")[2] or 0)
+        self._end("rolled_back", reason, running=before)
+        return True
+
+    def _text(self, generation: int) -> Path:
+        return Path(f"{self._stem}-{generation}.toml")
+
+    def _end(self, state: str, reason: str, *, running: int) -> None:
+        self.wish.state, self.wish.reason, self.wish.running = state, reason[:300], running
+        self._write()
+
+    def _write(self) -> None:
+        _replace(self._state, json.dumps(asdict(self.wish)))
+
+    def _read(self) -> Wish:
+        try:
+            return Wish(**json.loads(self._state.read_text()))
+        except (OSError, ValueError, TypeError):
+            return Wish()
+
+
+class Desired:
+    """Takes `down/config` and reports on `up/config`; `run` proves a wish that is being tried."""
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        clock: Callable[[], int],
+        say: Callable[[str, bytes], None],
+        well: Callable[[], bool],
+        sees: Callable[[], bool],
+        again: Callable[[str], None],
+    ) -> None:
+        self._overlay = overlay
+        self._clock = clock
+        self._say = say
+        self._well = well
+        self._sees = sees
+        self._again = again
+        self.report()
+
+    async def take(self, incoming: Incoming) -> None:
+        """Take a message of `down/config`."""
+        wish = self._overlay.wish
+        if not incoming.payload or wish.state == "trying":
+            return  # nothing is desired; or the answer comes after the self-test
+        try:
+            if len(incoming.payload) > MAX_CONFIG_BYTES:
+                raise ValueError(f"{len(incoming.payload)} bytes; the limit is {MAX_CONFIG_BYTES}")
+            desired = DesiredConfig.model_validate_json(incoming.payload, strict=True)
+        except ValueError as error:
+            told = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            self.report(failed=f"not a desired configuration: {told}")
+            return
+        if (desired.generation, desired.sha256) == (wish.generation, wish.sha256):
+            self.report()
+            return
+        try:
+            if desired.generation <= wish.running:
+                raise ValueError(f"generation {wish.running} is at work")
+            if sha256(desired.toml.encode()).hexdigest() != desired.sha256:
+                raise ValueError("the text does not have this hash")
+            self._overlay.check(desired.toml)
+            self._overlay.try_out(desired.generation, desired.sha256, desired.toml, saw=self._sees())
+        except (ValueError, ConfigError, OSError) as error:
+            log.warning("configuration %d of the CRM is refused: %s", desired.generation, error)
+            with suppress(OSError):
+                self._overlay.refuse(desired.generation, desired.sha256, str(error))
+            self.report()
+            return
+        self.report()
+        self._again(f"configuration {desired.generation} of the CRM is tried")
+
+    async def run(self) -> None:
+        """Prove what is being tried, then wait for ever."""
+        if self._overlay.wish.state == "trying":
+            try:
+                async with asyncio.timeout(SELF_TEST_S):
+                    while not (self._well() and (self._sees() or not self._overlay.wish.saw)):
+                        await asyncio.sleep(0.2)
+            except TimeoutError:
+                what = "no reader was" if self._well() else "the broker was not"
+                self._overlay.roll_back(f"{what} reached within {SELF_TEST_S:g} s")
+                self._again("the configuration of the CRM failed its self-test")
+            else:
+                self._overlay.confirm()
+                self.report()
+        await asyncio.Event().wait()
+
+    def report(self, failed: str | None = None) -> None:
+        """Say how it stands; `failed`: a message that was no wish at all."""
+        wish = self._overlay.wish
+        kept, unused = self._overlay.kept()
+        made = {
+            "generation": 0 if failed else wish.generation,
+            "sha256": "" if failed else wish.sha256,
+            "state": "failed" if failed else wish.state,
+            "reason": failed or ("" if wish.state == "trying" else wish.reason),
+            "at_us": self._clock(),
+            "running": wish.running,
+            "kept": kept,
+            "unused": unused,
+        }
+        self._say("up/config", ReportedConfig.model_validate(made).model_dump_json().encode())
+
+
+def merged(text: str, config: StoreConfig) -> StoreConfig:
+    """A wish's sections with the store's own others; ValueError or ConfigError if that can't be.
+
+    The store's calibration is left out where it was made for another layout than that.
+    """
+    try:
+        wished = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not TOML: {error}") from None
+    if foreign := sorted(set(wished) - set(SECTIONS)):
+        raise ValueError(f"may not set {', '.join(foreign)}")
+    store = wished.get("store", {"id": config.store.id})
+    if not isinstance(store, dict) or store.get("id") != config.store.id:
+        raise ValueError(f"[store] id must be {config.store.id!r}")
+    own = _plain(config.model_dump(exclude_unset=True, exclude_none=True, by_alias=True))
+    made = load_text(text, "the configuration of the CRM", config.database.path.parent, own)
+    return made if _calibrated(made) else made.model_copy(update={CALIBRATION: Calibration()})
+
+
+def _calibrated(config: StoreConfig) -> bool:
+    """Can the calibration be used, if there is one."""
+    try:
+        compose(config)
+    except Trouble:
+        return False
+    return True
+
+
+def _plain(value: Any) -> Any:
+    """What a model holds as TOML gives it."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _replace(file: Path, text: str) -> None:
+    part = file.with_name(f"{file.name}.part")
+    with part.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(part, file)

@@ -1,0 +1,78 @@
+"""The description of everything under /api/, for programs: OpenAPI 3.1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edge.web.exports.tables import ABOUT, COLUMNS, EVERYBODY, INTEGER, KINDS, MOMENT, NUMBER, SHARE, TEXT
+from edge.web.site import SPANS
+
+
+def openapi(version: str) -> dict[str, Any]:
+    """The description of everything under /api/, OpenAPI 3.1."""
+    types: Mapping[str, dict[str, Any]] = {
+        INTEGER: {"type": ["integer", "string", "null"]},
+        NUMBER: {"type": ["number", "null"]},
+        SHARE: {"type": ["number", "null"], "minimum": 0, "maximum": 1},
+        TEXT: {"type": ["string", "null"]},
+        MOMENT: {"type": ["string", "null"], "format": "date-time"},
+    }
+    head = {
+        "store": {"type": "string", "description": "Id of the store."},
+        "table": {"type": "string"},
+        "date": {"type": "string", "format": "date", "description": "Business date."},
+        "days": {"type": "integer", "description": "Business days up to that date that were asked for."},
+        "as_of": {**types[MOMENT], "description": "Everything that ended before is counted."},
+        "complete": {"type": "boolean", "description": "Is the business day over, with all its visits ended?"},
+        "coverage": {**types[SHARE], "description": "Of all zones on that day."},
+        "def_version": {"type": "integer", "description": "Version of the definitions."},
+    }
+    refused = {
+        "description": "Log in",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+    }
+    day = {
+        "name": "date",
+        "in": "query",
+        "schema": {"type": "string", "format": "date"},
+        "description": "Today if absent.",
+    }
+    days = {"name": "days", "in": "query", "schema": {"enum": list(SPANS)}, "description": "Days up to that date."}
+    lang = {"name": "lang", "in": "query", "schema": {"enum": ["zh", "en"]}, "description": "Language of names."}
+
+    def get(summary: str, schema: dict[str, Any], parameters: list[dict[str, Any]]) -> dict[str, Any]:
+        answer = {"description": "OK", "content": {"application/json": {"schema": schema}}}
+        return {"get": {"summary": summary, "parameters": parameters, "responses": {"200": answer, "401": refused}}}
+
+    paths: dict[str, Any] = {
+        "/api/now": get("The store now; members masked.", {"type": "object"}, []),
+        "/api/today": get("A business day in one document.", {"type": "object"}, [day]),
+        "/api/openapi.json": get("This description.", {"type": "object"}, []),
+    }
+    for kind in KINDS.values():
+        row = {
+            "type": "object",
+            "properties": {id_: {**types[COLUMNS[id_][0]], "description": COLUMNS[id_][1]} for id_ in kind.columns},
+        }
+        schema = {"type": "object", "properties": {**head, "rows": {"type": "array", "items": row}}}
+        roles = "" if kind.roles == EVERYBODY else f" For {', '.join(kind.roles)}."
+        paths[f"/api/tables/{kind.name}"] = get(
+            ABOUT[kind.name] + roles, schema, [day, days, lang] if kind.of_day else [lang]
+        )
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tagtrail",
+            "version": version,
+            "license": {"name": "GPL-3.0-or-later", "identifier": "GPL-3.0-or-later"},
+            "description": "A store's numbers, read-only. null is unknown, which is not zero."
+            " Where the page has users: HTTP Basic.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": {"Error": {"type": "object", "properties": {"error": {"type": "string"}}}},
+            "securitySchemes": {"basic": {"type": "http", "scheme": "basic"}},
+        },
+        "security": [{"basic": []}, {}],
+    }
