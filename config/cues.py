@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from config.facts import SERVED, ZoneKind
 from config.lines import Place
-from config.model import CueKind, CueRule, Cues, ZoneKind
-
-SERVED = (ZoneKind.COUNTER, ZoneKind.FITTING_ROOM, ZoneKind.SERVICE)
-"""Kinds of zones where somebody may be waited for."""
+from config.messages import explain, is_echo
+from config.model import CueKind, CueRule, Cues
+from config.relations import cues as relations
 
 
 def pick(cues: Cues, kind: CueKind, tier: str, zone: str, zone_kind: ZoneKind) -> CueRule | None:
@@ -38,9 +38,6 @@ def parse(raw: Mapping[str, Any], zones: Mapping[str, str]) -> tuple[Cues | None
 
     `zones`: id → kind of the store's zones.
     """
-    from config.messages import explain, is_echo
-    from config.relations import cues as relations
-
     found: list[tuple[Place, str]] = []
     made = None
     try:

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from config.cues import SERVED
+from config.facts import SERVED, ZoneKind
 from config.geometry import crosses_itself, is_flat
 from config.lines import Place
 from config.messages import did_you_mean, show
-from config.model import SERIAL_DRIVERS, TagClass, Thresholds, ZoneKind
+from config.model import SERIAL_DRIVERS, TagClass, Thresholds
 from config.tags import masks
 
 Raw = Mapping[str, Any]
@@ -117,7 +117,7 @@ def _families(raw: Raw) -> Iterator[Found]:
         driver = str(reader.get("driver"))
         antennas = list(_tables(reader, "antennas"))
         if driver == "m100" and len(antennas) > 1:
-            yield (*place, "antennas"), "m100 readers have one antenna: give it one port", False
+            yield (*place, "antennas"), "most m100 readers have one antenna: only few tell which it was", True
         most = PORT_MAX.get(driver, 64)
         for at, antenna in antennas:
             port = antenna.get("port")

@@ -58,13 +58,13 @@ class ReaderSettings:
     region: str | None = None
     """ThingMagic: name in thingmagic.REGIONS; None: as configured on the reader."""
     identity: str | None = None
-    """LLRP: the reader's MAC as EUI-64, or its EPC, in capital hex digits; another one gets no inventory."""
+    """LLRP: the reader's MAC, as on its label or as it tells it, or its EPC, in hex; another one gets no inventory."""
     profile: str | None = None
-    """LLRP: name in llrp_profiles.PROFILES; None: by what the reader says of itself."""
+    """LLRP: name in llrp.profiles.PROFILES; None: by what the reader says of itself."""
     session: int | None = None
     """LLRP: Gen2 session, 0 to 3; None: as configured on the reader."""
     search_mode: str | None = None
-    """LLRP: name in llrp_profiles.SEARCH_MODES, for makes that have it; None: as configured on the reader."""
+    """LLRP: name in llrp.profiles.SEARCH_MODES, for makes that have it; None: as configured on the reader."""
     phase: bool = False
     """LLRP: have reports carry the phase, for makes that can."""
     select: tuple[Select, ...] = ()
@@ -73,6 +73,8 @@ class ReaderSettings:
     """LLRP: ports of contacts (GPI) whose changes are to be told."""
     outputs: tuple[int, ...] = ()
     """LLRP: ports that may be switched (GPO); off until told otherwise."""
+    takeover: bool = False
+    """LLRP: delete other programs' inventories if they stand in the way of ours."""
 
 
 @dataclass(frozen=True)

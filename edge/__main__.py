@@ -1,5 +1,5 @@
 """`python -m edge` is `tagtrail`."""
 
-from edge.cli import main
+from edge.cli.main import main
 
 main()

@@ -13,14 +13,17 @@ import typer
 
 if TYPE_CHECKING:
     from config import StoreConfig
+    from simulators.shop.antennas import Antennas
+    from simulators.shop.worlds import World
 
 
 class WorldName(StrEnum):
-    """The named worlds."""
+    """The named worlds, and any that a seed may draw."""
 
     MILD = "mild"
     WORN = "worn"
     HARSH = "harsh"
+    DRAWN = "drawn"
 
 
 class Family(StrEnum):
@@ -44,12 +47,17 @@ class Fault(StrEnum):
     ODD_REPORTS = "odd-reports"
     REBOOT = "reboot"
     CLOCK_JUMP = "clock-jump"
+    INVENTORY_ENDS = "inventory-ends"
+    INVENTORY_LOST = "inventory-lost"
     EVENTS = "events"
 
 
 simulate = typer.Typer(help="A simulated shop: readers, replay files, truth and scores.", no_args_is_help=True)
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The store file (TOML).", exists=True, dir_okay=False)]
+Kind = Annotated[
+    WorldName, typer.Option(help="What radio and people are like; drawn: by the seed, within wide ranges.")
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="Another shop of the same kind; default: the world's own.")]
 Shoppers = Annotated[int, typer.Option(min=0, help="People with tags in the shop at a time, besides staff.")]
 TruthOut = Annotated[Path | None, typer.Option(help="Write where every tag was: epc,zone,enter_us,exit_us.")]
@@ -73,7 +81,7 @@ def crm(
     clock_origin_us: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """A central CRM: commits every store's events once, acknowledges them, and counts what is missing."""
-    from simulators.crm import command
+    from simulators.headquarters.crm import command
 
     command(url, database, status, clock_speed, clock_origin_us, username, password_file, ca)
 
@@ -82,7 +90,7 @@ def demo(
     headless: Annotated[bool, typer.Option("--headless", help="No screen.")] = False,
     duration: Annotated[float | None, typer.Option(min=1, help="Seconds to run; default: until Ctrl-C.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Another day in the shop.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Another radio, other people.")] = 1,
     shoppers: Annotated[int, typer.Option(min=0, help="People with tags in the shop at a time.")] = 60,
     speed: Annotated[float, typer.Option(min=1, max=60, help="How much faster than life the shop moves.")] = 30,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0: any free one.")] = 8080,
@@ -91,8 +99,8 @@ def demo(
     ] = None,
 ) -> None:
     """The main job: a simulated store, its readers on real wires, the service, a broker and a CRM."""
-    from simulators.demo import Options
-    from simulators.demo import demo as run
+    from simulators.demo.run import Options
+    from simulators.demo.run import demo as run
 
     raise typer.Exit(run(Options(seed, shoppers, speed, port, duration, headless, as_json, keep)))
 
@@ -100,7 +108,7 @@ def demo(
 @simulate.command()
 def shop(
     config: Config,
-    world: Annotated[WorldName, typer.Option(help="How kind people and radio are.")] = WorldName.WORN,
+    world: Kind = WorldName.WORN,
     seed: Seed = None,
     shoppers: Shoppers = 40,
     speed: Annotated[float, typer.Option(min=0.01, max=1000, help="Store seconds per second.")] = 1.0,
@@ -116,22 +124,13 @@ def shop(
     import asyncio
     import time
 
-    from simulators.shop import Plays, StoreClock, play
-    from simulators.worlds import WORLDS
+    from simulators.shop.real_time import Plays, StoreClock, play
 
-    chosen = WORLDS[world]
+    store = _store(config)
+    chosen, antennas = _world(world, store, seed, shoppers)
     clock = StoreClock(speed, origin_us or time.time_ns() // 1000)
-    told = Plays(
-        _store(config),
-        chosen,
-        chosen.seed if seed is None else seed,
-        shoppers,
-        clock,
-        announce,
-        truth,
-        members,
-        duration,
-    )
+    seed = chosen.seed if seed is None else seed
+    told = Plays(store, chosen, seed, shoppers, clock, announce, truth, members, duration, antennas)
     with _mendable():
         typer.echo(json.dumps(asyncio.run(play(told))))
 
@@ -141,7 +140,7 @@ def reads(
     config: Config,
     out: Annotated[Path, typer.Option("--reads", help="Write the reads: time_us,reader,antenna,epc,rssi_dbm (.gz).")],
     truth: TruthOut = None,
-    world: Annotated[WorldName, typer.Option(help="How kind people and radio are.")] = WorldName.WORN,
+    world: Kind = WorldName.WORN,
     seed: Seed = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="Length of the recording.")] = 60,
     shoppers: Shoppers = 40,
@@ -149,11 +148,10 @@ def reads(
     """Write a recording for `tagtrail replay`, in order of arrival, and the truth to score it with."""
     from rich.progress import Progress
 
-    from simulators.replays import write_replay
-    from simulators.worlds import WORLDS
+    from simulators.shop.replays import write_replay
 
-    chosen = WORLDS[world]
     store = _store(config)
+    chosen, antennas = _world(world, store, seed, shoppers)
     with _mendable(), Progress(transient=True) as bar:
         task = bar.add_task("simulating", total=1.0)
         written = write_replay(
@@ -164,6 +162,7 @@ def reads(
             seed=chosen.seed if seed is None else seed,
             minutes=minutes,
             shoppers=shoppers,
+            antennas=antennas,
             progress=lambda done: bar.update(task, completed=done),
         )
     typer.echo(f"{written} reads written to {out}")
@@ -189,8 +188,8 @@ def reader(
     """Run one reader with a few tags before its antennas, for any client, until Ctrl-C."""
     import asyncio
 
-    from simulators.lone_reader import Wrongs, run_llrp, run_serial
-    from simulators.serial_line import Faults
+    from simulators.readers.lone import Wrongs, run_llrp, run_serial
+    from simulators.readers.serial_line import Faults
 
     line = Faults(garbage=garbage, split=split)
     wrongs = Wrongs(clock_offset, drift, from_2000, uptime, gpi, held, tuple(fault or ()), every)
@@ -217,7 +216,7 @@ def fleet(
     """Run many fake stores that publish valid traffic, for a consumer's own tests; the last line is JSON."""
     import asyncio
 
-    from simulators.fleet import run
+    from simulators.headquarters.fleet import run
 
     def tell(totals: dict[str, int]) -> None:
         typer.echo("  ".join(f"{name} {number}" for name, number in totals.items()), err=True)
@@ -235,8 +234,8 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Score decided visits against the truth."""
-    from simulators.score import read_stays
-    from simulators.score import score as judge
+    from simulators.shop.score import read_stays
+    from simulators.shop.score import score as judge
 
     try:
         result = judge(read_stays(truth), read_stays(visits)).as_dict()
@@ -252,7 +251,7 @@ def score(
 
 def _store(file: Path) -> StoreConfig:
     from config.check import ConfigError, load
-    from simulators.epcs import EpcMaker
+    from simulators.shop.epcs import EpcMaker
 
     try:
         store = load(file, files=False)
@@ -262,6 +261,18 @@ def _store(file: Path) -> StoreConfig:
     if not store.readers:
         raise _failed(f"{file}: there are no readers in it to simulate", 2)
     return store
+
+
+def _world(name: WorldName, store: StoreConfig, seed: int | None, shoppers: int) -> tuple[World, Antennas | None]:
+    """A world, and how antennas hang in it if not as the store file says."""
+    if name is not WorldName.DRAWN:
+        from simulators.shop.worlds import WORLDS
+
+        return WORLDS[name], None
+    from simulators.shop.draws import inhabit
+
+    drawn = inhabit(store, seed or 0, shoppers)
+    return drawn.world, drawn.antennas
 
 
 @contextmanager

@@ -12,10 +12,10 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from config.facts import TagClassName
 from sync.contract_base import Message as Message
 from sync.contract_base import Name as Name
 from sync.contract_base import Numbered as Numbered
-from sync.contract_base import TagClassName as TagClassName
 from sync.contract_base import Us as Us
 from sync.contract_days import FloorDay, FlowDay, Scorecard, ServiceDay, SuspectDay, TierDay, TrialResult
 
@@ -239,7 +239,7 @@ class ServiceDigest(Numbered):
 
 
 class ReaderHealth(Numbered):
-    """class health: a reader's link changed."""
+    """class health: a reader's link changed, or the reader has something to say."""
 
     type: Literal["reader"] = "reader"
     reader: Name
@@ -247,6 +247,9 @@ class ReaderHealth(Numbered):
     reason: Reason
     since_us: Us
     clock_offset_us: int | None
+    changes: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="so many changes since the event before it; where it is more than 1, a link that flaps"
+    )
 
 
 class GatewayHealth(Numbered):
@@ -259,10 +262,16 @@ class GatewayHealth(Numbered):
     reads: int
     late_reads: int
     unknown_antenna_reads: int
+    left_out_reads: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="since the start, of more new tags than a shop has: see the events of their readers"
+    )
     tags_present: int
     readers_up: int
     readers: int
     backlog: dict[str, int] = Field(description="class → events not yet acknowledged")
+    failing: dict[str, Reason] = Field(
+        default={}, description="background job → why it fails; it is tried again, and everything else goes on"
+    )
 
 
 Event = Annotated[

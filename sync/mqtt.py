@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import socket
 import ssl
+import struct
+import termios
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
@@ -25,18 +29,29 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-KEEPALIVE_S = 15
-TIMEOUT_S = 5.0
+KEEPALIVE_S = 30
+"""Brokers drop who sends no whole packet for half as long again: the largest takes 32 s at 16 kbit/s."""
+TIMEOUT_S = 10.0
+"""For an answer; of what is published, without anything moving: a slow line is no dead one."""
+LOOK_S = 0.5
+"""How often is looked whether it moves."""
 IN_FLIGHT = 20
 """Unacknowledged publishes at once: brokers were fastest there (5 to 100 is flat), and Mosquitto accepts no more."""
 MAX_INBOX = 10_000
-"""Messages waiting to be looked at; a flood beyond is dropped and counted."""
+"""Messages waiting to be looked at; a flood beyond is dropped and counted …"""
+MAX_INBOX_BYTES = 16 * 1024 * 1024
+"""… as is one of more bytes than this."""
 MAX_PACKET_BYTES = 256 * 1024
+"""A larger message is read past and dropped, whatever the broker promised: MQTT 3.1.1 can't tell it not to send one."""
+KEPT_BYTES = 4096
+"""Of a message that is too large: enough for its topic and number, which has to be acknowledged."""
+BITE_BYTES = 64 * 1024
 SESSION_EXPIRY_S = 14 * 86400
 """How long a broker keeps a durable session (MQTT 5; a 3.1.1 broker decides by itself)."""
 
 T = TypeVar("T")
 
+log = logging.getLogger("tagtrail.mqtt")
 _SILENT = logging.getLogger("sync.mqtt")
 _SILENT.setLevel(logging.CRITICAL)  # whatever goes wrong is raised here, and told by who catches it
 
@@ -86,28 +101,36 @@ class Link:
     def __init__(self, client: _Client) -> None:
         self._client = client
         self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._handed = 0  # bytes, to the client
+        self._gone = 0  # of them, no longer with us: on their way or arrived
+        self._moved_s = 0.0
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done with the reason as soon as the link is lost."""
 
     @property
     def dropped(self) -> int:
-        """Messages that came in faster than they were looked at."""
+        """Messages that were too large, or came in faster than they were looked at."""
         return self._client.dropped
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish at QoS 1; returns when the broker has taken it, raises RefusedError when it says no."""
         async with self._slots:
             self._check()
+            if not self._client.unanswered:
+                self._moved_s = time.monotonic()
+            self._handed += len(payload)
             sent = self._client.paho.publish(topic, payload, 1, retain)
             if sent.rc != MQTT_ERR_SUCCESS:
                 raise BrokerError(f"could not send: {error_string(sent.rc)}")
             answer: asyncio.Future[ReasonCode] = asyncio.get_running_loop().create_future()
             self._client.unanswered[sent.mid] = answer
             try:
-                async with asyncio.timeout(TIMEOUT_S):
-                    reason = await answer
-            except TimeoutError:
-                raise BrokerError(f"the broker has not answered for {TIMEOUT_S:g} s") from None
+                while not answer.done():
+                    await asyncio.wait([answer], timeout=LOOK_S)
+                    if not answer.done() and self._still_s() > TIMEOUT_S:
+                        raise BrokerError(f"the broker has not answered for {TIMEOUT_S:g} s")
+                reason = answer.result()
+                self._moved_s = time.monotonic()
             finally:
                 self._client.unanswered.pop(sent.mid, None)
         if reason.is_failure:
@@ -124,15 +147,29 @@ class Link:
             if isinstance(code, ReasonCode) and code.is_failure:
                 raise RefusedError(f"the broker refused to subscribe us to {topic}: {code}")
 
+    async def unsubscribe(self, topics: Sequence[str]) -> None:
+        """Take subscriptions back that a durable session may have had."""
+        self._check()
+        try:
+            await self._client.unsubscribe(list(topics), timeout=TIMEOUT_S)
+        except aiomqtt.MqttError as error:
+            raise BrokerError(f"could not unsubscribe: {error}") from None
+
     async def receive(self) -> list[Incoming]:
         """All that has come in since; waits for at least one message."""
         while not self._client.inbox:
             self._check()
             self._client.arrived.clear()
             await self._client.arrived.wait()
-        taken = list(self._client.inbox)
-        self._client.inbox.clear()
-        return taken
+        return self._client.taken()
+
+    def _still_s(self) -> float:
+        """For how long nothing was answered and nothing left for the broker."""
+        gone = self._handed - self._client.unsent()
+        if gone > self._gone:
+            self._gone = gone
+            self._moved_s = time.monotonic()
+        return time.monotonic() - self._moved_s
 
     def _check(self) -> None:
         if self.closed.done():
@@ -218,15 +255,29 @@ class _Client(aiomqtt.Client):
         super().__init__(*args, **kwargs)
         self.paho = self._client
         self.paho.connect_timeout = TIMEOUT_S
+        self._receive = self.paho._sock_recv
+        self.paho._sock_recv = self._bite  # type: ignore[method-assign]
         self.unanswered: dict[int, asyncio.Future[ReasonCode]] = {}
         self.inbox: deque[Incoming] = deque()
         self.arrived = asyncio.Event()
         self.dropped = 0
+        self._inbox_bytes = 0
+        self._too_large = 0
         self._dropped_out = False
 
     @property
     def disconnected(self) -> asyncio.Future[None]:
         return self._disconnected
+
+    def unsent(self) -> int:
+        """Bytes that the client or the kernel still has: not yet sent, or not yet confirmed by the other side's TCP."""
+        waiting = sum(int(packet["to_process"]) for packet in list(self.paho._out_packet))
+        sock = self.paho.socket()
+        if sock is not None:
+            with contextlib.suppress(OSError, ValueError):
+                (kept,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
+                waiting += kept
+        return waiting
 
     def drop(self) -> None:
         """Let go of the socket, whatever state it is in; without this a cancelled connect leaves it open."""
@@ -260,9 +311,34 @@ class _Client(aiomqtt.Client):
         if answer is not None and not answer.done():
             answer.set_result(reason_code)
 
+    def taken(self) -> list[Incoming]:
+        """What is in the inbox, which is empty then."""
+        taken = list(self.inbox)
+        self.inbox.clear()
+        self._inbox_bytes = 0
+        return taken
+
+    def _bite(self, bufsize: int) -> bytes:
+        """Receive for paho, which keeps a packet whole, however large: of one that is too large only the beginning."""
+        packet = self.paho._in_packet
+        bite = self._receive(min(bufsize, BITE_BYTES))
+        length = packet["remaining_length"] if packet["have_remaining"] else 0
+        if packet["command"] & 0xF4 == 0x34:  # at QoS 2, for which nobody asked, paho would keep messages for ever
+            raise ConnectionError("the broker sent a message at QoS 2")
+        if length <= MAX_PACKET_BYTES or not bite:
+            return bite
+        self._too_large = length
+        kept = bite[: max(1, KEPT_BYTES - len(packet["packet"]))]  # none at all would be the end of the connection
+        packet["to_process"] -= len(bite) - len(kept)
+        return kept
+
     def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
-        if len(self.inbox) >= MAX_INBOX:
+        too_large, self._too_large = self._too_large, 0
+        if too_large:
+            log.warning("a message of %d bytes on %s was dropped: it is too large", too_large, message.topic[:200])
+        if too_large or len(self.inbox) >= MAX_INBOX or self._inbox_bytes + len(message.payload) > MAX_INBOX_BYTES:
             self.dropped += 1
             return
+        self._inbox_bytes += len(message.payload)
         self.inbox.append(Incoming(message.topic, message.payload, message.retain))
         self.arrived.set()

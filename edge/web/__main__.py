@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from config.check import ConfigError, load
-from edge.clock import Clock
-from edge.desired import Overlay
-from edge.errors import Trouble
+from edge.crm.configuration import Overlay
+from edge.store.clock import Clock
+from edge.store.errors import Trouble
 from edge.web.serve import serve
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 import ssl
@@ -11,13 +12,15 @@ from types import FrameType
 import uvicorn
 
 from config import StoreConfig
-from edge.clock import Clock
-from edge.errors import Trouble
-from edge.listening import listen
-from edge.live import socket_path
-from edge.web import thrift
+from edge.access.page_file import prove
+from edge.access.users import users_path
+from edge.store.clock import Clock
+from edge.store.errors import Trouble
+from edge.store.live_socket import socket_path
+from edge.store.live_state import LiveClient
+from edge.store.page_socket import listen
+from edge.web import memory
 from edge.web.app import create_app
-from edge.web.live_client import LiveClient
 from edge.web.patience import Patience
 
 LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]", "::1"]
@@ -30,7 +33,9 @@ def serve(config: StoreConfig, *, fd: int | None, clock: Clock) -> None:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(config.web.cert, config.web.key)
         except (OSError, ssl.SSLError) as error:
             raise Trouble(f"the page's certificate {config.web.cert} cannot be used with its key: {error}") from error
-    thrift.begin()
+    memory.begin()
+    with contextlib.suppress(Trouble):  # it is told; the page stays shut
+        prove(users_path(config))
     listening = socket.socket(fileno=fd) if fd is not None else listen(config.web.listen)
     asyncio.run(_serve(config, listening, clock))
 

@@ -12,7 +12,7 @@ from importlib.metadata import distribution, version
 from importlib.resources import files
 from pathlib import Path
 from types import CodeType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -22,17 +22,20 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from config import StoreConfig
-from edge.clock import Clock
-from edge.people import business_days
-from edge.summary import Summary, parse_date
-from edge.summary_forms import duration, in_words, local, number, percent
+from edge.access.users import Role, Users
+from edge.reports.columns import COLUMNS
+from edge.store.business_days import business_days, parse_date
+from edge.store.clock import Clock
+from edge.store.live_state import LiveClient, Now, State
 from edge.web.answers import Answers
-from edge.web.days import Days
-from edge.web.i18n import HTML_LANG, LANGUAGES, catalogue, named, negotiate, reason
-from edge.web.live_client import LiveClient, Now, State
-from edge.web.picture import Picture, clock_time, take
-from edge.web.plan import plans
-from edge.web.users import Role, Users
+from edge.web.drawings.now import Picture, clock_time, take
+from edge.web.drawings.plan import plans
+from edge.words.languages import HTML_LANG, LANGUAGES, catalogue, named, negotiate, reason
+from edge.words.numbers import duration, in_words, local, number, percent
+from edge.words.tables import Words, pick
+
+if TYPE_CHECKING:  # NumPy comes in with the first day, not before
+    from edge.days.summary import Summary
 
 MAX_FORM_BYTES = 65_536
 MAX_FIELDS = 600
@@ -79,7 +82,6 @@ class Site:
         self.clock = clock
         self.users = users
         self.plans = plans(config)
-        self.days = Days(config)
         self.answers = Answers(config)
         self.static = _static_files()
         self._regions: dict[str, _Regions] = {}
@@ -135,7 +137,7 @@ class Site:
             state = "nothing"
         elif summary.as_of_us <= summary.start_us:
             state = "future"
-        elif summary.coverage == 0 and not summary.visits:
+        elif summary.unseen:
             state = "unseen"
         else:
             state = "ok"
@@ -167,7 +169,7 @@ class Site:
         return parse_date(text) if text else self.business_date()
 
     async def summary(self, date: dt.date) -> Summary | None:
-        return await run_in_threadpool(self.days.get, date)
+        return await run_in_threadpool(self.answers.summary, date)
 
     def zone_names(self, lang: str) -> dict[str, str]:
         return {zone.id: named(zone.name, lang) for zone in self.config.zones}
@@ -200,6 +202,7 @@ class Site:
             duration=duration,
             reason=lambda said: reason(said, lang),
             words=lambda seconds: in_words(seconds, lang),
+            translated=catalogue(lang).gettext,
             clock=lambda us: clock_time(self.config, us),
             moment=lambda us: f"{local(self.config, us):%m-%d %H:%M}",
         )
@@ -212,6 +215,8 @@ class Site:
             tagtrail_version=version("tagtrail"),
             zone_name=lambda id_: zones.get(id_, id_),
             floor_name=lambda id_: floors.get(id_, id_),
+            columns=lambda table, *ids: pick(COLUMNS[table], *ids),
+            words=Words(self.config, lang),
         )
         return environment
 

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 from config.tags import gsrn96
-from simulators.llrp_reader import LlrpReader
-from simulators.observation import Observation
+from simulators.readers.llrp import LlrpReader
+from simulators.readers.observation import Observation
 
 TAGS = 5_000
 STEP_S = 0.05

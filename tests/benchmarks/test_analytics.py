@@ -22,13 +22,9 @@ from pages import Service
 from shopdays import DATE, Day, store_values
 
 from config import StoreConfig
-from edge import dayfacts, daystore
-from edge.analytics import counters, flows
-from edge.analytics_changes import comparison, promotions
-from edge.analytics_occupancy import occupancy
-from edge.analytics_service import service, tiers
-from edge.live import socket_path
-from edge.summary import WINDOW_US
+from config.facts import WINDOW_US
+from edge.days import kept
+from edge.store.live_socket import socket_path
 
 pytestmark = pytest.mark.benchmark_suite
 DAYS = int(os.environ.get("ANALYTICS_DAYS", "90"))
@@ -59,9 +55,9 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
         }
         for n in range(ZONES)
     ]
-    first = DATE - 35 * daystore.DAY
+    first = DATE - 35 * kept.DAY
     values["promotions"] = [
-        {"id": "p", "name": "P", "first_day": first, "last_day": first + 9 * daystore.DAY, "zones": ["z3", "z4"]}
+        {"id": "p", "name": "P", "first_day": first, "last_day": first + 9 * kept.DAY, "zones": ["z3", "z4"]}
     ]
     values["database"]["quota_mb"] = 4096
     day = Day(StoreConfig.model_validate(values))
@@ -71,9 +67,9 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
         _fill(day, back)
     day.watermark("22:30")
     day.conn.execute("DELETE FROM aggregate WHERE window_us >= ?", (day.us("22:30"),))
-    made = dayfacts.make(day.conn, day.config, DATE - daystore.DAY)
+    made = day.past.make(DATE - kept.DAY)
     for back in range(1, DAYS):
-        daystore.save(day.conn, day.config, replace(made, date=DATE - back * daystore.DAY))
+        kept.save(day.conn, day.config, replace(made, date=DATE - back * kept.DAY))
     yield day
     day.conn.close()
 
@@ -112,21 +108,20 @@ def _fill(day: Day, back: int) -> None:
 
 @pytest.mark.parametrize(
     ("ask", "days"),
-    [(counters, 1), (counters, 7), (counters, 28), (flows, 1), (flows, 7), (tiers, 7), (service, 7)],
-    ids=lambda value: getattr(value, "__name__", str(value)),
+    [*(("counters", days) for days in (1, 7, 28)), ("flows", 1), ("flows", 7), ("tiers", 7), ("service", 7)],
 )
-def test_answers_over_days(benchmark: Any, day: Day, ask: Callable[..., Any], days: int) -> None:
+def test_answers_over_days(benchmark: Any, day: Day, ask: str, days: int) -> None:
     """With today's visits made into facts anew each time, as after every commit of the service."""
-    _measure(benchmark, lambda: ask(day.conn, day.config, DATE, days))
+    _measure(benchmark, lambda: getattr(day.past, ask)(DATE, days))
 
 
-@pytest.mark.parametrize("ask", [occupancy, comparison])
-def test_answers_of_a_day(benchmark: Any, day: Day, ask: Callable[..., Any]) -> None:
-    _measure(benchmark, lambda: ask(day.conn, day.config, DATE))
+@pytest.mark.parametrize("ask", ["summary", "occupancy", "comparison"])
+def test_answers_of_a_day(benchmark: Any, day: Day, ask: str) -> None:
+    _measure(benchmark, lambda: getattr(day.past, ask)(DATE))
 
 
 def test_promotions(benchmark: Any, day: Day) -> None:
-    _measure(benchmark, lambda: promotions(day.conn, day.config))
+    _measure(benchmark, lambda: day.past.promotions())
 
 
 OPENED = (
@@ -250,7 +245,7 @@ def _measure(benchmark: Any, ask: Callable[[], Any]) -> None:
     taken = []
 
     def once() -> None:
-        daystore._made.clear()
+        kept._made.clear()
         started = time.process_time()
         ask()
         taken.append(time.process_time() - started)

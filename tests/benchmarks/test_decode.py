@@ -8,8 +8,8 @@ import pytest
 from llrpkit.protocol import decode_message, messages, params
 from sllurp.llrp import LLRPMessage
 
-from drivers.llrp_decoder import ReportDecoder
-from drivers.llrp_wire import Wire
+from drivers.llrp.decoder import ReportDecoder
+from drivers.llrp.wire import Wire
 
 BUDGET_RATIO = 300
 """Times sllurp, at 32 reports a message (docs/architecture.md)."""

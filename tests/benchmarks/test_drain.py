@@ -11,8 +11,8 @@ from brokers import MosquittoBroker, health, need_mosquitto
 from fleets import Fleet
 from weeks import open_week
 
-from edge.database import Database
-from simulators.inventor import Inventor
+from edge.database.writer import Database
+from simulators.headquarters.inventor import Inventor
 from sync import outbox
 from sync.contract import CLASSES, Envelope, encode, pack
 

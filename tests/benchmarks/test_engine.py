@@ -11,15 +11,15 @@ from typing import Any
 import naive
 import numpy as np
 import pytest
-from benchmarks.peers import PEERS, Heard
-from benchmarks.recordings import recording
+from peers import PEERS, Heard
+from recordings import recording
 
 from dwell import radio
 from dwell.engine import ZoneEngine
 from dwell.layout import Layout, Settings, TagClass, ZoneKind
 from dwell.read import READ, Reads
 from dwell.tuning import Tuning
-from simulators.replays import ORIGIN_US
+from simulators.shop.replays import ORIGIN_US
 
 ZONES, TAGS, RATE = 200, 5_000, 4.0
 """The store that the budget speaks of: 4 antennas a zone, 4 reads a second and tag."""

@@ -15,7 +15,7 @@ from brokers import CrmProcess
 from gateways import WAIT_S, Gateway
 
 from config.tags import gsrn96
-from simulators.broker import NatsBroker
+from simulators.headquarters.broker import NatsBroker
 
 READERS, RATE, SECONDS = 64, 1_000, 60
 RATES, RATE_SECONDS = (0, 250, 500, 750), 20

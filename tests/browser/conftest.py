@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sites import FLAGS, PASSWORD, Site, running
 
-from edge.web.users import Role, Users, users_path
+from edge.access.users import Role, Users, users_path
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -37,7 +37,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """With a manager, a viewer and IT."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edge.web.users.SCRYPT_N", 16)
+        patch.setattr("edge.access.users.SCRYPT_N", 16)
         with running(tmp_path_factory.mktemp("guarded")) as found:
             users = Users(users_path(found.config))
             for name, role in (("li", Role.MANAGER), ("wall", Role.VIEWER), ("chen", Role.IT)):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/support")]
 
 from pages import NOON_US  # noqa: E402
 from playwright import sync_api  # noqa: E402
@@ -20,9 +20,9 @@ from sites import FLAGS, PASSWORD, running  # noqa: E402
 
 from config import StoreConfig  # noqa: E402
 from config.check import load  # noqa: E402
-from edge import daystore  # noqa: E402
-from edge.dayfacts import make  # noqa: E402
-from edge.web.users import Role, Users, users_path  # noqa: E402
+from edge.access.users import Role, Users, users_path  # noqa: E402
+from edge.days import kept  # noqa: E402
+from edge.days.history import History  # noqa: E402
 
 FOLDER = ROOT / "docs" / "pictures"
 PAGES = {
@@ -34,7 +34,7 @@ PAGES = {
 SIZE = {"width": 1240, "height": 860}
 DAYS = 29
 DAY_US = 86_400_000_000
-ONE = daystore.DAY
+ONE = kept.DAY
 
 
 def store(folder: Path) -> StoreConfig:
@@ -65,7 +65,7 @@ def weeks(config: StoreConfig) -> None:
         _day(day, back)
     day.watermark("20:30")
     for back in range(1, DAYS):
-        daystore.save(day.conn, config, replace(make(day.conn, config, DATE - back * ONE), complete=True))
+        kept.save(day.conn, config, replace(History(day.conn, config).make(DATE - back * ONE), complete=True))
     day.conn.close()
     users = Users(users_path(config))
     for name, role in (("li", Role.MANAGER), ("wall", Role.VIEWER)):

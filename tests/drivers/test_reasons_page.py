@@ -27,20 +27,18 @@ def pieces(node: ast.AST) -> list[str]:
 
 def sayings() -> list[tuple[str, list[str]]]:
     found = []
-    for file in sorted((ROOT / "drivers").glob("*.py")):
+    for file in sorted((ROOT / "drivers").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Call):
                 name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
                 texts = [pieces(each) for each in node.args] if name in SAYING else []
-            elif (
-                isinstance(node, ast.Return)
-                and node.value is not None
-                and file.name in ("llrp_wire.py", "transport.py")
-            ):
+            elif isinstance(node, ast.Return) and node.value is not None and file.name in ("wire.py", "transport.py"):
                 texts = [pieces(node.value)]
             else:
                 continue
-            found += [(f"{file.name}:{node.lineno}", text) for text in texts if len(words(" ".join(text))) > 2]
+            found += [
+                (f"{file.relative_to(ROOT)}:{node.lineno}", text) for text in texts if len(words(" ".join(text))) > 2
+            ]
     return found
 
 

@@ -30,7 +30,7 @@ OUTAGES = [(START_US + 50_000_000, [1, 2], False), (START_US + 170_000_000, [1, 
 
 @pytest.fixture(scope="module")
 def naive() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("naive", TESTS / "naive.py")
+    spec = importlib.util.spec_from_file_location("naive", TESTS / "support/naive.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -17,9 +17,9 @@ import atheris
 import numpy as np
 
 with atheris.instrument_imports(include=["drivers", "sllurp"]):
-    from drivers import llrp_codec as codec
-    from drivers.llrp_decoder import ReportDecoder
-    from drivers.llrp_events import notices
+    from drivers.llrp import codec
+    from drivers.llrp.decoder import ReportDecoder
+    from drivers.llrp.events import notices
     from drivers.read import EPC_BITS_MAX
 
 # Wrap-around and casts that the compiled kernels do without a word.

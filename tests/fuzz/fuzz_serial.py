@@ -10,14 +10,14 @@ from typing import Any
 import atheris
 
 with atheris.instrument_imports(include=["drivers"]):
-    from drivers import chafon_cf_codec as cf
-    from drivers import m100_codec as m100
-    from drivers import r2000_codec as r2000
-    from drivers import thingmagic_codec as thingmagic
-    from drivers import uhfreader18_codec as uhf
-    from drivers.framing import Framer, scan, walk
     from drivers.read import EPC_BITS_MAX
-    from drivers.tags import MalformedRecordError
+    from drivers.serial import chafon_cf_codec as cf
+    from drivers.serial import m100_codec as m100
+    from drivers.serial import r2000_codec as r2000
+    from drivers.serial import thingmagic_codec as thingmagic
+    from drivers.serial import uhfreader18_codec as uhf
+    from drivers.serial.framing import Framer, scan, walk
+    from drivers.serial.tags import MalformedRecordError
 
 
 def mercury_reply(data: bytes) -> bytes:

@@ -1,0 +1,121 @@
+"""The inventory that we ask of a reader: one ROSpec, known again by its number."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from drivers.llrp import codec
+from drivers.session import Select
+
+OURS = 0x7A670000
+"""Our ROSpecs have these upper 16 bits; what stands below them is a checksum of the content. So a ROSpec that outlived
+our connection is known by its number, in whatever words the reader tells it, and all others belong to other clients."""
+_OURS_MASK = 0xFFFF0000
+_EPC_BANK, _EPC_START = 1, 32
+"""Memory bank 01 of a Gen2 tag holds CRC and PC before the EPC."""
+_SELECT_ONLY, _SELECT_TOO = 0, 1
+"""C1G2TagInventoryStateUnawareFilterAction (17.3.1.2.1.1.3): Select/Unselect, Select/DoNothing."""
+_POPULATION = 32
+"""Tags that the reader should expect at a time; it adapts by itself."""
+
+
+def is_ours(rospec_id: int) -> bool:
+    """Is it a ROSpec of ours, of this or an earlier configuration."""
+    return rospec_id & _OURS_MASK == OURS
+
+
+def rospec(
+    ports: Sequence[int],
+    tags_a_report: int,
+    *,
+    fine_rssi: bool = False,
+    phase: bool = False,
+    session: int | None = None,
+    search_mode: int | None = None,
+    select: Sequence[Select] = (),
+) -> dict[str, Any]:
+    """The inventory: these antenna ports without end, the reader's own power and mode, a report every few tags.
+
+    The AISpec has no stop trigger: a reader stops and restarts its radio at each. It is started by START_ROSPEC.
+    `fine_rssi`, `phase` and `search_mode` are Impinj's; `select` are filters that the reader must have room for.
+    """
+    spec: dict[str, Any] = {
+        "ROSpecID": OURS,
+        "Priority": 0,
+        "CurrentState": "Disabled",
+        "ROBoundarySpec": {
+            "ROSpecStartTrigger": {"ROSpecStartTriggerType": "Null"},
+            "ROSpecStopTrigger": {"ROSpecStopTriggerType": "Null", "DurationTriggerValue": 0},
+        },
+        "AISpec": [
+            {
+                "AntennaID": list(ports),
+                "AISpecStopTrigger": {"AISpecStopTriggerType": "Null", "DurationTriggerValue": 0},
+                "InventoryParameterSpec": [{"InventoryParameterSpecID": 1, "ProtocolID": 1}],
+            }
+        ],
+        "ROReportSpec": {
+            "ROReportTrigger": "Upon_N_Tags_Or_End_Of_AISpec",
+            "N": tags_a_report,
+            "TagReportContentSelector": {
+                "EnableAntennaID": True,
+                "EnablePeakRSSI": True,
+                "EnableFirstSeenTimestamp": True,
+                "EnableLastSeenTimestamp": True,
+                "EnableTagSeenCount": True,
+            },
+        },
+    }
+    custom: dict[str, Any] = {}
+    if phase:
+        custom["ImpinjEnableRFPhaseAngle"] = {"RFPhaseAngleMode": 1}
+    if fine_rssi:
+        custom["ImpinjEnablePeakRSSI"] = {"PeakRSSIMode": 1}
+    if custom:
+        spec["ROReportSpec"]["ImpinjTagReportContentSelector"] = custom
+    command = _inventory_command(session, search_mode, select)
+    if command:
+        antennas = [{"AntennaID": port, "C1G2InventoryCommand": [command]} for port in ports]
+        spec["AISpec"][0]["InventoryParameterSpec"][0]["AntennaConfiguration"] = antennas
+    return numbered(spec)
+
+
+def _inventory_command(session: int | None, search_mode: int | None, select: Sequence[Select]) -> dict[str, Any]:
+    command: dict[str, Any] = {}
+    if select:
+        # The first unselects all that it does not match, the others add to what is selected.
+        command["C1G2Filter"] = [
+            {
+                "C1G2TagInventoryMask": {
+                    "MB": _EPC_BANK,
+                    "Pointer": _EPC_START + each.offset,
+                    "MaskBitCount": each.bits,
+                    "TagMask": each.value,
+                },
+                "C1G2TagInventoryStateUnawareFilterAction": {"Action": _SELECT_ONLY if i == 0 else _SELECT_TOO},
+            }
+            for i, each in enumerate(select)
+        ]
+    if session is not None:
+        command["C1G2SingulationControl"] = {"Session": session, "TagPopulation": _POPULATION, "TagTransitTime": 0}
+    if search_mode is not None:
+        command["ImpinjInventorySearchMode"] = {"InventorySearchMode": search_mode}
+    return {"TagInventoryStateAware": False, **command} if command else {}
+
+
+def instead_of(refined: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain inventory of the same ports for a reader that refuses the refined one; the same if that is plain.
+
+    Its number tells of which refined one it stands for: once that changes, it is to be tried again.
+    """
+    (ai,) = refined["AISpec"]
+    plain = rospec(ai["AntennaID"], refined["ROReportSpec"]["N"])
+    return plain if plain["ROSpecID"] == refined["ROSpecID"] else numbered(plain, refined["ROSpecID"])
+
+
+def numbered(spec: Mapping[str, Any], salt: int = 0) -> dict[str, Any]:
+    """The ROSpec with the number that its content gives it, and what it stands for."""
+    content = codec.encode("ADD_ROSPEC", salt, ROSpec={**spec, "ROSpecID": OURS})
+    return {**spec, "ROSpecID": OURS | zlib.crc32(content) & 0xFFFF}

@@ -1,0 +1,165 @@
+"""LLRP session: keeps one reader connected, beginning again after every failure. One connection: connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections import Counter
+from typing import NoReturn
+
+from drivers.llrp import codec
+from drivers.llrp import tls as llrp_tls
+from drivers.llrp.connection import LlrpConnection
+from drivers.llrp.listening import LISTEN, ListeningPort, listening_ports
+from drivers.llrp.state import Memory, Phase, Timing
+from drivers.llrp.wire import DEFAULT_PORT, TLS_PORT, Address, LinkFailure, Wire, connect
+from drivers.session import Clock, Link, ReaderSettings, ReaderStatus, Sink
+
+log = logging.getLogger("tagtrail.drivers")
+
+__all__ = ["LlrpSession", "Phase", "Timing"]
+
+
+class LlrpSession:
+    """Keeps one reader at work until `run` is cancelled."""
+
+    def __init__(self, settings: ReaderSettings, sink: Sink, clock: Clock, timing: Timing | None = None) -> None:
+        """ValueError if the address can't be one, or if a reader that connects to us has no identity to know it by."""
+        tls = settings.tls
+        if settings.address.startswith(LISTEN) and (
+            settings.identity is None or (tls is not None and tls.cert is None)
+        ):
+            raise ValueError(f"reader {settings.id}: {LISTEN} needs an identity, and a certificate of ours for TLS")
+        self._settings, self._sink, self._clock = settings, sink, clock
+        self._timing = timing or Timing()
+        self._listens = settings.address.startswith(LISTEN)
+        self._address = Address.parse(
+            settings.address.removeprefix(LISTEN), DEFAULT_PORT if settings.tls is None else TLS_PORT
+        )
+        self._port: ListeningPort | None = None
+        self._status: ReaderStatus | None = None
+        self._past: Counter[str] = Counter()
+        self._connection: LlrpConnection | None = None
+        self._memory = Memory()
+
+    async def run(self) -> None:
+        """Connect, and again after each failure, later and later up to a minute; for ever."""
+        if not self._listens:
+            self._say(Link.CONNECTING, f"connecting to {self._address}")
+            await self._go_on()
+        self._say(Link.CONNECTING, f"waiting for the reader to connect to port {self._address.port} here")
+        identity = self._settings.identity or ""
+        self._port = listening_ports().enter(self._address, identity, self._clock, self._settings.tls)
+        try:
+            await self._go_on()
+        finally:
+            self._port.leave(identity)
+
+    async def _go_on(self) -> NoReturn:
+        loop, timing = asyncio.get_running_loop(), self._timing
+        retry_s = timing.retry_first_s
+        while True:
+            connection = LlrpConnection(
+                self._settings, self._open, self._sink, self._clock, timing, self._memory, self._up, self._idle
+            )
+            self._connection = connection
+            try:
+                await connection.run()
+            except LinkFailure as failure:
+                self._say(Link.DOWN, str(failure), failure.since_us)
+            except Exception as error:
+                # A fault of ours with one reader's bytes must not end the others.
+                reason = f"unexpected error: {error!r}"
+                if self._status is None or self._status.reason != reason:
+                    log.exception("reader %s: unexpected error", self._settings.id)
+                self._say(Link.DOWN, reason)
+            finally:
+                self._past.update(connection.counters)
+                self._connection = None
+            if connection.up_since_s is not None and loop.time() - connection.up_since_s >= timing.steady_s:
+                retry_s = timing.retry_first_s
+            # Jitter: 64 readers behind a switch that restarts must not come back in one instant.
+            await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))
+            retry_s = min(2 * retry_s, timing.retry_cap_s)
+
+    def switch(self, port: int, high: bool) -> None:
+        """Switch an output, now or as soon as the reader is connected."""
+        self._memory.outputs[port] = high
+        if self._connection is not None:
+            self._connection.light()
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Reports decoded and given up, by reason (decoder.COUNTERS), since the session began."""
+        now = Counter(self._connection.counters) if self._connection else Counter[str]()
+        return dict(self._past + now)
+
+    async def _open(self) -> Wire:
+        if self._listens:
+            assert self._settings.identity is not None
+            assert self._port is not None
+            return await self._port.admit(self._settings.identity, self._others)
+        tls = self._settings.tls
+        if tls is None:
+            return await connect(self._address, self._clock, self._timing.connect_s)
+        try:
+            wire = await connect(self._address, self._clock, self._timing.connect_s, llrp_tls.context(tls))
+        except ssl.SSLError as error:
+            raise LinkFailure(llrp_tls.why_refused(error, str(self._address))) from error
+        if tls.pin is not None:
+            try:
+                llrp_tls.check_pin(tls.pin, wire.certificate(), str(self._address))
+            except LinkFailure as failure:
+                wire.drop(str(failure))
+                raise
+        return wire
+
+    def _up(self, offset_us: int | None, reads_from_us: int | None) -> None:
+        self._tell(Link.UP, "taking inventory", None, offset_us, reads_from_us)
+
+    def _idle(self, reason: str, since_us: int) -> None:
+        self._tell(Link.DOWN, reason, since_us, None, None, idle=True)
+
+    def _others(self, callers: str) -> None:
+        assert self._status is not None
+        port, wanted = self._address.port, codec.shown(self._settings.identity)
+        self._say(
+            self._status.link,
+            f"waiting for the reader to connect to port {port} here: {wanted} in the store file; {callers}",
+        )
+
+    def _say(self, link: Link, reason: str, since_us: int | None = None) -> None:
+        self._tell(link, reason, since_us, None, None)
+
+    def _tell(
+        self,
+        link: Link,
+        reason: str,
+        since_us: int | None,
+        offset_us: int | None,
+        reads_from_us: int | None,
+        idle: bool = False,
+    ) -> None:
+        """`idle`: it takes no inventory, so that there is nothing to keep."""
+        last, memory = self._status, self._memory
+        if last is not None and last.link is link:
+            since_us = last.since_us
+        elif since_us is None:
+            since_us = self._clock()
+        up = link is Link.UP
+        status = ReaderStatus(
+            self._settings.id,
+            link,
+            reason,
+            since_us,
+            offset_us,
+            dict(memory.detail) if up else {},
+            keeps=memory.keeps and not up and not idle,
+            reads_from_us=reads_from_us,
+            inputs=memory.inputs if up else frozenset(),
+        )
+        if status != last:
+            self._status = status
+            self._sink.status(status)

@@ -1,0 +1,64 @@
+"""TLS to readers (port 5085): pinned or CA-signed certificates, and one of ours if the reader wants it."""
+
+from __future__ import annotations
+
+import ssl
+from hashlib import sha256
+
+from drivers.llrp.wire import LinkFailure, insecure
+from drivers.session import Tls
+
+_CIPHERS = "ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:DHE+AES:RSA+AES:!aNULL:!eNULL:@SECLEVEL=1"
+"""Python's own choice, and RSA key exchange with SHA-1 and keys of 1024 bits: some readers have nothing newer."""
+
+
+def context(tls: Tls) -> ssl.SSLContext:
+    """For our connections to one reader; LinkFailure if a file is of no use."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.set_ciphers(_CIPHERS)
+    if tls.ca is None:
+        made.check_hostname = False
+        made.verify_mode = ssl.CERT_NONE  # the pin is checked instead, by `check_pin`
+    try:
+        if tls.ca is not None:
+            made.load_verify_locations(tls.ca)
+        if tls.cert is not None:
+            made.load_cert_chain(tls.cert, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        which = "ca" if tls.cert is None else "ca, cert or key"
+        raise LinkFailure(f"{which} of the reader can't be used: {error.strerror or error}") from error
+    return made
+
+
+def listening(tls: Tls) -> ssl.SSLContext:
+    """For readers that connect to us, who need a certificate if there is a `ca`; LinkFailure if a file is of no use."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.set_ciphers(_CIPHERS)
+    assert tls.cert is not None
+    try:
+        made.load_cert_chain(tls.cert, tls.key)
+        if tls.ca is not None:
+            made.load_verify_locations(tls.ca)
+            made.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        raise LinkFailure(f"cert, key or ca of the reader can't be used: {error.strerror or error}") from error
+    return made
+
+
+def check_pin(pin: str, certificate: bytes, peer: str) -> None:
+    """LinkFailure unless the certificate (DER) has that SHA-256 fingerprint."""
+    found = sha256(certificate).hexdigest().upper()
+    if found != pin:
+        raise LinkFailure(
+            f"the certificate of {peer} has the fingerprint {found}, not the pinned one: was the reader replaced or "
+            "reset, or does someone pose as it?"
+        )
+
+
+def why_refused(error: ssl.SSLError, peer: str) -> str:
+    """A failed handshake as a sentence."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate of {peer} is not accepted: {error.verify_message}"
+    return insecure(error, peer)

@@ -1,0 +1,285 @@
+"""The command line. Imports nothing heavy: `tagtrail --help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge.cli import readers, users
+from edge.cli.store_file import Calibration, Config, calibrated, clock_of, load_store
+
+app = typer.Typer(
+    name="tagtrail",
+    help="Tagtrail: in-store edge service for UHF RFID readers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+directory = typer.Typer(help="The member directory.", no_args_is_help=True)
+app.add_typer(directory, name="directory")
+readers.register(app)
+users.register(app)
+
+ClockSpeed = Annotated[float, typer.Option(hidden=True, min=0.01, max=1000, help="Run the clock faster (demo).")]
+ClockOrigin = Annotated[int, typer.Option(hidden=True, help="Where the faster clock started, UTC microseconds.")]
+
+
+class DigestOf(StrEnum):
+    """Of how long a digest is."""
+
+    DAY = "day"
+    WEEK = "week"
+
+
+def main() -> None:
+    """Entry point: what store IT can mend is told in a line, with exit code 1."""
+    for plugin in entry_points(group="tagtrail.commands"):
+        plugin.load()(app)
+    from edge.store.errors import Trouble
+
+    try:
+        app()
+    except Trouble as trouble:
+        typer.echo(f"tagtrail: {trouble}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+@app.command()
+def run(
+    config: Config,
+    web: Annotated[bool, typer.Option(help="Serve the page too, in a process of its own.")] = True,
+    visits: Annotated[Path | None, typer.Option(help="Also write every decided visit, with EPCs, to this CSV.")] = None,
+    calibration: Calibration = None,
+    clock_speed: ClockSpeed = 1.0,
+    clock_origin_us: ClockOrigin = 0,
+) -> None:
+    """Serve a store: readers, engine, database, CRM and page, until SIGTERM."""
+    import asyncio
+    import logging
+
+    from edge.service.memory import settle
+
+    settle()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    own = load_store(config, files=True, overlay=False)
+    from edge.crm.configuration import Overlay
+    from edge.service.service import Service
+    from edge.store.errors import RestartNeeded, Trouble
+
+    clock = clock_of(clock_speed, clock_origin_us)
+    overlay = Overlay(own, config)
+    try:
+        overlay.begin()
+        store = calibrated(overlay.config(), calibration)
+        service = Service(store, config, clock, version=version("tagtrail"), web=web, trace=visits, overlay=overlay)
+        asyncio.run(service.run())
+    except RestartNeeded as why:
+        _begin_anew(why)
+    except Trouble as trouble:
+        if not overlay.roll_back(str(trouble)):
+            raise
+        _begin_anew(trouble)
+
+
+@app.command()
+def check(
+    file: Annotated[Path | None, typer.Argument(help="The store file.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema for editors instead.")] = False,
+) -> None:
+    """Check a store file: every error with its line and what would be right; exit code 2 if there are any."""
+    if schema:
+        from config.check import schema as make
+
+        typer.echo(json.dumps(make(), indent=2, ensure_ascii=False))
+        return
+    if file is None:
+        raise typer.BadParameter("name a store file", param_hint="FILE")
+    from config.check import check as problems_of
+
+    for problem in (problems := problems_of(file)):
+        typer.echo(str(problem), err=True)
+    if not all(problem.warning for problem in problems):
+        raise typer.Exit(2)
+    store = load_store(file, files=False)
+    antennas = sum(len(reader.antennas) for reader in store.readers)
+    typer.echo(
+        f"{file}: {store.store.id}: {len(store.floors)} floors, {len(store.zones)} zones, "
+        f"{len(store.readers)} readers, {antennas} antennas: {'no errors' if problems else 'all good'}"
+    )
+
+
+@app.command()
+def replay(
+    reads: Annotated[Path, typer.Argument(help="CSV time_us,reader,antenna,epc,rssi_dbm; also .gz, or - for stdin.")],
+    config: Config,
+    visits: Annotated[
+        Path, typer.Option(help="Where to write epc,zone,enter_us,exit_us,reads,censored; - for stdout.")
+    ],
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first malformed row.")] = False,
+    calibration: Calibration = None,
+) -> None:
+    """Put recorded reads through the engine; the same file always gives the same visits."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    store = calibrated(load_store(config), calibration)
+    from edge.readers.replay import replay as put_through
+    from edge.readers.visit_file import VisitFile
+    from edge.store.compose import compose
+
+    shop = compose(store)
+    size = reads.stat().st_size if reads.is_file() else None
+    console = Console(stderr=True)
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=console, disable=size is None or not console.is_terminal)
+    with bar, VisitFile(visits, shop.zones) as out:
+        task = bar.add_task("replay", total=size)
+        decided, report = put_through(
+            shop, reads, strict=strict, progress=lambda done: bar.update(task, completed=done)
+        )
+        out.write(decided)
+    for problem in report.problems:
+        typer.echo(f"{reads}: {problem}", err=True)
+    if report.malformed > len(report.problems):
+        typer.echo(f"{reads}: {report.malformed - len(report.problems)} more malformed rows", err=True)
+    typer.echo(
+        f"{report.rows} reads, {report.visits} visits; left out: {report.malformed} malformed, {report.late} late, "
+        f"{report.unknown_antenna} of unknown antennas",
+        err=True,
+    )
+
+
+@app.command()
+def calibrate(
+    reads: Annotated[
+        Path, typer.Option("--from", help="Recorded reads, as for replay; an hour or two of opening time.")
+    ],
+    config: Config,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the calibration; without it nothing is kept.")
+    ] = None,
+    walk: Annotated[
+        Path | None, typer.Option(help="CSV zone,from,to[,epc] of a walk with a tag, for learning.")
+    ] = None,
+) -> None:
+    """Learn each antenna's level and share of reads from a store's own reads, and say whether it helps."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    store = calibrated(load_store(config), None, without=True)
+    from edge.readers.calibrate import calibrate as learn
+    from edge.readers.calibrate import show
+    from edge.readers.replay import load as load_reads
+    from edge.store import calibration_file
+    from edge.store.compose import compose
+    from edge.store.errors import Trouble
+
+    shop = compose(store)
+    recorded, report = load_reads(shop, reads)
+    if report.malformed or report.unknown_antenna:
+        typer.echo(
+            f"left out: {report.malformed} malformed rows, {report.unknown_antenna} of unknown antennas", err=True
+        )
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("calibrate", total=1.0)
+        result = learn(shop, recorded, walk, lambda share: bar.update(task, completed=share))
+    show(result, Console(width=None if console.is_terminal else 110))
+    if out is not None:
+        if not result.better:
+            raise Trouble(f"{out} is not written: the store is better off without")
+        calibration_file.save(out, store.store.id, result.layout, shop.zones, shop.ports, len(recorded))
+        typer.echo(f"written: {out}", err=True)
+
+
+@app.command()
+def summary(
+    config: Config,
+    date: Annotated[str | None, typer.Option(help="Business date, YYYY-MM-DD; today if absent.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV of the counters.")] = False,
+    lang: Annotated[str, typer.Option(help="zh or en.")] = "en",
+    digest: Annotated[
+        DigestOf | None, typer.Option(help="Cues and service cases instead, of the day or of the 7 days up to it.")
+    ] = None,
+) -> None:
+    """What a day in the store was like: traffic, dwell, flows; and how the service is."""
+    store = load_store(config)
+    if digest is not None:
+        from edge.reports.digest import render as render_digest
+
+        if as_csv:
+            raise typer.BadParameter("a digest is a text or --json", param_hint="--csv")
+        days = 7 if digest is DigestOf.WEEK else 1
+        typer.echo(render_digest(store, date, days, "json" if as_json else "text", lang))
+        return
+    from edge.reports.render import render
+
+    form = "json" if as_json else "csv" if as_csv else "text"
+    typer.echo(render(store, date, form, lang))
+
+
+@app.command()
+def web(config: Config) -> None:
+    """Serve the floor manager's page alone; `run` does it too."""
+    store = load_store(config)
+    from edge.web.serve import serve
+
+    serve(store, fd=None, clock=clock_of(1.0, 0))
+
+
+@directory.command("import")
+def import_members(
+    file: Annotated[Path, typer.Argument(help="CSV epc,member,tier,consent,hint; replaces the directory.")],
+    config: Config,
+) -> None:
+    """Load the member directory; cards are kept as keyed hashes, never as EPCs."""
+    store = load_store(config)
+    from edge.crm.directory_csv import import_csv
+
+    typer.echo(f"{import_csv(store, file)} members")
+
+
+@app.command()
+def contract(
+    out: Annotated[Path, typer.Option(help="Folder for asyncapi.json and schemas/.")] = Path("docs/contract"),
+) -> None:
+    """Write the contract with the CRM as JSON Schemas and an AsyncAPI 3 document."""
+    from sync.documents import write
+
+    for file in write(out):
+        typer.echo(str(file))
+
+
+@app.command()
+def warmup() -> None:
+    """Compile everything that is compiled, so that the next start is fast."""
+    from edge.service.warmup import warm_up
+
+    typer.echo(f"compiled in {warm_up():.1f} s")
+
+
+@app.command("version")
+def show_version() -> None:
+    """Print the version."""
+    typer.echo(version("tagtrail"))
+
+
+def _begin_anew(why: Exception) -> None:
+    """The same program in the same process, for what can't be changed while it runs."""
+    import logging
+    import os
+
+    from edge.service.notify import begin_anew
+
+    logging.getLogger("tagtrail").warning("starting anew: %s", why)
+    begin_anew()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,0 +1,297 @@
+"""Commands for the person on the ladder. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edge.cli.store_file import Config, load_store
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterator
+
+    from config import StoreConfig
+
+readers = typer.Typer(help="Find, watch and test readers.", no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(help="The reader's id in the store file.")]
+
+
+class Family(StrEnum):
+    """Protocols, by the names of their drivers."""
+
+    LLRP = "llrp"
+    THINGMAGIC = "thingmagic"
+    R2000 = "r2000"
+    UHFREADER18 = "uhfreader18"
+    CHAFON_CF = "chafon-cf"
+    M100 = "m100"
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.add_typer(readers, name="readers")
+    app.command()(capture)
+    app.command()(decode)
+
+
+def decode(
+    family: Annotated[Family, typer.Argument(help="Which protocol the bytes are of.")],
+    file: Annotated[Path, typer.Argument(help="Captured bytes, or hex text with spaces and newlines; - for stdin.")],
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV time_us,antenna,epc,rssi_dbm,count on stdout.")] = False,
+    phase: Annotated[
+        bool, typer.Option("--phase", help="Show the phase too, phase_deg, where reports have it.")
+    ] = False,
+) -> None:
+    """Decode captured bytes of a reader, and say what was left out and why."""
+    import sys
+
+    from edge.readers.decode import decode as decode_bytes
+    from edge.readers.decode import load, rows_table
+
+    decoded = decode_bytes(family, load(file))
+    if as_csv:
+        decoded.write_csv(sys.stdout, phase)
+    else:
+        for line in rows_table(decoded.rows, phase):
+            typer.echo(line)
+    for each in decoded.left_out:
+        typer.echo(str(each), err=True)
+    typer.echo(decoded.summary(), err=True)
+
+
+@readers.command()
+def scan(
+    where: Annotated[
+        list[str] | None,
+        typer.Argument(help="Hosts, host:port, networks (CIDR) for LLRP; /dev/… or tcp://host:port for serial."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="LLRP port where none is given.")] = 5084,
+    at_once: Annotated[int, typer.Option(min=1, max=64, help="LLRP connections at a time.")] = 4,
+    rate: Annotated[float, typer.Option(min=0.1, max=500, help="New LLRP connections a second.")] = 10,
+) -> None:
+    """Find readers; without an argument, on this machine's serial ports. LLRP readers are only listened to."""
+    import asyncio
+
+    from edge.readers.scan import llrp_addresses, scan_llrp, scan_serial, serial_ports
+
+    given = serial_ports() if where is None else where
+    lines = [text for text in given if text.startswith(("/", "tcp://"))]
+    addresses = llrp_addresses([text for text in given if text not in lines], port)
+    if not given:
+        typer.echo("this machine has no serial port; name addresses or networks for LLRP", err=True)
+
+    async def look() -> int:
+        found = 0
+        async for finding in scan_llrp(addresses, at_once, rate):
+            typer.echo(f"{finding.address}  {finding.driver or '-'}  {finding.text}")
+            found += bool(finding.driver)
+        for line in lines:
+            finding = await scan_serial(line)
+            typer.echo(f"{finding.address}  {finding.driver or '-'}  {finding.text}")
+            found += bool(finding.driver)
+        return found
+
+    found = asyncio.run(look())
+    typer.echo(f"{found} readers on {len(addresses)} addresses and {len(lines)} serial lines", err=True)
+    raise typer.Exit(0 if found else 1)
+
+
+@readers.command()
+def show(
+    reader: Id,
+    config: Config,
+    seconds: Annotated[float, typer.Option(min=1, max=86_400, help="How long to listen.")] = 10,
+) -> None:
+    """What a reader is and what its antennas see, live on a terminal."""
+    import asyncio
+
+    from rich.console import Console
+
+    from edge.readers import listening as tools
+    from edge.readers.antennas import HISTOGRAM_DBM
+
+    store = load_store(config)
+    shop, settings = tools.reader_of(store, reader)
+    if state := asyncio.run(tools.service_state(store)):
+        tools.live_reader(state, reader)
+        _show_held(store, reader, seconds)
+        return
+    listener = tools.Listener(settings)
+
+    def table() -> Any:
+        from rich.table import Table
+
+        last = listener.last
+        title = f"{reader}: {last.link.value}: {last.reason}" if last else reader
+        low, high, _ = HISTOGRAM_DBM
+        columns = ("port", "zone", "reads", "reads/s", "tags", "median dBm", f"{low} … {high} dBm")
+        drawn = Table(*columns, title=title, title_justify="left")
+        for row in tools.by_antenna(shop, settings, listener):
+            drawn.add_row(*row)
+        return drawn
+
+    console = Console()
+
+    async def watch() -> bool:
+        if not console.is_terminal:
+            return await tools.listen(settings, listener, seconds, stop=_stop())
+        from rich.live import Live
+
+        with Live(table(), console=console, auto_refresh=False) as live:
+            return await tools.listen(
+                settings, listener, seconds, lambda: live.update(table(), refresh=True), stop=_stop()
+            )
+
+    was_up = asyncio.run(watch())
+    if not console.is_terminal:
+        console.print(table())
+    _tell(tools.findings(settings, listener, was_up))
+    if not was_up:
+        raise typer.Exit(1)
+
+
+@readers.command("test")
+def check_reader(
+    reader: Id,
+    config: Config,
+    seconds: Annotated[float, typer.Option(min=0, max=3600, help="How long to wait for tags.")] = 5,
+) -> None:
+    """Connect to a reader and say what works and what doesn't; exit code 1 if something doesn't."""
+    import asyncio
+
+    from edge.readers import listening as tools
+
+    store = load_store(config)
+    _, settings = tools.reader_of(store, reader)
+    if state := asyncio.run(tools.service_state(store)):
+        entry = tools.live_reader(state, reader)
+        _show_live(state, entry)
+        raise typer.Exit(0 if entry["link"] == "up" else 1)
+    listener = tools.Listener(settings)
+
+    async def watch() -> bool:
+        return await tools.listen(settings, listener, seconds, stop=_stop())
+
+    found = list(tools.findings(settings, listener, asyncio.run(watch())))
+    _tell(found)
+    raise typer.Exit(1 if any(verdict == "no" for verdict, _ in found) else 0)
+
+
+def capture(
+    reader: Id,
+    config: Config,
+    out: Annotated[Path, typer.Option(help="A new CSV time_us,reader,antenna,epc,rssi_dbm; .gz packs it.")],
+    minutes: Annotated[float, typer.Option(min=0.01, max=240, help="How long.")] = 5,
+    max_mb: Annotated[float, typer.Option(min=0.001, max=4096, help="Stop at this size, before packing.")] = 100,
+    clear: Annotated[bool, typer.Option("--clear", help="Write the tags' true EPCs.")] = False,
+) -> None:
+    """Record a reader's reads for `tagtrail replay`, under pseudonyms; the service must not hold the reader."""
+    import asyncio
+
+    from edge.readers import listening as tools
+    from edge.readers.capture import CaptureFile
+    from edge.store.errors import Trouble
+
+    store = load_store(config)
+    shop, settings = tools.reader_of(store, reader)
+    if state := asyncio.run(tools.service_state(store)):
+        raise Trouble(
+            f"the service (process {state['pid']}) holds the reader; stop it for as long as the capture takes"
+        )
+    file = CaptureFile(out, shop, clear=clear, max_bytes=round(max_mb * (1 << 20)), phase=settings.phase)
+    listener = tools.Listener(settings, file.add)
+
+    async def record() -> bool:
+        stop = _stop()
+
+        def look() -> None:
+            if file.full:
+                stop.set()
+
+        return await tools.listen(settings, listener, minutes * 60, look, stop)
+
+    try:
+        was_up = asyncio.run(record())
+    finally:
+        file.close()
+    _tell(each for each in tools.findings(settings, listener, was_up) if each[0] == "no")
+    ended = f"; ended at {max_mb:g} MB" if file.full else ""
+    typer.echo(f"{file.rows} reads in {out}{'' if clear else ', EPCs replaced'}{ended}", err=True)
+    if not was_up:
+        raise typer.Exit(1)
+
+
+def _show_held(store: StoreConfig, reader: str, seconds: float) -> None:
+    """What the service tells of a reader that it holds, and what its antennas hear meanwhile, live on a terminal."""
+    import asyncio
+    from contextlib import nullcontext
+
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+
+    from edge.readers import listening as tools
+    from edge.readers.antennas import HISTOGRAM_DBM
+    from edge.store.live_socket import follow, socket_path
+
+    console = Console()
+    states: list[dict[str, Any]] = []  # the first and the last
+
+    def table() -> Any:
+        low, high, _ = HISTOGRAM_DBM
+        drawn = Table("port", "zone", "reads", "reads/s", f"{low} … {high} dBm")
+        for row in tools.live_antennas(states[0], states[-1]):
+            drawn.add_row(*row)
+        return drawn
+
+    async def watch() -> None:
+        stop, loop = _stop(), asyncio.get_running_loop()
+        ends_s = loop.time() + seconds
+        screen = Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext()
+        with screen as live:
+            async for state in follow(socket_path(store), reader):
+                states[1 if states else 0 :] = [state]
+                if live is not None:
+                    live.update(table(), refresh=True)
+                if stop.is_set() or loop.time() >= ends_s:
+                    return
+
+    asyncio.run(watch())
+    if states:
+        _show_live(states[-1], tools.live_reader(states[-1], reader))
+        if not console.is_terminal:
+            console.print(table())
+
+
+def _show_live(state: dict[str, Any], entry: dict[str, Any]) -> None:
+    """What the service tells of a reader that it holds."""
+    typer.echo(f"the service (process {state['pid']}) holds this reader; it tells:")
+    typer.echo(f"{entry['id']} ({entry['driver']}): {entry['link']}: {entry['reason']}")
+    typer.echo(f"{entry['reads']} reads, {entry['reads_per_s']:.1f} a second")
+    if entry.get("clock_offset_us") is not None:
+        typer.echo(f"clock {entry['clock_offset_us'] / 1e6:+.3f} s against this gateway")
+    for port, passages in (entry.get("inputs") or {}).items():
+        typer.echo(f"input {port}: {passages} passages since the service began")
+    for name, text in (entry.get("detail") or {}).items():
+        typer.echo(f"{name}: {text}")
+
+
+def _tell(found: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> None:
+    for verdict, text in found:
+        typer.echo(f"{verdict:<3} {text}")
+
+
+def _stop() -> asyncio.Event:
+    """Set by Ctrl-C or SIGTERM, so that the reader is left as it should be."""
+    import asyncio
+    import signal
+
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop

@@ -1,0 +1,83 @@
+"""Commands for who may look at the page. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edge.cli.store_file import Config, load_store
+
+if TYPE_CHECKING:
+    from edge.access.users import Users
+
+group = typer.Typer(help="Who may look at the page.", no_args_is_help=True)
+
+
+class RoleName(StrEnum):
+    """Roles, by the names of edge.access.users.Role, which is not imported before it is needed."""
+
+    VIEWER = "viewer"
+    MANAGER = "manager"
+    IT = "it"
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.add_typer(group, name="users")
+
+
+@group.command("set")
+def put(
+    name: Annotated[str, typer.Argument(help="The user's name.")],
+    config: Config,
+    role: Annotated[RoleName, typer.Option(help="What the user may see.")],
+) -> None:
+    """Make a user, or give one a new password and role; asks for the password, or reads a line of standard input."""
+    from edge.access.users import Role
+
+    users = _users(config)
+    if sys.stdin.isatty():
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    users.put(name, Role(role), password)
+    users.record("console", "", "", "user set", f"{name} ({role})")
+    typer.echo(f"{name} is {role}")
+
+
+@group.command("remove")
+def remove(name: Annotated[str, typer.Argument(help="The user's name.")], config: Config) -> None:
+    """Take a user away; open sessions end."""
+    from edge.store.errors import Trouble
+
+    users = _users(config)
+    if not users.remove(name):
+        raise Trouble(f"there is no user {name}")
+    users.record("console", "", "", "user removed", name)
+    typer.echo(f"{name} is gone")
+
+
+@group.command("list")
+def show(config: Config) -> None:
+    """Who there is."""
+    for user in _users(config).users():
+        typer.echo(f"{user.name}\t{user.role}")
+
+
+def _users(config: Path) -> Users:
+    from edge.access.page_file import prove
+    from edge.access.users import Users, users_path
+    from edge.store.errors import Trouble
+
+    path = users_path(load_store(config, overlay=False))
+    try:
+        prove(path)
+    except Trouble as trouble:
+        if path.exists():
+            raise
+        typer.echo(f"tagtrail: {trouble}", err=True)
+    return Users(path)

@@ -1,0 +1,1 @@
+"""What the CRM sends down, and what it is told of past days."""

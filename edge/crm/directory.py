@@ -1,0 +1,344 @@
+"""The member directory from the CRM: fetched in parts, applied beside the running service, and believed only in time.
+
+Rows are hashed with this gateway's own key as they come, so that no EPC is at rest. A whole directory is written into a
+table beside the one in use, in small transactions between which greetings go on, and takes its place in one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from edge.crm.directory_file import COLUMNS, SLICE_ROWS, FetchError, slices_apart
+from edge.database.writer import Database
+from sync.down import MAX_MANIFEST_BYTES, PART_BYTES, DirectoryFile, Manifest, ReportedDirectory, Want
+from sync.mqtt import Incoming
+
+log = logging.getLogger("tagtrail.directory")
+
+PARTS = 8
+"""Parts asked for at once …"""
+PATIENCE_S = (5.0, 60.0)
+"""… and how long they are waited for before they are asked for again; doubles to the second."""
+RETRY_S = 60.0
+EXPIRY_S = 30.0
+PIECES = 16
+AMONG = "member IN (SELECT value FROM json_each(?))"
+STATEMENT_ROWS = 500
+TABLE = """CREATE TABLE {name} (
+    tag BLOB PRIMARY KEY, member TEXT NOT NULL, tier TEXT NOT NULL, consent INTEGER NOT NULL, hint TEXT,
+    hint_until_us INTEGER
+) WITHOUT ROWID"""
+
+State = Literal["applied", "fetching", "failed", "expired"]
+
+
+class MemberDirectory:
+    """Takes `down/directory` and what is below, reports on `up/directory`; `run` works until cancelled.
+
+    `recheck` is awaited whenever members may have lost their place in the directory. `here` is told which generation
+    there is.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], int],
+        say: Callable[[str, bytes, bool], None],
+        recheck: Callable[[], Awaitable[None]],
+        here: Callable[[int], None],
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._say = say
+        self._recheck = recheck
+        self._here = here
+        self._manifest: Manifest | None = None
+        self._changed = asyncio.Event()
+        self._parts: asyncio.Queue[tuple[str, int, bytes]] = asyncio.Queue(4 * PARTS)
+        self._erased: set[str] = set()
+
+    async def take(self, incoming: Incoming) -> None:
+        """Take a manifest or a part."""
+        tail = incoming.topic.split("/down/directory", 1)[1].strip("/").split("/")
+        if tail[0] == "part" and len(tail) == 3 and tail[2].isdecimal() and len(incoming.payload) <= PART_BYTES:
+            with contextlib.suppress(asyncio.QueueFull, ValueError):  # ValueError: thousands of digits
+                self._parts.put_nowait((tail[1], int(tail[2]), incoming.payload))
+        elif tail == [""] and 0 < len(incoming.payload) <= MAX_MANIFEST_BYTES:
+            try:
+                self._manifest = Manifest.model_validate_json(incoming.payload, strict=True)
+            except ValidationError as error:
+                problem = error.errors(include_url=False)[0]
+                await self._report("failed", f"not a manifest: {'.'.join(map(str, problem['loc']))}: {problem['msg']}")
+                return
+            self._changed.set()
+
+    def forget(self, member: str) -> None:
+        """A member is being erased: a directory that is being applied just now must not bring them back."""
+        self._erased.add(member)
+
+    async def run(self) -> None:
+        """Follow the manifest; look after the time of what is there."""
+        with contextlib.suppress(sqlite3.Error):  # what is left over is cleared after the next file too
+            while await self._write(_clear):
+                await asyncio.sleep(0)
+        failed = self._manifest is not None  # run before, and ended in an error
+        while True:
+            with contextlib.suppress(sqlite3.Error):
+                self._here(await self._generation())  # a file may have been imported by hand
+            await self._expire()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(RETRY_S, EXPIRY_S) if failed else EXPIRY_S):
+                    await self._changed.wait()
+            if self._manifest is None or not (self._changed.is_set() or failed):
+                continue
+            self._changed.clear()
+            try:
+                failed = False
+                await self._follow(self._manifest)
+            except (FetchError, OSError, sqlite3.Error) as error:
+                failed = True
+                log.warning("the member directory cannot be taken: %s", error)
+                await self._report("failed", str(error))
+
+    async def _follow(self, manifest: Manifest) -> None:
+        if manifest.withdrawn:
+            await self._take_out(manifest.withdrawn)
+            await self._recheck()
+        for file in await self._missing(manifest):
+            await self._report("fetching", f"generation {file.generation}")
+            packed = await self._fetch(file)
+            await self._apply(packed, file, manifest.valid_until_us, made_of(manifest, file.generation))
+            packed.unlink(missing_ok=True)
+        known = await self._known() | made_of(manifest, manifest.generation)
+        await self._write(
+            lambda conn: conn.execute(
+                "UPDATE directory_state SET valid_until_us = ?, expired = 0, files = ?",
+                (manifest.valid_until_us, json.dumps(known)),
+            )
+        )
+        if manifest.withdrawn:
+            await self._take_out(manifest.withdrawn)
+        await self._recheck()
+        if not await self._expire():
+            await self._report("applied", "")
+
+    async def _missing(self, manifest: Manifest | None) -> list[DirectoryFile]:
+        """The files that lead from what is here to a manifest's directory."""
+        if manifest is None:
+            return []
+        generation = await self._generation()
+        if manifest.generation < generation:
+            raise FetchError(f"generation {generation} is here already")
+        if manifest.generation > generation:
+            return path(manifest, generation)
+        return path(manifest, None) if told_apart(manifest, await self._known()) else []
+
+    async def _take_out(self, members: list[str]) -> None:
+        """Members go, whatever their cards. One look through a large directory takes long: a piece at a time."""
+        among = json.dumps(members)
+        for first in range(0, 256, 256 // PIECES):
+            # No tag, of 16 bytes, is as great as 17 times the last byte.
+            bounds = (bytes([first]), bytes([first + 256 // PIECES - 1]) + b"\xff" * 16, among)
+            await self._write(partial(_delete, where=f"tag >= ? AND tag < ? AND {AMONG}", values=bounds))
+
+    async def _fetch(self, file: DirectoryFile) -> Path:
+        """The file's parts, in whatever order they come; what an earlier run got in order is kept."""
+        packed = Path(f"{self._database.path}.directory-{file.sha256[:16]}.part")
+        for other in packed.parent.glob(f"{self._database.path.name}.directory-*.part"):
+            if other != packed:
+                other.unlink(missing_ok=True)
+        patience_s = PATIENCE_S[0]
+        ahead: dict[int, bytes] = {}
+        with packed.open("ab") as out:
+            have = out.tell()
+            while have < file.size:
+                want = _want(file, have, ahead)
+                self._say("up/directory/want", want.model_dump_json().encode(), False)
+                goal = min(file.size, have + want.parts * want.size)
+                before = have, len(ahead)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(patience_s):
+                        while have < goal:
+                            digest, offset, part = await self._parts.get()
+                            if digest == file.sha256 and _is_wanted(file, want, have, offset, part):
+                                ahead[offset] = part
+                            while part := ahead.pop(have, b""):
+                                out.write(part)
+                                have += len(part)
+                out.flush()
+                ahead = {offset: part for offset, part in ahead.items() if offset > have}
+                patience_s = PATIENCE_S[0] if (have, len(ahead)) != before else min(2 * patience_s, PATIENCE_S[1])
+                if self._changed.is_set() and file not in await self._missing(self._manifest):
+                    raise FetchError("a newer manifest came")
+        if await asyncio.to_thread(_digest, packed) != file.sha256:
+            packed.unlink()
+            raise FetchError(f"generation {file.generation} does not have its SHA-256")
+        return packed
+
+    async def _apply(self, packed: Path, file: DirectoryFile, valid_until_us: int, files: dict[str, str]) -> None:
+        whole = file.base is None
+        into = "directory_next" if whole else "directory"
+        self._erased.clear()
+        if whole:
+            await self._write(lambda conn: conn.execute(TABLE.format(name="directory_next")))
+        try:
+            async for values in slices_apart(packed, self._database.tag_key, whole):
+                await self._write(_put(into, values))
+
+            def finish(conn: sqlite3.Connection) -> None:
+                if self._erased:
+                    conn.execute(f"DELETE FROM {into} WHERE {AMONG}", (json.dumps(list(self._erased)),))
+                if whole:
+                    conn.execute("DROP TABLE IF EXISTS directory_old")
+                    conn.execute("ALTER TABLE directory RENAME TO directory_old")
+                    conn.execute("ALTER TABLE directory_next RENAME TO directory")
+                conn.execute(
+                    "UPDATE directory_state SET generation = ?, valid_until_us = ?, expired = 0, files = ?",
+                    (file.generation, valid_until_us, json.dumps(files)),
+                )
+
+            await self._write(finish)
+        finally:
+            while await self._write(_clear):
+                await asyncio.sleep(0)
+
+    async def _expire(self) -> bool:
+        """After its time nobody is recognised by the directory; whether that is so."""
+
+        def job(conn: sqlite3.Connection) -> tuple[bool, bool]:
+            until_us, was = conn.execute("SELECT valid_until_us, expired FROM directory_state").fetchone()
+            now = until_us is not None and self._clock() >= until_us
+            if now and not was:
+                conn.execute("UPDATE directory_state SET expired = 1")
+            return now, now and not was
+
+        try:
+            expired, fresh = await self._database.write(job)
+        except sqlite3.Error:
+            return False
+        if fresh:
+            await self._recheck()
+            await self._report("expired", "the time of this directory is over: nobody is recognised")
+        return expired
+
+    async def _report(self, state: State, reason: str) -> None:
+        def job(conn: sqlite3.Connection) -> tuple[int, int]:
+            (generation,) = conn.execute("SELECT generation FROM directory_state").fetchone()
+            return generation, conn.execute("SELECT count(*) FROM directory").fetchone()[0]
+
+        try:
+            generation, members = await self._database.read(job)
+        except sqlite3.Error as error:
+            log.warning("the member directory cannot be told of: %s", error)
+            return
+        self._here(generation)
+        report = ReportedDirectory(
+            generation=generation, state=state, reason=reason, members=members, at_us=self._clock()
+        )
+        self._say("up/directory", report.model_dump_json().encode(), True)
+
+    async def _generation(self) -> int:
+        query = "SELECT generation FROM directory_state"
+        return int(await self._database.read(lambda conn: conn.execute(query).fetchone()[0]))
+
+    async def _known(self) -> dict[str, str]:
+        """What the generation that is here is made of, as far as it was ever said."""
+        query = "SELECT files FROM directory_state"
+        files = await self._database.read(lambda conn: conn.execute(query).fetchone()[0])
+        return dict(json.loads(files)) if files else {}
+
+    async def _write(self, job: Callable[[sqlite3.Connection], Any]) -> Any:
+        return await self._database.write(job)
+
+
+def path(manifest: Manifest, generation: int | None) -> list[DirectoryFile]:
+    """The files that lead from a generation to the manifest's with the fewest bytes: changes if they do, else all
+    members, then changes. From None only the latter."""
+    lead: dict[int | None, tuple[int, list[DirectoryFile]]] = {manifest.generation: (0, [])}
+    # Each file leads to a later generation: from the last on, all ways that go on from one are known.
+    for file in sorted(manifest.files, key=lambda file: file.generation, reverse=True):
+        if file.generation in lead:
+            size, files = lead[file.generation]
+            if file.base not in lead or size + file.size < lead[file.base][0]:
+                lead[file.base] = size + file.size, [file, *files]
+    for start in (generation, None):
+        if start in lead:
+            return lead[start][1]
+    raise FetchError(f"no files lead from generation {generation} to {manifest.generation}")
+
+
+def made_of(manifest: Manifest, generation: int) -> dict[str, str]:
+    """Which files of a manifest make a generation: base, "" for all members, → SHA-256."""
+    return {str(file.base or ""): file.sha256 for file in manifest.files if file.generation == generation}
+
+
+def told_apart(manifest: Manifest, known: dict[str, str]) -> bool:
+    """Whether a manifest's generation, of the number that is here, may be another one than the one made of `known`:
+    there are files to go by, and none is the same. FetchError if it is another one."""
+    theirs = made_of(manifest, manifest.generation)
+    if any(known.get(base, digest) != digest for base, digest in theirs.items()):
+        raise FetchError(
+            f"generation {manifest.generation} is here with other content: what changes is a new generation"
+        )
+    return bool(known and theirs) and not set(known) & set(theirs)
+
+
+def _want(file: DirectoryFile, have: int, ahead: dict[int, bytes]) -> Want:
+    """The next parts that are missing, up to one that is there already."""
+    parts = next((n for n in range(1, PARTS) if have + n * PART_BYTES in ahead), PARTS)
+    return Want(sha256=file.sha256, offset=have, size=PART_BYTES, parts=parts)
+
+
+def _is_wanted(file: DirectoryFile, want: Want, have: int, offset: int, part: bytes) -> bool:
+    number, rest = divmod(offset - want.offset, want.size)
+    in_place = rest == 0 and 0 <= number < PARTS and len(part) == min(want.size, file.size - offset)
+    return offset >= have and (in_place or offset == have) and 0 < len(part) <= file.size - offset
+
+
+def _put(table: str, values: list[Any]) -> Callable[[sqlite3.Connection], None]:
+    # Columns: tag, member, …; without a member the row goes.
+    gone = [(tag,) for tag, member in zip(values[::COLUMNS], values[1::COLUMNS], strict=True) if not member]
+
+    def job(conn: sqlite3.Connection) -> None:
+        # Many rows a statement: half the time of executemany, which binds and resets for each.
+        for start in range(0, len(values), STATEMENT_ROWS * COLUMNS):
+            some = values[start : start + STATEMENT_ROWS * COLUMNS]
+            marks = ",".join(["(?,?,?,?,?,?)"] * (len(some) // COLUMNS))
+            conn.execute(f"INSERT OR REPLACE INTO {table} VALUES {marks}", some)
+        if gone:
+            conn.executemany(f"DELETE FROM {table} WHERE tag = ? AND member = ''", gone)
+
+    return job
+
+
+def _delete(conn: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> None:
+    conn.execute(f"DELETE FROM directory WHERE {where}", values)
+
+
+def _clear(conn: sqlite3.Connection) -> int:
+    """Empty what is left of other directories a slice at a time, for emptying a large table at once takes seconds."""
+    for table in ("directory_next", "directory_old"):
+        if conn.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
+            row = conn.execute(f"SELECT tag FROM {table} ORDER BY tag LIMIT 1 OFFSET {SLICE_ROWS}").fetchone()
+            if row is None:
+                conn.execute(f"DROP TABLE {table}")
+            else:
+                conn.execute(f"DELETE FROM {table} WHERE tag < ?", row)
+            return 1
+    return 0
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as packed:
+        return hashlib.file_digest(packed, "sha256").hexdigest()

@@ -1,0 +1,72 @@
+"""Notices a database that was taken back to a backup, before it gives numbers away that were given before.
+
+Beside the database lies a small file that no backup of the database carries back with it. A life that is not the
+database's, or numbers beyond it, say that another state of this database has been at work since.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import sqlite3
+from pathlib import Path
+
+from edge.database.writer import Database
+from sync import outbox
+from sync.contract import CLASSES
+
+log = logging.getLogger("tagtrail.database")
+
+
+def begin(database: Database) -> bool:
+    """Start a new life; True if the database had been taken back, so that numbers were left out."""
+    file = _file(database.path)
+    try:
+        before = json.loads(file.read_text())
+        used = {class_: int(before["next"][class_]) - 1 for class_ in CLASSES}
+        former = (str(before["epoch"]), str(before["life"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        used, former = {}, ("", "")
+
+    def job(conn: sqlite3.Connection) -> bool:
+        facts = dict(conn.execute("SELECT name, value FROM fact"))
+        given = {class_: depth.sent for class_, depth in outbox.depth(conn).items()}
+        back = former[0] == facts["epoch"] and (
+            former[1] != facts.get("life") or any(used[class_] > given[class_] for class_ in CLASSES)
+        )
+        if back:
+            outbox.jump(conn, used, {})
+        conn.execute("INSERT OR REPLACE INTO fact VALUES ('life', ?)", (secrets.token_hex(8),))
+        return back
+
+    back = database.write_now(job)
+    if back:
+        log.error("the database is older than its last run, as if restored from a backup: event numbers were left out")
+    database.write_now(lambda conn: _write(file, conn))
+    return back
+
+
+async def remember(database: Database) -> None:
+    """Write down how far the numbers are; once a minute, and at a stop."""
+    await database.read(lambda conn: _write(_file(database.path), conn))
+
+
+def _file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.life")
+
+
+def _write(file: Path, conn: sqlite3.Connection) -> None:
+    facts = dict(conn.execute("SELECT name, value FROM fact"))
+    told = {
+        "epoch": facts["epoch"],
+        "life": facts["life"],
+        "next": {class_: depth.sent + 1 for class_, depth in outbox.depth(conn).items()},
+    }
+    part = file.with_name(f"{file.name}.part")
+    try:
+        part.write_text(json.dumps(told))
+        os.replace(part, file)
+    except OSError as error:
+        log.warning("cannot write %s: %s", file, error.strerror)

@@ -1,0 +1,270 @@
+"""The gateway's database: one file, one writer thread, one transaction a job.
+
+WAL, so that the page reads while the service writes; `synchronous=FULL`, because a power cut that took back a
+committed sequence number would let it be given to another event, and the CRM would take that one for a duplicate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+from typing import TypeVar
+
+from sqlite_utils import Database as Tables
+from sqlite_utils import Migrations
+
+from edge.store.errors import Trouble
+from edge.store.quarantine import is_damage, set_aside
+
+T = TypeVar("T")
+Job = Callable[[sqlite3.Connection], T]
+PAGE_BYTES = 4096
+COPY_PAGES = 10_000
+
+
+class Database:
+    """Opens, migrates and writes; `write` and `read` run in its one thread, so nothing is ever locked out.
+
+    Raises Trouble where the file can't be used. A corrupt file is moved aside and a new one, with a new epoch, begun:
+    `quarantined` then says where the old one lies. Without `repair`, for all but the service, it raises Trouble.
+    """
+
+    def __init__(self, path: Path, *, store: str, quota_mb: int, repair: bool = True) -> None:
+        self.path = path
+        self.quarantined: Path | None = None
+        self.damage: str | None = None
+        """What SQLite says of the file, once it has found it damaged while running: `condemn` it and open anew."""
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
+        try:
+            self._conn = self._thread.submit(self._open, store, quota_mb, repair).result()
+        except BaseException:
+            self._thread.shutdown()
+            raise
+        self._file = _identity(path)
+        self._others_version: int | None = None
+        facts = self._thread.submit(_facts, self._conn).result()
+        self.epoch = facts["epoch"]
+        self.tag_key = bytes.fromhex(facts["tag_key"])
+
+    async def write(self, job: Job[T]) -> T:
+        """Run a job in one transaction: committed when it returns, rolled back when it raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, job)
+
+    async def read(self, job: Job[T]) -> T:
+        """Run a job that only reads."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._look, job)
+
+    async def written_by_others(self) -> bool:
+        """Whether another process has written since this was last asked."""
+        version = await self.read(lambda conn: int(conn.execute("PRAGMA data_version").fetchone()[0]))
+        before, self._others_version = self._others_version, version
+        return before not in (None, version)
+
+    def write_now(self, job: Job[T]) -> T:
+        """`write` for code without an event loop."""
+        return self._thread.submit(self._transact, job).result()
+
+    def condemn(self) -> None:
+        """The next to open this file shall move it aside, whatever it looks like then."""
+        with contextlib.suppress(OSError):
+            _condemned(self.path).touch()
+
+    def drop_aside(self) -> int:
+        """Delete the damaged files that were moved aside; how many there were."""
+        files = list(self.path.parent.glob(f"{self.path.name}.corrupt-*"))
+        for file in files:
+            file.unlink(missing_ok=True)
+        return sum(file.suffix.rpartition("-")[2].isdecimal() for file in files)
+
+    def astray(self) -> bool:
+        """Whether the file was deleted, or another one put in its place, while it is open here."""
+        try:
+            return _identity(self.path) != self._file
+        except OSError:  # the folder can't be read just now: nobody knows
+            return False
+
+    def close(self) -> None:
+        """Fold the WAL back and close; waits for jobs under way. A file that was deleted meanwhile is there again."""
+        self._thread.submit(self._close).result()
+        self._thread.shutdown()
+
+    def _close(self) -> None:
+        saved = self.path.with_name(f"{self.path.name}.saved")
+        saved.unlink(missing_ok=True)
+        if not self.path.exists():
+            try:
+                self._save(saved)
+            except (sqlite3.Error, OSError):  # e.g. its folder is gone too, or the disk is full
+                with contextlib.suppress(OSError):
+                    saved.unlink(missing_ok=True)
+        self._conn.close()
+        if saved.exists():
+            for suffix in ("-wal", "-shm"):
+                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+            saved.rename(self.path)
+
+    def _save(self, saved: Path) -> None:
+        """Copy what is open here; it is on the disk before it takes the name."""
+        with contextlib.closing(sqlite3.connect(saved)) as copy:
+            copy.execute("PRAGMA journal_mode=OFF")
+            copy.execute("PRAGMA synchronous=OFF")
+            self._conn.backup(copy, pages=COPY_PAGES)
+        with saved.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def _transact(self, job: Job[T]) -> T:
+        with self._judging():
+            self._conn.execute("BEGIN IMMEDIATE")
+            try:
+                result = job(self._conn)
+                self._conn.execute("COMMIT")
+            except BaseException:
+                if self._conn.in_transaction:
+                    self._conn.execute("ROLLBACK")
+                raise
+        return result
+
+    def _look(self, job: Job[T]) -> T:
+        with self._judging():
+            return job(self._conn)
+
+    @contextlib.contextmanager
+    def _judging(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if is_damage(error):
+                self.damage = str(error)
+            raise
+
+    def _open(self, store: str, quota_mb: int, repair: bool) -> sqlite3.Connection:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Trouble(f"cannot create the folder of the database {self.path}: {error.strerror}") from error
+        try:
+            if _condemned(self.path).exists() and self.path.exists():
+                raise sqlite3.DatabaseError("found damaged while it was in use")
+            conn = _connect(self.path, quota_mb)
+            if conn.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                conn.close()
+                raise sqlite3.DatabaseError("quick_check found damage")
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise Trouble(_unusable(self.path, error)) from error
+            if not repair:
+                raise Trouble(
+                    f"the database {self.path} is damaged ({error}): restart the service, which moves it aside"
+                ) from error
+            self.quarantined = set_aside(self.path)
+            _condemned(self.path).unlink(missing_ok=True)
+            conn = _connect(self.path, quota_mb)
+        try:
+            _migrate(conn, store)
+        except sqlite3.OperationalError as error:
+            conn.close()
+            raise Trouble(_unusable(self.path, error)) from error
+        except Trouble:
+            conn.close()
+            raise
+        return conn
+
+
+SCRIPTS = sorted(f.name[:-4] for f in resources.files("edge.database.migrations").iterdir() if f.name.endswith(".sql"))
+"""Names of the numbered migrations, in order."""
+
+
+def migrations() -> Migrations:
+    """Every numbered SQL file of edge/database/migrations, in order."""
+    ordered = Migrations("tagtrail")
+    for name in SCRIPTS:
+        file = resources.files("edge.database.migrations") / f"{name}.sql"
+        ordered(name=name)(_script(file.read_text(encoding="utf-8")))
+    return ordered
+
+
+def _script(text: str) -> Callable[[Tables], None]:
+    def apply(db: Tables) -> None:
+        # sqlite3's executescript would commit the migration's own transaction first.
+        statement = ""
+        for line in text.splitlines(keepends=True):
+            statement += line
+            if sqlite3.complete_statement(statement):
+                db.conn.execute(statement)
+                statement = ""
+
+    return apply
+
+
+def _connect(path: Path, quota_mb: int) -> sqlite3.Connection:
+    conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    conn.execute(f"PRAGMA page_size={PAGE_BYTES}")
+    conn.execute("PRAGMA journal_mode=WAL")
+    conn.execute("PRAGMA synchronous=FULL")
+    conn.execute("PRAGMA secure_delete=ON")
+    conn.execute("PRAGMA journal_size_limit=16777216")
+    # A quota under which deletes still work; on a full disk they don't.
+    conn.execute(f"PRAGMA max_page_count={quota_mb * 1024 * 1024 // PAGE_BYTES}")
+    return conn
+
+
+def _migrate(conn: sqlite3.Connection, store: str) -> None:
+    # Moving a table's rows may take more room for a moment than the quota leaves.
+    (quota,) = conn.execute("PRAGMA max_page_count").fetchone()
+    conn.execute(f"PRAGMA max_page_count={2**31 - 2}")
+    # Taken as a writer from the first: who only becomes one later is refused at once while the service writes.
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        _bring_up_to_date(Tables(conn), store)
+        conn.execute("COMMIT")
+    except BaseException:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        raise
+    finally:
+        conn.execute(f"PRAGMA max_page_count={quota}")
+
+
+def _bring_up_to_date(db: Tables, store: str) -> None:
+    scripts = migrations()
+    scripts.apply(db)
+    applied = [migration.name for migration in scripts.applied(db)]
+    if foreign := [name for name in applied if name not in SCRIPTS]:
+        raise Trouble(f"the database was written by a newer Tagtrail (it has {foreign[-1]}): install that version")
+    facts = _facts(db.conn)
+    if facts.setdefault("store", store) != store:
+        raise Trouble(
+            f"the database belongs to store {facts['store']!r}, the store file says {store!r}: "
+            "give this store a database of its own"
+        )
+    facts.setdefault("epoch", secrets.token_hex(8))
+    facts.setdefault("tag_key", secrets.token_hex(32))
+    db.table("fact").upsert_all([{"name": n, "value": v} for n, v in facts.items()], pk="name")
+
+
+def _facts(conn: sqlite3.Connection) -> dict[str, str]:
+    return dict(conn.execute("SELECT name, value FROM fact"))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file it is; None if there is none."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _condemned(path: Path) -> Path:
+    return path.with_name(f"{path.name}.condemned")
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> str:
+    return f"cannot use the database {path}: {error}; check that the folder exists, is writable and has room"

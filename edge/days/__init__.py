@@ -1,0 +1,1 @@
+"""Business days in numbers."""

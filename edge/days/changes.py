@@ -1,0 +1,314 @@
+"""Days against days, from a read-only connection: today against its like, promotions and layout changes. As in
+edge.days.counters; days are compared with days of their kind (edge.store.calendar), zones with zones that were left
+alone."""
+
+from __future__ import annotations
+
+import datetime as dt
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config import StoreConfig, ZoneKind
+from config.facts import WINDOW_US
+from config.model import LayoutChange, Promotion
+from dwell.compare import Change, DayCount, change
+from edge.database.reader import Past
+from edge.days.facts import DayFacts, of_people
+from edge.days.kept import DAY, day_if_any, totals
+from edge.store.business_days import business_days
+from edge.store.calendar import holiday, kind_of_day, knows_year, same_holiday_before
+
+BASE_DAYS = 28
+"""Days before a promotion or a change that it is held against; as many after it are looked at."""
+SHARED = 0.8
+"""Two days compare if so much of the opening time that has passed was known on both."""
+Series = tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]
+"""(W,) counts, whether they are known, and opening time."""
+MEASURES = ("visitors", "engaged_visitors")
+"""Of promotions and layout changes: journeys that touched a zone, journeys engaged there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One day that another is held against, up to the same time of day."""
+
+    date: str
+    same_kind: bool
+    """Both are ordinary days of one weekday, or both holidays."""
+    now: int
+    """The day's own count over the windows that were known on both …"""
+    before: int
+    """… and the reference's."""
+    change: float | None
+    """now ÷ before − 1; None of nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonRow:
+    """One number of a day and what it was before."""
+
+    scope: str
+    """store · floor · zone."""
+    id: str
+    measure: str
+    """journeys (store), comings (floor), visits and engaged (zone), all of people."""
+    now: int | None
+    """None where nothing was measured."""
+    last_week: Reference | None
+    median_4w: float | None
+    """Median of the last four weeks' days of the same weekday and kind, at least two; None without them."""
+    median_change: float | None
+    """Median of the changes against each of those days."""
+    holiday: Reference | None
+    """The same day of the same holiday a year before."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    date: str
+    until_us: int
+    """Up to this time of day days are compared: the end of the last whole window."""
+    partial: bool
+    holiday: str | None
+    holidays_known: bool
+    """Whether the public holidays of this year are known to this release."""
+    rows: tuple[ComparisonRow, ...]
+
+
+def comparison(past: Past, date: dt.date) -> Comparison | None:
+    """A day against last week's, the four weeks before and the same holiday; None while nothing of it is known."""
+    config = past.config
+    now = day_if_any(past, date)
+    if now is None or now.as_of_us is None:
+        return None
+    starts = now.windows.windows_us
+    whole = int(((starts + WINDOW_US) <= now.as_of_us).sum())
+    weeks = [(d, day_if_any(past, d)) for d in (date - n * 7 * DAY for n in range(1, 5))]
+    aligned = same_holiday_before(config, date)
+    before = day_if_any(past, aligned) if aligned is not None else None
+    others = [*weeks, *([] if aligned is None else [(aligned, before)])]
+    rows = []
+    for scope, id_, measure in _measures(config):
+        own, known, open_us = _series(config, now, scope, id_, measure)
+        own, known, open_us = own[:whole], known[:whole], open_us[:whole]
+        found = [
+            None
+            if other is None
+            else _against(config, (date, d), (own, known, open_us), _series(config, other, scope, id_, measure))
+            for d, other in others
+        ]
+        like = [reference for reference in found[:4] if reference is not None and reference.same_kind]
+        changes = [reference.change for reference in like if reference.change is not None]
+        rows.append(
+            ComparisonRow(
+                scope=scope,
+                id=id_,
+                measure=measure,
+                now=int(own[known].sum()) if known.any() else None,
+                last_week=found[0],
+                median_4w=statistics.median(reference.before for reference in like) if len(like) >= 2 else None,
+                median_change=statistics.median(changes) if len(changes) >= 2 else None,
+                holiday=found[4] if aligned is not None else None,
+            )
+        )
+    today = holiday(config.store.holidays, date)
+    return Comparison(
+        date=date.isoformat(),
+        until_us=int(starts[whole - 1]) + WINDOW_US if whole else int(starts[0]),
+        partial=now.as_of_us < past.bounds_us(date)[1],
+        holiday=None if today is None else today.name,
+        holidays_known=knows_year(config, date.year),
+        rows=tuple(rows),
+    )
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Days of a promotion, or after it, against the days before it."""
+
+    change: Change | None
+    """None: not enough data."""
+    days_used: int
+    """Days with every zone known well enough, the store open, and a day of the same kind before."""
+    days_left_out: int
+
+
+@dataclass(frozen=True)
+class Effect:
+    measure: str
+    """Of MEASURES."""
+    during: Phase
+    """For a layout change: the days from it on."""
+    after: Phase | None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A promotion or layout change and what came of it."""
+
+    id: str
+    kind: str
+    """promotion · layout."""
+    zones: tuple[str, ...]
+    controls: tuple[str, ...]
+    first_day: str
+    last_day: str
+    state: str
+    """planned · running · over."""
+    effects: tuple[Effect, ...]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What trials want of a day."""
+
+    counts: Mapping[str, NDArray[np.int64]]
+    """Of MEASURES → (Z,)."""
+    base: NDArray[Any]
+    """(Z,) BASE."""
+
+
+def promotions(past: Past) -> tuple[Trial, ...]:
+    """Every promotion of the store file: during and after against before."""
+    return tuple(_trial(past, p, "promotion", p.first_day, p.last_day) for p in past.config.promotions)
+
+
+def layout_changes(past: Past) -> tuple[Trial, ...]:
+    """Every layout change: the BASE_DAYS from it on against those before."""
+    return tuple(_trial(past, c, "layout", c.date, c.date + (BASE_DAYS - 1) * DAY) for c in past.config.layout_changes)
+
+
+def _trial(
+    past: Past,
+    tried: Promotion | LayoutChange,
+    kind: str,
+    first: dt.date,
+    last: dt.date,
+) -> Trial:
+    config = past.config
+    controls = _controls(config, tried, first - BASE_DAYS * DAY, last)
+    now_us = past.watermark_us
+    over = None if now_us is None else business_days(config).date(now_us) - DAY
+    state = "planned" if over is None or over + DAY < first else "running" if over < last else "over"
+
+    def days_of(start: dt.date, end: dt.date) -> list[dt.date]:
+        stop = end if over is None else min(end, over)
+        return [start + n * DAY for n in range((stop - start).days + 1)]
+
+    before, during = days_of(first - BASE_DAYS * DAY, first - DAY), days_of(first, last)
+    after = days_of(last + DAY, last + BASE_DAYS * DAY) if kind == "promotion" else []
+    found = _tried(past, [*before, *during, *after]) if state != "planned" else {}
+    effects = []
+    for measure in MEASURES:
+        base = _counts(config, found, before, tried.zones, controls, measure)
+        effects.append(
+            Effect(
+                measure,
+                _phase(base, _counts(config, found, during, tried.zones, controls, measure), len(during)),
+                _phase(base, _counts(config, found, after, tried.zones, controls, measure), len(after))
+                if kind == "promotion"
+                else None,
+            )
+        )
+    return Trial(tried.id, kind, tried.zones, controls, first.isoformat(), last.isoformat(), state, tuple(effects))
+
+
+def _tried(past: Past, dates: Sequence[dt.date]) -> dict[dt.date, Tried]:
+    return {
+        date: Tried({name: made.zones[name].copy() for name in MEASURES}, made.base)
+        for date, made in totals(past, dates)
+    }
+
+
+def _controls(config: StoreConfig, tried: Promotion | LayoutChange, first: dt.date, last: dt.date) -> tuple[str, ...]:
+    """Those of the store file, else the counters that nothing was tried in at that time."""
+    if tried.controls is not None:
+        return tried.controls
+    touched = {
+        zone
+        for other, start, end in (
+            *((p, p.first_day, p.last_day) for p in config.promotions),
+            *((c, c.date, c.date) for c in config.layout_changes),
+        )
+        if start <= last and end >= first
+        for zone in other.zones
+    } | set(tried.zones)
+    return tuple(z.id for z in config.zones if z.kind == ZoneKind.COUNTER and z.id not in touched)
+
+
+def _counts(
+    config: StoreConfig,
+    found: Mapping[dt.date, Tried],
+    dates: Iterable[dt.date],
+    zones: Sequence[str],
+    controls: Sequence[str],
+    measure: str,
+) -> list[DayCount]:
+    number = {zone.id: n for n, zone in enumerate(config.zones)}
+    chosen, others = ([number[zone] for zone in names] for names in (zones, controls))
+    counts = []
+    for date in dates:
+        made = found.get(date)
+        if made is None:
+            continue
+        base = made.base[[*chosen, *others]]
+        if (
+            not (base["open_us"] > 0).all()
+            or not (base["covered_us"] >= config.thresholds.min_coverage * base["open_us"]).all()
+        ):
+            continue
+        values = made.counts[measure]
+        counts.append(
+            DayCount(
+                kind_of_day(config, date), int(values[chosen].sum()), int(values[others].sum()) if others else None
+            )
+        )
+    return counts
+
+
+def _phase(base: list[DayCount], days: list[DayCount], all_days: int) -> Phase:
+    kinds = {one.weekday for one in base}
+    used = [one for one in days if one.weekday in kinds]
+    return Phase(change(base, days), len(used), all_days - len(used))
+
+
+def _against(config: StoreConfig, dates: tuple[dt.date, dt.date], mine: Series, theirs: Series) -> Reference | None:
+    n = min(len(mine[0]), len(theirs[0]))
+    counts, known, open_us = mine
+    both = known[:n] & theirs[1][:n]
+    if not open_us.sum() or open_us[:n][both].sum() < SHARED * open_us.sum():
+        return None
+    now, before = int(counts[:n][both].sum()), int(theirs[0][:n][both].sum())
+    same = kind_of_day(config, dates[0]) == kind_of_day(config, dates[1])
+    return Reference(dates[1].isoformat(), same, now, before, now / before - 1 if before else None)
+
+
+def _measures(config: StoreConfig) -> list[tuple[str, str, str]]:
+    return [
+        ("store", config.store.id, "journeys"),
+        *(("floor", floor.id, "comings") for floor in config.floors),
+        *(("zone", zone.id, measure) for zone in config.zones for measure in ("visits", "engaged")),
+    ]
+
+
+def _series(config: StoreConfig, made: DayFacts, scope: str, id_: str, measure: str) -> Series:
+    """(W,) counts, whether they are known, and opening time."""
+    windows = made.windows
+    if scope == "zone":
+        number = [zone.id for zone in config.zones].index(id_)
+        facts = windows.zones[:, number]
+        counts = facts["engaged"] if measure == "engaged" else of_people(facts)
+        return counts, windows.known[:, number], windows.open_us[:, number]
+    if scope == "floor":
+        facts = windows.floors[:, [floor.id for floor in config.floors].index(id_)]
+        mine = np.array([zone.floor == id_ for zone in config.zones])
+    else:
+        facts = windows.store
+        mine = np.ones(len(config.zones), np.bool_)
+    known: NDArray[np.bool_] = np.any(windows.known[:, mine], axis=1)
+    return of_people(facts), known, windows.open_us[:, mine].max(axis=1, initial=0)

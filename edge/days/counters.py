@@ -1,0 +1,129 @@
+"""Scorecards of counters, from a read-only connection.
+
+Like its neighbours in edge.days, it answers for the `days` business days that end with `date`; docs/definitions.md has
+every formula. A number that nobody measured, or of which too little was measured to be told, is None, never zero.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, replace
+
+from config import StoreConfig, ZoneKind
+from dwell.compare import Share, rank_bands, share
+from edge.database.reader import Past
+from edge.days.facts import Totals, of_people
+from edge.days.kept import DAY
+from edge.days.scope import Rate, Scope, coverage, history_days, over, quantile_s, rate
+
+
+@dataclass(frozen=True)
+class CounterScore:
+    """One zone. All of it None where the zone was unknown; counts are of people and of windows known well enough."""
+
+    zone: str
+    floor: str
+    kind: str
+    coverage: float | None
+    """Share of the opening time so far in which the zone's readers were up; None while there was no such time."""
+    n: int | None
+    """Visits whose both ends were seen: those in bands, median and p75."""
+    censored: int | None
+    pass_by: int | None
+    touch: int | None
+    visit: int | None
+    engaged: int | None
+    cart_visits: int | None
+    median_s: float | None
+    p75_s: float | None
+    journeys: int | None
+    """People's journeys that began while the zone was known."""
+    visitors: int | None
+    """Of them, those that stayed here for a touch or longer."""
+    draw: Rate | None
+    """visitors ÷ journeys."""
+    conversion: float | None
+    """engaged ÷ (pass-by + touch + visit)."""
+    conversion_low: float | None
+    conversion_high: float | None
+    engaged_share: Rate | None
+    """Journeys engaged here ÷ journeys: what the rank is of."""
+    bounce: Rate | None
+    """touch ÷ (touch + visit + engaged): came near and went on."""
+    first_stop: Rate | None
+    """Journeys that stopped here before any other counter ÷ journeys that stopped at any."""
+    repeat: Rate | None
+    """Members who came near and were in the store within returning_days before ÷ members who came near."""
+    wait_median_s: float | None
+    met: Rate | None
+    rank: tuple[int, int] | None
+    """Counters: best and worst place by engaged_share that the intervals allow."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    scope: Scope
+    journeys: int
+    zones: tuple[CounterScore, ...]
+    """In the order of the store file."""
+
+
+def counters(past: Past, date: dt.date, days: int = 1) -> Counters:
+    """Scorecard of every zone over one day or more (7: a week)."""
+    config = past.config
+    scope, found = over(past, date, days)
+    history = history_days(past, date - (days - 1) * DAY)
+    rows = [_score(config, found, number, history) for number in range(len(config.zones))]
+    of_counters = [row for row in rows if row.kind == ZoneKind.COUNTER]
+    shares = [None if r.engaged_share is None else _as_share(r.engaged_share) for r in of_counters]
+    ranks = {row.zone: rank for row, rank in zip(of_counters, rank_bands(shares), strict=True)}
+    zones = tuple(replace(row, rank=ranks.get(row.zone)) for row in rows)
+    return Counters(scope, int(of_people(found.store)), zones)
+
+
+def _score(config: StoreConfig, found: Totals, number: int, history: int) -> CounterScore:
+    zone, facts, base = config.zones[number], found.zones[number], found.base[number]
+    if not base["known_windows"]:
+        return CounterScore(zone.id, zone.floor, zone.kind.value, coverage(base), *[None] * 22)
+    value = {name: int(facts[name]) for name in facts.dtype.names}
+    journeys = int(base["journeys"])
+    rest = value["pass_by"] + value["touch"] + value["visit"]
+    n = rest + value["engaged"]
+    odds = share(value["engaged"], n)
+    least = config.thresholds.small_cell
+    return CounterScore(
+        zone=zone.id,
+        floor=zone.floor,
+        kind=zone.kind.value,
+        coverage=coverage(base),
+        n=n,
+        censored=value["censored"],
+        pass_by=value["pass_by"],
+        touch=value["touch"],
+        visit=value["visit"],
+        engaged=value["engaged"],
+        cart_visits=value["cart"],
+        median_s=quantile_s(found.dwell[number], 0.5, least),
+        p75_s=quantile_s(found.dwell[number], 0.75, least),
+        journeys=journeys,
+        visitors=value["visitors"],
+        draw=rate(value["visitors"], journeys),
+        conversion=None if odds is None else _odds(odds.value),
+        conversion_low=None if odds is None else _odds(odds.low),
+        conversion_high=None if odds is None else _odds(odds.high),
+        engaged_share=rate(value["engaged_visitors"], journeys),
+        bounce=rate(value["touch"], n - value["pass_by"]),
+        first_stop=rate(value["first_stops"], int(base["stopped"])) if zone.kind == ZoneKind.COUNTER else None,
+        repeat=rate(int(base["repeaters"]), int(base["members"]), max(least, 1)) if history else None,
+        wait_median_s=quantile_s(found.wait[number], 0.5, least),
+        met=rate(value["met"], value["wanted"], max(least, 1)),
+        rank=None,
+    )
+
+
+def _odds(p: float) -> float | None:
+    return p / (1 - p) if p < 1 else None
+
+
+def _as_share(rate: Rate) -> Share:
+    return Share(rate.k, rate.n, rate.low, rate.high)

@@ -1,0 +1,480 @@
+"""A business day's facts, made from its visits and windows in the database.
+
+Facts hold counts and no tags, so that they may be kept long after the visits, and nobody can be found in them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config import StoreConfig
+from config.facts import PEOPLE
+from dwell.aggregates import BINS, histogram
+from dwell.facts import Facts, Table, facts, total
+from dwell.layout import TagClass, ZoneKind
+from dwell.paths import Flows
+from dwell.service import Contacts, contacts
+from dwell.stays import STAY, Place, Span, Stays, distinct, in_order, people
+from dwell.suspects import Limits, Suspicion, suspicions
+from edge.access.verdicts import stamps, verdicts
+from edge.database.reader import Past
+from edge.store.business_days import business_days
+from edge.store.calendar import hours
+
+LOOK_US = 12 * 3_600_000_000
+"""How far around a day visits may lie that belong to its journeys or reach into it."""
+CHUNK_ROWS = 1_000
+"""Rows of the database that are Python objects at a time: they take ten times the memory of what is made of them."""
+HOUR_US = 3_600_000_000
+BASE = np.dtype(
+    [
+        ("journeys", "<i8"),  # people's journeys that began while the zone was known: what its rates are of
+        ("stopped", "<i8"),  # of them, those that stopped at a counter
+        ("open_us", "<i8"),  # opening time so far
+        ("covered_us", "<f8"),  # of it, with the zone's readers up
+        ("known_us", "<i8"),  # of it, in windows that were known
+        ("staffed_us", "<i8"),  # of that, with a staff badge in the zone
+        ("known_windows", "<i8"),
+        ("span_us", "<i8"),  # length of those windows: what mean occupancy is of
+        ("members", "<i8"),  # members with a visit of a touch or longer, each day for itself
+        ("repeaters", "<i8"),  # of them, those who were in the store within returning_days before
+    ]
+)
+Ints = NDArray[np.int64]
+Tiers = tuple[dict[str, dict[str, int]], dict[str, Ints], dict[str, Ints], Ints, Ints]
+TIER_COUNTS = ("members", "returning", "journeys", "visits", "dwell_us", "wanted", "met", "contacted")
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Some business days together; of each zone only windows in which it was known. Z zones and F floors."""
+
+    zones: Table
+    """(Z,) ZONE_FACTS."""
+    base: Table
+    """(Z,) BASE."""
+    dwell: NDArray[np.int64]
+    """(Z, BINS)."""
+    wait: NDArray[np.int64]
+    """(Z, BINS)."""
+    assist: NDArray[np.int64]
+    """(Z, BINS)."""
+    floors: Table
+    """(F,) FLOOR_FACTS."""
+    store: Table
+    """() STORE_FACTS."""
+    flows: Flows
+    tiers: Mapping[str, Mapping[str, int]]
+    """Tier → TIER_COUNTS; members are told apart within a day only."""
+    people: Mapping[str, int]
+    """What the tiers are shares of: `visits` and `dwell_us` of all people, counted as theirs are."""
+    tier_wait: Mapping[str, NDArray[np.int64]]
+    """Tier → (BINS,)."""
+    tier_assist: Mapping[str, NDArray[np.int64]]
+    """Tier → (BINS,)."""
+    suspects: int
+    """Tags left out: suspected staff and stuck ones."""
+    days: int
+
+    def __add__(self, other: Totals) -> Totals:
+        """Both together."""
+        tiers = {
+            tier: Counter(self.tiers.get(tier, {})) + Counter(other.tiers.get(tier, {}))
+            for tier in {**self.tiers, **other.tiers}
+        }
+        arrays = {name: _both(getattr(self, name), getattr(other, name)) for name in ARRAYS}
+        return Totals(
+            **arrays,
+            flows=self.flows + other.flows,
+            tiers=tiers,
+            people=Counter(self.people) + Counter(other.people),
+            tier_wait=_both_tiers(self.tier_wait, other.tier_wait),
+            tier_assist=_both_tiers(self.tier_assist, other.tier_assist),
+            suspects=self.suspects + other.suspects,
+            days=self.days + other.days,
+        )
+
+
+ARRAYS = ("zones", "base", "dwell", "wait", "assist", "floors", "store")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """One business day by window; W windows."""
+
+    windows_us: NDArray[np.int64]
+    zones: Table
+    """(W, Z) ZONE_FACTS."""
+    floors: Table
+    """(W, F) FLOOR_FACTS."""
+    store: Table
+    """(W,) STORE_FACTS."""
+    coverage: NDArray[np.float64]
+    """(W, Z); nan without antenna and where the window has not ended."""
+    known: NDArray[np.bool_]
+    """(W, Z) is the zone covered well enough for numbers."""
+    open_us: NDArray[np.int64]
+    """(W, Z) opening time in each window."""
+
+
+@dataclass(frozen=True)
+class DayFacts:
+    """One business day."""
+
+    date: dt.date
+    def_version: int
+    as_of_us: int | None
+    """Everything before is counted; None before anything is."""
+    complete: bool
+    rows: int
+    """Visits that it was made of."""
+    verdicts: int
+    """What managers had said of suspected tags: edge.access.verdicts.stamps."""
+    totals: Totals
+    windows: Windows
+    by_hour: NDArray[np.uint32] | None
+    """(hours of the day, Z, BINS) dwell; None of stored facts, see kept.by_hour."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A tag that does not move like a customer."""
+
+    why: Suspicion | None
+    """None: only because somebody confirmed it on an earlier day."""
+    confirmed: bool | None
+    """What a manager said of it; None: nothing yet."""
+
+    @property
+    def left_out(self) -> bool:
+        """Is it in no number?"""
+        return self.confirmed is not False
+
+
+def place(config: StoreConfig) -> Place:
+    """The store in numbers: zones and floors in the order of the store file."""
+    floor = {model.id: number for number, model in enumerate(config.floors)}
+    limits = config.thresholds
+    return Place(
+        zone_kind=np.array([ZoneKind[zone.kind.name] for zone in config.zones], np.uint8),
+        zone_floor=np.array([floor[zone.floor] for zone in config.zones], np.int16),
+        floors=len(config.floors),
+        touch_us=round(limits.touch_s * 1e6),
+        visit_us=round(limits.visit_s * 1e6),
+        engaged_us=round(limits.engaged_s * 1e6),
+        assist_us=round(limits.assist_s * 1e6),
+    )
+
+
+def of_people(table: Table) -> Ints:
+    """Sum the counts of a table's people: members, and carriers of tags of no known class."""
+    counts: Ints = np.sum([table[name] for name in PEOPLE], axis=0, dtype=np.int64)
+    return counts
+
+
+def read_stays(past: Past, span: Span) -> tuple[Stays, list[bytes]]:
+    """Stays of carriers (no goods) that touch the span or belong to its journeys, in order; each carrier's tag.
+
+    What was read of the span last asked for is kept in mind, and only what has come since is read.
+    """
+    file = past.conn.execute("PRAGMA database_list").fetchone()[2]
+    key = (file, span, tuple(zone.id for zone in past.config.zones))
+    with _reading:
+        kept = _kept.get(key) or _Read(0, 0, np.zeros(0, STAY), {})
+        fresh = _more(past, span, kept)
+        if fresh.rows != count_between(past.conn, span):  # some were deleted
+            fresh = _more(past, span, _Read(0, 0, np.zeros(0, STAY), {}))
+        _kept.clear()
+        _kept[key] = fresh
+        return in_order(fresh.stays[fresh.stays["zone"] >= 0]), list(fresh.tags)
+
+
+@dataclass(frozen=True)
+class _Read:
+    last: int
+    """Highest id read."""
+    rows: int
+    """Visits that began in the span, goods too."""
+    stays: Stays
+    tags: dict[bytes, int]
+
+
+_kept: dict[tuple[Any, ...], _Read] = {}
+_reading = threading.Lock()
+
+
+def _more(past: Past, span: Span, kept: _Read) -> _Read:
+    config = past.config
+    zone = {model.id: number for number, model in enumerate(config.zones)}
+    last = past.conn.execute("SELECT MAX(id) FROM visit").fetchone()[0] or 0
+    if last == kept.last:
+        return kept
+    # Of what has come since, the ids lead to it; of everything, the times do.
+    entered = "enter_us" if kept.last == 0 else "+enter_us"
+    found = past.conn.execute(
+        "SELECT enter_us, exit_us, journey_us, tag, zone, tag_class, censored FROM visit"
+        f" WHERE {entered} >= ? AND {entered} < ? AND id > ? AND id <= ?"
+        " AND (exit_us > ? AND enter_us < ? OR journey_us >= ? AND journey_us < ? OR enter_us >= ? AND enter_us < ?)",
+        (
+            *(span.start_us - LOOK_US, span.end_us + LOOK_US, kept.last, last),
+            # Whoever was there just before the day does not come to the floor in it.
+            *(span.start_us - round(config.thresholds.journey_end_silence_s * 1e6), span.end_us),
+            *(span.start_us, span.end_us) * 2,
+        ),
+    )
+    parts, began, tags = [kept.stays], kept.rows, dict(kept.tags)
+    while rows := found.fetchmany(CHUNK_ROWS):
+        stays = np.zeros(len(rows), STAY)
+        enter, exit_, journey, tag, zones, tag_class, censored = zip(*rows, strict=True)
+        stays["enter_us"], stays["exit_us"], stays["journey_us"] = enter, exit_, journey
+        stays["carrier"] = [tags.setdefault(one, len(tags)) for one in tag]
+        stays["zone"] = [zone.get(one, -1) for one in zones]
+        stays["tag_class"], stays["censored"] = tag_class, censored
+        began += int(span.holds(stays["enter_us"]).sum())
+        parts.append(stays[stays["tag_class"] != TagClass.MERCHANDISE])
+    return _Read(last, began, np.concatenate(parts), tags)
+
+
+def suspects(stays: Stays, tags: list[bytes], config: StoreConfig, date: dt.date) -> dict[int, Suspect]:
+    """Carrier → why it is left out of every number of a day, or why it is not although it looks like it."""
+    limits = config.thresholds
+    span = Span(*business_days(config).bounds_us(date))
+    judged = suspicions(
+        stays,
+        place(config),
+        span,
+        Limits(*(round(s * 1e6) for s in (limits.suspect_s, limits.suspect_back_room_s, limits.stuck_s))),
+    )
+    said = {verdict.tag: verdict.confirmed for verdict in verdicts(config) if verdict.date <= date.isoformat()}
+    number = {tag: n for n, tag in enumerate(tags)} if said else {}
+    there = set(distinct(stays["carrier"]).tolist()) if said else set()
+    found = {carrier: Suspect(one, said.get(tags[carrier])) for carrier, one in judged.items()}
+    for tag, confirmed in said.items():
+        if confirmed and number.get(tag) in there:
+            found.setdefault(number[tag], Suspect(None, confirmed))
+    return found
+
+
+def make(past: Past, date: dt.date) -> DayFacts:
+    """A day's facts from its visits and windows."""
+    config = past.config
+    span = Span(*past.bounds_us(date))
+    store = place(config)
+    now_us = past.watermark_us
+    as_of_us = None if now_us is None else min(now_us, span.end_us)
+    everybody, tags = read_stays(past, span)
+    stamp = stamps(config).get(date.isoformat(), 0)
+    left_out = [carrier for carrier, one in suspects(everybody, tags, config, date).items() if one.left_out]
+    stays = everybody[~np.isin(everybody["carrier"], left_out)]
+    staff = contacts(stays, store)
+    made = facts(stays, store, span, staff)
+    windows = _windows(past, made, span, date, as_of_us)
+    silence_us = round(config.thresholds.journey_end_silence_s * 1e6)
+    by_tier = _tiers(past, stays, tags, staff, span)
+    return DayFacts(
+        date=date,
+        def_version=config.thresholds.def_version,
+        as_of_us=as_of_us,
+        complete=now_us is not None and now_us >= span.end_us + silence_us,
+        rows=count(past, date),
+        verdicts=stamp,
+        totals=_totals(made, windows, by_tier, _people(stays, span), len(left_out), span),
+        windows=windows,
+        by_hour=_by_hour(made, windows, span),
+    )
+
+
+def hour_of(windows_us: NDArray[np.int64], start_us: int) -> NDArray[np.int64]:
+    """(W,) hour of the business day in which each window begins, from 0."""
+    hour: NDArray[np.int64] = (np.maximum(windows_us, start_us) - start_us) // HOUR_US
+    return hour
+
+
+def _by_hour(made: Facts, windows: Windows, span: Span) -> NDArray[np.uint32]:
+    hour = hour_of(made.windows_us, span.start_us)
+    out = np.zeros((int(hour[-1]) + 1, *made.dwell.shape[1:]), np.uint32)
+    np.add.at(out, hour, made.dwell * windows.known[:, :, None])
+    return out
+
+
+def count(past: Past, date: dt.date) -> int:
+    """Visits of a day, whoever's."""
+    return count_between(past.conn, Span(*past.bounds_us(date)))
+
+
+def count_between(conn: sqlite3.Connection, span: Span) -> int:
+    """Visits that began in a span."""
+    bounds_us = span.start_us, span.end_us
+    return int(conn.execute("SELECT COUNT(*) FROM visit WHERE enter_us >= ? AND enter_us < ?", bounds_us).fetchone()[0])
+
+
+def _windows(past: Past, made: Facts, span: Span, date: dt.date, as_of_us: int | None) -> Windows:
+    config = past.config
+    starts = made.windows_us
+    shape = (len(starts), len(config.zones))
+    number = {zone.id: n for n, zone in enumerate(config.zones)}
+    coverage = np.full(shape, np.nan)
+    written = np.zeros(shape, np.bool_)
+    for window_us, zone, share in past.conn.execute(
+        "SELECT window_us, zone, MAX(coverage) FROM aggregate WHERE window_us >= ? AND window_us < ? GROUP BY 1, 2",
+        (int(starts[0]), span.end_us),
+    ):
+        if zone in number and (window_us - int(starts[0])) % span.window_us == 0:
+            at = (window_us - int(starts[0])) // span.window_us, number[zone]
+            coverage[at], written[at] = share, True
+    # A window is written a little after it ended: until then it is neither covered nor uncovered.
+    until_us = 0 if as_of_us is None else as_of_us - span.window_us
+    rows = starts[written.any(axis=1)]
+    ended = starts <= max(until_us - span.window_us, *(rows[rows <= until_us].tolist() or [0]), 0)
+    watched = {antenna.zone for reader in config.readers for antenna in reader.antennas}
+    blind = np.array([zone.id not in watched for zone in config.zones])
+    coverage[ended] = np.where(written[ended], coverage[ended], 0.0)
+    coverage[~ended] = np.nan
+    coverage[:, blind] = np.nan
+    known = np.nan_to_num(coverage, nan=0.0) >= config.thresholds.min_coverage
+    # The windows under way are as well known as the last that ended.
+    if ended.any() and as_of_us is not None:
+        last = known[np.flatnonzero(ended)[-1]]
+        known |= (~ended & (starts < as_of_us))[:, None] & last
+    return Windows(starts, made.zones, made.floors, made.store, coverage, known, _open_us(config, starts, span, date))
+
+
+def _open_us(config: StoreConfig, starts: NDArray[np.int64], span: Span, date: dt.date) -> NDArray[np.int64]:
+    by_floor = {floor.id: hours(config, floor.id, date) for floor in config.floors}
+    open_ = np.array([by_floor[zone.floor].open_us for zone in config.zones])
+    close = np.array([by_floor[zone.floor].close_us for zone in config.zones])
+    low = np.maximum(starts[:, None], open_)
+    inside: NDArray[np.int64] = np.maximum(np.minimum(starts[:, None] + span.window_us, close) - low, 0)
+    return inside
+
+
+def _totals(
+    made: Facts,
+    windows: Windows,
+    by_tier: Tiers,
+    everybody: dict[str, int],
+    suspects: int,
+    span: Span,
+) -> Totals:
+    known, open_us = windows.known, windows.open_us
+    base = np.zeros(made.zones.shape[1], BASE)
+    journeys = of_people(made.store)
+    base["journeys"] = (known * journeys[:, None]).sum(axis=0)
+    base["stopped"] = (known * made.store["stopped"][:, None]).sum(axis=0)
+    ended = ~np.isnan(windows.coverage)
+    base["open_us"] = (open_us * ended).sum(axis=0)
+    base["covered_us"] = (open_us * np.nan_to_num(windows.coverage, nan=0.0)).sum(axis=0)
+    base["known_us"] = (open_us * (known & ended)).sum(axis=0)
+    base["staffed_us"] = (np.minimum(made.zones["staffed_us"], open_us) * (known & ended)).sum(axis=0)
+    base["members"], base["repeaters"] = by_tier[3:]
+    base["known_windows"] = known.sum(axis=0)
+    base["span_us"] = (known & ended).sum(axis=0) * span.window_us
+    return Totals(
+        zones=total(made.zones, known),
+        base=base,
+        dwell=(made.dwell * known[:, :, None]).sum(axis=0, dtype=np.int64),
+        wait=(made.wait * known[:, :, None]).sum(axis=0, dtype=np.int64),
+        assist=(made.assist * known[:, :, None]).sum(axis=0, dtype=np.int64),
+        floors=total(made.floors),
+        store=total(made.store[:, None])[0],
+        flows=made.flows,
+        tiers=by_tier[0],
+        people=everybody,
+        tier_wait=by_tier[1],
+        tier_assist=by_tier[2],
+        suspects=suspects,
+        days=1,
+    )
+
+
+def _people(stays: Stays, span: Span) -> dict[str, int]:
+    began = stays[people(stays) & span.holds(stays["enter_us"])]
+    return {"visits": len(began), "dwell_us": int((began["exit_us"] - began["enter_us"]).sum())}
+
+
+def _tiers(past: Past, stays: Stays, tags: list[bytes], staff: Contacts, span: Span) -> Tiers:
+    """Counts, waits and assistance by tier, members and repeaters by zone: of members with consent.
+
+    Tiers are those that the directory gives a card now.
+    """
+    config = past.config
+    number = {tag: n for n, tag in enumerate(tags)}
+    ours = set(distinct(stays["carrier"][span.holds(stays["enter_us"])]).tolist())
+    cards: dict[int, tuple[str, str]] = {
+        number[tag]: (member, tier)
+        for tag, member, tier in past.conn.execute(
+            "SELECT DISTINCT visit.tag, visit.member, COALESCE(tier, '?') FROM visit LEFT JOIN directory USING (tag)"
+            " WHERE enter_us >= ? AND enter_us < ? AND visit.member IS NOT NULL",
+            (span.start_us, span.end_us),
+        )
+        if number.get(tag) in ours
+    }
+    before_us = span.start_us - config.thresholds.returning_days * 86_400_000_000
+    members: dict[str, set[str]] = {}
+    for member, tier in cards.values():
+        members.setdefault(tier, set()).add(member)
+    seen = {
+        member
+        for member in {member for member, _ in cards.values()}
+        if past.conn.execute(
+            "SELECT 1 FROM journey WHERE member = ? AND start_us >= ? AND start_us < ? LIMIT 1",
+            (member, before_us, span.start_us),
+        ).fetchone()
+    }
+    began_here, journeys_here = span.holds(stays["enter_us"]), span.holds(stays["journey_us"])
+    long_us = stays["exit_us"] - stays["enter_us"]
+    found, waits, assists = {}, {}, {}
+    for tier, who in sorted(members.items()):
+        mine = np.isin(stays["carrier"], [n for n, (_, t) in cards.items() if t == tier])
+        began, journey_here = mine & began_here, mine & journeys_here
+        wanted, met = began & staff.wanted, began & staff.wanted & staff.met
+        found[tier] = {
+            "members": len(who),
+            "returning": len(who & seen),
+            "journeys": _journeys(stays[journey_here]),
+            "visits": int(began.sum()),
+            "dwell_us": int(long_us[began].sum()),
+            "wanted": int(wanted.sum()),
+            "met": int(met.sum()),
+            "contacted": _journeys(stays[journey_here & staff.met]),
+        }
+        waits[tier] = histogram(staff.wait_us[met]).astype(np.int64)
+        assists[tier] = histogram(staff.assist_us[met]).astype(np.int64)
+    came = stays[began_here & (long_us >= config.thresholds.touch_s * 1e6) & np.isin(stays["carrier"], list(cards))]
+    pairs = {
+        (zone, cards[carrier][0]) for zone, carrier in zip(came["zone"].tolist(), came["carrier"].tolist(), strict=True)
+    }
+    everybody, again = np.zeros(len(config.zones), np.int64), np.zeros(len(config.zones), np.int64)
+    for zone, member in pairs:
+        everybody[zone] += 1
+        again[zone] += member in seen
+    return found, waits, assists, everybody, again
+
+
+def _journeys(stays: Stays) -> int:
+    return len(distinct(stays[["carrier", "journey_us"]]))
+
+
+def _both_tiers(
+    one: Mapping[str, NDArray[np.int64]], two: Mapping[str, NDArray[np.int64]]
+) -> dict[str, NDArray[np.int64]]:
+    none = np.zeros(BINS, np.int64)
+    return {tier: one.get(tier, none) + two.get(tier, none) for tier in {**one, **two}}
+
+
+def _both(one: Table, two: Table) -> Table:
+    if one.dtype.names is None:
+        return one + two
+    out = one.copy()
+    for name in one.dtype.names:
+        out[name] = np.maximum(one[name], two[name]) if name == "peak" else one[name] + two[name]
+    return out

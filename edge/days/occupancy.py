@@ -1,0 +1,100 @@
+"""How many people were in zones and on floors at once, from a read-only connection. As in edge.days.counters."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config.facts import WINDOW_US
+from edge.database.reader import Past
+from edge.days.facts import place
+from edge.days.kept import day
+from edge.days.scope import Scope, over
+
+PROVISIONAL_US = 3_600_000_000
+"""Visits under way count when they end: occupancy of the last hour may still grow."""
+
+
+@dataclass(frozen=True, slots=True)
+class OccupancyWindow:
+    start_us: int
+    mean: float | None
+    """People at once, on average over the window; None where unknown or not yet come."""
+    peak: int | None
+    state: str
+    """measured · unknown · future."""
+    provisional: bool
+    """Visits under way are not in it yet."""
+
+
+@dataclass(frozen=True)
+class Occupancy:
+    """People at once in a zone or on a floor on one business day."""
+
+    place: str
+    floor: bool
+    mean: float | None
+    """Over the known windows that lie in opening hours."""
+    peak: int | None
+    windows: tuple[OccupancyWindow, ...]
+
+
+@dataclass(frozen=True)
+class OccupancyReport:
+    scope: Scope
+    floors: tuple[Occupancy, ...]
+    zones: tuple[Occupancy, ...]
+
+
+def occupancy(past: Past, date: dt.date) -> OccupancyReport:
+    """Mean and peak occupancy by window, floor and zone."""
+    config = past.config
+    scope, _ = over(past, date, 1)
+    made = day(past, date)
+    windows, store = made.windows, place(config)
+    end_us = past.bounds_us(date)[1]
+    as_of_us = made.as_of_us or 0
+
+    def row(name: str, floor: bool, facts: NDArray[Any], known: NDArray[np.bool_], open_us: NDArray[Any]) -> Occupancy:
+        cells, lengths = [], []
+        for number, start_us in enumerate(windows.windows_us.tolist()):
+            length = min(start_us + WINDOW_US, end_us, max(as_of_us, start_us)) - start_us
+            state = "future" if length <= 0 else "measured" if known[number] else "unknown"
+            measured = state == "measured"
+            cells.append(
+                OccupancyWindow(
+                    start_us,
+                    float(facts["present_us"][number] / length) if measured else None,
+                    int(facts["peak"][number]) if measured else None,
+                    state,
+                    not made.complete and start_us + WINDOW_US > as_of_us - PROVISIONAL_US,
+                )
+            )
+            lengths.append(length if measured and open_us[number] > 0 else 0)
+        used = np.array(lengths) > 0
+        mean = float(facts["present_us"][used].sum() / sum(lengths)) if used.any() else None
+        peaks = [cell.peak for cell in cells if cell.peak is not None]
+        return Occupancy(name, floor, mean, max(peaks, default=None), tuple(cells))
+
+    on = [store.zone_floor == number for number in range(store.floors)]
+    return OccupancyReport(
+        scope,
+        tuple(
+            row(
+                floor.id,
+                True,
+                windows.floors[:, n],
+                np.any(windows.known[:, on[n]], axis=1),
+                windows.open_us[:, on[n]].max(axis=1, initial=0),
+            )
+            for n, floor in enumerate(config.floors)
+        ),
+        tuple(
+            row(zone.id, False, windows.zones[:, n], windows.known[:, n], windows.open_us[:, n])
+            for n, zone in enumerate(config.zones)
+        ),
+    )

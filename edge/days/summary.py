@@ -1,0 +1,138 @@
+"""A business day in numbers, from the database: what `tagtrail summary` prints and the page "Today" shows.
+
+Everything is a pure function of a read-only connection and the store file. People are carriers of member tags and of
+tags of no known class; carts are counted apart, staff and merchandise not at all, nor suspected staff and stuck tags.
+A number that nobody measured is None, never zero: `coverage` says which share of the opening time that has passed the
+readers of a place were up. Zones, flows and tiers are those of edge.days.counters, flows and service.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from config.facts import COUNTED, WINDOW_US
+from edge.database.reader import Past
+from edge.days.counters import CounterScore, counters
+from edge.days.facts import DayFacts, of_people
+from edge.days.flows import ZoneFlows, flows
+from edge.days.kept import day
+from edge.days.service import tiers
+from edge.days.traffic import FloorTraffic, traffic
+from sync import outbox
+
+
+@dataclass(frozen=True)
+class DoorCount:
+    """What a door counter counted: passages in either direction, of anybody, tag or not."""
+
+    zone: str
+    reader: str
+    port: int
+    passages: int | None
+    """None where it was never watched."""
+    coverage: float | None
+    """Share of the day so far in which it was watched; None before the first window is over."""
+
+
+@dataclass(frozen=True)
+class Tier:
+    """Members of a tier seen; None when fewer than `small_cell` or when it would give such a number away."""
+
+    tier: str
+    members: int | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One business day of one store."""
+
+    store: str
+    date: str
+    start_us: int
+    end_us: int
+    as_of_us: int | None
+    """Everything before is counted; None when the database holds nothing yet. Open visits count when they end."""
+    complete: bool
+    """The day is over, and long enough for its last visits to have ended."""
+    def_version: int
+    small_cell: int
+    coverage: float | None
+    """As of edge.days.scope.Scope."""
+    journeys: Mapping[str, int]
+    """Class → journeys that began on the day."""
+    members_seen: int
+    visits: int
+    """People's zone visits that began on the day, however short."""
+    floors: tuple[FloorTraffic, ...]
+    zones: tuple[CounterScore, ...]
+    flows: ZoneFlows
+    suspected: int
+    """Tags left out of all of this: suspected staff and stuck ones."""
+    tiers: tuple[Tier, ...]
+    doors: tuple[DoorCount, ...]
+    outbox: Mapping[str, Mapping[str, int]]
+    """Class → `sent`, events ever committed for the CRM, and `pending`, those that it has not acknowledged."""
+
+    @property
+    def unseen(self) -> bool:
+        """True if no reader was up so far and nobody was counted; of a day that was closed, at any hour."""
+        hours = [hour.coverage for floor in self.floors for hour in floor.hours if hour.coverage is not None]
+        dark = self.coverage == 0 or (self.coverage is None and bool(hours) and not any(hours))
+        return dark and not self.visits
+
+
+def summary(past: Past, date: dt.date) -> Summary:
+    """The summary of one business day."""
+    config = past.config
+    made, scores, mix = day(past, date), counters(past, date), tiers(past, date)
+    start_us, end_us = past.bounds_us(date)
+    return Summary(
+        store=config.store.id,
+        date=date.isoformat(),
+        start_us=start_us,
+        end_us=end_us,
+        as_of_us=made.as_of_us,
+        complete=made.complete,
+        def_version=scores.scope.def_version,
+        small_cell=scores.scope.small_cell,
+        coverage=scores.scope.coverage,
+        journeys={name: int(made.totals.store[name]) for name in COUNTED},
+        members_seen=mix.members,
+        visits=int(of_people(made.windows.zones).sum()),
+        floors=traffic(past, date),
+        zones=scores.zones,
+        flows=flows(past, date).between,
+        suspected=scores.scope.suspected_staff,
+        tiers=tuple(Tier(one.tier, one.members) for one in mix.tiers),
+        doors=_doors(past, start_us, end_us, _over(made)),
+        outbox={class_: depth._asdict() for class_, depth in outbox.depth(past.conn).items()},
+    )
+
+
+def _over(made: DayFacts) -> list[int]:
+    """Starts of the windows that are over."""
+    ended = ~np.isnan(made.windows.coverage).all(axis=1)
+    over: list[int] = made.windows.windows_us[ended].tolist()
+    return over
+
+
+def _doors(past: Past, start_us: int, end_us: int, windows: list[int]) -> tuple[DoorCount, ...]:
+    counts = {
+        (reader, port, zone): (passages, ever, covered_us)
+        for reader, port, zone, passages, ever, covered_us in past.conn.execute(
+            "SELECT reader, port, zone, sum(passages), max(covered_us) > 0, sum(covered_us * (window_us <= ?))"
+            " FROM door WHERE window_us >= ? AND window_us < ? GROUP BY 1, 2, 3",
+            (windows[-1] if windows else -1, start_us, end_us),
+        )
+    }
+    doors = []
+    for reader in past.config.readers:
+        for place in reader.inputs:
+            passages, ever, covered_us = counts.get((reader.id, place.port, place.zone), (0, False, 0))
+            coverage = min(1.0, covered_us / (len(windows) * WINDOW_US)) if windows else None
+            doors.append(DoorCount(place.zone, reader.id, place.port, passages if ever else None, coverage))
+    return tuple(doors)

@@ -1,0 +1,122 @@
+"""The engine at rest: its arrays, with the layout that gives them their meaning, in one row of the database."""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+import zipfile
+import zlib
+from dataclasses import asdict, dataclass, fields
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwell.engine import ZoneEngine
+from dwell.layout import Layout, Settings
+from edge.store.compose import Shop
+
+LAYOUT = "layout."
+STATE = "state."
+LEVEL = 3
+"""Of compression: a sixth less to write than 1, in the same time."""
+PAGE_BYTES = 4096
+
+
+class Unreadable(Exception):
+    """A checkpoint that this version can't go on from."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An engine as it was when `fingerprint` was the shop's."""
+
+    watermark_us: int
+    fingerprint: str
+    zones: tuple[str, ...]
+    floors: tuple[str, ...]
+    layout: Layout
+    settings: Settings
+    state: dict[str, NDArray[Any]]
+
+    def engine(self) -> ZoneEngine:
+        """That engine, ready to go on; Unreadable if it was another version's."""
+        try:
+            return ZoneEngine.restore(self.layout, self.settings, self.state)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise Unreadable(str(error)) from error
+
+
+def save(conn: sqlite3.Connection, shop: Shop, watermark_us: int, state: dict[str, NDArray[Any]]) -> int:
+    """Replace the checkpoint, in the caller's transaction; its bytes. Compression runs here, outside the event loop."""
+    arrays = {STATE + name: array for name, array in state.items()}
+    arrays |= {LAYOUT + field.name: getattr(shop.layout, field.name) for field in fields(Layout)}
+    meaning = {"zones": shop.zones, "floors": shop.floors, "settings": asdict(shop.settings)}
+    arrays["meaning"] = np.frombuffer(json.dumps(meaning).encode(), np.uint8)
+    packer = _Packer()
+    # As np.savez does, which wants a file that it could read too.
+    with zipfile.ZipFile(cast("BinaryIO", packer), "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+    packed = packer.packed()
+    before = conn.execute("SELECT length(state) FROM checkpoint").fetchone()
+    room = before[0] if before is not None and before[0] // 2 < len(packed) <= before[0] else _room(len(packed))
+    # Of the same length, it takes the place of the one before: another would be given pages of its own, and the former
+    # pages would be written too, as free ones.
+    conn.execute(
+        "INSERT INTO checkpoint VALUES (1, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
+        " SET watermark_us = excluded.watermark_us, layout = excluded.layout, state = excluded.state",
+        (watermark_us, shop.fingerprint(), packed.ljust(room, b"\0")),
+    )
+    return len(packed)
+
+
+def _room(size: int) -> int:
+    """Bytes for a state that may grow by an eighth; whole pages."""
+    return -(-size * 9 // 8 // PAGE_BYTES) * PAGE_BYTES
+
+
+class _Packer(io.RawIOBase):
+    """Takes a file as it is written, and keeps only what it is compressed to."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.compressobj(LEVEL)
+        self._parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, part: Any) -> int:
+        self._parts.append(self._zlib.compress(part))
+        return memoryview(part).nbytes
+
+    def packed(self) -> bytes:
+        return b"".join([*self._parts, self._zlib.flush()])
+
+
+def load(conn: sqlite3.Connection) -> Checkpoint | None:
+    """The last checkpoint, if there is one; Unreadable if it was another version's or is damaged."""
+    row = conn.execute("SELECT watermark_us, layout, state FROM checkpoint").fetchone()
+    if row is None:
+        return None
+    try:
+        return _unpack(*row)
+    except (ValueError, KeyError, TypeError, OSError, zlib.error) as error:
+        raise Unreadable(str(error)) from error
+
+
+def _unpack(watermark_us: int, fingerprint: str, packed: bytes) -> Checkpoint:
+    with np.load(io.BytesIO(zlib.decompress(packed)), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    meaning = json.loads(arrays["meaning"].tobytes())
+    return Checkpoint(
+        watermark_us=watermark_us,
+        fingerprint=fingerprint,
+        zones=tuple(meaning["zones"]),
+        floors=tuple(meaning.get("floors", ())),
+        layout=Layout(**{field.name: arrays[LAYOUT + field.name] for field in fields(Layout)}),
+        settings=Settings(**meaning["settings"]),
+        state={name.removeprefix(STATE): array for name, array in arrays.items() if name.startswith(STATE)},
+    )

@@ -1,0 +1,468 @@
+"""The service's main loop: batches of reads in, visits and events committed.
+
+Two kinds of commits. A recognition is committed the moment a member is first seen, for a greeting can't wait.
+All that the engine decides is committed together with the engine's state, every few seconds, in one transaction:
+a restart goes on from exactly what was committed, so that nothing is told twice or under another number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
+
+from drivers.read import Reads
+from drivers.session import Contact, Gap, Link, Notice, ReaderStatus
+from dwell.engine import Decisions, ZoneEngine
+from dwell.read import joined
+from dwell.visits import Visits
+from edge.cues import book
+from edge.cues.desk import CueDesk
+from edge.database.retention import make_room
+from edge.database.writer import Database
+from edge.intake import checkpoint
+from edge.intake.admission import Admission
+from edge.intake.greeter import Greeter
+from edge.intake.inbox import Inbox
+from edge.intake.ledger import Ledger
+from edge.readers.antennas import Antennas
+from edge.readers.door_counters import DoorCounters
+from edge.readers.flapping import Flapping
+from edge.readers.lamps import Lamps
+from edge.readers.outages import Outages
+from edge.store import layouts
+from edge.store.business_days import business_days
+from edge.store.clock import Clock
+from edge.store.compose import Shop
+from edge.store.pseudonyms import Member, Pseudonyms, known
+from sync.contract import CLASSES, EventClass, GatewayHealth, ReaderHealth, Recognised
+
+log = logging.getLogger("tagtrail.pipeline")
+T = TypeVar("T")
+
+WAITING_READS = 1_000_000
+"""Reads that may come while the engine waits for what a reader kept; beyond, it goes on without."""
+GATHER_S = 0.02
+"""Reads that arrive this close together go through as one batch."""
+ADVANCE_S = 0.25
+LOOK_AROUND_S = 0.5
+"""How often it is asked who is being kept waiting."""
+BEHIND_US = 15_000_000
+"""An engine that is further behind, because it waits for a reader, can't say who waits where."""
+HEALTH_US = 60_000_000
+SWEEP_US = 60_000_000
+PRESSED_S = 5.0
+"""How often is looked whether the engine has let tags go, while there are too many."""
+BACK_US = 60_000_000
+"""A clock set back further than this would leave the engine waiting for a time that it has had: a new one begins."""
+CHECKPOINT_MOST_S = 60.0
+CHECKPOINT_BYTES_PER_S = 32 * 1024
+"""A large state is written more rarely than `checkpoint_s`: flash wears out, and a crash costs only reads."""
+
+
+class Pipeline:
+    """Takes reads and link changes from the inbox, runs the engine, commits. One task: `run`.
+
+    `wake` is told of classes with new events, `changed` of news for the page, `lamps` of members who come to a zone,
+    `trace` of every decided visit. `backlog`: events not yet acknowledged, by class. `failing`: reason by background
+    job, of those that fail now.
+    `trouble` says why commits fail, if they do: what was not committed is kept and tried again.
+    """
+
+    def __init__(
+        self,
+        shop: Shop,
+        database: Database,
+        clock: Clock,
+        inbox: Inbox,
+        *,
+        version: str,
+        wake: Callable[[EventClass], None],
+        changed: Callable[[], None] = lambda: None,
+        backlog: Callable[[], Mapping[str, int]] = dict,
+        failing: Callable[[], Mapping[str, str]] = dict,
+        lamps: Lamps | None = None,
+        trace: Callable[[Visits], None] | None = None,
+    ) -> None:
+        self.shop = shop
+        self.engine = ZoneEngine(shop.layout, shop.settings)
+        start = clock.now_us()
+        self.readers = {r.id: ReaderStatus(r.id, Link.DOWN, "not yet connected", start) for r in shop.readers}
+        self.reads_of = dict.fromkeys(self.readers, 0)
+        self.trouble: str | None = None
+        self._inbox = inbox
+        self._database = database
+        self._clock = clock
+        self._version = version
+        self._wake = wake
+        self._changed = changed
+        self._backlog = backlog
+        self._failing = failing
+        self._told_failing: set[str] = set()
+        self._lamps = lamps
+        self._trace = trace
+        days = business_days(shop.config)
+        self._pseudonyms = Pseudonyms(database.tag_key, days)
+        self.antennas = Antennas(shop)
+        self.admission = Admission(shop)
+        self.doors = DoorCounters(shop)
+        self._ledger = Ledger(shop, self._pseudonyms, days, self.doors)
+        self._outages = Outages(self.readers, self._switch)
+        self._flapping: Flapping[ReaderHealth] = Flapping()
+        self._bound_us: int | None = None
+        self._waiting = 0
+        self._greeter = Greeter(shop, self._pseudonyms)
+        self.desk = CueDesk(shop, clock.speed)
+        self._every_s = shop.config.database.checkpoint_s
+        self._swept_us = self._health_us = start
+        self._stopping = False
+
+    def restore(self) -> None:
+        """Go on from the last checkpoint, with every reader down until it connects."""
+        self._database.write_now(self._restore)
+
+    def stop(self) -> None:
+        """Let `run` end; what sessions have delivered by now is still taken."""
+        self._stopping = True
+        self._inbox.wake()
+
+    async def run(self) -> None:
+        """Work until `stop`, then take what has arrived and commit it; visits stay open in the checkpoint.
+
+        Not to be cancelled: a commit under way would be written twice.
+        """
+        self._ledger.add_health(self._gateway_health("start"))
+        loop = asyncio.get_running_loop()
+        advanced_s = committed_s = looked_s = pressed_s = loop.time()
+        seen_us = self._clock.now_us()
+        while not self._stopping:
+            await self._inbox.wait(ADVANCE_S, GATHER_S)
+            now_us = self._clock.now_us()
+            await self._take()
+            if loop.time() - advanced_s >= ADVANCE_S:
+                advanced_s = loop.time()
+                # The time of the step before: sessions have run since, so what had arrived by then has been taken,
+                # however long the machine was busy or suspended in between.
+                self._advance(seen_us)
+                seen_us = now_us
+                self._tell_repeated()
+                if self.admission.pressed and loop.time() - pressed_s >= PRESSED_S:
+                    pressed_s = loop.time()
+                    self._keep_admitted()
+            if loop.time() - looked_s >= LOOK_AROUND_S:
+                looked_s = loop.time()
+                await self._look_around()
+            if loop.time() - committed_s >= self._every_s:
+                committed_s = loop.time()
+                await self._commit()
+        await self._take()
+        self._advance(seen_us)
+        self._tell_repeated(all_=True)
+        self._ledger.add_health(self._gateway_health("stop"))
+        if self._trace is not None:
+            self._trace(self._as_if_over())
+        await self._commit()
+
+    def here(self) -> Visits:
+        """Where tags seem to be, a second or two after the fact."""
+        return self.engine.whereabouts()
+
+    def _as_if_over(self) -> Visits:
+        """Visits under way as they would end if nothing more came: not seen to their end."""
+        over = ZoneEngine.restore(self.shop.layout, self.shop.settings, self.engine.state())
+        return over.finish().closed
+
+    def members(self, visits: Visits) -> list[tuple[Member, Any]]:
+        """Members with consent among visits, with their visit."""
+        return self._greeter.members(visits)
+
+    async def recheck(self, erased: str | None = None) -> None:
+        """Members may have left the directory: know those who are here by what it says now."""
+        await self._database.read(lambda conn: self._greeter.recheck(conn, erased))
+        gone = await self._database.read(lambda conn: [c.id for c in book.going(conn) if not known(conn, c.tag)])
+        if gone or erased is not None:
+            await self.order(lambda conn: book.withdraw(conn, gone))
+
+    @property
+    def recognitions(self) -> list[dict[str, Any]]:
+        """The last ones, newest first."""
+        return list(self._greeter.shown)
+
+    def covered(self) -> set[int]:
+        """Zones whose readers are up."""
+        up = {a for id_, s in self.readers.items() if s.link is Link.UP for a in self.shop.antennas_of[id_].tolist()}
+        return {int(self.shop.layout.antenna_zone[antenna]) for antenna in up}
+
+    async def order(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Change cues as somebody ordered, and show what came of it; raises what the job or the database raises."""
+
+        def whole(conn: sqlite3.Connection) -> tuple[T, tuple[book.Going, ...], book.Rules]:
+            return job(conn), book.going(conn), book.newest(conn)
+
+        result, going, self.desk.rules = await self._database.write(whole)
+        self.desk.show(going)
+        self._wake("member")
+        self._changed()
+        return result
+
+    # Steps.
+
+    async def _take(self) -> None:
+        """Put everything queued through, in order of arrival."""
+        batches: list[Reads] = []
+        for item in self._inbox.take():
+            if isinstance(item, ReaderStatus):
+                await self._feed(batches)
+                batches = []
+                self._link(item)
+            elif isinstance(item, Gap):
+                self._outages.gap(item)
+                self._tell_health("gap", item.reader, item.reason, item.to_us)
+            elif isinstance(item, Notice):
+                self._tell_health("notice", item.reader, item.text, item.at_us)
+            elif isinstance(item, Contact):
+                self.doors.take(item)
+            else:
+                reader, batch = item
+                self.reads_of[reader] += len(batch)
+                batches.append(batch)
+        await self._feed(batches)
+
+    async def _feed(self, batches: list[Reads]) -> None:
+        if batches:
+            reads = joined(batches)
+            self.antennas.add(reads)
+            now_us = self._clock.now_us()
+            reads = self.admission.filter(reads, now_us)
+            for reader, text in self.admission.notices(now_us):
+                self._tell_health("flood", reader, text, now_us)
+            await self._greet(reads)
+            self.engine.feed(reads)
+            self._waiting += len(reads)
+
+    def _link(self, status: ReaderStatus) -> None:
+        before = self.readers[status.reader]
+        self.readers[status.reader] = status
+        if status.link is Link.UP:
+            self.doors.watched(status.reader, status.inputs)
+        self._outages.link(status, time.monotonic())
+        if (status.link, status.reason) != (before.link, before.reason):
+            self._tell_health("link", status.reader, status.reason, status.since_us)
+
+    def _switch(self, reader: str, at_us: int, up: bool) -> None:
+        self.engine.outage(self.shop.antennas_of[reader], at_us, up)
+        self.doors.switch(reader, at_us, up)
+
+    def _tell_health(self, kind: str, reader: str, reason: str, since_us: int) -> None:
+        status = self.readers[reader]
+        told = ReaderHealth(
+            reader=reader,
+            link=status.link.value,
+            reason=reason,
+            since_us=since_us,
+            clock_offset_us=status.clock_offset_us,
+        )
+        if self._flapping.now((reader, kind), told, time.monotonic()):
+            self._add_health(told)
+
+    def _tell_repeated(self, *, all_: bool = False) -> None:
+        """Tell as one what has repeated itself."""
+        for told, changes in self._flapping.due(time.monotonic(), all_=all_):
+            self._add_health(told.model_copy(update={"changes": changes}))
+
+    def _add_health(self, told: ReaderHealth) -> None:
+        good = told.link == "up" and self.readers[told.reader].reason == told.reason
+        often = f" (after {told.changes} changes)" if told.changes > 1 else ""
+        log.log(
+            logging.INFO if good else logging.WARNING,
+            "reader %s is %s: %s%s",
+            *(told.reader, told.link, told.reason, often),
+        )
+        self._ledger.add_health(told)
+
+    async def _greet(self, reads: Reads) -> None:
+        fresh = self._greeter.fresh(reads)
+        if len(fresh):
+            await self._database.read(lambda conn: self._greeter.recognise(conn, fresh))
+        if self._greeter.waiting:
+            told: list[tuple[Member, Recognised]] = []
+
+            def job(conn: sqlite3.Connection) -> list[int]:
+                nonlocal told
+                told = self._greeter.tell(conn)
+                return self.desk.arrive(conn, told, self._clock.now_us())
+
+            for event in self._greeter.untold() if self._lamps else ():
+                self._announce(event.member, event.tier, event.zone, event.read_us)
+            if await self._make_cues(job):
+                self._greeter.told(len(told))
+
+    async def _look_around(self) -> None:
+        now_us = self._clock.now_us()
+        if self.desk.idle:
+            return
+        behind = now_us - self.engine.weighed_us > BEHIND_US + self.shop.settings.lateness_us
+        visits = self.engine.whereabouts()[: 0 if behind else None]
+        steps = self.desk.look_around(visits, self._greeter.members, self._greeter.greeted, self.covered(), now_us)
+        if steps:
+            await self._make_cues(lambda conn: self.desk.carry_out(conn, steps, now_us))
+
+    async def _make_cues(self, make: Callable[[sqlite3.Connection], list[int]]) -> bool:
+        """Commit what makes or ends cues, tell of it at once; False if the database refuses."""
+        made: list[int] = []
+        going = self.desk.going
+
+        def job(conn: sqlite3.Connection) -> None:
+            nonlocal made, going
+            made = make(conn)
+            going = book.going(conn)
+
+        if not await self._write(job):
+            return False
+        news = going != self.desk.going
+        self.desk.show(going, made, self._clock.now_us())
+        self._wake("member")
+        if news:
+            self._changed()
+        return True
+
+    def _keep_admitted(self) -> None:
+        self.admission.keep([self.engine.tags_under_way(), self.engine.stuck_tags()], self.engine.weighed_us)
+
+    def _announce(self, member: str, tier: str, zone: str, at_us: int) -> None:
+        if self._lamps is not None:
+            self._lamps.came(member, tier, zone, at_us, self._clock.now_us())
+
+    def _advance(self, watermark_us: int) -> None:
+        if watermark_us < self.engine.weighed_us - BACK_US:
+            back_s = (self.engine.weighed_us - watermark_us) // 1_000_000
+            log.error("the clock was set back by %d s: visits under way end here, and counting begins anew", back_s)
+            self._decide(self.engine.finish())
+            self.engine = ZoneEngine(self.shop.layout, self.shop.settings)
+            self.doors.begin(watermark_us)
+            self._outages.anew(watermark_us)
+        bound_us = self._outages.bound_us(time.monotonic(), self._clock.now_us(), hurry=self._waiting > WAITING_READS)
+        if bound_us is None or bound_us != self._bound_us:
+            self._bound_us, self._waiting = bound_us, 0
+        self._decide(self.engine.advance(watermark_us if bound_us is None else min(watermark_us, bound_us)))
+        self.doors.advance(self.engine.weighed_us)
+        if self._lamps is not None and self._lamps.any:
+            tiers = self._lamps.tiers
+            for member, visit in self._greeter.members(self.here(), lambda member: member.tier in tiers):
+                self._announce(member.member, member.tier, self.shop.zones[visit["zone"]], int(visit["enter_us"]))
+
+    def _decide(self, decisions: Decisions) -> None:
+        self._ledger.add(decisions)
+        self._greeter.ended(decisions.journeys)
+        self.desk.decided(decisions)
+        if self._trace is not None and len(decisions.closed):
+            self._trace(decisions.closed)
+
+    async def _commit(self) -> None:
+        now = self._clock.now_us()
+        failing = set(self._failing())
+        if abs(now - self._health_us) >= HEALTH_US or failing != self._told_failing:
+            self._health_us, self._told_failing = now, failing
+            self._ledger.add_health(self._gateway_health("periodic"))
+        stale: list[bytes] = []
+        if abs(now - self._swept_us) >= SWEEP_US:
+            self._swept_us = now
+            stale = self._greeter.sweep(now, self.engine.tags_under_way())
+            self._keep_admitted()
+            self.desk.forget(self._greeter.greeted, now)
+        # Reads not yet weighed are left out, but at a stop: a crash loses reads anyway, and they would be half of it.
+        state = self.engine.state(pending=self._stopping)
+        watermark_us = self.engine.weighed_us
+        size = 0
+        latencies_ms = list(self.desk.untold_ms)
+
+        def job(conn: sqlite3.Connection) -> None:
+            nonlocal size
+            self._ledger.write(conn, self.shop.zones, self.shop.floors)
+            book.note_latencies(conn, latencies_ms)
+            conn.executemany("DELETE FROM recognised WHERE tag = ?", [(tag,) for tag in stale])
+            size = checkpoint.save(conn, self.shop, watermark_us, state)
+
+        if await self._write(job):
+            rarely_s = min(size / CHECKPOINT_BYTES_PER_S, CHECKPOINT_MOST_S)
+            self._every_s = max(self.shop.config.database.checkpoint_s, rarely_s)
+            self._ledger.clear()
+            del self.desk.untold_ms[: len(latencies_ms)]
+            for class_ in CLASSES[1:]:
+                self._wake(class_)
+
+    async def _write(self, job: Callable[[sqlite3.Connection], None]) -> bool:
+        """Commit a job; if the database refuses, say so once and make room if that is the matter; then False."""
+        try:
+            await self._database.write(job)
+        except sqlite3.Error as error:
+            if self.trouble is None:
+                log.error("the database does not take writes (%s); everything is kept in memory and retried", error)
+            self.trouble = str(error)
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                await self._make_room()
+            return False
+        if self.trouble is not None:
+            log.warning("the database takes writes again")
+            self.trouble = None
+        return True
+
+    async def _make_room(self) -> None:
+        try:
+            await self._database.write(lambda conn: make_room(conn, self.shop.config, self._clock.now_us()))
+        except sqlite3.Error as error:
+            log.error("no room can be made in the database: %s", error)
+
+    def _restore(self, conn: sqlite3.Connection) -> None:
+        down_us = self._clock.now_us()
+        waiting_s = None
+        try:
+            saved = checkpoint.load(conn)
+            engine = saved.engine() if saved is not None else None
+        except checkpoint.Unreadable as error:
+            log.error("visits under way at the last stop are lost: their state is no longer readable (%s)", error)
+            saved = engine = None
+        if saved is not None and engine is not None:
+            if saved.watermark_us > down_us + BACK_US:
+                self._end(conn, saved, engine, "the clock stands before the last stop")
+            elif saved.fingerprint == self.shop.fingerprint():
+                self.engine = engine
+                if saved.watermark_us >= 0:
+                    down_us, waiting_s = saved.watermark_us, time.monotonic()
+            else:
+                self._end(conn, saved, engine, "zones, antennas or definitions have changed")
+        layouts.note(conn, self.shop.config, self._clock.now_us())
+        self.doors.begin(down_us)
+        self._outages.begin(down_us, waiting_s)
+        self._greeter.restore(conn, self.engine.open_visits(), down_us)
+        self.admission.restore(self.engine.tags_under_way())
+        self.desk.restore(conn, self._clock.now_us())
+
+    def _end(self, conn: sqlite3.Connection, saved: checkpoint.Checkpoint, engine: ZoneEngine, why: str) -> None:
+        """What was open ends where it was last known, by the names of its own layout."""
+        decisions = engine.finish()
+        self._ledger.add(decisions)
+        self._ledger.write(conn, saved.zones, saved.floors)
+        self._ledger.clear()
+        checkpoint.save(conn, self.shop, self.engine.weighed_us, self.engine.state())
+        log.warning("%s: %d visits under way were ended", why, len(decisions.closed))
+
+    def _gateway_health(self, reason: Literal["start", "periodic", "stop"]) -> GatewayHealth:
+        counters = self.engine.counters
+        return GatewayHealth(
+            at_us=self._clock.now_us(),
+            version=self._version,
+            reason=reason,
+            reads=counters["reads"],
+            late_reads=counters["late"],
+            unknown_antenna_reads=counters["unknown_antenna"],
+            left_out_reads=self.admission.left_out,
+            tags_present=len(self.engine.tags_under_way()),
+            readers_up=sum(status.link is Link.UP for status in self.readers.values()),
+            readers=len(self.readers),
+            backlog=dict(self._backlog()),
+            failing=dict(self._failing()),
+        )

@@ -1,0 +1,1 @@
+"""Readers, their contacts and lamps, and the tools for installing them."""

@@ -1,0 +1,253 @@
+"""Captured bytes of a reader, of any family, to the reads in them and a list of what was left out and why."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from drivers.serial.framing import Probe, walk
+from drivers.serial.tags import Content, MalformedRecordError
+from edge.store.errors import Trouble
+
+HEADER = ("time_us", "antenna", "epc", "rssi_dbm", "count")
+PHASE = "phase_deg"
+"""Column for what only some LLRP readers give: degrees."""
+SHOWN_BYTES = 24
+"""Of what was left out, so many bytes are shown."""
+
+_HEX = re.compile(rb"(?:0x)?[0-9A-Fa-f]++(?:[\s,:;]++(?:0x)?[0-9A-Fa-f]++)*+")
+"""Nothing is tried twice: for that a hundred times the memory of the file was kept."""
+_TEXT = re.compile(rb"[\t\n\v\f\r -~]++")
+_PCAP_MAGICS = {"a1b2c3d4", "d4c3b2a1", "a1b23c4d", "4d3cb2a1", "0a0d0d0a"}
+
+
+class Row(NamedTuple):
+    """One read; None where the frame gave nothing. `time_us` is the reader's own clock, whatever that began with."""
+
+    time_us: int | None
+    antenna: int | None
+    epc: str
+    rssi_cdbm: int | None
+    seen: int | None
+    phase: int | None = None
+    """4096 steps a turn."""
+
+    def texts(self, phase: bool = False) -> tuple[str, ...]:
+        """As HEADER names them, and PHASE if that is wanted."""
+        rssi = "" if self.rssi_cdbm is None else f"{self.rssi_cdbm / 100:g}"
+        time, antenna, count = ("" if n is None else str(n) for n in (self.time_us, self.antenna, self.seen))
+        turn = "" if self.phase is None else degrees(self.phase)
+        return (time, antenna, self.epc, rssi, count) + ((turn,) if phase else ())
+
+
+class LeftOut(NamedTuple):
+    """Bytes from `at` that gave no read though they should have, or are no frame at all."""
+
+    at: int
+    raw: bytes
+    reason: str
+
+    def __str__(self) -> str:
+        shown = self.raw[:SHOWN_BYTES].hex(" ").upper() + (" …" if len(self.raw) > SHOWN_BYTES else "")
+        return f"offset {self.at}: {len(self.raw)} bytes: {self.reason}: {shown}"
+
+
+@dataclass
+class Decoded:
+    """Reads in order, what was left out, and how many sound frames without a read there were, by what they are."""
+
+    rows: list[Row] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+
+    def write_csv(self, out: TextIO, phase: bool = False) -> None:
+        """The reads, under HEADER and PHASE if that is wanted."""
+        rows = csv.writer(out, lineterminator="\n")
+        rows.writerow(_header(phase))
+        rows.writerows(row.texts(phase) for row in self.rows)
+
+    def summary(self) -> str:
+        """One line on everything."""
+        parts = [f"{len(self.rows)} reads"]
+        if self.others:
+            notes = ", ".join(f"{n} × {note}" for note, n in self.others.most_common())
+            parts.append(f"{self.others.total()} frames without a read ({notes})")
+        parts.append(f"{sum(len(each.raw) for each in self.left_out)} bytes left out")
+        return "; ".join(parts)
+
+
+def degrees(phase: int) -> str:
+    """A phase of 4096 steps a turn, as PHASE has it."""
+    return f"{phase * 360 / 4096:.2f}"
+
+
+def load(path: Path) -> bytes:
+    """Captured bytes of a file, or of standard input (`-`): as they are, or from hex text. Trouble if unreadable."""
+    try:
+        raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise Trouble(f"cannot read {path}: {error.strerror}") from error
+    if raw[:4].hex() in _PCAP_MAGICS:
+        raise Trouble(
+            f"{path} is a packet capture; extract what the reader sent with\n"
+            "  tshark -r FILE -Y 'tcp.srcport == 5084 && !tcp.analysis.retransmission' -T fields -e tcp.payload "
+            "| tagtrail decode llrp -"
+        )
+    text = raw.strip().removeprefix(b"\xef\xbb\xbf")
+    if not _HEX.fullmatch(text):
+        if _TEXT.fullmatch(text):  # every frame of every family has bytes that no text has
+            raise Trouble(
+                f"{path} is text, but not hex digits alone: leave out times, labels and remarks, so that only what the "
+                "reader sent is left"
+            )
+        return raw
+    digits = text.replace(b"0x", b"").translate(None, b" \t\n\v\f\r,:;")
+    if len(digits) % 2:
+        raise Trouble(f"{path} looks like hex text but has an odd number of digits ({len(digits)})")
+    return bytes.fromhex(digits.decode())
+
+
+def decode(family: str, raw: bytes) -> Decoded:
+    """Everything in `raw`, as if no more bytes came; `family` is one of FAMILIES."""
+    return FAMILIES[family](raw)
+
+
+def _serial(module: str, probe: str) -> Callable[[bytes], Decoded]:
+    """The way through a serial family's codec, which is imported only then."""
+
+    def run(raw: bytes) -> Decoded:
+        from importlib import import_module
+
+        codec = import_module(f"drivers.serial.{module}")
+        return _walk(raw, getattr(codec, probe), codec.read)
+
+    return run
+
+
+def _walk(raw: bytes, probe: Probe[Any], read: Callable[[Any], Content]) -> Decoded:
+    done = Decoded()
+    for at, size, frame, reason in walk(raw, probe, whole=True):
+        piece = raw[at : at + size]
+        if frame is None:
+            done.left_out.append(LeftOut(at, piece, reason))
+            continue
+        try:
+            content = read(frame)
+        except MalformedRecordError as error:
+            done.left_out.append(LeftOut(at, piece, str(error)))
+            continue
+        for tag in content.tags:
+            time_us = None if tag.time_ms is None else 1000 * tag.time_ms
+            done.rows.append(Row(time_us, tag.antenna, tag.epc.hex().upper(), tag.rssi_cdbm, tag.seen))
+        if content.failure:
+            done.left_out.append(LeftOut(at, piece, f"the reader reports: {content.failure}"))
+        elif content.unconnected is not None:
+            done.left_out.append(LeftOut(at, piece, f"the reader reports: {content.note}"))
+        elif not content.tags:
+            done.others[content.note] += 1
+    return done
+
+
+def _llrp(raw: bytes) -> Decoded:
+    import numpy as np
+
+    from drivers.llrp.codec import RO_ACCESS_REPORT
+    from drivers.llrp.decoder import RECEIVED, ReportDecoder
+    from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN, epc_bytes
+    from drivers.session import PHASE_UNKNOWN
+
+    done = Decoded()
+    decoder = ReportDecoder({port: port for port in range(1, ANTENNA_UNKNOWN)})
+    names = _llrp_names()
+    buffer = np.frombuffer(bytearray(raw), np.uint8)
+    for at, size, kind, reason in walk(raw, _llrp_probe(names), whole=True):
+        piece = raw[at : at + size]
+        if kind is None:
+            done.left_out.append(LeftOut(at, piece, reason))
+            continue
+        if kind != RO_ACCESS_REPORT:
+            done.others[names[kind]] += 1
+            continue
+        before = decoder.counters
+        found = decoder.decode(buffer, at, at + size)
+        for read, source, turn in zip(found.reads, found.source.tolist(), found.phase.tolist(), strict=True):
+            antenna, rssi = int(read["antenna"]), int(read["rssi_cdbm"])
+            done.rows.append(
+                Row(
+                    None if source == RECEIVED else int(read["time_us"]),
+                    None if antenna == ANTENNA_UNKNOWN else antenna,
+                    epc_bytes(read["epc"], int(read["epc_bits"])).hex().upper(),
+                    None if rssi == RSSI_UNKNOWN else rssi,
+                    int(read["count"]),
+                    None if turn == PHASE_UNKNOWN else turn,
+                )
+            )
+        given_up = {
+            name: n - before[name]
+            for name, n in decoder.counters.items()
+            if n > before[name] and name not in ("messages", "reads", "unknown_antenna")
+        }
+        if given_up:
+            text = ", ".join(f"{n} × {name.replace('_', ' ')}" for name, n in given_up.items())
+            done.left_out.append(LeftOut(at, piece, f"reports in this message that can't be read: {text}"))
+        elif not len(found.reads):
+            done.others["report without tags"] += 1
+    return done
+
+
+def _llrp_names() -> dict[int, str]:
+    from sllurp.llrp_proto import Message_struct
+
+    return {spec["type"]: name for name, spec in reversed(Message_struct.items()) if spec.get("type")}
+
+
+def _llrp_probe(names: dict[int, str]) -> Probe[int]:
+    """Messages by their type. Nothing marks where one begins, so that a known type and a sound header have to."""
+    from drivers.llrp.codec import NotLlrp, header_at
+
+    def probe(buffer: bytes, at: int) -> tuple[int, int] | str | None:
+        if buffer[at] >> 5:
+            return ""
+        try:
+            header = header_at(buffer, at, len(buffer))
+        except NotLlrp:
+            return ""
+        if header is None:
+            return None
+        if header.type not in names:
+            return ""
+        if header.length > len(buffer) - at:
+            return None
+        return header.type, header.length
+
+    return probe
+
+
+FAMILIES: dict[str, Callable[[bytes], Decoded]] = {
+    "llrp": _llrp,
+    "thingmagic": _serial("thingmagic_codec", "either_at"),
+    "r2000": _serial("r2000_codec", "frame_at"),
+    "uhfreader18": _serial("uhfreader18_codec", "frame_at"),
+    "chafon-cf": _serial("chafon_cf_codec", "frame_at"),
+    "m100": _serial("m100_codec", "frame_at"),
+}
+
+
+def rows_table(rows: list[Row], phase: bool = False) -> Iterator[str]:
+    """The reads for a person, a line each."""
+    lines = [_header(phase), *(row.texts(phase) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for texts in lines:
+        cells = [text.rjust(width) for text, width in zip(texts, widths, strict=True)]
+        cells[2] = texts[2].ljust(widths[2])
+        yield "  ".join(cells).rstrip()
+
+
+def _header(phase: bool) -> tuple[str, ...]:
+    return HEADER + ((PHASE,) if phase else ())

@@ -1,0 +1,169 @@
+"""Which readers answer where: LLRP on given addresses, serial readers on given ports; slowly, and leaving no trace."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
+from glob import glob
+from typing import Any, NamedTuple
+
+from drivers import open_session
+from drivers.llrp import codec
+from drivers.llrp.wire import Address
+from drivers.serial.session import ReaderError, SerialSession
+from drivers.serial.transport import TransportError
+from drivers.session import Contact, Gap, Notice, ReaderSettings, ReaderStatus
+from edge.store.errors import Trouble
+
+ADDRESSES_MAX = 4096
+CONNECT_S = 1.5
+GREETING_S = 3.0
+GREETING_BYTES_MAX = 1 << 20
+"""A reader may hand over what it kept before it greets."""
+SERIAL_PLACES = ("/dev/rfid/*", "/dev/ttyUSB*", "/dev/ttyACM*")
+SERIAL_FAMILIES = ("thingmagic", "r2000", "m100", "chafon-cf", "uhfreader18")
+"""In the order in which they are tried: the last has frames without a head, which another may misunderstand."""
+
+
+class Finding(NamedTuple):
+    """What is at an address; no `driver` where no reader is known to be."""
+
+    address: str
+    driver: str
+    text: str
+
+
+def llrp_addresses(given: Sequence[str], port: int) -> list[Address]:
+    """Hosts, host:port and CIDR networks as single addresses; Trouble for what is none, or for too many."""
+    found: list[Address] = []
+    for text in given:
+        if "/" in text:
+            try:
+                network = ipaddress.ip_network(text, strict=False)
+            except ValueError as error:
+                raise Trouble(f"{text} is no network: {error}") from error
+            if network.num_addresses > ADDRESSES_MAX:
+                raise Trouble(f"{text} has {network.num_addresses} addresses; scan {ADDRESSES_MAX} at most at a time")
+            found += [Address(str(host), port) for host in network.hosts()]
+            continue
+        try:
+            address = Address.parse(text)
+        except ValueError as error:
+            raise Trouble(str(error)) from error
+        alone = text in (address.host, f"[{address.host}]")
+        found.append(Address(address.host, port) if alone else address)
+    if len(found) > ADDRESSES_MAX:
+        raise Trouble(f"{len(found)} addresses are too many; scan {ADDRESSES_MAX} at most at a time")
+    return list(dict.fromkeys(found))
+
+
+def serial_ports() -> list[str]:
+    """Those of this machine that a reader may hang on, under udev's names where they have one."""
+    return sorted(path for pattern in SERIAL_PLACES for path in glob(pattern))
+
+
+async def scan_llrp(addresses: Sequence[Address], at_once: int, per_s: float) -> AsyncIterator[Finding]:
+    """What answers, as it does; at most `at_once` connections at a time and `per_s` new ones a second."""
+    loop = asyncio.get_running_loop()
+    waiting: set[asyncio.Task[Finding | None]] = set()
+    next_s = loop.time()
+    try:
+        for address in addresses:
+            await asyncio.sleep(next_s - loop.time())
+            next_s = max(loop.time(), next_s) + 1 / per_s
+            if len(waiting) >= at_once:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for finding in _found(done):
+                    yield finding
+            waiting.add(asyncio.create_task(_greeting(address)))
+        while waiting:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for finding in _found(done):
+                yield finding
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
+def _found(done: set[asyncio.Task[Finding | None]]) -> Iterator[Finding]:
+    yield from (finding for task in done if (finding := task.result()) is not None)
+
+
+async def _greeting(address: Address) -> Finding | None:
+    """Read what a reader says first, and hang up without a word; None where nothing answers."""
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+    except (OSError, TimeoutError):
+        return None
+    status, heard = "", False
+    try:
+        async with asyncio.timeout(GREETING_S):
+            async for message in _messages(reader):
+                heard = True
+                if status := str(codec.event_of(message).get("ConnectionAttemptEvent", {}).get("Status", "")):
+                    break
+    except (OSError, TimeoutError, asyncio.IncompleteReadError, codec.NotLlrp):
+        pass
+    finally:
+        writer.transport.abort()
+    if not heard:
+        return Finding(str(address), "", "the port is open, but no LLRP reader greets")
+    if status == "Success":
+        return Finding(str(address), "llrp", "LLRP reader, free")
+    if "initiated connection already exists" in status:
+        return Finding(str(address), "llrp", "LLRP reader, in use by another client")
+    if status:
+        return Finding(str(address), "llrp", f"LLRP reader, refuses connections ({status})")
+    return Finding(str(address), "llrp", "LLRP reader, but it does not say whether it is free")
+
+
+async def _messages(reader: asyncio.StreamReader) -> AsyncIterator[codec.Message]:
+    """LLRP messages, of those types that anything is known of; the greeting need not be the first. NotLlrp."""
+    left = GREETING_BYTES_MAX
+    while True:
+        head = await reader.readexactly(codec.HEADER_BYTES)
+        header = codec.header_at(head, 0, len(head))
+        if header is None or header.length > left:
+            raise codec.NotLlrp("no greeting is that long")
+        left -= header.length
+        whole = head + await reader.readexactly(header.length - len(head))
+        if header.type != codec.RO_ACCESS_REPORT:
+            with suppress(codec.Malformed):
+                yield codec.decode(whole)
+
+
+class _Deaf:
+    """A sink for sessions that only ask."""
+
+    async def reads(self, reader: str, batch: Any) -> None: ...
+
+    def status(self, status: ReaderStatus) -> None: ...
+
+    def gap(self, gap: Gap) -> None: ...
+
+    def notice(self, notice: Notice) -> None: ...
+
+    def contact(self, contact: Contact) -> None: ...
+
+
+async def scan_serial(port: str) -> Finding:
+    """Which family answers on a tty or tcp://host:port: each at its usual speed, then each at its others."""
+    sessions = []
+    for family in SERIAL_FAMILIES:
+        session = open_session(ReaderSettings("scan", family, port, {1: 0}), _Deaf(), lambda: 0)
+        assert isinstance(session, SerialSession)
+        sessions.append((family, session))
+    usual = [(family, session, session.BAUDS[:1]) for family, session in sessions]
+    others = [(family, session, session.BAUDS[1:]) for family, session in sessions]
+    for family, session, bauds in usual if port.startswith("tcp://") else usual + others:
+        try:
+            detail = await session.identify(bauds)
+        except ReaderError:
+            continue
+        except TransportError as error:
+            return Finding(port, "", str(error))
+        return Finding(port, family, ", ".join(f"{name} {text}" for name, text in detail.items()))
+    return Finding(port, "", "no reader of a known family answers")

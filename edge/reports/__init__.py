@@ -1,0 +1,1 @@
+"""A day as text, CSV and JSON."""

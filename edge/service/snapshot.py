@@ -1,0 +1,159 @@
+"""The live state of the service: what its socket tells twice a second."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from config import StoreConfig
+from dwell.layout import TagClass
+from dwell.visits import Visits
+from edge.database.writer import Database
+from edge.intake.pipeline import Pipeline
+from edge.readers import antennas
+from edge.service.jobs import Jobs
+from edge.service.totals import Totals
+from edge.store.clock import Clock
+from edge.store.compose import Shop
+from sync.publisher import Publisher
+
+RATE_WINDOW = 4
+"""Snapshots over which reads/s are told."""
+
+
+class Snapshot:
+    """Gathers the live state from the parts of a service."""
+
+    def __init__(
+        self,
+        config: StoreConfig,
+        shop: Shop,
+        database: Database,
+        publisher: Publisher,
+        pipeline: Pipeline,
+        totals: Totals,
+        jobs: Jobs,
+        clock: Clock,
+        *,
+        version: str,
+        page: str | None,
+    ) -> None:
+        self._config = config
+        self._shop = shop
+        self._database = database
+        self._publisher = publisher
+        self._pipeline = pipeline
+        self._clock = clock
+        self._version = version
+        self._page = page
+        self._totals = totals
+        self._jobs = jobs
+        self._rates: dict[str, list[tuple[float, int]]] = {}
+
+    def take(self) -> dict[str, Any]:
+        """The live state, as the live socket tells it."""
+        pipeline, shop = self._pipeline, self._shop
+        visits = pipeline.here()
+        members = self._members(visits)
+        as_of_us = self._clock.now_us()
+        counters = pipeline.engine.counters
+        publisher = self._publisher.status
+        return {
+            "as_of_us": as_of_us,
+            "watermark_us": pipeline.engine.weighed_us,
+            "speed": self._clock.speed,
+            "store": self._config.store.id,
+            "version": self._version,
+            "pid": os.getpid(),
+            "page": self._page,
+            "zones": self._zones(visits, pipeline.covered()),
+            "members": members,
+            "cues": pipeline.desk.told({member["member"]: member["zone"] for member in members}, as_of_us),
+            "recognitions": pipeline.recognitions,
+            "readers": [self._reader(reader.id) for reader in shop.readers],
+            "reads": sum(pipeline.reads_of.values()),
+            "reads_per_s": self._rate("", sum(pipeline.reads_of.values())),
+            "tags_present": len(np.unique(visits[["epc", "epc_bits"]])),
+            **self._totals.stored,
+            "broker": {
+                "connected": publisher.connected,
+                "reason": publisher.reason,
+                "since_us": publisher.since_us,
+            },
+            "database": {
+                "trouble": pipeline.trouble or self._publisher.trouble,
+                "quarantined": self._database.quarantined and str(self._database.quarantined),
+            },
+            "outbox": self._totals.depth,
+            "failing": [asdict(each) for each in self._jobs.failing],
+            "counters": counters,
+            "drifted": antennas.drifted(shop, pipeline.engine.drift_db),
+            "resting": antennas.resting(shop, pipeline.engine.stuck_tags()),
+        }
+
+    def antennas(self, id_: str) -> list[dict[str, Any]]:
+        """What each antenna of a reader hears; empty for a reader that is not there."""
+        return self._pipeline.antennas.of(id_) if id_ in self._pipeline.readers else []
+
+    def keep_rates(self) -> None:
+        """Keep the rates going, so that the first who asks is told of the last few seconds too."""
+        for reader, count in self._pipeline.reads_of.items():
+            self._rate(reader, count)
+        self._rate("", sum(self._pipeline.reads_of.values()))
+
+    def _zones(self, visits: Visits, covered: set[int]) -> list[dict[str, Any]]:
+        by_class = np.zeros((len(self._shop.zones), len(TagClass)), np.int64)
+        np.add.at(by_class, (visits["zone"], visits["tag_class"]), 1)
+        return [
+            {
+                "id": zone,
+                "floor": self._shop.zone_floor[number],
+                "state": "ok" if number in covered else "unknown",
+                "people": int(counts[TagClass.MEMBER] + counts[TagClass.UNKNOWN]),
+                "by_class": {class_.name.lower(): int(counts[class_]) for class_ in TagClass},
+            }
+            for number, (zone, counts) in enumerate(zip(self._shop.zones, by_class, strict=True))
+        ]
+
+    def _members(self, visits: Visits) -> list[dict[str, Any]]:
+        here = [
+            (member.tier, int(visit["enter_us"]), member.member, self._shop.zones[visit["zone"]])
+            for member, visit in self._pipeline.members(visits)
+        ]
+        return [
+            {"member": member, "tier": tier, "zone": zone, "since_us": since_us}
+            for tier, since_us, member, zone in sorted(here)
+        ]
+
+    def _reader(self, id_: str) -> dict[str, Any]:
+        status = self._pipeline.readers[id_]
+        reads = self._pipeline.reads_of[id_]
+        flooded, left_out = self._pipeline.admission.of(id_)
+        return {
+            "id": id_,
+            "driver": next(reader.driver for reader in self._shop.readers if reader.id == id_),
+            "link": status.link.value,
+            "reason": status.reason,
+            "since_us": status.since_us,
+            "reads": reads,
+            "reads_per_s": self._rate(id_, reads),
+            "clock_offset_us": status.clock_offset_us,
+            "flooded": flooded,
+            "left_out": left_out,
+            "inputs": self._pipeline.doors.passages(id_),
+            "detail": dict(status.detail),
+        }
+
+    def _rate(self, what: str, count: int) -> float:
+        """Per second of the wall, over the last few seconds."""
+        now = asyncio.get_running_loop().time()
+        seen = self._rates.setdefault(what, [])
+        if not seen or now - seen[-1][0] >= 0.5:
+            seen.append((now, count))
+            del seen[: -RATE_WINDOW - 1]
+        (t0, n0), (t1, n1) = seen[0], seen[-1]
+        return round((n1 - n0) / (t1 - t0), 1) if t1 > t0 else 0.0

@@ -1,0 +1,1 @@
+"""The store itself: what every other room stands on."""

@@ -1,0 +1,154 @@
+"""Live state over a Unix socket, never through the flash: one JSON object a line, twice a second, to all who ask.
+
+What can't wait, such as a new cue, is told at once.
+Who sends a line with a reader's id gets that reader's antennas too, under "antennas", in the lines that follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from config import StoreConfig
+
+PERIOD_S = 0.5
+BREATH_S = 0.05
+"""However much there is to tell at once, it is told no more often than this."""
+MAX_BEHIND_BYTES = 1 << 20
+LINE_LIMIT_BYTES = 1 << 24
+PATH_BYTES = 100
+"""A socket's path has 108 bytes at most (unix(7))."""
+
+
+def socket_path(config: StoreConfig, ending: str = "live") -> Path:
+    """Where the service of this store tells its live state: beside the database, for every process of the store."""
+    beside = Path(f"{config.database.path}.{ending}").absolute()
+    if len(os.fsencode(beside)) <= PATH_BYTES:
+        return beside
+    return Path(tempfile.gettempdir()) / f"tagtrail-{sha256(os.fsencode(beside)).hexdigest()[:16]}.{ending}"
+
+
+async def open_socket(
+    path: Path, client: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
+) -> asyncio.Server:
+    """A server on a Unix socket that only the store's own user and group may open."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    listening = socket.socket(socket.AF_UNIX)
+    mask = os.umask(
+        0o117
+    )  # the whole process's: nothing may be awaited, or two of these take each other's for the old one
+    try:
+        listening.bind(os.fspath(path))
+    except OSError:
+        listening.close()
+        raise
+    finally:
+        os.umask(mask)
+    return await asyncio.start_unix_server(client, sock=listening, limit=LINE_LIMIT_BYTES)
+
+
+class LiveServer:
+    """Serves `snapshot()` to every client; one that does not read is dropped, not waited for.
+
+    `news`: set when there is something that can't wait.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        snapshot: Callable[[], dict[str, Any]],
+        antennas: Callable[[str], list[dict[str, Any]]] = lambda _reader: [],
+        news: asyncio.Event | None = None,
+    ) -> None:
+        self._path = path
+        self._snapshot = snapshot
+        self._antennas = antennas
+        self._clients: dict[asyncio.StreamWriter, str | None] = {}
+        self._news = news or asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        server = await open_socket(self._path, self._client)
+        try:
+            while True:
+                self._news.clear()
+                if self._clients:
+                    self._send(self._snapshot())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PERIOD_S):
+                        await self._news.wait()
+                        await asyncio.sleep(BREATH_S)
+        finally:
+            server.close()
+            for writer in self._clients:
+                writer.transport.abort()
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+
+    def _send(self, state: dict[str, Any]) -> None:
+        lines: dict[str | None, bytes] = {None: _line(state)}
+        for writer, reader in list(self._clients.items()):
+            if writer.transport.get_write_buffer_size() > MAX_BEHIND_BYTES:
+                writer.transport.abort()
+                continue
+            if reader not in lines:
+                lines[reader] = _line(state | {"antennas": self._antennas(reader)} if reader else state)
+            writer.write(lines[reader])
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(_line(self._snapshot()))
+        self._clients[writer] = None
+        try:
+            while line := await reader.readline():
+                self._clients[writer] = line.decode(errors="replace").strip()
+        except (ConnectionError, ValueError):  # gone, or a line without end
+            pass
+        finally:
+            self._clients.pop(writer, None)
+            writer.close()
+
+
+async def read_once(path: Path, timeout_s: float = 2.0) -> dict[str, Any] | None:
+    """The live state now, or None where no service answers."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_unix_connection(path, limit=LINE_LIMIT_BYTES)
+            try:
+                line = await reader.readline()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return None
+    return dict(json.loads(line)) if line else None
+
+
+async def follow(path: Path, reader: str) -> AsyncIterator[dict[str, Any]]:
+    """The live state twice a second, with the antennas of a reader; ends with the service."""
+    try:
+        stream, writer = await asyncio.open_unix_connection(path, limit=LINE_LIMIT_BYTES)
+    except OSError:
+        return
+    try:
+        writer.write(f"{reader}\n".encode())
+        while line := await stream.readline():
+            state = json.loads(line)
+            if "antennas" in state:
+                yield state
+    except OSError:
+        return
+    finally:
+        writer.close()
+
+
+def _line(state: dict[str, Any]) -> bytes:
+    return json.dumps(state, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"

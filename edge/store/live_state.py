@@ -1,0 +1,237 @@
+"""The page's end of the service's live socket: one line of JSON every half second, reconnecting for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from enum import Enum
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edge.store.live_socket import LINE_LIMIT_BYTES
+
+STALE_S = 5.0
+"""Wall seconds without a line after which what is shown is called stale."""
+RETRY_S = 1.0
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ZoneNow(_Part):
+    id: str
+    floor: str
+    state: Literal["ok", "unknown"]
+    people: int
+    by_class: dict[str, int] = Field(default_factory=dict)
+
+
+class MemberNow(_Part):
+    member: str
+    tier: str
+    zone: str
+    since_us: int
+
+
+class RecognitionNow(_Part):
+    at_us: int
+    member: str
+    tier: str
+    zone: str
+
+
+class CueNow(_Part):
+    id: int
+    kind: Literal["arrival", "waiting"]
+    member: str
+    tier: str
+    zone: str
+    here: str | None = None
+    since_us: int
+    due_us: int
+    made_us: int
+    expires_us: int
+    rule: str
+    version: int
+    action: str | None = None
+    state: Literal["open", "snoozed", "acknowledged"]
+    until_us: int | None = None
+    who: str | None = None
+
+
+class TookNow(_Part):
+    """How long cues took, real milliseconds."""
+
+    n: int = 0
+    p95: float | None = None
+
+
+class CuesNow(_Part):
+    version: int = 0
+    rules: int = 0
+    quiet: bool = False
+    more: int = 0
+    """Cues going on beside those named."""
+    took_ms: dict[str, TookNow] = Field(default_factory=dict)
+    open: tuple[CueNow, ...] = ()
+
+
+class ReaderNow(_Part):
+    id: str
+    driver: str
+    link: Literal["up", "connecting", "down"]
+    reason: str = ""
+    since_us: int
+    reads: int = 0
+    reads_per_s: float = 0
+    clock_offset_us: int | None = None
+    flooded: bool = False
+    """It brings more new tags than a shop has …"""
+    left_out: int = 0
+    """… and so many of its reads were left out since the start."""
+
+
+class AntennaNow(_Part):
+    """An antenna that has drifted."""
+
+    reader: str
+    port: int
+    zone: str
+    drift_db: float
+
+
+class RestingNow(_Part):
+    """A tag that does not move, whichever."""
+
+    zone: str
+    tag_class: str
+    since_us: int
+
+
+class BrokerNow(_Part):
+    connected: bool
+    reason: str = ""
+    since_us: int
+
+
+class BacklogNow(_Part):
+    sent: int
+    pending: int
+
+
+class FailingNow(_Part):
+    """A background job that fails and is tried again."""
+
+    job: str
+    reason: str
+    since_us: int
+    times: int
+
+
+class DatabaseNow(_Part):
+    trouble: str | None = None
+
+
+class Now(_Part):
+    """One line of the live socket. Times in store time, UTC microseconds."""
+
+    as_of_us: int
+    watermark_us: int
+    speed: float = 1
+    store: str
+    version: str = ""
+    pid: int = 0
+    zones: tuple[ZoneNow, ...] = ()
+    members: tuple[MemberNow, ...] = ()
+    recognitions: tuple[RecognitionNow, ...] = ()
+    cues: CuesNow = CuesNow()
+    readers: tuple[ReaderNow, ...] = ()
+    reads: int = 0
+    reads_per_s: float = 0
+    tags_present: int = 0
+    visits: int = 0
+    journeys: int = 0
+    recognised: int = 0
+    broker: BrokerNow
+    database: DatabaseNow = DatabaseNow()
+    outbox: dict[str, BacklogNow] = Field(default_factory=dict)
+    failing: tuple[FailingNow, ...] = ()
+    counters: dict[str, int] = Field(default_factory=dict)
+    drifted: tuple[AntennaNow, ...] = ()
+    resting: tuple[RestingNow, ...] = ()
+
+
+class State(Enum):
+    """How fresh the live picture is."""
+
+    LOADING = "loading"  # nothing yet, and the first connection is still being tried
+    LIVE = "live"  # a line within STALE_S
+    STALE = "stale"  # connected, but no line for longer: the service is there and stuck
+    OFFLINE = "offline"  # no connection; `now` is the last line of an earlier one, if any
+
+
+class LiveClient:
+    """Keeps the latest line; whoever shows it waits for `version` to move."""
+
+    def __init__(self, path: Path, *, stale_s: float = STALE_S, retry_s: float = RETRY_S) -> None:
+        self._path = path
+        self._stale_s = stale_s
+        self._retry_s = retry_s
+        self._changed = asyncio.Event()
+        self.state = State.LOADING
+        self.now: Now | None = None
+        self.version = 0
+        """Moves with every line and every change of state."""
+        self.closing = False
+
+    async def run(self) -> None:
+        """Reads the socket until cancelled."""
+        while True:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError):
+                await self._read()
+            self._move(State.OFFLINE)
+            await asyncio.sleep(self._retry_s)
+
+    async def wait(self, version: int, timeout_s: float) -> bool:
+        """Waits until `version` is no longer the newest; False when timeout_s passed instead."""
+        if self.version != version or self.closing:
+            return True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Lets everyone who waits go: the page is about to stop."""
+        self.closing = True
+        self._changed.set()
+
+    async def _read(self) -> None:
+        reader, writer = await asyncio.open_unix_connection(str(self._path), limit=LINE_LIMIT_BYTES)
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(self._stale_s):
+                        line = await reader.readline()
+                except TimeoutError:
+                    self._move(State.STALE if self.now else State.OFFLINE)
+                    continue
+                if not line.endswith(b"\n"):
+                    return
+                self.now = Now.model_validate_json(line)
+                self._move(State.LIVE, force=True)
+        finally:
+            writer.close()
+
+    def _move(self, state: State, *, force: bool = False) -> None:
+        if state is not self.state or force:
+            self.state = state
+            self.version += 1
+            self._changed.set()
+            if not self.closing:
+                self._changed = asyncio.Event()

@@ -1,0 +1,67 @@
+"""Who a tag is, without keeping who it is: keyed pseudonyms and the member directory."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from edge.store.business_days import BusinessDay
+
+
+@dataclass(frozen=True)
+class Member:
+    """A directory entry; `tag` is the keyed hash that stands for the card at rest."""
+
+    tag: bytes
+    member: str
+    tier: str
+    consent: bool
+    hint: str | None = None
+    hint_until_us: int | None = None
+
+    def hint_at(self, time_us: int) -> str | None:
+        """The CRM's word for the greeting, while it is good."""
+        return self.hint if self.hint_until_us is None or time_us < self.hint_until_us else None
+
+
+class Pseudonyms:
+    """Keyed BLAKE2b-128 of EPCs: members' are stable, everybody else's change every business day."""
+
+    def __init__(self, key: bytes, days: BusinessDay) -> None:
+        self._key = key
+        self._days = days
+
+    def member(self, epc: bytes, bits: int) -> bytes:
+        """Stable 16-byte hash, the directory's key."""
+        return member_tag(self._key, epc, bits)
+
+    def daily(self, epc: bytes, bits: int, time_us: int) -> bytes:
+        """16-byte pseudonym of the business day of `time_us`."""
+        day = _hash(self._key, self._days.date(time_us).isoformat().encode())
+        return _hash(day, bits.to_bytes(2, "big") + epc)
+
+
+def look_up(conn: sqlite3.Connection, tag: bytes) -> Member | None:
+    """Directory entry of a member hash; None also when the directory's time is over."""
+    row = conn.execute(
+        "SELECT tag, member, tier, consent, hint, hint_until_us FROM directory"
+        " WHERE tag = ? AND NOT (SELECT expired FROM directory_state)",
+        (tag,),
+    ).fetchone()
+    return row and Member(row[0], row[1], row[2], bool(row[3]), row[4], row[5])
+
+
+def known(conn: sqlite3.Connection, tag: bytes) -> bool:
+    """Is a tag a member's who lets us know it."""
+    member = look_up(conn, tag)
+    return member is not None and member.consent
+
+
+def member_tag(key: bytes, epc: bytes, bits: int) -> bytes:
+    """What a card is known by at rest: stable 16-byte hash under the gateway's key."""
+    return blake2b(bits.to_bytes(2, "big") + epc, key=key, digest_size=16).digest()
+
+
+def _hash(key: bytes, text: bytes) -> bytes:
+    return blake2b(text, key=key, digest_size=16).digest()

@@ -1,0 +1,153 @@
+"""What pages draw of a day by hour: people at once on floors, dwell at counters, visits for each member of staff."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from config import StoreConfig
+from edge.web.drawings.charts import TOP_PERCENT, USUAL_HOURS
+from edge.words.languages import named
+
+if TYPE_CHECKING:
+    from edge.days.hours import HourReport, ZoneHour
+    from edge.days.occupancy import Occupancy, OccupancyReport
+
+LEVELS = 4
+"""Shades of the table of staffing."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One hour of a chart; lengths in per cent of it. `height` is of the bar, `tick` how high a mark stands."""
+
+    label: str
+    x: float
+    width: float
+    state: str
+    height: float
+    tick: float | None
+    value: float | None
+    """What the bar shows."""
+    mark: float | None
+    """What the mark shows."""
+    provisional: bool = False
+
+
+@dataclass(frozen=True)
+class HourChart:
+    id: str
+    name: str
+    total: float | None
+    """Of the whole day: mean, or n."""
+    peak: int | None
+    columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True)
+class StaffCell:
+    state: str
+    per_hour: float | None
+    shade: int
+    """1 (few visits for each member of staff) to LEVELS (many); 0 without a number."""
+
+
+def occupancy_charts(config: StoreConfig, report: OccupancyReport, lang: str) -> tuple[HourChart, ...]:
+    """People at once on each floor by hour: the mean as a bar, the peak as a mark. All floors have one scale."""
+    hours = [_by_hour(config, floor) for floor in report.floors]
+    shown = _shown(config, [[(at, value) for at, _, value, _, _ in one] for one in hours])
+    most = max((peak or 0 for one in hours for _, _, _, peak, _ in one), default=0) or 1
+    names = {floor.id: named(floor.name, lang) for floor in config.floors}
+    charts = []
+    for floor, one in zip(report.floors, hours, strict=True):
+        columns = []
+        for place, i in enumerate(shown):
+            at_us, state, mean, peak, provisional = one[i]
+            columns.append(
+                Column(
+                    *(_label(config, at_us), *_across(place, len(shown)), state),
+                    round((mean or 0) / most * TOP_PERCENT, 2),
+                    None if peak is None else round(peak / most * TOP_PERCENT, 2),
+                    *(mean, peak, provisional),
+                )
+            )
+        charts.append(HourChart(floor.place, names[floor.place], floor.mean, floor.peak, tuple(columns)))
+    return tuple(charts)
+
+
+def dwell_charts(config: StoreConfig, report: HourReport) -> dict[str, HourChart]:
+    """Counter → its visits by hour as bars, with the median of their dwell."""
+    charts = {}
+    for zone in report.zones:
+        if zone.kind != "counter":
+            continue
+        shown = _shown(config, [[(hour.start_us, hour.n) for hour in zone.hours]])
+        most = max((hour.n or 0 for hour in zone.hours), default=0) or 1
+        columns = [
+            Column(
+                *(_label(config, zone.hours[i].start_us), *_across(place, len(shown)), zone.hours[i].state),
+                round((zone.hours[i].n or 0) / most * TOP_PERCENT, 2),
+                None,
+                *(zone.hours[i].n, zone.hours[i].median_s),
+            )
+            for place, i in enumerate(shown)
+        ]
+        n = sum(hour.n or 0 for hour in zone.hours)
+        charts[zone.zone] = HourChart(zone.zone, "", n, None, tuple(columns))
+    return charts
+
+
+def staffing(
+    config: StoreConfig, report: HourReport, kinds: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[tuple[str, tuple[StaffCell, ...]], ...]]:
+    """Labels of hours, and for each zone of these kinds its cells: visits for each hour of a member of staff."""
+    zones = [zone for zone in report.zones if zone.kind in kinds]
+    if not zones:
+        return (), ()
+    shown = _shown(config, [[(hour.start_us, hour.n) for hour in zone.hours] for zone in zones])
+    most = max((hour.visits_per_staff_hour or 0 for zone in zones for hour in zone.hours), default=0) or 1
+
+    def cell(hour: ZoneHour) -> StaffCell:
+        value = hour.visits_per_staff_hour
+        shade = 0 if value is None else 1 + min(LEVELS - 1, int(value / most * LEVELS))
+        return StaffCell(hour.state, value, shade)
+
+    return (
+        tuple(_label(config, zones[0].hours[i].start_us) for i in shown),
+        tuple((zone.zone, tuple(cell(zone.hours[i]) for i in shown)) for zone in zones),
+    )
+
+
+def _by_hour(config: StoreConfig, floor: Occupancy) -> list[tuple[int, str, float | None, int | None, bool]]:
+    """Start, state, mean, peak and whether it may still grow, of each hour."""
+    hours = []
+    for first in range(0, len(floor.windows), 4):
+        part = floor.windows[first : first + 4]
+        means = [cell.mean for cell in part if cell.mean is not None]
+        peaks = [cell.peak for cell in part if cell.peak is not None]
+        state = "measured" if means else "unknown" if any(cell.state == "unknown" for cell in part) else "future"
+        mean = sum(means) / len(means) if means else None
+        hours.append((part[0].start_us, state, mean, max(peaks, default=None), any(cell.provisional for cell in part)))
+    return hours
+
+
+def _shown(config: StoreConfig, series: Sequence[Sequence[tuple[int, float | None]]]) -> range:
+    """The usual hours, and those with anything in them."""
+    used = [
+        i
+        for i, (at_us, _) in enumerate(series[0])
+        if USUAL_HOURS[0] <= dt.datetime.fromtimestamp(at_us / 1e6, config.store.tz).hour < USUAL_HOURS[1]
+        or any(one[i][1] for one in series)
+    ]
+    return range(min(used), max(used) + 1)
+
+
+def _label(config: StoreConfig, at_us: int) -> str:
+    return f"{dt.datetime.fromtimestamp(at_us / 1e6, config.store.tz):%H}"
+
+
+def _across(place: int, many: int) -> tuple[float, float]:
+    step = 100 / many
+    return round(place * step + step * 0.12, 2), round(step * 0.76, 2)

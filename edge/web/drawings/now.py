@@ -1,0 +1,204 @@
+"""What the page "Now" shows, as plain values: the live state joined with the store file, in one language."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import floor, log10
+
+from config import StoreConfig
+from edge.store.live_state import BrokerNow, CueNow, LiveClient, Now, ReaderNow, State
+from edge.web.drawings.plan import Plan
+from edge.words.languages import named
+
+LEVELS = (1, 3, 6, 11, 21)
+"""People in a zone from which the next shade of the plan begins."""
+
+CUE_ORDER = ("open", "acknowledged", "snoozed")
+"""What wants an answer stands first."""
+
+
+@dataclass(frozen=True)
+class ZonePicture:
+    """A zone now; `people` and `level` are None when nobody knows."""
+
+    id: str
+    name: str
+    people: int | None
+    level: int | None
+    members: int
+    carts: int
+    staff: int
+
+
+@dataclass(frozen=True)
+class FloorPicture:
+    plan: Plan
+    name: str
+    zones: Mapping[str, ZonePicture]
+    people: int | None
+    unknown_zones: int
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A member somewhere: masked, since the page is open to whoever stands before the screen."""
+
+    member: str
+    tier: str
+    zone: str
+    at: str
+
+
+@dataclass(frozen=True)
+class CuePicture:
+    """A call to go to a member, masked like every sighting; times of day are texts."""
+
+    id: int
+    kind: str
+    member: str
+    tier: str
+    zone: str
+    here: str | None
+    """Where the member is now, if that is somewhere else."""
+    since: str
+    waited_s: int
+    """Until it was made."""
+    expires: str
+    state: str
+    until: str | None
+    who: str | None
+    action: str | None
+    rule: str
+    version: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    state: State
+    as_of: str | None
+    floors: tuple[FloorPicture, ...]
+    people: int | None
+    unknown_zones: int
+    members: tuple[Sighting, ...]
+    recognitions: tuple[Sighting, ...]
+    cues: tuple[CuePicture, ...]
+    carts: int | None
+    staff: int | None
+    now: Now | None
+    """None unless it is worth showing: the service's own account."""
+    reads_per_s: int
+    readers: tuple[ReaderNow, ...]
+    readers_up: int
+    broker: BrokerNow | None
+    pending: int
+
+
+def take(config: StoreConfig, plans: tuple[Plan, ...], live: LiveClient, lang: str) -> Picture:
+    """The present picture. Without the service every zone is unknown, whatever was last heard."""
+    now = live.now if live.state in (State.LIVE, State.STALE) else None
+    told = {zone.id: zone for zone in now.zones} if now else {}
+    names = {zone.id: named(zone.name, lang) for zone in config.zones}
+    floors = []
+    for plan in plans:
+        zones = {}
+        for drawn in plan.zones:
+            zone = told.get(drawn.id)
+            known = zone is not None and zone.state == "ok"
+            by_class = zone.by_class if zone is not None and known else {}
+            people = zone.people if zone is not None and known else None
+            zones[drawn.id] = ZonePicture(
+                id=drawn.id,
+                name=names[drawn.id],
+                people=people,
+                level=None if people is None else bisect_right(LEVELS, people),
+                members=by_class.get("member", 0),
+                carts=by_class.get("cart", 0),
+                staff=by_class.get("staff", 0),
+            )
+        floors.append(
+            FloorPicture(
+                plan=plan,
+                name=named(plan.name, lang),
+                zones=zones,
+                people=_sum([zone.people for zone in zones.values()]),
+                unknown_zones=sum(zone.people is None for zone in zones.values()),
+            )
+        )
+
+    def at(us: int) -> str:
+        return clock_time(config, us)[:5]
+
+    every = [zone for floor in floors for zone in floor.zones.values()]
+    known_zones = [zone for zone in every if zone.people is not None]
+    return Picture(
+        state=live.state,
+        as_of=clock_time(config, live.now.as_of_us) if live.now else None,
+        floors=tuple(floors),
+        people=_sum([zone.people for zone in every]),
+        unknown_zones=len(every) - len(known_zones),
+        members=tuple(
+            Sighting(mask(m.member), m.tier, names.get(m.zone, m.zone), at(m.since_us))
+            for m in (now.members if now else ())
+        ),
+        recognitions=tuple(
+            Sighting(mask(r.member), r.tier, names.get(r.zone, r.zone), clock_time(config, r.at_us))
+            for r in (now.recognitions if now else ())
+        ),
+        cues=tuple(
+            _cue(cue, names, lang, at)
+            for cue in sorted(now.cues.open if now else (), key=lambda cue: (CUE_ORDER.index(cue.state), cue.id))
+        ),
+        carts=sum(zone.carts for zone in known_zones) if known_zones else None,
+        staff=sum(zone.staff for zone in known_zones) if known_zones else None,
+        now=now,
+        reads_per_s=_two_digits(now.reads_per_s) if now else 0,
+        readers=now.readers if now else (),
+        readers_up=sum(reader.link == "up" for reader in now.readers) if now else 0,
+        broker=now.broker if now else None,
+        pending=sum(backlog.pending for backlog in now.outbox.values()) if now else 0,
+    )
+
+
+def _cue(cue: CueNow, names: Mapping[str, str], lang: str, at: Callable[[int], str]) -> CuePicture:
+    return CuePicture(
+        id=cue.id,
+        kind=cue.kind,
+        member=mask(cue.member),
+        tier=cue.tier,
+        zone=names.get(cue.zone, cue.zone),
+        here=names.get(cue.here, cue.here) if cue.here is not None and cue.here != cue.zone else None,
+        since=at(cue.since_us),
+        waited_s=max(0, cue.made_us - cue.since_us) // 1_000_000,
+        expires=at(cue.expires_us),
+        state=cue.state,
+        until=None if cue.until_us is None else at(cue.until_us),
+        who=cue.who,
+        action=None if cue.action is None else json.loads(cue.action)[lang],
+        rule=cue.rule,
+        version=cue.version,
+    )
+
+
+def mask(member: str) -> str:
+    """A member's number by its last digits: enough to check a card against, too little to look someone up."""
+    shown = 4 if len(member) >= 8 else 2 if len(member) >= 4 else 0
+    return "••••" + (member[-shown:] if shown else "")
+
+
+def clock_time(config: StoreConfig, at_us: int) -> str:
+    """`14:03:22` in the store's time."""
+    return f"{dt.datetime.fromtimestamp(at_us / 1e6, config.store.tz):%H:%M:%S}"
+
+
+def _sum(counts: list[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+def _two_digits(value: float) -> int:
+    """Rounded to two significant digits: a rate that trembles is not news."""
+    return round(value) if value < 100 else int(round(value, 1 - floor(log10(value))))

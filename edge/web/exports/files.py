@@ -1,0 +1,179 @@
+"""Tables as files and for programs: CSV, XLSX, JSON."""
+
+from __future__ import annotations
+
+import io
+from importlib.metadata import version
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from edge.web.exports.openapi import openapi
+from edge.web.exports.tables import TABLES, Source, Table
+from edge.web.site import Site, language, span, who
+from edge.words import tables as words
+from edge.words.languages import catalogue
+from edge.words.numbers import iso
+from edge.words.tables import SHARE, Cell
+
+XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+WORKBOOK = "all"
+"""Instead of a table's name: one workbook with every table that may be seen."""
+
+
+class Exports:
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.routes = [
+            Route("/export/{table}.csv", self.csv),
+            Route("/export/{table}.xlsx", self.xlsx),
+            Route("/api/tables/{table}", self.json),
+            Route("/api/openapi.json", self.openapi),
+        ]
+
+    async def csv(self, request: Request) -> Response:
+        table = self._table(request)
+        source = await self._source(request, table.of_day)
+        text = await run_in_threadpool(as_csv, table, source)
+        return await self._file(request, source, table.name, "csv", text.encode(), "text/csv; charset=utf-8")
+
+    async def xlsx(self, request: Request) -> Response:
+        name = request.path_params["table"]
+        all_ = [table for table in TABLES.values() if self._may(request, table)]
+        tables = all_ if name == WORKBOOK else [self._table(request)]
+        source = await self._source(request, any(table.of_day for table in tables))
+        content = await run_in_threadpool(as_xlsx, tables, source)
+        return await self._file(request, source, name, "xlsx", content, XLSX)
+
+    async def json(self, request: Request) -> Response:
+        table = self._table(request)
+        source = await self._source(request, table.of_day)
+        return JSONResponse(await run_in_threadpool(as_object, table, source), headers={"Cache-Control": "no-store"})
+
+    async def openapi(self, _: Request) -> Response:
+        return JSONResponse(openapi(version("tagtrail")))
+
+    def _table(self, request: Request) -> Table:
+        table = TABLES.get(request.path_params["table"])
+        if table is None:
+            raise HTTPException(404)
+        if not self._may(request, table):
+            raise HTTPException(403)
+        return table
+
+    def _may(self, request: Request, table: Table) -> bool:
+        someone = who(request)
+        return someone is not None and someone.role in table.roles
+
+    async def _source(self, request: Request, of_day: bool) -> Source:
+        site = self._site
+        date = site.date(request)
+        summary = await site.summary(date) if of_day else None
+        if of_day and summary is None:
+            raise HTTPException(503)
+        return Source(
+            *(site.config, language(request), date, summary),
+            *(site.present(), site.users.audit, site.answers, span(request)),
+        )
+
+    async def _file(self, request: Request, source: Source, name: str, end: str, content: bytes, kind: str) -> Response:
+        file = f"tagtrail-{source.config.store.id}-{name}-{source.date}.{end}"
+        await self._site.record(request, "export", file)
+        headers = {"Content-Disposition": f'attachment; filename="{file}"', "Cache-Control": "no-store"}
+        return Response(content, media_type=kind, headers=headers)
+
+
+def as_csv(table: Table, source: Source) -> str:
+    """The table for spreadsheets, with its date and how far it is known in every row."""
+    date, as_of = str(source.date), _as_of(table, source)
+    return words.as_csv(("date", *table.ids, "as_of"), ((date, *row, as_of) for row in table.cells(source)))
+
+
+def as_object(table: Table, source: Source) -> dict[str, Any]:
+    """The table for programs: what it is of, and rows by column."""
+    summary = source.summary
+    head: dict[str, Any] = {
+        "store": source.config.store.id,
+        "table": table.name,
+        "as_of": _as_of(table, source) or None,
+    }
+    if table.of_day and summary is not None:
+        days = table.days(source)
+        head |= {"date": summary.date, "complete": summary.complete, "coverage": _coverage(source, days)}
+        head |= {"def_version": summary.def_version, "days": days}
+    return {**head, "rows": [dict(zip(table.ids, row, strict=True)) for row in table.cells(source)]}
+
+
+def as_xlsx(tables: list[Table], source: Source) -> bytes:
+    """A workbook: what the numbers are of, then a sheet a table. Texts are never formulas or links."""
+    import xlsxwriter
+
+    out = io.BytesIO()
+    book = xlsxwriter.Workbook(out, {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False})
+    bold = book.add_format({"bold": True, "bottom": 1, "text_wrap": True, "valign": "top"})
+    share = book.add_format({"num_format": "0 %"})
+    heading = catalogue(source.lang).gettext
+    front = book.add_worksheet("tagtrail")
+    facts: list[tuple[str, Cell]] = [("store", source.config.store.id)]
+    if source.summary is not None:
+        facts += [("date", source.summary.date), ("as_of", iso(source.config, source.summary.as_of_us))]
+        facts += [("complete", str(source.summary.complete).lower())]
+        facts += [("coverage", _coverage(source, source.days))]
+        facts += [("def_version", source.summary.def_version), ("days", source.days)]
+    for row, (name, value) in enumerate(facts):
+        front.write_string(row, 0, name, bold)
+        _write(front, row, 1, value, share if name == "coverage" else None)
+    for row, table in enumerate(tables, len(facts) + 1):
+        front.write_string(row, 0, table.name)
+        front.write_string(row, 1, table.about)
+        if table.of_day:
+            front.write_string(row, 2, f"days: {table.days(source)}")
+    front.set_column(0, 0, 14)
+    front.set_column(1, 1, 60)
+    for table in tables:
+        sheet = book.add_worksheet(table.name)
+        sheet.freeze_panes(1, 0)
+        widths = [len(id_) for id_ in table.ids]
+        for place, field in enumerate(table.fields):
+            sheet.write_string(0, place, field.id, bold)
+            sheet.write_comment(0, place, f"{heading(field.heading)}\n{field.about}")
+        last = 0
+        for last, values in enumerate(table.cells(source), 1):
+            for place, (field, value) in enumerate(zip(table.fields, values, strict=True)):
+                _write(sheet, last, place, value, share if field.type == SHARE else None)
+                widths[place] = max(widths[place], min(_width(value), 40))
+        for place, width in enumerate(widths):
+            sheet.set_column(place, place, width + 2)
+        sheet.autofilter(0, 0, max(last, 1), len(table.ids) - 1)
+    book.close()
+    return out.getvalue()
+
+
+def _coverage(source: Source, days: int) -> float | None:
+    """Of all zones in the days that a table is of."""
+    if days == 1:
+        return None if source.summary is None else source.summary.coverage
+    found = source.answers.counters(source.date, days)
+    return None if found is None else found.scope.coverage
+
+
+def _as_of(table: Table, source: Source) -> str:
+    if table.of_day:
+        return iso(source.config, source.summary.as_of_us if source.summary else None)
+    return iso(source.config, source.now.as_of_us if source.now else None)
+
+
+def _write(sheet: Any, row: int, column: int, value: Cell, form: Any) -> None:
+    if isinstance(value, str):
+        sheet.write_string(row, column, value)
+    elif value is not None:
+        sheet.write_number(row, column, value, form)
+
+
+def _width(value: Cell) -> int:
+    """Columns that a text takes: Chinese characters take two."""
+    return sum(2 if ord(c) > 0x2E7F else 1 for c in str(value)) if value is not None else 0

@@ -1,0 +1,81 @@
+"""The description of everything under /api/, for programs: OpenAPI 3.1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edge.web.exports.tables import EVERYBODY, TABLES
+from edge.web.site import SPANS
+from edge.words.tables import INTEGER, MOMENT, NUMBER, RATIO, SECONDS, SHARE, TEXT
+
+
+def openapi(version: str) -> dict[str, Any]:
+    """The description of everything under /api/, OpenAPI 3.1."""
+    types: Mapping[str, dict[str, Any]] = {
+        INTEGER: {"type": ["integer", "string", "null"]},
+        NUMBER: {"type": ["number", "null"]},
+        SECONDS: {"type": ["number", "null"]},
+        RATIO: {"type": ["number", "null"]},
+        SHARE: {"type": ["number", "null"], "minimum": 0, "maximum": 1},
+        TEXT: {"type": ["string", "null"]},
+        MOMENT: {"type": ["string", "null"], "format": "date-time"},
+    }
+    head = {
+        "store": {"type": "string", "description": "Id of the store."},
+        "table": {"type": "string"},
+        "date": {"type": "string", "format": "date", "description": "Business date."},
+        "days": {"type": "integer", "description": "Business days that end with that date."},
+        "as_of": {**types[MOMENT], "description": "Everything that ended before is counted."},
+        "complete": {"type": "boolean", "description": "Is the business day over, with all its visits ended?"},
+        "coverage": {**types[SHARE], "description": "Of all zones in these days; null: they were closed."},
+        "def_version": {"type": "integer", "description": "Version of the definitions."},
+    }
+    refused = {
+        "description": "Log in",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+    }
+    day = {
+        "name": "date",
+        "in": "query",
+        "schema": {"type": "string", "format": "date"},
+        "description": "Today if absent.",
+    }
+    days = {"name": "days", "in": "query", "schema": {"enum": list(SPANS)}, "description": "Days up to that date."}
+    lang = {"name": "lang", "in": "query", "schema": {"enum": ["zh", "en"]}, "description": "Language of names."}
+
+    def get(summary: str, schema: dict[str, Any], parameters: list[dict[str, Any]]) -> dict[str, Any]:
+        answer = {"description": "OK", "content": {"application/json": {"schema": schema}}}
+        return {"get": {"summary": summary, "parameters": parameters, "responses": {"200": answer, "401": refused}}}
+
+    paths: dict[str, Any] = {
+        "/api/now": get("The store now; members masked.", {"type": "object"}, []),
+        "/api/today": get("A business day in one document.", {"type": "object"}, [day]),
+        "/api/openapi.json": get("This description.", {"type": "object"}, []),
+    }
+    for table in TABLES.values():
+        columns = {
+            field.id: {**types[field.type], "title": field.heading, "description": field.about}
+            for field in table.fields
+        }
+        rows = {"type": "array", "items": {"type": "object", "properties": columns}}
+        schema = {"type": "object", "properties": {**head, "rows": rows}}
+        roles = "" if table.roles == EVERYBODY else f" For {', '.join(table.roles)}."
+        asked = [*([day] if table.of_day else []), *([days] if table.spans else []), lang]
+        paths[f"/api/tables/{table.name}"] = get(table.about + roles, schema, asked)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tagtrail",
+            "version": version,
+            "license": {"name": "GPL-3.0-or-later", "identifier": "GPL-3.0-or-later"},
+            "description": "A store's numbers, read-only. null is unknown, which is not zero."
+            " Where the page has users: HTTP Basic.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": {"Error": {"type": "object", "properties": {"error": {"type": "string"}}}},
+            "securitySchemes": {"basic": {"type": "http", "scheme": "basic"}},
+        },
+        "security": [{"basic": []}, {}],
+    }

@@ -1,0 +1,216 @@
+"""Every table that the page gives as CSV, XLSX and JSON, and that OpenAPI describes: its columns, and where its rows
+come from.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from config import StoreConfig
+from edge.access.users import Entry, Role
+from edge.reports.columns import COLUMNS
+from edge.reports.columns.changes import trial_rows
+from edge.reports.columns.shared import Part
+from edge.reports.columns.ways import door_rows, flow_rows
+from edge.store.live_state import Now
+from edge.web.answers import Answers
+from edge.web.exports import service_rows
+from edge.words.tables import Cell, Column, Field, Words, cells, fields
+
+if TYPE_CHECKING:
+    from edge.days.summary import Summary
+
+EVERYBODY = (Role.VIEWER, Role.MANAGER, Role.IT)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What tables are made of. `summary` is None for tables of now."""
+
+    config: StoreConfig
+    lang: str
+    date: dt.date
+    summary: Summary | None
+    now: Now | None
+    audit: Callable[[], tuple[Entry, ...]]
+    answers: Answers
+    days: int = 1
+    """Business days that end with `date`, for tables that can be of several."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that can be asked for."""
+
+    name: str
+    about: str
+    rows: Callable[[Source], Iterable[Any]]
+    roles: tuple[Role, ...] = EVERYBODY
+    of_day: bool = True
+    """Is it of a business day, or of now?"""
+    spans: bool = False
+    """Can it be of several business days?"""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """What it shows."""
+        return COLUMNS[self.name]
+
+    @cached_property
+    def fields(self) -> tuple[Field, ...]:
+        """The columns of its files."""
+        return fields(self.columns)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Their ids."""
+        return tuple(field.id for field in self.fields)
+
+    def days(self, source: Source) -> int:
+        """How many business days its rows are of."""
+        return source.days if self.spans else 1
+
+    def cells(self, source: Source) -> Iterator[tuple[Cell, ...]]:
+        """Its rows as files have them."""
+        return cells(self.columns, self.rows(source), Words(source.config, source.lang))
+
+
+def _traffic(source: Source) -> Iterator[Part]:
+    for floor in source.summary.floors if source.summary else ():
+        for hour in floor.hours:
+            yield Part(floor, hour)
+
+
+def _scores(source: Source) -> Iterable[Any]:
+    found = source.answers.counters(source.date, source.days)
+    return found.zones if found else ()
+
+
+def _flows(source: Source) -> Iterable[Any]:
+    found = source.answers.flows(source.date, source.days)
+    return flow_rows(found.between) if found else ()
+
+
+def _paths(source: Source) -> Iterable[Any]:
+    found = source.answers.flows(source.date, source.days)
+    return found.paths if found else ()
+
+
+def _doors(source: Source) -> Iterable[Any]:
+    found = source.answers.flows(source.date, source.days)
+    return door_rows(found) if found else ()
+
+
+def _tiers(source: Source) -> Iterable[Any]:
+    found = source.answers.tiers(source.date, source.days)
+    return found.tiers if found else ()
+
+
+def _service(source: Source) -> Iterable[Any]:
+    found = source.answers.service(source.date, source.days)
+    return found.zones if found else ()
+
+
+def _occupancy(source: Source) -> Iterator[Part]:
+    found = source.answers.occupancy(source.date)
+    for place in (*found.floors, *found.zones) if found else ():
+        for window in place.windows:
+            if window.state != "future":
+                yield Part(place, window)
+
+
+def _hours(source: Source) -> Iterator[Part]:
+    found = source.answers.hours(source.date)
+    for zone in found.zones if found else ():
+        for hour in zone.hours:
+            if hour.state != "future":
+                yield Part(zone, hour)
+
+
+def _comparison(source: Source) -> Iterable[Any]:
+    found = source.answers.comparison(source.date)
+    return found.rows if found else ()
+
+
+def _readers(source: Source) -> Iterator[Part]:
+    told = {reader.id: reader for reader in (source.now.readers if source.now else ())}
+    for reader in source.config.readers:
+        yield Part(reader, told.get(reader.id))
+
+
+_MADE = (
+    Table(
+        "cues",
+        "Calls to go to a member, made on the business day, and what became of each.",
+        lambda source: source.answers.read(lambda past: service_rows.cues(past, source.date), []),
+        roles=(Role.MANAGER,),
+    ),
+    Table(
+        "cases",
+        "Service cases opened on the business day.",
+        lambda source: source.answers.read(lambda past: service_rows.cases(past, source.date), []),
+    ),
+    Table("traffic", "Comings to each floor by hour of the business day.", _traffic),
+    Table("dwell", "Dwell of people in each zone.", _scores, spans=True),
+    Table(
+        "flows",
+        "Steps of people from zone to zone; those of too few carriers are only summed.",
+        _flows,
+        spans=True,
+    ),
+    Table("counters", "Scorecard of each zone.", _scores, spans=True),
+    Table("paths", "The ways most taken through the store.", _paths, spans=True),
+    Table(
+        "doors",
+        "By which doors people came in and went out; without a zone: journeys first or last seen elsewhere.",
+        _doors,
+        spans=True,
+    ),
+    Table(
+        "tiers",
+        "Members by tier: visits, dwell, service. Small numbers are withheld.",
+        _tiers,
+        spans=True,
+    ),
+    Table(
+        "service",
+        "Staff, waiting and assistance by zone. Being in one place is a sign of service, not its proof.",
+        _service,
+        spans=True,
+    ),
+    Table("occupancy", "People at once in each floor and zone, by 15 minutes.", _occupancy),
+    Table("hours", "Each zone by hour: dwell and visits for each member of staff.", _hours),
+    Table("comparison", "The day against last week, four weeks and the same holiday.", _comparison),
+    Table(
+        "promotions",
+        "What promotions changed, against zones where nothing was tried.",
+        lambda source: trial_rows(source.answers.trials("promotions", source.date)),
+    ),
+    Table(
+        "layout",
+        "What changes of the layout changed, against zones that were not moved.",
+        lambda source: trial_rows(source.answers.trials("layout_changes", source.date)),
+    ),
+    Table(
+        "suspects",
+        "Tags in no number of the day: suspected staff and stuck ones, with reasons.",
+        lambda source: source.answers.suspects(source.date),
+        roles=(Role.MANAGER, Role.IT),
+    ),
+    Table("members", "Members seen by tier; small numbers are withheld.", _tiers, spans=True),
+    Table("quality", "Coverage of each zone.", _scores, spans=True),
+    Table("readers", "Readers as they are now.", _readers, of_day=False),
+    Table(
+        "audit",
+        "Who logged in, looked at individuals and took data out.",
+        lambda source: source.audit(),
+        roles=(Role.IT,),
+        of_day=False,
+    ),
+)
+TABLES: Mapping[str, Table] = {table.name: table for table in _MADE}
+"""By name; COLUMNS has the same names."""

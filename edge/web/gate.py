@@ -1,0 +1,200 @@
+"""Access to the page: by session cookie or, for programs, by HTTP Basic; log in, log out; no forged forms.
+
+- Until there is a first user, the page on loopback is open to everybody as a viewer, and says so; on any other address,
+  and when the file with the users was lost, it shows how to make one, and nothing else.
+- A form counts only if it comes from this site (Origin, Sec-Fetch-Site) and carries the session's token. The form of
+  the login, before any session, carries the token of a cookie that only a visit of the login page sets.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+import time
+from urllib.parse import quote, urlsplit
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from edge.access.users import IDLE_S, Role, Throttled
+from edge.store.errors import Trouble
+from edge.web.site import Site, Who, address, form, who
+
+COOKIE = "tagtrail"
+FORM_COOKIE = "tagtrail-form"
+BASIC_S = 60.0
+"""How long a program's password is believed without computing it again."""
+FOR_PROGRAMS = ("/api/", "/events", "/export/")
+
+
+class Gate:
+    """Middleware: puts a Who on every request that may pass, and answers the others."""
+
+    def __init__(self, app: ASGIApp, site: Site, loopback: bool) -> None:
+        self._app = app
+        self._site = site
+        self._loopback = loopback
+        self._basic: dict[bytes, tuple[float, Who]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith("/static/"):
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            answer = await self._refusal(request)
+        except Trouble as trouble:
+            answer = JSONResponse({"error": str(trouble)}, 503)
+        await (answer or self._app)(scope, receive, send)
+
+    async def _refusal(self, request: Request) -> Response | None:
+        path = request.url.path
+        if request.method not in ("GET", "HEAD") and not _from_here(request):
+            return JSONResponse({"error": "this form comes from another site"}, 403)
+        someone = await self._known(request)
+        request.state.who = someone
+        if someone is not None or path == "/login":
+            return None
+        if not self._site.users.anyone():
+            return self._site.render(request, "setup.html", 403, lost=self._site.users.ever())
+        if path.startswith(FOR_PROGRAMS):
+            return JSONResponse(
+                {"error": "log in"}, 401, {"WWW-Authenticate": 'Basic realm="tagtrail"'} if path[:5] == "/api/" else {}
+            )
+        target = path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"/login?next={quote(target)}", 303)
+
+    async def _known(self, request: Request) -> Who | None:
+        users = self._site.users
+        if not users.anyone():
+            return Who("", Role.VIEWER, "") if self._loopback and not users.ever() else None
+        session = users.session(request.cookies.get(COOKIE, ""))
+        if session is not None:
+            return Who(session.name, session.role, session.csrf)
+        if request.url.path.startswith("/api/"):
+            return await self._by_basic(request)
+        return None
+
+    async def _by_basic(self, request: Request) -> Who | None:
+        scheme, _, coded = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "basic":
+            return None
+        try:
+            name, _, password = base64.b64decode(coded, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+        user = next((user for user in self._site.users.users() if user.name == name), None)
+        proof = hashlib.sha256(f"{name}\0{password}\0{user and user.changed_s}".encode()).digest()
+        kept = self._basic.get(proof)
+        if kept and time.monotonic() - kept[0] < BASIC_S:
+            return kept[1]
+        users, at = self._site.users, address(request)
+        try:
+            token = await run_in_threadpool(users.log_in, name, password, at)
+        except Throttled:
+            await run_in_threadpool(users.record_throttled, name, at)
+            return None
+        if token is None or user is None:
+            await run_in_threadpool(users.record, name, "", at, "login failed")
+            return None
+        users.log_out(token)
+        self._basic = {key: value for key, value in self._basic.items() if time.monotonic() - value[0] < BASIC_S}
+        self._basic[proof] = (time.monotonic(), Who(name, user.role, ""))
+        return self._basic[proof][1]
+
+
+class Login:
+    """The pages before anybody is logged in."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.routes = [
+            Route("/login", self.ask),
+            Route("/login", self.log_in, methods=["POST"]),
+            Route("/logout", self.log_out, methods=["POST"]),
+        ]
+
+    async def ask(self, request: Request) -> Response:
+        if who(request) is not None:
+            return RedirectResponse(_inside(request.query_params.get("next", "/")), 303)
+        return self._form(request)
+
+    async def log_in(self, request: Request) -> Response:
+        fields = await form(request)
+        name, target = fields.get("name", ""), _inside(fields.get("next", "/"))
+        cookie = request.cookies.get(FORM_COOKIE, "")
+        if not cookie or not hmac.compare_digest(cookie.encode(), fields.get("csrf", "").encode()):
+            return self._form(request, name, target, failed="again", status=403)
+        users, at = self._site.users, address(request)
+        try:
+            token = await run_in_threadpool(users.log_in, name, fields.get("password", ""), at)
+        except Throttled as throttled:
+            await run_in_threadpool(users.record_throttled, name, at)
+            response = self._form(request, name, target, failed="wait", status=429)
+            response.headers["Retry-After"] = str(int(throttled.wait_s) + 1)
+            return response
+        if token is None:
+            if users.anyone():
+                await run_in_threadpool(users.record, name, "", at, "login failed")
+            return self._form(request, name, target, failed="wrong", status=403)
+        session = users.session(token)
+        role = session.role if session else Role.VIEWER
+        await run_in_threadpool(users.record, name, role.value, at, "login")
+        response = RedirectResponse(target, 303)
+        secure = request.url.scheme == "https"
+        response.set_cookie(COOKIE, token, max_age=IDLE_S[role], httponly=True, samesite="lax", secure=secure)
+        response.delete_cookie(FORM_COOKIE, path="/login")
+        return response
+
+    async def log_out(self, request: Request) -> Response:
+        await check_form(request)
+        await self._site.record(request, "logout")
+        self._site.users.log_out(request.cookies.get(COOKIE, ""))
+        response = RedirectResponse("/login", 303)
+        response.delete_cookie(COOKIE)
+        return response
+
+    def _form(
+        self, request: Request, name: str = "", target: str = "", failed: str = "", status: int = 200
+    ) -> Response:
+        token = secrets.token_urlsafe(24)
+        target = target or _inside(request.query_params.get("next", "/"))
+        response = self._site.render(request, "login.html", status, csrf=token, name=name, next=target, failed=failed)
+        secure = request.url.scheme == "https"
+        response.set_cookie(FORM_COOKIE, token, path="/login", httponly=True, samesite="lax", secure=secure)
+        return response
+
+
+async def check_form(request: Request) -> dict[str, str]:
+    """The fields of a form of somebody who is logged in; 403 unless it carries the session's token."""
+    fields = await form(request)
+    someone = who(request)
+    if (
+        someone is None
+        or not someone.csrf
+        or not hmac.compare_digest(someone.csrf.encode(), fields.get("csrf", "").encode())
+    ):
+        raise HTTPException(403)
+    return fields
+
+
+def _from_here(request: Request) -> bool:
+    site = request.headers.get("sec-fetch-site")
+    if site is not None and site != "same-origin":
+        return False
+    origin = request.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+
+
+def _inside(target: str) -> str:
+    """A place within this site: never another site's page behind our login."""
+    parts = urlsplit(target)
+    good = target.startswith("/") and not target.startswith(("//", "/\\")) and not parts.netloc and not parts.scheme
+    return target if good and target.isprintable() and "\\" not in target else "/"

@@ -1,0 +1,162 @@
+"""The pages of a day and of what words mean."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from config.facts import SERVED
+from edge.reports.summary import as_json
+from edge.web.drawings.charts import counter_cards, dwell_bands, flow_matrix, sankey, traffic_charts
+from edge.web.drawings.hours import dwell_charts, occupancy_charts, staffing
+from edge.web.pages.service import floor_parts
+from edge.web.site import SPANS, Site, language, span
+from edge.words.languages import named
+
+if TYPE_CHECKING:
+    from edge.days.flows import ZoneFlows
+
+
+class DayPages:
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.routes = [
+            Route("/today", self.today),
+            Route("/counters", self.counters),
+            Route("/flows", self.flows),
+            Route("/service", self.service),
+            Route("/promotions", self.promotions),
+            Route("/layout", self.layout),
+            Route("/about", self.about),
+            Route("/api/today", self.api_today),
+        ]
+
+    async def today(self, request: Request) -> Response:
+        site, lang = self._site, language(request)
+        day = await site.day(request)
+        drawn: dict[str, Any] = {"charts": (), "dwell": (), "occupancy": ()}
+        if day["summary"] is not None:
+            drawn["charts"] = traffic_charts(site.config, day["summary"].floors, lang)
+            drawn["dwell"] = dwell_bands(site.config, day["summary"].zones, lang)
+        against = await run_in_threadpool(site.answers.comparison, day["date"]) if day["state"] == "ok" else None
+        if day["state"] == "ok":
+            together = await run_in_threadpool(site.answers.occupancy, day["date"])
+            drawn["occupancy"] = () if together is None else occupancy_charts(site.config, together, lang)
+        whole = [row for row in (against.rows if against else ()) if row.scope != "zone"]
+        flows = self._flows(None if day["summary"] is None else day["summary"].flows, lang)
+        return site.render(request, "today.html", against=against, whole=whole, **day, **drawn, **flows)
+
+    async def counters(self, request: Request) -> Response:
+        """How each counter draws and holds, its rank as far as it is sure, where people come from and go to."""
+        site, lang, days = self._site, language(request), span(request)
+        day = await site.day(request)
+        good = day["state"] == "ok"
+        scores = await run_in_threadpool(site.answers.counters, day["date"], days) if good else None
+        report = await run_in_threadpool(site.answers.flows, day["date"], days) if good else None
+        cards = counter_cards(site.config, scores.zones, report.between, lang) if scores and report else ()
+        # Hours are those of one day: beside numbers of several days they would look like theirs.
+        hours = await run_in_threadpool(site.answers.hours, day["date"]) if good and days == 1 else None
+        by_hour = {} if hours is None else dwell_charts(site.config, hours)
+        rows = sorted(
+            (row for row in (scores.zones if scores else ()) if row.kind == "counter"),
+            key=lambda row: (row.n is None, row.rank is None, row.rank or (0, 0), -(row.n or 0)),
+        )
+        return site.render(
+            request,
+            "counters.html",
+            scores=scores,
+            rows=rows,
+            cards=cards,
+            by_hour=by_hour,
+            days=days,
+            spans=SPANS,
+            **day,
+        )
+
+    async def flows(self, request: Request) -> Response:
+        site, lang, days = self._site, language(request), span(request)
+        day = await site.day(request)
+        good = day["state"] == "ok"
+        report = await run_in_threadpool(site.answers.flows, day["date"], days) if good else None
+        flows = None if report is None else report.between
+        return site.render(
+            request,
+            "flows.html",
+            matrix=((), ()) if flows is None else flow_matrix(site.config, flows),
+            report=report,
+            days=days,
+            spans=SPANS,
+            **day,
+            **self._flows(flows, lang),
+        )
+
+    async def service(self, request: Request) -> Response:
+        """Waiting and assistance. Of zones and tiers, never of an employee."""
+        site, days = self._site, span(request)
+        day = await site.day(request)
+        good = day["state"] == "ok"
+        report = await run_in_threadpool(site.answers.service, day["date"], days) if good else None
+        tiers = await run_in_threadpool(site.answers.tiers, day["date"], days) if good else None
+        served = [z for z in (report.zones if report else ()) if z.kind in SERVED]
+        floor = await floor_parts(site, request, day["date"])
+        hours = await run_in_threadpool(site.answers.hours, day["date"]) if good else None
+        staffed = staffing(site.config, hours, SERVED) if hours is not None else ((), ())
+        return site.render(
+            request,
+            "service.html",
+            report=report,
+            tiers=tiers,
+            served=served,
+            staffed=staffed,
+            days=days,
+            spans=SPANS,
+            **day,
+            **floor,
+        )
+
+    async def promotions(self, request: Request) -> Response:
+        return await self._trials(request, "promotions")
+
+    async def layout(self, request: Request) -> Response:
+        return await self._trials(request, "layout_changes")
+
+    async def _trials(self, request: Request, kind: str) -> Response:
+        """What was tried in some zones, against zones where nothing was."""
+        site = self._site
+        trials = await run_in_threadpool(site.answers.trials, kind, site.business_date())
+        names = {tried.id: named(tried.name, language(request)) for tried in getattr(site.config, kind)}
+        return site.render(request, "trials.html", kind=kind, trials=trials, names=names, as_of=site.as_of())
+
+    def _flows(self, flows: ZoneFlows | None, lang: str) -> dict[str, Any]:
+        site = self._site
+        return {
+            "flows": flows,
+            "sankey": "{}" if flows is None else sankey(site.config, flows, lang),
+            "floors": site.config.floors,
+            "plotly_styles": plotly_styles(site.static["plotly.min.js"]),
+        }
+
+    async def about(self, request: Request) -> Response:
+        return self._site.render(request, "about.html", limits=self._site.config.thresholds)
+
+    async def api_today(self, request: Request) -> Response:
+        summary = await self._site.summary(self._site.date(request))
+        if summary is None:
+            return JSONResponse({"error": "there is no database yet"}, 503)
+        return Response(as_json(summary, self._site.live.now), media_type="application/json")
+
+
+@cache
+def plotly_styles(path: Path) -> tuple[str, ...]:
+    """Ids of style elements that Plotly inserts unless they are there: the CSP forbids it, so the page has them."""
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as text:
+        guarded = [id_.decode() for id_ in re.findall(rb'getElementById\("([0-9a-f]{64})"\)', text)]
+    return ("plotly.js-style-global", *sorted(set(guarded)))

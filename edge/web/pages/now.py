@@ -1,0 +1,100 @@
+"""The page "Now": the live picture, as a page and as a stream of what changed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from edge.access.users import Role
+from edge.web.drawings.now import LEVELS, mask
+from edge.web.gate import COOKIE
+from edge.web.site import FOR_MANAGERS, Site, language, require
+
+HEARTBEAT_S = 2.0
+"""Longest silence of `/events`; a browser that hears nothing for longer says so."""
+
+
+PARTS = ("figures", "cues", "members", "recognitions", "readers", "sync")
+
+
+class NowPages:
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._parts = ("status", *PARTS, *(f"plan-{plan.id}" for plan in site.plans))
+        self.routes = [Route("/", self.now), Route("/events", self.events), Route("/api/now", self.api)]
+
+    async def now(self, request: Request) -> Response:
+        return self._site.render(
+            request,
+            "now.html",
+            plans=self._site.plans,
+            levels=LEVELS,
+            **self._site.live_parts(request, *self._parts[1:]),
+        )
+
+    async def events(self, request: Request) -> Response:
+        """Server-sent events: `regions` {id: HTML} with what changed, `beat` when nothing did. `parts`: which regions;
+        those of "Now" if absent.
+        """
+        asked = request.query_params.get("parts")
+        names = self._parts if asked is None else asked.split(",")
+        if not set(names) <= set(self._site.region_names()):
+            raise HTTPException(400)
+        if set(names) & set(FOR_MANAGERS):
+            require(request, Role.MANAGER)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(self._events(request, names), headers=headers, media_type="text/event-stream")
+
+    async def api(self, _: Request) -> Response:
+        now = self._site.live.now
+        told: dict[str, Any] = {"state": self._site.live.state.value, "service": None}
+        if now is not None:
+            told["service"] = now.model_dump(exclude={"pid"})
+            cues = told["service"]["cues"]["open"]
+            for someone in (*told["service"]["members"], *told["service"]["recognitions"], *cues):
+                someone["member"] = mask(someone["member"])
+            for cue in cues:
+                del cue["who"]
+        return JSONResponse(told, headers={"Cache-Control": "no-store"})
+
+    async def _events(self, request: Request, names: Sequence[str]) -> AsyncIterator[str]:
+        lang, token = language(request), request.cookies.get(COOKIE, "")
+        sent: dict[str, str] = {}
+        yield "retry: 2000\n\n"
+        live, users = self._site.live, self._site.users
+        for_managers = bool(set(names) & set(FOR_MANAGERS))
+
+        def allowed() -> bool:
+            session = users.session(token)
+            return session is not None and (not for_managers or session.role is Role.MANAGER)
+
+        while not live.closing and (not users.anyone() or allowed()):
+            version = live.version
+            regions = self._site.regions(lang, names)
+            changed = {name: html for name, html in regions.items() if sent.get(name) != html}
+            if changed:
+                sent = regions
+                yield _event("regions", {"as_of": self._site.as_of(), "regions": changed})
+            else:
+                yield _event("beat", {"as_of": self._site.as_of()})
+            await self._quiet(lang, names, version, sent)
+
+    async def _quiet(self, lang: str, names: Sequence[str], version: int, sent: Mapping[str, str]) -> None:
+        """Waits until a region differs from what was sent, or a heartbeat is due."""
+        live = self._site.live
+        deadline = time.monotonic() + HEARTBEAT_S
+        while (left := deadline - time.monotonic()) > 0 and not live.closing:
+            if not await live.wait(version, left) or self._site.regions(lang, names) != sent:
+                return
+            version = live.version
+
+
+def _event(name: str, told: Mapping[str, Any]) -> str:
+    return f"event: {name}\ndata: {json.dumps(told, ensure_ascii=False)}\n\n"

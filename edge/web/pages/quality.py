@@ -1,0 +1,95 @@
+"""How far the numbers can be trusted, and the machinery behind them: data quality, readers, the audit log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from edge.access.users import Role
+from edge.access.verdicts import say
+from edge.store.business_days import parse_date
+from edge.web.gate import check_form
+from edge.web.site import Site, require
+from edge.words.numbers import local
+
+if TYPE_CHECKING:
+    from edge.days.suspects import Suspect
+
+HISTORY = 200
+
+
+class QualityPages:
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.routes = [
+            Route("/quality", self.quality),
+            Route("/quality/verdict", self.verdict, methods=["POST"]),
+            Route("/readers", self.readers),
+            Route("/audit", self.audit),
+        ]
+
+    async def quality(self, request: Request) -> Response:
+        day = await self._site.day(request)
+        summary, config = day["summary"], self._site.config
+        watched = {antenna.zone for reader in config.readers for antenna in reader.antennas}
+        worst_first, hours = [], []
+        suspects: tuple[Suspect, ...] = ()
+        if summary is not None:
+            # Zones that nobody watches last: nothing can be wrong there.
+            worst_first = sorted(
+                summary.zones,
+                key=lambda z: (z.zone not in watched, z.coverage is None, z.coverage or 0, -(z.censored or 0), z.zone),
+            )
+            if require(request, *Role).role is not Role.VIEWER and day["state"] == "ok":
+                suspects = await run_in_threadpool(self._site.answers.suspects, day["date"])
+            hours = [f"{local(config, hour.start_us):%H}" for hour in summary.floors[0].hours]
+        return self._site.render(
+            request,
+            "quality.html",
+            worst_first=worst_first,
+            watched=watched,
+            hours=hours,
+            suspects=suspects,
+            **day,
+            **self._site.live_parts(request, "sync", "backlog"),
+        )
+
+    async def verdict(self, request: Request) -> Response:
+        """A suspected tag is no customer, or is one: said by a manager or IT, and written down."""
+        require(request, Role.MANAGER, Role.IT)
+        fields = await check_form(request)
+        site = self._site
+        date, said = parse_date(fields.get("date", "")), fields.get("verdict")
+        suspects = await run_in_threadpool(site.answers.suspects, date)
+        tag = next((one.tag for one in suspects if one.tag == fields.get("tag")), None)
+        if tag is None or said not in ("confirm", "clear"):
+            raise HTTPException(404)
+        await run_in_threadpool(say, site.config, date, bytes.fromhex(tag), said == "confirm")
+        site.answers.forget()
+        await site.record(
+            request, "confirmed a suspected tag" if said == "confirm" else "cleared a suspected tag", tag[:8]
+        )
+        return RedirectResponse(f"/quality?date={date}#suspects", 303)
+
+    async def readers(self, request: Request) -> Response:
+        return self._site.render(
+            request,
+            "readers.html",
+            wired=self._site.config.readers,
+            **self._site.live_parts(request, "sync", "machinery"),
+        )
+
+    async def audit(self, request: Request) -> Response:
+        require(request, Role.IT)
+        users = self._site.users
+        return self._site.render(
+            request,
+            "audit.html",
+            users=await run_in_threadpool(users.users),
+            lines=await run_in_threadpool(users.audit, HISTORY),
+        )

@@ -1,0 +1,180 @@
+"""Service: cues that wait for somebody, service cases and their digest."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from edge.access.users import Role
+from edge.cues.book import CASE_STEPS, MAX_NOTE, CaseState
+from edge.cues.digest import digest
+from edge.cues.orders import give
+from edge.store.live_socket import socket_path
+from edge.web.drawings.now import mask
+from edge.web.gate import check_form
+from edge.web.pages.people import ask, individual
+from edge.web.site import Site, Who, language, require
+
+CASES_SHOWN = 50
+SAID = ("done", "gone", "stale", "unknown", "invalid", "database", "offline")
+"""What may have come of an order; the templates have the words."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a case. `who` is shown to managers only."""
+
+    at_us: int
+    state: str
+    who: str
+    note: str
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """A service case with its steps, and what it may become."""
+
+    number: int
+    at_us: int
+    kind: str
+    zone: str
+    tier: str | None
+    state: CaseState
+    steps: tuple[Step, ...]
+    may: tuple[CaseState, ...]
+
+
+class ServicePages:
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.routes = [
+            Route("/service/cue", self.cue, methods=["POST"]),
+            Route("/service/look", self.look, methods=["POST"]),
+            Route("/service/case", self.case, methods=["POST"]),
+            Route("/service/digest", self.digest),
+        ]
+
+    async def cue(self, request: Request) -> Response:
+        """Acknowledge, snooze or end a cue: the button's value is `NUMBER DOING [SECONDS]`."""
+        someone = require(request, Role.MANAGER)
+        fields = await check_form(request)
+        words = fields.get("act", "").split(" ")
+        if len(words) not in (2, 3) or words[1] not in ("acknowledge", "snooze", "done"):
+            raise HTTPException(400)
+        order: dict[str, object] = {"do": words[1], "cue": _whole(words[0])}
+        if len(words) == 3:
+            order["seconds"] = _whole(words[2])
+        refused = await order_of(self._site, someone, order)
+        if refused is None:
+            await self._site.record(request, f"cue {words[1]}", f"#{words[0]}")
+        return back("/service", refused)
+
+    async def look(self, request: Request) -> Response:
+        """Who a cue is about. A form, not a link, so that nobody looks by following one."""
+        require(request, Role.MANAGER)
+        fields = await check_form(request)
+        site, number = self._site, _whole(fields.get("cue", ""))
+        rows = await run_in_threadpool(ask, site, "SELECT member, made_us FROM cue WHERE id = ?", (number,))
+        if not rows:
+            raise HTTPException(404)
+        member, made_us = rows[0]
+        date = site.business_date_of(made_us)
+        signed = await run_in_threadpool(site.users.digest, member)
+        await site.record(request, "looked at a member", f"{mask(member)} #{signed} {date}")
+        found = await run_in_threadpool(individual, site, member, date, language(request))
+        limits = site.config.thresholds
+        return site.render(request, "member.html", found=found, date=date, days=limits.returning_days)
+
+    async def case(self, request: Request) -> Response:
+        """Open a case by hand, or move one on."""
+        someone = require(request, Role.MANAGER)
+        fields = await check_form(request)
+        note = fields.get("note", "").strip()[:MAX_NOTE]
+        if "zone" in fields:
+            refused = await order_of(self._site, someone, {"do": "open case", "zone": fields["zone"], "note": note})
+            about = fields["zone"][:64]
+            done = "case open"
+        else:
+            number, _, to = fields.get("act", "").partition(" ")
+            order = {"do": "move case", "case": _whole(number), "to": to, "note": note}
+            refused = await order_of(self._site, someone, order)
+            about, done = f"#{number[:12]}", f"case {to[:12]}"
+        if refused is None:
+            await self._site.record(request, done, about)
+        return back("/service", refused)
+
+    async def digest(self, request: Request) -> Response:
+        """A day or a week, for one sheet of paper."""
+        site = self._site
+        text = request.query_params.get("days", "1")
+        if text not in ("1", "7"):
+            raise HTTPException(400)
+        date = site.date(request)
+        found = await run_in_threadpool(
+            site.answers.read, lambda past: digest(past, date, int(text), site.clock.now_us()), None
+        )
+        return site.render(request, "digest.html", found=found, date=date, days=int(text), present=site.business_date())
+
+
+async def floor_parts(site: Site, request: Request, date: dt.date) -> dict[str, Any]:
+    """What the page Service shows of cues and cases, beside the analytics of waiting and assistance."""
+    region = "cuedesk" if require(request, *Role).manager else "cues"
+    return {
+        "region": region,
+        "cases": await run_in_threadpool(_cases, site, date),
+        "zones": site.config.zones,
+        "max_note": MAX_NOTE,
+        "said": said(request),
+        **site.live_parts(request, region),
+    }
+
+
+def _cases(site: Site, date: dt.date) -> tuple[CaseRow, ...]:
+    """Those of the day and those that are not reviewed yet, newest first."""
+    return site.answers.read(lambda past: cases(past.conn, *past.bounds_us(date)), ())
+
+
+def cases(conn: sqlite3.Connection, start_us: int, end_us: int) -> tuple[CaseRow, ...]:
+    """Cases opened in a time, and older ones that are not reviewed yet, newest first; CASES_SHOWN at most."""
+    rows = conn.execute(
+        "SELECT id, at_us, kind, zone, tier, state FROM service_case WHERE at_us < ? AND (at_us >= ?"
+        " OR state <> 'reviewed') ORDER BY state = 'reviewed', id DESC LIMIT ?",
+        (end_us, start_us, CASES_SHOWN),
+    ).fetchall()
+    query = "SELECT at_us, state, who, note FROM case_step WHERE case_id = ? ORDER BY id"
+    found = []
+    for number, at_us, kind, zone, tier, state in rows:
+        steps = tuple(Step(*step) for step in conn.execute(query, (number,)))
+        found.append(CaseRow(number, at_us, kind, zone, tier, state, steps, CASE_STEPS[state]))
+    return tuple(found)
+
+
+async def order_of(site: Site, someone: Who, order: Mapping[str, object]) -> str | None:
+    """Have the service do something in somebody's name; why it was refused, if it was."""
+    return await give(socket_path(site.config, "orders"), {**order, "who": someone.name})
+
+
+def back(path: str, refused: str | None) -> RedirectResponse:
+    """To the page that was acted on, which then says what came of it."""
+    return RedirectResponse(f"{path}?said={refused or 'done'}", 303)
+
+
+def said(request: Request) -> str | None:
+    """What came of the last order, as `back` put it."""
+    text = request.query_params.get("said")
+    return text if text in SAID else None
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or not text.isascii() or len(text) > 15:
+        raise HTTPException(400)
+    return int(text)

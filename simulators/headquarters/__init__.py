@@ -1,0 +1,1 @@
+"""What stands elsewhere: the broker, the CRM, other stores."""

@@ -1,0 +1,1 @@
+"""Readers' ends of their protocols."""

@@ -1,0 +1,49 @@
+"""Two gateways with one identity: the one that started later is silent, and both say so."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from sync.contract import State
+from sync.mqtt import BrokerError
+
+
+class TwinError(BrokerError):
+    """Another gateway, which started before this one, publishes as this store."""
+
+
+class Twins:
+    """Tells another gateway's state from our own, which comes back to us, and from that of a former life."""
+
+    def __init__(self, instance: str, started_us: int) -> None:
+        self._instance = instance
+        self._started_us = started_us
+        self._sessions = 0
+        self._own_state_seen = False
+        self.echoed = False
+        """Whether the broker gave our own state back to us on this connection."""
+        self._former: set[str] = set()
+
+    def connected(self) -> None:
+        """Note that a connection begins."""
+        self._sessions += 1
+        self.echoed = False
+
+    def look(self, payload: bytes) -> str | None:
+        """Return what to say of a state that a twin published as this store; TwinError if we have to keep away."""
+        try:
+            state = State.model_validate_json(payload)
+        except ValidationError:
+            return None
+        if state.instance == self._instance:
+            self._own_state_seen = self.echoed = True
+        elif state.instance and not self._own_state_seen:
+            self._former.add(state.instance)
+        elif state.instance and (state.online or self._sessions > 1 or state.instance not in self._former):
+            reason = f"another gateway publishes as this store (started {state.started_us}, epoch {state.epoch})"
+            if (state.started_us, state.instance) < (self._started_us, self._instance):
+                self._own_state_seen = False
+                self._former = {state.instance} if not state.online else set()
+                raise TwinError(f"{reason}: this one, which started later, keeps away")
+            return reason
+        return None

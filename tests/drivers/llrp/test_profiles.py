@@ -1,0 +1,174 @@
+"""Profiles of makers and reader-side filters: what goes over the wire, and what comes back."""
+
+import pytest
+from llrp_peers import CARD, OK, Obedient, forever, now_us, peer, report, session
+from llrpkit.protocol import impinj, messages, params
+
+from drivers.llrp.profiles import GENERIC, PROFILES, choose
+from drivers.llrp.rospec import instead_of, rospec
+from drivers.session import Link, Select
+from simulators.readers import llrp_replies
+from simulators.readers.llrp import LlrpReader
+from simulators.readers.observation import Observation
+
+
+def reader_of(maker: int, filters: int = 2, **more) -> Obedient:
+    """A reader that says it is of some maker and has room for some select filters."""
+    capabilities = llrp_replies.capabilities(0, 4, False)
+    capabilities.general_device_capabilities.device_manufacturer_name = maker
+    capabilities.air_protocol_llrp_capabilities.max_num_select_filters_per_query = filters
+    extended = impinj.IMPINJ_ENABLE_EXTENSIONS_RESPONSE(llrp_status=OK)
+    answers = {"GET_READER_CAPABILITIES": capabilities, "IMPINJ_ENABLE_EXTENSIONS": extended}
+    return Obedient(answers=answers, **more)
+
+
+async def inventory(reader: Obedient, **settings) -> tuple[params.ROSpec, list[str], dict[str, str]]:
+    """The ROSpec that the reader gets, what health hears, and what is known of the reader."""
+    async with peer(reader) as (port, _), session(port, **settings) as sink:
+        await sink.until(lambda: Link.UP in sink.links)
+        (spec,) = (m.ro_spec for m in reader.got if isinstance(m, messages.ADD_ROSPEC))
+        return spec, sink.notices, sink.statuses[-1].detail
+
+
+def command_of(spec: params.ROSpec) -> params.C1G2InventoryCommand:
+    (parameters,) = spec.spec_parameters[0].inventory_parameter_specs
+    assert [antenna.antenna_id for antenna in parameters.antenna_configurations] == [1, 2, 3, 4]
+    commands = [c for a in parameters.antenna_configurations for c in a.air_protocol_inventory_command_settings]
+    assert all(command == commands[0] for command in commands)
+    return commands[0]
+
+
+async def test_impinj_gets_extensions_link_monitor_and_fine_rssi():
+    reader = reader_of(25882)
+    spec, _, detail = await inventory(reader)
+    assert detail["profile"] == "impinj"
+    assert "IMPINJ_ENABLE_EXTENSIONS" in reader.asked[: reader.asked.index("ADD_ROSPEC")]
+    customs = [c for m in reader.got if isinstance(m, messages.SET_READER_CONFIG) for c in m.custom]
+    (monitor,) = customs
+    assert isinstance(monitor, impinj.ImpinjLinkMonitorConfiguration)
+    assert (monitor.link_monitor_mode, monitor.link_down_threshold) == (1, 3)
+    (selector,) = spec.ro_report_spec.custom
+    assert isinstance(selector, impinj.ImpinjTagReportContentSelector)
+    assert selector.impinj_enable_peak_rssi.peak_rssi_mode == 1
+
+
+async def test_impinj_that_refuses_extensions_is_asked_for_nothing_of_them():
+    spec, notices, _ = await inventory(reader_of(25882, refuse="IMPINJ_ENABLE_EXTENSIONS"), search_mode="tagfocus")
+    assert spec.ro_report_spec.custom == []
+    assert notices == ["the reader has no search mode 'tagfocus': it keeps its own"]
+
+
+async def test_session_and_search_mode_go_to_each_antenna():
+    spec, notices, _ = await inventory(reader_of(25882), session=2, search_mode="dual")
+    command = command_of(spec)
+    assert command.c1_g2_singulation_control.session == 2
+    assert command.custom[0].inventory_search_mode == 2
+    assert notices == []
+
+
+@pytest.mark.parametrize("maker", [161, 26554, 17996, 32473])
+async def test_other_makers_get_nothing_custom(maker):
+    reader = reader_of(maker)
+    spec, _, detail = await inventory(reader)
+    assert detail["profile"] == choose(maker, None).name
+    assert spec.ro_report_spec.custom == []
+    assert spec.spec_parameters[0].inventory_parameter_specs[0].antenna_configurations == []
+    assert not any("IMPINJ" in name for name in reader.asked)
+
+
+async def test_a_profile_of_the_store_file_wins_and_kathrein_is_asked_for_no_events():
+    reader = reader_of(25882)
+    _, _, detail = await inventory(reader, profile="kathrein")
+    assert detail["profile"] == "kathrein"
+    events = [m.reader_event_notification_spec for m in reader.got if isinstance(m, messages.SET_READER_CONFIG)]
+    wished = [state.event_type for spec in events if spec for state in spec.event_notification_states]
+    assert [int(event) for event in wished] == [3]  # the buffer warning, which its capabilities offer
+
+
+def test_profiles_are_chosen_by_maker():
+    assert [choose(maker, None).name for maker in (25882, 161, 388, 26554, 17996)] == [
+        "impinj", "zebra", "zebra", "thingmagic", "alien",
+    ]  # fmt: skip
+    assert choose(1, None) is GENERIC
+    assert choose(1, "zebra") is PROFILES["zebra"]
+
+
+MEMBERS, STAFF = Select(0, 14, b"\x2d\x14"), Select(0, 8, b"\x2e")
+
+
+async def test_filters_are_sent_when_the_reader_has_room():
+    spec, notices, _ = await inventory(reader_of(0), select=(MEMBERS, STAFF))
+    first, second = command_of(spec).c1_g2_filters
+    assert (first.c1_g2_tag_inventory_mask.mb, first.c1_g2_tag_inventory_mask.pointer) == (1, 32)
+    assert [f.c1_g2_tag_inventory_mask.tag_mask.bit_len for f in (first, second)] == [14, 8]
+    assert [bytes(f.c1_g2_tag_inventory_mask.tag_mask.data) for f in (first, second)] == [b"\x2d\x14", b"\x2e"]
+    actions = [f.c1_g2_tag_inventory_state_unaware_filter_action.action for f in (first, second)]
+    assert [int(action) for action in actions] == [0, 1]
+    assert notices == []
+
+
+async def test_without_room_all_tags_are_reported_and_health_says_so():
+    reader = reader_of(0, filters=1, then=lambda _, writer: forever(writer, report(CARD)))
+    spec, notices, _ = await inventory(reader, select=(MEMBERS, STAFF))
+    assert spec.spec_parameters[0].inventory_parameter_specs[0].antenna_configurations == []
+    assert notices == ["the reader has room for 1 select filters and 2 are needed: it reports all tags"]
+
+
+async def test_impinj_gives_the_phase_only_if_it_is_wanted():
+    plain, _, _ = await inventory(reader_of(25882))
+    assert plain.ro_report_spec.custom[0].impinj_enable_rf_phase_angle is None
+    spec, _, _ = await inventory(reader_of(25882), phase=True)
+    assert spec.ro_report_spec.custom[0].impinj_enable_rf_phase_angle.rf_phase_angle_mode == 1
+    other, _, _ = await inventory(reader_of(161), phase=True)
+    assert other.ro_report_spec.custom == []
+
+
+class Plain(LlrpReader):
+    """Refuses inventories with a command for its antennas."""
+
+    refused = 0
+
+    def _add(self, spec):
+        (parameters,) = spec.spec_parameters[0].inventory_parameter_specs
+        if parameters.antenna_configurations:
+            self.refused += 1
+            return params.LLRPStatus(status_code=101, error_description="no such session")
+        return super()._add(spec)
+
+
+async def test_a_reader_that_refuses_the_refined_inventory_gets_a_plain_one_and_health_says_so():
+    reader = Plain(now_us)
+    port = int((await reader.start()).rpartition(":")[2])
+    try:
+        async with session(port, session=2) as sink:
+            await sink.until(lambda: Link.UP in sink.links)
+            (text,) = sink.notices
+            assert "takes a plain inventory" in text
+            assert "no such session" in text
+            reader.push([Observation(now_us(), 1, CARD, -5000)])
+            await sink.until(lambda: len(sink.all) == 1)
+            # It survives an interruption as any other: what was kept is not thrown away for another try.
+            reader.cut()
+            await sink.until(lambda: sink.links[-1] is Link.DOWN)
+            reader.push([Observation(now_us(), 1, CARD, -5000)])
+            await sink.until(lambda: len(sink.all) == 2)
+            assert reader.refused == 1
+    finally:
+        await reader.stop()
+
+
+async def test_ports_that_even_a_plain_inventory_must_not_have_are_told():
+    reader = LlrpReader(now_us)
+    port = int((await reader.start()).rpartition(":")[2])
+    try:
+        async with session(port, ports={9: 1}, session=1) as sink:
+            assert "refused an inventory on antenna ports 9" in await sink.until_down()
+    finally:
+        await reader.stop()
+
+
+def test_the_plain_inventory_is_another_for_each_that_it_stands_for():
+    plain, one, two = rospec([1], 1), rospec([1], 1, session=1), rospec([1], 1, session=2)
+    assert instead_of(plain) == plain
+    ids = {spec["ROSpecID"] for spec in (plain, one, two, instead_of(one), instead_of(two))}
+    assert len(ids) == 5

@@ -1,0 +1,214 @@
+"""Users, sessions, throttling and audit log, and the commands that make users."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pages
+import pytest
+import tomli_w
+from shopdays import store_values
+
+from edge.access.users import FREE_TRIES, IDLE_S, Role, Throttled, Users, scrypt, users_path
+from edge.store.errors import Trouble
+
+PASSWORD = "correct horse battery"
+
+
+class Hands:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Hands:
+    return Hands()
+
+
+@pytest.fixture
+def users(tmp_path: Path, clock: Hands) -> Users:
+    return Users(tmp_path / "store.web.db", clock)
+
+
+cheap_passwords = pages.cheap_passwords
+
+
+def test_a_password_costs_16_mib_and_five_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert scrypt(PASSWORD).startswith("scrypt$16384$8$5$")
+    assert scrypt(PASSWORD) != scrypt(PASSWORD), "salted"
+
+
+def test_there_is_nobody_until_the_console_says_so(users: Users, tmp_path: Path) -> None:
+    assert not users.anyone()
+    assert users.session("anything") is None
+    assert list(tmp_path.iterdir()) == [], "looking makes no file"
+    users.put("li", Role.MANAGER, PASSWORD)
+    assert users.anyone()
+    assert (tmp_path / "store.web.db").stat().st_mode & 0o077 == 0
+
+
+def test_log_in_and_out(users: Users) -> None:
+    users.put("li", Role.MANAGER, PASSWORD)
+    assert users.log_in("li", "wrong horse battery", "here") is None
+    assert users.log_in("LI", PASSWORD, "here") is None
+    token = users.log_in("li", PASSWORD, "here")
+    assert token is not None
+    session = users.session(token)
+    assert session is not None
+    assert (session.name, session.role) == ("li", Role.MANAGER)
+    assert users.session(token[:-1]) is None
+    users.log_out(token)
+    assert users.session(token) is None
+
+
+def test_neither_passwords_nor_tokens_are_kept(users: Users, tmp_path: Path) -> None:
+    users.put("li", Role.MANAGER, PASSWORD)
+    token = users.log_in("li", PASSWORD, "here")
+    assert token is not None
+    kept = (tmp_path / "store.web.db").read_bytes()
+    assert PASSWORD.encode() not in kept
+    assert token.encode() not in kept
+
+
+@pytest.mark.parametrize("poor", ["short", "aaaaaaaaaaaaaaa", "li-li-li-li-li", "x" * 2000])
+def test_poor_passwords_are_refused(users: Users, poor: str) -> None:
+    with pytest.raises(Trouble, match="password"):
+        users.put("li", Role.VIEWER, poor)
+    assert not users.anyone()
+
+
+def test_a_new_password_or_role_ends_sessions(users: Users) -> None:
+    users.put("li", Role.VIEWER, PASSWORD)
+    token = users.log_in("li", PASSWORD, "here")
+    users.put("li", Role.IT, PASSWORD + "!")
+    assert users.session(token or "") is None
+    assert users.log_in("li", PASSWORD, "here") is None
+
+
+def test_idle_sessions_end_and_used_ones_go_on(users: Users, clock: Hands) -> None:
+    users.put("li", Role.MANAGER, PASSWORD)
+    token = users.log_in("li", PASSWORD, "here") or ""
+    for _ in range(3):
+        clock.now_s += IDLE_S["manager"] * 0.9
+        assert users.session(token) is not None
+    clock.now_s += IDLE_S["manager"] + 1
+    assert users.session(token) is None
+
+
+def test_too_many_wrong_passwords_have_to_wait_even_for_the_right_one(users: Users, clock: Hands) -> None:
+    users.put("li", Role.MANAGER, PASSWORD)
+    for _ in range(FREE_TRIES):
+        assert users.log_in("li", "wrong wrong wrong", "a") is None
+    with pytest.raises(Throttled):
+        users.log_in("li", PASSWORD, "b")  # by name, from anywhere
+    with pytest.raises(Throttled):
+        users.log_in("wang", PASSWORD, "a")  # by address, for any name
+    clock.now_s += 2
+    assert users.log_in("li", "wrong wrong wrong", "a") is None
+    with pytest.raises(Throttled) as second:
+        users.log_in("li", PASSWORD, "a")
+    assert second.value.wait_s == pytest.approx(2)
+    clock.now_s += 3
+    assert users.log_in("li", PASSWORD, "a") is not None
+
+
+def test_throttling_survives_a_restart(users: Users, clock: Hands, tmp_path: Path) -> None:
+    users.put("li", Role.MANAGER, PASSWORD)
+    for _ in range(FREE_TRIES):
+        users.log_in("li", "wrong wrong wrong", "a")
+    users.close()
+    with pytest.raises(Throttled):
+        Users(tmp_path / "store.web.db", clock).log_in("li", PASSWORD, "a")
+
+
+def test_the_last_user_stays(users: Users) -> None:
+    users.put("li", Role.MANAGER, PASSWORD)
+    with pytest.raises(Trouble, match="last user"):
+        users.remove("li")
+    users.put("wang", Role.IT, PASSWORD)
+    token = users.log_in("li", PASSWORD, "here") or ""
+    assert users.remove("li")
+    assert users.session(token) is None
+    assert not users.remove("li")
+    assert [user.name for user in users.users()] == ["wang"]
+
+
+def test_a_damaged_file_lets_nobody_in(users: Users, tmp_path: Path) -> None:
+    (tmp_path / "store.web.db").write_bytes(b"no database at all, but long enough to be looked at" * 99)
+    with pytest.raises(Trouble, match="cannot read the users"):
+        users.anyone()
+
+
+def test_the_audit_log_names_members_by_digest(users: Users) -> None:
+    users.put("li", Role.MANAGER, PASSWORD)
+    assert users.digest("M-1") == users.digest("M-1") != users.digest("M-2")
+    users.record("li", "manager", "127.0.0.1", "looked at", users.digest("M-1"))
+    assert [(line.name, line.action) for line in users.audit()] == [("li", "looked at")]
+
+
+def test_commands(tmp_path: Path) -> None:
+    file = tmp_path / "store.toml"
+    file.write_text(tomli_w.dumps(store_values(tmp_path)))
+
+    def tagtrail(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "edge", "users", *arguments, "--config", str(file)]
+        return subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+
+    assert "at least 10" in tagtrail("set", "li", "--role", "manager", given="short\n").stderr
+    made = tagtrail("set", "li", "--role", "manager", given=f"{PASSWORD}\n")
+    assert (made.returncode, made.stdout) == (0, "li is manager\n")
+    assert tagtrail("set", "chen", "--role", "it", given=f"{PASSWORD}\n").returncode == 0
+    assert tagtrail("list").stdout == "chen\tit\nli\tmanager\n"
+    assert tagtrail("remove", "li").stdout == "li is gone\n"
+    gone = tagtrail("remove", "li")
+    assert (gone.returncode, gone.stderr) == (1, "tagtrail: there is no user li\n")
+    with sqlite3.connect(tmp_path / "store.web.db") as conn:
+        lines = conn.execute("SELECT name, action, object FROM audit ORDER BY id").fetchall()
+    assert lines == [
+        ("console", "user set", "li (manager)"),
+        ("console", "user set", "chen (it)"),
+        ("console", "user removed", "li"),
+    ]
+
+
+def test_the_file_lies_beside_the_database(tmp_path: Path) -> None:
+    from config import StoreConfig
+
+    assert users_path(StoreConfig.model_validate(store_values(tmp_path))) == tmp_path / "store.web.db"
+
+
+def test_strangers_cannot_lock_a_user_out_of_where_that_user_has_been(users: Users, clock: Hands) -> None:
+    users.put("li", Role.MANAGER, PASSWORD)
+    users.record("li", "manager", "office", "login")
+    for _ in range(FREE_TRIES):
+        assert users.log_in("li", "wrong wrong wrong", "stranger") is None
+    assert users.log_in("li", PASSWORD, "office") is not None
+    for _ in range(FREE_TRIES):
+        assert users.log_in("li", "wrong wrong wrong", "office") is None
+    with pytest.raises(Throttled):
+        users.log_in("li", PASSWORD, "office")  # who guesses there waits there
+    clock.now_s += 31 * 86_400
+    for _ in range(FREE_TRIES):
+        assert users.log_in("li", "wrong wrong wrong", "stranger") is None
+    with pytest.raises(Throttled):
+        users.log_in("li", PASSWORD, "office")
+
+
+def test_throttled_tries_do_not_fill_the_audit_log(users: Users, clock: Hands) -> None:
+    users.put("li", Role.MANAGER, PASSWORD)
+    for name in ("li", "wang", "li"):
+        users.record_throttled(name, "a")
+    users.record_throttled("li", "b")
+    assert [(line.name, line.address) for line in users.audit()] == [("li", "b"), ("li", "a")]
+    clock.now_s += 1000
+    users.record_throttled("li", "a")
+    assert len(users.audit()) == 3

@@ -1,0 +1,234 @@
+"""What the CRM is told of business days: once, again when it changed, and the same numbers as the page."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+from shopdays import DATE, Day, store_values
+
+from config import StoreConfig
+from edge.access.users import Role, Users, users_path
+from edge.access.verdicts import say
+from edge.crm import day_news
+from edge.database.writer import Database
+from edge.days import kept
+from edge.days.history import History
+from edge.service import housekeeping
+from sync.contract import CLASS_OF, CLASSES, Event
+from sync.outbox import table
+from sync.quota import merge_windows
+
+EVENT: TypeAdapter[Any] = TypeAdapter(Event)
+ONE = dt.timedelta(days=1)
+ZONES = ("door", "shoes", "bags", "hall", "books")
+VISITS = st.lists(
+    st.tuples(
+        st.sampled_from([("member", "A"), ("member", "B"), ("unknown", None), ("staff", None)]),
+        st.integers(0, 5),
+        st.sampled_from(ZONES),
+        st.integers(0, 24 * 60 - 1),
+        st.sampled_from([0, 3, 40, 200, 5_000, 60_000, 100_000]),
+        st.booleans(),
+    ),
+    max_size=25,
+)
+"""Class and tier, tag, zone, minute of the business day, seconds, censored."""
+UNWATCHED = st.lists(
+    st.tuples(st.sampled_from(ZONES), st.integers(0, 95), st.sampled_from([0.0, 0.33, 0.79])), max_size=12
+)
+"""Zone, window of the business day, coverage."""
+
+
+@pytest.fixture
+def day(tmp_path: Path) -> Iterator[Day]:
+    trial = {"id": "sale", "name": "Sale", "zones": ["shoes"], "first_day": DATE, "last_day": DATE + 3 * ONE}
+    targets = [{"tier": "A", "wait_s": 60, "assist_s": 90}]
+    day = Day(StoreConfig.model_validate(store_values(tmp_path, promotions=[trial], service_targets=targets)))
+    yield day
+    day.conn.close()
+
+
+def morning(day: Day, people: int = 40) -> None:
+    for i in range(people):
+        start = f"10:{i}"
+        day.visit(f"c{i}", "door", start, 10, journey=start)
+        day.visit(f"c{i}", "shoes", f"10:{i}:20", 150 if i % 2 else 40, journey=start)
+        day.visit(f"c{i}", "books", f"11:{i}", 60, journey=start)
+    for i in range(6):
+        day.member(f"m{i}", "A")
+        day.visit(f"m{i}", "shoes", f"12:{5 * i}", 180, cls="member", member=f"M-m{i}")
+        day.visit("badge", "shoes", f"12:{5 * i}:30", 120, cls="staff", journey="12:00")
+    for hour in range(9, 18):
+        day.visit("all day", "bags", f"{hour}:00", 3300, journey="09:00")
+    day.covered("04:00", "28:00")
+    day.watermark("33:00")
+
+
+async def tell(day: Day) -> list[Any]:
+    """Everything that is new to the CRM."""
+    before = int(day.conn.execute("SELECT SUM(next_seq) FROM outbox_class").fetchone()[0])
+    database = Database(day.config.database.path, store="s1", quota_mb=64)
+    try:
+        while await housekeeping.sum_up(database, day.config) or await housekeeping.tell_days(database, day.config):
+            pass
+    finally:
+        database.close()
+    rows = day.conn.execute("SELECT payload FROM outbox ORDER BY class, seq").fetchall()
+    events = [EVENT.validate_python(json.loads(payload)) for (payload,) in rows]
+    told = int(day.conn.execute("SELECT SUM(next_seq) FROM outbox_class").fetchone()[0]) - before
+    assert all(event.id.split("/")[2] == CLASS_OF[event.type] for event in events)
+    for class_ in CLASSES:
+        day.conn.execute(f"DELETE FROM {table(class_)}")
+    assert told == len(events)
+    return events
+
+
+async def test_a_day_that_is_over_is_told_with_the_pages_numbers(day: Day) -> None:
+    morning(day)
+    assert day.past.counters(DATE).zones[1].repeat is None, "nothing is known of the days before"
+    day.conn.execute(
+        "INSERT INTO journey (tag, tag_class, start_us, end_us, censored, path) VALUES (x'00', 0, ?, ?, 0, '[]')",
+        (day.us("10:00") - 3 * 86_400_000_000,) * 2,
+    )
+    told = await tell(day)
+    kinds = Counter(event.type for event in told)
+    assert kinds == {
+        "floor_day": 2,
+        "flow_day": 1,
+        "scorecard": 6,
+        "service_day": 6,
+        "tier_day": 1,
+        "trial": 1,
+        "suspect_day": 1,
+    }
+    assert {event.revision for event in told} == {1}
+    of = {(event.type, getattr(event, "zone", getattr(event, "floor", ""))): event for event in told}
+    score = next(zone for zone in day.past.counters(DATE).zones if zone.zone == "shoes")
+    card = of["scorecard", "shoes"]
+    assert (card.n, card.engaged, card.rank_best) == (score.n, score.engaged, score.rank and score.rank[0])
+    assert score.draw is not None
+    assert (card.draw.k, card.draw.n) == (score.draw.k, score.draw.n)
+    assert card.repeat.n == 6
+    assert of["scorecard", "attic"].n is None
+    walked = day.past.flows(DATE)
+    assert [(link.from_zone, link.to_zone, link.n) for link in of["flow_day", ""].links] == [
+        (link.from_zone, link.to_zone, link.n) for link in walked.links
+    ]
+    (tier,) = of["tier_day", ""].tiers
+    mine = day.past.tiers(DATE).tiers[0]
+    assert mine.wait_kept is not None
+    assert (tier.wait_target_s, tier.wait_kept.k, tier.wait_kept.n) == (60, mine.wait_kept.k, 6)
+    assert tier.assist_kept.k == 6
+    shoes = of["service_day", "shoes"]
+    assert sum(hour.visits or 0 for hour in shoes.hours) == shoes.wanted == 46
+    assert sum(hour.staff_s or 0 for hour in shoes.hours) == 6 * 120
+    ground = of["floor_day", "F1"]
+    assert sum(window.unknown or 0 for window in ground.windows) == 40
+    assert len(ground.windows) == 96
+    (stuck,) = of["suspect_day", ""].tags
+    assert (stuck.reasons, stuck.zone, stuck.tag) == (["stuck", "long"], "bags", b"all day".hex())
+    assert of["trial", ""].phases[0].change is None
+
+
+async def test_nothing_is_told_twice_and_what_changed_is_the_next_revision(day: Day) -> None:
+    morning(day)
+    assert await tell(day)
+    assert await tell(day) == []
+    Users(users_path(day.config)).put("li", Role.MANAGER, "correct horse battery")
+    (suspect,) = day.past.suspects(DATE)
+    say(day.config, DATE, bytes.fromhex(suspect.tag), confirmed=False)
+    told = await tell(day)
+    assert {event.revision for event in told} == {2}
+    bags = next(event for event in told if event.type == "scorecard" and event.zone == "bags")
+    assert bags.n == 9
+    assert next(event for event in told if event.type == "suspect_day").tags[0].confirmed is False
+    day.visit("late", "door", "15:00", cls="staff")  # in nobody's numbers but the staff's
+    day.visit("goods", "door", "15:00", cls="merchandise")
+    assert {event.type for event in await tell(day)} == {event.type for event in told} - {"trial"}
+    day.visit("more goods", "door", "15:00", cls="merchandise")
+    assert await tell(day) == []  # summed up anew, and the same
+
+
+async def test_sundays_tell_the_week(day: Day) -> None:
+    morning(day)
+    sunday = Day(day.config, DATE + ONE)  # 15 March 2026
+    sunday.visit("s", "shoes", "11:00", 150)
+    sunday.covered("04:00", "28:00")
+    sunday.watermark("33:00")
+    sunday.conn.close()
+    week = [event for event in await tell(day) if event.type == "scorecard" and event.first_day != event.last_day]
+    assert {(event.first_day, event.last_day, event.days) for event in week} == {("2026-03-09", "2026-03-15", 2)}
+    assert next(event.n for event in week if event.zone == "shoes") == 47
+
+
+async def test_days_are_left_alone_when_windows_are_merged(day: Day) -> None:
+    morning(day)
+    database = Database(day.config.database.path, store="s1", quota_mb=64)
+    try:
+        while await housekeeping.sum_up(database, day.config) or await housekeeping.tell_days(database, day.config):
+            pass
+        before = day.conn.execute("SELECT payload FROM outbox ORDER BY class, seq").fetchall()
+        while await database.write(merge_windows):
+            pass
+    finally:
+        database.close()
+    assert day.conn.execute("SELECT payload FROM outbox ORDER BY class, seq").fetchall() == before
+
+
+def test_what_was_told_of_days_long_gone_is_forgotten(day: Day) -> None:
+    day.conn.execute("INSERT INTO told VALUES ('day/2024-01-01', '', '', 1), ('trials', '', '', 1)")
+    with closing(day.conn.cursor()):
+        assert day_news.forget(day.conn, day.config, DATE) == 1
+    assert day.conn.execute("SELECT key FROM told").fetchall() == [("trials",)]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(VISITS, UNWATCHED)
+def test_whatever_a_day_was_like_it_can_be_told(day: Day, visits: Any, unwatched: Any) -> None:
+    """Shares are of one and the same: nothing is more than all."""
+    for name in ("visit", "journey", "aggregate", "directory", "told", "day_summary"):
+        day.conn.execute(f"DELETE FROM {name}")
+    for (cls, tier), number, zone, minute, seconds, censored in visits:
+        tag = f"{cls}{tier}{number}"
+        member = f"M-{tag}" if tier else None
+        if tier and not day.conn.execute("SELECT 1 FROM directory WHERE member = ?", (member,)).fetchone():
+            day.member(tag, tier)
+        at = f"{4 + minute // 60}:{minute % 60}"
+        day.visit(tag, zone, at, seconds, cls=cls, member=member, censored=censored)
+    day.covered("04:00", "28:00")
+    for zone, window, share in unwatched:
+        start_us = day.us("04:00") + 900_000_000 * window
+        day.conn.execute("UPDATE aggregate SET coverage = ? WHERE zone = ? AND window_us = ?", (share, zone, start_us))
+    day.watermark("33:00")
+    config = StoreConfig.model_validate(day.config.model_dump(by_alias=True) | {"thresholds": {"small_cell": 0}})
+    past = History(day.conn, config)
+    kept.save(day.conn, config, past.make(DATE))
+    events: list[Any] = []
+    while (item := day_news.news(past)) is not None:
+        day_news.tell(day.conn, item)
+        events += item.events
+    (mix,) = [event for event in events if event.type == "tier_day"]
+    for share in ("visit_share", "dwell_share"):
+        assert sum(getattr(tier, share) or 0 for tier in mix.tiers) <= 1.001
+
+
+def test_forty_members_of_one_tier_and_a_window_that_was_hardly_watched(day: Day) -> None:
+    for i in range(40):
+        day.member(f"m{i}", "A")
+        day.visit(f"m{i}", "door", f"10:{i}", 20, cls="member", member=f"M-m{i}")
+        day.visit(f"m{i}", "shoes", f"10:{i}:30", 100, cls="member", member=f"M-m{i}", journey=f"10:{i}")
+    day.covered("04:00", "28:00")
+    day.conn.execute("UPDATE aggregate SET coverage = 0.33 WHERE zone = 'shoes' AND window_us = ?", (day.us("10:30"),))
+    day.watermark("33:00")
+    (tier,) = day.past.tiers(DATE).tiers
+    assert (tier.visits, tier.visit_share, tier.dwell_share) == (80, 1.0, 1.0)

@@ -1,0 +1,70 @@
+"""A restart of the service loses no read that a reader kept: the service as a process, the reader simulated."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import signal
+import time
+
+import pytest
+from gateways import Gateway, antennas, member_card
+
+from simulators.readers.llrp import LlrpReader
+from simulators.readers.observation import Observation
+
+DOOR, SHOES = 1, 2
+CARD = member_card(7)
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_restart_loses_no_read_that_the_reader_kept(gateway: Gateway, how: int) -> None:
+    reader = LlrpReader(now_us)
+    gateway.configure(
+        readers=[
+            {
+                "id": "r1",
+                "driver": "llrp",
+                "address": await reader.start(),
+                "antennas": antennas("door", "shoes", "bags", "out"),
+            }
+        ]
+    )
+    visits = gateway.folder / "visits.csv"
+    try:
+        gateway.start("--no-web")
+        await gateway.until(lambda s: s["readers"][0]["link"] == "up")
+        first_us = now_us()
+        reader.push([Observation(first_us, DOOR, CARD, -5000)])
+        state = await gateway.until(lambda s: s["watermark_us"] > first_us + 2_500_000)
+        assert (state["counters"]["reads"], state["counters"]["late"]) == (1, 0)
+        # What was not committed when it is killed is kept nowhere.
+        await gateway.until(lambda s: gateway.rows("SELECT watermark_us FROM checkpoint")[0][0] > first_us + 2_000_000)
+        gateway.end(how)
+        async with asyncio.timeout(10):
+            while reader.connected:
+                await asyncio.sleep(0.01)
+        left_us = now_us()
+        for second in range(8):
+            for half in (0, 500_000):
+                at_us = left_us + second * 1_000_000 + half
+                reader.push([Observation(at_us, SHOES, CARD, -5000)])
+        async with asyncio.timeout(30):
+            while now_us() < left_us + 9_000_000:
+                await asyncio.sleep(0.1)
+        gateway.start("--no-web", "--visits", str(visits))
+        state = await gateway.until(lambda s: s["watermark_us"] > left_us + 13_000_000)
+        assert (state["counters"]["reads"], state["counters"]["late"]) == (17, 0)
+        assert gateway.end() == 0, gateway.log()
+    finally:
+        await reader.stop()
+    (shoes,) = [row for row in csv.DictReader(visits.open()) if row["zone"] == "shoes"]
+    # Most of the silence before it counts for where people stay.
+    assert abs(int(shoes["enter_us"]) - left_us) < 12_000_000
+    assert left_us < int(shoes["exit_us"]) < left_us + 9_000_000
+    # Nothing was unknown meanwhile: the reader watched.
+    assert gateway.rows("SELECT min(coverage) FROM aggregate") in ([(None,)], [(1.0,)])

@@ -1,0 +1,154 @@
+"""Replay: the same rows give the same bytes, and malformed ones are told with their line."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gateways import Gateway, antennas, member_card
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from config.check import load
+from edge.readers.replay import HEADER, replay
+from edge.readers.visit_file import VisitFile
+from edge.store.compose import Shop, compose
+from edge.store.errors import Trouble
+
+T0 = 1_800_000_000_000_000
+
+
+@pytest.fixture
+def shop(gateway: Gateway) -> Shop:
+    gateway.configure(
+        readers=[
+            {"id": "r1", "driver": "llrp", "address": "r1", "antennas": antennas("door", "shoes", "bags", "out")},
+        ]
+    )
+    return compose(load(gateway.file))
+
+
+def rows(seed: int = 1, minutes: float = 4, tags: int = 6) -> list[str]:
+    """Tags that stay in zones for a while, with strays, unknown RSSI, rows that come late and some too late."""
+    rng = np.random.default_rng(seed)
+    out: list[tuple[float, str]] = []
+    for tag in range(tags):
+        t = T0 + int(rng.integers(0, 20_000_000))
+        while t < T0 + minutes * 60e6:
+            port, stay = int(rng.integers(1, 5)), float(rng.exponential(60e6))
+            end = t + stay
+            while t < end:
+                t += int(rng.exponential(400_000))
+                stray = rng.random() < 0.3
+                level = "" if rng.random() < 0.05 else f"{rng.normal(-66 if stray else -55, 4):.2f}"
+                seen = 1 + (port + int(stray)) % 4 if stray else port
+                late = rng.random()
+                arrival = t + (0 if late > 0.22 else rng.uniform(0, 240_000) if late > 0.005 else 5_000_000)
+                out.append((arrival, f"{t},r1,{seen},{member_card(tag).hex()},{level}"))
+    return [row for _, row in sorted(out)]
+
+
+def written(shop: Shop, file: Path, out: Path, chunk_rows: int) -> bytes:
+    visits, _ = replay(shop, file, chunk_rows=chunk_rows)
+    with VisitFile(out, shop.zones) as visit_file:
+        visit_file.write(visits)
+    return out.read_bytes()
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 7, 1000])
+def test_however_the_rows_are_cut_the_file_is_the_same(shop: Shop, tmp_path: Path, chunk_rows: int) -> None:
+    file = tmp_path / "reads.csv"
+    file.write_text("\n".join([",".join(HEADER), *rows()]) + "\n")
+    whole = written(shop, file, tmp_path / "whole.csv", 1 << 20)
+    assert whole.count(b"\n") > 10
+    assert written(shop, file, tmp_path / "cut.csv", chunk_rows) == whole
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 1 << 30), chunk_rows=st.integers(1, 3000))
+def test_any_rows_in_any_cut(shop: Shop, tmp_path: Path, seed: int, chunk_rows: int) -> None:
+    file = tmp_path / "reads.csv"
+    file.write_text("\n".join([",".join(HEADER), *rows(seed, minutes=1.5, tags=3)]) + "\n")
+    assert written(shop, file, tmp_path / "a.csv", 1 << 20) == written(shop, file, tmp_path / "b.csv", chunk_rows)
+
+
+def test_the_command_takes_plain_files_gzip_and_stdin(gateway: Gateway, shop: Shop, tmp_path: Path) -> None:
+    import os
+    import subprocess
+    import sys
+
+    text = "\n".join([",".join(HEADER), *rows()]) + "\n"
+    plain, packed = tmp_path / "reads.csv", tmp_path / "reads.csv.gz"
+    plain.write_text(text)
+    packed.write_bytes(gzip.compress(text.encode()))
+    results = []
+    for number, source in enumerate([str(plain), str(packed), "-"]):
+        out = tmp_path / f"visits{number}.csv"
+        subprocess.run(
+            [sys.executable, "-m", "edge", "replay", source, "--config", str(gateway.file), "--visits", str(out)],
+            check=True,
+            input=text.encode() if source == "-" else b"",
+            env=os.environ,
+        )
+        results.append(out.read_bytes())
+    assert results[0] == results[1] == results[2]
+    header = results[0].splitlines()[0]
+    assert header == b"epc,zone,enter_us,exit_us,reads,censored"
+
+
+MALFORMED = {
+    2: ("soon,r1,1,E200,-50", "invalid literal"),
+    3: (f"{T0},r1,1,XYZ,-50", "hexadecimal"),
+    4: (f"{T0},r1,1,E2003", "columns"),
+    5: (f"{T0},r1,1,E200,loud", "could not convert"),
+    6: (f"{T0},r1,1,,-50", "hex digits"),
+    7: ("-5,r1,1,E200,-50", "not a time"),
+    8: (f"{T0},r1,1,E200,nan", "out of range"),
+    9: (f"{T0},r1,1,{'E2' * 63},-50", "hex digits"),
+}  # fmt: skip
+
+
+def test_malformed_rows_are_told_and_left_out(shop: Shop, tmp_path: Path) -> None:
+    file = tmp_path / "reads.csv"
+    file.write_text(
+        "\n".join([",".join(HEADER), *(row for row, _ in MALFORMED.values()), f"{T0},nobody,9,E200,-50", *rows()])
+        + "\n"
+    )
+    visits, report = replay(shop, file)
+    assert report.malformed == len(MALFORMED)
+    assert report.unknown_antenna == 1
+    for problem, (line, (_, reason)) in zip(report.problems, MALFORMED.items(), strict=True):
+        assert problem.startswith(f"line {line}: ")
+        assert reason in problem
+    clean = tmp_path / "clean.csv"
+    clean.write_text("\n".join([",".join(HEADER), *rows()]) + "\n")
+    assert (visits == replay(shop, clean)[0]).all()
+
+
+def test_strict_stops_at_the_first(shop: Shop, tmp_path: Path) -> None:
+    file = tmp_path / "reads.csv"
+    file.write_text(f"{','.join(HEADER)}\n{T0},r1,1,E200,-50\nsoon,r1,1,E200,-50\n")
+    with pytest.raises(Trouble, match="line 3"):
+        replay(shop, file, strict=True)
+
+
+@pytest.mark.parametrize("text", ["", "epc,zone\n", "\n"])
+def test_a_file_of_another_kind_is_refused(shop: Shop, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "reads.csv"
+    file.write_text(text)
+    with pytest.raises(Trouble, match="first line must be"):
+        replay(shop, file)
+
+
+def test_a_missing_file_and_a_damaged_archive_are_one_line(shop: Shop, tmp_path: Path) -> None:
+    with pytest.raises(Trouble, match="cannot read"):
+        replay(shop, tmp_path / "none.csv")
+    broken = io.BytesIO()
+    with gzip.open(broken, "wt") as file:
+        file.write("\n".join([",".join(HEADER), *rows()]))
+    (tmp_path / "half.csv.gz").write_bytes(broken.getvalue()[:500])
+    with pytest.raises(Trouble, match="cannot read"):
+        replay(shop, tmp_path / "half.csv.gz")

@@ -1,0 +1,253 @@
+"""Tables as files and for programs."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+import json
+import re
+import zipfile
+from typing import Any
+from xml.etree import ElementTree
+
+import pages
+import pytest
+from pages import NOON_US, Page, Service, fill
+from shopdays import DATE, Day
+
+from config import StoreConfig
+from edge.access.users import Role, Users, users_path
+from edge.reports.columns import COLUMNS
+from edge.store.live_state import State
+from edge.web.answers import Answers
+from edge.web.exports.openapi import openapi
+from edge.web.exports.tables import TABLES, Source
+from edge.words.tables import formula_safe
+
+config, page, service, cheap_passwords = pages.config, pages.page, pages.service, pages.cheap_passwords
+MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
+OPEN = [name for name, table in TABLES.items() if Role.VIEWER in table.roles]
+
+
+def row_properties(described: dict[str, Any], name: str) -> dict[str, Any]:
+    """Columns of a table as OpenAPI describes them."""
+    answer = described["paths"][f"/api/tables/{name}"]["get"]["responses"]["200"]
+    properties = answer["content"]["application/json"]["schema"]["properties"]
+    return dict(properties["rows"]["items"]["properties"])
+
+
+def sheets(content: bytes) -> dict[str, list[list[str]]]:
+    """Rows of texts of every sheet of a workbook."""
+    with zipfile.ZipFile(io.BytesIO(content)) as book:
+        texts = [
+            "".join(part.text or "" for part in item.iter(f"{MAIN}t"))
+            for item in ElementTree.fromstring(book.read("xl/sharedStrings.xml"))
+        ]
+        names = [
+            sheet.attrib["name"] for sheet in ElementTree.fromstring(book.read("xl/workbook.xml")).iter(f"{MAIN}sheet")
+        ]
+        found = {}
+        for number, name in enumerate(names, 1):
+            rows = ElementTree.fromstring(book.read(f"xl/worksheets/sheet{number}.xml")).iter(f"{MAIN}row")
+            assert b"<f>" not in book.read(f"xl/worksheets/sheet{number}.xml"), "no formulas"
+            found[name] = [
+                [texts[int(c[0].text or "")] if c.get("t") == "s" else c[0].text or "" for c in row if len(c)]
+                for row in rows
+            ]
+        return found
+
+
+@pytest.mark.parametrize("name", OPEN)
+async def test_the_same_table_in_every_form(service: Service, page: Page, name: str) -> None:
+    fill(page.config)
+    await page.until(State.LIVE)
+    query = f"?date={DATE}&lang=en"
+    status, headers, text = await page.get(f"/export/{name}.csv{query}")
+    assert status == 200
+    assert headers["Content-Disposition"] == f'attachment; filename="tagtrail-s1-{name}-{DATE}.csv"'
+    assert text.startswith("\ufeff")
+    lines = list(csv.reader(io.StringIO(text[1:])))
+    assert lines[0] == ["date", *TABLES[name].ids, "as_of"]
+    told = json.loads((await page.get(f"/api/tables/{name}{query}"))[2])
+    assert (told["store"], told["table"]) == ("s1", name)
+    assert told["as_of"] == "2026-03-14T12:00:00+08:00"
+    assert [list(row) for row in told["rows"]] == [list(TABLES[name].ids)] * (len(lines) - 1)
+    few = "paths", "tiers", "promotions", "layout", "cases"
+    assert len(lines) > (name not in few)  # of which too few were seen to be shown, or none was
+    status, headers, content = await page.load(f"/export/{name}.xlsx{query}")
+    assert status == 200
+    book = sheets(content)
+    assert list(book) == ["tagtrail", name]
+    assert book[name][0] == list(TABLES[name].ids)
+    assert len(book[name]) == len(lines)
+
+
+async def test_tables_are_of_the_days_that_they_say(page: Page) -> None:
+    """Over several days where that makes sense, else of the last one; and the same number is the same everywhere."""
+    for date, people in ((DATE - dt.timedelta(days=1), 50), (DATE, 40)):
+        day = Day(page.config, date)
+        for i in range(people):
+            day.member(f"{date}{i}", "A")
+            day.visit(f"{date}{i}", "shoes", f"08:{i}", 150, cls="member", member=f"M{i}")
+        day.covered("04:00", "28:00", shoes=0.625)
+        day.watermark("33:00")
+        day.conn.close()
+    described = json.loads((await page.get("/api/openapi.json"))[2])["paths"]
+    for days, n in ((1, 40), (7, 90)):
+        told = {
+            name: json.loads((await page.get(f"/api/tables/{name}?date={DATE}&days={days}"))[2])
+            for name in OPEN
+            if TABLES[name].of_day
+        }
+        for name, table in told.items():
+            asked = [parameter["name"] for parameter in described[f"/api/tables/{name}"]["get"]["parameters"]]
+            assert ("days" in asked) == TABLES[name].spans
+            assert table["days"] == (days if TABLES[name].spans else 1), name
+            assert table["coverage"] == pytest.approx(4.625 / 5)
+        shoes = {
+            name: next(row for row in told[name]["rows"] if row["zone"] == "shoes")
+            for name in ("dwell", "counters", "quality", "service")
+        }
+        assert {shoes[name]["n"] for name in ("dwell", "counters", "quality")} == {n}
+        assert {row["coverage"] for row in shoes.values()} == {0.625}
+        (tier,), (members,) = told["tiers"]["rows"], told["members"]["rows"]
+        assert tier["members"] == members["members"] == n
+    hours = [row["n"] for row in told["hours"]["rows"] if row["zone"] == "shoes" and row["n"]]
+    assert hours == [40]
+
+
+async def test_headings_are_those_of_the_page_in_its_language(page: Page) -> None:
+    fill(page.config)
+    described = json.loads((await page.get("/api/openapi.json"))[2])
+    draw = row_properties(described, "counters")["draw"]
+    assert (draw["title"], draw["description"]) == ("Draw", "visitors ÷ journeys. Null: too few to say.")
+    for lang, heading in (("en", "Draw"), ("zh", "吸引率")):
+        html = (await page.get(f"/counters?date={DATE}&lang={lang}"))[2]
+        assert f'<th scope="col" class="n">{heading}</th>' in html
+        content = (await page.load(f"/export/counters.xlsx?date={DATE}&lang={lang}"))[2]
+        with zipfile.ZipFile(io.BytesIO(content)) as book:
+            assert f"{heading}\nvisitors ÷ journeys." in book.read("xl/comments1.xml").decode()
+
+
+async def test_all_tables_are_one_workbook(page: Page) -> None:
+    fill(page.config)
+    _, _, content = await page.load(f"/export/all.xlsx?date={DATE}")
+    book = sheets(content)
+    assert list(book) == ["tagtrail", *OPEN]
+    front = dict(row for row in book["tagtrail"] if len(row) == 2)
+    assert front["store"] == "s1"
+    assert front["as_of"] == "2026-03-14T12:00:00+08:00"
+
+
+async def test_names_that_a_spreadsheet_would_run_are_disarmed(page: Page) -> None:
+    fill(page.config)
+    _, _, text = await page.get(f"/export/dwell.csv?date={DATE}&lang=en")
+    assert "'=Books()" in text
+    assert ",=Books()" not in text
+    for evil in ("=1+1", "+1", "-1", "@x", "\t=1", "\r=1", " =1", "\n=1"):
+        assert str(formula_safe(evil)).startswith("'")
+    for good in ("shoes", "", 3, -3, None, "a=1", "'x"):
+        assert formula_safe(good) == good
+
+
+async def test_tables_that_do_not_exist_or_are_not_for_everybody(page: Page) -> None:
+    for path in ("/export/passwords.csv", "/export/passwords.xlsx", "/api/tables/passwords", "/export/all.csv"):
+        assert (await page.get(path))[0] == 404
+    for path in ("/export/audit.csv", "/export/audit.xlsx", "/api/tables/audit"):
+        assert (await page.get(path))[0] == 403
+    assert (await page.get("/api/tables/dwell"))[0] == 503
+    assert (await page.get("/api/tables/dwell?date=soon"))[0] == 400
+
+
+async def test_who_took_a_file_is_written_down(page: Page, config: StoreConfig) -> None:
+    fill(config)
+    users = Users(users_path(config))
+    users.put("chen", Role.IT, "correct horse battery")
+    token = users.log_in("chen", "correct horse battery", "here")
+    status, _, text = await page.get("/export/audit.csv", Cookie=f"tagtrail={token}")
+    assert status == 200
+    _, _, text = await page.get("/export/audit.csv", Cookie=f"tagtrail={token}")
+    assert "export,tagtrail-s1-audit-" in text
+
+
+async def test_openapi_describes_every_table(page: Page) -> None:
+    told = json.loads((await page.get("/api/openapi.json"))[2])
+    assert told["openapi"] == "3.1.0"
+    assert {f"/api/tables/{name}" for name in TABLES} < set(told["paths"])
+    for name, table in TABLES.items():
+        schema = told["paths"][f"/api/tables/{name}"]["get"]["responses"]["200"]["content"]["application/json"][
+            "schema"
+        ]
+        properties = schema["properties"]["rows"]["items"]["properties"]
+        assert list(properties) == list(table.ids)
+        assert all(entry["description"] for entry in properties.values())
+    assert all(table.about for table in TABLES.values())
+    assert set(COLUMNS) == set(TABLES)
+    assert set(re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(openapi("1")))) == {"Error"}
+
+
+async def test_answers_keep_to_their_description(service: Service, page: Page) -> None:
+    fill(page.config)
+    await page.until(State.LIVE)
+    allowed = {"integer": int, "number": (int, float), "string": str, "null": type(None)}
+    told = json.loads((await page.get("/api/openapi.json"))[2])
+    for name in OPEN:
+        properties = row_properties(told, name)
+        for row in json.loads((await page.get(f"/api/tables/{name}?date={DATE}"))[2])["rows"]:
+            for column, value in row.items():
+                kinds = tuple(allowed[kind] for kind in properties[column]["type"])
+                assert isinstance(value, kinds), (name, column, value)  # type: ignore[arg-type]
+
+
+def test_readers_are_unknown_without_the_service(config: StoreConfig) -> None:
+    rows = TABLES["readers"].cells(Source(config, "en", DATE, None, None, lambda: (), Answers(config)))
+    assert [row[:3] for row in rows] == [("r1", "llrp", "unknown")]
+
+
+async def test_members_are_masked_until_a_manager_looks_and_that_is_written_down(
+    page: Page, config: StoreConfig
+) -> None:
+    fill(config)
+    day = Day(config)
+    day.member("m", "A")
+    day.conn.execute("UPDATE directory SET member = 'M-1234567'")
+    for number in range(3):
+        start_us = NOON_US - (number + 1) * 86_400_000_000
+        path = json.dumps([["door", start_us, start_us + 40_000_000], ["books", start_us + 50_000_000, NOON_US]])
+        day.conn.execute(
+            "INSERT INTO journey (tag, tag_class, member, start_us, end_us, censored, path)"
+            " VALUES (x'00', 1, 'M-1234567', ?, ?, 0, ?)",
+            (start_us, start_us + 10, path),
+        )
+    day.conn.close()
+    users = Users(users_path(config))
+    cookies = {}
+    for name, role in (("li", Role.MANAGER), ("wall", Role.VIEWER), ("chen", Role.IT)):
+        users.put(name, role, "correct horse battery")
+        cookies[name] = f"tagtrail={users.log_in(name, 'correct horse battery', 'here')}"
+    for name in ("wall", "chen"):
+        html = (await page.get("/members?lang=en", Cookie=cookies[name]))[2]
+        assert "1234567" not in html
+        assert "/members/look" not in html
+    html = (await page.get("/members?lang=en", Cookie=cookies["li"]))[2]
+    assert "1234567" not in html
+    form = re.search(
+        r'name="csrf" value="([^"]+)"><input type="hidden" name="date" value="([^"]+)">'
+        r'<input type="hidden" name="ref" value="([^"]+)"',
+        html,
+    )
+    assert form is not None
+    fields = f"csrf={form[1]}&date={form[2]}&ref={form[3]}"
+    assert (await page.get("/members/look", "POST", fields, Cookie=cookies["wall"]))[0] == 403
+    assert (await page.get("/members/look", "POST", fields[9:], Cookie=cookies["li"]))[0] == 403
+    before = [line.action for line in users.audit()]
+    assert "looked at a member" not in before
+    status, _, html = await page.get("/members/look?lang=en", "POST", fields, Cookie=cookies["li"])
+    assert status == 200
+    assert "M-1234567" in html
+    assert "3 of 3 journeys in 90 days" in html
+    line = users.audit()[0]
+    assert (line.name, line.action) == ("li", "looked at a member")
+    assert "1234567" not in line.object
+    assert (await page.get("/members/look", "POST", fields[:-1] + "z", Cookie=cookies["li"]))[0] == 404
