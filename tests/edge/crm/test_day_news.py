@@ -21,11 +21,8 @@ from edge.access.users import Role, Users, users_path
 from edge.access.verdicts import say
 from edge.crm import day_news
 from edge.database.writer import Database
-from edge.days import facts, kept
-from edge.days.counters import counters
-from edge.days.flows import flows
-from edge.days.service import tiers
-from edge.days.suspects import suspected_tags
+from edge.days import kept
+from edge.days.history import History
 from edge.service import housekeeping
 from sync.contract import CLASS_OF, CLASSES, Event
 from sync.outbox import table
@@ -98,7 +95,7 @@ async def tell(day: Day) -> list[Any]:
 
 async def test_a_day_that_is_over_is_told_with_the_pages_numbers(day: Day) -> None:
     morning(day)
-    assert counters(day.conn, day.config, DATE).zones[1].repeat is None, "nothing is known of the days before"
+    assert day.past.counters(DATE).zones[1].repeat is None, "nothing is known of the days before"
     day.conn.execute(
         "INSERT INTO journey (tag, tag_class, start_us, end_us, censored, path) VALUES (x'00', 0, ?, ?, 0, '[]')",
         (day.us("10:00") - 3 * 86_400_000_000,) * 2,
@@ -116,19 +113,19 @@ async def test_a_day_that_is_over_is_told_with_the_pages_numbers(day: Day) -> No
     }
     assert {event.revision for event in told} == {1}
     of = {(event.type, getattr(event, "zone", getattr(event, "floor", ""))): event for event in told}
-    score = next(zone for zone in counters(day.conn, day.config, DATE).zones if zone.zone == "shoes")
+    score = next(zone for zone in day.past.counters(DATE).zones if zone.zone == "shoes")
     card = of["scorecard", "shoes"]
     assert (card.n, card.engaged, card.rank_best) == (score.n, score.engaged, score.rank and score.rank[0])
     assert score.draw is not None
     assert (card.draw.k, card.draw.n) == (score.draw.k, score.draw.n)
     assert card.repeat.n == 6
     assert of["scorecard", "attic"].n is None
-    walked = flows(day.conn, day.config, DATE)
+    walked = day.past.flows(DATE)
     assert [(link.from_zone, link.to_zone, link.n) for link in of["flow_day", ""].links] == [
         (link.from_zone, link.to_zone, link.n) for link in walked.links
     ]
     (tier,) = of["tier_day", ""].tiers
-    mine = tiers(day.conn, day.config, DATE).tiers[0]
+    mine = day.past.tiers(DATE).tiers[0]
     assert mine.wait_kept is not None
     assert (tier.wait_target_s, tier.wait_kept.k, tier.wait_kept.n) == (60, mine.wait_kept.k, 6)
     assert tier.assist_kept.k == 6
@@ -148,7 +145,7 @@ async def test_nothing_is_told_twice_and_what_changed_is_the_next_revision(day: 
     assert await tell(day)
     assert await tell(day) == []
     Users(users_path(day.config)).put("li", Role.MANAGER, "correct horse battery")
-    (suspect,) = suspected_tags(day.conn, day.config, DATE)
+    (suspect,) = day.past.suspects(DATE)
     say(day.config, DATE, bytes.fromhex(suspect.tag), confirmed=False)
     told = await tell(day)
     assert {event.revision for event in told} == {2}
@@ -214,9 +211,10 @@ def test_whatever_a_day_was_like_it_can_be_told(day: Day, visits: Any, unwatched
         day.conn.execute("UPDATE aggregate SET coverage = ? WHERE zone = ? AND window_us = ?", (share, zone, start_us))
     day.watermark("33:00")
     config = StoreConfig.model_validate(day.config.model_dump(by_alias=True) | {"thresholds": {"small_cell": 0}})
-    kept.save(day.conn, config, facts.make(day.conn, config, DATE))
+    past = History(day.conn, config)
+    kept.save(day.conn, config, past.make(DATE))
     events: list[Any] = []
-    while (item := day_news.news(day.conn, config)) is not None:
+    while (item := day_news.news(past)) is not None:
         day_news.tell(day.conn, item)
         events += item.events
     (mix,) = [event for event in events if event.type == "tier_day"]
@@ -232,5 +230,5 @@ def test_forty_members_of_one_tier_and_a_window_that_was_hardly_watched(day: Day
     day.covered("04:00", "28:00")
     day.conn.execute("UPDATE aggregate SET coverage = 0.33 WHERE zone = 'shoes' AND window_us = ?", (day.us("10:30"),))
     day.watermark("33:00")
-    (tier,) = tiers(day.conn, day.config, DATE).tiers
+    (tier,) = day.past.tiers(DATE).tiers
     assert (tier.visits, tier.visit_share, tier.dwell_share) == (80, 1.0, 1.0)

@@ -23,8 +23,6 @@ from dwell.aggregates import quantile
 from dwell.layout import TagClass, ZoneKind
 from dwell.stays import STAY, Span, Stays, in_order
 from edge.days.facts import place, suspects
-from edge.days.occupancy import occupancy
-from edge.days.summary import today
 from edge.readers.replay import replay
 from edge.store.business_days import business_days
 from edge.store.compose import compose
@@ -190,7 +188,7 @@ def test_the_database_the_summary_and_the_analytics_keep_to_it(
     )
     store.conn.execute("INSERT INTO checkpoint VALUES (1, ?, 'layout', x'')", (end_us,))
     store.conn.execute("COMMIT")
-    told, together = today(store.conn, config, date), occupancy(store.conn, config, date)
+    told, together = store.past.summary(date), store.past.occupancy(date)
     store.conn.close()
     for name in ("member", "cart"):
         comings = np.array([(floor.entered or {})[name] for floor in told.floors])
