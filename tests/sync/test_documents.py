@@ -142,7 +142,8 @@ def test_the_page_tells_the_numbers_that_hold() -> None:
     for told in (
         f"at most {flow.WINDOW} batches of a class are in flight without an ack",
         f"if no ack arrives within {flow.SILENCE_S[0]:g} s",
-        f"(up to {flow.PATIENCE_MOST_S:g} s if your recent acks took longer; the timeout rises to {flow.SILENCE_S[1]:g} s",
+        f"(up to {flow.PATIENCE_MOST_S:g} s if your recent acks took longer",
+        f"the timeout rises to {flow.SILENCE_S[1]:g} s",
         f"`pause_ms` (at most {acks.MAX_PAUSE_MS // 1000} 000)",
         f"larger than {contract.MAX_ACK_BYTES} bytes is ignored",
         f"at most {down.MAX_COMMAND_BYTES} bytes, sent to `down/cmd`",
