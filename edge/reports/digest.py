@@ -49,8 +49,8 @@ def as_text(found: Digest, config: StoreConfig, lang: str) -> str:
     }
     out.say(" · ".join(f"{names[name]} {number(n)}" for name, n in {**found.cues, **found.outcomes}.items()))
     took = "–" if found.cue_p95_ms is None else f"{found.cue_p95_ms:.0f} ms"
-    out.say(f"{_('Answered after, median')} {duration(found.answer_median_s)} (n={found.answered}) · p95 {took}")
-    columns = ("", _("Arrivals"), _("Waits"), _("nobody came"), _("Answered after, median"))
+    out.say(f"{_('Response time, median')} {duration(found.answer_median_s)} (n={found.answered}) · p95 {took}")
+    columns = ("", _("Arrivals"), _("Waits"), _("nobody came"), _("Response time, median"))
     for title, lines, zones in ((_("By tier"), found.tiers, False), (_("By zone"), found.zones, True)):
         rows = [
             (

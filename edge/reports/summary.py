@@ -84,7 +84,7 @@ def as_text(summary: Summary, config: StoreConfig, lang: str, now: Now | None) -
     as_of = local(config, summary.as_of_us)
     out.say(f"{named(config.store.name, lang)} · {summary.date}")
     out.say(
-        f"{_('as of')} {as_of:%Y-%m-%d %H:%M:%S}" if as_of else _("Nothing has been recorded yet."),
+        f"{_('as of')} {as_of:%Y-%m-%d %H:%M:%S}" if as_of else _("No data has been recorded yet."),
         f"· {_('coverage')} {percent(summary.coverage)} · {_('definitions')} {summary.def_version}",
     )
     journeys = sum(summary.journeys[name] for name in PEOPLE)
@@ -133,7 +133,7 @@ def _service_line(config: StoreConfig, lang: str, summary: Summary, now: Now | N
     _ = catalogue(lang).gettext
     pending = sum(depth["pending"] for depth in summary.outbox.values())
     if now is None:
-        return _("The service is not running; {n} events wait for the CRM.").format(n=pending)
+        return _("The service is not running; {n} events are waiting for the CRM.").format(n=pending)
     pending = sum(backlog.pending for backlog in now.outbox.values())
     down = [reader.id for reader in now.readers if reader.link != "up"]
     readers = _("Readers up: {up} of {all}").format(up=len(now.readers) - len(down), all=len(now.readers))
@@ -141,7 +141,7 @@ def _service_line(config: StoreConfig, lang: str, summary: Summary, now: Now | N
         readers += f" ({', '.join(down)})"
     if now.failing:
         jobs = ", ".join(f"{one.job} ({one.reason})" for one in now.failing)
-        readers += f" · {_('Failing, and tried again: {jobs}').format(jobs=jobs)}"
+        readers += f" · {_('Failing, being retried: {jobs}').format(jobs=jobs)}"
     if now.broker.connected:
         return f"{readers} · {_('CRM connected; {n} events not yet acknowledged').format(n=pending)}"
     since = local(config, now.broker.since_us)

@@ -111,7 +111,7 @@ class Column:
             return (own,)
         low, high = "Lower limit of the 95 % confidence interval", "Upper limit"
         return (
-            own._replace(about=f"{self.about} Null: too few to say."),
+            own._replace(about=f"{self.about} Null: too little data."),
             Field(f"{self.id}_low", self.type, self.heading, f"{low} of {self.id}."),
             Field(f"{self.id}_high", self.type, self.heading, f"{high} of the same; null: none."),
         )

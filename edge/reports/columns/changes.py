@@ -61,7 +61,7 @@ COMPARISON = (
     Column(
         "last_week_change",
         RATIO,
-        _("Change against last week"),
+        _("Change from last week"),
         "Relative change against it: 0.1 is ten per cent more.",
         "last_week.change",
     ),
@@ -69,7 +69,7 @@ COMPARISON = (
     Column(
         "median_change",
         RATIO,
-        _("Change against four weeks"),
+        _("Change from four weeks"),
         "Median of the changes against each of them.",
     ),
     Column(
@@ -82,7 +82,7 @@ COMPARISON = (
     Column(
         "holiday_change",
         RATIO,
-        _("Change against the holiday"),
+        _("Change from the holiday"),
         "Relative change against it.",
         "holiday.change",
     ),
@@ -127,7 +127,7 @@ TRIALS = (
     Column(
         "days_left_out",
         INTEGER,
-        _("Days left out"),
+        _("Days excluded"),
         "Days that could not: closed, not covered, or no such day before.",
         "phase.days_left_out",
     ),

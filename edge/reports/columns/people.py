@@ -43,7 +43,7 @@ TIERS = (
     Column(
         "assist_kept",
         SHARE,
-        _("Assist as targeted"),
+        _("Assist target met"),
         "Visits assisted as long as the target ÷ visits that met staff.",
         interval=True,
     ),
@@ -100,7 +100,7 @@ CASES = (
 
 # A cue, likewise.
 CUES = (
-    Column("made", MOMENT, _("Made"), "When the cue was made, ISO 8601 in the store's time.", "made_us"),
+    Column("made", MOMENT, _("Created"), "When the cue was made, ISO 8601 in the store's time.", "made_us"),
     Column("about", TEXT, _("About"), "arrival or waiting.", "kind"),
     *zone(),
     TIER,
@@ -112,11 +112,11 @@ CUES = (
         "state",
     ),
     Column("rule", TEXT, _("Rule"), "Rule that made it."),
-    Column("rules_version", INTEGER, _("Version of the rules"), "Version of the rules.", "version"),
+    Column("rules_version", INTEGER, _("Rule version"), "Version of the rules.", "version"),
     Column(
         "answered_s",
         SECONDS,
-        _("Answered after"),
+        _("Response time"),
         "From the cue until it was first acknowledged or done, seconds.",
         digits=6,
     ),

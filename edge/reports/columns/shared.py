@@ -83,7 +83,7 @@ def per_staff_hour(path: str = "") -> Column:
     return Column(
         "visits_per_staff_hour",
         NUMBER,
-        _("Visits per member of staff and hour"),
+        _("Visits per staff member and hour"),
         "Visits of visit_s or more per hour of one member of staff.",
         f"{path}visits_per_staff_hour",
     )
@@ -99,7 +99,7 @@ COVERAGE = Column(
     _("Coverage"),
     "Share of the opening time so far in which the readers were up, 0 to 1; null: closed, or not yet.",
 )
-CENSORED = Column("censored", INTEGER, _("Not fully seen"), "Visits not fully seen: in no band and no quantile.")
+CENSORED = Column("censored", INTEGER, _("Incomplete"), "Visits not fully seen: in no band and no quantile.")
 CARTS = Column("cart_visits", INTEGER, _("Cart visits"), "Visits of carts; carts are not people.")
 TIER = Column("tier", TEXT, _("Tier"), "Tier of the chain's membership.", key=True)
 MET = Column("met", SHARE, _("Met staff"), "Visits that met staff ÷ visits that wanted service.", interval=True)

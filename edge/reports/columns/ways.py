@@ -61,12 +61,12 @@ FLOWS = (
 # A path with its count.
 PATHS = (
     Column(
-        "path", TEXT, _("Way, ids"), "Zones by id in the order of first stops.", lambda row, _: " > ".join(row.zones)
+        "path", TEXT, _("Route, ids"), "Zones by id in the order of first stops.", lambda row, _: " > ".join(row.zones)
     ),
     Column(
         "path_names",
         TEXT,
-        _("Way"),
+        _("Route"),
         "Their names.",
         lambda row, words: " > ".join(words.zone(zone) or zone for zone in row.zones),
     ),
@@ -76,7 +76,7 @@ PATHS = (
 
 # A DoorWay.
 DOORS = (
-    Column("way", TEXT, _("In or out"), "in or out."),
+    Column("way", TEXT, _("Direction"), "in or out."),
     *zone(),
     Column("n", INTEGER, _("Journeys"), "Journeys that began or ended here; without a zone: elsewhere."),
     Column("door_share", SHARE, _("Share"), "Journeys seen at this door ÷ those seen at any.", interval=True),

@@ -20,13 +20,13 @@ READERS = (
     Column(
         "link",
         TEXT,
-        _("Link"),
+        _("Connection"),
         "up, connecting, down, or unknown while the service does not answer.",
         lambda row, _: follow(row, "part.link") or "unknown",
     ),
     Column("reason", TEXT, _("Why"), "Why it is not up.", "part.reason"),
     Column(
-        "since", MOMENT, _("Link since"), "Since when the link is so, ISO 8601 in the store's time.", "part.since_us"
+        "since", MOMENT, _("Connection since"), "Since when the link is so, ISO 8601 in the store's time.", "part.since_us"
     ),
     Column(
         "zones",
@@ -54,5 +54,5 @@ AUDIT = (
     Column("role", TEXT, _("Role"), "In which role."),
     Column("address", TEXT, _("Address"), "From which address."),
     Column("action", TEXT, _("What"), "What was done."),
-    Column("object", TEXT, _("To what"), "To what."),
+    Column("object", TEXT, _("Object"), "To what."),
 )

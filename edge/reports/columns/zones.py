@@ -120,7 +120,7 @@ COUNTERS = (
 )
 
 # A zone's score.
-QUALITY = (*place(), COVERAGE, n(_("Visits fully seen")), CENSORED)
+QUALITY = (*place(), COVERAGE, n(_("Complete visits")), CENSORED)
 
 # A zone's service.
 SERVICE = (
