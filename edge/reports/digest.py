@@ -1,4 +1,4 @@
-"""The digest of cues and service cases for a terminal."""
+"""Print the digest of cues and service cases on a terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edge.words.tables import Words
 
 
 def render(config: StoreConfig, date: str | None, days: int, form: str, lang: str) -> str:
-    """For the terminal: `text` or `json`. Raises Trouble for what the caller can mend."""
+    """Render the digest as `text` or `json`. Raises Trouble for errors that the caller can correct."""
     if lang not in LANGUAGES:
         raise Trouble(f"no language {lang!r}; there are {', '.join(LANGUAGES)}")
     line = asyncio.run(read_once(socket_path(config)))
@@ -34,7 +34,7 @@ def render(config: StoreConfig, date: str | None, days: int, form: str, lang: st
 
 
 def as_text(found: Digest, config: StoreConfig, lang: str) -> str:
-    """The digest for a terminal."""
+    """Render the digest as text for a terminal."""
     words = Words(config, lang)
     out, _ = Terminal(words), catalogue(lang).gettext
     when = found.first_date if found.first_date == found.last_date else f"{found.first_date} – {found.last_date}"

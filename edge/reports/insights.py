@@ -1,4 +1,4 @@
-"""What a floor manager acts on, beside the day's numbers: scorecards, service, and the day against its like."""
+"""Analytics for `tagtrail summary`: scorecards, flows, service, comparison with similar days, suspect tags."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from edge.words.tables import Words, pick
 
 PATHS_SHOWN = 10
 SUSPECTS_SHOWN = 20
-"""On a terminal."""
+"""Maximum number of suspect tags listed on a terminal."""
 
 
 @dataclass(frozen=True)
 class Insights:
-    """Of one business day; `comparison` None while nothing of it is known."""
+    """Analytics of one business day; `comparison` is None while the day has no data."""
 
     counters: Counters
     flows: FlowReport
     tiers: TierReport
     service: ServiceReport
     occupancy: tuple[Occupancy, ...]
-    """Of floors."""
+    """One entry per floor."""
     comparison: Comparison | None
     promotions: tuple[Trial, ...]
     layout_changes: tuple[Trial, ...]
@@ -43,7 +43,7 @@ class Insights:
 
 
 def insights(past: History, date: dt.date) -> Insights:
-    """The analytics that `tagtrail summary` tells."""
+    """Collect the analytics that `tagtrail summary` prints."""
     return Insights(
         counters=past.counters(date),
         flows=past.flows(date),
@@ -58,14 +58,14 @@ def insights(past: History, date: dt.date) -> Insights:
 
 
 def as_values(found: Insights) -> dict[str, Any]:
-    """For JSON; flows between zones stand in the summary."""
+    """Convert to plain values for JSON, without the flows between zones, which are in the summary."""
     told = asdict(found)
     del told["flows"]["between"]
     return told
 
 
 def as_text(found: Insights, config: StoreConfig, lang: str) -> str:
-    """The same for a terminal."""
+    """Render as text for a terminal."""
     words = Words(config, lang)
     out, _ = Terminal(words), catalogue(lang).gettext
     together = pick(zones.OCCUPANCY, "name", "mean", "peak")
