@@ -386,7 +386,7 @@ def test_rules_in_a_form(chromium: Any, guarded: Any) -> None:
         page.fill('input[name="rule-2-id"]', "cold")
         page.select_option('select[name="rule-2-kind"]', "waiting")
         page.click("text=Save and activate")
-        page.wait_for_selector("#problems >> text=wait_s goes with")
+        page.wait_for_selector("#problems >> text=wait_s is required for")
         wrong.clear()  # Chromium reports the 422 itself
         page.fill('input[name="rule-2-wait"]', "600")
         page.click("text=Test with yesterday's data")
