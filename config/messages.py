@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from config.lines import Place
 from config.model import NAME_TAGS, StoreConfig
+from config.punctuation import is_wide, plain
 
 NEEDED = {
     "id": 'letters, digits, ".", "-" and "_", at most 64 of them, beginning with a letter or a digit',
@@ -97,13 +98,15 @@ def explain(error: ErrorDetails) -> tuple[Place, str]:
             return place, f"is {show(given)}{did_you_mean(given, _choices(place))}; needed: {_needed(place)}"
         case _ if kind in _LIMITS:
             what, limit = _LIMITS[kind]
-            return place, f"{show(given)} is {what}; needed: {limit.format(**ctx)}"
+            unit = " metres" if {"polygon", "position"} & set(place) else ""
+            return place, f"{show(given)} is {what}; needed: {limit.format(**ctx)}{unit}"
         case "too_short":
             return place, f"is too short; needed: {_needed(place)}"
         case "int_from_float":
             return place, f"{show(given)} is not whole; needed: a whole number"
         case _:
-            return place, f"is {show(given)}; needed: {_WANTED.get(kind) or _needed(place)}"
+            wide = f' (full-width characters: did you mean "{plain(given)}"?)' if _is_wide(given) else ""
+            return place, f"is {show(given)}{wide}; needed: {_WANTED.get(kind) or _needed(place)}"
 
 
 def is_echo(error: ErrorDetails) -> bool:
@@ -137,6 +140,10 @@ def show(value: object) -> str:
             return "a date or a time"
         case _:
             return "something else"
+
+
+def _is_wide(given: object) -> bool:
+    return isinstance(given, str) and is_wide(given)
 
 
 def on_one_line(text: str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, model_validator
+
+from config import timezones
 
 Int = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
@@ -69,8 +70,8 @@ SERVED = (ZoneKind.COUNTER, ZoneKind.FITTING_ROOM, ZoneKind.SERVICE)
 
 def _timezone(name: str) -> str:
     if name not in available_timezones():
-        near = get_close_matches(name, available_timezones(), 1)
-        hint = f' (did you mean "{near[0]}"?)' if near else ""
+        near = timezones.meant(name)
+        hint = f' (did you mean "{near}"?)' if near else ""
         raise ValueError(f'no time zone "{name}"{hint}; needed: an IANA name such as "Asia/Shanghai"')
     return name
 
