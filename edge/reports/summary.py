@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from config import StoreConfig
+from edge.words.formulas import formula_safe
 from edge.words.languages import catalogue, named
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def as_csv(summary: Summary, config: StoreConfig, lang: str, table: str | None =
     if table is not None:
         chosen = every[table]
         writer.writerow(["date", *chosen.columns, "as_of"])
-        writer.writerows([summary.date, *map(_safe, row), as_of] for row in chosen.rows)
+        writer.writerows([summary.date, *map(formula_safe, row), as_of] for row in chosen.rows)
         return BOM + out.getvalue()
     keys = list(dict.fromkeys(column for t in every.values() for column in t.columns[: t.keys]))
     writer.writerow(["date", "table", *keys, "measure", "value", "as_of"])
@@ -100,7 +101,8 @@ def as_csv(summary: Summary, config: StoreConfig, lang: str, table: str | None =
         for row in t.rows:
             of = dict(zip(t.columns[: t.keys], row[: t.keys], strict=True))
             for measure, value in zip(t.columns[t.keys :], row[t.keys :], strict=True):
-                writer.writerow([summary.date, name, *(_safe(of.get(k)) for k in keys), measure, _safe(value), as_of])
+                row_of = (*map(of.get, keys), measure, value)
+                writer.writerow([summary.date, name, *map(formula_safe, row_of), as_of])
     return BOM + out.getvalue()
 
 
@@ -179,11 +181,6 @@ def as_text(summary: Summary, config: StoreConfig, lang: str, now: Now | None) -
 def _iso(config: StoreConfig, at_us: int | None) -> str:
     at = local(config, at_us)
     return "" if at is None else at.isoformat(timespec="seconds")
-
-
-def _safe(value: Cell) -> Cell:
-    """Text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 def _service(now: Now | None) -> Mapping[str, object] | None:

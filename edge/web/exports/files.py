@@ -16,6 +16,7 @@ from starlette.routing import Route
 from edge.web.exports.openapi import openapi
 from edge.web.exports.tables import ABOUT, COLUMNS, KINDS, SHARE, Kind, Source, iso
 from edge.web.site import Site, language, span, who
+from edge.words.formulas import formula_safe
 from edge.words.tables import BOM, Cell
 
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
@@ -143,13 +144,6 @@ def as_xlsx(kinds: list[Kind], source: Source) -> bytes:
         sheet.autofilter(0, 0, max(last, 1), len(kind.columns) - 1)
     book.close()
     return out.getvalue()
-
-
-def formula_safe(value: Cell) -> Cell:
-    """Text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    if isinstance(value, str) and (value.lstrip()[:1] in tuple("=+-@") or value[:1] in ("\t", "\r", "\n")) and value:
-        return f"'{value}"
-    return value
 
 
 def _as_of(kind: Kind, source: Source) -> str:

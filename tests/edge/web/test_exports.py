@@ -19,7 +19,7 @@ from config import StoreConfig
 from edge.access.users import Role, Users, users_path
 from edge.store.live_state import State
 from edge.web.answers import Answers
-from edge.web.exports.files import formula_safe
+from edge.words.formulas import formula_safe
 from edge.web.exports.openapi import openapi
 from edge.web.exports.tables import ABOUT, COLUMNS, KINDS, Source
 
@@ -96,9 +96,10 @@ async def test_names_that_a_spreadsheet_would_run_are_disarmed(page: Page) -> No
     _, _, text = await page.get(f"/export/dwell.csv?date={DATE}&lang=en")
     assert "'=Books()" in text
     assert ",=Books()" not in text
-    for evil in ("=1+1", "+1", "-1", "@x", "\t=1", "\r=1", " =1", "\n=1"):
+    wide = ("＝1+1", "＋1", "－1", "＠x", "﹢1", "−1", "\u3000＝1", "\u200b=1", "\ufeff+1", "\u00a0@x")
+    for evil in ("=1+1", "+1", "-1", "@x", "\t=1", "\r=1", " =1", "\n=1", *wide):
         assert str(formula_safe(evil)).startswith("'")
-    for good in ("shoes", "", 3, -3, None, "a=1", "'x"):
+    for good in ("shoes", "", 3, -3, None, "a=1", "'x", "一楼＝东", "（=）", "\u3000"):
         assert formula_safe(good) == good
 
 
