@@ -34,6 +34,8 @@ NEEDED = {
     "epc_prefix": '1 to 124 hex digits in quotes, such as "E280"',
     "url": '"mqtt://host", "mqtts://host", or either with ":port"',
     "listen": '"host:port", such as "127.0.0.1:8080"',
+    "public": 'the address in browsers, such as "https://page.shop.example"',
+    "proxies": 'a list of IP addresses, such as ["127.0.0.1"]',
     "path": "the path of the database file",
     "business_day_start": '"HH:MM", such as "04:00"',
     "store": "a table [store] with id, name and timezone",
@@ -164,6 +166,8 @@ def _needed(place: Place) -> str:
         return NEEDED.get(place[-1], "another value")
     if place[-2:-1] == ("polygon",):
         return "a corner, as [x, y]"
+    if place[-2:-1] == ("proxies",):
+        return "an IP address"
     if place[-2:-1] == ("tiers",):
         return "a tier's name, at most 32 characters"
     return NEEDED["id"] if place[-2:-1] == ("neighbours",) else NEEDED.get(str(place[0]), "another value")

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import datetime as dt
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    IPvAnyAddress,
+    Strict,
+    Tag,
+    model_validator,
+)
 
 from config import timezones
 
@@ -273,6 +284,10 @@ class Web(Model):
     cert: FilePath | None = None
     """Certificate (PEM, with its chain) of the page: with it and `key` the page speaks HTTPS only."""
     key: FilePath | None = None
+    public: Annotated[str, Field(pattern=r"^https?://[^/\s@]+$")] | None = None
+    """Address under which a reverse proxy offers the page, such as "https://page.shop.example"."""
+    proxies: Annotated[tuple[IPvAnyAddress, ...], Field(min_length=1)] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
+    """Where that proxy asks from: from there alone it is believed whom it asks for (X-Forwarded-For and -Proto)."""
 
 
 class Thresholds(Model):

@@ -24,6 +24,8 @@ _open: Counter[str] = Counter()
 class Patience(H11Protocol):
     """Given to uvicorn as its protocol."""
 
+    proxies: frozenset[str] = frozenset()
+    """Addresses through which many people come."""
     _hurry: asyncio.TimerHandle | None = None
     _counted = ""
     _seen: Any = None
@@ -31,7 +33,7 @@ class Patience(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         address = self.client[0] if self.client else ""
-        if address and not neighbour(address):
+        if address and address not in self.proxies and not neighbour(address):
             self._counted = address
             _open[address] += 1
             if _open[address] > CONNECTIONS:

@@ -7,8 +7,10 @@ import ipaddress
 import socket
 import ssl
 from types import FrameType
+from urllib.parse import urlsplit
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from config import StoreConfig
 from edge.store.clock import Clock
@@ -37,21 +39,27 @@ def serve(config: StoreConfig, *, fd: int | None, clock: Clock) -> None:
 
 async def _serve(config: StoreConfig, listening: socket.socket, clock: Clock) -> None:
     live = LiveClient(socket_path(config))
-    app = create_app(config, live, clock, hosts(listening))
-    settings = uvicorn.Config(
+    app = create_app(config, live, clock, hosts(config, listening))
+    await _Server(settings(config, app), live, asyncio.get_running_loop()).serve(sockets=[listening])
+
+
+def settings(config: StoreConfig, app: ASGIApp) -> uvicorn.Config:
+    """How the page is served. Who asks is believed of a proxy, if there is one, and of nobody else."""
+    proxies = [str(address) for address in config.web.proxies]
+    return uvicorn.Config(
         app,
         loop="asyncio",
-        http=Patience,
+        http=type("Patience", (Patience,), {"proxies": frozenset(proxies if config.web.public else ())}),
         ws="none",
         log_level="error",  # what strangers send is no news: they could fill the log
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=config.web.public is not None,
+        forwarded_allow_ips=proxies,
         ssl_certfile=config.web.cert,
         ssl_keyfile=config.web.key,
         timeout_graceful_shutdown=2,
     )
-    await _Server(settings, live, asyncio.get_running_loop()).serve(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
@@ -68,10 +76,11 @@ class _Server(uvicorn.Server):
         self._loop.call_soon_threadsafe(self._live.close)
 
 
-def hosts(listening: socket.socket) -> list[str]:
+def hosts(config: StoreConfig, listening: socket.socket) -> list[str]:
     """Names the page answers to: on loopback its own only, so that no other site can have a browser read it."""
     if listening.family in (socket.AF_INET, socket.AF_INET6):
         address = listening.getsockname()[0]
         if ipaddress.ip_address(address).is_loopback:
-            return [*LOCAL_NAMES, address]
+            public = urlsplit(config.web.public or "").hostname
+            return [*LOCAL_NAMES, address, *([public] if public else [])]
     return ["*"]

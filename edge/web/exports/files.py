@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from edge.web.exports.openapi import openapi
-from edge.web.exports.tables import ABOUT, COLUMNS, KINDS, SHARE, Kind, Source, iso
-from edge.web.site import Site, language, span, who
+from edge.web.exports.tables import ABOUT, COLUMNS, EVERYBODY, KINDS, SHARE, Kind, Source, iso
+from edge.web.site import Site, before, language, span, who
 from edge.words.formulas import formula_safe
 from edge.words.tables import BOM, Cell
 
+CSV = "text/csv; charset=utf-8"
+PIECE_CHARS = 65_536
+MOST_ROWS = 20_000
+"""In one answer, or one sheet; a table that may have more says where to go on, and has all of them as CSV."""
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 WORKBOOK = "all"
 """Instead of a table's name: one workbook with every table that may be seen."""
@@ -37,8 +44,10 @@ class Exports:
     async def csv(self, request: Request) -> Response:
         kind = self._kind(request)
         source = await self._source(request, kind.of_day)
+        if not kind.bounded:
+            return await self._file(request, source, kind.name, "csv", csv_pieces(kind, source), CSV)
         text = await run_in_threadpool(as_csv, kind, source)
-        return await self._file(request, source, kind.name, "csv", text.encode(), "text/csv; charset=utf-8")
+        return await self._file(request, source, kind.name, "csv", text.encode(), CSV)
 
     async def xlsx(self, request: Request) -> Response:
         name = request.path_params["table"]
@@ -50,6 +59,8 @@ class Exports:
     async def json(self, request: Request) -> Response:
         kind = self._kind(request)
         source = await self._source(request, kind.of_day)
+        if kind.roles != EVERYBODY:
+            await self._site.record_look(request, "read", f"{kind.name} {source.date}" if kind.of_day else kind.name)
         return JSONResponse(await run_in_threadpool(as_object, kind, source), headers={"Cache-Control": "no-store"})
 
     async def openapi(self, _: Request) -> Response:
@@ -75,24 +86,39 @@ class Exports:
             raise HTTPException(503)
         return Source(
             *(site.config, language(request), date, summary),
-            *(site.present(), site.users.audit, site.answers, span(request)),
+            *(site.present(), partial(site.users.whole_audit, before(request)), site.answers, span(request)),
         )
 
-    async def _file(self, request: Request, source: Source, name: str, end: str, content: bytes, kind: str) -> Response:
+    async def _file(
+        self, request: Request, source: Source, name: str, end: str, content: bytes | Iterator[str], kind: str
+    ) -> Response:
         file = f"tagtrail-{source.config.store.id}-{name}-{source.date}.{end}"
         await self._site.record(request, "export", file)
         headers = {"Content-Disposition": f'attachment; filename="{file}"', "Cache-Control": "no-store"}
-        return Response(content, media_type=kind, headers=headers)
+        if isinstance(content, bytes):
+            return Response(content, media_type=kind, headers=headers)
+        return StreamingResponse(content, media_type=kind, headers=headers)
 
 
 def as_csv(kind: Kind, source: Source) -> str:
     """The table for spreadsheets: UTF-8 with a BOM, and no text that one would take for a formula."""
-    out = io.StringIO()
+    return "".join(csv_pieces(kind, source))
+
+
+def csv_pieces(kind: Kind, source: Source) -> Iterator[str]:
+    """The same, some rows at a time: the audit log may be longer than the page's memory bears."""
+    out = io.StringIO(BOM)
+    out.seek(0, io.SEEK_END)
     writer = csv.writer(out)
     as_of = _as_of(kind, source)
     writer.writerow(["date", *kind.columns, "as_of"])
-    writer.writerows([str(source.date), *map(formula_safe, row), as_of] for row in kind.make(source))
-    return BOM + out.getvalue()
+    for row in kind.make(source):
+        writer.writerow([str(source.date), *map(formula_safe, row), as_of])
+        if out.tell() >= PIECE_CHARS:
+            yield out.getvalue()
+            out.seek(0)
+            out.truncate()
+    yield out.getvalue()
 
 
 def as_object(kind: Kind, source: Source) -> dict[str, Any]:
@@ -102,7 +128,10 @@ def as_object(kind: Kind, source: Source) -> dict[str, Any]:
     if kind.of_day and summary is not None:
         head |= {"date": summary.date, "complete": summary.complete, "coverage": summary.coverage}
         head |= {"def_version": summary.def_version, "days": source.days}
-    return {**head, "rows": [dict(zip(kind.columns, row, strict=True)) for row in kind.make(source)]}
+    rows = [dict(zip(kind.columns, row, strict=True)) for row in islice(kind.make(source), MOST_ROWS)]
+    if not kind.bounded:
+        head["next"] = rows[-1][kind.columns[0]] if len(rows) == MOST_ROWS else None
+    return {**head, "rows": rows}
 
 
 def as_xlsx(kinds: list[Kind], source: Source) -> bytes:
@@ -135,7 +164,7 @@ def as_xlsx(kinds: list[Kind], source: Source) -> bytes:
             sheet.write_string(0, place, id_, bold)
             sheet.write_comment(0, place, COLUMNS[id_][1])
         last = 0
-        for last, values in enumerate(kind.make(source), 1):
+        for last, values in enumerate(islice(kind.make(source), MOST_ROWS), 1):
             for place, value in enumerate(values):
                 _write(sheet, last, place, value, share if COLUMNS[kind.columns[place]][0] == SHARE else None)
                 widths[place] = max(widths[place], min(_width(value), 40))

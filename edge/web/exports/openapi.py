@@ -8,6 +8,8 @@ from typing import Any
 from edge.web.exports.tables import ABOUT, COLUMNS, EVERYBODY, INTEGER, KINDS, MOMENT, NUMBER, SHARE, TEXT
 from edge.web.site import SPANS
 
+NEXT = "Ask again with before= this for what is older; null: there is nothing."
+
 
 def openapi(version: str) -> dict[str, Any]:
     """The description of everything under /api/, OpenAPI 3.1."""
@@ -39,6 +41,7 @@ def openapi(version: str) -> dict[str, Any]:
         "description": "Today if absent.",
     }
     days = {"name": "days", "in": "query", "schema": {"enum": list(SPANS)}, "description": "Days up to that date."}
+    below = {"name": "before", "in": "query", "schema": {"type": "integer"}, "description": "A `next` that was told."}
     lang = {"name": "lang", "in": "query", "schema": {"enum": ["zh", "en"]}, "description": "Language of names."}
 
     def get(summary: str, schema: dict[str, Any], parameters: list[dict[str, Any]]) -> dict[str, Any]:
@@ -46,7 +49,7 @@ def openapi(version: str) -> dict[str, Any]:
         return {"get": {"summary": summary, "parameters": parameters, "responses": {"200": answer, "401": refused}}}
 
     paths: dict[str, Any] = {
-        "/api/now": get("The store now; members masked.", {"type": "object"}, []),
+        "/api/now": get("The store now; members, masked, for managers only.", {"type": "object"}, []),
         "/api/today": get("A business day in one document.", {"type": "object"}, [day]),
         "/api/openapi.json": get("This description.", {"type": "object"}, []),
     }
@@ -55,10 +58,13 @@ def openapi(version: str) -> dict[str, Any]:
             "type": "object",
             "properties": {id_: {**types[COLUMNS[id_][0]], "description": COLUMNS[id_][1]} for id_ in kind.columns},
         }
-        schema = {"type": "object", "properties": {**head, "rows": {"type": "array", "items": row}}}
+        more = {} if kind.bounded else {"next": {"type": ["integer", "null"], "description": NEXT}}
+        schema = {"type": "object", "properties": {**head, **more, "rows": {"type": "array", "items": row}}}
         roles = "" if kind.roles == EVERYBODY else f" For {', '.join(kind.roles)}."
         paths[f"/api/tables/{kind.name}"] = get(
-            ABOUT[kind.name] + roles, schema, [day, days, lang] if kind.of_day else [lang]
+            ABOUT[kind.name] + roles,
+            schema,
+            [day, days, lang] if kind.of_day else [lang] if kind.bounded else [lang, below],
         )
     return {
         "openapi": "3.1.0",

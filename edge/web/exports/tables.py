@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -139,6 +139,7 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "reads": (INTEGER, "Reads since the service started."),
     "reads_per_s": (NUMBER, "Reads a second."),
     "clock_offset_ms": (NUMBER, "The reader's clock against the store's, milliseconds."),
+    "line": (INTEGER, "Number of the line; they rise."),
     "at": (MOMENT, "When, ISO 8601 in the store's time."),
     "user": (TEXT, "Who."),
     "role": (TEXT, "In which role."),
@@ -167,7 +168,7 @@ ABOUT: Mapping[str, str] = {
     "members": "Members seen on the business day by tier; small numbers are withheld.",
     "quality": "Coverage of each zone on the business day.",
     "readers": "Readers as they are now.",
-    "audit": "Who logged in, looked at individuals and took data out.",
+    "audit": "Who logged in, looked at individuals and took data out: all that is kept, the newest first.",
 }
 
 
@@ -183,7 +184,7 @@ class Source:
     date: dt.date
     summary: Summary | None
     now: Now | None
-    audit: Callable[[], tuple[Entry, ...]]
+    audit: Callable[[], Iterable[Entry]]
     answers: Answers
     days: int = 1
     """Business days that end with `date`, for tables that can be of several."""
@@ -198,7 +199,9 @@ class Kind:
     of_day: bool
     """Is it of a business day (or more of them), or of now?"""
     columns: tuple[str, ...]
-    make: Callable[[Source], Rows]
+    make: Callable[[Source], Iterable[tuple[Cell, ...]]]
+    bounded: bool = True
+    """Is it no longer than memory bears?"""
 
 
 def iso(config: StoreConfig, at_us: int | None) -> str:
@@ -419,11 +422,10 @@ def _readers(source: Source) -> Rows:
     return tuple(rows)
 
 
-def _audit(source: Source) -> Rows:
-    return tuple(
-        (iso(source.config, round(line.at_s * 1e6)), line.name, line.role, line.address, line.action, line.object)
-        for line in source.audit()
-    )
+def _audit(source: Source) -> Iterator[tuple[Cell, ...]]:
+    for line in source.audit():
+        at = iso(source.config, round(line.at_s * 1e6))
+        yield line.id, at, line.name, line.role, line.address, line.action, line.object
 
 
 KINDS: Mapping[str, Kind] = {
@@ -535,7 +537,10 @@ KINDS: Mapping[str, Kind] = {
             ("reader", "driver", "link", "reason", "since", "zones", "reads", "reads_per_s", "clock_offset_ms"),
             _readers,
         ),
-        Kind("audit", (Role.IT,), False, ("at", "user", "role", "address", "action", "object"), _audit),
+        Kind(
+            *("audit", (Role.IT,), False, ("line", "at", "user", "role", "address", "action", "object"), _audit),
+            bounded=False,
+        ),
     )
 }
 """Every table, by its name."""

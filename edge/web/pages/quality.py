@@ -14,7 +14,7 @@ from edge.access.users import Role
 from edge.access.verdicts import say
 from edge.store.business_days import parse_date
 from edge.web.gate import check_form
-from edge.web.site import Site, require
+from edge.web.site import Site, before, require
 from edge.words.numbers import local
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class WorksPages:
                 summary.zones, key=lambda z: (z.coverage is None, z.coverage or 0, -z.censored, z.zone)
             )
             if require(request, *Role).role is not Role.VIEWER and day["state"] == "ok":
+                await self._site.record_look(request, "listed suspected tags", str(day["date"]))
                 suspects = await run_in_threadpool(self._site.answers.suspects, day["date"])
             hours = [f"{local(config, hour.start_us):%H}" for hour in summary.floors[0].hours]
         return self._site.render(
@@ -83,11 +84,15 @@ class WorksPages:
         )
 
     async def audit(self, request: Request) -> Response:
+        """Some lines, the newest first; `before`: the number of a line, to go on below it."""
         require(request, Role.IT)
-        users = self._site.users
+        users, below = self._site.users, before(request)
+        lines = await run_in_threadpool(users.audit, HISTORY + 1, below)
         return self._site.render(
             request,
             "audit.html",
             users=await run_in_threadpool(users.users),
-            lines=await run_in_threadpool(users.audit, HISTORY),
+            lines=lines[:HISTORY],
+            older=lines[HISTORY - 1].id if len(lines) > HISTORY else None,
+            newest=below is None,
         )

@@ -138,7 +138,10 @@ class ServicePages:
 
 async def floor_parts(site: Site, request: Request, date: dt.date) -> dict[str, Any]:
     """What the page Service shows of cues and cases, beside the analytics of waiting and assistance."""
-    region = "cuedesk" if require(request, *Role).manager else "cues"
+    region = "cues"
+    if require(request, *Role).manager:
+        region = "cuedesk"
+        await site.record_look(request, "watched members")
     return {
         "region": region,
         "cases": await run_in_threadpool(_cases, site, date),
