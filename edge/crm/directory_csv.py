@@ -12,7 +12,6 @@ from sqlite_utils import Database as Tables
 from config import StoreConfig
 from drivers.read import EPC_BITS_MAX
 from edge.database.writer import Database
-from edge.store.business_days import business_days
 from edge.store.errors import Trouble
 from edge.store.pseudonyms import Pseudonyms
 
@@ -29,8 +28,7 @@ def import_csv(config: StoreConfig, file: Path) -> int:
     """
     database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb, repair=False)
     try:
-        days = business_days(config)
-        rows = list(_rows(file, Pseudonyms(database.tag_key, days)))
+        rows = list(_rows(file, Pseudonyms(database.tag_key)))
 
         def replace(conn: sqlite3.Connection) -> None:
             conn.execute("DELETE FROM directory")

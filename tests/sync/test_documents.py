@@ -21,6 +21,7 @@ from shopdays import Day
 
 from config.check import load
 from dwell.engine import ZoneEngine
+from edge.database.keys import find_tag_key
 from edge.intake import checkpoint
 from edge.store import layouts
 from edge.store.business_days import business_days
@@ -121,14 +122,15 @@ def yesterday(gateway: Gateway, now_us: int) -> None:
     config = load(gateway.file)
     days = business_days(config)
     day = Day(config, days.date(now_us - 60_000_000) - dt.timedelta(days=1))
-    key = bytes.fromhex(day.conn.execute("SELECT value FROM fact WHERE name = 'tag_key'").fetchone()[0])
+    key = find_tag_key(config.database.path)
+    assert key is not None
     for i in range(40):
         start = f"10:{i}"
         day.visit(f"c{i}", "door", start, 10, journey=start)
         day.visit(f"c{i}", "shoes", f"10:{i}:20", 150 if i % 2 else 40, journey=start)
         day.visit(f"c{i}", "bags", f"11:{i}", 60, journey=start)
     for i in range(6):
-        card = Pseudonyms(key, days).member(member_card(10 + i), 96)
+        card = Pseudonyms(key).member(member_card(10 + i), 96)
         day.conn.execute("INSERT INTO directory VALUES (?, ?, 'A', 1, NULL, NULL)", (card, f"M-m{i}"))
         day.visit(f"m{i}", "shoes", f"12:{5 * i}", 180, cls="member", member=f"M-m{i}")
         day.conn.execute("UPDATE visit SET tag = ? WHERE tag = ?", (card, f"m{i}".encode()))
