@@ -32,7 +32,8 @@ from sync.contract import (
     unpack,
 )
 from sync.mqtt import Incoming, Link, MqttSettings, connect
-from sync.publisher import Identity, Publisher
+from sync.publisher import Publisher
+from sync.sending import Identity
 
 T = TypeVar("T")
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/sbin")

@@ -9,7 +9,7 @@ import pytest
 from brokers import now_us
 
 from config import topics
-from sync import flow, mqtt, publisher
+from sync import flow, line, mqtt, publisher, sending
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +132,7 @@ async def test_messages_that_the_broker_took_and_lost_are_sent_again(nats, store
             await honest(self, topic, payload, retain=retain)
 
     monkeypatch.setattr(mqtt.Link, "publish", lossy)
-    monkeypatch.setattr(publisher, "BULK_BYTES", 4096)
+    monkeypatch.setattr(sending, "MOST_BYTES", 4096)
     await consumer.start()
     async with gateway.online() as running:
         await gateway.commit("health", 200)
@@ -169,11 +169,11 @@ async def test_member_goes_first_whatever_the_backlog(broker, store, listening, 
             between = next(i for i, batch in enumerate(crm.batches) if batch["class"] == "member") - before
             await until(lambda: len(set(crm.seqs("health"))) == 5000)
     total = len(crm.batches)
-    assert between <= 2 * publisher.BULK_LANE < total / 3
+    assert between <= 2 * line.SHARE < total / 3
 
 
 async def test_classes_that_can_wait_share_by_weight(nats, store, listening, until, monkeypatch):
-    monkeypatch.setattr(publisher, "BATCH_EVENTS", 10)
+    monkeypatch.setattr(sending, "BATCH_EVENTS", 10)
     gateway = store(nats.url)
     for class_ in ("health", "agg", "journey"):
         await gateway.commit(class_, 300)
@@ -188,7 +188,7 @@ async def test_classes_that_can_wait_share_by_weight(nats, store, listening, unt
 
 
 async def test_no_more_than_a_window_without_an_ack(nats, store, listening, until, monkeypatch):
-    monkeypatch.setattr(publisher, "BATCH_EVENTS", 10)
+    monkeypatch.setattr(sending, "BATCH_EVENTS", 10)
     monkeypatch.setattr(flow, "SILENCE_S", (0.3, 100.0))
     gateway = store(nats.url)
     await gateway.commit("health", 500)
