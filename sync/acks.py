@@ -62,6 +62,7 @@ class Acks:
         self._living = False
         self._taken_back = False
         self._beyond: dict[EventClass, int] = {}
+        self._last: dict[EventClass, bytes] = {}
         self.packed: set[EventClass] = set()
         """Classes that the CRM takes as gzip."""
 
@@ -128,7 +129,12 @@ class Acks:
             return None
         self._counters["acks"] += 1
         (self.packed.add if GZIP in ack.accepts else self.packed.discard)(class_)
-        if flow.take_ack(ack.upto, min(ack.pause_ms, MAX_PAUSE_MS) / 1000, time.monotonic()):
+        now_s = time.monotonic()
+        pause_s = min(ack.pause_ms, MAX_PAUSE_MS) / 1000
+        if incoming.retained and self._last.get(class_) == incoming.payload:
+            pause_s = min(pause_s, flow.paused_s(now_s))  # heard before: a reconnection does not begin it anew
+        self._last[class_] = incoming.payload
+        if flow.take_ack(ack.upto, pause_s, now_s):
             self._acked[class_] = flow.acked
             self._to_write.set()
         return class_

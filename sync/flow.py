@@ -46,6 +46,7 @@ class Flow:
         self._paused_until_s = 0.0
         self._silence_s = SILENCE_S[0]
         self._took_s = 0.0  # how long the CRM lately took
+        self._quiet_s = 0.0  # since when it has been silent
         self._heard_s = 0.0
 
     def wake(self, gather_s: float) -> None:
@@ -94,9 +95,12 @@ class Flow:
         if upto <= self.acked:
             return False
         self.acked = upto
+        self._took_s *= FADING
         while self._unacked and self._unacked[0].last <= upto:
             taken_s = self._unacked.popleft().taken_s
-            self._took_s = max(self._took_s * FADING, now_s - taken_s if taken_s else 0.0)
+            self._took_s = max(self._took_s, now_s - taken_s if taken_s else 0.0)
+        if self.silences and upto > self.cursor:  # nothing was lost: it had it, and took its time
+            self._took_s = min(now_s - self._quiet_s, PATIENCE_MOST_S)
         self.silences = 0
         self._silence_s, self._window = self._patience_s(), WINDOW
         if upto > self.cursor:
@@ -109,8 +113,9 @@ class Flow:
         """If the CRM has been silent for too long: go back to what it has acked, and try with one batch."""
         if not self._is_with_the_crm() or now_s < self._heard_s + self._silence_s:
             return False
+        if not self.silences:
+            self._quiet_s = self._heard_s
         self.silences += 1
-        self._took_s = max(self._took_s, min(self._silence_s, PATIENCE_MOST_S / PATIENCE))
         self._silence_s = min(self._silence_s * 2, SILENCE_S[1])
         self._window = 1
         self._back()

@@ -13,7 +13,8 @@ from typing import NamedTuple
 AHEAD_S = 2.0
 ROOM_BYTES = (8 * 1024, 128 * 1024)
 """Least and most that a lane has under way; the most is 1 s on a line of 1 Mbit/s."""
-START_BYTES = 16 * 1024
+START_BYTES = 32 * 1024
+"""… before the first message, which goes alone, has shown how fast it is."""
 BATCH_BYTES = (4 * 1024, 32 * 1024)
 """A smaller batch would be a tenth envelope, a larger one holds up a recognition."""
 SHARE = 4
@@ -34,6 +35,7 @@ class Line:
 
     def __init__(self) -> None:
         self.room = START_BYTES
+        self._known = False
         self._under_way: Counter[str] = Counter()
 
     @property
@@ -43,7 +45,8 @@ class Line:
 
     def has_room(self, lane: str) -> bool:
         """Whether the lane may send a batch now; when nothing is under way it may send any."""
-        return not self._under_way[lane] or self._under_way[lane] + self.batch_bytes <= self.room
+        under_way = self._under_way[lane]
+        return not under_way or (self._known and under_way + self.batch_bytes <= self.room)
 
     def send(self, lane: str, size: int, now_s: float) -> Sent:
         """Note that a message is handed to the link."""
@@ -55,8 +58,9 @@ class Line:
         self._under_way[sent.lane] = max(self._under_way[sent.lane] - sent.size, 0)
         took_s = max(now_s - sent.at_s, 1e-3)
         fits = int(AHEAD_S * sent.under_way / took_s)
+        self._known = True
         if fits >= self.room:
-            self.room = min(2 * self.room, fits, ROOM_BYTES[1])
+            self.room = min(fits, ROOM_BYTES[1])
         elif took_s > AHEAD_S or sent.under_way > self.room // 2:  # else it was no more because there was no more
             self.room = max((self.room + fits) // 2, ROOM_BYTES[0])
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import json
+import secrets
 import shutil
 import sqlite3
 import sys
@@ -213,6 +215,7 @@ class Store:
         self.publisher = self.new_publisher()
 
     def new_publisher(self) -> Publisher:
+        self.identity = dataclasses.replace(self.identity, instance=secrets.token_hex(8))  # as a new process would
         return Publisher(self.settings, self.identity, self.writer, now_us)
 
     @contextlib.asynccontextmanager
@@ -251,7 +254,9 @@ class Listener:
         self.packed = 0
         """Messages that came packed."""
         self.acking = False
-        """Acknowledge every batch as it comes."""
+        """Acknowledge every batch as it comes …"""
+        self.accepts: tuple[str, ...] = ()
+        """… and say that these forms of it are taken."""
 
     def seqs(self, class_: EventClass) -> list[int]:
         """Numbers of all events of a class in the order of arrival, repetitions included."""
@@ -281,7 +286,8 @@ class Listener:
             return
         self.batches.append(message)
         if self.acking:
-            await self.ack(message["class"], message["first"] + message["n"] - 1)
+            accepts = {"accepts": self.accepts} if self.accepts else {}
+            await self.ack(message["class"], message["first"] + message["n"] - 1, **accepts)
 
 
 @contextlib.asynccontextmanager
