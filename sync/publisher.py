@@ -54,8 +54,6 @@ SILENT_FROM = 3
 """Silences in a row after which it is told: 14 s, most often."""
 KEPT = "the broker does not give our own state back: its access rules must let this store write and read it"
 SILENT = "the CRM does not acknowledge {class_}: it is away, or an access rule of the broker refuses what we send"
-    "the CRM does not acknowledge {class_}: it is away, or the broker's access rules refuse up/{class_} or down/ack"
-)
 
 Handler = Callable[[Incoming], Awaitable[None]]
 
