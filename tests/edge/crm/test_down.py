@@ -163,6 +163,7 @@ async def test_a_reader_is_restarted_and_captured_and_a_member_erased(gateway: G
         await hq.send("down/directory", manifest, retain=True)
         applied = await hq.first("up/directory", lambda m: m["state"] == "applied" and m["generation"] == 2)
         assert applied["members"] == 1
+        await hq.first("state", lambda state: state["directory_generation"] == 2)
         await gateway.until(lambda s: not s["members"])
 
         # Its time runs out: closed.
@@ -487,6 +488,7 @@ async def test_topics_that_name_no_part_are_nothing(gateway: Gateway, topic: str
         now_us,
         lambda *what: said.append(what),
         lambda: asyncio.sleep(0),  # type: ignore[arg-type]
+        lambda _: None,
     )
     await members.take(Incoming(f"tagtrail/v1/1/s1/{topic}", b"x", False))
     assert not said
