@@ -29,8 +29,8 @@ WAITING = 16
 """Commands that may wait for the one at work, in each lane …"""
 ERASURES = 10_000
 """… but erasures, each of a few hundred bytes: a chain may send a list of them."""
-LANES = ("erase", "capture", "")
-"""Erasures wait for each other alone, nobody for a capture, which takes minutes; the last lane is all others'."""
+LANES = ("erase", "capture", "replay", "")
+"""Erasures wait for each other alone, nobody for a capture or a replay, which take minutes; the last is all others'."""
 BURST, PER_S = 20.0, 1.0
 """Commands taken at once, and a second in the long run; beyond, they are dropped and counted, not answered. Erasures
 don't count."""

@@ -140,6 +140,14 @@ class Link:
             if isinstance(code, ReasonCode) and code.is_failure:
                 raise RefusedError(f"the broker refused to subscribe us to {topic}: {code}")
 
+    async def unsubscribe(self, topics: Sequence[str]) -> None:
+        """Take subscriptions back that a durable session may have had."""
+        self._check()
+        try:
+            await self._client.unsubscribe(list(topics), timeout=TIMEOUT_S)
+        except aiomqtt.MqttError as error:
+            raise BrokerError(f"could not unsubscribe: {error}") from None
+
     async def receive(self) -> list[Incoming]:
         """All that has come in since; waits for at least one message."""
         while not self._client.inbox:

@@ -175,25 +175,30 @@ async def test_a_command_is_cut_off_by_a_restart_or_carried_out_never_both(datab
     assert (after.states("cut"), after.states("done"), after.states("old")) == (["failed"], [], [])
 
 
-async def test_nobody_waits_for_a_capture(database: Database) -> None:
+@pytest.mark.parametrize(
+    ("long", "parts"),
+    [("capture", {"seconds": 600}), ("replay", {"class": "health", "epoch": "e", "from": 1, "to": 9})],
+)
+async def test_nobody_waits_for_what_takes_minutes(database: Database, long: str, parts: dict[str, Any]) -> None:
     enough = asyncio.Event()
-    captures: list[str] = []
+    begun: list[str] = []
 
-    async def capture(command: Any) -> dict[str, Any]:
-        captures.append(command.id)
+    async def slow(command: Any) -> dict[str, Any]:
+        begun.append(command.id)
         await enough.wait()
         return {}
 
-    async def erase(_: Any) -> dict[str, Any]:
+    async def quick(_: Any) -> dict[str, Any]:
         return {"visits": 1}
 
-    desk = Desk(database, capture=capture, erase=erase)
+    desk = Desk(database, **{long: slow, "erase": quick, "ping": quick})
     async with desk.at_work():
-        await desk.send("long", "capture", seconds=600)
-        await desk.send("next", "capture", seconds=1)
+        await desk.send("long", long, **parts)
+        await desk.send("next", long, **parts)
         await desk.send("short", "erase", member="M1")
-        await desk.until(lambda: desk.states("short") == ["received", "applied"])
-        assert (desk.states("long"), captures) == (["received"], ["long"])
+        await desk.send("ping", "ping")
+        await desk.until(lambda: desk.states("short") == desk.states("ping") == ["received", "applied"])
+        assert (desk.states("long"), begun) == (["received"], ["long"])
         enough.set()
         await desk.until(lambda: desk.states("next") == ["received", "applied"])
-        assert (desk.states("long"), captures) == (["received", "applied"], ["long", "next"])
+        assert (desk.states("long"), begun) == (["received", "applied"], ["long", "next"])
