@@ -190,6 +190,8 @@ class Reader(Model):
     """Door counters."""
     outputs: tuple[Output, ...] = ()
     """Lamps and beepers."""
+    takeover: bool = False
+    """Delete other programs' inventories (ROSpecs) from the reader if they stand in the way."""
 
     @model_validator(mode="after")
     def _llrp(self) -> Self:

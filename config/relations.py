@@ -116,7 +116,7 @@ def _families(raw: Raw) -> Iterator[Found]:
         driver = str(reader.get("driver"))
         antennas = list(_tables(reader, "antennas"))
         if driver == "m100" and len(antennas) > 1:
-            yield (*place, "antennas"), "m100 readers have one antenna: give it one port", False
+            yield (*place, "antennas"), "most m100 readers have one antenna: only few tell which it was", True
         most = PORT_MAX.get(driver, 64)
         for at, antenna in antennas:
             port = antenna.get("port")

@@ -58,7 +58,7 @@ class ReaderSettings:
     region: str | None = None
     """ThingMagic: name in thingmagic.REGIONS; None: as configured on the reader."""
     identity: str | None = None
-    """LLRP: the reader's MAC as EUI-64, or its EPC, in capital hex digits; another one gets no inventory."""
+    """LLRP: the reader's MAC, as on its label or as it tells it, or its EPC, in hex; another one gets no inventory."""
     profile: str | None = None
     """LLRP: name in llrp.profiles.PROFILES; None: by what the reader says of itself."""
     session: int | None = None
@@ -73,6 +73,8 @@ class ReaderSettings:
     """LLRP: ports of contacts (GPI) whose changes are to be told."""
     outputs: tuple[int, ...] = ()
     """LLRP: ports that may be switched (GPO); off until told otherwise."""
+    takeover: bool = False
+    """LLRP: delete other programs' inventories if they stand in the way of ours."""
 
 
 @dataclass(frozen=True)

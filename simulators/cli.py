@@ -44,6 +44,8 @@ class Fault(StrEnum):
     ODD_REPORTS = "odd-reports"
     REBOOT = "reboot"
     CLOCK_JUMP = "clock-jump"
+    INVENTORY_ENDS = "inventory-ends"
+    INVENTORY_LOST = "inventory-lost"
     EVENTS = "events"
 
 

@@ -239,7 +239,7 @@ class ServiceDigest(Numbered):
 
 
 class ReaderHealth(Numbered):
-    """class health: a reader's link changed."""
+    """class health: a reader's link changed, or the reader has something to say."""
 
     type: Literal["reader"] = "reader"
     reader: Name
@@ -247,6 +247,9 @@ class ReaderHealth(Numbered):
     reason: Reason
     since_us: Us
     clock_offset_us: int | None
+    changes: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="so many changes since the event before it; where it is more than 1, a link that flaps"
+    )
 
 
 class GatewayHealth(Numbered):

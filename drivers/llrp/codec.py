@@ -17,13 +17,21 @@ never comes here: see decoder.
 from __future__ import annotations
 
 import logging
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sllurp.llrp import LLRPMessage
-from sllurp.llrp_proto import Message_struct, Message_Type2Name, Param_struct, Param_Type2Name, decode_param
+from sllurp.llrp_proto import (
+    Error_Type2Name,
+    Message_struct,
+    Message_Type2Name,
+    Param_struct,
+    Param_Type2Name,
+    decode_param,
+)
 
 MESSAGE_BYTES_MAX = 4 << 20
 """Longest message believed; readers send a few hundred reports, some tens of KiB, at once."""
@@ -31,7 +39,9 @@ HEADER_BYTES = 10
 RO_ACCESS_REPORT = 61
 
 _HEADER = struct.Struct("!HII")
+_SHOWN_BYTES = 16
 
+log = logging.getLogger("tagtrail.drivers")
 
 # What sllurp logs it also raises, or it is of no interest to store IT.
 logging.getLogger("sllurp").setLevel(logging.CRITICAL)
@@ -40,7 +50,15 @@ _CONFIG_REQUEST = struct.Struct("!HBHH")
 _TLV = struct.Struct("!HH")
 _MASK = struct.Struct("!BHH")
 _OUTPUT = struct.Struct("!HB")
-_ROSPEC, _ROSPEC_HEAD = 177, struct.Struct("!IBB")
+_ROSPEC_HEAD = struct.Struct("!IBB")
+_GENERAL_HEAD = struct.Struct("!HHIIH")
+_LLRP_HEAD = struct.Struct("!B3xI")
+_C1G2_HEAD = struct.Struct("!xH")
+_VENDOR = struct.Struct("!IB")
+_CUSTOM_MESSAGE = 1023
+_EVENTS = 246
+_TV = 1 << 15
+"""Set in the first two bytes of a parameter that has no length (17.2)."""
 
 
 def _encode_get_reader_config(fields: Mapping[str, Any], _info: Mapping[str, Any]) -> bytes:
@@ -59,30 +77,49 @@ def _encode_hold(fields: Mapping[str, Any], _info: Mapping[str, Any]) -> bytes:
     return bytes([fields["HoldEventsAndReportsUponReconnect"] << 7])
 
 
-def _decode_rospecs(body: bytes, _name: str) -> dict[str, Any]:
-    """ROSpecs by their first three fields (17.2.4.1): what else is in them a reader may have put in other words."""
-    fields: dict[str, Any] = {"ROSpec": []}
-    while body:
-        kind, length = _TLV.unpack_from(body)
-        if length < 4 or length > len(body):
-            raise ValueError(f"a parameter of {length} bytes where {len(body)} are left")
-        if kind & 0x3FF == _ROSPEC:
-            rospec_id, _priority, state = _ROSPEC_HEAD.unpack_from(body, 4)
-            fields["ROSpec"].append({"ROSpecID": rospec_id, "CurrentState": state})
-        else:
-            name, value, _ = decode_param(body[:length])
-            fields.setdefault(name, value)
-        body = body[length:]
-    return fields
+def _decode_rospec(body: bytes, _name: str) -> tuple[dict[str, Any], str]:
+    rospec_id, _priority, state = _ROSPEC_HEAD.unpack_from(body)
+    return {"ROSpecID": rospec_id, "CurrentState": state}, ""
+
+
+def _decode_general(body: bytes, _name: str) -> tuple[dict[str, Any], str]:
+    antennas, _flags, maker, model, size = _GENERAL_HEAD.unpack_from(body)
+    firmware = body[_GENERAL_HEAD.size : _GENERAL_HEAD.size + size]
+    return {"Antennas": antennas, "Maker": maker, "Model": model, "Firmware": firmware}, ""
+
+
+def _decode_llrp_capabilities(body: bytes, _name: str) -> tuple[dict[str, Any], str]:
+    flags, rospecs = _LLRP_HEAD.unpack_from(body)
+    return {"CanWarn": bool(flags & 0x40), "CanHold": bool(flags & 0x08), "ROSpecs": rospecs}, ""
+
+
+def _decode_c1g2_capabilities(body: bytes, _name: str) -> tuple[dict[str, Any], str]:
+    (filters,) = _C1G2_HEAD.unpack_from(body)
+    return {"SelectFilters": filters}, ""
+
+
+def _decode_status(body: bytes, _name: str) -> tuple[dict[str, Any], str]:
+    code, size = _TLV.unpack_from(body)
+    text, more = body[_TLV.size : _TLV.size + size], _fields(body[_TLV.size + size :], ())
+    return {"StatusCode": Error_Type2Name.get(code, f"status {code}"), "ErrorDescription": text, **more}, ""
+
+
+# Of these only the first fields (17.2.8.1, 17.2.4.1, 17.2.3.1, 17.2.3.2, 17.3.1.1.2) are needed, and readers differ in
+# what follows: an odd byte there must keep no reader out.
+for _name, _decoder in (
+    ("LLRPStatus", _decode_status),
+    ("ROSpec", _decode_rospec),
+    ("GeneralDeviceCapabilities", _decode_general),
+    ("LLRPCapabilities", _decode_llrp_capabilities),
+    ("C1G2LLRPCapabilities", _decode_c1g2_capabilities),
+):
+    Param_struct[_name]["decode"] = _decoder
 
 
 # What sllurp lacks: GET_ROSPECS (17.1.13), GET_REPORT (17.1.27), an encoder of EventsAndReports (17.2.6.10).
-for _name, _type, _way in (
-    ("GET_ROSPECS", 26, {"encode": _encode_nothing}),
-    ("GET_ROSPECS_RESPONSE", 36, {"decode": _decode_rospecs}),
-    ("GET_REPORT", 60, {"encode": _encode_nothing}),
-):
-    Message_struct[_name] = {"type": _type, "fields": [], "o_fields": [], "n_fields": [], "auto_fields": [], **_way}
+for _name, _type, _many in (("GET_ROSPECS", 26, []), ("GET_ROSPECS_RESPONSE", 36, ["ROSpec"]), ("GET_REPORT", 60, [])):
+    Message_struct[_name] = {"type": _type, "fields": [], "o_fields": [], "n_fields": _many, "auto_fields": []}
+    Message_struct[_name]["encode"] = _encode_nothing
     Message_Type2Name[_type, 0, 0] = _name
 Param_struct["EventsAndReports"]["encode"] = _encode_hold
 
@@ -121,7 +158,7 @@ class NotLlrp(Exception):
 
 
 class Malformed(Exception):
-    """A message whose header is sound and whose inside is not: only this message is lost."""
+    """A message of a type that nothing is known of: only this message is lost."""
 
 
 @dataclass(frozen=True)
@@ -165,13 +202,52 @@ def encode(name: str, message_id: int, **fields: Any) -> bytes:
 
 
 def decode(message: bytes) -> Message:
-    """Decode one whole control message; Malformed if sllurp can't."""
-    try:
-        decoded = LLRPMessage(msgbytes=message)
-    except Exception as error:  # sllurp lets out whatever its parts raise: struct.error, RecursionError …
-        raise Malformed(f"type {_HEADER.unpack_from(message)[0] & 0x3FF}: {error}") from error
-    fields = decoded.msgdict[decoded.msgname]
-    return Message(decoded.msgname, fields["ID"], fields)
+    """One whole control message; Malformed if its type is unknown.
+
+    Parameters are taken by their lengths, and what can't be read of them is left out: most of what readers tell is of
+    no interest here.
+    """
+    first, _, message_id = _HEADER.unpack_from(message)
+    kind, at, maker = first & 0x3FF, HEADER_BYTES, (0, 0)
+    if kind == _CUSTOM_MESSAGE and len(message) >= at + _VENDOR.size:
+        maker, at = _VENDOR.unpack_from(message, at), at + _VENDOR.size
+    name = Message_Type2Name.get((kind, *maker))
+    if name is None:
+        raise Malformed(f"nothing is known of messages of type {kind}")
+    return Message(name, message_id, _fields(message[at:], Message_struct[name].get("n_fields", ())))
+
+
+def parameters(body: bytes) -> Iterator[bytes]:
+    """The parameters of a body, one behind the other; ends where none can begin. Padding is passed over."""
+    at = 0
+    while len(body) - at >= _TLV.size:
+        kind, length = _TLV.unpack_from(body, at)
+        if kind == 0:
+            at += 1
+        elif kind & _TV or not _TLV.size <= length <= len(body) - at:
+            return
+        else:
+            yield body[at : at + length]
+            at += length
+
+
+def _fields(body: bytes, many: Collection[str]) -> dict[str, Any]:
+    """What can be read of a body, by sllurp's names; `many` are those of which there may be several."""
+    fields: dict[str, Any] = {}
+    for parameter in parameters(body):
+        if _TLV.unpack_from(parameter)[0] & 0x3FF == _EVENTS:
+            name, value = "ReaderEventNotificationData", _fields(parameter[_TLV.size :], ())
+        else:
+            try:
+                name, value, _ = decode_param(parameter)
+            except Exception as error:  # sllurp lets out whatever its parts raise: struct.error, RecursionError …
+                log.debug("left out: %s: %s", parameter[:_SHOWN_BYTES].hex(), error)
+                continue
+        if name in many:
+            fields.setdefault(name, []).append(value)
+        elif name:
+            fields.setdefault(name, value)
+    return fields
 
 
 def refusal(message: Message) -> str | None:
@@ -200,9 +276,27 @@ def _where(status: Mapping[str, Any]) -> list[str]:
 
 
 def identity_of(config: Message) -> str | None:
-    """The Identification in a GET_READER_CONFIG_RESPONSE (17.2.6.2): MAC as EUI-64, or EPC, in capital hex digits."""
+    """MAC or EPC as a GET_READER_CONFIG_RESPONSE tells it (Identification, 17.2.6.2), in capital hex digits."""
     identity = _table(config.fields.get("Identification")).get("ReaderID", b"")
-    return eui64(bytes(identity).decode("ascii").upper()) or None
+    return bytes(identity).decode("ascii").upper() or None
+
+
+def plain(identity: str) -> str:
+    """An identity by which it can be compared: a MAC as its 12 digits, in whatever form it is given.
+
+    Readers tell their MAC as it is, or as an EUI-64: Impinj and Zebra with FFFF in its middle, others with IEEE's FFFE.
+    """
+    digits = re.sub("[^0-9A-F]", "", identity.upper())
+    return digits[:6] + digits[10:] if len(digits) == 16 and digits[6:10] in ("FFFF", "FFFE") else digits
+
+
+def shown(identity: str | None) -> str:
+    """An identity for a person: as it was told, and the MAC that it is, as labels have it."""
+    if identity is None:
+        return "one that does not tell its identity"
+    digits, mac = re.sub("[:-]", "", identity), plain(identity)
+    label = ":".join(re.findall("..", mac))
+    return identity if len(mac) != 12 else label if len(digits) == 12 else f"{identity.upper()} (MAC {label})"
 
 
 @dataclass(frozen=True)
@@ -216,6 +310,8 @@ class Capabilities:
     antennas: int = 0
     can_hold: bool = False
     can_warn: bool = False
+    rospecs: int = 0
+    """How many it has room for; 0: it sets no limit."""
     select_filters: int = 0
 
 
@@ -225,13 +321,14 @@ def capabilities_of(answer: Message) -> Capabilities:
     llrp = _table(answer.fields.get("LLRPCapabilities"))
     gen2 = _table(answer.fields.get("C1G2LLRPCapabilities"))
     return Capabilities(
-        maker=general.get("DeviceManufacturerName", 0),
-        model=general.get("ModelName", 0),
-        firmware=bytes(general.get("ReaderFirmwareVersion", b"")).decode("utf-8", "replace"),
-        antennas=general.get("MaxNumberOfAntennaSupported", 0),
-        can_hold=llrp.get("SupportsEventAndReportHolding", False),
-        can_warn=llrp.get("CanReportBufferFillWarning", False),
-        select_filters=gen2.get("MaxNumSelectFiltersPerQuery", 0),
+        maker=general.get("Maker", 0),
+        model=general.get("Model", 0),
+        firmware=bytes(general.get("Firmware", b"")).decode("utf-8", "replace"),
+        antennas=general.get("Antennas", 0),
+        can_hold=llrp.get("CanHold", False),
+        can_warn=llrp.get("CanWarn", False),
+        rospecs=llrp.get("ROSpecs", 0),
+        select_filters=gen2.get("SelectFilters", 0),
     )
 
 
@@ -243,8 +340,3 @@ def event_of(notification: Message) -> Mapping[str, Any]:
 
 def _table(part: Any) -> Mapping[str, Any]:
     return part if isinstance(part, Mapping) else {}
-
-
-def eui64(digits: str) -> str:
-    """A MAC of 48 bits as readers tell it: FFFE between the maker's half and the device's; others as they are."""
-    return f"{digits[:6]}FFFE{digits[6:]}" if len(digits) == 12 else digits

@@ -19,22 +19,22 @@ from drivers.llrp.backlog import Backlog, LossWatch
 from drivers.llrp.clock import ReaderClock
 from drivers.llrp.codec import Header, Malformed, Message, NotLlrp
 from drivers.llrp.decoder import UPTIME, UTC, Decoded, ReportDecoder
-from drivers.llrp.events import ATTEMPT_REFUSED, notices
+from drivers.llrp.events import ATTEMPT_REFUSED, ENDED, GONE, ROSPEC_EVENT, notices, why_ended
+from drivers.llrp.inventory import Inventory, demand
 from drivers.llrp.ports import GPI_EVENT, Outputs, off_or_on, watch
-from drivers.llrp.profiles import GENERIC, IMPINJ_PEN, SEARCH_MODES, choose
-from drivers.llrp.rospec import instead_of, is_ours, rospec
+from drivers.llrp.profiles import GENERIC, IMPINJ_PEN, choose
 from drivers.llrp.state import Memory, Phase, Timing
 from drivers.llrp.wire import LinkFailure, Wire
 from drivers.session import Clock, Contact, Gap, Notice, PhaseSink, ReaderSettings, Sink
 
-TAGS_A_REPORT = 1
-"""A report as soon as a tag was seen; what comes close together is gathered here, not in the reader."""
 TIME_MAX_US = 1 << 60
 """A reader's time beyond the year 38,000 is no clock, and would not fit what is computed with it."""
 
 
 Up = Callable[[int | None, int | None], None]
 """Told when the link takes inventory and when that changes: clock offset, and from when on reads may still come."""
+Idle = Callable[[str, int], None]
+"""Told when the reader takes no inventory though the connection stands: why, and since when (store clock)."""
 
 _GREETING_TYPE, _KEEPALIVE_TYPE, _CLOSED_TYPE = 63, 62, 4
 _POLL_S = 0.25
@@ -44,7 +44,11 @@ _LINK_MONITOR = 38
 _NOTICE_S = 600.0
 """The same words are not repeated within so many wall seconds."""
 _NOTICES_MAX = 256
-_STATE_VALUE, _EVENTS_AND_REPORTS, _IDENTIFICATION = 7, 11, 1
+_SETTLE_S = 0.25
+"""A reader that ends its inventory may begin it again by itself."""
+_LOOK_MOST = 4
+"""While reads come, it is looked after so many times more rarely whether the inventory runs."""
+_IDENTIFICATION = 1
 """RequestedData of GET_READER_CONFIG (17.1.21)."""
 
 
@@ -60,12 +64,13 @@ class LlrpConnection:
         timing: Timing,
         memory: Memory,
         up: Up,
+        idle: Idle,
     ) -> None:
         self.phase = Phase.OPENING
         self.up_since_s: float | None = None
         """Loop time at which it became INVENTORY."""
         self._settings, self._open, self._sink, self._clock = settings, open_wire, sink, clock
-        self._timing, self._memory, self._up = timing, memory, up
+        self._timing, self._memory, self._up, self._idle = timing, memory, up, idle
         self._decoder = ReportDecoder(settings.ports)
         self._clocks = {UTC: ReaderClock(settings.clock_tolerance_us), UPTIME: ReaderClock(0)}
         self._told: tuple[int | None, int | None] = (None, None)
@@ -83,7 +88,12 @@ class LlrpConnection:
         self._can = codec.Capabilities()
         self._profile = GENERIC
         self._extended = self._overflowed = False
-        self._spec: dict[str, Any] = {}
+        self._inventory = Inventory(settings, memory, self._ask, self._notice)
+        self._inventorying = asyncio.Event()
+        self._doubt = asyncio.Event()
+        self._ended: tuple[str, int] | None = None
+        self._seen_s, self._seen_us = 0.0, 0
+        self._restarted_s: float | None = None
         self._wire: Wire
 
     def light(self) -> None:
@@ -101,7 +111,8 @@ class LlrpConnection:
         self._greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.phase = Phase.GREETING
         receiving, commanding = asyncio.create_task(self._receive()), asyncio.create_task(self._command())
-        tasks = receiving, commanding
+        tending = asyncio.create_task(self._tend())
+        tasks = receiving, commanding, tending
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
@@ -109,6 +120,7 @@ class LlrpConnection:
                     task.result()
         except asyncio.CancelledError:
             commanding.cancel()
+            tending.cancel()
             if self.phase is not Phase.GREETING:
                 for port in self._outputs.lit():
                     self._wire.send(codec.encode("SET_READER_CONFIG", next(self._ids), **off_or_on(port, False)))
@@ -143,6 +155,12 @@ class LlrpConnection:
                 self._early += batches
                 batches = []
             if wire.lost is not None:
+                if self._settings.tls is not None and not wire.received_us:
+                    # With TLS 1.3 a reader turns a client away after the handshake, and some do it without a word.
+                    raise LinkFailure(
+                        f"{wire.peer} hung up as soon as the connection was secure ({wire.lost}): does it want a "
+                        "certificate of the gateway, or another one?"
+                    )
                 raise LinkFailure(wire.lost)
             wire.resume(self._timing.gather_s if batches else 0)
 
@@ -155,6 +173,7 @@ class LlrpConnection:
         self._delivering = True
         await self._sink.reads(self._settings.id, batch)
         self._delivering = False
+        self._seen_s, self._seen_us = asyncio.get_running_loop().time(), self._wire.received_us
         self._memory.newest_us = max(self._memory.newest_us, newest_us)
         if self._backlog is not None and times is not None:
             self._backlog.take(times, self._wire.received_us, asyncio.get_running_loop().time())
@@ -199,7 +218,8 @@ class LlrpConnection:
 
     def _handle(self, header: Header, message: bytes) -> None:
         if header.type == _KEEPALIVE_TYPE:
-            self._wire.send(codec.encode("KEEPALIVE_ACK", header.id))
+            if self.phase is not Phase.GREETING:
+                self._wire.send(codec.encode("KEEPALIVE_ACK", header.id))
         elif header.type == _GREETING_TYPE:
             self._notified(message)
         elif header.type == _CLOSED_TYPE:
@@ -209,12 +229,7 @@ class LlrpConnection:
         # Anything else is not for us. An ERROR_MESSAGE above all is never answered.
 
     def _notified(self, message: bytes) -> None:
-        try:
-            event = codec.event_of(codec.decode(message))
-        except Malformed as error:
-            if self.phase is Phase.GREETING:
-                self._wire.drop(f"the reader's greeting can't be read ({error})")
-            return
+        event = codec.event_of(codec.decode(message))
         at_us = received_us = self._wire.received_us
         for name, source in (("UTCTimestamp", UTC), ("Uptime", UPTIME)):
             if name in event:
@@ -232,6 +247,9 @@ class LlrpConnection:
                 self._wire.drop(ATTEMPT_REFUSED[status])
             else:
                 self._greeted.set_result(None)
+        if (why := why_ended(event.get(ROSPEC_EVENT, {}), self._inventory.number)) is not None:
+            self._ended = why, min(at_us, received_us)
+            self._doubt.set()
         for text in notices(event):
             self._notice(text)
         if "ReportBufferLevelWarning" in event:
@@ -256,6 +274,8 @@ class LlrpConnection:
 
     def _tell(self) -> None:
         """Say what has changed of a link that is up: the reader's clock was set, kept reads have come."""
+        if self.phase is not Phase.INVENTORY:
+            return
         offset_us, (told_us, told_from_us) = self._clocks[UTC].offset_us, self._told
         from_us = self._backlog.from_us if self._backlog is not None else None
         stepped = offset_us is not None and (told_us is None or abs(offset_us - told_us) > self._clocks[UTC].step_us)
@@ -273,38 +293,49 @@ class LlrpConnection:
         except TimeoutError:
             raise LinkFailure(
                 f"{self._wire.peer} accepted the connection but sent no LLRP greeting: "
-                "no LLRP reader, or still starting"
+                "no LLRP reader, still starting, or does it want TLS?"
             ) from None
         self.phase = Phase.CONFIGURING
         await self._inquire()
-        held, survivor = await self._survivor()
+        held, state = await self._inventory.find(self._can, self._profile, self._extended)
         await self._configure()
         if held:
             # What was held comes now; it is put aside until the link is told to be up.
             self._wire.send(codec.encode("ENABLE_EVENTS_AND_REPORTS", next(self._ids)))
-        await self._inventory(survivor)
-        if self._can.can_hold:
-            self._memory.state_value = await self._state_value()
-        loop = asyncio.get_running_loop()
-        if held and survivor == codec.ROSPEC_ACTIVE:
+        await self._inventory.run(state)
+        if held and state == codec.ROSPEC_ACTIVE:
             self._backlog = Backlog(
-                self._memory.newest_us, self._clock(), self._settings.clock_tolerance_us, timing.drained_s, loop.time()
+                self._memory.newest_us,
+                self._clock(),
+                self._settings.clock_tolerance_us,
+                timing.drained_s,
+                asyncio.get_running_loop().time(),
             )
             self._backlog.overflowed = self._overflowed
+        self._begin()
+        await self._watch(2 * timing.keepalive_s)
+
+    def _begin(self) -> None:
+        """Our inventory runs: say so, and pass on what has come."""
+        now_s = asyncio.get_running_loop().time()
         self.phase = Phase.INVENTORY
-        self.up_since_s = loop.time()
+        if self.up_since_s is None:
+            self.up_since_s = now_s
+        self._seen_s, self._seen_us = now_s, self._clock()
         self._told = self._clocks[UTC].offset_us, self._backlog.from_us if self._backlog is not None else None
         self._up(*self._told)
+        self._inventorying.set()
         self._wire.nudge()
-        await self._watch(2 * timing.keepalive_s)
 
     async def _inquire(self) -> None:
         """Who the reader is and what it can do."""
         detail = self._memory.detail
         detail.clear()
-        capabilities = await self._demand("to tell its capabilities", "GET_READER_CAPABILITIES", RequestedData=0)
-        self._can = can = codec.capabilities_of(capabilities)
-        if "GeneralDeviceCapabilities" in capabilities.fields:
+        answer = await self._ask("GET_READER_CAPABILITIES", RequestedData=0)
+        if "LLRPStatus" in answer.fields and (reason := codec.refusal(answer)):
+            raise LinkFailure(f"the reader refused to tell its capabilities ({reason})")
+        self._can = can = codec.capabilities_of(answer)
+        if "GeneralDeviceCapabilities" in answer.fields:
             detail["manufacturer"], detail["model"], detail["firmware"] = str(can.maker), str(can.model), can.firmware
             detail["antennas"] = str(can.antennas)
         self._profile = choose(can.maker, self._settings.profile)
@@ -320,10 +351,10 @@ class LlrpConnection:
 
     def _check_identity(self, identity: str | None) -> None:
         wanted, before = self._settings.identity, self._memory.identity
-        if wanted is not None and identity != wanted:
+        if wanted is not None and (identity is None or codec.plain(identity) != codec.plain(wanted)):
             raise LinkFailure(
-                f"the reader at {self._wire.peer} is {identity or 'one that does not tell its identity'}, not {wanted} "
-                "as the store file says: have two readers swapped addresses, or was this one replaced?"
+                f"the reader at {self._wire.peer} is {codec.shown(identity)}, not {codec.shown(wanted)} as the store "
+                "file says: have two readers swapped addresses, or was this one replaced?"
             )
         if identity is not None:
             if before is not None and before != identity:
@@ -333,63 +364,10 @@ class LlrpConnection:
                 )
             self._memory.identity = identity
 
-    async def _survivor(self) -> tuple[bool, int | None]:
-        """Was the reader told to hold what it has for us; and the state of our ROSpec if it is still there, unchanged.
-
-        Older ROSpecs of ours are deleted, those of others never.
-        """
-        held, changed = False, False
-        if self._can.can_hold:
-            answer = await self._ask("GET_READER_CONFIG", RequestedData=_EVENTS_AND_REPORTS)
-            held = answer.fields.get("EventsAndReports", {}).get("HoldEventsAndReportsUponReconnect", False)
-            before, now = self._memory.state_value, await self._state_value()
-            changed = before is not None and now != before
-        self._spec = self._inventory_wanted()
-        plain = instead_of(self._spec)
-        answer = await self._ask("GET_ROSPECS")
-        if codec.refusal(answer):
-            there = {self._spec["ROSpecID"]: codec.ROSPEC_DISABLED, plain["ROSpecID"]: codec.ROSPEC_DISABLED}
-            changed = True
-        else:
-            there = {spec["ROSpecID"]: spec["CurrentState"] for spec in answer.fields["ROSpec"]}
-            if plain["ROSpecID"] in there and not changed:
-                self._spec = plain
-        wanted = self._spec["ROSpecID"]
-        for rospec_id in there:
-            if is_ours(rospec_id) and (rospec_id != wanted or changed):
-                # That there is none is as good; should it fail otherwise, adding will say so.
-                await self._ask("DELETE_ROSPEC", ROSpecID=rospec_id)
-        return held, None if changed else there.get(wanted)
-
-    def _inventory_wanted(self) -> dict[str, Any]:
-        """What the store file wants, as far as the reader can."""
-        settings, profile, select = self._settings, self._profile, self._settings.select
-        if len(select) > (room := self._can.select_filters):
-            self._notice(
-                f"the reader has room for {room} select filters and {len(select)} are needed: it reports all tags"
-            )
-            select = ()
-        mode = settings.search_mode if profile.search_modes and self._extended else None
-        if settings.search_mode is not None and mode is None:
-            self._notice(f"the reader has no search mode {settings.search_mode!r}: it keeps its own")
-        return rospec(
-            sorted(settings.ports),
-            TAGS_A_REPORT,
-            fine_rssi=profile.fine_rssi and self._extended,
-            phase=settings.phase and profile.phase and self._extended,
-            session=settings.session,
-            search_mode=None if mode is None else SEARCH_MODES[mode],
-            select=select,
-        )
-
-    async def _state_value(self) -> int | None:
-        answer = await self._ask("GET_READER_CONFIG", RequestedData=_STATE_VALUE)
-        value = answer.fields.get("LLRPConfigurationStateValue", {})
-        return value.get("LLRPConfigurationStateValue") if isinstance(value, Mapping) else None
-
     async def _configure(self) -> None:
         """What readers forget with each connection, or may have forgotten."""
-        await self._demand(
+        await demand(
+            self._ask,
             "keepalives",
             "SET_READER_CONFIG",
             KeepaliveSpec={"KeepaliveTriggerType": 1, "TimeInterval": round(self._timing.keepalive_s * 1000)},
@@ -400,14 +378,16 @@ class LlrpConnection:
                 "SET_READER_CONFIG",
                 CustomParameter=[{"VendorID": IMPINJ_PEN, "Subtype": _LINK_MONITOR, "Payload": monitor}],
             )
-        # Health only, so a reader without them will do.
+        # A reader without them will do: whether its inventory runs is asked, too.
         events = dict.fromkeys(self._profile.events, True)
         if self._can.can_warn:
             events["ReportBufferFillWarning"] = True
         contacts = {GPI_EVENT: True} if self._settings.inputs else {}
-        told = not (events or contacts) or await self._tells_of(events | contacts)
+        ends = {ROSPEC_EVENT: True} if ROSPEC_EVENT in events else {}
+        told = False
+        for wish in (events | contacts, ends | contacts, contacts):
+            told = told or (bool(wish) and await self._tells_of(wish))
         if contacts:
-            told = told or await self._tells_of(contacts)
             self._memory.inputs = await watch(self._ask, self._notice, self._settings.inputs, told)
         await self._outputs.write(self._ask, self._notice)
         if self._can.can_hold:
@@ -424,39 +404,7 @@ class LlrpConnection:
     async def _light(self) -> None:
         """Bring the outputs to what is wanted, which is no change of the configuration by others."""
         await self._outputs.write(self._ask, self._notice)
-        if self._can.can_hold:
-            self._memory.state_value = await self._state_value()
-
-    async def _inventory(self, survivor: int | None) -> None:
-        """Have our ROSpec run; one that is running is left alone."""
-        if survivor is None:
-            await self._add()
-        rospec_id = self._spec["ROSpecID"]
-        if survivor in (None, codec.ROSPEC_DISABLED):
-            await self._demand("to enable the inventory", "ENABLE_ROSPEC", ROSpecID=rospec_id)
-        if survivor != codec.ROSPEC_ACTIVE:
-            await self._demand("to start the inventory", "START_ROSPEC", ROSpecID=rospec_id)
-
-    async def _add(self) -> None:
-        """Our ROSpec, or the plain one if the reader refuses what refines it."""
-        what = f"an inventory on antenna ports {', '.join(map(str, sorted(self._settings.ports)))}"
-        plain = instead_of(self._spec)
-        if plain["ROSpecID"] == self._spec["ROSpecID"]:
-            await self._demand(what, "ADD_ROSPEC", ROSpec=plain)
-        elif refused := codec.refusal(await self._ask("ADD_ROSPEC", ROSpec=self._spec)):
-            await self._demand(what, "ADD_ROSPEC", ROSpec=plain)
-            self._spec = plain
-            self._notice(
-                f"the reader refuses session, search mode, filters or what is its make's own ({refused}): "
-                "it takes a plain inventory"
-            )
-
-    async def _demand(self, what: str, name: str, **fields: Any) -> Message:
-        """An answer that has to be success."""
-        answer = await self._ask(name, **fields)
-        if reason := codec.refusal(answer):
-            raise LinkFailure(f"the reader refused {what} ({reason})")
-        return answer
+        await self._inventory.note_state()
 
     async def _ask(self, name: str, **fields: Any) -> Message:
         """Send a request; its answer, or an ERROR_MESSAGE, is known by the request's id."""
@@ -506,6 +454,48 @@ class LlrpConnection:
                 async with asyncio.timeout(wait_s):
                     await self._stirred.wait()
             self._stirred.clear()
+
+    # Whether it takes inventory
+
+    async def _tend(self) -> NoReturn:
+        """See that our inventory runs: readers end or lose it, and send keepalives as if nothing were the matter."""
+        loop, timing = asyncio.get_running_loop(), self._timing
+        await self._inventorying.wait()
+        looked_s = loop.time() - timing.look_s
+        while True:
+            # Reads are a sign that it runs, though not for ever: they may be those of another program.
+            due_s = max(self._seen_s + timing.quiet_s, looked_s + timing.look_s)
+            due_s = min(due_s, looked_s + _LOOK_MOST * timing.look_s)
+            if not self._doubt.is_set() and due_s > loop.time():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(due_s):
+                        await self._doubt.wait()
+                continue
+            if self._doubt.is_set():
+                await asyncio.sleep(_SETTLE_S)
+            self._doubt.clear()
+            ended, self._ended = self._ended, None
+            asked_us = self._clock()
+            runs, state = await self._inventory.runs()
+            looked_s = loop.time()
+            if runs:
+                self._seen_us = max(self._seen_us, asked_us)
+            elif runs is False:
+                why, at_us = ended or (GONE if state is None else ENDED, 0)
+                await self._restart(why, max(at_us, self._seen_us), state)
+            elif ended is not None:
+                await self._restart(*ended, codec.ROSPEC_INACTIVE)
+
+    async def _restart(self, why: str, since_us: int, state: int | None) -> None:
+        """Have our inventory run again; LinkFailure if that was done a moment ago, so that it is tried more rarely."""
+        now_s = asyncio.get_running_loop().time()
+        self.phase = Phase.CONFIGURING
+        self._idle(why, since_us)
+        if self._restarted_s is not None and now_s - self._restarted_s < self._timing.steady_s:
+            raise LinkFailure(why, since_us)
+        self._restarted_s = now_s
+        await self._inventory.run(state)
+        self._begin()
 
     def _drained(self, backlog: Backlog) -> None:
         if (missing := backlog.missing_us()) is not None:

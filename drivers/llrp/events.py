@@ -13,7 +13,20 @@ ATTEMPT_REFUSED = {
     "Failed (any reason other than a connection already exists)": "the reader refuses connections and gives no reason",
 }
 """ConnectionAttemptEvent status 1 to 3 (17.2.7.6.10)."""
+ROSPEC_EVENT = "ROSpecEvent"
+"""sllurp's name of the notification."""
+ENDED = "the reader has stopped its inventory: was it another program, its own web page, or heat?"
+GONE = "the inventory is gone from the reader: was it reset, or set up by another program?"
 _ATTEMPT_OTHER = "Another connection attempted"
+
+
+def why_ended(change: Mapping[str, Any], rospec_id: int) -> str | None:
+    """What a ROSpecEvent (17.2.7.6.3) says about that ROSpec, if it is that it no longer runs."""
+    if change.get("ROSpecID") != rospec_id or change["EventType"] == "Start_of_ROSpec":
+        return None
+    if change["EventType"] == "End_of_ROSpec":
+        return ENDED
+    return f"the reader runs another program's inventory, ROSpec {change['PreemptingROSpecID']}, instead of ours"
 
 
 def notices(event: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 IMPINJ_PEN = 25882
-EVENTS = ("ReaderExceptionEvent", "AntennaEvent")
+EVENTS = ("ROSpecEvent", "ReaderExceptionEvent", "AntennaEvent")
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Profile:
     name: str
     makers: tuple[int, ...] = ()
     events: tuple[str, ...] = EVENTS
-    """Notifications to ask for, by sllurp's names; health only."""
+    """Notifications to ask for, by sllurp's names."""
     extensions: bool = False
     """Impinj: custom parameters work only after IMPINJ_ENABLE_EXTENSIONS."""
     fine_rssi: bool = False
@@ -43,7 +43,7 @@ PROFILES = {
         ),
         Profile("zebra", (161, 388)),
         # Antenna events of its hubs come and go with the hub's switching.
-        Profile("thingmagic", (26554,), events=("ReaderExceptionEvent",)),
+        Profile("thingmagic", (26554,), events=("ROSpecEvent", "ReaderExceptionEvent")),
         Profile("alien", (17996,)),
         # Answers what it does not expect with ERROR_MESSAGE: it is asked for nothing that is not needed.
         Profile("kathrein", events=()),

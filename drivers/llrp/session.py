@@ -9,6 +9,7 @@ import ssl
 from collections import Counter
 from typing import NoReturn
 
+from drivers.llrp import codec
 from drivers.llrp import tls as llrp_tls
 from drivers.llrp.connection import LlrpConnection
 from drivers.llrp.doors import LISTEN, Door, doors
@@ -61,7 +62,7 @@ class LlrpSession:
         retry_s = timing.retry_first_s
         while True:
             connection = LlrpConnection(
-                self._settings, self._open, self._sink, self._clock, timing, self._memory, self._up
+                self._settings, self._open, self._sink, self._clock, timing, self._memory, self._up, self._idle
             )
             self._connection = connection
             try:
@@ -70,12 +71,14 @@ class LlrpSession:
                 self._say(Link.DOWN, str(failure), failure.since_us)
             except Exception as error:
                 # A fault of ours with one reader's bytes must not end the others.
-                log.exception("reader %s: unexpected error", self._settings.id)
-                self._say(Link.DOWN, f"unexpected error: {error!r}")
+                reason = f"unexpected error: {error!r}"
+                if self._status is None or self._status.reason != reason:
+                    log.exception("reader %s: unexpected error", self._settings.id)
+                self._say(Link.DOWN, reason)
             finally:
                 self._past.update(connection.counters)
                 self._connection = None
-            if connection.up_since_s is not None and loop.time() - connection.up_since_s > retry_s:
+            if connection.up_since_s is not None and loop.time() - connection.up_since_s >= timing.steady_s:
                 retry_s = timing.retry_first_s
             # Jitter: 64 readers behind a switch that restarts must not come back in one instant.
             await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))
@@ -97,7 +100,7 @@ class LlrpSession:
         if self._listens:
             assert self._settings.identity is not None
             assert self._door is not None
-            return await self._door.admit(self._settings.identity)
+            return await self._door.admit(self._settings.identity, self._others)
         tls = self._settings.tls
         if tls is None:
             return await connect(self._address, self._clock, self._timing.connect_s)
@@ -116,12 +119,30 @@ class LlrpSession:
     def _up(self, offset_us: int | None, reads_from_us: int | None) -> None:
         self._tell(Link.UP, "taking inventory", None, offset_us, reads_from_us)
 
+    def _idle(self, reason: str, since_us: int) -> None:
+        self._tell(Link.DOWN, reason, since_us, None, None, idle=True)
+
+    def _others(self, callers: str) -> None:
+        assert self._status is not None
+        port, wanted = self._address.port, codec.shown(self._settings.identity)
+        self._say(
+            self._status.link,
+            f"waiting for the reader to connect to port {port} here: {wanted} in the store file; {callers}",
+        )
+
     def _say(self, link: Link, reason: str, since_us: int | None = None) -> None:
         self._tell(link, reason, since_us, None, None)
 
     def _tell(
-        self, link: Link, reason: str, since_us: int | None, offset_us: int | None, reads_from_us: int | None
+        self,
+        link: Link,
+        reason: str,
+        since_us: int | None,
+        offset_us: int | None,
+        reads_from_us: int | None,
+        idle: bool = False,
     ) -> None:
+        """`idle`: it takes no inventory, so that there is nothing to keep."""
         last, memory = self._status, self._memory
         if last is not None and last.link is link:
             since_us = last.since_us
@@ -135,7 +156,7 @@ class LlrpSession:
             since_us,
             offset_us,
             dict(memory.detail) if up else {},
-            keeps=memory.keeps and not up,
+            keeps=memory.keeps and not up and not idle,
             reads_from_us=reads_from_us,
             inputs=memory.inputs if up else frozenset(),
         )

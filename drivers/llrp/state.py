@@ -12,7 +12,8 @@ class Timing:
 
     connect_s: float = 5.0
     greeting_s: float = 10.0
-    answer_s: float = 5.0
+    answer_s: float = 20.0
+    """Readers that have just started take their time."""
     keepalive_s: float = 10.0
     """The reader is asked for a sign of life this often, and given up after two periods of silence."""
     gather_s: float = 0.1
@@ -21,14 +22,20 @@ class Timing:
     """Without an old read for so long, the reader has handed over all that it kept."""
     overflow_s: float = 10.0
     """Without any read for so long after an overflow, the loss has ended."""
+    quiet_s: float = 5.0
+    """Without a read for so long, the reader is asked whether the inventory still runs …"""
+    look_s: float = 15.0
+    """… and again each time after so long."""
     close_s: float = 1.0
     """At the end, what the reader is just sending is waited for no longer than this."""
     retry_first_s: float = 0.5
     retry_cap_s: float = 60.0
+    steady_s: float = 60.0
+    """A link that has been up for so long is steady: the next attempt comes soon again, when it is lost."""
 
 
 class Phase(Enum):
-    """Where a connection stands; it only moves down this list."""
+    """Where a connection stands; it moves down this list, and a step back when the reader loses the inventory."""
 
     OPENING = auto()  # TCP connect under way
     GREETING = auto()  # open; nothing may be sent before the reader's ConnectionAttemptEvent (20.1.1)
@@ -41,7 +48,7 @@ class Memory:
     """What a session knows of its reader, from one connection to the next."""
 
     identity: str | None = None
-    """MAC (as EUI-64) or EPC, in capital hex digits."""
+    """MAC or EPC as the reader tells it, in capital hex digits."""
     keeps: bool = True
     """Does the reader keep its reads while we are away; not known at the start: it may."""
     state_value: int | None = None

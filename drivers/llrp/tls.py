@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 from hashlib import sha256
 
-from drivers.llrp.wire import LinkFailure
+from drivers.llrp.wire import LinkFailure, insecure
 from drivers.session import Tls
 
 _CIPHERS = "ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:DHE+AES:RSA+AES:!aNULL:!eNULL:@SECLEVEL=1"
@@ -62,5 +61,4 @@ def why_refused(error: ssl.SSLError, peer: str) -> str:
     """A failed handshake as a sentence."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate of {peer} is not accepted: {error.verify_message}"
-    words = re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", str(error.strerror or error))
-    return f"{peer} and the gateway agree on no secure connection ({words}): does this port speak TLS?"
+    return insecure(error, peer)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from drivers.session import Clock
 
+_HUNG_UP = "the other end hung up"
 DEFAULT_PORT = 5084
 TLS_PORT = 5085
 
@@ -63,7 +64,8 @@ class Wire(asyncio.BufferedProtocol):
     CAPACITY = 1 << 16
     """Taken once that was filled: a reader hands over what it kept, or sends longer messages."""
 
-    def __init__(self, clock: Clock, peer: str) -> None:
+    def __init__(self, clock: Clock, peer: str, *, hold: bool = False) -> None:
+        """`hold`: nothing is received before `secure`."""
         self.peer = peer
         """Who is at the other end, in words for people."""
         self.buffer: NDArray[np.uint8] = np.zeros(self.FIRST_CAPACITY, np.uint8)
@@ -79,6 +81,8 @@ class Wire(asyncio.BufferedProtocol):
         self._arrived = asyncio.Event()
         self._need = 0
         self._filled = False
+        self._hold = hold
+        self._made = asyncio.Event()
         self._transport: asyncio.Transport | None = None
         self._resuming: asyncio.TimerHandle | None = None
 
@@ -88,6 +92,9 @@ class Wire(asyncio.BufferedProtocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self.silent_since_s = self._loop.time()
+        if self._hold:
+            transport.pause_reading()
+        self._made.set()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Free space behind the bytes that are still to be used, moved to the front; grows for a longer message."""
@@ -113,7 +120,10 @@ class Wire(asyncio.BufferedProtocol):
         self._lose("the reader closed the connection")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lose(f"the connection broke: {_words(exc)}" if exc else "the reader closed the connection")
+        if isinstance(exc, ssl.SSLError):
+            self._lose(insecure(exc, self.peer))  # with TLS 1.3 it's only now that the other end tells
+        else:
+            self._lose(f"the connection broke: {_words(exc)}" if exc else "the reader closed the connection")
 
     # What the connection calls
 
@@ -138,6 +148,24 @@ class Wire(asyncio.BufferedProtocol):
     def nudge(self) -> None:
         """Make `arrival` return once without bytes."""
         self._arrived.set()
+
+    @property
+    def caller(self) -> str:
+        """The address at the other end."""
+        assert self._transport is not None
+        return str((self._transport.get_extra_info("peername") or ["an unknown address"])[0])
+
+    async def secure(self, tls: ssl.SSLContext) -> None:
+        """Speak TLS with one who has called us; ssl.SSLError if that is not agreed on."""
+        await self._made.wait()
+        assert self._transport is not None
+        try:
+            secured = await self._loop.start_tls(self._transport, self, tls, server_side=True)
+        except ssl.SSLError:
+            raise
+        except OSError as error:
+            raise ssl.SSLError(error.errno or 0, _HUNG_UP) from error
+        self._transport = secured
 
     def certificate(self) -> bytes:
         """The other end's, in DER; empty without TLS."""
@@ -173,20 +201,36 @@ class Wire(asyncio.BufferedProtocol):
 
 async def connect(address: Address, clock: Clock, timeout_s: float, tls: ssl.SSLContext | None = None) -> Wire:
     """Open a connection over IPv4 or IPv6; LinkFailure with a sentence, ssl.SSLError if TLS is not agreed on."""
+    reached = False
+
+    def wire_there() -> Wire:
+        nonlocal reached
+        reached = tls is not None  # from here on it is TLS that fails
+        return Wire(clock, str(address))
+
     try:
         async with asyncio.timeout(timeout_s):
             _, wire = await asyncio.get_running_loop().create_connection(
-                lambda: Wire(clock, str(address)), address.host, address.port, happy_eyeballs_delay=0.25, ssl=tls
+                wire_there, address.host, address.port, happy_eyeballs_delay=0.25, ssl=tls
             )
     except TimeoutError:
+        if reached:
+            raise ssl.SSLError(errno.ETIMEDOUT, f"no answer within {timeout_s:g} s") from None
         raise LinkFailure(f"no answer from {address} within {timeout_s:g} s: is it switched on and wired?") from None
     except socket.gaierror as error:
         raise LinkFailure(f"the name {address.host} was not found ({error.strerror})") from error
     except ssl.SSLError:
         raise
     except OSError as error:
+        if reached:
+            raise ssl.SSLError(error.errno or errno.ECONNRESET, _HUNG_UP) from error
         raise LinkFailure(_why_not(address, error)) from error
     return wire
+
+
+def insecure(error: ssl.SSLError, peer: str) -> str:
+    """That no secure connection came about, and why."""
+    return f"{peer} and the gateway agree on no secure connection ({_words(error)}): does this port speak TLS?"
 
 
 def _why_not(address: Address, error: OSError) -> str:
@@ -201,4 +245,6 @@ def _why_not(address: Address, error: OSError) -> str:
 
 
 def _words(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", str(error.strerror or error))
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

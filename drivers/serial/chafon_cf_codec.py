@@ -10,10 +10,13 @@ Big-endian.
 
     tag (0001)   status 00 │ rssi i16 in 0.1 dBm │ antenna u8 │ channel u8 │ EPC bytes u8 │ EPC
     end (0001)   status 12
+
+A 2D engine's bar codes come as tags that no antenna saw: strength, antenna and channel are 0.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from drivers.serial.checksums import crc16_mcrf4xx
@@ -31,6 +34,10 @@ INVENTORY_OVER = 0x12
 _OVERHEAD = 7
 _TAG_FIXED = 6
 _COMMAND_BYTES = 5
+_WAYS = (0, 1)
+"""First byte of the command to take inventory: for so many seconds, or rounds."""
+_BAR_CODE = re.compile(rb"\x02.*\x03[\r\n]*|[ -~\x80-\xff]+[\r\n]+", re.DOTALL)
+"""Between STX and ETX, or a line of text."""
 _TENTHS_DBM = range(-2000, 501)
 """Strengths that can be; another is none."""
 
@@ -85,6 +92,8 @@ def read(frame: Frame) -> Content:
     data = frame.data
     if frame.command != INVENTORY or frame.address == EVERYONE or not data:
         return Content(note=f"command {frame.command:04X} or the answer to it")
+    if len(data) == _COMMAND_BYTES and data[0] in _WAYS:
+        return Content(note="the host's inventory command")
     if data[0] == INVENTORY_OVER:
         return Content(ends=True, note="end of a round")
     if data[0] != OK:
@@ -92,10 +101,11 @@ def read(frame: Frame) -> Content:
     if len(data) == 1:
         return Content(note="command accepted")
     if len(data) < _TAG_FIXED or len(data) < _TAG_FIXED + data[5]:
-        if len(data) == _COMMAND_BYTES:
-            return Content(note="the host's inventory command")
         raise MalformedRecordError(f"an EPC of {data[5:6].hex() or 'no'} bytes does not fit into {len(data)}")
-    epc = plain_epc(data[_TAG_FIXED : _TAG_FIXED + data[5]])
+    told = data[_TAG_FIXED : _TAG_FIXED + data[5]]
+    if not any(data[1:5]) and _BAR_CODE.fullmatch(told):
+        return Content(note="a bar code of its 2D engine")
+    epc = plain_epc(told)
     tenths = int.from_bytes(data[1:3], signed=True)
     rssi_cdbm = 10 * tenths if tenths in _TENTHS_DBM else None
     return Content(tags=(TagRead(epc, rssi_cdbm=rssi_cdbm, antenna=data[3] or None),))

@@ -19,19 +19,25 @@ VERSION = codec.encode(codec.COMMAND, codec.GET_VERSION, b"\x01")
 class M100Session(SerialSession[Frame]):
     """Keeps one module reading until `run` is cancelled, and delivers its reads and its state.
 
-    It has one antenna and says of no read where or when it was.
+    It says of no read when it was; where, only firmware for several antennas does.
     """
 
     NAME = "M100"
     BAUDS = (115200, 9600, 19200, 38400, 57600)
     PORT_MAX = 64
     SILENCE_S = 1.5
+    _nowhere = False
+    """It was seen not to tell antennas."""
 
     def _frame_at(self, buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
         return codec.frame_at(buffer, at)
 
     def _content(self, frame: Frame) -> Content:
-        return codec.read(frame)
+        content = codec.read(frame)
+        if len(self._settings.ports) != 1 and any(tag.antenna is None for tag in content.tags):
+            self._nowhere = True
+            return Content(failure="it does not say which antenna a tag was at")
+        return content
 
     async def _hush(self, line: Line, patience_s: float) -> None:
         with suppress(ReaderError):
@@ -44,7 +50,7 @@ class M100Session(SerialSession[Frame]):
         return {"firmware": answer.data[1:].decode("ascii", "replace").strip("\0 ")}
 
     async def _set_up(self, line: Line) -> None:
-        if len(self._settings.ports) != 1:
+        if self._nowhere and len(self._settings.ports) != 1:
             raise ReaderError("it has one antenna: give it one port in the store file")
 
     async def _start(self, line: Line) -> None:
@@ -53,4 +59,5 @@ class M100Session(SerialSession[Frame]):
     async def _silence(self, line: Line, again: bool) -> None:
         if again:
             await self._identify(line, ANSWER_S)  # some say nothing while they find nothing
-        await super()._silence(line, False)
+        await self._hush(line, ANSWER_S)
+        await self._go_on(line)

@@ -8,7 +8,7 @@
 `sum` is that of type to the last parameter, mod 256. 7E occurs inside too: only the length says where a frame ends. As
 the sum is weak, a tag that contradicts itself is no frame. Big-endian.
 
-    tag (notice 22)   rssi i8 dBm │ PC u16 │ EPC │ the tag's CRC u16           no antenna, no time
+    tag (notice 22)   rssi i8 dBm │ PC u16 │ EPC │ the tag's CRC u16 │ [antenna u8]      no time
     error (answer FF) code; 15: no tag answered, as often as the field is empty
 """
 
@@ -30,6 +30,7 @@ ERROR = 0xFF
 
 NO_TAG = 0x15
 _OVERHEAD = 7
+_TAG_FIXED = 5
 _PARAMETERS_MAX = 512
 """Far more than any answer has: a false length must not hold frames back."""
 
@@ -90,8 +91,12 @@ def read(frame: Frame) -> Content:
     if kind == NOTICE and command == POLL:
         if len(data) < 5:
             raise MalformedRecordError(f"{len(data)} bytes are no tag")
-        epc = epc_of(int.from_bytes(data[1:3]), data[3:-2])
-        return Content(tags=(TagRead(epc, rssi_cdbm=100 * int.from_bytes(data[:1], signed=True)),))
+        pc = int.from_bytes(data[1:3])
+        end = _TAG_FIXED + 2 * (pc >> 11)
+        antenna = data[end] if len(data) == end + 1 else 0
+        epc = epc_of(pc, data[3 : -3 if len(data) == end + 1 else -2])
+        rssi_cdbm = 100 * int.from_bytes(data[:1], signed=True)
+        return Content(tags=(TagRead(epc, rssi_cdbm=rssi_cdbm, antenna=antenna or None),))
     if command == ERROR and kind == ANSWER:
         code = data[0] if data else 0
         return Content(note="no tag answered") if code == NO_TAG else Content(failure=why(code))

@@ -23,6 +23,7 @@ class R2000Session(SerialSession[Frame]):
     NAME = "R2000-style"
     BAUDS = (115200, 38400)
     PORT_MAX = 8
+    SETS_PORTS = True
 
     def __init__(self, settings: ReaderSettings, sink: Sink, clock: Clock) -> None:
         self._address: int | None = None

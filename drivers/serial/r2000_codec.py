@@ -118,7 +118,8 @@ def read(frame: Frame) -> Content:
     if command not in _INVENTORIES:
         return Content(note=f"command {command:02X} or the answer to it")
     if len(data) == _END_BYTES:
-        return Content(ends=True, note="end of a round")
+        antenna = None if command == INVENTORY_FAST else data[0] + 1
+        return Content(ends=True, antenna=antenna, note="end of a round")
     if len(data) == 1 and SUCCESS <= data[0] < 0xFF:
         if data[0] == SUCCESS:
             return Content(note="command accepted")

@@ -33,9 +33,14 @@ PROBE_S = 0.25
 LEAVE_S = 0.5
 RETRY_S = (1.0, 5.0)
 """First and longest wait between attempts; short, since a replugged reader should read at once."""
+STEADY_S = 60.0
+"""A reader that has read for so long reads steadily: when it is lost, it is tried again soon."""
 NOISE_S = 600.0
 NOISE_SHARE = 0.01
-"""What of a line's bytes belongs to no frame is told once in so many seconds, if it is more than this."""
+"""What of a line's bytes belongs to no frame is told once in so many seconds, if it is more than this …"""
+MUCH_NOISE_S = 30.0
+MUCH_NOISE_SHARE = 0.1
+"""… and already after so many, if it is much: then the family may be another one."""
 ASKED_TIMES = 3
 """A reader that is still busy with an earlier host's round may not hear the first question."""
 
@@ -51,10 +56,13 @@ class SerialSession(ABC, Generic[F]):
     BAUDS: ClassVar[tuple[int, ...]]
     """Most likely first."""
     PORT_MAX: ClassVar[int]
+    SETS_PORTS: ClassVar[bool] = False
+    """The session tells the reader on which ports to search: when it searches on another, it has forgotten."""
     SILENCE_S: ClassVar[float] = 5.0
     """A reader that reads is never silent for so long: it is started again, and given up when that does not help."""
-    BREATH_S: ClassVar[float] = 0.0
-    """Before a search that has ended is started again: those that end at once must not be asked in a tight loop."""
+    BREATH_S: ClassVar[float] = 0.05
+    """From one start to the next at least: some readers end a search at once, with nothing, thousands of times a
+    second."""
 
     def __init__(self, settings: ReaderSettings, sink: Sink, clock: Clock) -> None:
         self._settings = settings
@@ -67,7 +75,12 @@ class SerialSession(ABC, Generic[F]):
         self._unconnected: set[int] = set()
         self._told: ReaderStatus | None = None
         self._retry_s = RETRY_S[0]
+        self._up_since_s: float | None = None
+        self._started_s = 0.0
+        self._restarted = False
+        self._strayed_s: float | None = None
         self._tally = Counter[str]()
+        self._noise_since_s: float | None = None
         self._noise_told_s: float | None = None
         self._noise_before = Counter[str]()
 
@@ -95,6 +108,10 @@ class SerialSession(ABC, Generic[F]):
     async def _start(self, line: Line) -> None:
         """Begin to read, or go on after the reader's search has ended."""
 
+    def _has_restarted(self, frame: F) -> bool:
+        """Is this what the reader says when it starts; what it was set to is lost then."""
+        return False
+
     def _stamp(self, tags: Sequence[TagRead]) -> list[int]:
         """Store time of each tag; that of receipt, unless the reader has a clock."""
         return [self._received_us] * len(tags)
@@ -115,10 +132,20 @@ class SerialSession(ABC, Generic[F]):
             except (TransportError, ReaderError) as error:
                 self._tell(Link.DOWN, str(error))
             except Exception as error:
-                log.exception("reader %s: unexpected error", self._settings.id)
-                self._tell(Link.DOWN, f"unexpected error: {error!r}")
-            await asyncio.sleep(self._retry_s * random.uniform(0.8, 1.2))
-            self._retry_s = min(2 * self._retry_s, RETRY_S[1])
+                reason = f"unexpected error: {error!r}"
+                if self._told is None or self._told.reason != reason:
+                    log.exception("reader %s: unexpected error", self._settings.id)
+                self._tell(Link.DOWN, reason)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait before the next attempt, longer each time until the reader has read steadily."""
+        now_s = asyncio.get_running_loop().time()
+        if self._up_since_s is not None and now_s - self._up_since_s >= STEADY_S:
+            self._retry_s = RETRY_S[0]
+        self._up_since_s = None
+        await asyncio.sleep(self._retry_s * random.uniform(0.8, 1.2))
+        self._retry_s = min(2 * self._retry_s, RETRY_S[1])
 
     async def identify(self, bauds: Sequence[int]) -> Mapping[str, str]:
         """Only find out what is there: what a reader says of itself. TransportError or ReaderError if none is."""
@@ -133,14 +160,18 @@ class SerialSession(ABC, Generic[F]):
     async def _attempt(self) -> None:
         line = await open_line(self._settings.address, self._bauds[0])
         try:
-            await self._find(line)
-            if self._told and self._told.link is Link.CONNECTING:  # once down it stays so until it reads
-                self._tell(Link.CONNECTING, "reader answers, setting it up")
-            ports = sorted(self._settings.ports)
-            if not ports or ports[-1] > self.PORT_MAX:
-                raise ReaderError(f"ports must be 1 to {self.PORT_MAX}, not {_list(ports) or 'none'}")
-            await self._set_up(line)
-            await self._read(line)
+            while True:
+                await self._find(line)
+                if self._told and self._told.link is Link.CONNECTING:  # once down it stays so until it reads
+                    self._tell(Link.CONNECTING, "reader answers, setting it up")
+                ports = sorted(self._settings.ports)
+                if not ports or ports[-1] > self.PORT_MAX:
+                    raise ReaderError(f"ports must be 1 to {self.PORT_MAX}, not {_list(ports) or 'none'}")
+                self._restarted = False
+                await self._set_up(line)
+                await self._read(line)
+                self._tell(Link.DOWN, "it has restarted, and is set up again; if it often does, look at its supply")
+                await self._pause()
         finally:
             # It would go on streaming to nobody, and look dead to the next program that asks it something.
             with suppress(TransportError):
@@ -166,11 +197,11 @@ class SerialSession(ABC, Generic[F]):
         )
 
     async def _read(self, line: Line) -> None:
-        """Start reading and deliver until something fails."""
+        """Start reading and deliver until something fails, or the reader has restarted."""
         silent = False
         self._unconnected = set()
-        await self._start(line)
-        while True:
+        await self._go_on(line)
+        while not self._restarted:
             frames = await self._frames(line, self.SILENCE_S)
             if not frames:
                 await self._silence(line, silent)
@@ -188,20 +219,38 @@ class SerialSession(ABC, Generic[F]):
                 await self._sink.reads(self._settings.id, self._batch(tags, self._stamp(tags)))
             if failure:
                 raise ReaderError(f"it does not read: {failure}")
-            self._retry_s = RETRY_S[0]
+            self._restarted |= self._has_strayed({content.antenna for content in contents} | {t.antenna for t in tags})
             if any(content.ends for content in contents):
-                await asyncio.sleep(self.BREATH_S)
-                await self._start(line)
+                await self._go_on(line)
+
+    def _has_strayed(self, antennas: set[int | None]) -> bool:
+        """Does the reader search on ports that it wasn't told, for the first time in a while."""
+        if not self.SETS_PORTS or antennas <= {None, *self._settings.ports}:
+            return False
+        now_s, last_s = asyncio.get_running_loop().time(), self._strayed_s
+        self._strayed_s = now_s
+        return last_s is None or now_s - last_s > STEADY_S
+
+    async def _go_on(self, line: Line) -> None:
+        """Start a search, after a breath if the last start was just now."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, self._started_s + self.BREATH_S - loop.time()))
+        self._started_s = loop.time()
+        await self._start(line)
 
     async def _silence(self, line: Line, again: bool) -> None:
-        """Start a silent reader once more; ReaderError if that was done already."""
+        """Set up and start a silent reader, which may have restarted; ReaderError if that was done already."""
         if again:
             raise ReaderError(f"it has sent nothing for {2 * self.SILENCE_S:g} s, though it was started again")
+        self._tell(Link.DOWN, f"it has sent nothing for {self.SILENCE_S:g} s: it is set up again", self._received_us)
         await self._hush(line, ANSWER_S)
-        await self._start(line)
+        await self._identify(line, ANSWER_S)
+        await self._set_up(line)
+        await self._go_on(line)
 
     def _contents(self, frames: Iterable[F]) -> Iterable[Content]:
         for frame in frames:
+            self._restarted |= self._has_restarted(frame)
             try:
                 content = self._content(frame)
             except MalformedRecordError as error:
@@ -220,6 +269,7 @@ class SerialSession(ABC, Generic[F]):
             heard = False
             while frames := await self._frames(line, deadline - loop.time()):
                 heard = True
+                self._restarted |= any(map(self._has_restarted, frames))
                 for frame in frames:
                     if answers(frame):
                         return frame
@@ -269,24 +319,34 @@ class SerialSession(ABC, Generic[F]):
         lacking = sorted(ports & self._unconnected)
         return f"{text}; nothing is connected to port {_list(lacking)}" if lacking else text
 
-    def _tell(self, link: Link, reason: str) -> None:
+    def _tell(self, link: Link, reason: str, since_us: int | None = None) -> None:
         told = self._told
+        if link is Link.UP and self._up_since_s is None:
+            self._up_since_s = asyncio.get_running_loop().time()
         if told is None or (told.link, told.reason) != (link, reason):
-            since_us = told.since_us if told and told.link is link else self._clock()
+            if told and told.link is link:
+                since_us = told.since_us
+            elif since_us is None:
+                since_us = self._clock()
             self._told = ReaderStatus(self._settings.id, link, reason, since_us, detail=self._detail)
             self._sink.status(self._told)
 
     def _tell_noise(self, now_s: float) -> None:
-        if self._noise_told_s is None:
-            self._noise_told_s = now_s
-        if now_s - self._noise_told_s < NOISE_S:
+        """Tell how much of what came was no frame; `now_s` by the loop."""
+        first = self._noise_told_s is None
+        if self._noise_since_s is None:
+            self._noise_since_s = now_s
+        over_s = now_s - self._noise_since_s
+        if over_s < (MUCH_NOISE_S if first else NOISE_S):
             return
         since = Counter(self.counters) - self._noise_before
         share = since["skipped_bytes"] / since["bytes"]
+        if over_s < NOISE_S and share <= MUCH_NOISE_SHARE:
+            return
         if share > NOISE_SHARE:
-            text = f"{share:.0%} of what came over its line was no frame: check cable, grounding and speed"
+            text = f"{share:.0%} of what came over its line was no frame: check cable, grounding, speed and driver"
             self._sink.notice(Notice(self._settings.id, self._clock(), text))
-        self._noise_told_s = now_s
+        self._noise_since_s = self._noise_told_s = now_s
         self._noise_before = Counter(self.counters)
 
     def _new_framer(self) -> Framer[F]:

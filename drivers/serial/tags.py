@@ -34,6 +34,8 @@ class Content:
     """The search is over: the reader waits to be told to go on."""
     failure: str = ""
     """Why the reader does not read, for store IT."""
+    antenna: int | None = None
+    """Where the reader searched, of a search that is over."""
     unconnected: int | None = None
     """A port without an antenna; the reader goes on with the others."""
     note: str = ""

@@ -39,6 +39,7 @@ class ThingMagicSession(SerialSession[Reply]):
     BAUDS = (115200, 9600, 921600, 19200, 38400, 57600, 230400, 460800)
     """The factory setting, then what modules are found at."""
     PORT_MAX = 16
+    SETS_PORTS = True
     SILENCE_S = 5.0
     """A reader that reads sends at least a keepalive a second."""
     BREATH_S = PROBE_S
@@ -52,6 +53,9 @@ class ThingMagicSession(SerialSession[Reply]):
 
     def _content(self, frame: Reply) -> Content:
         return codec.read(frame)
+
+    def _has_restarted(self, frame: Reply) -> bool:
+        return frame.op == codec.OP_BOOT
 
     async def _hush(self, line: Line, patience_s: float) -> None:
         with suppress(ReaderError):

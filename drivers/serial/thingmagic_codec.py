@@ -35,6 +35,8 @@ REPLY_OVERHEAD = 7
 COMMAND_OVERHEAD = 5
 
 OP_VERSION = 0x03
+OP_BOOT = 0x04
+"""Sent by itself when it has started, with what OP_VERSION answers."""
 OP_SET_BAUD = 0x06
 OP_READ_MULTIPLE = 0x22
 OP_CONTINUOUS = 0x2F
@@ -165,6 +167,8 @@ def read(reply: Reply | Command) -> Content:
     """What `reply` tells; MalformedRecordError if it is a record that contradicts itself."""
     if isinstance(reply, Command):
         return Content(note=f"the host's command {reply.op:02X}")
+    if reply.op == OP_BOOT:
+        return Content(note="it has started")
     if reply.op not in (OP_READ_MULTIPLE, OP_CONTINUOUS):
         return Content(note=f"answer to command {reply.op:02X}")
     if reply.status == _BUFFER_FULL:

@@ -8,6 +8,7 @@ import socket
 import termios
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
 import serial
@@ -68,7 +69,9 @@ class Line:
 
     async def close(self) -> None:
         """Let go of the line; bytes not yet sent are dropped."""
-        self._writer.transport.abort()
+        transport = self._writer.transport
+        if not transport.is_closing() or transport.get_write_buffer_size():
+            transport.abort()
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 await self._writer.wait_closed()
@@ -90,14 +93,31 @@ async def _open_tty(path: str, baud: int) -> Line:
     try:
         async with asyncio.timeout(OPEN_TIMEOUT_S):
             # No software flow control: XON (0x11) occurs in frames. Exclusive: two readers of a port share its bytes.
-            reader, writer = await serial_asyncio_fast.open_serial_connection(
-                url=path, baudrate=baud, exclusive=True, xonxoff=False, limit=_LIMIT
-            )
+            loop = asyncio.get_running_loop()
+            opened = partial(serial.Serial, path, baud, exclusive=True, xonxoff=False)
+            port = await loop.run_in_executor(None, opened)
+            reader = asyncio.StreamReader(_LIMIT, loop)
+            protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+            writer = asyncio.StreamWriter(_Tty(loop, protocol, port), protocol, reader, loop)
     except TimeoutError as error:
         raise TransportError(f"{path} did not open within {OPEN_TIMEOUT_S:g} s") from error
     except (OSError, ValueError, termios.error) as error:
         raise TransportError(_why_tty(path, error)) from error
     return Line(path, True, reader, writer)
+
+
+class _Tty(serial_asyncio_fast.SerialTransport):
+    """A tty that is told to be gone once, by an exception where it is used: the loop logs no traceback of it."""
+
+    _gone = False
+
+    def _fatal_error(self, exc: BaseException, message: str = "") -> None:
+        self._abort(exc)
+
+    async def _call_connection_lost(self, exc: Exception | None, *, flush: bool) -> None:
+        if not self._gone:
+            self._gone = True
+            await super()._call_connection_lost(exc, flush=flush and exc is None)
 
 
 def _why_tty(path: str, error: Exception) -> str:

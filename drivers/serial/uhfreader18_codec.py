@@ -39,6 +39,8 @@ NO_TAG = 0xFB
 NOT_UNDERSTOOD = (0xFD, 0xFE, 0xFF)
 _BYTES_MIN = 4
 _FIRST_PORT = 0x80
+_SESSIONS = (0, 1, 2, 3, 0xFF)
+_MASK_FIXED, _MEMORY_MAX = 4, 3
 READER_BYTES_288 = 12
 """Data of a 288M's answer to READER; an 18's has eight."""
 
@@ -103,7 +105,7 @@ def read(frame: Frame) -> Content:
         try:
             tags = _tags(data) if data else ()
         except MalformedRecordError:
-            if len(data) == 4 and data[2] >= _FIRST_PORT:
+            if _by_host(data):
                 return Content(note="the host's inventory command")
             raise
         return Content(tags=tags, ends=status != MORE, note="" if tags else "end of a round without tags")
@@ -155,6 +157,22 @@ def _active(data: bytes) -> TagRead:
     if len(data) > 3 and data[1] == len(data) - 3 and data[1] % 2 == 0:
         return TagRead(plain_epc(data[2:-1]), antenna=_antenna(data[0]))
     return TagRead(plain_epc(data))
+
+
+def _by_host(data: bytes) -> bool:
+    """Is it what follows Q in the command of a host to a 288M, or the TID's address in that to an 18: no list of tags.
+
+    Session (one byte, alone enough) │ [mask: memory u8, bit u16, bits u8, bytes] │ [TID: word u8, words u8] │
+    [target u8, antenna u8, scan time u8]
+    """
+    if len(data) == 1:
+        return True
+    if data[0] not in _SESSIONS:
+        return False
+    rest = data[1:]
+    if len(rest) >= _MASK_FIXED and 1 <= rest[0] <= _MEMORY_MAX:
+        rest = rest[_MASK_FIXED + (rest[3] + 7) // 8 :]
+    return len(rest) in (0, 2) or (len(rest) in (3, 5) and rest[-3] <= 1 and rest[-2] >= _FIRST_PORT)
 
 
 def _antenna(mask: int) -> int | None:

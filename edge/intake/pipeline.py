@@ -29,6 +29,7 @@ from edge.intake.greeter import Greeter
 from edge.intake.ledger import Ledger
 from edge.readers.antennas import Antennas
 from edge.readers.door_counters import Doors
+from edge.readers.flapping import Flapping
 from edge.readers.lamps import Lamps
 from edge.readers.outages import Outages
 from edge.store import layouts
@@ -100,6 +101,7 @@ class Pipeline:
         """Told of members who come to a zone, if there are any."""
         self._ledger = Ledger(shop, self._pseudonyms, days, self.doors)
         self._outages = Outages(self.readers, self._switch)
+        self._flapping: Flapping[ReaderHealth] = Flapping()
         self._bound_us: int | None = None
         self._waiting = 0
         self._queue: deque[tuple[str, Reads] | ReaderStatus | Gap | Notice | Contact] = deque()
@@ -179,6 +181,7 @@ class Pipeline:
                 # however long the machine was busy or suspended in between.
                 self._advance(seen_us)
                 seen_us = now_us
+                self._tell_repeated()
             if loop.time() - looked_s >= LOOK_AROUND_S:
                 looked_s = loop.time()
                 await self._look_around()
@@ -187,6 +190,7 @@ class Pipeline:
                 await self._commit()
         await self._take()
         self._advance(seen_us)
+        self._tell_repeated(all_=True)
         self._ledger.add_health(self._gateway_health("stop"))
         if self._trace is not None:
             self._trace(self._as_if_over())
@@ -248,9 +252,9 @@ class Pipeline:
                 self._link(item)
             elif isinstance(item, Gap):
                 self._outages.gap(item)
-                self._tell_health(item.reader, item.reason, item.to_us)
+                self._tell_health("gap", item.reader, item.reason, item.to_us)
             elif isinstance(item, Notice):
-                self._tell_health(item.reader, item.text, item.at_us)
+                self._tell_health("notice", item.reader, item.text, item.at_us)
             elif isinstance(item, Contact):
                 self.doors.take(item)
             else:
@@ -276,25 +280,38 @@ class Pipeline:
             self.doors.watched(status.reader, status.inputs)
         self._outages.link(status, time.monotonic())
         if (status.link, status.reason) != (before.link, before.reason):
-            self._tell_health(status.reader, status.reason, status.since_us)
+            self._tell_health("link", status.reader, status.reason, status.since_us)
 
     def _switch(self, reader: str, at_us: int, up: bool) -> None:
         self.engine.outage(self.shop.antennas_of[reader], at_us, up)
         self.doors.switch(reader, at_us, up)
 
-    def _tell_health(self, reader: str, reason: str, since_us: int) -> None:
+    def _tell_health(self, kind: str, reader: str, reason: str, since_us: int) -> None:
         status = self.readers[reader]
-        good = status.link is Link.UP and status.reason == reason
-        log.log(logging.INFO if good else logging.WARNING, "reader %s is %s: %s", reader, status.link.value, reason)
-        self._ledger.add_health(
-            ReaderHealth(
-                reader=reader,
-                link=status.link.value,
-                reason=reason,
-                since_us=since_us,
-                clock_offset_us=status.clock_offset_us,
-            )
+        told = ReaderHealth(
+            reader=reader,
+            link=status.link.value,
+            reason=reason,
+            since_us=since_us,
+            clock_offset_us=status.clock_offset_us,
         )
+        if self._flapping.now((reader, kind), told, time.monotonic()):
+            self._add_health(told)
+
+    def _tell_repeated(self, *, all_: bool = False) -> None:
+        """Tell as one what has repeated itself."""
+        for told, changes in self._flapping.due(time.monotonic(), all_=all_):
+            self._add_health(told.model_copy(update={"changes": changes}))
+
+    def _add_health(self, told: ReaderHealth) -> None:
+        good = told.link == "up" and self.readers[told.reader].reason == told.reason
+        often = f" (after {told.changes} changes)" if told.changes > 1 else ""
+        log.log(
+            logging.INFO if good else logging.WARNING,
+            "reader %s is %s: %s%s",
+            *(told.reader, told.link, told.reason, often),
+        )
+        self._ledger.add_health(told)
 
     async def _greet(self, reads: Reads) -> None:
         fresh = self._greeter.fresh(reads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from glob import glob
 from typing import Any, NamedTuple
 
@@ -19,7 +20,8 @@ from edge.store.errors import Trouble
 ADDRESSES_MAX = 4096
 CONNECT_S = 1.5
 GREETING_S = 3.0
-GREETING_BYTES_MAX = 4096
+GREETING_BYTES_MAX = 1 << 20
+"""A reader may hand over what it kept before it greets."""
 SERIAL_PLACES = ("/dev/rfid/*", "/dev/ttyUSB*", "/dev/ttyACM*")
 SERIAL_FAMILIES = ("thingmagic", "r2000", "m100", "chafon-cf", "uhfreader18")
 """In the order in which they are tried: the last has frames without a head, which another may misunderstand."""
@@ -96,24 +98,41 @@ async def _greeting(address: Address) -> Finding | None:
             reader, writer = await asyncio.open_connection(address.host, address.port)
     except (OSError, TimeoutError):
         return None
+    status, heard = "", False
     try:
         async with asyncio.timeout(GREETING_S):
-            head = await reader.readexactly(codec.HEADER_BYTES)
-            header = codec.header_at(head, 0, len(head))
-            if header is None or header.length > GREETING_BYTES_MAX:
-                raise codec.NotLlrp("no greeting is that long")
-            message = codec.decode(head + await reader.readexactly(header.length - len(head)))
-    except (OSError, TimeoutError, asyncio.IncompleteReadError, codec.NotLlrp, codec.Malformed):
-        return Finding(str(address), "", "the port is open, but no LLRP reader greets")
+            async for message in _messages(reader):
+                heard = True
+                if status := str(codec.event_of(message).get("ConnectionAttemptEvent", {}).get("Status", "")):
+                    break
+    except (OSError, TimeoutError, asyncio.IncompleteReadError, codec.NotLlrp):
+        pass
     finally:
         writer.transport.abort()
-    event: Any = message.fields.get("ReaderEventNotificationData") or {}
-    status = str((event.get("ConnectionAttemptEvent") or {}).get("Status", ""))
+    if not heard:
+        return Finding(str(address), "", "the port is open, but no LLRP reader greets")
     if status == "Success":
         return Finding(str(address), "llrp", "LLRP reader, free")
-    if "already exists" in status:
+    if "initiated connection already exists" in status:
         return Finding(str(address), "llrp", "LLRP reader, in use by another client")
-    return Finding(str(address), "llrp", f"LLRP reader, refuses connections ({status or message.name})")
+    if status:
+        return Finding(str(address), "llrp", f"LLRP reader, refuses connections ({status})")
+    return Finding(str(address), "llrp", "LLRP reader, but it does not say whether it is free")
+
+
+async def _messages(reader: asyncio.StreamReader) -> AsyncIterator[codec.Message]:
+    """LLRP messages, of those types that anything is known of; the greeting need not be the first. NotLlrp."""
+    left = GREETING_BYTES_MAX
+    while True:
+        head = await reader.readexactly(codec.HEADER_BYTES)
+        header = codec.header_at(head, 0, len(head))
+        if header is None or header.length > left:
+            raise codec.NotLlrp("no greeting is that long")
+        left -= header.length
+        whole = head + await reader.readexactly(header.length - len(head))
+        if header.type != codec.RO_ACCESS_REPORT:
+            with suppress(codec.Malformed):
+                yield codec.decode(whole)
 
 
 class _Deaf:

@@ -120,9 +120,6 @@ def _reader(reader: Reader, ports: dict[int, int], tolerance_us: int, config: St
     identity = None
     if reader.identity is not None:
         identity = reader.identity.replace(":", "").replace("-", "").upper()
-        if len(identity) == 12:
-            # Readers tell a MAC as an EUI-64.
-            identity = f"{identity[:6]}FFFE{identity[6:]}"
     return ReaderSettings(
         reader.id,
         reader.driver,
@@ -139,6 +136,7 @@ def _reader(reader: Reader, ports: dict[int, int], tolerance_us: int, config: St
         select=selects(config.tag_classes) if reader.filter else (),
         inputs=tuple(each.port for each in reader.inputs),
         outputs=tuple(each.port for each in reader.outputs),
+        takeover=reader.takeover,
     )
 
 

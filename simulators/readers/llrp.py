@@ -13,7 +13,6 @@ import ssl
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable
-from hashlib import blake2b
 from typing import Any
 
 from llrpkit.exceptions import MessageDecodeError
@@ -34,7 +33,7 @@ SOCKET_BUFFER_MAX = 1 << 20
 
 
 class LlrpReader:
-    """Simulated reader on loopback; `clock` gives its UTC in microseconds, `name` its identity (a MAC made from it)."""
+    """Simulated reader on loopback; `clock` gives its UTC in microseconds, `name` its identity."""
 
     def __init__(
         self,
@@ -56,7 +55,7 @@ class LlrpReader:
         self.ports = ports
         self.holds = holds
         self.held_max = held_max
-        self.mac = b"\x02" + blake2b(name.encode(), digest_size=5).digest()
+        self.identity = llrp_replies.identity(name)
         self.lost = 0
         """Observations that went nowhere: no inventory running, port not in it, or buffer full."""
         self.sent = 0
@@ -127,6 +126,18 @@ class LlrpReader:
     def notify(self, **event: Any) -> None:
         """Send an event, given as a field of llrpkit's ReaderEventNotificationData."""
         self._event(**event)
+
+    def end_inventory(self) -> None:
+        """The inventory is stopped by a hand on the reader's own web page; a client that asked for it is told."""
+        for number, spec in self._rospecs.items():
+            if spec.current_state == enums.ROSpecState.Active:
+                self._move(number, {enums.ROSpecState.Active}, enums.ROSpecState.Inactive)
+
+    def lose_inventory(self) -> None:
+        """All ROSpecs are gone, and nobody is told."""
+        self._flush()
+        self._rospecs.clear()
+        self._activate()
 
     async def stop(self) -> None:
         """Hang up as a reader that loses power: no goodbye, nothing remembered but its address."""
@@ -285,7 +296,12 @@ class LlrpReader:
                 return llrp_replies.capabilities(int(message.requested_data), self.ports, self.holds, self._uptime)
             case messages.GET_READER_CONFIG():
                 return llrp_replies.configuration(
-                    int(message.requested_data), self.mac, self.ports, self._reports.spec, self._hold, self._state_value
+                    int(message.requested_data),
+                    self.identity,
+                    self.ports,
+                    self._reports.spec,
+                    self._hold,
+                    self._state_value,
                 )
             case messages.SET_READER_CONFIG():
                 return messages.SET_READER_CONFIG_RESPONSE(llrp_status=self._configure(message))

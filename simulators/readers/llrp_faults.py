@@ -104,6 +104,14 @@ class Faults:
         """The clock is set an hour ahead; the next time back."""
         self._clock.offset_s += JUMP_S if self._clock.offset_s < JUMP_S else -JUMP_S
 
+    async def inventory_ends(self) -> None:
+        """The reader stops its inventory and says so; keepalives go on."""
+        self._reader.end_inventory()
+
+    async def inventory_lost(self) -> None:
+        """The reader forgets its inventory without a word; keepalives go on."""
+        self._reader.lose_inventory()
+
     async def events(self) -> None:
         """An antenna is unplugged and plugged in, the reader has trouble, and has lost reads."""
         for kind in (enums.AntennaEventType.Antenna_Disconnected, enums.AntennaEventType.Antenna_Connected):
@@ -120,6 +128,8 @@ NAMES: dict[str, Callable[[Faults], Awaitable[None]]] = {
     "odd-reports": Faults.odd_reports,
     "reboot": Faults.reboot,
     "clock-jump": Faults.clock_jump,
+    "inventory-ends": Faults.inventory_ends,
+    "inventory-lost": Faults.inventory_lost,
     "events": Faults.events,
 }
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 from llrpkit.protocol import enums, messages, params
 
 MANUFACTURER_PEN = 32473
 """Enterprise number set aside for examples (RFC 5612): no client may take this reader for a make it knows."""
+CAPTURED_IDENTITIES = (bytes.fromhex("001625FFFF1125D6"), bytes.fromhex("84248DFFFFFCC3E9"))
+"""What real readers tell: an Impinj Speedway (EdgeX device-rfid-llrp-go, GetReaderConfigResponse-000) and a Zebra
+FX7500 (its host name fx7500fcc3e9). A MAC becomes an EUI-64 with FFFF in its middle, not with the FFFE of IEEE."""
 ROSPECS_MAX = 1
 GPIO_PORTS = 4
 """Contacts, and as many outputs."""
@@ -33,6 +38,12 @@ def default_report_spec() -> params.ROReportSpec:
     )
 
 
+def identity(name: str) -> bytes:
+    """One for each name: of a captured one's maker and form, with a device's half of its own."""
+    device = blake2b(name.encode(), digest_size=4).digest()
+    return CAPTURED_IDENTITIES[device[0] % len(CAPTURED_IDENTITIES)][:5] + device[1:]
+
+
 def capabilities(
     wanted: int, ports: int, holds: bool, uptime: bool = False
 ) -> messages.GET_READER_CAPABILITIES_RESPONSE:
@@ -57,13 +68,12 @@ def capabilities(
 
 
 def configuration(
-    wanted: int, mac: bytes, ports: int, reports: params.ROReportSpec, hold: bool, state_value: int
+    wanted: int, identity: bytes, ports: int, reports: params.ROReportSpec, hold: bool, state_value: int
 ) -> messages.GET_READER_CONFIG_RESPONSE:
     """The part of the configuration that was asked for (0: all)."""
     reply = messages.GET_READER_CONFIG_RESPONSE(llrp_status=status())
     if wanted in (_WANTED.All, _WANTED.Identification):
-        # A MAC is told as an EUI-64 (LLRP 1.1, 13.2.2): the vendor's half, FF FE, the device's half.
-        reply.identification = params.Identification(id_type=0, reader_id=mac[:3] + b"\xff\xfe" + mac[3:])
+        reply.identification = params.Identification(id_type=0, reader_id=identity)
     if wanted in (_WANTED.All, _WANTED.AntennaProperties):
         reply.antenna_properties = [
             params.AntennaProperties(antenna_connected=True, antenna_id=port, antenna_gain=600)

@@ -37,12 +37,12 @@ def r2000_tag(seen: Observation, command: int, address: int = 1, phase: bytes = 
     return r2000.encode(address, command, bytes((first,)) + _pc(seen.epc) + seen.epc + bytes((rssi,)) + phase)
 
 
-def m100_tag(seen: Observation) -> bytes:
-    """A tag's frame; RSSI between -128 and 127 dBm."""
+def m100_tag(seen: Observation, antenna: bytes = b"") -> bytes:
+    """A tag's frame; RSSI between -128 and 127 dBm. `antenna`: a byte of firmware that tells it."""
     block = _pc(seen.epc) + seen.epc
     crc = binascii.crc_hqx(block, 0xFFFF) ^ 0xFFFF
     rssi = _dbm(seen, -128, 127).to_bytes(1, signed=True)
-    return m100.encode(m100.NOTICE, m100.POLL, rssi + block + crc.to_bytes(2))
+    return m100.encode(m100.NOTICE, m100.POLL, rssi + block + crc.to_bytes(2) + antenna)
 
 
 def cf_tag(seen: Observation, address: int = 0) -> bytes:
@@ -178,11 +178,12 @@ class CfModule(RoundModule[cf.Frame]):
 
 
 class M100Module(Module[m100.Frame]):
-    """One antenna, which hears for all ports; polls as often as it was told, then falls silent."""
+    """Polls as often as it was told, then falls silent. One antenna hears for all ports, unless it `tells` which."""
 
-    def __init__(self) -> None:
+    def __init__(self, tells: bool = False) -> None:
         super().__init__(m100.frame_at)
         self.polls_left = 0
+        self._tells = tells
 
     def obey(self, command: m100.Frame) -> list[bytes]:
         if command.kind != m100.COMMAND:
@@ -206,7 +207,7 @@ class M100Module(Module[m100.Frame]):
 
     def tag_frame(self, seen: Observation) -> bytes:
         self._count()
-        return m100_tag(seen)
+        return m100_tag(seen, seen.port.to_bytes(1) if self._tells else b"")
 
     def idle(self, quiet_s: float) -> bytes | None:
         if not self.searching or quiet_s < NO_TAG_S:

@@ -74,6 +74,13 @@ class Module(SerialModule[Command]):
         self.antennas: tuple[int, ...] = (1,)
         self.region = 0
 
+    def restart(self) -> bytes:
+        """Its supply fails for a moment: region and speed stay, antennas and the search don't. What it says then."""
+        self.searching = False
+        self.antennas = (1,)
+        self._waiting.clear()
+        return reply(codec.OP_BOOT, data=VERSION)
+
     def obey(self, command: Command) -> list[bytes]:
         status, content = self._obey(command.op, command.data)
         return [reply(command.op, status, content)]

@@ -197,9 +197,13 @@ class Obedient:
         then: Behaviour | None = None,
         rospecs: dict[int, int] | None = None,
         answers: dict[str, Any] | None = None,
+        beside: Behaviour | None = None,
     ) -> None:
-        """`rospecs`: those that are there, with their state; `answers`: whole messages for some requests."""
-        self.refuse, self.error, self.at_us, self.then = refuse, error, at_us, then
+        """`rospecs`: those that are there, with their state; `answers`: whole messages for some requests.
+
+        `then` is done instead of answering once the inventory was started, `beside` beside it.
+        """
+        self.refuse, self.error, self.at_us, self.then, self.beside = refuse, error, at_us, then, beside
         self.answers = answers or {}
         listed = [spec_of(number, state) for number, state in (rospecs or {}).items()]
         self.answers.setdefault("GET_ROSPECS", messages.GET_ROSPECS_RESPONSE(llrp_status=OK, ro_specs=listed))
@@ -225,6 +229,9 @@ class Obedient:
             if name == "START_ROSPEC" and self.then:
                 await self.then(reader, writer)
                 return
+            if name == "START_ROSPEC" and self.beside:
+                beside = asyncio.create_task(self.beside(reader, writer))
+                asyncio.current_task().add_done_callback(lambda _, task=beside: task.cancel())
 
 
 def report(*epcs: bytes, port: int = 1, at_us: int | None = None) -> bytes:

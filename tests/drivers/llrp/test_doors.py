@@ -9,7 +9,8 @@ import pytest
 from llrp_peers import OK, QUICK, Obedient, Recorder, free_port, greeting, now_us, peer, session
 from llrpkit.protocol import messages, params
 
-from drivers.llrp.codec import eui64
+from drivers.llrp import doors
+from drivers.llrp.codec import shown
 from drivers.llrp.session import LlrpSession
 from drivers.session import Link, ReaderSettings, Tls
 from simulators.readers.llrp import LlrpReader
@@ -17,7 +18,8 @@ from simulators.readers.observation import Observation
 
 
 def identity_of(reader: LlrpReader) -> str:
-    return eui64(reader.mac.hex().upper())
+    """As the label has it."""
+    return shown(reader.identity.hex().upper()).split("MAC ")[1].rstrip(")")
 
 
 @asynccontextmanager
@@ -54,7 +56,7 @@ async def dialling(port: int, *readers: LlrpReader):
 
 
 def hear(reader: LlrpReader) -> None:
-    reader.push([Observation(now_us(), 1, reader.mac + bytes(6), -5000)])
+    reader.push([Observation(now_us(), 1, reader.identity + bytes(4), -5000)])
 
 
 async def test_readers_that_connect_to_one_port_are_told_apart_by_identity():
@@ -67,10 +69,10 @@ async def test_readers_that_connect_to_one_port_are_told_apart_by_identity():
     ):
         for reader, sink in ((one, first), (two, second)):
             await sink.until(lambda sink=sink: Link.UP in sink.links)
-            assert sink.statuses[-1].detail["identity"] == identity_of(reader)
+            assert sink.statuses[-1].detail["identity"] == reader.identity.hex().upper()
             hear(reader)
             await sink.until(lambda sink=sink: len(sink.all) == 1)
-            assert sink.all["epc"][0, 0] >> 16 == int.from_bytes(reader.mac, "big")
+            assert sink.all["epc"][0, 0] == int.from_bytes(reader.identity, "big")
             assert sink.statuses[0].reason == f"waiting for the reader to connect to port {port} here"
         assert not stranger.inventorying
 
@@ -82,7 +84,7 @@ async def test_a_reader_that_connects_anew_replaces_its_dead_connection():
             await sink.until(lambda: Link.UP in sink.links)
         # The new connection comes while the old one still stands.
         twin = LlrpReader(now_us)
-        twin.mac = reader.mac
+        twin.identity = reader.identity
         async with dialling(port, twin):
             await sink.until(lambda: sink.links.count(Link.UP) == 2)
             hear(twin)
@@ -117,6 +119,81 @@ async def connected(port: int):
                 return await asyncio.open_connection("127.0.0.1", port)
             except OSError:
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("form", ["label", "told", "ieee", "bare"])
+async def test_a_reader_that_connects_is_known_by_its_mac_in_any_form(form):
+    port, reader = free_port(), LlrpReader(now_us)
+    told = reader.identity.hex().upper()
+    written = {
+        "label": identity_of(reader),
+        "told": told,
+        "ieee": f"{told[:6]}FFFE{told[10:]}",
+        "bare": told[:6].lower() + told[10:].lower(),
+    }[form]
+    async with waiting(port, written) as sink, dialling(port, reader):
+        await sink.until(lambda: Link.UP in sink.links)
+
+
+async def test_a_reader_that_tells_its_mac_bare_is_known_too():
+    port, reader = free_port(), LlrpReader(now_us)
+    label = identity_of(reader)
+    reader.identity = bytes.fromhex(label.replace(":", ""))
+    async with waiting(port, label) as sink, dialling(port, reader):
+        await sink.until(lambda: Link.UP in sink.links)
+        assert sink.statuses[-1].detail["identity"] == label.replace(":", "")
+
+
+async def test_who_waits_is_told_who_has_come_instead():
+    port, reader, stranger = free_port(), LlrpReader(now_us), LlrpReader(now_us, name="stranger")
+    async with waiting(port, identity_of(reader)) as sink:
+        async with dialling(port, stranger):
+            await sink.until(lambda: any("127.0.0.1 has connected" in s.reason for s in sink.statuses))
+        reason = sink.statuses[-1].reason
+        assert f"{identity_of(reader)} in the store file" in reason
+        assert f"which is {stranger.identity.hex().upper()} (MAC {identity_of(stranger)})" in reason
+        assert set(sink.links) == {Link.CONNECTING}
+        told = len(sink.statuses)
+        async with dialling(port, stranger):
+            await asyncio.sleep(0.3)  # some calls more of the same
+        assert len(sink.statuses) == told
+        async with dialling(port, reader):
+            await sink.until(lambda: Link.UP in sink.links)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "sends bytes that are not LLRP"),
+        (greeting(2), "another client is connected to the reader"),
+        (greeting()[:20], "has not told within"),
+    ],
+)
+async def test_what_callers_do_wrong_is_told(words, told, monkeypatch):
+    monkeypatch.setattr(doors, "IDENTIFY_S", 0.5)
+    port = free_port()
+    async with waiting(port, "0016251125D6") as sink:
+        await sink.until(lambda: Link.CONNECTING in sink.links)
+        _, writer = await connected(port)
+        writer.write(words)
+        await sink.until(lambda: told in sink.statuses[-1].reason)
+        writer.close()
+
+
+@pytest.mark.parametrize("before", ["antenna", "keepalive"])
+async def test_a_caller_may_say_something_else_before_it_greets(before):
+    class Talkative(LlrpReader):
+        def _event(self, **event):
+            if "connection_attempt_event" in event:
+                if before == "antenna":
+                    super()._event(antenna_event=params.AntennaEvent(event_type=1, antenna_id=1))
+                else:
+                    self.say(messages.KEEPALIVE().to_bytes(message_id=0))
+            super()._event(**event)
+
+    port, reader = free_port(), Talkative(now_us)
+    async with waiting(port, identity_of(reader)) as sink, dialling(port, reader):
+        await sink.until(lambda: Link.UP in sink.links)
 
 
 async def test_a_port_in_use_is_told_and_tried_again():

@@ -10,7 +10,7 @@ from llrp_peers import Obedient, Recorder, now_us, peer, session
 from llrpkit.protocol import messages, params
 
 from drivers.llrp.backlog import Backlog, LossWatch
-from drivers.llrp.connection import TAGS_A_REPORT
+from drivers.llrp.inventory import TAGS_A_REPORT
 from drivers.llrp.rospec import rospec
 from drivers.session import Gap, Link
 from simulators.readers.llrp import LlrpReader

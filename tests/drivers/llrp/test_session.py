@@ -35,6 +35,7 @@ from drivers.llrp import codec
 from drivers.llrp import session as llrp
 from drivers.llrp.rospec import is_ours, rospec
 from drivers.llrp.session import LlrpSession, Timing
+from drivers.llrp.wire import Wire
 from drivers.read import ANTENNA_UNKNOWN, epc_words
 from drivers.session import Link, ReaderSettings
 
@@ -412,6 +413,46 @@ async def test_attempts_become_rarer_up_to_a_minute_with_jitter(monkeypatch: pyt
     longest = [min(0.5 * 2**n, 60) for n in range(200)]
     assert all(0.5 * most <= wait <= most for wait, most in zip(waits, longest, strict=True))
     assert len(set(waits[20:])) > 100
+
+
+async def test_a_link_that_cuts_soon_after_it_came_up_is_tried_more_and_more_rarely(monkeypatch: pytest.MonkeyPatch):
+    waits = []
+
+    async def at_once(delay_s: float) -> None:
+        waits.append(delay_s)
+        await asyncio.sleep(0)
+
+    async def cut(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    monkeypatch.setattr(llrp, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": at_once}))
+    timing = replace(QUICK, retry_first_s=0.02, retry_cap_s=60)
+    async with peer(Obedient(then=cut)) as (port, _), session(port, timing) as sink:
+        await sink.until(lambda: sink.links.count(Link.UP) >= 6, 30)
+    assert waits[4] > 8 * waits[0]
+    waits.clear()
+    async with peer(Obedient(then=cut)) as (port, _), session(port, replace(timing, steady_s=0)) as sink:
+        await sink.until(lambda: sink.links.count(Link.UP) >= 6, 30)
+    assert max(waits) <= 0.02, "a steady link is tried soon again"
+
+
+async def test_a_fault_of_ours_is_logged_once_while_it_stays_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    tried = 0
+
+    async def fault(self: Wire) -> None:
+        nonlocal tried
+        tried += 1
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr(llrp.LlrpConnection, "run", fault)
+    async with session(free_port()) as sink:
+        await sink.until(lambda: "a fault" in sink.statuses[-1].reason if sink.statuses else False)
+        async with asyncio.timeout(10):
+            while tried < 5:
+                await asyncio.sleep(0.01)
+    assert [record.exc_info is not None for record in caplog.records if record.name == "tagtrail.drivers"] == [True]
 
 
 def test_a_dead_link_is_known_within_a_minute():

@@ -4,14 +4,15 @@ import asyncio
 import shutil
 import ssl
 import subprocess
+import warnings
 from contextlib import suppress
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from llrp_peers import Obedient, free_port, now_us, peer, session
+from llrp_peers import QUICK, Obedient, free_port, now_us, peer, session
 
-from drivers.llrp.codec import eui64
 from drivers.llrp.wire import Address
 from drivers.session import Link, Tls
 from simulators.readers.llrp import LlrpReader
@@ -139,13 +140,47 @@ async def test_a_reader_that_wants_a_certificate_and_gets_none(certificates):
         peer(Obedient(), ssl=certificates.reader("self", client="ca")) as (port, _),
         session(port, tls=Tls(pin=certificates.pin("self"))) as sink,
     ):
-        assert await sink.until_down()
+        assert "does it want a certificate of the gateway" in await sink.until_down()
         assert Link.UP not in sink.links
 
 
-async def test_a_port_that_speaks_no_tls_is_named(certificates):
-    async with peer(Obedient()) as (port, _), session(port, tls=Tls(pin="00")) as sink:
+async def silent(reader, writer):
+    await reader.read()
+
+
+async def hangs_up(_reader, writer):
+    writer.transport.abort()
+
+
+async def speaks_http(reader, writer):
+    await reader.read(10)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    await reader.read()
+
+
+@pytest.mark.parametrize(
+    "behaviour", [Obedient(), silent, hangs_up, speaks_http], ids=["LLRP", "silent", "cut", "HTTP"]
+)
+async def test_a_port_that_speaks_no_tls_is_named(behaviour):
+    quick = replace(QUICK, connect_s=0.5)
+    async with peer(behaviour) as (port, _), session(port, quick, tls=Tls(pin="00")) as sink:
         assert "does this port speak TLS?" in await sink.until_down()
+
+
+async def test_a_reader_with_nothing_newer_than_tls_1_1_is_named(certificates):
+    old = certificates.reader("self")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    async with peer(Obedient(), ssl=old) as (port, _), session(port, tls=Tls(pin="00")) as sink:
+        assert "agree on no secure connection" in await sink.until_down()
+
+
+async def test_a_port_that_wants_tls_is_hinted_at(certificates):
+    quick = replace(QUICK, greeting_s=0.5)
+    async with peer(Obedient(), ssl=certificates.reader("self")) as (port, _), session(port, quick) as sink:
+        assert "does it want TLS?" in await sink.until_down()
 
 
 async def test_files_that_are_of_no_use_are_named(certificates, tmp_path):
@@ -163,7 +198,7 @@ def test_the_port_of_tls_is_5085():
 def listening_session(port: int, reader: LlrpReader, certificates: Certificates, **more):
     """A session that waits for a reader to connect by TLS, with the gateway's certificate."""
     tls = Tls(cert=certificates["gateway"], key=certificates.key("gateway"), **more)
-    return session(port, host="listen://127.0.0.1", identity=eui64(reader.mac.hex().upper()), tls=tls)
+    return session(port, host="listen://127.0.0.1", identity=reader.identity.hex(), tls=tls)
 
 
 async def dial(reader: LlrpReader, port: int, tls: ssl.SSLContext | None) -> None:
@@ -191,8 +226,15 @@ async def test_a_reader_connects_by_tls(certificates, own):
             await asyncio.wait([dialling])
 
 
-@pytest.mark.parametrize("own", ["none", "other", "plain"])
-async def test_a_caller_without_the_right_certificate_is_no_reader(certificates, own):
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ("none", "peer did not return a certificate"),
+        ("other", "the certificate of that caller is not accepted: self-signed certificate in certificate chain"),
+        ("plain", "wrong version number"),
+    ],
+)
+async def test_a_caller_without_the_right_certificate_is_no_reader_and_is_told(certificates, own, words):
     port, right, wrong = free_port(), LlrpReader(now_us), LlrpReader(now_us)
     contexts = []
     for name in ("self", "reader" if own == "other" else None):
@@ -203,8 +245,9 @@ async def test_a_caller_without_the_right_certificate_is_no_reader(certificates,
     async with listening_session(port, right, certificates, ca=certificates["self"]) as sink:
         tasks = [asyncio.create_task(dial(wrong, port, None if own == "plain" else contexts[1]))]
         try:
-            await asyncio.sleep(0.2)  # some calls
-            assert sink.links == [Link.CONNECTING]
+            await sink.until(lambda: any("127.0.0.1 has connected" in s.reason for s in sink.statuses))
+            assert words in sink.statuses[-1].reason
+            assert set(sink.links) == {Link.CONNECTING}
             tasks.append(asyncio.create_task(dial(right, port, contexts[0])))
             await sink.until(lambda: Link.UP in sink.links)
             assert right.inventorying

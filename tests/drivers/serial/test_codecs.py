@@ -145,7 +145,7 @@ def test_fast_switching_names_four_places_or_eight() -> None:
 @pytest.mark.parametrize(
     ("family", "frame", "content"),
     [
-        ("r2000", "A00A01890000110000 0005B6", Content(ends=True, note="end of a round")),
+        ("r2000", "A00A01890000110000 0005B6", Content(ends=True, antenna=1, note="end of a round")),
         ("r2000", "A00A018A000000 00000000CB", Content(ends=True, note="end of a round")),
         ("m100", "BB01FF000115167E", Content(note="no tag answered")),
         ("m100", "BB01280001002A7E", Content(note="answer to command 28")),

@@ -212,12 +212,6 @@ async def test_nobody_there_is_down_with_the_family_and_the_speeds_tried(
     assert "115200" in down.reason
 
 
-async def test_a_reader_without_antenna_numbers_takes_one_port_only(sink: Collector) -> None:
-    reader = serial_reader("m100", now_us)
-    async with plugged(reader) as address, session("m100", address, sink, TWO_PORTS):
-        assert "one antenna" in (await sink.until_link(Link.DOWN)).reason
-
-
 async def test_a_uhfreader18_reads_on_its_one_port_without_strength(sink: Collector) -> None:
     reader = SerialReader(UhfModule(0))
     async with plugged(reader) as address, session("uhfreader18", address, sink, {3: 5}):

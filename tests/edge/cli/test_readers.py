@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tomli_w
 from gateways import STORE, antennas, member_card
-from llrp_peers import OK, Obedient, forever, peer
+from llrp_peers import OK, Obedient, forever, greeting, peer
 from llrpkit.protocol import impinj, messages, params
 
 from config.check import load
@@ -113,6 +113,44 @@ async def test_a_scan_tells_free_busy_and_foreign_and_is_silent_on_the_rest() ->
     assert found.pop(f"127.0.0.1:{web_port}").driver == ""
     assert not found
     assert [f.text for f in again] == ["LLRP reader, free"]  # the first look left no trace
+
+
+ANTENNA = messages.READER_EVENT_NOTIFICATION(
+    reader_event_notification_data=params.ReaderEventNotificationData(
+        timestamp=params.UTCTimestamp(microseconds=1),
+        antenna_event=params.AntennaEvent(event_type=1, antenna_id=1),
+    )
+).to_bytes(message_id=0)
+KEEPALIVE = messages.KEEPALIVE().to_bytes(message_id=0)
+KEPT = messages.RO_ACCESS_REPORT(
+    tag_report_datas=[params.TagReportData(epc_parameter=params.EPC_96(epc=bytes(12))) for _ in range(500)]
+).to_bytes(message_id=1)
+UNKNOWN = bytes.fromhex("07E70000000E000000000000FFFF")
+
+
+@pytest.mark.parametrize(
+    ("says", "text"),
+    [
+        (ANTENNA + greeting(), "LLRP reader, free"),
+        (KEEPALIVE * 3 + greeting(), "LLRP reader, free"),
+        (KEPT + ANTENNA + greeting(), "LLRP reader, free"),
+        (UNKNOWN + greeting(), "LLRP reader, free"),
+        (ANTENNA + greeting(2), "LLRP reader, in use by another client"),
+        (ANTENNA + greeting(3), "LLRP reader, refuses connections"),
+        (KEEPALIVE, "LLRP reader, but it does not say whether it is free"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "the port is open, but no LLRP reader greets"),
+    ],
+)
+async def test_the_greeting_need_not_come_first(says: bytes, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "GREETING_S", 1.0)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(says)
+        await reader.read()
+
+    async with peer(talk) as (port, _):
+        (found,) = [f async for f in scan_llrp([Address("127.0.0.1", port)], 1, 100)]
+    assert found.text.startswith(text)
 
 
 async def test_a_scan_opens_no_more_connections_than_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

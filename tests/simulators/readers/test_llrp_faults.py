@@ -59,7 +59,7 @@ async def test_a_session_reads_again_after_each_fault(name: str, monkeypatch: py
         async with session(port) as sink:
             await sink.until(lambda: len(sink.all) >= 5, 30)
             await NAMES[name](Faults(reader, clock))
-            if name in ("cut", "silent", "half-message", "bogus-length", "reboot"):
+            if name in ("cut", "silent", "half-message", "bogus-length", "reboot", "inventory-ends", "inventory-lost"):
                 await sink.until(lambda: Link.DOWN in sink.links, 30)
             if name == "odd-reports":
                 await sink.until(lambda: {496, 96} <= set(sink.all["epc_bits"].tolist()), 30)

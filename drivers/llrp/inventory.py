@@ -1,0 +1,185 @@
+"""Our inventory on an LLRP reader over one connection: the ROSpec found again, added, started, looked after.
+
+A reader runs one inventory at a time, and some have room for a single ROSpec. Those of other programs stay as they are,
+unless the store file permits to take the reader over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from drivers.llrp import codec
+from drivers.llrp.codec import Message
+from drivers.llrp.ports import Ask, Tell
+from drivers.llrp.profiles import SEARCH_MODES, Profile
+from drivers.llrp.rospec import instead_of, is_ours, rospec
+from drivers.llrp.state import Memory
+from drivers.llrp.wire import LinkFailure
+from drivers.session import ReaderSettings
+
+TAGS_A_REPORT = 1
+"""A report as soon as a tag was seen; what comes close together is gathered here, not in the reader."""
+
+_STATE_VALUE, _EVENTS_AND_REPORTS = 7, 11
+"""RequestedData of GET_READER_CONFIG (17.1.21)."""
+
+Attempt = Callable[[], Awaitable[str | None]]
+"""Asks the reader for something; None if it agrees, else what it says."""
+
+
+class Inventory:
+    """One connection's; `find` it first, then `run` it, then ask whether it `runs`."""
+
+    def __init__(self, settings: ReaderSettings, memory: Memory, ask: Ask, tell: Tell) -> None:
+        self._settings, self._memory, self._ask, self._tell = settings, memory, ask, tell
+        self._spec: dict[str, Any] = {}
+        self._can = codec.Capabilities()
+        self._others: list[int] = []
+
+    @property
+    def number(self) -> int:
+        """ROSpecID of what was asked for; 0, which none has, before that."""
+        return int(self._spec.get("ROSpecID", 0))
+
+    async def find(self, can: codec.Capabilities, profile: Profile, extended: bool) -> tuple[bool, int | None]:
+        """Was the reader told to hold what it has for us; and the state of our ROSpec if it is still there, unchanged.
+
+        Older ROSpecs of ours are deleted. `extended`: the reader takes its make's own parameters.
+        """
+        self._can = can
+        held, changed = False, False
+        if can.can_hold:
+            answer = await self._ask("GET_READER_CONFIG", RequestedData=_EVENTS_AND_REPORTS)
+            held = answer.fields.get("EventsAndReports", {}).get("HoldEventsAndReportsUponReconnect", False)
+            before, now = self._memory.state_value, await self._state_value()
+            changed = before is not None and now != before
+        self._spec = self._wanted(profile, extended)
+        plain = instead_of(self._spec)
+        there = await self._there()
+        if there is None:
+            there = {self.number: codec.ROSPEC_DISABLED, plain["ROSpecID"]: codec.ROSPEC_DISABLED}
+            changed = True
+        elif plain["ROSpecID"] in there and not changed:
+            self._spec = plain
+        for rospec_id in there:
+            if is_ours(rospec_id) and (rospec_id != self.number or changed):
+                # That there is none is as good; should it fail otherwise, adding will say so.
+                await self._ask("DELETE_ROSPEC", ROSpecID=rospec_id)
+        return held, None if changed else there.get(self.number)
+
+    async def run(self, state: int | None) -> None:
+        """Have it run, `state` being how it was found; LinkFailure if the reader won't. One that runs is left alone."""
+        if state is None:
+            ports = ", ".join(map(str, sorted(self._settings.ports)))
+            await self._insist(f"an inventory on antenna ports {ports}", self._add)
+        if state in (None, codec.ROSPEC_DISABLED):
+            await demand(self._ask, "to enable the inventory", "ENABLE_ROSPEC", ROSpecID=self.number)
+        if state != codec.ROSPEC_ACTIVE:
+            await self._insist("to start the inventory", self._start)
+        await self.note_state()
+
+    async def runs(self) -> tuple[bool | None, int | None]:
+        """Does it run; and its state, None if it is not there. The first is None if the reader doesn't say."""
+        try:
+            there = await self._there()
+        except LinkFailure:
+            there = None  # a reader that is dead is noticed by its silence
+        if there is None:
+            return None, None
+        state = there.get(self.number)
+        return state == codec.ROSPEC_ACTIVE, state
+
+    async def note_state(self) -> None:
+        """Remember the reader's configuration as we leave it."""
+        if self._can.can_hold:
+            self._memory.state_value = await self._state_value()
+
+    def _wanted(self, profile: Profile, extended: bool) -> dict[str, Any]:
+        """What the store file wants, as far as the reader can."""
+        settings, select = self._settings, self._settings.select
+        if len(select) > (room := self._can.select_filters):
+            self._tell(
+                f"the reader has room for {room} select filters and {len(select)} are needed: it reports all tags"
+            )
+            select = ()
+        mode = settings.search_mode if profile.search_modes and extended else None
+        if settings.search_mode is not None and mode is None:
+            self._tell(f"the reader has no search mode {settings.search_mode!r}: it keeps its own")
+        return rospec(
+            sorted(settings.ports),
+            TAGS_A_REPORT,
+            fine_rssi=profile.fine_rssi and extended,
+            phase=settings.phase and profile.phase and extended,
+            session=settings.session,
+            search_mode=None if mode is None else SEARCH_MODES[mode],
+            select=select,
+        )
+
+    async def _there(self) -> dict[int, int] | None:
+        """State of every ROSpec on the reader, by number; None if it doesn't tell."""
+        answer = await self._ask("GET_ROSPECS")
+        if codec.refusal(answer):
+            return None
+        there = {spec["ROSpecID"]: spec["CurrentState"] for spec in answer.fields.get("ROSpec", ())}
+        self._others = [rospec_id for rospec_id in there if not is_ours(rospec_id)]
+        return there
+
+    async def _state_value(self) -> int | None:
+        answer = await self._ask("GET_READER_CONFIG", RequestedData=_STATE_VALUE)
+        value = answer.fields.get("LLRPConfigurationStateValue", {})
+        return value.get("LLRPConfigurationStateValue") if isinstance(value, Mapping) else None
+
+    async def _insist(self, what: str, attempt: Attempt) -> None:
+        """Try, and once more when the reader was taken over; LinkFailure that names who stands in the way."""
+        refused = await attempt()
+        if refused and self._others and self._settings.takeover:
+            await self._take_over()
+            refused = await attempt()
+        if not refused:
+            return
+        others = ", ".join(map(str, self._others))
+        if self._others and 0 < self._can.rospecs <= len(self._others):
+            raise LinkFailure(
+                f"ROSpec {others} of another program is on the reader, which has room for no more: restart the reader, "
+                f"or set takeover = true to have it deleted (the reader refused {what}: {refused})"
+            )
+        if self._others:
+            raise LinkFailure(
+                f"the reader refused {what} ({refused}); ROSpec {others} of another program is on it too, "
+                "and may be in the way"
+            )
+        raise LinkFailure(f"the reader refused {what} ({refused})")
+
+    async def _add(self) -> str | None:
+        """Our ROSpec, or the plain one if the reader refuses what refines it; what it says if it refuses both."""
+        refused = codec.refusal(await self._ask("ADD_ROSPEC", ROSpec=self._spec))
+        plain = instead_of(self._spec)
+        if refused is None or plain["ROSpecID"] == self.number:
+            return refused
+        refused_too = codec.refusal(await self._ask("ADD_ROSPEC", ROSpec=plain))
+        if refused_too is None:
+            self._spec = plain
+            self._tell(
+                f"the reader refuses session, search mode, filters or what is its make's own ({refused}): "
+                "it takes a plain inventory"
+            )
+        return refused_too
+
+    async def _start(self) -> str | None:
+        return codec.refusal(await self._ask("START_ROSPEC", ROSpecID=self.number))
+
+    async def _take_over(self) -> None:
+        for rospec_id in self._others:
+            await demand(self._ask, f"to delete ROSpec {rospec_id}", "DELETE_ROSPEC", ROSpecID=rospec_id)
+        others = ", ".join(map(str, self._others))
+        self._tell(f"ROSpec {others} of another program was deleted from the reader to make room (takeover)")
+        self._others = []
+
+
+async def demand(ask: Ask, what: str, name: str, **fields: Any) -> Message:
+    """An answer that has to be success."""
+    answer = await ask(name, **fields)
+    if reason := codec.refusal(answer):
+        raise LinkFailure(f"the reader refused {what} ({reason})")
+    return answer

@@ -1,0 +1,225 @@
+"""Bytes of real serial readers, and what becomes of them: our simulators share our assumptions, these don't.
+
+Each with where it was published. Others stand in test_serial_codecs.py and test_thingmagic_codec.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NamedTuple
+
+import pytest
+from serial_hosts import Collector
+
+from drivers import open_session
+from drivers.serial import chafon_cf_codec as cf
+from drivers.serial import m100_codec as m100
+from drivers.serial import r2000_codec as r2000
+from drivers.serial import session
+from drivers.serial import thingmagic_codec as thingmagic
+from drivers.serial import uhfreader18_codec as uhf
+from drivers.serial.framing import walk
+from drivers.serial.tags import Content, TagRead
+from drivers.session import Link, ReaderSettings
+from edge.readers.decode import decode
+
+FAMILIES: dict[str, tuple[Any, Any]] = {
+    "thingmagic": (thingmagic.either_at, thingmagic.read),
+    "r2000": (r2000.frame_at, r2000.read),
+    "uhfreader18": (uhf.frame_at, uhf.read),
+    "chafon-cf": (cf.frame_at, cf.read),
+    "m100": (m100.frame_at, m100.read),
+}
+
+# A UHFReader288 behind a serial server, as a public emulator of one answers; the host's bytes come first.
+UHF288_WHO = "04FF211995"
+UHF288_READER = "11002100030D260331801E0001000001719A"
+UHF288_HOST = "06000104FFD439"
+UHF288_NOTHING = "0700010101001E4B"
+UHF288_TAG = "1500010301010CE20000194604005221003DFF4C95DD"
+UHF288_NO_ANTENNA = "050001F8690F"
+# An M100 board of four antennas: a comment in its maker's firmware. The version: docs.electron.id/el-uhf-rmt01.
+M100_ANTENNA = "BB02220012CD3400E200471551A064265CB7010BB37D01407E"
+M100_VERSION = "BB0103000B004D3130302056312E3030227E"
+# An M6e Nano that has started: community.sparkfun.com/t/44173.
+M6E_STARTS = "FF1404000014120800300000022019092301090202000000106C33"
+# A Chafon H103 with a 2D engine, from the first session with the hardware; the bar code is "490".
+H103_SWEEP = "CFFF0001050000000000F5B5"
+H103_ROUNDS = "CFFF0001050100000003CC6A"
+H103_NOTHING = "CF0000010112421D"
+H103_POWER_SET = "CF000053010047D5"
+H103_BAR_CODE = "CF0000010C00000000000602343930030D8DE4"
+# R2000 boards: an IND903 in a sports club's README, and a log of 2017 of one whose ports 2 to 4 had no antenna.
+IND903_VERSION = "A00501720109DE"
+R2000_PORT_SET = "A004017410D7"
+R2000_NO_ANTENNA = "A004018922B0"
+R2000_TAG = "A0130189743000E2004074850A0103163070E13629"
+R2000_HOST = "A004018901D1"
+
+
+class Seen(NamedTuple):
+    """What is to come of a frame."""
+
+    family: str
+    tag: TagRead | None = None
+    note: str = ""
+    ends: bool = False
+    failure: str = ""
+
+
+def tag(epc: str, rssi_cdbm: int | None = None, antenna: int | None = None) -> TagRead:
+    return TagRead(bytes.fromhex(epc), rssi_cdbm=rssi_cdbm, antenna=antenna)
+
+
+CAPTURED = {
+    UHF288_WHO: Seen("uhfreader18", note="command 21 or the answer to it"),
+    UHF288_READER: Seen("uhfreader18", note="command 21 or the answer to it"),
+    UHF288_HOST: Seen("uhfreader18", note="the host's inventory command"),
+    UHF288_NOTHING: Seen("uhfreader18", note="end of a round without tags", ends=True),
+    UHF288_TAG: Seen("uhfreader18", tag("E20000194604005221003DFF", antenna=1)),
+    UHF288_NO_ANTENNA: Seen("uhfreader18", ends=True, failure="no antenna is connected"),
+    M100_ANTENNA: Seen("m100", tag("E200471551A064265CB7010B", -5100, 1)),
+    M100_VERSION: Seen("m100", note="answer to command 03"),
+    M6E_STARTS: Seen("thingmagic", note="it has started"),
+    H103_SWEEP: Seen("chafon-cf", note="command 0001 or the answer to it"),
+    H103_ROUNDS: Seen("chafon-cf", note="command 0001 or the answer to it"),
+    H103_NOTHING: Seen("chafon-cf", note="end of a round", ends=True),
+    H103_POWER_SET: Seen("chafon-cf", note="command 0053 or the answer to it"),
+    H103_BAR_CODE: Seen("chafon-cf", note="a bar code of its 2D engine"),
+    IND903_VERSION: Seen("r2000", note="command 72 or the answer to it"),
+    R2000_PORT_SET: Seen("r2000", note="command 74 or the answer to it"),
+    R2000_NO_ANTENNA: Seen("r2000", ends=True, failure="no antenna is connected"),
+    R2000_TAG: Seen("r2000", tag("E2004074850A0103163070E1", -7500, 1)),
+    R2000_HOST: Seen("r2000", note="the host's inventory command"),
+}
+
+
+@pytest.mark.parametrize("raw", CAPTURED)
+def test_a_captured_frame_says_what_it_says(raw: str) -> None:
+    seen = CAPTURED[raw]
+    probe, read = FAMILIES[seen.family]
+    (piece,) = walk(bytes.fromhex(raw), probe, whole=True)
+    assert piece.frame is not None, piece.reason
+    content: Content = read(piece.frame)
+    assert content.tags == ((seen.tag,) if seen.tag else ())
+    assert content.ends == seen.ends
+    assert seen.failure in content.failure
+    assert bool(content.failure) == bool(seen.failure)
+    if seen.note:
+        assert content.note == seen.note
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_of_a_family_in_one_stream_leave_nothing_out_but_failures(family: str) -> None:
+    mine = {raw: seen for raw, seen in CAPTURED.items() if seen.family == family}
+    done = decode(family, bytes.fromhex("".join(mine)))
+    assert len(done.rows) == sum(seen.tag is not None for seen in mine.values())
+    assert len(done.left_out) == sum(bool(seen.failure) for seen in mine.values())
+
+
+def test_an_epc_that_looks_like_a_bar_code_is_a_tag_if_an_antenna_saw_it() -> None:
+    told = bytes.fromhex("02343930030D")
+    for radio in ("FEC00100", "FE000000", "00000100", "00000001"):
+        frame = cf.Frame(0, cf.INVENTORY, b"\0" + bytes.fromhex(radio) + bytes((len(told),)) + told)
+        assert [each.epc for each in cf.read(frame).tags] == [told]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [b"\x02490\x03\r", b"\x02490\x03", b"\x02\x03", b"\x02" + b"https://shop.example/?p=17" * 5 + b"\x03\r\n", b"17\r"],
+)
+def test_bar_codes_of_any_length_are_no_tags(told: bytes) -> None:
+    frame = cf.Frame(0, cf.INVENTORY, bytes(5) + bytes((len(told),)) + told)
+    assert cf.read(frame) == Content(note="a bar code of its 2D engine")
+
+
+def test_a_tag_without_any_radio_fields_is_still_a_tag() -> None:
+    epc = bytes.fromhex("E280691500004020ED9648B3")
+    frame = cf.Frame(0, cf.INVENTORY, bytes(5) + bytes((len(epc),)) + epc)
+    assert [each.epc for each in cf.read(frame).tags] == [epc]
+
+
+HOSTS = {
+    "288M, Q 4, session by itself": ("uhfreader18", "04 FF"),
+    "288M, Q 1, session 2": ("uhfreader18", "01 02"),
+    "288M, Q 3, with TID": ("uhfreader18", "03 00 0006"),
+    "288M, Q 2, mask of 16 bits in EPC": ("uhfreader18", "02 00 01 0020 10 E200"),
+    "288M, mask, TID, target, antenna, time": ("uhfreader18", "04 01 01 0020 08 E2 0006 00 82 14"),
+    "288M, target, antenna, time": ("uhfreader18", "04 00 00 80 03"),
+    "18, TID from word 2": ("uhfreader18", "02 04"),
+}
+
+
+@pytest.mark.parametrize("data", HOSTS.values(), ids=HOSTS)
+def test_what_hosts_say_is_told_from_answers(data: tuple[str, str]) -> None:
+    frame = uhf.encode(0, uhf.INVENTORY, bytes.fromhex(data[1]))
+    done = decode(data[0], frame + bytes.fromhex(UHF288_TAG))
+    assert (len(done.rows), done.left_out) == (1, [])
+    assert done.others["the host's inventory command"] == 1
+
+
+# The same bytes in a session.
+
+
+def serving(answers: dict[str, list[str]]) -> Any:
+    """A reader behind a serial server that answers commands, by how they begin, with captured frames."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while command := (await reader.read(512)).hex().upper():
+            for begins, frames in answers.items():
+                if begins in command:
+                    writer.write(bytes.fromhex("".join(frames)))
+        writer.close()
+
+    return serve
+
+
+@pytest.mark.parametrize(
+    ("family", "ports", "answers", "epc", "antenna"),
+    [
+        (
+            "uhfreader18",
+            {1: 7, 2: 8},
+            {"04FF21": [UHF288_READER], "090001": [UHF288_TAG, UHF288_TAG, UHF288_NOTHING]},
+            "E20000194604005221003DFF",
+            7,
+        ),
+        (
+            "m100",
+            {1: 7, 2: 8},
+            {"BB0003": [M100_VERSION], "BB0028": ["BB01280001002A7E"], "BB0027": [M100_ANTENNA]},
+            "E200471551A064265CB7010B",
+            7,
+        ),
+        (
+            "r2000",
+            {1: 7},
+            {"A003FF72": [IND903_VERSION], "A0040174": [R2000_PORT_SET], "A0040189": [R2000_TAG]},
+            "E2004074850A0103163070E1",
+            7,
+        ),
+    ],
+)
+async def test_captured_answers_make_a_session(
+    family: str,
+    ports: dict[int, int],
+    answers: dict[str, list[str]],
+    epc: str,
+    antenna: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "ANSWER_S", 0.5)
+    sink = Collector()
+    server = await asyncio.start_server(serving(answers), "127.0.0.1", 0)
+    async with server:
+        address = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        running = open_session(ReaderSettings("gate", family, address, ports), sink, lambda: 1_800_000_000_000_000)
+        task = asyncio.create_task(running.run())
+        try:
+            await sink.until(lambda: len(sink.all) > 0)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+    assert sink.states[-1].link is Link.UP
+    assert sink.epcs[0].hex().upper() == epc
+    assert sink.all["antenna"][0] == antenna
