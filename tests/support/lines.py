@@ -51,6 +51,11 @@ class SlowLine:
                 writer.write(piece)
                 await writer.drain()
 
+    def cut(self) -> None:
+        """Break the connections that there are."""
+        for task in list(self._tasks):
+            task.cancel()
+
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[SlowLine]:
         listener = socket.socket()
@@ -62,7 +67,6 @@ class SlowLine:
             yield self
         finally:
             server.close()
-            for task in list(self._tasks):
-                task.cancel()
+            self.cut()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await server.wait_closed()

@@ -7,6 +7,7 @@ import datetime as dt
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from shopdays import Day
 
 from config.check import load
 from dwell.engine import ZoneEngine
+from edge.crm import directory
 from edge.intake import checkpoint
 from edge.store import layouts
 from edge.store.business_days import business_days
@@ -29,6 +31,7 @@ from edge.store.compose import compose
 from edge.store.pseudonyms import Pseudonyms
 from simulators.readers.llrp import LlrpReader
 from simulators.readers.observation import Observation
+from sync import acks, commands, contract, down, flow, mqtt
 from sync.contract import CLASS_OF, CLASSES, Batch, ZoneWindow
 from sync.documents import CHANNELS, broken, documents, schema_name, schemas
 
@@ -114,6 +117,44 @@ def test_every_event_is_in_the_documents_and_told_of(type_: str) -> None:
     assert type_ in forms
     assert f"`{type_}`" in (FOLDER / "README.md").read_text("utf-8"), "say in README.md what it is and when it comes"
     assert type_ in json.dumps(json.loads((FOLDER / "asyncapi.json").read_text("utf-8"))["components"])
+
+
+def page() -> str:
+    return (FOLDER / "README.md").read_text("utf-8")
+
+
+def test_whoever_closes_a_store_by_the_page_clears_all_that_is_retained() -> None:
+    (listed,) = re.findall(r"^for rest in (.*)$", page(), re.MULTILINE)
+    retained = {
+        channel.topic.format(**{"class": class_}) for channel in CHANNELS if channel.retained for class_ in CLASSES
+    }
+    assert sorted(listed.split()) == sorted(retained)
+
+
+def test_the_subscriptions_of_a_crm_on_the_page_are_all_that_a_store_says() -> None:
+    (row,) = re.findall(r"^\| its subscriptions \|(.*)$", page(), re.MULTILINE)
+    told = {text.removeprefix("tagtrail/v1/+/+/").removeprefix("…/") for text in re.findall(r"`([^`#]+)`", row)}
+    assert told == {channel.topic for channel in CHANNELS if channel.up}
+
+
+def test_the_page_tells_the_numbers_that_hold() -> None:
+    text = " ".join(page().split())
+    for told in (
+        f"at most {flow.WINDOW} batches of a class are on their way",
+        f"nothing for {flow.SILENCE_S[0]:g} s",
+        f"({flow.PATIENCE_MOST_S:g} s if you lately took longer, rising to {flow.SILENCE_S[1]:g} s",
+        f"`pause_ms` (at most {acks.MAX_PAUSE_MS // 1000} 000)",
+        f"larger than {contract.MAX_ACK_BYTES} bytes is ignored",
+        f"at most {down.MAX_COMMAND_BYTES} bytes, on `down/cmd`",
+        f"the store remembers {commands.REMEMBERED}",
+        f"At most {commands.LONGEST_US // 86_400_000_000} days ahead",
+        f"{commands.WAITING} of a kind may wait, of `erase` {commands.ERASURES // 1000} 000",
+        f"Beyond {commands.BURST:g} at once",
+        f"missing after {directory.PATIENCE_S[0]:g} s (rising to {directory.PATIENCE_S[1]:g} s)",
+        f"is at most 64, and is {directory.PARTS} now",
+        f"keep-alive {mqtt.KEEPALIVE_S} s",
+    ):
+        assert told in text, told
 
 
 def yesterday(gateway: Gateway, now_us: int) -> None:
