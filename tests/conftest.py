@@ -1,3 +1,3 @@
 """Fixtures for all tests come from modules beside this file."""
 
-pytest_plugins = ["brokers", "gateways", "nodetools"]
+pytest_plugins = ["brokers", "databases", "gateways", "nodetools"]

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from brokers import CrmProcess, health, window
@@ -25,70 +20,6 @@ from sync.consumer import Delivery, Ledger
 from sync.contract import Batch, event_id
 
 psycopg = pytest.importorskip("psycopg")
-
-
-def _tool(name: str) -> str | None:
-    versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    return str(versions[-1]) if versions else shutil.which(name)
-
-
-class Postgres:
-    """A server on a free port of the loopback, with its data in `folder`."""
-
-    def __init__(self, folder: Path, who: dict[str, str]) -> None:
-        self._port = free_port()
-        self._folder, self._who = folder, who
-        self.url = f"postgresql://crm@127.0.0.1:{self._port}/postgres"
-
-    def start(self) -> None:
-        options = ["-D", self._folder / "data", "-p", str(self._port), "-k", self._folder]
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [_tool("postgres"), *options, "-c", "listen_addresses=127.0.0.1"],
-                **{"cwd": self._folder, "stdout": log, "stderr": log} | self._who,
-            )
-        for _ in range(600):
-            with contextlib.suppress(psycopg.OperationalError):
-                psycopg.connect(self.url).close()
-                return
-            threading.Event().wait(0.1)
-        raise AssertionError((self._folder / "log").read_text())
-
-    def end(self, number: int) -> None:
-        self._process.send_signal(number)
-        self._process.wait(30)
-
-
-@pytest.fixture(scope="module")
-def server():
-    initdb = _tool("initdb")
-    if initdb is None or _tool("postgres") is None:
-        pytest.skip("PostgreSQL is not installed: apt install postgresql")
-    # It refuses to run as root.
-    who = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
-    folder = Path(tempfile.mkdtemp(prefix="tagtrail-pg-"))
-    try:
-        if who:
-            shutil.chown(folder, "postgres", "postgres")
-        data = folder / "data"
-        made = subprocess.run([initdb, "-D", data, "-A", "trust", "-U", "crm"], cwd=folder, capture_output=True, **who)
-        if made.returncode:
-            pytest.skip(f"PostgreSQL cannot be set up here: {made.stderr.decode()[-200:]}")
-        server = Postgres(folder, who)
-        server.start()
-        yield server
-        server.end(signal.SIGINT)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-def postgres(server):
-    """The URL of a database of this test's own."""
-    name = f"crm_{free_port()}"
-    with psycopg.connect(server.url, autocommit=True) as conn:
-        conn.execute(f"CREATE DATABASE {name}")
-    return server.url.replace("/postgres", f"/{name}")
 
 
 def delivery(first: int, n: int, lost: tuple[int, int] | None = None) -> Delivery:
@@ -229,7 +160,7 @@ def test_a_batch_of_one_event_costs_no_statement_of_its_own(postgres):
     ledger.close()
 
 
-async def test_the_crm_keeps_its_book_there_and_outlives_it(server, postgres, tmp_path, nats, store, until):
+async def test_the_crm_keeps_its_book_there_and_outlives_it(postgres_server, postgres, tmp_path, nats, store, until):
     """PostgreSQL and the CRM are killed while events come; what was not committed was not acknowledged."""
     gateway, consumer = store(nats.url), CrmProcess(tmp_path, nats.url, database=postgres)
     await consumer.start()
@@ -241,13 +172,13 @@ async def test_the_crm_keeps_its_book_there_and_outlives_it(server, postgres, tm
 
     try:
         async with gateway.online():
-            for die in (lambda: server.end(signal.SIGQUIT), None):
+            for die in (lambda: postgres_server.end(signal.SIGQUIT), None):
                 await gateway.commit("health", 600)
                 await gateway.commit("member", 5)
                 if die is not None:
                     die()
                     await gateway.commit("health", 600)
-                    server.start()
+                    postgres_server.start()
                 else:
                     await consumer.kill()
                     await consumer.start()
