@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -22,6 +21,7 @@ from pydantic import (
 )
 
 from config import timezones
+from config.facts import PrintedClass, ZoneKind
 
 Int = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
@@ -60,23 +60,6 @@ Name = Annotated[
     Annotated[str, Field(min_length=1), Tag(NAME_TAGS[0])] | Annotated[Names, Tag(NAME_TAGS[1])],
     Discriminator(_name_tag, custom_error_type="name_type", custom_error_message="neither a text nor {zh, en}"),
 ]
-
-
-class ZoneKind(StrEnum):
-    """What a zone is for; decides which thresholds and summaries apply to it."""
-
-    ENTRANCE = "entrance"
-    EXIT = "exit"
-    COUNTER = "counter"
-    AISLE = "aisle"
-    FITTING_ROOM = "fitting_room"
-    CHECKOUT = "checkout"
-    SERVICE = "service"
-    BACK_ROOM = "back_room"
-
-
-SERVED = (ZoneKind.COUNTER, ZoneKind.FITTING_ROOM, ZoneKind.SERVICE)
-"""Kinds of zones where somebody may be waited for."""
 
 
 def _timezone(name: str) -> str:
@@ -234,7 +217,7 @@ class Reader(Model):
 class TagClass(Model):
     """Gives tags their class by GS1 scheme and company prefix, or by EPC prefix in hex; the first match wins."""
 
-    class_: Annotated[Literal["member", "cart", "staff", "merchandise"], Field(alias="class")]
+    class_: Annotated[PrintedClass, Field(alias="class")]
     scheme: Literal["sgtin-96", "sscc-96", "sgln-96", "grai-96", "giai-96", "gid-96", "gsrn-96", "gsrnp-96"] | None = (
         None
     )

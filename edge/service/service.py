@@ -42,7 +42,8 @@ from edge.store.live_socket import LiveServer, socket_path
 from edge.store.page_socket import listen
 from sync.commands import Commands
 from sync.mqtt import MqttSettings
-from sync.publisher import Handler, Identity, Publisher
+from sync.publisher import Handler, Publisher
+from sync.sending import Identity
 
 log = logging.getLogger("tagtrail.service")
 
@@ -200,6 +201,7 @@ class Service:
             now_us,
             lambda rest, message, retain: say(rest, message, retain=retain),
             self._pipeline.recheck,
+            self._publisher.tell_directory,
         )
         doings = Doings(
             self._config,

@@ -117,6 +117,10 @@ def budgets(run: Run) -> str:
     if rates := drains(run):
         rate = min(rates.values())
         add("outbox drain, CRM acknowledging", "≥ 10 k events/s", rate, f"{rate:,.0f}/s", rate >= 1e4)
+    if (share := extra("test_slow_line", "kbit_16")) is not None:
+        add("… of a line of 16 kbit/s, fresh events", "≥ 80 %", share, f"{share:.0%}", share >= 0.8)
+    if (rate := extra("test_ingest", "postgresql_1")) is not None:
+        add("the CRM's book in PostgreSQL, one event a batch", "≥ 5 k events/s", rate, f"{rate:,.0f}/s", rate >= 5000)
     if (mb := extra("test_flash", "mb_per_1000_windows")) is not None:
         mixed = extra("test_flash", "mb_per_1000_hundred") or 0
         text = f"{mb:.2f} MB (windows, 100 a commit), {mixed:.2f} MB (all classes)"
@@ -194,6 +198,16 @@ def drains(run: Run) -> dict[str, float]:
 def sync(run: Run) -> str:
     found = {b["name"]: b["extra_info"] for b in run["benchmarks"]}
     rows = [(f"drain over {broker}", f"{rate:,.0f} events/s") for broker, rate in drains(run).items()]
+    if lines := found.get("test_slow_line"):
+        told = ", ".join(f"{lines[f'kbit_{kbit}']:.0%}" for kbit in (16, 32, 64))
+        rows.append(("fresh events, plain, of a line of 16, 32, 64 kbit/s", told))
+    if ingest := found.get("test_ingest"):
+        for book, name in (("postgresql", "PostgreSQL"), ("sqlite", "SQLite")):
+            told = ", ".join(f"{ingest[f'{book}_{n}']:,}" for n in (1, 10, 100))
+            rows.append((f"the CRM's book in {name}, events/s at 1, 10, 100 a batch", told))
+    if waits := found.get("test_recognitions_behind_a_backlog"):
+        told = f"{waits['p50_ms']} ms, p99 {waits['p99_ms']} ms"
+        rows.append(("recognition at the CRM while 100 stores drain 1,000 windows each, median", told))
     if flash := found.get("test_flash"):
         sizes = ", ".join(f"{flash[f'mb_per_1000_{name}']} MB" for name in ("one", "ten", "hundred", "windows"))
         rows.append(("written per 1,000 events: 1, 10, 100 a commit; 100 windows a commit", sizes))
