@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from config import StoreConfig
+from edge.access.page_file import check, had_users, trouble
 from edge.store.errors import Trouble
 
 MIN_PASSWORD = 10
@@ -116,6 +117,10 @@ class Users:
     def anyone(self) -> bool:
         """Whether there is a user: if not, nobody can log in, and nobody has to."""
         return self._path.exists() and bool(self._ask("SELECT 1 FROM user LIMIT 1"))
+
+    def ever(self) -> bool:
+        """Whether there ever was a user: from then on nobody gets in without one, whatever becomes of the file."""
+        return had_users(self._path)
 
     def users(self) -> tuple[User, ...]:
         if not self._path.exists():
@@ -224,9 +229,12 @@ class Users:
 
     def close(self) -> None:
         with self._lock:
-            if self._conn is not None:
-                self._conn.close()
-                self._conn = None
+            self._shut()
+
+    def _shut(self) -> None:
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
 
     def _check_tries(self, who: tuple[str, ...]) -> None:
         for each in who:
@@ -258,21 +266,28 @@ class Users:
             try:
                 return self._open().execute(sql, values).fetchall()
             except sqlite3.Error as error:
-                raise Trouble(f"cannot read the users in {self._path}: {error}") from error
+                self._shut()
+                raise trouble(self._path, error) from error
 
     def _do(self, sql: str, values: tuple[object, ...]) -> int:
         with self._lock:
             try:
                 return self._open().execute(sql, values).rowcount
             except sqlite3.Error as error:
-                raise Trouble(f"cannot write the users in {self._path}: {error}") from error
+                self._shut()
+                raise trouble(self._path, error) from error
 
     def _open(self) -> sqlite3.Connection:
         if self._conn is None:
             conn = sqlite3.connect(
                 f"{self._path.as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=5
             )
-            conn.executescript(_SCHEMA)
+            try:
+                check(self._path, conn)
+                conn.executescript(_SCHEMA)
+            except BaseException:
+                conn.close()
+                raise
             self._conn = conn
         return self._conn
 

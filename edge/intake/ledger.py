@@ -15,7 +15,7 @@ from drivers.read import epc_bytes
 from dwell.engine import Decisions
 from dwell.layout import TagClass
 from edge.intake.windows import add_window, untold_doors, window_event, window_row
-from edge.readers.door_counters import Doors
+from edge.readers.door_counters import DoorCounters
 from edge.store import layouts
 from edge.store.business_days import BusinessDay
 from edge.store.compose import Shop
@@ -25,7 +25,7 @@ from sync.contract import Door, FloorTraffic, GatewayHealth, Journey, ReaderHeal
 
 
 @dataclass(frozen=True)
-class Identity:
+class Carrier:
     """How a tag is told at rest and to the CRM: a pseudonym, and the member only with consent."""
 
     tag: bytes
@@ -35,7 +35,7 @@ class Identity:
 class Ledger:
     """Gathers decisions and health until the next commit; `write` turns them into rows within its transaction."""
 
-    def __init__(self, shop: Shop, pseudonyms: Pseudonyms, days: BusinessDay, doors: Doors) -> None:
+    def __init__(self, shop: Shop, pseudonyms: Pseudonyms, days: BusinessDay, doors: DoorCounters) -> None:
         self._shop = shop
         self._doors = doors
         self._floor_of = {zone.id: zone.floor for zone in shop.config.zones}
@@ -67,9 +67,9 @@ class Ledger:
         ]
         journeys = [journey for decisions in self._decisions for journey in decisions.journeys]
         windows = [window for decisions in self._decisions for window in decisions.windows]
-        known: dict[bytes, Identity] = {}
+        known: dict[bytes, Carrier] = {}
 
-        def who(visit: Any) -> Identity:
+        def who(visit: Any) -> Carrier:
             key = visit["epc"].tobytes() + visit["epc_bits"].tobytes() + visit["journey_us"].tobytes()
             if key not in known:
                 known[key] = self._identify(conn, visit)
@@ -100,15 +100,15 @@ class Ledger:
     def _member_hash(self, visit: Any) -> bytes:
         return self._pseudonyms.member(epc_bytes(visit["epc"], int(visit["epc_bits"])), int(visit["epc_bits"]))
 
-    def _identify(self, conn: sqlite3.Connection, visit: Any) -> Identity:
+    def _identify(self, conn: sqlite3.Connection, visit: Any) -> Carrier:
         if visit["tag_class"] == TagClass.MEMBER:
             member: Member | None = look_up(conn, self._member_hash(visit))
             if member is not None and member.consent:
-                return Identity(member.tag, member.member)
+                return Carrier(member.tag, member.member)
         bits = int(visit["epc_bits"])
-        return Identity(self._pseudonyms.daily(epc_bytes(visit["epc"], bits), bits, int(visit["journey_us"])), None)
+        return Carrier(self._pseudonyms.daily(epc_bytes(visit["epc"], bits), bits, int(visit["journey_us"])), None)
 
-    def _journey_event(self, journey: Any, who: Identity, zones: tuple[str, ...]) -> Journey:
+    def _journey_event(self, journey: Any, who: Carrier, zones: tuple[str, ...]) -> Journey:
         return Journey(
             tag=who.tag.hex(),
             tag_class=TAG_CLASSES[journey.tag_class],
@@ -162,7 +162,7 @@ class Ledger:
         )
 
 
-def _visit_row(visit: Any, who: Identity, zones: tuple[str, ...]) -> dict[str, Any]:
+def _visit_row(visit: Any, who: Carrier, zones: tuple[str, ...]) -> dict[str, Any]:
     return {
         "tag": who.tag,
         "tag_class": int(visit["tag_class"]),
@@ -173,7 +173,7 @@ def _visit_row(visit: Any, who: Identity, zones: tuple[str, ...]) -> dict[str, A
     }
 
 
-def _journey_row(journey: Any, who: Identity, zones: tuple[str, ...]) -> dict[str, Any]:
+def _journey_row(journey: Any, who: Carrier, zones: tuple[str, ...]) -> dict[str, Any]:
     return {
         "tag": who.tag,
         "tag_class": int(journey.tag_class),

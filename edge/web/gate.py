@@ -1,7 +1,7 @@
-"""The page's door: who comes in, by session cookie or, for programs, by HTTP Basic; log in, log out; no forged forms.
+"""Access to the page: by session cookie or, for programs, by HTTP Basic; log in, log out; no forged forms.
 
-- While there is no user, the page on loopback is open to everybody as a viewer, and says so; on any other address it
-  shows how to make the first user, and nothing else.
+- Until there is a first user, the page on loopback is open to everybody as a viewer, and says so; on any other address,
+  and when the file with the users was lost, it shows how to make one, and nothing else.
 - A form counts only if it comes from this site (Origin, Sec-Fetch-Site) and carries the session's token. The form of
   the login, before any session, carries the token of a cookie that only a visit of the login page sets.
 """
@@ -34,7 +34,7 @@ BASIC_S = 60.0
 FOR_PROGRAMS = ("/api/", "/events", "/export/")
 
 
-class Door:
+class Gate:
     """Middleware: puts a Who on every request that may pass, and answers the others."""
 
     def __init__(self, app: ASGIApp, site: Site, loopback: bool) -> None:
@@ -63,7 +63,7 @@ class Door:
         if someone is not None or path == "/login":
             return None
         if not self._site.users.anyone():
-            return self._site.render(request, "setup.html", 403)
+            return self._site.render(request, "setup.html", 403, lost=self._site.users.ever())
         if path.startswith(FOR_PROGRAMS):
             return JSONResponse(
                 {"error": "log in"}, 401, {"WWW-Authenticate": 'Basic realm="tagtrail"'} if path[:5] == "/api/" else {}
@@ -74,7 +74,7 @@ class Door:
     async def _known(self, request: Request) -> Who | None:
         users = self._site.users
         if not users.anyone():
-            return Who("", Role.VIEWER, "") if self._loopback else None
+            return Who("", Role.VIEWER, "") if self._loopback and not users.ever() else None
         session = users.session(request.cookies.get(COOKIE, ""))
         if session is not None:
             return Who(session.name, session.role, session.csrf)
@@ -111,7 +111,7 @@ class Door:
 
 
 class Login:
-    """The pages of the door itself."""
+    """The pages before anybody is logged in."""
 
     def __init__(self, site: Site) -> None:
         self._site = site

@@ -21,7 +21,7 @@ from simulators.readers.observation import Observation, SimulatedReader
 from simulators.readers.serial_families import serial_reader
 from simulators.shop.radio import ROW, Rows
 from simulators.shop.score import write_stays
-from simulators.shop.world import Member, Shop
+from simulators.shop.world import Member, SimulatedShop
 from simulators.shop.worlds import World
 
 PUSH_S = 0.02
@@ -65,7 +65,7 @@ async def play(plays: Plays) -> dict[str, int]:
     readers = {reader.id: _reader(reader, plays.clock) for reader in config.readers}
     try:
         addresses = {id_: await reader.start() for id_, reader in readers.items()}
-        shop = Shop(config, plays.world, seed=plays.seed, shoppers=plays.shoppers, origin_us=plays.clock())
+        shop = SimulatedShop(config, plays.world, seed=plays.seed, shoppers=plays.shoppers, origin_us=plays.clock())
         if plays.members is not None:
             write_members(plays.members, shop.members)
         if plays.announce is not None:
@@ -94,7 +94,7 @@ def write_members(path: Path, members: Sequence[Member]) -> None:
 class _Player:
     """Pushes the world's rows to the readers when their time has come, and pulls plugs when it is time for that."""
 
-    def __init__(self, shop: Shop, readers: Sequence[SimulatedReader], clock: StoreClock) -> None:
+    def __init__(self, shop: SimulatedShop, readers: Sequence[SimulatedReader], clock: StoreClock) -> None:
         self.made_us = shop.origin_us
         self.pushed = 0
         self._shop = shop

@@ -42,7 +42,7 @@ class Member:
 
 @dataclass
 class Carried:
-    """A tag on its way: number in `Shop.epcs`, track, and how the body hides it (None: it doesn't)."""
+    """A tag on its way: number in `SimulatedShop.epcs`, track, and how the body hides it (None: it doesn't)."""
 
     tag: int
     track: Track
@@ -55,7 +55,7 @@ Coming = tuple[int, list[Carried]]
 """How many people come, and what they carry."""
 
 
-class Shop:
+class SimulatedShop:
     """A populated store from `origin_us` (UTC) on."""
 
     def __init__(self, config: StoreConfig, world: World, *, seed: int, shoppers: int, origin_us: int) -> None:
