@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "drivers": set(),
     "sync": {"config"},
     "edge": {"config", "dwell", "drivers", "sync"},
-    "simulators": {"config", "dwell", "drivers", "sync"},
+    "simulators": {"config", "drivers", "sync"},
 }
 """The import table of docs/architecture.md."""
 ELSEWHERE_HEAVY = ("numba", "numpy", "sqlite_utils", "aiomqtt", "pydantic", "llrpkit", "sllurp", "starlette", "plotly")
