@@ -34,7 +34,7 @@ from edge.store.compose import compose
 from simulators.shop.draws import Drawn, draw
 from simulators.shop.replays import ORIGIN_US
 from simulators.shop.score import MERCHANDISE, Score, Stay, joined, score
-from simulators.shop.world import SLICE_US, Shop
+from simulators.shop.world import SLICE_US, SimulatedShop
 
 MINUTES = 30
 DEVELOPMENT, JUDGING = range(100), range(1000, 1005)
@@ -280,7 +280,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _play(drawn: Drawn, seed: int, until_us: int) -> dict[str, NDArray[Any]]:
-    shop = Shop(
+    shop = SimulatedShop(
         drawn.config,
         drawn.world,
         seed=seed,

@@ -28,7 +28,7 @@ from simulators.shop.plan import Plan
 from simulators.shop.replays import ORIGIN_US
 from simulators.shop.score import Stay
 from simulators.shop.walkers import Walk
-from simulators.shop.world import SLICE_US, Shop
+from simulators.shop.world import SLICE_US, SimulatedShop
 
 STAND_S, WALKERS = 20.0, 6
 
@@ -74,7 +74,7 @@ def quadrants(seed: int, minutes: int = 20) -> Seconds:
         beam=np.radians(rng.uniform(50, 120, 1).repeat(4)),
     )
     world = replace(draw_world(rng, config, plan, antennas, seed, WALKERS), outages_per_hour=0.0, phantoms_per_hour=0.0)
-    shop = Shop(config, world, seed=seed, shoppers=0, origin_us=ORIGIN_US, antennas=antennas)
+    shop = SimulatedShop(config, world, seed=seed, shoppers=0, origin_us=ORIGIN_US, antennas=antennas)
     cut_us, end_us = ORIGIN_US + minutes * 60_000_000, ORIGIN_US + 2 * minutes * 60_000_000
     for number in range(WALKERS):
         walk = Walk(plan, world, rng, ORIGIN_US, number % 4, *plan.point_in(rng, number % 4))

@@ -13,7 +13,7 @@ from simulators.shop.draws import SKETCHES, coverage, draw, inhabit
 from simulators.shop.plan import Plan
 from simulators.shop.radio import TICK_US, Radio, Scene
 from simulators.shop.walkers import shopper
-from simulators.shop.world import SLICE_US, Shop
+from simulators.shop.world import SLICE_US, SimulatedShop
 
 ORIGIN_US = 1_700_000_000_000_000
 SHOPS = range(len(SKETCHES))
@@ -27,7 +27,9 @@ def drawn():
 
 
 def play(shop, seconds):
-    made = Shop(shop.config, shop.world, seed=9, shoppers=shop.shoppers, origin_us=ORIGIN_US, antennas=shop.antennas)
+    made = SimulatedShop(
+        shop.config, shop.world, seed=9, shoppers=shop.shoppers, origin_us=ORIGIN_US, antennas=shop.antennas
+    )
     rows = np.concatenate([made.slice()[2] for _ in range(round(seconds * 1e6 / SLICE_US))])
     return made, rows
 
