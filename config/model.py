@@ -121,6 +121,14 @@ class Antenna(Model):
     port: Annotated[Int, Field(ge=1, le=64)]
     zone: Id
     position: Point
+    height: Annotated[Number, Field(ge=0, le=50)] = 2.5
+    """Metres above the floor."""
+    tilt: Annotated[Number, Field(ge=-90, le=90)] | None = None
+    """Degrees that it looks down: 90 straight at the floor, 0 level; unknown unless given."""
+    azimuth: Annotated[Number, Field(ge=-360, le=360)] | None = None
+    """Where it looks on the plan, in degrees as on a compass: 0 along y, 90 along x; unknown unless given."""
+    beam: Annotated[Number, Field(gt=0, le=360)] | None = None
+    """Width in degrees between the half-power points, as in its data sheet; unknown unless given."""
 
 
 class Input(Model):

@@ -39,24 +39,24 @@ DIGEST_BYTES = 2
 LONGEST_US = 7 * 86_400_000_000
 """An expiry further ahead is refused: an answer must still be remembered while its command is valid."""
 
-Doing = Callable[[Any], Awaitable[dict[str, Any]]]
+CommandHandler = Callable[[Any], Awaitable[dict[str, Any]]]
 
 
 class Commands:
     """Takes `down/cmd`, answers by `say("up/result", …)`; `run` carries out, one at a time in each of LANES, until
     cancelled.
 
-    `doings`: command name → what does it; what it returns is the answer's output, what it raises the reason.
+    `handlers`: command name → what does it; what it returns is the answer's output, what it raises the reason.
     """
 
     def __init__(
         self,
-        doings: Mapping[str, Doing],
+        handlers: Mapping[str, CommandHandler],
         writer: Writer,
         clock: Callable[[], int],
         say: Callable[[str, bytes], None],
     ) -> None:
-        self._doings = doings
+        self._handlers = handlers
         self._writer = writer
         self._clock = clock
         self._say = say
@@ -100,7 +100,10 @@ class Commands:
         lane.put_nowait(command)
 
     async def run(self) -> None:
-        """Carry out what was taken; first say of those that a restart cut off."""
+        """Carry out what was taken; first say of those that a restart, or an error here, cut off."""
+        for lane in self._lanes.values():
+            while not lane.empty():
+                lane.get_nowait()
         await self._tell_interrupted()
         self._begun.set()
         async with asyncio.TaskGroup() as lanes:
@@ -111,7 +114,7 @@ class Commands:
         while True:
             command = await lane.get()
             try:
-                output = await self._doings[command.command](command)
+                output = await self._handlers[command.command](command)
                 if len(json.dumps(output).encode()) > MAX_EVENT_BYTES:
                     raise ValueError("the answer is too large for a message")
             except asyncio.CancelledError:
@@ -146,7 +149,7 @@ class Commands:
             return _Refusal(command.id, "expired")
         if command.expires_us > now + LONGEST_US:
             return _Refusal(command.id, "expires more than 7 days ahead")
-        if command.command not in self._doings:
+        if command.command not in self._handlers:
             return _Refusal(command.id, f"{command.command} is not done here")
         return command
 

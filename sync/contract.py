@@ -266,6 +266,9 @@ class GatewayHealth(Numbered):
     readers_up: int
     readers: int
     backlog: dict[str, int] = Field(description="class → events not yet acknowledged")
+    failing: dict[str, Reason] = Field(
+        default={}, description="background job → why it fails; it is tried again, and everything else goes on"
+    )
 
 
 Event = Annotated[

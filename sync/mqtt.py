@@ -38,13 +38,20 @@ LOOK_S = 0.5
 IN_FLIGHT = 20
 """Unacknowledged publishes at once: brokers were fastest there (5 to 100 is flat), and Mosquitto accepts no more."""
 MAX_INBOX = 10_000
-"""Messages waiting to be looked at; a flood beyond is dropped and counted."""
+"""Messages waiting to be looked at; a flood beyond is dropped and counted …"""
+MAX_INBOX_BYTES = 16 * 1024 * 1024
+"""… as is one of more bytes than this."""
 MAX_PACKET_BYTES = 256 * 1024
+"""A larger message is read past and dropped, whatever the broker promised: MQTT 3.1.1 can't tell it not to send one."""
+KEPT_BYTES = 4096
+"""Of a message that is too large: enough for its topic and number, which has to be acknowledged."""
+BITE_BYTES = 64 * 1024
 SESSION_EXPIRY_S = 14 * 86400
 """How long a broker keeps a durable session (MQTT 5; a 3.1.1 broker decides by itself)."""
 
 T = TypeVar("T")
 
+log = logging.getLogger("tagtrail.mqtt")
 _SILENT = logging.getLogger("sync.mqtt")
 _SILENT.setLevel(logging.CRITICAL)  # whatever goes wrong is raised here, and told by who catches it
 
@@ -102,7 +109,7 @@ class Link:
 
     @property
     def dropped(self) -> int:
-        """Messages that came in faster than they were looked at."""
+        """Messages that were too large, or came in faster than they were looked at."""
         return self._client.dropped
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
@@ -154,9 +161,7 @@ class Link:
             self._check()
             self._client.arrived.clear()
             await self._client.arrived.wait()
-        taken = list(self._client.inbox)
-        self._client.inbox.clear()
-        return taken
+        return self._client.taken()
 
     def _still_s(self) -> float:
         """For how long nothing was answered and nothing left for the broker."""
@@ -250,10 +255,14 @@ class _Client(aiomqtt.Client):
         super().__init__(*args, **kwargs)
         self.paho = self._client
         self.paho.connect_timeout = TIMEOUT_S
+        self._receive = self.paho._sock_recv
+        self.paho._sock_recv = self._bite  # type: ignore[method-assign]
         self.unanswered: dict[int, asyncio.Future[ReasonCode]] = {}
         self.inbox: deque[Incoming] = deque()
         self.arrived = asyncio.Event()
         self.dropped = 0
+        self._inbox_bytes = 0
+        self._too_large = 0
         self._dropped_out = False
 
     @property
@@ -302,9 +311,34 @@ class _Client(aiomqtt.Client):
         if answer is not None and not answer.done():
             answer.set_result(reason_code)
 
+    def taken(self) -> list[Incoming]:
+        """What is in the inbox, which is empty then."""
+        taken = list(self.inbox)
+        self.inbox.clear()
+        self._inbox_bytes = 0
+        return taken
+
+    def _bite(self, bufsize: int) -> bytes:
+        """Receive for paho, which keeps a packet whole, however large: of one that is too large only the beginning."""
+        packet = self.paho._in_packet
+        bite = self._receive(min(bufsize, BITE_BYTES))
+        length = packet["remaining_length"] if packet["have_remaining"] else 0
+        if packet["command"] & 0xF4 == 0x34:  # at QoS 2, for which nobody asked, paho would keep messages for ever
+            raise ConnectionError("the broker sent a message at QoS 2")
+        if length <= MAX_PACKET_BYTES or not bite:
+            return bite
+        self._too_large = length
+        kept = bite[: max(1, KEPT_BYTES - len(packet["packet"]))]  # none at all would be the end of the connection
+        packet["to_process"] -= len(bite) - len(kept)
+        return kept
+
     def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
-        if len(self.inbox) >= MAX_INBOX:
+        too_large, self._too_large = self._too_large, 0
+        if too_large:
+            log.warning("a message of %d bytes on %s was dropped: it is too large", too_large, message.topic[:200])
+        if too_large or len(self.inbox) >= MAX_INBOX or self._inbox_bytes + len(message.payload) > MAX_INBOX_BYTES:
             self.dropped += 1
             return
+        self._inbox_bytes += len(message.payload)
         self.inbox.append(Incoming(message.topic, message.payload, message.retain))
         self.arrived.set()

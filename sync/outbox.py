@@ -2,7 +2,7 @@
 
 Functions on a connection, inside the caller's transaction, so that an event is committed together with its cause.
 Tables: `outbox_{class}`, `outbox_class`, `lost`, `kept` and, of `fact`, the rows `store` and `epoch`. What is acked
-stays for KEEP_US, for a CRM that has to go back to a backup; sync.room takes it first when room is needed.
+stays for KEEP_US, for a CRM that has to go back to a backup; sync.quota deletes them first when space is needed.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Status:
 class Publisher:
     """Sends what is in the outbox; `run` goes on until cancelled and raises nothing because of broker or database.
 
-    `handlers`: by name, who takes what comes on `down/{name}` and below. `trouble` says what the database refuses.
+    `trouble` says what the database refuses.
     `clock_offset_us`: the clock minus true time, if that is known.
     """
 
@@ -80,7 +80,6 @@ class Publisher:
         identity: Identity,
         writer: Writer,
         clock: Callable[[], int],
-        handlers: Mapping[str, Handler] | None = None,
         clock_offset_us: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._settings = settings
@@ -88,7 +87,7 @@ class Publisher:
         self._writer = writer
         self._clock = clock
         self._flows = {class_: Flow(class_) for class_ in CLASSES}
-        self._handlers = {} if handlers is None else handlers
+        self._handlers: Mapping[str, Handler] = {}
         self._sayings = Sayings()
         self._directory_generation = 0
         self._state_changed = asyncio.Event()
@@ -133,8 +132,12 @@ class Publisher:
         """Send numbers once more; see Sending.replay."""
         return await self._sending.replay(class_, first, last)
 
-    async def run(self) -> None:
-        """Connect, send, reconnect; until cancelled, which says goodbye to the broker and keeps the last acks."""
+    async def run(self, handlers: Mapping[str, Handler] | None = None) -> None:
+        """Connect, send, reconnect; until cancelled, which says goodbye to the broker and keeps the last acks.
+
+        `handlers`: by name, who takes what comes on `down/{name}` and below.
+        """
+        self._handlers = handlers or {}
         failures = 0
         try:
             await self._recall()

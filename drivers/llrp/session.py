@@ -12,7 +12,7 @@ from typing import NoReturn
 from drivers.llrp import codec
 from drivers.llrp import tls as llrp_tls
 from drivers.llrp.connection import LlrpConnection
-from drivers.llrp.doors import LISTEN, Door, doors
+from drivers.llrp.listening import LISTEN, ListeningPort, listening_ports
 from drivers.llrp.state import Memory, Phase, Timing
 from drivers.llrp.wire import DEFAULT_PORT, TLS_PORT, Address, LinkFailure, Wire, connect
 from drivers.session import Clock, Link, ReaderSettings, ReaderStatus, Sink
@@ -38,7 +38,7 @@ class LlrpSession:
         self._address = Address.parse(
             settings.address.removeprefix(LISTEN), DEFAULT_PORT if settings.tls is None else TLS_PORT
         )
-        self._door: Door | None = None
+        self._port: ListeningPort | None = None
         self._status: ReaderStatus | None = None
         self._past: Counter[str] = Counter()
         self._connection: LlrpConnection | None = None
@@ -51,11 +51,11 @@ class LlrpSession:
             await self._go_on()
         self._say(Link.CONNECTING, f"waiting for the reader to connect to port {self._address.port} here")
         identity = self._settings.identity or ""
-        self._door = doors().enter(self._address, identity, self._clock, self._settings.tls)
+        self._port = listening_ports().enter(self._address, identity, self._clock, self._settings.tls)
         try:
             await self._go_on()
         finally:
-            self._door.leave(identity)
+            self._port.leave(identity)
 
     async def _go_on(self) -> NoReturn:
         loop, timing = asyncio.get_running_loop(), self._timing
@@ -99,8 +99,8 @@ class LlrpSession:
     async def _open(self) -> Wire:
         if self._listens:
             assert self._settings.identity is not None
-            assert self._door is not None
-            return await self._door.admit(self._settings.identity, self._others)
+            assert self._port is not None
+            return await self._port.admit(self._settings.identity, self._others)
         tls = self._settings.tls
         if tls is None:
             return await connect(self._address, self._clock, self._timing.connect_s)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from config import StoreConfig
+from edge.access.page_file import check, had_users, mark, trouble
 from edge.store.errors import Trouble
 
 MIN_PASSWORD = 10
@@ -117,7 +118,7 @@ class Users:
 
     def __init__(self, path: Path, now_s: Callable[[], float] = time.time) -> None:
         self._path = path
-        self._mark = path.with_name(f"{path.name}.guarded")
+        self._mark = mark(path)
         self._now_s = now_s
         self._lock = threading.Lock()
         self._conn: sqlite3.Connection | None = None
@@ -132,7 +133,7 @@ class Users:
 
     def ever(self) -> bool:
         """Whether there ever was a user: from then on nobody gets in without one, whatever becomes of the file."""
-        return self._mark.exists() or self.anyone() or any(self._path.parent.glob(f"{self._path.name}.corrupt-*"))
+        return had_users(self._path)
 
     def users(self) -> tuple[User, ...]:
         if not self._path.exists():
@@ -274,9 +275,12 @@ class Users:
 
     def close(self) -> None:
         with self._lock:
-            if self._conn is not None:
-                self._conn.close()
-                self._conn = None
+            self._shut()
+
+    def _shut(self) -> None:
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
 
     def _record_once(self, line: tuple[object, ...], within_s: float, alike: tuple[str, ...]) -> None:
         columns = ("at_s", "name", "role", "address", "action", "object")
@@ -313,22 +317,29 @@ class Users:
             try:
                 return self._open().execute(sql, values).fetchall()
             except sqlite3.Error as error:
-                raise Trouble(f"cannot read the users in {self._path}: {error}") from error
+                self._shut()
+                raise trouble(self._path, error) from error
 
     def _do(self, sql: str, values: tuple[object, ...]) -> int:
         with self._lock:
             try:
                 return self._open().execute(sql, values).rowcount
             except sqlite3.Error as error:
-                raise Trouble(f"cannot write the users in {self._path}: {error}") from error
+                self._shut()
+                raise trouble(self._path, error) from error
 
     def _open(self) -> sqlite3.Connection:
         if self._conn is None:
             conn = sqlite3.connect(
                 f"{self._path.as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=5
             )
-            conn.execute("PRAGMA secure_delete=ON")
-            conn.executescript(_SCHEMA)
+            try:
+                check(self._path, conn)
+                conn.execute("PRAGMA secure_delete=ON")
+                conn.executescript(_SCHEMA)
+            except BaseException:
+                conn.close()
+                raise
             self._conn = conn
         return self._conn
 

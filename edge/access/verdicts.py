@@ -15,8 +15,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from config import StoreConfig
+from edge.access.page_file import check, trouble
 from edge.access.users import users_path
-from edge.store.errors import Trouble
 
 KEEP_DAYS = 400
 _SCHEMA = (
@@ -74,6 +74,7 @@ def _open(config: StoreConfig, *, write: bool) -> Iterator[sqlite3.Connection]:
     try:
         conn = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, timeout=5)
         with closing(conn), conn if write else contextlib.nullcontext():
+            check(path, conn)
             yield conn
     except sqlite3.Error as error:
-        raise Trouble(f"cannot use {path}, which holds what was said of suspected tags: {error}") from error
+        raise trouble(path, error) from error

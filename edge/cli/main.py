@@ -72,7 +72,7 @@ def run(
     own = load_store(config, files=True, overlay=False)
     from edge.crm.configuration import Overlay
     from edge.service.service import Service
-    from edge.store.errors import Again, Trouble
+    from edge.store.errors import RestartNeeded, Trouble
 
     clock = clock_of(clock_speed, clock_origin_us)
     overlay = Overlay(own, config)
@@ -81,8 +81,8 @@ def run(
         store = calibrated(overlay.config(), calibration)
         service = Service(store, config, clock, version=version("tagtrail"), web=web, trace=visits, overlay=overlay)
         asyncio.run(service.run())
-    except Again as again:
-        _begin_anew(again)
+    except RestartNeeded as why:
+        _begin_anew(why)
     except Trouble as trouble:
         if not overlay.roll_back(str(trouble)):
             raise

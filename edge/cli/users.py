@@ -69,6 +69,15 @@ def show(config: Config) -> None:
 
 
 def _users(config: Path) -> Users:
+    from edge.access.page_file import prove
     from edge.access.users import Users, users_path
+    from edge.store.errors import Trouble
 
-    return Users(users_path(load_store(config, overlay=False)))
+    path = users_path(load_store(config, overlay=False))
+    try:
+        prove(path)
+    except Trouble as trouble:
+        if path.exists():
+            raise
+        typer.echo(f"tagtrail: {trouble}", err=True)
+    return Users(path)

@@ -1,4 +1,4 @@
-"""What the CRM can have done at a gateway: the commands' doings."""
+"""Carries out the CRM's commands at this gateway."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from config import StoreConfig
 from edge.database.writer import Database
 from edge.readers.sessions import Readers
 from sync import outbox
+from sync.commands import CommandHandler
 from sync.contract import CLASSES, EventClass, Journey
 from sync.down import Capture, Erase, Ping, Reload, Replay, RestartReader, Summary
 from sync.publisher import Publisher
 
-Doing = Callable[[Any], Awaitable[dict[str, Any]]]
 ERASED = "erased"
 ERASE_ROWS = 4_000
 """Events of the outbox looked through in one transaction: a greeting waits for it."""
 DIAGNOSED = ("as_of_us", "watermark_us", "version", "readers", "reads", "reads_per_s", "broker", "database", "outbox",
-             "counters", "tags_present", "visits", "journeys", "recognised")  # fmt: skip
+             "failing", "counters", "tags_present", "visits", "journeys", "recognised")  # fmt: skip
 
 
-class Doings:
-    """The gateway's side of each command; `table` is for sync.commands. Whatever they raise is the answer's reason."""
+class CommandHandlers:
+    """Carry out each command; `table` is for sync.commands. Whatever they raise is the answer's reason."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Doings:
         snapshot: Callable[[], dict[str, Any]],
         forget: Callable[[str], None],
         recheck: Callable[[str], Awaitable[None]],
-        again: Callable[[], Awaitable[None]],
+        reload: Callable[[], Awaitable[None]],
     ) -> None:
         self._config = config
         self._database = database
@@ -52,8 +52,8 @@ class Doings:
         self._snapshot = snapshot
         self._forget = forget
         self._recheck = recheck
-        self._again = again
-        self.table: Mapping[str, Doing] = {
+        self._reload = reload
+        self.table: Mapping[str, CommandHandler] = {
             "ping": self.ping,
             "summary": self.summary,
             "replay": self.replay,
@@ -103,7 +103,7 @@ class Doings:
         return {**counts, "took_ms": round((time.monotonic() - began) * 1000)}
 
     async def reload(self, _: Reload) -> dict[str, Any]:
-        await self._again()
+        await self._reload()
         return {}
 
     async def restart_reader(self, command: RestartReader) -> dict[str, Any]:

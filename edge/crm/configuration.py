@@ -200,14 +200,14 @@ class Desired:
         say: Callable[[str, bytes], None],
         well: Callable[[], bool],
         sees: Callable[[], bool],
-        again: Callable[[str], None],
+        restart: Callable[[str], None],
     ) -> None:
         self._overlay = overlay
         self._clock = clock
         self._say = say
         self._well = well
         self._sees = sees
-        self._again = again
+        self._restart = restart
         self._later: Incoming | None = None
         if overlay.wish.state == "failed":
             self._report_running()  # a wish that stands refused comes again, and is told of then
@@ -251,7 +251,7 @@ class Desired:
             self.report()
             return
         self.report()
-        self._again(f"configuration {desired.generation} of the CRM is tried")
+        self._restart(f"configuration {desired.generation} of the CRM is tried")
 
     async def run(self) -> None:
         """Prove what is being tried, then take what came meanwhile, and wait for ever."""
@@ -263,7 +263,7 @@ class Desired:
             except TimeoutError:
                 what = "no reader was" if self._well() else "the broker was not"
                 self._overlay.roll_back(f"{what} reached within {SELF_TEST_S:g} s")
-                self._again("the configuration of the CRM failed its self-test")
+                self._restart("the configuration of the CRM failed its self-test")
             else:
                 self._overlay.confirm()
             self.report()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +26,10 @@ from edge.days.kept import DAY
 from edge.intake.windows import COUNTS, WINDOW_KEY, doors, window_event
 from edge.store import layouts
 from edge.store.business_days import business_days
+from edge.store.errors import NotMade
 from sync import outbox
 from sync.contract import ZoneWindow
-from sync.room import merged_until_us
+from sync.quota import merged_until_us
 
 AT_ONCE = 200
 """Events in one transaction: greetings wait for it."""
@@ -46,15 +47,24 @@ class Corrections:
     """Each with its row of `aggregate`."""
 
 
-def corrections(conn: sqlite3.Connection, config: StoreConfig) -> Corrections | None:
-    """Of the next summed-up day that was not looked at since it was summed up; None if there is none."""
+def corrections(conn: sqlite3.Connection, config: StoreConfig, besides: Container[str] = ()) -> Corrections | None:
+    """Of the next summed-up day that was not looked at since it was summed up; None if there is none.
+
+    `besides`: keys that are left out. Raises NotMade where an error keeps a day's from being made.
+    """
     told = dict(conn.execute("SELECT key, basis FROM told WHERE key LIKE 'windows/%'").fetchall())
     stored = day_news.summed_up(conn, config)
     for date in day_news.young(stored):
         # Who was in the house overnight belongs to the day before.
         basis = f"{config.thresholds.def_version}/{stored.get(date - DAY, '')} {stored[date]}"
-        if told.get(f"windows/{date}") != basis:
-            return Corrections(f"windows/{date}", basis, tuple(_of_day(conn, config, date)))
+        key = f"windows/{date}"
+        if key not in besides and told.get(key) != basis:
+            try:
+                return Corrections(key, basis, tuple(_of_day(conn, config, date)))
+            except sqlite3.Error:
+                raise
+            except Exception as error:
+                raise NotMade(key, error) from error
     return None
 
 

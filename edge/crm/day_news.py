@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -30,6 +30,7 @@ from edge.days.suspects import suspected_tags
 from edge.days.traffic import traffic
 from edge.store import layouts
 from edge.store.business_days import business_days
+from edge.store.errors import NotMade
 from sync import outbox
 from sync.contract import CLASS_OF, CLASSES
 from sync.contract_days import (
@@ -69,15 +70,23 @@ class News:
     """Empty: it was made of something else, but says what it said."""
 
 
-def news(conn: sqlite3.Connection, config: StoreConfig) -> News | None:
-    """The next thing that the CRM does not know of the last REMADE_DAYS stored days; None if there is none."""
+def news(conn: sqlite3.Connection, config: StoreConfig, besides: Container[str] = ()) -> News | None:
+    """The next thing that the CRM does not know of the last REMADE_DAYS stored days; None if there is none.
+
+    `besides`: keys that are left out. Raises NotMade where an error keeps one from being made.
+    """
     told = {key: row for key, *row in conn.execute("SELECT key, basis, digest, revision FROM told")}
     for key, basis, (kind, date) in _subjects(conn, config):
         before = told.get(key)
-        if before is not None and before[0] == basis:
+        if key in besides or (before is not None and before[0] == basis):
             continue
         revision = 1 if before is None else int(before[2]) + 1
-        events = _MAKERS[kind](conn, config, date, revision)
+        try:
+            events = _MAKERS[kind](conn, config, date, revision)
+        except sqlite3.Error:
+            raise
+        except Exception as error:
+            raise NotMade(key, error) from error
         digest = _digest(events)
         if before is not None and before[1] == digest:
             return News(key, basis, digest, int(before[2]), ())
@@ -283,7 +292,7 @@ def _tiers(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revisio
                 members=one.members,
                 journeys=one.journeys,
                 visit_share=_rounded(one.visit_share),
-                dwell_share=None if one.dwell_share is None else min(1.0, round(one.dwell_share, 4)),
+                dwell_share=_rounded(one.dwell_share),
                 returning=_proportion(one.returning),
                 met=_proportion(one.met),
                 wait_median_s=_rounded(one.wait_median_s, 1),

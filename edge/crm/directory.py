@@ -92,7 +92,7 @@ class MemberDirectory:
         with contextlib.suppress(sqlite3.Error):  # what is left over is cleared after the next file too
             while await self._write(_clear):
                 await asyncio.sleep(0)
-        failed = False
+        failed = self._manifest is not None  # run before, and ended in an error
         while True:
             with contextlib.suppress(sqlite3.Error):
                 self._here(await self._generation())  # a file may have been imported by hand

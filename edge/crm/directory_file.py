@@ -35,6 +35,8 @@ BLOCK_BYTES = 1 << 16
 DUMP_ROWS = 256
 MAX_LINE_BYTES = 2048
 MAX_ROWS = 5_000_000
+MAX_UNPACKED_BYTES = 1 << 30
+"""A small file may unpack to anything."""
 MAX_US = 2**63
 NICE = 10
 WRONG_FILE = 3
@@ -79,11 +81,12 @@ async def slices_apart(packed: Path, key: bytes, whole: bool) -> AsyncIterator[l
 def slices(packed: Path, key: bytes, whole: bool) -> Iterator[list[Any]]:
     """The rows of a file in the order of their tags, COLUMNS values a row end to end, at most SLICE_ROWS at once.
 
-    Of rows on one card the last word comes last. In changes (not `whole`) a row without a member takes its card out.
+    Of rows on one card the last one counts. In changes (not `whole`) a row without a member takes its card out.
     Raises FetchError, with the line, for a wrong file.
     """
     with contextlib.ExitStack() as stack:
-        # Buckets by the beginning of the tag, each small enough to be sorted in memory; the files have no name.
+        # Buckets by the beginning of the tag, each small enough to be sorted in memory: nobody can aim at one without
+        # the key, but with many rows on one card, of which one is kept. The files have no name.
         files = [stack.enter_context(tempfile.TemporaryFile(dir=packed.parent)) for _ in range(BUCKETS)]
         # Values end to end: a heap of tuples would keep the garbage collector as busy as all the rest.
         waiting: list[list[Any]] = [[] for _ in range(BUCKETS)]
@@ -97,8 +100,9 @@ def slices(packed: Path, key: bytes, whole: bool) -> Iterator[list[Any]]:
         for values, file in zip(waiting, files, strict=True):
             _dump(values, file)
             file.seek(0)
-            rows = sorted(zip(*[itertools.chain.from_iterable(_load(file))] * COLUMNS, strict=True), key=itemgetter(0))
+            last = {row[0]: row for row in zip(*[itertools.chain.from_iterable(_load(file))] * COLUMNS, strict=True)}
             file.close()
+            rows = sorted(last.values(), key=itemgetter(0))
             for start in range(0, len(rows), SLICE_ROWS):
                 yield list(itertools.chain.from_iterable(rows[start : start + SLICE_ROWS]))
 
@@ -134,7 +138,7 @@ def parse(packed: Path, key: bytes, whole: bool) -> Iterator[Row]:
                     raise ValueError("no member")
                 else:
                     yield member_tag(key, card, len(card) * 8), "", "", 0, None, None
-                if rows.line_num > MAX_ROWS:  # a small file may unpack to anything
+                if rows.line_num > MAX_ROWS:
                     raise FetchError(f"more than {MAX_ROWS} members")
         except (ValueError, KeyError, csv.Error) as error:
             raise FetchError(f"line {rows.line_num} is no member: {error}") from error
@@ -144,8 +148,11 @@ def parse(packed: Path, key: bytes, whole: bool) -> Iterator[Row]:
 
 def _blocks(file: gzip.GzipFile) -> Iterator[list[str]]:
     """Lines, a block's worth at a time; FetchError for a long one, before it is held whole."""
-    rest = b""
+    rest, unpacked = b"", 0
     while block := file.read(BLOCK_BYTES):
+        unpacked += len(block)
+        if unpacked > MAX_UNPACKED_BYTES:
+            raise FetchError(f"more than {MAX_UNPACKED_BYTES} bytes when unpacked")
         *lines, rest = io.BytesIO(rest + block).readlines()
         if len(rest) > MAX_LINE_BYTES or len(max(lines, key=len, default=b"")) > MAX_LINE_BYTES:
             raise FetchError(f"a line of more than {MAX_LINE_BYTES} bytes")

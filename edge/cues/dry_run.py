@@ -27,7 +27,7 @@ class WouldBe:
 
 
 @dataclass(frozen=True)
-class Trial:
+class DryRun:
     """A dry run: the cues, and of how many members' journeys they would have been."""
 
     date: dt.date
@@ -42,7 +42,7 @@ class Trial:
         return dict(sorted(counts.items()))
 
 
-def try_out(conn: sqlite3.Connection, config: StoreConfig, cues: Cues, date: dt.date) -> Trial:
+def try_out(conn: sqlite3.Connection, config: StoreConfig, cues: Cues, date: dt.date) -> DryRun:
     """Run rules on a business day: once a journey of each kind, as the service does. Censored visits count too."""
     start_us, end_us = business_days(config).bounds_us(date)
     span = (start_us, end_us)
@@ -75,7 +75,7 @@ def try_out(conn: sqlite3.Connection, config: StoreConfig, cues: Cues, date: dt.
         due_us = waited(enter_us, exit_us, staff[zone], round(rule.wait_s * 1e6), assist_us)
         if due_us is not None and not _quiet(cues, config, due_us):
             found[tag, journey_us, "waiting"] = WouldBe(due_us, "waiting", tier, zone, rule.id)
-    return Trial(date, len(journeys), tuple(sorted(found.values(), key=lambda cue: cue.at_us)))
+    return DryRun(date, len(journeys), tuple(sorted(found.values(), key=lambda cue: cue.at_us)))
 
 
 def _quiet(cues: Cues, config: StoreConfig, at_us: int) -> bool:

@@ -23,6 +23,7 @@ from sqlite_utils import Migrations
 from edge.database import keys
 from edge.store.errors import Trouble
 from edge.store.private import make_private
+from edge.store.quarantine import is_damage, set_aside
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
@@ -31,8 +32,6 @@ COPY_PAGES = 10_000
 SIDES = ("-wal", "-shm")
 KEY_MARK = "tag_key_mark"
 """Fact that tells of which tag key the directory's hashes are."""
-KEPT_ASIDE = 2
-"""Damaged files that are kept for who wants to look at them."""
 
 
 class Database:
@@ -57,6 +56,7 @@ class Database:
             self._thread.shutdown()
             raise
         self._file = _identity(path)
+        self._others_version: int | None = None
         facts = self._thread.submit(_facts, self._conn).result()
         self.epoch = facts["epoch"]
 
@@ -74,6 +74,12 @@ class Database:
     async def read(self, job: Job[T]) -> T:
         """Run a job that only reads."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._look, job)
+
+    async def written_by_others(self) -> bool:
+        """Whether another process has written since this was last asked."""
+        version = await self.read(lambda conn: int(conn.execute("PRAGMA data_version").fetchone()[0]))
+        before, self._others_version = self._others_version, version
+        return before not in (None, version)
 
     def write_now(self, job: Job[T]) -> T:
         """`write` for code without an event loop."""
@@ -149,7 +155,7 @@ class Database:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            if is_damage(error):
                 self.damage = str(error)
             raise
 
@@ -172,7 +178,8 @@ class Database:
                 raise Trouble(
                     f"the database {self.path} is damaged ({error}): restart the service, which moves it aside"
                 ) from error
-            self.quarantined = _quarantine(self.path)
+            self.quarantined = set_aside(self.path)
+            _condemned(self.path).unlink(missing_ok=True)
             conn = _connect(self.path, quota_mb)
         try:
             _migrate(conn, store)
@@ -310,22 +317,6 @@ def _drop_copy(path: Path, key: bytes) -> None:
 
 def _facts(conn: sqlite3.Connection) -> dict[str, str]:
     return dict(conn.execute("SELECT name, value FROM fact"))
-
-
-def _quarantine(path: Path) -> Path:
-    there = [file.name.rpartition("-")[2] for file in path.parent.glob(f"{path.name}.corrupt-*")]
-    number = max((int(tail) for tail in there if tail.isdecimal()), default=0) + 1
-    aside = path.with_name(f"{path.name}.corrupt-{number}")
-    path.rename(aside)
-    for suffix in SIDES:
-        side = path.with_name(path.name + suffix)
-        if side.exists():
-            side.rename(aside.with_name(aside.name + suffix))
-    _condemned(path).unlink(missing_ok=True)
-    for old in range(1, number - KEPT_ASIDE + 1):
-        for suffix in ("", *SIDES):
-            path.with_name(f"{path.name}.corrupt-{old}{suffix}").unlink(missing_ok=True)
-    return aside
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -23,7 +23,7 @@ from dwell.facts import Facts, Table, facts, total
 from dwell.layout import TagClass, ZoneKind
 from dwell.paths import Flows
 from dwell.service import Contacts, contacts
-from dwell.stays import STAY, Place, Span, Stays, distinct, in_order
+from dwell.stays import STAY, Place, Span, Stays, distinct, in_order, people
 from dwell.suspects import Limits, Suspicion, suspicions
 from edge.access.verdicts import stamps, verdicts
 from edge.store.business_days import business_days
@@ -74,6 +74,8 @@ class Totals:
     flows: Flows
     tiers: Mapping[str, Mapping[str, int]]
     """Tier → TIER_COUNTS; members are told apart within a day only."""
+    people: Mapping[str, int]
+    """What the tiers are shares of: `visits` and `dwell_us` of all people, counted as theirs are."""
     tier_wait: Mapping[str, NDArray[np.int64]]
     """Tier → (BINS,)."""
     tier_assist: Mapping[str, NDArray[np.int64]]
@@ -93,6 +95,7 @@ class Totals:
             **arrays,
             flows=self.flows + other.flows,
             tiers=tiers,
+            people=Counter(self.people) + Counter(other.people),
             tier_wait=_both_tiers(self.tier_wait, other.tier_wait),
             tier_assist=_both_tiers(self.tier_assist, other.tier_assist),
             suspects=self.suspects + other.suspects,
@@ -287,7 +290,7 @@ def make(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> DayFac
         complete=now_us is not None and now_us >= span.end_us + silence_us,
         rows=count(conn, config, date),
         verdicts=stamp,
-        totals=_totals(made, windows, by_tier, len(left_out), span),
+        totals=_totals(made, windows, by_tier, _people(stays, span), len(left_out), span),
         windows=windows,
         by_hour=_by_hour(made, windows, span),
     )
@@ -362,6 +365,7 @@ def _totals(
     made: Facts,
     windows: Windows,
     by_tier: Tiers,
+    everybody: dict[str, int],
     suspects: int,
     span: Span,
 ) -> Totals:
@@ -388,11 +392,17 @@ def _totals(
         store=total(made.store[:, None])[0],
         flows=made.flows,
         tiers=by_tier[0],
+        people=everybody,
         tier_wait=by_tier[1],
         tier_assist=by_tier[2],
         suspects=suspects,
         days=1,
     )
+
+
+def _people(stays: Stays, span: Span) -> dict[str, int]:
+    began = stays[people(stays) & span.holds(stays["enter_us"])]
+    return {"visits": len(began), "dwell_us": int((began["exit_us"] - began["enter_us"]).sum())}
 
 
 def _tiers(

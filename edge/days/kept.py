@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from edge.access.verdicts import stamps
 from edge.days.facts import ARRAYS, DayFacts, Totals, Windows, count, make, watermark_us
 from edge.store.business_days import business_days
 
-FORMAT = 2
+FORMAT = 3
 """Of stored facts; others are made anew."""
 DAY = dt.timedelta(days=1)
 REMADE_DAYS = 7
@@ -116,6 +116,7 @@ def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
     numbers = {
         "unseen": [flows.unseen, flows.unseen_paths, flows.pathless],
         "tiers": {tier: dict(counts) for tier, counts in t.tiers.items()},
+        "people": dict(t.people),
         "tier_wait": _sparse(t.tier_wait),
         "tier_assist": _sparse(t.tier_assist),
         "suspects": t.suspects,
@@ -159,8 +160,11 @@ def load(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]
     }
 
 
-def missing(conn: sqlite3.Connection, config: StoreConfig) -> dt.date | None:
-    """The latest day that is over and that the visits know better than what is stored; None if there is none."""
+def missing(conn: sqlite3.Connection, config: StoreConfig, besides: Container[str] = ()) -> dt.date | None:
+    """The latest day that is over and that the visits know better than what is stored; None if there is none.
+
+    `besides`: dates, YYYY-MM-DD, that are left out.
+    """
     now_us = watermark_us(conn)
     first = conn.execute("SELECT MIN(window_us) FROM aggregate").fetchone()[0]
     if now_us is None or first is None:
@@ -180,7 +184,8 @@ def missing(conn: sqlite3.Connection, config: StoreConfig) -> dt.date | None:
     }
     date = last
     while date >= oldest:
-        if date not in stored or (date > last - REMADE_DAYS * DAY and stored[date] != count(conn, config, date)):
+        stale = date not in stored or (date > last - REMADE_DAYS * DAY and stored[date] != count(conn, config, date))
+        if stale and date.isoformat() not in besides:
             return date
         date -= DAY
     return None
@@ -253,6 +258,7 @@ def _unpack_totals(config: StoreConfig, names: str, packed: bytes) -> Totals:
             pathless=numbers["unseen"][2],
         ),
         tiers=numbers["tiers"],
+        people=numbers["people"],
         tier_wait=_dense(numbers["tier_wait"]),
         tier_assist=_dense(numbers["tier_assist"]),
         suspects=numbers["suspects"],

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from config import StoreConfig
 from config.facts import SERVED
 from dwell.aggregates import MIDDLES_S
-from edge.days.facts import of_people
 from edge.days.kept import DAY
 from edge.days.scope import Rate, Scope, coverage, hide, history_days, over, quantile_s, rate, ratio
 
@@ -27,9 +26,9 @@ class TierScore:
     journeys: int | None
     visits: int | None
     visit_share: float | None
-    """Of all visits of people."""
+    """Of all people's visits."""
     dwell_share: float | None
-    """Of all members' and other people's presence."""
+    """Of the time that all people's visits lasted."""
     returning: Rate | None
     """Members seen in the returning_days before ÷ members seen."""
     met: Rate | None
@@ -66,8 +65,6 @@ def tiers(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: in
     counts = {tier: found.tiers[tier].get("members", 0) for tier in sorted(found.tiers)}
     hidden = hide(counts, least)
     targets = {target.tier: target for target in config.service_targets}
-    visits = int(of_people(found.zones).sum())
-    present_us = int(found.store["present_us"])
     rows = []
     for tier in counts:
         if tier in hidden:
@@ -82,8 +79,8 @@ def tiers(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: in
                 members=counts[tier],
                 journeys=t.get("journeys", 0),
                 visits=t.get("visits", 0),
-                visit_share=ratio(t.get("visits", 0), visits),
-                dwell_share=ratio(t.get("dwell_us", 0), present_us),
+                visit_share=ratio(t.get("visits", 0), found.people.get("visits", 0)),
+                dwell_share=ratio(t.get("dwell_us", 0), found.people.get("dwell_us", 0)),
                 returning=rate(t.get("returning", 0), counts[tier], least) if history > 0 else None,
                 met=rate(t.get("met", 0), t.get("wanted", 0), least),
                 wait_median_s=quantile_s(wait, 0.5, least),

@@ -16,7 +16,7 @@ from dwell.engine import Decisions
 from dwell.layout import TagClass
 from edge.database.keys import DayKeys
 from edge.intake.windows import add_window, untold_doors, window_event, window_row
-from edge.readers.door_counters import Doors
+from edge.readers.door_counters import DoorCounters
 from edge.store import layouts
 from edge.store.business_days import BusinessDay
 from edge.store.compose import Shop
@@ -26,7 +26,7 @@ from sync.contract import Door, FloorTraffic, GatewayHealth, Journey, ReaderHeal
 
 
 @dataclass(frozen=True)
-class Identity:
+class Carrier:
     """How a tag is told at rest and to the CRM: a pseudonym, and the member only with consent."""
 
     tag: bytes
@@ -43,7 +43,7 @@ class Ledger:
     """
 
     def __init__(
-        self, shop: Shop, pseudonyms: Pseudonyms, days: BusinessDay, doors: Doors, now_us: Callable[[], int]
+        self, shop: Shop, pseudonyms: Pseudonyms, days: BusinessDay, doors: DoorCounters, now_us: Callable[[], int]
     ) -> None:
         self._shop = shop
         self._doors = doors
@@ -54,9 +54,9 @@ class Ledger:
         self._now_us = now_us
         self._decisions: list[Decisions] = []
         self._health: list[ReaderHealth | GatewayHealth] = []
-        self._told: dict[bytes, Identity] = {}
+        self._told: dict[bytes, Carrier] = {}
         """Journey under way → as whom its last written visit was told; of members' cards."""
-        self._fresh: dict[bytes, Identity | None] = {}
+        self._fresh: dict[bytes, Carrier | None] = {}
         """The same of the last `write`, until that is committed; None: the journey is over."""
 
     def restore(self, conn: sqlite3.Connection, under_way: Any) -> None:
@@ -69,11 +69,11 @@ class Ledger:
             "SELECT tag, member, journey_us, max(enter_us) FROM visit WHERE enter_us >= ? AND tag_class = ?"
             " GROUP BY tag, journey_us"
         )
-        written: dict[bytes, list[tuple[int, Identity]]] = {}
+        written: dict[bytes, list[tuple[int, Carrier]]] = {}
         for tag, member, journey_us, enter_us in conn.execute(
             query, (int(members["journey_us"].min()), int(TagClass.MEMBER))
         ):
-            written.setdefault(tag, []).append((enter_us, Identity(tag, member, journey_us)))
+            written.setdefault(tag, []).append((enter_us, Carrier(tag, member, journey_us)))
         keys = DayKeys(conn, self._days, self._now_us())
         for row in members:
             began_us = int(row["journey_us"])
@@ -106,9 +106,9 @@ class Ledger:
         windows = [window for decisions in self._decisions for window in decisions.windows]
         keys = DayKeys(conn, self._days, self._now_us())
         self._fresh = {}
-        known: dict[bytes, Identity] = {}
+        known: dict[bytes, Carrier] = {}
 
-        def who(visit: Any) -> Identity:
+        def who(visit: Any) -> Carrier:
             key = _journey_key(visit)
             if key not in known:
                 tag, member = self._identify(conn, visit, keys)
@@ -116,19 +116,19 @@ class Ledger:
                 start_us = int(visit["journey_us"]) if before is None else before.start_us
                 if before is not None and (before.tag, before.member) != (tag, member):
                     start_us = min(int(one["enter_us"]) for one in visits if _journey_key(one) == key)
-                known[key] = Identity(tag, member, start_us)
+                known[key] = Carrier(tag, member, start_us)
                 if visit["tag_class"] == TagClass.MEMBER:
                     self._fresh[key] = known[key]
             return known[key]
 
-        def whole(journey: Any) -> tuple[Any, Identity] | None:
+        def whole(journey: Any) -> tuple[Any, Carrier] | None:
             """A journey as far as it may be told; None if it was a member's whose name may not be told any more."""
             key = _journey_key(journey.visits[0])
             told = known.get(key) or self._told.get(key)
             now = self._identify(conn, journey.visits[0], keys)
             self._fresh[key] = None
             if told is None:
-                return journey, Identity(*now, journey.start_us)
+                return journey, Carrier(*now, journey.start_us)
             if told.member is not None and (told.tag, told.member) != now:
                 return None
             left = journey.visits[journey.visits["enter_us"] >= told.start_us]
@@ -179,7 +179,7 @@ class Ledger:
         bits = int(visit["epc_bits"])
         return self._pseudonyms.daily(epc_bytes(visit["epc"], bits), bits, keys.of(int(visit["journey_us"])))
 
-    def _journey_event(self, journey: Any, who: Identity, zones: tuple[str, ...]) -> Journey:
+    def _journey_event(self, journey: Any, who: Carrier, zones: tuple[str, ...]) -> Journey:
         return Journey(
             tag=who.tag.hex(),
             tag_class=TAG_CLASSES[journey.tag_class],
@@ -238,7 +238,7 @@ def _journey_key(row: Any) -> bytes:
     return bytes(row["epc"].tobytes()) + bits.to_bytes(2, "big") + began_us.to_bytes(8, "big", signed=True)
 
 
-def _visit_row(visit: Any, who: Identity, zones: tuple[str, ...]) -> dict[str, Any]:
+def _visit_row(visit: Any, who: Carrier, zones: tuple[str, ...]) -> dict[str, Any]:
     return {
         "tag": who.tag,
         "tag_class": int(visit["tag_class"]),
@@ -250,7 +250,7 @@ def _visit_row(visit: Any, who: Identity, zones: tuple[str, ...]) -> dict[str, A
     }
 
 
-def _journey_row(journey: Any, who: Identity, zones: tuple[str, ...]) -> dict[str, Any]:
+def _journey_row(journey: Any, who: Carrier, zones: tuple[str, ...]) -> dict[str, Any]:
     return {
         "tag": who.tag,
         "tag_class": int(journey.tag_class),

@@ -1,4 +1,4 @@
-"""The one way through the house: batches of reads in, visits and events committed.
+"""The service's main loop: batches of reads in, visits and events committed.
 
 Two kinds of commits. A recognition is committed the moment a member is first seen, for a greeting can't wait.
 All that the engine decides is committed together with the engine's state, every few seconds, in one transaction:
@@ -11,8 +11,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -25,13 +24,14 @@ from dwell.visits import Visits
 from edge.cues import book
 from edge.cues.desk import CueDesk
 from edge.database.keys import destroy_day_keys
-from edge.database.room import make_room
+from edge.database.retention import make_room
 from edge.database.writer import Database
 from edge.intake import checkpoint
 from edge.intake.greeter import Greeter
+from edge.intake.inbox import Inbox
 from edge.intake.ledger import Ledger
 from edge.readers.antennas import Antennas
-from edge.readers.door_counters import Doors
+from edge.readers.door_counters import DoorCounters
 from edge.readers.flapping import Flapping
 from edge.readers.lamps import Lamps
 from edge.readers.outages import Outages
@@ -45,8 +45,6 @@ from sync.contract import CLASSES, EventClass, GatewayHealth, ReaderHealth, Reco
 log = logging.getLogger("tagtrail.pipeline")
 T = TypeVar("T")
 
-QUEUE_READS = 500_000
-"""Reads that may wait; beyond, sessions wait and their readers buffer."""
 WAITING_READS = 1_000_000
 """Reads that may come while the engine waits for what a reader kept; beyond, it goes on without."""
 GATHER_S = 0.02
@@ -66,8 +64,11 @@ CHECKPOINT_BYTES_PER_S = 32 * 1024
 
 
 class Pipeline:
-    """Takes reads and link changes from sessions (it is their Sink), runs the engine, commits. One task: `run`.
+    """Takes reads and link changes from the inbox, runs the engine, commits. One task: `run`.
 
+    `wake` is told of classes with new events, `changed` of news for the page, `lamps` of members who come to a zone,
+    `trace` of every decided visit. `backlog`: events not yet acknowledged, by class. `failing`: reason by background
+    job, of those that fail now.
     `trouble` says why commits fail, if they do: what was not committed is kept and tried again.
     """
 
@@ -76,11 +77,15 @@ class Pipeline:
         shop: Shop,
         database: Database,
         clock: Clock,
+        inbox: Inbox,
         *,
         version: str,
         wake: Callable[[EventClass], None],
         changed: Callable[[], None] = lambda: None,
         scrub: Callable[[], object] = lambda: None,
+        backlog: Callable[[], Mapping[str, int]] = dict,
+        failing: Callable[[], Mapping[str, str]] = dict,
+        lamps: Lamps | None = None,
         trace: Callable[[Visits], None] | None = None,
     ) -> None:
         self.shop = shop
@@ -89,70 +94,33 @@ class Pipeline:
         self.readers = {r.id: ReaderStatus(r.id, Link.DOWN, "not yet connected", start) for r in shop.readers}
         self.reads_of = dict.fromkeys(self.readers, 0)
         self.trouble: str | None = None
-        self.backlog: dict[str, int] = {}
-        """Events not yet acknowledged, by class; kept up to date by the service."""
+        self._inbox = inbox
         self._database = database
         self._clock = clock
         self._version = version
         self._wake = wake
         self._changed = changed
         self._scrub = scrub
+        self._backlog = backlog
+        self._failing = failing
+        self._told_failing: set[str] = set()
+        self._lamps = lamps
         self._trace = trace
         days = business_days(shop.config)
         self._days = days
         self._pseudonyms = Pseudonyms(database.tag_key)
         self.antennas = Antennas(shop)
-        self.doors = Doors(shop)
-        self.lamps: Lamps | None = None
-        """Told of members who come to a zone, if there are any."""
+        self.doors = DoorCounters(shop)
         self._ledger = Ledger(shop, self._pseudonyms, days, self.doors, clock.now_us)
         self._outages = Outages(self.readers, self._switch)
         self._flapping: Flapping[ReaderHealth] = Flapping()
         self._bound_us: int | None = None
         self._waiting = 0
-        self._queue: deque[tuple[str, Reads] | ReaderStatus | Gap | Notice | Contact] = deque()
-        self._queued = 0
-        self._arrived = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
         self._greeter = Greeter(shop, self._pseudonyms)
         self.desk = CueDesk(shop, clock.speed)
         self._every_s = shop.config.database.checkpoint_s
         self._swept_us = self._health_us = start
         self._stopping = False
-
-    # The sink of every session.
-
-    async def reads(self, reader: str, batch: Reads) -> None:
-        """Queue a batch; waits while the queue is full."""
-        while self._queued >= QUEUE_READS:
-            self._room.clear()
-            await self._room.wait()
-        self._queue.append((reader, batch))
-        self._queued += len(batch)
-        self._arrived.set()
-
-    def status(self, status: ReaderStatus) -> None:
-        """Queue a change of a reader's link, in its place among the reads."""
-        self._queue.append(status)
-        self._arrived.set()
-
-    def gap(self, gap: Gap) -> None:
-        """Queue a loss of reads."""
-        self._queue.append(gap)
-        self._arrived.set()
-
-    def notice(self, notice: Notice) -> None:
-        """Queue a word for health."""
-        self._queue.append(notice)
-        self._arrived.set()
-
-    def contact(self, contact: Contact) -> None:
-        """Queue a change of an input."""
-        self._queue.append(contact)
-        self._arrived.set()
-
-    # Life.
 
     def restore(self) -> None:
         """Go on from the last checkpoint, with every reader down until it connects."""
@@ -161,7 +129,7 @@ class Pipeline:
     def stop(self) -> None:
         """Let `run` end; what sessions have delivered by now is still taken."""
         self._stopping = True
-        self._arrived.set()
+        self._inbox.wake()
 
     async def run(self) -> None:
         """Work until `stop`, then take what has arrived and commit it; visits stay open in the checkpoint.
@@ -173,12 +141,7 @@ class Pipeline:
         advanced_s = committed_s = looked_s = loop.time()
         seen_us = self._clock.now_us()
         while not self._stopping:
-            try:
-                async with asyncio.timeout(ADVANCE_S):
-                    await self._arrived.wait()
-                await asyncio.sleep(GATHER_S)
-            except TimeoutError:
-                pass
+            await self._inbox.wait(ADVANCE_S, GATHER_S)
             now_us = self._clock.now_us()
             await self._take()
             if loop.time() - advanced_s >= ADVANCE_S:
@@ -254,10 +217,8 @@ class Pipeline:
 
     async def _take(self) -> None:
         """Put everything queued through, in order of arrival."""
-        self._arrived.clear()
         batches: list[Reads] = []
-        while self._queue:
-            item = self._queue.popleft()
+        for item in self._inbox.take():
             if isinstance(item, ReaderStatus):
                 await self._feed(batches)
                 batches = []
@@ -272,9 +233,7 @@ class Pipeline:
             else:
                 reader, batch = item
                 self.reads_of[reader] += len(batch)
-                self._queued -= len(batch)
                 batches.append(batch)
-        self._room.set()
         await self._feed(batches)
 
     async def _feed(self, batches: list[Reads]) -> None:
@@ -337,7 +296,7 @@ class Pipeline:
                 told = self._greeter.tell(conn)
                 return self.desk.arrive(conn, told, self._clock.now_us())
 
-            for event in self._greeter.untold() if self.lamps else ():
+            for event in self._greeter.untold() if self._lamps else ():
                 self._announce(event.member, event.tier, event.zone, event.read_us)
             if await self._make_cues(job):
                 self._greeter.told(len(told))
@@ -372,8 +331,8 @@ class Pipeline:
         return True
 
     def _announce(self, member: str, tier: str, zone: str, at_us: int) -> None:
-        if self.lamps is not None:
-            self.lamps.came(member, tier, zone, at_us, self._clock.now_us())
+        if self._lamps is not None:
+            self._lamps.came(member, tier, zone, at_us, self._clock.now_us())
 
     def _advance(self, watermark_us: int) -> None:
         if watermark_us < self.engine.weighed_us - BACK_US:
@@ -388,8 +347,8 @@ class Pipeline:
             self._bound_us, self._waiting = bound_us, 0
         self._decide(self.engine.advance(watermark_us if bound_us is None else min(watermark_us, bound_us)))
         self.doors.advance(self.engine.weighed_us)
-        if self.lamps is not None and self.lamps.any:
-            tiers = self.lamps.tiers
+        if self._lamps is not None and self._lamps.any:
+            tiers = self._lamps.tiers
             for member, visit in self._greeter.members(self.here(), lambda member: member.tier in tiers):
                 self._announce(member.member, member.tier, self.shop.zones[visit["zone"]], int(visit["enter_us"]))
 
@@ -402,8 +361,9 @@ class Pipeline:
 
     async def _commit(self) -> None:
         now = self._clock.now_us()
-        if abs(now - self._health_us) >= HEALTH_US:
-            self._health_us = now
+        failing = set(self._failing())
+        if abs(now - self._health_us) >= HEALTH_US or failing != self._told_failing:
+            self._health_us, self._told_failing = now, failing
             self._ledger.add_health(self._gateway_health("periodic"))
         stale: list[bytes] = []
         begun_us: list[int] | None = None
@@ -506,5 +466,6 @@ class Pipeline:
             tags_present=len(self.engine.tags_under_way()),
             readers_up=sum(status.link is Link.UP for status in self.readers.values()),
             readers=len(self.readers),
-            backlog=self.backlog,
+            backlog=dict(self._backlog()),
+            failing=dict(self._failing()),
         )

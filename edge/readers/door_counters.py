@@ -26,7 +26,7 @@ class _Counter:
     """The reader does not watch it."""
 
 
-class Doors:
+class DoorCounters:
     """Gathers until the next commit: `write` within its transaction, `clear` once that is committed."""
 
     def __init__(self, shop: Shop) -> None:

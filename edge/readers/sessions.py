@@ -1,4 +1,4 @@
-"""Runs every reader's session, restarts one on demand, and records raw reads for a while when told to."""
+"""Runs readers' sessions, restarts one on demand, and records raw reads for a while when told to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from drivers import open_session
 from drivers.read import Reads
-from drivers.session import Contact, Gap, Notice, ReaderSettings, ReaderStatus, Sink, Switchboard
+from drivers.session import Contact, Gap, Link, Notice, ReaderStatus, Sink, Switchboard
 from edge.readers.capture import CaptureFile
 from edge.store.compose import Shop
 
@@ -21,7 +21,7 @@ CAPTURES_KEPT = 3
 
 
 class Readers:
-    """The sessions' sink, which passes everything on to `sink`; `run` goes on until cancelled."""
+    """The sessions' sink, which passes everything on to `sink`; `run` keeps one reader's session until cancelled."""
 
     def __init__(self, shop: Shop, sink: Sink, clock: Callable[[], int]) -> None:
         self._settings = {reader.id: reader for reader in shop.readers}
@@ -35,19 +35,36 @@ class Readers:
         self._captured_reads = 0
         self._capture_of: str | None = None
 
-    async def run(self) -> None:
-        """Run all sessions; raises what one of them raises."""
-        async with asyncio.TaskGroup() as tasks:
-            for settings in self._settings.values():
-                tasks.create_task(self._keep(settings), name=f"reader {settings.id}")
-            await asyncio.Event().wait()  # a store without readers is served too
+    async def run(self, reader: str) -> None:
+        """Run a reader's session; raises what it raises, and then says that the reader's link is down."""
+        settings = self._settings[reader]
+        try:
+            while True:
+                session = open_session(settings, self, self._clock)
+                self._open[reader] = session
+                self._sessions[reader] = task = asyncio.create_task(session.run())
+                await asyncio.wait([task])
+                if reader not in self._restarting:
+                    task.result()
+                    raise RuntimeError(f"the session of reader {reader} ended by itself")
+                self._restarting.discard(reader)
+        except Exception as error:
+            reason = f"unexpected error: {type(error).__name__}: {error}"
+            self._sink.status(ReaderStatus(reader, Link.DOWN, reason, self._clock()))
+            raise
+        finally:
+            self._open.pop(reader, None)
+            if (last := self._sessions.pop(reader, None)) is not None:
+                last.cancel()
+                await asyncio.gather(last, return_exceptions=True)
 
     def restart(self, reader: str) -> None:
         """End a reader's session and open it anew; ValueError for a reader that isn't there."""
-        if reader not in self._sessions:
+        if reader not in self._settings:
             raise ValueError(f"no reader {reader!r}; there are {', '.join(sorted(self._settings)) or 'none'}")
-        self._restarting.add(reader)
-        self._sessions[reader].cancel()
+        if reader in self._sessions:
+            self._restarting.add(reader)
+            self._sessions[reader].cancel()
 
     async def capture(self, folder: Path, seconds: int, reader: str | None) -> tuple[Path, int]:
         """Record reads as `tagtrail capture` does, EPCs as pseudonyms; the file, and how many. One at a time."""
@@ -95,22 +112,6 @@ class Readers:
         session = self._open.get(reader)
         if isinstance(session, Switchboard):
             session.switch(port, high)
-
-    async def _keep(self, settings: ReaderSettings) -> None:
-        try:
-            while True:
-                session = open_session(settings, self, self._clock)
-                self._open[settings.id] = session
-                self._sessions[settings.id] = task = asyncio.create_task(session.run())
-                await asyncio.wait([task])
-                if settings.id not in self._restarting:
-                    task.result()
-                    raise RuntimeError(f"the session of reader {settings.id} ended by itself")
-                self._restarting.discard(settings.id)
-        finally:
-            task = self._sessions[settings.id]
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     def _write(self, file: Path, captured: list[tuple[str, Reads]]) -> None:
         out = CaptureFile(file, self._shop, clear=False, max_bytes=CAPTURE_BYTES)

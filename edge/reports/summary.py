@@ -125,6 +125,7 @@ def _service(now: Now | None) -> Mapping[str, object] | None:
         "broker": now.broker.model_dump(),
         "outbox": {name: backlog.model_dump() for name, backlog in now.outbox.items()},
         "readers": {reader.id: reader.link for reader in now.readers},
+        "failing": {one.job: one.reason for one in now.failing},
     }
 
 
@@ -138,6 +139,9 @@ def _service_line(config: StoreConfig, lang: str, summary: Summary, now: Now | N
     readers = _("Readers up: {up} of {all}").format(up=len(now.readers) - len(down), all=len(now.readers))
     if down:
         readers += f" ({', '.join(down)})"
+    if now.failing:
+        jobs = ", ".join(f"{one.job} ({one.reason})" for one in now.failing)
+        readers += f" · {_('Failing, and tried again: {jobs}').format(jobs=jobs)}"
     if now.broker.connected:
         return f"{readers} · {_('CRM connected; {n} events not yet acknowledged').format(n=pending)}"
     since = local(config, now.broker.since_us)

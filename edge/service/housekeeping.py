@@ -1,11 +1,11 @@
-"""Once a minute: sums up days that are over, tells the CRM of them, and deletes what is too old."""
+"""Work of the service that is due once a minute: days that are over, what the CRM is told of them, retention."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Container, Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -15,29 +15,91 @@ from config import StoreConfig
 from edge.crm import corrections, day_news
 from edge.cues.digest import tell as tell_digests
 from edge.database.reader import connect
+from edge.database.retention import SLICE_ROWS, make_room, prune
 from edge.days import kept
 from edge.days.facts import DayFacts, make
 from edge.store.business_days import business_days
-from sync import outbox, room
+from edge.store.errors import NotMade
+from sync import outbox, quota
 
 if TYPE_CHECKING:
     from edge.database.writer import Database
-from edge.database.room import SLICE_ROWS, make_room, prune
 
 T = TypeVar("T")
+Step = Callable[["Database", StoreConfig, Container[str]], Awaitable[bool]]
 log = logging.getLogger("tagtrail.housekeeping")
-ROUND_S = 60.0
+PERIOD_S = 60.0
+BREATH_S = 1.0
+"""Between two pieces of work of a round."""
 
 
-async def sum_up(database: Database, config: StoreConfig) -> bool:
+class Housekeeping:
+    """The rounds, by name; each is a job of its own, and of those that read much one at a time is at work."""
+
+    def __init__(self, database: Database, config: StoreConfig, clock: Callable[[], int]) -> None:
+        self._database = database
+        self._config = config
+        self._clock = clock
+        self._reading = asyncio.Lock()
+
+    def rounds(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+        """Name of each round and what it does."""
+        yield "retention", self._prune
+        yield "quota", self._keep_quota
+        yield "digests", self._tell_digests
+        yield "day facts", partial(self._until_done, sum_up)
+        yield "day news", partial(self._until_done, tell_days)
+        yield "corrections", partial(self._until_done, tell_corrections)
+
+    async def _prune(self) -> None:
+        def tidy(conn: sqlite3.Connection) -> int:
+            config, now_us = self._config, self._clock()
+            gone = outbox.forget(conn, now_us, SLICE_ROWS) + prune(conn, config, now_us)
+            gone += day_news.forget(conn, config, business_days(config).date(now_us))
+            return gone + kept.prune(conn, config, now_us)
+
+        while await self._database.write(tidy):
+            await asyncio.sleep(0)
+
+    async def _keep_quota(self) -> None:
+        while await self._database.read(quota.in_use) >= quota.FULL:
+            if lost := await self._database.write(lambda conn: make_room(conn, self._config, self._clock())):
+                log.error("the database is full: the oldest %d events for the CRM were given up", lost)
+            await asyncio.sleep(0)
+
+    async def _tell_digests(self) -> None:
+        await self._database.write(lambda conn: tell_digests(conn, self._config, self._clock()))
+
+    async def _until_done(self, step: Step) -> None:
+        """Do a step until there is no more to do; what fails is left out of this round and raised at its end."""
+        failed: dict[str, NotMade] = {}
+        more = True
+        while more:
+            async with self._reading:
+                try:
+                    more = await step(self._database, self._config, failed)
+                except NotMade as error:
+                    failed[error.key] = error
+            await asyncio.sleep(BREATH_S)
+        if failed:
+            raise next(iter(failed.values()))
+
+
+async def sum_up(database: Database, config: StoreConfig, besides: Container[str] = ()) -> bool:
     """Store the facts of one business day that is over and not yet summed up, if there is one; whether there was.
 
-    They are made beside the writer, which would keep greetings waiting.
+    They are made beside the writer, which would keep greetings waiting. `besides`: dates that are left out; here and
+    below. Raises NotMade.
     """
 
     def facts(conn: sqlite3.Connection) -> DayFacts | None:
-        date = kept.missing(conn, config)
-        return None if date is None else make(conn, config, date)
+        date = kept.missing(conn, config, besides)
+        try:
+            return None if date is None else make(conn, config, date)
+        except sqlite3.Error:
+            raise
+        except Exception as error:
+            raise NotMade(str(date), error) from error
 
     made = await _look(database, facts)
     if made is None:
@@ -46,51 +108,21 @@ async def sum_up(database: Database, config: StoreConfig) -> bool:
     return True
 
 
-async def tell_days(database: Database, config: StoreConfig) -> bool:
+async def tell_days(database: Database, config: StoreConfig, besides: Container[str] = ()) -> bool:
     """Tell the CRM one thing that has become known of days that are summed up; whether there was one."""
-
-    item = await _look(database, lambda conn: day_news.news(conn, config))
+    item = await _look(database, lambda conn: day_news.news(conn, config, besides))
     if item is None:
         return False
     await database.write(lambda conn: day_news.tell(conn, item))
     return True
 
 
-async def tell_corrections(database: Database, config: StoreConfig) -> bool:
+async def tell_corrections(database: Database, config: StoreConfig, besides: Container[str] = ()) -> bool:
     """Tell the CRM anew of the windows of one summed-up day that have become something else; whether there was one."""
-
-    found = await _look(database, lambda conn: corrections.corrections(conn, config))
+    found = await _look(database, lambda conn: corrections.corrections(conn, config, besides))
     while found is not None and not await database.write(partial(corrections.tell, found=found)):
         found = replace(found, windows=found.windows[corrections.AT_ONCE :])
     return found is not None
-
-
-async def keep_house(database: Database, config: StoreConfig, clock: Callable[[], int]) -> None:
-    """Once a minute, for ever: forget what was acknowledged long ago and what is too old, and see to the quota."""
-
-    def tidy(conn: sqlite3.Connection) -> int:
-        gone = outbox.forget(conn, clock(), SLICE_ROWS) + prune(conn, config, clock())
-        gone += day_news.forget(conn, config, business_days(config).date(clock()))
-        return gone + kept.prune(conn, config, clock())
-
-    while True:
-        try:
-            await database.write(lambda conn: tell_digests(conn, config, clock()))
-            while await database.write(tidy):
-                await asyncio.sleep(0)
-            while await database.read(room.in_use) >= room.FULL:
-                if lost := await database.write(lambda conn: make_room(conn, config, clock())):
-                    log.error("the database is full: the oldest %d events for the CRM were given up", lost)
-                await asyncio.sleep(0)
-            while (
-                await sum_up(database, config)
-                or await tell_days(database, config)
-                or await tell_corrections(database, config)
-            ):
-                await asyncio.sleep(1)
-        except sqlite3.Error as error:
-            log.warning("housekeeping waits for the database: %s", error)
-        await asyncio.sleep(ROUND_S)
 
 
 async def _look(database: Database, find: Callable[[sqlite3.Connection], T]) -> T:

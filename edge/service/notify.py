@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 BEAT_S = 5.0
 LONGEST_S = 900.0
-"""A disk that has not done its work by then hangs: the watchdog may have its way."""
+"""Work that is not done by then hangs: the watchdog may have its way."""
 
 
 def notify(*assignments: str) -> None:
@@ -31,7 +31,7 @@ def notify(*assignments: str) -> None:
 
 @contextmanager
 def long_work() -> Iterator[None]:
-    """Within, the supervisor stays patient: a large database takes longer to check or to save than a watchdog waits."""
+    """Within, the supervisor stays patient: compiling, or a large database, takes longer than a watchdog waits."""
     over = threading.Event()
 
     def beat() -> None:

@@ -1,10 +1,9 @@
-"""The page's process: started by the service, and started again when it dies."""
+"""The page's process, as the service runs it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 import sys
@@ -12,36 +11,33 @@ from pathlib import Path
 
 from config import StoreConfig
 from edge.store.clock import Clock
+from edge.store.errors import Trouble
 
-log = logging.getLogger("tagtrail.service")
-
-RESTART_S = 2.0
-"""Wait before a page that died is started again."""
+RETRY_S = (2.0, 60.0)
+"""Wait before a page that died is started again, the first time and the longest."""
 
 
-async def keep(config_file: Path, listening: socket.socket, clock: Clock) -> None:
-    """Keep the page's process running on a listening socket until cancelled, which ends the process."""
+async def run(config_file: Path, listening: socket.socket, clock: Clock) -> None:
+    """Run the page's process on a listening socket until cancelled, which ends it; Trouble if it ends by itself."""
     arguments = ["--config", str(config_file), "--fd", str(listening.fileno())]
     arguments += ["--parent", str(os.getpid())]
     if clock.speed != 1:
         arguments += ["--clock-speed", str(clock.speed), "--clock-origin-us", str(clock.origin_us)]
-    while True:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "edge.web", *arguments, pass_fds=[listening.fileno()]
-        )
-        try:
-            code = await process.wait()
-        finally:
-            if process.returncode is None:
-                process.terminate()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(1):
-                        await process.wait()
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        log.error("the page's process ended with code %d; starting it again", code)
-        await asyncio.sleep(RESTART_S)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "edge.web", *arguments, pass_fds=[listening.fileno()]
+    )
+    try:
+        code = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await process.wait()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    raise Trouble(f"the page's process ended with code {code}")
 
 
 def address(config: StoreConfig, listening: socket.socket) -> str:

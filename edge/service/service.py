@@ -10,39 +10,41 @@ import logging
 import signal
 import sqlite3
 import threading
-import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
 from config import StoreConfig
 from config.check import load
-from drivers.session import Link
-from edge.crm.commands import Doings
-from edge.crm.configuration import Desired, Overlay
-from edge.crm.directory import MemberDirectory
+from edge.access.page_file import prove
+from edge.access.users import users_path
+from edge.crm.configuration import Overlay
+from edge.crm.downlink import Downlink
 from edge.cues.orders import OrderServer
 from edge.database import life
 from edge.database.writer import Database
+from edge.intake.inbox import Inbox
 from edge.intake.pipeline import Pipeline
 from edge.readers.lamps import Lamps
 from edge.readers.sessions import Readers
 from edge.readers.visit_file import VisitFile
 from edge.service import page_process
-from edge.service.housekeeping import keep_house
+from edge.service.housekeeping import PERIOD_S, Housekeeping
+from edge.service.jobs import Jobs
 from edge.service.memory import COMPILER, let_go_of
 from edge.service.notify import long_work, notify
 from edge.service.snapshot import Snapshot
+from edge.service.totals import Totals
 from edge.service.warmup import warm_up
 from edge.store.clock import Clock, offset_us
-from edge.store.compose import Shop, compose
-from edge.store.errors import Again, Trouble
+from edge.store.compose import compose
+from edge.store.errors import RestartNeeded, Trouble
 from edge.store.live_socket import LiveServer, socket_path
 from edge.store.page_socket import listen
-from sync.commands import Commands
 from sync.mqtt import MqttSettings
-from sync.publisher import Handler, Publisher
+from sync.publisher import Publisher
 from sync.sending import Identity
 
 log = logging.getLogger("tagtrail.service")
@@ -50,11 +52,17 @@ log = logging.getLogger("tagtrail.service")
 DRAIN_S = 1.5
 """At a stop, how long the last events may take to the CRM; what is not acknowledged goes out at the next start."""
 REMEMBER_S = 60.0
+READER_RETRY_S = (1.0, 60.0)
 
 
 class Service:
-    """One store's gateway. `run` returns after SIGTERM or SIGINT; raises Trouble for what store IT can mend."""
+    """One store's gateway. `run` returns after SIGTERM or SIGINT.
 
+    Raises Trouble for what store IT can mend, and RestartNeeded. Only the pipeline, the database's writer and the
+    publisher can end it; everything else is a job behind a barrier of its own (edge.service.jobs).
+    """
+
+    @long_work()
     def __init__(
         self,
         config: StoreConfig,
@@ -70,69 +78,83 @@ class Service:
         self._config_file = config_file
         self._clock = clock
         self._web_socket = listen(config.web.listen) if web else None
-        self._shop: Shop = compose(config, clock.speed)
         self._lock = _lock(config.database.path)
-        with long_work():
-            self._database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
+        self._database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
         if self._database.quarantined:
             log.error("the database was damaged; moved to %s, a new one was begun", self._database.quarantined)
-        self._trace = VisitFile(trace, self._shop.zones) if trace else None
-        self._handlers: dict[str, Handler] = {}
-        self._overlay = overlay
-        self._why_again: str | None = None
+        with contextlib.suppress(Trouble):  # it is told; the page stays shut
+            prove(users_path(config))
+        self._end = End()
+        shop = compose(config, clock.speed)
+        self._shop = shop
+        self._trace = VisitFile(trace, shop.zones) if trace else None
+        news = asyncio.Event()
+        self._jobs = Jobs(clock.now_us, news.set)
+        self._totals = Totals(self._database)
         self._publisher = Publisher(
             _mqtt(config),
             Identity(
                 store=config.store.id,
                 epoch=self._database.epoch,
                 version=version,
-                config_generation=((overlay and overlay.running_hash) or sha256(config_file.read_bytes()).hexdigest())[
-                    :16
-                ],
+                config_generation=_generation(config_file, overlay),
             ),
             self._database,
             clock.now_us,
-            self._handlers,
             offset_us,
         )
+        inbox = Inbox()
+        self._readers = Readers(shop, inbox, clock.now_us)
         self._pipeline = Pipeline(
-            self._shop,
+            shop,
             self._database,
             clock,
+            inbox,
             version=version,
             wake=self._publisher.wake,
-            changed=self._tell_live,
+            changed=news.set,
+            backlog=self._totals.pending,
+            failing=self._jobs.reasons,
+            lamps=Lamps(config, self._readers.switch),
             trace=self._trace.write if self._trace else None,
         )
         self._snapshot = Snapshot(
             config,
-            self._shop,
+            shop,
             self._database,
             self._publisher,
             self._pipeline,
+            self._totals,
+            self._jobs,
             clock,
             version=version,
             page=page_process.address(config, self._web_socket) if self._web_socket else None,
         )
-        self._live: LiveServer | None = None
+        self._live = LiveServer(socket_path(config), self._snapshot.take, self._snapshot.antennas, news)
+        self._orders = OrderServer(socket_path(config, "orders"), config, self._pipeline.order, clock.now_us)
+        self._downlink = Downlink(
+            config,
+            self._database,
+            self._publisher,
+            self._readers,
+            self._pipeline,
+            clock,
+            overlay=overlay,
+            snapshot=self._snapshot.take,
+            reload=self._reload,
+            restart=self._end.restart,
+        )
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
-        stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, self._end.stop)
         try:
-            life.begin(self._database)
-            # Compiling takes seconds without a cache: done before readers connect, not while their reads wait.
-            if await _unless(stop, warm_up):
-                # What is there now stays: looking through it for garbage again and again would hold up greetings.
-                gc.collect()
-                gc.freeze()
-                let_go_of(COMPILER)
-                self._pipeline.restore()
-                await self._count()
-                await self._serve(stop)
+            with long_work():
+                ready = await self._prepare()
+            if ready:
+                await self._serve()
         finally:
             if self._trace:
                 self._trace.close()
@@ -143,104 +165,99 @@ class Service:
             if self._web_socket is not None:
                 self._web_socket.close()
 
-    async def _serve(self, stop: asyncio.Event) -> None:
-        readers = Readers(self._shop, self._pipeline, self._clock.now_us)
-        self._pipeline.lamps = Lamps(self._config, readers.switch)
-        down = self._listen_down(readers)
-        publishing = asyncio.create_task(self._publisher.run(), name="publisher")
+    async def _prepare(self) -> bool:
+        """Compile, and go on from the last checkpoint; False if a stop came first."""
+        life.begin(self._database)
+        # Compiling takes a minute without a cache: done before readers connect, not while their reads wait.
+        if not await _unless(self._end.wanted, warm_up):
+            return False
+        # What is there now stays: looking through it for garbage again and again would hold up greetings.
+        gc.collect()
+        gc.freeze()
+        let_go_of(COMPILER)
+        self._pipeline.restore()
+        await self._count()
+        return True
+
+    async def _serve(self) -> None:
+        publisher = asyncio.create_task(self._publisher.run(self._downlink.handlers), name="publisher")
         pipeline = asyncio.create_task(self._pipeline.run(), name="pipeline")
-        self._live = live = LiveServer(socket_path(self._config), self._snapshot.take, self._snapshot.antennas)
-        orders = OrderServer(
-            socket_path(self._config, "orders"), self._config, self._pipeline.order, self._clock.now_us
-        )
-        around = [
-            asyncio.create_task(live.run(), name="live state"),
-            asyncio.create_task(orders.run(), name="orders"),
-            asyncio.create_task(self._watch(), name="watch"),
-        ]
-        if self._web_socket is not None:
-            around.append(
-                asyncio.create_task(page_process.keep(self._config_file, self._web_socket, self._clock), name="page")
-            )
-        around.append(asyncio.create_task(readers.run(), name="readers"))
-        around += [asyncio.create_task(work, name=name) for name, work in down.items()]
-        around.append(
-            asyncio.create_task(keep_house(self._database, self._config, self._clock.now_us), name="housekeeping")
-        )
-        stopped = asyncio.create_task(stop.wait())
+        ending = asyncio.create_task(self._end.wanted.wait(), name="end")
+        self._start_jobs()
         notify("READY=1")
         log.info(
             "serving %s: %d readers, database %s", self._config.store.id, len(self._shop.readers), self._database.path
         )
         try:
-            done, _ = await asyncio.wait([stopped, publishing, pipeline, *around], return_when=asyncio.FIRST_COMPLETED)
-            if stopped in done:  # who begins anew goes on, in the same process
+            done, _ = await asyncio.wait([ending, publisher, pipeline], return_when=asyncio.FIRST_COMPLETED)
+            if self._end.stopped:  # at a restart the process goes on
                 notify("STOPPING=1")
         finally:
-            await _cancel(around)
+            await self._jobs.stop()
             self._pipeline.stop()
             await asyncio.wait([pipeline])
             await self._drain()
-            await _cancel([stopped, publishing])
+            await _cancel([ending, publisher])
         if self._database.damage is not None:
             self._database.condemn()
-            raise Again(f"the database is damaged: {self._database.damage}")
+            raise RestartNeeded(f"the database is damaged: {self._database.damage}")
         if self._pipeline.trouble is not None:
             raise Trouble(f"stopped with events that the database did not take: {self._pipeline.trouble}")
-        for task in done - {stopped}:
-            # A part that ends by itself is a fault of ours: stop with it, so that the supervisor starts us afresh.
+        for task in done - {ending}:
+            # One of these that ends by itself is a fault of ours: end with it, and the supervisor starts us afresh.
             task.result()
             raise RuntimeError(f"{task.get_name()} ended by itself")
+        if not self._end.stopped:
+            raise RestartNeeded(self._end.why)
 
-    def _listen_down(self, readers: Readers) -> dict[str, Coroutine[Any, Any, None]]:
-        """Take what the CRM sends down; the work that this is, by name."""
-        say = self._publisher.say
-        now_us = self._clock.now_us
-        members = MemberDirectory(
-            self._database,
-            now_us,
-            lambda rest, message, retain: say(rest, message, retain=retain),
-            self._pipeline.recheck,
-            self._publisher.tell_directory,
-        )
-        doings = Doings(
-            self._config,
-            self._database,
-            self._publisher,
-            readers,
-            self._snapshot.take,
-            members.forget,
-            self._pipeline.recheck,
-            self._reload,
-        )
-        commands = Commands(doings.table, self._database, now_us, say)
-        self._handlers |= {"cmd": commands.take, "directory": members.take}
-        work = {"commands": commands.run(), "directory": members.run()}
-        if self._overlay is not None:
-            well = lambda: self._publisher.status.connected and self._pipeline.trouble is None  # noqa: E731
-            sees = lambda: any(reader.link is Link.UP for reader in self._pipeline.readers.values())  # noqa: E731
-            desired = Desired(
-                self._overlay,
-                now_us,
-                lambda rest, message: say(rest, message, retain=True),
-                well,
-                sees,
-                self._begin_anew,
-            )
-            self._handlers["config"] = desired.take
-            work["configuration"] = desired.run()
-        return work
+    def _start_jobs(self) -> None:
+        jobs = self._jobs
+        jobs.every(1, "watchdog", self._beat)
+        jobs.every(1, "database watch", self._watch_database)
+        jobs.every(1, "counting", self._keep_count)
+        jobs.every(REMEMBER_S, "life file", self._remember)
+        jobs.run("live state", self._live.run)
+        jobs.run("orders", self._orders.run)
+        if self._web_socket is not None:
+            page = partial(page_process.run, self._config_file, self._web_socket, self._clock)
+            jobs.run("page", page, page_process.RETRY_S)
+        for reader in self._shop.readers:
+            jobs.run(f"reader {reader.id}", partial(self._readers.run, reader.id), READER_RETRY_S)
+        for name, work in self._downlink.jobs.items():
+            jobs.run(name, work)
+        for name, work in Housekeeping(self._database, self._config, self._clock.now_us).rounds():
+            jobs.every(PERIOD_S, name, work)
 
-    def _tell_live(self) -> None:
-        if self._live is not None:
-            self._live.wake()
+    async def _beat(self) -> None:
+        """Tell the supervisor that the loop runs."""
+        notify("WATCHDOG=1")
 
-    def _begin_anew(self, why: str) -> None:
-        self._why_again = why
+    async def _watch_database(self) -> None:
+        """Restart with a new database when this one is damaged or gone; notice what other processes have written."""
+        if self._database.astray():
+            log.error("the database file was deleted or replaced while it was in use")
+            self._end.restart("the database is not where it was")
+        elif self._database.damage is not None:
+            self._database.condemn()
+            self._end.restart(f"the database is damaged: {self._database.damage}")
+        elif await self._database.written_by_others():
+            await self._pipeline.recheck()  # a directory was imported
+
+    async def _keep_count(self) -> None:
+        self._snapshot.keep_rates()
+        await self._count()
+
+    async def _count(self) -> None:
+        with contextlib.suppress(sqlite3.Error):  # the writer tells of it
+            await self._totals.count()
+
+    async def _remember(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            await life.remember(self._database)
 
     async def _reload(self) -> None:
         await asyncio.to_thread(load, self._config_file)
-        self._begin_anew("the store file is read anew")
+        self._end.restart("the store file is read anew")
 
     async def _drain(self) -> None:
         """Give the last events a moment to be acknowledged; a broker that is away is not waited for."""
@@ -248,47 +265,34 @@ class Service:
             async with asyncio.timeout(DRAIN_S):
                 while self._publisher.status.connected:
                     await self._count()
-                    if not any(depth["pending"] for depth in self._snapshot.depth.values()):
+                    if not any(self._totals.pending().values()):
                         return
                     await asyncio.sleep(0.05)
 
-    async def _watch(self) -> None:
-        """Tell the supervisor that we live; end the service for a new start when its database is damaged."""
-        remembered_s = 0.0
-        written = await self._database.read(_data_version)
-        while True:
-            await self._count()
-            self._snapshot.keep_rates()
-            with contextlib.suppress(sqlite3.Error):
-                if (now := await self._database.read(_data_version)) != written:
-                    written = now  # by another process: a directory was imported
-                    await self._pipeline.recheck()
-            notify("WATCHDOG=1")
-            if self._why_again is not None:
-                raise Again(self._why_again)
-            if self._database.astray():
-                log.error("the database file was deleted or replaced while it was in use")
-                raise Again("the database is not where it was")
-            if self._database.damage is not None:
-                self._database.condemn()
-                raise Again(f"the database is damaged: {self._database.damage}")
-            if time.monotonic() - remembered_s >= REMEMBER_S:
-                remembered_s = time.monotonic()
-                with contextlib.suppress(sqlite3.Error):
-                    await life.remember(self._database)
-            await asyncio.sleep(1)
 
-    async def _count(self) -> None:
-        try:
-            await self._snapshot.count()
-        except sqlite3.Error:
-            return  # who writes tells of it
-        self._pipeline.backlog = {name: depth["pending"] for name, depth in self._snapshot.depth.items()}
+class End:
+    """Whether and why the service is to end: by a signal, or to start anew."""
+
+    def __init__(self) -> None:
+        self.wanted = asyncio.Event()
+        self.stopped = False
+        self.why = ""
+
+    def stop(self) -> None:
+        """End for good."""
+        self.stopped = True
+        self.wanted.set()
+
+    def restart(self, why: str) -> None:
+        """End, to start anew; the first reason stands, and a stop goes before it."""
+        self.why = self.why or why
+        self.wanted.set()
 
 
-def _data_version(conn: sqlite3.Connection) -> int:
-    """Changes when another connection has written."""
-    return int(conn.execute("PRAGMA data_version").fetchone()[0])
+def _generation(config_file: Path, overlay: Overlay | None) -> str:
+    """Hash of the configuration at work."""
+    digest = (overlay and overlay.running_hash) or sha256(config_file.read_bytes()).hexdigest()
+    return digest[:16]
 
 
 def _mqtt(config: StoreConfig) -> MqttSettings:
@@ -325,12 +329,13 @@ async def _unless(stop: asyncio.Event, work: Callable[[], object]) -> bool:
     done = loop.create_future()
 
     def thread() -> None:
+        failure: BaseException | None = None
         try:
             work()
         except BaseException as error:
-            loop.call_soon_threadsafe(_settle, done, error)
-        else:
-            loop.call_soon_threadsafe(_settle, done, None)
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it was stopped meanwhile
+            loop.call_soon_threadsafe(_settle, done, failure)
 
     threading.Thread(target=thread, daemon=True).start()
     stopped = asyncio.create_task(stop.wait())

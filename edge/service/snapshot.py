@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from dwell.visits import Visits
 from edge.database.writer import Database
 from edge.intake.pipeline import Pipeline
 from edge.readers import antennas
+from edge.service.jobs import Jobs
+from edge.service.totals import Totals
 from edge.store.clock import Clock
 from edge.store.compose import Shop
-from sync import outbox
 from sync.publisher import Publisher
 
 RATE_WINDOW = 4
@@ -24,7 +26,7 @@ RATE_WINDOW = 4
 
 
 class Snapshot:
-    """Gathers the live state from the parts of a service; `depth` of the outbox is as of the last `count`."""
+    """Gathers the live state from the parts of a service."""
 
     def __init__(
         self,
@@ -33,6 +35,8 @@ class Snapshot:
         database: Database,
         publisher: Publisher,
         pipeline: Pipeline,
+        totals: Totals,
+        jobs: Jobs,
         clock: Clock,
         *,
         version: str,
@@ -46,13 +50,9 @@ class Snapshot:
         self._clock = clock
         self._version = version
         self._page = page
-        self._totals = {"visits": 0, "journeys": 0, "recognised": 0}
-        self.depth: dict[str, dict[str, int]] = {}
+        self._totals = totals
+        self._jobs = jobs
         self._rates: dict[str, list[tuple[float, int]]] = {}
-
-    async def count(self) -> None:
-        """Count anew what is in the database. Raises sqlite3.Error."""
-        self._totals, self.depth = await self._database.read(_totals)
 
     def take(self) -> dict[str, Any]:
         """The live state, as the live socket tells it."""
@@ -78,7 +78,7 @@ class Snapshot:
             "reads": sum(pipeline.reads_of.values()),
             "reads_per_s": self._rate("", sum(pipeline.reads_of.values())),
             "tags_present": len(np.unique(visits[["epc", "epc_bits"]])),
-            **self._totals,
+            **self._totals.stored,
             "broker": {
                 "connected": publisher.connected,
                 "reason": publisher.reason,
@@ -88,7 +88,8 @@ class Snapshot:
                 "trouble": pipeline.trouble or self._publisher.trouble,
                 "quarantined": self._database.quarantined and str(self._database.quarantined),
             },
-            "outbox": self.depth,
+            "outbox": self._totals.depth,
+            "failing": [asdict(each) for each in self._jobs.failing],
             "counters": counters,
             "drifted": antennas.drifted(shop, pipeline.engine.drift_db),
             "resting": antennas.resting(shop, pipeline.engine.stuck_tags()),
@@ -153,14 +154,3 @@ class Snapshot:
             del seen[: -RATE_WINDOW - 1]
         (t0, n0), (t1, n1) = seen[0], seen[-1]
         return round((n1 - n0) / (t1 - t0), 1) if t1 > t0 else 0.0
-
-
-def _totals(conn: Any) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
-    depth = outbox.depth(conn)
-    # Row ids only grow and rows go only from the old end: the highest counts all that ever were.
-    totals = {
-        "visits": conn.execute("SELECT coalesce(max(id), 0) FROM visit").fetchone()[0],
-        "journeys": conn.execute("SELECT coalesce(max(id), 0) FROM journey").fetchone()[0],
-        "recognised": int(conn.execute("SELECT value FROM fact WHERE name = 'recognised'").fetchone()[0]),
-    }
-    return totals, {name: counts._asdict() for name, counts in depth.items()}

@@ -58,19 +58,23 @@ async def open_socket(
 
 
 class LiveServer:
-    """Serves `snapshot()` to every client; one that does not read is dropped, not waited for."""
+    """Serves `snapshot()` to every client; one that does not read is dropped, not waited for.
+
+    `news`: set when there is something that can't wait.
+    """
 
     def __init__(
         self,
         path: Path,
         snapshot: Callable[[], dict[str, Any]],
         antennas: Callable[[str], list[dict[str, Any]]] = lambda _reader: [],
+        news: asyncio.Event | None = None,
     ) -> None:
         self._path = path
         self._snapshot = snapshot
         self._antennas = antennas
         self._clients: dict[asyncio.StreamWriter, str | None] = {}
-        self._news = asyncio.Event()
+        self._news = news or asyncio.Event()
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -90,10 +94,6 @@ class LiveServer:
                 writer.transport.abort()
             with contextlib.suppress(FileNotFoundError):
                 self._path.unlink()
-
-    def wake(self) -> None:
-        """There is something that can't wait."""
-        self._news.set()
 
     def _send(self, state: dict[str, Any]) -> None:
         lines: dict[str | None, bytes] = {None: _line(state)}

@@ -118,6 +118,15 @@ class BacklogNow(_Part):
     pending: int
 
 
+class FailingNow(_Part):
+    """A background job that fails and is tried again."""
+
+    job: str
+    reason: str
+    since_us: int
+    times: int
+
+
 class DatabaseNow(_Part):
     trouble: str | None = None
 
@@ -145,6 +154,7 @@ class Now(_Part):
     broker: BrokerNow
     database: DatabaseNow = DatabaseNow()
     outbox: dict[str, BacklogNow] = Field(default_factory=dict)
+    failing: tuple[FailingNow, ...] = ()
     counters: dict[str, int] = Field(default_factory=dict)
     drifted: tuple[AntennaNow, ...] = ()
     resting: tuple[RestingNow, ...] = ()

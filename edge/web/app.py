@@ -24,11 +24,11 @@ from edge.store.clock import Clock
 from edge.store.errors import Trouble
 from edge.store.live_state import LiveClient
 from edge.web.exports.files import Exports
-from edge.web.gate import FOR_PROGRAMS, Door, Login
+from edge.web.gate import FOR_PROGRAMS, Gate, Login
 from edge.web.pages.day import DayPages
 from edge.web.pages.now import NowPages
 from edge.web.pages.people import PeoplePages
-from edge.web.pages.quality import WorksPages
+from edge.web.pages.quality import QualityPages
 from edge.web.pages.rules import RulesPages
 from edge.web.pages.service import ServicePages
 from edge.web.site import Site, stamp
@@ -85,7 +85,7 @@ def create_app(config: StoreConfig, live: LiveClient, clock: Clock, hosts: list[
             *PeoplePages(site).routes,
             *ServicePages(site).routes,
             *RulesPages(site).routes,
-            *WorksPages(site).routes,
+            *QualityPages(site).routes,
             *Exports(site).routes,
             *Login(site).routes,
             Route("/static/{name}", static),
@@ -94,7 +94,7 @@ def create_app(config: StoreConfig, live: LiveClient, clock: Clock, hosts: list[
             Middleware(_Headers),
             Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
             Middleware(GZipMiddleware, minimum_size=1024, compresslevel=5),
-            Middleware(Door, site=site, alone="*" not in hosts and config.web.public is None),
+            Middleware(Gate, site=site, alone="*" not in hosts and config.web.public is None),
         ],
         exception_handlers={HTTPException: error, Trouble: error, Exception: error},
         lifespan=lifespan,

@@ -1,4 +1,4 @@
-"""The page's door: who comes in, by session cookie or, for programs, by HTTP Basic; log in, log out; no forged forms.
+"""Access to the page: by session cookie or, for programs, by HTTP Basic; log in, log out; no forged forms.
 
 - Until the first user is made, the page on loopback is open to everybody as a viewer, and says so; on any other
   address, behind a proxy, and once there was a user, it shows how to make one, and nothing else.
@@ -39,7 +39,7 @@ BASIC_S = 60.0
 FOR_PROGRAMS = ("/api/", "/events", "/export/")
 
 
-class Door:
+class Gate:
     """Middleware: puts a Who on every request that may pass, and answers the others.
 
     `alone`: only this machine can ask.
@@ -71,7 +71,7 @@ class Door:
         if someone is not None or path == "/login":
             return None
         if not self._site.users.anyone():
-            return self._site.render(request, "setup.html", 403, had_users=self._site.users.ever())
+            return self._site.render(request, "setup.html", 403, lost=self._site.users.ever())
         if path.startswith(FOR_PROGRAMS):
             return JSONResponse(
                 {"error": "log in"}, 401, {"WWW-Authenticate": 'Basic realm="tagtrail"'} if path[:5] == "/api/" else {}
@@ -146,7 +146,7 @@ class Door:
 
 
 class Login:
-    """The pages of the door itself."""
+    """The pages before anybody is logged in."""
 
     def __init__(self, site: Site) -> None:
         self._site = site

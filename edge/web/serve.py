@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 import ssl
@@ -13,6 +14,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from config import StoreConfig
+from edge.access.page_file import prove
+from edge.access.users import users_path
 from edge.store.clock import Clock
 from edge.store.errors import Trouble
 from edge.store.live_socket import socket_path
@@ -33,6 +36,8 @@ def serve(config: StoreConfig, *, fd: int | None, clock: Clock) -> None:
         except (OSError, ssl.SSLError) as error:
             raise Trouble(f"the page's certificate {config.web.cert} cannot be used with its key: {error}") from error
     memory.begin()
+    with contextlib.suppress(Trouble):  # it is told; the page stays shut
+        prove(users_path(config))
     listening = socket.socket(fileno=fd) if fd is not None else listen(config.web.listen)
     asyncio.run(_serve(config, listening, clock))
 

@@ -14,9 +14,10 @@ import numpy as np
 
 from config import StoreConfig
 from simulators.readers.observation import RSSI_UNKNOWN
+from simulators.shop.antennas import Antennas
 from simulators.shop.radio import ROW, Rows
 from simulators.shop.score import write_stays
-from simulators.shop.world import Shop
+from simulators.shop.world import SimulatedShop
 from simulators.shop.worlds import World
 
 ORIGIN_US = 1_767_232_800_000_000
@@ -32,10 +33,11 @@ def write_replay(
     seed: int,
     minutes: float,
     shoppers: int,
+    antennas: Antennas | None = None,
     progress: Callable[[float], None] = lambda done: None,
 ) -> int:
     """Simulate and write both files (`.gz` by name); returns the number of reads. `progress` hears shares done."""
-    shop = Shop(config, world, seed=seed, shoppers=shoppers, origin_us=ORIGIN_US)
+    shop = SimulatedShop(config, world, seed=seed, shoppers=shoppers, origin_us=ORIGIN_US, antennas=antennas)
     until_us = ORIGIN_US + round(minutes * 60e6)
     written = 0
     waiting = np.empty(0, ROW)
@@ -57,7 +59,7 @@ def write_replay(
     return written
 
 
-def _lines(config: StoreConfig, shop: Shop, rows: Rows) -> list[tuple[int, str, int, str, str]]:
+def _lines(config: StoreConfig, shop: SimulatedShop, rows: Rows) -> list[tuple[int, str, int, str, str]]:
     ids = [config.readers[reader].id for reader in shop.antennas.reader.tolist()]
     ports = shop.antennas.port.tolist()
     return [

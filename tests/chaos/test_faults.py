@@ -17,7 +17,7 @@ import pytest
 from brokers import MosquittoBroker, Store, health, need_mosquitto, window
 
 from config import topics
-from sync import mqtt, outbox, publisher, room, sending
+from sync import mqtt, outbox, publisher, quota, sending
 from sync.mqtt import MqttSettings, connect
 
 
@@ -225,8 +225,8 @@ async def test_quota_with_the_broker_away(tmp_path, nats, store, crm, until, tel
 
     def live(conn: sqlite3.Connection) -> int:
         lost = 0
-        while room.in_use(conn) >= room.FULL:
-            lost += room.make_room(conn)
+        while quota.in_use(conn) >= quota.FULL:
+            lost += quota.make_room(conn)
         return lost
 
     evicted = 0

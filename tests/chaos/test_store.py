@@ -24,7 +24,7 @@ READ_S = 0.5
 THRESHOLDS = {"journey_end_after_exit_s": 2, "journey_end_silence_s": 15, "join_gap_s": 1, "lateness_s": 0.25}
 
 
-class Shop:
+class ChaosShop:
     """A store with one reader, its gateway and directory, and people who pass through it in 16 s or only look in."""
 
     def __init__(self, gateway: Gateway, reader: LlrpReader) -> None:
@@ -73,7 +73,7 @@ class Shop:
 
 
 @contextlib.asynccontextmanager
-async def open_shop(gateway: Gateway, url: str, members: int, **parts: Any) -> AsyncIterator[Shop]:
+async def open_shop(gateway: Gateway, url: str, members: int, **parts: Any) -> AsyncIterator[ChaosShop]:
     reader = LlrpReader(now_us)
     readers = [
         {"id": "r1", "driver": "llrp", "address": await reader.start(),
@@ -86,7 +86,7 @@ async def open_shop(gateway: Gateway, url: str, members: int, **parts: Any) -> A
     assert done.returncode == 0, done.stderr
     assert gateway.run("warmup", within_s=300).returncode == 0
     try:
-        yield Shop(gateway, reader)
+        yield ChaosShop(gateway, reader)
     finally:
         await reader.stop()
 

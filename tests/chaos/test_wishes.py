@@ -35,7 +35,7 @@ def wish(generation: int, zones: int, port: int = 1) -> dict[str, Any]:
     return {"generation": generation, "sha256": hashlib.sha256(text.encode()).hexdigest(), "toml": text}
 
 
-class Trial:
+class ConfigTrial:
     """A gateway with a broker of its own and a first wish that was applied: three zones."""
 
     def __init__(self, folder: Path) -> None:
@@ -44,7 +44,7 @@ class Trial:
         self.broker = NatsBroker(folder / "broker")
         self._reader = LlrpReader(lambda: time.time_ns() // 1000)
 
-    async def __aenter__(self) -> Trial:
+    async def __aenter__(self) -> ConfigTrial:
         await self.broker.start()
         address = await self._reader.start()
         readers = [{"id": "r1", "driver": "llrp", "address": address, "antennas": antennas("door", "shoes")}]
@@ -79,7 +79,7 @@ async def said(hq: Headquarters, generation: int, state: str) -> dict[str, Any]:
 
 async def no_reader(folder: Path) -> str:
     """The wish wants of the reader what it doesn't have."""
-    async with Trial(folder) as trial, headquarters(trial.broker.url) as hq:
+    async with ConfigTrial(folder) as trial, headquarters(trial.broker.url) as hq:
         await hq.send("down/config", wish(2, 2, NOWHERE), retain=True)
         await said(hq, 2, "trying")
         told = await said(hq, 2, "rolled_back")
@@ -90,7 +90,7 @@ async def no_reader(folder: Path) -> str:
 
 async def no_broker(folder: Path) -> str:
     """The broker dies while the wish is tried, and comes back too late."""
-    async with Trial(folder) as trial:
+    async with ConfigTrial(folder) as trial:
         async with headquarters(trial.broker.url) as hq:
             # A reader that isn't reached, lest the trial be over before the broker is dead.
             await hq.send("down/config", wish(2, 2, NOWHERE), retain=True)
@@ -108,7 +108,7 @@ async def no_broker(folder: Path) -> str:
 
 async def killed(folder: Path) -> str:
     """The service is killed while it tries the wish: it does not try it a second time."""
-    async with Trial(folder) as trial, headquarters(trial.broker.url) as hq:
+    async with ConfigTrial(folder) as trial, headquarters(trial.broker.url) as hq:
         await hq.send("down/config", wish(2, 2, NOWHERE), retain=True)
         await said(hq, 2, "trying")
         await trial.gateway.until(lambda state: len(state["zones"]) == 2)

@@ -17,11 +17,10 @@ from drivers.read import epc_words
 from dwell.engine import ZoneEngine
 from dwell.layout import Layout
 from dwell.read import READ, Reads
-from edge.store.compose import Shop as Store
-from edge.store.compose import compose
+from edge.store.compose import Shop, compose
 from simulators.shop.replays import ORIGIN_US
 from simulators.shop.score import Score, Stay, score
-from simulators.shop.world import SLICE_US, Shop
+from simulators.shop.world import SLICE_US, SimulatedShop
 from simulators.shop.worlds import WORLDS
 
 SEEDS = (501, 502, 503)
@@ -42,7 +41,7 @@ RULES = [
 class Recording:
     """Reads of a simulated shop in order of arrival, as a replay file has them, and the truth."""
 
-    store: Store
+    store: Shop
     reads: Reads
     truth: tuple[Stay, ...]
     until_us: int
@@ -57,7 +56,7 @@ def config(layout: str) -> StoreConfig:
 def recording(layout: str, world: str, seed: int, minutes: float, shoppers: int) -> Recording:
     """The same arguments give the same recording; kept, since several tests ask for it."""
     store = compose(config(layout))
-    shop = Shop(store.config, WORLDS[world], seed=seed, shoppers=shoppers, origin_us=ORIGIN_US)
+    shop = SimulatedShop(store.config, WORLDS[world], seed=seed, shoppers=shoppers, origin_us=ORIGIN_US)
     until_us = ORIGIN_US + round(minutes * 60e6)
     rows = np.concatenate([shop.slice()[2] for _ in range(-(-(until_us - ORIGIN_US) // SLICE_US))])
     rows = rows[np.argsort(rows["arrival_us"], kind="stable")]
@@ -79,7 +78,7 @@ def decided(it: Recording, layout: Layout | None = None) -> list[Stay]:
     return stays(it.store, np.concatenate(parts))
 
 
-def stays(store: Store, visits: NDArray[Any]) -> list[Stay]:
+def stays(store: Shop, visits: NDArray[Any]) -> list[Stay]:
     """Visits as they are scored."""
     rows = zip(*(visits[n].tolist() for n in ("epc_bits", "zone", "enter_us", "exit_us")), strict=True)
     epcs = [epc.astype(">u8").tobytes().hex() for epc in visits["epc"]]

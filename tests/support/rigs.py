@@ -15,6 +15,7 @@ from config.check import load
 from drivers.read import READ, epc_words
 from drivers.session import Link, ReaderStatus
 from edge.database.writer import Database
+from edge.intake.inbox import Inbox
 from edge.intake.pipeline import Pipeline
 from edge.store.clock import Clock
 from edge.store.compose import Shop, compose
@@ -36,9 +37,10 @@ class HandClock(Clock):
 
 @dataclass
 class Rig:
-    """A pipeline under test, its database and its clock."""
+    """A pipeline under test, its inbox, its database and its clock."""
 
     pipeline: Pipeline
+    inbox: Inbox
     database: Database
     clock: HandClock
     task: asyncio.Task[None]
@@ -50,7 +52,7 @@ class Rig:
         reads["time_us"] = start + 500_000 * np.arange(len(reads))
         reads["epc"] = epc_words(card)
         reads["antenna"], reads["rssi_cdbm"], reads["count"], reads["epc_bits"] = antenna, -5200, 1, 96
-        await self.pipeline.reads("r1", reads)
+        await self.inbox.reads("r1", reads)
         await self.wait(seconds)
 
     async def wait(self, seconds: float) -> None:
@@ -73,12 +75,13 @@ class Rig:
 async def running(shop: Shop, clock: HandClock) -> AsyncIterator[Rig]:
     config = shop.config
     database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
-    pipeline = Pipeline(shop, database, clock, version="test", wake=lambda _: None)
+    inbox = Inbox()
+    pipeline = Pipeline(shop, database, clock, inbox, version="test", wake=lambda _: None)
     pipeline.restore()
-    pipeline.status(ReaderStatus("r1", Link.UP, "taking inventory", clock.now_us()))
+    inbox.status(ReaderStatus("r1", Link.UP, "taking inventory", clock.now_us()))
     task = asyncio.create_task(pipeline.run())
     try:
-        yield Rig(pipeline, database, clock, task)
+        yield Rig(pipeline, inbox, database, clock, task)
     finally:
         pipeline.stop()
         await task

@@ -14,12 +14,13 @@ from config.check import load
 from drivers.read import READ, Reads, epc_words
 from drivers.session import Link, ReaderStatus
 from edge.crm.directory_csv import import_csv
-from edge.database.room import make_room
+from edge.database.retention import make_room
 from edge.database.writer import Database
+from edge.intake.inbox import Inbox
 from edge.intake.pipeline import Pipeline
 from edge.store.clock import Clock
 from edge.store.compose import Shop, compose
-from sync import outbox, room
+from sync import outbox, quota
 from sync.mqtt import MqttSettings
 from sync.publisher import Publisher
 from sync.sending import Identity
@@ -52,9 +53,11 @@ class Week:
         settings = MqttSettings.from_url(config.mqtt.url, "tagtrail-s1")
         identity = Identity(config.store.id, self.database.epoch, "test")
         self.publisher = Publisher(settings, identity, self.database, self.clock.now_us)
-        self._pipeline = Pipeline(shop, self.database, self.clock, version="test", wake=self.publisher.wake)
+        self._inbox = Inbox()
+        wake = self.publisher.wake
+        self._pipeline = Pipeline(shop, self.database, self.clock, self._inbox, version="test", wake=wake)
         self._pipeline.restore()
-        self._pipeline.status(ReaderStatus("r1", Link.UP, "taking inventory", START_US))
+        self._inbox.status(ReaderStatus("r1", Link.UP, "taking inventory", START_US))
         self._config = config
 
     async def step(self, people: int, step_us: int = STEP_US) -> None:
@@ -64,7 +67,7 @@ class Week:
         if people:
             walks = [walk(member_card(self.people + n), at_us + 1_000_000 * n) for n in range(people)]
             reads = np.concatenate(walks)
-            await self._pipeline.reads("r1", reads[np.argsort(reads["time_us"], kind="stable")])
+            await self._inbox.reads("r1", reads[np.argsort(reads["time_us"], kind="stable")])
             self.people += people
         await self._pipeline._take()
         self._pipeline._advance(self.clock.time[0])
@@ -76,7 +79,7 @@ class Week:
         """What housekeeping does once a minute; how many events it gave up."""
         await self.database.write(lambda conn: outbox.forget(conn, self.clock.now_us()))
         lost = 0
-        while await self.database.read(room.in_use) >= room.FULL:
+        while await self.database.read(quota.in_use) >= quota.FULL:
             lost += await self.database.write(lambda conn: make_room(conn, self._config, self.clock.now_us()))
         return lost
 

@@ -14,16 +14,18 @@ import pytest
 
 from edge.database.writer import Database
 from sync import commands
-from sync.commands import Commands, Doing
+from sync.commands import CommandHandler, Commands
 from sync.publisher import Incoming
 
 
 class Desk:
     """Commands at work, and what was answered."""
 
-    def __init__(self, database: Database, **doings: Doing) -> None:
+    def __init__(self, database: Database, **handlers: CommandHandler) -> None:
         self.said: list[dict[str, Any]] = []
-        self.commands = Commands(doings, database, lambda: 0, lambda _, message: self.said.append(json.loads(message)))
+        self.commands = Commands(
+            handlers, database, lambda: 0, lambda _, message: self.said.append(json.loads(message))
+        )
 
     async def send(self, id_: str, command: str, **others: Any) -> None:
         order = {"id": id_, "command": command, "expires_us": 600_000_000} | others

@@ -75,6 +75,92 @@ async def fake_broker(answer=CONNACK):
         yield f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}", writers, gone
 
 
+def publish(topic: str, payload: bytes, number: int | None = None, qos: int = 1) -> bytes:
+    """A PUBLISH packet of MQTT 3.1.1."""
+    name = topic.encode()
+    body = len(name).to_bytes(2, "big") + name + (number.to_bytes(2, "big") if number is not None else b"") + payload
+    length, rest = b"", len(body)
+    while True:
+        rest, digit = divmod(rest, 128)[0], rest % 128
+        length += bytes([digit | (128 if rest else 0)])
+        if not rest:
+            return bytes([0x30 | (qos << 1 if number is not None else 0)]) + length + body
+
+
+@contextlib.asynccontextmanager
+async def talking_broker():
+    """A broker that greets and sends what it is told; yields its URL, its writers, and what came back."""
+    writers, came = [], bytearray()
+
+    async def serve(reader, writer):
+        await reader.read(100)
+        writer.write(CONNACK)
+        writers.append(writer)
+        while data := await reader.read(4096):
+            came.extend(data)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"mqtt://127.0.0.1:{server.sockets[0].getsockname()[1]}", writers, came
+
+
+@pytest.mark.parametrize("size", [300_000, 5_000_000])
+async def test_a_message_that_is_too_large_is_read_past_and_acknowledged(size, monkeypatch, caplog):
+    async with talking_broker() as (url, writers, came), connect(settings(url)) as link:
+        held = 0
+        receive = link._client.paho._sock_recv
+
+        def watched(bufsize):
+            nonlocal held
+            held = max(held, len(link._client.paho._in_packet["packet"]))
+            return receive(bufsize)
+
+        monkeypatch.setattr(link._client.paho, "_sock_recv", watched)
+        writers[0].write(publish("a/command", b"x" * size, 7) + publish("a/command", b"y" * size))
+        writers[0].write(publish("a/command", b"small", 8))
+        (message,) = await link.receive()
+        assert (message.topic, message.payload) == ("a/command", b"small")
+        assert link.dropped == 2
+        assert held < 10_000 + mqtt.BITE_BYTES
+        async with asyncio.timeout(10):
+            while bytes(came).count(b"\x40\x02") < 2:
+                await asyncio.sleep(0.01)
+        assert bytes.fromhex("40020007") in came, "else the broker would send it again at every connection"
+    assert f"a message of {size + 13} bytes on a/command was dropped" in caplog.text
+
+
+async def test_the_largest_message_that_is_taken_is_taken_whole():
+    async with talking_broker() as (url, writers, _), connect(settings(url)) as link:
+        payload = bytes(range(256)) * 1023
+        writers[0].write(publish("t", payload, 1))
+        (message,) = await link.receive()
+        assert message.payload == payload
+        assert link.dropped == 0
+
+
+async def test_what_is_waiting_has_a_limit_in_bytes(monkeypatch):
+    monkeypatch.setattr(mqtt, "MAX_INBOX_BYTES", 1_000_000)
+    async with talking_broker() as (url, writers, came), connect(settings(url)) as link:
+        for number in range(1, 21):
+            writers[0].write(publish("t", b"x" * 200_000, number))
+        async with asyncio.timeout(20):
+            while bytes(came).count(b"\x40\x02") < 20:
+                await asyncio.sleep(0.01)
+        assert [len(message.payload) for message in await link.receive()] == [200_000] * 5
+        assert link.dropped == 15
+        writers[0].write(publish("t", b"x", 21))
+        assert len(await link.receive()) == 1
+
+
+async def test_messages_at_qos_2_for_which_nobody_asked_end_the_link():
+    async with talking_broker() as (url, writers, _), connect(settings(url)) as link:
+        writers[0].write(publish("t", b"x" * 1000, 1, qos=2))
+        with pytest.raises(BrokerError):
+            await link.receive()
+        assert not link._client.paho._in_messages
+
+
 async def test_publishes_on_their_way_fail_as_soon_as_the_link_dies():
     async with fake_broker() as (url, writers, _):
         async with connect(settings(url)) as link:

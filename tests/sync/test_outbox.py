@@ -11,7 +11,7 @@ from brokers import SCHEMA, health, journey, recognised, window
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sync import outbox, room
+from sync import outbox, quota
 from sync.contract import (
     CLASSES,
     MAX_EVENT_BYTES,
@@ -162,8 +162,8 @@ def tight(conn, pages=400):
 def make_all_room(conn):
     """As often as the service would."""
     evicted = 0
-    while room.in_use(conn) >= room.FULL:
-        evicted += room.make_room(conn)
+    while quota.in_use(conn) >= quota.FULL:
+        evicted += quota.make_room(conn)
     return evicted
 
 
@@ -176,7 +176,7 @@ def test_near_the_quota_the_least_class_makes_room_first(conn):
     tight(conn)
     for class_, make in (("member", recognised), ("journey", journey), ("agg", window), ("health", health)):
         outbox.append(conn, class_, [make()] * 100)
-    assert room.make_room(conn) == 0
+    assert quota.make_room(conn) == 0
     evicted = 0
     while outbox.depth(conn)["health"].pending == 100:
         outbox.append(conn, "member", [recognised()] * 30)
@@ -213,7 +213,7 @@ def test_what_is_kept_for_a_replay_goes_before_anything_else(conn):
     tight(conn)
     outbox.append(conn, "member", [recognised()] * 1500)
     outbox.acknowledge(conn, "member", 1500, now_us=1)
-    while room.in_use(conn) < room.FULL:
+    while quota.in_use(conn) < quota.FULL:
         outbox.append(conn, "health", [health()] * 10)
     waiting = outbox.depth(conn)["health"].pending
     assert make_all_room(conn) == 0
@@ -234,7 +234,7 @@ def test_windows_are_merged_to_hours_and_days_and_add_up(conn):
     outbox.append(conn, "agg", windows[30:])
     whole = sum(w.entered for w in windows)
     for expected in (30 + 3 * 24 - 6, 30 + 3):  # 30 windows left the house already: 2.5 hours of each zone
-        assert room.merge_windows(conn)
+        assert quota.merge_windows(conn)
         batches = drain(conn, "agg")
         events = [event for batch in batches for event in batch.events]
         assert len(events) == pytest.approx(expected, abs=3)
@@ -245,7 +245,7 @@ def test_windows_are_merged_to_hours_and_days_and_add_up(conn):
         told = len(events) + sum(lost.to - lost.from_ + 1 for batch in batches for lost in batch.lost)
         assert told == len(windows)
         assert [event.id for event in events[:30]] == [f"s1/e/agg/{seq}" for seq in range(1, 31)]
-    assert not room.merge_windows(conn)
+    assert not quota.merge_windows(conn)
     assert kept_bytes(conn) == dict(conn.execute("SELECT class, bytes FROM outbox_class"))
 
 

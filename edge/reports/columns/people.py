@@ -24,7 +24,7 @@ TIERS = (
     Column("journeys", INTEGER, _("Journeys"), "Their journeys."),
     Column("visits", INTEGER, _("Visits"), "Their visits to zones."),
     Column("visit_share", SHARE, _("Share of visits"), "Of all visits of people."),
-    Column("dwell_share", SHARE, _("Share of dwell"), "Of all presence of people."),
+    Column("dwell_share", SHARE, _("Share of dwell"), "Of the time that all people's visits lasted."),
     Column("returning", SHARE, _("Returning"), "Members seen before ÷ members seen.", interval=True),
     MET,
     WAIT,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HISTORY = 200
 
 
-class WorksPages:
+class QualityPages:
     def __init__(self, site: Site) -> None:
         self._site = site
         self.routes = [

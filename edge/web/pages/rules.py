@@ -22,7 +22,7 @@ from config.model import Cues
 from edge.access.users import Role
 from edge.cues import book
 from edge.cues.book import MAX_NOTE, Rules
-from edge.cues.dry_run import Trial, try_out
+from edge.cues.dry_run import DryRun, try_out
 from edge.database.reader import NoDatabase, connect
 from edge.store.errors import Trouble
 from edge.web.gate import check_form
@@ -99,7 +99,7 @@ class RulesPages:
         typed: Typed,
         *,
         versions: tuple[Rules, ...] | None = None,
-        trial: Trial | None = None,
+        trial: DryRun | None = None,
         code: int = 200,
     ) -> Response:
         if versions is None:
@@ -123,8 +123,8 @@ class RulesPages:
     def _versions(self) -> tuple[Rules, ...]:
         return self._ask(book.versions, ())  # type: ignore[no-any-return]
 
-    def _try(self, cues: Cues, date: dt.date) -> Trial:
-        none = Trial(date, 0, ())
+    def _try(self, cues: Cues, date: dt.date) -> DryRun:
+        none = DryRun(date, 0, ())
         return self._ask(lambda conn: try_out(conn, self._site.config, cues, date), none)  # type: ignore[no-any-return]
 
     def _tiers(self) -> list[str]:

@@ -24,9 +24,9 @@ from edge.intake.windows import COUNTS
 from edge.service import housekeeping
 from edge.store import layouts
 from edge.store.business_days import business_days
-from sync import outbox, room
+from sync import outbox, quota
 from sync.contract import Event, ZoneWindow
-from sync.room import GIVEN_UP, merge_windows
+from sync.quota import GIVEN_UP, merge_windows
 
 EVENT: TypeAdapter[Any] = TypeAdapter(Event)
 MEMBER = TAG_CLASSES.index("member")
@@ -182,7 +182,7 @@ def test_corrections_are_given_up_before_they_could_be_counted_beside_a_longer_w
 def test_corrections_that_come_long_after_what_they_correct_are_given_up_with_it(
     day: Day, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "MERGE_ROWS", 2)
+    monkeypatch.setattr(quota, "MERGE_ROWS", 2)
     morning = [window(day, zone="shoes", window_us=day.us(at), entered=1) for at in ("10:00", "10:15")]
     evening = [window(day, zone="shoes", window_us=day.us(at), entered=1) for at in ("20:00", "20:15")]
     anew = [one.model_copy(update={"revision": 11, "entered": 5}) for one in (morning[0], evening[0])]
@@ -212,7 +212,7 @@ async def test_windows_that_were_merged_since_they_were_looked_at_are_left_alone
     found = corrections.corrections(day.conn, day.config)
     assert found is not None
     assert [event.window_us for event, _ in found.windows] == [day.us("10:00"), day.us("13:00")]
-    day.conn.execute("INSERT INTO fact VALUES (?, ?)", (room.MERGED_UNTIL, str(day.us("12:00"))))
+    day.conn.execute("INSERT INTO fact VALUES (?, ?)", (quota.MERGED_UNTIL, str(day.us("12:00"))))
     assert corrections.tell(day.conn, found)
     (payload,) = (row[0] for row in day.conn.execute("SELECT payload FROM outbox"))
     assert EVENT.validate_json(payload).window_us == day.us("13:00")

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from shopdays import DATE, Day, store_values
 
@@ -19,6 +21,7 @@ from edge.access.users import Role, Users, users_path
 from edge.access.verdicts import say
 from edge.crm import day_news
 from edge.database.writer import Database
+from edge.days import facts, kept
 from edge.days.counters import counters
 from edge.days.flows import flows
 from edge.days.service import tiers
@@ -26,10 +29,27 @@ from edge.days.suspects import suspected_tags
 from edge.service import housekeeping
 from sync.contract import CLASS_OF, CLASSES, Event
 from sync.outbox import table
-from sync.room import merge_windows
+from sync.quota import merge_windows
 
 EVENT: TypeAdapter[Any] = TypeAdapter(Event)
 ONE = dt.timedelta(days=1)
+ZONES = ("door", "shoes", "bags", "hall", "books")
+VISITS = st.lists(
+    st.tuples(
+        st.sampled_from([("member", "A"), ("member", "B"), ("unknown", None), ("staff", None)]),
+        st.integers(0, 5),
+        st.sampled_from(ZONES),
+        st.integers(0, 24 * 60 - 1),
+        st.sampled_from([0, 3, 40, 200, 5_000, 60_000, 100_000]),
+        st.booleans(),
+    ),
+    max_size=25,
+)
+"""Class and tier, tag, zone, minute of the business day, seconds, censored."""
+UNWATCHED = st.lists(
+    st.tuples(st.sampled_from(ZONES), st.integers(0, 95), st.sampled_from([0.0, 0.33, 0.79])), max_size=12
+)
+"""Zone, window of the business day, coverage."""
 
 
 @pytest.fixture
@@ -173,3 +193,44 @@ def test_what_was_told_of_days_long_gone_is_forgotten(day: Day) -> None:
     with closing(day.conn.cursor()):
         assert day_news.forget(day.conn, day.config, DATE) == 1
     assert day.conn.execute("SELECT key FROM told").fetchall() == [("trials",)]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(VISITS, UNWATCHED)
+def test_whatever_a_day_was_like_it_can_be_told(day: Day, visits: Any, unwatched: Any) -> None:
+    """Shares are of one and the same: nothing is more than all."""
+    for name in ("visit", "journey", "aggregate", "directory", "told", "day_summary"):
+        day.conn.execute(f"DELETE FROM {name}")
+    for (cls, tier), number, zone, minute, seconds, censored in visits:
+        tag = f"{cls}{tier}{number}"
+        member = f"M-{tag}" if tier else None
+        if tier and not day.conn.execute("SELECT 1 FROM directory WHERE member = ?", (member,)).fetchone():
+            day.member(tag, tier)
+        at = f"{4 + minute // 60}:{minute % 60}"
+        day.visit(tag, zone, at, seconds, cls=cls, member=member, censored=censored)
+    day.covered("04:00", "28:00")
+    for zone, window, share in unwatched:
+        start_us = day.us("04:00") + 900_000_000 * window
+        day.conn.execute("UPDATE aggregate SET coverage = ? WHERE zone = ? AND window_us = ?", (share, zone, start_us))
+    day.watermark("33:00")
+    config = StoreConfig.model_validate(day.config.model_dump(by_alias=True) | {"thresholds": {"small_cell": 0}})
+    kept.save(day.conn, config, facts.make(day.conn, config, DATE))
+    events: list[Any] = []
+    while (item := day_news.news(day.conn, config)) is not None:
+        day_news.tell(day.conn, item)
+        events += item.events
+    (mix,) = [event for event in events if event.type == "tier_day"]
+    for share in ("visit_share", "dwell_share"):
+        assert sum(getattr(tier, share) or 0 for tier in mix.tiers) <= 1.001
+
+
+def test_forty_members_of_one_tier_and_a_window_that_was_hardly_watched(day: Day) -> None:
+    for i in range(40):
+        day.member(f"m{i}", "A")
+        day.visit(f"m{i}", "door", f"10:{i}", 20, cls="member", member=f"M-m{i}")
+        day.visit(f"m{i}", "shoes", f"10:{i}:30", 100, cls="member", member=f"M-m{i}", journey=f"10:{i}")
+    day.covered("04:00", "28:00")
+    day.conn.execute("UPDATE aggregate SET coverage = 0.33 WHERE zone = 'shoes' AND window_us = ?", (day.us("10:30"),))
+    day.watermark("33:00")
+    (tier,) = tiers(day.conn, day.config, DATE).tiers
+    assert (tier.visits, tier.visit_share, tier.dwell_share) == (80, 1.0, 1.0)

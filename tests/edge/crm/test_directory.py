@@ -71,6 +71,21 @@ def test_of_many_rows_the_last_word_on_a_card_counts(tmp_path: Path) -> None:
     assert rows[tag(f"{0:08x}")] == ("again", "B", 0, None, None)
 
 
+def test_rows_on_one_card_are_not_heaped_up(tmp_path: Path) -> None:
+    """They all come into one part of the file, whatever the key."""
+    file = tmp_path / "members.gz"
+    rows = "".join(f"2d16451fd4,M{n},A,1,,\n" for n in range(50_000))
+    file.write_bytes(gzip.compress(f"{HEADER}\n{rows}".encode()))
+    assert list(slices(file, KEY, True)) == [[tag("2d16451fd4"), "M49999", "A", 1, None, None]]
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.crm.directory_file.MAX_UNPACKED_BYTES", 1_000_000)
+    text = HEADER + "\n" + "".join(f"{n:08x},M{n},A,1,{'x' * 280},\n" for n in range(4_000))
+    with pytest.raises(FetchError, match="more than 1000000 bytes when unpacked"):
+        sorted_out(tmp_path, text)
+
+
 def test_changes_may_take_a_card_out(tmp_path: Path) -> None:
     rows = sorted_out(tmp_path, f"{HEADER}\n01,M1,A,1,,\n01,,,,,\n02,,,,,\n02,M2,A,1,,\n", whole=False)
     assert [row[0] for row in rows.values()] == ["M2"]

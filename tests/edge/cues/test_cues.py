@@ -122,7 +122,7 @@ async def test_what_was_read_long_ago_is_history(gateway: Gateway, clock: HandCl
         reads["time_us"], reads["epc"], reads["antenna"] = clock.now_us(), epc_words(member_card(1)), DOOR
         reads["count"], reads["epc_bits"] = 1, 96
         clock.time[0] += 3 * MINUTE
-        await rig.pipeline.reads("r1", reads)
+        await rig.inbox.reads("r1", reads)
         await rig.until(lambda: rig.pipeline.recognitions)
         assert await cues(rig) == []
 

@@ -18,7 +18,7 @@ from edge.cli.main import app
 from edge.cues import book
 from edge.cues.book import Wanted
 from edge.cues.digest import digest, tell
-from edge.database.room import prune
+from edge.database.retention import prune
 
 RULE = CueRule(id="vip", kind="arrival", expires_s=120)
 FRIDAY = dt.date(2026, 3, 13)

@@ -15,7 +15,7 @@ from edge.database.reader import NoDatabase, connect
 from edge.database.writer import SCRIPTS, Database
 from edge.store.errors import Trouble
 from sync import outbox
-from sync.room import in_use
+from sync.quota import in_use
 
 
 @pytest.fixture

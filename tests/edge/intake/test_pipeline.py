@@ -258,11 +258,11 @@ async def test_a_window_tells_of_its_doors_and_of_how_much_they_were_watched(
     shop = shop_of(gateway, readers=[plain | {"inputs": [door]}])
     async with running(shop, clock) as rig:
         up = ReaderStatus("r1", Link.UP, "taking inventory", T0, inputs=frozenset({1}))
-        rig.pipeline.status(up)
+        rig.inbox.status(up)
         await rig.see(member_card(1), SHOES, 10)
         for second in (20, 21, 22):
-            rig.pipeline.contact(Contact("r1", 1, T0 + second * 1_000_000, True))
-        rig.pipeline.status(ReaderStatus("r1", Link.DOWN, "gone", T0 + 450_000_000))
+            rig.inbox.contact(Contact("r1", 1, T0 + second * 1_000_000, True))
+        rig.inbox.status(ReaderStatus("r1", Link.DOWN, "gone", T0 + 450_000_000))
         await rig.wait(20 * 60)
         await rig.until(lambda: rig.pipeline.engine.weighed_us > T0 + 19 * MINUTE_US)
     events = [json.loads(payload) for (payload,) in gateway.rows("SELECT payload FROM outbox WHERE class = 2")]
@@ -278,17 +278,17 @@ async def test_passages_are_told_once_though_the_clock_is_set_back(gateway: Gate
     plain = {"id": "r1", "driver": "llrp", "address": "r1", "antennas": antennas("door", "shoes", "bags", "out")}
     shop = shop_of(gateway, readers=[plain | {"inputs": [{"port": 1, "zone": "door"}]}])
     async with running(shop, clock) as rig:
-        rig.pipeline.status(ReaderStatus("r1", Link.UP, "taking inventory", T0, inputs=frozenset({1})))
+        rig.inbox.status(ReaderStatus("r1", Link.UP, "taking inventory", T0, inputs=frozenset({1})))
         await rig.see(member_card(1), SHOES, 10)
         for second in (20, 21, 22):
-            rig.pipeline.contact(Contact("r1", 1, T0 + second * 1_000_000, True))
+            rig.inbox.contact(Contact("r1", 1, T0 + second * 1_000_000, True))
         await rig.wait(20 * 60)
         await rig.until(lambda: rig.pipeline.engine.weighed_us > T0 + 19 * MINUTE_US)
         clock.time[0] = T0 + MINUTE_US  # into the window that was told
         await rig.until(lambda: rig.pipeline.engine.weighed_us < T0 + 10 * MINUTE_US)
         await rig.see(member_card(1), SHOES, 10)
         for second in (70, 71):
-            rig.pipeline.contact(Contact("r1", 1, T0 + second * 1_000_000, True))
+            rig.inbox.contact(Contact("r1", 1, T0 + second * 1_000_000, True))
         await rig.wait(20 * 60)
         await rig.until(lambda: rig.pipeline.engine.weighed_us > T0 + 19 * MINUTE_US)
     events = [json.loads(payload) for (payload,) in gateway.rows("SELECT payload FROM outbox WHERE class = 2")]

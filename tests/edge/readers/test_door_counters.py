@@ -17,7 +17,7 @@ from config.facts import WINDOW_US
 from drivers.session import Contact
 from edge.database.reader import connect
 from edge.days.summary import today
-from edge.readers.door_counters import Doors
+from edge.readers.door_counters import DoorCounters
 from edge.readers.lamps import AGAIN_S, FRESH_US, Lamps
 from edge.store.business_days import business_days
 from edge.store.compose import compose
@@ -37,15 +37,15 @@ def reader(**more: Any) -> dict[str, Any]:
     return {"id": "r1", "driver": "llrp", "address": "10.0.0.5", "antennas": antennas("door", "shoes")} | more
 
 
-def doors_of(gateway: Gateway, *inputs: dict[str, Any]) -> Doors:
+def doors_of(gateway: Gateway, *inputs: dict[str, Any]) -> DoorCounters:
     gateway.configure(readers=[reader(inputs=list(inputs))])
-    doors = Doors(compose(load(gateway.file)))
+    doors = DoorCounters(compose(load(gateway.file)))
     doors.begin(T0)
     doors.watched("r1", frozenset({1, 2}))
     return doors
 
 
-def rows(doors: Doors) -> list[tuple[Any, ...]]:
+def rows(doors: DoorCounters) -> list[tuple[Any, ...]]:
     conn = sqlite3.connect(":memory:")
     conn.executescript(TABLE)
     doors.write(conn)

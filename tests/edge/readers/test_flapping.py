@@ -76,10 +76,10 @@ async def test_a_flapping_reader_in_outbox_and_log(
     async with running(shop_of(gateway), clock) as rig:
         for _ in range(200):
             for link, reason in ((Link.DOWN, "the connection broke: reset"), (Link.UP, "taking inventory")):
-                rig.pipeline.status(ReaderStatus("r1", link, reason, clock.now_us()))
-            rig.pipeline.notice(Notice("r1", clock.now_us(), "the reader reports an exception: 81 degrees"))
-            rig.pipeline.gap(Gap("r1", clock.now_us() - 2, clock.now_us() - 1, "reads were lost"))
-        rig.pipeline.status(ReaderStatus("r1", Link.DOWN, "no answer", clock.now_us()))
+                rig.inbox.status(ReaderStatus("r1", link, reason, clock.now_us()))
+            rig.inbox.notice(Notice("r1", clock.now_us(), "the reader reports an exception: 81 degrees"))
+            rig.inbox.gap(Gap("r1", clock.now_us() - 2, clock.now_us() - 1, "reads were lost"))
+        rig.inbox.status(ReaderStatus("r1", Link.DOWN, "no answer", clock.now_us()))
         await rig.until(lambda: rig.pipeline.readers["r1"].reason == "no answer")
         lines = [record for record in caplog.records if "reader r1" in record.getMessage()]
         assert len(lines) == 3 * SINGLY

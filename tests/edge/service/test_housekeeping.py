@@ -15,9 +15,9 @@ from gateways import STORE, Gateway
 
 from config.model import StoreConfig
 from edge.database import life
-from edge.database.room import DAY_US, make_room, prune
+from edge.database.retention import DAY_US, make_room, prune
 from edge.database.writer import Database
-from sync import outbox, room
+from sync import outbox, quota
 
 NOW_US = 1_800_000_000_000_000
 
@@ -62,7 +62,7 @@ def test_history_goes_before_any_event_of_the_outbox(opened: Callable[[], Databa
     database.write_now(lambda conn: add_history(conn, 300))
 
     def fill(conn: sqlite3.Connection) -> None:
-        while room.in_use(conn) < room.FULL:
+        while quota.in_use(conn) < quota.FULL:
             outbox.append(conn, "journey", [journey()] * 200)
 
     database.write_now(fill)
@@ -72,7 +72,7 @@ def test_history_goes_before_any_event_of_the_outbox(opened: Callable[[], Databa
     assert database.write_now(lambda conn: conn.execute("SELECT count(*) FROM visit").fetchone()[0]) < 300
     database.write_now(fill)
     before = database.write_now(outbox.depth)["journey"].pending
-    while database.write_now(room.in_use) >= room.FULL:
+    while database.write_now(quota.in_use) >= quota.FULL:
         database.write_now(lambda conn: make_room(conn, config, NOW_US))
     assert database.write_now(outbox.depth)["journey"].pending < before
     database.close()

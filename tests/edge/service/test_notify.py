@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import os
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gateways import Gateway
 
+from config.check import load
 from edge.service import notify as module
+from edge.service import service
 from edge.service.notify import long_work, notify
+from edge.service.service import Service
+from edge.store.clock import Clock
 
 
 @pytest.fixture
@@ -74,6 +81,46 @@ def test_long_work_keeps_the_manager_patient_until_it_is_done(
         while manager.recv(1024):
             pass
     assert not [thread for thread in threading.enumerate() if thread.name == "patience"]
+
+
+@pytest.mark.parametrize("phase", ["Database", "compose", "Pipeline", "warm_up", "life.begin", "Pipeline.restore"])
+async def test_every_long_phase_of_a_start_keeps_the_manager_patient(
+    phase: str, manager: socket.socket, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels are compiled for a minute where there is no cache; a watchdog of 30 s would never let a store start."""
+    manager.bind(str(gateway.folder / "notify"))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(gateway.folder / "notify"))
+    monkeypatch.setattr(module, "BEAT_S", 0.01)
+    owner, _, name = phase.rpartition(".")
+    where: Any = getattr(service, owner) if owner else service
+    true = getattr(where, name)
+    beats: list[bytes] = []
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        manager.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while manager.recv(1024):
+                pass  # of the phase before
+        manager.settimeout(5)
+        while len(beats) < 5:
+            beats.append(manager.recv(1024))
+        assert all(beat.startswith(b"WATCHDOG=1\nEXTEND_TIMEOUT_USEC=") for beat in beats)
+        return true(*args, **kwargs)
+
+    monkeypatch.setattr(where, name, slowly)
+    gateway.configure()
+    config = load(gateway.file)
+    running = Service(config, gateway.file, Clock(), version="test", web=False, trace=None)
+    served = asyncio.Event()
+
+    async def serve(_: Service) -> None:
+        served.set()
+
+    monkeypatch.setattr(Service, "_serve", serve)
+    await running.run()
+    gc.unfreeze()
+    assert served.is_set()
+    assert len(beats) >= 5
 
 
 async def test_a_service_that_begins_anew_does_not_say_that_it_stops(

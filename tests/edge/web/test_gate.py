@@ -240,7 +240,7 @@ async def test_once_there_was_a_user_loopback_is_closed_for_good(config: StoreCo
     async with serving(config) as page:
         status, _, html = await page.get(path, Accept_Language="en")
         assert status == 403
-        assert "It had users" in html
+        assert "damaged or lost" in html
         assert "tagtrail users set" in html
 
 
@@ -301,11 +301,26 @@ async def test_only_a_proxy_is_believed_whom_it_asks_for(users: Users, page: Pag
     assert {line.address for line in users.audit()} == {"127.0.0.1"}
 
 
-async def test_a_damaged_users_file_shuts_the_page(page: Page, config: StoreConfig) -> None:
-    users_path(config).write_bytes(b"no database at all, but long enough to be looked at" * 99)
+async def test_a_damaged_users_file_shuts_the_page_until_users_are_set_anew(page: Page, config: StoreConfig) -> None:
+    file = users_path(config)
+    assert (await page.get("/"))[0] == 200, "open on loopback before there ever was a user"
+    file.write_bytes(b"no database at all, but long enough to be looked at" * 99)
     status, _, text = await page.get("/")
     assert status == 503
-    assert "cannot read the users" in json.loads(text)["error"]
+    assert "users are set anew" in json.loads(text)["error"]
+    assert file.with_name(f"{file.name}.corrupt-1").exists()
+    for path in ("/", "/api/now", "/events"):
+        status, _, text = await page.get(path, Accept_Language="en")
+        assert status == 403
+        assert "damaged or lost" in text
+    Users(file).put("li", Role.MANAGER, PASSWORD)
+    assert (await page.get("/"))[0] == 303
+
+
+async def test_an_empty_users_file_does_not_open_the_page(page: Page, config: StoreConfig) -> None:
+    """As a loss of power leaves it."""
+    users_path(config).touch()
+    assert (await page.get("/"))[0] == 403
 
 
 async def test_with_a_certificate_the_page_speaks_https(tmp_path: Path) -> None:

@@ -242,6 +242,23 @@ async def test_an_unreachable_crm_is_told_with_what_waits(service: Service, page
 
 
 @pytest.mark.parametrize(
+    ("lang", "job", "banner"),
+    [
+        ("en", "telling the CRM of days", "Part of the service fails and is tried again."),
+        ("zh", "向 CRM 上报每日数据", "服务的部分功能出错，正在自动重试。"),
+    ],
+)
+async def test_a_job_that_fails_is_told(service: Service, page: Page, lang: str, job: str, banner: str) -> None:
+    since_us = NOON_US - 600_000_000
+    failing = {"job": "day news", "reason": "ValueError at edge/x.py:1", "since_us": since_us, "times": 3}
+    service.told["failing"] = [failing]
+    await page.until(State.LIVE)
+    html = (await page.get(f"/?lang={lang}"))[2]
+    assert banner in html
+    assert job in html
+
+
+@pytest.mark.parametrize(
     ("headers", "path", "lang"),
     [
         ({"Accept_Language": "en-GB,en;q=0.9"}, "/", "en"),

@@ -18,7 +18,7 @@ from simulators.readers.llrp import LlrpReader
 from simulators.shop.real_time import StoreClock, _Player
 from simulators.shop.replays import ORIGIN_US, write_replay
 from simulators.shop.score import read_stays
-from simulators.shop.world import Shop
+from simulators.shop.world import SimulatedShop
 from simulators.shop.worlds import WORLDS, World
 
 ROOT = Path(__file__).parents[3]
@@ -92,7 +92,7 @@ def test_both_sides_of_a_demo_have_the_same_clock(monkeypatch):
 
 
 async def test_an_outage_pulls_the_plug_and_puts_it_back(demo_store):
-    shop = Shop(demo_store, WORLDS["mild"], seed=1, shoppers=0, origin_us=0)
+    shop = SimulatedShop(demo_store, WORLDS["mild"], seed=1, shoppers=0, origin_us=0)
     readers = [LlrpReader(lambda: 0, name=str(i)) for i in range(len(demo_store.readers))]
     address = await readers[2].start()
     shop.outages = [(2, 100, 200)]

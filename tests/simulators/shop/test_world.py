@@ -10,14 +10,14 @@ from config import ZoneKind
 from config.tags import masks, matches
 from simulators.shop.plan import Plan
 from simulators.shop.walkers import Track, body_blocks, shopper
-from simulators.shop.world import SLICE_US, Shop
+from simulators.shop.world import SLICE_US, SimulatedShop
 from simulators.shop.worlds import WORLDS, World
 
 ORIGIN_US = 1_700_000_000_000_000
 
 
 def play(config, world, minutes, *, seed=1, shoppers=20):
-    shop = Shop(config, world, seed=seed, shoppers=shoppers, origin_us=ORIGIN_US)
+    shop = SimulatedShop(config, world, seed=seed, shoppers=shoppers, origin_us=ORIGIN_US)
     rows = np.concatenate([shop.slice()[2] for _ in range(round(minutes * 60e6 / SLICE_US))])
     return shop, rows, shop.truth(ORIGIN_US + round(minutes * 60e6))
 
@@ -55,6 +55,8 @@ def test_truth_is_where_the_polygons_say(demo_store):
     checked = 0
     for stay in truth:
         assert stay.exit_us > stay.enter_us
+        if stay.exit_us - stay.enter_us < 1_000_000:  # grazed: the truth looks five times a second
+            continue
         for track in tracks[epcs[stay.epc]]:
             middle = np.array([(stay.enter_us + stay.exit_us) // 2])
             if track.start_us <= middle[0] < track.end_us:

@@ -1,9 +1,9 @@
-"""Room in the outbox when its database nears the quota: what goes, in which order, and that it is told.
+"""Keeps the outbox within its database's quota: what is deleted first, and how the CRM is told.
 
 Deletes still work under the quota (`PRAGMA max_page_count`); on a full disk nothing does, so this is called before.
-In order, until there is room: acknowledged events that were kept for a replay; the oldest of classes that hold more
-than their share; then by priority the oldest of health, of agg (which is merged to hours and days before), of journey,
-and last of member. What the CRM never had becomes a `lost` range that is delivered to it.
+In order, until there is enough space: acknowledged events that were kept for a replay; the oldest of classes that hold
+more than their share; then by priority the oldest of health, of agg (which is merged to hours and days before), of
+journey, and last of member. What the CRM never had becomes a `lost` range that is delivered to it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from sync.contract import CLASSES, Door, EventClass, ZoneWindow
 
 FULL = 0.9
 """Share of the page quota in use at which `make_room` begins …"""
-ROOMY = 0.8
-"""… and at which it is content."""
+ENOUGH = 0.8
+"""… and down to which it deletes."""
 SHARES: dict[EventClass, float] = {"member": 0.5, "journey": 0.6, "agg": 0.3, "health": 0.1}
 """Most of the quota that a class may hold: a flood of one must not push out the others."""
 EVICT_ROWS = 500
@@ -29,7 +29,7 @@ EVICT_ROWS = 500
 STEPS = 20
 """… and how often one call does that."""
 MERGED = "merged into a longer window"
-GIVEN_UP = "a correction, given up for want of room"
+GIVEN_UP = "a correction, given up for lack of space"
 MERGE_ROWS = 2_000
 HOUR_US = 3600 * 1_000_000
 _COUNTS = ("entered", "ended", "censored", "pass_by", "touch", "visit", "engaged", "present_us")
@@ -50,7 +50,7 @@ def in_use(conn: sqlite3.Connection) -> float:
 
 
 def make_room(conn: sqlite3.Connection) -> int:
-    """Near the quota: make some room; how many events the CRM will never get (merged ones do not count).
+    """Near the quota: delete some; how many events the CRM will never get (merged ones do not count).
 
     A bounded piece of work, to be called again until `in_use` is below FULL.
     """
@@ -58,7 +58,7 @@ def make_room(conn: sqlite3.Connection) -> int:
     if in_use(conn) < FULL:
         return 0
     for _ in range(STEPS):
-        if in_use(conn) <= ROOMY:
+        if in_use(conn) <= ENOUGH:
             break
         if _drop_kept(conn):
             continue

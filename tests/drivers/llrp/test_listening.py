@@ -9,7 +9,7 @@ import pytest
 from llrp_peers import OK, QUICK, Obedient, Recorder, free_port, greeting, now_us, peer, session
 from llrpkit.protocol import messages, params
 
-from drivers.llrp import doors
+from drivers.llrp import listening
 from drivers.llrp.codec import shown
 from drivers.llrp.session import LlrpSession
 from drivers.session import Link, ReaderSettings, Tls
@@ -170,7 +170,7 @@ async def test_who_waits_is_told_who_has_come_instead():
     ],
 )
 async def test_what_callers_do_wrong_is_told(words, told, monkeypatch):
-    monkeypatch.setattr(doors, "IDENTIFY_S", 0.5)
+    monkeypatch.setattr(listening, "IDENTIFY_S", 0.5)
     port = free_port()
     async with waiting(port, "0016251125D6") as sink:
         await sink.until(lambda: Link.CONNECTING in sink.links)

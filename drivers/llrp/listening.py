@@ -35,23 +35,23 @@ _QUESTION_ID = 0xFFFFFFFF
 _GREETING_TYPE, _CONFIG_TYPE = 63, 12
 
 
-class Doors:
+class ListeningPorts:
     """The listening ports of one event loop, each open while sessions want it."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[Address, Tls | None], Door] = {}
+        self._open: dict[tuple[Address, Tls | None], ListeningPort] = {}
 
-    def enter(self, address: Address, identity: str, clock: Clock, tls: Tls | None) -> Door:
-        """The door to wait at for that reader; `Door.leave` it in the end. All readers of a port share its `tls`."""
+    def enter(self, address: Address, identity: str, clock: Clock, tls: Tls | None) -> ListeningPort:
+        """The port to wait at for that reader; `leave` it in the end. All readers of a port share its `tls`."""
         place = address, tls
-        door = self._open.get(place)
-        if door is None:
-            door = self._open[place] = Door(address, clock, tls, lambda: self._open.pop(place, None))
-        door.names.append(codec.plain(identity))
-        return door
+        port = self._open.get(place)
+        if port is None:
+            port = self._open[place] = ListeningPort(address, clock, tls, lambda: self._open.pop(place, None))
+        port.names.append(codec.plain(identity))
+        return port
 
 
-class Door:
+class ListeningPort:
     """One listening port; `names` are the readers that are wanted there, by codec.plain."""
 
     def __init__(self, address: Address, clock: Clock, tls: Tls | None, closed: Callable[[], object]) -> None:
@@ -84,7 +84,7 @@ class Door:
         return wire
 
     def leave(self, identity: str) -> None:
-        """Its session ends; the last one closes the door."""
+        """Its session ends; the last one closes the port."""
         self.names.remove(codec.plain(identity))
         if not self.names:
             self._closed()
@@ -195,9 +195,9 @@ async def identify(wire: Wire) -> str | None:
     return None
 
 
-_doors: WeakKeyDictionary[asyncio.AbstractEventLoop, Doors] = WeakKeyDictionary()
+_ports: WeakKeyDictionary[asyncio.AbstractEventLoop, ListeningPorts] = WeakKeyDictionary()
 
 
-def doors() -> Doors:
+def listening_ports() -> ListeningPorts:
     """Those of the running loop: sessions share ports."""
-    return _doors.setdefault(asyncio.get_running_loop(), Doors())
+    return _ports.setdefault(asyncio.get_running_loop(), ListeningPorts())

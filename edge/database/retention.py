@@ -1,11 +1,11 @@
-"""Deletes what is too old, and, near the quota, what can be spared."""
+"""Deletes what is older than it is to be kept, and, near the quota, old history before any event of the outbox."""
 
 from __future__ import annotations
 
 import sqlite3
 
 from config import StoreConfig
-from sync import room
+from sync import quota
 
 SLICE_ROWS = 2_000
 """Rows deleted in one transaction: a greeting waits for it a few milliseconds at most."""
@@ -42,6 +42,6 @@ def prune(conn: sqlite3.Connection, config: StoreConfig, now_us: int, most: int 
 
 def make_room(conn: sqlite3.Connection, config: StoreConfig, now_us: int) -> int:
     """Near the quota: throw old history away before any event of the outbox; how many events the CRM loses."""
-    if room.in_use(conn) < room.FULL or prune(conn, config, now_us):
+    if quota.in_use(conn) < quota.FULL or prune(conn, config, now_us):
         return 0
-    return room.make_room(conn)
+    return quota.make_room(conn)

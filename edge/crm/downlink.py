@@ -1,0 +1,75 @@
+"""Everything that the CRM sends down: which handler takes it, and the jobs that carry it out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from config import StoreConfig
+from drivers.session import Link
+from edge.crm.commands import CommandHandlers
+from edge.crm.configuration import Desired, Overlay
+from edge.crm.directory import MemberDirectory
+from edge.database.writer import Database
+from edge.intake.pipeline import Pipeline
+from edge.readers.sessions import Readers
+from edge.store.clock import Clock
+from sync.commands import Commands
+from sync.publisher import Handler, Publisher
+
+
+class Downlink:
+    """The member directory, commands, and configuration if there is an `overlay`.
+
+    `snapshot` takes the live state; `reload` and `restart` have the service start anew, the former if the store file
+    is good.
+    """
+
+    def __init__(
+        self,
+        config: StoreConfig,
+        database: Database,
+        publisher: Publisher,
+        readers: Readers,
+        pipeline: Pipeline,
+        clock: Clock,
+        *,
+        overlay: Overlay | None,
+        snapshot: Callable[[], dict[str, Any]],
+        reload: Callable[[], Awaitable[None]],
+        restart: Callable[[str], None],
+    ) -> None:
+        now_us, say = clock.now_us, publisher.say
+        members = MemberDirectory(
+            database,
+            now_us,
+            lambda rest, message, retain: say(rest, message, retain=retain),
+            pipeline.recheck,
+            publisher.tell_directory,
+        )
+        carried_out = CommandHandlers(
+            config, database, publisher, readers, snapshot, members.forget, pipeline.recheck, reload
+        )
+        commands = Commands(carried_out.table, database, now_us, say)
+        self.handlers: dict[str, Handler] = {"cmd": commands.take, "directory": members.take}
+        """Topic below `down/` → who takes what comes there."""
+        self.jobs: dict[str, Callable[[], Awaitable[None]]] = {
+            "commands": commands.run,
+            "member directory": members.run,
+        }
+        """Name → work that goes on for ever."""
+        if overlay is not None:
+            desired = Desired(
+                overlay,
+                now_us,
+                lambda rest, message: say(rest, message, retain=True),
+                well=lambda: publisher.status.connected and pipeline.trouble is None,
+                sees=lambda: _any_up(pipeline.readers),
+                restart=restart,
+            )
+            self.handlers["config"] = desired.take
+            self.jobs["configuration"] = desired.run
+
+
+def _any_up(readers: Mapping[str, Any]) -> bool:
+    return any(reader.link is Link.UP for reader in readers.values())
