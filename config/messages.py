@@ -46,6 +46,8 @@ NEEDED = {
     "mqtt": "a table [mqtt] with url",
     "database": "a table [database] with path",
     "web": "a table [web]",
+    "privacy": "a table [privacy] with ways",
+    "ways": 'a list of tag classes, such as ["unknown", "staff"]',
     "thresholds": "a table [thresholds]",
     "opening_hours": "a table [[opening_hours]] with open and close",
     "special_days": "a table [[special_days]] for each day, with date",

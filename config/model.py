@@ -23,6 +23,7 @@ from pydantic import (
 from config import timezones
 from config.facts import PrintedClass, ZoneKind
 
+WayClass = Literal["member", "unknown", "cart", "staff"]
 Int = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 """TOML has types: "5" and true are no numbers. (Whole numbers are fine where a Number is wanted.)"""
@@ -283,6 +284,14 @@ class Web(Model):
     """Where that proxy asks from: from there alone it is believed whom it asks for (X-Forwarded-For and -Proto)."""
 
 
+class Privacy(Model):
+    """What of people leaves the store beside the journeys of members with consent and sums of everybody."""
+
+    ways: tuple[WayClass, ...] = ()
+    """Tag classes of which the CRM is told how many took which way through the store: once a day, and no way that fewer
+    than `small_cell` carriers took."""
+
+
 class Thresholds(Model):
     """Definitions that people's numbers depend on; raise `def_version` with every change, aggregates carry it."""
 
@@ -450,5 +459,6 @@ class StoreConfig(Model):
     database: Database
     calibration: Calibration = Calibration()
     web: Web = Web()
+    privacy: Privacy = Privacy()
     thresholds: Thresholds = Thresholds()
     cues: Cues = Cues()

@@ -119,7 +119,8 @@ class DesiredConfig(Message):
     generation: Generation
     sha256: Digest = Field(description="of the text's UTF-8")
     toml: Annotated[str, Field(max_length=60_000)] = Field(
-        description="sections of a store file, whole, but for the gateway's own mqtt, database, web and calibration"
+        description="sections of a store file, whole, but for the gateway's own mqtt, database, web, "
+        "privacy and calibration"
     )
 
 

@@ -28,6 +28,7 @@ from edge.days.scope import Rate, Scope
 from edge.days.service import service, tiers
 from edge.days.suspects import suspected_tags
 from edge.days.traffic import traffic
+from edge.days.ways import ways
 from edge.store import layouts
 from edge.store.business_days import business_days
 from edge.store.errors import NotMade
@@ -36,6 +37,7 @@ from sync.contract import CLASS_OF, CLASSES
 from sync.contract_days import (
     MAX_LINKS,
     MAX_SUSPECTS,
+    MAX_WAYS,
     FloorDay,
     FloorWindow,
     FlowDay,
@@ -53,6 +55,7 @@ from sync.contract_days import (
     TierMix,
     TrialPhase,
     TrialResult,
+    WayDay,
 )
 
 SUNDAY = 6
@@ -152,7 +155,7 @@ def _digest_of(config: StoreConfig) -> str:
     """Of what these numbers depend on beside thresholds: a name that changes is no news."""
     parts = (
         [(zone.id, zone.floor, zone.kind) for zone in config.zones],
-        *(config.service_targets, config.promotions, config.layout_changes),
+        *(config.service_targets, config.promotions, config.layout_changes, config.privacy),
         *(config.opening_hours, config.special_days),
     )
     return blake2b(repr(parts).encode(), digest_size=6).hexdigest()
@@ -182,6 +185,7 @@ def _day(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revision:
     return (
         *_floors(conn, config, date, revision),
         _flows(conn, config, date, revision),
+        *_ways(conn, config, date, revision),
         *_scorecards(conn, config, date, revision, 1),
         *_service(conn, config, date, revision),
         _tiers(conn, config, date, revision),
@@ -225,6 +229,17 @@ def _flows(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revisio
         entries={mix.zone: mix.n for mix in report.entries},
         exits={mix.zone: mix.n for mix in report.exits},
     )
+
+
+def _ways(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revision: int) -> Iterator[WayDay]:
+    for tag_class in config.privacy.ways:
+        found = ways(conn, config, date, tag_class)
+        yield WayDay(
+            **_head(conn, config, flows(conn, config, date).scope, revision),
+            tag_class=tag_class,
+            ways=[FlowPath(zones=list(way), n=n) for way, n in found.counts[:MAX_WAYS]],
+            with_path=found.with_path,
+        )
 
 
 def _scorecards(
@@ -318,7 +333,7 @@ def _suspects(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revi
         tags=[
             SuspectedTag.model_validate(
                 {
-                    "tag": one.tag,
+                    "tag": blake2b(f"{one.tag} {date}".encode(), digest_size=16).hexdigest(),
                     "tag_class": one.tag_class,
                     "reasons": one.reasons,
                     "present_s": round(one.present_s, 1),
@@ -326,8 +341,9 @@ def _suspects(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revi
                     "confirmed": one.confirmed,
                 }
             )
-            for one in suspected_tags(conn, config, date)[:MAX_SUSPECTS]
-        ],
+            for one in suspected_tags(conn, config, date)
+            if "stuck" in one.reasons
+        ][:MAX_SUSPECTS],
     )
 
 
