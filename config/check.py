@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -62,12 +62,19 @@ def load(path: str | Path, *, files: bool = True) -> StoreConfig:
     return config
 
 
-def load_text(text: str, name: str, folder: Path, own: Mapping[str, Any] | None = None) -> StoreConfig:
+def load_text(
+    text: str,
+    name: str,
+    folder: Path,
+    own: Mapping[str, Any] | None = None,
+    complete: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] = lambda given, own: {**own, **given},
+) -> StoreConfig:
     """The store of a text that is no file (yet), called `name` in problems; relative paths are within `folder`.
 
-    `own`: sections, as the store file would have them, of which those hold that the text does not have.
+    `own`: sections, as the store file would have them. `complete` makes one store of the text's and those; by default
+    the own ones hold where the text has none.
     """
-    config, problems = _judge(name, text, folder, files=False, service=False, own=own or {})
+    config, problems = _judge(name, text, folder, files=False, service=False, own=own or {}, complete=complete)
     errors = tuple(problem for problem in problems if not problem.warning)
     if config is None or errors:
         raise ConfigError(errors)
@@ -110,11 +117,17 @@ def _check(path: Path, files: bool, service: bool) -> tuple[StoreConfig | None, 
 
 
 def _judge(
-    file: str, text: str, folder: Path, files: bool, service: bool, own: Mapping[str, Any] = MappingProxyType({})
+    file: str,
+    text: str,
+    folder: Path,
+    files: bool,
+    service: bool,
+    own: Mapping[str, Any] = MappingProxyType({}),
+    complete: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] = lambda given, _: dict(given),
 ) -> tuple[StoreConfig | None, tuple[Problem, ...]]:
     try:
         given = tomllib.loads(text)
-        raw = {**own, **given}
+        raw = complete(given, own)
     except (ValueError, RecursionError) as error:
         return None, (_syntax(file, text, error),)
 

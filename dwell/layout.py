@@ -60,11 +60,26 @@ class Layout:
     """(A,) dB that each antenna hears tags louder than the model, as calibrated; left out: zeros."""
     antenna_rate: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     """(A,) reads that each antenna gets of a tag, as a multiple of the others', as calibrated; left out: ones."""
+    antenna_height_m: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    """(A,) metres above the floor; left out: 2.5."""
+    antenna_tilt_deg: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    """(A,) how far each antenna looks down, 90 straight at the floor; NaN or left out: unknown."""
+    antenna_azimuth_deg: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    """(A,) where each antenna looks on the plan, clockwise from y; NaN or left out: unknown."""
+    antenna_beam_deg: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    """(A,) width between the half-power points; NaN or left out: unknown."""
 
     def __post_init__(self) -> None:
-        """ValueError if a calibration doesn't have one figure an antenna."""
+        """ValueError if anything told of antennas doesn't have one figure an antenna."""
         antennas = len(self.antenna_zone)
-        for name, neutral in (("antenna_offset_db", 0.0), ("antenna_rate", 1.0)):
+        for name, neutral in (
+            ("antenna_offset_db", 0.0),
+            ("antenna_rate", 1.0),
+            ("antenna_height_m", 2.5),
+            ("antenna_tilt_deg", np.nan),
+            ("antenna_azimuth_deg", np.nan),
+            ("antenna_beam_deg", np.nan),
+        ):
             if not len(getattr(self, name)):
                 object.__setattr__(self, name, np.full(antennas, neutral, np.float32))
             if len(getattr(self, name)) != antennas:

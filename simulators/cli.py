@@ -13,14 +13,17 @@ import typer
 
 if TYPE_CHECKING:
     from config import StoreConfig
+    from simulators.shop.antennas import Antennas
+    from simulators.shop.worlds import World
 
 
 class WorldName(StrEnum):
-    """The named worlds."""
+    """The named worlds, and any that a seed may draw."""
 
     MILD = "mild"
     WORN = "worn"
     HARSH = "harsh"
+    DRAWN = "drawn"
 
 
 class Family(StrEnum):
@@ -52,6 +55,9 @@ class Fault(StrEnum):
 simulate = typer.Typer(help="A simulated shop: readers, replay files, truth and scores.", no_args_is_help=True)
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The store file (TOML).", exists=True, dir_okay=False)]
+Kind = Annotated[
+    WorldName, typer.Option(help="What radio and people are like; drawn: by the seed, within wide ranges.")
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="Another shop of the same kind; default: the world's own.")]
 Shoppers = Annotated[int, typer.Option(min=0, help="People with tags in the shop at a time, besides staff.")]
 TruthOut = Annotated[Path | None, typer.Option(help="Write where every tag was: epc,zone,enter_us,exit_us.")]
@@ -84,7 +90,7 @@ def demo(
     headless: Annotated[bool, typer.Option("--headless", help="No screen.")] = False,
     duration: Annotated[float | None, typer.Option(min=1, help="Seconds to run; default: until Ctrl-C.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Another day in the shop.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Another radio, other people.")] = 1,
     shoppers: Annotated[int, typer.Option(min=0, help="People with tags in the shop at a time.")] = 60,
     speed: Annotated[float, typer.Option(min=1, max=60, help="How much faster than life the shop moves.")] = 30,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0: any free one.")] = 8080,
@@ -102,7 +108,7 @@ def demo(
 @simulate.command()
 def shop(
     config: Config,
-    world: Annotated[WorldName, typer.Option(help="How kind people and radio are.")] = WorldName.WORN,
+    world: Kind = WorldName.WORN,
     seed: Seed = None,
     shoppers: Shoppers = 40,
     speed: Annotated[float, typer.Option(min=0.01, max=1000, help="Store seconds per second.")] = 1.0,
@@ -119,21 +125,12 @@ def shop(
     import time
 
     from simulators.shop.real_time import Plays, StoreClock, play
-    from simulators.shop.worlds import WORLDS
 
-    chosen = WORLDS[world]
+    store = _store(config)
+    chosen, antennas = _world(world, store, seed, shoppers)
     clock = StoreClock(speed, origin_us or time.time_ns() // 1000)
-    told = Plays(
-        _store(config),
-        chosen,
-        chosen.seed if seed is None else seed,
-        shoppers,
-        clock,
-        announce,
-        truth,
-        members,
-        duration,
-    )
+    seed = chosen.seed if seed is None else seed
+    told = Plays(store, chosen, seed, shoppers, clock, announce, truth, members, duration, antennas)
     with _mendable():
         typer.echo(json.dumps(asyncio.run(play(told))))
 
@@ -143,7 +140,7 @@ def reads(
     config: Config,
     out: Annotated[Path, typer.Option("--reads", help="Write the reads: time_us,reader,antenna,epc,rssi_dbm (.gz).")],
     truth: TruthOut = None,
-    world: Annotated[WorldName, typer.Option(help="How kind people and radio are.")] = WorldName.WORN,
+    world: Kind = WorldName.WORN,
     seed: Seed = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="Length of the recording.")] = 60,
     shoppers: Shoppers = 40,
@@ -152,10 +149,9 @@ def reads(
     from rich.progress import Progress
 
     from simulators.shop.replays import write_replay
-    from simulators.shop.worlds import WORLDS
 
-    chosen = WORLDS[world]
     store = _store(config)
+    chosen, antennas = _world(world, store, seed, shoppers)
     with _mendable(), Progress(transient=True) as bar:
         task = bar.add_task("simulating", total=1.0)
         written = write_replay(
@@ -166,6 +162,7 @@ def reads(
             seed=chosen.seed if seed is None else seed,
             minutes=minutes,
             shoppers=shoppers,
+            antennas=antennas,
             progress=lambda done: bar.update(task, completed=done),
         )
     typer.echo(f"{written} reads written to {out}")
@@ -264,6 +261,18 @@ def _store(file: Path) -> StoreConfig:
     if not store.readers:
         raise _failed(f"{file}: there are no readers in it to simulate", 2)
     return store
+
+
+def _world(name: WorldName, store: StoreConfig, seed: int | None, shoppers: int) -> tuple[World, Antennas | None]:
+    """A world, and how antennas hang in it if not as the store file says."""
+    if name is not WorldName.DRAWN:
+        from simulators.shop.worlds import WORLDS
+
+        return WORLDS[name], None
+    from simulators.shop.draws import inhabit
+
+    drawn = inhabit(store, seed or 0, shoppers)
+    return drawn.world, drawn.antennas
 
 
 @contextmanager

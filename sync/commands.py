@@ -1,20 +1,23 @@
-"""Commands of the CRM: each is checked, done at most once, and answered; a flood is held back."""
+"""Commands of the CRM: each is checked, done at most once, and answered; a flood is held back, but never an erasure."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import json
 import logging
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from sync.contract import MAX_EVENT_BYTES
-from sync.down import COMMAND, MAX_COMMAND_BYTES, Command, Result
+from sync.down import COMMAND, MAX_COMMAND_BYTES, Command, Erase, Result
 from sync.mqtt import Incoming
 from sync.writer import Writer
 
@@ -23,11 +26,16 @@ log = logging.getLogger("tagtrail.commands")
 REMEMBERED = 1000
 """Commands whose answers are kept."""
 WAITING = 16
-"""Commands that may wait for the one at work, in each lane."""
-LONG = frozenset({"capture"})
-"""Commands that take minutes, in a lane of their own: nobody's erasure waits for one."""
+"""Commands that may wait for the one at work, in each lane …"""
+ERASURES = 10_000
+"""… but erasures, each of a few hundred bytes: a chain may send a list of them."""
+LANES = ("erase", "capture", "replay", "")
+"""Erasures wait for each other alone, nobody for a capture or a replay, which take minutes; the last is all others'."""
 BURST, PER_S = 20.0, 1.0
-"""Commands taken at once, and a second in the long run; beyond, they are dropped and counted, not answered."""
+"""Commands taken at once, and a second in the long run; beyond, they are dropped and counted, not answered. Erasures
+don't count."""
+DIGEST_BYTES = 2
+"""Enough to notice another command under an id, too few to find out which member an erasure was about."""
 LONGEST_US = 7 * 86_400_000_000
 """An expiry further ahead is refused: an answer must still be remembered while its command is valid."""
 
@@ -35,8 +43,8 @@ CommandHandler = Callable[[Any], Awaitable[dict[str, Any]]]
 
 
 class Commands:
-    """Takes `down/cmd`, answers by `say("up/result", …)`; `run` carries out, one of LONG and one other at a time,
-    until cancelled.
+    """Takes `down/cmd`, answers by `say("up/result", …)`; `run` carries out, one at a time in each of LANES, until
+    cancelled.
 
     `handlers`: command name → what does it; what it returns is the answer's output, what it raises the reason.
     """
@@ -52,8 +60,9 @@ class Commands:
         self._writer = writer
         self._clock = clock
         self._say = say
-        self._waiting: asyncio.Queue[Command] = asyncio.Queue(WAITING)
-        self._long: asyncio.Queue[Command] = asyncio.Queue(WAITING)
+        self._lanes: dict[str, asyncio.Queue[Command]] = {
+            lane: asyncio.Queue(ERASURES if lane == "erase" else WAITING) for lane in LANES
+        }
         self._begun = asyncio.Event()
         self._credit, self._credited_s = BURST, time.monotonic()
         self.counters: Counter[str] = Counter()
@@ -62,28 +71,29 @@ class Commands:
     async def take(self, incoming: Incoming) -> None:
         """Take a message of `down/cmd`, once `run` has told of those that a restart cut off: it must not be one."""
         await self._begun.wait()
-        now_s = time.monotonic()
-        self._credit = min(BURST, self._credit + (now_s - self._credited_s) * PER_S)
-        self._credited_s = now_s
-        if self._credit < 1:
+        command = self._read(incoming.payload)
+        if not isinstance(command, Erase) and not self._may_be_taken():
             self.counters["dropped"] += 1
             return
-        self._credit -= 1
-        command = self._read(incoming.payload)
-        if command is None:
+        if isinstance(command, _Refusal):
+            self._refuse(*command)
             return
         try:
-            before = await self._writer.write(lambda conn: _begin(conn, command.id, self._clock()))
+            before, other = await self._writer.write(lambda conn: _begin(conn, command, self._clock()))
         except sqlite3.Error as error:
             self._refuse(command.id, f"the database: {error}")
+            return
+        if other:
+            self._refuse(command.id, "another command had this id: give every command an id of its own")
             return
         if before is not None:
             self.counters["repeated"] += 1
             self._say("up/result", before.encode())
             return
-        lane = self._long if command.command in LONG else self._waiting
+        lane = self._lanes.get(command.command, self._lanes[""])
         if lane.full():
-            await self._end(command, "refused", reason=f"{WAITING} commands are waiting already")
+            await self._forget(command.id)  # it may come again under its id
+            self._refuse(command.id, f"{lane.qsize()} commands are waiting already: send it again later")
             return
         self.counters["taken"] += 1
         self._answer(command.id, "received")
@@ -91,14 +101,14 @@ class Commands:
 
     async def run(self) -> None:
         """Carry out what was taken; first say of those that a restart, or an error here, cut off."""
-        for lane in (self._waiting, self._long):
+        for lane in self._lanes.values():
             while not lane.empty():
                 lane.get_nowait()
         await self._tell_interrupted()
         self._begun.set()
         async with asyncio.TaskGroup() as lanes:
-            lanes.create_task(self._carry_out(self._waiting))
-            lanes.create_task(self._carry_out(self._long))
+            for lane in self._lanes.values():
+                lanes.create_task(self._carry_out(lane))
 
     async def _carry_out(self, lane: asyncio.Queue[Command]) -> None:
         while True:
@@ -116,27 +126,32 @@ class Commands:
             else:
                 await self._end(command, "applied", output)
 
-    def _read(self, payload: bytes) -> Command | None:
+    def _may_be_taken(self) -> bool:
+        now_s = time.monotonic()
+        self._credit = min(BURST, self._credit + (now_s - self._credited_s) * PER_S)
+        self._credited_s = now_s
+        if self._credit < 1:
+            return False
+        self._credit -= 1
+        return True
+
+    def _read(self, payload: bytes) -> Command | _Refusal:
         if len(payload) > MAX_COMMAND_BYTES:
-            self._refuse("", f"{len(payload)} bytes; the limit is {MAX_COMMAND_BYTES}")
-            return None
+            return _Refusal("", f"{len(payload)} bytes; the limit is {MAX_COMMAND_BYTES}")
         try:
             command: Command = COMMAND.validate_json(payload, strict=True)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(step) for step in first["loc"])
-            self._refuse(_id_of(payload), f"{where}: {first['msg']}" if where else first["msg"])
-            return None
+            return _Refusal(_id_of(payload), f"{where}: {first['msg']}" if where else first["msg"])
         now = self._clock()
         if command.expires_us <= now:
-            self._refuse(command.id, "expired")
-        elif command.expires_us > now + LONGEST_US:
-            self._refuse(command.id, "expires more than 7 days ahead")
-        elif command.command not in self._handlers:
-            self._refuse(command.id, f"{command.command} is not done here")
-        else:
-            return command
-        return None
+            return _Refusal(command.id, "expired")
+        if command.expires_us > now + LONGEST_US:
+            return _Refusal(command.id, "expires more than 7 days ahead")
+        if command.command not in self._handlers:
+            return _Refusal(command.id, f"{command.command} is not done here")
+        return command
 
     def _refuse(self, id_: str, reason: str) -> None:
         self.counters["refused"] += 1
@@ -159,6 +174,10 @@ class Commands:
         except sqlite3.Error as error:
             log.warning("the answer to command %s could not be kept: %s", command.id, error)
 
+    async def _forget(self, id_: str) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            await self._writer.write(lambda conn: conn.execute("DELETE FROM command WHERE id = ?", (id_,)).rowcount)
+
     async def _tell_interrupted(self) -> None:
         def job(conn: sqlite3.Connection) -> list[str]:
             cut = [id_ for (id_,) in conn.execute("SELECT id FROM command WHERE result IS NULL")]
@@ -174,19 +193,28 @@ class Commands:
             log.warning("the commands of before the restart cannot be told: %s", error)
 
 
-def _begin(conn: sqlite3.Connection, id_: str, now_us: int) -> str | None:
-    """Remember a command; if it was there already, its answer."""
-    row = conn.execute("SELECT result FROM command WHERE id = ?", (id_,)).fetchone()
+class _Refusal(NamedTuple):
+    id: str
+    reason: str
+
+
+def _begin(conn: sqlite3.Connection, command: Command, now_us: int) -> tuple[str | None, bool]:
+    """Remember a command; if it was there already, its answer, and whether that was to another one under its id."""
+    asked = to_json(command.model_dump(exclude={"v", "id", "expires_us"}))
+    digest = hashlib.blake2b(asked, digest_size=DIGEST_BYTES).digest()
+    row = conn.execute("SELECT result, digest FROM command WHERE id = ?", (command.id,)).fetchone()
     if row is not None:
-        made = {"id": id_, "state": "received", "at_us": now_us}
-        return str(row[0] or Result.model_validate(made).model_dump_json())
-    conn.execute("INSERT INTO command VALUES (?, ?, NULL)", (id_, now_us))
+        if row[1] not in (None, digest):
+            return None, True
+        made = {"id": command.id, "state": "received", "at_us": now_us}
+        return str(row[0] or Result.model_validate(made).model_dump_json()), False
+    conn.execute("INSERT INTO command (id, at_us, digest) VALUES (?, ?, ?)", (command.id, now_us, digest))
     conn.execute(
         "DELETE FROM command WHERE result IS NOT NULL AND id IN"
         " (SELECT id FROM command ORDER BY at_us DESC, id LIMIT -1 OFFSET ?)",
         (REMEMBERED,),
     )
-    return None
+    return None, False
 
 
 def _id_of(payload: bytes) -> str:

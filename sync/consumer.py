@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from config import topics
+from sync.book import KEY, SCHEMA, Book, EventRow, Key, Letter, LostRow, Mark, SqliteBook
 from sync.contract import (
     CLASS_OF,
     CLASSES,
@@ -31,37 +32,13 @@ from sync.contract import (
     unpack,
 )
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS event (
-    store TEXT, epoch TEXT, class TEXT, seq INTEGER,
-    id TEXT NOT NULL, payload TEXT NOT NULL, received_us INTEGER NOT NULL,
-    PRIMARY KEY (store, epoch, class, seq)
-) WITHOUT ROWID;
--- All numbers up to upto are accounted for: as events, lost, or dead letters. None above highest was ever seen.
--- received: rows of event; duplicates: events that were already there.
-CREATE TABLE IF NOT EXISTS watermark (
-    store TEXT, epoch TEXT, class TEXT, upto INTEGER NOT NULL, highest INTEGER NOT NULL,
-    received INTEGER NOT NULL, duplicates INTEGER NOT NULL,
-    PRIMARY KEY (store, epoch, class)
-) WITHOUT ROWID;
--- Numbers that no event will come for. One that came all the same counts as received.
-CREATE TABLE IF NOT EXISTS lost (
-    store TEXT, epoch TEXT, class TEXT, first INTEGER, last INTEGER NOT NULL, reason TEXT NOT NULL,
-    PRIMARY KEY (store, epoch, class, first)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS dead_letter (
-    digest BLOB PRIMARY KEY, topic TEXT NOT NULL, error TEXT NOT NULL, payload BLOB NOT NULL,
-    received_us INTEGER NOT NULL
-) WITHOUT ROWID;
-"""
 DEAD_LETTER = "dead letter"
 UNKEPT = "a text with a NUL or a number beyond 64 bits, which a database can't keep"
-_PERHAPS_UNKEPT = re.compile(rb"\\u0000|[0-9]{19}|[:,\[\s]-?[0-9.]+[eE]\+?[0-9]{2}")
-"""Finds all messages with such a value, and some others."""
+_PERHAPS_UNKEPT = re.compile(rb"[0-9]{19}"), re.compile(rb"[0-9.][eE]\+?[0-9]{2}")
+"""Find all messages with such a number, and some others. Two: as one they take three times as long."""
+ISLAND_ROWS = 1000
 POSTGRES = ("postgresql://", "postgres://")
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
-
-Key = tuple[str, str, EventClass]
 
 
 class Delivery(NamedTuple):
@@ -106,61 +83,54 @@ class Ledger:
         self, book: Path | str, hand_over: Callable[[Any, Fresh], None] | None = None, *, tables: str = ""
     ) -> None:
         self._hand_over = hand_over
-        self._postgres = str(book).startswith(POSTGRES)
-        self._conn: Any
+        self._conn: Book
         self.error: type[Exception] = sqlite3.Error
         """What the book raises when it can't be used; with PostgreSQL the next `take` connects anew."""
-        if self._postgres:
-            from sync.postgres import Connection, Error
+        if str(book).startswith(POSTGRES):
+            from sync.postgres import Error, PostgresBook
 
             self.error = Error
-            self._conn = Connection(str(book))
+            self._conn = PostgresBook(str(book))
         else:
-            self._conn = sqlite3.connect(book, isolation_level=None, check_same_thread=False)
-            self._conn.execute("PRAGMA journal_mode = WAL")
-            self._conn.execute("PRAGMA synchronous = FULL")  # what is acked must survive a power cut
-        self._conn.executescript(SCHEMA + tables)
+            self._conn = SqliteBook(book)
+        self._conn.set_up(SCHEMA + tables)
 
     def close(self) -> None:
         self._conn.close()
 
     def take(self, deliveries: Iterable[Delivery]) -> Taken:
         """Commit deliveries in one transaction; a message that is no batch of this contract becomes a dead letter."""
-        touched: dict[Key, None] = {}
+        batches, letters = _decoded(deliveries)
         fresh: Fresh = []
-        self._conn.execute("BEGIN" if self._postgres else "BEGIN IMMEDIATE")
+        marks: dict[Key, Mark] = {}
+        self._conn.begin()
         try:
-            for delivery in deliveries:
-                try:
-                    envelope, events = decode(delivery.topic, delivery.payload)
-                except ValueError as error:
-                    self._bury(delivery.topic, str(error), delivery.payload, delivery.received_us)
-                    continue
-                touched[envelope.store, envelope.epoch, envelope.class_] = None
-                fresh += self._keep(delivery, envelope, events)
-            acks = [
-                (store, class_, Ack(epoch=epoch, upto=self._watermark((store, epoch, class_)).upto, accepts=(GZIP,)))
-                for store, epoch, class_ in touched
-            ]
+            if batches:
+                marks, fresh = self._keep(batches, letters)
             if self._hand_over is not None and fresh:
                 self._hand_over(self._conn, fresh)
+            if letters:
+                self._conn.bury(sorted(letters))
+            self._conn.commit()
         except BaseException:
-            self._conn.execute("ROLLBACK")
+            self._conn.rollback()
             raise
-        self._conn.execute("COMMIT")
+        acks = [
+            (store, class_, Ack(epoch=epoch, upto=mark.upto, accepts=(GZIP,)))
+            for (store, epoch, class_), mark in marks.items()
+        ]
         return Taken(acks, fresh)
 
     def gaps(self) -> list[Gap]:
         """The first gap of each store and class that has one. One that does not close by itself needs a replay."""
         found = []
-        behind = "SELECT store, epoch, class, upto, highest FROM watermark WHERE highest > upto"
-        for store, epoch, class_, upto, highest in self._conn.execute(behind).fetchall():
-            key: Key = (store, epoch, class_)
-            query = f"SELECT min(seq) FROM event WHERE {_KEY} AND seq > ?"
-            event = self._conn.execute(query, (*key, upto)).fetchone()[0]
-            query = f"SELECT min(first) FROM lost WHERE {_KEY} AND first > ?"
-            lost = self._conn.execute(query, (*key, upto)).fetchone()[0]
-            found.append(Gap(*key, upto + 1, min(event or highest + 1, lost or highest + 1) - 1))
+        for key, mark in self._behind():
+            query = f"SELECT min(seq) FROM event WHERE {KEY} AND seq > ?"
+            event = self._conn.execute(query, (*key, mark.upto)).fetchone()[0]
+            query = f"SELECT min(first) FROM lost WHERE {KEY} AND first > ?"
+            lost = self._conn.execute(query, (*key, mark.upto)).fetchone()[0]
+            beyond = mark.highest + 1
+            found.append(Gap(*key, mark.upto + 1, min(event or beyond, lost or beyond) - 1))
         return found
 
     def totals(self, recount: bool = False) -> dict[str, Any]:
@@ -170,12 +140,16 @@ class Ledger:
         """
         per_class = dict.fromkeys(CLASSES, 0)
         duplicates = lost = gaps = 0
-        for store, epoch, class_, *numbers in self._conn.execute("SELECT * FROM watermark").fetchall():
-            mark = _Mark(*numbers)
-            ahead_events, ahead = self._ahead((store, epoch, class_), mark.upto) if mark.highest > mark.upto else (0, 0)
-            per_class[class_] += mark.received
-            duplicates += mark.duplicates
-            lost += mark.upto - mark.received + ahead_events
+        sums = ", ".join(f"CAST(sum({one}) AS BIGINT)" for one in ("received", "duplicates", "upto - received"))
+        for class_, received, repeated, missing in self._conn.execute(
+            f"SELECT class, {sums} FROM watermark GROUP BY class"
+        ).fetchall():
+            per_class[class_] = received
+            duplicates += repeated
+            lost += missing
+        for key, mark in self._behind():
+            events, ahead = self._ahead(key, mark.upto)
+            lost += events
             gaps += mark.highest - mark.upto - ahead
         if recount:
             per_class |= dict(self._conn.execute("SELECT class, count(*) FROM event GROUP BY class").fetchall())
@@ -188,92 +162,94 @@ class Ledger:
             "dead": self._conn.execute("SELECT count(*) FROM dead_letter").fetchone()[0],
         }
 
-    def _keep(self, delivery: Delivery, envelope: Envelope, events: Sequence[_Item]) -> list[tuple[str, Event, int]]:
-        key = (envelope.store, envelope.epoch, envelope.class_)
-        if self._postgres:
-            self._conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", ("/".join(key),))
-        last = envelope.first + envelope.n - 1
-        mark = self._watermark(key)
-        known = {
-            seq
-            for (seq,) in self._conn.execute(
-                f"SELECT seq FROM event WHERE {_KEY} AND seq BETWEEN ? AND ?", (*key, envelope.first, last)
-            )
-        }
-        rows, fresh = [], []
-        lost = [(item.from_, item.to, item.reason) for item in envelope.lost]
-        for seq, item in enumerate(events, envelope.first):
-            if seq in known:
-                continue
-            if isinstance(item.event, str):
-                self._bury(delivery.topic, item.event, item.raw.encode(), delivery.received_us)
-                lost.append((seq, seq, DEAD_LETTER))
-            else:
-                rows.append((*key, seq, event_id(*key, seq), item.raw, delivery.received_us))
-                fresh.append((envelope.store, item.event, delivery.received_us))
-        self._conn.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-        self._conn.executemany(
-            "INSERT INTO lost VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (store, epoch, class, first) DO UPDATE"
-            " SET last = CASE WHEN excluded.last > lost.last THEN excluded.last ELSE lost.last END",
-            [(*key, *gap) for gap in lost],
-        )
-        highest = max([mark.highest, last, *(to for _, to, _ in lost)])
-        upto = max(mark.upto, last) if envelope.first <= mark.upto + 1 else mark.upto
-        if upto < highest:
-            upto = self._advance(key, upto)
-        self._conn.execute(
-            "INSERT INTO watermark VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (store, epoch, class) DO UPDATE SET"
-            " upto = excluded.upto, highest = excluded.highest, received = excluded.received,"
-            " duplicates = excluded.duplicates",
-            (*key, upto, highest, mark.received + len(rows), mark.duplicates + len(known)),
-        )
-        return fresh
+    def _keep(self, batches: Sequence[_Decoded], letters: list[Letter]) -> tuple[dict[Key, Mark], Fresh]:
+        """Write batches down, and move the watermarks of all whom they are about."""
+        accounted: dict[Key, list[tuple[int, int]]] = {}
+        for batch in batches:
+            accounted.setdefault(batch.key, []).extend(batch.spans())
+        there = self._conn.lock(sorted(accounted))
+        marks = {key: there[key] for key in accounted}
+        old = [(batch.key, batch.first, batch.last) for batch in batches if batch.first <= marks[batch.key].highest]
+        known = self._conn.known(old) if old else set()
+        rows: list[EventRow] = []
+        lost: list[LostRow] = []
+        fresh: Fresh = []
+        for batch in batches:
+            key, delivery = batch.key, batch.delivery
+            mark = marks[key]
+            received, repeated = 0, 0
+            lost += [(*key, gap.from_, gap.to, gap.reason) for gap in batch.envelope.lost]
+            for seq, item in enumerate(batch.items, batch.first):
+                if (key, seq) in known:
+                    repeated += 1
+                elif isinstance(item.event, str):
+                    letters.append(_letter(delivery, item.event, item.raw.encode()))
+                    lost.append((*key, seq, seq, DEAD_LETTER))
+                else:
+                    known.add((key, seq))
+                    rows.append((*key, seq, event_id(*key, seq), item.raw, delivery.received_us))
+                    fresh.append((key[0], item.event, delivery.received_us))
+                    received += 1
+            highest = max([mark.highest, batch.last, *(gap.to for gap in batch.envelope.lost)])
+            marks[key] = Mark(mark.upto, highest, mark.received + received, mark.duplicates + repeated)
+        if rows:
+            self._conn.add_events(rows)
+        if lost:
+            self._conn.add_lost(sorted(lost))
+        for key, spans in accounted.items():
+            marks[key] = marks[key]._replace(upto=self._advance(key, marks[key], spans))
+        self._conn.move(marks)
+        return marks, fresh
 
-    def _watermark(self, key: Key) -> _Mark:
-        columns = ", ".join(_Mark._fields)
-        row = self._conn.execute(f"SELECT {columns} FROM watermark WHERE {_KEY}", key).fetchone()
-        return _Mark(*row) if row else _Mark(0, 0, 0, 0)
-
-    def _advance(self, key: Key, upto: int) -> int:
-        """The watermark moved over what is already there: events that came before their turn, and lost ranges."""
-        while True:
+    def _advance(self, key: Key, mark: Mark, accounted: Iterable[tuple[int, int]]) -> int:
+        """The watermark moved over spans that came now and what was there beyond: events that came before their turn,
+        and lost ranges. If what came does not touch it, nothing can."""
+        upto = mark.upto
+        for first, last in sorted(accounted):
+            if first <= upto + 1:
+                upto = max(upto, last)
+        if upto == mark.upto:
+            return upto
+        while upto < mark.highest:
             start = upto
-            covering = f"SELECT max(last) FROM lost WHERE {_KEY} AND first <= ?"
-            upto = max(upto, self._conn.execute(covering, (*key, upto + 1)).fetchone()[0] or 0)
-            ahead = f"SELECT seq FROM event WHERE {_KEY} AND seq > ? ORDER BY seq"
-            for (seq,) in self._conn.execute(ahead, (*key, upto)):
-                if seq != upto + 1:
-                    break
-                upto = seq
+            covering = f"SELECT max(last) FROM lost WHERE {KEY} AND first <= ? AND last > ?"
+            upto = self._conn.execute(covering, (*key, upto + 1, upto)).fetchone()[0] or upto
+            upto = self._island(key, upto)
             if upto == start:
+                break
+        return upto
+
+    def _island(self, key: Key, upto: int) -> int:
+        """The last of the events that follow a number without a gap."""
+        ahead = f"SELECT seq FROM event WHERE {KEY} AND seq > ? ORDER BY seq LIMIT ?"
+        rows = 1  # most often the next one is missing
+        while True:
+            seqs = [seq for (seq,) in self._conn.execute(ahead, (*key, upto, rows)).fetchall()]
+            for seq in seqs:
+                if seq != upto + 1:
+                    return upto
+                upto = seq
+            if len(seqs) < rows:
                 return upto
+            rows = ISLAND_ROWS
+
+    def _behind(self) -> list[tuple[Key, Mark]]:
+        """Those who have a gap."""
+        found = self._conn.execute("SELECT * FROM watermark WHERE highest > upto").fetchall()
+        return [((store, epoch, class_), Mark(*numbers)) for store, epoch, class_, *numbers in found]
 
     def _ahead(self, key: Key, upto: int) -> tuple[int, int]:
         """Numbers above the watermark that are there: as events, and as events or lost."""
-        events = self._conn.execute(f"SELECT seq, seq FROM event WHERE {_KEY} AND seq > ?", (*key, upto)).fetchall()
-        lost = self._conn.execute(f"SELECT first, last FROM lost WHERE {_KEY} AND last > ?", (*key, upto)).fetchall()
-        total = 0
-        for first, last in sorted(events + lost):
-            total += max(0, last - max(first - 1, upto))
-            upto = max(upto, last)
-        return len(events), total
-
-    def _bury(self, topic: str, error: str, payload: bytes, received_us: int) -> None:
-        digest = hashlib.blake2b(topic.encode() + b"\0" + payload, digest_size=16).digest()
-        self._conn.execute(
-            "INSERT INTO dead_letter VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (digest, topic, error[:1000], payload[:MAX_MESSAGE_BYTES], received_us),
-        )
-
-
-_KEY = "store = ? AND epoch = ? AND class = ?"
-
-
-class _Mark(NamedTuple):
-    upto: int
-    highest: int
-    received: int
-    duplicates: int
+        count = f"SELECT count(*) FROM event WHERE {KEY} AND seq > ?"
+        events = total = self._conn.execute(count, (*key, upto)).fetchone()[0]
+        ranges = f"SELECT first, last FROM lost WHERE {KEY} AND last > ? ORDER BY first"
+        for first, last in self._conn.execute(ranges, (*key, upto)).fetchall():
+            if last > upto:
+                first = max(first, upto + 1)
+                between = self._conn.execute(f"{count} AND seq <= ?", (*key, first - 1, last)).fetchone()[0]
+                total += last - first + 1 - between
+                upto = last
+        return events, total
 
 
 class _Item(NamedTuple):
@@ -281,6 +257,43 @@ class _Item(NamedTuple):
 
     raw: str
     event: Event | str
+
+
+class _Decoded(NamedTuple):
+    delivery: Delivery
+    envelope: Envelope
+    items: list[_Item]
+    key: Key
+
+    @property
+    def first(self) -> int:
+        return self.envelope.first
+
+    @property
+    def last(self) -> int:
+        return self.envelope.first + self.envelope.n - 1
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Numbers that are accounted for by it: its own and the lost ones."""
+        own = [(self.first, self.last)] if self.envelope.n else []
+        return [*own, *((gap.from_, gap.to) for gap in self.envelope.lost)]
+
+
+def _decoded(deliveries: Iterable[Delivery]) -> tuple[list[_Decoded], list[Letter]]:
+    """Batches, and as dead letters the messages that are none."""
+    batches, letters = [], []
+    for delivery in deliveries:
+        try:
+            envelope, items = decode(delivery.topic, delivery.payload)
+            batches.append(_Decoded(delivery, envelope, items, (envelope.store, envelope.epoch, envelope.class_)))
+        except ValueError as error:
+            letters.append(_letter(delivery, str(error), delivery.payload))
+    return batches, letters
+
+
+def _letter(delivery: Delivery, error: str, payload: bytes) -> Letter:
+    digest = hashlib.blake2b(delivery.topic.encode() + b"\0" + payload, digest_size=16).digest()
+    return digest, delivery.topic, error[:1000], payload[:MAX_MESSAGE_BYTES], delivery.received_us
 
 
 def decode(topic: str, payload: bytes) -> tuple[Envelope, list[_Item]]:
@@ -292,7 +305,7 @@ def decode(topic: str, payload: bytes) -> tuple[Envelope, list[_Item]]:
     if not isinstance(raw, list):
         raise ValueError("no list of events")
     unkept = [False] * len(raw)
-    if _PERHAPS_UNKEPT.search(message):
+    if b"\\u0000" in message or any(pattern.search(message) for pattern in _PERHAPS_UNKEPT):
         unkept = [_unkept(one) for one in raw]
         if _unkept({**document, "events": None}):
             raise ValueError(UNKEPT)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from config import topics
-from sync.contract import CLASSES, Ack, Batch, State
+from sync.contract import CLASS_OF, CLASSES, Ack, Batch, Envelope, Event, State
+from sync.contract_base import Numbered
 from sync.down import Command, DesiredConfig, Manifest, ReportedConfig, ReportedDirectory, Result, Want
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-VERSION = "1.2.0"
+VERSION = "1.3.0"
+ALWAYS = ("v", "id", "type")
+"""Keys of what a store sends that have a default for who makes them, and are always there for who reads them. Others
+with a default may have come after the first version: a store that runs that one doesn't send them."""
+OTHER = "OtherEvent"
 PACKED = (
     "JSON; or, if an ack of yours for this class said that it accepts gzip, that as gzip (RFC 1952): the payload then "
     "begins with the bytes 1f 8b, and unpacks to at most 64 KiB."
@@ -48,6 +53,20 @@ CHANNELS: tuple[Channel, ...] = (
 )
 
 
+class AnyEvent(Numbered):
+    """What every event has, of whatever type; the type's own schema says the rest."""
+
+    type: str
+
+
+class OpenBatch(Envelope):
+    """`up/{class}` with events of any type: to be judged one by one, so that a new or a bad one costs no other."""
+
+    model_config = ConfigDict(title="Envelope")
+
+    events: list[AnyEvent]
+
+
 def schema_name(channel: Channel) -> str:
     """File of a channel's schema; the four classes share one."""
     return "batch" if channel.model is Batch else channel.name
@@ -55,11 +74,18 @@ def schema_name(channel: Channel) -> str:
 
 def schemas() -> dict[str, dict[str, Any]]:
     """Name → JSON Schema of every message, as it crosses the wire."""
-    made = {}
-    for channel in CHANNELS:
-        schema = TypeAdapter(channel.model).json_schema(by_alias=True)
-        made[schema_name(channel)] = {"$schema": DIALECT, **schema}
-    return made
+    return {schema_name(channel): _schema(channel.model, channel.up) for channel in CHANNELS}
+
+
+def event_schemas() -> dict[str, dict[str, Any]]:
+    """Type → JSON Schema of an event by itself."""
+    union, _ = get_args(Event)
+    return {model.model_fields["type"].default: _schema(model, True) for model in get_args(union)}
+
+
+def envelope_schema() -> dict[str, Any]:
+    """JSON Schema of a batch without a word on what its events are."""
+    return _schema(OpenBatch, True)
 
 
 def asyncapi() -> dict[str, Any]:
@@ -69,7 +95,7 @@ def asyncapi() -> dict[str, Any]:
     messages: dict[str, Any] = {}
     definitions: dict[str, Any] = {}
     for name, schema in schemas().items():
-        inner = _without_discriminators(json.loads(json.dumps(schema).replace("#/$defs/", "#/components/schemas/")))
+        inner = json.loads(json.dumps(schema).replace("#/$defs/", "#/components/schemas/"))
         definitions |= inner.pop("$defs", {})
         inner.pop("$schema")
         messages[name] = {"name": name, "contentType": "application/json", "payload": inner}
@@ -115,7 +141,9 @@ def asyncapi() -> dict[str, Any]:
 
 def documents() -> dict[str, str]:
     """Path below docs/contract → text."""
-    files = {f"schemas/{name}.json": schema for name, schema in schemas().items()} | {"asyncapi.json": asyncapi()}
+    files = {f"schemas/{name}.json": schema for name, schema in schemas().items()}
+    files |= {f"schemas/events/{type_}.json": schema for type_, schema in event_schemas().items()}
+    files |= {"schemas/envelope.json": envelope_schema(), "asyncapi.json": asyncapi()}
     return {path: json.dumps(made, indent=2, ensure_ascii=False) + "\n" for path, made in files.items()}
 
 
@@ -130,21 +158,50 @@ def write(folder: Path) -> list[Path]:
     return written
 
 
-def broken(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What of a newer schema would break a consumer or producer of the older; empty if it only grew."""
+def broken(old: dict[str, Any], new: dict[str, Any], *, up: bool) -> list[str]:
+    """What of a newer schema would break an older CRM, or the newer CRM with an older store; empty if it only grew.
+
+    `up`: the store sends it. It always sent all keys that there were, so those may be called required later.
+    """
     problems: list[str] = []
-    _compare("", old, new, problems)
+    _compare("", old, new, up, problems)
     return problems
 
 
-def _without_discriminators(schema: Any) -> Any:
-    """AsyncAPI means something else by them than JSON Schema's tools; each form says by `const` which it is."""
-    if isinstance(schema, dict):
-        return {key: _without_discriminators(value) for key, value in schema.items() if key != "discriminator"}
-    return [_without_discriminators(one) for one in schema] if isinstance(schema, list) else schema
+def _schema(model: Any, up: bool) -> dict[str, Any]:
+    mode: Literal["serialization", "validation"] = "serialization" if up else "validation"
+    schema = _plain(TypeAdapter(model).json_schema(by_alias=True, mode=mode), up)
+    if model is Batch:
+        schema["properties"]["events"]["items"]["oneOf"].append({"$ref": f"#/$defs/{OTHER}"})
+        schema["$defs"][OTHER] = _other_event()
+    return {"$schema": DIALECT, **schema}
 
 
-def _compare(where: str, old: Any, new: Any, problems: list[str]) -> None:
+def _plain(schema: Any, up: bool) -> Any:
+    """Without discriminators, of which AsyncAPI, ajv and JSON Schema's other tools each mean something else: every form
+    says by `const` which it is."""
+    if isinstance(schema, list):
+        return [_plain(one, up) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: _plain(value, up) for key, value in schema.items() if key != "discriminator"}
+    if up and isinstance(keys := made.get("properties"), dict) and made.get("type") == "object":
+        required = made.get("required", [])
+        always = [key for key in ALWAYS if key in keys]
+        if required := [*always, *(key for key in required if key not in always)]:
+            made["required"] = required
+        made["properties"] = keys | {key: {k: v for k, v in keys[key].items() if k != "default"} for key in always}
+    return made
+
+
+def _other_event() -> dict[str, Any]:
+    """An event of a type that is not in these documents yet."""
+    schema: dict[str, Any] = _plain(AnyEvent.model_json_schema(mode="serialization"), True)
+    schema["properties"]["type"]["not"] = {"enum": list(CLASS_OF)}
+    return schema | {"title": OTHER, "description": "An event of a type that came after these documents: put it aside."}
+
+
+def _compare(where: str, old: Any, new: Any, up: bool, problems: list[str]) -> None:
     if not isinstance(old, dict) or not isinstance(new, dict):
         return
     for key in ("properties", "$defs"):
@@ -152,9 +209,10 @@ def _compare(where: str, old: Any, new: Any, problems: list[str]) -> None:
             if name not in new.get(key, {}):
                 problems.append(f"{where}/{name} is gone")
             else:
-                _compare(f"{where}/{name}", inner, new[key][name], problems)
+                _compare(f"{where}/{name}", inner, new[key][name], up, problems)
     required, required_now = set(old.get("required", [])), set(new.get("required", []))
-    problems += [f"{where}/{name} is required now" for name in sorted(required_now - required)]
+    always = set(old.get("properties", {})) if up else set()
+    problems += [f"{where}/{name} is required now" for name in sorted(required_now - required - always)]
     problems += [f"{where}/{name} may be missing now" for name in sorted(required - required_now)]
     for key in ("type", "const", "$ref", "format"):
         if key in old and old[key] != new.get(key):
@@ -162,7 +220,7 @@ def _compare(where: str, old: Any, new: Any, problems: list[str]) -> None:
     values: list[Any] = old.get("enum", [])
     if missing := set(values) - set(new.get("enum", values)):
         problems.append(f"{where}: {sorted(missing)} is no value any more")
-    _compare(f"{where}[]", old.get("items"), new.get("items"), problems)
+    _compare(f"{where}[]", old.get("items"), new.get("items"), up, problems)
     for key in ("anyOf", "oneOf"):
         for one in old.get(key, []):
             if one not in new.get(key, []):

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import socket
 import ssl
+import struct
+import termios
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
@@ -25,8 +29,12 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-KEEPALIVE_S = 15
-TIMEOUT_S = 5.0
+KEEPALIVE_S = 30
+"""Brokers drop who sends no whole packet for half as long again: the largest takes 32 s at 16 kbit/s."""
+TIMEOUT_S = 10.0
+"""For an answer; of what is published, without anything moving: a slow line is no dead one."""
+LOOK_S = 0.5
+"""How often is looked whether it moves."""
 IN_FLIGHT = 20
 """Unacknowledged publishes at once: brokers were fastest there (5 to 100 is flat), and Mosquitto accepts no more."""
 MAX_INBOX = 10_000
@@ -93,6 +101,9 @@ class Link:
     def __init__(self, client: _Client) -> None:
         self._client = client
         self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._handed = 0  # bytes, to the client
+        self._gone = 0  # of them, no longer with us: on their way or arrived
+        self._moved_s = 0.0
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done with the reason as soon as the link is lost."""
 
@@ -105,16 +116,21 @@ class Link:
         """Publish at QoS 1; returns when the broker has taken it, raises RefusedError when it says no."""
         async with self._slots:
             self._check()
+            if not self._client.unanswered:
+                self._moved_s = time.monotonic()
+            self._handed += len(payload)
             sent = self._client.paho.publish(topic, payload, 1, retain)
             if sent.rc != MQTT_ERR_SUCCESS:
                 raise BrokerError(f"could not send: {error_string(sent.rc)}")
             answer: asyncio.Future[ReasonCode] = asyncio.get_running_loop().create_future()
             self._client.unanswered[sent.mid] = answer
             try:
-                async with asyncio.timeout(TIMEOUT_S):
-                    reason = await answer
-            except TimeoutError:
-                raise BrokerError(f"the broker has not answered for {TIMEOUT_S:g} s") from None
+                while not answer.done():
+                    await asyncio.wait([answer], timeout=LOOK_S)
+                    if not answer.done() and self._still_s() > TIMEOUT_S:
+                        raise BrokerError(f"the broker has not answered for {TIMEOUT_S:g} s")
+                reason = answer.result()
+                self._moved_s = time.monotonic()
             finally:
                 self._client.unanswered.pop(sent.mid, None)
         if reason.is_failure:
@@ -131,6 +147,14 @@ class Link:
             if isinstance(code, ReasonCode) and code.is_failure:
                 raise RefusedError(f"the broker refused to subscribe us to {topic}: {code}")
 
+    async def unsubscribe(self, topics: Sequence[str]) -> None:
+        """Take subscriptions back that a durable session may have had."""
+        self._check()
+        try:
+            await self._client.unsubscribe(list(topics), timeout=TIMEOUT_S)
+        except aiomqtt.MqttError as error:
+            raise BrokerError(f"could not unsubscribe: {error}") from None
+
     async def receive(self) -> list[Incoming]:
         """All that has come in since; waits for at least one message."""
         while not self._client.inbox:
@@ -138,6 +162,14 @@ class Link:
             self._client.arrived.clear()
             await self._client.arrived.wait()
         return self._client.taken()
+
+    def _still_s(self) -> float:
+        """For how long nothing was answered and nothing left for the broker."""
+        gone = self._handed - self._client.unsent()
+        if gone > self._gone:
+            self._gone = gone
+            self._moved_s = time.monotonic()
+        return time.monotonic() - self._moved_s
 
     def _check(self) -> None:
         if self.closed.done():
@@ -236,6 +268,16 @@ class _Client(aiomqtt.Client):
     @property
     def disconnected(self) -> asyncio.Future[None]:
         return self._disconnected
+
+    def unsent(self) -> int:
+        """Bytes that the client or the kernel still has: not yet sent, or not yet confirmed by the other side's TCP."""
+        waiting = sum(int(packet["to_process"]) for packet in list(self.paho._out_packet))
+        sock = self.paho.socket()
+        if sock is not None:
+            with contextlib.suppress(OSError, ValueError):
+                (kept,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
+                waiting += kept
+        return waiting
 
     def drop(self) -> None:
         """Let go of the socket, whatever state it is in; without this a cancelled connect leaves it open."""

@@ -7,6 +7,7 @@ stays for KEEP_US, for a CRM that has to go back to a backup; sync.quota deletes
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -21,6 +22,7 @@ GONE = "no longer kept"
 """Reason of numbers that a replay asks for and that were acknowledged too long ago."""
 JUMP = 5_000
 """More numbers than can be on their way or were given since the last look; see `jump`."""
+LIVES = 8
 
 
 class Pending(NamedTuple):
@@ -152,6 +154,35 @@ def acknowledge(conn: sqlite3.Connection, class_: EventClass, upto: int, now_us:
     )
     conn.execute("UPDATE outbox_class SET acked = ? WHERE class = ?", (upto, index(class_)))
     return upto
+
+
+class Standing(NamedTuple):
+    """How far a class is: `acked` by the CRM, `sent` at least; `packed`: the CRM took gzip when it was last heard."""
+
+    acked: int
+    sent: int
+    packed: bool
+
+
+def standing(conn: sqlite3.Connection) -> dict[EventClass, Standing]:
+    """Class → how far it is, as last written down."""
+    rows = conn.execute("SELECT class, acked, max(acked, sent), packed FROM outbox_class")
+    return {CLASSES[class_]: Standing(acked, sent, bool(packed)) for class_, acked, sent, packed in rows}
+
+
+def note_sent(conn: sqlite3.Connection, class_: EventClass, sent: int, packed: bool) -> None:
+    """Write down that all up to a number left the house, and in which form the CRM takes it."""
+    conn.execute("UPDATE outbox_class SET sent = ?, packed = ? WHERE class = ?", (sent, packed, index(class_)))
+
+
+def lives(conn: sqlite3.Connection, instance: str = "") -> list[str]:
+    """The last processes that published from this database; with `instance`, note that this one does now."""
+    row = conn.execute("SELECT value FROM fact WHERE name = 'lives'").fetchone()
+    known: list[str] = json.loads(row[0]) if row else []
+    if instance and instance not in known:
+        known = [*known, instance][-LIVES:]
+        conn.execute("INSERT OR REPLACE INTO fact VALUES ('lives', ?)", (json.dumps(known),))
+    return known
 
 
 def forget(conn: sqlite3.Connection, now_us: int, most: int = 5_000) -> int:

@@ -1,30 +1,37 @@
-"""PostgreSQL for the reference consumer, spoken to like sqlite3. Needs the extra `postgresql`."""
+"""PostgreSQL as the reference consumer's book. Needs the extra `postgresql`.
+
+A batch of one event must not cost a statement of its own: all that a transaction brings goes in a few statements over
+arrays, and new events by COPY.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg
 
+from sync.book import DEAD_LETTERS, LOST, EventRow, Key, Letter, LostRow, Mark, Span
+
 Error = psycopg.Error
 CONNECT_S = 5
+SETTING_UP = 0x7461677472  # any number that nobody else locks by
+_KEYS = "unnest(%s::text[], %s::text[], %s::text[])"
 
 
-class Connection:
-    """A connection in autocommit, with the few methods of sqlite3's that the consumer uses."""
+class PostgresBook:
+    """A connection in autocommit, with the few methods of sqlite3's that `hand_over` may use; see sync.book.Book."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._conn = self._connect()
+        self._within = False
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> psycopg.Cursor[Any]:
-        """Run a statement with `?` for parameters. One that begins a transaction connects anew if it has to."""
-        if sql == "BEGIN" and self._conn.closed:
+        """Run a statement with `?` for parameters. Outside a transaction it connects anew if it has to."""
+        if self._conn.closed and not self._within:
             self._conn = self._connect()
-        if sql == "ROLLBACK" and self._conn.closed:
-            return self._conn.cursor()  # the server has rolled back
         return self._conn.execute(_translated(sql), parameters)
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
@@ -32,11 +39,70 @@ class Connection:
         with self._conn.cursor() as cursor:
             cursor.executemany(_translated(sql), list(rows))
 
-    def executescript(self, sql: str) -> None:
-        """Run SQLite's table definitions."""
+    def set_up(self, tables: str) -> None:
+        """Run SQLite's table definitions, one worker at a time: two that start together get in each other's way."""
         for old, new in ((r"WITHOUT ROWID", ""), (r"\bINTEGER\b", "BIGINT"), (r"\bBLOB\b", "BYTEA"), (r"--.*", "")):
-            sql = re.sub(old, new, sql)
-        self._conn.execute(sql.encode())
+            tables = re.sub(old, new, tables)
+        with self._conn.transaction():
+            self._conn.execute("SELECT pg_advisory_xact_lock(%s)", (SETTING_UP,))
+            self._conn.execute(tables.encode())
+
+    def begin(self) -> None:
+        self.execute("BEGIN")
+        self._within = True
+
+    def commit(self) -> None:
+        self._conn.execute("COMMIT")
+        self._within = False
+
+    def rollback(self) -> None:
+        self._within = False
+        if not self._conn.closed:  # else the server has rolled back
+            self._conn.execute("ROLLBACK")
+
+    def lock(self, keys: Sequence[Key]) -> dict[Key, Mark]:
+        """The keys' watermarks, held until the transaction ends. All workers take them in order: none waits for
+        one that waits for it."""
+        columns = _columns(keys, 3)
+        self._conn.execute(f"INSERT INTO watermark SELECT *, 0, 0, 0, 0 FROM {_KEYS} ON CONFLICT DO NOTHING", columns)
+        query = (
+            f"SELECT w.* FROM watermark w JOIN {_KEYS} AS k (store, epoch, class) USING (store, epoch, class)"
+            " ORDER BY store, epoch, class FOR UPDATE OF w"
+        )
+        return {(row[0], row[1], row[2]): Mark(*row[3:]) for row in self._conn.execute(query, columns)}
+
+    def known(self, spans: Sequence[Span]) -> set[tuple[Key, int]]:
+        query = (
+            f"SELECT s.store, s.epoch, s.class, e.seq FROM unnest({'%s::text[], ' * 3}%s::bigint[], %s::bigint[])"
+            " AS s (store, epoch, class, first, last) CROSS JOIN LATERAL (SELECT seq FROM event e WHERE"
+            " (e.store, e.epoch, e.class) = (s.store, s.epoch, s.class) AND e.seq BETWEEN s.first AND s.last"
+            " OFFSET 0) AS e"  # OFFSET 0: by the index, span by span, whatever the planner thinks of a young table
+        )
+        found = self._conn.execute(query, _columns([(*key, first, last) for key, first, last in spans], 5))
+        return {((store, epoch, class_), seq) for store, epoch, class_, seq in found}
+
+    def add_events(self, rows: Sequence[EventRow]) -> None:
+        with (
+            self._conn.cursor() as cursor,
+            cursor.copy("COPY event (store, epoch, class, seq, id, payload, received_us) FROM STDIN") as copy,
+        ):
+            for row in rows:
+                copy.write_row(row)
+
+    def add_lost(self, rows: Sequence[LostRow]) -> None:
+        self.executemany(LOST, rows)
+
+    def move(self, marks: Mapping[Key, Mark]) -> None:
+        self._conn.execute(
+            "UPDATE watermark AS w SET upto = m.upto, highest = m.highest, received = m.received,"
+            f" duplicates = m.duplicates FROM unnest({', '.join(['%s::text[]'] * 3 + ['%s::bigint[]'] * 4)})"
+            " AS m (store, epoch, class, upto, highest, received, duplicates)"
+            " WHERE (w.store, w.epoch, w.class) = (m.store, m.epoch, m.class)",
+            _columns([(*key, *mark) for key, mark in marks.items()], 7),
+        )
+
+    def bury(self, letters: Sequence[Letter]) -> None:
+        self.executemany(DEAD_LETTERS, letters)
 
     def close(self) -> None:
         """Close."""
@@ -44,6 +110,10 @@ class Connection:
 
     def _connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_S)
+
+
+def _columns(rows: Sequence[Sequence[Any]], n: int) -> list[list[Any]]:
+    return [[row[i] for row in rows] for i in range(n)]
 
 
 def _translated(sql: str) -> bytes:

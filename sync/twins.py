@@ -20,11 +20,14 @@ class Twins:
         self._started_us = started_us
         self._sessions = 0
         self._own_state_seen = False
+        self.echoed = False
+        """Whether the broker gave our own state back to us on this connection."""
         self._former: set[str] = set()
 
     def connected(self) -> None:
         """Note that a connection begins."""
         self._sessions += 1
+        self.echoed = False
 
     def look(self, payload: bytes) -> str | None:
         """Return what to say of a state that a twin published as this store; TwinError if we have to keep away."""
@@ -33,7 +36,7 @@ class Twins:
         except ValidationError:
             return None
         if state.instance == self._instance:
-            self._own_state_seen = True
+            self._own_state_seen = self.echoed = True
         elif state.instance and not self._own_state_seen:
             self._former.add(state.instance)
         elif state.instance and (state.online or self._sessions > 1 or state.instance not in self._former):

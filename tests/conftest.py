@@ -1,3 +1,3 @@
 """Fixtures for all tests come from modules beside this file."""
 
-pytest_plugins = ["brokers", "gateways"]
+pytest_plugins = ["brokers", "databases", "gateways", "nodetools"]

@@ -2,7 +2,8 @@
 
 The store file stays store IT's and is never written: on a gateway it lies where the service may not write. A section
 that a wish of the CRM carries replaces the store's, whole; those that it doesn't carry stay the store's, and the report
-names them. OWN ones no wish may carry. Once the store file is changed by hand, the wish is void.
+names them. What no wish may carry, or only to tighten it, edge.crm.pushed says. Once the store file is changed by hand,
+the wish is void. A wish that comes while another is tried is taken after that.
 
     wish → checked → `trying` → start anew → self-test passed within SELF_TEST_S → `applied`
                                            → not passed, or the process died     → `rolled_back` to what ran before
@@ -29,6 +30,7 @@ from pydantic import ValidationError
 from config import StoreConfig
 from config.check import ConfigError, load_text
 from config.model import Calibration
+from edge.crm.pushed import SECTIONS, complete, loosened
 from edge.store.compose import compose
 from edge.store.errors import Trouble
 from sync.down import MAX_CONFIG_BYTES, DesiredConfig, ReportedConfig
@@ -39,9 +41,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("tagtrail.config")
 
 SELF_TEST_S = 60.0
-OWN = ("mqtt", "database", "web", "calibration")
-"""Broker, files and doors of the gateway, and what was measured at it: no message touches them."""
-SECTIONS = tuple(name for name in StoreConfig.model_fields if name not in OWN)
 CALIBRATION = "calibration"
 
 
@@ -78,8 +77,18 @@ class Overlay:
 
     @property
     def running_hash(self) -> str:
-        """Hash of the text that is laid over the store file; empty if none is."""
-        return self.wish.sha256 if self.wish.running and self.wish.running == self.wish.generation else ""
+        """SHA-256 of the text that is laid over the store file; empty if none is."""
+        if not self.wish.running or self.wish.base != self._base:
+            return ""
+        try:
+            return sha256(self._text(self.wish.running).read_bytes()).hexdigest()
+        except OSError:
+            return ""
+
+    def knows(self, generation: int, digest: str) -> bool:
+        """Is this the last wish: what became of it holds, unless it was refused beside another store file."""
+        stale = self.wish.state == "failed" and self.wish.base != self._base
+        return (generation, digest) == (self.wish.generation, self.wish.sha256) and not stale
 
     def config(self) -> StoreConfig:
         """The store file with what is laid over it."""
@@ -108,12 +117,24 @@ class Overlay:
         """At a start of the service: a wish that did not live through its first start is taken back."""
         if self.wish.running and self.wish.base != self._base:
             self._end("rolled_back", "the store file was changed by hand", running=0)
+        elif (reason := self._unfit()) and not self.roll_back(reason):
+            self._end("rolled_back", reason, running=0)
         elif self.wish.state == "trying":
             self.wish.starts += 1
             if self.wish.starts > 1:
                 self.roll_back("the service ended while it tried it")
             else:
                 self._write()
+
+    def _unfit(self) -> str:
+        """Why what is laid over the store file can't be any more: this version may check what the last one did not."""
+        if not self.wish.running:
+            return ""
+        try:
+            merged(self._text(self.wish.running).read_text("utf-8"), self._config)
+        except (OSError, ValueError, ConfigError) as error:
+            return str(error)
+        return ""
 
     def check(self, text: str) -> None:
         """ConfigError or ValueError for a text that can't be laid over the store file."""
@@ -136,8 +157,13 @@ class Overlay:
 
     def refuse(self, generation: int, digest: str, reason: str) -> None:
         """Remember that a wish was not taken; what runs goes on."""
-        self.wish.generation, self.wish.sha256 = generation, digest
+        self.wish.generation, self.wish.sha256, self.wish.base = generation, digest, self._base
         self._end("failed", reason, running=self.wish.running)
+
+    def stay(self) -> None:
+        """The wish is now what runs already."""
+        self.wish.generation, self.wish.sha256 = self.wish.running, self.running_hash
+        self._end("applied", "", running=self.wish.running)
 
     def roll_back(self, reason: str) -> bool:
         """Take a wish back that is being tried; False if none is."""
@@ -182,13 +208,20 @@ class Desired:
         self._well = well
         self._sees = sees
         self._restart = restart
-        self.report()
+        self._later: Incoming | None = None
+        if overlay.wish.state == "failed":
+            self._report_running()  # a wish that stands refused comes again, and is told of then
+        else:
+            self.report()
 
     async def take(self, incoming: Incoming) -> None:
-        """Take a message of `down/config`."""
+        """Take a message of `down/config`; while a wish is tried the last one waits."""
         wish = self._overlay.wish
-        if not incoming.payload or wish.state == "trying":
-            return  # nothing is desired; or the answer comes after the self-test
+        if wish.state == "trying":
+            self._later = incoming
+            return
+        if not incoming.payload:
+            return  # nothing is desired
         try:
             if len(incoming.payload) > MAX_CONFIG_BYTES:
                 raise ValueError(f"{len(incoming.payload)} bytes; the limit is {MAX_CONFIG_BYTES}")
@@ -197,10 +230,14 @@ class Desired:
             told = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
             self.report(failed=f"not a desired configuration: {told}")
             return
-        if (desired.generation, desired.sha256) == (wish.generation, wish.sha256):
+        if self._overlay.knows(desired.generation, desired.sha256):
             self.report()
             return
         try:
+            if (desired.generation, desired.sha256) == (wish.running, self._overlay.running_hash):
+                self._overlay.stay()
+                self.report()
+                return
             if desired.generation <= wish.running:
                 raise ValueError(f"generation {wish.running} is at work")
             if sha256(desired.toml.encode()).hexdigest() != desired.sha256:
@@ -217,7 +254,7 @@ class Desired:
         self._restart(f"configuration {desired.generation} of the CRM is tried")
 
     async def run(self) -> None:
-        """Prove what is being tried, then wait for ever."""
+        """Prove what is being tried, then take what came meanwhile, and wait for ever."""
         if self._overlay.wish.state == "trying":
             try:
                 async with asyncio.timeout(SELF_TEST_S):
@@ -229,20 +266,32 @@ class Desired:
                 self._restart("the configuration of the CRM failed its self-test")
             else:
                 self._overlay.confirm()
-                self.report()
+            self.report()
+            if self._later is not None:
+                await self.take(self._later)
         await asyncio.Event().wait()
 
     def report(self, failed: str | None = None) -> None:
         """Say how it stands; `failed`: a message that was no wish at all."""
         wish = self._overlay.wish
+        if failed is not None:
+            self._tell(0, "", "failed", failed)
+        else:
+            self._tell(wish.generation, wish.sha256, wish.state, "" if wish.state == "trying" else wish.reason)
+
+    def _report_running(self) -> None:
+        running = self._overlay.wish.running
+        self._tell(running, self._overlay.running_hash, "applied" if running else "none", "")
+
+    def _tell(self, generation: int, digest: str, state: str, reason: str) -> None:
         kept, unused = self._overlay.kept()
         made = {
-            "generation": 0 if failed else wish.generation,
-            "sha256": "" if failed else wish.sha256,
-            "state": "failed" if failed else wish.state,
-            "reason": failed or ("" if wish.state == "trying" else wish.reason),
+            "generation": generation,
+            "sha256": digest,
+            "state": state,
+            "reason": reason,
             "at_us": self._clock(),
-            "running": wish.running,
+            "running": self._overlay.wish.running,
             "kept": kept,
             "unused": unused,
         }
@@ -250,7 +299,7 @@ class Desired:
 
 
 def merged(text: str, config: StoreConfig) -> StoreConfig:
-    """A wish's sections with the store's own others; ValueError or ConfigError if that can't be.
+    """A wish's sections with the store's own others; ValueError or ConfigError if that can't or may not be.
 
     The store's calibration is left out where it was made for another layout than that.
     """
@@ -264,7 +313,9 @@ def merged(text: str, config: StoreConfig) -> StoreConfig:
     if not isinstance(store, dict) or store.get("id") != config.store.id:
         raise ValueError(f"[store] id must be {config.store.id!r}")
     own = _plain(config.model_dump(exclude_unset=True, exclude_none=True, by_alias=True))
-    made = load_text(text, "the configuration of the CRM", config.database.path.parent, own)
+    made = load_text(text, "the configuration of the CRM", config.database.path.parent, own, complete)
+    if problems := loosened(made, config):
+        raise ValueError("; ".join(problems))
     return made if _calibrated(made) else made.model_copy(update={CALIBRATION: Calibration()})
 
 

@@ -46,7 +46,8 @@ State = Literal["applied", "fetching", "failed", "expired"]
 class MemberDirectory:
     """Takes `down/directory` and what is below, reports on `up/directory`; `run` works until cancelled.
 
-    `recheck` is awaited whenever members may have lost their place in the directory.
+    `recheck` is awaited whenever members may have lost their place in the directory. `here` is told which generation
+    there is.
     """
 
     def __init__(
@@ -55,11 +56,13 @@ class MemberDirectory:
         clock: Callable[[], int],
         say: Callable[[str, bytes, bool], None],
         recheck: Callable[[], Awaitable[None]],
+        here: Callable[[int], None],
     ) -> None:
         self._database = database
         self._clock = clock
         self._say = say
         self._recheck = recheck
+        self._here = here
         self._manifest: Manifest | None = None
         self._changed = asyncio.Event()
         self._parts: asyncio.Queue[tuple[str, int, bytes]] = asyncio.Queue(4 * PARTS)
@@ -91,6 +94,8 @@ class MemberDirectory:
                 await asyncio.sleep(0)
         failed = self._manifest is not None  # run before, and ended in an error
         while True:
+            with contextlib.suppress(sqlite3.Error):
+                self._here(await self._generation())  # a file may have been imported by hand
             await self._expire()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(RETRY_S, EXPIRY_S) if failed else EXPIRY_S):
@@ -110,17 +115,16 @@ class MemberDirectory:
         if manifest.withdrawn:
             await self._take_out(manifest.withdrawn)
             await self._recheck()
-        generation = await self._generation()
-        if manifest.generation < generation:
-            raise FetchError(f"generation {generation} is here already")
-        for file in path(manifest, generation):
+        for file in await self._missing(manifest):
             await self._report("fetching", f"generation {file.generation}")
             packed = await self._fetch(file)
-            await self._apply(packed, file, manifest.valid_until_us)
+            await self._apply(packed, file, manifest.valid_until_us, made_of(manifest, file.generation))
             packed.unlink(missing_ok=True)
+        known = await self._known() | made_of(manifest, manifest.generation)
         await self._write(
             lambda conn: conn.execute(
-                "UPDATE directory_state SET valid_until_us = ?, expired = 0", (manifest.valid_until_us,)
+                "UPDATE directory_state SET valid_until_us = ?, expired = 0, files = ?",
+                (manifest.valid_until_us, json.dumps(known)),
             )
         )
         if manifest.withdrawn:
@@ -128,6 +132,17 @@ class MemberDirectory:
         await self._recheck()
         if not await self._expire():
             await self._report("applied", "")
+
+    async def _missing(self, manifest: Manifest | None) -> list[DirectoryFile]:
+        """The files that lead from what is here to a manifest's directory."""
+        if manifest is None:
+            return []
+        generation = await self._generation()
+        if manifest.generation < generation:
+            raise FetchError(f"generation {generation} is here already")
+        if manifest.generation > generation:
+            return path(manifest, generation)
+        return path(manifest, None) if told_apart(manifest, await self._known()) else []
 
     async def _take_out(self, members: list[str]) -> None:
         """Members go, whatever their cards. One look through a large directory takes long: a piece at a time."""
@@ -138,36 +153,40 @@ class MemberDirectory:
             await self._write(partial(_delete, where=f"tag >= ? AND tag < ? AND {AMONG}", values=bounds))
 
     async def _fetch(self, file: DirectoryFile) -> Path:
-        """The file's parts, one after the other; what an earlier run got is kept."""
+        """The file's parts, in whatever order they come; what an earlier run got in order is kept."""
         packed = Path(f"{self._database.path}.directory-{file.sha256[:16]}.part")
         for other in packed.parent.glob(f"{self._database.path.name}.directory-*.part"):
             if other != packed:
                 other.unlink(missing_ok=True)
         patience_s = PATIENCE_S[0]
+        ahead: dict[int, bytes] = {}
         with packed.open("ab") as out:
             have = out.tell()
             while have < file.size:
-                want = Want(sha256=file.sha256, offset=have, size=PART_BYTES, parts=PARTS)
+                want = _want(file, have, ahead)
                 self._say("up/directory/want", want.model_dump_json().encode(), False)
-                goal = min(file.size, have + PARTS * PART_BYTES)
-                before = have
+                goal = min(file.size, have + want.parts * want.size)
+                before = have, len(ahead)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(patience_s):
                         while have < goal:
                             digest, offset, part = await self._parts.get()
-                            if digest == file.sha256 and offset == have and len(part) <= file.size - have:
+                            if digest == file.sha256 and _is_wanted(file, want, have, offset, part):
+                                ahead[offset] = part
+                            while part := ahead.pop(have, b""):
                                 out.write(part)
                                 have += len(part)
                 out.flush()
-                patience_s = PATIENCE_S[0] if have > before else min(2 * patience_s, PATIENCE_S[1])
-                if self._changed.is_set() and file not in path(self._manifest, await self._generation()):
+                ahead = {offset: part for offset, part in ahead.items() if offset > have}
+                patience_s = PATIENCE_S[0] if (have, len(ahead)) != before else min(2 * patience_s, PATIENCE_S[1])
+                if self._changed.is_set() and file not in await self._missing(self._manifest):
                     raise FetchError("a newer manifest came")
         if await asyncio.to_thread(_digest, packed) != file.sha256:
             packed.unlink()
             raise FetchError(f"generation {file.generation} does not have its SHA-256")
         return packed
 
-    async def _apply(self, packed: Path, file: DirectoryFile, valid_until_us: int) -> None:
+    async def _apply(self, packed: Path, file: DirectoryFile, valid_until_us: int, files: dict[str, str]) -> None:
         whole = file.base is None
         into = "directory_next" if whole else "directory"
         self._erased.clear()
@@ -185,8 +204,8 @@ class MemberDirectory:
                     conn.execute("ALTER TABLE directory RENAME TO directory_old")
                     conn.execute("ALTER TABLE directory_next RENAME TO directory")
                 conn.execute(
-                    "UPDATE directory_state SET generation = ?, valid_until_us = ?, expired = 0",
-                    (file.generation, valid_until_us),
+                    "UPDATE directory_state SET generation = ?, valid_until_us = ?, expired = 0, files = ?",
+                    (file.generation, valid_until_us, json.dumps(files)),
                 )
 
             await self._write(finish)
@@ -223,6 +242,7 @@ class MemberDirectory:
         except sqlite3.Error as error:
             log.warning("the member directory cannot be told of: %s", error)
             return
+        self._here(generation)
         report = ReportedDirectory(
             generation=generation, state=state, reason=reason, members=members, at_us=self._clock()
         )
@@ -232,26 +252,58 @@ class MemberDirectory:
         query = "SELECT generation FROM directory_state"
         return int(await self._database.read(lambda conn: conn.execute(query).fetchone()[0]))
 
+    async def _known(self) -> dict[str, str]:
+        """What the generation that is here is made of, as far as it was ever said."""
+        query = "SELECT files FROM directory_state"
+        files = await self._database.read(lambda conn: conn.execute(query).fetchone()[0])
+        return dict(json.loads(files)) if files else {}
+
     async def _write(self, job: Callable[[sqlite3.Connection], Any]) -> Any:
         return await self._database.write(job)
 
 
-def path(manifest: Manifest | None, generation: int) -> list[DirectoryFile]:
-    """The files that lead from a generation to the manifest's: changes if they do, else all members, then changes."""
-    if manifest is None:
-        return []
+def path(manifest: Manifest, generation: int | None) -> list[DirectoryFile]:
+    """The files that lead from a generation to the manifest's with the fewest bytes: changes if they do, else all
+    members, then changes. From None only the latter."""
+    lead: dict[int | None, tuple[int, list[DirectoryFile]]] = {manifest.generation: (0, [])}
+    # Each file leads to a later generation: from the last on, all ways that go on from one are known.
+    for file in sorted(manifest.files, key=lambda file: file.generation, reverse=True):
+        if file.generation in lead:
+            size, files = lead[file.generation]
+            if file.base not in lead or size + file.size < lead[file.base][0]:
+                lead[file.base] = size + file.size, [file, *files]
     for start in (generation, None):
-        files: list[DirectoryFile] = []
-        at = start
-        while at != manifest.generation:
-            steps = [file for file in manifest.files if file.base == at and file.generation <= manifest.generation]
-            if not steps:
-                break
-            files.append(max(steps, key=lambda file: file.generation))
-            at = files[-1].generation
-        else:
-            return files
+        if start in lead:
+            return lead[start][1]
     raise FetchError(f"no files lead from generation {generation} to {manifest.generation}")
+
+
+def made_of(manifest: Manifest, generation: int) -> dict[str, str]:
+    """Which files of a manifest make a generation: base, "" for all members, → SHA-256."""
+    return {str(file.base or ""): file.sha256 for file in manifest.files if file.generation == generation}
+
+
+def told_apart(manifest: Manifest, known: dict[str, str]) -> bool:
+    """Whether a manifest's generation, of the number that is here, may be another one than the one made of `known`:
+    there are files to go by, and none is the same. FetchError if it is another one."""
+    theirs = made_of(manifest, manifest.generation)
+    if any(known.get(base, digest) != digest for base, digest in theirs.items()):
+        raise FetchError(
+            f"generation {manifest.generation} is here with other content: what changes is a new generation"
+        )
+    return bool(known and theirs) and not set(known) & set(theirs)
+
+
+def _want(file: DirectoryFile, have: int, ahead: dict[int, bytes]) -> Want:
+    """The next parts that are missing, up to one that is there already."""
+    parts = next((n for n in range(1, PARTS) if have + n * PART_BYTES in ahead), PARTS)
+    return Want(sha256=file.sha256, offset=have, size=PART_BYTES, parts=parts)
+
+
+def _is_wanted(file: DirectoryFile, want: Want, have: int, offset: int, part: bytes) -> bool:
+    number, rest = divmod(offset - want.offset, want.size)
+    in_place = rest == 0 and 0 <= number < PARTS and len(part) == min(want.size, file.size - offset)
+    return offset >= have and (in_place or offset == have) and 0 < len(part) <= file.size - offset
 
 
 def _put(table: str, values: list[Any]) -> Callable[[sqlite3.Connection], None]:

@@ -34,7 +34,7 @@ def import_csv(config: StoreConfig, file: Path) -> int:
 
         def replace(conn: sqlite3.Connection) -> None:
             conn.execute("DELETE FROM directory")
-            conn.execute("UPDATE directory_state SET generation = 0, valid_until_us = NULL, expired = 0")
+            conn.execute("UPDATE directory_state SET generation = 0, valid_until_us = NULL, expired = 0, files = NULL")
             Tables(conn, recursive_triggers=False, execute_plugins=False).table("directory").insert_all(
                 rows, replace=True
             )

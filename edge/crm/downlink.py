@@ -41,7 +41,11 @@ class Downlink:
     ) -> None:
         now_us, say = clock.now_us, publisher.say
         members = MemberDirectory(
-            database, now_us, lambda rest, message, retain: say(rest, message, retain=retain), pipeline.recheck
+            database,
+            now_us,
+            lambda rest, message, retain: say(rest, message, retain=retain),
+            pipeline.recheck,
+            publisher.tell_directory,
         )
         carried_out = CommandHandlers(
             config, database, publisher, readers, snapshot, members.forget, pipeline.recheck, reload

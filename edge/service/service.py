@@ -44,7 +44,8 @@ from edge.store.errors import RestartNeeded, Trouble
 from edge.store.live_socket import LiveServer, socket_path
 from edge.store.page_socket import listen
 from sync.mqtt import MqttSettings
-from sync.publisher import Identity, Publisher
+from sync.publisher import Publisher
+from sync.sending import Identity
 
 log = logging.getLogger("tagtrail.service")
 

@@ -16,7 +16,10 @@ from edge.store.errors import Trouble
 VERSION = 1
 Port = tuple[str, int]
 """Reader and port of an antenna."""
-GEOMETRY = ("antenna_zone", "antenna_xy", "zone_floor", "neighbours", "corner_zone", "corner_xy")
+GEOMETRY = (
+    *("antenna_zone", "antenna_xy", "antenna_height_m", "antenna_tilt_deg", "antenna_azimuth_deg", "antenna_beam_deg"),
+    *("zone_floor", "neighbours", "corner_zone", "corner_xy"),
+)
 
 
 def fingerprint(layout: Layout, zones: Sequence[str], ports: Sequence[Port]) -> str:

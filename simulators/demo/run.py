@@ -148,7 +148,7 @@ class _Demo:
         options = self._options
         with resources.as_file(resources.files("config") / "demo.toml") as plan:
             return [
-                *("simulate", "shop", "--config", str(plan), "--seed", str(options.seed)),
+                *("simulate", "shop", "--config", str(plan), "--world", "drawn", "--seed", str(options.seed)),
                 *("--shoppers", str(options.shoppers), "--speed", str(options.speed)),
                 *("--origin-us", str(self._origin_us), "--announce", str(self._folder / "readers.json")),
                 *("--truth", str(self._truth), "--members", str(self._members)),

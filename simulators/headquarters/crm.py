@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,29 @@ from pydantic import ValidationError
 from config import topics
 from sync.consumer import POSTGRES, Delivery, Gap, Ledger, Taken
 from sync.contract import CLASSES, Ack, Cue, CueOutcome, EventClass, Recognised, State
-from sync.down import Replay
+from sync.down import Replay, Result
 from sync.mqtt import BrokerError, Incoming, Link, MqttSettings, connect
 from sync.publisher import backoff_s
 
 CLIENT_ID = "tagtrail-crm"
+BULK = ""
+GROUPS: dict[str, tuple[EventClass, ...]] = {"-member": CLASSES[:1], BULK: CLASSES[1:]}
+"""A session for recognitions, one for all that can wait, by the ends of their client ids: in a broker's queue neither
+waits behind the other. Recognitions have transactions of their own, and go first."""
 STATUS_S = 0.5
-COMMIT_TOGETHER = 64
-"""Deliveries in one transaction: while the disk is at one commit, the next gather."""
+COMMIT_TOGETHER = 256
+COMMIT_BYTES = 128 * 1024
+"""Messages in one transaction: while the disk is at one commit, the next gather; a recognition waits for one commit."""
 LATENCIES_KEPT = 10_000
 RECENT = 10
 STEADY_S = 10.0
 DATABASE_RETRY_S = 1.0
+COUNTING_SHARE = 0.1
+"""Of the time, counting for the status may take so much."""
 GAP_S = 10.0
 """A gap that is the same for so long is asked for."""
 GAP_US = 3600 * 1_000_000
+CONNECTED = "connected"
 
 
 class Crm:
@@ -43,45 +52,46 @@ class Crm:
     def __init__(self, settings: MqttSettings, database: Path | str, speed: float = 1.0, origin_us: int = 0) -> None:
         self._settings = settings
         self._ledger = Ledger(database)
-        self._totals: dict[str, Any] = {}
-        self._trouble: str | None = None
         self._thread = ThreadPoolExecutor(1, "ledger")  # a commit waits for the disk; receiving must not
+        self._counting = Ledger(database)
+        self._counting_thread = ThreadPoolExecutor(1, "counting")
+        self._totals: dict[str, Any] = {}
+        self._count_again_s = 0.0
+        self._trouble: str | None = None
         self._speed, self._origin_us = speed, origin_us
-        self._waiting: deque[Delivery] = deque()
+        self._waiting: dict[str, deque[Delivery]] = {group: deque() for group in GROUPS}
         self._arrived = asyncio.Event()
-        self._acks: dict[tuple[str, EventClass], Ack] = {}
-        self._committed = asyncio.Event()
+        self._acks: dict[str, dict[tuple[str, EventClass], Ack]] = {group: {} for group in GROUPS}
+        self._committed = {group: asyncio.Event() for group in GROUPS}
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
         self._cues: Counter[str] = Counter()
         self._stores: dict[str, dict[str, Any]] = {}
-        self._link = "not yet connected"
+        self._links = dict.fromkeys(GROUPS, "not yet connected")
+        self._asked: dict[Gap, str] = {}
+        self._answered: set[str] = set()
 
     async def run(self) -> None:
         """Connect, consume, reconnect."""
-        failures = 0
-        while True:
-            began = time.monotonic()
-            try:
-                # In a task of its own: Python 3.11's task groups spoil `cancelling` of the task they run in.
-                await asyncio.create_task(self._session())
-            except* BrokerError as group:
-                self._link = str(group.exceptions[0])
-            if (task := asyncio.current_task()) and task.cancelling():
-                raise asyncio.CancelledError
-            failures = 1 if time.monotonic() - began > STEADY_S else failures + 1
-            await asyncio.sleep(backoff_s(failures))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._work())
+            for group in GROUPS:
+                tasks.create_task(self._stay(group))
 
     async def status(self, recount: bool = False) -> dict[str, Any]:
         """Counts from the database, and the recognitions and cues of this run."""
-        try:
-            totals = self._ledger.totals
-            self._totals = await asyncio.get_running_loop().run_in_executor(self._thread, totals, recount)
-        except self._ledger.error as error:
-            self._trouble = str(error)
+        began = time.monotonic()
+        if recount or began >= self._count_again_s:
+            try:
+                totals = self._counting.totals
+                self._totals = await asyncio.get_running_loop().run_in_executor(self._counting_thread, totals, recount)
+            except self._counting.error as error:
+                self._trouble = str(error)
+            now = time.monotonic()
+            self._count_again_s = now + (now - began) / COUNTING_SHARE
         ordered = sorted(self._latencies_ms)
         return {
-            "broker": self._link,
+            "broker": next((link for link in self._links.values() if link != CONNECTED), CONNECTED),
             "database": self._trouble,
             **self._totals,
             "stores": self._stores,
@@ -96,69 +106,105 @@ class Crm:
 
     async def close(self) -> dict[str, Any]:
         """Commit what has arrived, close the database; the last status. Unpublished acks don't matter."""
-        while self._waiting:
-            await self._commit()
+        for group, waiting in self._waiting.items():
+            while waiting:
+                await self._commit(group)
+        self._thread.shutdown()  # a commit may be under way still
         status = await self.status(recount=True)
-        self._thread.shutdown()
-        self._ledger.close()
+        self._counting_thread.shutdown()
+        for ledger in (self._ledger, self._counting):
+            ledger.close()
         return status
 
-    async def _session(self) -> None:
-        async with connect(self._settings, durable=True) as link:
-            classes = [topics.topic("+", f"up/{class_}") for class_ in CLASSES]  # below up/ are answers too
-            await link.subscribe([*classes, topics.topic("+", "state")])
-            self._link = "connected"
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._receive(link))
-                tasks.create_task(self._work())
-                tasks.create_task(self._acknowledge(link))
-                tasks.create_task(self._ask(link))
+    async def _stay(self, group: str) -> None:
+        """Be connected for some classes, again and again."""
+        failures = 0
+        while True:
+            began = time.monotonic()
+            try:
+                # In a task of its own: Python 3.11's task groups spoil `cancelling` of the task they run in.
+                await asyncio.create_task(self._session(group))
+            except* BrokerError as error:
+                self._links[group] = str(error.exceptions[0])
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError
+            failures = 1 if time.monotonic() - began > STEADY_S else failures + 1
+            await asyncio.sleep(backoff_s(failures))
 
-    async def _receive(self, link: Link) -> None:
+    async def _session(self, group: str) -> None:
+        settings = replace(self._settings, client_id=self._settings.client_id + group)
+        async with connect(settings, durable=True) as link:
+            mine = [topics.topic("+", f"up/{class_}") for class_ in GROUPS[group]]  # below up/ are answers too
+            if group == BULK:
+                # Older versions took these in this session.
+                others = [class_ for class_ in CLASSES if class_ not in GROUPS[group]]
+                await link.unsubscribe([topics.topic("+", f"up/{class_}") for class_ in others])
+                mine += [topics.topic("+", "up/result"), topics.topic("+", "state")]
+            await link.subscribe(mine)
+            self._links[group] = CONNECTED
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._receive(link, group))
+                tasks.create_task(self._acknowledge(link, group))
+                if group == BULK:
+                    tasks.create_task(self._ask(link))
+
+    async def _receive(self, link: Link, group: str) -> None:
         while True:
             for incoming in await link.receive():
                 if incoming.topic.endswith("/state"):
                     self._take_state(incoming)
+                elif incoming.topic.endswith("/up/result"):
+                    self._take_result(incoming)
                 else:
-                    self._waiting.append(Delivery(incoming.topic, incoming.payload, self._now_us()))
+                    self._waiting[group].append(Delivery(incoming.topic, incoming.payload, self._now_us()))
             self._arrived.set()
 
     async def _work(self) -> None:
+        """Commit what has come, of the first group that has something."""
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            while self._waiting:
-                for store, class_, ack in (await self._commit()).acks:
-                    self._acks[store, class_] = ack
-                self._committed.set()
+            while (group := next((name for name, waiting in self._waiting.items() if waiting), None)) is not None:
+                for store, class_, ack in (await self._commit(group)).acks:
+                    self._acks[group][store, class_] = ack
+                self._committed[group].set()
 
-    async def _acknowledge(self, link: Link) -> None:
+    async def _acknowledge(self, link: Link, group: str) -> None:
         """Publish the newest ack of each class, while the next deliveries are being committed."""
         while True:
-            await self._committed.wait()
-            self._committed.clear()
-            acks, self._acks = self._acks, {}
-            await asyncio.gather(
-                *(
-                    link.publish(topics.topic(store, f"down/ack/{class_}"), ack.model_dump_json().encode(), retain=True)
-                    for (store, class_), ack in acks.items()
-                )
-            )
+            await self._committed[group].wait()
+            self._committed[group].clear()
+            acks, self._acks[group] = self._acks[group], {}
+            try:
+                await asyncio.gather(*(_publish(link, store, class_, ack) for (store, class_), ack in acks.items()))
+            except BaseException:
+                self._acks[group] = acks | self._acks[group]  # for the next connection
+                self._committed[group].set()
+                raise
 
     async def _ask(self, link: Link) -> None:
-        """Have a gap that does not close by itself replayed: this CRM was taken back to a backup."""
+        """Have a gap that does not close by itself replayed: this CRM was taken back to a backup.
+
+        The same command until it is answered; if the gap is still there then, another one.
+        """
         before: set[Gap] = set()
         while True:
             await asyncio.sleep(GAP_S)
             try:
-                gaps = set(await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.gaps))
-            except self._ledger.error:
+                find = self._counting.gaps
+                gaps = set(await asyncio.get_running_loop().run_in_executor(self._counting_thread, find))
+            except self._counting.error:
                 continue  # the next commit tells
+            asked, self._asked = self._asked, {}
             for gap in gaps & before:
                 now_us = self._now_us()
+                id_ = asked.get(gap)
+                if id_ is None or id_ in self._answered:
+                    id_ = f"replay-{now_us}-{gap.class_}"
+                self._asked[gap] = id_
                 order = Replay.model_validate(
                     {
-                        "id": f"replay-{now_us}-{gap.class_}",
+                        "id": id_,
                         "expires_us": now_us + GAP_US,
                         "command": "replay",
                         "class": gap.class_,
@@ -168,15 +214,21 @@ class Crm:
                     }
                 )
                 await link.publish(topics.topic(gap.store, "down/cmd"), order.model_dump_json(by_alias=True).encode())
+            self._answered &= set(self._asked.values())
             before = gaps
 
-    async def _commit(self) -> Taken:
-        deliveries = [self._waiting.popleft() for _ in range(min(len(self._waiting), COMMIT_TOGETHER))]
+    async def _commit(self, group: str) -> Taken:
+        waiting = self._waiting[group]
+        deliveries: list[Delivery] = []
+        size = 0
+        while waiting and len(deliveries) < COMMIT_TOGETHER and size < COMMIT_BYTES:
+            deliveries.append(waiting.popleft())
+            size += len(deliveries[-1].payload)
         try:
             taken = await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.take, deliveries)
         except self._ledger.error as error:  # not acknowledged, so nothing is lost: the stores send it again
             self._trouble = str(error)
-            self._waiting.clear()
+            waiting.clear()
             await asyncio.sleep(DATABASE_RETRY_S)
             return Taken([], [])
         self._trouble = None
@@ -194,6 +246,14 @@ class Crm:
                 )
         return taken
 
+    def _take_result(self, incoming: Incoming) -> None:
+        try:
+            result = Result.model_validate_json(incoming.payload)
+        except ValidationError:
+            return
+        if result.state != "received":
+            self._answered.add(result.id)
+
     def _take_state(self, incoming: Incoming) -> None:
         try:
             store, _ = topics.parse(incoming.topic)
@@ -205,6 +265,10 @@ class Crm:
     def _now_us(self) -> int:
         wall = time.time_ns() // 1000
         return self._origin_us + round((wall - self._origin_us) * self._speed) if self._speed != 1 else wall
+
+
+async def _publish(link: Link, store: str, class_: EventClass, ack: Ack) -> None:
+    await link.publish(topics.topic(store, f"down/ack/{class_}"), ack.model_dump_json().encode(), retain=True)
 
 
 def command(

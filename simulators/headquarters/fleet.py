@@ -17,7 +17,8 @@ from simulators.headquarters.inventor import Inventor, now_us
 from sync import outbox
 from sync.contract import event_id
 from sync.mqtt import MqttSettings
-from sync.publisher import Identity, Publisher
+from sync.publisher import Publisher
+from sync.sending import Identity
 
 T = TypeVar("T")
 DRAIN_S = 150.0
@@ -31,7 +32,7 @@ CREATE TABLE outbox_agg (seq INTEGER PRIMARY KEY, payload TEXT NOT NULL);
 CREATE TABLE outbox_health (seq INTEGER PRIMARY KEY, payload TEXT NOT NULL);
 CREATE TABLE outbox_class (
     class INTEGER PRIMARY KEY, next_seq INTEGER NOT NULL, acked INTEGER NOT NULL, tried INTEGER NOT NULL DEFAULT 0,
-    bytes INTEGER NOT NULL DEFAULT 0
+    bytes INTEGER NOT NULL DEFAULT 0, sent INTEGER NOT NULL DEFAULT 0, packed INTEGER NOT NULL DEFAULT 0
 );
 INSERT INTO outbox_class (class, next_seq, acked) VALUES (0, 1, 0), (1, 1, 0), (2, 1, 0), (3, 1, 0);
 CREATE TABLE lost (class INTEGER, first INTEGER, last INTEGER, reason TEXT, PRIMARY KEY (class, first)) WITHOUT ROWID;

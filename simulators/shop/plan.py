@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from config import StoreConfig, ZoneKind
 from config.geometry import centroid, neighbours
+from simulators.shop.ways import Ground
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -32,6 +33,7 @@ class Plan:
         self.neighbours = _neighbours(config, self)
         self._inner = [centre + (p - centre) * 0.8 for p, centre in zip(self.polygons, self.centres, strict=True)]
         self._ways: dict[tuple[int, int], list[int]] = {}
+        self._grounds: dict[int, Ground] = {}
 
     def of_kind(self, *kinds: ZoneKind) -> list[int]:
         """Numbers of the zones of some kinds."""
@@ -72,6 +74,17 @@ class Plan:
         if (start, goal) not in self._ways:
             self._ways[start, goal] = self._find(start, goal)
         return self._ways[start, goal]
+
+    def path(self, floor: int, start: tuple[float, float], goal: tuple[float, float]) -> Floats:
+        """(k, 2) places to walk through on one floor, without the start, the goal the last."""
+        if floor not in self._grounds:
+            corners = [polygon for polygon, on in zip(self.polygons, self.floors, strict=True) if on == floor]
+
+            def zone_at(x: Floats, y: Floats) -> Ints:
+                return self.zone_at(x, y, np.full(x.shape, floor))
+
+            self._grounds[floor] = Ground(np.concatenate(corners), zone_at, self.kinds)
+        return self._grounds[floor].way(start, goal)
 
     def outside(self, zone: int, distance_m: float) -> tuple[float, float]:
         """A place before an entrance: away from the middle of its floor."""

@@ -1,7 +1,8 @@
-"""What readers hear: propagation, the body, reader cycles and the rows that come of them.
+"""What readers hear: propagation, the body, readers' rounds and the rows that come of them.
 
-Figures are those of public UHF recordings (a 4-antenna R420 in a room, cards worn on the body, two shops): level
-−52.7 − 21.5·log10(d) dBm, shadowing frozen per place and antenna, a logistic link, antennas taking turns.
+The shape is that of public UHF recordings (a 4-antenna R420 in a room, cards worn on the body, two shops): level
+falling with the logarithm of the distance and with the angle off the antenna's axis, shadows frozen for each place and
+antenna, slow and fast fading, a logistic link, antennas of a reader taking turns. Its figures are the world's.
 """
 
 from __future__ import annotations
@@ -11,64 +12,35 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
-from config import StoreConfig
 from simulators.readers.observation import RSSI_UNKNOWN
-from simulators.shop.plan import Floats, Ints, Plan
+from simulators.shop.antennas import Antennas
+from simulators.shop.plan import Floats, Ints
 from simulators.shop.worlds import World
 
 TICK_US = 500_000
 """Step in which places, bodies and slow fading are looked at; reads have their own times within."""
-HEAR_MIN_DBM = -76.0
-REACH_M = 16.0
-"""Beyond this no card is heard."""
-CELL_M = 1.0
-"""Shadowing is one value within a cell of this size."""
+DEAF_DB = 7.0
+"""So far below the level of every second answer there is none."""
+LUCK_DB = 12.0
+"""What shadows and fading may add to a level before a tag out of reach could be heard."""
 GRID = 128
-"""Cells a side before the pattern of shadowing repeats."""
-TURN_S = 0.008
-"""Of an antenna's turn: what it takes without any tag …"""
+"""Corners a side before the pattern of shadowing repeats."""
+ROUND_S = 0.008
+"""A round: what it takes without any tag …"""
 TAG_S = 0.0063
 """… and what each tag in view adds (70 rows/s with one tag, 156 with 29)."""
 SWITCH_S = 0.024
-"""Added to a turn where several antennas share the reader (6.5 rows/s each with four)."""
-HEIGHT_M = 1.3
-"""Of an antenna above or beside a card."""
-STOREY_M = 4.5
+"""Added where a reader goes on to another antenna (6.5 rows/s each with four)."""
+NOISE_DB = 0.8
+"""Of one read and the next on the same channel."""
+NEAR_M = 0.3
+"""Nearer than this no card gets."""
 
 ROW = np.dtype([("time_us", "<i8"), ("arrival_us", "<i8"), ("antenna", "<i4"), ("tag", "<i4"), ("rssi_cdbm", "<i4")])
 Rows = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Antennas:
-    """All antenna ports of a store, numbered in the file's order."""
-
-    reader: Ints
-    port: Ints
-    zone: Ints
-    xy: Floats
-    floor: Ints
-    facing: Floats
-    """Radians, towards the middle of its zone; NaN where it hangs over that middle."""
-
-    @staticmethod
-    def of(config: StoreConfig, plan: Plan) -> Antennas:
-        number = {id_: i for i, id_ in enumerate(plan.ids)}
-        rows = [(i, a.port, number[a.zone], a.position) for i, r in enumerate(config.readers) for a in r.antennas]
-        zone = np.array([row[2] for row in rows], np.int64)
-        xy = np.array([row[3] for row in rows], float).reshape(-1, 2)
-        ahead = plan.centres[zone] - xy if len(rows) else xy
-        facing = np.where(np.hypot(*ahead.T) > 0.75, np.arctan2(ahead[:, 1], ahead[:, 0]), np.nan)
-        return Antennas(
-            np.array([row[0] for row in rows], np.int64),
-            np.array([row[1] for row in rows], np.int64),
-            zone,
-            xy,
-            plan.floors[zone] if len(rows) else zone,
-            facing,
-        )
 
 
 @dataclass
@@ -79,11 +51,17 @@ class Scene:
     x: Floats
     y: Floats
     floor: Ints
+    room: Ints
+    """Zone where walls stand around it, -1 elsewhere."""
     present: NDArray[np.bool_]
     moving: NDArray[np.bool_]
     loss_db: Floats
     facing: Floats
     """Where a worn card faces (rad); NaN for what no body shadows."""
+    height: Floats
+    """(T,) metres above the floor."""
+    half_db: Floats
+    """(T,) what it needs more than other tags to be read."""
     answers: Floats
     """(T,) share of the rounds in which the tag answers at all."""
 
@@ -91,134 +69,97 @@ class Scene:
 class Radio:
     """The store's antennas in one world; `hear` goes on from slice to slice."""
 
-    def __init__(self, antennas: Antennas, world: World, rng: np.random.Generator) -> None:
+    def __init__(
+        self, antennas: Antennas, world: World, rng: np.random.Generator, walled: NDArray[np.bool_] | None = None
+    ) -> None:
+        """`walled`: by zone, do walls stand around it."""
         self.antennas = antennas
         self.world = world
         self._rng = rng
         n = len(antennas.port)
-        self._offset = rng.normal(0, world.offset_db, n)
-        self._shadow = rng.normal(0, world.shadow_db, (n, GRID * GRID)).astype(np.float32)
-        self._slow: dict[int, Floats] = {}
+        self.offset_db = rng.normal(0, world.offset_db, n)
+        """(n,) louder than the world's level …"""
         readers = int(antennas.reader.max()) + 1 if n else 0
-        self._phase = rng.random(readers)
-        self._ports = np.bincount(antennas.reader, minlength=readers)
-        order = np.zeros(n)
-        for reader in range(readers):
-            mine = np.flatnonzero(antennas.reader == reader)
-            order[mine] = np.arange(len(mine)) / len(mine)
-        self._turn_at = order
+        self.report_db = rng.normal(0, world.report_db, readers)[antennas.reader]
+        """… and reported louder than it is."""
+        self.shadow_db = np.zeros((n, GRID, GRID), np.float32)
+        if world.shadow_db:
+            self.shadow_db[:] = rng.normal(0, world.shadow_db, self.shadow_db.shape)
+        self._slow: dict[int, tuple[Floats, float]] = {}
+        self._room = np.full(n, -1)
+        if walled is not None and n:
+            self._room = np.where(walled[antennas.zone], antennas.zone, -1)
+        order = np.argsort(antennas.reader, kind="stable")
+        self._first = np.searchsorted(antennas.reader[order], np.arange(readers + 1))
+        self._order = order
+        self._turn = (self._first[:-1] + rng.integers(0, np.maximum(1, np.diff(self._first)))).astype(np.int64)
+        self._clock_s = np.zeros(readers)
+        self._left_s = np.zeros(readers)
+        self._dead = np.isin(np.arange(n), world.dead_antennas)
 
     def hear(self, start_us: int, scene: Scene) -> Rows:
         """Rows of dtype ROW heard in the slice, by time; arrival times are set, too."""
-        pair_tag, pair_antenna = self._near(scene)
-        if not pair_tag.size:
+        w, n = self.world, len(self.antennas.port)
+        if not n or not len(scene.tag):
             return np.empty(0, ROW)
-        level = self._levels(scene, pair_tag, pair_antenna)
-        counts, offsets_s, spacing_s = self._turns(level, pair_antenna)
-        hot = (level > HEAR_MIN_DBM - 3) & (counts[pair_antenna] > 0)
-        pair, tick = np.nonzero(hot)
-        tag, antenna = pair_tag[pair], pair_antenna[pair]
-        repeat = counts[antenna, tick]
-        answers = scene.answers[tag]
-        shy = answers < 0.5
-        if shy.any():  # most rounds of a shy tag come to nothing: draw how many don't
-            repeat = np.where(shy, self._rng.binomial(repeat, answers), repeat)
-            answers = np.where(shy, 1.0, answers)
-        row = np.repeat(np.arange(len(pair)), repeat)
-        nth = np.arange(len(row)) - np.repeat(np.cumsum(repeat) - repeat, repeat)
-        antenna, tick, tag = antenna[row], tick[row], tag[row]
-        sigma = np.where(scene.moving[tag, tick], self.world.fast_moving_db, self.world.fast_still_db)
-        rssi = level[pair[row], tick] + self._rng.standard_normal(len(row), np.float32) * sigma
-        chance = answers[row] / (1 + np.exp((self.world.half_dbm - rssi) / self.world.logistic_db))
-        got = (self._rng.random(len(row), np.float32) < chance) & (rssi > HEAR_MIN_DBM)
-        antenna, tick, tag, nth, rssi = antenna[got], tick[got], tag[got], nth[got], rssi[got]
-        spacing = spacing_s[antenna, tick]
-        within_s = offsets_s[antenna, tick] + nth * spacing
-        within_s = within_s + self._rng.random(len(tag)) * spacing / self._ports[self.antennas.reader[antenna]]
+        levels = self.levels(scene)
+        kept = [self._slow.get(int(t)) for t in scene.tag]
+        slow = np.stack([k[0] if k is not None else self._rng.standard_normal(n) for k in kept])
+        quiet = np.array([k[1] - start_us if k is not None else -1.0 for k in kept]) / 1e6
+        hop = max(1, round(w.hop_s * 1e6 / TICK_US))
+        _fade(levels, slow, scene.moving, _fading(w), hop, self._deaf() - LUCK_DB, self._rng)
+        time_s, tag, antenna, rssi = _rounds(
+            levels,
+            scene.answers,
+            w.half_dbm + scene.half_db,
+            (w.logistic_db, DEAF_DB, min(NOISE_DB, w.fast_still_db), w.dwell_s, w.quiet_s, TICK_US / 1e6),
+            self._first,
+            self._order,
+            self._turn,
+            self._clock_s,
+            self._left_s,
+            quiet,
+            self._rng,
+        )
+        self._clock_s -= levels.shape[2] * TICK_US / 1e6
+        quiet_us = start_us + quiet * 1e6
+        self._slow.update((int(t), (slow[i], float(quiet_us[i]))) for i, t in enumerate(scene.tag))
         rows = np.empty(len(tag), ROW)
-        into_us = tick * TICK_US + (within_s * 1e6).astype(np.int64)
-        rows["time_us"] = start_us + np.minimum(into_us, scene.x.shape[1] * TICK_US - 1)
+        rows["time_us"] = start_us + np.clip((time_s * 1e6).astype(np.int64), 0, scene.x.shape[1] * TICK_US - 1)
         rows["antenna"], rows["tag"] = antenna, scene.tag[tag]
-        rows["rssi_cdbm"] = np.round(rssi * 2) * 50
+        step = w.rssi_step_db
+        rows["rssi_cdbm"] = np.round(np.round((rssi + self.report_db[antenna]) / step) * step * 100)
         rows["arrival_us"] = rows["time_us"] + self._delays_us(len(rows))
-        if self.world.rssi_unknown_share:
-            rows["rssi_cdbm"][self._rng.random(len(rows)) < self.world.rssi_unknown_share] = RSSI_UNKNOWN
+        if w.rssi_unknown_share:
+            rows["rssi_cdbm"][self._rng.random(len(rows)) < w.rssi_unknown_share] = RSSI_UNKNOWN
         return rows[np.argsort(rows["time_us"], kind="stable")]
+
+    def levels(self, scene: Scene) -> NDArray[np.float32]:
+        """(T, A, K) mean level of each tag at each antenna, all but fading; −inf where it is away or out of reach."""
+        a, w = self.antennas, self.world
+        level = np.empty((len(scene.tag), len(a.port), scene.x.shape[1]), np.float32)
+        gain = np.where(self._dead, -np.inf, w.level_1m_dbm + self.offset_db)
+        reach = 10 ** ((gain - self._deaf() + LUCK_DB) / max(w.slope_db, 1.0))
+        figures = (w.slope_db, w.behind_db, w.back_db, w.floor_db, w.storey_m, w.atrium_db, w.wall_db, w.facing_db)
+        hole = np.array(w.atrium if w.atrium is not None else (0.0, 0.0, -1.0, -1.0))
+        _levels(
+            level,
+            (scene.x, scene.y, scene.floor, scene.room, scene.present, scene.loss_db, scene.facing, scene.height),
+            (a.place, a.floor, a.look, a.beam, self._room, gain, reach),
+            self.shadow_db,
+            w.shadow_m,
+            hole,
+            figures,
+        )
+        return level
 
     def forget(self, tags: Sequence[int]) -> None:
         """Drop what is remembered of tags that have left."""
         for tag in tags:
             self._slow.pop(tag, None)
 
-    def _near(self, scene: Scene) -> tuple[Ints, Ints]:
-        """(tag, antenna) pairs that could hear each other at some moment of the slice."""
-        a = self.antennas
-        looks = sorted({0, scene.x.shape[1] // 2, scene.x.shape[1] - 1})
-        near: NDArray[np.bool_] = np.zeros((len(scene.tag), len(a.port)), bool)
-        for k in looks:
-            far = np.hypot(scene.x[:, k, None] - a.xy[:, 0], scene.y[:, k, None] - a.xy[:, 1])
-            storeys = np.abs(scene.floor[:, k, None] - a.floor)
-            near |= far + storeys * 8 < REACH_M
-        near &= scene.present.any(axis=1, keepdims=True)
-        tag, antenna = np.nonzero(near)
-        return tag, antenna
-
-    def _levels(self, scene: Scene, tag: Ints, antenna: Ints) -> Floats:
-        """Mean level of each pair at each tick, all but the fast fading; −inf where the tag is away."""
-        a, w = self.antennas, self.world
-        x, y = scene.x[tag], scene.y[tag]
-        dx, dy = x - a.xy[antenna, 0, None], y - a.xy[antenna, 1, None]
-        storeys = np.abs(scene.floor[tag] - a.floor[antenna, None])
-        d2 = dx * dx + dy * dy + (HEIGHT_M + storeys * STOREY_M) ** 2
-        level = w.level_1m_dbm - w.slope_db / 2 * np.log10(d2) - storeys * w.floor_db
-        bearing = np.arctan2(dy, dx)
-        off_axis = np.cos(bearing - np.nan_to_num(a.facing[antenna])[:, None])
-        directed = np.isfinite(a.facing[antenna])[:, None]
-        level -= np.where(directed, w.behind_db * (1 - off_axis) / 2, 0)
-        cell = (x // CELL_M).astype(np.int64) % GRID * GRID + (y // CELL_M).astype(np.int64) % GRID
-        level += self._offset[antenna, None] + self._shadow[antenna[:, None], cell]
-        worn = np.isfinite(scene.facing[tag])
-        # The card faces the antenna when it looks back along the bearing.
-        turned = (1 + np.cos(bearing - np.nan_to_num(scene.facing[tag]))) / 2
-        level -= scene.loss_db[tag] + np.where(worn, w.facing_db * turned, 0)
-        level += self._slow_fading(scene, tag, antenna) * np.where(scene.moving[tag], w.slow_moving_db, 0.0)
-        return np.where(scene.present[tag], level, -np.inf)
-
-    def _slow_fading(self, scene: Scene, tag: Ints, antenna: Ints) -> Floats:
-        """Unit Ornstein–Uhlenbeck processes of the pairs, remembered per tag from slice to slice."""
-        ticks = scene.x.shape[1]
-        keep = np.exp(-TICK_US / 1e6 / self.world.slow_tau_s)
-        states = [self._slow.get(int(t)) for t in scene.tag]
-        n = len(self.antennas.port)
-        state = np.stack([s if s is not None else self._rng.standard_normal(n) for s in states])
-        noise = self._rng.standard_normal((len(tag), ticks)) * np.sqrt(1 - keep * keep)
-        slow = np.empty((len(tag), ticks))
-        value = state[tag, antenna]
-        for k in range(ticks):
-            value = keep * value + noise[:, k]
-            slow[:, k] = value
-        state[tag, antenna] = value
-        self._slow.update((int(t), row) for t, row in zip(scene.tag, state, strict=True))
-        return slow
-
-    def _turns(self, level: Floats, pair_antenna: Ints) -> tuple[Ints, Floats, Floats]:
-        """Per antenna and tick: turns begun, seconds into the tick of the first, seconds from one to the next."""
-        a = self.antennas
-        ticks = level.shape[1]
-        pair, tick = np.nonzero(level > self.world.half_dbm)
-        tags = np.bincount(pair_antenna[pair] * ticks + tick, minlength=len(a.port) * ticks).reshape(-1, ticks)
-        shared = self._ports[a.reader] > 1
-        turn_s = TURN_S + TAG_S * np.maximum(1, tags) + np.where(shared, SWITCH_S, 0)[:, None]
-        cycle_s = np.zeros((len(self._ports), ticks))
-        np.add.at(cycle_s, a.reader, turn_s)
-        rounds = TICK_US / 1e6 / np.maximum(cycle_s, TURN_S)
-        ends = self._phase[:, None] + np.cumsum(rounds, axis=1)
-        starts = ends - rounds
-        self._phase = ends[:, -1] % 1.0
-        first = np.ceil(starts[a.reader] - self._turn_at[:, None])
-        counts = (np.ceil(ends[a.reader] - self._turn_at[:, None]) - first).astype(np.int64)
-        into = (first + self._turn_at[:, None] - starts[a.reader]) * cycle_s[a.reader]
-        return counts, into, cycle_s[a.reader]
+    def _deaf(self) -> float:
+        return self.world.half_dbm - DEAF_DB
 
     def _delays_us(self, n: int) -> Ints:
         """How long rows are under way beyond the others: most not at all, some up to a quarter of a second."""
@@ -226,3 +167,163 @@ class Radio:
         late = self._rng.random(n) < w.late_share
         delay = np.minimum(self._rng.exponential(w.late_tau_s, n), w.late_max_s)
         return (np.where(late, delay, 0) * 1e6).astype(np.int64)
+
+
+def _fading(w: World) -> tuple[float, float, float, float, float, float]:
+    keep = float(np.exp(-TICK_US / 1e6 / w.slow_tau_s))
+    moving, still = (float(np.sqrt(max(0.0, db**2 - NOISE_DB**2))) for db in (w.fast_moving_db, w.fast_still_db))
+    return keep, keep if w.slow_still_flows else 1.0, w.slow_moving_db, w.slow_still_db, moving, still
+
+
+@njit(cache=True)
+def _levels(out: Any, scene: Any, antennas: Any, shadow: Any, shadow_m: float, hole: Any, figures: Any) -> None:
+    x, y, floor, room, present, loss, facing, height = scene
+    place, storey, look, beam, walled, gain, reach = antennas
+    slope, behind, back, floor_db, storey_m, atrium_db, wall_db, facing_db = figures
+    grid = shadow.shape[1]
+    for i in range(x.shape[0]):
+        for a in range(len(storey)):
+            for k in range(x.shape[1]):
+                out[i, a, k] = -np.inf
+                dx, dy = x[i, k] - place[a, 0], y[i, k] - place[a, 1]
+                flat2 = dx * dx + dy * dy
+                if not present[i, k] or flat2 > reach[a] * reach[a]:
+                    continue
+                up = floor[i, k] - storey[a]
+                dz = height[i] + up * storey_m - place[a, 2]
+                far = max(NEAR_M, np.sqrt(flat2 + dz * dz))
+                level = gain[a] - slope * np.log10(far) - loss[i, k]
+                lx, ly, lz = look[a, 0], look[a, 1], look[a, 2]
+                if beam[a] == beam[a]:
+                    angle = np.arccos(min(1.0, max(-1.0, (dx * lx + dy * ly + dz * lz) / far)))
+                    level -= min(back, 24.0 * (angle / beam[a]) ** 2)
+                elif lx != 0.0 or ly != 0.0:
+                    along = (dx * lx + dy * ly) / max(1e-9, np.sqrt(flat2) * np.sqrt(lx * lx + ly * ly))
+                    level -= behind * (1.0 - along) / 2
+                for slab in range(abs(up)):
+                    # Where the ray goes through: at the ceiling of each storey between.
+                    at = (slab + 1) * storey_m - place[a, 2] if up > 0 else -slab * storey_m - place[a, 2]
+                    part = at / dz if dz != 0.0 else 0.0
+                    px, py = place[a, 0] + part * dx, place[a, 1] + part * dy
+                    if hole[0] <= px <= hole[2] and hole[1] <= py <= hole[3]:
+                        level -= atrium_db
+                    else:
+                        level -= floor_db
+                if room[i, k] != walled[a]:
+                    level -= wall_db
+                if facing[i, k] == facing[i, k]:
+                    # The card faces the antenna when it looks back along the bearing; less so from below.
+                    side = (dx * np.cos(facing[i, k]) + dy * np.sin(facing[i, k])) / far
+                    level -= facing_db * (1.0 + side) / 2
+                u, v = x[i, k] / shadow_m, y[i, k] / shadow_m
+                c, r = int(np.floor(u)), int(np.floor(v))
+                u, v = u - c, v - r
+                w00, w10, w01, w11 = (1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v
+                c0, c1, r0, r1 = c % grid, (c + 1) % grid, r % grid, (r + 1) % grid
+                mixed = (
+                    w00 * shadow[a, c0, r0]
+                    + w10 * shadow[a, c1, r0]
+                    + w01 * shadow[a, c0, r1]
+                    + w11 * shadow[a, c1, r1]
+                )
+                level += mixed / np.sqrt(w00 * w00 + w10 * w10 + w01 * w01 + w11 * w11)
+                out[i, a, k] = level
+
+
+@njit(cache=True)
+def _fade(level: Any, slow: Any, moving: Any, figures: Any, hop: int, least: float, rng: Any) -> None:
+    """Add fading to levels that could be heard: slow, unit Ornstein–Uhlenbeck processes of the pairs, and fast.
+
+    A fast one lasts for a tick on the way, and as long as the channel (`hop` ticks) for somebody who stands.
+    """
+    keep_moving, keep_still, slow_moving, slow_still, fast_moving, fast_still = figures
+    add_moving, add_still = np.sqrt(1 - keep_moving**2), np.sqrt(1 - keep_still**2)
+    for i in range(level.shape[0]):
+        for a in range(level.shape[1]):
+            value = slow[i, a]
+            fast = rng.standard_normal()
+            phase = rng.integers(0, hop)
+            for k in range(level.shape[2]):
+                if level[i, a, k] < least:
+                    continue
+                if moving[i, k]:
+                    value = keep_moving * value + add_moving * rng.standard_normal()
+                    level[i, a, k] += slow_moving * value + fast_moving * rng.standard_normal()
+                else:
+                    if add_still > 0.0:
+                        value = keep_still * value + add_still * rng.standard_normal()
+                    if (k + phase) % hop == 0:
+                        fast = rng.standard_normal()
+                    level[i, a, k] += slow_still * value + fast_still * fast
+            slow[i, a] = value
+
+
+@njit(cache=True)
+def _rounds(
+    level: Any,
+    answers: Any,
+    half: Any,
+    figures: Any,
+    first: Any,
+    order: Any,
+    turn: Any,
+    clock: Any,
+    left: Any,
+    quiet: Any,
+    rng: Any,
+) -> Any:
+    """Play each reader's rounds; `turn`, `clock`, `left` (of the antenna's dwell) and `quiet` are carried on."""
+    width, deaf, noise, dwell, quiet_s, tick_s = figures
+    tags, antennas, ticks = level.shape
+    size, n = 4096, 0
+    time_s, tag = np.empty(size), np.empty(size, np.int32)
+    antenna, rssi = np.empty(size, np.int32), np.empty(size)
+    hot, hots, audible = np.empty((antennas, tags), np.int32), np.zeros(antennas, np.int64), np.zeros(antennas)
+    for k in range(ticks):
+        end = (k + 1) * tick_s
+        hots[:] = 0
+        audible[:] = 0
+        for i in range(tags):
+            for a in range(antennas):
+                if level[i, a, k] > half[i] - deaf - 3 * noise:
+                    hot[a, hots[a]] = i
+                    hots[a] += 1
+                    if level[i, a, k] > half[i]:
+                        audible[a] += 1
+        for r in range(len(turn)):
+            ports = first[r + 1] - first[r]
+            while clock[r] < end:
+                a = order[turn[r]]
+                round_s = ROUND_S + TAG_S * max(1.0, audible[a])
+                for j in range(hots[a]):
+                    i = hot[a, j]
+                    if rng.random() >= answers[i]:
+                        continue
+                    at = clock[r] + rng.random() * round_s
+                    if at < quiet[i]:
+                        continue
+                    heard = level[i, a, k] + noise * rng.standard_normal()
+                    if heard < half[i] - deaf or rng.random() * (1 + np.exp((half[i] - heard) / width)) >= 1:
+                        continue
+                    if quiet_s > 0:
+                        quiet[i] = at + quiet_s * (0.7 + 0.6 * rng.random())
+                    if n == size:
+                        size *= 2
+                        time_s, tag = _longer(time_s, size), _longer(tag, size)
+                        antenna, rssi = _longer(antenna, size), _longer(rssi, size)
+                    time_s[n], tag[n], antenna[n], rssi[n] = at, i, a, heard
+                    n += 1
+                clock[r] += round_s
+                left[r] -= round_s
+                if left[r] <= 0 and ports > 1:
+                    clock[r] += SWITCH_S
+                    turn[r] = first[r] + (turn[r] + 1 - first[r]) % ports
+                    left[r] = dwell
+    return time_s[:n], tag[:n], antenna[:n], rssi[:n]
+
+
+@njit(cache=True)
+def _longer(values: Any, size: int) -> Any:
+    longer = np.empty(size, values.dtype)
+    longer[: len(values)] = values
+    return longer

@@ -19,6 +19,7 @@ from config import Reader, StoreConfig
 from simulators.readers.llrp import LlrpReader
 from simulators.readers.observation import Observation, SimulatedReader
 from simulators.readers.serial_families import serial_reader
+from simulators.shop.antennas import Antennas
 from simulators.shop.radio import ROW, Rows
 from simulators.shop.score import write_stays
 from simulators.shop.world import Member, SimulatedShop
@@ -54,6 +55,8 @@ class Plays:
     truth: Path | None = None
     members: Path | None = None
     duration_s: float | None = None
+    antennas: Antennas | None = None
+    """How they really hang; as the store file says unless given."""
 
 
 async def play(plays: Plays) -> dict[str, int]:
@@ -62,10 +65,12 @@ async def play(plays: Plays) -> dict[str, int]:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    # The first slice compiles its kernels: no reader must be asked meanwhile.
+    await asyncio.to_thread(_open(plays, 1).slice)
     readers = {reader.id: _reader(reader, plays.clock) for reader in config.readers}
     try:
         addresses = {id_: await reader.start() for id_, reader in readers.items()}
-        shop = SimulatedShop(config, plays.world, seed=plays.seed, shoppers=plays.shoppers, origin_us=plays.clock())
+        shop = _open(plays, plays.shoppers)
         if plays.members is not None:
             write_members(plays.members, shop.members)
         if plays.announce is not None:
@@ -153,6 +158,17 @@ class _Player:
         for number in [number for number, end_us in self._down.items() if end_us <= now_us]:
             del self._down[number]
             await self._readers[number].start()
+
+
+def _open(plays: Plays, shoppers: int) -> SimulatedShop:
+    return SimulatedShop(
+        plays.config,
+        plays.world,
+        seed=plays.seed,
+        shoppers=shoppers,
+        origin_us=plays.clock(),
+        antennas=plays.antennas,
+    )
 
 
 def _reader(reader: Reader, clock: StoreClock) -> SimulatedReader:

@@ -14,6 +14,7 @@ import numpy as np
 
 from config import StoreConfig
 from simulators.readers.observation import RSSI_UNKNOWN
+from simulators.shop.antennas import Antennas
 from simulators.shop.radio import ROW, Rows
 from simulators.shop.score import write_stays
 from simulators.shop.world import SimulatedShop
@@ -32,10 +33,11 @@ def write_replay(
     seed: int,
     minutes: float,
     shoppers: int,
+    antennas: Antennas | None = None,
     progress: Callable[[float], None] = lambda done: None,
 ) -> int:
     """Simulate and write both files (`.gz` by name); returns the number of reads. `progress` hears shares done."""
-    shop = SimulatedShop(config, world, seed=seed, shoppers=shoppers, origin_us=ORIGIN_US)
+    shop = SimulatedShop(config, world, seed=seed, shoppers=shoppers, origin_us=ORIGIN_US, antennas=antennas)
     until_us = ORIGIN_US + round(minutes * 60e6)
     written = 0
     waiting = np.empty(0, ROW)

@@ -76,10 +76,12 @@ class Track:
 class Walk:
     """A way in the making: walks and stands in turn."""
 
-    def __init__(self, plan: Plan, rng: np.random.Generator, start_us: int, zone: int, x: float, y: float) -> None:
+    def __init__(
+        self, plan: Plan, world: World, rng: np.random.Generator, start_us: int, zone: int, x: float, y: float
+    ) -> None:
         self.plan = plan
         self.rng = rng
-        self.speed = float(np.clip(rng.normal(1.0, 0.15), 0.6, 1.5))
+        self.speed = float(np.clip(rng.normal(world.pace_m_s, 0.15), 0.5, 1.5))
         self.zone = zone
         self._knots: list[tuple[int, float, float, int]] = [(start_us, x, y, int(plan.floors[zone]))]
 
@@ -102,16 +104,20 @@ class Walk:
         self._knots.append((t + max(1, round(seconds * 1e6)), x, y, floor))
 
     def go(self, zone: int) -> None:
-        """Walk to a random place of a zone, through the zones between, by aisles where there are any."""
-        goal = self.plan.point_in(self.rng, zone)
-        way = self.plan.way(self.zone, zone)
-        for here, there in pairwise(way):
+        """Walk to a random place of a zone, by aisles where there are any, and over stairs from floor to floor."""
+        for here, there in pairwise(self.plan.way(self.zone, zone)):
             if self.plan.floors[here] != self.plan.floors[there]:
                 self._ride(here, there)
-            elif there != zone:
-                self._pass(there, goal)
         self.zone = zone
-        self.step(*goal)
+        for x, y in self._way(self.plan.point_in(self.rng, zone)):
+            self.step(x, y)
+
+    def set_out(self, zone: int) -> None:
+        """Set out for a zone of this floor, and think better of it before one is there."""
+        if self.plan.floors[zone] == self._knots[-1][3]:
+            way = self._way(self.plan.point_in(self.rng, zone))
+            for x, y in way[: int(self.rng.uniform(0.3, 0.9) * len(way))]:
+                self.step(x, y)
 
     def linger(self, seconds: float) -> None:
         """Stay in the zone: stand, look at something else, stand again."""
@@ -124,21 +130,17 @@ class Walk:
                 part = min(1.0, float(self.rng.uniform(0.5, 3)) / max(0.1, float(np.hypot(there[0] - x, there[1] - y))))
                 self.step(x + (there[0] - x) * part, y + (there[1] - y) * part, 0.6)
 
-    def _pass(self, zone: int, goal: tuple[float, float]) -> None:
+    def _way(self, goal: tuple[float, float]) -> list[tuple[float, float]]:
         _, x, y, floor = self._knots[-1]
-        if floor == self.plan.floors[zone]:
-            nearest = self.plan.nearest_in(zone, x, y)
-            self.step(*self._beside(zone, nearest))
-        self.step(*self._beside(zone, self.plan.nearest_in(zone, *goal)))
-
-    def _beside(self, zone: int, place: tuple[float, float]) -> tuple[float, float]:
-        dx, dy = self.rng.normal(0, 0.4, 2)
-        return self.plan.nearest_in(zone, place[0] + dx, place[1] + dy)
+        way = self.plan.path(floor, (x, y), goal)
+        way[:-1] += self.rng.uniform(-0.3, 0.3, way[:-1].shape)
+        return [(float(x), float(y)) for x, y in way]
 
     def _ride(self, lower: int, upper: int) -> None:
         centres = self.plan.centres
         middle = (centres[lower] + centres[upper]) / 2
-        self.step(*self.plan.nearest_in(lower, *middle))
+        for x, y in self._way(self.plan.nearest_in(lower, *middle)):
+            self.step(x, y)
         self.stand(RIDE_S / 2)
         t = self.now_us
         x, y = self.plan.nearest_in(upper, *middle)
@@ -146,19 +148,24 @@ class Walk:
         self.stand(RIDE_S / 2)
 
 
-def shopper(plan: Plan, world: World, rng: np.random.Generator, start_us: int) -> Track:
-    """One journey through the store, or one person who turns round at the door."""
+def shopper(plan: Plan, world: World, rng: np.random.Generator, start_us: int, patience: Floats | None = None) -> Track:
+    """One journey through the store, or one person who turns round at the door.
+
+    `patience`: by zone, how many times as long as elsewhere one stays there.
+    """
     doors = plan.of_kind(ZoneKind.ENTRANCE) or [0]
     door = int(rng.choice(doors))
-    walk = Walk(plan, rng, start_us, door, *plan.outside(door, OUTSIDE_M))
+    walk = Walk(plan, world, rng, start_us, door, *plan.outside(door, OUTSIDE_M))
     if rng.random() < world.pass_by_share:
         _pass_by(walk, door)
         return walk.track()
     walk.go(door)
-    walk.stand(float(rng.uniform(1, 8)))
+    walk.stand(float(rng.uniform(0, 5)))
     for zone in _stops(plan, world, rng):
+        if rng.random() < world.turn_back_share:
+            walk.set_out(int(rng.choice(len(plan.ids))))
         walk.go(zone)
-        walk.linger(stay_s(world, rng))
+        walk.linger(stay_s(world, rng) * (1.0 if patience is None else float(patience[zone])))
         if plan.kinds[zone] == ZoneKind.COUNTER and rng.random() < 0.2:
             _aside(walk, ZoneKind.FITTING_ROOM, float(rng.lognormal(np.log(180), 0.6)))
     if rng.random() < 0.5:
@@ -173,13 +180,13 @@ def shopper(plan: Plan, world: World, rng: np.random.Generator, start_us: int) -
     return walk.track()
 
 
-def staff(plan: Plan, rng: np.random.Generator, home: int, start_us: int) -> Iterator[Track]:
+def staff(plan: Plan, world: World, rng: np.random.Generator, home: int, start_us: int) -> Iterator[Track]:
     """The rounds of somebody who works at a zone, without end: long at it, now and then away."""
     away = plan.of_kind(ZoneKind.BACK_ROOM, ZoneKind.AISLE, ZoneKind.SERVICE) or [home]
     near = [zone for zone in np.flatnonzero(plan.neighbours[home]).tolist() if zone not in away]
     x, y = plan.point_in(rng, home)
     while True:
-        walk = Walk(plan, rng, start_us, home, x, y)
+        walk = Walk(plan, world, rng, start_us, home, x, y)
         walk.linger(float(rng.uniform(240, 1500)))
         walk.go(int(rng.choice(near if near and rng.random() < 0.4 else away)))
         walk.linger(float(rng.lognormal(np.log(60), 0.8)))
@@ -227,7 +234,7 @@ def _stops(plan: Plan, world: World, rng: np.random.Generator) -> list[int]:
         stops.sort(key=lambda zone: int(plan.floors[zone]))
     stops = [zone for i, zone in enumerate(stops) if i == 0 or zone != stops[i - 1]]
     aisles = plan.of_kind(ZoneKind.AISLE)
-    if aisles and rng.random() < 0.25:
+    if aisles and rng.random() < world.aisle_stop_share:
         stops.insert(int(rng.integers(len(stops) + 1)), int(rng.choice(aisles)))
     return stops
 

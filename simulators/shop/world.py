@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import StoreConfig, ZoneKind
+from simulators.shop.antennas import Antennas
 from simulators.shop.epcs import EpcMaker
 from simulators.shop.plan import Floats, Ints, Plan
-from simulators.shop.radio import ROW, TICK_US, Antennas, Radio, Rows, Scene
+from simulators.shop.radio import ROW, TICK_US, Radio, Rows, Scene
 from simulators.shop.score import Stay
 from simulators.shop.walkers import Track, body_blocks, shopper, staff
 from simulators.shop.worlds import World
@@ -26,6 +27,9 @@ MEMBERS_EACH = 40
 """Cards per shopper that come by turns: one person is not back within the hour."""
 TIERS = (("standard", 0.6), ("silver", 0.22), ("gold", 0.13), ("diamond", 0.05))
 CONSENT = 0.85
+MOST_BODY_DB = 15.0
+"""The most that a card loses on somebody's body."""
+WALLED = (ZoneKind.FITTING_ROOM, ZoneKind.BACK_ROOM)
 HINTS = ("", "", "", "size 38", "likes to be left alone", "drinks green tea", "asks for Ms Lin", "birthday this month")
 
 
@@ -49,6 +53,8 @@ class Carried:
     blocks: tuple[Ints, Floats, Floats] | None
     loss_db: float
     answers: float
+    height: float
+    half_db: float
 
 
 Coming = tuple[int, list[Carried]]
@@ -58,23 +64,37 @@ Coming = tuple[int, list[Carried]]
 class SimulatedShop:
     """A populated store from `origin_us` (UTC) on."""
 
-    def __init__(self, config: StoreConfig, world: World, *, seed: int, shoppers: int, origin_us: int) -> None:
+    def __init__(
+        self,
+        config: StoreConfig,
+        world: World,
+        *,
+        seed: int,
+        shoppers: int,
+        origin_us: int,
+        antennas: Antennas | None = None,
+    ) -> None:
+        """`antennas`: how they really hang; as the store file says unless given."""
         self.config = config
         self.world = world
         self.origin_us = origin_us
         self.plan = Plan(config)
-        self.antennas = Antennas.of(config, self.plan)
+        self.antennas = antennas or Antennas.of(config, self.plan)
         self.epcs: list[bytes] = []
         self.walkers = 0
         """People who have carried a tag into the store's reach so far."""
         self._seed = seed
         self._maker = EpcMaker(config)
         self._numbers: dict[bytes, int] = {}
-        self._radio = Radio(self.antennas, world, self._rng(1))
+        self._walled = np.isin(self.plan.kinds, WALLED)
+        self.radio = Radio(self.antennas, world, self._rng(1), self._walled)
+        self._patience = np.exp(self._rng(4).normal(0, world.zone_sigma, len(self.plan.ids)))
         self._noise = self._rng(2)
         self._made_us = origin_us
         self._carried: list[Carried] = []
         self._stays: list[tuple[int, int, int, int]] = []
+        self.spans: list[tuple[int, int, int]] = []
+        """(tag, from, to) in which it was about, before the doors too; goods aside."""
         self._sources: list[tuple[Iterator[Coming], list[Coming]]] = []
         self._outage_until_us = [0] * len(config.readers)
         self.outages: list[tuple[int, int, int]] = []
@@ -94,12 +114,17 @@ class SimulatedShop:
         """Make the next SLICE_US: its start, its end, and the rows heard in it, by time."""
         start_us, end_us = self._made_us, self._made_us + SLICE_US
         self._pull(end_us)
-        rows = self._radio.hear(start_us, self._scene(start_us))
+        rows = self.radio.hear(start_us, self._scene(start_us))
         rows = np.concatenate([rows, self._phantoms(start_us)])
         rows = rows[self._heard(rows, start_us)]
         self._drop(end_us)
         self._made_us = end_us
         return start_us, end_us, rows[np.argsort(rows["time_us"], kind="stable")]
+
+    def bring(self, number: int, way: Track) -> None:
+        """Let somebody else come along a way, with the card of one who is no member."""
+        rng = self._rng(50, number)
+        self._take(self._worn(rng, self._number(self._maker.make("unknown", 90_000 + number)), way))
 
     def truth(self, until_us: int) -> list[Stay]:
         """Where every carried tag was from the origin to `until_us` (made already), by EPC and time."""
@@ -125,7 +150,7 @@ class SimulatedShop:
         """One place in the crowd: a shopper or a group, then the next, without end; the first are there already."""
         rng = self._rng(10, slot)
         cards = rng.permutation(MEMBERS_EACH)
-        first = shopper(self.plan, self.world, rng, self.origin_us)
+        first = shopper(self.plan, self.world, rng, self.origin_us, self._patience)
         start_us = self.origin_us - int(rng.random() * (first.end_us - first.start_us))
         turn = 0
         track = Track(first.t_us - (first.start_us - start_us), first.x, first.y, first.floor)
@@ -135,13 +160,14 @@ class SimulatedShop:
             for companion in range(size):
                 way = track
                 if companion:
-                    dx, dy = rng.normal(0, 0.7, 2)
+                    dx, dy = rng.normal(0, 0.6, 2)
                     way = track.beside(dx, dy, int(rng.uniform(0, 2e6)))
                 card = slot + self._places * int(cards[(turn + companion) % MEMBERS_EACH])
                 group += self._person(rng, way, card)
             turn += size
             yield size, group
-            track = shopper(self.plan, self.world, rng, track.end_us + int(rng.exponential(60) * 1e6))
+            next_us = track.end_us + int(rng.exponential(60) * 1e6)
+            track = shopper(self.plan, self.world, rng, next_us, self._patience)
 
     def _person(self, rng: np.random.Generator, way: Track, card: int) -> list[Carried]:
         what = rng.random()
@@ -153,18 +179,34 @@ class SimulatedShop:
         return [self._cart(rng, way, card)]
 
     def _worn(self, rng: np.random.Generator, tag: int, way: Track) -> Carried:
-        blocks = body_blocks(self.world, rng, way.start_us, way.end_us)
-        return Carried(tag, way, blocks, float(rng.normal(0, 1.5)), self.world.card_answers)
+        w = self.world
+        blocks = body_blocks(w, rng, way.start_us, way.end_us)
+        more_db = float(np.clip(rng.normal(0, w.person_db), -w.body_db, max(0.0, MOST_BODY_DB - w.body_db)))
+        return self._carried_by(rng, tag, way, blocks, more_db, w.card_answers)
 
     def _cart(self, rng: np.random.Generator, way: Track, card: int) -> Carried:
         dx, dy = rng.normal(0, 0.5, 2)
-        return Carried(self._number(self._maker.make("cart", card)), way.beside(dx, dy, 0), None, 4.0, 0.7)
+        tag = self._number(self._maker.make("cart", card))
+        return self._carried_by(rng, tag, way.beside(dx, dy, 0), None, self.world.cart_db, 0.7)
+
+    def _carried_by(
+        self,
+        rng: np.random.Generator,
+        tag: int,
+        way: Track,
+        blocks: tuple[Ints, Floats, Floats] | None,
+        loss_db: float,
+        answers: float,
+    ) -> Carried:
+        w = self.world
+        height, half_db = float(rng.uniform(*w.card_height_m)), float(rng.normal(0, w.half_tag_db))
+        return Carried(tag, way, blocks, loss_db, answers, height, half_db)
 
     def _work(self, number: int, home: int) -> Iterator[Coming]:
         rng = self._rng(20, number)
         tag = self._number(self._maker.make("staff", number))
         since_us = self.origin_us - int(rng.uniform(0, 1200e6))
-        for turn, track in enumerate(staff(self.plan, rng, home, since_us)):
+        for turn, track in enumerate(staff(self.plan, self.world, rng, home, since_us)):
             yield int(turn == 0), [self._worn(rng, tag, track)]
 
     def _pull(self, until_us: int) -> None:
@@ -181,6 +223,7 @@ class SimulatedShop:
         if carried.track.end_us <= self.origin_us:
             return
         self._carried.append(carried)
+        self.spans.append((carried.tag, carried.track.start_us, carried.track.end_us))
         self._stays += [(carried.tag, *stay) for stay in carried.track.zones(self.plan)]
 
     def _lay_out_goods(self) -> None:
@@ -193,7 +236,7 @@ class SimulatedShop:
                 track = Track(ends, np.array([x, x]), np.array([y, y]), floor)
                 epc = self._maker.make("merchandise", len(self._carried))
                 loss_db, answers = float(rng.uniform(2, 9)), 1 - self.world.merchandise_shyness
-                self._carried.append(Carried(self._number(epc), track, None, loss_db, answers))
+                self._carried.append(self._carried_by(rng, self._number(epc), track, None, loss_db, answers))
 
     def _directory(self, n: int) -> list[Member]:
         rng = self._rng(40)
@@ -225,8 +268,11 @@ class SimulatedShop:
             floor=np.empty((n, ticks), np.int64),
             present=np.empty((n, ticks), bool),
             moving=np.empty((n, ticks), bool),
+            room=np.full((n, ticks), -1),
             loss_db=np.empty((n, ticks)),
             facing=np.full((n, ticks), np.nan),
+            height=np.array([c.height for c in here]),
+            half_db=np.array([c.half_db for c in here]),
             answers=np.array([c.answers for c in here]),
         )
         for i, c in enumerate(here):
@@ -239,6 +285,9 @@ class SimulatedShop:
                 k = np.clip(np.searchsorted(starts, t, side="right") - 1, 0, len(starts) - 1)
                 scene.loss_db[i] += loss[k]
                 scene.facing[i] = facing[k]
+        if self.world.wall_db and n:
+            zone = self.plan.zone_at(scene.x.ravel(), scene.y.ravel(), scene.floor.ravel())
+            scene.room[:] = np.where((zone >= 0) & self._walled[zone], zone, -1).reshape(n, ticks)
         return scene
 
     def _phantoms(self, start_us: int) -> Rows:
@@ -249,7 +298,7 @@ class SimulatedShop:
             epc = self._noise.bytes(12)
             time_us = start_us + int(self._noise.integers(SLICE_US))
             antenna = int(self._noise.integers(len(self.antennas.port)))
-            rows.append((time_us, time_us, antenna, self._number(epc), -7400))
+            rows.append((time_us, time_us, antenna, self._number(epc), round(self.world.half_dbm - 5) * 100))
         return np.array(rows, ROW)
 
     def _heard(self, rows: Rows, start_us: int) -> NDArray[np.bool_]:
@@ -269,4 +318,4 @@ class SimulatedShop:
         if gone:
             self._carried = [c for c in self._carried if c.track.end_us > end_us]
             still = {c.tag for c in self._carried}
-            self._radio.forget([tag for tag in gone if tag not in still])
+            self.radio.forget([tag for tag in gone if tag not in still])

@@ -38,7 +38,9 @@ async def test_directory(tmp_path: Path, capsys, benchmark):
     async def nothing() -> None:
         pass
 
-    members = MemberDirectory(database, lambda: 1, lambda rest, message, _: reports.append(message), nothing)
+    members = MemberDirectory(
+        database, lambda: 1, lambda rest, message, _: reports.append(message), nothing, lambda _: None
+    )
     part = tmp_path / "store.db.part"
     part.write_bytes(packed)
     waits_ms: list[float] = []
@@ -52,7 +54,7 @@ async def test_directory(tmp_path: Path, capsys, benchmark):
 
     greeting = asyncio.create_task(greet())
     began, busy_from_s = time.perf_counter(), cpu_s()
-    await members._apply(part, file, 2**60)
+    await members._apply(part, file, 2**60, {})
     apply_s = time.perf_counter() - began
     busy_s = cpu_s() - busy_from_s
     greeting.cancel()

@@ -17,7 +17,7 @@ import pytest
 from brokers import MosquittoBroker, Store, health, need_mosquitto, window
 
 from config import topics
-from sync import mqtt, outbox, publisher, quota
+from sync import mqtt, outbox, publisher, quota, sending
 from sync.mqtt import MqttSettings, connect
 
 
@@ -116,7 +116,7 @@ async def test_acks_dropped_batches_repeated_and_out_of_order(nats, store, crm, 
             await honest(self, *held.pop())
 
     monkeypatch.setattr(mqtt.Link, "publish", rough)
-    monkeypatch.setattr(publisher, "BULK_BYTES", 4096)
+    monkeypatch.setattr(sending, "MOST_BYTES", 4096)
     taken = publisher.Publisher._take_ack
 
     async def deaf(self, incoming):

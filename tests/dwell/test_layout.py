@@ -21,6 +21,17 @@ def test_calibration_left_out_is_neutral(layout: Layout) -> None:
         replace(layout, antenna_rate=np.ones(antennas + 1, np.float32))
 
 
+def test_antennas_hang_at_the_usual_height_and_look_nobody_knows_where_unless_told(layout: Layout) -> None:
+    assert (layout.antenna_height_m == 2.5).all()
+    for name in ("antenna_tilt_deg", "antenna_azimuth_deg", "antenna_beam_deg"):
+        figures = getattr(layout, name)
+        assert figures.dtype == np.float32
+        assert figures.shape == layout.antenna_zone.shape
+        assert np.isnan(figures).all()
+    with pytest.raises(ValueError, match="antenna_height_m must have"):
+        replace(layout, antenna_height_m=np.ones(1, np.float32))
+
+
 def test_a_loud_antenna_is_expected_to_be_loud(layout: Layout) -> None:
     offset = np.zeros(len(layout.antenna_zone), np.float32)
     offset[0] = 3.0

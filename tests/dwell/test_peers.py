@@ -42,7 +42,7 @@ def stays(rows: Any) -> list[tuple[int, int, int]]:
     return [(z, a // 1_000_000, b // 1_000_000) for _, z, a, b in sorted(rows.tolist(), key=lambda r: r[2])]
 
 
-@pytest.mark.parametrize("name", ["EdgeX mobility", "RSSI EMA", "SMURF"])
+@pytest.mark.parametrize("name", ["EdgeX mobility", "RSSI EMA", "SMURF", "strongest mean"])
 def test_who_walks_over_is_in_one_zone_and_then_in_the_other(peers: ModuleType, name: str) -> None:
     it = heard(peers, (0, 0, 30, 0.2, -55), (1, 0, 30, 1.7, -67), (0, 30, 60, 1.7, -67), (1, 30, 60, 0.2, -55))
     (first, _, left), (second, entered, end) = stays(peers.PEERS[name](it, 10.0))
@@ -50,6 +50,11 @@ def test_who_walks_over_is_in_one_zone_and_then_in_the_other(peers: ModuleType, 
     assert 30 <= left <= 36
     assert 30 <= entered <= 36
     assert end == 59
+
+
+def test_the_strongest_mean_looks_ahead_and_lets_go_after_the_last_read(peers: ModuleType) -> None:
+    it = heard(peers, (0, 0, 20, 0.5, -60), (1, 8, 12, 0.5, -50), (1, 60, 70, 0.5, -60))
+    assert stays(peers.strongest(it, 2.0)) == [(SHOES, 0, 7), (BAGS, 7, 13), (SHOES, 13, 21), (BAGS, 59, 69)]
 
 
 def test_edgex_holds_against_a_little_louder_antenna_until_its_own_has_been_silent(peers: ModuleType) -> None:

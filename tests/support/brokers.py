@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import json
+import secrets
 import shutil
 import sqlite3
 import sys
@@ -32,7 +34,8 @@ from sync.contract import (
     unpack,
 )
 from sync.mqtt import Incoming, Link, MqttSettings, connect
-from sync.publisher import Identity, Publisher
+from sync.publisher import Publisher
+from sync.sending import Identity
 
 T = TypeVar("T")
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/sbin")
@@ -212,6 +215,7 @@ class Store:
         self.publisher = self.new_publisher()
 
     def new_publisher(self) -> Publisher:
+        self.identity = dataclasses.replace(self.identity, instance=secrets.token_hex(8))  # as a new process would
         return Publisher(self.settings, self.identity, self.writer, now_us)
 
     @contextlib.asynccontextmanager
@@ -250,7 +254,9 @@ class Listener:
         self.packed = 0
         """Messages that came packed."""
         self.acking = False
-        """Acknowledge every batch as it comes."""
+        """Acknowledge every batch as it comes …"""
+        self.accepts: tuple[str, ...] = ()
+        """… and say that these forms of it are taken."""
 
     def seqs(self, class_: EventClass) -> list[int]:
         """Numbers of all events of a class in the order of arrival, repetitions included."""
@@ -280,7 +286,8 @@ class Listener:
             return
         self.batches.append(message)
         if self.acking:
-            await self.ack(message["class"], message["first"] + message["n"] - 1)
+            accepts = {"accepts": self.accepts} if self.accepts else {}
+            await self.ack(message["class"], message["first"] + message["n"] - 1, **accepts)
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""Four rules that other middleware decides zones by, written from their descriptions, to compare the engine with.
+"""Five rules that other middleware decides zones by, written from their descriptions, to compare the engine with.
 
 All take one recording as `Heard` and a timeout and give stays. They see the reads in order of time, goods left out, and
 are compiled as the engine is, so that speeds compare too. What they aren't told, the engine isn't told either.
@@ -83,7 +83,19 @@ def smurf(heard: Heard, timeout_s: float) -> Rows:
     return _smurf(heard.start, heard.time_us, heard.antenna, heard.zone, round(timeout_s * 1e6))
 
 
-PEERS: dict[str, Peer] = {"EdgeX mobility": edgex, "SMURF": smurf, "presence tracker": presence, "RSSI EMA": ema}
+def strongest(heard: Heard, timeout_s: float) -> Rows:
+    """What one does with a recording on one's desk: each second, the antenna that heard the tag loudest in the mean of
+    a window around it, past and future. The timeout is the window's length."""
+    return _strongest(heard.start, heard.time_us, heard.antenna, heard.rssi_db, heard.zone, round(timeout_s * 1e6))
+
+
+PEERS: dict[str, Peer] = {
+    "EdgeX mobility": edgex,
+    "SMURF": smurf,
+    "presence tracker": presence,
+    "RSSI EMA": ema,
+    "strongest mean": strongest,
+}
 
 KEEP = 20
 SLOPE_DB_PER_MS, THRESHOLD_DB, MOST_DB = -0.008, 10.0, 6.0
@@ -192,6 +204,50 @@ def _presence(start: Any, time_us: Any, antenna: Any, zone: Any, timeout_us: int
             if count[a] >= ARRIVE_READS:
                 rows[n] = (tag, zone[a], first[a], last[a])
                 n += 1
+    return rows[:n]
+
+
+SECOND_US = 1_000_000
+
+
+@njit(cache=True)
+def _strongest(start: Any, time_us: Any, antenna: Any, rssi: Any, zone: Any, window_us: int) -> Any:
+    rows, n = np.empty((2 * len(time_us) + 2, 4), np.int64), 0
+    total, count = np.zeros(len(zone)), np.zeros(len(zone), np.int64)
+    for tag in range(len(start) - 1):
+        total[:], count[:] = 0, 0
+        first, last = start[tag], start[tag]  # reads in the window
+        end = start[tag + 1]
+        at, enter = -1, 0
+        now = time_us[first]
+        while now <= time_us[end - 1]:
+            while last < end and time_us[last] <= now + window_us // 2:
+                if rssi[last] > UNKNOWN_DB:
+                    total[antenna[last]] += rssi[last]
+                    count[antenna[last]] += 1
+                last += 1
+            while first < last and time_us[first] < now - window_us // 2:
+                if rssi[first] > UNKNOWN_DB:
+                    total[antenna[first]] -= rssi[first]
+                    count[antenna[first]] -= 1
+                first += 1
+            best, level = -1, UNKNOWN_DB
+            for a in range(len(zone)):
+                if count[a] and total[a] / count[a] > level:
+                    best, level = a, total[a] / count[a]
+            here = zone[best] if best >= 0 else -1
+            if here != at:
+                if at >= 0:
+                    rows[n] = (tag, at, enter, now)
+                    n += 1
+                at, enter = here, now
+            if first == last and last < end:
+                now += max(SECOND_US, (time_us[last] - window_us // 2 - now) // SECOND_US * SECOND_US)
+            else:
+                now += SECOND_US
+        if at >= 0:
+            rows[n] = (tag, at, enter, time_us[end - 1])
+            n += 1
     return rows[:n]
 
 

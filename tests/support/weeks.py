@@ -22,7 +22,8 @@ from edge.store.clock import Clock
 from edge.store.compose import Shop, compose
 from sync import outbox, quota
 from sync.mqtt import MqttSettings
-from sync.publisher import Identity, Publisher
+from sync.publisher import Publisher
+from sync.sending import Identity
 
 START_US = 1_800_000_000_000_000 // 86_400_000_000 * 86_400_000_000
 STEP_US, DAY_US = 120_000_000, 86_400_000_000

@@ -87,6 +87,76 @@ async def test_a_flood_is_held_back_and_later_ones_are_done(
         await desk.send("later", "ping")
         await desk.until(lambda: done[-1] == "later")
         assert done.count("c0") == 1
+        # One that found no room may come again under its id.
+        await desk.send(f"c{taken}", "ping")
+        await desk.until(lambda: done[-1] == f"c{taken}")
+
+
+async def test_an_erasure_is_taken_in_any_flood_and_waits_for_no_other_command(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    erased: list[str] = []
+    never = asyncio.Event()
+
+    async def replay(_: Any) -> dict[str, Any]:
+        await never.wait()
+        return {}
+
+    async def erase(command: Any) -> dict[str, Any]:
+        erased.append(command.member)
+        return {}
+
+    monkeypatch.setattr(commands, "PER_S", 0.0)
+    desk = Desk(database, replay=replay, erase=erase)
+    async with desk.at_work():
+        numbers = {"class": "health", "epoch": "e", "from": 1, "to": 9}
+        for n in range(100):
+            await desk.send(f"r{n}", "replay", **numbers)
+        assert desk.commands.counters["dropped"] == 100 - commands.BURST
+        for n in range(100):
+            await desk.send(f"e{n}", "erase", member=f"M{n}")
+            await desk.send(f"x{n}", "replay", **numbers)
+        await desk.until(lambda: len(erased) == 100)
+        assert erased == [f"M{n}" for n in range(100)]
+        assert all(desk.states(f"e{n}") == ["received", "applied"] for n in range(100))
+
+
+@pytest.mark.parametrize(
+    ("other", "parts"),
+    [
+        ("ping", {}),
+        ("erase", {"member": "M2"}),
+        ("erase", {"member": "M1", "expires_us": 700_000_000, "v": 1, "later": "ignored"}),
+    ],
+    ids=["another command", "another member", "the same"],
+)
+async def test_an_id_stands_for_one_command(database: Database, other: str, parts: dict[str, Any]) -> None:
+    erased: list[str] = []
+
+    async def erase(command: Any) -> dict[str, Any]:
+        erased.append(command.member)
+        return {"visits": len(erased)}
+
+    async def ping(_: Any) -> dict[str, Any]:
+        return {"pinged": True}
+
+    first = Desk(database, erase=erase, ping=ping)
+    async with first.at_work():
+        await first.send("a", "erase", member="M1")
+        await first.until(lambda: first.states("a") == ["received", "applied"])
+    for desk in (first, Desk(database, erase=erase, ping=ping)):  # and after a restart
+        desk.said.clear()
+        async with desk.at_work():
+            await desk.send("a", other, **parts)
+            if "later" in parts:  # repeated, with more time: its answer again
+                assert desk.said[-1]["output"] == {"visits": 1}
+            else:
+                assert desk.states("a") == ["refused"]
+                assert "another command" in desk.said[-1]["reason"]
+            await desk.send("b", other, **{name: value for name, value in parts.items() if name != "later"})
+            await desk.until(lambda: desk.states("b")[-1:] == ["applied"])  # noqa: B023
+    assert erased[0] == "M1"
+    assert len(erased) == 1 + (other == "erase")
 
 
 async def test_a_command_is_cut_off_by_a_restart_or_carried_out_never_both(database: Database) -> None:
@@ -98,7 +168,7 @@ async def test_a_command_is_cut_off_by_a_restart_or_carried_out_never_both(datab
         await before.send("old", "capture")  # not done here: refused, forgotten
         await before.send("done", "ping")
         await before.until(lambda: before.states("done") == ["received", "applied"])
-    database.write_now(lambda conn: conn.execute("INSERT INTO command VALUES ('cut', 0, NULL)").rowcount)
+    database.write_now(lambda conn: conn.execute("INSERT INTO command (id, at_us) VALUES ('cut', 0)").rowcount)
     sending = asyncio.create_task(after.send("new", "ping"))  # comes before `run` has looked around
     await asyncio.sleep(0)
     async with after.at_work():
@@ -107,25 +177,30 @@ async def test_a_command_is_cut_off_by_a_restart_or_carried_out_never_both(datab
     assert (after.states("cut"), after.states("done"), after.states("old")) == (["failed"], [], [])
 
 
-async def test_nobody_waits_for_a_capture(database: Database) -> None:
+@pytest.mark.parametrize(
+    ("long", "parts"),
+    [("capture", {"seconds": 600}), ("replay", {"class": "health", "epoch": "e", "from": 1, "to": 9})],
+)
+async def test_nobody_waits_for_what_takes_minutes(database: Database, long: str, parts: dict[str, Any]) -> None:
     enough = asyncio.Event()
-    captures: list[str] = []
+    begun: list[str] = []
 
-    async def capture(command: Any) -> dict[str, Any]:
-        captures.append(command.id)
+    async def slow(command: Any) -> dict[str, Any]:
+        begun.append(command.id)
         await enough.wait()
         return {}
 
-    async def erase(_: Any) -> dict[str, Any]:
+    async def quick(_: Any) -> dict[str, Any]:
         return {"visits": 1}
 
-    desk = Desk(database, capture=capture, erase=erase)
+    desk = Desk(database, **{long: slow, "erase": quick, "ping": quick})
     async with desk.at_work():
-        await desk.send("long", "capture", seconds=600)
-        await desk.send("next", "capture", seconds=1)
+        await desk.send("long", long, **parts)
+        await desk.send("next", long, **parts)
         await desk.send("short", "erase", member="M1")
-        await desk.until(lambda: desk.states("short") == ["received", "applied"])
-        assert (desk.states("long"), captures) == (["received"], ["long"])
+        await desk.send("ping", "ping")
+        await desk.until(lambda: desk.states("short") == desk.states("ping") == ["received", "applied"])
+        assert (desk.states("long"), begun) == (["received"], ["long"])
         enough.set()
         await desk.until(lambda: desk.states("next") == ["received", "applied"])
-        assert (desk.states("long"), captures) == (["received", "applied"], ["long", "next"])
+        assert (desk.states("long"), begun) == (["received", "applied"], ["long", "next"])

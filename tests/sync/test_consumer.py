@@ -223,6 +223,62 @@ def test_any_order_and_any_repetition_end_in_the_same_count(data):
         book.close()
 
 
+def naive(messages):
+    """Counts by sets of numbers: received, duplicates, lost below the watermark, gaps; and the watermark."""
+    events, lost, repeated = set(), set(), 0
+    for message in messages:
+        for gap in message["lost"]:
+            lost |= set(range(gap["from"], gap["to"] + 1))
+        numbers = set(range(message["first"], message["first"] + message["n"]))
+        repeated += len(numbers & events)
+        events |= numbers
+    there = events | lost
+    upto = next(i for i in range(1, 10**6) if i not in there) - 1
+    gaps = set(range(1, max([*there, *(m["first"] - 1 for m in messages)], default=0) + 1)) - there
+    return (len(events), repeated, len([one for one in lost - events if one <= upto]), len(gaps)), upto
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_mess_of_events_and_lost_ranges_is_counted_as_by_sets(data):
+    book, messages = Ledger(":memory:"), []
+    for _ in range(data.draw(st.integers(1, 8))):
+        takes = []
+        for _ in range(data.draw(st.integers(1, 3))):
+            first, n = data.draw(st.integers(1, 30)), data.draw(st.integers(0, 6))
+            ends = st.integers(1, first - 1) if first > 1 else st.nothing()
+            pairs = data.draw(st.lists(st.tuples(ends, ends), max_size=2)) if first > 1 else []
+            takes.append(batch(first, n, [tuple(sorted(pair)) for pair in pairs]))
+        messages += takes
+        (_, last), *_ = upto(take(book, *takes))
+        wanted, watermark = naive(messages)
+        assert last == watermark
+        assert counts(book)[:4] == wanted
+    book.close()
+
+
+def test_what_waits_behind_a_gap_is_not_read_again_with_each_batch(tmp_path):
+    """Steps of SQLite's machine: with thousands of events beyond a gap a batch costs what it cost with few."""
+    book, steps = Ledger(tmp_path / "crm.db"), []
+
+    def cost(do):
+        steps.clear()
+        book._conn._conn.set_progress_handler(lambda: steps.append(1), 50)
+        do()
+        book._conn._conn.set_progress_handler(None, 0)
+        return len(steps)
+
+    take(book, batch(100, 50))
+    few = cost(lambda: take(book, batch(150, 50)))
+    for first in range(200, 8200, 100):
+        take(book, batch(first, 100))
+    many = cost(lambda: take(book, batch(8200, 50)))
+    assert many < 2 * few
+    assert cost(book.gaps) < few
+    assert upto(take(book, batch(1, 99))) == [("health", 8249)]
+    book.close()
+
+
 def test_what_is_handed_over_is_committed_with_the_events_or_not_at_all(tmp_path):
     ready = []
 

@@ -6,10 +6,11 @@ import asyncio
 import signal
 
 import pytest
-from brokers import now_us
+from brokers import MosquittoBroker, Store, need_mosquitto, now_us
 
 from config import topics
-from sync import flow, mqtt, publisher
+from sync import flow, line, mqtt, outbox, publisher, sending
+from sync.contract import Ack
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +133,7 @@ async def test_messages_that_the_broker_took_and_lost_are_sent_again(nats, store
             await honest(self, topic, payload, retain=retain)
 
     monkeypatch.setattr(mqtt.Link, "publish", lossy)
-    monkeypatch.setattr(publisher, "BULK_BYTES", 4096)
+    monkeypatch.setattr(sending, "MOST_BYTES", 4096)
     await consumer.start()
     async with gateway.online() as running:
         await gateway.commit("health", 200)
@@ -169,11 +170,11 @@ async def test_member_goes_first_whatever_the_backlog(broker, store, listening, 
             between = next(i for i, batch in enumerate(crm.batches) if batch["class"] == "member") - before
             await until(lambda: len(set(crm.seqs("health"))) == 5000)
     total = len(crm.batches)
-    assert between <= 2 * publisher.BULK_LANE < total / 3
+    assert between <= 2 * line.SHARE < total / 3
 
 
 async def test_classes_that_can_wait_share_by_weight(nats, store, listening, until, monkeypatch):
-    monkeypatch.setattr(publisher, "BATCH_EVENTS", 10)
+    monkeypatch.setattr(sending, "BATCH_EVENTS", 10)
     gateway = store(nats.url)
     for class_ in ("health", "agg", "journey"):
         await gateway.commit(class_, 300)
@@ -188,7 +189,7 @@ async def test_classes_that_can_wait_share_by_weight(nats, store, listening, unt
 
 
 async def test_no_more_than_a_window_without_an_ack(nats, store, listening, until, monkeypatch):
-    monkeypatch.setattr(publisher, "BATCH_EVENTS", 10)
+    monkeypatch.setattr(sending, "BATCH_EVENTS", 10)
     monkeypatch.setattr(flow, "SILENCE_S", (0.3, 100.0))
     gateway = store(nats.url)
     await gateway.commit("health", 500)
@@ -286,8 +287,6 @@ async def test_batches_are_packed_for_whom_takes_them_and_plain_again_for_whom_d
 
 
 async def test_lost_ranges_are_delivered_and_then_forgotten(nats, store, crm, until):
-    from sync import outbox
-
     gateway, consumer = store(nats.url), crm(nats.url)
     await gateway.commit("health", 100)
     await gateway.writer.write(lambda conn: outbox.evict(conn, "health", 60))
@@ -317,3 +316,204 @@ async def test_cancelled_while_connecting(store):
         async with gateway.online() as running:
             await asyncio.sleep(0)
         assert not running.status.connected
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+async def test_what_was_said_to_a_store_that_was_away_waits_for_it(broker, store, until, version):
+    """An erasure, say: published while the gateway was off, by nobody who is still there when it comes back."""
+    if version == "5" and type(broker).__name__ == "NatsBroker":
+        pytest.skip("NATS speaks MQTT 3.1.1")
+    came: list[bytes] = []
+
+    async def take(incoming):
+        came.append(incoming.payload)
+
+    gateway = store(broker.url, version=version)
+    gateway.new_publisher = lambda: publisher.Publisher(
+        gateway.settings, gateway.identity, gateway.writer, now_us, {"cmd": take}
+    )
+    topic = topics.topic(gateway.identity.store, "down/cmd")
+    for round_ in range(2):
+        async with gateway.online() as running:
+            await until(lambda: running.status.connected)
+            await until(lambda: len(came) == 3 * round_)  # noqa: B023
+        async with mqtt.connect(mqtt.MqttSettings.from_url(broker.url, "crm")) as crm:
+            for n in range(3):
+                await crm.publish(topic, b"%d-%d" % (round_, n))
+    async with gateway.online():
+        await until(lambda: len(came) == 6)
+    assert came == [b"%d-%d" % (round_, n) for round_ in range(2) for n in range(3)]
+
+
+async def test_an_ack_beyond_what_was_sent_repeats_nothing_and_numbers_nothing_anew(mosquitto, store, listening, until):
+    """Another class's watermark, say, when all is delivered."""
+    gateway = store(mosquitto.url)
+    async with listening(mosquitto.url, gateway) as crm, gateway.online() as running:
+        crm.acking = True
+        await gateway.commit("member", 100)
+        await until(gateway.empty)
+        for count, upto in enumerate((101, 1000, 2**40), 1):
+            await crm.ack("member", upto)
+            await until(lambda: running.counters["acks_beyond"] == count)  # noqa: B023
+        assert (await gateway.writer.read(outbox.depth))["member"] == (100, 0)
+        await gateway.commit("member", 10)
+        await until(gateway.empty)
+    assert crm.seqs("member") == list(range(1, 111))
+    assert not any(batch["lost"] for batch in crm.batches)
+
+
+@pytest.mark.parametrize("upto", [4000, 5000, 6000])
+async def test_an_ack_beyond_what_was_sent_passes_over_nothing_that_waits(mosquitto, store, listening, until, upto):
+    """5,000 events of an earlier life wait, and a wrong ack for them lies on the broker."""
+    gateway = store(mosquitto.url)
+    async with gateway.online() as running:
+        await until(lambda: running.status.connected)
+    await gateway.commit("member", 5000)
+    async with listening(mosquitto.url, gateway) as crm:
+        await crm.ack("member", upto)
+        crm.acking = True
+        async with gateway.online() as running:
+            await until(gateway.empty)
+            await gateway.commit("member", 5)
+            await until(lambda: len(crm.seqs("member")) == 5005)
+    assert crm.seqs("member") == list(range(1, 5006))
+    assert not any(batch["lost"] for batch in crm.batches)
+
+
+async def test_an_ack_of_what_an_earlier_life_sent_is_believed_and_in_which_form_it_was_taken(
+    mosquitto, store, listening, until
+):
+    gateway = store(mosquitto.url)
+    async with listening(mosquitto.url, gateway) as crm:
+        async with gateway.online():
+            await gateway.commit("health", 20)
+            await until(lambda: crm.seqs("health"))
+            await crm.ack("health", 10, accepts=["gzip"])
+            await until(lambda: gateway.publisher.acked("health") == 10)
+        await crm.ack("health", 20, accepts=["gzip"])
+        async with gateway.online():
+            await until(gateway.empty)
+            await crm.say("health", b"")  # the broker forgets it
+        assert crm.seqs("health") == list(range(1, 21))
+        await gateway.commit("health", 20)
+        async with gateway.online():
+            await until(lambda: crm.seqs("health")[-1] == 40)
+        assert crm.packed == 1
+
+
+async def test_a_store_taken_back_to_a_backup_numbers_on_where_another_life_of_it_was(
+    tmp_path, mosquitto, store, listening, until
+):
+    """With the file beside it taken back too, the broker alone still knows of that life, and the CRM of its numbers."""
+    gateway = store(mosquitto.url)
+    async with listening(mosquitto.url, gateway) as crm:
+        crm.acking = True
+        async with gateway.online():
+            await gateway.commit("health", 100)
+            await until(gateway.empty)
+        copy = "VACUUM INTO ?"
+        await gateway.writer.read(lambda conn: conn.execute(copy, (str(tmp_path / "backup.db"),)).fetchall())
+        async with gateway.online():
+            await gateway.commit("health", 50)
+            await until(gateway.empty)
+        back = Store(tmp_path / "backup.db", mosquitto.url)
+        seen = len(crm.batches)
+        async with back.online():
+            await until(lambda: back.publisher.status.connected)
+            await back.commit("health", 7)  # under numbers that were given before, until that is known
+            await until(lambda: sum(len(batch["events"]) for batch in crm.batches[seen:]) >= 7)
+            await until(back.empty)
+        beyond = [batch for batch in crm.batches[seen:] if batch["first"] > 150]
+        assert sum(batch["n"] for batch in beyond) == 7
+        assert beyond[0]["lost"][0] | {"reason": ""} == {"from": 101, "to": beyond[0]["first"] - 1, "reason": ""}
+        back.writer.close()
+
+
+async def test_a_replay_waits_for_the_pause_and_for_acks(mosquitto, store, listening, until, monkeypatch):
+    monkeypatch.setattr(sending, "MOST_BYTES", 4096)
+    monkeypatch.setattr(sending, "REPLAY_LOOK_S", 0.1)
+    gateway = store(mosquitto.url)
+    async with listening(mosquitto.url, gateway) as crm, gateway.online() as running:
+        crm.acking = True
+        await gateway.commit("journey", 1000)
+        await until(gateway.empty)
+        crm.acking = False
+        await crm.ack("journey", 1000, pause_ms=600_000)
+        await until(lambda: running._flows["journey"].paused_s(0) > 0)
+        before = len(crm.batches)
+        replaying = asyncio.create_task(running.replay("journey", 1, 10**6))
+        await asyncio.sleep(0.5)
+        assert len(crm.batches) == before
+        await crm.ack("journey", 1000)
+        await until(lambda: len(crm.batches) == before + flow.WINDOW)
+        await asyncio.sleep(0.3)
+        assert len(crm.batches) == before + flow.WINDOW
+        crm.acking = True
+        await crm.ack("journey", 1000)
+        assert await replaying == {"events": 1000, "lost": 0}
+        await until(lambda: len(crm.seqs("journey")) == 2000)
+        # A CRM that says nothing at all is not replayed to for ever.
+        monkeypatch.setattr(sending, "SILENCE_S", (0.1, 0.5))
+        crm.acking = False
+        with pytest.raises(mqtt.BrokerError, match="has not acknowledged journey"):
+            await running.replay("journey", 1, 1000)
+
+
+async def test_what_was_not_sent_yet_is_not_replayed(mosquitto, store, listening, until):
+    gateway = store(mosquitto.url)
+    async with listening(mosquitto.url, gateway) as crm, gateway.online() as running:
+        await crm.ack("agg", 0, pause_ms=600_000)
+        await until(lambda: running.counters["acks"] == 1)
+        await gateway.commit("agg", 10)
+        assert await running.replay("agg", 1, 10) == {"events": 0, "lost": 0}
+    running._flows["health"].highest = 1
+    with pytest.raises(mqtt.BrokerError, match="no connection"):
+        await running.replay("health", 1, 10)
+    assert not crm.batches
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ("topic read #", "give our own state back"),  # nothing may be written
+        ("topic write #", "give our own state back"),  # nothing may be read
+        ("topic readwrite tagtrail/v1/+/+/state", "does not acknowledge health"),
+        ("topic write tagtrail/v1/+/+/up/#\ntopic readwrite tagtrail/v1/+/+/state", "does not acknowledge health"),
+    ],
+)
+async def test_access_rules_that_refuse_without_a_word_are_told_of(tmp_path, store, until, monkeypatch, rules, said):
+    """On MQTT 3.1.1 a broker takes what it throws away."""
+    need_mosquitto()
+    monkeypatch.setattr(publisher, "ECHO_S", 0.5)
+    acl = tmp_path / "acl"
+    acl.write_text(f"{rules}\n")
+    acl.chmod(0o600)
+    async with MosquittoBroker(tmp_path / "broker", f"allow_anonymous true\nacl_file {acl}") as broker:
+        gateway = store(broker.url)
+        await gateway.commit("health", 5)
+        async with gateway.online() as running:
+            await until(lambda: said in running.status.reason)
+            assert running.status.connected
+            acl.write_text("topic readwrite #\n")
+            broker.signal(signal.SIGHUP)
+            if "own state" in said:  # seen again at the next connection
+                return
+            async with mqtt.connect(mqtt.MqttSettings.from_url(broker.url, "crm")) as crm:
+                topic = topics.topic(gateway.identity.store, "down/ack/health")
+                ack = Ack(epoch=gateway.identity.epoch, upto=5).model_dump_json().encode()
+                await crm.publish(topic, ack, retain=True)
+                await until(gateway.empty)
+            await until(lambda: not running.status.reason)
+
+
+async def test_the_directory_that_is_here_is_told_in_the_state(mosquitto, store, listening, until):
+    gateway = store(mosquitto.url)
+    async with listening(mosquitto.url, gateway) as crm:
+        for generation in (3, 4):
+            async with gateway.online() as running:
+                running.tell_directory(generation)
+                await until(lambda: crm.states and crm.states[-1]["directory_generation"] == generation)  # noqa: B023
+                running.tell_directory(generation + 10)
+                await until(lambda: crm.states[-1]["directory_generation"] == generation + 10)  # noqa: B023
+            await until(lambda: not crm.states[-1]["online"])
+            assert crm.states[-1]["directory_generation"] == generation + 10

@@ -7,8 +7,8 @@ import datetime as dt
 import hashlib
 import json
 import os
+import re
 import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ import jsonschema
 import pytest
 from gateways import Gateway, antennas, member_card
 from headquarters import Headquarters, directory_file, headquarters
+from nodetools import NodeTools
 from shopdays import Day
 
 from config.check import load
 from dwell.engine import ZoneEngine
+from edge.crm import directory
 from edge.intake import checkpoint
 from edge.store import layouts
 from edge.store.business_days import business_days
@@ -29,6 +31,7 @@ from edge.store.compose import compose
 from edge.store.pseudonyms import Pseudonyms
 from simulators.readers.llrp import LlrpReader
 from simulators.readers.observation import Observation
+from sync import acks, commands, contract, down, flow, mqtt
 from sync.contract import CLASS_OF, CLASSES, Batch, ZoneWindow
 from sync.documents import CHANNELS, broken, documents, schema_name, schemas
 
@@ -37,12 +40,11 @@ FOLDER = ROOT / "docs" / "contract"
 RELEASED = Path(__file__).parent / "contract-1.0"
 """Schemas as version 1.0 had them; later ones may only add to them."""
 WRITE = "TAGTRAIL_WRITE_EXAMPLES"
-TOOL = ROOT / "tests" / "asyncapi"
 
 
 def test_the_documents_are_those_of_the_models() -> None:
     made = documents()
-    there = {str(file.relative_to(FOLDER)) for file in [*FOLDER.glob("schemas/*.json"), FOLDER / "asyncapi.json"]}
+    there = {str(file.relative_to(FOLDER)) for file in [*FOLDER.glob("schemas/**/*.json"), FOLDER / "asyncapi.json"]}
     assert there == set(made)
     for path, text in made.items():
         assert (FOLDER / path).read_text("utf-8") == text, f"{path} is old: run `tagtrail contract`"
@@ -50,7 +52,8 @@ def test_the_documents_are_those_of_the_models() -> None:
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in RELEASED.glob("*.json")))
 def test_the_contract_only_grew(name: str) -> None:
-    assert broken(json.loads((RELEASED / f"{name}.json").read_text("utf-8")), schemas()[name]) == []
+    up = {schema_name(channel): channel.up for channel in CHANNELS}
+    assert broken(json.loads((RELEASED / f"{name}.json").read_text("utf-8")), schemas()[name], up=up[name]) == []
 
 
 def changed(change: Any) -> dict[str, Any]:
@@ -63,7 +66,7 @@ def changed(change: Any) -> dict[str, Any]:
     ("change", "said"),
     [
         (lambda s: s["properties"].pop("boot"), "/boot is gone"),
-        (lambda s: s["required"].append("clock_offset_us"), "required now"),
+        (lambda s: s["required"].append("later"), "required now"),
         (lambda s: s["required"].remove("epoch"), "/epoch may be missing now"),
         (lambda s: s["$defs"]["Stop"]["properties"]["reads"].update(type="string"), "type was 'integer'"),
         (lambda s: s["$defs"]["Journey"]["properties"]["tag_class"]["enum"].remove("cart"), "no value any more"),
@@ -71,12 +74,12 @@ def changed(change: Any) -> dict[str, Any]:
     ],
 )
 def test_what_would_break_a_consumer_is_noticed(change: Any, said: str) -> None:
-    assert any(said in problem for problem in broken(schemas()["batch"], changed(change)))
+    assert any(said in problem for problem in broken(schemas()["batch"], changed(change), up=True))
 
 
 def test_adding_breaks_nothing() -> None:
     grown = changed(lambda s: s["$defs"]["Stop"]["properties"].update(floor={"type": "string"}))
-    assert broken(schemas()["batch"], grown) == []
+    assert broken(schemas()["batch"], grown, up=True) == []
 
 
 def schema_of(rest: str) -> str:
@@ -114,6 +117,44 @@ def test_every_event_is_in_the_documents_and_told_of(type_: str) -> None:
     assert type_ in forms
     assert f"`{type_}`" in (FOLDER / "README.md").read_text("utf-8"), "say in README.md what it is and when it comes"
     assert type_ in json.dumps(json.loads((FOLDER / "asyncapi.json").read_text("utf-8"))["components"])
+
+
+def page() -> str:
+    return (FOLDER / "README.md").read_text("utf-8")
+
+
+def test_whoever_closes_a_store_by_the_page_clears_all_that_is_retained() -> None:
+    (listed,) = re.findall(r"^for rest in (.*)$", page(), re.MULTILINE)
+    retained = {
+        channel.topic.format(**{"class": class_}) for channel in CHANNELS if channel.retained for class_ in CLASSES
+    }
+    assert sorted(listed.split()) == sorted(retained)
+
+
+def test_the_subscriptions_of_a_crm_on_the_page_are_all_that_a_store_says() -> None:
+    (row,) = re.findall(r"^\| its subscriptions \|(.*)$", page(), re.MULTILINE)
+    told = {text.removeprefix("tagtrail/v1/+/+/").removeprefix("…/") for text in re.findall(r"`([^`#]+)`", row)}
+    assert told == {channel.topic for channel in CHANNELS if channel.up}
+
+
+def test_the_page_tells_the_numbers_that_hold() -> None:
+    text = " ".join(page().split())
+    for told in (
+        f"at most {flow.WINDOW} batches of a class are on their way",
+        f"nothing for {flow.SILENCE_S[0]:g} s",
+        f"({flow.PATIENCE_MOST_S:g} s if you lately took longer, rising to {flow.SILENCE_S[1]:g} s",
+        f"`pause_ms` (at most {acks.MAX_PAUSE_MS // 1000} 000)",
+        f"larger than {contract.MAX_ACK_BYTES} bytes is ignored",
+        f"at most {down.MAX_COMMAND_BYTES} bytes, on `down/cmd`",
+        f"the store remembers {commands.REMEMBERED}",
+        f"At most {commands.LONGEST_US // 86_400_000_000} days ahead",
+        f"{commands.WAITING} of a kind may wait, of `erase` {commands.ERASURES // 1000} 000",
+        f"Beyond {commands.BURST:g} at once",
+        f"missing after {directory.PATIENCE_S[0]:g} s (rising to {directory.PATIENCE_S[1]:g} s)",
+        f"is at most 64, and is {directory.PARTS} now",
+        f"keep-alive {mqtt.KEEPALIVE_S} s",
+    ):
+        assert told in text, told
 
 
 def yesterday(gateway: Gateway, now_us: int) -> None:
@@ -270,32 +311,13 @@ def shortened(message: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(300)
-def test_asyncapis_own_parser_takes_the_document(tmp_path: Path) -> None:
-    if shutil.which("npm") is None or shutil.which("node") is None:
-        pytest.skip("npm is not installed")
-    for name in ("package.json", "package-lock.json", "check.mjs"):
-        shutil.copy(TOOL / name, tmp_path / name)
-    try:
-        got = subprocess.run(
-            ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
-    except subprocess.TimeoutExpired:
-        pytest.skip("npm did not get the parser in time")
-    if got.returncode:
-        pytest.skip(f"npm cannot get the parser: {got.stderr.strip().splitlines()[-1:]}")
+def test_asyncapis_own_parser_takes_the_document(node_tools: NodeTools, tmp_path: Path) -> None:
     document = json.loads((FOLDER / "asyncapi.json").read_text("utf-8"))
     good, bad = tmp_path / "good.json", tmp_path / "bad.json"
     good.write_text(json.dumps(document))
     document["operations"]["state"]["channel"]["$ref"] = "#/channels/nowhere"
     bad.write_text(json.dumps(document))
-    told = [
-        subprocess.run(["node", "check.mjs", str(file)], cwd=tmp_path, capture_output=True, text=True)
-        for file in (good, bad)
-    ]
+    told = [node_tools.run("asyncapi.mjs", str(file)) for file in (good, bad)]
     assert told[0].returncode == 0, told[0].stdout + told[0].stderr
     assert f"{len(CHANNELS)} channels, 0 errors" in told[0].stdout
     assert told[1].returncode == 1

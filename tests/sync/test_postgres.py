@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
+import random
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from brokers import CrmProcess, health, window
@@ -22,73 +19,7 @@ from sync import latest
 from sync.consumer import Delivery, Ledger
 from sync.contract import Batch, event_id
 
-
-def _tool(name: str) -> str | None:
-    versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    return str(versions[-1]) if versions else shutil.which(name)
-
-
-class Postgres:
-    """A server on a free port of the loopback, with its data in `folder`."""
-
-    def __init__(self, folder: Path, who: dict[str, str]) -> None:
-        self._port = free_port()
-        self._folder, self._who = folder, who
-        self.url = f"postgresql://crm@127.0.0.1:{self._port}/postgres"
-
-    def start(self) -> None:
-        options = ["-D", self._folder / "data", "-p", str(self._port), "-k", self._folder]
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [_tool("postgres"), *options, "-c", "listen_addresses=127.0.0.1"],
-                **{"cwd": self._folder, "stdout": log, "stderr": log} | self._who,
-            )
-        import psycopg
-
-        for _ in range(600):
-            with contextlib.suppress(psycopg.OperationalError):
-                psycopg.connect(self.url).close()
-                return
-            threading.Event().wait(0.1)
-        raise AssertionError((self._folder / "log").read_text())
-
-    def end(self, number: int) -> None:
-        self._process.send_signal(number)
-        self._process.wait(30)
-
-
-@pytest.fixture(scope="module")
-def server():
-    initdb = _tool("initdb")
-    if initdb is None or _tool("postgres") is None:
-        pytest.skip("PostgreSQL is not installed: apt install postgresql")
-    # It refuses to run as root.
-    who = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
-    folder = Path(tempfile.mkdtemp(prefix="tagtrail-pg-"))
-    try:
-        if who:
-            shutil.chown(folder, "postgres", "postgres")
-        data = folder / "data"
-        made = subprocess.run([initdb, "-D", data, "-A", "trust", "-U", "crm"], cwd=folder, capture_output=True, **who)
-        if made.returncode:
-            pytest.skip(f"PostgreSQL cannot be set up here: {made.stderr.decode()[-200:]}")
-        server = Postgres(folder, who)
-        server.start()
-        yield server
-        server.end(signal.SIGINT)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-def postgres(server):
-    """The URL of a database of this test's own."""
-    import psycopg
-
-    name = f"crm_{free_port()}"
-    with psycopg.connect(server.url, autocommit=True) as conn:
-        conn.execute(f"CREATE DATABASE {name}")
-    return server.url.replace("/postgres", f"/{name}")
+psycopg = pytest.importorskip("psycopg")
 
 
 def delivery(first: int, n: int, lost: tuple[int, int] | None = None) -> Delivery:
@@ -151,27 +82,103 @@ def test_two_workers_count_the_same_events_once(postgres):
         ledger.close()
 
 
-async def test_the_crm_keeps_its_book_there_and_outlives_it(server, postgres, tmp_path, nats, store, until):
+def batch_of(store: str, first: int, n: int = 1) -> Delivery:
+    events = [
+        health(seq).model_copy(update={"id": event_id(store, "e", "health", seq)}) for seq in range(first, first + n)
+    ]
+    made = {"v": 1, "store": store, "epoch": "e", "class": "health", "first": first, "n": n, "sent_us": 1, "boot": "b"}
+    batch = Batch.model_validate(made | {"mono_us": 1, "events": events})
+    return Delivery(topics.topic(store, "up/health"), batch.model_dump_json(by_alias=True).encode(), 1)
+
+
+def at_once(workers: int, work: Callable[[int], None]) -> list[Exception]:
+    """Run `work(i)` in so many threads that begin together; what they raised."""
+    gate, raised = threading.Barrier(workers), []
+
+    def run(i: int) -> None:
+        gate.wait(30)
+        try:
+            work(i)
+        except Exception as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return raised
+
+
+def test_workers_that_start_together_on_an_empty_database_all_start(postgres):
+    def start(_: int) -> None:
+        for _ in range(5):
+            Ledger(postgres, latest.keep, tables=latest.TABLES).close()
+
+    assert at_once(6, start) == []
+
+
+def test_workers_with_the_same_stores_in_any_order_never_block_each_other(postgres):
+    """As after a rebalance: everything comes to both, dead letters too, in an order of each one's own."""
+    stores = [f"s{i}" for i in range(12)]
+    poison = [Delivery(topics.topic(store, "up/health"), b"{", 1) for store in stores]
+
+    def work(i: int) -> None:
+        ledger, dice = Ledger(postgres), random.Random(i)
+        for first in range(1, 121, 4):
+            deliveries = [*(batch_of(store, first, 4) for store in stores), *poison]
+            dice.shuffle(deliveries)
+            ledger.take(deliveries)
+        ledger.close()
+
+    assert at_once(3, work) == []
+    ledger = Ledger(postgres)
+    totals = ledger.totals(recount=True)
+    assert totals == ledger.totals()
+    assert (totals["received"], totals["duplicates"], totals["dead"]) == (12 * 120, 2 * 12 * 120, 12)
+    assert ledger.gaps() == []
+    ledger.close()
+
+
+def test_a_batch_of_one_event_costs_no_statement_of_its_own(postgres):
+    ledger = Ledger(postgres)
+    said: list[str] = []
+
+    class Counting(psycopg.Cursor):
+        def execute(self, query, *args, **kwargs):
+            said.append(str(query))
+            return super().execute(query, *args, **kwargs)
+
+    ledger._conn._conn.cursor_factory = Counting
+    counts = []
+    for first, n in ((1, 1), (2, 40), (1, 41)):  # new, more of them, and all of it again
+        said.clear()
+        ledger.take([batch_of(f"s{i % 8}", seq) for i in range(8) for seq in range(first, first + n)])
+        counts.append(len(said))
+    assert max(counts) <= 8
+    assert ledger.totals(recount=True)["received"] == 8 * 41
+    ledger.close()
+
+
+async def test_the_crm_keeps_its_book_there_and_outlives_it(postgres_server, postgres, tmp_path, nats, store, until):
     """PostgreSQL and the CRM are killed while events come; what was not committed was not acknowledged."""
     gateway, consumer = store(nats.url), CrmProcess(tmp_path, nats.url, database=postgres)
     await consumer.start()
     await until(consumer.ready)
 
     def counted():
-        import psycopg
-
         with psycopg.connect(postgres) as conn:
             return conn.execute("SELECT class, min(seq), max(seq), count(*) FROM event GROUP BY class").fetchall()
 
     try:
         async with gateway.online():
-            for die in (lambda: server.end(signal.SIGQUIT), None):
+            for die in (lambda: postgres_server.end(signal.SIGQUIT), None):
                 await gateway.commit("health", 600)
                 await gateway.commit("member", 5)
                 if die is not None:
                     die()
                     await gateway.commit("health", 600)
-                    server.start()
+                    postgres_server.start()
                 else:
                     await consumer.kill()
                     await consumer.start()
@@ -184,7 +191,6 @@ async def test_the_crm_keeps_its_book_there_and_outlives_it(server, postgres, tm
 
 
 def test_a_server_that_is_not_there_is_one_line(tmp_path):
-    pytest.importorskip("psycopg")
     url = f"postgresql://crm@127.0.0.1:{free_port()}/postgres"
     command = [sys.executable, "-m", "edge", "crm", "--url", "mqtt://127.0.0.1:1", "--database", url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import itertools
+import json
+import random
 import sqlite3
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from headquarters import directory_file
 
+from edge.crm import directory
 from edge.crm.directory import TABLE, MemberDirectory, _put
 from edge.crm.directory_file import COLUMNS, SLICE_ROWS, FetchError, slices, slices_apart
 from edge.database.writer import Database
 from edge.store.pseudonyms import member_tag
-from sync.down import Manifest
+from sync.down import PART_BYTES, Manifest
+from sync.mqtt import Incoming
 
 HEADER = "epc,member,tier,consent,hint,hint_until_us"
 
@@ -157,7 +166,7 @@ async def test_a_thousand_withdrawn_are_taken_out_wherever_their_tags_stand(tmp_
     async def recheck() -> None:
         rechecked.append(await database.read(lambda conn: conn.execute("SELECT count(*) FROM directory").fetchone()[0]))
 
-    members = MemberDirectory(database, lambda: 1, lambda *_: None, recheck)
+    members = MemberDirectory(database, lambda: 1, lambda *_: None, recheck, lambda _: None)
     gone = [f"M{number}" for number in range(1000) if number % 3]
     manifest = {"generation": 1, "valid_until_us": 2**53 - 1, "files": [], "withdrawn": gone}
     with pytest.raises(FetchError):
@@ -168,3 +177,173 @@ async def test_a_thousand_withdrawn_are_taken_out_wherever_their_tags_stand(tmp_
     assert left == [f"M{number}" for number in range(0, len(tags), 3)]
     assert rechecked == [len(left)]
     database.close()
+
+
+class Far:
+    """The CRM's side of a directory: sends manifests, and parts as `deliver` wants them in answer to each want."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database = Database(folder / "store.db", store="s1", quota_mb=16)
+        self.files: dict[str, bytes] = {}
+        self.wants: list[dict[str, Any]] = []
+        self.reports: list[dict[str, Any]] = []
+        self.here: list[int] = []
+        self.deliver: Callable[[list[tuple[int, bytes]]], list[tuple[int, bytes]]] = lambda parts: parts
+        self.members = MemberDirectory(self.database, lambda: 1, self._say, self._recheck, self.here.append)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def _recheck(self) -> None:
+        pass
+
+    def _say(self, rest: str, message: bytes, _: bool) -> None:
+        said = json.loads(message)
+        if rest == "up/directory":
+            self.reports.append(said)
+            return
+        self.wants.append(said)
+        file = self.files[said["sha256"]]
+        offsets = [said["offset"] + i * said["size"] for i in range(said["parts"])]
+        parts = [(offset, file[offset : offset + said["size"]]) for offset in offsets if offset < len(file)]
+        self._tasks.add(asyncio.create_task(self._send(said["sha256"], self.deliver(parts))))
+
+    async def _send(self, digest: str, parts: list[tuple[int, bytes]]) -> None:
+        for offset, part in parts:
+            topic = f"tagtrail/v1/1/s1/down/directory/part/{digest}/{offset}"
+            await self.members.take(Incoming(topic, part, False))
+
+    def file(self, members: list[str], generation: int, base: int | None = None) -> dict[str, Any]:
+        """A file with one card for each member, under their own numbers."""
+        rows = [f"{int(member):024x},M{member},A,1,{'h' * 280},\n" for member in members]
+        entry, packed = directory_file([row.rstrip("\n") for row in rows], generation, base)
+        self.files[entry["sha256"]] = packed
+        return entry
+
+    async def manifest(self, generation: int, *files: dict[str, Any], valid_until_us: int = 2**52) -> dict[str, Any]:
+        """Send a manifest and wait for what becomes of it."""
+        self.reports.clear()
+        message = {"generation": generation, "valid_until_us": valid_until_us, "files": list(files)}
+        await self.members.take(Incoming("tagtrail/v1/1/s1/down/directory", json.dumps(message).encode(), True))
+        async with asyncio.timeout(60):
+            while not self.reports or self.reports[-1]["state"] == "fetching":
+                await asyncio.sleep(0.01)
+        return self.reports[-1]
+
+    async def there(self) -> set[str]:
+        query = "SELECT member FROM directory"
+        return {member for (member,) in await self.database.read(lambda conn: conn.execute(query).fetchall())}
+
+
+@pytest.fixture
+async def far(tmp_path: Path) -> AsyncIterator[Far]:
+    far = Far(tmp_path)
+    running = asyncio.create_task(far.members.run())
+    yield far
+    running.cancel()
+    await asyncio.gather(running, *far._tasks, return_exceptions=True)
+    far.database.close()
+
+
+def named(numbers: Iterable[int]) -> set[str]:
+    return {f"M{number}" for number in numbers}
+
+
+@pytest.mark.parametrize("order", ["reversed", "shuffled", "twice", "one lost now and then", "all of it, at any want"])
+async def test_parts_may_come_in_any_order(far: Far, monkeypatch: pytest.MonkeyPatch, order: str) -> None:
+    """None is asked for twice but what was lost, and then alone."""
+    monkeypatch.setattr(directory, "PATIENCE_S", (0.3, 1.0))
+    dice = random.Random(1)
+    lost: list[int] = []
+
+    def deliver(parts: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+        if order == "reversed":
+            return parts[::-1]
+        if order == "twice":
+            return parts * 2
+        if order == "one lost now and then" and len(far.wants) % 2:
+            lost.append(parts[2 % len(parts)][0])
+            return [part for part in parts if part[0] not in lost]
+        if order.startswith("all"):
+            (file,) = far.files.values()
+            return [(at, file[at : at + PART_BYTES]) for at in range(0, len(file), PART_BYTES)]
+        return dice.sample(parts, len(parts))
+
+    far.deliver = deliver
+    noise = [str(dice.getrandbits(90)) for _ in range(30_000)]
+    entry = far.file(noise, 1)
+    assert entry["size"] > 8 * PART_BYTES
+    assert (await far.manifest(1, entry))["state"] == "applied"
+    assert far.reports[-1]["members"] == len(noise)
+    asked = [want["offset"] + i * want["size"] for want in far.wants for i in range(want["parts"])]
+    again = [offset for offset in asked if asked.count(offset) > 1]
+    assert set(again) <= set(lost)
+
+
+async def test_the_same_generation_with_other_content_is_not_called_applied(far: Far) -> None:
+    first, other = far.file(["1", "2"], 5), far.file(["3"], 5)
+    assert (await far.manifest(5, first))["state"] == "applied"
+    report = await far.manifest(5, other)
+    assert (report["state"], report["generation"], report["members"]) == ("failed", 5, 2)
+    assert "other content" in report["reason"]
+    assert await far.there() == named([1, 2])
+    # The one that is here may be renewed, with its file, without any, or with a way to it from another generation.
+    for files in ([first], [], [first, far.file(["2"], 5, base=4)]):
+        assert (await far.manifest(5, *files))["state"] == "applied"
+    assert (await far.manifest(5, far.file(["7"], 5, base=4)))["state"] == "failed"
+    assert far.here[-1] == 5
+    # Nothing is known of these changes: all members are taken anew, or they are refused.
+    assert "no files lead" in (await far.manifest(5, far.file(["7"], 5, base=3)))["reason"]
+    second = far.file(["8"], 6, base=5)
+    assert (await far.manifest(6, second))["state"] == "applied"
+    assert (await far.manifest(6, far.file(["9"], 6)))["state"] == "applied"
+    assert await far.there() == named([9])
+    assert far.here[-1] == 6
+
+
+async def test_an_older_generation_is_refused_and_what_an_import_brought_is_replaced(far: Far, tmp_path: Path) -> None:
+    entry = far.file(["1"], 3)
+    assert (await far.manifest(3, entry))["state"] == "applied"
+    assert "is here already" in (await far.manifest(2, far.file(["2"], 2)))["reason"]
+    await far.database.write(
+        lambda conn: conn.execute("UPDATE directory_state SET generation = 0, files = NULL").rowcount
+    )
+    assert (await far.manifest(3, far.file(["4"], 3)))["state"] == "applied"
+    assert await far.there() == named([4])
+
+
+def entries(*steps: tuple[int | None, int, int]) -> Manifest:
+    """A manifest of files base → generation of so many bytes."""
+    files = [
+        {"base": base, "generation": to, "size": size, "sha256": f"{number:064x}"}
+        for number, (base, to, size) in enumerate(steps)
+    ]
+    last = max(to for _, to, _ in steps)
+    return Manifest.model_validate({"generation": last, "valid_until_us": 1, "files": files})
+
+
+@pytest.mark.parametrize(
+    ("steps", "here", "way"),
+    [
+        ([(1, 2, 9), (1, 3, 9), (2, 4, 9)], 1, [2, 4]),  # the longest first step leads nowhere
+        ([(1, 3, 9), (1, 2, 9), (3, 5, 9), (2, 4, 9), (4, 6, 9)], 1, [2, 4, 6]),
+        ([(1, 2, 5), (2, 3, 5), (1, 3, 20)], 1, [2, 3]),  # the fewest bytes
+        ([(1, 2, 5), (2, 3, 5), (1, 3, 9)], 1, [3]),
+        ([(None, 2, 50), (2, 3, 5), (None, 3, 60)], 1, [2, 3]),
+        ([(None, 3, 50), (2, 3, 5)], 1, [3]),
+        ([(None, 3, 1), (1, 3, 50)], 1, [3]),  # changes, if they lead there
+        ([(None, 1, 5), (1, 3, 5)], 2, [1, 3]),
+        ([(7, 8, 5)], 8, []),
+        ([(2, 3, 5)], 1, None),
+        ([(1, 2, 5), (3, 4, 5)], 1, None),
+    ],
+)
+def test_a_way_is_found_wherever_there_is_one(
+    steps: list[tuple[int | None, int, int]], here: int, way: list[int] | None
+) -> None:
+    manifest = entries(*steps)
+    if way is None:
+        with pytest.raises(FetchError, match="no files lead"):
+            directory.path(manifest, here)
+        return
+    found = directory.path(manifest, here)
+    assert [file.generation for file in found] == way
+    assert all(later.base == earlier.generation for earlier, later in itertools.pairwise(found))

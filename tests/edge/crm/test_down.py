@@ -20,7 +20,6 @@ from gateways import STORE, Gateway, antennas, member_card
 from headquarters import directory_file, headquarters
 from llrpkit.emulator import EmulatedTag, LLRPEmulator
 
-from config import StoreConfig
 from config.check import ConfigError, load
 from config.model import CueRule
 from edge.crm import configuration
@@ -34,7 +33,6 @@ from edge.store.compose import compose
 from simulators.headquarters.broker import NatsBroker
 from sync import outbox
 from sync.contract import Journey, Stop
-from sync.down import DesiredConfig
 from sync.mqtt import Incoming
 
 SECTIONS = ("store", "floors", "zones", "tag_classes")
@@ -165,6 +163,7 @@ async def test_a_reader_is_restarted_and_captured_and_a_member_erased(gateway: G
         await hq.send("down/directory", manifest, retain=True)
         applied = await hq.first("up/directory", lambda m: m["state"] == "applied" and m["generation"] == 2)
         assert applied["members"] == 1
+        await hq.first("state", lambda state: state["directory_generation"] == 2)
         await gateway.until(lambda s: not s["members"])
 
         # Its time runs out: closed.
@@ -317,12 +316,6 @@ def test_a_section_that_a_wish_carries_replaces_the_stores_whole(gateway: Gatewa
     one = wish(1, **{section: theirs})
     overlay.try_out(1, one["sha256"], one["toml"])
     assert section not in overlay.kept()[0]
-
-
-def test_every_section_of_a_store_file_is_the_gateways_own_or_may_be_carried() -> None:
-    assert set(configuration.SECTIONS) | set(configuration.OWN) == set(StoreConfig.model_fields)
-    told = DesiredConfig.model_fields["toml"].description or ""
-    assert all(name in told for name in configuration.OWN)
 
 
 def test_what_the_store_keeps_must_fit_what_the_wish_brings(gateway: Gateway) -> None:
@@ -495,6 +488,7 @@ async def test_topics_that_name_no_part_are_nothing(gateway: Gateway, topic: str
         now_us,
         lambda *what: said.append(what),
         lambda: asyncio.sleep(0),  # type: ignore[arg-type]
+        lambda _: None,
     )
     await members.take(Incoming(f"tagtrail/v1/1/s1/{topic}", b"x", False))
     assert not said

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from shopdays import store_values
 
 from config import StoreConfig
@@ -24,6 +25,17 @@ def test_antennas_that_drift_are_named_from_three_db_on(tmp_path: Path) -> None:
         (*shop.ports[2], 3.0),
     ]
     assert told[0]["zone"] == shop.zones[int(shop.layout.antenna_zone[0])]
+
+
+def test_what_an_installer_tells_of_antennas_is_in_the_layout(tmp_path: Path) -> None:
+    values = store_values(tmp_path)
+    antennas = values["readers"][0]["antennas"]
+    antennas[0] |= {"height": 3.2, "tilt": 60, "azimuth": 180, "beam": 65}
+    layout = compose(StoreConfig.model_validate(values)).layout
+    told = (layout.antenna_height_m, layout.antenna_tilt_deg, layout.antenna_azimuth_deg, layout.antenna_beam_deg)
+    assert [float(each[0]) for each in told] == pytest.approx([3.2, 60, 180, 65])
+    assert layout.antenna_height_m[1] == 2.5
+    assert all(np.isnan(each[1]) for each in told[1:])
 
 
 def test_tags_that_rest_are_told_without_saying_which(tmp_path: Path) -> None:

@@ -6,13 +6,17 @@ import asyncio
 import json
 import sys
 import time
+from typing import Any
 
 import pytest
-from brokers import recognised
+from brokers import MAKERS, now_us, recognised
 
 from config import topics
+from simulators.headquarters import crm as crm_module
 from simulators.headquarters.crm import Crm
 from sync import outbox
+from sync.consumer import Delivery
+from sync.contract import CLASSES, Envelope, encode, event_id
 from sync.mqtt import MqttSettings, connect
 
 
@@ -112,3 +116,85 @@ async def test_a_bad_argument_is_one_line(arguments, said, tmp_path):
     assert out == b""
     assert said in err.decode()
     assert len(err.splitlines()) == 1
+
+
+def batch_of(store_name: str, first: int, n: int = 10, class_: str = "health") -> Delivery:
+    events = [
+        MAKERS[class_](seq).model_copy(update={"id": event_id(store_name, "e", class_, seq)})
+        for seq in range(first, first + n)
+    ]
+    head = {"store": store_name, "epoch": "e", "class": class_, "first": first, "n": n, "sent_us": 1}
+    envelope = Envelope.model_validate(head | {"boot": "b", "mono_us": 1})
+    payload = encode(envelope, [event.model_dump_json() for event in events])
+    return Delivery(topics.topic(store_name, f"up/{class_}"), payload, now_us())
+
+
+async def test_a_recognition_waits_for_one_commit_and_has_its_own(tmp_path, until):
+    consumer = Crm(MqttSettings.from_url("mqtt://127.0.0.1:1", "crm"), tmp_path / "crm.db")
+    taken: list[list[str]] = []
+    take = consumer._ledger.take
+
+    def noted(deliveries):
+        taken.append([delivery.topic.rpartition("/")[2] for delivery in deliveries])
+        if len(taken) == 2:  # comes while the others are being written
+            consumer._waiting["-member"].extend([batch_of("s1", 1, 1, "member"), batch_of("s2", 1, 1, "member")])
+        return take(deliveries)
+
+    consumer._ledger.take = noted
+    consumer._waiting[crm_module.BULK].extend(batch_of(f"s{n}", 1) for n in range(1000))
+    consumer._arrived.set()
+    working = asyncio.create_task(consumer._work())
+    await until(lambda: sum(map(len, taken)) == 1002)
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    assert taken[2] == ["member", "member"]
+    assert {class_ for commit in (*taken[:2], *taken[3:]) for class_ in commit} == {"health"}
+    assert max(map(len, taken)) <= crm_module.COMMIT_TOGETHER
+    assert (await consumer.close())["received"] == 10_002
+
+
+async def test_a_session_of_an_older_version_does_not_bring_recognitions_twice(mosquitto, store, crm, until):
+    async with connect(MqttSettings.from_url(mosquitto.url, crm_module.CLIENT_ID), durable=True) as old:
+        await old.subscribe([topics.topic("+", f"up/{class_}") for class_ in CLASSES])
+    gateway, consumer = store(mosquitto.url), crm(mosquitto.url)
+    await consumer.start()
+    await until(consumer.ready)
+    async with gateway.online():
+        await gateway.commit("member", 20)
+        await gateway.commit("health", 20)
+        await until(gateway.empty)
+    last = await consumer.stop()
+    assert (last["received"], last["duplicates"]) == (40, 0)
+
+
+async def test_a_gap_is_asked_for_by_one_command_until_that_is_answered(mosquitto, tmp_path, until, monkeypatch):
+    monkeypatch.setattr(crm_module, "GAP_S", 0.2)
+    consumer = Crm(MqttSettings.from_url(mosquitto.url, "crm"), tmp_path / "crm.db")
+    running = asyncio.create_task(consumer.run())
+    asked: list[dict[str, Any]] = []
+    async with connect(MqttSettings.from_url(mosquitto.url, "gateway")) as link:
+        await link.subscribe([topics.topic("s1", "down/cmd")])
+
+        async def listen() -> None:
+            while True:
+                asked.extend(json.loads(incoming.payload) for incoming in await link.receive())
+
+        listening = asyncio.create_task(listen())
+        await until(lambda: set(consumer._links.values()) == {"connected"})
+        late = batch_of("s1", 11)
+        await link.publish(late.topic, late.payload)
+        await until(lambda: len(asked) >= 3)
+        assert {(one["command"], one["from"], one["to"], one["id"]) for one in asked} == {
+            ("replay", 1, 10, asked[0]["id"])
+        }
+        for state in ("received", "failed"):
+            result = {"id": asked[0]["id"], "state": state, "at_us": 1, "reason": "cut off"}
+            await link.publish(topics.topic("s1", "up/result"), json.dumps(result).encode())
+        await until(lambda: asked[-1]["id"] != asked[0]["id"])
+        early = batch_of("s1", 1)
+        await link.publish(early.topic, early.payload)
+        await until(lambda: not consumer._asked)
+        listening.cancel()
+        running.cancel()
+        await asyncio.gather(listening, running, return_exceptions=True)
+    assert (await consumer.close())["gaps"] == 0

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from simulators.shop.antennas import Antennas
 from simulators.shop.plan import Plan
-from simulators.shop.radio import TICK_US, Antennas, Radio, Scene
+from simulators.shop.radio import TICK_US, Radio, Scene
 from simulators.shop.walkers import Track
 from simulators.shop.worlds import WORLDS, World
 
@@ -45,8 +46,11 @@ def hear(config, world, tracks, seconds, *, seed=0, loss_db=0.0, floor=0):
             floor=np.full(shape, floor),
             present=np.ones(shape, bool),
             moving=np.array([track.moving(t) for track in tracks]),
+            room=np.full(shape, -1),
             loss_db=np.full(shape, loss_db),
             facing=np.full(shape, np.nan),
+            height=np.full(len(tracks), 1.1),
+            half_db=np.zeros(len(tracks)),
             answers=np.ones(len(tracks)),
         )
         rows.append(radio.hear(start_us, scene))

@@ -55,6 +55,8 @@ def test_truth_is_where_the_polygons_say(demo_store):
     checked = 0
     for stay in truth:
         assert stay.exit_us > stay.enter_us
+        if stay.exit_us - stay.enter_us < 1_000_000:  # grazed: the truth looks five times a second
+            continue
         for track in tracks[epcs[stay.epc]]:
             middle = np.array([(stay.enter_us + stay.exit_us) // 2])
             if track.start_us <= middle[0] < track.end_us:

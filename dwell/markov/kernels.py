@@ -1,0 +1,1598 @@
+"""Every compiled function of the engine.
+
+They stand in one file because a cached kernel that calls a kernel of another file keeps its old code when that file
+changes. For the same reason nothing here reads a figure or table of another module: they come as arguments.
+Each has a plain twin in tests/naive.py.
+
+A tag's hidden state is the cell of the floor that it is in, whether its carrier stands or walks, and whether a body
+blocks it. Each tick with reads is an *event*; so is each piece of the silence before one, which is weighed when the tag
+is heard again. The row of a tag keeps the active cells and their probabilities given all reads so far (the forward
+pass); with a lag, the events that wait are smoothed by those that followed (the backward pass), and the likeliest zone
+of each is decided. Rabiner, "A Tutorial on Hidden Markov Models", Proc. IEEE 77(2), 1989, section III.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from dwell.markov.tables import Air, Limits, Radio, Scratch, Tags
+
+F = TypeVar("F", bound=Callable[..., Any])
+Int = int | np.integer[Any]
+
+
+def kernel(function: F) -> F:
+    """Compile; the one place for compiler flags. With NUMBA_DISABLE_JIT=1 the function stays Python."""
+    compiled: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
+    return cast(F, compiled)
+
+
+CELLS = 256
+"""Active cells that a tag may have."""
+EVENTS = 80
+"""Undecided events that a tag may have."""
+POOL = 4096
+"""Cells that the undecided events of a tag may have together."""
+SPANS = 3
+"""A silent event lasts 1, 4 or 16 ticks."""
+RECENT = 6
+"""Decided ticks that a tag remembers."""
+HEARD = 24
+"""Antennas that may hear a tag in a tick; more say nothing new."""
+LOGS = 16
+"""Probabilities of undecided events are remembered as their logarithms, in steps of one over this."""
+HALF, WIDE, PAD = 384, 512, 128
+"""Tables by level differences have 2 · HALF columns, those by levels WIDE, beginning PAD steps below the lowest."""
+QUIET = 65536
+"""Log likelihoods of silence are summed as integers, so that an antenna can be taken out and put back exactly."""
+BIAS_TICKS = 3
+"""A tag's bias is followed each so many ticks."""
+KNOWN_TICKS = 60
+"""Events with reads after which a tag's bias and rate say something of others of its class."""
+WATCH_TICKS = 4
+"""So is what each antenna should have heard."""
+MUTE_HITS, MUTE_TAGS = 25_000, 3
+"""An antenna is taken for mute after so many expected hits (in thousandths) of so many tags."""
+HEARD_AGAIN = 2
+"""Of an antenna that was taken for mute."""
+LONE_TICKS, FROZEN_TICKS = 10, 4
+"""Reads with so many ticks of silence around them are lone; identical levels so far apart look frozen."""
+STUCK_STATE = 7
+"""lifecycle.State.STUCK."""
+MOVED = 5
+"""Events elsewhere after which a stuck tag isn't stuck any more."""
+DOWNS = 8
+"""Times of being unknown that a zone remembers."""
+NONE = -1
+"""In no zone."""
+NEVER = np.iinfo(np.int64).max
+
+OPENED, CLOSED, ENDED, STUCK = 1, 2, 3, 4
+READ, PLACED, CONFIRMED, STAYED, FADED, VISIT_CLOSED, JOURNEY_ENDED, RESTED = 0, 1, 2, 3, 4, 5, 6, 7
+"""lifecycle.Event."""
+# Tags by EPC: open addressing with linear probing; `index` holds row + 1, 0 is free.
+
+
+@kernel
+def tag_hash(epc: NDArray[np.uint64], bits: Int) -> Any:
+    """64-bit mix of an EPC and its length (multiply-xorshift over the words)."""
+    value = np.uint64(bits) * np.uint64(0x9E3779B97F4A7C15)
+    for w in range(min((bits + 63) // 64, 8)):
+        value = (value ^ epc[w]) * np.uint64(0xFF51AFD7ED558CCD)
+        value ^= value >> np.uint64(32)
+    return value
+
+
+@kernel
+def find(index: NDArray[np.int32], tags: NDArray[Any], epc: NDArray[np.uint64], bits: Int) -> Any:
+    """Place in `index` of a tag, or of the free place where it would go."""
+    mask = index.shape[0] - 1
+    at = np.int64(tag_hash(epc, bits) & np.uint64(mask))
+    while True:
+        row = index[at] - 1
+        if row < 0:
+            return at
+        tag = tags[row]
+        if tag["epc_bits"] == bits:
+            same = True
+            for w in range(8):
+                if tag["epc"][w] != epc[w]:
+                    same = False
+                    break
+            if same:
+                return at
+        at = (at + 1) & mask
+
+
+@kernel
+def remove(index: NDArray[np.int32], tags: NDArray[Any], row: Int) -> None:
+    """Free a tag's place, closing the gap so that later tags of its run stay findable."""
+    mask = index.shape[0] - 1
+    hole = find(index, tags, tags[row]["epc"], np.int64(tags[row]["epc_bits"]))
+    at = hole
+    while True:
+        at = (at + 1) & mask
+        other = index[at] - 1
+        if other < 0:
+            break
+        home = np.int64(tag_hash(tags[other]["epc"], np.int64(tags[other]["epc_bits"])) & np.uint64(mask))
+        if ((at - home) & mask) >= ((at - hole) & mask):
+            index[hole] = index[at]
+            hole = at
+    index[hole] = 0
+
+
+@kernel
+def rebuild(index: NDArray[np.int32], tags: NDArray[Any]) -> None:
+    """Fill an empty index."""
+    for row in range(tags.shape[0]):
+        if tags[row]["state"] != 0:
+            index[find(index, tags, tags[row]["epc"], np.int64(tags[row]["epc_bits"]))] = row + 1
+
+
+@kernel
+def classify(radio: Radio, epc: NDArray[np.uint64]) -> Any:
+    """Class of the first rule that matches, 0 without."""
+    for r in range(radio.rule_mask.shape[0]):
+        same = True
+        for w in range(8):
+            if (epc[w] & radio.rule_mask[r, w]) != radio.rule_value[r, w]:
+                same = False
+                break
+        if same:
+            return np.int64(radio.rule_class[r])
+    return 0
+
+
+# Antennas that can be heard.
+
+
+@kernel
+def sound(radio: Radio, air: Air, limits: Limits, antenna: Int, sign: Int, tick: Int) -> None:
+    """Count an antenna's silence as evidence from now on (sign 1), or no longer (-1)."""
+    for q in range(air.quiet.shape[0]):
+        miss = radio.miss_nats[np.int64(radio.rate[q, antenna])]
+        for b in range(air.quiet.shape[1]):
+            for blocked in range(2):
+                at = PAD + (b - limits.biases // 2) * limits.bias_steps - blocked * limits.block_steps
+                for c in range(air.quiet.shape[3]):
+                    level = np.int64(radio.level[antenna, c])
+                    if level > 0:
+                        air.quiet_nats[q, b, blocked, c] += sign * miss[level + at]
+                        air.quiet[q, b, blocked, c] = np.exp(limits.temper * air.quiet_nats[q, b, blocked, c] / QUIET)
+    for c in range(air.quiet.shape[3]):
+        if radio.level[antenna, c] > 0:
+            air.changed_tick[c] = tick
+
+
+@kernel
+def listen(radio: Radio, air: Air, limits: Limits) -> None:
+    """Sum up afresh what the silence of all antennas says."""
+    air.quiet_nats[:] = 0
+    for a in range(radio.antenna_zone.shape[0]):
+        if not air.up[a] or air.mute[a]:
+            continue
+        for q in range(air.quiet.shape[0]):
+            miss = radio.miss_nats[np.int64(radio.rate[q, a])]
+            for b in range(air.quiet.shape[1]):
+                for blocked in range(2):
+                    at = PAD + (b - limits.biases // 2) * limits.bias_steps - blocked * limits.block_steps
+                    for c in range(air.quiet.shape[3]):
+                        level = np.int64(radio.level[a, c])
+                        if level > 0:
+                            air.quiet_nats[q, b, blocked, c] += miss[level + at]
+    for q in range(air.quiet.shape[0]):
+        for b in range(air.quiet.shape[1]):
+            for blocked in range(2):
+                for c in range(air.quiet.shape[3]):
+                    air.quiet[q, b, blocked, c] = np.exp(limits.temper * air.quiet_nats[q, b, blocked, c] / QUIET)
+
+
+@kernel
+def switch(
+    radio: Radio, air: Air, limits: Limits, antennas: NDArray[np.int64], up: Int, mute: Int, tick: Int, at_us: Int
+) -> None:
+    """Antennas go up or down at `at_us`, or are found to be mute: zones become unknown or known."""
+    for a in antennas:
+        before = air.up[a] and not air.mute[a]
+        air.up[a] = up
+        air.mute[a] = mute
+        air.missed[a] = 0
+        air.missed_by[a] = 0
+        after = air.up[a] and not air.mute[a]
+        if radio.antenna_zone[a] >= 0 and before != after:
+            sound(radio, air, limits, a, 1 if after else -1, tick)
+    zones = air.down.shape[0]
+    alive = np.zeros(zones, np.uint8)
+    for a in range(radio.antenna_zone.shape[0]):
+        if air.up[a] and not air.mute[a] and radio.antenna_zone[a] >= 0:
+            alive[radio.antenna_zone[a]] = 1
+    for z in range(zones):
+        unknown = air.down[z, 0, 1] == NEVER and air.down[z, 0, 0] != NEVER
+        if alive[z] == 0 and not unknown:
+            for i in range(DOWNS - 1, 0, -1):
+                air.down[z, i] = air.down[z, i - 1]
+            air.down[z, 0, 0] = at_us
+            air.down[z, 0, 1] = NEVER
+        elif alive[z] == 1 and unknown:
+            air.down[z, 0, 1] = at_us
+
+
+@kernel
+def unknown_us(air: Air, zone: Int, from_us: Int, to_us: Int) -> Any:
+    """How long the zone was unknown within a time."""
+    total = 0
+    for i in range(DOWNS):
+        start: Any = max(from_us, air.down[zone, i, 0])
+        end: Any = min(to_us, air.down[zone, i, 1])
+        if end > start:
+            total += end - start
+    return total
+
+
+# Evidence.
+
+
+@kernel
+def levels_heard(keys: NDArray[np.uint64], n: Int, limits: Limits, room: Scratch) -> Any:
+    """Mean level and number of a tick's reads by antenna; returns how many antennas there are, and the loudest.
+
+    `keys` are the n reads, sorted: antenna, time, RSSI, count from the highest bit down.
+    """
+    heard = 0
+    loudest = 0
+    i = 0
+    while i < n and heard < HEARD:
+        antenna = np.int64(keys[i] >> np.uint64(48))
+        total = 0.0
+        known = 0
+        reads = 0
+        while i < n and np.int64(keys[i] >> np.uint64(48)) == antenna:
+            rssi = np.int64((keys[i] >> np.uint64(12)) & np.uint64(0xFFFF)) - 32768
+            if rssi != -32768:
+                total += rssi / 100.0
+                known += 1
+            reads += 1
+            i += 1
+        room.antenna[heard] = antenna
+        room.level[heard] = NONE
+        if known:
+            step: Any = np.int64((total / known - limits.floor_dbm) / limits.step_db + 0.5)
+            room.level[heard] = min(max(step, 0), 255)
+        room.reads[heard] = min(max(known, 1), 4) - 1
+        if room.level[heard] > room.level[loudest]:
+            loudest = heard
+        heard += 1
+    return heard, loudest
+
+
+@kernel
+def emit_levels(
+    n: Int,
+    heard: Int,
+    bias: Int,
+    rate: Int,
+    radio: Radio,
+    air: Air,
+    limits: Limits,
+    room: Scratch,
+    clear: NDArray[np.float32],
+    blocked: NDArray[np.float32],
+) -> None:
+    """Likelihood of a tick in each cell of the support, tempered: all antennas' silence, and for those that heard the
+    tag a hit instead of a miss."""
+    shift = (bias - limits.biases // 2) * limits.bias_steps
+    block = np.int64(limits.block_steps)
+    support = room.support
+    for j in range(n):
+        c = support[j]
+        clear[j] = air.quiet[rate, bias, 0, c]
+        blocked[j] = air.quiet[rate, bias, 1, c]
+    for h in range(heard):
+        a = room.antenna[h]
+        p = np.int64(radio.rate[rate, a]) if air.up[a] and not air.mute[a] else 0
+        level = radio.level[a]
+        at = PAD + shift
+        if room.level[h] == NONE:
+            unknown = radio.unknown[p]
+            for j in range(n):
+                m = np.int64(level[support[j]])
+                clear[j] *= unknown[m + at]
+                blocked[j] *= unknown[m + at - block]
+        else:
+            hit = radio.hit[room.reads[h]]
+            spare = radio.spare[p]
+            off = HALF + room.level[h] - shift
+            for j in range(n):
+                m = np.int64(level[support[j]])
+                clear[j] *= hit[off - m] * spare[m + at]
+                blocked[j] *= hit[off - m + block] * spare[m + at - block]
+
+
+# The forward pass.
+
+
+@kernel
+def begin(heard: Int, loudest: Int, bias: Int, rate: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> Any:
+    """Put a tag wherever its loudest antenna may hear it; returns the number of cells."""
+    level = radio.level[room.antenna[loudest]]
+    n = 0
+    for c in range(level.shape[0]):
+        if level[c] > 0 and radio.prior[c] > 0.0:
+            room.support[n] = c
+            n += 1
+    emit_levels(n, heard, bias, rate, radio, air, limits, room, room.clear, room.blocked)
+    on, off = radio.block[0, 0], radio.block[0, 1]
+    share = on / (on + off)
+    for j in range(n):
+        c = room.support[j]
+        stands: Any = np.float32(0.5) if radio.cell_zone[c] >= 0 else np.float32(0.0)
+        clear = radio.prior[c] * room.clear[j] * (np.float32(1.0) - share)
+        blocked = radio.prior[c] * room.blocked[j] * share
+        room.state[j, 0] = stands * clear
+        room.state[j, 1] = stands * blocked
+        room.state[j, 2] = (np.float32(1.0) - stands) * clear
+        room.state[j, 3] = (np.float32(1.0) - stands) * blocked
+    return n
+
+
+@kernel
+def enter(cell: Int, n: Int, room: Scratch) -> Any:
+    """Place of a cell in the support, taken in if it isn't there; returns (place, length)."""
+    at = np.int64(room.slot[cell]) - 1
+    if at >= 0:
+        return at, n
+    room.slot[cell] = n + 1
+    room.support[n] = cell
+    for m in range(4):
+        room.state[n, m] = 0.0
+    return n, n + 1
+
+
+@kernel
+def predict(tags: Tags, row: Int, span: Int, radio: Radio, limits: Limits, room: Scratch) -> Any:
+    """Where the tag may be an event of this span later, before its evidence; returns the number of cells."""
+    n = 0
+    cells = np.int64(tags.life[row]["n_cells"])
+    probs = tags.probs[row]
+    state = room.state
+    faint = np.float32(limits.least)
+    for i in range(cells):
+        c = np.int64(tags.cells[row, i])
+        at, n = enter(c, n, room)
+        state[at, 0] += probs[i, 0]
+        state[at, 1] += probs[i, 1]
+        clear, blocked = probs[i, 2], probs[i, 3]
+        if clear + blocked < faint:
+            state[at, 2] += clear
+            state[at, 3] += blocked
+            continue
+        move = radio.move[span, c]
+        stays = np.float32(1.0) - move
+        state[at, 2] += stays * clear
+        state[at, 3] += stays * blocked
+        for d in range(radio.turn.shape[0]):
+            share = move * radio.turn[d]
+            to, n = enter(np.int64(radio.hop[span, c, d]), n, room)
+            state[to, 2] += share * clear
+            state[to, 3] += share * blocked
+        if radio.stairs[c] >= 0:
+            to, n = enter(np.int64(radio.stairs[c]), n, room)
+            share = np.float32(limits.stairs)
+            state[to, 2] += share * clear
+            state[to, 3] += share * blocked
+    on, off = radio.block[span, 0], radio.block[span, 1]
+    one = np.float32(1.0)
+    for j in range(n):
+        c = room.support[j]
+        leave, stop = radio.leave[span, c], radio.stop[span, c]
+        stands_clear = (one - leave) * state[j, 0] + stop * state[j, 2]
+        stands_blocked = (one - leave) * state[j, 1] + stop * state[j, 3]
+        walks_clear = (one - stop) * state[j, 2] + leave * state[j, 0]
+        walks_blocked = (one - stop) * state[j, 3] + leave * state[j, 1]
+        state[j, 0] = (one - on) * stands_clear + off * stands_blocked
+        state[j, 1] = on * stands_clear + (one - off) * stands_blocked
+        state[j, 2] = (one - on) * walks_clear + off * walks_blocked
+        state[j, 3] = on * walks_clear + (one - off) * walks_blocked
+    return n
+
+
+@kernel
+def is_lost(tag: Any, n: Int, heard: Int, loudest: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> Any:
+    """True if for some time places around the antennas that hear the tag have explained it far better than all cells
+    in question (Page's cumulative sum). The state must hold the prediction times the emissions."""
+    total = 0.0
+    for j in range(n):
+        total += room.state[j, 0] + room.state[j, 1] + room.state[j, 2] + room.state[j, 3]
+    # The support is put aside: emit_levels works on it.
+    homes = radio.home[room.antenna[loudest]]
+    count = 0
+    for k in range(homes.shape[0]):
+        if homes[k] >= 0:
+            room.aside[count] = room.support[count]
+            room.support[count] = homes[k]
+            count += 1
+    emit_levels(
+        count,
+        heard,
+        np.int64(tag["bias"]),
+        np.int64(tag["rate"]),
+        radio,
+        air,
+        limits,
+        room,
+        room.other_clear,
+        room.other_blocked,
+    )
+    best = 0.0
+    for k in range(count):
+        room.support[k] = room.aside[k]
+        best = max(best, room.other_clear[k])
+    more = np.log(max(best, 1e-30)) - np.log(max(total, 1e-30)) - limits.lost_drift
+    tag["lost"] = max(tag["lost"] + np.float32(more), np.float32(0.0))
+    return tag["lost"] > limits.lost_nats
+
+
+@kernel
+def jump(tag: Any, n: Int, heard: Int, loudest: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> Any:
+    """Bring in cells that nobody could have walked to; returns how many there are now. The state must hold the
+    prediction times the emissions."""
+    level = radio.level[room.antenna[loudest]]
+    first = n
+    for c in range(level.shape[0]):
+        if level[c] > 0 and room.slot[c] == 0 and radio.prior[c] > 0.0:
+            room.support[n] = c
+            n += 1
+    emit_levels(
+        n, heard, np.int64(tag["bias"]), np.int64(tag["rate"]), radio, air, limits, room, room.clear, room.blocked
+    )
+    for j in range(first, n):
+        room.state[j, 0] = 0.0
+        room.state[j, 1] = 0.0
+        room.state[j, 2] = np.float32(limits.jump) * room.clear[j]
+        room.state[j, 3] = 0.0
+    tag["lost"] = 0.0
+    return n
+
+
+@kernel
+def settle(
+    tags: Tags,
+    row: Int,
+    n: Int,
+    tick: Int,
+    span: Int,
+    reads: Int,
+    jumped: Any,
+    radio: Radio,
+    limits: Limits,
+    room: Scratch,
+) -> Any:
+    """Keep the likelier cells as the tag's active ones, and what looking back wants of the event; returns the
+    likeliest cell."""
+    tag = tags.life[row]
+    state = room.state
+    support = room.support
+    whole = room.whole
+    most = np.float32(0.0)
+    best = 0
+    for j in range(n):
+        room.slot[support[j]] = 0
+        whole[j] = state[j, 0] + state[j, 1] + state[j, 2] + state[j, 3]
+        if whole[j] > most or (whole[j] == most and support[j] < support[best]):
+            most = whole[j]
+            best = j
+    if not most > 0.0:
+        tag["n_cells"] = 0
+        return NONE
+    bar = most * np.float32(limits.least)
+    count = 0
+    while True:
+        count = 0
+        for j in range(n):
+            if whole[j] >= bar:
+                count += 1
+        if count <= CELLS:
+            break
+        bar *= np.float32(3.0)
+        if bar > most:
+            bar = most
+            n = best + 1
+            whole[best] = most
+    # The pool remembers less: what is left out can't come back in looking back, only in what follows.
+    bar_pool = max(bar, most * np.float32(limits.slight))
+    left = POOL - np.int64(tag["n_pool"])
+    while True:
+        pooled = 0
+        for j in range(n):
+            if whole[j] >= bar_pool:
+                pooled += 1
+        if pooled <= left:
+            break
+        bar_pool *= np.float32(3.0)
+    scale = np.float32(1.0) / most
+    loud = np.float32(0.0)
+    for j in range(n):
+        if whole[j] >= bar_pool:
+            loud = max(loud, room.clear[j], room.blocked[j])
+    loud = np.float32(1.0) / loud if loud > 0.0 else np.float32(0.0)
+    cells, probs, pool, mass = tags.cells[row], tags.probs[row], tags.pool[row], room.mass
+    at = np.int64(tag["n_pool"])
+    kept = 0
+    total = np.float32(0.0)
+    for j in range(n):
+        if whole[j] >= bar:
+            c = support[j]
+            cells[kept] = c
+            for m in range(4):
+                room.number[m] = state[j, m] * scale
+                probs[kept, m] = room.number[m]
+            total += whole[j] * scale
+            mass[radio.cell_zone[c]] += whole[j]
+            if whole[j] >= bar_pool:
+                room.number[4] = room.clear[j] * loud
+                room.number[5] = room.blocked[j] * loud
+                word = np.uint64(c)
+                for m in range(6):
+                    steps: Any = min((ONE_BITS - np.int64(room.bits[m])) >> BIT_SHIFT, 255)
+                    word |= np.uint64(steps) << np.uint64(16 + 8 * m)
+                pool[at] = word
+                at += 1
+            kept += 1
+    zone = radio.cell_zone[support[best]]
+    if reads and zone != tag["live_zone"] and mass[zone] >= limits.live_share * total * most:
+        tag["live_zone"] = zone
+        tag["live_us"] = tick * limits.tick_us
+    for k in range(kept):
+        mass[radio.cell_zone[cells[k]]] = 0.0
+    share = np.float32(1.0) / total
+    for k in range(kept):
+        for m in range(4):
+            probs[k, m] *= share
+    tag["n_cells"] = kept
+    event = tags.event[row, np.int64(tag["n_events"])]
+    event["tick"] = tick
+    event["reads"] = min(reads, 65535)
+    event["n"] = at - np.int64(tag["n_pool"])
+    event["span"] = span
+    event["jump"] = 1 if jumped else 0
+    tag["n_events"] += 1
+    tag["n_pool"] = at
+    tag["last_tick"] = tick
+    return support[best]
+
+
+ONE_BITS, BIT_SHIFT = 0x3F800000, 20
+"""Bits of 1.0 as float32, and how many of a number's last bits the pool leaves out: steps of an eighth of an octave."""
+
+
+@kernel
+def keep_silence(tags: Tags, row: Int, gap: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> None:
+    """Weigh `gap` ticks in which nobody heard the tag: piece by piece, short ones at both ends."""
+    tag = tags.life[row]
+    ones = np.int64(radio.steps[gap, 0])
+    for piece in range(ones + np.int64(radio.steps[gap, 1]) + np.int64(radio.steps[gap, 2])):
+        span = 0
+        if piece >= (ones + 1) // 2:
+            after = piece - (ones + 1) // 2
+            if after < radio.steps[gap, 1]:
+                span = 1
+            elif after < np.int64(radio.steps[gap, 1]) + np.int64(radio.steps[gap, 2]):
+                span = 2
+        n = predict(tags, row, span, radio, limits, room)
+        bias, rate = np.int64(tag["bias"]), np.int64(tag["rate"])
+        tick = np.int64(tag["last_tick"])
+        for j in range(n):
+            c = room.support[j]
+            clear: Any = np.float32(1.0)
+            blocked: Any = np.float32(1.0)
+            if air.changed_tick[c] <= tick:
+                clear, blocked = air.quiet[rate, bias, 0, c], air.quiet[rate, bias, 1, c]
+                for _ in range(2 * span):
+                    clear *= clear
+                    blocked *= blocked
+            room.clear[j] = clear
+            room.blocked[j] = blocked
+        follow_tag(tag, n, 0, span, radio, air, limits, room)
+        for j in range(n):
+            room.state[j, 0] *= room.clear[j]
+            room.state[j, 1] *= room.blocked[j]
+            room.state[j, 2] *= room.clear[j]
+            room.state[j, 3] *= room.blocked[j]
+        length = 1 << (2 * span)
+        if settle(tags, row, n, tick + length, span, 0, False, radio, limits, room) < 0:
+            return
+
+
+@kernel
+def follow_tag(tag: Any, n: Int, heard: Int, span: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> None:
+    """Compare the tag's classes of bias and rate with their neighbours by how well they explain an event, and move to
+    one that has done better for long. The state must hold the prediction, the emissions be those of the present
+    classes; `span` is that of a silent event."""
+    bias, rate = np.int64(tag["bias"]), np.int64(tag["rate"])
+    usual = 0.0
+    for j in range(n):
+        usual += room.clear[j] * (room.state[j, 0] + room.state[j, 2])
+        usual += room.blocked[j] * (room.state[j, 1] + room.state[j, 3])
+    keep = np.float32(limits.bias_keep)
+    weight = np.float32(BIAS_TICKS if heard > 0 else 1)
+    for way in range(4):
+        to_bias = bias + (1 if way == 0 else -1 if way == 1 else 0)
+        to_rate = rate + (1 if way == 2 else -1 if way == 3 else 0)
+        if not (0 <= to_bias < limits.biases and 0 <= to_rate < air.quiet.shape[0]):
+            continue
+        emit_levels(n, heard, to_bias, to_rate, radio, air, limits, room, room.other_clear, room.other_blocked)
+        total = 0.0
+        for j in range(n):
+            clear, blocked = room.other_clear[j], room.other_blocked[j]
+            for _ in range(2 * span):
+                clear *= clear
+                blocked *= blocked
+            total += clear * (room.state[j, 0] + room.state[j, 2])
+            total += blocked * (room.state[j, 1] + room.state[j, 3])
+        more = np.float32(np.log(max(total, 1e-30) / max(usual, 1e-30)))
+        if way == 2:
+            more += np.float32(heard * limits.temper * limits.rate_nats)
+        elif way == 3:
+            more -= np.float32(heard * limits.temper * limits.rate_nats)
+        more *= weight
+        if way == 0:
+            tag["louder"] = tag["louder"] * keep + more
+        elif way == 1:
+            tag["quieter"] = tag["quieter"] * keep + more
+        elif way == 2:
+            tag["oftener"] = tag["oftener"] * keep + more
+        else:
+            tag["rarer"] = tag["rarer"] * keep + more
+    off = bias - limits.biases // 2
+    gains = (
+        limits.bias_weight * tag["louder"] - limits.bias_prior * (2 * off + 1) if bias + 1 < limits.biases else -1.0,
+        limits.bias_weight * tag["quieter"] - limits.bias_prior * (1 - 2 * off) if bias > 0 else -1.0,
+        limits.bias_weight * tag["oftener"] if rate + 1 < air.quiet.shape[0] else -1.0,
+        limits.bias_weight * tag["rarer"] if rate > 0 else -1.0,
+    )
+    best = 0
+    for way in range(1, 4):
+        if gains[way] > gains[best]:
+            best = way
+    if gains[best] <= limits.bias_hurdle:
+        return
+    if best == 0:
+        tag["bias"] = bias + 1
+    elif best == 1:
+        tag["bias"] = bias - 1
+    elif best == 2:
+        tag["rate"] = rate + 1
+    else:
+        tag["rate"] = rate - 1
+    tag["louder"] = 0.0
+    tag["quieter"] = 0.0
+    tag["oftener"] = 0.0
+    tag["rarer"] = 0.0
+
+
+@kernel
+def follow_antennas(tag: Any, cell: Int, heard: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> None:
+    """Note which antennas should have heard a tag in its likeliest cell, and which are louder there than others: in
+    integers, whose sums are the same in any order."""
+    shift = (np.int64(tag["bias"]) - limits.biases // 2) * limits.bias_steps
+    bit = np.uint64(1) << (tag_hash(tag["epc"], np.int64(tag["epc_bits"])) & np.uint64(63))
+    for k in range(radio.watch.shape[1]):
+        a = radio.watch[cell, k]
+        if a < 0 or not air.up[a]:
+            continue
+        missed = True
+        for h in range(heard):
+            if room.antenna[h] == a:
+                missed = False
+        if missed:
+            hears = radio.hears[np.int64(radio.rate[tag["rate"], a]), np.int64(radio.level[a, cell]) + shift + PAD]
+            air.missed[a] += np.int64(1000.0 * hears)
+            air.missed_by[a] |= bit
+    total = 0
+    n = 0
+    for h in range(heard):
+        m = np.int64(radio.level[room.antenna[h], cell]) + shift
+        if room.level[h] != NONE and m >= limits.sure_steps:
+            total += room.level[h] - m
+            n += 1
+    if n > 1:
+        for h in range(heard):
+            a = room.antenna[h]
+            m = np.int64(radio.level[a, cell]) + shift
+            if room.level[h] != NONE and m >= limits.sure_steps:
+                off = (room.level[h] - m) - total / n
+                air.drift[a, 0] += np.int64(100.0 * limits.step_db * off)
+                air.drift[a, 1] += 1
+
+
+# The backward pass.
+
+
+@kernel
+def look_back(tags: Tags, row: Int, wanted: Int, radio: Radio, limits: Limits, room: Scratch) -> None:
+    """Smooth a tag's events: the likeliest zones of the first `wanted` and their probabilities, into room.top_*."""
+    tag = tags.life[row]
+    pool = tags.pool[row]
+    events = tags.event[row]
+    count = np.int64(tag["n_events"])
+    end = np.int64(tag["n_pool"])
+    mine = 0
+    one = np.float32(1.0)
+    first: Any = end - np.int64(events[count - 1]["n"])
+    for k in range(end - first):
+        for m in range(4):
+            room.message[mine, k, m] = 1.0
+    for i in range(count - 1, -1, -1):
+        n = np.int64(events[i]["n"])
+        first = end - n
+        message = room.message[mine]
+        if i < wanted:
+            zones_of(pool, first, n, message, i, radio, room)
+        if i == 0:
+            break
+        span = np.int64(events[i]["span"])
+        on, off = radio.block[span, 0], radio.block[span, 1]
+        back = room.back
+        most = np.float32(0.0)
+        jumped = np.float32(0.0)
+        for k in range(n):
+            word = pool[first + k]
+            c = np.int64(word & np.uint64(0xFFFF))
+            clear = radio.part[np.int64((word >> np.uint64(48)) & np.uint64(255))]
+            blocked = radio.part[np.int64((word >> np.uint64(56)) & np.uint64(255))]
+            stands_clear = (one - on) * clear * message[k, 0] + on * blocked * message[k, 1]
+            stands_blocked = off * clear * message[k, 0] + (one - off) * blocked * message[k, 1]
+            walks_clear = (one - on) * clear * message[k, 2] + on * blocked * message[k, 3]
+            walks_blocked = off * clear * message[k, 2] + (one - off) * blocked * message[k, 3]
+            leave, stop = radio.leave[span, c], radio.stop[span, c]
+            back[c, 0] = (one - leave) * stands_clear + leave * walks_clear
+            back[c, 1] = (one - leave) * stands_blocked + leave * walks_blocked
+            back[c, 2] = (one - stop) * walks_clear + stop * stands_clear
+            back[c, 3] = (one - stop) * walks_blocked + stop * stands_blocked
+            jumped += clear * message[k, 2]
+        jumped *= np.float32(limits.jump) if events[i]["jump"] else np.float32(0.0)
+        before = np.int64(events[i - 1]["n"])
+        other = room.message[1 - mine]
+        for k in range(before):
+            c = np.int64(pool[first - before + k] & np.uint64(0xFFFF))
+            move = radio.move[span, c]
+            stays = one - move
+            went_clear = np.float32(0.0)
+            went_blocked = np.float32(0.0)
+            for d in range(radio.turn.shape[0]):
+                to = radio.hop[span, c, d]
+                went_clear += radio.turn[d] * back[to, 2]
+                went_blocked += radio.turn[d] * back[to, 3]
+            walks_clear = stays * back[c, 2] + move * went_clear
+            walks_blocked = stays * back[c, 3] + move * went_blocked
+            if radio.stairs[c] >= 0:
+                walks_clear += np.float32(limits.stairs) * back[radio.stairs[c], 2]
+                walks_blocked += np.float32(limits.stairs) * back[radio.stairs[c], 3]
+            other[k, 0] = back[c, 0] + jumped
+            other[k, 1] = back[c, 1] + jumped
+            other[k, 2] = walks_clear + jumped
+            other[k, 3] = walks_blocked + jumped
+            most = max(most, max(max(other[k, 0], other[k, 1]), max(other[k, 2], other[k, 3])))
+        for k in range(n):
+            c = np.int64(pool[first + k] & np.uint64(0xFFFF))
+            for m in range(4):
+                back[c, m] = 0.0
+        if most > 0.0:
+            scale = one / most
+            for k in range(before):
+                for m in range(4):
+                    other[k, m] *= scale
+        else:  # nothing of what was kept before leads to what was kept here
+            for k in range(before):
+                for m in range(4):
+                    other[k, m] = 1.0
+        mine = 1 - mine
+        end = first
+
+
+@kernel
+def zones_of(
+    pool: NDArray[np.uint64], first: Int, n: Int, message: NDArray[np.float32], event: Int, radio: Radio, room: Scratch
+) -> None:
+    """The three likeliest zones of an event, of which "in none" may be one, and their smoothed probabilities."""
+    none = room.mass.shape[0] - 1
+    touched = 0
+    total = np.float32(0.0)
+    for k in range(n):
+        word = pool[first + k]
+        c = np.int64(word & np.uint64(0xFFFF))
+        stands = radio.part[np.int64((word >> np.uint64(16)) & np.uint64(255))] * message[k, 0]
+        stands += radio.part[np.int64((word >> np.uint64(24)) & np.uint64(255))] * message[k, 1]
+        walks = radio.part[np.int64((word >> np.uint64(32)) & np.uint64(255))] * message[k, 2]
+        walks += radio.part[np.int64((word >> np.uint64(40)) & np.uint64(255))] * message[k, 3]
+        total += stands + walks
+        zone = np.int64(radio.cell_zone[c])
+        if zone >= 0:
+            if room.mass[zone] == 0.0:
+                room.zones[touched] = zone
+                touched += 1
+            room.mass[zone] += stands + np.float32(1e-30)
+        else:
+            room.mass[none] += stands
+        rest = walks
+        for s in range(radio.share_zone.shape[1]):
+            other = np.int64(radio.share_zone[c, s])
+            if other < 0:
+                break
+            if room.mass[other] == 0.0:
+                room.zones[touched] = other
+                touched += 1
+            part = walks * radio.share[c, s]
+            room.mass[other] += part + np.float32(1e-30)
+            rest -= part
+        room.mass[none] += rest
+    scale = np.float32(1.0) / total if total > 0.0 else np.float32(0.0)
+    for place in range(3):
+        room.top_zone[event, place] = NONE
+        room.top_p[event, place] = 0.0
+    room.top_p[event, 0] = room.mass[none] * scale
+    room.mass[none] = 0.0
+    for i in range(touched):
+        zone = room.zones[i]
+        p = room.mass[zone] * scale
+        room.mass[zone] = 0.0
+        for place in range(3):
+            mine = room.top_p[event, place]
+            if p > mine or (p == mine and zone < room.top_zone[event, place]):
+                for lower in range(2, place, -1):
+                    room.top_zone[event, lower] = room.top_zone[event, lower - 1]
+                    room.top_p[event, lower] = room.top_p[event, lower - 1]
+                room.top_zone[event, place] = zone
+                room.top_p[event, place] = p
+                break
+
+
+@kernel
+def share_of(event: Int, zone: Int, room: Scratch) -> Any:
+    """Smoothed probability that the tag was in a zone at an event."""
+    for place in range(3):
+        if room.top_zone[event, place] == zone and room.top_p[event, place] > 0.0:
+            return room.top_p[event, place]
+    return np.float32(0.0)
+
+
+# Decisions.
+
+
+@kernel
+def length_us(event: Any, limits: Limits) -> Any:
+    """How long an event lasts."""
+    return (1 << (2 * np.int64(event["span"]))) * limits.tick_us
+
+
+@kernel
+def tidy(tags: Tags, row: Int, limits: Limits, room: Scratch) -> None:
+    """Take back moments in another zone in the midst of a stay: of those that were no longer than a glance across the
+    border one can't say that anybody was there."""
+    known = np.int64(tags.life[row]["n_events"])
+    before: Any = NONE
+    if tags.life[row]["n_recent"] > 0:
+        before = np.int64(tags.recent_zone[row, 0, 0])
+    start = 0
+    while start < known:
+        zone = room.top_zone[start, 0]
+        end = start + 1
+        while end < known and room.top_zone[end, 0] == zone:
+            end += 1
+        amid = 0 <= zone != before and before >= 0 and end < known and room.top_zone[end, 0] == before
+        if amid and expected_us(tags, row, start, end - 1, limits, room) < limits.glance_us:
+            for i in range(start, end):
+                room.top_zone[i, 0] = before
+            zone = before
+        before = np.int64(zone)
+        start = end
+
+
+@kernel
+def run_end(tags: Tags, row: Int, start: Int, limits: Limits, room: Scratch) -> Any:
+    """Last event, as far as is known, of the stay that begins with event `start`, and whether anything but it lies in
+    between: who comes back within the join gap hasn't left."""
+    zone = room.top_zone[start, 0]
+    last = start
+    away_us = 0
+    for i in range(start + 1, np.int64(tags.life[row]["n_events"])):
+        if room.top_zone[i, 0] == zone:
+            last = i
+            away_us = 0
+        else:
+            away_us += length_us(tags.event[row, i], limits)
+            if away_us > limits.join_gap_us:
+                break
+    whole = True
+    for i in range(start, last + 1):
+        if room.top_zone[i, 0] >= 0 and room.top_zone[i, 0] != zone:
+            whole = False
+    return last, whole
+
+
+@kernel
+def expected_us(tags: Tags, row: Int, start: Int, last: Int, limits: Limits, room: Scratch) -> Any:
+    """Expected time in the zone of event `start`, from RECENT ticks before it to RECENT ticks after event `last`."""
+    zone = room.top_zone[start, 0]
+    total = 0.0
+    for i in range(start, last + 1):
+        total += share_of(i, zone, room) * length_us(tags.event[row, i], limits)
+    left_us: Any = RECENT * limits.tick_us
+    i = start - 1
+    while i >= 0 and left_us > 0:
+        long_us = min(length_us(tags.event[row, i], limits), left_us)
+        total += share_of(i, zone, room) * long_us
+        left_us -= long_us
+        i -= 1
+    for k in range(np.int64(tags.life[row]["n_recent"])):
+        if left_us <= 0:
+            break
+        for place in range(3):
+            if tags.recent_zone[row, k, place] == zone:
+                total += tags.recent_p[row, k, place] * limits.tick_us
+        left_us -= limits.tick_us
+    left_us = RECENT * limits.tick_us
+    i = last + 1
+    while i < np.int64(tags.life[row]["n_events"]) and left_us > 0:
+        long_us = min(length_us(tags.event[row, i], limits), left_us)
+        total += share_of(i, zone, room) * long_us
+        left_us -= long_us
+        i += 1
+    return np.int64(total)
+
+
+@kernel
+def is_lone(tags: Tags, row: Int, start: Int, last: Int, limits: Limits) -> Any:
+    """True if a stay rests on a single tick with reads, long after the one before and long before the next."""
+    heard = 0
+    at = start
+    for i in range(start, last + 1):
+        if tags.event[row, i]["reads"] > 0:
+            heard += 1
+            at = i
+    if heard != 1:
+        return heard == 0
+    tick = tags.event[row, at]["tick"]
+    for i in range(np.int64(tags.life[row]["n_events"])):
+        if i != at and tags.event[row, i]["reads"] > 0 and abs(tags.event[row, i]["tick"] - tick) <= LONE_TICKS:
+            return False
+    return at > 0 or tags.life[row]["n_recent"] == 0
+
+
+@kernel
+def decide(
+    tags: Tags,
+    row: Int,
+    upto_tick: Int,
+    tick: Int,
+    radio: Radio,
+    air: Air,
+    limits: Limits,
+    room: Scratch,
+    out: NDArray[Any],
+    n: Int,
+) -> Any:
+    """Decide the events up to a tick, smoothed by all that is known; returns the new length of `out`."""
+    tag = tags.life[row]
+    events = tags.event[row]
+    known = np.int64(tag["n_events"])
+    count = 0
+    while count < known and events[count]["tick"] <= upto_tick:
+        count += 1
+    if count == 0:
+        return n
+    wanted: Any = min(known, count + AHEAD)
+    look_back(tags, row, wanted, radio, limits, room)
+    for i in range(wanted, known):
+        room.top_zone[i, 0] = NONE
+        room.top_p[i, 0] = 0.0
+    if tag["heard"] >= 2:  # a tag heard but once is a stray
+        n = decide_events(tags, row, count, tick, radio, air, limits, room, out, n)
+    for i in range(count):
+        for _ in range(min(length_us(events[i], limits) // limits.tick_us, RECENT)):
+            for k in range(RECENT - 1, 0, -1):
+                for place in range(3):
+                    tags.recent_zone[row, k, place] = tags.recent_zone[row, k - 1, place]
+                    tags.recent_p[row, k, place] = tags.recent_p[row, k - 1, place]
+            for place in range(3):
+                tags.recent_zone[row, 0, place] = room.top_zone[i, place]
+                tags.recent_p[row, 0, place] = room.top_p[i, place]
+            tag["n_recent"] = min(np.int64(tag["n_recent"]) + 1, RECENT)
+    gone: Any = 0
+    for i in range(count):
+        gone += np.int64(events[i]["n"])
+    for i in range(count, known):
+        events[i - count] = events[i]
+    pool = tags.pool[row]
+    for k in range(gone, np.int64(tag["n_pool"])):
+        pool[k - gone] = pool[k]
+    tag["n_events"] = known - count
+    tag["n_pool"] = np.int64(tag["n_pool"]) - gone
+    if tag["ticks"] >= KNOWN_TICKS:
+        air.tags[tag["tag_class"], np.int64(tag["rate"]) * limits.biases + np.int64(tag["bias"])] += 1
+    return n
+
+
+AHEAD = 28
+"""Events beyond the decided ones that are looked at to tell how long a short stay was."""
+
+
+@kernel
+def decide_events(
+    tags: Tags,
+    row: Int,
+    count: Int,
+    tick: Int,
+    radio: Radio,
+    air: Air,
+    limits: Limits,
+    room: Scratch,
+    out: NDArray[Any],
+    n: Int,
+) -> Any:
+    """Put the first `count` smoothed events into the tag's visits; returns the new length of `out`."""
+    tag = tags.life[row]
+    known = np.int64(tag["n_events"])
+    tidy(tags, row, limits, room)
+    for i in range(count):
+        event = tags.event[row, i]
+        zone: Any = np.int64(room.top_zone[i, 0])
+        end_us = (event["tick"] + 1) * limits.tick_us
+        start_us = max(end_us - length_us(event, limits), tag["first_us"])
+        early_us: Any = 0
+        late_us: Any = 0
+        if zone >= 0 and zone != tag["visit_zone"]:
+            last, whole = run_end(tags, row, i, limits, room)
+            if is_lone(tags, row, i, last, limits):
+                for k in range(i, last + 1):
+                    if room.top_zone[k, 0] == zone:
+                        room.top_zone[k, 0] = NONE
+                zone = NONE
+            else:
+                told_us = (tags.event[row, last]["tick"] + 1) * limits.tick_us - start_us
+                if told_us < limits.short_us and last < known - 1:
+                    more_us = expected_us(tags, row, i, last, limits, room) - told_us
+                    if whole:
+                        more_us = max(min(more_us, told_us), limits.tick_us - told_us)
+                        early_us = more_us // 2
+                        late_us = more_us - early_us
+                    elif more_us < 0:  # it was only passed, now and again: once is enough
+                        passed = False
+                        for k in range(i, last + 1):
+                            if room.top_zone[k, 0] != zone:
+                                passed = True
+                            elif passed:
+                                room.top_zone[k, 0] = room.top_zone[k - 1, 0]
+        n = place(
+            tag,
+            zone,
+            room.top_p[i, 0],
+            start_us,
+            end_us,
+            np.int64(event["reads"]),
+            early_us,
+            late_us,
+            tick,
+            radio,
+            air,
+            limits,
+            out,
+            n,
+        )
+    return n
+
+
+# Visits.
+
+
+@kernel
+def step(tag: Any, event: Int, radio: Radio) -> None:
+    """The one place where a tag's state changes."""
+    tag["state"] = radio.table[tag["state"], event]
+
+
+@kernel
+def place(
+    tag: Any,
+    zone: Int,
+    sure: float,
+    start_us: Int,
+    end_us: Int,
+    reads: Int,
+    early_us: Int,
+    late_us: Int,
+    tick: Int,
+    radio: Radio,
+    air: Air,
+    limits: Limits,
+    out: NDArray[Any],
+    n: Int,
+) -> Any:
+    """Put one decided event into the tag's visits. A visit that it begins is taken to have begun `early_us` before it
+    and to end `late_us` after its last event."""
+    current = np.int64(tag["visit_zone"])
+    if tag["state"] == STUCK_STATE:
+        if reads > 0:
+            tag["moved"] = tag["moved"] + 1 if 0 <= zone != tag["last_zone"] else 0
+        if tag["moved"] < MOVED:
+            return n
+    enter_us = max(start_us - early_us, tag["exit_us"])
+    if current >= 0:
+        last_us = np.int64(tag["last_in_us"])
+        if zone < 0:
+            tag["elsewhere"] = 1
+            if end_us - last_us - unknown_us(air, current, last_us, end_us) > limits.join_gap_us:
+                return close(tag, NEVER, 0, tick, radio, air, limits, out, n)
+            return n
+        gap_us = start_us - last_us - unknown_us(air, current, last_us, start_us)
+        if zone == current and gap_us <= (limits.join_gap_us if tag["elsewhere"] else limits.hold_us):
+            tag["last_in_us"] = end_us
+            tag["elsewhere"] = 0
+            tag["sure"] += sure
+            tag["events"] += 1
+            tag["reads"] += reads
+            if end_us - tag["enter_us"] >= limits.short_us:
+                tag["late_us"] = 0
+            step(tag, STAYED if end_us - tag["enter_us"] >= limits.visit_us else CONFIRMED, radio)
+            if end_us - tag["enter_us"] >= radio.rest_us[tag["tag_class"]]:
+                return rest(tag, tick, radio, out, n)
+            return n
+        n = close(tag, max(enter_us, tag["enter_us"] + 1), 0, tick, radio, air, limits, out, n)
+        enter_us = max(enter_us, tag["exit_us"])
+    elif zone < 0:
+        return n
+    tag["enter_us"] = enter_us
+    tag["visit_zone"] = zone
+    tag["last_zone"] = zone
+    tag["last_in_us"] = max(end_us, enter_us + 1)
+    tag["late_us"] = late_us
+    tag["elsewhere"] = 0
+    tag["sure"] = sure
+    tag["events"] = 1
+    tag["reads"] = reads
+    before_us = enter_us - limits.join_gap_us
+    tag["censored"] = 1 if unknown_us(air, zone, before_us, enter_us) > 0 else 0
+    if tag["journey_us"] < 0:
+        tag["journey_us"] = enter_us
+    step(tag, PLACED, radio)
+    return emit(tag, OPENED, tick, out, n)
+
+
+@kernel
+def rest(tag: Any, tick: Int, radio: Radio, out: NDArray[Any], n: Int) -> Any:
+    """A visit longer than anybody's: it is no visit, and the journey ended with the one before."""
+    tag["exit_us"] = tag["last_in_us"]
+    n = emit(tag, STUCK, tick, out, n)
+    if tag["journey_us"] < tag["enter_us"]:
+        n = emit(tag, ENDED, tick, out, n)
+    tag["journey_us"] = -1
+    tag["visit_zone"] = NONE
+    tag["moved"] = 0
+    step(tag, RESTED, radio)
+    return n
+
+
+@kernel
+def close(
+    tag: Any, next_us: Int, cut: Int, tick: Int, radio: Radio, air: Air, limits: Limits, out: NDArray[Any], n: Int
+) -> Any:
+    """End the open visit, at the latest with `next_us`, the beginning of the next one; `cut`: end not seen."""
+    last_us = np.int64(tag["last_in_us"])
+    exit_us = max(last_us + tag["late_us"], tag["enter_us"] + 1)
+    if next_us != NEVER:
+        exit_us = min(exit_us, next_us)
+    elif cut:
+        exit_us = max(min(last_us, tag["last_us"]), tag["enter_us"])
+    if cut or unknown_us(air, np.int64(tag["visit_zone"]), last_us, min(next_us, last_us + limits.join_gap_us)) > 0:
+        tag["censored"] = 1
+    tag["exit_us"] = exit_us
+    n = emit(tag, CLOSED, tick, out, n)
+    tag["visit_zone"] = NONE
+    step(tag, VISIT_CLOSED, radio)
+    return n
+
+
+@kernel
+def emit(tag: Any, kind: Int, tick: Int, out: NDArray[Any], n: Int) -> Any:
+    """Write down a decision."""
+    row = out[n]
+    for w in range(8):
+        row["epc"][w] = tag["epc"][w]
+    row["epc_bits"] = tag["epc_bits"]
+    row["tag_class"] = tag["tag_class"]
+    row["journey_us"] = tag["journey_us"]
+    row["zone"] = tag["visit_zone"]
+    row["enter_us"] = tag["enter_us"]
+    row["exit_us"] = min(tag["last_in_us"], tag["last_us"]) if kind == OPENED else tag["exit_us"]
+    row["reads"] = tag["reads"]
+    row["censored"] = tag["censored"]
+    row["confidence"] = tag["sure"] / tag["events"]
+    row["kind"] = kind
+    row["tick"] = tick
+    return n + 1
+
+
+@kernel
+def patience_us(tag: Any, brief: Int, limits: Limits) -> Any:
+    """Silence that ends the tag's journey."""
+    if tag["state"] == STUCK_STATE:
+        return limits.end_silence_us
+    if tag["journey_us"] < 0:
+        return limits.forget_us
+    return limits.end_after_exit_us if brief else limits.end_silence_us
+
+
+@kernel
+def next_decision(tags: Tags, row: Int, limits: Limits) -> Any:
+    """Tick at which a tag's oldest events are decided: all tags at different ones, whenever they came."""
+    tag = tags.life[row]
+    wait: Any = limits.batch_ticks
+    if tag["n_recent"] == 0:
+        wait = np.int64(tag_hash(tag["epc"], np.int64(tag["epc_bits"])) >> np.uint64(32)) % limits.batch_ticks + 1
+    return tags.event[row, 0]["tick"] + limits.lag_ticks + wait
+
+
+@kernel
+def look(
+    tags: Tags, row: Int, tick: Int, radio: Radio, air: Air, limits: Limits, room: Scratch, out: NDArray[Any], n: Int
+) -> Any:
+    """What time alone does to a tag; returns (length of `out`, tick of the next look, NEVER when it is gone)."""
+    tag = tags.life[row]
+    now_us = (tick + 1) * limits.tick_us
+    while tag["n_events"] > 0:
+        due = next_decision(tags, row, limits)
+        if due > tick:
+            return n, due
+        upto_tick = max(tick - limits.lag_ticks, tags.event[row, 0]["tick"])
+        n = decide(tags, row, upto_tick, tick, radio, air, limits, room, out, n)
+    silent_us = now_us - tag["last_us"]
+    if tag["visit_zone"] >= 0:
+        zone = np.int64(tag["visit_zone"])
+        out_us = now_us - tag["last_in_us"]
+        known_us = out_us - unknown_us(air, zone, np.int64(tag["last_in_us"]), now_us)
+        if known_us < limits.hold_us and silent_us < limits.end_silence_us:
+            if out_us >= limits.join_gap_us:
+                step(tag, FADED, radio)
+            wait_us = limits.hold_us - known_us
+            if tag["state"] != 4:
+                wait_us = min(wait_us, limits.join_gap_us - out_us)
+            return n, tick + max(1, wait_us // limits.tick_us)
+        n = close(tag, NEVER, 0, tick, radio, air, limits, out, n)
+    brief = 1 if tag["last_zone"] >= 0 and radio.brief[tag["last_zone"]] else 0
+    left_us = patience_us(tag, brief, limits) - silent_us
+    if left_us > 0:
+        return n, tick + max(1, left_us // limits.tick_us)
+    if tag["journey_us"] >= 0:
+        n = emit(tag, ENDED, tick, out, n)
+    step(tag, JOURNEY_ENDED, radio)
+    return n, NEVER
+
+
+# The run through time.
+
+READS, MERCHANDISE, DUPLICATES, TAGS, STRAYS, FROZEN = 0, 1, 2, 3, 4, 5
+COUNTERS = 6
+ROOM = 2 * EVENTS + 4
+"""Decisions that one call may make of a tag."""
+MERCHANDISE_CLASS = 4
+"""layout.TagClass.MERCHANDISE: such tags get no place at all."""
+
+
+@kernel
+def enlarge(out: NDArray[Any], n: Int) -> Any:
+    """`out` with room for twice as much."""
+    larger = np.empty(2 * out.shape[0], out.dtype)
+    larger[:n] = out[:n]
+    return larger
+
+
+@kernel
+def admit(
+    tag: Any, epc: NDArray[np.uint64], bits: Int, tag_class: Int, tick: Int, radio: Radio, air: Air, limits: Limits
+) -> None:
+    """Begin a tag's life in a free row."""
+    for w in range(8):
+        tag["epc"][w] = epc[w]
+    tag["epc_bits"] = bits
+    tag["tag_class"] = tag_class
+    tag["state"] = 0
+    tag["n_cells"] = 0
+    tag["ticks"] = 0
+    tag["heard"] = 0
+    usual = 0
+    for k in range(air.tags.shape[1]):
+        if air.tags[tag_class, k] > air.tags[tag_class, usual]:
+            usual = k
+    tag["bias"] = usual % limits.biases
+    tag["rate"] = usual // limits.biases
+    tag["louder"] = 0.0
+    tag["quieter"] = 0.0
+    tag["oftener"] = 0.0
+    tag["rarer"] = 0.0
+    tag["last_key"] = -1
+    tag["repeats"] = 0
+    tag["n_recent"] = 0
+    tag["first_us"] = -1
+    tag["last_us"] = -1
+    tag["last_tick"] = tick - 1
+    tag["journey_us"] = -1
+    tag["exit_us"] = -1
+    tag["visit_zone"] = NONE
+    tag["last_zone"] = NONE
+    tag["live_zone"] = NONE
+    tag["live_us"] = -1
+    tag["moved"] = 0
+    tag["late_us"] = 0
+    tag["n_events"] = 0
+    tag["n_pool"] = 0
+    step(tag, READ, radio)
+
+
+@kernel
+def sort_keys(keys: NDArray[np.uint64], n: Int) -> Any:
+    """Sort the first n keys and drop repeated ones; returns how many remain."""
+    gap = 1
+    while gap < n // 3:
+        gap = 3 * gap + 1
+    while gap > 0:  # shellsort: most ticks have a handful of reads
+        for i in range(gap, n):
+            key = keys[i]
+            j = i
+            while j >= gap and keys[j - gap] > key:
+                keys[j] = keys[j - gap]
+                j -= gap
+            keys[j] = key
+        gap //= 3
+    m = 0
+    for i in range(n):
+        if i == 0 or keys[i] != keys[m - 1]:
+            keys[m] = keys[i]
+            m += 1
+    return m
+
+
+@kernel
+def is_frozen(tag: Any, keys: NDArray[np.uint64], n: Int, tick: Int) -> Any:
+    """True if a lone read repeats the antenna and the very level of the one before, as some readers do on and on with
+    the last that they heard of a tag that has long gone."""
+    key = np.int32(np.int64(keys[0] >> np.uint64(48)) << 16 | np.int64((keys[0] >> np.uint64(12)) & np.uint64(0xFFFF)))
+    same = n == 1 and key == tag["last_key"] and tag["ticks"] > 0
+    gap = tick - tag["last_us"] // 1_000_000 if tag["ticks"] > 0 else 0
+    tag["last_key"] = key if n == 1 else -1
+    if not same or gap < FROZEN_TICKS:
+        tag["repeats"] = 0
+        return False
+    tag["repeats"] = min(tag["repeats"] + 1, 100)
+    return tag["repeats"] > 1 or gap > 2 * LONE_TICKS
+
+
+@kernel
+def hear(
+    tags: Tags,
+    row: Int,
+    keys: NDArray[np.uint64],
+    n_keys: Int,
+    tick: Int,
+    radio: Radio,
+    air: Air,
+    limits: Limits,
+    room: Scratch,
+) -> None:
+    """One event of a tag from its sorted reads, and the silence before it."""
+    tag = tags.life[row]
+    first = np.int64((keys[0] >> np.uint64(28)) & np.uint64(0xFFFFF))
+    last = first
+    for i in range(1, n_keys):
+        offset = np.int64((keys[i] >> np.uint64(28)) & np.uint64(0xFFFFF))
+        first = min(first, offset)
+        last = max(last, offset)
+    start_us = tick * limits.tick_us
+    if tag["first_us"] < 0:
+        tag["first_us"] = start_us + first
+    tag["last_us"] = start_us + last
+    heard, loudest = levels_heard(keys, n_keys, limits, room)
+    gap = np.int64(tick - tag["last_tick"] - 1)
+    if gap > limits.lost_ticks:
+        tag["n_cells"] = 0
+        tag["heard"] = 0
+    if tag["n_cells"] > 0 and gap > 0:
+        keep_silence(tags, row, gap, radio, air, limits, room)
+    bias, rate = np.int64(tag["bias"]), np.int64(tag["rate"])
+    jumped = False
+    if tag["n_cells"] == 0:
+        n = begin(heard, loudest, bias, rate, radio, air, limits, room)
+    else:
+        n = predict(tags, row, 0, radio, limits, room)
+        emit_levels(n, heard, bias, rate, radio, air, limits, room, room.clear, room.blocked)
+        if tag["ticks"] % BIAS_TICKS == 0:
+            follow_tag(tag, n, heard, 0, radio, air, limits, room)
+        for j in range(n):
+            room.state[j, 0] *= room.clear[j]
+            room.state[j, 1] *= room.blocked[j]
+            room.state[j, 2] *= room.clear[j]
+            room.state[j, 3] *= room.blocked[j]
+        jumped = is_lost(tag, n, heard, loudest, radio, air, limits, room)
+        if jumped:
+            n = jump(tag, n, heard, loudest, radio, air, limits, room)
+    tag["ticks"] += 1
+    tag["heard"] += 1
+    cell = settle(tags, row, n, tick, 0, n_keys, jumped, radio, limits, room)
+    if cell >= 0 and tag["ticks"] % WATCH_TICKS == 0 and tag["state"] != STUCK_STATE:
+        follow_antennas(tag, cell, heard, radio, air, limits, room)
+    for h in range(heard):
+        a = room.antenna[h]
+        air.missed[a] = 0
+        air.missed_by[a] = 0
+        if air.mute[a]:
+            air.mute[a] = HEARD_AGAIN
+
+
+@kernel
+def make_room(
+    tags: Tags, row: Int, tick: Int, radio: Radio, air: Air, limits: Limits, room: Scratch, out: NDArray[Any], n: Int
+) -> Any:
+    """Decide a tag's older events early where the next ones would find no place; returns the new length of `out`."""
+    tag = tags.life[row]
+    gap: Any = max(np.int64(tick - tag["last_tick"] - 1), 0)
+    if tag["n_cells"] == 0 or gap > limits.lost_ticks:
+        gap = 0
+    wanted = 1 + np.int64(radio.steps[gap, 0]) + np.int64(radio.steps[gap, 1]) + np.int64(radio.steps[gap, 2])
+    while tag["n_events"] > 0 and (tag["n_events"] + wanted > EVENTS or tag["n_pool"] + CELLS > POOL):
+        half = np.int64(tag["n_events"]) // 2
+        n = decide(tags, row, tags.event[row, half]["tick"], tick, radio, air, limits, room, out, n)
+    return n
+
+
+@kernel
+def run(
+    reads: NDArray[Any],
+    order: NDArray[np.int64],
+    at: Int,
+    tick: Int,
+    end_tick: Int,
+    next_look: Int,
+    tags: Tags,
+    due: NDArray[np.int64],
+    index: NDArray[np.int32],
+    free: NDArray[np.int32],
+    n_free: Int,
+    chain: NDArray[np.int64],
+    later: NDArray[np.int64],
+    keys: NDArray[np.uint64],
+    counters: NDArray[np.int64],
+    radio: Radio,
+    air: Air,
+    limits: Limits,
+    room: Scratch,
+    out: NDArray[Any],
+    n: Int,
+) -> Any:
+    """Ticks [tick, end_tick) of reads, which `order` puts in order of their ticks from `at` on.
+
+    Returns (tick, at, next_look, n_free, out, n): a tick before end_tick when there are no free rows for its tags;
+    call again with more. `chain` (rows) and `later` (reads) link a tick's reads by tag; `chain` is -1 throughout.
+    """
+    touched = np.empty(chain.shape[0], np.int64)
+    while tick < end_tick:
+        here = tick
+        next_read = reads[order[at]]["time_us"] // limits.tick_us if at < order.shape[0] else NEVER
+        tick = min(next_read, next_look)
+        if tick >= end_tick:
+            tick = end_tick
+            break
+        tick = max(tick, here)
+        # Rows for all tags of the tick first: if they don't suffice, nothing has happened yet.
+        end = at
+        while end < order.shape[0] and reads[order[end]]["time_us"] // limits.tick_us == tick:
+            read = reads[order[end]]
+            bits = np.int64(read["epc_bits"])
+            place_at = find(index, tags.life, read["epc"], bits)
+            row = index[place_at] - 1
+            if row < 0:
+                tag_class = classify(radio, read["epc"])
+                if tag_class != MERCHANDISE_CLASS:
+                    if n_free == 0:
+                        return tick, at, next_look, n_free, out, n
+                    n_free -= 1
+                    row = free[n_free]
+                    index[place_at] = row + 1
+                    admit(tags.life[row], read["epc"], bits, tag_class, tick, radio, air, limits)
+            later[end] = row
+            end += 1
+        n_touched = 0
+        for i in range(at, end):
+            row = later[i]
+            if row < 0:
+                counters[MERCHANDISE] += 1
+                continue
+            if chain[row] < 0:
+                touched[n_touched] = row
+                n_touched += 1
+            later[i] = chain[row]
+            chain[row] = i
+        counters[READS] += end - at
+        at = end
+        for t in range(n_touched):
+            row = touched[t]
+            tag = tags.life[row]
+            m = 0
+            i = chain[row]
+            while i >= 0:
+                read = reads[order[i]]
+                offset = read["time_us"] - tick * limits.tick_us
+                keys[m] = (
+                    (np.uint64(read["antenna"]) << np.uint64(48))
+                    | (np.uint64(offset) << np.uint64(28))
+                    | (np.uint64(np.int64(read["rssi_cdbm"]) + 32768) << np.uint64(12))
+                    | np.uint64(min(read["count"], 4095))
+                )
+                m += 1
+                i = later[i]
+            chain[row] = -1
+            kept = sort_keys(keys, m)
+            counters[DUPLICATES] += m - kept
+            if tag["first_us"] < 0:
+                counters[TAGS] += 1
+            if is_frozen(tag, keys, kept, tick):
+                counters[FROZEN] += 1
+                continue
+            if n + ROOM > out.shape[0]:
+                out = enlarge(out, n)
+            n = make_room(tags, row, tick, radio, air, limits, room, out, n)
+            hear(tags, row, keys, kept, tick, radio, air, limits, room)
+            due[row] = next_decision(tags, row, limits) if tag["n_events"] > 0 else min(due[row], tick)
+            next_look = min(next_look, due[row])
+        if next_look <= tick:
+            next_look = NEVER
+            for row in range(tags.life.shape[0]):
+                if due[row] <= tick:
+                    if n + ROOM > out.shape[0]:
+                        out = enlarge(out, n)
+                    tag = tags.life[row]
+                    n, due[row] = look(tags, row, tick, radio, air, limits, room, out, n)
+                    if due[row] == NEVER:
+                        if tag["last_zone"] < 0:
+                            counters[STRAYS] += 1
+                        remove(index, tags.life, row)
+                        tag["state"] = 0
+                        free[n_free] = row
+                        n_free += 1
+                next_look = min(next_look, due[row])
+        tick += 1
+    return tick, at, next_look, n_free, out, n
+
+
+@kernel
+def end_all(
+    tags: Tags,
+    tick: Int,
+    end_us: Int,
+    radio: Radio,
+    air: Air,
+    limits: Limits,
+    room: Scratch,
+    out: NDArray[Any],
+    n: Int,
+) -> Any:
+    """The recording is over: decide everything, close every visit and journey; returns (out, n)."""
+    for row in range(tags.life.shape[0]):
+        tag = tags.life[row]
+        if tag["state"] == 0:
+            continue
+        if n + ROOM > out.shape[0]:
+            out = enlarge(out, n)
+        n = decide(tags, row, NEVER, tick, radio, air, limits, room, out, n)
+        if tag["visit_zone"] >= 0:
+            cut = 1 if end_us - tag["last_in_us"] <= limits.join_gap_us else 0
+            n = close(tag, NEVER, cut, tick, radio, air, limits, out, n)
+        if tag["journey_us"] >= 0:
+            n = emit(tag, ENDED, tick, out, n)
+        step(tag, JOURNEY_ENDED, radio)
+        tag["state"] = 0
+    return out, n

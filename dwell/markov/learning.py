@@ -1,0 +1,76 @@
+"""What is learnt of a store's radio, and whether it may be used: only if it explains the reads of other tags better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dwell.layout import Layout
+from dwell.markov import fit
+from dwell.markov import ticks as ticks_
+from dwell.markov.field import Field
+from dwell.markov.ticks import Ticks
+from dwell.read import Reads
+
+TAGS_WANTED = 3
+"""Fewer people say too little of a store."""
+TICKS_WANTED = 30
+"""Seconds with reads: fewer can't tell one radio from another."""
+HELD_OUT = 4
+"""Every so manieth tag is not learnt from, but judged by."""
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A field, and how it was found. Densities are in nats a second of a tag that was not learnt from."""
+
+    field: Field
+    tags: int
+    ticks: int
+    """Seconds with reads, of all tags."""
+    before: float
+    """Density with what was known before."""
+    after: float
+
+    @property
+    def better(self) -> bool:
+        """True if the field explains reads that it has not seen at least as well as what was known before."""
+        return self.after >= self.before
+
+
+def first(layout: Layout, reads: Reads) -> Field:
+    """The best of some usual radios: all that the first minutes can tell. The prior one if there are too few reads."""
+    ticks = ticks_.of(layout, reads)
+    return fit.profile(layout, ticks) if _enough(ticks) else Field.prior(layout)
+
+
+def learn(layout: Layout, reads: Reads, *, known: Field | None = None, seed: int = 0) -> Learnt:
+    """Learn a store's field from its reads, without labels; `known`: what it is compared with, else `first`.
+
+    ValueError if there are too few reads.
+    """
+    ticks = ticks_.of(layout, reads)
+    if not _enough(ticks):
+        raise ValueError(
+            f"too little to learn from: {len(ticks.epc)} tags in {len(ticks.tag)} seconds with reads; at least "
+            f"{TAGS_WANTED} tags and {TICKS_WANTED} seconds are wanted"
+        )
+    number = np.arange(len(ticks.epc))
+    taught, judged = ticks.of_tags(number % HELD_OUT > 0), ticks.of_tags(number % HELD_OUT == 0)
+    before = known or fit.profile(layout, taught)
+    tried, _ = fit.learn_field(layout, taught, seed=seed)
+    field, _ = fit.learn_field(layout, ticks, seed=seed)
+    return Learnt(
+        field, len(ticks.epc), len(ticks.tag), density(layout, judged, before), density(layout, judged, tried)
+    )
+
+
+def density(layout: Layout, ticks: Ticks, field: Field) -> float:
+    """Log density a second that a field gives the seconds of these tags; the higher, the better it explains them."""
+    model = fit.Model.of(layout, ticks, field)
+    return model.climb(field) / max(int(model.chunks.counts.sum()), 1)
+
+
+def _enough(ticks: Ticks) -> bool:
+    return len(ticks.epc) >= TAGS_WANTED and len(ticks.tag) >= TICKS_WANTED

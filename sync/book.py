@@ -1,0 +1,141 @@
+"""The book of the reference consumer: what it writes down of every number, in SQLite here, or in PostgreSQL."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from sync.contract import EventClass
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS event (
+    store TEXT, epoch TEXT, class TEXT, seq INTEGER,
+    id TEXT NOT NULL, payload TEXT NOT NULL, received_us INTEGER NOT NULL,
+    PRIMARY KEY (store, epoch, class, seq)
+) WITHOUT ROWID;
+-- All numbers up to upto are accounted for: as events, lost, or dead letters. None above highest was ever seen.
+-- received: rows of event; duplicates: events that were already there.
+CREATE TABLE IF NOT EXISTS watermark (
+    store TEXT, epoch TEXT, class TEXT, upto INTEGER NOT NULL, highest INTEGER NOT NULL,
+    received INTEGER NOT NULL, duplicates INTEGER NOT NULL,
+    PRIMARY KEY (store, epoch, class)
+) WITHOUT ROWID;
+-- Numbers that no event will come for. One that came all the same counts as received.
+CREATE TABLE IF NOT EXISTS lost (
+    store TEXT, epoch TEXT, class TEXT, first INTEGER, last INTEGER NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (store, epoch, class, first)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dead_letter (
+    digest BLOB PRIMARY KEY, topic TEXT NOT NULL, error TEXT NOT NULL, payload BLOB NOT NULL,
+    received_us INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+LOST = (
+    "INSERT INTO lost VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (store, epoch, class, first) DO UPDATE"
+    " SET last = CASE WHEN excluded.last > lost.last THEN excluded.last ELSE lost.last END"
+)
+DEAD_LETTERS = "INSERT INTO dead_letter VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+KEY = "store = ? AND epoch = ? AND class = ?"
+BUSY_S = 30.0
+"""How long SQLite waits while another connection writes."""
+
+Key = tuple[str, str, EventClass]
+Span = tuple[Key, int, int]
+"""Numbers of a key, first and last."""
+EventRow = tuple[str, str, str, int, str, str, int]
+LostRow = tuple[str, str, str, int, int, str]
+Letter = tuple[bytes, str, str, bytes, int]
+
+
+class Mark(NamedTuple):
+    """A row of `watermark` without its key."""
+
+    upto: int
+    highest: int
+    received: int
+    duplicates: int
+
+
+class Book(Protocol):
+    """One connection. Within `begin` … `commit`: `lock` first, then the rest; dead letters last, in their order."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Any:
+        """A statement with `?` for parameters."""
+
+    def set_up(self, tables: str) -> None:
+        """Make the tables that are not there."""
+
+    def begin(self) -> None: ...
+
+    def commit(self) -> None: ...
+
+    def rollback(self) -> None: ...
+
+    def lock(self, keys: Sequence[Key]) -> dict[Key, Mark]:
+        """The watermarks of keys, which are sorted, for this transaction alone."""
+
+    def known(self, spans: Sequence[Span]) -> set[tuple[Key, int]]:
+        """Which of these numbers are there as events."""
+
+    def add_events(self, rows: Sequence[EventRow]) -> None:
+        """Events that are not there yet."""
+
+    def add_lost(self, rows: Sequence[LostRow]) -> None: ...
+
+    def move(self, marks: Mapping[Key, Mark]) -> None:
+        """Watermarks of keys that are locked."""
+
+    def bury(self, letters: Sequence[Letter]) -> None:
+        """Dead letters, sorted; those that are there already stay as they are."""
+
+    def close(self) -> None: ...
+
+
+class SqliteBook:
+    """A Book in a file of SQLite's, with the methods of its connection that `hand_over` may use."""
+
+    def __init__(self, path: Path | str) -> None:
+        self._conn = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        self._conn.execute("PRAGMA journal_mode = WAL")
+        self._conn.execute("PRAGMA synchronous = FULL")  # what is acked must survive a power cut
+        self.execute = self._conn.execute
+        self.executemany = self._conn.executemany
+        self.close = self._conn.close
+
+    def set_up(self, tables: str) -> None:
+        self._conn.executescript(tables)
+
+    def begin(self) -> None:
+        self._conn.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        self._conn.execute("COMMIT")
+
+    def rollback(self) -> None:
+        if self._conn.in_transaction:
+            self._conn.execute("ROLLBACK")
+
+    def lock(self, keys: Sequence[Key]) -> dict[Key, Mark]:
+        self._conn.executemany("INSERT INTO watermark VALUES (?, ?, ?, 0, 0, 0, 0) ON CONFLICT DO NOTHING", keys)
+        query = f"SELECT {', '.join(Mark._fields)} FROM watermark WHERE {KEY}"
+        return {key: Mark(*self._conn.execute(query, key).fetchone()) for key in keys}
+
+    def known(self, spans: Sequence[Span]) -> set[tuple[Key, int]]:
+        query = f"SELECT seq FROM event WHERE {KEY} AND seq BETWEEN ? AND ?"
+        return {(key, seq) for key, *span in spans for (seq,) in self._conn.execute(query, (*key, *span))}
+
+    def add_events(self, rows: Sequence[EventRow]) -> None:
+        self._conn.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def add_lost(self, rows: Sequence[LostRow]) -> None:
+        self._conn.executemany(LOST, rows)
+
+    def move(self, marks: Mapping[Key, Mark]) -> None:
+        columns = ", ".join(f"{name} = ?" for name in Mark._fields)
+        rows = [(*mark, *key) for key, mark in marks.items()]
+        self._conn.executemany(f"UPDATE watermark SET {columns} WHERE {KEY}", rows)
+
+    def bury(self, letters: Sequence[Letter]) -> None:
+        self._conn.executemany(DEAD_LETTERS, letters)

@@ -1,0 +1,101 @@
+"""The Markov engine: what it makes of a small shop's walks, and the pieces that it is made of."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import markov_walks
+import numpy as np
+import pytest
+
+from dwell.markov import cells, field
+
+ROOT = Path(__file__).parents[2]
+Told = dict[str, list[tuple[str, float, float]]]
+
+
+@pytest.fixture(scope="module")
+def told() -> Told:
+    """What markov_walks tells, uncompiled."""
+    done = subprocess.run(
+        [sys.executable, "tests/support/markov_walks.py"],
+        cwd=ROOT,
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: Told = json.loads(done.stdout)
+    return found
+
+
+def zones(visits: list[tuple[str, float, float]]) -> list[str]:
+    return [zone for zone, _, _ in visits]
+
+
+def test_a_walk_is_told_in_order_and_in_time(told: Told) -> None:
+    assert zones(told["walk"]) == ["left", "middle", "right"]
+    for (_, enter_s, exit_s), (from_s, to_s) in zip(told["walk"], ((0, 60), (66, 120), (128, 200)), strict=True):
+        assert abs(enter_s - from_s) < 10
+        assert abs(exit_s - to_s) < 10
+
+
+@pytest.mark.parametrize("other", ["cut", "late", "restored"])
+def test_neither_cuts_nor_order_nor_a_restart_make_a_difference(told: Told, other: str) -> None:
+    assert told[other] == told["walk"]
+
+
+def test_who_goes_back_isnt_left_behind(told: Told) -> None:
+    assert zones(told["back"])[0] == "right"
+    assert zones(told["back"])[-1] == "left"
+
+
+def test_lone_reads_after_leaving_are_no_visits(told: Told) -> None:
+    assert zones(told["ghosts"]) == ["left"]
+    assert told["ghosts"][0][2] < 130
+
+
+def test_a_level_that_is_repeated_for_ever_is_no_presence(told: Told) -> None:
+    assert zones(told["frozen"]) == ["left"]
+    assert told["frozen"][0][2] < 160
+
+
+def test_a_tag_that_two_floors_hear_is_on_one(told: Told) -> None:
+    assert zones(told["floors"]) == ["above"]
+
+
+def test_cells_cover_the_zones_and_know_their_neighbours() -> None:
+    shop = markov_walks.layout(2)
+    cut = cells.build(shop)
+    area = np.bincount(cut.zone[cut.zone >= 0], cut.edge_m[cut.zone >= 0] ** 2)
+    assert (np.abs(area - 25) < 8).all()  # a cell on the edge is a ninth of a zone
+    assert (cut.share.sum(axis=1) <= 1.001).all()
+    for c, ways in enumerate(cut.next[:, :8]):
+        there = ways[ways >= 0]
+        assert (np.hypot(*(cut.xy[there] - cut.xy[c]).T) < 1.5 * cut.edge_m[c]).all()
+        assert (cut.floor[there] == cut.floor[c]).all()
+
+
+def test_levels_fall_with_distance_and_through_slabs() -> None:
+    shop = markov_walks.layout(2)
+    cut, radio = cells.build(shop), markov_walks.field(shop)
+    level = field.levels(cut, shop, radio)
+    away = np.hypot(*(cut.xy - shop.antenna_xy[0]).T)
+    here = cut.floor == 0
+    near, far = level[0, here & (away < 2)], level[0, here & (away > 8)]
+    assert near.min() > far.max()
+    assert level[0, ~here].max() < level[0, here].max() - radio.slab_db
+
+
+def test_a_hit_and_a_miss_are_a_density() -> None:
+    radio = markov_walks.field(markov_walks.layout())
+    rssi = np.arange(-140.0, 0.0, 0.05)
+    for mean in (-50.0, -70.0, -76.0):
+        hits = np.exp(field.hit(rssi, mean, 1, 0.6, radio)).sum() * 0.05
+        missed = float(np.exp(field.miss(np.array([mean]), 0.6, radio))[0])
+        assert hits + missed == pytest.approx(1.0, abs=0.04)
