@@ -1,5 +1,6 @@
 """What a store is made of, from one TOML file. Knows nothing of the rest of Tagtrail."""
 
+from config.facts import ZoneKind
 from config.model import (
     Antenna,
     Database,
@@ -13,7 +14,6 @@ from config.model import (
     Thresholds,
     Web,
     Zone,
-    ZoneKind,
 )
 
 __all__ = [

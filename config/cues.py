@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from config.facts import SERVED, ZoneKind
 from config.lines import Place
 from config.messages import explain, is_echo
-from config.model import SERVED, CueKind, CueRule, Cues, ZoneKind
+from config.model import CueKind, CueRule, Cues
 from config.relations import cues as relations
 
 

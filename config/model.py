@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 from difflib import get_close_matches
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, model_validator
+
+from config.facts import PrintedClass, ZoneKind
 
 Int = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
@@ -48,23 +49,6 @@ Name = Annotated[
     Annotated[str, Field(min_length=1), Tag(NAME_TAGS[0])] | Annotated[Names, Tag(NAME_TAGS[1])],
     Discriminator(_name_tag, custom_error_type="name_type", custom_error_message="neither a text nor {zh, en}"),
 ]
-
-
-class ZoneKind(StrEnum):
-    """What a zone is for; decides which thresholds and summaries apply to it."""
-
-    ENTRANCE = "entrance"
-    EXIT = "exit"
-    COUNTER = "counter"
-    AISLE = "aisle"
-    FITTING_ROOM = "fitting_room"
-    CHECKOUT = "checkout"
-    SERVICE = "service"
-    BACK_ROOM = "back_room"
-
-
-SERVED = (ZoneKind.COUNTER, ZoneKind.FITTING_ROOM, ZoneKind.SERVICE)
-"""Kinds of zones where somebody may be waited for."""
 
 
 def _timezone(name: str) -> str:
@@ -222,7 +206,7 @@ class Reader(Model):
 class TagClass(Model):
     """Gives tags their class by GS1 scheme and company prefix, or by EPC prefix in hex; the first match wins."""
 
-    class_: Annotated[Literal["member", "cart", "staff", "merchandise"], Field(alias="class")]
+    class_: Annotated[PrintedClass, Field(alias="class")]
     scheme: Literal["sgtin-96", "sscc-96", "sgln-96", "grai-96", "giai-96", "gid-96", "gsrn-96", "gsrnp-96"] | None = (
         None
     )

@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from config.facts import SERVED, ZoneKind
 from config.geometry import crosses_itself, is_flat
 from config.lines import Place
 from config.messages import did_you_mean, show
-from config.model import SERIAL_DRIVERS, SERVED, TagClass, Thresholds, ZoneKind
+from config.model import SERIAL_DRIVERS, TagClass, Thresholds
 from config.tags import masks
 
 Raw = Mapping[str, Any]

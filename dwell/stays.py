@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell.layout import TagClass, ZoneKind
+from dwell.layout import Settings, TagClass, ZoneKind
 
 STAY = np.dtype(
     [
@@ -64,7 +64,7 @@ class Span:
 
     start_us: int
     end_us: int
-    window_us: int = 900_000_000
+    window_us: int = Settings.window_us
 
     @property
     def first_us(self) -> int:

@@ -12,10 +12,10 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from config.facts import TagClassName
 from sync.contract_base import Message as Message
 from sync.contract_base import Name as Name
 from sync.contract_base import Numbered as Numbered
-from sync.contract_base import TagClassName as TagClassName
 from sync.contract_base import Us as Us
 from sync.contract_days import FloorDay, FlowDay, Scorecard, ServiceDay, SuspectDay, TierDay, TrialResult
 

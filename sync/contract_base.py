@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-TagClassName = Literal["unknown", "member", "cart", "staff", "merchandise"]
 Us = Annotated[int, Field(ge=0, lt=2**63, description="UTC, microseconds since 1970")]
 Name = Annotated[str, Field(max_length=128)]
 

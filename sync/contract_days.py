@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sync.contract_base import Message, Name, Numbered, TagClassName, Us
+from config.facts import TagClassName
+from sync.contract_base import Message, Name, Numbered, Us
 
 MAX_LINKS = 300
 MAX_PATHS = 20

@@ -15,18 +15,19 @@ from hashlib import blake2b
 from typing import Any
 
 from config import StoreConfig
+from config.facts import COUNTED
 from dwell.compare import Change
 from edge.access.verdicts import stamps
 from edge.days.changes import Phase, Trial, layout_changes, promotions
 from edge.days.counters import counters
 from edge.days.flows import flows
 from edge.days.hours import hours
-from edge.days.kept import DAY, FORMAT, REMADE_DAYS
+from edge.days.kept import DAY, FORMAT, REMADE_DAYS, day
 from edge.days.occupancy import occupancy
 from edge.days.scope import Rate, Scope
 from edge.days.service import service, tiers
-from edge.days.summary import summary
 from edge.days.suspects import suspected_tags
+from edge.days.traffic import traffic
 from edge.store import layouts
 from edge.store.business_days import business_days
 from sync import outbox
@@ -184,10 +185,8 @@ def _week(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revision
 
 
 def _floors(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revision: int) -> Iterator[FloorDay]:
-    from edge.days.kept import day
-
     report, made = occupancy(conn, config, date), day(conn, config, date)
-    covered = {floor.floor: floor.coverage for floor in summary(conn, config, date).floors}
+    covered = {floor.floor: floor.coverage for floor in traffic(conn, config, date)}
     for number, floor in enumerate(report.floors):
         facts = made.windows.floors[:, number]
         yield FloorDay(
@@ -197,10 +196,7 @@ def _floors(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revisi
             windows=[
                 FloorWindow(
                     window_us=cell.start_us,
-                    **{
-                        name: int(facts[name][n]) if cell.state == "measured" else None
-                        for name in ("member", "unknown", "cart")
-                    },
+                    **{name: int(facts[name][n]) if cell.state == "measured" else None for name in COUNTED},
                     mean=_rounded(cell.mean, 2),
                     peak=cell.peak,
                 )
@@ -278,10 +274,9 @@ def _service(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revis
 
 def _tiers(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revision: int) -> TierDay:
     report = tiers(conn, config, date)
-    told = summary(conn, config, date)
     return TierDay(
         **_head(conn, config, report.scope, revision),
-        journeys=told.journeys["member"] + told.journeys["unknown"],
+        journeys=counters(conn, config, date).journeys,
         tiers=[
             TierMix(
                 tier=one.tier,

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from config import StoreConfig
 from config.cues import is_quiet, pick
+from config.facts import TAG_CLASSES
 from config.model import CueKind, Cues
 from edge.cues.waits import waited
 from edge.store.business_days import business_days
-from edge.store.tag_classes import TAG_CLASSES
 
 
 @dataclass(frozen=True)

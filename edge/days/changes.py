@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import StoreConfig, ZoneKind
+from config.facts import WINDOW_US
 from config.model import LayoutChange, Promotion
 from dwell.compare import Change, DayCount, change
-from edge.days.facts import DayFacts, watermark_us
+from edge.days.facts import DayFacts, of_people, watermark_us
 from edge.days.kept import DAY, day_if_any, totals
 from edge.store.business_days import business_days
 from edge.store.calendar import holiday, kind_of_day, knows_year, same_holiday_before
@@ -85,7 +86,7 @@ def comparison(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> 
     if now is None or now.as_of_us is None:
         return None
     starts = now.windows.windows_us
-    whole = int(((starts + 900_000_000) <= now.as_of_us).sum())
+    whole = int(((starts + WINDOW_US) <= now.as_of_us).sum())
     weeks = [(d, day_if_any(conn, config, d)) for d in (date - n * 7 * DAY for n in range(1, 5))]
     aligned = same_holiday_before(config, date)
     before = day_if_any(conn, config, aligned) if aligned is not None else None
@@ -117,7 +118,7 @@ def comparison(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> 
     today = holiday(config.store.holidays, date)
     return Comparison(
         date=date.isoformat(),
-        until_us=int(starts[whole - 1]) + 900_000_000 if whole else int(starts[0]),
+        until_us=int(starts[whole - 1]) + WINDOW_US if whole else int(starts[0]),
         partial=now.as_of_us < business_days(config).bounds_us(date)[1],
         holiday=None if today is None else today.name,
         holidays_known=knows_year(config, date.year),
@@ -302,7 +303,7 @@ def _series(config: StoreConfig, made: DayFacts, scope: str, id_: str, measure: 
     if scope == "zone":
         number = [zone.id for zone in config.zones].index(id_)
         facts = windows.zones[:, number]
-        counts = facts["engaged"] if measure == "engaged" else facts["member"] + facts["unknown"]
+        counts = facts["engaged"] if measure == "engaged" else of_people(facts)
         return counts, windows.known[:, number], windows.open_us[:, number]
     if scope == "floor":
         facts = windows.floors[:, [floor.id for floor in config.floors].index(id_)]
@@ -311,4 +312,4 @@ def _series(config: StoreConfig, made: DayFacts, scope: str, id_: str, measure: 
         facts = windows.store
         mine = np.ones(len(config.zones), np.bool_)
     known: NDArray[np.bool_] = np.any(windows.known[:, mine], axis=1)
-    return facts["member"] + facts["unknown"], known, windows.open_us[:, mine].max(axis=1, initial=0)
+    return of_people(facts), known, windows.open_us[:, mine].max(axis=1, initial=0)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import datetime as dt
 import sqlite3
 from dataclasses import dataclass, replace
-from typing import Any
 
 from config import StoreConfig, ZoneKind
 from dwell.compare import Share, rank_bands, share
-from edge.days.facts import Totals
+from edge.days.facts import Totals, of_people
 from edge.days.kept import DAY
 from edge.days.scope import Rate, Scope, coverage, history_days, over, quantile_s, rate
 
@@ -26,7 +25,7 @@ class CounterScore:
     floor: str
     kind: str
     coverage: float | None
-    """Of the opening time so far."""
+    """Share of the opening time so far in which the zone's readers were up; None while there was no such time."""
     n: int | None
     """Visits whose both ends were seen: those in bands, median and p75."""
     censored: int | None
@@ -72,21 +71,19 @@ class Counters:
 def counters(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: int = 1) -> Counters:
     """Scorecard of every zone over one day or more (7: a week)."""
     scope, found = over(conn, config, date, days)
-    if found is None:
-        return Counters(scope, 0, tuple(_unknown(zone) for zone in config.zones))
     history = history_days(conn, config, date - (days - 1) * DAY)
     rows = [_score(config, found, number, history) for number in range(len(config.zones))]
     of_counters = [row for row in rows if row.kind == ZoneKind.COUNTER]
     shares = [None if r.engaged_share is None else _as_share(r.engaged_share) for r in of_counters]
     ranks = {row.zone: rank for row, rank in zip(of_counters, rank_bands(shares), strict=True)}
     zones = tuple(replace(row, rank=ranks.get(row.zone)) for row in rows)
-    return Counters(scope, int(found.store["member"] + found.store["unknown"]), zones)
+    return Counters(scope, int(of_people(found.store)), zones)
 
 
 def _score(config: StoreConfig, found: Totals, number: int, history: int) -> CounterScore:
     zone, facts, base = config.zones[number], found.zones[number], found.base[number]
     if not base["known_windows"]:
-        return _unknown(zone, coverage(base))
+        return CounterScore(zone.id, zone.floor, zone.kind.value, coverage(base), *[None] * 22)
     value = {name: int(facts[name]) for name in facts.dtype.names}
     journeys = int(base["journeys"])
     rest = value["pass_by"] + value["touch"] + value["visit"]
@@ -121,10 +118,6 @@ def _score(config: StoreConfig, found: Totals, number: int, history: int) -> Cou
         met=rate(value["met"], value["wanted"], max(least, 1)),
         rank=None,
     )
-
-
-def _unknown(zone: Any, coverage: float | None = None) -> CounterScore:
-    return CounterScore(zone.id, zone.floor, zone.kind.value, coverage, *[None] * 22)
 
 
 def _odds(p: float) -> float | None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import StoreConfig
+from config.facts import PEOPLE
 from dwell.aggregates import BINS, histogram
 from dwell.facts import Facts, Table, facts, total
 from dwell.layout import TagClass, ZoneKind
@@ -168,6 +169,12 @@ def place(config: StoreConfig) -> Place:
         engaged_us=round(limits.engaged_s * 1e6),
         assist_us=round(limits.assist_s * 1e6),
     )
+
+
+def of_people(table: Table) -> Ints:
+    """Sum the counts of a table's people: members, and carriers of tags of no known class."""
+    counts: Ints = np.sum([table[name] for name in PEOPLE], axis=0, dtype=np.int64)
+    return counts
 
 
 def watermark_us(conn: sqlite3.Connection) -> int | None:
@@ -360,7 +367,7 @@ def _totals(
 ) -> Totals:
     known, open_us = windows.known, windows.open_us
     base = np.zeros(made.zones.shape[1], BASE)
-    journeys = made.store["member"] + made.store["unknown"]
+    journeys = of_people(made.store)
     base["journeys"] = (known * journeys[:, None]).sum(axis=0)
     base["stopped"] = (known * made.store["stopped"][:, None]).sum(axis=0)
     ended = ~np.isnan(windows.coverage)

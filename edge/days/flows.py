@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from config import StoreConfig, ZoneKind
+from config import StoreConfig
+from config.facts import DOORS
 from edge.days.kept import DAY
 from edge.days.kept import paths as paths_of
 from edge.days.scope import Rate, Scope, hide, over, rate
@@ -70,11 +71,35 @@ class Doors:
     """Journeys that began, or ended, elsewhere: the door was crossed unseen. None: it would tell a hidden one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Straight from one zone to another, `n` times."""
+
+    from_zone: str
+    to_zone: str
+    n: int
+
+
+@dataclass(frozen=True)
+class ZoneFlows:
+    """Steps between zones alone, without coming in and going out: what the page draws of a report."""
+
+    links: tuple[Flow, ...]
+    """Most walked first; only those of at least small_cell journeys."""
+    n: int
+    """All steps between zones, the suppressed ones included."""
+    suppressed_links: int
+    suppressed_n: int
+    unseen: int
+    """Steps left out because a visit before or after was not fully seen."""
+
+
 @dataclass(frozen=True)
 class FlowReport:
     scope: Scope
+    between: ZoneFlows
     links: tuple[Link, ...]
-    """Most walked first; only those of at least small_cell journeys."""
+    """Coming in and going out too. Most walked first; only those of at least small_cell journeys."""
     steps: int
     suppressed_links: int
     suppressed_steps: int
@@ -96,9 +121,8 @@ class FlowReport:
 def flows(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: int = 1) -> FlowReport:
     """Transitions, top paths, and where people come in and go out."""
     scope, found = over(conn, config, date, days)
-    if found is None:
-        return FlowReport(scope, (), 0, 0, 0, 0, (), 0, 0, 0, 0, (), (), Doors((), None), Doors((), None))
-    names: list[str | None] = [*(zone.id for zone in config.zones), None]
+    ids = [zone.id for zone in config.zones]
+    names: list[str | None] = [*ids, None]
     least = config.thresholds.small_cell
     made = found.flows
     leaving = made.links.sum(axis=1)
@@ -110,10 +134,10 @@ def flows(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: in
     links.sort(key=lambda link: (-link.n, link.from_zone or "", link.to_zone or ""))
     steps = int(made.links.sum())
     counted, with_path = paths_of(conn, config, [date - n * DAY for n in range(days)], TOP_PATHS)
-    ids = [zone.id for zone in config.zones]
     paths = tuple(PathCount(tuple(ids[z] for z in path), n, n / with_path) for path, n in counted if n >= least)
     return FlowReport(
         scope=scope,
+        between=_between(links, made.links[:-1, :-1], made.unseen),
         links=tuple(links),
         steps=steps,
         suppressed_links=int(((made.links > 0) & ~shown).sum()),
@@ -131,6 +155,17 @@ def flows(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: in
     )
 
 
+def _between(links: list[Link], steps: NDArray[np.int64], unseen: int) -> ZoneFlows:
+    """Of the links shown, in their order, and of all (Z, Z) steps, those between zones."""
+    flows = [
+        Flow(link.from_zone, link.to_zone, link.n)
+        for link in links
+        if link.from_zone is not None and link.to_zone is not None
+    ]
+    n, shown_n = int(steps.sum()), sum(flow.n for flow in flows)
+    return ZoneFlows(tuple(flows), n, int((steps > 0).sum()) - len(flows), n - shown_n, unseen)
+
+
 def _mix(config: StoreConfig, counts: NDArray[Any]) -> tuple[Mix, ...]:
     by_zone: dict[str, int] = defaultdict(int)
     for zone, n in zip(config.zones, counts.tolist(), strict=True):
@@ -144,7 +179,7 @@ def _mix(config: StoreConfig, counts: NDArray[Any]) -> tuple[Mix, ...]:
 def _doors(config: StoreConfig, counts: NDArray[Any]) -> Doors:
     """What `_mix` tells and no more: who sees both can work out nothing that either hides."""
     told = {mix.zone: mix.n for mix in _mix(config, counts)}
-    doors = [zone.id for zone in config.zones if zone.kind in (ZoneKind.ENTRANCE, ZoneKind.EXIT)]
+    doors = [zone.id for zone in config.zones if zone.kind in DOORS]
     doors = doors or [zone.id for zone in config.zones]
     seen = [told.get(zone, 0) for zone in doors]
     if None in seen:

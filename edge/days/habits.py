@@ -8,6 +8,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from config import StoreConfig, ZoneKind
+from config.facts import DOORS
 from dwell.paths import cleaned, habitual
 from edge.days.facts import place
 from edge.store.business_days import business_days
@@ -29,7 +30,7 @@ def habit(conn: sqlite3.Connection, config: StoreConfig, member: str, date: dt.d
     end_us = business_days(config).bounds_us(date)[1]
     store = place(config)
     number = {zone.id: n for n, zone in enumerate(config.zones)}
-    doors = {z for z, zone in enumerate(config.zones) if zone.kind in (ZoneKind.ENTRANCE, ZoneKind.EXIT)}
+    doors = {z for z, zone in enumerate(config.zones) if zone.kind in DOORS}
     ways = {z for z, zone in enumerate(config.zones) if zone.kind == ZoneKind.AISLE}
     paths = []
     for (path,) in conn.execute(

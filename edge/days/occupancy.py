@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import StoreConfig
+from config.facts import WINDOW_US
 from edge.days.facts import place
 from edge.days.kept import day
 from edge.days.scope import Scope, over
@@ -62,7 +63,7 @@ def occupancy(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> O
     def row(name: str, floor: bool, facts: NDArray[Any], known: NDArray[np.bool_], open_us: NDArray[Any]) -> Occupancy:
         cells, lengths = [], []
         for number, start_us in enumerate(windows.windows_us.tolist()):
-            length = min(start_us + 900_000_000, end_us, max(as_of_us, start_us)) - start_us
+            length = min(start_us + WINDOW_US, end_us, max(as_of_us, start_us)) - start_us
             state = "future" if length <= 0 else "measured" if known[number] else "unknown"
             measured = state == "measured"
             cells.append(
@@ -71,7 +72,7 @@ def occupancy(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> O
                     float(facts["present_us"][number] / length) if measured else None,
                     int(facts["peak"][number]) if measured else None,
                     state,
-                    not made.complete and start_us + 900_000_000 > as_of_us - PROVISIONAL_US,
+                    not made.complete and start_us + WINDOW_US > as_of_us - PROVISIONAL_US,
                 )
             )
             lengths.append(length if measured and open_us[number] > 0 else 0)

@@ -13,7 +13,7 @@ from config import StoreConfig
 from dwell.aggregates import RELATIVE_ERROR, quantile
 from dwell.compare import share
 from edge.days.facts import Totals, watermark_us
-from edge.days.kept import DAY, totals
+from edge.days.kept import DAY, day, totals
 from edge.store.business_days import business_days
 
 ERROR_SHARE = RELATIVE_ERROR
@@ -43,6 +43,8 @@ class Scope:
     """Everything before is counted."""
     def_version: int
     small_cell: int
+    coverage: float | None
+    """Of all zones' opening time so far; None while none of it is over, or if all of them were closed."""
     error_share: float
     """Of every median and p75."""
     suspected_staff: int
@@ -57,26 +59,31 @@ def hide(counts: dict[str, int], least: int) -> set[str]:
     return hidden
 
 
-def over(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: int) -> tuple[Scope, Totals | None]:
-    """Facts of the `days` business days that end with `date`, and what they are about; None without any."""
+def over(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: int) -> tuple[Scope, Totals]:
+    """Return the facts of the `days` business days that end with `date`, and what they are about.
+
+    If the service ran on none of them, they are the facts of `date` itself, in which nothing is known.
+    """
     dates = [date - n * DAY for n in reversed(range(days))]
     found: Totals | None = None
     for _, one in totals(conn, config, dates):  # one at a time: a day of a large store is a quarter of a MiB
         found = one if found is None else found + one
+    known = 0 if found is None else found.days
+    if found is None:
+        found = day(conn, config, date).totals
     now_us, end_us = watermark_us(conn), business_days(config).bounds_us(date)[1]
-    return (
-        Scope(
-            first_day=dates[0].isoformat(),
-            last_day=date.isoformat(),
-            days=0 if found is None else found.days,
-            as_of_us=None if now_us is None else min(now_us, end_us),
-            def_version=config.thresholds.def_version,
-            small_cell=config.thresholds.small_cell,
-            error_share=ERROR_SHARE,
-            suspected_staff=0 if found is None else found.suspects,
-        ),
-        found,
+    scope = Scope(
+        first_day=dates[0].isoformat(),
+        last_day=date.isoformat(),
+        days=known,
+        as_of_us=None if now_us is None else min(now_us, end_us),
+        def_version=config.thresholds.def_version,
+        small_cell=config.thresholds.small_cell,
+        coverage=coverage(found.base),
+        error_share=ERROR_SHARE,
+        suspected_staff=found.suspects,
     )
+    return scope, found
 
 
 def history_days(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> int:
@@ -94,7 +101,7 @@ def rate(k: int, n: int, enough: int | None = None) -> Rate | None:
     return None if found is None else Rate(found.value, found.low, found.high, k, n)
 
 
-def ratio(k: int, n: int) -> float | None:
+def ratio(k: float, n: int) -> float | None:
     """k ÷ n; None of nothing."""
     return k / n if n else None
 
@@ -107,5 +114,5 @@ def quantile_s(histogram: NDArray[Any] | None, q: float, least: int) -> float | 
 
 
 def coverage(base: Any) -> float | None:
-    """Coverage of a zone's opening time."""
-    return float(base["covered_us"] / base["open_us"]) if base["open_us"] else None
+    """Coverage of one zone, or of several together: the covered share of their opening time; None without any."""
+    return ratio(float(base["covered_us"].sum()), int(base["open_us"].sum()))

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import StoreConfig
+from config.facts import SERVED
 from dwell.aggregates import MIDDLES_S
+from edge.days.facts import of_people
 from edge.days.kept import DAY
 from edge.days.scope import Rate, Scope, coverage, hide, history_days, over, quantile_s, rate, ratio
 
@@ -49,6 +51,8 @@ class TierScore:
 @dataclass(frozen=True)
 class TierReport:
     scope: Scope
+    members: int
+    """All of them, those of hidden tiers too."""
     tiers: tuple[TierScore, ...]
     history_days: int
     """How far back returning members can be known; less than returning_days in a young database."""
@@ -58,13 +62,11 @@ def tiers(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: in
     """Who the members were, by tier, and how they were served."""
     scope, found = over(conn, config, date, days)
     history = history_days(conn, config, date - (days - 1) * DAY)
-    if found is None:
-        return TierReport(scope, (), history)
     least = config.thresholds.small_cell
     counts = {tier: found.tiers[tier].get("members", 0) for tier in sorted(found.tiers)}
     hidden = hide(counts, least)
     targets = {target.tier: target for target in config.service_targets}
-    visits = int((found.zones["member"] + found.zones["unknown"]).sum())
+    visits = int(of_people(found.zones).sum())
     present_us = int(found.store["present_us"])
     rows = []
     for tier in counts:
@@ -96,7 +98,7 @@ def tiers(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: in
                 else rate(t.get("met", 0) - _up_to(assist, target.assist_s), t.get("met", 0), least),
             )
         )
-    return TierReport(scope, tuple(rows), history)
+    return TierReport(scope, sum(counts.values()), tuple(rows), history)
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class ServiceScore:
     staffed: float | None
     """Share of the known opening time with at least one badge in the zone."""
     wanted: int | None
-    """Fully seen visits of visit_s or more, at counters, fitting rooms and service desks."""
+    """Fully seen visits of visit_s or more; None in zones of kinds in which nobody is SERVED."""
     met: Rate | None
     """Of them, those with a contact: a badge in the zone for assist_s of the visit."""
     wait_median_s: float | None
@@ -137,17 +139,13 @@ def service(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: 
     """Staffed time, waiting and assistance by zone."""
     scope, found = over(conn, config, date, days)
     least = config.thresholds.small_cell
-    if found is None:
-        return ServiceReport(
-            scope, tuple(ServiceScore(z.id, z.floor, z.kind.value, *[None] * 10) for z in config.zones), None
-        )
     rows = []
     for number, zone in enumerate(config.zones):
         facts, base = found.zones[number], found.base[number]
         if not base["known_windows"]:
             rows.append(ServiceScore(zone.id, zone.floor, zone.kind.value, coverage(base), *[None] * 9))
             continue
-        wanted, met = int(facts["wanted"]), int(facts["met"])
+        wanted, met = int(facts["wanted"]), int(facts["met"])  # of zones where people are served, as in dwell.service
         hours = int(base["staffed_us"]) / 3.6e9
         served = int(facts["visit"] + facts["engaged"])
         rows.append(
@@ -157,7 +155,7 @@ def service(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: 
                 kind=zone.kind.value,
                 coverage=coverage(base),
                 staffed=ratio(int(base["staffed_us"]), int(base["known_us"])),
-                wanted=wanted,
+                wanted=wanted if zone.kind in SERVED else None,
                 met=rate(met, wanted, least),
                 wait_median_s=quantile_s(found.wait[number], 0.5, least),
                 wait_p75_s=quantile_s(found.wait[number], 0.75, least),

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from config import StoreConfig, ZoneKind
+from config.facts import TAG_CLASSES
 from dwell.stays import Span
 from edge.days.facts import read_stays, suspects
 from edge.store.business_days import business_days
-from edge.store.tag_classes import TAG_CLASSES
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlite_utils import Database as Tables
 
+from config.facts import TAG_CLASSES
 from drivers.read import epc_bytes
 from dwell.engine import Decisions
 from dwell.layout import TagClass
@@ -19,7 +20,6 @@ from edge.store import layouts
 from edge.store.business_days import BusinessDay
 from edge.store.compose import Shop
 from edge.store.pseudonyms import Member, Pseudonyms, look_up
-from edge.store.tag_classes import TAG_CLASSES
 from sync import outbox
 from sync.contract import Door, FloorTraffic, GatewayHealth, Journey, ReaderHealth, Stop, ZoneWindow
 

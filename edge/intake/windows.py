@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from sqlite_utils import Database as Tables
 
+from config.facts import TAG_CLASSES
 from dwell.layout import TagClass
-from edge.store.tag_classes import TAG_CLASSES
 from sync.contract import Door, ZoneWindow
 
 

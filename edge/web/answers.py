@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from edge.days.hours import HourReport
     from edge.days.occupancy import OccupancyReport
     from edge.days.service import ServiceReport, TierReport
+    from edge.days.summary import Summary
     from edge.days.suspects import Suspect
 
 FRESH_S = 5.0
-KEPT = 4
+"""How long an answer is given again."""
+KEPT = 6
 
 
 class Answers:
@@ -36,6 +38,10 @@ class Answers:
         self._config = config
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, dt.date, int], tuple[float, Any]] = OrderedDict()
+
+    def summary(self, date: dt.date) -> Summary | None:
+        """Kept for longer than a moment once the day is over."""
+        return cast("Summary | None", self._get("summary", date, 1))
 
     def counters(self, date: dt.date, days: int = 1) -> Counters | None:
         return cast("Counters | None", self._get("counters", date, days))
@@ -62,11 +68,6 @@ class Answers:
     def hours(self, date: dt.date) -> HourReport | None:
         return cast("HourReport | None", self._get("hours", date, 1))
 
-    def forget(self) -> None:
-        """Something was said that changes answers."""
-        with self._lock:
-            self._kept.clear()
-
     def suspects(self, date: dt.date) -> tuple[Suspect, ...]:
         return self._get("suspects", date, 1) or ()
 
@@ -77,10 +78,17 @@ class Answers:
         with self._reading() as conn:
             return habit(conn, self._config, member, date)
 
+    def forget(self) -> None:
+        """Forget every answer: something was said that changes them."""
+        with self._lock:
+            self._kept.clear()
+
     def _get(self, name: str, date: dt.date, days: int) -> Any:
         key = (name, date, days)
         with self._lock:
             kept = self._kept.get(key)
+            if kept is not None and (name, getattr(kept[1], "complete", False)) == ("summary", True):
+                return kept[1]
             if kept is not None and time.monotonic() - kept[0] < FRESH_S:
                 return kept[1]
             try:
@@ -96,11 +104,13 @@ class Answers:
             return answer
 
     def _ask(self, conn: sqlite3.Connection, name: str, date: dt.date, days: int) -> Any:
-        from edge.days import changes, counters, flows, hours, occupancy, service, suspects
+        from edge.days import changes, counters, flows, hours, occupancy, service, summary, suspects
 
         config = self._config
         try:
             match name:
+                case "summary":
+                    return summary.today(conn, config, date)
                 case "counters":
                     return counters.counters(conn, config, date, days)
                 case "flows":

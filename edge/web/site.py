@@ -23,15 +23,16 @@ from starlette.responses import HTMLResponse
 
 from config import StoreConfig
 from edge.access.users import Role, Users
+from edge.reports.columns import COLUMNS
 from edge.store.business_days import business_days, parse_date
 from edge.store.clock import Clock
 from edge.store.live_state import LiveClient, Now, State
 from edge.web.answers import Answers
-from edge.web.days import Days
 from edge.web.drawings.now import Picture, clock_time, take
 from edge.web.drawings.plan import plans
 from edge.words.languages import HTML_LANG, LANGUAGES, catalogue, named, negotiate, reason
 from edge.words.numbers import duration, in_words, local, number, percent
+from edge.words.tables import Words, pick
 
 if TYPE_CHECKING:  # NumPy comes in with the first day, not before
     from edge.days.summary import Summary
@@ -81,7 +82,6 @@ class Site:
         self.clock = clock
         self.users = users
         self.plans = plans(config)
-        self.days = Days(config)
         self.answers = Answers(config)
         self.static = _static_files()
         self._regions: dict[str, _Regions] = {}
@@ -137,7 +137,7 @@ class Site:
             state = "nothing"
         elif summary.as_of_us <= summary.start_us:
             state = "future"
-        elif summary.coverage == 0 and not summary.visits:
+        elif summary.unseen:
             state = "unseen"
         else:
             state = "ok"
@@ -169,7 +169,7 @@ class Site:
         return parse_date(text) if text else self.business_date()
 
     async def summary(self, date: dt.date) -> Summary | None:
-        return await run_in_threadpool(self.days.get, date)
+        return await run_in_threadpool(self.answers.summary, date)
 
     def zone_names(self, lang: str) -> dict[str, str]:
         return {zone.id: named(zone.name, lang) for zone in self.config.zones}
@@ -202,6 +202,7 @@ class Site:
             duration=duration,
             reason=lambda said: reason(said, lang),
             words=lambda seconds: in_words(seconds, lang),
+            translated=catalogue(lang).gettext,
             clock=lambda us: clock_time(self.config, us),
             moment=lambda us: f"{local(self.config, us):%m-%d %H:%M}",
         )
@@ -214,6 +215,8 @@ class Site:
             tagtrail_version=version("tagtrail"),
             zone_name=lambda id_: zones.get(id_, id_),
             floor_name=lambda id_: floors.get(id_, id_),
+            columns=lambda table, *ids: pick(COLUMNS[table], *ids),
+            words=Words(self.config, lang),
         )
         return environment
 

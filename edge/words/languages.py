@@ -41,6 +41,11 @@ def catalogue(lang: str) -> Catalogue:
     return Catalogue(parse_po(files(__package__).joinpath("locale", f"{lang}.po").read_text("utf-8")))
 
 
+def message(text: str) -> str:
+    """Mark a text that is translated only where it is shown; import it as `_`."""
+    return text
+
+
 def reason(said: str, lang: str) -> str:
     """What a reader or the broker reports, an English sentence; as it is if nobody has translated it."""
     for pattern, translated in _reasons(lang):

@@ -12,6 +12,12 @@ def local(config: StoreConfig, at_us: int | None) -> dt.datetime | None:
     return None if at_us is None else dt.datetime.fromtimestamp(at_us / 1e6, config.store.tz)
 
 
+def iso(config: StoreConfig, at_us: int | None) -> str:
+    """A moment as ISO 8601 in the store's time; empty for none."""
+    at = local(config, at_us)
+    return "" if at is None else at.isoformat(timespec="seconds")
+
+
 def number(value: int | None) -> str:
     """A count with thin groups; a dash where nothing was measured."""
     return "–" if value is None else f"{value:,}"

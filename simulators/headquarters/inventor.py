@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from config.facts import WINDOW_US
 from sync.contract import (
     CLASS_OF,
     Cue,
@@ -40,7 +41,6 @@ from sync.contract_days import (
 
 ZONES = ("door", "cosmetics", "shoes", "bags", "checkout")
 KINDS = ("entrance", "counter", "counter", "counter", "checkout")
-WINDOW_US = 900_000_000
 LAYOUT = "0123456789ab"
 ANEW = 0.1
 """Share of windows that are told again."""

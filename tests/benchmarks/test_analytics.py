@@ -22,13 +22,13 @@ from pages import Service
 from shopdays import DATE, Day, store_values
 
 from config import StoreConfig
+from config.facts import WINDOW_US
 from edge.days import facts, kept
 from edge.days.changes import comparison, promotions
 from edge.days.counters import counters
 from edge.days.flows import flows
 from edge.days.occupancy import occupancy
 from edge.days.service import service, tiers
-from edge.days.summary import WINDOW_US
 from edge.store.live_socket import socket_path
 
 pytestmark = pytest.mark.benchmark_suite

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from config import StoreConfig
+from config.facts import TAG_CLASSES, WINDOW_US
 from edge.database.writer import Database
 from edge.days.counters import CounterScore, counters
-from edge.days.summary import WINDOW_US
-from edge.store.tag_classes import TAG_CLASSES
 
 DATE = dt.date(2026, 3, 14)
 ZONES = (

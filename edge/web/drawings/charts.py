@@ -5,20 +5,22 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
 
 from config import StoreConfig
+from config.facts import PEOPLE
 from edge.words.languages import named
 
 if TYPE_CHECKING:  # NumPy comes in with the first day, not before
-    from edge.days.summary import FloorTraffic, Flow, Flows, Hour, Summary, ZoneDwell
+    from edge.days.counters import CounterScore
+    from edge.days.flows import Flow, ZoneFlows
+    from edge.days.traffic import FloorTraffic, Hour
 
 TOP_PERCENT = 88.0
 """Height of the highest bar; above it stands its number."""
-PEOPLE = ("member", "unknown")
 PEOPLE_SHARE = 0.72
 """Of a bar's width; the rest is the carts'."""
 USUAL_HOURS = (8, 22)
@@ -64,17 +66,14 @@ class Chart:
 
 
 Cell = tuple[int | None, int]
-ENOUGH = 30
-"""A share of fewer says nothing."""
 NEIGHBOURS = 3
 
 
 @dataclass(frozen=True)
 class Counter:
-    """A counter on a day; `engaged` is the share of its visits, None if there are too few."""
+    """A counter, with where people came from and went to."""
 
     bands: Bands
-    engaged: float | None
     came_from: tuple[tuple[str, int], ...]
     """(zone, transitions), most first."""
     went_to: tuple[tuple[str, int], ...]
@@ -84,29 +83,29 @@ class Counter:
 class Bands:
     """Shares of a zone's visits by how long they were: (name, x, width) in per cent."""
 
-    zone: ZoneDwell
+    zone: CounterScore
     name: str
     floor: str
     n: int
     parts: tuple[tuple[str, float, float], ...]
 
 
-def traffic_charts(config: StoreConfig, summary: Summary, lang: str) -> tuple[Chart, ...]:
+def traffic_charts(config: StoreConfig, floors: Sequence[FloorTraffic], lang: str) -> tuple[Chart, ...]:
     """One chart a floor, in the order of the store file."""
-    hours = [dt.datetime.fromtimestamp(hour.start_us / 1e6, config.store.tz) for hour in summary.floors[0].hours]
+    hours = [dt.datetime.fromtimestamp(hour.start_us / 1e6, config.store.tz) for hour in floors[0].hours]
     shown = [
         i
         for i, at in enumerate(hours)
         if USUAL_HOURS[0] <= at.hour < USUAL_HOURS[1]
-        or any(sum((floor.hours[i].entered or {}).values()) for floor in summary.floors)
+        or any(sum((floor.hours[i].entered or {}).values()) for floor in floors)
     ]
     span = range(min(shown), max(shown) + 1)
-    most = max(max(_people(floor.hours[i].entered) or 0 for i in span) for floor in summary.floors)
-    most = max(most, *((floor.hours[i].entered or {}).get("cart", 0) for floor in summary.floors for i in span), 1)
+    most = max(max(_people(floor.hours[i].entered) or 0 for i in span) for floor in floors)
+    most = max(most, *((floor.hours[i].entered or {}).get("cart", 0) for floor in floors for i in span), 1)
     names = {floor.id: named(floor.name, lang) for floor in config.floors}
     step = 100 / len(span)
     charts = []
-    for floor in summary.floors:
+    for floor in floors:
         bars = []
         for place, i in enumerate(span):
             hour = floor.hours[i]
@@ -133,12 +132,12 @@ def _people(entered: Mapping[str, int] | None) -> int | None:
     return None if entered is None else sum(entered.get(name, 0) for name in PEOPLE)
 
 
-def dwell_bands(config: StoreConfig, summary: Summary, lang: str) -> tuple[Bands, ...]:
+def dwell_bands(config: StoreConfig, scores: Iterable[CounterScore], lang: str) -> tuple[Bands, ...]:
     """Counters first, then the other zones; each group with the most visited first, the unknown last."""
     zones = {zone.id: named(zone.name, lang) for zone in config.zones}
     floors = {floor.id: named(floor.name, lang) for floor in config.floors}
     rows = []
-    for zone in sorted(summary.zones, key=lambda z: (z.kind != "counter", z.n is None, -(z.n or 0), z.zone)):
+    for zone in sorted(scores, key=lambda z: (z.kind != "counter", z.n is None, -(z.n or 0), z.zone)):
         n = zone.n or 0
         parts, x = [], 0.0
         for name in ("pass_by", "touch", "visit", "engaged"):
@@ -149,7 +148,7 @@ def dwell_bands(config: StoreConfig, summary: Summary, lang: str) -> tuple[Bands
     return tuple(rows)
 
 
-def sankey(config: StoreConfig, flows: Flows, lang: str) -> str:
+def sankey(config: StoreConfig, flows: ZoneFlows, lang: str) -> str:
     """JSON of the most walked links: labels and floor numbers of nodes, and from, to, n of links."""
     links = flows.links[:MOST_LINKS]
     used = {link.from_zone for link in links} | {link.to_zone for link in links}
@@ -169,26 +168,27 @@ def sankey(config: StoreConfig, flows: Flows, lang: str) -> str:
     )
 
 
-def counter_cards(config: StoreConfig, summary: Summary, lang: str) -> tuple[Counter, ...]:
-    """Every counter, the most visited first, the unknown last."""
+def counter_cards(
+    config: StoreConfig, scores: Iterable[CounterScore], flows: ZoneFlows, lang: str
+) -> tuple[Counter, ...]:
+    """Every counter, the most visited first, the unknown last. Scores and flows are of the same days."""
     into: dict[str, list[Flow]] = defaultdict(list)
     out: dict[str, list[Flow]] = defaultdict(list)
-    for link in summary.flows.links:
+    for link in flows.links:
         into[link.to_zone].append(link)
         out[link.from_zone].append(link)
     return tuple(
         Counter(
             bands=row,
-            engaged=row.zone.engaged / row.n if row.zone.engaged is not None and row.n >= ENOUGH else None,
             came_from=tuple((link.from_zone, link.n) for link in into[row.zone.zone][:NEIGHBOURS]),
             went_to=tuple((link.to_zone, link.n) for link in out[row.zone.zone][:NEIGHBOURS]),
         )
-        for row in dwell_bands(config, summary, lang)
+        for row in dwell_bands(config, scores, lang)
         if row.zone.kind == "counter"
     )
 
 
-def flow_matrix(config: StoreConfig, flows: Flows) -> tuple[tuple[str, ...], tuple[tuple[Cell, ...], ...]]:
+def flow_matrix(config: StoreConfig, flows: ZoneFlows) -> tuple[tuple[str, ...], tuple[tuple[Cell, ...], ...]]:
     """Zones that flows join, in the order of the store file, and from row to column how many went and its shade."""
     used = {link.from_zone for link in flows.links} | {link.to_zone for link in flows.links}
     zones = tuple(zone.id for zone in config.zones if zone.id in used)

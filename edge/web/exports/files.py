@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from importlib.metadata import version
 from typing import Any
@@ -14,9 +13,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from edge.web.exports.openapi import openapi
-from edge.web.exports.tables import ABOUT, COLUMNS, KINDS, SHARE, Kind, Source, iso
+from edge.web.exports.tables import TABLES, Source, Table
 from edge.web.site import Site, language, span, who
-from edge.words.tables import BOM, Cell
+from edge.words import tables as words
+from edge.words.languages import catalogue
+from edge.words.numbers import iso
+from edge.words.tables import SHARE, Cell
 
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 WORKBOOK = "all"
@@ -34,37 +36,38 @@ class Exports:
         ]
 
     async def csv(self, request: Request) -> Response:
-        kind = self._kind(request)
-        source = await self._source(request, kind.of_day)
-        text = await run_in_threadpool(as_csv, kind, source)
-        return await self._file(request, source, kind.name, "csv", text.encode(), "text/csv; charset=utf-8")
+        table = self._table(request)
+        source = await self._source(request, table.of_day)
+        text = await run_in_threadpool(as_csv, table, source)
+        return await self._file(request, source, table.name, "csv", text.encode(), "text/csv; charset=utf-8")
 
     async def xlsx(self, request: Request) -> Response:
         name = request.path_params["table"]
-        kinds = [k for k in KINDS.values() if self._may(request, k)] if name == WORKBOOK else [self._kind(request)]
-        source = await self._source(request, any(kind.of_day for kind in kinds))
-        content = await run_in_threadpool(as_xlsx, kinds, source)
+        all_ = [table for table in TABLES.values() if self._may(request, table)]
+        tables = all_ if name == WORKBOOK else [self._table(request)]
+        source = await self._source(request, any(table.of_day for table in tables))
+        content = await run_in_threadpool(as_xlsx, tables, source)
         return await self._file(request, source, name, "xlsx", content, XLSX)
 
     async def json(self, request: Request) -> Response:
-        kind = self._kind(request)
-        source = await self._source(request, kind.of_day)
-        return JSONResponse(await run_in_threadpool(as_object, kind, source), headers={"Cache-Control": "no-store"})
+        table = self._table(request)
+        source = await self._source(request, table.of_day)
+        return JSONResponse(await run_in_threadpool(as_object, table, source), headers={"Cache-Control": "no-store"})
 
     async def openapi(self, _: Request) -> Response:
         return JSONResponse(openapi(version("tagtrail")))
 
-    def _kind(self, request: Request) -> Kind:
-        kind = KINDS.get(request.path_params["table"])
-        if kind is None:
+    def _table(self, request: Request) -> Table:
+        table = TABLES.get(request.path_params["table"])
+        if table is None:
             raise HTTPException(404)
-        if not self._may(request, kind):
+        if not self._may(request, table):
             raise HTTPException(403)
-        return kind
+        return table
 
-    def _may(self, request: Request, kind: Kind) -> bool:
+    def _may(self, request: Request, table: Table) -> bool:
         someone = who(request)
-        return someone is not None and someone.role in kind.roles
+        return someone is not None and someone.role in table.roles
 
     async def _source(self, request: Request, of_day: bool) -> Source:
         site = self._site
@@ -84,27 +87,28 @@ class Exports:
         return Response(content, media_type=kind, headers=headers)
 
 
-def as_csv(kind: Kind, source: Source) -> str:
-    """The table for spreadsheets: UTF-8 with a BOM, and no text that one would take for a formula."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    as_of = _as_of(kind, source)
-    writer.writerow(["date", *kind.columns, "as_of"])
-    writer.writerows([str(source.date), *map(formula_safe, row), as_of] for row in kind.make(source))
-    return BOM + out.getvalue()
+def as_csv(table: Table, source: Source) -> str:
+    """The table for spreadsheets, with its date and how far it is known in every row."""
+    date, as_of = str(source.date), _as_of(table, source)
+    return words.as_csv(("date", *table.ids, "as_of"), ((date, *row, as_of) for row in table.cells(source)))
 
 
-def as_object(kind: Kind, source: Source) -> dict[str, Any]:
+def as_object(table: Table, source: Source) -> dict[str, Any]:
     """The table for programs: what it is of, and rows by column."""
     summary = source.summary
-    head: dict[str, Any] = {"store": source.config.store.id, "table": kind.name, "as_of": _as_of(kind, source) or None}
-    if kind.of_day and summary is not None:
-        head |= {"date": summary.date, "complete": summary.complete, "coverage": summary.coverage}
-        head |= {"def_version": summary.def_version, "days": source.days}
-    return {**head, "rows": [dict(zip(kind.columns, row, strict=True)) for row in kind.make(source)]}
+    head: dict[str, Any] = {
+        "store": source.config.store.id,
+        "table": table.name,
+        "as_of": _as_of(table, source) or None,
+    }
+    if table.of_day and summary is not None:
+        days = table.days(source)
+        head |= {"date": summary.date, "complete": summary.complete, "coverage": _coverage(source, days)}
+        head |= {"def_version": summary.def_version, "days": days}
+    return {**head, "rows": [dict(zip(table.ids, row, strict=True)) for row in table.cells(source)]}
 
 
-def as_xlsx(kinds: list[Kind], source: Source) -> bytes:
+def as_xlsx(tables: list[Table], source: Source) -> bytes:
     """A workbook: what the numbers are of, then a sheet a table. Texts are never formulas or links."""
     import xlsxwriter
 
@@ -112,48 +116,53 @@ def as_xlsx(kinds: list[Kind], source: Source) -> bytes:
     book = xlsxwriter.Workbook(out, {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False})
     bold = book.add_format({"bold": True, "bottom": 1, "text_wrap": True, "valign": "top"})
     share = book.add_format({"num_format": "0 %"})
+    heading = catalogue(source.lang).gettext
     front = book.add_worksheet("tagtrail")
     facts: list[tuple[str, Cell]] = [("store", source.config.store.id)]
     if source.summary is not None:
         facts += [("date", source.summary.date), ("as_of", iso(source.config, source.summary.as_of_us))]
-        facts += [("complete", str(source.summary.complete).lower()), ("coverage", source.summary.coverage)]
+        facts += [("complete", str(source.summary.complete).lower())]
+        facts += [("coverage", _coverage(source, source.days))]
         facts += [("def_version", source.summary.def_version), ("days", source.days)]
     for row, (name, value) in enumerate(facts):
         front.write_string(row, 0, name, bold)
         _write(front, row, 1, value, share if name == "coverage" else None)
-    for row, kind in enumerate(kinds, len(facts) + 1):
-        front.write_string(row, 0, kind.name)
-        front.write_string(row, 1, ABOUT[kind.name])
+    for row, table in enumerate(tables, len(facts) + 1):
+        front.write_string(row, 0, table.name)
+        front.write_string(row, 1, table.about)
+        if table.of_day:
+            front.write_string(row, 2, f"days: {table.days(source)}")
     front.set_column(0, 0, 14)
     front.set_column(1, 1, 60)
-    for kind in kinds:
-        sheet = book.add_worksheet(kind.name)
+    for table in tables:
+        sheet = book.add_worksheet(table.name)
         sheet.freeze_panes(1, 0)
-        widths = [len(id_) for id_ in kind.columns]
-        for place, id_ in enumerate(kind.columns):
-            sheet.write_string(0, place, id_, bold)
-            sheet.write_comment(0, place, COLUMNS[id_][1])
+        widths = [len(id_) for id_ in table.ids]
+        for place, field in enumerate(table.fields):
+            sheet.write_string(0, place, field.id, bold)
+            sheet.write_comment(0, place, f"{heading(field.heading)}\n{field.about}")
         last = 0
-        for last, values in enumerate(kind.make(source), 1):
-            for place, value in enumerate(values):
-                _write(sheet, last, place, value, share if COLUMNS[kind.columns[place]][0] == SHARE else None)
+        for last, values in enumerate(table.cells(source), 1):
+            for place, (field, value) in enumerate(zip(table.fields, values, strict=True)):
+                _write(sheet, last, place, value, share if field.type == SHARE else None)
                 widths[place] = max(widths[place], min(_width(value), 40))
         for place, width in enumerate(widths):
             sheet.set_column(place, place, width + 2)
-        sheet.autofilter(0, 0, max(last, 1), len(kind.columns) - 1)
+        sheet.autofilter(0, 0, max(last, 1), len(table.ids) - 1)
     book.close()
     return out.getvalue()
 
 
-def formula_safe(value: Cell) -> Cell:
-    """Text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    if isinstance(value, str) and (value.lstrip()[:1] in tuple("=+-@") or value[:1] in ("\t", "\r", "\n")) and value:
-        return f"'{value}"
-    return value
+def _coverage(source: Source, days: int) -> float | None:
+    """Of all zones in the days that a table is of."""
+    if days == 1:
+        return None if source.summary is None else source.summary.coverage
+    found = source.answers.counters(source.date, days)
+    return None if found is None else found.scope.coverage
 
 
-def _as_of(kind: Kind, source: Source) -> str:
-    if kind.of_day:
+def _as_of(table: Table, source: Source) -> str:
+    if table.of_day:
         return iso(source.config, source.summary.as_of_us if source.summary else None)
     return iso(source.config, source.now.as_of_us if source.now else None)
 

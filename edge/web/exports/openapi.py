@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edge.web.exports.tables import ABOUT, COLUMNS, EVERYBODY, INTEGER, KINDS, MOMENT, NUMBER, SHARE, TEXT
+from edge.web.exports.tables import EVERYBODY, TABLES
 from edge.web.site import SPANS
+from edge.words.tables import INTEGER, MOMENT, NUMBER, RATIO, SECONDS, SHARE, TEXT
 
 
 def openapi(version: str) -> dict[str, Any]:
@@ -14,6 +15,8 @@ def openapi(version: str) -> dict[str, Any]:
     types: Mapping[str, dict[str, Any]] = {
         INTEGER: {"type": ["integer", "string", "null"]},
         NUMBER: {"type": ["number", "null"]},
+        SECONDS: {"type": ["number", "null"]},
+        RATIO: {"type": ["number", "null"]},
         SHARE: {"type": ["number", "null"], "minimum": 0, "maximum": 1},
         TEXT: {"type": ["string", "null"]},
         MOMENT: {"type": ["string", "null"], "format": "date-time"},
@@ -22,10 +25,10 @@ def openapi(version: str) -> dict[str, Any]:
         "store": {"type": "string", "description": "Id of the store."},
         "table": {"type": "string"},
         "date": {"type": "string", "format": "date", "description": "Business date."},
-        "days": {"type": "integer", "description": "Business days up to that date that were asked for."},
+        "days": {"type": "integer", "description": "Business days that end with that date."},
         "as_of": {**types[MOMENT], "description": "Everything that ended before is counted."},
         "complete": {"type": "boolean", "description": "Is the business day over, with all its visits ended?"},
-        "coverage": {**types[SHARE], "description": "Of all zones on that day."},
+        "coverage": {**types[SHARE], "description": "Of all zones in these days; null: they were closed."},
         "def_version": {"type": "integer", "description": "Version of the definitions."},
     }
     refused = {
@@ -50,16 +53,16 @@ def openapi(version: str) -> dict[str, Any]:
         "/api/today": get("A business day in one document.", {"type": "object"}, [day]),
         "/api/openapi.json": get("This description.", {"type": "object"}, []),
     }
-    for kind in KINDS.values():
-        row = {
-            "type": "object",
-            "properties": {id_: {**types[COLUMNS[id_][0]], "description": COLUMNS[id_][1]} for id_ in kind.columns},
+    for table in TABLES.values():
+        columns = {
+            field.id: {**types[field.type], "title": field.heading, "description": field.about}
+            for field in table.fields
         }
-        schema = {"type": "object", "properties": {**head, "rows": {"type": "array", "items": row}}}
-        roles = "" if kind.roles == EVERYBODY else f" For {', '.join(kind.roles)}."
-        paths[f"/api/tables/{kind.name}"] = get(
-            ABOUT[kind.name] + roles, schema, [day, days, lang] if kind.of_day else [lang]
-        )
+        rows = {"type": "array", "items": {"type": "object", "properties": columns}}
+        schema = {"type": "object", "properties": {**head, "rows": rows}}
+        roles = "" if table.roles == EVERYBODY else f" For {', '.join(table.roles)}."
+        asked = [*([day] if table.of_day else []), *([days] if table.spans else []), lang]
+        paths[f"/api/tables/{table.name}"] = get(table.about + roles, schema, asked)
     return {
         "openapi": "3.1.0",
         "info": {

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from config.facts import SERVED
 from edge.reports.summary import as_json
 from edge.web.drawings.charts import counter_cards, dwell_bands, flow_matrix, sankey, traffic_charts
 from edge.web.drawings.hours import dwell_charts, occupancy_charts, staffing
@@ -21,8 +21,8 @@ from edge.web.pages.service import floor_parts
 from edge.web.site import SPANS, Site, language, span
 from edge.words.languages import named
 
-SERVED = ("counter", "fitting_room", "service", "checkout")
-"""Kinds of zones where somebody may be waited for."""
+if TYPE_CHECKING:
+    from edge.days.flows import ZoneFlows
 
 
 class DayPages:
@@ -44,24 +44,26 @@ class DayPages:
         day = await site.day(request)
         drawn: dict[str, Any] = {"charts": (), "dwell": (), "occupancy": ()}
         if day["summary"] is not None:
-            drawn["charts"] = traffic_charts(site.config, day["summary"], lang)
-            drawn["dwell"] = dwell_bands(site.config, day["summary"], lang)
+            drawn["charts"] = traffic_charts(site.config, day["summary"].floors, lang)
+            drawn["dwell"] = dwell_bands(site.config, day["summary"].zones, lang)
         against = await run_in_threadpool(site.answers.comparison, day["date"]) if day["state"] == "ok" else None
         if day["state"] == "ok":
             together = await run_in_threadpool(site.answers.occupancy, day["date"])
             drawn["occupancy"] = () if together is None else occupancy_charts(site.config, together, lang)
         whole = [row for row in (against.rows if against else ()) if row.scope != "zone"]
-        return site.render(
-            request, "today.html", against=against, whole=whole, **day, **drawn, **self._flows(day, lang)
-        )
+        flows = self._flows(None if day["summary"] is None else day["summary"].flows, lang)
+        return site.render(request, "today.html", against=against, whole=whole, **day, **drawn, **flows)
 
     async def counters(self, request: Request) -> Response:
         """How each counter draws and holds, its rank as far as it is sure, where people come from and go to."""
         site, lang, days = self._site, language(request), span(request)
         day = await site.day(request)
-        scores = await run_in_threadpool(site.answers.counters, day["date"], days) if day["state"] == "ok" else None
-        cards = counter_cards(site.config, day["summary"], lang) if day["state"] == "ok" else ()
-        hours = await run_in_threadpool(site.answers.hours, day["date"]) if day["state"] == "ok" else None
+        good = day["state"] == "ok"
+        scores = await run_in_threadpool(site.answers.counters, day["date"], days) if good else None
+        report = await run_in_threadpool(site.answers.flows, day["date"], days) if good else None
+        cards = counter_cards(site.config, scores.zones, report.between, lang) if scores and report else ()
+        # Hours are those of one day: beside numbers of several days they would look like theirs.
+        hours = await run_in_threadpool(site.answers.hours, day["date"]) if good and days == 1 else None
         by_hour = {} if hours is None else dwell_charts(site.config, hours)
         rows = sorted(
             (row for row in (scores.zones if scores else ()) if row.kind == "counter"),
@@ -72,7 +74,6 @@ class DayPages:
             "counters.html",
             scores=scores,
             rows=rows,
-            score_of={row.zone: row for row in rows},
             cards=cards,
             by_hour=by_hour,
             days=days,
@@ -84,17 +85,17 @@ class DayPages:
         site, lang, days = self._site, language(request), span(request)
         day = await site.day(request)
         good = day["state"] == "ok"
-        matrix = flow_matrix(site.config, day["summary"].flows) if good else ((), ())
         report = await run_in_threadpool(site.answers.flows, day["date"], days) if good else None
+        flows = None if report is None else report.between
         return site.render(
             request,
             "flows.html",
-            matrix=matrix,
+            matrix=((), ()) if flows is None else flow_matrix(site.config, flows),
             report=report,
             days=days,
             spans=SPANS,
             **day,
-            **self._flows(day, lang),
+            **self._flows(flows, lang),
         )
 
     async def service(self, request: Request) -> Response:
@@ -134,10 +135,11 @@ class DayPages:
         names = {tried.id: named(tried.name, language(request)) for tried in getattr(site.config, kind)}
         return site.render(request, "trials.html", kind=kind, trials=trials, names=names, as_of=site.as_of())
 
-    def _flows(self, day: Mapping[str, Any], lang: str) -> dict[str, Any]:
-        site, summary = self._site, day["summary"]
+    def _flows(self, flows: ZoneFlows | None, lang: str) -> dict[str, Any]:
+        site = self._site
         return {
-            "sankey": "{}" if summary is None else sankey(site.config, summary.flows, lang),
+            "flows": flows,
+            "sankey": "{}" if flows is None else sankey(site.config, flows, lang),
             "floors": site.config.floors,
             "plotly_styles": plotly_styles(site.static["plotly.min.js"]),
         }

@@ -36,12 +36,14 @@ class WorksPages:
     async def quality(self, request: Request) -> Response:
         day = await self._site.day(request)
         summary, config = day["summary"], self._site.config
+        watched = {antenna.zone for reader in config.readers for antenna in reader.antennas}
         worst_first, hours = [], []
         suspects: tuple[Suspect, ...] = ()
         if summary is not None:
             # Zones that nobody watches last: nothing can be wrong there.
             worst_first = sorted(
-                summary.zones, key=lambda z: (z.coverage is None, z.coverage or 0, -z.censored, z.zone)
+                summary.zones,
+                key=lambda z: (z.zone not in watched, z.coverage is None, z.coverage or 0, -(z.censored or 0), z.zone),
             )
             if require(request, *Role).role is not Role.VIEWER and day["state"] == "ok":
                 suspects = await run_in_threadpool(self._site.answers.suspects, day["date"])
@@ -50,6 +52,7 @@ class WorksPages:
             request,
             "quality.html",
             worst_first=worst_first,
+            watched=watched,
             hours=hours,
             suspects=suspects,
             **day,
@@ -67,7 +70,6 @@ class WorksPages:
         if tag is None or said not in ("confirm", "clear"):
             raise HTTPException(404)
         await run_in_threadpool(say, site.config, date, bytes.fromhex(tag), said == "confirm")
-        site.days.forget()
         site.answers.forget()
         await site.record(
             request, "confirmed a suspected tag" if said == "confirm" else "cleared a suspected tag", tag[:8]

@@ -16,8 +16,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from config.cues import parse
+from config.facts import SERVED
 from config.lines import Place
-from config.model import SERVED, Cues
+from config.model import Cues
 from edge.access.users import Role
 from edge.cues import book
 from edge.cues.book import MAX_NOTE, Rules

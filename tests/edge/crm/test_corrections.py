@@ -10,6 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 from shopdays import DATE, Day
 
+from config.facts import TAG_CLASSES, WINDOW_US
 from dwell.aggregates import bins, tally
 from dwell.layout import Settings
 from dwell.stays import Span
@@ -18,13 +19,11 @@ from edge.access.verdicts import say
 from edge.crm import corrections
 from edge.database.writer import Database
 from edge.days.facts import read_stays
-from edge.days.summary import WINDOW_US
 from edge.days.suspects import suspected_tags
 from edge.intake.windows import COUNTS
 from edge.service import housekeeping
 from edge.store import layouts
 from edge.store.business_days import business_days
-from edge.store.tag_classes import TAG_CLASSES
 from sync import outbox, room
 from sync.contract import Event, ZoneWindow
 from sync.room import GIVEN_UP, merge_windows

@@ -10,24 +10,28 @@ import sqlite3
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shopdays import DATE, ZONES, Day, store_values
+from shopdays import DATE, ZONES, Day, busy, day_of, store_values
 
 from config import StoreConfig
+from config.facts import TAG_CLASSES
 from dwell.layout import TagClass
 from edge.database.reader import connect
 from edge.days import facts, kept
-from edge.days.summary import Flow, Summary, today
+from edge.days.counters import counters
+from edge.days.flows import Flow, flows
+from edge.days.service import service
+from edge.days.summary import Summary, today
 from edge.reports.insights import Insights
 from edge.reports.render import render
 from edge.reports.summary import TABLES, as_csv, as_json
 from edge.store.business_days import business_days
 from edge.store.errors import Trouble
-from edge.store.tag_classes import TAG_CLASSES
 from edge.words.numbers import duration, percent
 
 
@@ -94,6 +98,58 @@ def test_coverage_is_the_share_of_time_so_far(day: Day) -> None:
     assert zones["shoes"] == 1
     assert summary.coverage == pytest.approx((0.75 + 4) / 5)
     assert summary.floors[0].coverage == pytest.approx((0.75 + 2) / 3)
+
+
+@pytest.mark.parametrize("sections", [{}, {"special_days": [{"date": DATE}]}], ids=["open", "closed"])
+@pytest.mark.parametrize("offset", [-1, 0, 1, 2])
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_summary_says_of_zones_what_their_scorecards_say(
+    tmp_path: Path, sections: dict[str, Any], offset: int, dark: bool
+) -> None:
+    """Open or closed, seen or not, before the first day, on one without readers and on one that has not come yet."""
+    day = day_of(tmp_path, **sections)
+    busy(day)
+    day.visit("unseen end", "shoes", "10:30", 50, censored=True)
+    day.covered("04:00", "28:00", shoes=0.3 if dark else 1.0)
+    day.watermark("33:00")
+    date = DATE + dt.timedelta(days=offset)
+    told, scores = summarise(day, date), counters(day.conn, day.config, date)
+    staff = service(day.conn, day.config, date)
+    day.conn.close()
+    assert told.zones == scores.zones
+    assert told.coverage == scores.scope.coverage == staff.scope.coverage
+    assert [zone.coverage for zone in told.zones] == [zone.coverage for zone in staff.zones]
+    of_day = None if sections else pytest.approx(0.3) if dark else 1.0
+    assert told.zones[1].coverage == {-1: 0, 0: of_day, 1: 0, 2: None}[offset]
+    assert told.zones[1].n == (40 if offset == 0 and not dark else None)
+    assert told.unseen == (offset in (-1, 1))
+
+
+def test_a_closed_day_without_readers_is_unseen(tmp_path: Path) -> None:
+    day = day_of(tmp_path, special_days=[{"date": DATE}])
+    day.covered("04:00", "28:00", **dict.fromkeys((zone[0] for zone in ZONES), 0.0))
+    day.watermark("33:00")
+    told = summarise(day)
+    day.conn.close()
+    assert (told.coverage, told.unseen) == (None, True)
+
+
+def test_flows_of_the_summary_are_those_of_the_report(day: Day) -> None:
+    busy(day)
+    for i in range(3):
+        day.visit(f"few{i}", "bags", f"15:0{i}", journey=f"15:0{i}")
+        day.visit(f"few{i}", "door", f"15:1{i}", journey=f"15:0{i}")
+    day.covered("04:00", "28:00")
+    day.watermark("33:00")
+    report, told = flows(day.conn, day.config, DATE), summarise(day).flows
+    assert told == report.between
+    inside = [link for link in report.links if link.from_zone is not None and link.to_zone is not None]
+    assert [(link.from_zone, link.to_zone, link.n) for link in told.links] == [
+        (link.from_zone, link.to_zone, link.n) for link in inside
+    ]
+    doors = 2 * report.with_path + 2 * report.without_stop
+    assert (told.n, told.n + doors) == (3 * 40 + 3, report.steps)
+    assert (told.suppressed_links, told.suppressed_n) == (1, 3)
 
 
 def test_a_window_that_has_just_ended_is_not_yet_uncovered(day: Day) -> None:

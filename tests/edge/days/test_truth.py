@@ -16,6 +16,7 @@ from shopdays import Day
 
 from config import StoreConfig
 from config.check import load
+from config.facts import WINDOW_US
 from drivers.read import epc_bytes
 from dwell import facts as F
 from dwell.aggregates import quantile
@@ -23,7 +24,7 @@ from dwell.layout import TagClass, ZoneKind
 from dwell.stays import STAY, Span, Stays, in_order
 from edge.days.facts import place, suspects
 from edge.days.occupancy import occupancy
-from edge.days.summary import WINDOW_US, today
+from edge.days.summary import today
 from edge.readers.replay import replay
 from edge.store.business_days import business_days
 from edge.store.compose import compose

@@ -13,6 +13,7 @@ import pytest
 from gateways import WAIT_S, Gateway, antennas, member_card
 
 from config.check import ConfigError, load
+from config.facts import WINDOW_US
 from drivers.session import Contact
 from edge.database.reader import connect
 from edge.days.summary import today
@@ -24,7 +25,6 @@ from simulators.readers.llrp import LlrpReader
 from simulators.readers.observation import Observation
 
 T0 = 1_800_000_000_000_000
-WINDOW_US = 900_000_000
 TABLE = next((Path(__file__).parents[3] / "edge/database/migrations").glob("*_door.sql")).read_text("utf-8")
 assert T0 % WINDOW_US == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import io
 import json
 import re
@@ -17,15 +18,16 @@ from shopdays import DATE, Day
 
 from config import StoreConfig
 from edge.access.users import Role, Users, users_path
+from edge.reports.columns import COLUMNS
 from edge.store.live_state import State
 from edge.web.answers import Answers
-from edge.web.exports.files import formula_safe
 from edge.web.exports.openapi import openapi
-from edge.web.exports.tables import ABOUT, COLUMNS, KINDS, Source
+from edge.web.exports.tables import TABLES, Source
+from edge.words.tables import formula_safe
 
 config, page, service, cheap_passwords = pages.config, pages.page, pages.service, pages.cheap_passwords
 MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
-OPEN = [name for name, kind in KINDS.items() if Role.VIEWER in kind.roles]
+OPEN = [name for name, table in TABLES.items() if Role.VIEWER in table.roles]
 
 
 def row_properties(described: dict[str, Any], name: str) -> dict[str, Any]:
@@ -66,19 +68,66 @@ async def test_the_same_table_in_every_form(service: Service, page: Page, name: 
     assert headers["Content-Disposition"] == f'attachment; filename="tagtrail-s1-{name}-{DATE}.csv"'
     assert text.startswith("\ufeff")
     lines = list(csv.reader(io.StringIO(text[1:])))
-    assert lines[0] == ["date", *KINDS[name].columns, "as_of"]
+    assert lines[0] == ["date", *TABLES[name].ids, "as_of"]
     told = json.loads((await page.get(f"/api/tables/{name}{query}"))[2])
     assert (told["store"], told["table"]) == ("s1", name)
     assert told["as_of"] == "2026-03-14T12:00:00+08:00"
-    assert [list(row) for row in told["rows"]] == [list(KINDS[name].columns)] * (len(lines) - 1)
+    assert [list(row) for row in told["rows"]] == [list(TABLES[name].ids)] * (len(lines) - 1)
     few = "paths", "tiers", "promotions", "layout", "cases"
     assert len(lines) > (name not in few)  # of which too few were seen to be shown, or none was
     status, headers, content = await page.load(f"/export/{name}.xlsx{query}")
     assert status == 200
     book = sheets(content)
     assert list(book) == ["tagtrail", name]
-    assert book[name][0] == list(KINDS[name].columns)
+    assert book[name][0] == list(TABLES[name].ids)
     assert len(book[name]) == len(lines)
+
+
+async def test_tables_are_of_the_days_that_they_say(page: Page) -> None:
+    """Over several days where that makes sense, else of the last one; and the same number is the same everywhere."""
+    for date, people in ((DATE - dt.timedelta(days=1), 50), (DATE, 40)):
+        day = Day(page.config, date)
+        for i in range(people):
+            day.member(f"{date}{i}", "A")
+            day.visit(f"{date}{i}", "shoes", f"08:{i}", 150, cls="member", member=f"M{i}")
+        day.covered("04:00", "28:00", shoes=0.625)
+        day.watermark("33:00")
+        day.conn.close()
+    described = json.loads((await page.get("/api/openapi.json"))[2])["paths"]
+    for days, n in ((1, 40), (7, 90)):
+        told = {
+            name: json.loads((await page.get(f"/api/tables/{name}?date={DATE}&days={days}"))[2])
+            for name in OPEN
+            if TABLES[name].of_day
+        }
+        for name, table in told.items():
+            asked = [parameter["name"] for parameter in described[f"/api/tables/{name}"]["get"]["parameters"]]
+            assert ("days" in asked) == TABLES[name].spans
+            assert table["days"] == (days if TABLES[name].spans else 1), name
+            assert table["coverage"] == pytest.approx(4.625 / 5)
+        shoes = {
+            name: next(row for row in told[name]["rows"] if row["zone"] == "shoes")
+            for name in ("dwell", "counters", "quality", "service")
+        }
+        assert {shoes[name]["n"] for name in ("dwell", "counters", "quality")} == {n}
+        assert {row["coverage"] for row in shoes.values()} == {0.625}
+        (tier,), (members,) = told["tiers"]["rows"], told["members"]["rows"]
+        assert tier["members"] == members["members"] == n
+    hours = [row["n"] for row in told["hours"]["rows"] if row["zone"] == "shoes" and row["n"]]
+    assert hours == [40]
+
+
+async def test_headings_are_those_of_the_page_in_its_language(page: Page) -> None:
+    fill(page.config)
+    described = json.loads((await page.get("/api/openapi.json"))[2])
+    draw = row_properties(described, "counters")["draw"]
+    assert (draw["title"], draw["description"]) == ("Draw", "visitors ÷ journeys. Null: too few to say.")
+    for lang, heading in (("en", "Draw"), ("zh", "吸引率")):
+        html = (await page.get(f"/counters?date={DATE}&lang={lang}"))[2]
+        assert f'<th scope="col" class="n">{heading}</th>' in html
+        content = (await page.load(f"/export/counters.xlsx?date={DATE}&lang={lang}"))[2]
+        with zipfile.ZipFile(io.BytesIO(content)) as book:
+            assert f"{heading}\nvisitors ÷ journeys." in book.read("xl/comments1.xml").decode()
 
 
 async def test_all_tables_are_one_workbook(page: Page) -> None:
@@ -125,16 +174,16 @@ async def test_who_took_a_file_is_written_down(page: Page, config: StoreConfig) 
 async def test_openapi_describes_every_table(page: Page) -> None:
     told = json.loads((await page.get("/api/openapi.json"))[2])
     assert told["openapi"] == "3.1.0"
-    assert {f"/api/tables/{name}" for name in KINDS} < set(told["paths"])
-    for name, kind in KINDS.items():
+    assert {f"/api/tables/{name}" for name in TABLES} < set(told["paths"])
+    for name, table in TABLES.items():
         schema = told["paths"][f"/api/tables/{name}"]["get"]["responses"]["200"]["content"]["application/json"][
             "schema"
         ]
         properties = schema["properties"]["rows"]["items"]["properties"]
-        assert list(properties) == list(kind.columns)
+        assert list(properties) == list(table.ids)
         assert all(entry["description"] for entry in properties.values())
-    assert set(ABOUT) == set(KINDS)
-    assert {column for kind in KINDS.values() for column in kind.columns} == set(COLUMNS)
+    assert all(table.about for table in TABLES.values())
+    assert set(COLUMNS) == set(TABLES)
     assert set(re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(openapi("1")))) == {"Error"}
 
 
@@ -152,7 +201,7 @@ async def test_answers_keep_to_their_description(service: Service, page: Page) -
 
 
 def test_readers_are_unknown_without_the_service(config: StoreConfig) -> None:
-    rows = KINDS["readers"].make(Source(config, "en", DATE, None, None, lambda: (), Answers(config)))
+    rows = TABLES["readers"].cells(Source(config, "en", DATE, None, None, lambda: (), Answers(config)))
     assert [row[:3] for row in rows] == [("r1", "llrp", "unknown")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import http.client
 import json
 import os
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 from contextlib import closing
+from html import unescape
 from pathlib import Path
 
 import pages
@@ -300,6 +302,76 @@ async def test_what_was_tried_is_told_even_if_it_proves_nothing(tmp_path: Path) 
             assert status == 200
             assert f">{name} <small>" in html
             assert "not enough data" in html
+
+
+def text_of(html: str) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
+
+
+async def test_all_numbers_of_a_page_are_of_the_days_that_were_chosen(page: Page) -> None:
+    for date, people in ((DATE - dt.timedelta(days=1), 50), (DATE, 40)):
+        day = Day(page.config, date)
+        for i in range(people):
+            day.visit(f"{date}{i}", "door", f"08:{i}", 10, journey=f"08:{i}")
+            day.visit(f"{date}{i}", "shoes", f"08:{i}:20", 150, journey=f"08:{i}")
+        day.covered("04:00", "28:00")
+        day.watermark("33:00")
+        day.conn.close()
+    for days, n in ((1, 40), (7, 90)):
+        query = f"date={DATE}&days={days}&lang=en"
+        html = (await page.get(f"/counters?{query}"))[2]
+        card = text_of(html[html.index('<section class="card" id="shoes"') :].split("</section>")[0])
+        assert f"Ground n = {n} " in card
+        assert f"Engaged {n} " in card
+        assert f"They came from Door {n}" in card
+        assert set(re.findall(r"n = (\d+)", card)) - {"0"} == {str(n)}
+        html = (await page.get(f"/flows?{query}"))[2]
+        assert set(re.findall(r"n = (\d+)", text_of(html))) == {str(n)}
+        assert f'<td class="lv4">{n}</td>' in html
+        drawn = re.search(r'data-flows="([^"]*)"', html)
+        assert drawn is not None
+        assert json.loads(unescape(drawn[1]))["n"] == [n]
+        rows = json.loads((await page.get(f"/api/tables/flows?{query}"))[2])["rows"]
+        assert [row["n"] for row in rows] == [n]
+        for href in re.findall(r'href="(/export/[^"]*)"', html):
+            assert ("days=7" in href) == (days == 7)
+    staffing = (await page.get(f"/service?date={DATE}&days=7&lang=en"))[2].split('id="staffing"')[1]
+    assert f"of {DATE} alone" in staffing.split("<table")[0]
+
+
+async def test_waiting_is_told_only_of_zones_where_people_are_served(tmp_path: Path) -> None:
+    values = store_values(tmp_path)
+    values["zones"][2]["kind"] = "checkout"  # bags
+    config = StoreConfig.model_validate(values)
+    day = Day(config)
+    for zone, badge in (("shoes", "a"), ("bags", "b"), ("hall", "c")):
+        for i in range(40):
+            day.visit(f"{zone}{i}", zone, f"08:{i}", 150)
+        day.visit(badge, zone, "08:00", 7200, cls="staff")
+    day.covered("04:00", "12:00")
+    day.watermark("12:00")
+    day.conn.close()
+    async with pages.serving(config) as page:
+        html = (await page.get(f"/service?date={DATE}&lang=en"))[2]
+        rows = json.loads((await page.get(f"/api/tables/service?date={DATE}"))[2])["rows"]
+    assert re.findall(r'<tr data-zone="(\w+)"', html) == ["shoes", "books"]
+    staffing = html.split('id="staffing"')[1].split("</table>")[0]
+    assert [text_of(name) for name in re.findall(r'<th scope="row">(.*?)</th>', staffing)] == ["Shoes", "=Books()"]
+    assert {row["zone"]: (row["wanted"], row["visits_per_staffed_hour"]) for row in rows if row["staffed"]} == {
+        "shoes": (40, 20.0),
+        "bags": (None, 20.0),
+        "hall": (None, 20.0),
+    }
+
+
+async def test_a_day_on_which_the_store_is_closed_is_not_one_without_antennas(tmp_path: Path) -> None:
+    config = StoreConfig.model_validate(store_values(tmp_path, special_days=[{"date": DATE}]))
+    fill(config)
+    async with pages.serving(config) as page:
+        html = (await page.get("/quality?lang=en"))[2]
+    assert html.count("no antenna watches it") == 1
+    shoes = html[html.index('<tr data-zone="shoes"') :].split("</tr>")[0]
+    assert [cell.strip() for cell in re.findall(r"<td[^>]*>([^<]*)</td>", shoes)] == ["–", "6", "0"]
 
 
 async def test_other_days(page: Page) -> None:

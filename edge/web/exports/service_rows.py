@@ -1,0 +1,71 @@
+"""Cues and service cases of a business day as rows. Of zones and tiers: no member and no employee stands in them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sqlite3
+from contextlib import closing
+from typing import NamedTuple
+
+from config import StoreConfig
+from edge.database.reader import NoDatabase, connect
+from edge.store.business_days import business_days
+from edge.store.errors import Trouble
+
+
+class CaseRow(NamedTuple):
+    """A service case with its newest note."""
+
+    number: int
+    at_us: int
+    kind: str
+    zone: str
+    tier: str | None
+    state: str
+    note: str | None
+
+
+class CueRow(NamedTuple):
+    """A cue and what became of it."""
+
+    made_us: int
+    kind: str
+    zone: str
+    tier: str
+    state: str
+    rule: str
+    version: int
+    answered_s: float | None
+    latency_ms: float | None
+
+
+def cases(config: StoreConfig, date: dt.date) -> list[CaseRow]:
+    """Service cases opened on a business day."""
+    rows = _ask(
+        config,
+        date,
+        "SELECT id, at_us, kind, zone, tier, state, (SELECT note FROM case_step WHERE case_id = service_case.id"
+        " AND note <> '' ORDER BY id DESC LIMIT 1) FROM service_case WHERE at_us >= ? AND at_us < ? ORDER BY id",
+    )
+    return [CaseRow(*row) for row in rows]
+
+
+def cues(config: StoreConfig, date: dt.date) -> list[CueRow]:
+    """Cues made on a business day."""
+    rows = _ask(
+        config,
+        date,
+        "SELECT made_us, kind, zone, tier, state, rule, version, (answered_us - made_us) / 1e6, latency_ms FROM cue"
+        " WHERE made_us >= ? AND made_us < ? ORDER BY id",
+    )
+    return [CueRow(*row) for row in rows]
+
+
+def _ask(config: StoreConfig, date: dt.date, query: str) -> list[tuple]:  # type: ignore[type-arg]
+    try:
+        with closing(connect(config.database.path)) as conn:
+            return conn.execute(query, business_days(config).bounds_us(date)).fetchall()
+    except NoDatabase:
+        return []
+    except sqlite3.Error as error:
+        raise Trouble(f"cannot read the database: {error}") from error
