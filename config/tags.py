@@ -27,6 +27,8 @@ HEADERS = {
 _PREFIX_BITS = {12: (0, 40), 11: (1, 37), 10: (2, 34), 9: (3, 30), 8: (4, 27), 7: (5, 24), 6: (6, 20)}
 """Digits of the company prefix → partition, bits (the same in all schemes)."""
 _BITS = 96
+MAX_BYTES = 62
+"""Longest EPC, 496 bits."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,18 @@ def masks(tag_class: TagClass) -> tuple[bytes, bytes]:
     pad_bits = -bits % 8
     length = (bits + pad_bits) // 8
     return (mask << pad_bits).to_bytes(length, "big"), (value << pad_bits).to_bytes(length, "big")
+
+
+def shape(tag_class: TagClass) -> tuple[bytes, bytes]:
+    """Mask and value over a whole EPC (62 bytes): those of `masks`, and zeros where the scheme has them or has nothing.
+
+    A GSRN-96 ends with 24 zero bits, and no 96-bit scheme has a bit behind the 96th.
+    """
+    mask, value = (bytearray(part.ljust(MAX_BYTES, b"\0")) for part in masks(tag_class))
+    if tag_class.scheme is not None:
+        start = _BITS // 8 - (3 if tag_class.scheme.startswith("gsrn") else 0)
+        mask[start:] = b"\xff" * (MAX_BYTES - start)
+    return bytes(mask), bytes(value)
 
 
 def matches(epc: bytes, mask: bytes, value: bytes) -> bool:

@@ -262,6 +262,9 @@ class GatewayHealth(Numbered):
     reads: int
     late_reads: int
     unknown_antenna_reads: int
+    left_out_reads: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="since the start, of more new tags than a shop has: see the events of their readers"
+    )
     tags_present: int
     readers_up: int
     readers: int

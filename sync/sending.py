@@ -77,6 +77,7 @@ class Sending:
         self._link: Link | None = None
         self._replayed: Counter[EventClass] = Counter()
         self._heard_s: dict[EventClass, float] = {}
+        self._news = asyncio.Event()
         self.trouble: str | None = None
         """What the database refused when it was last looked into."""
 
@@ -88,6 +89,7 @@ class Sending:
         """The CRM said something about the class."""
         self._replayed[class_] = 0
         self._heard_s[class_] = time.monotonic()
+        self._news.set()
         self.look(class_)
 
     async def run(self, link: Link) -> None:
@@ -141,7 +143,10 @@ class Sending:
             elif now - max(began, self._heard_s.get(class_, 0.0)) > SILENCE_S[1]:
                 self._replayed[class_] = 0
                 raise BrokerError(f"the CRM has not acknowledged {class_} for {SILENCE_S[1]:g} s")
-            await asyncio.sleep(min(REPLAY_LOOK_S, paused_s) if paused_s else 0.05)
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(REPLAY_LOOK_S, paused_s) if paused_s else REPLAY_LOOK_S):
+                    await self._news.wait()
 
     async def _send(self, link: Link, classes: tuple[EventClass, ...], tasks: asyncio.TaskGroup) -> None:
         """Send the classes of a lane, whichever is due and has had the smallest share so far."""

@@ -27,6 +27,7 @@ from edge.database.keys import destroy_day_keys
 from edge.database.retention import make_room
 from edge.database.writer import Database
 from edge.intake import checkpoint
+from edge.intake.admission import Admission
 from edge.intake.greeter import Greeter
 from edge.intake.inbox import Inbox
 from edge.intake.ledger import Ledger
@@ -56,6 +57,8 @@ BEHIND_US = 15_000_000
 """An engine that is further behind, because it waits for a reader, can't say who waits where."""
 HEALTH_US = 60_000_000
 SWEEP_US = 60_000_000
+PRESSED_S = 5.0
+"""How often is looked whether the engine has let tags go, while there are too many."""
 BACK_US = 60_000_000
 """A clock set back further than this would leave the engine waiting for a time that it has had: a new one begins."""
 CHECKPOINT_MOST_S = 60.0
@@ -110,6 +113,7 @@ class Pipeline:
         self._days = days
         self._pseudonyms = Pseudonyms(database.tag_key)
         self.antennas = Antennas(shop)
+        self.admission = Admission(shop)
         self.doors = DoorCounters(shop)
         self._ledger = Ledger(shop, self._pseudonyms, days, self.doors, clock.now_us)
         self._outages = Outages(self.readers, self._switch)
@@ -138,7 +142,7 @@ class Pipeline:
         """
         self._ledger.add_health(self._gateway_health("start"))
         loop = asyncio.get_running_loop()
-        advanced_s = committed_s = looked_s = loop.time()
+        advanced_s = committed_s = looked_s = pressed_s = loop.time()
         seen_us = self._clock.now_us()
         while not self._stopping:
             await self._inbox.wait(ADVANCE_S, GATHER_S)
@@ -151,6 +155,9 @@ class Pipeline:
                 self._advance(seen_us)
                 seen_us = now_us
                 self._tell_repeated()
+                if self.admission.pressed and loop.time() - pressed_s >= PRESSED_S:
+                    pressed_s = loop.time()
+                    self._keep_admitted()
             if loop.time() - looked_s >= LOOK_AROUND_S:
                 looked_s = loop.time()
                 await self._look_around()
@@ -239,8 +246,12 @@ class Pipeline:
     async def _feed(self, batches: list[Reads]) -> None:
         if batches:
             reads = joined(batches)
-            await self._greet(reads)
             self.antennas.add(reads)
+            now_us = self._clock.now_us()
+            reads = self.admission.filter(reads, now_us)
+            for reader, text in self.admission.notices(now_us):
+                self._tell_health("flood", reader, text, now_us)
+            await self._greet(reads)
             self.engine.feed(reads)
             self._waiting += len(reads)
 
@@ -330,6 +341,9 @@ class Pipeline:
             self._changed()
         return True
 
+    def _keep_admitted(self) -> None:
+        self.admission.keep([self.engine.tags_under_way(), self.engine.stuck_tags()], self.engine.weighed_us)
+
     def _announce(self, member: str, tier: str, zone: str, at_us: int) -> None:
         if self._lamps is not None:
             self._lamps.came(member, tier, zone, at_us, self._clock.now_us())
@@ -372,6 +386,7 @@ class Pipeline:
             under_way = self.engine.tags_under_way()
             stale = self._greeter.sweep(now, under_way)
             begun_us = np.unique(under_way["journey_us"]).tolist()
+            self._keep_admitted()
             self.desk.forget(self._greeter.greeted, now)
         # Reads not yet weighed are left out, but at a stop: a crash loses reads anyway, and they would be half of it.
         state = self.engine.state(pending=self._stopping)
@@ -443,6 +458,7 @@ class Pipeline:
         self.doors.begin(down_us)
         self._outages.begin(down_us, waiting_s)
         self._greeter.restore(conn, self.engine.open_visits(), down_us)
+        self.admission.restore(self.engine.tags_under_way())
         self.desk.restore(conn, self._clock.now_us())
 
     def _end(self, conn: sqlite3.Connection, saved: checkpoint.Checkpoint, engine: ZoneEngine, why: str) -> None:
@@ -463,6 +479,7 @@ class Pipeline:
             reads=counters["reads"],
             late_reads=counters["late"],
             unknown_antenna_reads=counters["unknown_antenna"],
+            left_out_reads=self.admission.left_out,
             tags_present=len(self.engine.tags_under_way()),
             readers_up=sum(status.link is Link.UP for status in self.readers.values()),
             readers=len(self.readers),

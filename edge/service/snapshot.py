@@ -132,6 +132,7 @@ class Snapshot:
     def _reader(self, id_: str) -> dict[str, Any]:
         status = self._pipeline.readers[id_]
         reads = self._pipeline.reads_of[id_]
+        flooded, left_out = self._pipeline.admission.of(id_)
         return {
             "id": id_,
             "driver": next(reader.driver for reader in self._shop.readers if reader.id == id_),
@@ -141,6 +142,8 @@ class Snapshot:
             "reads": reads,
             "reads_per_s": self._rate(id_, reads),
             "clock_offset_us": status.clock_offset_us,
+            "flooded": flooded,
+            "left_out": left_out,
             "inputs": self._pipeline.doors.passages(id_),
             "detail": dict(status.detail),
         }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from config import StoreConfig
 from config.geometry import neighbours
 from config.model import Reader
-from config.tags import masks
+from config.tags import shape
 from drivers.session import ReaderSettings, Tls
 from dwell.layout import Layout, Settings, TagClass, ZoneKind
 from edge.store import calibration_file
@@ -72,7 +72,7 @@ def compose(config: StoreConfig, speed: float = 1.0) -> Shop:
     for zone, others in neighbours(config).items():
         for other in others:
             adjacent[number[zone], number[other]] = adjacent[number[other], number[zone]] = True
-    rules = [(masks(rule), TagClass[rule.class_.upper()]) for rule in config.tag_classes]
+    rules = [(shape(rule), TagClass[rule.class_.upper()]) for rule in config.tag_classes]
     layout = Layout(
         antenna_zone=np.array([number[antenna.zone] for _, antenna in antennas], np.int16),
         antenna_xy=np.array([antenna.position for _, antenna in antennas], np.float32).reshape(-1, 2),

@@ -88,6 +88,10 @@ class ReaderNow(_Part):
     reads: int = 0
     reads_per_s: float = 0
     clock_offset_us: int | None = None
+    flooded: bool = False
+    """It brings more new tags than a shop has …"""
+    left_out: int = 0
+    """… and so many of its reads were left out since the start."""
 
 
 class AntennaNow(_Part):

@@ -68,6 +68,14 @@ async def test_machinery_that_wants_looking_at_is_named(service: Service, page: 
     assert re.search(r"<li>Shoes <small>cart · since 03-14 07:00", (await page.get("/quality?lang=en"))[2])
 
 
+async def test_a_reader_that_brings_more_tags_than_a_shop_has_is_named(service: Service, page: Page) -> None:
+    service.told["readers"][0] |= {"flooded": True, "left_out": 12_345}
+    await page.until(State.LIVE)
+    html = html_text((await page.get("/readers?lang=en"))[2])
+    assert "Reader r1 reports more new tags than a shop has. 12,345 of its reads were left out." in html
+    assert "Reader r2 reports" not in html
+
+
 async def test_names_are_text_wherever_they_stand(tmp_path: Path) -> None:
     evil = "\"><img src=x onerror=alert(1)>'"
     values = store_values(tmp_path)
@@ -239,6 +247,10 @@ async def test_an_unreachable_crm_is_told_with_what_waits(service: Service, page
     await page.until(State.LIVE)
     html = (await page.get("/?lang=en"))[2]
     assert "CRM unreachable since 11:50:00: buffering 1,234 events." in html
+
+
+def html_text(html: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", html))
 
 
 @pytest.mark.parametrize(
