@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from config import StoreConfig
+from edge.access.members import digest
 from edge.access.page_file import check, had_users, mark, trouble
 from edge.store.errors import Trouble
 
@@ -266,12 +267,12 @@ class Users:
         self._do("DELETE FROM failure WHERE at_s < ?", (now_s - FORGET_S,))
         self._do("DELETE FROM audit WHERE at_s < ?", (now_s - KEEP_AUDIT_S,))
 
-    def digest(self, text: str) -> str:
-        """Eight hex digits that stand for a member in the audit log, where no whole number may be."""
+    def digest(self, member: str) -> str:
+        """What stands for a member in the audit log, where no whole number may be."""
         if self._key is None:
             self._do("INSERT OR IGNORE INTO secret VALUES (1, ?)", (secrets.token_bytes(32),))
             self._key = self._ask("SELECT key FROM secret")[0][0]
-        return hashlib.blake2b(text.encode(), key=self._key, digest_size=4).hexdigest()
+        return digest(self._key, member)
 
     def close(self) -> None:
         with self._lock:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from edge.cli import readers, users
+from edge.cli import privacy, readers, users
 from edge.cli.store_file import Calibration, Config, calibrated, clock_of, load_store
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ directory = typer.Typer(help="The member directory.", no_args_is_help=True)
 app.add_typer(directory, name="directory")
 readers.register(app)
 users.register(app)
+privacy.register(app)
 
 ClockSpeed = Annotated[float, typer.Option(hidden=True, min=0.01, max=1000, help="Run the clock faster (demo).")]
 ClockOrigin = Annotated[int, typer.Option(hidden=True, help="Where the faster clock started, UTC microseconds.")]
@@ -64,10 +65,12 @@ def run(
     """Serve a store: readers, engine, database, CRM and page, until SIGTERM."""
     import asyncio
     import logging
+    import os
 
     from edge.service.memory import settle
 
     settle()
+    os.umask(0o077)  # whatever is written may say something of members
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     own = load_store(config, files=True, overlay=False)
     from edge.crm.configuration import Overlay
@@ -230,6 +233,9 @@ def summary(
 @app.command()
 def web(config: Config) -> None:
     """Serve the floor manager's page alone; `run` does it too."""
+    import os
+
+    os.umask(0o077)
     store = load_store(config)
     from edge.web.serve import serve
 
@@ -240,12 +246,17 @@ def web(config: Config) -> None:
 def import_members(
     file: Annotated[Path, typer.Argument(help="CSV epc,member,tier,consent,hint; replaces the directory.")],
     config: Config,
+    with_erased: Annotated[
+        bool, typer.Option("--with-erased", help="Also members who were erased here and have joined again.")
+    ] = False,
 ) -> None:
     """Load the member directory; cards are kept as keyed hashes, never as EPCs."""
     store = load_store(config)
     from edge.crm.directory_csv import import_csv
 
-    typer.echo(f"{import_csv(store, file)} members")
+    done = import_csv(store, file, with_erased=with_erased)
+    left_out = f"; {done.left_out} left out, who were erased here" if done.left_out else ""
+    typer.echo(f"{done.rows} members{left_out}")
 
 
 @app.command()

@@ -15,6 +15,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from edge.store.private import create_private
 
 CREDENTIALS = ("tag-key-sealed", "tag-key")
 BYTES = 32
+MARK = "tag_key_mark"
+"""Fact of the database that tells of which tag key the directory's hashes are."""
 KEPT_DAYS = 1
 """A day's key outlives the day by one at most: what lies in the store for longer gets another pseudonym each day."""
 
@@ -44,6 +47,33 @@ def find_tag_key(database: Path) -> bytes | None:
 def keep_tag_key(database: Path, key: bytes) -> None:
     """Write the tag key to its file, whole or not at all."""
     create_private(tag_key_file(database), f"{key.hex()}\n".encode())
+
+
+def key_to_seal(database: Path) -> bytes:
+    """The tag key as systemd is to keep it: the one at work, else a new one. Trouble if only the service has it."""
+    key = find_tag_key(database)
+    if key is None and database.exists():
+        try:
+            with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as conn:
+                facts = dict(conn.execute("SELECT name, value FROM fact"))
+                key = lasting(conn)
+        except sqlite3.Error as error:
+            raise Trouble(f"cannot read the database {database}: {error}") from error
+        if MARK in facts and key is None:
+            raise Trouble("the tag key is a credential already, which only the service has")
+    return key or secrets.token_bytes(BYTES)
+
+
+def lasting(conn: sqlite3.Connection) -> bytes | None:
+    """The tag key that lay in the database, as it did once, if its directory was imported by hand.
+
+    One that the CRM sends again is better hashed with a new key: pseudonyms were made of the old one.
+    """
+    row = conn.execute(
+        "SELECT value FROM fact WHERE name = 'tag_key' AND (SELECT generation FROM directory_state) = 0"
+        " AND EXISTS (SELECT 1 FROM directory)"
+    ).fetchone()
+    return bytes.fromhex(row[0]) if row else None
 
 
 def is_credential() -> bool:

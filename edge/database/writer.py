@@ -30,8 +30,6 @@ Job = Callable[[sqlite3.Connection], T]
 PAGE_BYTES = 4096
 COPY_PAGES = 10_000
 SIDES = ("-wal", "-shm")
-KEY_MARK = "tag_key_mark"
-"""Fact that tells of which tag key the directory's hashes are."""
 
 
 class Database:
@@ -59,6 +57,11 @@ class Database:
         self._others_version: int | None = None
         facts = self._thread.submit(_facts, self._conn).result()
         self.epoch = facts["epoch"]
+
+    @property
+    def has_tag_key(self) -> bool:
+        """Whether this process has the tag key."""
+        return self._tag_key is not None
 
     @property
     def tag_key(self) -> bytes:
@@ -89,13 +92,6 @@ class Database:
         """The next to open this file shall move it aside, whatever it looks like then."""
         with contextlib.suppress(OSError):
             _condemned(self.path).touch()
-
-    def drop_aside(self) -> int:
-        """Delete the damaged files that were moved aside; how many there were."""
-        files = list(self.path.parent.glob(f"{self.path.name}.corrupt-*"))
-        for file in files:
-            file.unlink(missing_ok=True)
-        return sum(file.suffix.rpartition("-")[2].isdecimal() for file in files)
 
     def astray(self) -> bool:
         """Whether the file was deleted, or another one put in its place, while it is open here."""
@@ -278,15 +274,12 @@ def _adopt_key(conn: sqlite3.Connection, path: Path, *, service: bool) -> tuple[
     try:
         facts = _facts(conn)
         inside = bytes.fromhex(facts.get("tag_key", "")) or None
-        before = facts.get(KEY_MARK) or (inside and keys.mark(inside))
+        before = facts.get(keys.MARK) or (inside and keys.mark(inside))
         if key is None and before is not None and inside is None and not service:
             conn.execute("ROLLBACK")
             return None, False
         if key is None:
-            (lasting,) = conn.execute(
-                "SELECT (SELECT generation FROM directory_state) = 0 AND EXISTS (SELECT 1 FROM directory)"
-            ).fetchone()
-            key = inside if inside is not None and lasting else secrets.token_bytes(keys.BYTES)
+            key = keys.lasting(conn) or secrets.token_bytes(keys.BYTES)
             keys.keep_tag_key(path, key)
         other = before is not None and before != keys.mark(key)
         if other:
@@ -294,7 +287,7 @@ def _adopt_key(conn: sqlite3.Connection, path: Path, *, service: bool) -> tuple[
             conn.execute("DELETE FROM recognised")
         if before != keys.mark(key) or inside is not None:
             conn.execute("DELETE FROM fact WHERE name = 'tag_key'")
-            conn.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (KEY_MARK, keys.mark(key)))
+            conn.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (keys.MARK, keys.mark(key)))
         conn.execute("COMMIT")
     except BaseException:
         if conn.in_transaction:

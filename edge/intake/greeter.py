@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -143,20 +143,20 @@ class Greeter:
             del self._announced[tag]
         return stale
 
-    def recheck(self, conn: sqlite3.Connection, erased: str | None = None) -> None:
+    def recheck(self, conn: sqlite3.Connection, erased: Collection[str] = ()) -> None:
         """The directory has changed: of who has left it, or taken consent back, nothing is shown or told any more.
 
-        `erased`: a member who may have been known by other cards, too.
+        `erased`: members who may have been known by other cards, too.
         """
         for tag, member in list(self._members.items()):
             if not known(conn, member.tag):
                 self._members.pop(tag, None)
         # Who was nobody may be a member now: looked up at the next read.
         self._forget(~np.isin(self._known, np.fromiter(self._members, np.uint64)))
-        shown = [(tag, told) for tag, told in self._shown if told["member"] != erased and known(conn, tag)]
+        shown = [(tag, told) for tag, told in self._shown if told["member"] not in erased and known(conn, tag)]
         self._shown = deque(shown, maxlen=SHOWN)
         self._untold = [
-            (member, event) for member, event in self._untold if member.member != erased and known(conn, member.tag)
+            (member, event) for member, event in self._untold if member.member not in erased and known(conn, member.tag)
         ]
 
     def members(self, visits: Any, wanted: Callable[[Member], bool] = lambda _member: True) -> list[tuple[Member, Any]]:

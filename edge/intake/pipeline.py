@@ -11,7 +11,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -185,7 +185,7 @@ class Pipeline:
         """Members with consent among visits, with their visit."""
         return self._greeter.members(visits)
 
-    async def recheck(self, erased: str | None = None) -> None:
+    async def recheck(self, erased: Collection[str] = ()) -> None:
         """Members may have left the directory: know those who are here by what it says now."""
         await self._database.read(lambda conn: self._greeter.recheck(conn, erased))
 

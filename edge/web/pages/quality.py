@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from edge.access.members import SHORT
 from edge.access.users import Role
 from edge.access.verdicts import say
 from edge.store.business_days import parse_date
@@ -73,7 +74,7 @@ class QualityPages:
         await run_in_threadpool(say, site.config, date, bytes.fromhex(tag), said == "confirm")
         site.answers.forget()
         await site.record(
-            request, "confirmed a suspected tag" if said == "confirm" else "cleared a suspected tag", tag[:8]
+            request, "confirmed a suspected tag" if said == "confirm" else "cleared a suspected tag", tag[:SHORT]
         )
         return RedirectResponse(f"/quality?date={date}#suspects", 303)
 

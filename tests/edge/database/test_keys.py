@@ -208,7 +208,7 @@ async def test_nobody_without_consent_is_found_again_in_yesterdays_visits(gatewa
     members.write_text(
         "epc,member,tier,consent,hint\n" + "".join(f"{card.hex()},M{n},gold,0,\n" for n, card in enumerate(cards))
     )
-    assert import_csv(shop.config, members) == 4
+    assert import_csv(shop.config, members).rows == 4
     async with running(shop, clock) as rig:
         for card in cards:
             await rig.see(card, SHOES, 60)

@@ -7,10 +7,10 @@ import sqlite3
 from collections.abc import Callable
 
 import pytest
+from erasing import erase
 from gateways import Gateway, member_card
 from rigs import BAGS, DOOR, OUT, SHOES, HandClock, Rig, running, shop_of
 
-from edge.crm.commands import erase
 from edge.crm.directory_csv import import_csv
 from edge.store.compose import Shop
 
@@ -180,8 +180,7 @@ async def test_an_erased_member_who_is_here_goes_on_as_somebody_else(gateway: Ga
         await rig.see(CARD, BAGS, 60)
         await closed(rig, 2)
         before = {v[4] for v in await rig.database.read(visits_of)}
-        await rig.database.write(lambda conn: erase(conn, "M1"))
-        await rig.pipeline.recheck("M1")
+        await erase(rig.database, shop.config, "M1", rig.pipeline.recheck)
         await rig.see(CARD, SHOES, 90)
         visits, journeys, events = await finish(rig)
     assert {v[1] for v in visits} == {None}
