@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell.layout import Layout
+from dwell.layout import Layout, ZoneKind
 from dwell.markov import cells as floor
 from dwell.markov import field as radio
 from dwell.markov import fit_kernels as kernels
@@ -146,8 +146,8 @@ def heard(cells: Cells, geometry: radio.Geometry, field: Field, seconds: int = 1
 
 
 CLEAR_RATE = 0.1
-GO_RATE = 1 / 60
-STOP_RATE = 0.07
+GO_RATE = 1 / 120
+STOP_RATE = 0.1
 CHANGE_M = 1.0
 CHANGE_MOST = 0.9
 DIAGONAL = 0.7
@@ -155,8 +155,14 @@ RIDE_RATE = 0.05
 POWER = 0.75
 
 
-def walk(cells: Cells, field: Field, power: float = POWER) -> Walk:
+PASSED = (ZoneKind.AISLE, ZoneKind.ENTRANCE, ZoneKind.EXIT)
+PASS_STOP_RATE, PASS_GO_RATE = 0.01, 1 / 8
+"""One walks through these and hardly stands: taken for counters, aisles get the long stays of their neighbours."""
+
+
+def walk(layout: Layout, cells: Cells, field: Field, power: float = POWER) -> Walk:
     n = len(cells)
+    passed = np.isin(layout.zone_kind, PASSED)[cells.zone] & (cells.zone != NONE)
     if cells.placed:
         weight = np.array([1, 1, 1, 1, DIAGONAL, DIAGONAL, DIAGONAL, DIAGONAL])
         share = np.minimum(CHANGE_MOST, CHANGE_M / cells.edge_m)[:, None] * weight / weight.sum()
@@ -173,8 +179,8 @@ def walk(cells: Cells, field: Field, power: float = POWER) -> Walk:
         start=start.astype(np.int64),
         to=to.astype(np.int64),
         share=share.astype(np.float64),
-        stop=np.where(cells.zone == NONE, 0.0, STOP_RATE),
-        go=GO_RATE,
+        stop=np.where(cells.zone == NONE, 0.0, np.where(passed, PASS_STOP_RATE, STOP_RATE)),
+        go=np.where(passed, PASS_GO_RATE, GO_RATE),
         block=field.block_rate,
         clear=CLEAR_RATE,
         power=power,
@@ -404,7 +410,7 @@ def antenna_step(model: Model, field: Field) -> Field:
     off = np.zeros((antennas, radio.READS + 1, kernels.OFF))
     times = np.zeros((antennas, WINDOW_S + 1, kernels.LOUD))
     which = np.arange(len(model.bias))
-    kernels.expect(model.chunks, now, walk(model.cells, field), which, model.bias, missed, off, times)
+    kernels.expect(model.chunks, now, walk(model.layout, model.cells, field), which, model.bias, missed, off, times)
     step: Floats = kernels.LOUD_DBM + kernels.LOUD_STEP_DB * np.arange(kernels.LOUD, dtype=np.float64)
     far = kernels.LOUD_STEP_DB * (np.arange(kernels.OFF) - kernels.OFF // 2)
     tries = np.arange(-4.0, 4.01, 0.5)

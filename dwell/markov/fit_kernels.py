@@ -1,7 +1,7 @@
 """The compiled part of learning a store's radio.
 
 All of it stands in one file because a cached kernel that calls a kernel of another file keeps its old code when that
-file changes. Each has a plain twin in tests/naive_fit.py.
+file changes.
 
 A *chunk* is up to two minutes of one tag; the cells where it may have been are its own list. Densities of a tick are
 those of dwell.field, of a cell and of whether a body is in between: state 2 · cell + blocked.
@@ -109,8 +109,8 @@ class Walk(NamedTuple):
     """… and the share of walkers that takes each."""
     stop: Floats
     """(C,) share of walkers who stop there."""
-    go: float
-    """Share of those who stand that begin to walk."""
+    go: Floats
+    """(C,) share of those who stand there that begin to walk."""
     block: float
     clear: float
     power: float
@@ -299,12 +299,12 @@ def follow(
         else:
             _walked(walk, cells, place, walks, moved)
             for c in range(n):
-                stop = walk.stop[cells[c]]
+                stop, go = walk.stop[cells[c]], walk.go[cells[c]]
                 s0, s1 = stand[c, 0], stand[c, 1]
-                a0 = s0 * (1.0 - walk.go) + moved[c, 0] * stop
-                a1 = s1 * (1.0 - walk.go) + moved[c, 1] * stop
-                b0 = s0 * walk.go + moved[c, 0] * (1.0 - stop)
-                b1 = s1 * walk.go + moved[c, 1] * (1.0 - stop)
+                a0 = s0 * (1.0 - go) + moved[c, 0] * stop
+                a1 = s1 * (1.0 - go) + moved[c, 1] * stop
+                b0 = s0 * go + moved[c, 0] * (1.0 - stop)
+                b1 = s1 * go + moved[c, 1] * (1.0 - stop)
                 stand[c, 0] = a0 * (1.0 - walk.block) + a1 * walk.clear
                 stand[c, 1] = a0 * walk.block + a1 * (1.0 - walk.clear)
                 walks[c, 0] = b0 * (1.0 - walk.block) + b1 * walk.clear
@@ -394,9 +394,9 @@ def smooth(
             a1 = s0 * walk.clear + s1 * (1.0 - walk.clear)
             b0 = w0 * (1.0 - walk.block) + w1 * walk.block
             b1 = w0 * walk.clear + w1 * (1.0 - walk.clear)
-            stop = walk.stop[cells[c]]
-            back_s[c, 0] = a0 * (1.0 - walk.go) + b0 * walk.go
-            back_s[c, 1] = a1 * (1.0 - walk.go) + b1 * walk.go
+            stop, go = walk.stop[cells[c]], walk.go[cells[c]]
+            back_s[c, 0] = a0 * (1.0 - go) + b0 * go
+            back_s[c, 1] = a1 * (1.0 - go) + b1 * go
             back_w[c, 0] = a0 * stop + b0 * (1.0 - stop)
             back_w[c, 1] = a1 * stop + b1 * (1.0 - stop)
             top = max(top, back_s[c, 0], back_s[c, 1], back_w[c, 0], back_w[c, 1])

@@ -2,7 +2,7 @@
 
 They stand in one file because a cached kernel that calls a kernel of another file keeps its old code when that file
 changes. For the same reason nothing here reads a figure or table of another module: they come as arguments.
-Each has a plain twin in tests/naive.py.
+Walks are tested uncompiled (tests/dwell/test_markov.py).
 
 A tag's hidden state is the cell of the floor that it is in, whether its carrier stands or walks, and whether a body
 blocks it. Each tick with reads is an *event*; so is each piece of the silence before one, which is weighed when the tag

@@ -150,7 +150,8 @@ def outages(ticks: Ticks, antennas: int) -> Ints:
         pair, place = np.unique(np.stack([gap, block[inside]]), axis=1, return_inverse=True)
         missed = np.minimum(np.bincount(place.reshape(-1), due[inside]), BLOCK_READS)
         total = np.bincount(pair[0], missed, minlength=len(edges))
-        most = max(DOWN_READS, DOWN_TIMES * float(np.median(total)))
+        rest = np.sort(total)[:-1]  # or an outage that is the only silence would be its own measure
+        most = max(DOWN_READS, DOWN_TIMES * float(np.median(rest)) if len(rest) else 0.0)
         found += [(a, int(edges[g, 0]), int(edges[g, 1])) for g in np.flatnonzero(total >= most)]
     return np.array(found, np.int64).reshape(-1, 3)
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from config import StoreConfig
 from dwell.aggregates import tally
 from dwell.layout import Settings, TagClass
 from dwell.stays import Span
 from edge.crm import day_news
+from edge.database.reader import Past
 from edge.days.facts import place, read_stays, suspects
 from edge.days.kept import DAY
 from edge.intake.windows import COUNTS, WINDOW_KEY, doors, window_event
@@ -47,20 +47,20 @@ class Corrections:
     """Each with its row of `aggregate`."""
 
 
-def corrections(conn: sqlite3.Connection, config: StoreConfig, besides: Container[str] = ()) -> Corrections | None:
+def corrections(past: Past, besides: Container[str] = ()) -> Corrections | None:
     """Of the next summed-up day that was not looked at since it was summed up; None if there is none.
 
     `besides`: keys that are left out. Raises NotMade where an error keeps a day's from being made.
     """
-    told = dict(conn.execute("SELECT key, basis FROM told WHERE key LIKE 'windows/%'").fetchall())
-    stored = day_news.summed_up(conn, config)
+    told = dict(past.conn.execute("SELECT key, basis FROM told WHERE key LIKE 'windows/%'").fetchall())
+    stored = day_news.summed_up(past)
     for date in day_news.young(stored):
         # Who was in the house overnight belongs to the day before.
-        basis = f"{config.thresholds.def_version}/{stored.get(date - DAY, '')} {stored[date]}"
+        basis = f"{past.config.thresholds.def_version}/{stored.get(date - DAY, '')} {stored[date]}"
         key = f"windows/{date}"
         if key not in besides and told.get(key) != basis:
             try:
-                return Corrections(key, basis, tuple(_of_day(conn, config, date)))
+                return Corrections(key, basis, tuple(_of_day(past, date)))
             except sqlite3.Error:
                 raise
             except Exception as error:
@@ -92,21 +92,22 @@ def tell(conn: sqlite3.Connection, found: Corrections) -> bool:
     return True
 
 
-def _of_day(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> Iterator[tuple[ZoneWindow, Row]]:
+def _of_day(past: Past, date: dt.date) -> Iterator[tuple[ZoneWindow, Row]]:
+    config = past.config
     days, store, limits = business_days(config), place(config), config.thresholds
     span = Span(*days.bounds_us(date))
     settings = Settings(touch_us=store.touch_us, visit_us=store.visit_us, engaged_us=store.engaged_us)
     number = {zone.id: n for n, zone in enumerate(config.zones)}
     before: dict[int, dict[tuple[int, int], Row]] = {}
     columns = (*WINDOW_KEY, *COUNTS, "coverage", "def_version", "histogram")
-    for found in conn.execute(
+    for found in past.conn.execute(
         f"SELECT {', '.join(columns)} FROM aggregate WHERE window_us >= ? AND window_us < ? AND def_version = ?",
-        (max(span.first_us, merged_until_us(conn)), span.end_us, limits.def_version),
+        (max(span.first_us, merged_until_us(past.conn)), span.end_us, limits.def_version),
     ):
         row = dict(zip(columns, found, strict=True))
         if row["zone"] in number and row["tag_class"] != TagClass.MERCHANDISE:
             before.setdefault(row["window_us"], {})[number[row["zone"]], row["tag_class"]] = row
-    stays, tags = read_stays(conn, config, span)
+    stays, tags = read_stays(past, span)
     left_out = [carrier for carrier, one in suspects(stays, tags, config, date).items() if one.left_out]
     stays = stays[~np.isin(stays["carrier"], left_out)]
     for window_us, rows in sorted(before.items()):
@@ -123,7 +124,7 @@ def _of_day(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> Ite
             key: _row(window_us, config.zones[key[0]].id, key[1], now.get(key, nothing), rows)
             for key in sorted({*now, *rows})
         }
-        late = _late_passages(conn, window_us)
+        late = _late_passages(past.conn, window_us)
         changed = {
             key: row
             for key, row in changed.items()
@@ -131,9 +132,12 @@ def _of_day(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> Ite
         }
         if not changed:
             continue
-        layout, counted = layouts.during(conn, window_us, end_us), doors(conn, {window_us}, settings.window_us)
+        layout, counted = (
+            layouts.during(past.conn, window_us, end_us),
+            doors(past.conn, {window_us}, settings.window_us),
+        )
         for row in changed.values():
-            revision = _revision(conn, row) + 1
+            revision = _revision(past.conn, row) + 1
             event = window_event(
                 row,
                 floor=config.zones[number[row["zone"]]].floor,

@@ -18,19 +18,12 @@ from config import StoreConfig
 from config.facts import COUNTED
 from dwell.compare import Change
 from edge.access.verdicts import stamps
-from edge.days.changes import Phase, Trial, layout_changes, promotions
-from edge.days.counters import counters
-from edge.days.flows import flows
-from edge.days.hours import hours
-from edge.days.kept import DAY, FORMAT, REMADE_DAYS, day
-from edge.days.occupancy import occupancy
+from edge.database.reader import Past
+from edge.days.changes import Phase, Trial
+from edge.days.history import History
+from edge.days.kept import DAY, FORMAT, REMADE_DAYS
 from edge.days.scope import Rate, Scope
-from edge.days.service import service, tiers
-from edge.days.suspects import suspected_tags
-from edge.days.traffic import traffic
-from edge.days.ways import ways
 from edge.store import layouts
-from edge.store.business_days import business_days
 from edge.store.errors import NotMade
 from sync import outbox
 from sync.contract import CLASS_OF, CLASSES
@@ -73,19 +66,19 @@ class News:
     """Empty: it was made of something else, but says what it said."""
 
 
-def news(conn: sqlite3.Connection, config: StoreConfig, besides: Container[str] = ()) -> News | None:
+def news(past: History, besides: Container[str] = ()) -> News | None:
     """The next thing that the CRM does not know of the last REMADE_DAYS stored days; None if there is none.
 
     `besides`: keys that are left out. Raises NotMade where an error keeps one from being made.
     """
-    told = {key: row for key, *row in conn.execute("SELECT key, basis, digest, revision FROM told")}
-    for key, basis, (kind, date) in _subjects(conn, config):
+    told = {key: row for key, *row in past.conn.execute("SELECT key, basis, digest, revision FROM told")}
+    for key, basis, (kind, date) in _subjects(past):
         before = told.get(key)
         if key in besides or (before is not None and before[0] == basis):
             continue
         revision = 1 if before is None else int(before[2]) + 1
         try:
-            events = _MAKERS[kind](conn, config, date, revision)
+            events = _MAKERS[kind](past, date, revision)
         except sqlite3.Error:
             raise
         except Exception as error:
@@ -116,12 +109,13 @@ def forget(conn: sqlite3.Connection, config: StoreConfig, today: dt.date) -> int
     ).rowcount
 
 
-def summed_up(conn: sqlite3.Connection, config: StoreConfig) -> dict[dt.date, str]:
+def summed_up(past: Past) -> dict[dt.date, str]:
     """Days that are stored by the present definitions, the latest; with what changes when one is summed up anew."""
+    config = past.config
     said = stamps(config)
     return {
         dt.date.fromisoformat(date): f"{rows}/{verdicts}"
-        for date, rows, verdicts in conn.execute(
+        for date, rows, verdicts in past.conn.execute(
             "SELECT date, rows, verdicts FROM day_summary WHERE format = ? AND def_version = ?"
             " ORDER BY date DESC LIMIT ?",
             (FORMAT, config.thresholds.def_version, 2 * REMADE_DAYS),
@@ -135,9 +129,10 @@ def young(stored: Mapping[dt.date, str]) -> list[dt.date]:
     return [date for date in sorted(stored) if date > max(stored) - REMADE_DAYS * DAY]
 
 
-def _subjects(conn: sqlite3.Connection, config: StoreConfig) -> Iterator[tuple[str, str, tuple[str, dt.date]]]:
+def _subjects(past: History) -> Iterator[tuple[str, str, tuple[str, dt.date]]]:
     """Key, basis, kind and date of all that may have to be told."""
-    stored = summed_up(conn, config)
+    config = past.config
+    stored = summed_up(past)
     if not stored:
         return
     last = max(stored)
@@ -166,8 +161,7 @@ def _digest(events: Sequence[OfDays]) -> str:
     return blake2b(json.dumps(told).encode(), digest_size=12).hexdigest()
 
 
-def _head(conn: sqlite3.Connection, config: StoreConfig, scope: Scope, revision: int) -> dict[str, Any]:
-    days = business_days(config)
+def _head(past: History, scope: Scope, revision: int) -> dict[str, Any]:
     first, last = (dt.date.fromisoformat(day) for day in (scope.first_day, scope.last_day))
     return {
         "first_day": scope.first_day,
@@ -177,33 +171,33 @@ def _head(conn: sqlite3.Connection, config: StoreConfig, scope: Scope, revision:
         "as_of_us": scope.as_of_us or 0,
         "def_version": scope.def_version,
         "small_cell": scope.small_cell,
-        "layouts": layouts.during(conn, days.bounds_us(first)[0], days.bounds_us(last)[1]),
+        "layouts": layouts.during(past.conn, past.bounds_us(first)[0], past.bounds_us(last)[1]),
     }
 
 
-def _day(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revision: int) -> tuple[OfDays, ...]:
+def _day(past: History, date: dt.date, revision: int) -> tuple[OfDays, ...]:
     return (
-        *_floors(conn, config, date, revision),
-        _flows(conn, config, date, revision),
-        *_ways(conn, config, date, revision),
-        *_scorecards(conn, config, date, revision, 1),
-        *_service(conn, config, date, revision),
-        _tiers(conn, config, date, revision),
-        _suspects(conn, config, date, revision),
+        *_floors(past, date, revision),
+        _flows(past, date, revision),
+        *_ways(past, date, revision),
+        *_scorecards(past, date, revision, 1),
+        *_service(past, date, revision),
+        _tiers(past, date, revision),
+        _suspects(past, date, revision),
     )
 
 
-def _week(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revision: int) -> tuple[OfDays, ...]:
-    return tuple(_scorecards(conn, config, date, revision, 7))
+def _week(past: History, date: dt.date, revision: int) -> tuple[OfDays, ...]:
+    return tuple(_scorecards(past, date, revision, 7))
 
 
-def _floors(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revision: int) -> Iterator[FloorDay]:
-    report, made = occupancy(conn, config, date), day(conn, config, date)
-    covered = {floor.floor: floor.coverage for floor in traffic(conn, config, date)}
+def _floors(past: History, date: dt.date, revision: int) -> Iterator[FloorDay]:
+    report, made = past.occupancy(date), past.day(date)
+    covered = {floor.floor: floor.coverage for floor in past.traffic(date)}
     for number, floor in enumerate(report.floors):
         facts = made.windows.floors[:, number]
         yield FloorDay(
-            **_head(conn, config, report.scope, revision),
+            **_head(past, report.scope, revision),
             floor=floor.place,
             coverage=_rounded(covered[floor.place]),
             windows=[
@@ -218,10 +212,10 @@ def _floors(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revisi
         )
 
 
-def _flows(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revision: int) -> FlowDay:
-    report = flows(conn, config, date)
+def _flows(past: History, date: dt.date, revision: int) -> FlowDay:
+    report = past.flows(date)
     return FlowDay(
-        **_head(conn, config, report.scope, revision),
+        **_head(past, report.scope, revision),
         links=[FlowLink(from_zone=link.from_zone, to_zone=link.to_zone, n=link.n) for link in report.links[:MAX_LINKS]],
         steps=report.steps,
         paths=[FlowPath(zones=list(path.zones), n=path.n) for path in report.paths],
@@ -231,25 +225,23 @@ def _flows(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revisio
     )
 
 
-def _ways(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revision: int) -> Iterator[WayDay]:
-    for tag_class in config.privacy.ways:
-        found = ways(conn, config, date, tag_class)
+def _ways(past: History, date: dt.date, revision: int) -> Iterator[WayDay]:
+    for tag_class in past.config.privacy.ways:
+        found = past.ways(date, tag_class)
         yield WayDay(
-            **_head(conn, config, flows(conn, config, date).scope, revision),
+            **_head(past, past.flows(date).scope, revision),
             tag_class=tag_class,
             ways=[FlowPath(zones=list(way), n=n) for way, n in found.counts[:MAX_WAYS]],
             with_path=found.with_path,
         )
 
 
-def _scorecards(
-    conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revision: int, days: int
-) -> Iterator[Scorecard]:
-    report = counters(conn, config, date, days)
+def _scorecards(past: History, date: dt.date, revision: int, days: int) -> Iterator[Scorecard]:
+    report = past.counters(date, days)
     for zone in report.zones:
         best, worst = zone.rank or (None, None)
         yield Scorecard(
-            **_head(conn, config, report.scope, revision),
+            **_head(past, report.scope, revision),
             zone=zone.zone,
             floor=zone.floor,
             coverage=_rounded(zone.coverage),
@@ -269,12 +261,12 @@ def _scorecards(
         )
 
 
-def _service(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revision: int) -> Iterator[ServiceDay]:
-    report = service(conn, config, date)
-    by_hour = {zone.zone: zone.hours for zone in hours(conn, config, date).zones}
+def _service(past: History, date: dt.date, revision: int) -> Iterator[ServiceDay]:
+    report = past.service(date)
+    by_hour = {zone.zone: zone.hours for zone in past.hours(date).zones}
     for zone in report.zones:
         yield ServiceDay(
-            **_head(conn, config, report.scope, revision),
+            **_head(past, report.scope, revision),
             zone=zone.zone,
             floor=zone.floor,
             coverage=_rounded(zone.coverage),
@@ -296,11 +288,11 @@ def _service(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revis
         )
 
 
-def _tiers(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revision: int) -> TierDay:
-    report = tiers(conn, config, date)
+def _tiers(past: History, date: dt.date, revision: int) -> TierDay:
+    report = past.tiers(date)
     return TierDay(
-        **_head(conn, config, report.scope, revision),
-        journeys=counters(conn, config, date).journeys,
+        **_head(past, report.scope, revision),
+        journeys=past.counters(date).journeys,
         tiers=[
             TierMix(
                 tier=one.tier,
@@ -320,15 +312,15 @@ def _tiers(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revisio
             )
             for one in report.tiers
         ],
-        contact=_proportion(service(conn, config, date).contact),
+        contact=_proportion(past.service(date).contact),
         history_days=report.history_days,
     )
 
 
-def _suspects(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revision: int) -> SuspectDay:
-    scope = counters(conn, config, date).scope
+def _suspects(past: History, date: dt.date, revision: int) -> SuspectDay:
+    scope = past.counters(date).scope
     return SuspectDay(
-        **_head(conn, config, scope, revision),
+        **_head(past, scope, revision),
         n=scope.suspected_staff,
         tags=[
             SuspectedTag.model_validate(
@@ -341,26 +333,26 @@ def _suspects(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revi
                     "confirmed": one.confirmed,
                 }
             )
-            for one in suspected_tags(conn, config, date)
+            for one in past.suspects(date)
             if "stuck" in one.reasons
         ][:MAX_SUSPECTS],
     )
 
 
-def _trials(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, revision: int) -> tuple[OfDays, ...]:
-    scope, days = counters(conn, config, date).scope, business_days(config)
+def _trials(past: History, date: dt.date, revision: int) -> tuple[OfDays, ...]:
+    scope = past.counters(date).scope
 
     def layouts_of(trial: Trial) -> list[LayoutInForce]:
         first, last = (dt.date.fromisoformat(str(day)) for day in (trial.first_day, trial.last_day))
-        return layouts.during(conn, days.bounds_us(first)[0], days.bounds_us(last)[1])
+        return layouts.during(past.conn, past.bounds_us(first)[0], past.bounds_us(last)[1])
 
     return tuple(
         TrialResult.model_validate(
-            _head(conn, config, scope, revision)
+            _head(past, scope, revision)
             | {name: getattr(trial, name) for name in ("first_day", "last_day", "kind", "state", "zones", "controls")}
             | {"trial": trial.id, "phases": list(_phases(trial)), "layouts": layouts_of(trial)}
         )
-        for trial in (*promotions(conn, config), *layout_changes(conn, config))
+        for trial in (*past.promotions(), *past.layout_changes())
     )
 
 

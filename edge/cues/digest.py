@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from config import StoreConfig
 from edge.cues.waits import p95
+from edge.database.reader import Past
 from edge.store.business_days import business_days
 
 if TYPE_CHECKING:  # as in edge.cues.book
@@ -71,12 +72,10 @@ class Digest:
     rules_versions: tuple[int, ...]
 
 
-def digest(conn: sqlite3.Connection, config: StoreConfig, last: dt.date, days: int, now_us: int) -> Digest:
+def digest(past: Past, last: dt.date, days: int, now_us: int) -> Digest:
     """The digest of `days` business days that end with `last`."""
-    limits = business_days(config)
-    first = last - (days - 1) * DAY
-    span = (limits.bounds_us(first)[0], limits.bounds_us(last)[1])
-    rows = conn.execute(
+    span = (past.bounds_us(last - (days - 1) * DAY)[0], past.bounds_us(last)[1])
+    rows = past.conn.execute(
         "SELECT kind, tier, zone, state, made_us, answered_us, latency_ms, version FROM cue"
         " WHERE made_us >= ? AND made_us < ?",
         span,
@@ -85,12 +84,12 @@ def digest(conn: sqlite3.Connection, config: StoreConfig, last: dt.date, days: i
     for row in rows:
         outcomes[row[3] if row[3] in outcomes else "open"] += 1
     answers = [(row[5] - row[4]) / 1e6 for row in rows if row[5] is not None]
-    cases = _cases(conn, span)
+    cases = _cases(past.conn, span)
     by_state = dict.fromkeys(CASES, 0) | {"opened": len(cases)}
     for case in cases:
         by_state[case.state] += 1
     return Digest(
-        first_date=first.isoformat(),
+        first_date=(last - (days - 1) * DAY).isoformat(),
         last_date=last.isoformat(),
         as_of_us=min(now_us, span[1]),
         complete=now_us >= span[1],
@@ -114,6 +113,7 @@ def tell(conn: sqlite3.Connection, config: StoreConfig, now_us: int) -> int:
     """
     from sync import outbox
 
+    past = Past(conn, config)
     oldest = conn.execute(
         "SELECT min(at) FROM (SELECT min(made_us) AS at FROM cue UNION ALL SELECT min(at_us) FROM service_case)"
     ).fetchone()[0]
@@ -127,7 +127,7 @@ def tell(conn: sqlite3.Connection, config: StoreConfig, now_us: int) -> int:
     while date < today:
         for length in (1, 7) if date.weekday() == 6 else (1,):
             if (date.isoformat(), length) not in told:
-                events.append(_event(digest(conn, config, date, length, now_us)))
+                events.append(_event(digest(past, date, length, now_us)))
                 conn.execute("INSERT INTO digest VALUES (?, ?)", (date.isoformat(), length))
         date += DAY
     conn.execute("DELETE FROM digest WHERE last_date < ?", ((today - 2 * TELL_DAYS * DAY).isoformat(),))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import sqlite3
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from config.cues import is_quiet, pick
 from config.facts import TAG_CLASSES
 from config.model import CueKind, Cues
 from edge.cues.waits import waited
-from edge.store.business_days import business_days
+from edge.database.reader import Past
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,12 @@ class DryRun:
         return dict(sorted(counts.items()))
 
 
-def try_out(conn: sqlite3.Connection, config: StoreConfig, cues: Cues, date: dt.date) -> DryRun:
+def try_out(past: Past, cues: Cues, date: dt.date) -> DryRun:
     """Run rules on a business day: once a journey of each kind, as the service does. Censored visits count too."""
-    start_us, end_us = business_days(config).bounds_us(date)
-    span = (start_us, end_us)
+    config = past.config
+    span = past.bounds_us(date)
     staff: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for zone, *stay in conn.execute(
+    for zone, *stay in past.conn.execute(
         "SELECT zone, enter_us, exit_us FROM visit WHERE enter_us >= ? AND enter_us < ? AND tag_class = ?",
         (*span, TAG_CLASSES.index("staff")),
     ):
@@ -56,7 +55,7 @@ def try_out(conn: sqlite3.Connection, config: StoreConfig, cues: Cues, date: dt.
     assist_us = round(config.thresholds.assist_s * 1e6)
     found: dict[tuple[bytes, int, CueKind], WouldBe] = {}
     journeys: set[tuple[bytes, int]] = set()
-    rows = conn.execute(
+    rows = past.conn.execute(
         "SELECT visit.tag, journey_us, tier, zone, enter_us, exit_us FROM visit JOIN directory USING (tag)"
         " WHERE enter_us >= ? AND enter_us < ? AND visit.member IS NOT NULL ORDER BY enter_us, id",
         span,

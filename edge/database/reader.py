@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from config import StoreConfig
+from edge.store.business_days import business_days
 from edge.store.errors import Trouble
 
 BUSY_S = 5.0
@@ -14,8 +20,40 @@ class NoDatabase(Trouble):
     """The service has not made the database yet."""
 
 
+@dataclass(frozen=True)
+class Past:
+    """What the store's database knows, and the store file that it is read by."""
+
+    conn: sqlite3.Connection
+    config: StoreConfig
+
+    @property
+    def watermark_us(self) -> int | None:
+        """Up to when everything is decided; None while nothing is."""
+        row = self.conn.execute("SELECT watermark_us FROM checkpoint").fetchone()
+        return None if row is None or row[0] < 0 else int(row[0])
+
+    def bounds_us(self, date: dt.date) -> tuple[int, int]:
+        """Begin and end of a business day."""
+        return business_days(self.config).bounds_us(date)
+
+
+@contextmanager
+def reading(config: StoreConfig) -> Iterator[Past]:
+    """Open the store's database, strictly read-only, as it is at one moment.
+
+    Raises NoDatabase while there is none, and Trouble if it can't be read, there or in the block.
+    """
+    try:
+        with closing(connect(config.database.path)) as conn:
+            conn.execute("BEGIN")
+            yield Past(conn, config)
+    except sqlite3.Error as error:
+        raise Trouble(f"cannot read the database: {error}") from error
+
+
 def connect(path: Path) -> sqlite3.Connection:
-    """Opens a store's database strictly read-only; NoDatabase while there is none, Trouble if it can't be read."""
+    """Open a store's database strictly read-only; NoDatabase while there is none, Trouble if it can't be read."""
     path = path.absolute()
     if not path.exists():
         raise NoDatabase(f"there is no database at {path} yet; it is made when the service first runs")

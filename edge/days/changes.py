@@ -5,7 +5,6 @@ alone."""
 from __future__ import annotations
 
 import datetime as dt
-import sqlite3
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from config import StoreConfig, ZoneKind
 from config.facts import WINDOW_US
 from config.model import LayoutChange, Promotion
 from dwell.compare import Change, DayCount, change
-from edge.days.facts import DayFacts, of_people, watermark_us
+from edge.database.reader import Past
+from edge.days.facts import DayFacts, of_people
 from edge.days.kept import DAY, day_if_any, totals
 from edge.store.business_days import business_days
 from edge.store.calendar import holiday, kind_of_day, knows_year, same_holiday_before
@@ -80,16 +80,17 @@ class Comparison:
     rows: tuple[ComparisonRow, ...]
 
 
-def comparison(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> Comparison | None:
+def comparison(past: Past, date: dt.date) -> Comparison | None:
     """A day against last week's, the four weeks before and the same holiday; None while nothing of it is known."""
-    now = day_if_any(conn, config, date)
+    config = past.config
+    now = day_if_any(past, date)
     if now is None or now.as_of_us is None:
         return None
     starts = now.windows.windows_us
     whole = int(((starts + WINDOW_US) <= now.as_of_us).sum())
-    weeks = [(d, day_if_any(conn, config, d)) for d in (date - n * 7 * DAY for n in range(1, 5))]
+    weeks = [(d, day_if_any(past, d)) for d in (date - n * 7 * DAY for n in range(1, 5))]
     aligned = same_holiday_before(config, date)
-    before = day_if_any(conn, config, aligned) if aligned is not None else None
+    before = day_if_any(past, aligned) if aligned is not None else None
     others = [*weeks, *([] if aligned is None else [(aligned, before)])]
     rows = []
     for scope, id_, measure in _measures(config):
@@ -119,7 +120,7 @@ def comparison(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> 
     return Comparison(
         date=date.isoformat(),
         until_us=int(starts[whole - 1]) + WINDOW_US if whole else int(starts[0]),
-        partial=now.as_of_us < business_days(config).bounds_us(date)[1],
+        partial=now.as_of_us < past.bounds_us(date)[1],
         holiday=None if today is None else today.name,
         holidays_known=knows_year(config, date.year),
         rows=tuple(rows),
@@ -172,28 +173,26 @@ class Tried:
     """(Z,) BASE."""
 
 
-def promotions(conn: sqlite3.Connection, config: StoreConfig) -> tuple[Trial, ...]:
+def promotions(past: Past) -> tuple[Trial, ...]:
     """Every promotion of the store file: during and after against before."""
-    return tuple(_trial(conn, config, p, "promotion", p.first_day, p.last_day) for p in config.promotions)
+    return tuple(_trial(past, p, "promotion", p.first_day, p.last_day) for p in past.config.promotions)
 
 
-def layout_changes(conn: sqlite3.Connection, config: StoreConfig) -> tuple[Trial, ...]:
+def layout_changes(past: Past) -> tuple[Trial, ...]:
     """Every layout change: the BASE_DAYS from it on against those before."""
-    return tuple(
-        _trial(conn, config, c, "layout", c.date, c.date + (BASE_DAYS - 1) * DAY) for c in config.layout_changes
-    )
+    return tuple(_trial(past, c, "layout", c.date, c.date + (BASE_DAYS - 1) * DAY) for c in past.config.layout_changes)
 
 
 def _trial(
-    conn: sqlite3.Connection,
-    config: StoreConfig,
+    past: Past,
     tried: Promotion | LayoutChange,
     kind: str,
     first: dt.date,
     last: dt.date,
 ) -> Trial:
+    config = past.config
     controls = _controls(config, tried, first - BASE_DAYS * DAY, last)
-    now_us = watermark_us(conn)
+    now_us = past.watermark_us
     over = None if now_us is None else business_days(config).date(now_us) - DAY
     state = "planned" if over is None or over + DAY < first else "running" if over < last else "over"
 
@@ -203,7 +202,7 @@ def _trial(
 
     before, during = days_of(first - BASE_DAYS * DAY, first - DAY), days_of(first, last)
     after = days_of(last + DAY, last + BASE_DAYS * DAY) if kind == "promotion" else []
-    found = _tried(conn, config, [*before, *during, *after]) if state != "planned" else {}
+    found = _tried(past, [*before, *during, *after]) if state != "planned" else {}
     effects = []
     for measure in MEASURES:
         base = _counts(config, found, before, tried.zones, controls, measure)
@@ -219,10 +218,10 @@ def _trial(
     return Trial(tried.id, kind, tried.zones, controls, first.isoformat(), last.isoformat(), state, tuple(effects))
 
 
-def _tried(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]) -> dict[dt.date, Tried]:
+def _tried(past: Past, dates: Sequence[dt.date]) -> dict[dt.date, Tried]:
     return {
         date: Tried({name: made.zones[name].copy() for name in MEASURES}, made.base)
-        for date, made in totals(conn, config, dates)
+        for date, made in totals(past, dates)
     }
 
 

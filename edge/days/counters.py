@@ -7,11 +7,11 @@ every formula. A number that nobody measured, or of which too little was measure
 from __future__ import annotations
 
 import datetime as dt
-import sqlite3
 from dataclasses import dataclass, replace
 
 from config import StoreConfig, ZoneKind
 from dwell.compare import Share, rank_bands, share
+from edge.database.reader import Past
 from edge.days.facts import Totals, of_people
 from edge.days.kept import DAY
 from edge.days.scope import Rate, Scope, coverage, history_days, over, quantile_s, rate
@@ -68,10 +68,11 @@ class Counters:
     """In the order of the store file."""
 
 
-def counters(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: int = 1) -> Counters:
+def counters(past: Past, date: dt.date, days: int = 1) -> Counters:
     """Scorecard of every zone over one day or more (7: a week)."""
-    scope, found = over(conn, config, date, days)
-    history = history_days(conn, config, date - (days - 1) * DAY)
+    config = past.config
+    scope, found = over(past, date, days)
+    history = history_days(past, date - (days - 1) * DAY)
     rows = [_score(config, found, number, history) for number in range(len(config.zones))]
     of_counters = [row for row in rows if row.kind == ZoneKind.COUNTER]
     shares = [None if r.engaged_share is None else _as_share(r.engaged_share) for r in of_counters]

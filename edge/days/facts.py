@@ -26,6 +26,7 @@ from dwell.service import Contacts, contacts
 from dwell.stays import STAY, Place, Span, Stays, distinct, in_order, people
 from dwell.suspects import Limits, Suspicion, suspicions
 from edge.access.verdicts import stamps, verdicts
+from edge.database.reader import Past
 from edge.store.business_days import business_days
 from edge.store.calendar import hours
 
@@ -180,24 +181,18 @@ def of_people(table: Table) -> Ints:
     return counts
 
 
-def watermark_us(conn: sqlite3.Connection) -> int | None:
-    """Up to when everything is decided."""
-    row = conn.execute("SELECT watermark_us FROM checkpoint").fetchone()
-    return None if row is None or row[0] < 0 else int(row[0])
-
-
-def read_stays(conn: sqlite3.Connection, config: StoreConfig, span: Span) -> tuple[Stays, list[bytes]]:
+def read_stays(past: Past, span: Span) -> tuple[Stays, list[bytes]]:
     """Stays of carriers (no goods) that touch the span or belong to its journeys, in order; each carrier's tag.
 
     What was read of the span last asked for is kept in mind, and only what has come since is read.
     """
-    file = conn.execute("PRAGMA database_list").fetchone()[2]
-    key = (file, span, tuple(zone.id for zone in config.zones))
+    file = past.conn.execute("PRAGMA database_list").fetchone()[2]
+    key = (file, span, tuple(zone.id for zone in past.config.zones))
     with _reading:
         kept = _kept.get(key) or _Read(0, 0, np.zeros(0, STAY), {})
-        fresh = _more(conn, config, span, kept)
-        if fresh.rows != count_between(conn, span):  # some were deleted
-            fresh = _more(conn, config, span, _Read(0, 0, np.zeros(0, STAY), {}))
+        fresh = _more(past, span, kept)
+        if fresh.rows != count_between(past.conn, span):  # some were deleted
+            fresh = _more(past, span, _Read(0, 0, np.zeros(0, STAY), {}))
         _kept.clear()
         _kept[key] = fresh
         return in_order(fresh.stays[fresh.stays["zone"] >= 0]), list(fresh.tags)
@@ -217,14 +212,15 @@ _kept: dict[tuple[Any, ...], _Read] = {}
 _reading = threading.Lock()
 
 
-def _more(conn: sqlite3.Connection, config: StoreConfig, span: Span, kept: _Read) -> _Read:
+def _more(past: Past, span: Span, kept: _Read) -> _Read:
+    config = past.config
     zone = {model.id: number for number, model in enumerate(config.zones)}
-    last = conn.execute("SELECT MAX(id) FROM visit").fetchone()[0] or 0
+    last = past.conn.execute("SELECT MAX(id) FROM visit").fetchone()[0] or 0
     if last == kept.last:
         return kept
     # Of what has come since, the ids lead to it; of everything, the times do.
     entered = "enter_us" if kept.last == 0 else "+enter_us"
-    found = conn.execute(
+    found = past.conn.execute(
         "SELECT enter_us, exit_us, journey_us, tag, zone, tag_class, censored FROM visit"
         f" WHERE {entered} >= ? AND {entered} < ? AND id > ? AND id <= ?"
         " AND (exit_us > ? AND enter_us < ? OR journey_us >= ? AND journey_us < ? OR enter_us >= ? AND enter_us < ?)",
@@ -268,27 +264,28 @@ def suspects(stays: Stays, tags: list[bytes], config: StoreConfig, date: dt.date
     return found
 
 
-def make(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> DayFacts:
+def make(past: Past, date: dt.date) -> DayFacts:
     """A day's facts from its visits and windows."""
-    span = Span(*business_days(config).bounds_us(date))
+    config = past.config
+    span = Span(*past.bounds_us(date))
     store = place(config)
-    now_us = watermark_us(conn)
+    now_us = past.watermark_us
     as_of_us = None if now_us is None else min(now_us, span.end_us)
-    everybody, tags = read_stays(conn, config, span)
+    everybody, tags = read_stays(past, span)
     stamp = stamps(config).get(date.isoformat(), 0)
     left_out = [carrier for carrier, one in suspects(everybody, tags, config, date).items() if one.left_out]
     stays = everybody[~np.isin(everybody["carrier"], left_out)]
     staff = contacts(stays, store)
     made = facts(stays, store, span, staff)
-    windows = _windows(conn, config, made, span, date, as_of_us)
+    windows = _windows(past, made, span, date, as_of_us)
     silence_us = round(config.thresholds.journey_end_silence_s * 1e6)
-    by_tier = _tiers(conn, config, stays, tags, staff, span)
+    by_tier = _tiers(past, stays, tags, staff, span)
     return DayFacts(
         date=date,
         def_version=config.thresholds.def_version,
         as_of_us=as_of_us,
         complete=now_us is not None and now_us >= span.end_us + silence_us,
-        rows=count(conn, config, date),
+        rows=count(past, date),
         verdicts=stamp,
         totals=_totals(made, windows, by_tier, _people(stays, span), len(left_out), span),
         windows=windows,
@@ -309,9 +306,9 @@ def _by_hour(made: Facts, windows: Windows, span: Span) -> NDArray[np.uint32]:
     return out
 
 
-def count(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> int:
+def count(past: Past, date: dt.date) -> int:
     """Visits of a day, whoever's."""
-    return count_between(conn, Span(*business_days(config).bounds_us(date)))
+    return count_between(past.conn, Span(*past.bounds_us(date)))
 
 
 def count_between(conn: sqlite3.Connection, span: Span) -> int:
@@ -320,15 +317,14 @@ def count_between(conn: sqlite3.Connection, span: Span) -> int:
     return int(conn.execute("SELECT COUNT(*) FROM visit WHERE enter_us >= ? AND enter_us < ?", bounds_us).fetchone()[0])
 
 
-def _windows(
-    conn: sqlite3.Connection, config: StoreConfig, made: Facts, span: Span, date: dt.date, as_of_us: int | None
-) -> Windows:
+def _windows(past: Past, made: Facts, span: Span, date: dt.date, as_of_us: int | None) -> Windows:
+    config = past.config
     starts = made.windows_us
     shape = (len(starts), len(config.zones))
     number = {zone.id: n for n, zone in enumerate(config.zones)}
     coverage = np.full(shape, np.nan)
     written = np.zeros(shape, np.bool_)
-    for window_us, zone, share in conn.execute(
+    for window_us, zone, share in past.conn.execute(
         "SELECT window_us, zone, MAX(coverage) FROM aggregate WHERE window_us >= ? AND window_us < ? GROUP BY 1, 2",
         (int(starts[0]), span.end_us),
     ):
@@ -405,18 +401,17 @@ def _people(stays: Stays, span: Span) -> dict[str, int]:
     return {"visits": len(began), "dwell_us": int((began["exit_us"] - began["enter_us"]).sum())}
 
 
-def _tiers(
-    conn: sqlite3.Connection, config: StoreConfig, stays: Stays, tags: list[bytes], staff: Contacts, span: Span
-) -> Tiers:
+def _tiers(past: Past, stays: Stays, tags: list[bytes], staff: Contacts, span: Span) -> Tiers:
     """Counts, waits and assistance by tier, members and repeaters by zone: of members with consent.
 
     Tiers are those that the directory gives a card now.
     """
+    config = past.config
     number = {tag: n for n, tag in enumerate(tags)}
     ours = set(distinct(stays["carrier"][span.holds(stays["enter_us"])]).tolist())
     cards: dict[int, tuple[str, str]] = {
         number[tag]: (member, tier)
-        for tag, member, tier in conn.execute(
+        for tag, member, tier in past.conn.execute(
             "SELECT DISTINCT visit.tag, visit.member, COALESCE(tier, '?') FROM visit LEFT JOIN directory USING (tag)"
             " WHERE enter_us >= ? AND enter_us < ? AND visit.member IS NOT NULL",
             (span.start_us, span.end_us),
@@ -430,7 +425,7 @@ def _tiers(
     seen = {
         member
         for member in {member for member, _ in cards.values()}
-        if conn.execute(
+        if past.conn.execute(
             "SELECT 1 FROM journey WHERE member = ? AND start_us >= ? AND start_us < ? LIMIT 1",
             (member, before_us, span.start_us),
         ).fetchone()

@@ -4,7 +4,6 @@ edge.days.counters."""
 from __future__ import annotations
 
 import datetime as dt
-import sqlite3
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from config import StoreConfig
 from config.facts import DOORS
+from edge.database.reader import Past
 from edge.days.kept import DAY
 from edge.days.kept import paths as paths_of
 from edge.days.scope import Rate, Scope, hide, over, rate
@@ -118,9 +118,10 @@ class FlowReport:
     ways_out: Doors
 
 
-def flows(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: int = 1) -> FlowReport:
+def flows(past: Past, date: dt.date, days: int = 1) -> FlowReport:
     """Transitions, top paths, and where people come in and go out."""
-    scope, found = over(conn, config, date, days)
+    config = past.config
+    scope, found = over(past, date, days)
     ids = [zone.id for zone in config.zones]
     names: list[str | None] = [*ids, None]
     least = config.thresholds.small_cell
@@ -133,7 +134,7 @@ def flows(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: in
     ]
     links.sort(key=lambda link: (-link.n, link.from_zone or "", link.to_zone or ""))
     steps = int(made.links.sum())
-    counted, with_path = paths_of(conn, config, [date - n * DAY for n in range(days)], TOP_PATHS)
+    counted, with_path = paths_of(past, [date - n * DAY for n in range(days)], TOP_PATHS)
     paths = tuple(PathCount(tuple(ids[z] for z in path), n, n / with_path) for path, n in counted if n >= least)
     return FlowReport(
         scope=scope,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import sqlite3
 from dataclasses import dataclass
 
-from config import StoreConfig, ZoneKind
+from config import ZoneKind
 from config.facts import DOORS
 from dwell.paths import cleaned, habitual
+from edge.database.reader import Past
 from edge.days.facts import place
-from edge.store.business_days import business_days
 
 
 @dataclass(frozen=True)
@@ -25,15 +24,16 @@ class Habit:
     """… of those with a path within returning_days."""
 
 
-def habit(conn: sqlite3.Connection, config: StoreConfig, member: str, date: dt.date) -> Habit | None:
+def habit(past: Past, member: str, date: dt.date) -> Habit | None:
     """A member's route, if three journeys or more of the last returning_days took it. About an individual: audit it."""
-    end_us = business_days(config).bounds_us(date)[1]
+    config = past.config
+    end_us = past.bounds_us(date)[1]
     store = place(config)
     number = {zone.id: n for n, zone in enumerate(config.zones)}
     doors = {z for z, zone in enumerate(config.zones) if zone.kind in DOORS}
     ways = {z for z, zone in enumerate(config.zones) if zone.kind == ZoneKind.AISLE}
     paths = []
-    for (path,) in conn.execute(
+    for (path,) in past.conn.execute(
         "SELECT path FROM journey WHERE member = ? AND start_us >= ? AND start_us < ? AND NOT censored",
         (member, end_us - config.thresholds.returning_days * 86_400_000_000, end_us),
     ):

@@ -4,16 +4,14 @@ edge.days.counters."""
 from __future__ import annotations
 
 import datetime as dt
-import sqlite3
 from dataclasses import dataclass
 
 import numpy as np
 
-from config import StoreConfig
+from edge.database.reader import Past
 from edge.days.facts import HOUR_US, hour_of
 from edge.days.kept import by_hour, day
 from edge.days.scope import Scope, over, quantile_s
-from edge.store.business_days import business_days
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +52,12 @@ class HourReport:
 LEAST_STAFF_US = HOUR_US // 4
 
 
-def hours(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> HourReport:
+def hours(past: Past, date: dt.date) -> HourReport:
     """Every zone by hour: dwell, and visits for each member of staff."""
-    scope, _ = over(conn, config, date, 1)
-    made, dwell = day(conn, config, date), by_hour(conn, config, date)
-    start_us, end_us = business_days(config).bounds_us(date)
+    config = past.config
+    scope, _ = over(past, date, 1)
+    made, dwell = day(past, date), by_hour(past, date)
+    start_us, end_us = past.bounds_us(date)
     hour = hour_of(made.windows.windows_us, start_us)
     as_of_us = made.as_of_us or 0
     least = config.thresholds.small_cell

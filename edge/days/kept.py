@@ -21,7 +21,8 @@ from dwell.aggregates import BINS
 from dwell.paths import Flows, Path
 from dwell.stays import Span
 from edge.access.verdicts import stamps
-from edge.days.facts import ARRAYS, DayFacts, Totals, Windows, count, make, watermark_us
+from edge.database.reader import Past
+from edge.days.facts import ARRAYS, DayFacts, Totals, Windows, count, make
 from edge.store.business_days import business_days
 
 FORMAT = 3
@@ -35,47 +36,44 @@ _MADE = 1
 _making = threading.Lock()
 
 
-def day(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> DayFacts:
+def day(past: Past, date: dt.date) -> DayFacts:
     """A day's facts: as stored, or made now, and kept in mind until more is decided."""
-    stored = load(conn, config, [date])
+    config = past.config
+    stored = load(past, [date])
     if date in stored:
         return stored[date]
-    file = conn.execute("PRAGMA database_list").fetchone()[2]
-    last = conn.execute("SELECT MAX(id) FROM visit").fetchone()[0]
+    file = past.conn.execute("PRAGMA database_list").fetchone()[2]
+    last = past.conn.execute("SELECT MAX(id) FROM visit").fetchone()[0]
     stamp = stamps(config).get(date.isoformat(), 0)
-    key = (file, date, config, last, (watermark_us(conn) or 0) // Span(0, 0).window_us, stamp)
+    key = (file, date, config, last, (past.watermark_us or 0) // Span(0, 0).window_us, stamp)
     with _making:
         if key not in _made:
-            _made[key] = make(conn, config, date)
+            _made[key] = make(past, date)
             while len(_made) > _MADE:
                 _made.popitem(last=False)
         return _made[key]
 
 
-def totals(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]) -> Iterator[tuple[dt.date, Totals]]:
+def totals(past: Past, dates: Sequence[dt.date]) -> Iterator[tuple[dt.date, Totals]]:
     """Facts of days that the store has any of, one after the other and in no order; without their paths."""
     missing = set(dates)
-    for date, (names, packed) in _rows(conn, config, dates, "totals"):
+    for date, (names, packed) in _rows(past, dates, "totals"):
         missing.discard(date)
-        yield date, _unpack_totals(config, names, packed)
+        yield date, _unpack_totals(past.config, names, packed)
     for date in sorted(missing):
-        if _measured(conn, config, date):
-            made = day(conn, config, date).totals
+        if _measured(past, date):
+            made = day(past, date).totals
             yield date, replace(made, flows=replace(made.flows, paths={}))
 
 
-def paths(
-    conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date], top: int
-) -> tuple[list[tuple[Path, int]], int]:
+def paths(past: Past, dates: Sequence[dt.date], top: int) -> tuple[list[tuple[Path, int]], int]:
     """The `top` cleaned paths of all the days together and how many journeys took each, the most first; and how many
     journeys had a path.
     """
-    stored = {date: _moved_paths(config, *row) for date, row in _rows(conn, config, dates, "paths")}
+    stored = {date: _moved_paths(past.config, *row) for date, row in _rows(past, dates, "paths")}
     parts = list(stored.values())
     parts += [
-        _matrix(day(conn, config, date).totals.flows.paths)
-        for date in dates
-        if date not in stored and _measured(conn, config, date)
+        _matrix(day(past, date).totals.flows.paths) for date in dates if date not in stored and _measured(past, date)
     ]
     longest = max((part["zones"].shape[1] for part in parts), default=0)
     if not longest:
@@ -92,19 +90,20 @@ def paths(
     return taken, int(n.sum())
 
 
-def day_if_any(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> DayFacts | None:
+def day_if_any(past: Past, date: dt.date) -> DayFacts | None:
     """A day's facts; None of a day before the store's first or after its last."""
-    stored = load(conn, config, [date])
-    return stored[date] if stored else day(conn, config, date) if _measured(conn, config, date) else None
+    stored = load(past, [date])
+    return stored[date] if stored else day(past, date) if _measured(past, date) else None
 
 
-def by_hour(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> NDArray[np.uint32]:
+def by_hour(past: Past, date: dt.date) -> NDArray[np.uint32]:
     """(hours of the day, Z, BINS) dwell of a day's fully seen visits."""
-    for _, (names, packed) in _rows(conn, config, [date], "hours"):
+    config = past.config
+    for _, (names, packed) in _rows(past, [date], "hours"):
         if packed:
             dwell: NDArray[np.uint32] = _taken(_arrays(packed)["dwell"].swapaxes(0, 1), _moved(config, names)[0])
             return dwell.swapaxes(0, 1)
-    made = day(conn, config, date).by_hour
+    made = day(past, date).by_hour
     return np.zeros((0, len(config.zones), BINS), np.uint32) if made is None else made
 
 
@@ -139,8 +138,9 @@ def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
     )
 
 
-def load(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]) -> dict[dt.date, DayFacts]:
+def load(past: Past, dates: Sequence[dt.date]) -> dict[dt.date, DayFacts]:
     """Stored facts of days, those made by the present definitions."""
+    config = past.config
     days = business_days(config)
     return {
         date: DayFacts(
@@ -155,18 +155,19 @@ def load(conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date]
             windows=_unpack_windows(config, names, packed_windows),
         )
         for date, (names, rows, verdicts, packed_totals, packed_windows) in _rows(
-            conn, config, dates, "rows, verdicts, totals, windows"
+            past, dates, "rows, verdicts, totals, windows"
         )
     }
 
 
-def missing(conn: sqlite3.Connection, config: StoreConfig, besides: Container[str] = ()) -> dt.date | None:
+def missing(past: Past, besides: Container[str] = ()) -> dt.date | None:
     """The latest day that is over and that the visits know better than what is stored; None if there is none.
 
     `besides`: dates, YYYY-MM-DD, that are left out.
     """
-    now_us = watermark_us(conn)
-    first = conn.execute("SELECT MIN(window_us) FROM aggregate").fetchone()[0]
+    config = past.config
+    now_us = past.watermark_us
+    first = past.conn.execute("SELECT MIN(window_us) FROM aggregate").fetchone()[0]
     if now_us is None or first is None:
         return None
     days = business_days(config)
@@ -176,7 +177,7 @@ def missing(conn: sqlite3.Connection, config: StoreConfig, besides: Container[st
     said = stamps(config)
     stored = {
         dt.date.fromisoformat(date): rows
-        for date, rows, verdicts in conn.execute(
+        for date, rows, verdicts in past.conn.execute(
             "SELECT date, rows, verdicts FROM day_summary WHERE date >= ? AND format = ? AND def_version = ?",
             (oldest.isoformat(), FORMAT, config.thresholds.def_version),
         )
@@ -184,7 +185,7 @@ def missing(conn: sqlite3.Connection, config: StoreConfig, besides: Container[st
     }
     date = last
     while date >= oldest:
-        stale = date not in stored or (date > last - REMADE_DAYS * DAY and stored[date] != count(conn, config, date))
+        stale = date not in stored or (date > last - REMADE_DAYS * DAY and stored[date] != count(past, date))
         if stale and date.isoformat() not in besides:
             return date
         date -= DAY
@@ -197,21 +198,20 @@ def prune(conn: sqlite3.Connection, config: StoreConfig, now_us: int) -> int:
     return conn.execute("DELETE FROM day_summary WHERE date < ?", (oldest.isoformat(),)).rowcount
 
 
-def _measured(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> bool:
-    first = conn.execute("SELECT MIN(window_us) FROM aggregate").fetchone()[0]
-    now_us = watermark_us(conn)
-    start_us, end_us = business_days(config).bounds_us(date)
+def _measured(past: Past, date: dt.date) -> bool:
+    first = past.conn.execute("SELECT MIN(window_us) FROM aggregate").fetchone()[0]
+    now_us = past.watermark_us
+    start_us, end_us = past.bounds_us(date)
     return first is not None and now_us is not None and start_us <= now_us and bool(end_us > first)
 
 
-def _rows(
-    conn: sqlite3.Connection, config: StoreConfig, dates: Sequence[dt.date], columns: str
-) -> Iterator[tuple[dt.date, Sequence[Any]]]:
+def _rows(past: Past, dates: Sequence[dt.date], columns: str) -> Iterator[tuple[dt.date, Sequence[Any]]]:
+    config = past.config
     if not dates:
         return
     wanted = {date.isoformat(): date for date in dates}
     said = stamps(config)
-    for date, verdicts, *row in conn.execute(
+    for date, verdicts, *row in past.conn.execute(
         f"SELECT date, verdicts, names, {columns} FROM day_summary WHERE date >= ? AND date <= ?"
         " AND format = ? AND def_version = ?",
         (min(wanted), max(wanted), FORMAT, config.thresholds.def_version),

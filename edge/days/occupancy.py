@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from config import StoreConfig
 from config.facts import WINDOW_US
+from edge.database.reader import Past
 from edge.days.facts import place
 from edge.days.kept import day
 from edge.days.scope import Scope, over
-from edge.store.business_days import business_days
 
 PROVISIONAL_US = 3_600_000_000
 """Visits under way count when they end: occupancy of the last hour may still grow."""
@@ -52,12 +50,13 @@ class OccupancyReport:
     zones: tuple[Occupancy, ...]
 
 
-def occupancy(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> OccupancyReport:
+def occupancy(past: Past, date: dt.date) -> OccupancyReport:
     """Mean and peak occupancy by window, floor and zone."""
-    scope, _ = over(conn, config, date, 1)
-    made = day(conn, config, date)
+    config = past.config
+    scope, _ = over(past, date, 1)
+    made = day(past, date)
     windows, store = made.windows, place(config)
-    end_us = business_days(config).bounds_us(date)[1]
+    end_us = past.bounds_us(date)[1]
     as_of_us = made.as_of_us or 0
 
     def row(name: str, floor: bool, facts: NDArray[Any], known: NDArray[np.bool_], open_us: NDArray[Any]) -> Occupancy:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
-from config import StoreConfig
 from dwell.aggregates import RELATIVE_ERROR, quantile
 from dwell.compare import share
-from edge.days.facts import Totals, watermark_us
+from edge.database.reader import Past
+from edge.days.facts import Totals
 from edge.days.kept import DAY, day, totals
-from edge.store.business_days import business_days
 
 ERROR_SHARE = RELATIVE_ERROR
 """Medians and p75 from histograms are off by at most this share of themselves (between 1 s and 12 h)."""
@@ -59,19 +57,20 @@ def hide(counts: dict[str, int], least: int) -> set[str]:
     return hidden
 
 
-def over(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: int) -> tuple[Scope, Totals]:
+def over(past: Past, date: dt.date, days: int) -> tuple[Scope, Totals]:
     """Return the facts of the `days` business days that end with `date`, and what they are about.
 
     If the service ran on none of them, they are the facts of `date` itself, in which nothing is known.
     """
+    config = past.config
     dates = [date - n * DAY for n in reversed(range(days))]
     found: Totals | None = None
-    for _, one in totals(conn, config, dates):  # one at a time: a day of a large store is a quarter of a MiB
+    for _, one in totals(past, dates):  # one at a time: a day of a large store is a quarter of a MiB
         found = one if found is None else found + one
     known = 0 if found is None else found.days
     if found is None:
-        found = day(conn, config, date).totals
-    now_us, end_us = watermark_us(conn), business_days(config).bounds_us(date)[1]
+        found = day(past, date).totals
+    now_us, end_us = past.watermark_us, past.bounds_us(date)[1]
     scope = Scope(
         first_day=dates[0].isoformat(),
         last_day=date.isoformat(),
@@ -86,12 +85,13 @@ def over(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: int
     return scope, found
 
 
-def history_days(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> int:
+def history_days(past: Past, date: dt.date) -> int:
     """How far back from the beginning of a day returning members can be known; at most returning_days."""
-    oldest_us = conn.execute("SELECT MIN(start_us) FROM journey").fetchone()[0]
+    config = past.config
+    oldest_us = past.conn.execute("SELECT MIN(start_us) FROM journey").fetchone()[0]
     if oldest_us is None:
         return 0
-    back = (business_days(config).bounds_us(date)[0] - int(oldest_us)) // 86_400_000_000
+    back = (past.bounds_us(date)[0] - int(oldest_us)) // 86_400_000_000
     return max(0, min(config.thresholds.returning_days, back))
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-import sqlite3
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from config import StoreConfig
 from config.facts import SERVED
 from dwell.aggregates import MIDDLES_S
+from edge.database.reader import Past
 from edge.days.kept import DAY
 from edge.days.scope import Rate, Scope, coverage, hide, history_days, over, quantile_s, rate, ratio
 
@@ -57,10 +56,11 @@ class TierReport:
     """How far back returning members can be known; less than returning_days in a young database."""
 
 
-def tiers(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: int = 1) -> TierReport:
+def tiers(past: Past, date: dt.date, days: int = 1) -> TierReport:
     """Who the members were, by tier, and how they were served."""
-    scope, found = over(conn, config, date, days)
-    history = history_days(conn, config, date - (days - 1) * DAY)
+    config = past.config
+    scope, found = over(past, date, days)
+    history = history_days(past, date - (days - 1) * DAY)
     least = config.thresholds.small_cell
     counts = {tier: found.tiers[tier].get("members", 0) for tier in sorted(found.tiers)}
     hidden = hide(counts, least)
@@ -132,9 +132,10 @@ class ServiceReport:
     """Members' journeys with at least one contact ÷ members' journeys."""
 
 
-def service(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, days: int = 1) -> ServiceReport:
+def service(past: Past, date: dt.date, days: int = 1) -> ServiceReport:
     """Staffed time, waiting and assistance by zone."""
-    scope, found = over(conn, config, date, days)
+    config = past.config
+    scope, found = over(past, date, days)
     least = config.thresholds.small_cell
     rows = []
     for number, zone in enumerate(config.zones):

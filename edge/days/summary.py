@@ -9,21 +9,19 @@ readers of a place were up. Zones, flows and tiers are those of edge.days.counte
 from __future__ import annotations
 
 import datetime as dt
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from config import StoreConfig
 from config.facts import COUNTED, WINDOW_US
+from edge.database.reader import Past
 from edge.days.counters import CounterScore, counters
 from edge.days.facts import DayFacts, of_people
 from edge.days.flows import ZoneFlows, flows
 from edge.days.kept import day
 from edge.days.service import tiers
 from edge.days.traffic import FloorTraffic, traffic
-from edge.store.business_days import business_days
 from sync import outbox
 
 
@@ -87,19 +85,11 @@ class Summary:
         return dark and not self.visits
 
 
-def today(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> Summary:
-    """The summary of one business day, from one snapshot of the database."""
-    conn.execute("BEGIN")
-    try:
-        return summary(conn, config, date)
-    finally:
-        conn.execute("ROLLBACK")
-
-
-def summary(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> Summary:
-    """The summary of one business day, in the caller's snapshot."""
-    made, scores, mix = day(conn, config, date), counters(conn, config, date), tiers(conn, config, date)
-    start_us, end_us = business_days(config).bounds_us(date)
+def summary(past: Past, date: dt.date) -> Summary:
+    """The summary of one business day."""
+    config = past.config
+    made, scores, mix = day(past, date), counters(past, date), tiers(past, date)
+    start_us, end_us = past.bounds_us(date)
     return Summary(
         store=config.store.id,
         date=date.isoformat(),
@@ -113,13 +103,13 @@ def summary(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> Sum
         journeys={name: int(made.totals.store[name]) for name in COUNTED},
         members_seen=mix.members,
         visits=int(of_people(made.windows.zones).sum()),
-        floors=traffic(conn, config, date),
+        floors=traffic(past, date),
         zones=scores.zones,
-        flows=flows(conn, config, date).between,
+        flows=flows(past, date).between,
         suspected=scores.scope.suspected_staff,
         tiers=tuple(Tier(one.tier, one.members) for one in mix.tiers),
-        doors=_doors(conn, config, start_us, end_us, _over(made)),
-        outbox={class_: depth._asdict() for class_, depth in outbox.depth(conn).items()},
+        doors=_doors(past, start_us, end_us, _over(made)),
+        outbox={class_: depth._asdict() for class_, depth in outbox.depth(past.conn).items()},
     )
 
 
@@ -130,19 +120,17 @@ def _over(made: DayFacts) -> list[int]:
     return over
 
 
-def _doors(
-    conn: sqlite3.Connection, config: StoreConfig, start_us: int, end_us: int, windows: list[int]
-) -> tuple[DoorCount, ...]:
+def _doors(past: Past, start_us: int, end_us: int, windows: list[int]) -> tuple[DoorCount, ...]:
     counts = {
         (reader, port, zone): (passages, ever, covered_us)
-        for reader, port, zone, passages, ever, covered_us in conn.execute(
+        for reader, port, zone, passages, ever, covered_us in past.conn.execute(
             "SELECT reader, port, zone, sum(passages), max(covered_us) > 0, sum(covered_us * (window_us <= ?))"
             " FROM door WHERE window_us >= ? AND window_us < ? GROUP BY 1, 2, 3",
             (windows[-1] if windows else -1, start_us, end_us),
         )
     }
     doors = []
-    for reader in config.readers:
+    for reader in past.config.readers:
         for place in reader.inputs:
             passages, ever, covered_us = counts.get((reader.id, place.port, place.zone), (0, False, 0))
             coverage = min(1.0, covered_us / (len(windows) * WINDOW_US)) if windows else None

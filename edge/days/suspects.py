@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import sqlite3
 from dataclasses import dataclass
 
 import numpy as np
 
-from config import StoreConfig, ZoneKind
+from config import ZoneKind
 from config.facts import TAG_CLASSES
 from dwell.stays import Span
+from edge.database.reader import Past
 from edge.days.facts import read_stays, suspects
-from edge.store.business_days import business_days
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,11 @@ class Suspect:
     """What a manager said of it."""
 
 
-def suspected_tags(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> tuple[Suspect, ...]:
+def suspected_tags(past: Past, date: dt.date) -> tuple[Suspect, ...]:
     """Suspected staff and stuck tags of one day, longest first; empty once the day's visits are no longer kept."""
-    span = Span(*business_days(config).bounds_us(date))
-    stays, tags = read_stays(conn, config, span)
+    config = past.config
+    span = Span(*past.bounds_us(date))
+    stays, tags = read_stays(past, span)
     found = []
     for carrier, one in suspects(stays, tags, config, date).items():
         own = stays[stays["carrier"] == carrier]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from config import StoreConfig
 from config.facts import COUNTED
+from edge.database.reader import Past
 from edge.days.facts import HOUR_US, Windows, hour_of
 from edge.days.kept import day
 from edge.days.scope import coverage
-from edge.store.business_days import business_days
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +41,11 @@ class FloorTraffic:
     hours: tuple[Hour, ...]
 
 
-def traffic(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> tuple[FloorTraffic, ...]:
+def traffic(past: Past, date: dt.date) -> tuple[FloorTraffic, ...]:
     """Comings to every floor on one business day, in the order of the store file."""
-    made = day(conn, config, date)
-    start_us, end_us = business_days(config).bounds_us(date)
+    config = past.config
+    made = day(past, date)
+    start_us, end_us = past.bounds_us(date)
     hour = hour_of(made.windows.windows_us, start_us)
     floors = []
     for number, floor in enumerate(config.floors):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import sqlite3
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -12,8 +11,8 @@ from config import StoreConfig, ZoneKind
 from config.facts import DOORS, TAG_CLASSES, TagClassName
 from dwell.paths import cleaned
 from dwell.stays import Span
+from edge.database.reader import Past
 from edge.days.facts import place, read_stays, suspects
-from edge.store.business_days import business_days
 
 ALONE = 2
 """However small `small_cell` is: a way of one carrier is that one's."""
@@ -28,14 +27,15 @@ class Ways:
     """Journeys with a path, those that are not listed too."""
 
 
-def ways(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, tag_class: TagClassName) -> Ways:
+def ways(past: Past, date: dt.date, tag_class: TagClassName) -> Ways:
     """Of the journeys that began on a business day, but for suspected staff and stuck tags."""
-    span = Span(*business_days(config).bounds_us(date))
-    stays, tags = read_stays(conn, config, span)
+    config = past.config
+    span = Span(*past.bounds_us(date))
+    stays, tags = read_stays(past, span)
     left_out = {tags[carrier] for carrier, one in suspects(stays, tags, config, date).items() if one.left_out}
     carriers: dict[tuple[str, ...], set[bytes]] = defaultdict(set)
     journeys: dict[tuple[str, ...], int] = defaultdict(int)
-    for tag, path in conn.execute(
+    for tag, path in past.conn.execute(
         "SELECT tag, path FROM journey WHERE start_us >= ? AND start_us < ? AND tag_class = ? AND NOT censored",
         (span.start_us, span.end_us, TAG_CLASSES.index(tag_class)),
     ):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from contextlib import closing
 from dataclasses import asdict
 
 from config import StoreConfig
 from edge.cues.digest import Digest, digest
-from edge.database.reader import connect
+from edge.database.reader import reading
 from edge.reports.terminal import Terminal
 from edge.store.business_days import business_days, parse_date
 from edge.store.errors import Trouble
@@ -27,8 +26,8 @@ def render(config: StoreConfig, date: str | None, days: int, form: str, lang: st
     line = asyncio.run(read_once(socket_path(config)))
     now_us = time.time_ns() // 1000 if line is None else int(line["as_of_us"])
     chosen = business_days(config).date(now_us) if date is None else parse_date(date)
-    with closing(connect(config.database.path)) as conn:
-        found = digest(conn, config, chosen, days, now_us)
+    with reading(config) as past:
+        found = digest(past, chosen, days, now_us)
     if form == "json":
         return json.dumps(asdict(found), ensure_ascii=False)
     return as_text(found, config, lang)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-import sqlite3
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from config import StoreConfig, ZoneKind
-from edge.days.changes import Comparison, Reference, Trial, comparison, layout_changes, promotions
-from edge.days.counters import Counters, CounterScore, counters
-from edge.days.flows import FlowReport, flows
-from edge.days.occupancy import Occupancy, occupancy
-from edge.days.service import ServiceReport, TierReport, service, tiers
-from edge.days.suspects import Suspect, suspected_tags
+from edge.days.changes import Comparison, Reference, Trial
+from edge.days.counters import Counters, CounterScore
+from edge.days.flows import FlowReport
+from edge.days.history import History
+from edge.days.occupancy import Occupancy
+from edge.days.service import ServiceReport, TierReport
+from edge.days.suspects import Suspect
 from edge.reports.columns import people, zones
 from edge.reports.columns.shared import Part
 from edge.reports.terminal import Terminal
@@ -42,18 +42,18 @@ class Insights:
     suspects: tuple[Suspect, ...]
 
 
-def insights(conn: sqlite3.Connection, config: StoreConfig, date: dt.date) -> Insights:
+def insights(past: History, date: dt.date) -> Insights:
     """The analytics that `tagtrail summary` tells."""
     return Insights(
-        counters=counters(conn, config, date),
-        flows=flows(conn, config, date),
-        tiers=tiers(conn, config, date),
-        service=service(conn, config, date),
-        occupancy=occupancy(conn, config, date).floors,
-        comparison=comparison(conn, config, date),
-        promotions=promotions(conn, config),
-        layout_changes=layout_changes(conn, config),
-        suspects=tuple(replace(one, tag=one.tag[:8]) for one in suspected_tags(conn, config, date)),
+        counters=past.counters(date),
+        flows=past.flows(date),
+        tiers=past.tiers(date),
+        service=past.service(date),
+        occupancy=past.occupancy(date).floors,
+        comparison=past.comparison(date),
+        promotions=past.promotions(),
+        layout_changes=past.layout_changes(),
+        suspects=tuple(replace(one, tag=one.tag[:8]) for one in past.suspects(date)),
     )
 
 

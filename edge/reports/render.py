@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import closing
 
 from config import StoreConfig
-from edge.database.reader import connect
-from edge.days.summary import today
+from edge.days.history import history
 from edge.store.business_days import business_days, parse_date
 from edge.store.errors import Trouble
 
@@ -31,12 +29,12 @@ def render(config: StoreConfig, date: str | None, form: str, lang: str) -> str:
     line = asyncio.run(read_once(socket_path(config)))
     now = None if line is None else Now.model_validate(line)
     present_us = time.time_ns() // 1000 if now is None else now.as_of_us
-    with closing(connect(config.database.path)) as conn:
+    with history(config) as past:
         day = chosen or business_days(config).date(present_us)
-        summary = today(conn, config, day)
+        summary = past.summary(day)
         if form == "csv":
             return as_csv(summary, config, lang)
-        found = insights(conn, config, day)
+        found = insights(past, day)
     if form == "json":
         return as_json(summary, now, as_values(found))
     return as_text(summary, config, lang, now) + insights_as_text(found, config, lang)

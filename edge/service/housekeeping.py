@@ -20,7 +20,8 @@ from edge.cues.digest import tell as tell_digests
 from edge.database.reader import connect
 from edge.database.retention import DAY_US, SLICE_ROWS, forget_hints, make_room, old_hints, prune
 from edge.days import kept
-from edge.days.facts import DayFacts, make
+from edge.days.facts import DayFacts
+from edge.days.history import History
 from edge.store.business_days import business_days
 from edge.store.errors import NotMade
 from edge.store.files import delete_old
@@ -123,9 +124,10 @@ async def sum_up(database: Database, config: StoreConfig, besides: Container[str
     """
 
     def facts(conn: sqlite3.Connection) -> DayFacts | None:
-        date = kept.missing(conn, config, besides)
+        past = History(conn, config)
+        date = past.missing(besides)
         try:
-            return None if date is None else make(conn, config, date)
+            return None if date is None else past.make(date)
         except sqlite3.Error:
             raise
         except Exception as error:
@@ -140,7 +142,7 @@ async def sum_up(database: Database, config: StoreConfig, besides: Container[str
 
 async def tell_days(database: Database, config: StoreConfig, besides: Container[str] = ()) -> bool:
     """Tell the CRM one thing that has become known of days that are summed up; whether there was one."""
-    item = await _look(database, lambda conn: day_news.news(conn, config, besides))
+    item = await _look(database, lambda conn: day_news.news(History(conn, config), besides))
     if item is None:
         return False
     await database.write(lambda conn: day_news.tell(conn, item))
@@ -149,7 +151,7 @@ async def tell_days(database: Database, config: StoreConfig, besides: Container[
 
 async def tell_corrections(database: Database, config: StoreConfig, besides: Container[str] = ()) -> bool:
     """Tell the CRM anew of the windows of one summed-up day that have become something else; whether there was one."""
-    found = await _look(database, lambda conn: corrections.corrections(conn, config, besides))
+    found = await _look(database, lambda conn: corrections.corrections(History(conn, config), besides))
     while found is not None and not await database.write(partial(corrections.tell, found=found)):
         found = replace(found, windows=found.windows[corrections.AT_ONCE :])
     return found is not None

@@ -23,12 +23,7 @@ from shopdays import DATE, Day, store_values
 
 from config import StoreConfig
 from config.facts import WINDOW_US
-from edge.days import facts, kept
-from edge.days.changes import comparison, promotions
-from edge.days.counters import counters
-from edge.days.flows import flows
-from edge.days.occupancy import occupancy
-from edge.days.service import service, tiers
+from edge.days import kept
 from edge.store.live_socket import socket_path
 
 pytestmark = pytest.mark.benchmark_suite
@@ -72,7 +67,7 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
         _fill(day, back)
     day.watermark("22:30")
     day.conn.execute("DELETE FROM aggregate WHERE window_us >= ?", (day.us("22:30"),))
-    made = facts.make(day.conn, day.config, DATE - kept.DAY)
+    made = day.past.make(DATE - kept.DAY)
     for back in range(1, DAYS):
         kept.save(day.conn, day.config, replace(made, date=DATE - back * kept.DAY))
     yield day
@@ -113,21 +108,20 @@ def _fill(day: Day, back: int) -> None:
 
 @pytest.mark.parametrize(
     ("ask", "days"),
-    [(counters, 1), (counters, 7), (counters, 28), (flows, 1), (flows, 7), (tiers, 7), (service, 7)],
-    ids=lambda value: getattr(value, "__name__", str(value)),
+    [*(("counters", days) for days in (1, 7, 28)), ("flows", 1), ("flows", 7), ("tiers", 7), ("service", 7)],
 )
-def test_answers_over_days(benchmark: Any, day: Day, ask: Callable[..., Any], days: int) -> None:
+def test_answers_over_days(benchmark: Any, day: Day, ask: str, days: int) -> None:
     """With today's visits made into facts anew each time, as after every commit of the service."""
-    _measure(benchmark, lambda: ask(day.conn, day.config, DATE, days))
+    _measure(benchmark, lambda: getattr(day.past, ask)(DATE, days))
 
 
-@pytest.mark.parametrize("ask", [occupancy, comparison])
-def test_answers_of_a_day(benchmark: Any, day: Day, ask: Callable[..., Any]) -> None:
-    _measure(benchmark, lambda: ask(day.conn, day.config, DATE))
+@pytest.mark.parametrize("ask", ["summary", "occupancy", "comparison"])
+def test_answers_of_a_day(benchmark: Any, day: Day, ask: str) -> None:
+    _measure(benchmark, lambda: getattr(day.past, ask)(DATE))
 
 
 def test_promotions(benchmark: Any, day: Day) -> None:
-    _measure(benchmark, lambda: promotions(day.conn, day.config))
+    _measure(benchmark, lambda: day.past.promotions())
 
 
 OPENED = (

@@ -22,7 +22,7 @@ from config import StoreConfig  # noqa: E402
 from config.check import load  # noqa: E402
 from edge.access.users import Role, Users, users_path  # noqa: E402
 from edge.days import kept  # noqa: E402
-from edge.days.facts import make  # noqa: E402
+from edge.days.history import History  # noqa: E402
 
 FOLDER = ROOT / "docs" / "pictures"
 PAGES = {
@@ -65,7 +65,7 @@ def weeks(config: StoreConfig) -> None:
         _day(day, back)
     day.watermark("20:30")
     for back in range(1, DAYS):
-        kept.save(day.conn, config, replace(make(day.conn, config, DATE - back * ONE), complete=True))
+        kept.save(day.conn, config, replace(History(day.conn, config).make(DATE - back * ONE), complete=True))
     day.conn.close()
     users = Users(users_path(config))
     for name, role in (("li", Role.MANAGER), ("wall", Role.VIEWER)):

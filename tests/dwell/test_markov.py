@@ -14,6 +14,8 @@ import pytest
 
 from dwell.markov import cells, field
 
+pytestmark = pytest.mark.timeout(600)
+
 ROOT = Path(__file__).parents[2]
 Told = dict[str, list[tuple[str, float, float]]]
 

@@ -212,6 +212,8 @@ class Store:
         self.writer = OneWriter(path, store)
         self.settings = MqttSettings.from_url(url, f"tagtrail-{store}", **settings)
         self.identity = Identity(store, self.writer.epoch, "0")
+        self.handlers: dict[str, Any] = {}
+        """Who takes what comes down, by name."""
         self.publisher = self.new_publisher()
 
     def new_publisher(self) -> Publisher:
@@ -222,7 +224,7 @@ class Store:
     async def online(self) -> AsyncIterator[Publisher]:
         """A new publisher on the same database, running."""
         self.publisher = self.new_publisher()
-        running = asyncio.create_task(self.publisher.run())
+        running = asyncio.create_task(self.publisher.run(self.handlers))
         try:
             yield self.publisher
         finally:

@@ -10,7 +10,8 @@ from typing import Any
 from config import StoreConfig
 from config.facts import TAG_CLASSES, WINDOW_US
 from edge.database.writer import Database
-from edge.days.counters import CounterScore, counters
+from edge.days.counters import CounterScore
+from edge.days.history import History
 
 DATE = dt.date(2026, 3, 14)
 ZONES = (
@@ -59,6 +60,11 @@ class Day:
         Database(config.database.path, store=config.store.id, quota_mb=64).close()
         self.conn = sqlite3.connect(config.database.path, isolation_level=None)
         self.conn.execute("PRAGMA synchronous = OFF")
+
+    @property
+    def past(self) -> History:
+        """What the rows say of this day and of others."""
+        return History(self.conn, self.config)
 
     def us(self, time: str) -> int:
         """A text as store time."""
@@ -128,7 +134,7 @@ def day_of(folder: Path, **sections: Any) -> Day:
 
 def zone(day: Day, name: str, **kwargs: Any) -> CounterScore:
     """What the page tells of a zone on the day."""
-    return next(z for z in counters(day.conn, day.config, DATE, **kwargs).zones if z.zone == name)
+    return next(z for z in day.past.counters(DATE, **kwargs).zones if z.zone == name)
 
 
 def busy(day: Day, date_offset: int = 0, people: int = 40, engaged: int = 20, hour: int = 10) -> None:

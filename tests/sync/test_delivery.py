@@ -6,7 +6,7 @@ import asyncio
 import signal
 
 import pytest
-from brokers import MosquittoBroker, Store, need_mosquitto, now_us
+from brokers import MosquittoBroker, Store, need_mosquitto
 
 from config import topics
 from sync import flow, line, mqtt, outbox, publisher, sending
@@ -250,8 +250,7 @@ async def test_a_message_that_its_handler_fails_at_ends_nothing(nats, store, lis
         raise IndexError(incoming.topic)
 
     gateway = store(nats.url)
-    parts = gateway.settings, gateway.identity, gateway.writer, now_us, {"cmd": fails}
-    gateway.new_publisher = lambda: publisher.Publisher(*parts)
+    gateway.handlers = {"cmd": fails}
     async with listening(nats.url, gateway) as crm, gateway.online() as running:
         await until(lambda: running.status.connected)
         await crm._link.publish(topics.topic(gateway.identity.store, "down/cmd"), b"x", retain=True)
@@ -329,9 +328,7 @@ async def test_what_was_said_to_a_store_that_was_away_waits_for_it(broker, store
         came.append(incoming.payload)
 
     gateway = store(broker.url, version=version)
-    gateway.new_publisher = lambda: publisher.Publisher(
-        gateway.settings, gateway.identity, gateway.writer, now_us, {"cmd": take}
-    )
+    gateway.handlers = {"cmd": take}
     topic = topics.topic(gateway.identity.store, "down/cmd")
     for round_ in range(2):
         async with gateway.online() as running:

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-import sqlite3
-from contextlib import closing
 from typing import NamedTuple
 
-from config import StoreConfig
-from edge.database.reader import NoDatabase, connect
-from edge.store.business_days import business_days
-from edge.store.errors import Trouble
+from edge.database.reader import Past
 
 
 class CaseRow(NamedTuple):
@@ -39,33 +34,21 @@ class CueRow(NamedTuple):
     latency_ms: float | None
 
 
-def cases(config: StoreConfig, date: dt.date) -> list[CaseRow]:
+def cases(past: Past, date: dt.date) -> list[CaseRow]:
     """Service cases opened on a business day."""
-    rows = _ask(
-        config,
-        date,
+    rows = past.conn.execute(
         "SELECT id, at_us, kind, zone, tier, state, (SELECT note FROM case_step WHERE case_id = service_case.id"
         " AND note <> '' ORDER BY id DESC LIMIT 1) FROM service_case WHERE at_us >= ? AND at_us < ? ORDER BY id",
+        past.bounds_us(date),
     )
     return [CaseRow(*row) for row in rows]
 
 
-def cues(config: StoreConfig, date: dt.date) -> list[CueRow]:
+def cues(past: Past, date: dt.date) -> list[CueRow]:
     """Cues made on a business day."""
-    rows = _ask(
-        config,
-        date,
+    rows = past.conn.execute(
         "SELECT made_us, kind, zone, tier, state, rule, version, (answered_us - made_us) / 1e6, latency_ms FROM cue"
         " WHERE made_us >= ? AND made_us < ? ORDER BY id",
+        past.bounds_us(date),
     )
     return [CueRow(*row) for row in rows]
-
-
-def _ask(config: StoreConfig, date: dt.date, query: str) -> list[tuple]:  # type: ignore[type-arg]
-    try:
-        with closing(connect(config.database.path)) as conn:
-            return conn.execute(query, business_days(config).bounds_us(date)).fetchall()
-    except NoDatabase:
-        return []
-    except sqlite3.Error as error:
-        raise Trouble(f"cannot read the database: {error}") from error

@@ -148,13 +148,13 @@ _MADE = (
     Table(
         "cues",
         "Calls to go to a member, made on the business day, and what became of each.",
-        lambda source: service_rows.cues(source.config, source.date),
+        lambda source: source.answers.read(lambda past: service_rows.cues(past, source.date), []),
         roles=(Role.MANAGER,),
     ),
     Table(
         "cases",
         "Service cases opened on the business day.",
-        lambda source: service_rows.cases(source.config, source.date),
+        lambda source: source.answers.read(lambda past: service_rows.cases(past, source.date), []),
     ),
     Table("traffic", "Comings to each floor by hour of the business day.", _traffic),
     Table("dwell", "Dwell of people in each zone.", _scores, spans=True),

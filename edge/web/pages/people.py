@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,8 +13,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edge.access.users import Role
-from edge.database.reader import connect
-from edge.store.errors import Trouble
 from edge.web.drawings.now import clock_time, mask
 from edge.web.gate import check_form
 from edge.web.site import Site, language, require
@@ -157,9 +153,6 @@ def individual(site: Site, member: str, date: dt.date, lang: str) -> Individual:
 
 
 def ask(site: Site, sql: str, values: tuple[object, ...] = ()) -> list[tuple]:  # type: ignore[type-arg]
-    """Rows of the store's database; Trouble where it can't be read."""
-    try:
-        with closing(connect(site.config.database.path)) as conn:
-            return conn.execute(sql, values).fetchall()
-    except sqlite3.Error as error:
-        raise Trouble(f"cannot read the database: {error}") from error
+    """Rows of the store's database; none while there is no database."""
+    none: list[tuple] = []  # type: ignore[type-arg]
+    return site.answers.read(lambda past: past.conn.execute(sql, values).fetchall(), none)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +21,6 @@ from edge.access.users import Role
 from edge.cues import book
 from edge.cues.book import MAX_NOTE, Rules
 from edge.cues.dry_run import DryRun, try_out
-from edge.database.reader import NoDatabase, connect
-from edge.store.errors import Trouble
 from edge.web.gate import check_form
 from edge.web.pages.service import back, order_of, said
 from edge.web.site import Site, require
@@ -121,24 +117,15 @@ class RulesPages:
         )
 
     def _versions(self) -> tuple[Rules, ...]:
-        return self._ask(book.versions, ())  # type: ignore[no-any-return]
+        return self._site.answers.read(lambda past: book.versions(past.conn), ())
 
     def _try(self, cues: Cues, date: dt.date) -> DryRun:
-        none = DryRun(date, 0, ())
-        return self._ask(lambda conn: try_out(conn, self._site.config, cues, date), none)  # type: ignore[no-any-return]
+        return self._site.answers.read(lambda past: try_out(past, cues, date), DryRun(date, 0, ()))
 
     def _tiers(self) -> list[str]:
         query = "SELECT DISTINCT tier FROM (SELECT tier FROM directory LIMIT 20000) ORDER BY 1 LIMIT ?"
-        return self._ask(lambda conn: [t for (t,) in conn.execute(query, (MOST_TIERS,))], [])  # type: ignore[no-any-return]
-
-    def _ask(self, question: Any, none: Any) -> Any:
-        try:
-            with closing(connect(self._site.config.database.path)) as conn:
-                return question(conn)
-        except NoDatabase:
-            return none
-        except sqlite3.Error as error:
-            raise Trouble(f"cannot read the database: {error}") from error
+        none: list[str] = []
+        return self._site.answers.read(lambda past: [t for (t,) in past.conn.execute(query, (MOST_TIERS,))], none)
 
 
 def rules_of(fields: Mapping[str, str]) -> dict[str, Any]:

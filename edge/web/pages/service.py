@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +16,8 @@ from starlette.routing import Route
 
 from edge.access.users import Role
 from edge.cues.book import CASE_STEPS, MAX_NOTE, CaseState
-from edge.cues.digest import Digest, digest
+from edge.cues.digest import digest
 from edge.cues.orders import give
-from edge.database.reader import NoDatabase, connect
-from edge.store.errors import Trouble
 from edge.store.live_socket import socket_path
 from edge.web.drawings.now import mask
 from edge.web.gate import check_form
@@ -122,18 +119,10 @@ class ServicePages:
         if text not in ("1", "7"):
             raise HTTPException(400)
         date = site.date(request)
-        found = await run_in_threadpool(self._digest, date, int(text))
+        found = await run_in_threadpool(
+            site.answers.read, lambda past: digest(past, date, int(text), site.clock.now_us()), None
+        )
         return site.render(request, "digest.html", found=found, date=date, days=int(text), present=site.business_date())
-
-    def _digest(self, date: dt.date, days: int) -> Digest | None:
-        site = self._site
-        try:
-            with closing(connect(site.config.database.path)) as conn:
-                return digest(conn, site.config, date, days, site.clock.now_us())
-        except NoDatabase:
-            return None
-        except sqlite3.Error as error:
-            raise Trouble(f"cannot read the database: {error}") from error
 
 
 async def floor_parts(site: Site, request: Request, date: dt.date) -> dict[str, Any]:
@@ -154,14 +143,7 @@ async def floor_parts(site: Site, request: Request, date: dt.date) -> dict[str, 
 
 def _cases(site: Site, date: dt.date) -> tuple[CaseRow, ...]:
     """Those of the day and those that are not reviewed yet, newest first."""
-    start_us, end_us = site.bounds_us(date)
-    try:
-        with closing(connect(site.config.database.path)) as conn:
-            return cases(conn, start_us, end_us)
-    except NoDatabase:
-        return ()
-    except sqlite3.Error as error:
-        raise Trouble(f"cannot read the database: {error}") from error
+    return site.answers.read(lambda past: cases(past.conn, *past.bounds_us(date)), ())
 
 
 def cases(conn: sqlite3.Connection, start_us: int, end_us: int) -> tuple[CaseRow, ...]:

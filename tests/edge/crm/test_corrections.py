@@ -17,9 +17,9 @@ from dwell.stays import Span
 from edge.access.users import Role, Users, users_path
 from edge.access.verdicts import say
 from edge.crm import corrections
+from edge.database.reader import Past
 from edge.database.writer import Database
 from edge.days.facts import read_stays
-from edge.days.suspects import suspected_tags
 from edge.intake.windows import COUNTS
 from edge.service import housekeeping
 from edge.store import layouts
@@ -36,7 +36,7 @@ def tell_windows(day: Day) -> None:
     """The windows as the service tells them, of the visits that are there."""
     config = day.config
     span = Span(*business_days(config).bounds_us(DATE))
-    stays, _ = read_stays(day.conn, config, span)
+    stays, _ = read_stays(Past(day.conn, config), span)
     for window_us in span.windows_us.tolist():
         for row in tally(stays, stays["exit_us"], window_us, len(config.zones), Settings()):
             values = [int(row[name]) for name in COUNTS]
@@ -122,7 +122,7 @@ async def test_a_stuck_tag_is_taken_out_of_its_windows_and_put_back_by_a_verdict
     ten = of(out, "bags", day, "10:00")
     assert (ten.entered, ten.present_us, ten.peak) == (1, 60_000_000, 1)
     Users(users_path(day.config)).put("li", Role.MANAGER, "correct horse battery")
-    (suspect,) = suspected_tags(day.conn, day.config, DATE)
+    (suspect,) = day.past.suspects(DATE)
     say(day.config, DATE, bytes.fromhex(suspect.tag), confirmed=False)
     back = await correct(day)
     assert {one.window_us for one in back} == {one.window_us for one in out}
@@ -209,7 +209,7 @@ async def test_windows_that_were_merged_since_they_were_looked_at_are_left_alone
     while await housekeeping.sum_up(database, day.config):
         pass
     database.close()
-    found = corrections.corrections(day.conn, day.config)
+    found = corrections.corrections(day.past)
     assert found is not None
     assert [event.window_us for event, _ in found.windows] == [day.us("10:00"), day.us("13:00")]
     day.conn.execute("INSERT INTO fact VALUES (?, ?)", (quota.MERGED_UNTIL, str(day.us("12:00"))))

@@ -23,12 +23,8 @@ from edge.access.users import Role, Users, users_path
 from edge.access.verdicts import say
 from edge.crm import day_news
 from edge.database.writer import Database
-from edge.days import facts, kept
-from edge.days.counters import counters
-from edge.days.flows import flows
-from edge.days.service import tiers
-from edge.days.suspects import suspected_tags
-from edge.days.ways import ways as ways_of
+from edge.days import kept
+from edge.days.history import History
 from edge.service import housekeeping
 from sync.contract import CLASS_OF, CLASSES, Event
 from sync.outbox import table
@@ -101,7 +97,7 @@ async def tell(day: Day) -> list[Any]:
 
 async def test_a_day_that_is_over_is_told_with_the_pages_numbers(day: Day) -> None:
     morning(day)
-    assert counters(day.conn, day.config, DATE).zones[1].repeat is None, "nothing is known of the days before"
+    assert day.past.counters(DATE).zones[1].repeat is None, "nothing is known of the days before"
     day.conn.execute(
         "INSERT INTO journey (tag, tag_class, start_us, end_us, censored, path) VALUES (x'00', 0, ?, ?, 0, '[]')",
         (day.us("10:00") - 3 * 86_400_000_000,) * 2,
@@ -119,19 +115,19 @@ async def test_a_day_that_is_over_is_told_with_the_pages_numbers(day: Day) -> No
     }
     assert {event.revision for event in told} == {1}
     of = {(event.type, getattr(event, "zone", getattr(event, "floor", ""))): event for event in told}
-    score = next(zone for zone in counters(day.conn, day.config, DATE).zones if zone.zone == "shoes")
+    score = next(zone for zone in day.past.counters(DATE).zones if zone.zone == "shoes")
     card = of["scorecard", "shoes"]
     assert (card.n, card.engaged, card.rank_best) == (score.n, score.engaged, score.rank and score.rank[0])
     assert score.draw is not None
     assert (card.draw.k, card.draw.n) == (score.draw.k, score.draw.n)
     assert card.repeat.n == 6
     assert of["scorecard", "attic"].n is None
-    walked = flows(day.conn, day.config, DATE)
+    walked = day.past.flows(DATE)
     assert [(link.from_zone, link.to_zone, link.n) for link in of["flow_day", ""].links] == [
         (link.from_zone, link.to_zone, link.n) for link in walked.links
     ]
     (tier,) = of["tier_day", ""].tiers
-    mine = tiers(day.conn, day.config, DATE).tiers[0]
+    mine = day.past.tiers(DATE).tiers[0]
     assert mine.wait_kept is not None
     assert (tier.wait_target_s, tier.wait_kept.k, tier.wait_kept.n) == (60, mine.wait_kept.k, 6)
     assert tier.assist_kept.k == 6
@@ -152,7 +148,7 @@ async def test_suspected_staff_are_counted_and_not_told_of_one_by_one(day: Day) 
     for hour in range(9, 18):
         for n, zone in enumerate(("door", "shoes", "bags", "hall", "books")):
             day.visit("no badge", zone, f"{hour}:{12 * n}", 700, journey="09:00")
-    suspects = {one.tag: one.reasons for one in suspected_tags(day.conn, day.config, DATE)}
+    suspects = {one.tag: one.reasons for one in day.past.suspects(DATE)}
     assert suspects[b"no badge".hex()] == ("long",)
     told = next(event for event in await tell(day) if event.type == "suspect_day")
     assert (told.n, [tag.reasons for tag in told.tags]) == (2, [["stuck", "long"]])
@@ -201,7 +197,7 @@ async def test_ways_of_others_are_told_only_if_the_store_says_so_and_of_many_at_
 def test_one_carriers_way_is_never_told_however_low_the_threshold(day: Day, small_cell: int, ways: int) -> None:
     walked(day)
     limits = day.config.thresholds.model_copy(update={"small_cell": small_cell})
-    found = ways_of(day.conn, day.config.model_copy(update={"thresholds": limits}), DATE, "unknown")
+    found = History(day.conn, day.config.model_copy(update={"thresholds": limits})).ways(DATE, "unknown")
     assert len(found.counts) == ways
 
 
@@ -210,7 +206,7 @@ async def test_nothing_is_told_twice_and_what_changed_is_the_next_revision(day: 
     assert await tell(day)
     assert await tell(day) == []
     Users(users_path(day.config)).put("li", Role.MANAGER, "correct horse battery")
-    (suspect,) = suspected_tags(day.conn, day.config, DATE)
+    (suspect,) = day.past.suspects(DATE)
     say(day.config, DATE, bytes.fromhex(suspect.tag), confirmed=False)
     told = await tell(day)
     assert {event.revision for event in told} == {2}
@@ -276,9 +272,10 @@ def test_whatever_a_day_was_like_it_can_be_told(day: Day, visits: Any, unwatched
         day.conn.execute("UPDATE aggregate SET coverage = ? WHERE zone = ? AND window_us = ?", (share, zone, start_us))
     day.watermark("33:00")
     config = StoreConfig.model_validate(day.config.model_dump(by_alias=True) | {"thresholds": {"small_cell": 0}})
-    kept.save(day.conn, config, facts.make(day.conn, config, DATE))
+    past = History(day.conn, config)
+    kept.save(day.conn, config, past.make(DATE))
     events: list[Any] = []
-    while (item := day_news.news(day.conn, config)) is not None:
+    while (item := day_news.news(past)) is not None:
         day_news.tell(day.conn, item)
         events += item.events
     (mix,) = [event for event in events if event.type == "tier_day"]
@@ -294,5 +291,5 @@ def test_forty_members_of_one_tier_and_a_window_that_was_hardly_watched(day: Day
     day.covered("04:00", "28:00")
     day.conn.execute("UPDATE aggregate SET coverage = 0.33 WHERE zone = 'shoes' AND window_us = ?", (day.us("10:30"),))
     day.watermark("33:00")
-    (tier,) = tiers(day.conn, day.config, DATE).tiers
+    (tier,) = day.past.tiers(DATE).tiers
     assert (tier.visits, tier.visit_share, tier.dwell_share) == (80, 1.0, 1.0)

@@ -18,6 +18,7 @@ from edge.cli.main import app
 from edge.cues import book
 from edge.cues.book import Wanted
 from edge.cues.digest import digest, tell
+from edge.database.reader import Past
 from edge.database.retention import prune
 
 RULE = CueRule(id="vip", kind="arrival", expires_s=120)
@@ -65,14 +66,14 @@ def test_a_digest_counts_every_cue_once(config: StoreConfig, day: Day) -> None:
     four(day)
     cue(day, "late", "27:59", tier="B")
     cue(day, "next", "28:01")
-    found = digest(day.conn, config, FRIDAY, 1, day.us("29:00"))
+    found = digest(Past(day.conn, config), FRIDAY, 1, day.us("29:00"))
     assert (found.cues, found.complete) == ({"arrival": 5, "waiting": 0}, True)
     assert found.outcomes == {"done": 1, "attended": 1, "expired": 1, "open": 2}
     assert (found.answered, found.answer_median_s, found.cue_p95_ms) == (1, 30.0, 200.0)
     assert [(line.name, line.arrivals, line.expired) for line in found.tiers] == [("A", 4, 1), ("B", 1, 0)]
     assert [(line.name, line.arrivals) for line in found.zones] == [("shoes", 4), ("bags", 1)]
     assert (found.cases["opened"], found.cases["open"], found.rules_versions) == (1, 1, (4,))
-    week = digest(day.conn, config, FRIDAY + dt.timedelta(days=2), 7, day.us("29:00"))
+    week = digest(Past(day.conn, config), FRIDAY + dt.timedelta(days=2), 7, day.us("29:00"))
     assert (week.cues["arrival"], week.first_date, week.complete) == (6, "2026-03-09", False)
 
 

@@ -17,16 +17,9 @@ from config import ZoneKind
 from edge.access.users import Role, Users, users_path
 from edge.access.verdicts import say
 from edge.days import facts, kept
-from edge.days.changes import comparison
-from edge.days.counters import counters
-from edge.days.facts import make
-from edge.days.flows import Door, Doors, flows
-from edge.days.habits import habit
-from edge.days.hours import hours as hours_of
-from edge.days.occupancy import occupancy
+from edge.days.flows import Door, Doors
+from edge.days.history import History
 from edge.days.scope import hide
-from edge.days.service import service, tiers
-from edge.days.suspects import suspected_tags
 
 ONE = dt.timedelta(days=1)
 HOURS = [{"open": "10:00", "close": "22:00"}]
@@ -70,7 +63,7 @@ def test_scorecards_equal_brute_force(day: Day, walks: list[tuple[int, str, int,
     for tag, name, seconds, _, hour in walks:
         if seconds >= 30 and name in ("shoes", "bags", "books"):
             stopped.setdefault((tag, hour), name)
-    for row in counters(day.conn, day.config, DATE).zones[:-1]:
+    for row in day.past.counters(DATE).zones[:-1]:
         out = 2 if row.zone == dark else None
         mine = [walk for walk in walks if walk[1] == row.zone and walk[4] != out]
         whole = [seconds for _, _, seconds, censored, _ in mine if not censored]
@@ -102,15 +95,15 @@ def test_a_week_is_its_days_together(day: Day) -> None:
     day.watermark("33:00")
     dates = [DATE - n * ONE for n in (2, 1, 0)]
     for n in (0, 1):
-        kept.save(day.conn, day.config, make(day.conn, day.config, dates[n]))
-    week = counters(day.conn, day.config, DATE, days=7)
-    singles = [counters(day.conn, day.config, date) for date in dates]
+        kept.save(day.conn, day.config, day.past.make(dates[n]))
+    week = day.past.counters(DATE, days=7)
+    singles = [day.past.counters(date) for date in dates]
     assert week.journeys == sum(one.journeys for one in singles) == 57
     assert week.scope.days == 3
     for number in range(len(ZONES) - 1):
         for name in ("n", "visitors", "touch", "engaged", "journeys"):
             assert getattr(week.zones[number], name) == sum(getattr(one.zones[number], name) for one in singles)
-    report, parts = flows(day.conn, day.config, DATE, days=7), [flows(day.conn, day.config, date) for date in dates]
+    report, parts = day.past.flows(DATE, days=7), [day.past.flows(date) for date in dates]
     assert report.steps == sum(part.steps for part in parts)
     assert Counter({path.zones: path.n for path in report.paths}) == reduce(
         add, (Counter({path.zones: path.n for path in part.paths}) for part in parts)
@@ -124,8 +117,8 @@ def test_a_zone_without_readers_has_no_numbers(day: Day) -> None:
     assert (zone(day, "shoes").n, zone(day, "shoes").draw, zone(day, "shoes").rank) == (None, None, None)
     assert zone(day, "shoes").coverage == pytest.approx(0.4)
     assert zone(day, "attic").coverage is None
-    assert next(z for z in service(day.conn, day.config, DATE).zones if z.zone == "shoes").staffed is None
-    report = occupancy(day.conn, day.config, DATE)
+    assert next(z for z in day.past.service(DATE).zones if z.zone == "shoes").staffed is None
+    report = day.past.occupancy(DATE)
     shoes = next(z for z in report.zones if z.place == "shoes")
     assert (shoes.mean, shoes.peak) == (None, None)
     assert {w.state for w in shoes.windows} == {"unknown", "future"}
@@ -135,12 +128,12 @@ def test_a_zone_without_readers_has_no_numbers(day: Day) -> None:
 
 
 def test_before_the_first_day_nothing_is_known(day: Day) -> None:
-    assert all(z.n is None for z in counters(day.conn, day.config, DATE).zones)
-    assert flows(day.conn, day.config, DATE).links == ()
-    assert tiers(day.conn, day.config, DATE).tiers == ()
-    assert all(z.wanted is None for z in service(day.conn, day.config, DATE).zones)
-    assert comparison(day.conn, day.config, DATE) is None
-    assert suspected_tags(day.conn, day.config, DATE) == ()
+    assert all(z.n is None for z in day.past.counters(DATE).zones)
+    assert day.past.flows(DATE).links == ()
+    assert day.past.tiers(DATE).tiers == ()
+    assert all(z.wanted is None for z in day.past.service(DATE).zones)
+    assert day.past.comparison(DATE) is None
+    assert day.past.suspects(DATE) == ()
 
 
 def test_few_are_hidden(day: Day) -> None:
@@ -150,7 +143,7 @@ def test_few_are_hidden(day: Day) -> None:
         day.visit(f"a{i}", "shoes" if i < 5 else "bags", f"11:{i}", 60, journey=start)
     day.covered("04:00", "14:00")
     day.watermark("14:01")
-    report = flows(day.conn, day.config, DATE)
+    report = day.past.flows(DATE)
     assert {(link.from_zone, link.to_zone, link.n) for link in report.links} == {
         (None, "door", 9),
         ("door", "shoes", 5),
@@ -176,7 +169,7 @@ def test_shares_of_doors_are_of_who_was_seen_at_one(day: Day) -> None:
             day.visit(f"a{i}", "books" if i < 30 else "door", f"12:{i}", 10, journey=start)
     day.covered("04:00", "14:00")
     day.watermark("14:01")
-    report = flows(day.conn, config, DATE)
+    report = History(day.conn, config).flows(DATE)
     assert [(d.n, d.share and d.share.value) for d in report.ways_in.doors] == [(50, 1.0), (0, 0.0)]
     assert [(d.n, d.share and d.share.value) for d in report.ways_out.doors] == [(10, 0.25), (30, 0.75)]
     assert (report.ways_in.elsewhere, report.ways_out.elsewhere) == (10, 20)
@@ -184,7 +177,7 @@ def test_shares_of_doors_are_of_who_was_seen_at_one(day: Day) -> None:
         start = f"10:{i - 60}"
         day.visit(f"a{i}", "books", start, 10, journey=start)
         day.visit(f"a{i}", "shoes", f"11:{i - 60}", 60, journey=start)
-    hidden = flows(day.conn, config, DATE).ways_in
+    hidden = History(day.conn, config).flows(DATE).ways_in
     assert (hidden.doors[1], hidden.elsewhere) == (Door("books", None, None), None)
     assert all(door.share is None for door in hidden.doors)
 
@@ -216,7 +209,7 @@ def test_hours_occupancy_and_targets_equal_brute_force(
         day.visit(f"b{n}", "shoes", f"10:{minute}", seconds, cls="staff")
     day.covered("04:00", "23:00")
     day.watermark("23:00")
-    found = next(z for z in hours_of(day.conn, day.config, DATE).zones if z.zone == "shoes")
+    found = next(z for z in day.past.hours(DATE).zones if z.zone == "shoes")
     for hour in range(4):
         cell = next(cell for cell in found.hours if cell.start_us == first + hour * 3_600_000_000)
         dwells = [long for name, at, long in rows if name == "shoes" and at // 3600 == hour]
@@ -233,7 +226,7 @@ def test_hours_occupancy_and_targets_equal_brute_force(
         assert cell.visits_per_staff_hour == (pytest.approx(served / (staff / 3600)) if staff >= 900 else None)
     at = np.arange(0, 5 * 3600)
     there = sum((((begin <= at) & (at < begin + long)) * 1 for name, begin, long in rows if name == "shoes"), 0 * at)
-    told = next(zone for zone in occupancy(day.conn, day.config, DATE).zones if zone.place == "shoes")
+    told = next(zone for zone in day.past.occupancy(DATE).zones if zone.place == "shoes")
     for window in told.windows:
         start = (window.start_us - first) // 1_000_000
         if 0 <= start < 5 * 3600 and window.state == "measured":
@@ -248,22 +241,22 @@ def test_what_a_manager_said_of_a_suspected_tag_holds(day: Day) -> None:
     day.visit("anybody", "shoes", "10:00", 100)
     day.covered("04:00", "28:00")
     day.watermark("33:00")
-    (suspect,) = suspected_tags(day.conn, day.config, DATE)
+    (suspect,) = day.past.suspects(DATE)
     assert (suspect.reasons, suspect.confirmed, suspect.zone) == (("stuck",), None, "shoes")
     assert zone(day, "shoes").n == 1
-    kept.save(day.conn, day.config, make(day.conn, day.config, DATE))
-    assert kept.missing(day.conn, day.config) is None
+    kept.save(day.conn, day.config, day.past.make(DATE))
+    assert day.past.missing() is None
     say(day.config, DATE, b"lost card", confirmed=False)
-    assert kept.missing(day.conn, day.config) == DATE
+    assert day.past.missing() == DATE
     assert zone(day, "shoes").n == 6
-    assert counters(day.conn, day.config, DATE).scope.suspected_staff == 0
+    assert day.past.counters(DATE).scope.suspected_staff == 0
     say(day.config, DATE, b"lost card", confirmed=True)
     assert zone(day, "shoes").n == 1
     day.visit("lost card", "bags", "34:00", 100)  # the next day, and no longer suspicious
-    assert [s.confirmed for s in suspected_tags(day.conn, day.config, DATE + ONE)] == [True]
+    assert [s.confirmed for s in day.past.suspects(DATE + ONE)] == [True]
     say(day.config, DATE, b"lost card", confirmed=None)
-    assert suspected_tags(day.conn, day.config, DATE + ONE) == ()
-    assert kept.missing(day.conn, day.config) is None
+    assert day.past.suspects(DATE + ONE) == ()
+    assert day.past.missing() is None
 
 
 def test_suspected_staff_is_left_out_and_listed(day: Day) -> None:
@@ -276,11 +269,11 @@ def test_suspected_staff_is_left_out_and_listed(day: Day) -> None:
     day.visit("badge", "shoes", "09:00", 36_000, cls="staff")
     day.covered("04:00", "22:00")
     day.watermark("22:00")
-    listed = suspected_tags(day.conn, day.config, DATE)
+    listed = day.past.suspects(DATE)
     assert [(s.present_s, s.back_room_s) for s in listed] == [(9 * 3300, 0), (740, 640)]
-    assert counters(day.conn, day.config, DATE).scope.suspected_staff == 2
+    assert day.past.counters(DATE).scope.suspected_staff == 2
     assert (zone(day, "shoes").n, zone(day, "shoes").engaged) == (1, 0)
-    assert occupancy(day.conn, day.config, DATE).zones[1].peak == 1
+    assert day.past.occupancy(DATE).zones[1].peak == 1
 
 
 def test_tiers_returning_contact_and_habits(day: Day) -> None:
@@ -303,7 +296,7 @@ def test_tiers_returning_contact_and_habits(day: Day) -> None:
         day.conn.execute(insert, (member, at, at + 1, censored, path))
     day.covered("04:00", "22:00")
     day.watermark("22:00")
-    report = tiers(day.conn, day.config, DATE)
+    report = day.past.tiers(DATE)
     assert report.history_days == 90
     assert [(t.tier, t.members) for t in report.tiers] == [("A", None), ("B", None)]  # 7 − 6 would tell of B
     for i in range(5):
@@ -312,7 +305,7 @@ def test_tiers_returning_contact_and_habits(day: Day) -> None:
     for i in range(4):
         day.visit(f"bb{i}", "shoes", "15:00", 100, cls="member", member=f"M-bb{i}")
         day.member(f"bb{i}", "B")
-    report = tiers(day.conn, day.config, DATE)
+    report = day.past.tiers(DATE)
     a = report.tiers[0]
     assert (a.tier, a.members, a.journeys, a.visits) == ("A", 6, 6, 12)
     assert a.returning is not None
@@ -322,13 +315,13 @@ def test_tiers_returning_contact_and_habits(day: Day) -> None:
     assert a.contact is not None
     assert (a.contact.k, a.contact.n) == (4, 6)
     assert a.wait_median_s is None  # of four
-    served = next(z for z in service(day.conn, day.config, DATE).zones if z.zone == "shoes")
+    served = next(z for z in day.past.service(DATE).zones if z.zone == "shoes")
     assert served.met is not None
     assert (served.wanted, served.met.k) == (17, 4)
-    found = habit(day.conn, day.config, "M-a0", DATE)
+    found = day.past.habit("M-a0", DATE)
     assert found is not None
     assert (found.zones, found.n, found.journeys) == (("door", "shoes"), 3, 3)
-    assert habit(day.conn, day.config, "M-a1", DATE) is None
+    assert day.past.habit("M-a1", DATE) is None
 
 
 def test_waits_and_staffed_time(day: Day) -> None:
@@ -339,7 +332,7 @@ def test_waits_and_staffed_time(day: Day) -> None:
     day.visit("badge", "shoes", "11:31", 14, cls="staff", journey="10:00")
     day.covered("04:00", "12:00")
     day.watermark("12:01")
-    shoes = next(z for z in service(day.conn, day.config, DATE).zones if z.zone == "shoes")
+    shoes = next(z for z in day.past.service(DATE).zones if z.zone == "shoes")
     assert shoes.met is not None
     assert (shoes.wanted, shoes.met.k) == (7, 6)
     assert shoes.wait_median_s == pytest.approx(60, rel=0.049)

@@ -12,8 +12,6 @@ from shopdays import DATE, Day, busy, day_of, store_values, zone
 
 from config import StoreConfig
 from edge.days import kept
-from edge.days.changes import comparison, layout_changes, promotions
-from edge.days.facts import make
 from edge.store.calendar import HOLIDAY, WORKING_WEEKEND, hours, kind_of_day, knows_year, same_holiday_before
 
 ONE = dt.timedelta(days=1)
@@ -74,7 +72,7 @@ def test_a_day_is_compared_up_to_its_time_of_day(day: Day) -> None:
     day.conn.execute("DELETE FROM visit WHERE enter_us >= ?", (day.us("13:00"),))
     day.conn.execute("DELETE FROM aggregate WHERE zone = 'bags' AND window_us < ?", (day.us("-140:00"),))
     day.watermark("13:07")
-    found = comparison(day.conn, day.config, DATE)
+    found = day.past.comparison(DATE)
     assert found is not None
     assert (found.partial, found.until_us) == (True, day.us("13:00"))
     journeys = next(row for row in found.rows if row.measure == "journeys")
@@ -103,7 +101,7 @@ def trial_day(folder: Path, **sections: Any) -> Day:
     day.covered(f"{24 * -50 + 4}:00", "28:00")
     day.watermark("33:00")
     for offset in range(-50, 1):
-        kept.save(day.conn, day.config, make(day.conn, day.config, DATE + offset * ONE))
+        kept.save(day.conn, day.config, day.past.make(DATE + offset * ONE))
     return day
 
 
@@ -119,7 +117,7 @@ def test_promotions_and_layout_changes(tmp_path: Path) -> None:
         ],
         layout_changes=[{"id": "m", "name": "M", "date": DATE - ONE, "zones": ["books"]}],
     )
-    p, q, r = promotions(day.conn, day.config)
+    p, q, r = day.past.promotions()
     assert (p.state, p.controls, r.state) == ("over", ("books",), "planned")  # bags are in another promotion
     engaged = p.effects[1]
     assert engaged.measure == "engaged_visitors"
@@ -133,11 +131,11 @@ def test_promotions_and_layout_changes(tmp_path: Path) -> None:
     assert nothing is not None
     assert nothing.low < 0 < nothing.high
     assert r.effects[0].during.change is None
-    (moved,) = layout_changes(day.conn, day.config)
+    (moved,) = day.past.layout_changes()
     assert moved.effects[0].during.change is None  # two days are not enough
     assert moved.effects[0].during.days_used == 2
     day.conn.execute("DELETE FROM day_summary WHERE date >= ?", (first.isoformat(),))
     day.conn.execute("UPDATE aggregate SET coverage = 0.1 WHERE zone = 'shoes'")
-    dark = promotions(day.conn, day.config)[0].effects[0].during
+    dark = day.past.promotions()[0].effects[0].during
     assert (dark.change, dark.days_used, dark.days_left_out) == (None, 0, 7)
     day.conn.close()

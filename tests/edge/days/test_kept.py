@@ -11,10 +11,8 @@ from shopdays import DATE, Day, busy, store_values, zone
 from config import StoreConfig
 from edge.database.writer import Database
 from edge.days import kept
-from edge.days.counters import counters
-from edge.days.facts import DayFacts, make
-from edge.days.flows import flows
-from edge.days.service import tiers
+from edge.days.facts import DayFacts
+from edge.days.history import History
 from edge.service import housekeeping
 
 
@@ -44,24 +42,24 @@ def test_stored_facts_are_those_that_were_made(day: Day) -> None:
     day.visit("x", "bags", "09:00", 36_000)
     day.covered("04:00", "28:00", bags=0.3)
     day.watermark("33:00")
-    made = make(day.conn, day.config, DATE)
-    before = counters(day.conn, day.config, DATE), flows(day.conn, day.config, DATE), tiers(day.conn, day.config, DATE)
+    made = day.past.make(DATE)
+    before = day.past.counters(DATE), day.past.flows(DATE), day.past.tiers(DATE)
     kept.save(day.conn, day.config, made)
-    loaded = kept.load(day.conn, day.config, [DATE])[DATE]
+    loaded = kept.load(day.past, [DATE])[DATE]
     same(made, loaded)
     assert made.by_hour is not None
-    assert (kept.by_hour(day.conn, day.config, DATE) == made.by_hour).all()
+    assert (kept.by_hour(day.past, DATE) == made.by_hour).all()
     assert (made.by_hour.sum(axis=0) == made.totals.dwell).all()
     ranked = sorted(made.totals.flows.paths.items(), key=lambda item: (-item[1], item[0]))
     assert len(ranked) == 2
     for top in (1, 2, 3):
-        assert kept.paths(day.conn, day.config, [DATE], top) == (ranked[:top], sum(n for _, n in ranked))
+        assert kept.paths(day.past, [DATE], top) == (ranked[:top], sum(n for _, n in ranked))
     assert loaded.complete
     day.conn.execute("DELETE FROM visit")  # now only the stored facts know
     assert before == (
-        counters(day.conn, day.config, DATE),
-        flows(day.conn, day.config, DATE),
-        tiers(day.conn, day.config, DATE),
+        day.past.counters(DATE),
+        day.past.flows(DATE),
+        day.past.tiers(DATE),
     )
 
 
@@ -69,16 +67,16 @@ def test_stored_facts_follow_their_zones(day: Day, tmp_path: Path) -> None:
     busy(day)
     day.covered("04:00", "28:00")
     day.watermark("33:00")
-    before = {z.zone: z for z in counters(day.conn, day.config, DATE).zones}
-    kept.save(day.conn, day.config, make(day.conn, day.config, DATE))
+    before = {z.zone: z for z in day.past.counters(DATE).zones}
+    kept.save(day.conn, day.config, day.past.make(DATE))
     values = store_values(tmp_path)
     values["zones"] = [{**values["zones"][0], "id": "new"}, *reversed(values["zones"][1:])]  # door is no more
     values["readers"][0]["antennas"] = values["readers"][0]["antennas"][1:]
     moved = StoreConfig.model_validate(values)
-    found = {z.zone: z for z in counters(day.conn, moved, DATE).zones}
+    found = {z.zone: z for z in History(day.conn, moved).counters(DATE).zones}
     assert found["new"].n is None
     assert all(asdict(found[name]) == asdict(before[name]) for name in ("shoes", "bags", "hall", "books"))
-    report = flows(day.conn, moved, DATE)
+    report = History(day.conn, moved).flows(DATE)
     assert {(link.from_zone, link.to_zone) for link in report.links} == {
         ("shoes", "hall"),
         ("hall", "books"),
@@ -91,13 +89,13 @@ def test_facts_made_by_other_definitions_are_not_used(day: Day, tmp_path: Path) 
     busy(day)
     day.covered("04:00", "28:00")
     day.watermark("33:00")
-    kept.save(day.conn, day.config, make(day.conn, day.config, DATE))
+    kept.save(day.conn, day.config, day.past.make(DATE))
     other = StoreConfig.model_validate(store_values(tmp_path, thresholds={"def_version": 2, "engaged_s": 151}))
     assert zone(day, "shoes").engaged == 20
-    shoes = next(z for z in counters(day.conn, other, DATE).zones if z.zone == "shoes")
+    shoes = next(z for z in History(day.conn, other).counters(DATE).zones if z.zone == "shoes")
     assert (shoes.visit, shoes.engaged) == (40, 0)
-    assert kept.missing(day.conn, other) == DATE
-    assert kept.missing(day.conn, day.config) is None
+    assert History(day.conn, other).missing() == DATE
+    assert day.past.missing() is None
 
 
 async def test_the_service_sums_up_each_day_that_is_over(day: Day) -> None:
@@ -112,7 +110,7 @@ async def test_the_service_sums_up_each_day_that_is_over(day: Day) -> None:
             rounds += 1
         assert rounds == 2
         day.visit("late", "shoes", "12:00", journey="12:00")
-        assert kept.missing(day.conn, day.config) == DATE
+        assert day.past.missing() == DATE
         assert await housekeeping.sum_up(database, day.config)
         assert zone(day, "shoes").n == 4
         gone = await database.write(lambda conn: kept.prune(conn, day.config, day.us("12:00") + 500 * 86_400_000_000))
@@ -132,4 +130,4 @@ def test_what_comes_later_is_read_alone_and_what_is_deleted_is_forgotten(day: Da
     day.conn.execute("DELETE FROM visit WHERE tag IN (CAST('0-10-1' AS BLOB), CAST('0-12-1' AS BLOB))")
     busy(day, hour=13, people=1)
     assert zone(day, "shoes").n == 46
-    assert counters(day.conn, day.config, DATE).journeys == 46
+    assert day.past.counters(DATE).journeys == 46

@@ -23,10 +23,9 @@ from config.facts import TAG_CLASSES
 from dwell.layout import TagClass
 from edge.database.reader import connect
 from edge.days import facts, kept
-from edge.days.counters import counters
-from edge.days.flows import Flow, flows
-from edge.days.service import service
-from edge.days.summary import Summary, today
+from edge.days.flows import Flow
+from edge.days.history import history
+from edge.days.summary import Summary
 from edge.reports.insights import Insights
 from edge.reports.render import render
 from edge.reports.summary import TABLES, as_csv, as_json
@@ -36,11 +35,8 @@ from edge.words.numbers import duration, percent
 
 
 def summarise(day: Day, date: dt.date = DATE) -> Summary:
-    conn = connect(day.config.database.path)
-    try:
-        return today(conn, day.config, date)
-    finally:
-        conn.close()
+    with history(day.config) as past:
+        return past.summary(date)
 
 
 def test_numbers_of_tag_classes_are_the_engines() -> None:
@@ -113,8 +109,8 @@ def test_the_summary_says_of_zones_what_their_scorecards_say(
     day.covered("04:00", "28:00", shoes=0.3 if dark else 1.0)
     day.watermark("33:00")
     date = DATE + dt.timedelta(days=offset)
-    told, scores = summarise(day, date), counters(day.conn, day.config, date)
-    staff = service(day.conn, day.config, date)
+    told, scores = summarise(day, date), day.past.counters(date)
+    staff = day.past.service(date)
     day.conn.close()
     assert told.zones == scores.zones
     assert told.coverage == scores.scope.coverage == staff.scope.coverage
@@ -141,7 +137,7 @@ def test_flows_of_the_summary_are_those_of_the_report(day: Day) -> None:
         day.visit(f"few{i}", "door", f"15:1{i}", journey=f"15:0{i}")
     day.covered("04:00", "28:00")
     day.watermark("33:00")
-    report, told = flows(day.conn, day.config, DATE), summarise(day).flows
+    report, told = day.past.flows(DATE), summarise(day).flows
     assert told == report.between
     inside = [link for link in report.links if link.from_zone is not None and link.to_zone is not None]
     assert [(link.from_zone, link.to_zone, link.n) for link in told.links] == [

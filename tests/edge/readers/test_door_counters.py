@@ -15,8 +15,7 @@ from gateways import WAIT_S, Gateway, antennas, member_card
 from config.check import ConfigError, load
 from config.facts import WINDOW_US
 from drivers.session import Contact
-from edge.database.reader import connect
-from edge.days.summary import today
+from edge.days.history import history
 from edge.readers.door_counters import DoorCounters
 from edge.readers.lamps import AGAIN_S, FRESH_US, Lamps
 from edge.store.business_days import business_days
@@ -212,9 +211,8 @@ async def test_the_service_counts_at_a_door_and_lights_a_lamp(gateway: Gateway) 
     finally:
         await simulated.stop()
     config = load(gateway.file)
-    conn = connect(config.database.path)
-    (door,) = today(conn, config, business_days(config).date(now_us())).doors
-    conn.close()
+    with history(config) as past:
+        (door,) = past.summary(business_days(config).date(now_us())).doors
     assert (door.zone, door.reader, door.port, door.passages) == ("door", "r1", 1, 2)
     told = gateway.run("summary", "-c", str(gateway.file)).stdout
     assert "Door counters" in told
