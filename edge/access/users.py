@@ -6,6 +6,7 @@ Passwords are kept as scrypt (RFC 7914; N=2¹⁴, r=8, p=5: 16 MiB and some 0.1 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -127,13 +128,13 @@ class Users:
 
     def anyone(self) -> bool:
         """Whether there is a user: if not, nobody can log in."""
-        there = self._path.exists() and bool(self._ask("SELECT 1 FROM user LIMIT 1"))
-        if there and not self._mark.exists():
-            self._mark.touch(0o600)
-        return there
+        return self._path.exists() and bool(self._ask("SELECT 1 FROM user LIMIT 1"))
 
     def ever(self) -> bool:
         """Whether there ever was a user: from then on nobody gets in without one, whatever becomes of the file."""
+        if self._path.exists() and not self._mark.exists():
+            with contextlib.suppress(OSError):  # while the file is there it says the same
+                self._mark.touch(0o600)
         return had_users(self._path)
 
     def users(self) -> tuple[User, ...]:
