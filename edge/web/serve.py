@@ -8,6 +8,7 @@ import ipaddress
 import socket
 import ssl
 from types import FrameType
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -23,7 +24,7 @@ from edge.store.live_state import LiveClient
 from edge.store.page_socket import listen
 from edge.web import memory
 from edge.web.app import create_app
-from edge.web.patience import Patience
+from edge.web.patience import REQUEST_S, Patience
 
 LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]", "::1"]
 
@@ -39,7 +40,8 @@ def serve(config: StoreConfig, *, fd: int | None, clock: Clock) -> None:
     with contextlib.suppress(Trouble):  # it is told; the page stays shut
         prove(users_path(config))
     listening = socket.socket(fileno=fd) if fd is not None else listen(config.web.listen)
-    asyncio.run(_serve(config, listening, clock))
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        runner.run(_serve(config, listening, clock))
 
 
 async def _serve(config: StoreConfig, listening: socket.socket, clock: Clock) -> None:
@@ -65,6 +67,15 @@ def settings(config: StoreConfig, app: ASGIApp) -> uvicorn.Config:
         ssl_keyfile=config.web.key,
         timeout_graceful_shutdown=2,
     )
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Waits for a handshake no longer than for a request; uvicorn would give it a minute."""
+
+    async def create_server(self, *args: Any, **options: Any) -> Any:
+        if options.get("ssl"):
+            options.setdefault("ssl_handshake_timeout", REQUEST_S)
+        return await super().create_server(*args, **options)
 
 
 class _Server(uvicorn.Server):

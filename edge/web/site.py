@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # NumPy comes in with the first day, not before
 
 MAX_FORM_BYTES = 65_536
 MAX_FIELDS = 600
-FORM_S = 15.0
+FORM_S = 10.0
 """In which a form has to arrive."""
 SPANS = (1, 7, 28)
 REGIONS = (

@@ -384,21 +384,44 @@ async def test_who_sends_no_whole_request_is_hung_up_on(page: Page, monkeypatch:
 async def test_nobody_takes_all_connections(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "CONNECTIONS", 2)
     monkeypatch.setattr(patience, "neighbour", lambda address: False)
-    held = [await asyncio.open_connection("127.0.0.1", page.port) for _ in range(2)]
-    for reader, writer in held:  # both are known to the page before the third comes
-        writer.write(b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 303")
+    streams = [await asyncio.open_connection("127.0.0.1", page.port) for _ in range(2)]
+    for reader, writer in streams:  # answers that go on: their places are taken
+        writer.write(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
     reader, writer = await asyncio.open_connection("127.0.0.1", page.port)
     with suppress(ConnectionError):
         assert await asyncio.wait_for(reader.read(), 30) == b""
-    for _, one in held:
+    for _, one in (*streams, (reader, writer)):
         one.close()
-        await one.wait_closed()
+        with suppress(ConnectionError):
+            await one.wait_closed()
     async with asyncio.timeout(30):
         while patience._open:
             await asyncio.sleep(0.01)
     assert (await page.get("/login"))[0] == 303
-    writer.close()
+
+
+@pytest.mark.parametrize("remote", [True, False])
+@pytest.mark.parametrize(
+    "half",
+    [b"", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: ", b"POST /login HTTP/1.1\r\nContent-Length: 99\r\n\r\nna"],
+)
+async def test_hundreds_of_half_sent_requests_keep_nobody_from_the_page(
+    page: Page, monkeypatch: pytest.MonkeyPatch, half: bytes, remote: bool
+) -> None:
+    """Not even somebody at the same address, nor where they come from this machine or by way of a proxy."""
+    monkeypatch.setattr(patience, "neighbour", lambda address: not remote)
+    monkeypatch.setattr(patience, "_most", lambda: 100)
+    held = []
+    for n in range(400):
+        held.append(await asyncio.open_connection("127.0.0.1", page.port))
+        held[-1][1].write(half)
+        if n % 50 == 0:
+            assert (await asyncio.wait_for(page.get("/about"), 30))[0] == 200
+    assert (await asyncio.wait_for(page.get("/about"), 30))[0] == 200
+    assert len(patience._waiting) <= 100
+    for _, writer in held:
+        writer.transport.abort()
 
 
 async def test_a_form_has_to_arrive(users: Users, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
