@@ -10,7 +10,7 @@ import logging
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -31,6 +31,8 @@ ERASURES = 10_000
 """… but erasures, each of a few hundred bytes: a chain may send a list of them."""
 LANES = ("erase", "capture", "replay", "")
 """Erasures wait for each other alone, nobody for a capture or a replay, which take minutes; the last is all others'."""
+AT_ONCE = {"erase": 500}
+"""Commands of a lane that are carried out at once, where it is more than one: what erasures wait for they share."""
 BURST, PER_S = 20.0, 1.0
 """Commands taken at once, and a second in the long run; beyond, they are dropped and counted, not answered. Erasures
 don't count."""
@@ -42,11 +44,16 @@ LONGEST_US = 7 * 86_400_000_000
 CommandHandler = Callable[[Any], Awaitable[dict[str, Any]]]
 
 
+class Pending(Exception):
+    """Raised by a handler whose work goes on: the text says what it waits for; `Commands.settle` tells the end."""
+
+
 class Commands:
     """Takes `down/cmd`, answers by `say("up/result", …)`; `run` carries out, one at a time in each of LANES, until
     cancelled.
 
     `handlers`: command name → what does it; what it returns is the answer's output, what it raises the reason.
+    `going_on`: ids of the commands whose work goes on, after a restart too.
     """
 
     def __init__(
@@ -55,11 +62,13 @@ class Commands:
         writer: Writer,
         clock: Callable[[], int],
         say: Callable[[str, bytes], None],
+        going_on: Callable[[], Container[str]] = tuple,
     ) -> None:
         self._handlers = handlers
         self._writer = writer
         self._clock = clock
         self._say = say
+        self._going_on = going_on
         self._lanes: dict[str, asyncio.Queue[Command]] = {
             lane: asyncio.Queue(ERASURES if lane == "erase" else WAITING) for lane in LANES
         }
@@ -107,8 +116,13 @@ class Commands:
         await self._tell_interrupted()
         self._begun.set()
         async with asyncio.TaskGroup() as lanes:
-            for lane in self._lanes.values():
-                lanes.create_task(self._carry_out(lane))
+            for name, lane in self._lanes.items():
+                for _ in range(AT_ONCE.get(name, 1)):
+                    lanes.create_task(self._carry_out(lane))
+
+    async def settle(self, id_: str, output: dict[str, Any]) -> None:
+        """A command that was answered `pending` is done."""
+        await self._keep(id_, self._answer(id_, "applied", output=output))
 
     async def _carry_out(self, lane: asyncio.Queue[Command]) -> None:
         while True:
@@ -119,6 +133,8 @@ class Commands:
                     raise ValueError("the answer is too large for a message")
             except asyncio.CancelledError:
                 raise
+            except Pending as pending:
+                await self._end(command, "pending", reason=str(pending))
             except Exception as error:
                 log.warning("command %s (%s) failed: %s", command.command, command.id, error)
                 self.counters["failed"] += 1
@@ -166,31 +182,45 @@ class Commands:
     async def _end(
         self, command: Command, state: str, output: dict[str, Any] | None = None, *, reason: str = ""
     ) -> None:
-        message = self._answer(command.id, state, reason, output)
+        await self._keep(command.id, self._answer(command.id, state, reason, output))
+
+    async def _keep(self, id_: str, message: str) -> None:
         try:
             await self._writer.write(
-                lambda conn: conn.execute("UPDATE command SET result = ? WHERE id = ?", (message, command.id)).rowcount
+                lambda conn: conn.execute("UPDATE command SET result = ? WHERE id = ?", (message, id_)).rowcount
             )
         except sqlite3.Error as error:
-            log.warning("the answer to command %s could not be kept: %s", command.id, error)
+            log.warning("the answer to command %s could not be kept: %s", id_, error)
 
     async def _forget(self, id_: str) -> None:
         with contextlib.suppress(sqlite3.Error):
             await self._writer.write(lambda conn: conn.execute("DELETE FROM command WHERE id = ?", (id_,)).rowcount)
 
     async def _tell_interrupted(self) -> None:
+        going_on = self._going_on()
+
         def job(conn: sqlite3.Connection) -> list[str]:
-            cut = [id_ for (id_,) in conn.execute("SELECT id FROM command WHERE result IS NULL")]
-            made = {"state": "failed", "at_us": self._clock(), "reason": "cut off by a restart of the gateway"}
-            results = [Result.model_validate(made | {"id": id_}).model_dump_json() for id_ in cut]
-            conn.executemany("UPDATE command SET result = ? WHERE id = ?", zip(results, cut, strict=True))
-            return results
+            pending = "result IS NULL OR json_extract(result, '$.state') = 'pending'"
+            cut = [id_ for (id_,) in conn.execute(f"SELECT id FROM command WHERE {pending}")]
+            told = {id_: _GOES_ON if id_ in going_on else _CUT_OFF for id_ in cut}
+            made = {
+                id_: Result.model_validate(each | {"id": id_, "at_us": self._clock()}) for id_, each in told.items()
+            }
+            results = {id_: result.model_dump_json() for id_, result in made.items()}
+            conn.executemany(
+                "UPDATE command SET result = ? WHERE id = ?", [(text, id_) for id_, text in results.items()]
+            )
+            return list(results.values())
 
         try:
             for message in await self._writer.write(job):
                 self._say("up/result", message.encode())
         except sqlite3.Error as error:
             log.warning("the commands of before the restart cannot be told: %s", error)
+
+
+_CUT_OFF = {"state": "failed", "reason": "cut off by a restart of the gateway"}
+_GOES_ON = {"state": "pending", "reason": "goes on after a restart of the gateway"}
 
 
 class _Refusal(NamedTuple):

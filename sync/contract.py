@@ -17,7 +17,7 @@ from sync.contract_base import Message as Message
 from sync.contract_base import Name as Name
 from sync.contract_base import Numbered as Numbered
 from sync.contract_base import Us as Us
-from sync.contract_days import FloorDay, FlowDay, Scorecard, ServiceDay, SuspectDay, TierDay, TrialResult
+from sync.contract_days import FloorDay, FlowDay, Scorecard, ServiceDay, SuspectDay, TierDay, TrialResult, WayDay
 
 V: Literal[1] = 1
 MAX_MESSAGE_BYTES = 64 * 1024
@@ -116,12 +116,12 @@ class Stop(Message):
 
 
 class Journey(Numbered):
-    """class journey: one tag in the store from entrance to exit."""
+    """class journey: a member with consent in the store, from entrance to exit."""
 
     type: Literal["journey"] = "journey"
-    tag: Name = Field(description="member: stable pseudonym; else a keyed pseudonym that changes every business day")
+    tag: Name = Field(description="stable pseudonym of the member's card")
     tag_class: TagClassName
-    member: Name | None = Field(description="directory's member id, only with consent")
+    member: Name | None = Field(description="directory's member id; null in journeys told by earlier versions only")
     business_date: str = Field(description="YYYY-MM-DD in the store's zone, day cut as defined")
     start_us: Us
     end_us: Us
@@ -284,6 +284,7 @@ Event = Annotated[
     | LayoutFloor
     | FloorDay
     | FlowDay
+    | WayDay
     | Scorecard
     | ServiceDay
     | TierDay
@@ -307,6 +308,7 @@ CLASS_OF: dict[str, EventClass] = {
     "service_digest": "health",
     "floor_day": "agg",
     "flow_day": "agg",
+    "way_day": "agg",
     "scorecard": "agg",
     "service_day": "agg",
     "tier_day": "agg",

@@ -112,7 +112,9 @@ def _both(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 def _keep_day(conn: Any, store: str, epoch: str, event: OfDays) -> None:
     kind: str = event.type  # type: ignore[attr-defined]
-    about = next((str(getattr(event, name)) for name in ("trial", "zone", "floor") if hasattr(event, name)), "")
+    about = next(
+        (str(getattr(event, name)) for name in ("trial", "zone", "floor", "tag_class") if hasattr(event, name)), ""
+    )
     key = (store, epoch, kind, about, event.first_day, event.last_day)
     names = ("store", "epoch", "type", "about", "first_day", "last_day")
     there = conn.execute(

@@ -237,6 +237,23 @@ def evict(conn: sqlite3.Connection, class_: EventClass, most: int, reason: str =
     return len(seqs)
 
 
+def take_back(conn: sqlite3.Connection, class_: EventClass, seqs: Sequence[int], reason: str) -> None:
+    """Delete events by their numbers, which rise; those that are not acknowledged are written down as lost."""
+    if not seqs:
+        return
+    events, (acked,) = (
+        table(class_),
+        conn.execute("SELECT acked FROM outbox_class WHERE class = ?", (index(class_),)).fetchone(),
+    )
+    size = 0
+    for seq in seqs:
+        row = conn.execute(f"SELECT length(CAST(payload AS BLOB)) FROM {events} WHERE seq = ?", (seq,)).fetchone()
+        size += row[0] if row else 0
+        conn.execute(f"DELETE FROM {events} WHERE seq = ?", (seq,))
+    conn.execute("UPDATE outbox_class SET bytes = max(0, bytes - ?) WHERE class = ?", (size, index(class_)))
+    lose_all(conn, class_, [seq for seq in seqs if seq > acked], reason)
+
+
 def jump(conn: sqlite3.Connection, used: Mapping[EventClass, int], since: Mapping[EventClass, int]) -> dict[str, int]:
     """Leave numbers out that a life of this database which was since taken back has given away: class → how many.
 

@@ -53,6 +53,7 @@ ECHO_S = 10.0
 SILENT_FROM = 3
 """Silences in a row after which it is told: 14 s, most often."""
 KEPT = "the broker does not give our own state back: its access rules must let this store write and read it"
+SILENT = "the CRM does not acknowledge {}: it is away, or an access rule of the broker refuses what we send"
 
 Handler = Callable[[Incoming], Awaitable[None]]
 
@@ -223,11 +224,7 @@ class Publisher:
             kept = not self._twins.echoed and time.monotonic() - began > ECHO_S
             self._say_of("state", KEPT if kept else "")
             for class_, flow in self._flows.items():
-                silent = (
-                    f"the CRM does not acknowledge {class_}: it is away, or an access rule of the broker refuses "
-                    "what we send"
-                )
-                self._say_of(f"silence {class_}", silent if flow.silences >= SILENT_FROM else "")
+                self._say_of(f"silence {class_}", SILENT.format(class_) if flow.silences >= SILENT_FROM else "")
 
     async def _watch(self, link: Link) -> None:
         raise BrokerError(await asyncio.shield(link.closed))

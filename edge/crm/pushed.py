@@ -15,8 +15,9 @@ SECTIONS = (
     *("store", "floors", "zones", "readers", "tag_classes", "thresholds", "opening_hours", "special_days"),
     *("promotions", "layout_changes", "service_targets", "cues"),
 )
-OWN = ("mqtt", "database", "web", "calibration")
-"""Broker, files and doors of the gateway, and what was measured at it: no message touches them."""
+OWN = ("mqtt", "database", "web", "privacy", "calibration")
+"""Broker, files and doors of the gateway, what leaves it of people, and what was measured at it: no message touches
+them."""
 FREE_THRESHOLDS = frozenset(
     {
         *("def_version", "touch_s", "visit_s", "engaged_s", "join_gap_s", "business_day_start", "assist_s"),

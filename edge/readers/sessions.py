@@ -84,6 +84,11 @@ class Readers:
             old.unlink(missing_ok=True)
         return file, sum(len(batch) for _, batch in captured)
 
+    def drop_captured(self) -> None:
+        """Forget what has been recorded of a capture under way."""
+        if self._captured:
+            self._captured.clear()
+
     async def reads(self, reader: str, batch: Reads) -> None:
         """Pass on, and record."""
         if self._captured is not None and self._capture_of in (None, reader) and self._captured_reads < CAPTURE_READS:

@@ -1,12 +1,10 @@
-"""Who a tag is, without keeping who it is: keyed pseudonyms and the member directory."""
+"""Who a tag is, without keeping who it is: keyed pseudonyms and the member directory. Keys: edge.database.keys."""
 
 from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
 from hashlib import blake2b
-
-from edge.store.business_days import BusinessDay
 
 
 @dataclass(frozen=True)
@@ -26,20 +24,18 @@ class Member:
 
 
 class Pseudonyms:
-    """Keyed BLAKE2b-128 of EPCs: members' are stable, everybody else's change every business day."""
+    """Keyed BLAKE2b-128 of EPCs: members' are stable, everybody else's are as good as the key of their day."""
 
-    def __init__(self, key: bytes, days: BusinessDay) -> None:
+    def __init__(self, key: bytes) -> None:
         self._key = key
-        self._days = days
 
     def member(self, epc: bytes, bits: int) -> bytes:
         """Stable 16-byte hash, the directory's key."""
         return member_tag(self._key, epc, bits)
 
-    def daily(self, epc: bytes, bits: int, time_us: int) -> bytes:
-        """16-byte pseudonym of the business day of `time_us`."""
-        day = _hash(self._key, self._days.date(time_us).isoformat().encode())
-        return _hash(day, bits.to_bytes(2, "big") + epc)
+    def daily(self, epc: bytes, bits: int, day_key: bytes) -> bytes:
+        """16-byte pseudonym under the key of a business day."""
+        return member_tag(_hash(self._key, day_key), epc, bits)
 
 
 def look_up(conn: sqlite3.Connection, tag: bytes) -> Member | None:
@@ -56,6 +52,11 @@ def known(conn: sqlite3.Connection, tag: bytes) -> bool:
     """Is a tag a member's who lets us know it."""
     member = look_up(conn, tag)
     return member is not None and member.consent
+
+
+def consents(conn: sqlite3.Connection, tag: bytes) -> bool:
+    """The same, though the directory's time be over: that says nothing of consent."""
+    return conn.execute("SELECT 1 FROM directory WHERE tag = ? AND consent", (tag,)).fetchone() is not None
 
 
 def member_tag(key: bytes, epc: bytes, bits: int) -> bytes:

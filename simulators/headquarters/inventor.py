@@ -31,12 +31,14 @@ from sync.contract_days import (
     FloorWindow,
     FlowDay,
     FlowLink,
+    FlowPath,
     LayoutInForce,
     Scorecard,
     ServiceDay,
     SuspectDay,
     TierDay,
     TrialResult,
+    WayDay,
 )
 
 ZONES = ("door", "cosmetics", "shoes", "bags", "checkout")
@@ -235,7 +237,7 @@ class Inventor:
             "small_cell": 5,
             "layouts": [LayoutInForce(version=LAYOUT, from_us=0)],
         }
-        kind = self._dice.choice((FloorDay, FlowDay, Scorecard, ServiceDay, TierDay, TrialResult, SuspectDay))
+        kind = self._dice.choice((FloorDay, FlowDay, WayDay, Scorecard, ServiceDay, TierDay, TrialResult, SuspectDay))
         unknown = {name: None for name, field in kind.model_fields.items() if field.is_required()} | head
         return kind.model_validate(unknown | _PARTS[kind.__name__](self._dice))
 
@@ -265,6 +267,11 @@ _PARTS: dict[str, Any] = {
         "with_path": 0,
         "entries": {"door": 9},
         "exits": {"door": 9},
+    },
+    "WayDay": lambda dice: {
+        "tag_class": "unknown",
+        "ways": [FlowPath(zones=["door", "shoes"], n=dice.randrange(5, 99))],
+        "with_path": 99,
     },
     "Scorecard": _scorecard,
     "ServiceDay": lambda dice: {

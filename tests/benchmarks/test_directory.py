@@ -14,7 +14,6 @@ from headquarters import directory_file
 
 from edge.crm.directory import MemberDirectory
 from edge.database.writer import Database
-from edge.store.business_days import BusinessDay
 from edge.store.pseudonyms import Pseudonyms, look_up
 from sync.down import DirectoryFile
 
@@ -24,10 +23,9 @@ LOOK_UP_US, WAIT_MS = 50.0, 300.0
 
 @pytest.mark.benchmark_suite
 async def test_directory(tmp_path: Path, capsys, benchmark):
-    from zoneinfo import ZoneInfo
 
     database = Database(tmp_path / "store.db", store="s1", quota_mb=2048)
-    hashes = Pseudonyms(database.tag_key, BusinessDay(ZoneInfo("UTC"), "04:00"))
+    hashes = Pseudonyms(database.tag_key)
     rows = [f"{n:024x},M{n:07},{'ABC'[n % 3]},{int(n % 10 > 0)},," for n in range(MEMBERS)]
     random.Random(1).shuffle(rows)
     entry, packed = directory_file(rows, 1)

@@ -23,6 +23,7 @@ from shopdays import Day
 from config.check import load
 from dwell.engine import ZoneEngine
 from edge.crm import directory
+from edge.database.keys import find_tag_key
 from edge.intake import checkpoint
 from edge.store import layouts
 from edge.store.business_days import business_days
@@ -163,14 +164,20 @@ def yesterday(gateway: Gateway, now_us: int) -> None:
     config = load(gateway.file)
     days = business_days(config)
     day = Day(config, days.date(now_us - 60_000_000) - dt.timedelta(days=1))
-    key = bytes.fromhex(day.conn.execute("SELECT value FROM fact WHERE name = 'tag_key'").fetchone()[0])
+    key = find_tag_key(config.database.path)
+    assert key is not None
     for i in range(40):
         start = f"10:{i}"
         day.visit(f"c{i}", "door", start, 10, journey=start)
         day.visit(f"c{i}", "shoes", f"10:{i}:20", 150 if i % 2 else 40, journey=start)
         day.visit(f"c{i}", "bags", f"11:{i}", 60, journey=start)
+        path = [[zone, day.us(at), day.us(at) + 60_000_000] for zone, at in (("door", start), ("bags", f"11:{i}"))]
+        day.conn.execute(
+            "INSERT INTO journey (tag, tag_class, start_us, end_us, censored, path) VALUES (?, 0, ?, ?, 0, ?)",
+            (f"c{i}".encode(), path[0][1], path[1][2], json.dumps(path)),
+        )
     for i in range(6):
-        card = Pseudonyms(key, days).member(member_card(10 + i), 96)
+        card = Pseudonyms(key).member(member_card(10 + i), 96)
         day.conn.execute("INSERT INTO directory VALUES (?, ?, 'A', 1, NULL, NULL)", (card, f"M-m{i}"))
         day.visit(f"m{i}", "shoes", f"12:{5 * i}", 180, cls="member", member=f"M-m{i}")
         day.conn.execute("UPDATE visit SET tag = ? WHERE tag = ?", (card, f"m{i}".encode()))
@@ -245,6 +252,7 @@ async def test_what_a_running_service_says_fits_the_schemas(gateway: Gateway, na
                 }
             ],
             thresholds={"lateness_s": 60, "journey_end_after_exit_s": 1, "journey_end_silence_s": 4, "join_gap_s": 1},
+            privacy={"ways": ["unknown"]},
             cues={"rules": [{"id": "vip", "kind": "arrival", "tiers": ["A"], "expires_s": 400}]},
             promotions=[
                 {

@@ -9,30 +9,21 @@ import hashlib
 import json
 import signal
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli_w
-from brokers import recognised
 from gateways import STORE, Gateway, antennas, member_card
 from headquarters import directory_file, headquarters
 from llrpkit.emulator import EmulatedTag, LLRPEmulator
 
 from config.check import ConfigError, load
-from config.model import CueRule
 from edge.crm import configuration
-from edge.crm.commands import erase, erase_events
 from edge.crm.configuration import Overlay, merged
-from edge.cues import book
-from edge.cues.book import Wanted
-from edge.database.writer import Database
 from edge.store import calibration_file
 from edge.store.compose import compose
 from simulators.headquarters.broker import NatsBroker
-from sync import outbox
-from sync.contract import Journey, Stop
 from sync.mqtt import Incoming
 
 SECTIONS = ("store", "floors", "zones", "tag_classes")
@@ -427,53 +418,6 @@ async def test_the_self_test_wants_the_broker_and_the_readers_that_were_there(
     assert (overlay.wish.state, bool(again)) == (state, state == "rolled_back")
     assert reason in overlay.wish.reason
     assert said[0]["state"] == "trying"
-
-
-async def test_erasing_leaves_nothing_but_numbers(tmp_path: Path) -> None:
-    database = Database(tmp_path / "store.db", store="s1", quota_mb=16)
-
-    rule = CueRule(id="vip", kind="arrival")
-
-    def fill(conn: Any) -> None:
-        for member in ("M1", "M2"):
-            conn.execute("INSERT INTO directory VALUES (randomblob(16), ?, 'A', 1, NULL, NULL)", (member,))
-            conn.execute("INSERT INTO visit VALUES (NULL, x'01', 1, ?, 'shoes', 1, 2, 1, 1, 0, 1)", (member,))
-            conn.execute("INSERT INTO journey VALUES (NULL, x'01', 1, ?, 1, 2, 0, '[]')", (member,))
-            conn.execute("INSERT INTO recognised VALUES (randomblob(16), ?, 1)", (member,))
-            call = Wanted("arrival", member.encode(), 1, member, "A", "shoes", "F1", 1, 1, rule)
-            book.make(conn, [call], 1, 1)
-            outbox.append(conn, "member", [recognised().model_copy(update={"member": member})])
-            stop = Stop(zone="shoes", enter_us=1, exit_us=2, reads=1, censored=False, confidence=1)
-            told = {"tag": "01", "tag_class": "member", "member": member, "business_date": "2026-01-01"}
-            outbox.append(
-                conn,
-                "journey",
-                [
-                    Journey.model_validate(
-                        told | {"start_us": 1, "end_us": 2, "censored": False, "def_version": 1, "stops": [stop]}
-                    )
-                ],
-            )
-
-    database.write_now(fill)
-    receipt = database.write_now(lambda conn: erase(conn, "M1"))
-    assert receipt == {"directory": 1, "visits": 1, "journeys": 1, "recognised": 1, "cues": 1}
-    for class_, found in (("member", 2), ("journey", 1)):
-        assert database.write_now(partial(erase_events, class_=class_, member="M1", after=0)) == (found, found * 2)
-        assert database.write_now(partial(erase_events, class_=class_, member="M1", after=4)) == (0, None)
-
-    def left(conn: Any) -> list[int]:
-        return [conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("visit", "journey", "outbox")]
-
-    assert database.write_now(left) == [2, 2, 4]
-    batch = database.write_now(lambda conn: outbox.pending(conn, "member", 0, 10))
-    assert batch is not None
-    assert [(gap.from_, gap.to, gap.reason) for gap in batch.lost] == [(1, 2, "erased")]
-    database.write_now(lambda conn: None)
-    await database.read(lambda conn: conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
-    database.close()
-    assert b"M1" not in (tmp_path / "store.db").read_bytes()
-    assert b"M2" in (tmp_path / "store.db").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -309,22 +309,23 @@ def test_dwell_and_flows_equal_brute_force(day: Day, walks: list[tuple[int, str,
 
 
 def test_csv_opens_in_a_spreadsheet_and_runs_nothing(day: Day) -> None:
-    day.member("x", "+A")
-    day.visit("x", "books", "10:00", cls="member", member="M-x")
+    for tag, tier in (("x", "+A"), ("y", "＝A"), ("z", "\u3000＠A")):
+        day.member(tag, tier)
+        day.visit(tag, "books", "10:00", cls="member", member=f"M-{tag}")
     day.covered("04:00", "12:00")
     day.watermark("12:00")
     text = as_csv(summarise(day), day.config, "en", "dwell")
     assert text.startswith("\ufeffdate,floor,zone,zone_name,kind,n,median_s")
     books = next(row for row in csv.DictReader(io.StringIO(text[1:])) if row["zone"] == "books")
-    assert (books["zone_name"], books["n"], books["median_s"], books["coverage"]) == ("'=Books()", "1", "", "1.0")
+    assert (books["zone_name"], books["n"], books["median_s"], books["coverage"]) == ("'=Books()", "3", "", "1.0")
     for name in TABLES:
         for row in csv.reader(io.StringIO(as_csv(summarise(day), day.config, "en", name)[1:])):
-            assert not any(cell[:1] in "=+-@" for cell in row if cell), row
+            assert not any(cell.strip()[:1] in "=+-@＝＋－＠" for cell in row if cell), row
     rows = list(csv.DictReader(io.StringIO(as_csv(summarise(day), day.config, "zh")[1:])))
     assert {row["table"] for row in rows} == {"traffic", "dwell", "members"}
     n = [row for row in rows if row["zone"] == "books" and row["measure"] == "n"]
-    assert [(row["value"], row["as_of"]) for row in n] == [("1", "2026-03-14T12:00:00+08:00")]
-    assert [row["value"] for row in rows if row["table"] == "members"] == ["<5"]
+    assert [(row["value"], row["as_of"]) for row in n] == [("3", "2026-03-14T12:00:00+08:00")]
+    assert [row["value"] for row in rows if row["table"] == "members"] == ["<5"] * 3
 
 
 def test_json_says_unknown_as_null(day: Day) -> None:
