@@ -7,16 +7,26 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 STAMP := .venv/.installed
 export NUMBA_CACHE_DIR ?= $(CURDIR)/.numba
+# Each process would compile every module anew, and there are hundreds.
+export PYTHONDONTWRITEBYTECODE :=
+# Tests wait more than they compute.
+WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 8 ? 2 * cores : 16)))
 
-.PHONY: demo test check bench chaos pictures fuzz lock wheelhouse install apt-test clean
+.PHONY: demo test check bench chaos pictures fuzz lock wheelhouse install apt-test kernels collected clean
 
 demo: install
 	$(BIN)/tagtrail demo $(ARGS)
 
-# Kernels are compiled first: tests wait for what a service does, not for its compiler.
-test: install apt-test
+# First, side by side, what would otherwise be done by each worker: compiling kernels and test modules, fetching packages.
+test: install
+	$(MAKE) --no-print-directory -j3 apt-test kernels collected
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+kernels: install
 	$(BIN)/tagtrail warmup
-	$(BIN)/python -m pytest $(ARGS)
+
+collected: install
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest --collect-only -qq >/dev/null || $(BIN)/python -m pytest --collect-only -qq
 
 check: install
 	$(BIN)/ruff check .
@@ -57,12 +67,14 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 
 # What the tests talk to or ask for a second opinion; without root or apt the tests that need them skip and say so.
 apt-test:
-	@export DEBIAN_FRONTEND=noninteractive; for pkg in mosquitto chromium postgresql tshark; do \
-	  if ! [ -x /usr/sbin/$$pkg ] && ! command -v $$pkg >/dev/null && ! ls /usr/lib/$$pkg/*/bin/postgres >/dev/null 2>&1 && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	    { apt-get install -y -qq --no-install-recommends $$pkg || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$pkg; }; } >/dev/null 2>&1 \
-	      || echo "apt could not install $$pkg; its tests will skip"; \
-	  fi; \
-	done
+	@missing=; for pkg in mosquitto chromium-headless-shell postgresql tshark; do \
+	  [ -x /usr/sbin/$$pkg ] || command -v $$pkg >/dev/null || ls /usr/lib/$$pkg/*/bin/postgres >/dev/null 2>&1 || missing+=" $$pkg"; \
+	done; \
+	get() { DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$$@" >/dev/null 2>&1; }; \
+	if [ -n "$$missing" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  get $$missing || { apt-get update -qq >/dev/null 2>&1 && get $$missing; } || \
+	    for pkg in $$missing; do get $$pkg || echo "apt could not install $$pkg; its tests will skip"; done; \
+	fi
 
 # Needs the package atheris, which no lock names: `.venv/bin/python -m pip install atheris` on Python 3.11 to 3.13.
 fuzz: install
@@ -81,4 +93,4 @@ wheelhouse: install
 	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w wheelhouse .
 
 clean:
-	rm -rf .venv .numba build dist wheelhouse *.egg-info
+	rm -rf .venv .numba .node build dist wheelhouse *.egg-info

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import random
 import shutil
 import signal
 import socket
@@ -15,6 +16,8 @@ from typing import Self
 PR_SET_PDEATHSIG = 1
 READY_S = 15.0
 STOP_S = 3.0
+OWN_PORTS = range(16_384, 32_768)
+"""Below those of ip_local_port_range (Linux, 32768 to 60999)."""
 
 _CONFIG = """
 server_name: tagtrail-demo
@@ -95,10 +98,16 @@ def die_with_parent() -> None:
 
 
 def free_port() -> int:
-    """A port of the loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback that was free a moment ago, and that the system gives to nobody by itself.
+
+    It would give one of its own choice to the next connection of any process, also while a broker that keeps its port
+    is being started again.
+    """
+    while True:
+        port = random.SystemRandom().choice(OWN_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 async def accepting(port: int, process: asyncio.subprocess.Process) -> None:

@@ -16,7 +16,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests/support")]
 from pages import NOON_US  # noqa: E402
 from playwright import sync_api  # noqa: E402
 from shopdays import DATE, Day  # noqa: E402
-from sites import FLAGS, PASSWORD, running  # noqa: E402
+from sites import FLAGS, PASSWORD, browser, running  # noqa: E402
 
 from config import StoreConfig  # noqa: E402
 from config.check import load  # noqa: E402
@@ -194,15 +194,15 @@ def tell(config: StoreConfig, told: dict[str, Any]) -> None:
     ]
 
 
-def main() -> None:
+def main(chromium: str) -> None:
     """Take them all."""
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         config = store(Path(folder))
         with running(Path(folder), config, weeks, tell) as site, sync_api.sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+            launched = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
             for lang, locale in (("en", "en-GB"), ("zh", "zh-CN")):
-                context = browser.new_context(locale=locale)
+                context = launched.new_context(locale=locale)
                 page = context.new_page()
                 page.goto(site.url + "/login")
                 page.fill('input[name="name"]', "li")
@@ -218,11 +218,8 @@ def main() -> None:
                     page.screenshot(path=FOLDER / f"{name}-{lang}.png")
                     print(f"{name}-{lang}.png")
                 context.close()
-            browser.close()
+            launched.close()
 
 
 if __name__ == "__main__":
-    import shutil
-
-    CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or sys.exit("install chromium first")
-    main()
+    main(browser() or sys.exit("install chromium-headless-shell or chromium first"))

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -81,7 +82,7 @@ def postgres(postgres_server: Postgres) -> str:
     """The URL of a database of this test's own."""
     import psycopg
 
-    name = f"crm_{free_port()}"
+    name = f"crm_{uuid4().hex}"
     with psycopg.connect(postgres_server.url, autocommit=True) as conn:
         conn.execute(f"CREATE DATABASE {name}")
     return postgres_server.url.replace("/postgres", f"/{name}")

@@ -15,6 +15,7 @@ from llrpkit.protocol import decode_message, enums, impinj, messages, params
 from drivers.llrp.session import LlrpSession, Timing
 from drivers.read import READ
 from drivers.session import Contact, Gap, Link, Notice, ReaderSettings, ReaderStatus
+from simulators.headquarters.broker import free_port as free_port
 
 QUICK = Timing(
     connect_s=5,
@@ -253,12 +254,6 @@ async def forever(writer: asyncio.StreamWriter, data: bytes, every_s: float = 0.
         writer.write(data)
         await writer.drain()
         await asyncio.sleep(every_s)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

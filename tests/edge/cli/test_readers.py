@@ -6,13 +6,13 @@ import asyncio
 import csv
 import gzip
 import os
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import tomli_w
@@ -52,11 +52,8 @@ def store_file(folder: Path, driver: str, address: str) -> Path:
 
 
 async def command(*arguments: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "edge", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
+    done = await asyncio.to_thread(forked.run, *arguments)
+    return done.returncode, done.stdout, done.stderr
 
 
 @asynccontextmanager
