@@ -6,10 +6,13 @@ import asyncio
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
-from brokers import MAKERS
+from brokers import MAKERS, Listening, MakeCrm, MakeStore, MosquittoBroker, Until
 from lines import SlowLine
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from config import topics
 from simulators.headquarters.fleet import FakeStore
@@ -40,7 +43,7 @@ def deliveries(batch_events: int, n: int) -> list[Delivery]:
 
 
 @pytest.mark.benchmark_suite
-def test_ingest(postgres, tmp_path, benchmark, capsys):
+def test_ingest(postgres: str, tmp_path: Path, benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]) -> None:
     rates = {}
     for name, book in (("postgresql", postgres), ("sqlite", tmp_path / "crm.db")):
         ledger = Ledger(book)
@@ -58,7 +61,14 @@ def test_ingest(postgres, tmp_path, benchmark, capsys):
 
 
 @pytest.mark.benchmark_suite
-async def test_slow_line(mosquitto, store, listening, until, benchmark, capsys):
+async def test_slow_line(
+    mosquitto: MosquittoBroker,
+    store: MakeStore,
+    listening: Listening,
+    until: Until,
+    benchmark: BenchmarkFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     shares = {}
     for kbit_per_s in (16, 32, 64):
         async with SlowLine(mosquitto.url, 1000 * kbit_per_s).open() as slow:
@@ -79,7 +89,14 @@ async def test_slow_line(mosquitto, store, listening, until, benchmark, capsys):
 
 
 @pytest.mark.benchmark_suite
-async def test_recognitions_behind_a_backlog(mosquitto, crm, until, tmp_path, benchmark, capsys):
+async def test_recognitions_behind_a_backlog(
+    mosquitto: MosquittoBroker,
+    crm: MakeCrm,
+    until: Until,
+    tmp_path: Path,
+    benchmark: BenchmarkFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Stores come back with windows that wait, while members come in."""
     thread = ThreadPoolExecutor(1)
     fleet = [FakeStore(f"back-{n:03}", mosquitto.url, thread) for n in range(STORES)]
@@ -108,13 +125,13 @@ async def test_recognitions_behind_a_backlog(mosquitto, crm, until, tmp_path, be
     assert ms["n"] >= 0.8 * greeted
 
 
-def fresh_bytes(batches) -> int:
+def fresh_bytes(batches: Any) -> int:
     """Bytes of events, each once, as the outbox has them."""
     events = {event["id"]: event for batch in batches for event in batch["events"]}
     return sum(len(json.dumps(event, separators=(",", ":"))) for event in events.values())
 
 
-def note(benchmark, **figures) -> None:
+def note(benchmark: BenchmarkFixture, **figures: Any) -> None:
     """Keep figures that were measured by other means in the run's file."""
     benchmark.extra_info.update(figures)
     benchmark.pedantic(lambda: None)

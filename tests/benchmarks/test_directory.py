@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from headquarters import directory_file
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from edge.crm.directory import MemberDirectory
 from edge.database.writer import Database
@@ -23,7 +24,7 @@ LOOK_UP_US, WAIT_MS = 50.0, 300.0
 
 
 @pytest.mark.benchmark_suite
-async def test_directory(tmp_path: Path, capsys, benchmark):
+async def test_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str], benchmark: BenchmarkFixture) -> None:
     from zoneinfo import ZoneInfo
 
     database = Database(tmp_path / "store.db", store="s1", quota_mb=2048)
@@ -59,7 +60,7 @@ async def test_directory(tmp_path: Path, capsys, benchmark):
     busy_s = cpu_s() - busy_from_s
     greeting.cancel()
 
-    def look(conn) -> float:
+    def look(conn: sqlite3.Connection) -> float:
         tags = [hashes.member(n.to_bytes(12, "big"), 96) for n in random.Random(2).sample(range(MEMBERS), 10_000)]
         start = time.perf_counter()
         assert all(look_up(conn, tag) is not None for tag in tags)

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ async def killed(folder: Path) -> str:
     return str(told["reason"])
 
 
-async def test_wishes_that_fail_are_taken_back(tmp_path, tell):
+async def test_wishes_that_fail_are_taken_back(tmp_path: Path, tell: Callable[[str], None]) -> None:
     reasons = await asyncio.gather(no_reader(tmp_path / "a"), no_broker(tmp_path / "b"), killed(tmp_path / "c"))
     assert "no reader" in reasons[0]
     assert "the broker" in reasons[1]

@@ -38,6 +38,8 @@ from sync.publisher import Publisher
 from sync.sending import Identity
 
 T = TypeVar("T")
+Until = Callable[..., Awaitable[None]]
+"""Of the fixture `until`."""
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/sbin")
 SCHEMA = "".join(
     file.read_text("utf-8") for file in sorted((Path(__file__).parents[2] / "edge/database/migrations").glob("*.sql"))
@@ -357,8 +359,14 @@ class CrmProcess:
         return sum(row[3] for row in self.rows())
 
 
+MakeStore = Callable[..., Store]
+MakeCrm = Callable[[str], CrmProcess]
+Listening = Callable[[str, Store], contextlib.AbstractAsyncContextManager[Listener]]
+"""Of the fixtures below."""
+
+
 @pytest.fixture
-async def crm(tmp_path: Path) -> AsyncIterator[Callable[[str], CrmProcess]]:
+async def crm(tmp_path: Path) -> AsyncIterator[MakeCrm]:
     """Make a CRM for a broker's URL; it is ended after the test."""
     made: list[CrmProcess] = []
 
@@ -372,7 +380,7 @@ async def crm(tmp_path: Path) -> AsyncIterator[Callable[[str], CrmProcess]]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Callable[..., Store]]:
+def store(tmp_path: Path) -> Iterator[MakeStore]:
     """Make a gateway's database and publisher; closed after the test."""
     made: list[Store] = []
 
@@ -386,13 +394,13 @@ def store(tmp_path: Path) -> Iterator[Callable[..., Store]]:
 
 
 @pytest.fixture
-def listening() -> Callable[[str, Store], contextlib.AbstractAsyncContextManager[Listener]]:
+def listening() -> Listening:
     """`async with listening(url, store) as listener`."""
     return _listening
 
 
 @pytest.fixture
-def until() -> Callable[..., Awaitable[None]]:
+def until() -> Until:
     """Wait until a condition holds, plain or awaitable; fails after `within_s`."""
 
     async def wait(condition: Callable[[], Any], within_s: float = 30) -> None:

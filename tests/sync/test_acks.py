@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 from config import topics
 from sync.acks import Acks
@@ -18,16 +19,16 @@ class Slow:
     def __init__(self) -> None:
         self.ready, self.asked, self.jobs = asyncio.Event(), asyncio.Event(), 0
 
-    async def write(self, job):
+    async def write(self, job: Any) -> None:
         self.asked.set()
         await self.ready.wait()
         self.jobs += 1
 
-    async def read(self, job):
+    async def read(self, job: Any) -> None:
         raise NotImplementedError
 
 
-async def test_an_ack_that_was_being_written_is_written_after_all():
+async def test_an_ack_that_was_being_written_is_written_after_all() -> None:
     flows, writer = {class_: Flow(class_) for class_ in CLASSES}, Slow()
     flows["health"].highest = 5
     acks = Acks("s1", "e1", writer, flows, Counter(), lambda trouble: None)

@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 import pytest
+from brokers import Listening, MakeStore, MosquittoBroker, Until
 from lines import SlowLine
 
 from sync.line import AHEAD_S, BATCH_BYTES, ROOM_BYTES, Line
@@ -98,7 +99,9 @@ def fresh_bytes(batches: list[dict[str, Any]]) -> int:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("packed", [False, True])
-async def test_a_slow_line_carries_fresh_events_once_and_a_recognition_soon(mosquitto, store, listening, until, packed):
+async def test_a_slow_line_carries_fresh_events_once_and_a_recognition_soon(
+    mosquitto: MosquittoBroker, store: MakeStore, listening: Listening, until: Until, packed: bool
+) -> None:
     """Counted in bytes on the line, not in time: what of it is events that came for the first time."""
     async with SlowLine(mosquitto.url, 64_000).open() as slow:
         gateway = store(slow.url)

@@ -7,19 +7,22 @@ import contextlib
 import shutil
 import signal
 import subprocess
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from brokers import MosquittoBroker, need_mosquitto
+from brokers import Listening, MakeStore, MosquittoBroker, Until, need_mosquitto
 
 from config import topics
+from simulators.headquarters.broker import NatsBroker
 from sync import flow, mqtt
 from sync.mqtt import BrokerError, MqttSettings, RefusedError, connect
 
 CONNACK = bytes([0x20, 2, 0, 0])
 
 
-def settings(url, client="test", **others):
+def settings(url: str, client: Any = "test", **others: Any) -> Any:
     return MqttSettings.from_url(url, client, **others)
 
 
@@ -32,13 +35,13 @@ def settings(url, client="test", **others):
         ("mqtts://[::1]:99", "::1", 99, True),
     ],
 )
-def test_a_url_gives_host_port_and_tls(url, host, port, tls):
+def test_a_url_gives_host_port_and_tls(url: str, host: str, port: int, tls: bool) -> None:
     parsed = settings(url)
     assert (parsed.host, parsed.port, parsed.tls) == (host, port, tls)
 
 
 @pytest.mark.parametrize("url", ["broker:1883", "http://broker", "mqtt://", "mqtt://broker:0x1"])
-def test_a_url_that_is_no_broker_s_is_an_error(url):
+def test_a_url_that_is_no_broker_s_is_an_error(url: str) -> None:
     with pytest.raises(ValueError):
         settings(url)
 
@@ -50,18 +53,18 @@ def test_a_url_that_is_no_broker_s_is_an_error(url):
         ("mqtt://no..host", "no..host"),
     ],
 )
-async def test_nobody_there(url, said):
+async def test_nobody_there(url: str, said: str) -> None:
     with pytest.raises(BrokerError, match=f"(?i){said}"):
         async with connect(settings(url)):
             pass
 
 
 @contextlib.asynccontextmanager
-async def fake_broker(answer=CONNACK):
+async def fake_broker(answer: bytes = CONNACK) -> AsyncIterator[Any]:
     """A broker that greets and then says nothing; yields its URL and the writers of its connections."""
     writers, gone = [], asyncio.Event()
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
         await reader.read(100)
         writer.write(answer)
@@ -88,11 +91,11 @@ def publish(topic: str, payload: bytes, number: int | None = None, qos: int = 1)
 
 
 @contextlib.asynccontextmanager
-async def talking_broker():
+async def talking_broker() -> AsyncIterator[Any]:
     """A broker that greets and sends what it is told; yields its URL, its writers, and what came back."""
     writers, came = [], bytearray()
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         writer.write(CONNACK)
         writers.append(writer)
@@ -106,12 +109,14 @@ async def talking_broker():
 
 
 @pytest.mark.parametrize("size", [300_000, 5_000_000])
-async def test_a_message_that_is_too_large_is_read_past_and_acknowledged(size, monkeypatch, caplog):
+async def test_a_message_that_is_too_large_is_read_past_and_acknowledged(
+    size: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     async with talking_broker() as (url, writers, came), connect(settings(url)) as link:
         held = 0
         receive = link._client.paho._sock_recv
 
-        def watched(bufsize):
+        def watched(bufsize: Any) -> Any:
             nonlocal held
             held = max(held, len(link._client.paho._in_packet["packet"]))
             return receive(bufsize)
@@ -130,7 +135,7 @@ async def test_a_message_that_is_too_large_is_read_past_and_acknowledged(size, m
     assert f"a message of {size + 13} bytes on a/command was dropped" in caplog.text
 
 
-async def test_the_largest_message_that_is_taken_is_taken_whole():
+async def test_the_largest_message_that_is_taken_is_taken_whole() -> None:
     async with talking_broker() as (url, writers, _), connect(settings(url)) as link:
         payload = bytes(range(256)) * 1023
         writers[0].write(publish("t", payload, 1))
@@ -139,7 +144,7 @@ async def test_the_largest_message_that_is_taken_is_taken_whole():
         assert link.dropped == 0
 
 
-async def test_what_is_waiting_has_a_limit_in_bytes(monkeypatch):
+async def test_what_is_waiting_has_a_limit_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt, "MAX_INBOX_BYTES", 1_000_000)
     async with talking_broker() as (url, writers, came), connect(settings(url)) as link:
         for number in range(1, 21):
@@ -153,7 +158,7 @@ async def test_what_is_waiting_has_a_limit_in_bytes(monkeypatch):
         assert len(await link.receive()) == 1
 
 
-async def test_messages_at_qos_2_for_which_nobody_asked_end_the_link():
+async def test_messages_at_qos_2_for_which_nobody_asked_end_the_link() -> None:
     async with talking_broker() as (url, writers, _), connect(settings(url)) as link:
         writers[0].write(publish("t", b"x" * 1000, 1, qos=2))
         with pytest.raises(BrokerError):
@@ -161,7 +166,7 @@ async def test_messages_at_qos_2_for_which_nobody_asked_end_the_link():
         assert not link._client.paho._in_messages
 
 
-async def test_publishes_on_their_way_fail_as_soon_as_the_link_dies():
+async def test_publishes_on_their_way_fail_as_soon_as_the_link_dies() -> None:
     async with fake_broker() as (url, writers, _):
         async with connect(settings(url)) as link:
             waiting = [asyncio.create_task(link.publish("t", b"x")) for _ in range(30)]
@@ -175,14 +180,14 @@ async def test_publishes_on_their_way_fail_as_soon_as_the_link_dies():
         assert "lost" in reason
 
 
-async def test_a_broker_that_answers_nothing_is_given_up(monkeypatch):
+async def test_a_broker_that_answers_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt, "TIMEOUT_S", 0.2)
     async with fake_broker() as (url, _, _), connect(settings(url)) as link:
         with pytest.raises(BrokerError, match="not answered"):
             await link.publish("t", b"x")
 
 
-async def test_a_broker_that_does_not_greet_is_given_up(monkeypatch):
+async def test_a_broker_that_does_not_greet_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt, "TIMEOUT_S", 0.2)
     async with fake_broker(answer=b"") as (url, _, gone):
         with pytest.raises(BrokerError, match="no answer"):
@@ -191,10 +196,10 @@ async def test_a_broker_that_does_not_greet_is_given_up(monkeypatch):
         await gone.wait()
 
 
-async def test_cancelled_while_the_broker_does_not_greet_leaves_no_socket():
+async def test_cancelled_while_the_broker_does_not_greet_leaves_no_socket() -> None:
     async with fake_broker(answer=b"") as (url, writers, gone):
 
-        async def greet():
+        async def greet() -> None:
             async with connect(settings(url)):
                 pass
 
@@ -206,7 +211,7 @@ async def test_cancelled_while_the_broker_does_not_greet_leaves_no_socket():
         await gone.wait()
 
 
-async def test_a_flood_is_bounded_and_counted(nats, monkeypatch):
+async def test_a_flood_is_bounded_and_counted(nats: NatsBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt, "MAX_INBOX", 10)
     async with connect(settings(nats.url, "in")) as receiver, connect(settings(nats.url, "out")) as sender:
         await receiver.subscribe(["t"])
@@ -216,7 +221,7 @@ async def test_a_flood_is_bounded_and_counted(nats, monkeypatch):
         assert len(await receiver.receive()) == 10
 
 
-async def test_the_last_will_is_published_when_nobody_said_goodbye(broker):
+async def test_the_last_will_is_published_when_nobody_said_goodbye(broker: NatsBroker | MosquittoBroker) -> None:
     async with connect(settings(broker.url, "watcher")) as watcher:
         await watcher.subscribe(["will"])
         async with connect(settings(broker.url, "mortal"), will=("will", b"gone")) as link:
@@ -228,7 +233,7 @@ async def test_the_last_will_is_published_when_nobody_said_goodbye(broker):
 
 
 @pytest.fixture
-async def guarded(tmp_path):
+async def guarded(tmp_path: Path) -> AsyncIterator[Any]:
     """Mosquitto with a password file and access rules: user s1 may write everything but class health."""
     need_mosquitto()
     passwords, rules = tmp_path / "passwords", tmp_path / "rules"
@@ -246,7 +251,7 @@ async def guarded(tmp_path):
         yield running
 
 
-async def test_a_wrong_password_is_said(guarded, tmp_path):
+async def test_a_wrong_password_is_said(guarded: MosquittoBroker, tmp_path: Path) -> None:
     (tmp_path / "password").write_text("guess")
     with pytest.raises(BrokerError, match=r"(?i)not authori"):
         async with connect(settings(guarded.url, username="s1", password_file=tmp_path / "password")):
@@ -256,7 +261,7 @@ async def test_a_wrong_password_is_said(guarded, tmp_path):
             pass
 
 
-async def test_a_refused_publish_is_an_error_and_the_link_lives_on(guarded, tmp_path):
+async def test_a_refused_publish_is_an_error_and_the_link_lives_on(guarded: MosquittoBroker, tmp_path: Path) -> None:
     mine = settings(guarded.url, version="5", username="s1", password_file=tmp_path / "password")
     async with connect(mine) as link:
         with pytest.raises(RefusedError, match=r"(?i)not authori"):
@@ -265,8 +270,13 @@ async def test_a_refused_publish_is_an_error_and_the_link_lives_on(guarded, tmp_
 
 
 async def test_the_publisher_tells_of_a_refusal_and_delivers_when_it_is_lifted(
-    guarded, store, listening, until, tmp_path, monkeypatch
-):
+    guarded: MosquittoBroker,
+    store: MakeStore,
+    listening: Listening,
+    until: Until,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(flow, "SILENCE_S", (0.2, 1.0))
     gateway = store(guarded.url, version="5", username="s1", password_file=tmp_path / "password")
     async with gateway.online() as running:
@@ -291,7 +301,7 @@ async def test_the_publisher_tells_of_a_refusal_and_delivers_when_it_is_lifted(
         assert running.status.reason == ""
 
 
-async def test_the_access_rules_in_the_document_keep_stores_apart(tmp_path):
+async def test_the_access_rules_in_the_document_keep_stores_apart(tmp_path: Path) -> None:
     need_mosquitto()
     document = Path(__file__).parents[2] / "docs" / "contract" / "README.md"
     rules = [line for line in document.read_text().splitlines() if line.startswith("pattern ")]
@@ -317,7 +327,9 @@ async def test_the_access_rules_in_the_document_keep_stores_apart(tmp_path):
         assert [message.topic for message in await gateway.receive()] == [topics.topic("s1", "down/ack/member")]
 
 
-async def test_mqtt_5_delivers(mosquitto, store, listening, until):
+async def test_mqtt_5_delivers(
+    mosquitto: MosquittoBroker, store: MakeStore, listening: Listening, until: Until
+) -> None:
     gateway = store(mosquitto.url, version="5")
     async with listening(mosquitto.url, gateway) as crm:
         crm.acking = True
@@ -329,13 +341,13 @@ async def test_mqtt_5_delivers(mosquitto, store, listening, until):
 
 
 @pytest.fixture(scope="session")
-def certificates(tmp_path_factory):
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A CA, a server's certificate for 127.0.0.1 and a client's, by the openssl command."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     folder = tmp_path_factory.mktemp("certificates")
 
-    def openssl(*args):
+    def openssl(*args: str) -> None:
         subprocess.run(["openssl", *args], cwd=folder, check=True, capture_output=True)
 
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
@@ -350,7 +362,7 @@ def certificates(tmp_path_factory):
     return folder
 
 
-async def test_tls_with_a_client_certificate(certificates, tmp_path):
+async def test_tls_with_a_client_certificate(certificates: Path, tmp_path: Path) -> None:
     need_mosquitto()
     options = "\n".join(
         [
