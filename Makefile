@@ -20,7 +20,7 @@ demo: install
 # First, side by side, what would otherwise be done by each worker: compiling kernels and test modules, fetching packages.
 test: install
 	$(MAKE) --no-print-directory -j3 apt-test kernels collected
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 kernels: install
 	$(BIN)/tagtrail warmup

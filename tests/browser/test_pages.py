@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from nodetools import installed
@@ -62,11 +64,22 @@ def opened(chromium: Any, lang: str = "en", size: str = "desk", **options: Any) 
             None if re.match(r"(http://127\.0\.0\.1:|data:|blob:)", request.url) else wrong.append(request.url)
         ),
     )
-    yield page, wrong
-    context.close()
+    try:
+        yield page, wrong
+    except BaseException:
+        _shoot(page, f"failed-{uuid4().hex[:8]}")
+        raise
+    finally:
+        context.close()
 
 
 def shoot(page: Any, name: str) -> None:
+    """A picture for people to look at, in `artefacts`; only if TAGTRAIL_SHOTS is set, as they cost a third of the time."""
+    if os.environ.get("TAGTRAIL_SHOTS"):
+        _shoot(page, name)
+
+
+def _shoot(page: Any, name: str) -> None:
     ARTEFACTS.mkdir(exist_ok=True)
     page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
 

@@ -9,8 +9,8 @@ import itertools
 import json
 import secrets
 import shutil
+import signal
 import sqlite3
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from forked import Forked
 
 from config import topics
-from simulators.headquarters.broker import Broker, NatsBroker, end
+from simulators.headquarters.broker import Broker, NatsBroker
 from sync import outbox
 from sync.contract import (
     GZIP_MAGIC,
@@ -309,36 +310,36 @@ async def _listening(url: str, store: Store) -> AsyncIterator[Listener]:
 
 
 class CrmProcess:
-    """`python -m simulators.headquarters.crm` on its own database, to be killed."""
+    """`tagtrail crm` on its own database, to be killed."""
 
     def __init__(self, folder: Path, url: str, database: str | None = None) -> None:
         self._database = folder / "crm.db"
         book = database or str(self._database)
         self._args = ["--url", url, "--database", book, "--status", str(folder / "crm.json")]
         self._status = folder / "crm.json"
-        self._process: asyncio.subprocess.Process | None = None
+        self._out = folder / "crm.out"
+        self._process: Forked | None = None
 
     async def start(self) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "simulators.headquarters.crm", *self._args, stdout=asyncio.subprocess.PIPE
-        )
+        with self._out.open("wb") as out:
+            self._process = Forked("crm", *self._args, out=out)
 
     async def kill(self) -> None:
         assert self._process is not None
         self._process.kill()
-        await self._process.wait()
+        await asyncio.to_thread(self._process.wait)
 
     async def stop(self) -> dict[str, Any]:
         """SIGTERM; the JSON line it ends with."""
         assert self._process is not None
-        self._process.terminate()
-        out, _ = await self._process.communicate()
-        assert self._process.returncode == 0
-        return dict(json.loads(out.splitlines()[-1]))
+        self._process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(self._process.wait) == 0
+        return dict(json.loads(self._out.read_bytes().splitlines()[-1]))
 
     async def close(self) -> None:
         if self._process is not None:
-            await end(self._process)
+            self._process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(self._process.wait)
 
     def ready(self) -> bool:
         """Connected and subscribed."""

@@ -17,7 +17,7 @@ from multiprocessing.reduction import DupFd
 from typing import IO, Any
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["edge.service.service", "edge.cli.main", "simulators.cli", "forked_from"])
+_forks.set_forkserver_preload(["edge.service.service", "edge.cli.main", "simulators.cli", "simulators.headquarters.crm", "forked_from"])
 
 
 class Forked:
