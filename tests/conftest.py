@@ -30,7 +30,7 @@ pytest_plugins = ["brokers", "databases", "gateways", "nodetools"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files: a worker takes a whole file, and one that comes last would keep the others waiting."""
+    """Begin with the longest files: a worker takes whole files, and a long one at the end would be waited for."""
     turn = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: turn.get(item.path, len(turn)))
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from brokers import MAKERS, Listening, MakeCrm, MakeStore, MosquittoBroker, Until
 from lines import SlowLine
-from pytest_benchmark.fixture import BenchmarkFixture
 
 from config import topics
 from simulators.headquarters.fleet import FakeStore
@@ -43,7 +42,7 @@ def deliveries(batch_events: int, n: int) -> list[Delivery]:
 
 
 @pytest.mark.benchmark_suite
-def test_ingest(postgres: str, tmp_path: Path, benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ingest(postgres: str, tmp_path: Path, benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
     rates = {}
     for name, book in (("postgresql", postgres), ("sqlite", tmp_path / "crm.db")):
         ledger = Ledger(book)
@@ -66,7 +65,7 @@ async def test_slow_line(
     store: MakeStore,
     listening: Listening,
     until: Until,
-    benchmark: BenchmarkFixture,
+    benchmark: Any,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shares = {}
@@ -94,7 +93,7 @@ async def test_recognitions_behind_a_backlog(
     crm: MakeCrm,
     until: Until,
     tmp_path: Path,
-    benchmark: BenchmarkFixture,
+    benchmark: Any,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Stores come back with windows that wait, while members come in."""
@@ -107,7 +106,10 @@ async def test_recognitions_behind_a_backlog(
     await consumer.start()
     await until(consumer.ready)
     publishing = [asyncio.create_task(one.publisher.run()) for one in fleet]
-    told = lambda: json.loads((tmp_path / "crm.json").read_text())  # noqa: E731
+
+    def told() -> Any:
+        return json.loads((tmp_path / "crm.json").read_text())
+
     greeted = 0
     while told()["received"] < STORES * WINDOWS // 2:
         one = fleet[greeted % STORES]
@@ -131,7 +133,7 @@ def fresh_bytes(batches: Any) -> int:
     return sum(len(json.dumps(event, separators=(",", ":"))) for event in events.values())
 
 
-def note(benchmark: BenchmarkFixture, **figures: Any) -> None:
+def note(benchmark: Any, **figures: Any) -> None:
     """Keep figures that were measured by other means in the run's file."""
     benchmark.extra_info.update(figures)
     benchmark.pedantic(lambda: None)

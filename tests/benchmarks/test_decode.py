@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from llrpkit.protocol import decode_message, messages, params
-from pytest_benchmark.fixture import BenchmarkFixture
 from sllurp.llrp import LLRPMessage
 
 from drivers.llrp.decoder import ReportDecoder
@@ -69,7 +68,7 @@ def per_second(*decoders: Callable[[], int], turns: int = 40, turn_s: float = 0.
 
 @pytest.mark.parametrize("reports", [1, 32])
 @pytest.mark.parametrize("codec", [ours, sllurp, llrpkit])
-def test_decode(benchmark: BenchmarkFixture, codec: Any, reports: Any) -> None:
+def test_decode(benchmark: Any, codec: Any, reports: Any) -> None:
     benchmark.group = f"LLRP decode, {reports} reports a message"
     sent = stream(reports)
     decode = codec(sent)
@@ -79,7 +78,7 @@ def test_decode(benchmark: BenchmarkFixture, codec: Any, reports: Any) -> None:
 
 
 @pytest.mark.parametrize("reports", [1, 32])
-def test_ratio_to_sllurp(benchmark: BenchmarkFixture, reports: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ratio_to_sllurp(benchmark: Any, reports: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """The budget: both in one run, so that the machine's speed cancels out."""
     sent = stream(reports)
     fast, slow, other = per_second(ours(sent), sllurp(sent), llrpkit(sent))

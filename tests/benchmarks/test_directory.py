@@ -6,12 +6,13 @@ import asyncio
 import hashlib
 import os
 import random
+import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from headquarters import directory_file
-from pytest_benchmark.fixture import BenchmarkFixture
 
 from edge.crm.directory import MemberDirectory
 from edge.database.writer import Database
@@ -24,7 +25,7 @@ LOOK_UP_US, WAIT_MS = 50.0, 300.0
 
 
 @pytest.mark.benchmark_suite
-async def test_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str], benchmark: BenchmarkFixture) -> None:
+async def test_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str], benchmark: Any) -> None:
     from zoneinfo import ZoneInfo
 
     database = Database(tmp_path / "store.db", store="s1", quota_mb=2048)

@@ -12,7 +12,6 @@ import pytest
 from brokers import MakeCrm, MakeStore, MosquittoBroker, Until, health, need_mosquitto
 from fleets import Fleet
 from gateways import Gateway
-from pytest_benchmark.fixture import BenchmarkFixture
 from weeks import open_week
 
 from edge.database.writer import Database
@@ -37,7 +36,7 @@ async def test_drain(
     store: MakeStore,
     crm: MakeCrm,
     until: Until,
-    benchmark: BenchmarkFixture,
+    benchmark: Any,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     gateway, consumer = store(broker.url), crm(broker.url)
@@ -60,7 +59,7 @@ async def test_drain(
 
 
 @pytest.mark.benchmark_suite
-def test_flash(tmp_path: Path, benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flash(tmp_path: Path, benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Bytes handed to the disk for the outbox, by the kernel's count: write-ahead log and its folding back included."""
     inventor = Inventor(random.Random(1))
     figures = {}
@@ -90,9 +89,7 @@ def commit(conn: sqlite3.Connection, some: Any) -> None:
 
 
 @pytest.mark.benchmark_suite
-async def test_flash_of_a_day(
-    gateway: Gateway, benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_flash_of_a_day(gateway: Gateway, benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """All that the service writes in an hour with 240 members passing through, times the hours of a day."""
     with open_week(gateway, "mqtt://127.0.0.1:1", 300, None) as week:
         await week.step(0)
@@ -108,7 +105,7 @@ async def test_flash_of_a_day(
 
 @pytest.mark.benchmark_suite
 async def test_storm(
-    tmp_path: Path, crm: MakeCrm, until: Until, benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, crm: MakeCrm, until: Until, benchmark: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A broker that keeps nothing is killed under 1,000 stores: how long until all are back and all is acknowledged."""
     need_mosquitto()
@@ -139,7 +136,7 @@ async def test_storm(
 
 
 @pytest.mark.benchmark_suite
-def test_packing(benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]) -> None:
+def test_packing(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Bytes of batches of 1, 10 and 100 events, plain and packed, and what packing takes."""
     inventor = Inventor(random.Random(1))
     rows = []
@@ -163,7 +160,7 @@ def test_packing(benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]
     assert rows[-1][2] < rows[-1][1] / 3
 
 
-def note(benchmark: BenchmarkFixture, **figures: Any) -> None:
+def note(benchmark: Any, **figures: Any) -> None:
     """Keep figures that were measured by other means in the run's file."""
     benchmark.extra_info.update(figures)
     benchmark.pedantic(lambda: None)

@@ -31,7 +31,8 @@ PAGES = {
     **{name: f"/{name}" for name in ("today", "counters", "flows", "promotions", "layout", "members", "service")},
     **{name: f"/{name}" for name in ("quality", "readers")},
 }
-SIZE = {"width": 1240, "height": 860}
+SIZE: sync_api.ViewportSize = {"width": 1240, "height": 860}
+WALL: sync_api.ViewportSize = {"width": 1920, "height": 1080}
 DAYS = 29
 DAY_US = 86_400_000_000
 ONE = kept.DAY
@@ -209,7 +210,7 @@ def main(chromium: str) -> None:
                 page.fill('input[name="password"]', PASSWORD)
                 page.click("button.primary")
                 for name, path in PAGES.items():
-                    page.set_viewport_size({"width": 1920, "height": 1080} if name == "wall" else SIZE)
+                    page.set_viewport_size(WALL if name == "wall" else SIZE)
                     page.goto(site.url + path)
                     if name == "flows":
                         page.wait_for_selector("#sankey svg.main-svg")

@@ -74,7 +74,7 @@ def opened(chromium: Any, lang: str = "en", size: str = "desk", **options: Any) 
 
 
 def shoot(page: Any, name: str) -> None:
-    """A picture for people to look at, in `artefacts`; only if TAGTRAIL_SHOTS is set, as they cost a third of the time."""
+    """A picture for people to look at, in `artefacts`: only if TAGTRAIL_SHOTS is set, since they take long."""
     if os.environ.get("TAGTRAIL_SHOTS"):
         _shoot(page, name)
 

@@ -33,6 +33,7 @@ from brokers import (
 from config import topics
 from simulators.headquarters.broker import NatsBroker
 from sync import mqtt, outbox, publisher, quota, sending
+from sync.contract import EventClass
 from sync.mqtt import Incoming, MqttSettings, connect
 
 
@@ -69,7 +70,7 @@ async def test_twelve_days_of_backlog_and_a_cue_in_between(
 ) -> None:
     """A recognition that is made while it drains waits for those before it, and for nothing else."""
     gateway, consumer = store(nats.url), crm(nats.url)
-    made = {"member": 6_000, "journey": 6_000, "agg": 12 * 96 * 8, "health": 12 * 1440}
+    made: dict[EventClass, int] = {"member": 6_000, "journey": 6_000, "agg": 12 * 96 * 8, "health": 12 * 1440}
     for class_, n in made.items():
         for _ in range(0, n, 480):
             await gateway.commit(class_, min(480, n))
@@ -410,7 +411,7 @@ async def test_clock_jumps(
         made._clock = gateway_clock
         return made
 
-    gateway.new_publisher = shifted
+    gateway.new_publisher = shifted  # type: ignore[method-assign]
     await consumer.start()
     async with gateway.online():
         for shift in (0, -86_400_000_000, 365 * 86_400_000_000, 0):  # noqa: B007 - the clock reads it

@@ -207,7 +207,7 @@ async def test_database_deleted_while_the_service_was_stopped(
     async with open_shop(gateway, nats.url, 40) as shop:
         consumer = crm(nats.url)
         await consumer.start()
-        expected = {}
+        expected: dict[Any, Any] = {}
         for _ in range(2):
             before = shop.people
             gateway.start("--no-web")

@@ -57,8 +57,8 @@ def named_figures(folder: Path) -> dict[str, set[float]]:
                 named = [*node.posonlyargs, *node.args]
                 for argument, default in zip(named[len(named) - len(node.defaults) :], node.defaults, strict=True):
                     note(argument.arg, default)
-                for argument, default in zip(node.kwonlyargs, node.kw_defaults, strict=True):
-                    note(argument.arg, default)
+                for argument, given in zip(node.kwonlyargs, node.kw_defaults, strict=True):
+                    note(argument.arg, given)
     return found
 
 

@@ -168,7 +168,9 @@ def health(n: int = 0) -> GatewayHealth:
 
 
 def window(n: int = 0) -> ZoneWindow:
-    numbers = dict.fromkeys(("entered", "ended", "censored", "pass_by", "touch", "visit", "engaged", "present_us"), n)
+    numbers: dict[str, Any] = dict.fromkeys(
+        ("entered", "ended", "censored", "pass_by", "touch", "visit", "engaged", "present_us"), n
+    )
     return ZoneWindow(
         zone="cosmetics",
         floor="1",
@@ -291,7 +293,7 @@ class Listener:
             return
         self.batches.append(message)
         if self.acking:
-            accepts = {"accepts": self.accepts} if self.accepts else {}
+            accepts: dict[str, Any] = {"accepts": self.accepts} if self.accepts else {}
             await self.ack(message["class"], message["first"] + message["n"] - 1, **accepts)
 
 

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -26,7 +27,7 @@ def _tool(name: str) -> str | None:
 class Postgres:
     """A server on a free port of the loopback, with its data in `folder`."""
 
-    def __init__(self, folder: Path, who: dict[str, str]) -> None:
+    def __init__(self, folder: Path, who: dict[str, Any]) -> None:
         self._port = free_port()
         self._folder, self._who = folder, who
         self.url = f"postgresql://crm@127.0.0.1:{self._port}/postgres"
@@ -35,8 +36,11 @@ class Postgres:
         options = ["-D", self._folder / "data", "-p", str(self._port), "-k", self._folder]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [_tool("postgres"), *options, "-c", "listen_addresses=127.0.0.1"],
-                **{"cwd": self._folder, "stdout": log, "stderr": log} | self._who,
+                [str(_tool("postgres")), *map(str, options), "-c", "listen_addresses=127.0.0.1"],
+                cwd=self._folder,
+                stdout=log,
+                stderr=log,
+                **self._who,
             )
         import psycopg
 
@@ -60,7 +64,7 @@ def postgres_server() -> Iterator[Postgres]:
     if initdb is None or _tool("postgres") is None:
         pytest.skip("PostgreSQL is not installed: apt install postgresql")
     # It refuses to run as root.
-    who = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+    who: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
     folder = Path(tempfile.mkdtemp(prefix="tagtrail-pg-"))
     try:
         if who:

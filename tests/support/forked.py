@@ -17,7 +17,9 @@ from multiprocessing.reduction import DupFd
 from typing import IO, Any
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["edge.service.service", "edge.cli.main", "simulators.cli", "simulators.headquarters.crm", "forked_from"])
+_forks.set_forkserver_preload(
+    ["edge.service.service", "edge.cli.main", "simulators.cli", "simulators.headquarters.crm", "forked_from"]
+)
 
 
 class Forked:
@@ -69,7 +71,9 @@ def run(*arguments: object, given: bytes = b"", within_s: float = 60) -> subproc
             process.kill()
         for file in (out, err):
             file.seek(0)
-        return subprocess.CompletedProcess(list(arguments), code, out.read().decode(), err.read().decode())
+        return subprocess.CompletedProcess(
+            [str(argument) for argument in arguments], code, out.read().decode(), err.read().decode()
+        )
 
 
 @cache
@@ -92,7 +96,7 @@ class _Stream:
         self._descriptor = descriptor
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrived, (DupFd(self._descriptor),)  # type: ignore[no-untyped-call]
+        return _arrived, (DupFd(self._descriptor),)
 
 
 def _arrived(duplicate: Any) -> int:

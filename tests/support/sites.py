@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pages
 from floors import Floor
 from pages import Service, serving
 from shopdays import DATE, Day, store_values
 
 from config import StoreConfig
 from edge.store.live_socket import socket_path
+from edge.store.live_state import State
 
 SECTIONS: dict[str, Any] = {
     "service_targets": [{"tier": "A", "wait_s": 60, "assist_s": 60}],
@@ -83,7 +83,7 @@ class running:
         floor = Floor(self._config, service)
         listening = asyncio.create_task(floor.run())
         async with serving(self._config) as page:
-            await page.until(pages.State.LIVE)
+            await page.until(State.LIVE)
             self._site = Site(f"http://127.0.0.1:{page.port}", service, self._config, floor)
             self._ready.set()
             await self._stop.wait()

@@ -187,7 +187,7 @@ def test_what_a_later_version_adds_is_ignored_and_kept(ledger: Ledger, tmp_path:
         batch(2**63 - 1, 2),
         batch(1, 1, first=2**63),
         batch(1, 1, store="s2"),
-        batch(1, 1, **{"class": "agg"}),
+        batch(1, 1) | {"class": "agg"},
         batch(1, 1, epoch="../../etc"),
         batch(5, 1, [(4, 5)]),
         batch(5, 1, [(4, 3)]),
@@ -233,7 +233,9 @@ def test_any_order_and_any_repetition_end_in_the_same_count(data: Any) -> None:
 
 def naive(messages: Any) -> Any:
     """Counts by sets of numbers: received, duplicates, lost below the watermark, gaps; and the watermark."""
-    events, lost, repeated = set(), set(), 0
+    events: set[Any] = set()
+    lost: set[Any] = set()
+    repeated = 0
     for message in messages:
         for gap in message["lost"]:
             lost |= set(range(gap["from"], gap["to"] + 1))
@@ -267,7 +269,8 @@ def test_any_mess_of_events_and_lost_ranges_is_counted_as_by_sets(data: Any) -> 
 
 def test_what_waits_behind_a_gap_is_not_read_again_with_each_batch(tmp_path: Path) -> None:
     """Steps of SQLite's machine: with thousands of events beyond a gap a batch costs what it cost with few."""
-    book, steps = Ledger(tmp_path / "crm.db"), []
+    book = Ledger(tmp_path / "crm.db")
+    steps: list[int] = []
 
     def cost(do: Any) -> Any:
         steps.clear()
@@ -288,7 +291,7 @@ def test_what_waits_behind_a_gap_is_not_read_again_with_each_batch(tmp_path: Pat
 
 
 def test_what_is_handed_over_is_committed_with_the_events_or_not_at_all(tmp_path: Path) -> None:
-    ready = []
+    ready: list[int] = []
 
     def hand_over(conn: sqlite3.Connection, fresh: Any) -> None:
         conn.executemany("INSERT INTO mine VALUES (?)", [(event.id,) for _, event, _ in fresh])

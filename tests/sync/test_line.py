@@ -11,6 +11,7 @@ import pytest
 from brokers import Listening, MakeStore, MosquittoBroker, Until
 from lines import SlowLine
 
+from sync.contract import EventClass
 from sync.line import AHEAD_S, BATCH_BYTES, ROOM_BYTES, Line
 
 
@@ -116,7 +117,8 @@ async def test_a_slow_line_carries_fresh_events_once_and_a_recognition_soon(
             assert slow.up_bytes - before < 3 * ROOM_BYTES[0]
             await until(lambda: slow.up_bytes - before > 40_000)
             passed, came = slow.up_bytes - before, fresh_bytes(crm.batches) - came
-        for class_ in ("journey", "agg"):
+        waiting: tuple[EventClass, ...] = ("journey", "agg")
+        for class_ in waiting:
             assert crm.seqs(class_) == list(range(1, len(crm.seqs(class_)) + 1))
         assert (running.counters["connections"], running.counters["silences"]) == (1, 0)
         assert came >= (2 if packed else 0.8) * passed

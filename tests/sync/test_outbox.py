@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from brokers import SCHEMA, MakeStore, health, journey, recognised, window
+from brokers import MAKERS, SCHEMA, health, journey, recognised, window
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,7 +38,7 @@ def database() -> sqlite3.Connection:
     return connection
 
 
-def envelope(class_: EventClass, batch: Any, store: MakeStore = "s1") -> Any:
+def envelope(class_: EventClass, batch: Any, store: str = "s1") -> Any:
     return Envelope.model_validate(
         {
             "store": store,
@@ -178,8 +178,8 @@ def kept_bytes(conn: sqlite3.Connection) -> Any:
 
 def test_near_the_quota_the_least_class_makes_room_first(conn: sqlite3.Connection) -> None:
     tight(conn)
-    for class_, make in (("member", recognised), ("journey", journey), ("agg", window), ("health", health)):
-        outbox.append(conn, class_, [make()] * 100)
+    for class_, make in MAKERS.items():
+        outbox.append(conn, class_, [make(0)] * 100)
     assert quota.make_room(conn) == 0
     evicted = 0
     while outbox.depth(conn)["health"].pending == 100:

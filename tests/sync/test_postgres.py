@@ -35,7 +35,8 @@ def delivery(first: int, n: int, lost: tuple[int, int] | None = None) -> Deliver
 
 
 def test_the_book_is_kept_in_postgresql_as_in_sqlite(postgres: str, tmp_path: Path) -> None:
-    for number, book in enumerate((postgres, tmp_path / "crm.db")):
+    books: tuple[str | Path, ...] = (postgres, tmp_path / "crm.db")
+    for number, book in enumerate(books):
         ledger = Ledger(book)
         taken = ledger.take([delivery(1, 10), delivery(8, 5), delivery(21, 5), Delivery("x", b"{", 1)])
         assert [ack.upto for _, _, ack in taken.acks] == [12], number
@@ -146,7 +147,7 @@ def test_a_batch_of_one_event_costs_no_statement_of_its_own(postgres: str) -> No
     ledger = Ledger(postgres)
     said: list[str] = []
 
-    class Counting(psycopg.Cursor):
+    class Counting(psycopg.Cursor):  # type: ignore[name-defined]
         def execute(self, query: str, *args: str, **kwargs: Any) -> Any:
             said.append(str(query))
             return super().execute(query, *args, **kwargs)

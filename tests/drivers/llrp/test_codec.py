@@ -75,7 +75,7 @@ def test_refusals_are_told_with_what_the_reader_says() -> None:
     answer = codec.decode(messages.ADD_ROSPEC_RESPONSE(llrp_status=status).to_bytes(message_id=1))
     told = codec.refusal(answer)
     for words in ("no such hop table", "ROSpec", "field 3"):
-        assert words in told
+        assert words in (told or "")
     ok = params.LLRPStatus(status_code=enums.StatusCode.M_Success)
     assert codec.refusal(codec.decode(messages.ADD_ROSPEC_RESPONSE(llrp_status=ok).to_bytes(message_id=1))) is None
 

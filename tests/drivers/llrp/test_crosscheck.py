@@ -147,7 +147,8 @@ def llrpkit_frames() -> Any:
 @asynccontextmanager
 async def tapped(port: int) -> AsyncIterator[Any]:
     """A wire to `port`; yields its near port, and the frames of both ways as they pass."""
-    asked, told = [], []
+    asked: list[bytes] = []
+    told: list[bytes] = []
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
@@ -176,10 +177,16 @@ def talk() -> Any:
     """Frames to and from readers, of sessions with all that they may ask for: the simulator's and llrpkit's."""
 
     async def listen() -> Any:
-        asked, told = [], []
+        asked: list[Any] = []
+        told: list[Any] = []
         reader = LlrpReader(now_us)
         port = int((await reader.start()).rpartition(":")[2])
-        more = {"session": 1, "select": (Select(0, 14, b"\x2d\x14"),), "inputs": (1, 2), "outputs": (1, 9)}
+        more: dict[str, Any] = {
+            "session": 1,
+            "select": (Select(0, 14, b"\x2d\x14"),),
+            "inputs": (1, 2),
+            "outputs": (1, 9),
+        }
         async with tapped(port) as (near, to, frm), session(near, **more) as sink:
             await sink.until(lambda: Link.UP in sink.links)
             for n in range(1, 33):
@@ -224,7 +231,7 @@ def test_reports_are_told_alike_by_wireshark(talk: Any) -> None:
 
 @wireshark
 @pytest.mark.parametrize("way", [0, 1], ids=["requests", "answers"])
-def test_wireshark_finds_nothing_wrong_with_control_messages(talk: Any, way: str) -> None:
+def test_wireshark_finds_nothing_wrong_with_control_messages(talk: Any, way: int) -> None:
     frames = [frame for frame in talk[way] if kind_of(frame) != 61]
     assert len({kind_of(frame) for frame in frames}) > 8
     for frame, seen in zip(frames, tshark(frames, to_reader=way == 0), strict=True):

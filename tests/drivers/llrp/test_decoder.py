@@ -52,10 +52,12 @@ class Naive:
     """Straight from LLRP 1.1: slow, with slices, one parameter at a time."""
 
     def __init__(self, ports: Any) -> None:
-        self.ports, self.last, self.counters = ports, {}, dict.fromkeys(COUNTERS, 0)
+        self.ports, self.counters = ports, dict.fromkeys(COUNTERS, 0)
+        self.last: dict[Any, Any] = {}
 
     def decode(self, data: bytes) -> Any:
-        rows, at = [], 0
+        rows: list[Any] = []
+        at = 0
         while len(data) - at >= 10:
             first, length = struct.unpack_from("!HI", data, at)
             if first & 0x3FF != 61 or not 1 <= first >> 10 & 7 <= 3 or not 10 <= length <= min(4 << 20, len(data) - at):

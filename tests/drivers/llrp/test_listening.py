@@ -223,7 +223,8 @@ async def test_the_port_is_free_again_when_the_last_session_ends() -> None:
 
 
 def test_listening_needs_an_identity() -> None:
-    for more in ({}, {"identity": "AA", "tls": Tls(ca=Path("ca.pem"))}):
+    cases: list[dict[str, Any]] = [{}, {"identity": "AA", "tls": Tls(ca=Path("ca.pem"))}]
+    for more in cases:
         with pytest.raises(ValueError, match="identity"):
             LlrpSession(ReaderSettings("a", "llrp", "listen://0.0.0.0:5084", {1: 1}, **more), Recorder(), now_us)
 
@@ -250,6 +251,6 @@ async def test_a_changed_identity_is_health() -> None:
 
     reader = Obedient(answers={"GET_READER_CONFIG": identified(bytes(8))}, then=then)
     async with peer(reader) as (port, _), session(port) as sink:
-        await sink.until(lambda: sink.notices)
+        await sink.until(lambda: bool(sink.notices))
         assert "0102030405060708 instead of 0000000000000000" in sink.notices[0]
         await sink.until(lambda: sink.links.count(Link.UP) >= 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ def reader_of(maker: int, filters: int = 2, **more: Any) -> Obedient:
     return Obedient(answers=answers, **more)
 
 
-async def inventory(reader: Obedient, **settings: Any) -> tuple[params.ROSpec, list[str], dict[str, str]]:
+async def inventory(reader: Obedient, **settings: Any) -> tuple[params.ROSpec, list[str], Mapping[str, str]]:
     """The ROSpec that the reader gets, what health hears, and what is known of the reader."""
     async with peer(reader) as (port, _), session(port, **settings) as sink:
         await sink.until(lambda: Link.UP in sink.links)

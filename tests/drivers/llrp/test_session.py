@@ -62,7 +62,7 @@ async def test_reads_arrive_with_epc_antenna_time_and_rssi() -> None:
     up = sink.statuses[1]
     assert up.link is Link.UP
     assert up.detail["firmware"] == "llrpkit-emu 0.1"
-    assert abs(up.clock_offset_us) < 1_000_000
+    assert abs(up.clock_offset_us or 10**9) < 1_000_000
 
 
 async def test_a_port_that_is_not_in_the_store_file_is_an_unknown_antenna() -> None:
@@ -188,7 +188,8 @@ async def test_nothing_is_sent_before_the_greeting_and_a_mute_peer_is_given_up()
 @pytest.mark.parametrize("request_name", ["GET_READER_CAPABILITIES", "SET_READER_CONFIG", "ADD_ROSPEC", "START_ROSPEC"])
 @pytest.mark.parametrize("how", ["refuse", "error"])
 async def test_a_refusal_comes_with_the_readers_own_words(request_name: str, how: str) -> None:
-    async with peer(Obedient(**{how: request_name})) as (port, _), session(port) as sink:
+    more: dict[str, Any] = {how: request_name}
+    async with peer(Obedient(**more)) as (port, _), session(port) as sink:
         reason = await sink.until_down()
     assert "port 9 is odd" in reason
     assert "refused" in reason
@@ -197,7 +198,8 @@ async def test_a_refusal_comes_with_the_readers_own_words(request_name: str, how
 @pytest.mark.parametrize("request_name", ["DELETE_ROSPEC", "GET_READER_CONFIG", "GET_ROSPECS"])
 @pytest.mark.parametrize("how", ["refuse", "error"])
 async def test_what_a_reader_may_refuse_does_not_stop_us(request_name: str, how: str) -> None:
-    reader = Obedient(**{how: request_name})
+    more: dict[str, Any] = {how: request_name}
+    reader = Obedient(**more)
     async with peer(reader) as (port, _), session(port) as sink:
         await sink.until(lambda: Link.UP in sink.links)
     assert "ERROR_MESSAGE" not in reader.asked
@@ -275,7 +277,7 @@ def random_cuts(data: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("cut", [lambda data: [bytes([b]) for b in data], random_cuts], ids=["bytes", "random"])
-async def test_messages_in_any_pieces(cut: int) -> None:
+async def test_messages_in_any_pieces(cut: Any) -> None:
     async with (
         LLRPEmulator(tags=[EmulatedTag(CARD, (1,))], reads_per_sec=50) as reader,
         through(reader.port, cut) as port,
@@ -354,7 +356,7 @@ async def test_a_wrong_clock_is_corrected_and_held_reads_keep_their_distance() -
         held, fresh = (sink.all[sink.all["antenna"] == antenna]["time_us"][0] for antenna in (100, 101))
         assert abs(now_us() - fresh) < 5_000_000
         assert abs(fresh - held - 600_000_000) < 2_000_000
-        assert abs(sink.statuses[-1].clock_offset_us - wrong) < 5_000_000
+        assert abs((sink.statuses[-1].clock_offset_us or 0) - wrong) < 5_000_000
 
 
 async def test_a_reader_that_knows_only_its_uptime_is_placed_by_that() -> None:
@@ -538,8 +540,8 @@ async def test_a_failing_sink_is_told_and_tried_again() -> None:
 
 
 def test_open_session_knows_its_drivers() -> None:
-    assert isinstance(open_session(settings(1), None, now_us), LlrpSession)
+    assert isinstance(open_session(settings(1), Recorder(), now_us), LlrpSession)
     with pytest.raises(ValueError, match="unknown driver 'x'"):
-        open_session(ReaderSettings("a", "x", "h", {1: 1}), None, now_us)
+        open_session(ReaderSettings("a", "x", "h", {1: 1}), Recorder(), now_us)
     with pytest.raises(ValueError, match="host:port"):
-        open_session(ReaderSettings("a", "llrp", "h:0", {1: 1}), None, now_us)
+        open_session(ReaderSettings("a", "llrp", "h:0", {1: 1}), Recorder(), now_us)

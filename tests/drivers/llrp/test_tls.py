@@ -215,7 +215,7 @@ async def dial(reader: LlrpReader, port: int, tls: ssl.SSLContext | None) -> Non
 
 
 @pytest.mark.parametrize("own", [None, "self"], ids=["without certificate", "with its own"])
-async def test_a_reader_connects_by_tls(certificates: Certificates, own: bool) -> None:
+async def test_a_reader_connects_by_tls(certificates: Certificates, own: Any) -> None:
     port, reader = free_port(), LlrpReader(now_us)
     context = ssl.create_default_context(cafile=certificates["ca"])
     if own:
@@ -240,7 +240,7 @@ async def test_a_reader_connects_by_tls(certificates: Certificates, own: bool) -
     ],
 )
 async def test_a_caller_without_the_right_certificate_is_no_reader_and_is_told(
-    certificates: Certificates, own: bool, words: str
+    certificates: Certificates, own: Any, words: str
 ) -> None:
     port, right, wrong = free_port(), LlrpReader(now_us), LlrpReader(now_us)
     contexts = []

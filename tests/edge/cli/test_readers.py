@@ -318,8 +318,13 @@ async def test_show_tells_by_antenna_what_the_service_hears(tmp_path: Path) -> N
     file = store_file(tmp_path, "m100", "/dev/rfid/gate")
     config = load(file, files=False)
     entry = {"id": "g1", "driver": "m100", "link": "up", "reason": "reading", "reads": 7, "reads_per_s": 0.5}
-    state = {"store": "s1", "pid": 123, "as_of_us": 0, "readers": [entry | {"detail": {"model": "M100"}}]}
-    hears = {"port": 1, "zone": "door", "reads": 1000, "histogram": [0] * 12}
+    state: dict[str, Any] = {
+        "store": "s1",
+        "pid": 123,
+        "as_of_us": 0,
+        "readers": [entry | {"detail": {"model": "M100"}}],
+    }
+    hears: dict[str, Any] = {"port": 1, "zone": "door", "reads": 1000, "histogram": [0] * 12}
 
     def snapshot() -> dict[str, Any]:
         state["as_of_us"] += 1_000_000

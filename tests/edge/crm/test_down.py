@@ -32,7 +32,7 @@ from edge.store import calibration_file
 from edge.store.compose import compose
 from simulators.headquarters.broker import NatsBroker
 from sync import outbox
-from sync.contract import Journey, Stop
+from sync.contract import EventClass, Journey, Stop
 from sync.mqtt import Incoming
 
 SECTIONS = ("store", "floors", "zones", "tag_classes")
@@ -458,7 +458,8 @@ async def test_erasing_leaves_nothing_but_numbers(tmp_path: Path) -> None:
     database.write_now(fill)
     receipt = database.write_now(lambda conn: erase(conn, "M1"))
     assert receipt == {"directory": 1, "visits": 1, "journeys": 1, "recognised": 1, "cues": 1}
-    for class_, found in (("member", 2), ("journey", 1)):
+    cases: list[tuple[EventClass, int]] = [("member", 2), ("journey", 1)]
+    for class_, found in cases:
         assert database.write_now(partial(erase_events, class_=class_, member="M1", after=0)) == (found, found * 2)
         assert database.write_now(partial(erase_events, class_=class_, member="M1", after=4)) == (0, None)
 
@@ -484,10 +485,10 @@ async def test_topics_that_name_no_part_are_nothing(gateway: Gateway, topic: str
 
     said: list[Any] = []
     members = MemberDirectory(
-        None,
+        None,  # type: ignore[arg-type]
         now_us,
         lambda *what: said.append(what),
-        lambda: asyncio.sleep(0),  # type: ignore[arg-type]
+        lambda: asyncio.sleep(0),
         lambda _: None,
     )
     await members.take(Incoming(f"tagtrail/v1/1/s1/{topic}", b"x", False))

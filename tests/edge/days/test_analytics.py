@@ -59,7 +59,7 @@ def test_scorecards_equal_brute_force(day: Day, walks: list[tuple[int, str, int,
             censored=censored,
         )
     journeys = {(tag, hour) for tag, *_, hour in walks}
-    stopped = {}
+    stopped: dict[tuple[int, int], str] = {}
     for tag, name, seconds, _, hour in walks:
         if seconds >= 30 and name in ("shoes", "bags", "books"):
             stopped.setdefault((tag, hour), name)
@@ -77,7 +77,7 @@ def test_scorecards_equal_brute_force(day: Day, walks: list[tuple[int, str, int,
             assert row.draw.value == row.visitors / row.journeys
         else:
             assert row.draw is None
-        if row.n >= 30:
+        if (row.n or 0) >= 30:
             assert row.conversion == pytest.approx(bands[3] / sum(bands[:3]))
         firsts = [j for j, name in stopped.items() if name == row.zone and j[1] != out]
         if row.first_stop is not None:

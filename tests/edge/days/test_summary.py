@@ -295,17 +295,17 @@ def test_dwell_and_flows_equal_brute_force(day: Day, walks: list[tuple[int, str,
     assert {floor.floor: (floor.entered or {}).get("unknown", 0) for floor in summary.floors} == {
         floor: comings[floor] for floor in ("F1", "F2")
     }
-    for zone in summary.zones:
-        dwells = [seconds for _, of, seconds, censored in walks if of == zone.zone and not censored]
-        assert zone.n == (None if zone.zone == "attic" else len(dwells))
+    for score in summary.zones:
+        dwells = [seconds for _, of, seconds, censored in walks if of == score.zone and not censored]
+        assert score.n == (None if score.zone == "attic" else len(dwells))
         if dwells:
-            for q, told in ((0.5, zone.median_s), (0.75, zone.p75_s)):
+            for q, told in ((0.5, score.median_s), (0.75, score.p75_s)):
                 true = max(np.sort(dwells)[int(np.ceil(q * len(dwells))) - 1], 0.5)
                 assert told == (None if len(dwells) < 5 else pytest.approx(true, rel=0.05 if true >= 1 else 1))
-        if zone.n is not None:
+        if score.n is not None:
             edges = np.digitize(dwells, (5, 30, 120)) if dwells else np.zeros(0, int)
             bands = [int((edges == band).sum()) for band in range(4)]
-            assert [zone.pass_by, zone.touch, zone.visit, zone.engaged] == bands
+            assert [score.pass_by, score.touch, score.visit, score.engaged] == bands
 
 
 def test_csv_opens_in_a_spreadsheet_and_runs_nothing(day: Day) -> None:

@@ -34,7 +34,7 @@ def messages() -> dict[str, str]:
     found: dict[str, str] = {}
     environment = Environment(extensions=["jinja2.ext.i18n"])
     for template in sorted((WEB / "templates").iterdir()):
-        for _, _, message in environment.extract_translations(template.read_text("utf-8")):  # type: ignore[attr-defined]
+        for _, _, message in environment.extract_translations(template.read_text("utf-8")):
             for text in [message] if isinstance(message, str) else [part for part in message if part]:
                 found[text] = template.name
     for source in WEB.parent.rglob("*.py"):

@@ -18,7 +18,7 @@ from simulators.headquarters.broker import NatsBroker
 from simulators.headquarters.crm import Crm
 from sync import outbox
 from sync.consumer import Delivery
-from sync.contract import CLASSES, Envelope, encode, event_id
+from sync.contract import CLASSES, Envelope, EventClass, encode, event_id
 from sync.mqtt import MqttSettings, connect
 
 
@@ -128,7 +128,7 @@ async def test_a_bad_argument_is_one_line(arguments: list[str], said: str, tmp_p
     assert len(err.splitlines()) == 1
 
 
-def batch_of(store_name: str, first: int, n: int = 10, class_: str = "health") -> Delivery:
+def batch_of(store_name: str, first: int, n: int = 10, class_: EventClass = "health") -> Delivery:
     events = [
         MAKERS[class_](seq).model_copy(update={"id": event_id(store_name, "e", class_, seq)})
         for seq in range(first, first + n)
@@ -139,7 +139,9 @@ def batch_of(store_name: str, first: int, n: int = 10, class_: str = "health") -
     return Delivery(topics.topic(store_name, f"up/{class_}"), payload, now_us())
 
 
-async def test_a_recognition_waits_for_one_commit_and_has_its_own(tmp_path: Path, until: Until) -> None:
+async def test_a_recognition_waits_for_one_commit_and_has_its_own(
+    tmp_path: Path, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
     consumer = Crm(MqttSettings.from_url("mqtt://127.0.0.1:1", "crm"), tmp_path / "crm.db")
     taken: list[list[str]] = []
     take = consumer._ledger.take
@@ -150,7 +152,7 @@ async def test_a_recognition_waits_for_one_commit_and_has_its_own(tmp_path: Path
             consumer._waiting["-member"].extend([batch_of("s1", 1, 1, "member"), batch_of("s2", 1, 1, "member")])
         return take(deliveries)
 
-    consumer._ledger.take = noted
+    monkeypatch.setattr(consumer._ledger, "take", noted)
     consumer._waiting[crm_module.BULK].extend(batch_of(f"s{n}", 1) for n in range(1000))
     consumer._arrived.set()
     working = asyncio.create_task(consumer._work())

@@ -56,7 +56,7 @@ async def inventory(client: Any, spec: Any = None) -> None:
 
 
 async def rows(client: Any, n: int) -> Any:
-    got = []
+    got: list[Any] = []
     async with asyncio.timeout(10):
         while len(got) < n:
             got += (await client.reports.get()).tag_report_datas
@@ -268,7 +268,7 @@ async def test_twenty_thousand_reports_arrive_in_order(reader: Running) -> None:
     ):
         writer.write(request.to_bytes(message_id=1))
     await until(lambda: simulated.inventorying)
-    times = []
+    times: list[int] = []
 
     async def collect() -> None:
         while len(times) < 20_000:

@@ -15,7 +15,7 @@ from config import StoreConfig, ZoneKind
 from config.check import load
 from config.geometry import contains
 from simulators.shop.antennas import direction
-from simulators.shop.draws import SKETCHES, DrawnShop, coverage, draw, inhabit
+from simulators.shop.draws import SKETCHES, Drawn, coverage, draw, inhabit
 from simulators.shop.plan import Plan
 from simulators.shop.radio import TICK_US, Radio, Scene
 from simulators.shop.walkers import shopper
@@ -24,7 +24,7 @@ from simulators.shop.worlds import World
 
 ORIGIN_US = 1_700_000_000_000_000
 SHOPS = range(len(SKETCHES))
-HALLS = {"floor_db": 18.0, "storey_m": 4.0, "atrium": (4.0, 0.0, 8.0, 5.0), "atrium_db": 1.0}
+HALLS: dict[str, Any] = {"floor_db": 18.0, "storey_m": 4.0, "atrium": (4.0, 0.0, 8.0, 5.0), "atrium_db": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def level(
     antenna: int,
     places: Any,
     *,
-    world: World = None,
+    world: World | None = None,
     floor: int = 0,
     height: Any = None,
     antennas: Any = None,
@@ -86,7 +86,7 @@ def test_the_same_seed_draws_the_same_shop_and_the_same_day() -> None:
     assert first.truth(end_us) == second.truth(end_us)
 
 
-def test_shops_are_drawn_from_all_over_the_ranges(drawn: list[DrawnShop]) -> None:
+def test_shops_are_drawn_from_all_over_the_ranges(drawn: list[Drawn]) -> None:
     worlds = [shop.world for shop in drawn]
     beams = np.degrees(np.concatenate([shop.antennas.beam for shop in drawn]))
     heights = np.concatenate([shop.antennas.place[:, 2] for shop in drawn])
@@ -154,7 +154,7 @@ def _overlapping(plan: Any) -> Any:
     return False
 
 
-def test_the_store_file_tells_about_where_antennas_really_hang(drawn: list[DrawnShop]) -> None:
+def test_the_store_file_tells_about_where_antennas_really_hang(drawn: list[Drawn]) -> None:
     silent = 0
     for shop in drawn:
         told = [antenna for reader in shop.config.readers for antenna in reader.antennas]
@@ -172,7 +172,7 @@ def test_the_store_file_tells_about_where_antennas_really_hang(drawn: list[Drawn
     assert 0 < silent < len(drawn) / 2
 
 
-def test_zones_are_covered_and_strays_are_heard(drawn: list[DrawnShop]) -> None:
+def test_zones_are_covered_and_strays_are_heard(drawn: list[Drawn]) -> None:
     found = [coverage(shop.world, Plan(shop.config), shop.antennas) for shop in drawn]
     assert np.median([each.covered for each in found]) > 0.85
     assert min(each.covered for each in found) > 0.5
@@ -182,7 +182,7 @@ def test_zones_are_covered_and_strays_are_heard(drawn: list[DrawnShop]) -> None:
     assert max(strays) < 10, "every antenna hears everything: nobody would leave it so"
 
 
-def test_level_falls_with_distance_by_the_world_s_slope(drawn: list[DrawnShop]) -> None:
+def test_level_falls_with_distance_by_the_world_s_slope(drawn: list[Drawn]) -> None:
     for shop in drawn[:6]:
         place = shop.antennas.place[0]
         bare = replace(shop.antennas, beam=np.full(len(shop.antennas.port), np.nan), look=0 * shop.antennas.look)
@@ -233,7 +233,7 @@ def test_a_slab_takes_away_more_than_an_atrium() -> None:
     assert aside[0] == aside[1]
 
 
-def test_a_tag_at_an_antenna_is_loud_and_one_far_away_is_not_heard(drawn: list[DrawnShop]) -> None:
+def test_a_tag_at_an_antenna_is_loud_and_one_far_away_is_not_heard(drawn: list[Drawn]) -> None:
     for shop in drawn[::5]:
         made, rows = play(shop, 60)
         level_dbm = rows["rssi_cdbm"][rows["rssi_cdbm"] > -30000] / 100
@@ -247,7 +247,7 @@ def test_a_tag_at_an_antenna_is_loud_and_one_far_away_is_not_heard(drawn: list[D
         assert len(made.truth(ORIGIN_US + 60_000_000))
 
 
-def test_people_walk_at_a_walking_pace_and_the_truth_has_no_tag_in_two_zones(drawn: list[DrawnShop]) -> None:
+def test_people_walk_at_a_walking_pace_and_the_truth_has_no_tag_in_two_zones(drawn: list[Drawn]) -> None:
     for shop in drawn[::7]:
         made, _ = play(shop, 120)
         for carried in made._carried:
@@ -255,7 +255,7 @@ def test_people_walk_at_a_walking_pace_and_the_truth_has_no_tag_in_two_zones(dra
             same = track.floor[1:] == track.floor[:-1]
             metres, seconds = np.hypot(np.diff(track.x), np.diff(track.y)), np.diff(track.t_us) / 1e6
             assert (metres[same] <= 1.6 * seconds[same] + 1e-3).all()
-        by_tag = {}
+        by_tag: dict[Any, Any] = {}
         for stay in made.truth(ORIGIN_US + 120_000_000):
             by_tag.setdefault(stay.epc, []).append(stay)
         assert len(by_tag) > 2
@@ -275,7 +275,7 @@ def test_some_turn_back() -> None:
     assert metres[1.0] > 1.15 * metres[0.0]
 
 
-def test_a_tag_that_was_read_keeps_quiet(drawn: list[DrawnShop]) -> None:
+def test_a_tag_that_was_read_keeps_quiet(drawn: list[Drawn]) -> None:
     shop = next(one for one in drawn if one.world.merchandise == 0 or one.world.card_answers > 0.1)
     loud, quiet = (
         replace(shop, world=replace(shop.world, quiet_s=s, card_answers=0.9, merchandise=0)) for s in (0.0, 2.0)

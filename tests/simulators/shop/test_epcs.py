@@ -13,7 +13,7 @@ from simulators.shop.epcs import EpcMaker
 CLASSES = ("member", "staff", "cart", "merchandise")
 
 
-def with_rules(store: Any, *rules: str) -> Any:
+def with_rules(store: Any, *rules: Any) -> Any:
     return store.model_copy(update={"tag_classes": tuple(TagClass.model_validate(rule) for rule in rules)})
 
 
