@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from nodetools import installed
@@ -17,6 +16,7 @@ from pages import NOON_US, PATHS
 
 AXE = Path(__file__).parent / "axe"
 ARTEFACTS = Path(__file__).parents[2] / "artefacts"
+SHOTS = bool(os.environ.get("TAGTRAIL_SHOTS"))
 PASSWORD = "correct horse battery"
 SIZES = {"desk": (1240, 860), "phone": (360, 740), "wall": (2560, 1440), "hd": (1920, 1080)}
 LANGUAGES = {"zh": "zh-CN", "en": "en-GB"}
@@ -64,24 +64,21 @@ def opened(chromium: Any, lang: str = "en", size: str = "desk", **options: Any) 
             None if re.match(r"(http://127\.0\.0\.1:|data:|blob:)", request.url) else wrong.append(request.url)
         ),
     )
-    try:
-        yield page, wrong
-    except BaseException:
-        _shoot(page, f"failed-{uuid4().hex[:8]}")
-        raise
-    finally:
-        context.close()
+    yield page, wrong
+    context.close()
 
 
 def shoot(page: Any, name: str) -> None:
-    """A picture for people to look at, in `artefacts`: only if TAGTRAIL_SHOTS is set, since they take long."""
-    if os.environ.get("TAGTRAIL_SHOTS"):
-        _shoot(page, name)
+    """A picture for people to look at; only if TAGTRAIL_SHOTS is set, since it takes long."""
+    if SHOTS:
+        keep(f"{name}.png", page.screenshot(full_page=True))
 
 
-def _shoot(page: Any, name: str) -> None:
-    ARTEFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
+def keep(name: str, made: bytes) -> None:
+    """Keep a file in `artefacts` if TAGTRAIL_SHOTS is set."""
+    if SHOTS:
+        ARTEFACTS.mkdir(exist_ok=True)
+        (ARTEFACTS / name).write_bytes(made)
 
 
 @pytest.mark.parametrize("size", ["desk", "phone"])
@@ -204,7 +201,7 @@ def test_one_sheet_of_paper(chromium: Any, site: Any, name: str) -> None:
             if name == "today":
                 page.wait_for_selector("#sankey svg.main-svg")
             paper = page.pdf(prefer_css_page_size=True, print_background=True)
-            (ARTEFACTS / f"{name.replace('/', '-')}-{lang}.pdf").write_bytes(paper)
+            keep(f"{name.replace('/', '-')}-{lang}.pdf", paper)
             assert len(re.findall(rb"/Type\s*/Page\b", paper)) == 1
             box = re.search(rb"/MediaBox\s*\[0 0 ([\d.]+) ([\d.]+)\]", paper)
             assert box is not None
