@@ -8,10 +8,10 @@ from config import StoreConfig
 from sync import quota
 
 SLICE_ROWS = 2_000
-"""Rows deleted in one transaction: a greeting waits for it a few milliseconds at most."""
+"""Rows deleted in one transaction: a greeting waits for at most a few milliseconds."""
 DAY_US = 86_400_000_000
 MARGIN_DAYS = 35
-"""Journeys are kept so much longer than the days within which a member counts as returning."""
+"""Days that journeys are kept beyond the time within which a member counts as returning."""
 
 
 def prune(conn: sqlite3.Connection, config: StoreConfig, now_us: int, most: int = SLICE_ROWS) -> int:

@@ -22,7 +22,7 @@ TOP_PATHS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class Transition:
     """Straight from one zone to another; `from_zone` None is coming in, `to_zone` None going out."""
 
     from_zone: str | None
@@ -51,7 +51,7 @@ class Mix:
 
 
 @dataclass(frozen=True)
-class Door:
+class DoorShare:
     """An entrance or exit, and how many of those seen at any came, or went, this way."""
 
     zone: str
@@ -65,14 +65,14 @@ class Door:
 class Doors:
     """By which doors people came in, or went out, as far as they were seen there."""
 
-    doors: tuple[Door, ...]
+    doors: tuple[DoorShare, ...]
     """In the order of the store file; in a store without entrances and exits every zone is one."""
     elsewhere: int | None
     """Journeys that began, or ended, elsewhere: the door was crossed unseen. None: it would tell a hidden one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class ZoneTransition:
     """Straight from one zone to another, `n` times."""
 
     from_zone: str
@@ -84,7 +84,7 @@ class Flow:
 class ZoneFlows:
     """Steps between zones alone, without coming in and going out: what the page draws of a report."""
 
-    links: tuple[Flow, ...]
+    links: tuple[ZoneTransition, ...]
     """Most walked first; only those of at least small_cell journeys."""
     n: int
     """All steps between zones, the suppressed ones included."""
@@ -98,7 +98,7 @@ class ZoneFlows:
 class FlowReport:
     scope: Scope
     between: ZoneFlows
-    links: tuple[Link, ...]
+    links: tuple[Transition, ...]
     """Coming in and going out too. Most walked first; only those of at least small_cell journeys."""
     steps: int
     suppressed_links: int
@@ -129,7 +129,7 @@ def flows(past: Past, date: dt.date, days: int = 1) -> FlowReport:
     leaving = made.links.sum(axis=1)
     shown = (made.links > 0) & (made.link_journeys >= least)
     links = [
-        Link(names[a], names[b], int(made.links[a, b]), float(made.links[a, b] / leaving[a]))
+        Transition(names[a], names[b], int(made.links[a, b]), float(made.links[a, b] / leaving[a]))
         for a, b in np.argwhere(shown).tolist()
     ]
     links.sort(key=lambda link: (-link.n, link.from_zone or "", link.to_zone or ""))
@@ -156,10 +156,10 @@ def flows(past: Past, date: dt.date, days: int = 1) -> FlowReport:
     )
 
 
-def _between(links: list[Link], steps: NDArray[np.int64], unseen: int) -> ZoneFlows:
+def _between(links: list[Transition], steps: NDArray[np.int64], unseen: int) -> ZoneFlows:
     """Of the links shown, in their order, and of all (Z, Z) steps, those between zones."""
     flows = [
-        Flow(link.from_zone, link.to_zone, link.n)
+        ZoneTransition(link.from_zone, link.to_zone, link.n)
         for link in links
         if link.from_zone is not None and link.to_zone is not None
     ]
@@ -184,8 +184,8 @@ def _doors(config: StoreConfig, counts: NDArray[Any]) -> Doors:
     doors = doors or [zone.id for zone in config.zones]
     seen = [told.get(zone, 0) for zone in doors]
     if None in seen:
-        return Doors(tuple(Door(zone, n, None) for zone, n in zip(doors, seen, strict=True)), None)
+        return Doors(tuple(DoorShare(zone, n, None) for zone, n in zip(doors, seen, strict=True)), None)
     known = [n for n in seen if n is not None]
     of = sum(known)
-    found = tuple(Door(zone, n, rate(n, of)) for zone, n in zip(doors, known, strict=True))
+    found = tuple(DoorShare(zone, n, rate(n, of)) for zone, n in zip(doors, known, strict=True))
     return Doors(found, int(counts.sum()) - of)

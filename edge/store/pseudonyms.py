@@ -11,7 +11,7 @@ from edge.store.business_days import BusinessDay
 
 @dataclass(frozen=True)
 class Member:
-    """A directory entry; `tag` is the keyed hash that stands for the card at rest."""
+    """Directory entry; `tag` is the keyed hash that replaces the card's EPC at rest."""
 
     tag: bytes
     member: str
@@ -21,7 +21,7 @@ class Member:
     hint_until_us: int | None = None
 
     def hint_at(self, time_us: int) -> str | None:
-        """The CRM's word for the greeting, while it is good."""
+        """Return the CRM's hint for the greeting while it is valid."""
         return self.hint if self.hint_until_us is None or time_us < self.hint_until_us else None
 
 
@@ -43,7 +43,7 @@ class Pseudonyms:
 
 
 def look_up(conn: sqlite3.Connection, tag: bytes) -> Member | None:
-    """Directory entry of a member hash; None also when the directory's time is over."""
+    """Return the directory entry of a member hash; None also after the directory's expiry."""
     row = conn.execute(
         "SELECT tag, member, tier, consent, hint, hint_until_us FROM directory"
         " WHERE tag = ? AND NOT (SELECT expired FROM directory_state)",
@@ -53,7 +53,7 @@ def look_up(conn: sqlite3.Connection, tag: bytes) -> Member | None:
 
 
 def known(conn: sqlite3.Connection, tag: bytes) -> bool:
-    """Is a tag a member's who lets us know it."""
+    """True if the tag belongs to a member who has given consent."""
     member = look_up(conn, tag)
     return member is not None and member.consent
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sync import flow, publisher
+from sync import in_flight, publisher
 
 ROWS: list[tuple[str, str]] = []
 
@@ -14,7 +14,7 @@ ROWS: list[tuple[str, str]] = []
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher, "BACKOFF_S", (0.1, 0.5))
-    monkeypatch.setattr(flow, "SILENCE_S", (0.5, 2.0))
+    monkeypatch.setattr(in_flight, "SILENCE_S", (0.5, 2.0))
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ async def test_acks_dropped_batches_repeated_and_out_of_order(
     monkeypatch: pytest.MonkeyPatch,
     tell: Callable[[str], None],
 ) -> None:
-    honest = mqtt.Link.publish
+    honest = mqtt.MqttConnection.publish
     dice = random.Random(3)
     held: list[tuple[str, bytes]] = []
     done = {"dropped": 0, "repeated": 0, "reordered": 0}
@@ -149,7 +149,7 @@ async def test_acks_dropped_batches_repeated_and_out_of_order(
         while held and "/up/" in topic:
             await honest(self, *held.pop())
 
-    monkeypatch.setattr(mqtt.Link, "publish", rough)
+    monkeypatch.setattr(mqtt.MqttConnection, "publish", rough)
     monkeypatch.setattr(sending, "MOST_BYTES", 4096)
     taken = publisher.Publisher._take_ack
 

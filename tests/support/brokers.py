@@ -34,7 +34,7 @@ from sync.contract import (
     ZoneWindow,
     unpack,
 )
-from sync.mqtt import Incoming, Link, MqttSettings, connect
+from sync.mqtt import Incoming, MqttConnection, MqttSettings, connect
 from sync.publisher import Publisher
 from sync.sending import Identity
 
@@ -253,8 +253,8 @@ class Store:
 class Listener:
     """The far end in a test's own hands: keeps what comes up, acknowledges what and when the test says."""
 
-    def __init__(self, link: Link, store: Store) -> None:
-        self._link = link
+    def __init__(self, connection: MqttConnection, store: Store) -> None:
+        self._connection = connection
         self._store = store
         self.batches: list[dict[str, Any]] = []
         self.states: list[dict[str, Any]] = []
@@ -278,11 +278,13 @@ class Listener:
 
     async def say(self, class_: str, payload: bytes) -> None:
         """Whatever bytes on an ack's topic."""
-        await self._link.publish(topics.topic(self._store.identity.store, f"down/ack/{class_}"), payload, retain=True)
+        await self._connection.publish(
+            topics.topic(self._store.identity.store, f"down/ack/{class_}"), payload, retain=True
+        )
 
     async def listen(self) -> None:
         while True:
-            for incoming in await self._link.receive():
+            for incoming in await self._connection.receive():
                 await self._take(incoming)
 
     async def _take(self, incoming: Incoming) -> None:
@@ -300,9 +302,9 @@ class Listener:
 @contextlib.asynccontextmanager
 async def _listening(url: str, store: Store) -> AsyncIterator[Listener]:
     """A Listener on everything that the store sends."""
-    async with connect(MqttSettings.from_url(url, "listener")) as link:
-        await link.subscribe([topics.topic("+", "up/+"), topics.topic("+", "state")])
-        listener = Listener(link, store)
+    async with connect(MqttSettings.from_url(url, "listener")) as connection:
+        await connection.subscribe([topics.topic("+", "up/+"), topics.topic("+", "state")])
+        listener = Listener(connection, store)
         task = asyncio.create_task(listener.listen())
         try:
             yield listener

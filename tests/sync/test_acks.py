@@ -9,7 +9,7 @@ from typing import Any
 from config import topics
 from sync.acks import Acks
 from sync.contract import CLASSES, Ack
-from sync.flow import Flow
+from sync.in_flight import InFlight
 from sync.mqtt import Incoming
 
 
@@ -29,9 +29,9 @@ class Slow:
 
 
 async def test_an_ack_that_was_being_written_is_written_after_all() -> None:
-    flows, writer = {class_: Flow(class_) for class_ in CLASSES}, Slow()
-    flows["health"].highest = 5
-    acks = Acks("s1", "e1", writer, flows, Counter(), lambda trouble: None)  # type: ignore[arg-type]
+    in_flight, writer = {class_: InFlight(class_) for class_ in CLASSES}, Slow()
+    in_flight["health"].highest = 5
+    acks = Acks("s1", "e1", writer, in_flight, Counter(), lambda trouble: None)  # type: ignore[arg-type]
     message = Ack(epoch="e1", upto=5).model_dump_json().encode()
     assert await acks.take(Incoming(topics.topic("s1", "down/ack/health"), message, False)) is not None
     keeping = asyncio.create_task(acks.keep(lambda: 0))

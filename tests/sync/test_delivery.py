@@ -12,7 +12,7 @@ from brokers import CrmProcess, Listening, MakeCrm, MakeStore, MosquittoBroker, 
 
 from config import topics
 from simulators.headquarters.broker import NatsBroker
-from sync import flow, line, mqtt, outbox, publisher, sending
+from sync import in_flight, line, mqtt, outbox, publisher, sending
 from sync.contract import Ack
 from sync.mqtt import Incoming
 
@@ -21,7 +21,7 @@ from sync.mqtt import Incoming
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits a minute in a test; the order of the waits stays."""
     monkeypatch.setattr(publisher, "BACKOFF_S", (0.1, 0.5))
-    monkeypatch.setattr(flow, "SILENCE_S", (0.5, 2.0))
+    monkeypatch.setattr(in_flight, "SILENCE_S", (0.5, 2.0))
 
 
 async def all_counted(gateway: Store, consumer: CrmProcess, until: Until, member: int, health: int) -> Any:
@@ -122,7 +122,7 @@ async def test_publisher_restarted_sends_only_what_is_not_acked(
     until: Until,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(flow, "SILENCE_S", (2.0, 8.0))  # on a busy machine, a shorter one sends all again
+    monkeypatch.setattr(in_flight, "SILENCE_S", (2.0, 8.0))  # on a busy machine, a shorter one sends all again
     gateway, consumer = store(broker.url), crm(broker.url)
     await consumer.start()
     async with gateway.online():
@@ -145,7 +145,7 @@ async def test_messages_that_the_broker_took_and_lost_are_sent_again(
     nats: NatsBroker, store: MakeStore, crm: MakeCrm, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway, consumer = store(nats.url), crm(nats.url)
-    honest, seen = mqtt.Link.publish, 0
+    honest, seen = mqtt.MqttConnection.publish, 0
 
     async def lossy(self: Any, topic: str, payload: bytes, *, retain: bool = False) -> None:
         nonlocal seen
@@ -153,7 +153,7 @@ async def test_messages_that_the_broker_took_and_lost_are_sent_again(
         if "/up/" not in topic or seen % 3:
             await honest(self, topic, payload, retain=retain)
 
-    monkeypatch.setattr(mqtt.Link, "publish", lossy)
+    monkeypatch.setattr(mqtt.MqttConnection, "publish", lossy)
     monkeypatch.setattr(sending, "MOST_BYTES", 4096)
     await consumer.start()
     async with gateway.online() as running:
@@ -219,12 +219,12 @@ async def test_no_more_than_a_window_without_an_ack(
     nats: NatsBroker, store: MakeStore, listening: Listening, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sending, "BATCH_EVENTS", 10)
-    monkeypatch.setattr(flow, "SILENCE_S", (0.3, 100.0))
+    monkeypatch.setattr(in_flight, "SILENCE_S", (0.3, 100.0))
     gateway = store(nats.url)
     await gateway.commit("health", 500)
     async with listening(nats.url, gateway) as crm, gateway.online() as running:
         await until(lambda: running.counters["silences"] >= 1)
-        await until(lambda: len(crm.batches) == flow.WINDOW + 1)
+        await until(lambda: len(crm.batches) == in_flight.WINDOW + 1)
         # One window in order, then, after the silence, its first batch again and no more.
         assert crm.seqs("health") == [*range(1, 81), *range(1, 11)]
         await crm.ack("health", 40)
@@ -288,7 +288,7 @@ async def test_a_message_that_its_handler_fails_at_ends_nothing(
     gateway.handlers = {"cmd": fails}
     async with listening(nats.url, gateway) as crm, gateway.online() as running:
         await until(lambda: running.status.connected)
-        await crm._link.publish(topics.topic(gateway.identity.store, "down/cmd"), b"x", retain=True)
+        await crm._connection.publish(topics.topic(gateway.identity.store, "down/cmd"), b"x", retain=True)
         await until(lambda: running.counters["down_bad"] == 1)
         crm.acking = True
         await gateway.commit("health", 3)
@@ -300,7 +300,7 @@ async def test_batches_are_packed_for_whom_takes_them_and_plain_again_for_whom_d
     nats: NatsBroker, store: MakeStore, listening: Listening, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A CRM of the first version knows nothing of gzip: what it can't read is said plainly, in the end."""
-    monkeypatch.setattr(flow, "SILENCE_S", (0.5, 1.0))
+    monkeypatch.setattr(in_flight, "SILENCE_S", (0.5, 1.0))
     gateway = store(nats.url)
     async with listening(nats.url, gateway) as crm, gateway.online():
         await gateway.commit("health", 20)
@@ -481,15 +481,15 @@ async def test_a_replay_waits_for_the_pause_and_for_acks(
         await until(gateway.empty)
         crm.acking = False
         await crm.ack("journey", 1000, pause_ms=600_000)
-        await until(lambda: running._flows["journey"].paused_s(0) > 0)
+        await until(lambda: running._in_flight["journey"].paused_s(0) > 0)
         before = len(crm.batches)
         replaying = asyncio.create_task(running.replay("journey", 1, 10**6))
         await asyncio.sleep(0.5)
         assert len(crm.batches) == before
         await crm.ack("journey", 1000)
-        await until(lambda: len(crm.batches) == before + flow.WINDOW)
+        await until(lambda: len(crm.batches) == before + in_flight.WINDOW)
         await asyncio.sleep(0.3)
-        assert len(crm.batches) == before + flow.WINDOW
+        assert len(crm.batches) == before + in_flight.WINDOW
         crm.acking = True
         await crm.ack("journey", 1000)
         assert await replaying == {"events": 1000, "lost": 0}
@@ -510,7 +510,7 @@ async def test_what_was_not_sent_yet_is_not_replayed(
         await until(lambda: running.counters["acks"] == 1)
         await gateway.commit("agg", 10)
         assert await running.replay("agg", 1, 10) == {"events": 0, "lost": 0}
-    running._flows["health"].highest = 1
+    running._in_flight["health"].highest = 1
     with pytest.raises(mqtt.BrokerError, match="no connection"):
         await running.replay("health", 1, 10)
     assert not crm.batches

@@ -32,7 +32,7 @@ from edge.store.compose import compose
 from edge.store.pseudonyms import Pseudonyms
 from simulators.readers.llrp import LlrpReader
 from simulators.readers.observation import Observation
-from sync import acks, commands, contract, down, flow, mqtt
+from sync import acks, commands, contract, down, in_flight, mqtt
 from sync.contract import CLASS_OF, CLASSES, Batch, ZoneWindow
 from sync.documents import CHANNELS, broken, documents, schema_name
 from sync.documents import schemas as make_schemas
@@ -156,9 +156,9 @@ def test_the_subscriptions_of_a_crm_on_the_page_are_all_that_a_store_says() -> N
 def test_the_page_tells_the_numbers_that_hold() -> None:
     text = " ".join(page().split())
     for told in (
-        f"at most {flow.WINDOW} batches of a class are on their way",
-        f"nothing for {flow.SILENCE_S[0]:g} s",
-        f"({flow.PATIENCE_MOST_S:g} s if you lately took longer, rising to {flow.SILENCE_S[1]:g} s",
+        f"at most {in_flight.WINDOW} batches of a class are on their way",
+        f"nothing for {in_flight.SILENCE_S[0]:g} s",
+        f"({in_flight.PATIENCE_MOST_S:g} s if you lately took longer, rising to {in_flight.SILENCE_S[1]:g} s",
         f"`pause_ms` (at most {acks.MAX_PAUSE_MS // 1000} 000)",
         f"larger than {contract.MAX_ACK_BYTES} bytes is ignored",
         f"at most {down.MAX_COMMAND_BYTES} bytes, on `down/cmd`",

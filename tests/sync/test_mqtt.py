@@ -1,4 +1,4 @@
-"""The link to the broker: what it refuses is noticed, and when it dies everybody knows at once."""
+"""The connection to the broker: what it refuses is noticed, and when it dies everybody knows at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from brokers import Listening, MakeStore, MosquittoBroker, Until, need_mosquitto
 
 from config import topics
 from simulators.headquarters.broker import NatsBroker
-from sync import flow, mqtt
+from sync import in_flight, mqtt
 from sync.mqtt import BrokerError, MqttSettings, RefusedError, connect
 
 CONNACK = bytes([0x20, 2, 0, 0])
@@ -112,21 +112,21 @@ async def talking_broker() -> AsyncIterator[Any]:
 async def test_a_message_that_is_too_large_is_read_past_and_acknowledged(
     size: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with talking_broker() as (url, writers, came), connect(settings(url)) as link:
+    async with talking_broker() as (url, writers, came), connect(settings(url)) as connection:
         held = 0
-        receive = link._client.paho._sock_recv
+        receive = connection._client.paho._sock_recv
 
         def watched(bufsize: Any) -> Any:
             nonlocal held
-            held = max(held, len(link._client.paho._in_packet["packet"]))
+            held = max(held, len(connection._client.paho._in_packet["packet"]))
             return receive(bufsize)
 
-        monkeypatch.setattr(link._client.paho, "_sock_recv", watched)
+        monkeypatch.setattr(connection._client.paho, "_sock_recv", watched)
         writers[0].write(publish("a/command", b"x" * size, 7) + publish("a/command", b"y" * size))
         writers[0].write(publish("a/command", b"small", 8))
-        (message,) = await link.receive()
+        (message,) = await connection.receive()
         assert (message.topic, message.payload) == ("a/command", b"small")
-        assert link.dropped == 2
+        assert connection.dropped == 2
         assert held < 10_000 + mqtt.BITE_BYTES
         async with asyncio.timeout(10):
             while bytes(came).count(b"\x40\x02") < 2:
@@ -136,55 +136,55 @@ async def test_a_message_that_is_too_large_is_read_past_and_acknowledged(
 
 
 async def test_the_largest_message_that_is_taken_is_taken_whole() -> None:
-    async with talking_broker() as (url, writers, _), connect(settings(url)) as link:
+    async with talking_broker() as (url, writers, _), connect(settings(url)) as connection:
         payload = bytes(range(256)) * 1023
         writers[0].write(publish("t", payload, 1))
-        (message,) = await link.receive()
+        (message,) = await connection.receive()
         assert message.payload == payload
-        assert link.dropped == 0
+        assert connection.dropped == 0
 
 
 async def test_what_is_waiting_has_a_limit_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt, "MAX_INBOX_BYTES", 1_000_000)
-    async with talking_broker() as (url, writers, came), connect(settings(url)) as link:
+    async with talking_broker() as (url, writers, came), connect(settings(url)) as connection:
         for number in range(1, 21):
             writers[0].write(publish("t", b"x" * 200_000, number))
         async with asyncio.timeout(20):
             while bytes(came).count(b"\x40\x02") < 20:
                 await asyncio.sleep(0.01)
-        assert [len(message.payload) for message in await link.receive()] == [200_000] * 5
-        assert link.dropped == 15
+        assert [len(message.payload) for message in await connection.receive()] == [200_000] * 5
+        assert connection.dropped == 15
         writers[0].write(publish("t", b"x", 21))
-        assert len(await link.receive()) == 1
+        assert len(await connection.receive()) == 1
 
 
 async def test_messages_at_qos_2_for_which_nobody_asked_end_the_link() -> None:
-    async with talking_broker() as (url, writers, _), connect(settings(url)) as link:
+    async with talking_broker() as (url, writers, _), connect(settings(url)) as connection:
         writers[0].write(publish("t", b"x" * 1000, 1, qos=2))
         with pytest.raises(BrokerError):
-            await link.receive()
-        assert not link._client.paho._in_messages
+            await connection.receive()
+        assert not connection._client.paho._in_messages
 
 
 async def test_publishes_on_their_way_fail_as_soon_as_the_link_dies() -> None:
     async with fake_broker() as (url, writers, _):
-        async with connect(settings(url)) as link:
-            waiting = [asyncio.create_task(link.publish("t", b"x")) for _ in range(30)]
-            receiving = asyncio.create_task(link.receive())
+        async with connect(settings(url)) as connection:
+            waiting = [asyncio.create_task(connection.publish("t", b"x")) for _ in range(30)]
+            receiving = asyncio.create_task(connection.receive())
             await asyncio.sleep(0)
             writers[0].transport.abort()
             async with asyncio.timeout(mqtt.TIMEOUT_S / 2):
                 ends = await asyncio.gather(*waiting, receiving, return_exceptions=True)
-                reason = await link.closed
+                reason = await connection.closed
         assert all(isinstance(end, BrokerError) for end in ends)
         assert "lost" in reason
 
 
 async def test_a_broker_that_answers_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt, "TIMEOUT_S", 0.2)
-    async with fake_broker() as (url, _, _), connect(settings(url)) as link:
+    async with fake_broker() as (url, _, _), connect(settings(url)) as connection:
         with pytest.raises(BrokerError, match="not answered"):
-            await link.publish("t", b"x")
+            await connection.publish("t", b"x")
 
 
 async def test_a_broker_that_does_not_greet_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,8 +224,8 @@ async def test_a_flood_is_bounded_and_counted(nats: NatsBroker, monkeypatch: pyt
 async def test_the_last_will_is_published_when_nobody_said_goodbye(broker: NatsBroker | MosquittoBroker) -> None:
     async with connect(settings(broker.url, "watcher")) as watcher:
         await watcher.subscribe(["will"])
-        async with connect(settings(broker.url, "mortal"), will=("will", b"gone")) as link:
-            link._client.drop()
+        async with connect(settings(broker.url, "mortal"), will=("will", b"gone")) as connection:
+            connection._client.drop()
         assert [message.payload for message in await watcher.receive()] == [b"gone"]
     async with connect(settings(broker.url, "late")) as late:
         await late.subscribe(["will"])
@@ -263,10 +263,10 @@ async def test_a_wrong_password_is_said(guarded: MosquittoBroker, tmp_path: Path
 
 async def test_a_refused_publish_is_an_error_and_the_link_lives_on(guarded: MosquittoBroker, tmp_path: Path) -> None:
     mine = settings(guarded.url, version="5", username="s1", password_file=tmp_path / "password")
-    async with connect(mine) as link:
+    async with connect(mine) as connection:
         with pytest.raises(RefusedError, match=r"(?i)not authori"):
-            await link.publish(topics.topic("s1", "up/health"), b"{}")
-        await link.publish(topics.topic("s1", "up/member"), b"{}")
+            await connection.publish(topics.topic("s1", "up/health"), b"{}")
+        await connection.publish(topics.topic("s1", "up/member"), b"{}")
 
 
 async def test_the_publisher_tells_of_a_refusal_and_delivers_when_it_is_lifted(
@@ -277,7 +277,7 @@ async def test_the_publisher_tells_of_a_refusal_and_delivers_when_it_is_lifted(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(flow, "SILENCE_S", (0.2, 1.0))
+    monkeypatch.setattr(in_flight, "SILENCE_S", (0.2, 1.0))
     gateway = store(guarded.url, version="5", username="s1", password_file=tmp_path / "password")
     async with gateway.online() as running:
         await gateway.commit("health", 3)
@@ -376,10 +376,10 @@ async def test_tls_with_a_client_certificate(certificates: Path, tmp_path: Path)
     files = {"ca": certificates / "ca.pem", "cert": certificates / "client.pem", "key": certificates / "client.key"}
     async with MosquittoBroker(tmp_path / "mosquitto", options) as running:
         url = running.url.replace("mqtt:", "mqtts:")
-        async with connect(settings(url, **files)) as link:
-            await link.subscribe(["t"])
-            await link.publish("t", b"x" * 60_000)
-            assert len((await link.receive())[0].payload) == 60_000
+        async with connect(settings(url, **files)) as connection:
+            await connection.subscribe(["t"])
+            await connection.publish("t", b"x" * 60_000)
+            assert len((await connection.receive())[0].payload) == 60_000
         with pytest.raises(BrokerError, match=r"(?i)certificate verify failed"):
             async with connect(settings(url)):
                 pass

@@ -11,7 +11,7 @@ from edge.words.languages import message as _
 from edge.words.tables import INTEGER, SHARE, TEXT, Column, Words
 
 if TYPE_CHECKING:  # the page does without NumPy until somebody asks for a day
-    from edge.days.flows import Flow, FlowReport, ZoneFlows
+    from edge.days.flows import FlowReport, ZoneFlows, ZoneTransition
     from edge.days.scope import Rate
 
 SUPPRESSED = "suppressed"
@@ -28,13 +28,13 @@ class DoorWay:
     door_share: Rate | None
 
 
-def flow_rows(flows: ZoneFlows) -> Iterator[Flow]:
+def flow_rows(flows: ZoneFlows) -> Iterator[ZoneTransition]:
     """Flows between zones; all that too few carriers walked together in the last row."""
-    from edge.days.flows import Flow
+    from edge.days.flows import ZoneTransition
 
     yield from flows.links
     if flows.suppressed_links:
-        yield Flow(SUPPRESSED, SUPPRESSED, flows.suppressed_n)
+        yield ZoneTransition(SUPPRESSED, SUPPRESSED, flows.suppressed_n)
 
 
 def door_rows(report: FlowReport) -> Iterator[DoorWay]:

@@ -16,7 +16,7 @@ from edge.words.languages import named
 
 if TYPE_CHECKING:  # NumPy comes in with the first day, not before
     from edge.days.counters import CounterScore
-    from edge.days.flows import Flow, ZoneFlows
+    from edge.days.flows import ZoneFlows, ZoneTransition
     from edge.days.traffic import FloorTraffic, Hour
 
 TOP_PERCENT = 88.0
@@ -172,8 +172,8 @@ def counter_cards(
     config: StoreConfig, scores: Iterable[CounterScore], flows: ZoneFlows, lang: str
 ) -> tuple[Counter, ...]:
     """Every counter, the most visited first, the unknown last. Scores and flows are of the same days."""
-    into: dict[str, list[Flow]] = defaultdict(list)
-    out: dict[str, list[Flow]] = defaultdict(list)
+    into: dict[str, list[ZoneTransition]] = defaultdict(list)
+    out: dict[str, list[ZoneTransition]] = defaultdict(list)
     for link in flows.links:
         into[link.to_zone].append(link)
         out[link.from_zone].append(link)

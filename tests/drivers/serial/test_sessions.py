@@ -111,9 +111,8 @@ async def test_reading_goes_on_round_after_round(family: str, sink: Collector) -
 async def test_no_good_frame_is_lost_on_a_bad_line(
     family: str, faults: Faults, sink: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Both ends live in this process: where it stands still, the line is silent too, and that is no end of a frame.
-    monkeypatch.setattr(serial_session, "GAP_S", 0.3 if faults.garbage else 0.75)  # what garbage claims is waited for
-    monkeypatch.setattr(RoundModule, "MEMORY_S", 60.0)  # and meanwhile the reader must not forget what it has seen
+    # What garbage claims is waited for: meanwhile the reader must not forget what it has seen.
+    monkeypatch.setattr(RoundModule, "MEMORY_S", 60.0)
     reader = serial_reader(family, now_us, seed=1)
     async with plugged(reader) as address, session(family, address, sink, ports_of(family)) as running:
         await sink.until_link(Link.UP)

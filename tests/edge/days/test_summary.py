@@ -23,7 +23,7 @@ from config.facts import TAG_CLASSES
 from dwell.layout import TagClass
 from edge.database.reader import connect
 from edge.days import facts, kept
-from edge.days.flows import Flow
+from edge.days.flows import ZoneTransition
 from edge.days.history import history
 from edge.days.summary import Summary
 from edge.reports.insights import Insights
@@ -185,7 +185,7 @@ def test_flows_need_carriers_not_steps(day: Day) -> None:
         day.visit(f"c{carrier}", "door", f"11:0{carrier}", 20, journey=f"11:0{carrier}")
         day.visit(f"c{carrier}", "hall", f"11:1{carrier}", 20, journey=f"11:0{carrier}")
     flows = summarise(day).flows
-    assert flows.links == (Flow("door", "hall", 5),)
+    assert flows.links == (ZoneTransition("door", "hall", 5),)
     assert (flows.n, flows.suppressed_links, flows.suppressed_n) == (12, 2, 7)
 
 
@@ -199,7 +199,7 @@ def test_flows_join_the_same_zone_and_leave_out_what_was_not_seen(day: Day) -> N
         day.visit(tag, "hall", f"1{carrier}:20", journey=start)
         day.visit(tag, "hall", f"1{carrier}:50")  # another journey: not a step
     flows = summarise(day).flows
-    assert flows.links == (Flow("door", "shoes", 5),)
+    assert flows.links == (ZoneTransition("door", "shoes", 5),)
     assert (flows.n, flows.unseen) == (5, 10)
 
 
@@ -207,7 +207,7 @@ def test_a_step_across_the_cut_belongs_to_the_day_of_its_journey(day: Day) -> No
     for carrier in range(5):
         day.visit(f"c{carrier}", "door", "03:50", journey="03:50")
         day.visit(f"c{carrier}", "shoes", "04:10", journey="03:50")
-    assert summarise(day, DATE - dt.timedelta(days=1)).flows.links == (Flow("door", "shoes", 5),)
+    assert summarise(day, DATE - dt.timedelta(days=1)).flows.links == (ZoneTransition("door", "shoes", 5),)
     day.watermark("12:00")
     day.covered("04:00", "12:00")
     summary = summarise(day)

@@ -196,7 +196,7 @@ async def test_a_gap_is_asked_for_by_one_command_until_that_is_answered(
                 asked.extend(json.loads(incoming.payload) for incoming in await link.receive())
 
         listening = asyncio.create_task(listen())
-        await until(lambda: set(consumer._links.values()) == {"connected"})
+        await until(lambda: set(consumer._connections.values()) == {"connected"})
         late = batch_of("s1", 11)
         await link.publish(late.topic, late.payload)
         await until(lambda: len(asked) >= 3)
