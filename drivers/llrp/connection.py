@@ -386,8 +386,8 @@ class LlrpConnection:
         contacts = {GPI_EVENT: True} if self._settings.inputs else {}
         ends = {ROSPEC_EVENT: True} if ROSPEC_EVENT in events else {}
         told = False
-        for wish in (events | contacts, ends | contacts, contacts):
-            told = told or (bool(wish) and await self._tells_of(wish))
+        for wanted in (events | contacts, ends | contacts, contacts):
+            told = told or (bool(wanted) and await self._tells_of(wanted))
         if contacts:
             self._memory.inputs = await watch(self._ask, self._notice, self._settings.inputs, told)
         await self._outputs.write(self._ask, self._notice)

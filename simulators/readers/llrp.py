@@ -368,9 +368,9 @@ class LlrpReader:
         if message.events_and_reports is not None and self.holds:
             self._hold = message.events_and_reports.hold_events_and_reports_upon_reconnect
         if message.reader_event_notification_spec is not None:
-            for wish in message.reader_event_notification_spec.event_notification_states:
-                change = self._event_states.add if wish.notification_state else self._event_states.discard
-                change(int(wish.event_type))
+            for wanted in message.reader_event_notification_spec.event_notification_states:
+                change = self._event_states.add if wanted.notification_state else self._event_states.discard
+                change(int(wanted.event_type))
         if message.keepalive_spec is not None:
             self._cancel("keepalive")
             period_ms = message.keepalive_spec.periodic_trigger_value
