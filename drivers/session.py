@@ -91,7 +91,7 @@ class ReaderStatus:
     clock_offset_us: int | None = None
     """Reader clock minus store clock, if the reader has a clock."""
     detail: Mapping[str, str] = field(default_factory=dict)
-    """What the reader reports about itself: model, firmware, identity."""
+    """Details that the reader reports about itself: model, firmware, identity."""
     keeps: bool = False
     """While the link is down: whether the reader may be buffering reads that it will deliver later."""
     reads_from_us: int | None = None

@@ -185,7 +185,7 @@ class Acks:
         if self._taken_back:
             return await self._jump(class_, upto)
         if self._beyond.get(class_) != upto:
-            log.warning("the CRM acknowledges %s up to %d, beyond what was sent: it is not believed", class_, upto)
+            log.warning("the CRM acknowledges %s up to %d, beyond what was sent: ignored", class_, upto)
         self._beyond[class_] = upto
         return False
 
@@ -209,7 +209,7 @@ class Acks:
             return False
         if not given:
             return False
-        log.error("the database is older than what was sent from it: numbers of %s go on beyond %d", class_, upto)
+        log.error("the database is older than what was sent from it: numbers of %s continue after %d", class_, upto)
         self._born[class_] = given + 1
         in_flight.highest = max(in_flight.highest, upto)
         in_flight.rewind()

@@ -171,7 +171,7 @@ class Commands:
                 lambda conn: conn.execute("UPDATE command SET result = ? WHERE id = ?", (message, command.id)).rowcount
             )
         except sqlite3.Error as error:
-            log.warning("the answer to command %s could not be kept: %s", command.id, error)
+            log.warning("the answer to command %s could not be stored: %s", command.id, error)
 
     async def _forget(self, id_: str) -> None:
         with contextlib.suppress(sqlite3.Error):
@@ -189,7 +189,7 @@ class Commands:
             for message in await self._writer.write(job):
                 self._say("up/result", message.encode())
         except sqlite3.Error as error:
-            log.warning("the commands of before the restart cannot be told: %s", error)
+            log.warning("commands interrupted by the restart could not be answered: %s", error)
 
 
 class _Refusal(NamedTuple):

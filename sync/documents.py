@@ -54,7 +54,7 @@ CHANNELS: tuple[Channel, ...] = (
 
 
 class AnyEvent(Numbered):
-    """What every event has, of whatever type; the type's own schema says the rest."""
+    """Keys that every event has; the schema of its type defines the others."""
 
     type: str
 

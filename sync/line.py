@@ -12,7 +12,7 @@ from collections import Counter
 from typing import NamedTuple
 
 AHEAD_S = 2.0
-ROOM_BYTES = (8 * 1024, 128 * 1024)
+LIMIT_BYTES = (8 * 1024, 128 * 1024)
 """Minimum and maximum bytes that a lane has in flight; the maximum is 1 s on a line of 1 Mbit/s."""
 START_BYTES = 32 * 1024
 """Limit before the first message, which goes alone, has shown how fast the line is."""
@@ -35,19 +35,19 @@ class Line:
     """Bytes in flight by lane: a lane never waits because of another."""
 
     def __init__(self) -> None:
-        self.room = START_BYTES
+        self.limit = START_BYTES
         self._known = False
         self._under_way: Counter[str] = Counter()
 
     @property
     def batch_bytes(self) -> int:
         """Target size of a message."""
-        return min(max(self.room // SHARE, BATCH_BYTES[0]), BATCH_BYTES[1])
+        return min(max(self.limit // SHARE, BATCH_BYTES[0]), BATCH_BYTES[1])
 
-    def has_room(self, lane: str) -> bool:
+    def may_send(self, lane: str) -> bool:
         """True if the lane may send a batch now; with nothing in flight it always may."""
         under_way = self._under_way[lane]
-        return not under_way or (self._known and under_way + self.batch_bytes <= self.room)
+        return not under_way or (self._known and under_way + self.batch_bytes <= self.limit)
 
     def send(self, lane: str, size: int, now_s: float) -> Sent:
         """Note that a message is handed to the connection."""
@@ -60,13 +60,13 @@ class Line:
         took_s = max(now_s - sent.at_s, 1e-3)
         fits = int(AHEAD_S * sent.under_way / took_s)
         self._known = True
-        if fits >= self.room:
-            self.room = min(fits, ROOM_BYTES[1])
-        elif took_s > AHEAD_S or sent.under_way > self.room // 2:  # else it was no more because there was no more
-            self.room = max((self.room + fits) // 2, ROOM_BYTES[0])
+        if fits >= self.limit:
+            self.limit = min(fits, LIMIT_BYTES[1])
+        elif took_s > AHEAD_S or sent.under_way > self.limit // 2:  # else it was no more because there was no more
+            self.limit = max((self.limit + fits) // 2, LIMIT_BYTES[0])
 
     def broke(self) -> None:
         """Note that the connection is lost with everything in flight, perhaps because it was too much."""
         if self._under_way.total():
-            self.room = max(self.room // 2, ROOM_BYTES[0])
+            self.limit = max(self.limit // 2, LIMIT_BYTES[0])
         self._under_way.clear()

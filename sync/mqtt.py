@@ -337,7 +337,7 @@ class _Client(aiomqtt.Client):
     def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
         too_large, self._too_large = self._too_large, 0
         if too_large:
-            log.warning("a message of %d bytes on %s was dropped: it is too large", too_large, message.topic[:200])
+            log.warning("dropped a message of %d bytes on %s: too large", too_large, message.topic[:200])
         if too_large or len(self.inbox) >= MAX_INBOX or self._inbox_bytes + len(message.payload) > MAX_INBOX_BYTES:
             self.dropped += 1
             return

@@ -238,7 +238,7 @@ class Publisher:
                     raise
                 except Exception:  # else one retained message would end the service at every start
                     self.counters["down_bad"] += 1
-                    log.exception("a message on %s could not be taken", incoming.topic[:200])
+                    log.exception("a message on %s could not be processed", incoming.topic[:200])
 
     async def _take(self, incoming: Incoming) -> None:
         name = incoming.topic.split("/", 6)[4:6]

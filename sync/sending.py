@@ -154,8 +154,8 @@ class Sending:
         while True:
             while (in_flight := self._due(classes)) is None:
                 wait_s = min(self._in_flight[class_].wait_s(time.monotonic()) for class_ in classes)
-                if not self._line.has_room(classes[0]):
-                    wait_s = float("inf")  # an answer of the broker makes room
+                if not self._line.may_send(classes[0]):
+                    wait_s = float("inf")  # until the broker answers
                 changed.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(None if wait_s == float("inf") else max(wait_s, 0.0)):
@@ -211,7 +211,7 @@ class Sending:
             if self._in_flight[class_].silent(now):
                 self._counters["silences"] += 1
                 self._packed.discard(class_)
-        if not self._line.has_room(classes[0]):
+        if not self._line.may_send(classes[0]):
             return None
         due = [in_flight for class_ in classes if (in_flight := self._in_flight[class_]).wait_s(now) <= 0]
         if not due:

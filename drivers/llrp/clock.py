@@ -11,7 +11,7 @@ STEP_US = 1_000_000
 """A difference beyond this means that the clock was set, once confirmed; a smaller one is delay or drift."""
 STEP_SAMPLES = 3
 STEP_BACK_US = 10_000_000
-"""How long a clock must seem set back: buffered reports look like that too, but not so consistently."""
+"""Time that a clock must seem set back: buffered reports look like that too, but not so consistently."""
 
 
 class ReaderClock:

@@ -239,7 +239,7 @@ def _fields(body: bytes, many: Collection[str]) -> dict[str, Any]:
             try:
                 name, value, _ = decode_param(parameter)
             except Exception as error:  # sllurp lets out whatever its parts raise: struct.error, RecursionError …
-                log.debug("left out: %s: %s", parameter[:_SHOWN_BYTES].hex(), error)
+                log.debug("parameter skipped: %s: %s", parameter[:_SHOWN_BYTES].hex(), error)
                 continue
         if name in many:
             fields.setdefault(name, []).append(value)

@@ -45,19 +45,19 @@ class Phase(Enum):
 
 @dataclass
 class Memory:
-    """What a session remembers about its reader from one connection to the next."""
+    """State of a reader that a session keeps from one connection to the next."""
 
     identity: str | None = None
     """MAC or EPC as the reader reports it, in capital hex digits."""
     keeps: bool = True
-    """Whether the reader buffers reads while disconnected; at the start assumed to."""
+    """True if the reader buffers reads while disconnected; assumed at the start."""
     state_value: int | None = None
     """LLRPConfigurationStateValue as we left it: another value means that somebody changed the reader's
     configuration."""
     newest_us: int = 0
     """Store time of the newest read received."""
     detail: dict[str, str] = field(default_factory=dict)
-    """What the reader reports about itself."""
+    """Details that the reader reports about itself."""
     inputs: frozenset[int] = frozenset()
     """Inputs that the reader reports."""
     outputs: dict[int, bool] = field(default_factory=dict)

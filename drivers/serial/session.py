@@ -56,7 +56,7 @@ class SerialSession(ABC, Generic[F]):
     """Baud rates, most likely first."""
     PORT_MAX: ClassVar[int]
     SETS_PORTS: ClassVar[bool] = False
-    """Whether the session sets the reader's ports: if it then searches on others, it has lost its settings."""
+    """True if the session sets the reader's ports: if it then searches on others, it has lost its settings."""
     SILENCE_S: ClassVar[float] = 5.0
     """Silence after which a reader is started again, and given up if that doesn't help."""
     BREATH_S: ClassVar[float] = 0.05

@@ -1,4 +1,4 @@
-"""Deletes what is older than it is to be kept, and, near the quota, old history before any event of the outbox."""
+"""Delete data older than its retention time, and, near the quota, old history before any event of the outbox."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ MARGIN_DAYS = 35
 
 
 def prune(conn: sqlite3.Connection, config: StoreConfig, now_us: int, most: int = SLICE_ROWS) -> int:
-    """Delete the oldest visits, journeys and windows whose time is over, at most so many of each; how many."""
+    """Delete the oldest visits, journeys and windows whose time is over, at most so many of each; returns their
+    number."""
     paths_us = now_us - (config.thresholds.returning_days + MARGIN_DAYS) * DAY_US
     windows_us = now_us - config.database.keep_days * DAY_US
     gone = 0
@@ -41,7 +42,7 @@ def prune(conn: sqlite3.Connection, config: StoreConfig, now_us: int, most: int 
 
 
 def make_room(conn: sqlite3.Connection, config: StoreConfig, now_us: int) -> int:
-    """Near the quota: throw old history away before any event of the outbox; how many events the CRM loses."""
+    """Near the quota, delete old history before any event of the outbox; returns how many events the CRM loses."""
     if quota.in_use(conn) < quota.FULL or prune(conn, config, now_us):
         return 0
     return quota.make_room(conn)

@@ -84,7 +84,7 @@ class Database:
         return sum(file.suffix.rpartition("-")[2].isdecimal() for file in files)
 
     def astray(self) -> bool:
-        """Whether the file was deleted, or another one put in its place, while it is open here."""
+        """True if the file was deleted or replaced while it is open here."""
         try:
             return _identity(self.path) != self._file
         except OSError:  # the folder can't be read just now: nobody knows

@@ -1,4 +1,4 @@
-"""Who a tag is, without keeping who it is: keyed pseudonyms and the member directory."""
+"""Keyed pseudonyms of tags, and the member directory."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def known(conn: sqlite3.Connection, tag: bytes) -> bool:
 
 
 def member_tag(key: bytes, epc: bytes, bits: int) -> bytes:
-    """What a card is known by at rest: stable 16-byte hash under the gateway's key."""
+    """Compute a card's pseudonym at rest: a stable 16-byte hash under the gateway's key."""
     return blake2b(bits.to_bytes(2, "big") + epc, key=key, digest_size=16).digest()
 
 

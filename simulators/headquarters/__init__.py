@@ -1,1 +1,1 @@
-"""What is outside the store: the broker, the CRM, other stores."""
+"""Systems outside the store: the broker, the CRM, other stores."""
