@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from certificates import Authority
@@ -21,8 +23,11 @@ from config.timezones import meant
 OWN = "/var/lib/tagtrail/demo/tagtrail.db"
 
 
+Told = Callable[..., dict[str, Problem]]
+
+
 @pytest.fixture
-def told(demo_text: str, tmp_path: Path):
+def told(demo_text: str, tmp_path: Path) -> Told:
     """What is told of the demo's file with some texts replaced: key, text and whether it is only a warning."""
 
     def of(*changes: tuple[str, str], name: str = "s.toml") -> dict[str, Problem]:
@@ -54,7 +59,7 @@ ENTRANCE = "[[0, 9], [6, 9], [6, 16], [0, 16]]"
         ("[[300, 309], [306, 309], [306, 316], [300, 316]]", "m from every other zone on its floor"),
     ],
 )
-def test_a_zone_in_another_unit_is_doubted(told, polygon: str, said: str) -> None:
+def test_a_zone_in_another_unit_is_doubted(told: Told, polygon: str, said: str) -> None:
     found = told((ENTRANCE, polygon))
     assert said in found["zones[0].polygon"].text
     assert found["zones[0].polygon"].warning
@@ -76,7 +81,7 @@ def test_a_file_in_another_unit_is_told_once(demo_text: str, tmp_path: Path) -> 
     assert "other units" in found.text
 
 
-def test_zones_that_overlap_are_told_with_how_much(told) -> None:
+def test_zones_that_overlap_are_told_with_how_much(told: Told) -> None:
     found = told((ENTRANCE, "[[0, 9], [8, 9], [8, 16], [0, 16]]"))
     said = [problem for key, problem in found.items() if key.endswith(".polygon")]
     assert said
@@ -84,7 +89,7 @@ def test_zones_that_overlap_are_told_with_how_much(told) -> None:
     assert told((ENTRANCE, "[[0, 9], [6.004, 9], [6, 16], [0, 16]]")) == {}, "nobody draws that exactly"
 
 
-def test_an_antenna_outside_its_zone_is_told_and_where_it_hangs(told) -> None:
+def test_an_antenna_outside_its_zone_is_told_and_where_it_hangs(told: Told) -> None:
     found = told(("[10.5, 6.5] }", "[105, 65] }"))
     (problem,) = [problem for key, problem in found.items() if key.endswith("position")]
     assert "m outside zone" in problem.text
@@ -102,7 +107,7 @@ def test_an_antenna_outside_its_zone_is_told_and_where_it_hangs(told) -> None:
         ([(0, 0), (6, 0), (6, 6), (5, 6), (5, 1), (1, 1), (1, 6), (0, 6)], [(0, 3), (6, 3), (6, 4), (0, 4)], 2),
     ],
 )
-def test_the_overlap_of_polygons(a: list, b: list, both: float) -> None:
+def test_the_overlap_of_polygons(a: list[Any], b: list[Any], both: float) -> None:
     for one, other in ((a, b), (b, a), (a[::-1], b), (a[1:] + a[:1], b[::-1])):
         assert geometry.overlap(one, other) == pytest.approx(both)
     assert geometry.area(a) == pytest.approx(abs(sum(p[0] * q[1] - q[0] * p[1] for p, q in geometry.edges(a))) / 2)
@@ -120,12 +125,12 @@ def test_the_overlap_of_polygons(a: list, b: list, both: float) -> None:
         *[("Asia/Shangai", "Asia/Shanghai"), ("Tokyo", "Asia/Tokyo"), ("UTC+5:30", "Asia/Kolkata")],
     ],
 )
-def test_the_time_zone_that_is_meant(told, given: str, zone: str) -> None:
+def test_the_time_zone_that_is_meant(told: Told, given: str, zone: str) -> None:
     assert meant(given) == zone
     assert f'did you mean "{zone}"?' in told(('"Asia/Shanghai"', f'"{given}"'))["store.timezone"].text
 
 
-def test_a_time_zone_whose_sign_is_the_other_way_round_is_doubted(told) -> None:
+def test_a_time_zone_whose_sign_is_the_other_way_round_is_doubted(told: Told) -> None:
     assert "8 h behind UTC" in told(('"Asia/Shanghai"', '"Etc/GMT+8"'))["store.timezone"].text
 
 
@@ -142,7 +147,9 @@ def test_a_time_zone_whose_sign_is_the_other_way_round_is_doubted(told) -> None:
         ("# Lengths are in metres.", "＃ Lengths", 1, "＃ is a Chinese number sign"),
     ],
 )
-def test_chinese_punctuation_is_called_so(told, demo_text: str, old: str, new: str, column: int, said: str) -> None:
+def test_chinese_punctuation_is_called_so(
+    told: Told, demo_text: str, old: str, new: str, column: int, said: str
+) -> None:
     (problem,) = told((old, new)).values()
     assert said in problem.text
     assert f"(column {column})" in problem.text
@@ -174,7 +181,7 @@ def test_punctuation_within_strings_and_comments_is_nobodys_fault() -> None:
         ("tcp://10.0.0.5", "no network address"),
     ],
 )
-def test_addresses_that_no_reader_has(told, address: str, said: str) -> None:
+def test_addresses_that_no_reader_has(told: Told, address: str, said: str) -> None:
     found = told(("127.0.0.1:5084", address))
     assert said in found["readers[0].address"].text
     assert not found["readers[0].address"].warning
@@ -199,7 +206,9 @@ def test_addresses_that_one_may_have(address: str) -> None:
         ("store.id", 'id = "demo"', 'id = "ｄemo"', 'did you mean "demo"?'),
     ],
 )
-def test_the_same_of_brokers_serial_servers_the_page_and_ids(told, key: str, old: str, new: str, said: str) -> None:
+def test_the_same_of_brokers_serial_servers_the_page_and_ids(
+    told: Told, key: str, old: str, new: str, said: str
+) -> None:
     found = told((old, new))
     assert said in found[key].text
     assert not found[key].warning
@@ -230,13 +239,13 @@ def test_the_same_of_brokers_serial_servers_the_page_and_ids(told, key: str, old
         ("tag_classes", [('class = "member"', 'class = "staff"')], 'no rule has the class "member"'),
     ],
 )
-def test_what_is_unsafe_is_a_warning(told, key: str, changes: list[tuple[str, str]], said: str) -> None:
+def test_what_is_unsafe_is_a_warning(told: Told, key: str, changes: list[tuple[str, str]], said: str) -> None:
     found = told(*changes)
     assert said in found[key].text
     assert found[key].warning
 
 
-def test_what_is_safe_is_none(told) -> None:
+def test_what_is_safe_is_none(told: Told) -> None:
     for url in ("mqtts://10.1.1.1", "mqtt://localhost", "mqtt://[::1]:1883"):
         assert told(("mqtt://127.0.0.1:1883", url)) == {}
     assert told(("touch_s = 5 ", "small_cell = 5\ntouch_s = 5 ")) == {}
@@ -247,7 +256,7 @@ def test_what_is_safe_is_none(told) -> None:
 # Files and the database.
 
 
-def test_a_readers_files_must_be_there_but_keep_no_store_from_starting(told, tmp_path: Path) -> None:
+def test_a_readers_files_must_be_there_but_keep_no_store_from_starting(told: Told, tmp_path: Path) -> None:
     changes = ('"127.0.0.1:5084"', '"10.0.0.5"\ntls = true\nca = "reader-ca.pem"')
     found = told(changes)
     assert "No such file" in found["readers[0].ca"].text
@@ -255,7 +264,7 @@ def test_a_readers_files_must_be_there_but_keep_no_store_from_starting(told, tmp
     load(tmp_path / "s.toml")
 
 
-def test_secrets_that_others_may_read_are_told(told, tmp_path: Path) -> None:
+def test_secrets_that_others_may_read_are_told(told: Told, tmp_path: Path) -> None:
     (tmp_path / "pw").write_text("secret")
     (tmp_path / "pw").chmod(0o644)
     changes = (
@@ -267,7 +276,7 @@ def test_secrets_that_others_may_read_are_told(told, tmp_path: Path) -> None:
     assert told(*changes) == {}
 
 
-def test_certificates_are_looked_into(told, tmp_path: Path) -> None:
+def test_certificates_are_looked_into(told: Told, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     old = Authority(tmp_path / "old", days=(-400, -5))
     authority.issue("store")
@@ -338,18 +347,18 @@ def test_the_dates_of_certificates_are_those_that_openssl_tells(tmp_path: Path) 
         ("/etc/tagtrail/tagtrail.db", "can write only to /var/lib/tagtrail/s/"),
     ],
 )
-def test_a_database_that_the_unit_may_not_write_is_doubted(told, path: str, said: str) -> None:
+def test_a_database_that_the_unit_may_not_write_is_doubted(told: Told, path: str, said: str) -> None:
     found = told((OWN, path))["database.path"]
     assert said in found.text
     assert found.warning
 
 
 @pytest.mark.parametrize("path", ["/var/lib/tagtrail/s/tagtrail.db", OWN])
-def test_one_in_the_stores_own_folder_is_not(told, path: str) -> None:
+def test_one_in_the_stores_own_folder_is_not(told: Told, path: str) -> None:
     assert told((OWN, path)) == {}
 
 
-def test_home_folders_are_not_replaced(told) -> None:
+def test_home_folders_are_not_replaced(told: Told) -> None:
     found = told((OWN, "~/tagtrail.db"))["database.path"]
     assert "~ is not replaced" in found.text
     assert not found.warning
@@ -357,7 +366,7 @@ def test_home_folders_are_not_replaced(told) -> None:
 
 @pytest.mark.parametrize(("kind", "said"), [("tmpfs", "is in memory"), ("nfs4", "network drive")])
 def test_a_database_on_the_wrong_kind_of_disk_is_doubted(
-    told, monkeypatch: pytest.MonkeyPatch, kind: str, said: str
+    told: Told, monkeypatch: pytest.MonkeyPatch, kind: str, said: str
 ) -> None:
     monkeypatch.setattr(files, "_file_system", lambda path: kind)
     assert said in told((OWN, "/srv/x.db"))["database.path"].text
@@ -369,6 +378,6 @@ def test_the_kind_of_disk_is_that_of_the_mount(tmp_path: Path) -> None:
     assert files._file_system(tmp_path / "not" / "there") != ""
 
 
-def test_systemds_own_variable_is_turned_into_ours(told) -> None:
+def test_systemds_own_variable_is_turned_into_ours(told: Told) -> None:
     changes = (("# username", "username"), ('# password_file = "${CREDENTIALS_DIRECTORY}', 'password_file = "%d'))
     assert "write ${CREDENTIALS_DIRECTORY}/mqtt-password" in told(*changes)["mqtt.password_file"].text
