@@ -219,7 +219,8 @@ async def test_a_capture_replays_and_hides_the_tags(tmp_path: Path) -> None:
         files = {name: tmp_path / name for name in ("hidden.csv", "clear.csv.gz", "small.csv")}
         base = ("capture", "g1", "--config", config, "--minutes", "0.015")
         done = [
-            await command(*base, "--out", str(files["hidden.csv"])),
+            # Long enough for visits on a busy machine, too.
+            await command(*base, "--minutes", "0.05", "--out", str(files["hidden.csv"])),
             await command(*base, "--out", str(files["clear.csv.gz"]), "--clear"),
             await command(*base, "--out", str(files["small.csv"]), "--max-mb", "0.001"),
         ]
