@@ -1,4 +1,4 @@
-"""Imported by the process that `forked` forks from, and by no other: loads the kernels, and the tables of a store."""
+"""Preload of the fork server in `forked`: loads the kernels and the tables of a store."""
 
 from gateways import STORE, antennas
 
