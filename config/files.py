@@ -88,7 +88,7 @@ def database(raw: Raw, file: Path) -> Iterator[Found]:
         return
     place: Place = ("database", "path")
     path, store = resolve(given, file.parent), raw.get("store")
-    names = {file.stem, store.get("id") if isinstance(store, dict) else None}
+    names = (file.stem, store.get("id") if isinstance(store, dict) else None)
     own = path.parent.parent == STATE and path.parent.name in names
     system = _file_system(path)
     if system in IN_MEMORY:

@@ -67,6 +67,6 @@ def _page(raw: Raw) -> Iterator[Found]:
     if not is_local(host) and "cert" not in web:
         text = "passwords and member data are sent unencrypted; needed: cert and key, or 127.0.0.1 behind a proxy"
         yield ("web", "listen"), text, True
-    if port.isdecimal() and 0 < int(port) < PRIVILEGED:
+    if port.isdecimal() and len(port) <= 5 and 0 < int(port) < PRIVILEGED:
         text = f"the unit can't open port {port}; needed: a port from {PRIVILEGED} on, or a proxy (docs/install.md)"
         yield ("web", "listen"), text, True

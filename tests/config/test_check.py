@@ -365,6 +365,16 @@ _LITERALS = st.sampled_from(
 _KEYS = st.sampled_from(("id", "polygon", "x.y", "name", "class", '"\\u0007"'))
 
 
+@pytest.mark.parametrize(
+    ("line", "instead"), [('id = "demo"', "id = []"), ('"127.0.0.1:8080"', f'"127.0.0.1:{"9" * 5000}"')]
+)
+def test_warnings_bear_values_of_another_type_or_length(
+    line: str, instead: str, demo_text: str, tmp_path: Path
+) -> None:
+    assert line in demo_text
+    is_sound(demo_text.replace(line, instead, 1), tmp_path)
+
+
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_change_of_a_value_or_key_is_more_than_a_config_error(
