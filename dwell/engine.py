@@ -209,10 +209,10 @@ class ZoneEngine:
         return _by_tag(visits)
 
     def tags_under_way(self) -> NDArray[Any]:
-        """(n,) epc, epc_bits and tag_class of the tags whose journey goes on, in a zone or between two."""
+        """(n,) epc, epc_bits, tag_class and journey_us of the tags whose journey goes on, in a zone or between two."""
         states = (State.PRESENT, State.DWELLING, State.LEAVING, State.ABSENT)
         going_on = self._tags.life[np.isin(self._tags.life["state"], states)]
-        return going_on[["epc", "epc_bits", "tag_class"]]
+        return going_on[["epc", "epc_bits", "tag_class", "journey_us"]]
 
     def state(self, *, pending: bool = True) -> dict[str, NDArray[Any]]:
         """All that the engine knows, as plain arrays; `restore` goes on from it as if nothing had happened.

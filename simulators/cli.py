@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class WorldName(StrEnum):
-    """Named worlds, and worlds drawn by a seed."""
+    """The named worlds, and worlds drawn by the seed."""
 
     MILD = "mild"
     WORN = "worn"
@@ -27,7 +27,7 @@ class WorldName(StrEnum):
 
 
 class Family(StrEnum):
-    """Protocols for a single simulated reader."""
+    """Reader families that can be simulated alone."""
 
     LLRP = "llrp"
     THINGMAGIC = "thingmagic"
@@ -38,7 +38,7 @@ class Family(StrEnum):
 
 
 class Fault(StrEnum):
-    """Faults of a simulated LLRP reader, by their names in llrp_faults."""
+    """Faults of LLRP readers, by the names in llrp_faults."""
 
     CUT = "cut"
     SILENT = "silent"
@@ -278,7 +278,7 @@ def _store(file: Path) -> StoreConfig:
 
 
 def _world(name: WorldName, store: StoreConfig, seed: int | None, shoppers: int) -> tuple[World, Antennas | None]:
-    """Return a world, and the antenna positions if they differ from the store file."""
+    """Return a world, and the real mounting of antennas if it differs from the store file."""
     if name is not WorldName.DRAWN:
         from simulators.shop.worlds import WORLDS
 
