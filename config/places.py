@@ -84,11 +84,13 @@ def _zones(raw: Raw) -> Iterator[_Zone]:
 def _size(zone: _Zone, zones: list[_Zone]) -> str | None:
     long = extent(zone.polygon)
     if long > WIDE_M:
-        return f"zone {show(zone.id)} is {long:.4g} m long; lengths are metres: are these centimetres?"
+        return f"zone {show(zone.id)} is {long:.4g} m long; lengths are in metres: are these centimetres?"
     if long < NARROW_M:
         if all(-180 <= value <= 180 for corner in zone.polygon for value in corner) and _is_on_a_map(zone.polygon):
-            return f"zone {show(zone.id)} looks like latitude and longitude; needed: metres from a corner of the floor"
-        return f"zone {show(zone.id)} is {long * 100:.2g} cm long; lengths are metres"
+            return (
+                f"zone {show(zone.id)} looks like latitude and longitude; expected: metres from a corner of the floor"
+            )
+        return f"zone {show(zone.id)} is {long * 100:.2g} cm long; lengths are in metres"
     others = [other for other in zones if other.id != zone.id and other.floor == zone.floor]
     if len(others) < 2:
         return None
