@@ -38,7 +38,7 @@ def trouble(given: str, host: str | None, *, listening: bool = False) -> str | N
     if address.is_multicast or (isinstance(address, IPv4Address) and address.is_reserved):
         return "is not the address of a single machine"
     if address.is_unspecified and not listening:
-        return "means every address of this machine, not another machine"
+        return "means all addresses of this machine, not another machine"
     return None
 
 

@@ -46,7 +46,7 @@ def doubts(raw: Raw) -> Iterator[Found]:
     odd = {zone.id: text for zone in zones if (text := _size(zone, zones)) is not None}
     if len(odd) > FEW:
         longest = max(extent(zone.polygon) for zone in zones)
-        text = f"{len(odd)} zones are implausible: lengths are metres, and the longest zone is {longest:.4g} m"
+        text = f"{len(odd)} zones are implausible: lengths are in metres, and the longest zone is {longest:.4g} m"
         yield ("zones",), f"{text}; are these other units?", True
     for zone in zones:
         if zone.id in odd and len(odd) <= FEW:
@@ -97,7 +97,7 @@ def _size(zone: _Zone, zones: list[_Zone]) -> str | None:
     near = min(distance(zone.polygon, other.polygon) for other in others)
     # Zones in two distant groups have neighbours, so only a zone on its own is reported.
     if near > FAR_M:
-        return f"zone {show(zone.id)} is {near:.4g} m from every other zone on its floor; lengths are metres"
+        return f"zone {show(zone.id)} is {near:.4g} m from every other zone on its floor; lengths are in metres"
     return None
 
 

@@ -152,7 +152,7 @@ class Overlay:
                 other.unlink(missing_ok=True)
 
     def confirm(self) -> None:
-        """Apply what is being tried."""
+        """Record that the trial has succeeded."""
         self._end("applied", "", running=self.pushed.generation)
 
     def refuse(self, generation: int, digest: str, reason: str) -> None:
@@ -166,7 +166,7 @@ class Overlay:
         self._end("applied", "", running=self.pushed.running)
 
     def roll_back(self, reason: str) -> bool:
-        """Roll back what is being tried; False if nothing is."""
+        """Roll back the configuration being tried; False if there is none."""
         if self.pushed.state != "trying":
             return False
         before = int(self.pushed.reason.rpartition(" ")[2] or 0)
@@ -191,7 +191,7 @@ class Overlay:
 
 
 class Desired:
-    """Takes `down/config` and reports on `up/config`; `run` tests a configuration that is being tried."""
+    """Process `down/config` and report on `up/config`; `run` tests a configuration that is being tried."""
 
     def __init__(
         self,
@@ -239,7 +239,7 @@ class Desired:
                 self.report()
                 return
             if desired.generation <= pushed.running:
-                raise ValueError(f"generation {pushed.running} is at work")
+                raise ValueError(f"generation {pushed.running} is active")
             if sha256(desired.toml.encode()).hexdigest() != desired.sha256:
                 raise ValueError("the text does not match the hash")
             self._overlay.check(desired.toml)
@@ -254,7 +254,7 @@ class Desired:
         self._restart(f"trying configuration {desired.generation} from the CRM")
 
     async def run(self) -> None:
-        """Test what is being tried, then take what arrived meanwhile, and wait for ever."""
+        """Test a configuration being tried, then process what arrived meanwhile, and wait forever."""
         if self._overlay.pushed.state == "trying":
             try:
                 async with asyncio.timeout(SELF_TEST_S):
@@ -308,7 +308,7 @@ def merged(text: str, config: StoreConfig) -> StoreConfig:
     try:
         sections = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"not TOML: {error}") from None
+        raise ValueError(f"invalid TOML: {error}") from None
     if foreign := sorted(set(sections) - set(SECTIONS)):
         raise ValueError(f"may not set {', '.join(foreign)}")
     store = sections.get("store", {"id": config.store.id})

@@ -1,7 +1,7 @@
 """Rules for configurations from the CRM: they may tighten privacy, never loosen it.
 
-Whoever holds the broker can send one. Where readers are and how they are spoken to, which tags are members', and how
-long anything is kept is the store's own: it may be carried only as it is, and stays where it is not carried.
+Anyone who controls the broker can push one. The addresses and protocols of readers, the tag classes and retention times
+belong to the store: they may be included only unchanged, and keep their values if omitted.
 """
 
 from __future__ import annotations

@@ -67,12 +67,11 @@ CHECKPOINT_BYTES_PER_S = 32 * 1024
 
 
 class Pipeline:
-    """Takes reads and link changes from the inbox, runs the engine, commits. One task: `run`.
+    """Take reads and link changes from the inbox, run the engine, and commit. One task: `run`.
 
-    `wake` is told of classes with new events, `changed` of news for the page, `lamps` of members who come to a zone,
-    `trace` of every decided visit. `backlog`: events not yet acknowledged, by class. `failing`: reason by background
-    job, of those that fail now.
-    `trouble` says why commits fail, if they do: what was not committed is kept and tried again.
+    Callbacks: `wake` for classes with new events, `changed` for updates of the page, `lamps` for members entering a
+    zone, `trace` for every decided visit. `backlog`: unacknowledged events by class. `failing`: reasons by failing
+    background job. `trouble`: why commits fail, if they do; uncommitted data is kept and retried.
     """
 
     def __init__(
@@ -127,7 +126,7 @@ class Pipeline:
         self._stopping = False
 
     def restore(self) -> None:
-        """Go on from the last checkpoint, with every reader down until it connects."""
+        """Restore the last checkpoint, with all readers down until they connect."""
         self._database.write_now(self._restore)
 
     def stop(self) -> None:
@@ -220,7 +219,7 @@ class Pipeline:
         self._changed()
         return result
 
-    # Clock adjustments.
+    # Processing steps.
 
     async def _take(self) -> None:
         """Process everything in the queue, in order of arrival."""
@@ -351,7 +350,7 @@ class Pipeline:
     def _advance(self, watermark_us: int) -> None:
         if watermark_us < self.engine.weighed_us - BACK_US:
             back_s = (self.engine.weighed_us - watermark_us) // 1_000_000
-            log.error("the clock was set back by %d s: visits under way end here, and counting begins anew", back_s)
+            log.error("the clock was set back by %d s: open visits end here, and counting restarts", back_s)
             self._decide(self.engine.finish())
             self.engine = ZoneEngine(self.shop.layout, self.shop.settings)
             self.doors.begin(watermark_us)

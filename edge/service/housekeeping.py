@@ -39,9 +39,9 @@ BREATH_S = 1.0
 
 
 class Housekeeping:
-    """The rounds, by name. Each is a job of its own, and of those that read much one at a time is at work.
+    """Periodic jobs by name. Of those that read much, only one runs at a time.
 
-    `forget_erased` forgets who was erased before a moment.
+    `forget_erased` forgets members erased before a given time.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ MISTAKES = [
     ('id = "demo"', 'id = "de/mo"', "store.id", 'is "de/mo"; expected: letters, digits'),
     ('"Asia/Shanghai"', '"Asia/Shangai"', "store.timezone", '(did you mean "Asia/Shanghai"?)'),
     ('timezone = "Asia/Shanghai"', 'timezone = "PRC/Nowhere"', "store.timezone", 'no time zone "PRC/Nowhere"'),
-    ('zh = "一楼", ', "", "floors[0].name.zh", "is missing; expected: a text"),
+    ('zh = "一楼", ', "", "floors[0].name.zh", "is missing; expected: a non-empty text"),
     ('name = { zh = "一楼", en = "Ground floor" }', "name = 1", "floors[0].name", "is 1; expected: a text, or { zh"),
     ('[[floors]]\nid = "F2"', '[[floors]]\n¶id = "F1"', "floors[1].id", 'id "F1" is already used by floors[0]'),
     ('kind = "exit"', 'kind = "exist"', "zones[1].kind", '(did you mean "exit"?); expected: one of entrance, exit,'),
