@@ -114,7 +114,7 @@ def test_a_file_that_is_no_directory_is_told_with_its_line(tmp_path: Path, text:
 
 
 def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
-    with pytest.raises(FetchError, match="no member"):
+    with pytest.raises(FetchError, match="is not a member"):
         sorted_out(tmp_path, HEADER.encode() + b"\n01,\xff,A,1,,\n")
 
 

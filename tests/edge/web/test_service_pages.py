@@ -219,7 +219,7 @@ async def test_bad_rules_are_told_and_what_was_typed_stays(manager: Visitor, flo
         "Rule 2: Enter seconds above 0 for a wait; leave it empty for an arrival.",
         "wait_s is &#34;soon&#34;; expected: a number",
         "Rule 2: The store has no such zone. zones no zone &#34;moon&#34;",
-        "Rule 2: Enter a unique name of letters, digits, - and _. id id &#34;alone&#34; is taken",
+        "Rule 2: Enter a unique name of letters, digits, - and _. id id &#34;alone&#34; is already used",
     ):
         assert problem in told
     assert 'value="9 pm"' in text
