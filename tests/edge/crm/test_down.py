@@ -244,7 +244,7 @@ async def test_a_configuration_is_tried_applied_reported_and_refused(gateway: Ga
         gateway.configure(mqtt={"url": nats.url}, zones=STORE["zones"][:2])
         await hq.send("down/config", b"", retain=True)
         gateway.start("--no-web")
-        await hq.first("up/config", lambda m: m["state"] == "rolled_back" and "by hand" in m["reason"])
+        await hq.first("up/config", lambda m: m["state"] == "rolled_back" and "has been changed" in m["reason"])
         await gateway.until(lambda s: len(s["zones"]) == 2)
     assert gateway.end() == 0, gateway.log()
 
