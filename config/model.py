@@ -67,14 +67,14 @@ def _timezone(name: str) -> str:
     if name not in available_timezones():
         near = timezones.meant(name)
         hint = f' (did you mean "{near}"?)' if near else ""
-        raise ValueError(f'no time zone "{name}"{hint}; needed: an IANA name such as "Asia/Shanghai"')
+        raise ValueError(f'no time zone "{name}"{hint}; expected: an IANA name such as "Asia/Shanghai"')
     return name
 
 
 def _path(path: Path) -> Path:
     # Path("") is the current folder.
     if str(path) == "." or "\0" in str(path):
-        raise ValueError("needed: the path of a file")
+        raise ValueError("expected: the path of a file")
     return path
 
 

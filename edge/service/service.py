@@ -1,4 +1,4 @@
-"""The service of one store: starts everything, watches over it, and stops within five seconds with all committed."""
+"""Service of one store: starts and supervises everything, and stops within five seconds with everything committed."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ from sync.sending import Identity
 log = logging.getLogger("tagtrail.service")
 
 DRAIN_S = 1.5
-"""At a stop, how long the last events may take to the CRM; what is not acknowledged goes out at the next start."""
+"""Time for sending the last events at a stop; unacknowledged events are sent after the next start."""
 REMEMBER_S = 60.0
 READER_RETRY_S = (1.0, 60.0)
 
 
 class Service:
-    """One store's gateway. `run` returns after SIGTERM or SIGINT.
+    """Gateway of one store. `run` returns after SIGTERM or SIGINT.
 
-    Raises Trouble for what store IT can mend, and RestartNeeded. Only the pipeline, the database's writer and the
-    publisher can end it; everything else is a job behind a barrier of its own (edge.service.jobs).
+    Raises Trouble for errors that store IT can fix, and RestartNeeded. Only failures of the pipeline, the database
+    writer and the publisher end it; everything else is an isolated job (edge.service.jobs).
     """
 
     @long_work()
@@ -83,10 +83,10 @@ class Service:
         self._lock = hold(config.database.path)
         self._database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
         if self._database.quarantined:
-            log.error("the database was damaged; moved to %s, a new one was begun", self._database.quarantined)
+            log.error("the database was corrupted; moved to %s, new database created", self._database.quarantined)
         if self._database.rekeyed:
-            log.warning("the tag key is another one: nobody is recognised until the member directory has come anew")
-        with contextlib.suppress(Trouble):  # it is told; the page stays shut
+            log.warning("the tag key has changed: nobody is recognised until the member directory is received again")
+        with contextlib.suppress(Trouble):  # already reported; the page stays closed
             prove(users_path(config))
         self._end = End()
         shop = compose(config, clock.speed)
@@ -175,12 +175,12 @@ class Service:
                 self._web_socket.close()
 
     async def _prepare(self) -> bool:
-        """Compile, and go on from the last checkpoint; False if a stop came first."""
+        """Compile the kernels and restore the last checkpoint; False if stopped meanwhile."""
         life.begin(self._database)
-        # Compiling takes a minute without a cache: done before readers connect, not while their reads wait.
+        # Without a cache, compiling takes a minute; do it before readers connect, so that no reads have to wait.
         if not await _unless(self._end.wanted, warm_up):
             return False
-        # What is there now stays: looking through it for garbage again and again would hold up greetings.
+        # The current objects are permanent: scanning them in every garbage collection would delay greetings.
         gc.collect()
         gc.freeze()
         let_go_of(COMPILER)
@@ -199,7 +199,7 @@ class Service:
         )
         try:
             done, _ = await asyncio.wait([ending, publisher, pipeline], return_when=asyncio.FIRST_COMPLETED)
-            if self._end.stopped:  # at a restart the process goes on
+            if self._end.stopped:  # at a restart the process continues
                 notify("STOPPING=1")
         finally:
             await self._jobs.stop()
@@ -209,13 +209,13 @@ class Service:
             await _cancel([ending, publisher])
         if self._database.damage is not None:
             self._database.condemn()
-            raise RestartNeeded(f"the database is damaged: {self._database.damage}")
+            raise RestartNeeded(f"the database is corrupted: {self._database.damage}")
         if self._pipeline.trouble is not None:
-            raise Trouble(f"stopped with events that the database did not take: {self._pipeline.trouble}")
+            raise Trouble(f"stopped with events that could not be written to the database: {self._pipeline.trouble}")
         for task in done - {ending}:
-            # One of these that ends by itself is a fault of ours: end with it, and the supervisor starts us afresh.
+            # If one of these ends unexpectedly, it is a bug: exit, and let the supervisor restart the service.
             task.result()
-            raise RuntimeError(f"{task.get_name()} ended by itself")
+            raise RuntimeError(f"{task.get_name()} ended unexpectedly")
         if not self._end.stopped:
             raise RestartNeeded(self._end.why)
 
@@ -227,7 +227,7 @@ class Service:
         jobs.every(REMEMBER_S, "life file", self._remember)
         jobs.run("live state", self._live.run)
         jobs.run("orders", self._orders.run)
-        self._scrubber.ask()  # a day key may have been destroyed right before the last stop
+        self._scrubber.ask()  # a day key may have been destroyed just before the last stop
         jobs.run("scrubbing", self._scrubber.run)
         if self._web_socket is not None:
             page = partial(page_process.run, self._config_file, self._web_socket, self._clock)
@@ -242,17 +242,17 @@ class Service:
             jobs.every(period_s, name, work)
 
     async def _beat(self) -> None:
-        """Tell the supervisor that the loop runs."""
+        """Notify the supervisor that the event loop is running."""
         notify("WATCHDOG=1")
 
     async def _watch_database(self) -> None:
-        """Restart with a new database when this one is damaged or gone; notice what other processes have written."""
+        """Restart with a new database if this one is corrupted or missing; detect changes by other processes."""
         if self._database.astray():
-            log.error("the database file was deleted or replaced while it was in use")
-            self._end.restart("the database is not where it was")
+            log.error("the database file was deleted or replaced while in use")
+            self._end.restart("the database file is missing")
         elif self._database.damage is not None:
             self._database.condemn()
-            self._end.restart(f"the database is damaged: {self._database.damage}")
+            self._end.restart(f"the database is corrupted: {self._database.damage}")
         elif await self._database.written_by_others():
             await self._pipeline.recheck()  # a directory was imported
 
@@ -261,7 +261,7 @@ class Service:
         await self._count()
 
     async def _count(self) -> None:
-        with contextlib.suppress(sqlite3.Error):  # the writer tells of it
+        with contextlib.suppress(sqlite3.Error):  # reported by the writer
             await self._totals.count()
 
     async def _remember(self) -> None:
@@ -270,10 +270,10 @@ class Service:
 
     async def _reload(self) -> None:
         await asyncio.to_thread(load, self._config_file)
-        self._end.restart("the store file is read anew")
+        self._end.restart("reloading the store file")
 
     async def _drain(self) -> None:
-        """Give the last events a moment to be acknowledged; a broker that is away is not waited for."""
+        """Wait briefly for the last acknowledgements, unless the broker is not connected."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
                 while self._publisher.status.connected:
@@ -284,7 +284,7 @@ class Service:
 
 
 class End:
-    """Whether and why the service is to end: by a signal, or to start anew."""
+    """Whether and why the service should end: because of a signal, or to restart."""
 
     def __init__(self) -> None:
         self.wanted = asyncio.Event()
@@ -292,18 +292,18 @@ class End:
         self.why = ""
 
     def stop(self) -> None:
-        """End for good."""
+        """Stop the service."""
         self.stopped = True
         self.wanted.set()
 
     def restart(self, why: str) -> None:
-        """End, to start anew; the first reason stands, and a stop goes before it."""
+        """Restart the service; the first reason is kept, and a stop takes precedence."""
         self.why = self.why or why
         self.wanted.set()
 
 
 def _generation(config_file: Path, overlay: Overlay | None) -> str:
-    """Hash of the configuration at work."""
+    """Return the hash of the active configuration."""
     digest = (overlay and overlay.running_hash) or sha256(config_file.read_bytes()).hexdigest()
     return digest[:16]
 
@@ -323,7 +323,7 @@ def _mqtt(config: StoreConfig) -> MqttSettings:
 
 
 async def _unless(stop: asyncio.Event, work: Callable[[], object]) -> bool:
-    """Do blocking work in a thread that a stop need not wait for; whether it was done."""
+    """Do blocking work in a thread without delaying a stop; True if it was completed."""
     loop = asyncio.get_running_loop()
     done = loop.create_future()
 
@@ -333,7 +333,7 @@ async def _unless(stop: asyncio.Event, work: Callable[[], object]) -> bool:
             work()
         except BaseException as error:
             failure = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: it was stopped meanwhile
+        with contextlib.suppress(RuntimeError):  # the loop was closed by a stop meanwhile
             loop.call_soon_threadsafe(_settle, done, failure)
 
     threading.Thread(target=thread, daemon=True).start()

@@ -1,4 +1,4 @@
-"""The live state of the service: what its socket tells twice a second."""
+"""Live state of the service, sent over its socket twice a second."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from edge.store.compose import Shop
 from sync.publisher import Publisher
 
 RATE_WINDOW = 4
-"""Snapshots over which reads/s are told."""
+"""Number of snapshots used for reads/s."""
 
 
 class Snapshot:
-    """Gathers the live state from the parts of a service."""
+    """Collect the live state from the parts of a service."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Snapshot:
         self._rates: dict[str, list[tuple[float, int]]] = {}
 
     def take(self) -> dict[str, Any]:
-        """The live state, as the live socket tells it."""
+        """Return the live state for the live socket."""
         pipeline, shop = self._pipeline, self._shop
         visits = pipeline.here()
         members = self._members(visits)
@@ -96,11 +96,11 @@ class Snapshot:
         }
 
     def antennas(self, id_: str) -> list[dict[str, Any]]:
-        """What each antenna of a reader hears; empty for a reader that is not there."""
+        """Return the reads of each antenna of a reader; empty for an unknown reader."""
         return self._pipeline.antennas.of(id_) if id_ in self._pipeline.readers else []
 
     def keep_rates(self) -> None:
-        """Keep the rates going, so that the first who asks is told of the last few seconds too."""
+        """Update the rates, so that the first client also gets those of the last few seconds."""
         for reader, count in self._pipeline.reads_of.items():
             self._rate(reader, count)
         self._rate("", sum(self._pipeline.reads_of.values()))
@@ -149,7 +149,7 @@ class Snapshot:
         }
 
     def _rate(self, what: str, count: int) -> float:
-        """Per second of the wall, over the last few seconds."""
+        """Return the rate per second of real time over the last few seconds."""
         now = asyncio.get_running_loop().time()
         seen = self._rates.setdefault(what, [])
         if not seen or now - seen[-1][0] >= 0.5:

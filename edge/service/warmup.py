@@ -1,4 +1,4 @@
-"""Compile the kernels by a little work, so that the next start finds them in the cache."""
+"""Compile the kernels by running them once, so that the next start finds them in the cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dwell.layout import Layout, Settings, ZoneKind
 
 
 def warm_up() -> float:
-    """Seconds that it took; with a warm cache under one."""
+    """Compile everything and return the seconds taken; less than one with a warm cache."""
     start = time.perf_counter()
     layout = Layout(
         antenna_zone=np.array([0, 1], np.int16),

@@ -89,8 +89,8 @@ async def test_a_job_that_raises_is_told_and_tried_again_until_it_works(
     assert (running.failures, len(news)) == ({"bad": 2, "good": 0}, 2)
     assert good.calls >= 1
     traced = [record for record in caplog.records if record.exc_info]
-    assert [record.getMessage() for record in traced] == ["bad failed and will be tried again: ValueError: card 4711"]
-    assert "bad works again, after 2 failures" in caplog.messages
+    assert [record.getMessage() for record in traced] == ["bad failed and will be retried: ValueError: card 4711"]
+    assert "bad works again after 2 failures" in caplog.messages
     await running.stop()
 
 
