@@ -32,6 +32,10 @@ MUTE_TICKS = 5
 """Antennas are looked at so often whether they have gone silent for everybody."""
 IDLE_US = 86_400_000_000
 """Windows are left out when there is nothing at all for longer than this: the engine wasn't running."""
+HOLD_US = 180_000_000
+"""Reads are held back for a first idea of the radio at most for so long."""
+CATCH_UP_TICKS = 4
+"""What was held back is decided in pieces of so many ticks, so that nobody waits for long."""
 NEVER = kernels.NEVER
 
 
@@ -59,9 +63,16 @@ class ZoneEngine:
     """One store's engine. Every array that it is given must be of the stated dtype; ValueError otherwise."""
 
     def __init__(
-        self, layout: Layout, settings: Settings, tuning: Tuning | None = None, field: Field | None = None
+        self,
+        layout: Layout,
+        settings: Settings,
+        tuning: Tuning | None = None,
+        field: Field | None = None,
+        *,
+        hold: int = 0,
     ) -> None:
-        """`field`: what has been learnt of the store's radio; None: nothing."""
+        """`field`: what has been learnt of the store's radio; None: nothing. `hold`: decide nothing until `adopt` or
+        `release` is called, HOLD_US is over or so many reads wait; meanwhile a usual radio tells the `whereabouts`."""
         tuning = tuning or Tuning()
         if not 0 < tuning.lag_ticks + tuning.batch_ticks < kernels.EVENTS - 1:
             raise ValueError(f"lag_ticks + batch_ticks must stay below {kernels.EVENTS - 1}")
@@ -89,6 +100,14 @@ class ZoneEngine:
         self._free = np.zeros(0, np.int32)
         self._n_free = 0
         self._grow(ROWS)
+        self._guess = type(self)(layout, settings, tuning, field) if hold else None
+        """Answers for this engine while it holds reads back."""
+        self._hold, self._held_reads, self._released = hold, 0, False
+
+    @property
+    def holding(self) -> bool:
+        """True while nothing is decided, since nothing is known of the radio."""
+        return self._guess is not None and not self._released
 
     @property
     def field(self) -> Field:
@@ -103,11 +122,18 @@ class ZoneEngine:
     def adopt(self, model: Model) -> None:
         """Go on with tables that `model` made; whoever is under way stays so."""
         self._model = model
+        self._released = True
         kernels.listen(model.radio, self._air, model.limits)
+
+    def release(self) -> None:
+        """Hold nothing back any longer."""
+        self._released = True
 
     @property
     def weighed_us(self) -> int:
         """All reads and outages before have been weighed; -1 before the first tick."""
+        if self._guess is not None:
+            return self._guess.weighed_us
         return self._tick * TICK_US if self._tick >= 0 else -1
 
     @property
@@ -122,7 +148,9 @@ class ZoneEngine:
 
     @property
     def counters(self) -> dict[str, int]:
-        """Since the beginning: reads weighed and dropped, tags and what became of them. `tags_present`: as of now."""
+        """Since the beginning: reads weighed and dropped, tags and what became of them; `tags_tracked`: now."""
+        if self._guess is not None:
+            return self._guess.counters
         counts = self._counts
         return {
             "reads": int(counts[kernels.READS]),
@@ -146,12 +174,17 @@ class ZoneEngine:
             raise ValueError(f"reads must have dtype {READ}")
         if len(reads):
             self._pending.append(reads.copy())
+            self._held_reads += len(reads)
+        if self._guess is not None:
+            self._guess.feed(reads)
 
     def outage(self, antennas: NDArray[Any], at_us: int, up: bool) -> None:
         """Antennas went up or down at `at_us`; before what is processed already: from now on. All start up."""
         antennas = np.asarray(antennas, np.int64)
         if len(antennas) and not (antennas.min() >= 0 and antennas.max() < len(self._layout.antenna_zone)):
             raise ValueError("no such antenna")
+        if self._guess is not None:
+            self._guess.outage(antennas, at_us, up)
         if self._tick >= 0 and at_us < self._tick * TICK_US:
             self._late_outages += 1
             at_us = self._tick * TICK_US
@@ -160,6 +193,8 @@ class ZoneEngine:
     def advance(self, watermark_us: int) -> Decisions:
         """Nothing older than `watermark_us` - lateness will come: decide what that makes final."""
         target = (watermark_us - self._settings.lateness_us) // TICK_US
+        if self._guess is not None:
+            target = self._caught_up(watermark_us, target)
         if target <= max(self._tick, 0):
             return NOTHING
         return self._advance(target)
@@ -167,6 +202,7 @@ class ZoneEngine:
     def finish(self) -> Decisions:
         """The recording is over: open visits end with their last read, marked censored unless the tag had been silent
         for the join gap by then. Take a new engine afterwards."""
+        self._guess = None
         last_us = max((int(reads["time_us"].max()) for reads in self._pending), default=-1)
         last_us = max([last_us, self._tick * TICK_US, *(at_us for at_us, _, _ in self._outages)])
         if last_us < 0:
@@ -201,6 +237,8 @@ class ZoneEngine:
         """Where each tag seems to be, a second or two after the fact: a forecast of `open_visits`, which waits for what
         follows and is right more often. Tags that may be strays, that are in no zone, or that have been silent for
         long are left out. enter_us: since when; exit_us: last read."""
+        if self._guess is not None:
+            return self._guess.whereabouts()
         tags = self._tags.life
         silent_us = self._tick * TICK_US - tags["last_us"]
         here = ~np.isin(tags["state"], (State.UNSEEN, State.STUCK)) & (tags["live_zone"] >= 0) & (tags["ticks"] > 1)
@@ -218,12 +256,16 @@ class ZoneEngine:
 
     def stuck_tags(self) -> Visits:
         """Tags that are stuck now: where, since when, until the last read."""
+        if self._guess is not None:
+            return self._guess.stuck_tags()
         tags = self._tags.life[self._tags.life["state"] == State.STUCK]
         visits = _visits(tags, exit_us=tags["last_us"], zone=tags["last_zone"], journey_us=-1, censored=False)
         return _by_tag(visits)
 
     def tags_under_way(self) -> NDArray[Any]:
         """(n,) epc, epc_bits and tag_class of the tags whose journey goes on, in a zone or between two."""
+        if self._guess is not None:
+            return self._guess.tags_under_way()
         states = (State.PRESENT, State.DWELLING, State.LEAVING, State.ABSENT)
         going_on = self._tags.life[np.isin(self._tags.life["state"], states)]
         return going_on[["epc", "epc_bits", "tag_class"]]
@@ -233,12 +275,11 @@ class ZoneEngine:
 
         Without `pending` the reads that are not yet weighed are left out: those from `weighed_us` on are then lost.
         """
-        used = self._tags.life["state"] != 0
+        pending = pending or self._guess is not None
         outages = [(at_us, int(up), a) for at_us, up, antennas in self._outages for a in antennas]
         scalars = (self._tick, self._target, self._next_look, self._late, self._unknown_antenna, self._late_outages)
         return {
-            **{f"tags_{name}": rows[used] for name, rows in self._tags._asdict().items()},
-            "due": self._due[used],
+            **_packed(self._tags, self._due),
             "up": self._air.up.copy(),
             "drift": self._air.drift.copy(),
             "drift_db": self._drift_db.copy(),
@@ -249,6 +290,7 @@ class ZoneEngine:
             "missed_by": self._air.missed_by.copy(),
             "changed_tick": self._air.changed_tick.copy(),
             "reads": joined(self._pending if pending else ()),
+            "held": np.array([self._guess is not None, self._released, self._hold, self._held_reads], np.int64),
             "outages": np.array(outages, np.int64).reshape(-1, 3),
             "counts": self._counts.copy(),
             "scalars": np.array([*scalars, self._visits, self._journeys, self._stuck], np.int64),
@@ -267,16 +309,11 @@ class ZoneEngine:
     ) -> Self:
         """An engine that goes on from `state`, which must come from the same layout, settings, tuning and field."""
         self = cls(layout, settings, tuning, field)
-        tags = Tags(*(state[f"tags_{name}"] for name in Tags._fields))
-        pairs: list[tuple[NDArray[Any], NDArray[Any]]] = list(zip(tags, self._tags, strict=True))
-        same = all(a.dtype == b.dtype and a.shape[1:] == b.shape[1:] for a, b in pairs)
-        if not same or state["up"].shape != self._air.up.shape:
-            raise ValueError("the state comes from another layout or version")
-        n = len(tags.life)
+        n = len(state["tags_life"])
         if n > len(self._tags.life):
             self._grow(n - len(self._tags.life))
-        for name in Tags._fields:
-            getattr(self._tags, name)[:n] = getattr(tags, name)
+        if state["up"].shape != self._air.up.shape or not _unpack(state, self._tags):
+            raise ValueError("the state comes from another layout or version")
         self._due[:n] = state["due"]
         self._n_free = len(self._due) - n
         self._free[: self._n_free] = np.arange(n, len(self._due))[::-1]
@@ -303,7 +340,37 @@ class ZoneEngine:
         ) = (int(x) for x in state["scalars"])
         self._windows.restore(state)
         self._journal.restore(state)
+        holding, released, self._hold, self._held_reads = (int(x) for x in state["held"])
+        self._released = bool(released)
+        if holding:
+            self._guess = cls(layout, settings, tuning)
+            for reads in self._pending:
+                self._guess.feed(reads)
+            for at_us, up, antennas in self._outages:
+                self._guess.outage(antennas, at_us, up)
         return self
+
+    def _caught_up(self, watermark_us: int, target: int) -> int:
+        """How far to decide while reads are held back, or what was held back is decided piece by piece."""
+        guess = self._guess
+        assert guess is not None
+        before = guess._tick
+        guess.advance(watermark_us)
+        if not self._released:
+            self._released = self._held_reads >= self._hold or guess._tick - self._first_tick() >= HOLD_US // TICK_US
+        if not self._released:
+            return -1
+        start = self._tick if self._tick >= 0 else self._first_tick()
+        piece = start + CATCH_UP_TICKS + 2 * max(guess._tick - max(before, 0), 0)
+        if piece < target:
+            return piece
+        self._guess = None
+        return target
+
+    def _first_tick(self) -> int:
+        """Of all that waits to be weighed; NEVER if there is nothing."""
+        reads = min((int(reads["time_us"].min()) for reads in self._pending), default=NEVER)
+        return min(reads, min((at_us for at_us, _, _ in self._outages), default=NEVER)) // TICK_US
 
     def _advance(self, target: int) -> Decisions:
         """Process the ticks before `target`, stopping wherever antennas go up or down or a window is due."""
@@ -508,6 +575,48 @@ def _by_tag(visits: Visits) -> Visits:
     words = visits["epc"].T
     words = words[words.any(axis=1)]  # most EPCs are short, and a key of zeros costs as much as any other
     return visits[np.lexsort((visits["epc_bits"], *words[::-1], visits["enter_us"]))]
+
+
+def _packed(tags: Tags, due: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """The tags that there are, one behind the other: of what has places for more, only the places that are taken."""
+    used = np.flatnonzero(tags.life["state"] != 0)
+    packed: dict[str, NDArray[Any]] = {"due": due[used]}
+    for name, rows in tags._asdict().items():
+        taken = _TAKEN.get(name)
+        if taken is None:
+            packed[f"tags_{name}"] = rows[used]
+        else:
+            parts = [rows[row, : tags.life[taken][row]] for row in used]
+            packed[f"tags_{name}"] = np.concatenate([rows[:0, 0], *parts])
+    return packed
+
+
+def _unpack(state: dict[str, NDArray[Any]], tags: Tags) -> bool:
+    """Put packed tags into the first rows; False if they don't fit."""
+    life = state["tags_life"]
+    if life.dtype != tags.life.dtype:
+        return False
+    for name, rows in tags._asdict().items():
+        packed, taken = state[f"tags_{name}"], _TAKEN.get(name)
+        if packed.dtype != rows.dtype:
+            return False
+        if taken is None:
+            if packed.shape != (len(life), *rows.shape[1:]):
+                return False
+            rows[: len(life)] = packed
+            continue
+        ends = np.cumsum(life[taken].astype(np.int64))
+        if packed.shape[1:] != rows.shape[2:] or len(packed) != (ends[-1] if len(ends) else 0):
+            return False
+        if len(life) and life[taken].max() > rows.shape[1]:
+            return False
+        for row, (start, end) in enumerate(zip(ends - life[taken], ends, strict=True)):
+            rows[row, : end - start] = packed[start:end]
+    return True
+
+
+_TAKEN = {"cells": "n_cells", "probs": "n_cells", "event": "n_events", "pool": "n_pool"}
+"""Arrays with places for more than a tag has, and where it stands how many it has."""
 
 
 def _rows(n: int) -> Tags:

@@ -166,18 +166,16 @@ def calibrate(
     out: Annotated[
         Path | None, typer.Option(help="Where to write the calibration; without it nothing is kept.")
     ] = None,
-    walk: Annotated[
-        Path | None, typer.Option(help="CSV zone,from,to[,epc] of a walk with a tag, for learning.")
-    ] = None,
+    walk: Annotated[Path | None, typer.Option(help="CSV zone,from,to[,epc] of a walk with a tag, to judge by.")] = None,
 ) -> None:
-    """Learn each antenna's level and share of reads from a store's own reads, and say whether it helps."""
+    """Learn a store's radio from its own reads: levels, sensitivity, each antenna; and say whether it helps."""
     from rich.console import Console
     from rich.progress import Progress
 
     store = calibrated(load_store(config), None, without=True)
     from edge.readers.calibrate import calibrate as learn
     from edge.readers.calibrate import show
-    from edge.readers.replay import load as load_reads
+    from edge.readers.read_file import load as load_reads
     from edge.store import calibration_file
     from edge.store.compose import compose
     from edge.store.errors import Trouble
@@ -196,7 +194,7 @@ def calibrate(
     if out is not None:
         if not result.better:
             raise Trouble(f"{out} is not written: the store is better off without")
-        calibration_file.save(out, store.store.id, result.layout, shop.zones, shop.ports, len(recorded))
+        calibration_file.save(out, store.store.id, shop.layout, shop.zones, shop.ports, result.learnt)
         typer.echo(f"written: {out}", err=True)
 
 
@@ -264,7 +262,7 @@ def warmup() -> None:
     """Compile everything that is compiled, so that the next start is fast."""
     from edge.service.warmup import warm_up
 
-    typer.echo(f"compiled in {warm_up():.1f} s")
+    typer.echo(f"compiled in {warm_up(learning=True):.1f} s")
 
 
 @app.command("version")

@@ -270,6 +270,8 @@ def _show_held(store: StoreConfig, reader: str, seconds: float) -> None:
 
 def _show_live(state: dict[str, Any], entry: dict[str, Any]) -> None:
     """What the service tells of a reader that it holds."""
+    from edge.readers.radio import tell_radio
+
     typer.echo(f"the service (process {state['pid']}) holds this reader; it tells:")
     typer.echo(f"{entry['id']} ({entry['driver']}): {entry['link']}: {entry['reason']}")
     typer.echo(f"{entry['reads']} reads, {entry['reads_per_s']:.1f} a second")
@@ -279,6 +281,9 @@ def _show_live(state: dict[str, Any], entry: dict[str, Any]) -> None:
         typer.echo(f"input {port}: {passages} passages since the service began")
     for name, text in (entry.get("detail") or {}).items():
         typer.echo(f"{name}: {text}")
+    if radio := state.get("radio"):
+        for line in tell_radio(radio):
+            typer.echo(line)
 
 
 def _tell(found: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> None:

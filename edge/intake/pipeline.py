@@ -16,7 +16,8 @@ from typing import Any, Literal, TypeVar
 
 from drivers.read import Reads
 from drivers.session import Contact, Gap, Link, Notice, ReaderStatus
-from dwell.engine import Decisions, ZoneEngine
+from dwell.markov.engine import Decisions, ZoneEngine
+from dwell.markov.learner import Learner
 from dwell.read import joined
 from dwell.visits import Visits
 from edge.cues import book
@@ -58,6 +59,8 @@ PRESSED_S = 5.0
 """How often is looked whether the engine has let tags go, while there are too many."""
 BACK_US = 60_000_000
 """A clock set back further than this would leave the engine waiting for a time that it has had: a new one begins."""
+HOLD_READS = 300_000
+"""Held back by a new store's engine, until there is a first idea of its radio."""
 CHECKPOINT_MOST_S = 60.0
 CHECKPOINT_BYTES_PER_S = 32 * 1024
 """A large state is written more rarely than `checkpoint_s`: flash wears out, and a crash costs only reads."""
@@ -67,8 +70,8 @@ class Pipeline:
     """Takes reads and link changes from the inbox, runs the engine, commits. One task: `run`.
 
     `wake` is told of classes with new events, `changed` of news for the page, `lamps` of members who come to a zone,
-    `trace` of every decided visit. `backlog`: events not yet acknowledged, by class. `failing`: reason by background
-    job, of those that fail now.
+    `trace` of every decided visit, `learner` of the reads. `backlog`: events not yet acknowledged, by class.
+    `failing`: reason by background job, of those that fail now.
     `trouble` says why commits fail, if they do: what was not committed is kept and tried again.
     """
 
@@ -84,11 +87,12 @@ class Pipeline:
         changed: Callable[[], None] = lambda: None,
         backlog: Callable[[], Mapping[str, int]] = dict,
         failing: Callable[[], Mapping[str, str]] = dict,
+        learner: Learner | None = None,
         lamps: Lamps | None = None,
         trace: Callable[[Visits], None] | None = None,
     ) -> None:
         self.shop = shop
-        self.engine = ZoneEngine(shop.layout, shop.settings)
+        self.engine = ZoneEngine(shop.layout, shop.settings, field=shop.field, hold=0 if shop.field else HOLD_READS)
         start = clock.now_us()
         self.readers = {r.id: ReaderStatus(r.id, Link.DOWN, "not yet connected", start) for r in shop.readers}
         self.reads_of = dict.fromkeys(self.readers, 0)
@@ -109,6 +113,7 @@ class Pipeline:
         self.antennas = Antennas(shop)
         self.admission = Admission(shop)
         self.doors = DoorCounters(shop)
+        self._learner = learner
         self._ledger = Ledger(shop, self._pseudonyms, days, self.doors)
         self._outages = Outages(self.readers, self._switch)
         self._flapping: Flapping[ReaderHealth] = Flapping()
@@ -172,7 +177,7 @@ class Pipeline:
 
     def _as_if_over(self) -> Visits:
         """Visits under way as they would end if nothing more came: not seen to their end."""
-        over = ZoneEngine.restore(self.shop.layout, self.shop.settings, self.engine.state())
+        over = ZoneEngine.restore(self.shop.layout, self.shop.settings, self.engine.state(), field=self.engine.field)
         return over.finish().closed
 
     def members(self, visits: Visits) -> list[tuple[Member, Any]]:
@@ -241,6 +246,8 @@ class Pipeline:
                 self._tell_health("flood", reader, text, now_us)
             await self._greet(reads)
             self.engine.feed(reads)
+            if self._learner is not None:
+                self._learner.feed(reads)
             self._waiting += len(reads)
 
     def _link(self, status: ReaderStatus) -> None:
@@ -341,7 +348,7 @@ class Pipeline:
             back_s = (self.engine.weighed_us - watermark_us) // 1_000_000
             log.error("the clock was set back by %d s: visits under way end here, and counting begins anew", back_s)
             self._decide(self.engine.finish())
-            self.engine = ZoneEngine(self.shop.layout, self.shop.settings)
+            self.engine = ZoneEngine(self.shop.layout, self.shop.settings, field=self.engine.field)
             self.doors.begin(watermark_us)
             self._outages.anew(watermark_us)
         bound_us = self._outages.bound_us(time.monotonic(), self._clock.now_us(), hurry=self._waiting > WAITING_READS)
@@ -421,14 +428,15 @@ class Pipeline:
         waiting_s = None
         try:
             saved = checkpoint.load(conn)
-            engine = saved.engine() if saved is not None else None
+            ours = saved is not None and saved.fingerprint == self.shop.fingerprint()
+            engine = saved.engine(self.engine.field if ours else None) if saved is not None else None
         except checkpoint.Unreadable as error:
             log.error("visits under way at the last stop are lost: their state is no longer readable (%s)", error)
-            saved = engine = None
+            saved, engine, ours = None, None, False
         if saved is not None and engine is not None:
             if saved.watermark_us > down_us + BACK_US:
                 self._end(conn, saved, engine, "the clock stands before the last stop")
-            elif saved.fingerprint == self.shop.fingerprint():
+            elif ours:
                 self.engine = engine
                 if saved.watermark_us >= 0:
                     down_us, waiting_s = saved.watermark_us, time.monotonic()

@@ -14,11 +14,11 @@ import pytest
 from peers import PEERS, Heard
 from recordings import recording
 
-from dwell import radio
-from dwell.engine import ZoneEngine
 from dwell.layout import Layout, Settings, TagClass, ZoneKind
+from dwell.markov import radio
+from dwell.markov.engine import ZoneEngine
+from dwell.markov.tuning import Tuning
 from dwell.read import READ, Reads
-from dwell.tuning import Tuning
 from simulators.shop.replays import ORIGIN_US
 
 ZONES, TAGS, RATE = 200, 5_000, 4.0

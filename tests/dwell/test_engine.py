@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dwell.aggregates import WINDOW, tally
-from dwell.engine import Decisions, ZoneEngine
 from dwell.layout import Layout, Settings, TagClass
+from dwell.markov.engine import Decisions, ZoneEngine
 from dwell.read import ANTENNA_UNKNOWN, READ, RSSI_UNKNOWN, Reads
 
 START_US = 1_767_232_800_000_000

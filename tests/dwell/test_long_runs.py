@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dwell.engine import DRIFT_MOST_DB, ZoneEngine
 from dwell.layout import Layout, Settings, TagClass
+from dwell.markov.engine import DRIFT_MOST_DB, ZoneEngine
 from dwell.read import Reads
 
 START_US = 1_767_232_800_000_000

@@ -21,7 +21,7 @@ from nodetools import NodeTools
 from shopdays import Day
 
 from config.check import load
-from dwell.engine import ZoneEngine
+from dwell.markov.engine import ZoneEngine
 from edge.crm import directory
 from edge.intake import checkpoint
 from edge.store import layouts

@@ -59,9 +59,17 @@ async def test_machinery_that_wants_looking_at_is_named(service: Service, page: 
     assert "<li>Shoes" not in (await page.get("/quality", Accept_Language="en"))[2]
     service.told["drifted"] = [{"reader": "r1", "port": 2, "zone": "shoes", "drift_db": -3.4}]
     service.told["resting"] = [{"zone": "shoes", "tag_class": "cart", "since_us": NOON_US - 18_000_000_000}]
+    figures = {"level_1m_dbm": -44.6, "slope_db": 27.3, "half_rate_dbm": -71.8, "spread_db": 5}
+    made = {"at_us": NOON_US, "reads": 9000, "tags": 160, "seconds": 3000, "before": -7.251, "after": -5.5}
+    service.told["radio"] = {"source": "named", "since_us": NOON_US, **figures, **made, "worse_nats": 3.25}
     async for _, _ in page.events():
         if page.live.now is not None and page.live.now.resting:
             break
+    told = (await page.get("/readers?lang=en"))[2]
+    assert "From the calibration that the store file names." in told
+    assert "-45 dBm at 1 m · 27 dB a decade · half heard at -72 dBm" in told
+    assert "from 160 tags in 3,000 seconds · log density a second -5.50, before -7.25" in told
+    assert "3.2 nats a second worse" in told
     assert re.search(r'data-antenna="r1/2">r1 2 → Shoes: -3.4 dB', (await page.get("/readers?lang=en"))[2])
     assert re.search(r"<li>Shoes <small>cart · since 03-14 07:00", (await page.get("/quality?lang=en"))[2])
 
