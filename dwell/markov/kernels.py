@@ -50,8 +50,10 @@ HALF, WIDE, PAD = 384, 512, 128
 """Tables by level differences have 2 · HALF columns, those by levels WIDE, beginning PAD steps below the lowest."""
 QUIET = 65536
 """Log likelihoods of silence are summed as integers, so that an antenna can be taken out and put back exactly."""
-BIAS_TICKS = 3
+BIAS_TICKS = 5
 """A tag's bias is followed each so many ticks."""
+LOST_TICKS = 4
+"""Whether a tag is somewhere else altogether is asked so often, and each tick once that seems possible."""
 KNOWN_TICKS = 60
 """Events with reads after which a tag's bias and rate say something of others of its class."""
 WATCH_TICKS = 4
@@ -1417,7 +1419,8 @@ def hear(
             room.state[j, 1] *= room.blocked[j]
             room.state[j, 2] *= room.clear[j]
             room.state[j, 3] *= room.blocked[j]
-        jumped = is_lost(tag, n, heard, loudest, radio, air, limits, room)
+        if tag["lost"] > 0.0 or tag["ticks"] % LOST_TICKS == 0:
+            jumped = is_lost(tag, n, heard, loudest, radio, air, limits, room)
         if jumped:
             n = jump(tag, n, heard, loudest, radio, air, limits, room)
     tag["ticks"] += 1

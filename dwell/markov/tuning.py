@@ -15,10 +15,14 @@ TICK_US = 1_000_000
 class Tuning:
     """Decibels, seconds, microseconds, ticks of TICK_US and shares."""
 
-    stay_s: float = 60.0
+    stay_s: float = 120.0
     """Mean time for which one stands."""
-    stop_rate: float = 0.07
+    stop_rate: float = 0.1
     """Share of walkers in a zone who stop within a second. Between zones nobody stands."""
+    pass_stay_s: float = 8.0
+    """The same in aisles, entrances and exits, which one walks through …"""
+    pass_stop_rate: float = 0.01
+    """… and hardly stops in."""
     pace_m: float = 1.0
     """Walkers get this far in a second."""
     pace_most: float = 0.9
@@ -29,7 +33,7 @@ class Tuning:
     """How likely a tag is first heard between zones, against in one of the same size."""
     stairs: float = 0.05
     """Share of walkers in a cell with a way to another floor who take it within a second."""
-    temper: float = 0.75
+    temper: float = 0.65
     """Weight of a tick's evidence: fading and shadows outlast it, so that ticks partly say the same again."""
     temper_small: float = 1.0
     """The same where zones are narrower than SMALL_M: there one must not wait for more."""

@@ -66,7 +66,7 @@ def test_long_silence_ends_a_visit_where_it_was_last_heard(layout: Layout, setti
 
 def test_silence_between_two_zones_is_shared(layout: Layout, settings: Settings, walk: Walk) -> None:
     first, second = decide(layout, settings, walk([(SHOES, 0, 60), (BAGS, 90, 150)])).closed
-    assert at(65) < first["exit_us"] <= second["enter_us"] < at(85)
+    assert at(61) < first["exit_us"] <= second["enter_us"] < at(89)
 
 
 def test_a_second_of_strays_is_no_visit_elsewhere(layout: Layout, settings: Settings, walk: Walk) -> None:
