@@ -320,12 +320,22 @@ def emit_levels(
 
 
 @kernel
-def begin(heard: Int, loudest: Int, bias: Int, rate: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> Any:
+def begin(
+    prior: NDArray[np.float32],
+    heard: Int,
+    loudest: Int,
+    bias: Int,
+    rate: Int,
+    radio: Radio,
+    air: Air,
+    limits: Limits,
+    room: Scratch,
+) -> Any:
     """Put a tag wherever its loudest antenna may hear it; returns the number of cells."""
     level = radio.level[room.antenna[loudest]]
     n = 0
     for c in range(level.shape[0]):
-        if level[c] > 0 and radio.prior[c] > 0.0:
+        if level[c] > 0 and prior[c] > 0.0:
             room.support[n] = c
             n += 1
     emit_levels(n, heard, bias, rate, radio, air, limits, room, room.clear, room.blocked)
@@ -333,9 +343,9 @@ def begin(heard: Int, loudest: Int, bias: Int, rate: Int, radio: Radio, air: Air
     share = on / (on + off)
     for j in range(n):
         c = room.support[j]
-        stands: Any = np.float32(0.5) if radio.cell_zone[c] >= 0 else np.float32(0.0)
-        clear = radio.prior[c] * room.clear[j] * (np.float32(1.0) - share)
-        blocked = radio.prior[c] * room.blocked[j] * share
+        stands: Any = radio.still[c]
+        clear = prior[c] * room.clear[j] * (np.float32(1.0) - share)
+        blocked = prior[c] * room.blocked[j] * share
         room.state[j, 0] = stands * clear
         room.state[j, 1] = stands * blocked
         room.state[j, 2] = (np.float32(1.0) - stands) * clear
@@ -1408,7 +1418,8 @@ def hear(
     bias, rate = np.int64(tag["bias"]), np.int64(tag["rate"])
     jumped = False
     if tag["n_cells"] == 0:
-        n = begin(heard, loudest, bias, rate, radio, air, limits, room)
+        prior = radio.first if tag["ticks"] == 0 else radio.prior
+        n = begin(prior, heard, loudest, bias, rate, radio, air, limits, room)
     else:
         n = predict(tags, row, 0, radio, limits, room)
         emit_levels(n, heard, bias, rate, radio, air, limits, room, room.clear, room.blocked)

@@ -71,6 +71,8 @@ def build(layout: Layout, settings: Settings, tuning: Tuning, field: Field | Non
         leave=_switching(cells, layout, tuning, spans)[0],
         stop=_switching(cells, layout, tuning, spans)[1],
         block=_blocking(field, tuning, spans),
+        first=_first(cells, layout, tuning),
+        still=_still(cells, layout, tuning),
         prior=_prior(cells, tuning),
         watch=np.zeros((0, 4), np.int32),
         home=np.zeros((0, HOMES), np.int32),
@@ -286,6 +288,16 @@ def _blocking(field: Field, tuning: Tuning, spans: NDArray[np.int64]) -> NDArray
 
 def _prior(cells: Cells, tuning: Tuning) -> NDArray[np.float32]:
     return np.where(cells.zone >= 0, 1.0, tuning.aisle_share).astype(np.float32)
+
+
+def _first(cells: Cells, layout: Layout, tuning: Tuning) -> NDArray[np.float32]:
+    doors = np.isin(layout.zone_kind, (ZoneKind.ENTRANCE, ZoneKind.EXIT))[cells.zone] & (cells.zone >= 0)
+    return _prior(cells, tuning) * np.where(doors, tuning.door_share, 1.0).astype(np.float32)
+
+
+def _still(cells: Cells, layout: Layout, tuning: Tuning) -> NDArray[np.float32]:
+    passed = np.isin(layout.zone_kind, PASSED)[cells.zone]
+    return np.where(cells.zone < 0, 0.0, np.where(passed, tuning.pass_still, tuning.still)).astype(np.float32)
 
 
 def _temper(cells: Cells, tuning: Tuning) -> float:

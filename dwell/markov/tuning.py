@@ -31,6 +31,12 @@ class Tuning:
     """Mean time for which a body blocks a tag."""
     aisle_share: float = 0.15
     """How likely a tag is first heard between zones, against in one of the same size."""
+    door_share: float = 20.0
+    """How likely a tag is first heard at a door, against in another zone of the same size."""
+    still: float = 0.8
+    """Probability of standing a priori …"""
+    pass_still: float = 0.2
+    """… and where one walks through."""
     stairs: float = 0.05
     """Share of walkers in a cell with a way to another floor who take it within a second."""
     temper: float = 0.65

@@ -38,9 +38,6 @@ CLASS_OF = {"2d": TagClass.MEMBER, "2e": TagClass.STAFF, "33": TagClass.CART, "3
 """By EPC header: GSRN, GSRNP, GRAI, SGTIN."""
 
 
-RADIO = pytest.mark.xfail(reason="the engine in service still believes in the radio that it was tuned to", strict=False)
-
-
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[StoreConfig, list[Stay], list[Stay]]:
     """The store, where tags really were, and the visits that the engine decided."""
@@ -102,7 +99,6 @@ def off(true: NDArray[Any], told: NDArray[Any]) -> float:
     return float(np.abs(true.astype(float) - told.astype(float)).sum() / true.sum())
 
 
-@RADIO
 def test_a_simulated_shops_numbers_are_its_truth_within_bounds(sides: tuple[F.Facts, F.Facts]) -> None:
     """The bounds that docs/definitions.md states for its mild world."""
     true, told = (F.total(side.zones) for side in sides)
@@ -146,7 +142,6 @@ def test_ways_waits_and_who_is_left_out_keep_to_the_truth_too(
         assert suspects(stays, [], config, business_days(config).date(ORIGIN_US)) == {}
 
 
-@RADIO
 def test_doors_shares_keep_to_the_truth_though_some_cross_unseen(
     walked: tuple[StoreConfig, list[Stay], list[Stay]],
 ) -> None:
