@@ -16,6 +16,7 @@ from dwell.aggregates import FLOOR_WINDOW, WINDOW, Aggregates, Floors, Windows
 from dwell.journeys import Journal, Journey
 from dwell.layout import Layout, Settings
 from dwell.lifecycle import State
+from dwell.markov import field as field_
 from dwell.markov import kernels, radio
 from dwell.markov.field import Field
 from dwell.markov.radio import Model
@@ -280,6 +281,7 @@ class ZoneEngine:
         scalars = (self._tick, self._target, self._next_look, self._late, self._unknown_antenna, self._late_outages)
         return {
             **_packed(self._tags, self._due),
+            **field_.packed(self._model.field),
             "up": self._air.up.copy(),
             "drift": self._air.drift.copy(),
             "drift_db": self._drift_db.copy(),
@@ -307,8 +309,9 @@ class ZoneEngine:
         tuning: Tuning | None = None,
         field: Field | None = None,
     ) -> Self:
-        """An engine that goes on from `state`, which must come from the same layout, settings, tuning and field."""
-        self = cls(layout, settings, tuning, field)
+        """An engine that goes on from `state`, which must come from the same layout, settings and tuning; `field`: what
+        is known of the radio now, None: what was known then."""
+        self = cls(layout, settings, tuning, field or field_.unpacked(state))
         n = len(state["tags_life"])
         if n > len(self._tags.life):
             self._grow(n - len(self._tags.life))

@@ -429,7 +429,7 @@ class Pipeline:
         try:
             saved = checkpoint.load(conn)
             ours = saved is not None and saved.fingerprint == self.shop.fingerprint()
-            engine = saved.engine(self.engine.field if ours else None) if saved is not None else None
+            engine = saved.engine(self.shop.field if ours else None) if saved is not None else None
         except checkpoint.Unreadable as error:
             log.error("visits under way at the last stop are lost: their state is no longer readable (%s)", error)
             saved, engine, ours = None, None, False

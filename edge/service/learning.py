@@ -96,6 +96,8 @@ class Learning:
     async def run(self) -> None:
         """Learn whenever it is time, until cancelled; nothing here keeps the loop."""
         learner, busy = self._learner, None
+        # An engine that goes on from a checkpoint knows more than what fits best among usual radios.
+        holding = self._pipeline.engine.holding
         try:
             while True:
                 await asyncio.sleep(LOOK_S)
@@ -110,7 +112,7 @@ class Learning:
                     tonight_us = self._tonight()
                     learner.due_us = min(learner.due_us or tonight_us, tonight_us)
                 if learner.due(complete_us):
-                    first = learner.first
+                    first = learner.first and holding
                     busy = asyncio.create_task(self._learn(learner.take(), first), name="learning once")
         finally:
             if busy is not None:

@@ -34,6 +34,8 @@ FIGURES = {
     "block_db": (0.0, 100.0),
     "block_rate": (1e-9, 10.0),
     "slab_db": (0.0, 200.0),
+    "beam_deg": (1.0, 3600.0),
+    "behind_db": (0.0, 200.0),
 }
 """The figures that all antennas share, with what is possible at all."""
 OFFSET_DB = -100.0, 100.0

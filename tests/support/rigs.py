@@ -14,6 +14,7 @@ from gateways import WAIT_S, Gateway, antennas
 from config.check import load
 from drivers.read import READ, epc_words
 from drivers.session import Link, ReaderStatus
+from dwell.markov.learner import Learner
 from edge.database.writer import Database
 from edge.intake.inbox import Inbox
 from edge.intake.pipeline import Pipeline
@@ -72,11 +73,11 @@ class Rig:
 
 
 @asynccontextmanager
-async def running(shop: Shop, clock: HandClock) -> AsyncIterator[Rig]:
+async def running(shop: Shop, clock: HandClock, learner: Learner | None = None) -> AsyncIterator[Rig]:
     config = shop.config
     database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
     inbox = Inbox()
-    pipeline = Pipeline(shop, database, clock, inbox, version="test", wake=lambda _: None)
+    pipeline = Pipeline(shop, database, clock, inbox, version="test", wake=lambda _: None, learner=learner)
     pipeline.restore()
     inbox.status(ReaderStatus("r1", Link.UP, "taking inventory", clock.now_us()))
     task = asyncio.create_task(pipeline.run())

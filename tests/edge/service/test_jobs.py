@@ -18,6 +18,7 @@ from gateways import WAIT_S, Gateway, antennas, member_card
 from config.check import load
 from drivers.read import READ, epc_words
 from drivers.session import Link, ReaderSettings, ReaderStatus, Sink
+from dwell.markov.learner import Learner
 from edge.crm import configuration, corrections, day_news, directory
 from edge.crm.configuration import Overlay
 from edge.cues import orders
@@ -226,6 +227,7 @@ JOBS: dict[str, tuple[Any, str]] = {
     "commands": (sync_commands.Commands, "_tell_interrupted"),
     "member directory": (directory.MemberDirectory, "_expire"),
     "configuration": (configuration.Desired, "run"),
+    "learning": (Learner, "due"),
     "retention": (housekeeping, "prune"),
     "quota": (housekeeping.quota, "in_use"),
     "digests": (housekeeping, "tell_digests"),

@@ -19,7 +19,7 @@ from dwell.markov.field import Field
 from dwell.markov.learning import Learnt
 from edge.readers.radio import tell_radio
 from edge.service import learning
-from edge.service.learning import Learning, kept_at, with_kept
+from edge.service.learning import Learning, kept_at, learner_of, with_kept
 from edge.store import calibration_file
 from edge.store.calibration_file import Calibration
 from edge.store.compose import Shop
@@ -60,12 +60,13 @@ async def lived(gateway: Gateway, monkeypatch: pytest.MonkeyPatch, answers: list
 
     monkeypatch.setattr(learning, "learn", learn)
     clock = HandClock(time=[T0])
-    async with running(shop, clock) as rig:
-        learner = Learning(shop, rig.pipeline, clock)
+    reservoir = learner_of(shop)
+    async with running(shop, clock, reservoir) as rig:
+        learner = Learning(shop, rig.pipeline, reservoir, clock)
         task = asyncio.create_task(learner.run())
         begun = rig.pipeline.engine.field
         for minutes in (3, 8, 30):
-            await rig.pipeline.reads("r1", crowd(clock.time[0], 60))
+            await rig.inbox.reads("r1", crowd(clock.time[0], 60))
             before = len(asked)
             await rig.wait(60.0 * minutes)
             if before < len(answers):
@@ -120,8 +121,9 @@ async def test_a_calibration_that_the_file_names_stays_and_its_being_worse_is_to
     shop = shop_of(gateway, calibration={"file": str(file)})
     assert with_kept(shop) is shop
     clock = HandClock(time=[T0])
-    async with running(shop, clock) as rig:
-        learner = Learning(shop, rig.pipeline, clock)
+    reservoir = learner_of(shop)
+    async with running(shop, clock, reservoir) as rig:
+        learner = Learning(shop, rig.pipeline, reservoir, clock)
         with caplog.at_level(logging.WARNING):
             await learner._judge(found(shop.layout, -40.0, -2.8), 100, T0, False)
             assert learner.told()["worse_nats"] is None
