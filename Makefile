@@ -1,4 +1,4 @@
-# Everything installs into .venv from the hashed lock; nothing outside this folder is touched but apt packages of `make test`.
+# Everything is installed into .venv from the lock file; nothing outside this folder changes, except apt packages for `make test`.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
@@ -13,7 +13,7 @@ export NUMBA_CACHE_DIR ?= $(CURDIR)/.numba
 demo: install
 	$(BIN)/tagtrail demo $(ARGS)
 
-# Kernels are compiled first: tests wait for what a service does, not for its compiler.
+# Compile the kernels first, so that tests do not wait for the compiler.
 test: install apt-test
 	$(BIN)/tagtrail warmup
 	$(BIN)/python -m pytest $(ARGS)
@@ -29,17 +29,17 @@ bench: install
 	$(BIN)/python -m pytest tests/benchmarks -o timeout=0 --benchmark-json=bench.json --junit-xml=bench.xml -o junit_family=xunit1 $(ARGS) && failed=0 || failed=$$?; \
 	$(BIN)/python tests/benchmarks/report.py bench.json bench.xml && rm bench.xml && exit $$failed
 
-# What dies, and what is counted afterwards: docs/reliability.md.
+# Fault tests, see docs/reliability.md.
 chaos: install apt-test
 	$(BIN)/python -m pytest tests/chaos -o norecursedirs= -p no:timeout $(ARGS)
 
-# The pictures of README.md and docs/manager*.md, anew.
+# Regenerate the screenshots in README.md and docs/manager*.md.
 pictures: install apt-test
 	$(BIN)/python tests/browser/pictures.py
 
 install: $(STAMP)
 
-# uv installs in half of pip's time; where it can't be had, pip takes the same lock.
+# uv takes half of pip's time; if it can't be installed, pip uses the same lock file.
 $(STAMP): requirements.lock pyproject.toml Makefile
 	rm -rf .venv
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tagtrail needs Python 3.11 or newer: set PYTHON=/path/to/python3")'
@@ -55,16 +55,16 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 	fi
 	touch $@
 
-# What the tests talk to or ask for a second opinion; without root or apt the tests that need them skip and say so.
+# Programs used by the tests; without root or apt, the tests that need them are skipped with a reason.
 apt-test:
 	@export DEBIAN_FRONTEND=noninteractive; for pkg in mosquitto chromium postgresql tshark; do \
 	  if ! [ -x /usr/sbin/$$pkg ] && ! command -v $$pkg >/dev/null && ! ls /usr/lib/$$pkg/*/bin/postgres >/dev/null 2>&1 && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	    { apt-get install -y -qq --no-install-recommends $$pkg || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$pkg; }; } >/dev/null 2>&1 \
-	      || echo "apt could not install $$pkg; its tests will skip"; \
+	      || echo "apt could not install $$pkg; tests that need it are skipped"; \
 	  fi; \
 	done
 
-# Needs the package atheris, which no lock names: `.venv/bin/python -m pip install atheris` on Python 3.11 to 3.13.
+# Needs the package atheris, which is not in the lock file: `.venv/bin/python -m pip install atheris` on Python 3.11 to 3.13.
 fuzz: install
 	mkdir -p .fuzz/llrp .fuzz/serial
 	for room in llrp serial; do \

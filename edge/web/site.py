@@ -1,4 +1,4 @@
-"""What all pages share: the store, the live state, templates in two languages, and who is looking."""
+"""Shared by all pages: the store, the live state, templates in two languages, and the current user."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ from edge.words.languages import HTML_LANG, LANGUAGES, catalogue, named, negotia
 from edge.words.numbers import duration, in_words, local, number, percent
 from edge.words.tables import Words, pick
 
-if TYPE_CHECKING:  # NumPy comes in with the first day, not before
+if TYPE_CHECKING:  # NumPy is imported with the first day
     from edge.days.summary import Summary
 
 MAX_FORM_BYTES = 65_536
 MAX_FIELDS = 600
 FORM_S = 15.0
-"""In which a form has to arrive."""
+"""Time limit for receiving a form."""
 SPANS = (1, 7, 28)
 REGIONS = (
     *("status", "figures", "members", "recognitions", "readers", "sync", "machinery", "backlog", "cues", "cuedesk"),
 )
 FOR_MANAGERS = ("cuedesk",)
-"""Regions that only managers get."""
+"""Regions for managers only."""
 
 
 @dataclass(frozen=True)
 class Who:
-    """Who is looking. Without any users everybody at the machine itself is an unnamed viewer."""
+    """The current user. Until users are created, everyone on the machine itself is an unnamed viewer."""
 
     name: str
     role: Role
@@ -74,7 +74,7 @@ class _Regions:
 
 
 class Site:
-    """Built once; handlers of every page use it."""
+    """State shared by the handlers of all pages; created once."""
 
     def __init__(self, config: StoreConfig, live: LiveClient, clock: Clock, users: Users) -> None:
         self.config = config
@@ -89,7 +89,7 @@ class Site:
         self.templates = {lang: self._environment(lang, loader) for lang in LANGUAGES}
 
     def render(self, request: Request, template: str, code: int = 200, **values: Any) -> HTMLResponse:
-        """A page in the request's language, never cached."""
+        """Render a page in the request's language; never cached."""
         lang = language(request)
         html = (
             self.templates[lang]
@@ -107,7 +107,7 @@ class Site:
         return response
 
     def regions(self, lang: str, names: Iterable[str]) -> dict[str, str]:
-        """Parts of pages that live, as HTML; each rendered once a change however many screens look."""
+        """Render live regions of pages as HTML; each is rendered once per change, for any number of clients."""
         kept = self._regions.get(lang)
         if kept is None or kept.version != self.live.version:
             picture = take(self.config, self.plans, self.live, lang)
@@ -125,11 +125,11 @@ class Site:
         return self.templates[lang].get_template(f"_{template}.html").render(values)
 
     def region_names(self) -> tuple[str, ...]:
-        """All that `regions` has."""
+        """Names of all regions."""
         return (*REGIONS, *(f"plan-{plan.id}" for plan in self.plans))
 
     async def day(self, request: Request) -> dict[str, Any]:
-        """What a page of a day shows first: its summary, or in which state it is instead."""
+        """Return the template values common to all pages of a day: its summary, or the state in place of one."""
         date = self.date(request)
         summary = await self.summary(date)
         as_of = None if summary is None else local(self.config, summary.as_of_us)
@@ -144,11 +144,11 @@ class Site:
         return {"date": date, "present": self.business_date(), "summary": summary, "as_of": as_of, "state": state}
 
     def live_parts(self, request: Request, *names: str) -> dict[str, Any]:
-        """What a page with these regions needs to show them and to keep them current."""
+        """Return the template values for showing and updating these regions."""
         return {"live": self.regions(language(request), ("status", *names)), "live_as_of": self.as_of()}
 
     def present(self) -> Now | None:
-        """What the service last told, if it still answers."""
+        """Return the latest live state, if the service is responding."""
         return self.live.now if self.live.state in (State.LIVE, State.STALE) else None
 
     def bounds_us(self, date: dt.date) -> tuple[int, int]:
@@ -164,7 +164,7 @@ class Site:
         return business_days(self.config).date(at_us)
 
     def date(self, request: Request) -> dt.date:
-        """The business date that is asked for; the present one if none is."""
+        """Return the requested business date; default: the current one."""
         text = request.query_params.get("date")
         return parse_date(text) if text else self.business_date()
 
@@ -178,7 +178,7 @@ class Site:
         return {floor.id: named(floor.name, lang) for floor in self.config.floors}
 
     async def record(self, request: Request, action: str, object_: str = "") -> None:
-        """A line of the audit log; nothing where there are no users."""
+        """Write a line to the audit log; does nothing if there are no users."""
         someone = who(request)
         if someone is not None and someone.name:
             await run_in_threadpool(
@@ -222,7 +222,7 @@ class Site:
 
 
 class _Compiled(PackageLoader):
-    """Compiles a template once for all languages: they differ in what messages, filters and names are when it runs."""
+    """Loader that compiles a template once for all languages; messages, filters and names are resolved at run time."""
 
     def __init__(self, package: str) -> None:
         super().__init__(package)
@@ -236,19 +236,19 @@ class _Compiled(PackageLoader):
 
 
 def language(request: Request) -> str:
-    """The language of a request: asked for, remembered, or the browser's."""
+    """Return the language of a request: from the query, the cookie, or the browser."""
     wanted = (request.query_params.get("lang"), request.cookies.get("lang"))
     return negotiate(request.headers.get("accept-language", ""), wanted)
 
 
 def who(request: Request) -> Who | None:
-    """Who is looking; None only on the pages before the door."""
+    """Return the current user; None only on pages before login."""
     found: Who | None = getattr(request.state, "who", None)
     return found
 
 
 def span(request: Request) -> int:
-    """How many business days a page is about."""
+    """Return the number of business days requested."""
     text = request.query_params.get("days", "1")
     if text not in map(str, SPANS):
         raise HTTPException(400)
@@ -256,7 +256,7 @@ def span(request: Request) -> int:
 
 
 def require(request: Request, *roles: Role) -> Who:
-    """Who is looking, if in one of these roles; else 403."""
+    """Return the current user if it has one of these roles; otherwise 403."""
     someone = who(request)
     if someone is None or someone.role not in roles:
         raise HTTPException(403)
@@ -268,7 +268,7 @@ def address(request: Request) -> str:
 
 
 async def form(request: Request) -> dict[str, str]:
-    """The fields of a form; 413 for one that is none of ours, 408 for one that does not arrive."""
+    """Read the fields of a form; 413 if it is too large, 408 if it does not arrive in time, 400 if it is malformed."""
     body = b""
     try:
         async with asyncio.timeout(FORM_S):
@@ -286,17 +286,17 @@ async def form(request: Request) -> dict[str, str]:
 
 @cache
 def stamp(path: Path) -> str:
-    """Short hash of a file that never changes while we run."""
+    """Return a short hash of a file, which must not change at run time."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()[:12]
 
 
 def _kept_query(request: Request) -> Mapping[str, str]:
-    """What a switch of language keeps."""
+    """Return the query parameters that are kept when the language is switched."""
     return {key: value for key, value in request.query_params.items() if key != "lang"}
 
 
 def _static_files() -> dict[str, Path]:
-    """Name → file: ours, and plotly.min.js of the installed wheel, found without importing plotly."""
+    """Map names to static files: our own, and plotly.min.js from the installed wheel, without importing plotly."""
     ours = {path.name: Path(str(path)) for path in files("edge.web").joinpath("static").iterdir()}
     return ours | {"plotly.min.js": Path(str(distribution("plotly").locate_file("plotly/package_data/plotly.min.js")))}

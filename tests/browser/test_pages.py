@@ -302,9 +302,9 @@ def test_a_suspected_tag_is_counted_when_a_manager_says_so(chromium: Any, guarde
         assert "does not move" in row.inner_text()
         shoot(page, "quality-manager-en-desk")
         page.click('button[value="clear"]')
-        page.wait_for_selector("text=cleared: counted")
+        page.wait_for_selector("text=cleared: included")
         page.click('button[value="confirm"]')
-        page.wait_for_selector("text=confirmed: left out")
+        page.wait_for_selector("text=confirmed: excluded")
         assert wrong == []
 
 
@@ -318,7 +318,7 @@ def log_in(page: Any, url: str, name: str, password: str = PASSWORD) -> None:
 def test_log_in_look_and_log_out(chromium: Any, guarded: Any) -> None:
     with opened(chromium) as (page, wrong):
         log_in(page, guarded.url, "li", "wrong wrong wrong")
-        page.wait_for_selector("text=Name or password is wrong.")
+        page.wait_for_selector("text=Incorrect name or password.")
         shoot(page, "login-en-desk")
         wrong.clear()  # Chromium reports the 403 itself
         log_in(page, guarded.url, "li")
@@ -326,11 +326,11 @@ def test_log_in_look_and_log_out(chromium: Any, guarded: Any) -> None:
         shoot(page, "members-manager-en-desk")
         assert not re.search(r"M-1\d{6}", page.content())
         page.click("td button >> nth=0")
-        page.wait_for_selector("text=This look has been written down.")
+        page.wait_for_selector("text=This view has been logged.")
         assert re.search(r"M-1\d{6}", page.content())
         shoot(page, "member-en-desk")
         page.goto(guarded.url + "/audit")
-        page.wait_for_selector("text=This is not for your role.")
+        page.wait_for_selector("text=Your role does not allow this.")
         wrong.clear()
         page.click("text=Log out")
         page.wait_for_selector("h1:has-text('Log in')")
@@ -343,7 +343,7 @@ def test_log_in_look_and_log_out(chromium: Any, guarded: Any) -> None:
 def test_others_see_no_individuals(chromium: Any, guarded: Any, name: str, audit: bool) -> None:
     with opened(chromium) as (page, wrong):
         log_in(page, guarded.url, name)
-        page.wait_for_selector("text=Individuals are shown to managers")
+        page.wait_for_selector("text=Individual members are shown to managers")
         assert page.query_selector('form[action="/members/look"]') is None
         assert (page.query_selector('nav a[href="/audit"]') is not None) == audit
         if audit:
@@ -385,13 +385,13 @@ def test_rules_in_a_form(chromium: Any, guarded: Any) -> None:
         assert page.evaluate(UNLABELLED) == []
         page.fill('input[name="rule-2-id"]', "cold")
         page.select_option('select[name="rule-2-kind"]', "waiting")
-        page.click("text=Save, holds at once")
-        page.wait_for_selector("#problems >> text=wait_s goes with")
+        page.click("text=Save and activate")
+        page.wait_for_selector("#problems >> text=wait_s is required for")
         wrong.clear()  # Chromium reports the 422 itself
         page.fill('input[name="rule-2-wait"]', "600")
-        page.click("text=Try on yesterday")
+        page.click("text=Test with yesterday's data")
         page.wait_for_selector("[data-trial]")
-        page.click("text=Save, holds at once")
+        page.click("text=Save and activate")
         page.wait_for_selector('[data-said="done"]')
         shoot(page, "service-rules-manager-en-desk")
         assert page.input_value('input[name="rule-2-id"]') == "cold"

@@ -116,7 +116,7 @@ MISTAKES = [
         '[[tag_classes]]\nclass = "merchandise"\nscheme = "sgtin-96"',
         '[[tag_classes]]\nclass = "merchandise"',
         "tag_classes[3]",
-        "give either scheme",
+        "use either scheme",
     ),
     ("mqtt://127.0.0.1:1883", "tcp://127.0.0.1", "mqtt.url", 'needed: "mqtt://host"'),
     ("mqtt://127.0.0.1:1883", "mqtt://127.0.0.1:70000", "mqtt.url", "ports are 1 to 65535"),
@@ -160,7 +160,7 @@ MISTAKES = [
         '[[cues.rules]]\nid = "vip"\nkind = "arrival"\n',
         '[[cues.rules]]\nid = "vip"\nkind = "arrival"\nwait_s = 60\n',
         "cues.rules[0]",
-        'wait_s goes with kind = "waiting"',
+        'wait_s is required for kind = "waiting"',
     ),
     (
         '# zones = ["cosmetics", "jewellery"]',

@@ -132,7 +132,7 @@ def test_whoever_closes_a_store_by_the_page_clears_all_that_is_retained() -> Non
 
 
 def test_the_subscriptions_of_a_crm_on_the_page_are_all_that_a_store_says() -> None:
-    (row,) = re.findall(r"^\| its subscriptions \|(.*)$", page(), re.MULTILINE)
+    (row,) = re.findall(r"^\| CRM subscriptions \|(.*)$", page(), re.MULTILINE)
     told = {text.removeprefix("tagtrail/v1/+/+/").removeprefix("…/") for text in re.findall(r"`([^`#]+)`", row)}
     assert told == {channel.topic for channel in CHANNELS if channel.up}
 
@@ -140,18 +140,19 @@ def test_the_subscriptions_of_a_crm_on_the_page_are_all_that_a_store_says() -> N
 def test_the_page_tells_the_numbers_that_hold() -> None:
     text = " ".join(page().split())
     for told in (
-        f"at most {flow.WINDOW} batches of a class are on their way",
-        f"nothing for {flow.SILENCE_S[0]:g} s",
-        f"({flow.PATIENCE_MOST_S:g} s if you lately took longer, rising to {flow.SILENCE_S[1]:g} s",
+        f"at most {flow.WINDOW} batches of a class are in flight without an ack",
+        f"if no ack arrives within {flow.SILENCE_S[0]:g} s",
+        f"(up to {flow.PATIENCE_MOST_S:g} s if your recent acks took longer",
+        f"the timeout rises to {flow.SILENCE_S[1]:g} s",
         f"`pause_ms` (at most {acks.MAX_PAUSE_MS // 1000} 000)",
         f"larger than {contract.MAX_ACK_BYTES} bytes is ignored",
-        f"at most {down.MAX_COMMAND_BYTES} bytes, on `down/cmd`",
+        f"at most {down.MAX_COMMAND_BYTES} bytes, sent to `down/cmd`",
         f"the store remembers {commands.REMEMBERED}",
         f"At most {commands.LONGEST_US // 86_400_000_000} days ahead",
-        f"{commands.WAITING} of a kind may wait, of `erase` {commands.ERASURES // 1000} 000",
-        f"Beyond {commands.BURST:g} at once",
-        f"missing after {directory.PATIENCE_S[0]:g} s (rising to {directory.PATIENCE_S[1]:g} s)",
-        f"is at most 64, and is {directory.PARTS} now",
+        f"Up to {commands.WAITING} of a kind can be queued, and {commands.ERASURES // 1000} 000 of `erase`",
+        f"Beyond a burst of {commands.BURST:g}",
+        f"requested again after {directory.PATIENCE_S[0]:g} s (rising to {directory.PATIENCE_S[1]:g} s)",
+        f"is at most 64, currently {directory.PARTS}",
         f"keep-alive {mqtt.KEEPALIVE_S} s",
     ):
         assert told in text, told

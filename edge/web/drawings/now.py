@@ -15,15 +15,15 @@ from edge.web.drawings.plan import Plan
 from edge.words.languages import named
 
 LEVELS = (1, 3, 6, 11, 21)
-"""People in a zone from which the next shade of the plan begins."""
+"""Number of people in a zone at which the next shade of the plan begins."""
 
 CUE_ORDER = ("open", "acknowledged", "snoozed")
-"""What wants an answer stands first."""
+"""Cues waiting for a response first."""
 
 
 @dataclass(frozen=True)
 class ZonePicture:
-    """A zone now; `people` and `level` are None when nobody knows."""
+    """A zone now; `people` and `level` are None if unknown."""
 
     id: str
     name: str
@@ -66,7 +66,7 @@ class CuePicture:
     """Where the member is now, if that is somewhere else."""
     since: str
     waited_s: int
-    """Until it was made."""
+    """Waiting time until the cue was created."""
     expires: str
     state: str
     until: str | None
@@ -190,7 +190,7 @@ def mask(member: str) -> str:
 
 
 def clock_time(config: StoreConfig, at_us: int) -> str:
-    """`14:03:22` in the store's time."""
+    """Format a time as `14:03:22` in the store's local time."""
     return f"{dt.datetime.fromtimestamp(at_us / 1e6, config.store.tz):%H:%M:%S}"
 
 
@@ -200,5 +200,5 @@ def _sum(counts: list[int | None]) -> int | None:
 
 
 def _two_digits(value: float) -> int:
-    """Rounded to two significant digits: a rate that trembles is not news."""
+    """Round to two significant digits, so that small fluctuations do not cause updates."""
     return round(value) if value < 100 else int(round(value, 1 - floor(log10(value))))

@@ -1,4 +1,4 @@
-"""The page "Now": the live picture, as a page and as a stream of what changed."""
+"""The page "Now": live view as a page, and as a stream of changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edge.web.gate import COOKIE
 from edge.web.site import FOR_MANAGERS, Site, language, require
 
 HEARTBEAT_S = 2.0
-"""Longest silence of `/events`; a browser that hears nothing for longer says so."""
+"""Maximum interval between messages of `/events`; browsers show a warning after a longer interval."""
 
 
 PARTS = ("figures", "cues", "members", "recognitions", "readers", "sync")
@@ -87,7 +87,7 @@ class NowPages:
             await self._quiet(lang, names, version, sent)
 
     async def _quiet(self, lang: str, names: Sequence[str], version: int, sent: Mapping[str, str]) -> None:
-        """Waits until a region differs from what was sent, or a heartbeat is due."""
+        """Wait until a region differs from what was sent, or until a heartbeat is due."""
         live = self._site.live
         deadline = time.monotonic() + HEARTBEAT_S
         while (left := deadline - time.monotonic()) > 0 and not live.closing:

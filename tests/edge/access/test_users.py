@@ -168,9 +168,9 @@ def test_commands(tmp_path: Path) -> None:
     assert (made.returncode, made.stdout) == (0, "li is manager\n")
     assert tagtrail("set", "chen", "--role", "it", given=f"{PASSWORD}\n").returncode == 0
     assert tagtrail("list").stdout == "chen\tit\nli\tmanager\n"
-    assert tagtrail("remove", "li").stdout == "li is gone\n"
+    assert tagtrail("remove", "li").stdout == "li removed\n"
     gone = tagtrail("remove", "li")
-    assert (gone.returncode, gone.stderr) == (1, "tagtrail: there is no user li\n")
+    assert (gone.returncode, gone.stderr) == (1, "tagtrail: no such user: li\n")
     with sqlite3.connect(tmp_path / "store.web.db") as conn:
         lines = conn.execute("SELECT name, action, object FROM audit ORDER BY id").fetchall()
     assert lines == [

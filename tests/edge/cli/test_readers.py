@@ -186,7 +186,7 @@ async def test_the_scan_command_tells_what_it_looked_at(tmp_path: Path) -> None:
     code, out, err = await command("readers", "scan", str(tmp_path / "tty"), "127.0.0.1:1")
     assert code == 1
     assert "does not exist" in out
-    assert "0 readers on 1 addresses and 1 serial lines" in err
+    assert "readers found: 0; searched 1 addresses, 1 serial lines" in err
 
 
 # test, show, capture
@@ -310,7 +310,7 @@ async def test_while_the_service_holds_the_reader_it_is_asked(tmp_path: Path) ->
         code, _, err = await command(
             "capture", "g1", "--config", str(file), "--out", str(tmp_path / "c.csv"), "--minutes", "1"
         )
-        assert (code, "holds the reader" in err, os.path.exists(tmp_path / "c.csv")) == (1, True, False)
+        assert (code, "is using the reader" in err, os.path.exists(tmp_path / "c.csv")) == (1, True, False)
     finally:
         serving.cancel()
         with suppress(asyncio.CancelledError):

@@ -7,6 +7,7 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
+import chinese_calendar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +57,10 @@ def test_everything_the_page_says_is_said_in_both_languages() -> None:
     for text, translated in chinese.items():
         assert set(PLACES.findall(translated)) <= set(PLACES.findall(text)) | {"%(num)s"}, text
         assert re.search("[一-鿿]", translated), text
+
+
+def test_every_public_holiday_has_a_chinese_name() -> None:
+    assert {holiday.value for holiday in chinese_calendar.Holiday} <= set(catalogue("zh").messages)
 
 
 def test_templates_say_nothing_that_is_not_translated() -> None:
