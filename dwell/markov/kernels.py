@@ -32,11 +32,11 @@ def kernel(function: F) -> F:
     return cast(F, compiled)
 
 
-CELLS = 256
+CELLS = 320
 """Active cells that a tag may have."""
 EVENTS = 80
 """Undecided events that a tag may have."""
-POOL = 4096
+POOL = 6144
 """Cells that the undecided events of a tag may have together."""
 SPANS = 3
 """A silent event lasts 1, 4 or 16 ticks."""
@@ -50,12 +50,14 @@ HALF, WIDE, PAD = 384, 512, 128
 """Tables by level differences have 2 · HALF columns, those by levels WIDE, beginning PAD steps below the lowest."""
 QUIET = 65536
 """Log likelihoods of silence are summed as integers, so that an antenna can be taken out and put back exactly."""
-BIAS_TICKS = 5
+BIAS_TICKS = 10
 """A tag's bias is followed each so many ticks."""
-LOST_TICKS = 4
+LOST_TICKS = 8
 """Whether a tag is somewhere else altogether is asked so often, and each tick once that seems possible."""
 KNOWN_TICKS = 60
 """Events with reads after which a tag's bias and rate say something of others of its class."""
+FAINT = 10.0
+"""Walkers less likely than this, in multiples of what is dropped, aren't followed any farther."""
 WATCH_TICKS = 4
 """So is what each antenna should have heard."""
 MUTE_HITS, MUTE_TAGS = 25_000, 3
@@ -373,7 +375,7 @@ def predict(tags: Tags, row: Int, span: Int, radio: Radio, limits: Limits, room:
     cells = np.int64(tags.life[row]["n_cells"])
     probs = tags.probs[row]
     state = room.state
-    faint = np.float32(limits.least)
+    faint = np.float32(FAINT * limits.least)
     for i in range(cells):
         c = np.int64(tags.cells[row, i])
         at, n = enter(c, n, room)

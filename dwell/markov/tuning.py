@@ -57,7 +57,7 @@ class Tuning:
     """Share of the evidence that counts for a tag's bias: what shadows do to it lasts for half a minute."""
     bias_s: float = 360.0
     """Evidence for a bias fades with this time constant."""
-    least: float = 1e-5
+    least: float = 3e-5
     """Cells less likely than the likeliest by this factor are dropped; a surprise must be able to outlast it."""
     slight: float = 1e-3
     """Cells less likely than the likeliest by this factor are left out in looking back."""
