@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -14,17 +13,16 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from config import relations
+from config import places, relations, safety
+from config.files import FILES, READER_FILES, database, resolve, variables
+from config.files import problems as problems_of_files
 from config.lines import Place, key_lines, line_of
 from config.messages import explain, is_echo, on_one_line
 from config.model import Reader, StoreConfig
+from config.punctuation import culprit
 
 OWN_FILE = "the store's own file"
 """Stands for it in problems of a text that doesn't have all sections."""
-CREDENTIALS = "${CREDENTIALS_DIRECTORY}"
-"""Where systemd puts the files of LoadCredential=, readable by the service alone. The only variable in paths."""
-_FILES = {"mqtt": ("password_file", "ca", "cert", "key"), "web": ("cert", "key"), "calibration": ("file",)}
-"""Keys that name files which must be there for the service."""
 
 
 @dataclass(frozen=True, order=True)
@@ -55,7 +53,7 @@ def load(path: str | Path, *, files: bool = True) -> StoreConfig:
 
     `files`: whether password, certificates and key must be there and readable, as the service needs them.
     """
-    config, problems = _check(Path(path), files, service=files)
+    config, problems = _check(Path(path), files=files)
     errors = tuple(problem for problem in problems if not problem.warning)
     if config is None or errors:
         raise ConfigError(errors)
@@ -74,7 +72,7 @@ def load_text(
     `own`: sections, as the store file would have them. `complete` makes one store of the text's and those; by default
     the own ones hold where the text has none.
     """
-    config, problems = _judge(name, text, folder, files=False, service=False, own=own or {}, complete=complete)
+    config, problems = _judge(name, text, folder / name, own=own or {}, complete=complete)
     errors = tuple(problem for problem in problems if not problem.warning)
     if config is None or errors:
         raise ConfigError(errors)
@@ -83,7 +81,7 @@ def load_text(
 
 def check(path: str | Path) -> tuple[Problem, ...]:
     """Everything wrong or doubtful in a file, in the order of its lines; the file is good if only warnings are left."""
-    return _check(Path(path), files=True, service=False)[1]
+    return _check(Path(path), files=True, doubts=True)[1]
 
 
 def schema() -> dict[str, Any]:
@@ -104,7 +102,7 @@ def key_name(place: Place) -> str:
     return name
 
 
-def _check(path: Path, files: bool, service: bool) -> tuple[StoreConfig | None, tuple[Problem, ...]]:
+def _check(path: Path, *, files: bool, doubts: bool = False) -> tuple[StoreConfig | None, tuple[Problem, ...]]:
     file = str(path)
     try:
         text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
@@ -113,18 +111,20 @@ def _check(path: Path, files: bool, service: bool) -> tuple[StoreConfig | None, 
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         return None, (Problem(file, line, "", f"byte {error.object[error.start]:#04x} is not UTF-8; save it as UTF-8"),)
-    return _judge(file, text, path.parent, files, service)
+    return _judge(file, text, Path(os.path.abspath(path)), files=files, doubts=doubts)
 
 
 def _judge(
     file: str,
     text: str,
-    folder: Path,
-    files: bool,
-    service: bool,
+    path: Path,
+    *,
+    files: bool = False,
+    doubts: bool = False,
     own: Mapping[str, Any] = MappingProxyType({}),
     complete: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] = lambda given, _: dict(given),
 ) -> tuple[StoreConfig | None, tuple[Problem, ...]]:
+    """`path`: of the file, or of one that might be. `doubts`: look for what may be wrong too, as for store IT."""
     try:
         given = tomllib.loads(text)
         raw = complete(given, own)
@@ -138,9 +138,11 @@ def _judge(
     except ValidationError as invalid:
         found += [(*explain(error), False) for error in invalid.errors(include_url=False) if not is_echo(error)]
     found += relations.problems(raw)
-    found += _variables(raw)
+    found += variables(raw)
     if files:
-        found += _files(raw, folder, service)
+        found += problems_of_files(raw, path.parent, service=not doubts)
+    if doubts:
+        found += [*places.doubts(raw), *safety.doubts(raw), *database(raw, path)]
     lines = key_lines(text)
     # A set: the same may be wrong by itself and towards others.
     problems = {
@@ -149,71 +151,30 @@ def _judge(
         else Problem(file, line_of(lines, at), key_name(at), on_one_line(what), soft)
         for at, what, soft in found
     }
-    return config and _absolute(config, folder), tuple(sorted(problems))
+    return config and _absolute(config, path.parent), tuple(sorted(problems))
 
 
 def _syntax(file: str, text: str, error: Exception) -> Problem:
     if isinstance(error, RecursionError):
         return Problem(file, 0, "", "not TOML that can be read: lists or tables are nested too deep")
+    lines = text.split("\n")
     at = re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
+    # What was opened by a wrong character is missed at the end of the document.
+    for line in (int(at[1]),) if at else range(1, len(lines) + 1):
+        if found := culprit(lines[line - 1]):
+            return Problem(file, line, "", f"not TOML: {found[1]} (column {found[0]})")
     if at:
         return Problem(file, int(at[1]), "", f"not TOML: {str(error)[: at.start()]} (column {at[2]})")
-    return Problem(file, text.count("\n") + 1, "", f"not TOML: {error}")
-
-
-def _variables(raw: Mapping[str, Any]) -> list[tuple[Place, str, bool]]:
-    """Paths that hope for a variable that nobody will replace."""
-    return [
-        (place, f"only {CREDENTIALS} at the beginning of a path is replaced, and only in [mqtt] and [web]", False)
-        for place, given in _paths(raw, {**_FILES, "database": ("path",)})
-        if _has_variable(given, place[0] in _FILES)
-    ]
-
-
-def _has_variable(given: str, credentials: bool) -> bool:
-    return "$" in given.removeprefix(CREDENTIALS if credentials else "") or given.startswith("%d/")
-
-
-def _files(raw: Mapping[str, Any], folder: Path, service: bool) -> list[tuple[Place, str, bool]]:
-    """Is what [mqtt] and [web] point to there and readable. Outside the service nobody can look at systemd's."""
-    found: list[tuple[Place, str, bool]] = []
-    for place, given in _paths(raw, _FILES):
-        path = _resolve(given, folder)
-        if _has_variable(given, credentials=True):
-            continue
-        if given.startswith(CREDENTIALS) and "CREDENTIALS_DIRECTORY" not in os.environ:
-            text = f"{CREDENTIALS} is not set here: only the service that systemd started can look at it"
-            found.append((place, text, not service))
-            continue
-        try:
-            mode = path.stat().st_mode
-        except OSError as error:
-            found.append((place, f"cannot read {path}: {error.strerror}", False))
-            continue
-        if not stat.S_ISREG(mode):
-            found.append((place, f"{path} is not a file", False))
-        elif not os.access(path, os.R_OK):
-            found.append((place, f"cannot read {path}: the user who runs this may not", False))
-    return found
-
-
-def _paths(raw: Mapping[str, Any], names: Mapping[str, Iterable[str]]) -> Iterator[tuple[Place, str]]:
-    for table, keys in names.items():
-        items = raw.get(table)
-        if not isinstance(items, dict):
-            continue
-        for key in keys:
-            if isinstance(given := items.get(key), str) and given and "\0" not in given:
-                yield (table, key), given
+    return Problem(file, len(lines), "", f"not TOML: {error}")
 
 
 def _absolute(config: StoreConfig, folder: Path) -> StoreConfig:
     def resolved(table: str, names: Iterable[str]) -> BaseModel:
         model: BaseModel = getattr(config, table)
         given = {name: value for name in names if (value := getattr(model, name)) is not None}
-        return model.model_copy(update={name: _resolve(str(value), folder) for name, value in given.items()})
+        return model.model_copy(update={name: resolve(str(value), folder) for name, value in given.items()})
 
-    tables = {**_FILES, "database": ("path",)}
+    tables = {**FILES, "database": ("path",)}
     readers = tuple(_reader_files(reader, folder) for reader in config.readers)
     return config.model_copy(
         update={"readers": readers} | {table: resolved(table, names) for table, names in tables.items()}
@@ -221,12 +182,5 @@ def _absolute(config: StoreConfig, folder: Path) -> StoreConfig:
 
 
 def _reader_files(reader: Reader, folder: Path) -> Reader:
-    given = {name: value for name in ("ca", "cert", "key") if (value := getattr(reader, name)) is not None}
-    return reader.model_copy(update={name: _resolve(str(value), folder) for name, value in given.items()})
-
-
-def _resolve(given: str, folder: Path) -> Path:
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    if credentials and given.startswith(CREDENTIALS):
-        given = credentials + given.removeprefix(CREDENTIALS)
-    return Path(os.path.abspath(folder / given))
+    given = {name: value for name in READER_FILES if (value := getattr(reader, name)) is not None}
+    return reader.model_copy(update={name: resolve(str(value), folder) for name, value in given.items()})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import hypot
 
 from config.model import Point, StoreConfig
@@ -64,6 +64,37 @@ def centroid(polygon: Polygon) -> Point:
     return x0 + x, y0 + y
 
 
+def outside(polygon: Polygon, point: Point) -> float:
+    """How far a point is from a polygon; 0 inside and on the border."""
+    return 0.0 if contains(polygon, point) else min(_point_distance(point, a, b) for a, b in edges(polygon))
+
+
+def extent(polygon: Polygon) -> float:
+    """The longer side of the upright rectangle around it."""
+    across, along = [x for x, _ in polygon], [y for _, y in polygon]
+    return max(max(across) - min(across), max(along) - min(along))
+
+
+def area(polygon: Polygon) -> float:
+    """Area, whichever way round the corners go."""
+    return overlap(polygon, polygon)
+
+
+def overlap(a: Polygon, b: Polygon) -> float:
+    """Area that both have."""
+    if not all(_reach(*values) for values in zip(zip(*a, strict=True), zip(*b, strict=True), strict=True)):
+        return 0.0
+    # Between two of these heights every border is a straight line, so that the width in the middle is the mean one.
+    crossings = (_crossing(*p, *q) for p in edges(a) for q in edges(b))
+    cuts = sorted({y for _, y in (*a, *b)} | {y for y in crossings if y is not None})
+    total = 0.0
+    for low, high in pairwise(cuts):
+        one, other = (_spans(polygon, (low + high) / 2) for polygon in (a, b))
+        width = sum(max(0.0, min(x2, u2) - max(x1, u1)) for x1, x2 in one for u1, u2 in other)
+        total += width * (high - low)
+    return total
+
+
 def is_flat(polygon: Polygon) -> bool:
     """True if all corners are on one line."""
     first = polygon[0]
@@ -92,6 +123,26 @@ def crosses_itself(polygon: Polygon) -> bool:
 def edges(polygon: Polygon) -> list[tuple[Point, Point]]:
     """Return the edges in order, each as its two ends."""
     return list(zip(polygon, [*polygon[1:], polygon[0]], strict=True))
+
+
+def _reach(one: Sequence[float], other: Sequence[float]) -> bool:
+    return min(one) < max(other) and min(other) < max(one)
+
+
+def _spans(polygon: Polygon, y: float) -> list[tuple[float, float]]:
+    """Where a level line lies inside, from left to right; `y` is no corner's."""
+    found = sorted(
+        x1 + (y - y1) / (y2 - y1) * (x2 - x1) for (x1, y1), (x2, y2) in edges(polygon) if (y1 > y) != (y2 > y)
+    )
+    return list(zip(found[::2], found[1::2], strict=True))
+
+
+def _crossing(a: Point, b: Point, c: Point, d: Point) -> float | None:
+    """Height at which two sides cross; None if they don't."""
+    one, other = _side(a, b, c), _side(a, b, d)
+    if one * other >= 0 or _side(c, d, a) * _side(c, d, b) >= 0:
+        return None
+    return c[1] + (d[1] - c[1]) * one / (one - other)
 
 
 def _segment_distance(a: Point, b: Point, c: Point, d: Point) -> float:

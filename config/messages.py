@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from config.lines import Place
 from config.model import NAME_TAGS, StoreConfig
+from config.punctuation import is_wide, plain
 
 NEEDED = {
     "id": 'letters, digits, ".", "-" and "_", at most 64 of them, beginning with a letter or a digit',
@@ -33,6 +34,8 @@ NEEDED = {
     "epc_prefix": '1 to 124 hex digits in quotes, such as "E280"',
     "url": '"mqtt://host", "mqtts://host", or either with ":port"',
     "listen": '"host:port", such as "127.0.0.1:8080"',
+    "public": 'the address used in browsers, such as "https://page.shop.example"',
+    "proxies": 'a list of IP addresses, such as ["127.0.0.1"]',
     "path": "the path of the database file",
     "business_day_start": '"HH:MM", such as "04:00"',
     "store": "a table [store] with id, name and timezone",
@@ -43,6 +46,8 @@ NEEDED = {
     "mqtt": "a table [mqtt] with url",
     "database": "a table [database] with path",
     "web": "a table [web]",
+    "privacy": "a table [privacy] with ways",
+    "ways": 'a list of tag classes, such as ["unknown", "staff"]',
     "thresholds": "a table [thresholds]",
     "opening_hours": "a table [[opening_hours]] with open and close",
     "special_days": "a table [[special_days]] for each day, with date",
@@ -97,13 +102,15 @@ def explain(error: ErrorDetails) -> tuple[Place, str]:
             return place, f"is {show(given)}{did_you_mean(given, _choices(place))}; needed: {_needed(place)}"
         case _ if kind in _LIMITS:
             what, limit = _LIMITS[kind]
-            return place, f"{show(given)} is {what}; needed: {limit.format(**ctx)}"
+            unit = " metres" if {"polygon", "position"} & set(place) else ""
+            return place, f"{show(given)} is {what}; needed: {limit.format(**ctx)}{unit}"
         case "too_short":
             return place, f"is too short; needed: {_needed(place)}"
         case "int_from_float":
             return place, f"{show(given)} is not whole; needed: a whole number"
         case _:
-            return place, f"is {show(given)}; needed: {_WANTED.get(kind) or _needed(place)}"
+            wide = f' (full-width characters: did you mean "{plain(given)}"?)' if _is_wide(given) else ""
+            return place, f"is {show(given)}{wide}; needed: {_WANTED.get(kind) or _needed(place)}"
 
 
 def is_echo(error: ErrorDetails) -> bool:
@@ -139,6 +146,10 @@ def show(value: object) -> str:
             return "something else"
 
 
+def _is_wide(given: object) -> bool:
+    return isinstance(given, str) and is_wide(given)
+
+
 def on_one_line(text: str) -> str:
     """The text with whatever a terminal or a log would not show as itself escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -157,6 +168,8 @@ def _needed(place: Place) -> str:
         return NEEDED.get(place[-1], "another value")
     if place[-2:-1] == ("polygon",):
         return "a corner, as [x, y]"
+    if place[-2:-1] == ("proxies",):
+        return "an IP address"
     if place[-2:-1] == ("tiers",):
         return "a tier's name, at most 32 characters"
     return NEEDED["id"] if place[-2:-1] == ("neighbours",) else NEEDED.get(str(place[0]), "another value")

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import datetime as dt
-from difflib import get_close_matches
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    IPvAnyAddress,
+    Strict,
+    Tag,
+    model_validator,
+)
 
+from config import timezones
 from config.facts import PrintedClass, ZoneKind
 
+WayClass = Literal["member", "unknown", "cart", "staff"]
 Int = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 """A number; strings and booleans are not accepted, integers are."""
@@ -53,8 +65,8 @@ Name = Annotated[
 
 def _timezone(name: str) -> str:
     if name not in available_timezones():
-        near = get_close_matches(name, available_timezones(), 1)
-        hint = f' (did you mean "{near[0]}"?)' if near else ""
+        near = timezones.meant(name)
+        hint = f' (did you mean "{near}"?)' if near else ""
         raise ValueError(f'no time zone "{name}"{hint}; needed: an IANA name such as "Asia/Shanghai"')
     return name
 
@@ -267,6 +279,18 @@ class Web(Model):
     cert: FilePath | None = None
     """Certificate (PEM, with its chain) of the page; with it and `key` the page uses HTTPS only."""
     key: FilePath | None = None
+    public: Annotated[str, Field(pattern=r"^https?://[^/\s@]+$")] | None = None
+    """Public address of the page behind a reverse proxy, such as "https://page.shop.example"."""
+    proxies: Annotated[tuple[IPvAnyAddress, ...], Field(min_length=1)] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
+    """Addresses of that proxy. X-Forwarded-For and X-Forwarded-Proto are ignored from any other address."""
+
+
+class Privacy(Model):
+    """Data sent to the CRM in addition to journeys of members with consent and totals of everyone."""
+
+    ways: tuple[WayClass, ...] = ()
+    """Tag classes whose paths are sent to the CRM: once a day, with the number of journeys of each path, and only paths
+    taken by at least `small_cell` carriers."""
 
 
 class Thresholds(Model):
@@ -436,5 +460,6 @@ class StoreConfig(Model):
     database: Database
     calibration: Calibration = Calibration()
     web: Web = Web()
+    privacy: Privacy = Privacy()
     thresholds: Thresholds = Thresholds()
     cues: Cues = Cues()

@@ -10,11 +10,13 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from config import hosts
 from config.facts import SERVED, ZoneKind
 from config.geometry import crosses_itself, is_flat
 from config.lines import Place
 from config.messages import did_you_mean, show
 from config.model import SERIAL_DRIVERS, TagClass, Thresholds
+from config.punctuation import is_wide
 from config.tags import masks
 
 Raw = Mapping[str, Any]
@@ -35,7 +37,7 @@ def _unique_ids(raw: Raw) -> Iterator[Found]:
     for table in ("floors", "zones", "readers", "promotions", "layout_changes", "service_targets"):
         seen: dict[str, Place] = {}
         key = "tier" if table == "service_targets" else "id"
-        for place, item in _tables(raw, table):
+        for place, item in tables(raw, table):
             name = item.get(key)
             if isinstance(name, str) and name in seen:
                 text = f"{key} {show(name)} is taken by {table}[{seen[name][1]}]; {key}s must be unique"
@@ -46,7 +48,7 @@ def _unique_ids(raw: Raw) -> Iterator[Found]:
 
 def _references(raw: Raw) -> Iterator[Found]:
     floors, zones = _ids(raw, "floors"), _ids(raw, "zones")
-    for place, zone in _tables(raw, "zones"):
+    for place, zone in tables(raw, "zones"):
         yield from _known((*place, "floor"), zone.get("floor"), "floor", floors)
         listed = zone.get("neighbours")
         for i, other in enumerate(listed if isinstance(listed, list) else ()):
@@ -54,7 +56,7 @@ def _references(raw: Raw) -> Iterator[Found]:
             if isinstance(other, str) and other == zone.get("id"):
                 yield (*place, "neighbours", i), "a zone is not its own neighbour; leave it out", False
     for table in PORTS:
-        for place, item in _ports_of(raw, table):
+        for place, item in ports_of(raw, table):
             yield from _known((*place, "zone"), item.get("zone"), "zone", zones)
     for table, names, what, ids in (
         ("opening_hours", ("floors",), "floor", floors),
@@ -62,7 +64,7 @@ def _references(raw: Raw) -> Iterator[Found]:
         ("promotions", ("zones", "controls"), "zone", zones),
         ("layout_changes", ("zones", "controls"), "zone", zones),
     ):
-        for place, item in _tables(raw, table):
+        for place, item in tables(raw, table):
             for name in names:
                 listed = item.get(name)
                 for i, given in enumerate(listed if isinstance(listed, list) else ()):
@@ -72,9 +74,9 @@ def _references(raw: Raw) -> Iterator[Found]:
 def cues(raw: Raw) -> Iterator[Found]:
     """What rules of [cues] must be to each other and to the zones; also asked by the page, where they can be edited."""
     section = raw.get("cues")
-    zones = {id_: zone.get("kind") for _, zone in _tables(raw, "zones") if isinstance(id_ := zone.get("id"), str)}
+    zones = {id_: zone.get("kind") for _, zone in tables(raw, "zones") if isinstance(id_ := zone.get("id"), str)}
     seen: dict[str, int] = {}
-    for (_, at), rule in _tables(section, "rules") if isinstance(section, dict) else ():
+    for (_, at), rule in tables(section, "rules") if isinstance(section, dict) else ():
         i = int(at)
         place: Place = ("cues", "rules", i)
         name = rule.get("id")
@@ -100,7 +102,7 @@ def _known(place: Place, given: object, what: str, ids: list[str]) -> Iterator[F
 def _ports(raw: Raw) -> Iterator[Found]:
     for table, what in PORTS.items():
         seen: dict[tuple[Place, int], int] = {}
-        for place, item in _ports_of(raw, table):
+        for place, item in ports_of(raw, table):
             port, reader_place = item.get("port"), place[:2]
             if not isinstance(port, int):
                 continue
@@ -113,9 +115,9 @@ def _ports(raw: Raw) -> Iterator[Found]:
 
 def _families(raw: Raw) -> Iterator[Found]:
     """What a family of readers can't have, and what it is better told."""
-    for place, reader in _tables(raw, "readers"):
+    for place, reader in tables(raw, "readers"):
         driver = str(reader.get("driver"))
-        antennas = list(_tables(reader, "antennas"))
+        antennas = list(tables(reader, "antennas"))
         if driver == "m100" and len(antennas) > 1:
             yield (*place, "antennas"), "most m100 readers have one antenna: only few tell which it was", True
         most = PORT_MAX.get(driver, 64)
@@ -131,7 +133,7 @@ def _families(raw: Raw) -> Iterator[Found]:
 def _addresses(raw: Raw) -> Iterator[Found]:
     seen: dict[str, Place] = {}
     doors: dict[str, tuple[Place, list[object]]] = {}
-    for place, reader in _tables(raw, "readers"):
+    for place, reader in tables(raw, "readers"):
         given, driver = reader.get("address"), reader.get("driver")
         if not isinstance(given, str) or not given:
             continue
@@ -139,9 +141,11 @@ def _addresses(raw: Raw) -> Iterator[Found]:
         whole = given
         if driver == "llrp":
             listens, secure = given.startswith("listen://"), reader.get("tls") is True
-            host, port = _host_port(given.removeprefix("listen://"))
+            host, port = host_port(given.removeprefix("listen://"))
             given = given.removeprefix("listen://")
-            if host is None or "/" in given:
+            if wrong := hosts.trouble(given, host, listening=listens):
+                yield at, f"{show(given)} {wrong}", False
+            elif host is None or "/" in given:
                 yield at, f'{show(given)} is no network address; needed: "host" or "host:port"', False
             elif port is not None and not 1 <= port <= 65535:
                 yield at, f"port {show(port)} does not exist; needed: 1 to 65535", False
@@ -156,8 +160,11 @@ def _addresses(raw: Raw) -> Iterator[Found]:
                     yield at, text, False
                 continue
         elif isinstance(driver, str) and driver in SERIAL_DRIVERS:
-            host, port = _host_port(given.removeprefix("tcp://"))
-            if given.startswith("tcp://") and (host is None or port is None or not 1 <= port <= 65535):
+            host, port = host_port(given.removeprefix("tcp://"))
+            wrong = hosts.trouble(given, host) if given.startswith("tcp://") else None
+            if wrong or is_wide(given):
+                yield at, f"{show(given)} {wrong or hosts.trouble(given, None)}", False
+            elif given.startswith("tcp://") and (host is None or port is None or not 1 <= port <= 65535):
                 yield at, f'{show(given)} lacks a host or a port from 1 to 65535; needed: "tcp://host:port"', False
             elif not given.startswith(("/", "tcp://")):
                 yield at, f'{show(given)} is no serial line; needed: "/dev/…" or "tcp://host:port"', False
@@ -169,9 +176,9 @@ def _addresses(raw: Raw) -> Iterator[Found]:
 
 
 def _polygons(raw: Raw) -> Iterator[Found]:
-    for place, zone in _tables(raw, "zones"):
+    for place, zone in tables(raw, "zones"):
         given = zone.get("polygon")
-        if not isinstance(given, list) or len(given) < 3 or not all(_is_point(corner) for corner in given):
+        if not isinstance(given, list) or len(given) < 3 or not all(is_point(corner) for corner in given):
             continue
         corners = [(float(x), float(y)) for x, y in given]
         at = (*place, "polygon")
@@ -185,13 +192,13 @@ def _polygons(raw: Raw) -> Iterator[Found]:
 
 
 def _kinds(raw: Raw) -> Iterator[Found]:
-    zones = list(_tables(raw, "zones"))
+    zones = list(tables(raw, "zones"))
     kinds = [zone.get("kind") for _, zone in zones]
     all_known = all(kind in list(ZoneKind) for kind in kinds)
     for kind, why in (("entrance", "journeys begin anywhere"), ("exit", "journeys end by silence alone")):
         if zones and all_known and kind not in kinds:
             yield ("zones",), f'no zone is of kind "{kind}": {why}', True
-    watched = {str(antenna.get("zone")) for _, antenna in _ports_of(raw, "antennas")}
+    watched = {str(antenna.get("zone")) for _, antenna in ports_of(raw, "antennas")}
     for place, zone in zones:
         name = zone.get("id")
         if watched and isinstance(name, str) and name not in watched:
@@ -200,7 +207,7 @@ def _kinds(raw: Raw) -> Iterator[Found]:
 
 def _tag_rules(raw: Raw) -> Iterator[Found]:
     earlier: list[tuple[int, bytes, bytes]] = []
-    for place, item in _tables(raw, "tag_classes"):
+    for place, item in tables(raw, "tag_classes"):
         try:
             mask, value = (part.ljust(62, b"\0") for part in masks(TagClass.model_validate(item)))
         except ValidationError:
@@ -232,6 +239,10 @@ def _broker(raw: Raw) -> Iterator[Found]:
     if "@" in url:
         yield at, "user and password don't belong here; use username and password_file", False
         return
+    rest = url.partition("://")[2]
+    if wrong := hosts.trouble(rest, host_port(rest)[0]):
+        yield at, f"{show(rest)} {wrong}", False
+        return
     try:
         parts = urlsplit(url)
         bad = parts.port == 0 or not parts.hostname
@@ -257,7 +268,11 @@ def _listen(raw: Raw) -> Iterator[Found]:
         if isinstance(web, dict) and one in web and other not in web:
             yield ("web", one), f"{one} without {other}; HTTPS needs both", False
     given = web.get("listen") if isinstance(web, dict) else None
-    if isinstance(given, str) and (found := re.search(r":(\d{1,5})$", given)) and int(found[1]) > 65535:
+    if not isinstance(given, str):
+        return
+    if wrong := hosts.trouble(given, host_port(given)[0], listening=True):
+        yield ("web", "listen"), f"{show(given)} {wrong}", False
+    elif (found := re.search(r":(\d{1,5})$", given)) and int(found[1]) > 65535:
         yield ("web", "listen"), f"port {found[1]} does not exist; needed: 1 to 65535, or 0 for any free one", False
 
 
@@ -277,24 +292,24 @@ _RULES: tuple[Callable[[Raw], Iterator[Found]], ...] = (
 )
 
 
-def _tables(raw: Raw, name: str) -> Iterator[tuple[Place, Raw]]:
+def tables(raw: Raw, name: str) -> Iterator[tuple[Place, Raw]]:
     items = raw.get(name)
     for i, item in enumerate(items if isinstance(items, list) else ()):
         if isinstance(item, dict):
             yield (name, i), item
 
 
-def _ports_of(raw: Raw, table: str) -> Iterator[tuple[Place, Raw]]:
-    for place, reader in _tables(raw, "readers"):
-        for (_, i), item in _tables(reader, table):
+def ports_of(raw: Raw, table: str) -> Iterator[tuple[Place, Raw]]:
+    for place, reader in tables(raw, "readers"):
+        for (_, i), item in tables(reader, table):
             yield (*place, table, i), item
 
 
 def _ids(raw: Raw, table: str) -> list[str]:
-    return list(dict.fromkeys(item["id"] for _, item in _tables(raw, table) if isinstance(item.get("id"), str)))
+    return list(dict.fromkeys(item["id"] for _, item in tables(raw, table) if isinstance(item.get("id"), str)))
 
 
-def _is_point(corner: object) -> bool:
+def is_point(corner: object) -> bool:
     return isinstance(corner, list) and len(corner) == 2 and all(_is_number(v) and abs(v) <= 10_000 for v in corner)
 
 
@@ -302,7 +317,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e9 < value < 1e9
 
 
-def _host_port(given: str) -> tuple[str | None, int | None]:
+def host_port(given: str) -> tuple[str | None, int | None]:
     """Host and port of `host`, `host:port` or `[v6]:port`; no host if it is none of them."""
     found = re.fullmatch(r"(\[[0-9a-fA-F:.%\w]+\]|[^\s:/\[\]]+)(?::([0-9]{1,9}))?", given)
     return (found[1], int(found[2]) if found[2] else None) if found else (None, None)

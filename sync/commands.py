@@ -1,4 +1,4 @@
-"""Commands of the CRM: each is checked, done at most once, and answered; a flood is held back, but never an erasure."""
+"""Commands of the CRM: checked, executed at most once, and answered. Floods are limited, but never erasures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import logging
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -24,29 +24,37 @@ from sync.writer import Writer
 log = logging.getLogger("tagtrail.commands")
 
 REMEMBERED = 1000
-"""Commands whose answers are kept."""
+"""Number of commands whose answers are kept."""
 WAITING = 16
-"""Commands that may wait for the one at work, in each lane …"""
+"""Commands that may wait in each lane …"""
 ERASURES = 10_000
-"""… but erasures, each of a few hundred bytes: a chain may send a list of them."""
+"""… and erasures, of a few hundred bytes each: a chain may send a list of them."""
 LANES = ("erase", "capture", "replay", "")
-"""Erasures wait for each other alone, nobody for a capture or a replay, which take minutes; the last is all others'."""
+"""Lanes: erasures wait only for each other, and nothing waits for captures or replays, which take minutes. The last
+lane is for all others."""
+AT_ONCE = {"erase": 500}
+"""Number of commands of a lane that are executed together, if more than one: erasures share what they wait for."""
 BURST, PER_S = 20.0, 1.0
-"""Commands taken at once, and a second in the long run; beyond, they are dropped and counted, not answered. Erasures
-don't count."""
+"""Commands accepted at once, and per second in the long run; more are dropped and counted, not answered. Erasures
+aren't limited."""
 DIGEST_BYTES = 2
-"""Enough to notice another command under an id, too few to find out which member an erasure was about."""
+"""Long enough to notice another command under the same id, too short to find out which member an erasure was about."""
 LONGEST_US = 7 * 86_400_000_000
-"""An expiry further ahead is refused: an answer must still be remembered while its command is valid."""
+"""Latest possible expiry: an answer must be remembered while its command is valid."""
 
 CommandHandler = Callable[[Any], Awaitable[dict[str, Any]]]
 
 
-class Commands:
-    """Takes `down/cmd`, answers by `say("up/result", …)`; `run` carries out, one at a time in each of LANES, until
-    cancelled.
+class Pending(Exception):
+    """Raised by a handler whose work goes on: the text says what it waits for; `Commands.settle` tells the end."""
 
-    `handlers`: command name → what does it; what it returns is the answer's output, what it raises the reason.
+
+class Commands:
+    """Takes `down/cmd` and answers with `say("up/result", …)`; `run` executes commands one at a time in each of LANES,
+    until cancelled.
+
+    `handlers`: function by command name; its result is the answer's output, its exception the reason.
+    `going_on`: ids of the commands whose work continues, even after a restart.
     """
 
     def __init__(
@@ -55,21 +63,23 @@ class Commands:
         writer: Writer,
         clock: Callable[[], int],
         say: Callable[[str, bytes], None],
+        going_on: Callable[[], Container[str]] = tuple,
     ) -> None:
         self._handlers = handlers
         self._writer = writer
         self._clock = clock
         self._say = say
+        self._going_on = going_on
         self._lanes: dict[str, asyncio.Queue[Command]] = {
             lane: asyncio.Queue(ERASURES if lane == "erase" else WAITING) for lane in LANES
         }
         self._begun = asyncio.Event()
         self._credit, self._credited_s = BURST, time.monotonic()
         self.counters: Counter[str] = Counter()
-        """taken, repeated, refused, dropped, failed."""
+        """Counters: taken, repeated, refused, dropped, failed."""
 
     async def take(self, incoming: Incoming) -> None:
-        """Take a message of `down/cmd`, once `run` has told of those that a restart cut off: it must not be one."""
+        """Take a message of `down/cmd`, after `run` has answered commands that a restart interrupted."""
         await self._begun.wait()
         command = self._read(incoming.payload)
         if not isinstance(command, Erase) and not self._may_be_taken():
@@ -100,15 +110,20 @@ class Commands:
         lane.put_nowait(command)
 
     async def run(self) -> None:
-        """Carry out what was taken; first say of those that a restart, or an error here, cut off."""
+        """Execute the commands taken; first answer those that a restart or an internal error interrupted."""
         for lane in self._lanes.values():
             while not lane.empty():
                 lane.get_nowait()
         await self._tell_interrupted()
         self._begun.set()
         async with asyncio.TaskGroup() as lanes:
-            for lane in self._lanes.values():
-                lanes.create_task(self._carry_out(lane))
+            for name, lane in self._lanes.items():
+                for _ in range(AT_ONCE.get(name, 1)):
+                    lanes.create_task(self._carry_out(lane))
+
+    async def settle(self, id_: str, output: dict[str, Any]) -> None:
+        """A command that was answered `pending` is done."""
+        await self._keep(id_, self._answer(id_, "applied", output=output))
 
     async def _carry_out(self, lane: asyncio.Queue[Command]) -> None:
         while True:
@@ -119,6 +134,8 @@ class Commands:
                     raise ValueError("the answer is too large for a message")
             except asyncio.CancelledError:
                 raise
+            except Pending as pending:
+                await self._end(command, "pending", reason=str(pending))
             except Exception as error:
                 log.warning("command %s (%s) failed: %s", command.command, command.id, error)
                 self.counters["failed"] += 1
@@ -166,31 +183,45 @@ class Commands:
     async def _end(
         self, command: Command, state: str, output: dict[str, Any] | None = None, *, reason: str = ""
     ) -> None:
-        message = self._answer(command.id, state, reason, output)
+        await self._keep(command.id, self._answer(command.id, state, reason, output))
+
+    async def _keep(self, id_: str, message: str) -> None:
         try:
             await self._writer.write(
-                lambda conn: conn.execute("UPDATE command SET result = ? WHERE id = ?", (message, command.id)).rowcount
+                lambda conn: conn.execute("UPDATE command SET result = ? WHERE id = ?", (message, id_)).rowcount
             )
         except sqlite3.Error as error:
-            log.warning("the answer to command %s could not be kept: %s", command.id, error)
+            log.warning("the answer to command %s could not be stored: %s", id_, error)
 
     async def _forget(self, id_: str) -> None:
         with contextlib.suppress(sqlite3.Error):
             await self._writer.write(lambda conn: conn.execute("DELETE FROM command WHERE id = ?", (id_,)).rowcount)
 
     async def _tell_interrupted(self) -> None:
+        going_on = self._going_on()
+
         def job(conn: sqlite3.Connection) -> list[str]:
-            cut = [id_ for (id_,) in conn.execute("SELECT id FROM command WHERE result IS NULL")]
-            made = {"state": "failed", "at_us": self._clock(), "reason": "cut off by a restart of the gateway"}
-            results = [Result.model_validate(made | {"id": id_}).model_dump_json() for id_ in cut]
-            conn.executemany("UPDATE command SET result = ? WHERE id = ?", zip(results, cut, strict=True))
-            return results
+            pending = "result IS NULL OR json_extract(result, '$.state') = 'pending'"
+            cut = [id_ for (id_,) in conn.execute(f"SELECT id FROM command WHERE {pending}")]
+            told = {id_: _GOES_ON if id_ in going_on else _CUT_OFF for id_ in cut}
+            made = {
+                id_: Result.model_validate(each | {"id": id_, "at_us": self._clock()}) for id_, each in told.items()
+            }
+            results = {id_: result.model_dump_json() for id_, result in made.items()}
+            conn.executemany(
+                "UPDATE command SET result = ? WHERE id = ?", [(text, id_) for id_, text in results.items()]
+            )
+            return list(results.values())
 
         try:
             for message in await self._writer.write(job):
                 self._say("up/result", message.encode())
         except sqlite3.Error as error:
-            log.warning("the commands of before the restart cannot be told: %s", error)
+            log.warning("commands interrupted by the restart could not be answered: %s", error)
+
+
+_CUT_OFF = {"state": "failed", "reason": "cut off by a restart of the gateway"}
+_GOES_ON = {"state": "pending", "reason": "goes on after a restart of the gateway"}
 
 
 class _Refusal(NamedTuple):
@@ -199,7 +230,7 @@ class _Refusal(NamedTuple):
 
 
 def _begin(conn: sqlite3.Connection, command: Command, now_us: int) -> tuple[str | None, bool]:
-    """Remember a command; if it was there already, its answer, and whether that was to another one under its id."""
+    """Record a command; if it exists, return its answer, and whether that was for another command with the same id."""
     asked = to_json(command.model_dump(exclude={"v", "id", "expires_us"}))
     digest = hashlib.blake2b(asked, digest_size=DIGEST_BYTES).digest()
     row = conn.execute("SELECT result, digest FROM command WHERE id = ?", (command.id,)).fetchone()

@@ -14,6 +14,7 @@ from sync.contract_base import Message, Name, Numbered, Us
 
 MAX_LINKS = 300
 MAX_PATHS = 20
+MAX_WAYS = 50
 MAX_SUSPECTS = 200
 MAX_LAYOUTS = 20
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -39,7 +40,9 @@ class OfDays(Numbered):
     """Base of what is told of business days that are over: again, as the next revision, if more is known."""
 
     first_day: str = Field(description="YYYY-MM-DD, the first business day …")
-    last_day: str = Field(description="… and the last; with type, zone or floor the key of what this is about")
+    last_day: str = Field(
+        description="… and the last; with type, zone, floor or tag class the key of what this is about"
+    )
     days: Annotated[int, Field(ge=0)] = Field(description="of them, those with any facts")
     revision: Annotated[int, Field(ge=1)] = Field(description="a later one replaces all earlier ones of the same key")
     as_of_us: Us
@@ -97,6 +100,17 @@ class FlowDay(OfDays):
     with_path: int = Field(description="journeys with a path")
     entries: dict[str, int | None] = Field(description="zone → journeys that began there")
     exits: dict[str, int | None]
+
+
+class WayDay(OfDays):
+    """class agg: ways of carriers of one tag class, if the store lets the CRM know of that class."""
+
+    type: Literal["way_day"] = "way_day"
+    tag_class: TagClassName
+    ways: list[FlowPath] = Field(
+        description="the most taken, at most 50, each by `small_cell` carriers or more, and at least two; n: journeys"
+    )
+    with_path: int = Field(description="journeys with a path, those that are not listed too")
 
 
 class Scorecard(OfDays):
@@ -208,7 +222,7 @@ class TrialResult(OfDays):
 class SuspectedTag(Message):
     """A tag that does not move like a customer."""
 
-    tag: Name = Field(description="as in its journeys")
+    tag: Name = Field(description="stands for the tag in this event alone")
     tag_class: TagClassName
     reasons: list[Literal["stuck", "long", "back_room"]]
     present_s: float
@@ -217,8 +231,10 @@ class SuspectedTag(Message):
 
 
 class SuspectDay(OfDays):
-    """class health: suspected staff and stuck tags: in no number of the day, unless cleared."""
+    """class health: suspected staff and stuck tags: in no number of the day, unless cleared. Staff are only counted."""
 
     type: Literal["suspect_day"] = "suspect_day"
     n: int = Field(description="tags left out")
-    tags: list[SuspectedTag] = Field(description="those longest present, at most 200")
+    tags: list[SuspectedTag] = Field(
+        description="stuck ones, which lie somewhere: those longest present, at most 200. Whoever walks is in n only"
+    )

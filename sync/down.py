@@ -33,7 +33,7 @@ class _Command(Message):
 
 
 class Ping(_Command):
-    """Is the gateway there; answers with its clock and version."""
+    """Check that the gateway is alive; it answers with its clock and version."""
 
     command: Literal["ping"]
 
@@ -62,7 +62,7 @@ class Replay(_Command):
 
 
 class Erase(_Command):
-    """Forget a member everywhere; answers with a receipt of counts."""
+    """Forget a member everywhere; the answer is a receipt of counts once nothing is left, `pending` until then."""
 
     command: Literal["erase"]
     member: Annotated[Name, Field(min_length=1)]
@@ -90,7 +90,7 @@ class Capture(_Command):
 
 
 class Diagnostics(_Command):
-    """How the gateway is: links, database, outbox, counters."""
+    """Request the gateway's diagnostics: links, database, outbox, counters."""
 
     command: Literal["diagnostics"]
 
@@ -102,11 +102,14 @@ COMMAND: TypeAdapter[Command] = TypeAdapter(Command)
 
 
 class Result(Message):
-    """`up/result`: first `received`, then `applied` or `failed`; or `refused`, for a command that was not begun."""
+    """`up/result`: first `received`, then `applied` or `failed`; or `refused`, for a command that was not begun.
+
+    `pending`: it is begun and goes on, over restarts too; `reason` says what it waits for, `applied` follows.
+    """
 
     v: Literal[1] = 1
     id: Name = Field(description="the command's; empty if it could not be read")
-    state: Literal["received", "applied", "failed", "refused"]
+    state: Literal["received", "pending", "applied", "failed", "refused"]
     at_us: Us
     reason: Reason = ""
     output: dict[str, Any] = Field(default={})
@@ -119,7 +122,8 @@ class DesiredConfig(Message):
     generation: Generation
     sha256: Digest = Field(description="of the text's UTF-8")
     toml: Annotated[str, Field(max_length=60_000)] = Field(
-        description="sections of a store file, whole, but for the gateway's own mqtt, database, web and calibration"
+        description="sections of a store file, whole, but for the gateway's own mqtt, database, web, "
+        "privacy and calibration"
     )
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from edge.database.keys import CREDENTIALS
+
 ROOT = Path(__file__).parents[1]
 UNIT = ROOT / "systemd" / "tagtrail@.service"
 INSTALL = ROOT / "systemd" / "install"
@@ -94,7 +96,10 @@ def test_every_secret_that_the_example_names_is_handed_over() -> None:
     example = (ROOT / "config" / "demo.toml").read_text("utf-8")
     named = set(re.findall(r"\$\{CREDENTIALS_DIRECTORY\}/([\w-]+)", example))
     assert {"mqtt-password", "mqtt-key", "page-key"} <= named
-    assert set(re.findall(r"^LoadCredential=([\w-]+):tagtrail\.%i\.\1$", UNIT.read_text(), re.MULTILINE)) == named
+    handed = set(
+        re.findall(r"^LoadCredential(?:Encrypted)?=([\w-]+):tagtrail\.%i\.\1$", UNIT.read_text(), re.MULTILINE)
+    )
+    assert handed == named | set(CREDENTIALS)
 
 
 def test_code_can_be_compiled_at_run_time() -> None:

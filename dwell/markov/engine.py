@@ -20,7 +20,8 @@ from dwell.markov import field as field_
 from dwell.markov import kernels, radio
 from dwell.markov.field import Field
 from dwell.markov.radio import Model
-from dwell.markov.tables import EVENT, LIFE, OUT, Tags
+from dwell.markov.tables import OUT
+from dwell.markov.tag_table import TagTable
 from dwell.markov.tuning import TICK_US, Tuning
 from dwell.read import READ, Reads, joined
 from dwell.visits import VISIT, Visits
@@ -95,12 +96,8 @@ class ZoneEngine:
         self._counts = np.zeros(kernels.COUNTERS, np.int64)
         self._late = self._unknown_antenna = self._late_outages = 0
         self._visits = self._journeys = self._stuck = 0
-        self._tags = _rows(0)
-        self._due = np.zeros(0, np.int64)
+        self._table = TagTable(ROWS)
         self._next_look = NEVER
-        self._free = np.zeros(0, np.int32)
-        self._n_free = 0
-        self._grow(ROWS)
         self._guess = type(self)(layout, settings, tuning, field) if hold else None
         """Answers for this engine while it holds reads back."""
         self._hold, self._held_reads, self._released = hold, 0, False
@@ -162,7 +159,7 @@ class ZoneEngine:
             "tags": int(counts[kernels.TAGS]),
             "strays": int(counts[kernels.STRAYS]),
             "frozen": int(counts[kernels.FROZEN]),
-            "tags_tracked": len(self._tags.life) - self._n_free,
+            "tags_tracked": len(self._table.due) - self._table.n_free,
             "late_outages": self._late_outages,
             "visits": self._visits,
             "journeys": self._journeys,
@@ -210,7 +207,7 @@ class ZoneEngine:
             return NOTHING
         parts = [self._advance(last_us // TICK_US + 1)]
         out, n = kernels.end_all(
-            self._tags,
+            self._table.tags,
             self._tick,
             last_us,
             self._model.radio,
@@ -221,8 +218,8 @@ class ZoneEngine:
             0,
         )
         parts.append(self._sort_out(out[:n], cut=True))
-        self._tags.life["state"] = 0
-        self._due[:] = NEVER
+        self._table.tags.life["state"] = 0
+        self._table.due[:] = NEVER
         while 0 <= self._windows.next_us <= last_us:
             windows, floors = self._windows.window(np.zeros(0, VISIT), np.zeros(0, np.int16))
             parts.append(Decisions(windows=windows, floors=floors))
@@ -230,7 +227,7 @@ class ZoneEngine:
 
     def open_visits(self) -> Visits:
         """Visits under way; exit_us is the last read that was decided to be in it."""
-        tags = self._tags.life
+        tags = self._table.tags.life
         tags = tags[(tags["state"] != 0) & (tags["visit_zone"] >= 0)]
         return _by_tag(_visits(tags, exit_us=tags["last_in_us"], zone=tags["visit_zone"]))
 
@@ -240,7 +237,7 @@ class ZoneEngine:
         long are left out. enter_us: since when; exit_us: last read."""
         if self._guess is not None:
             return self._guess.whereabouts()
-        tags = self._tags.life
+        tags = self._table.tags.life
         silent_us = self._tick * TICK_US - tags["last_us"]
         here = ~np.isin(tags["state"], (State.UNSEEN, State.STUCK)) & (tags["live_zone"] >= 0) & (tags["ticks"] > 1)
         tags = tags[here & (silent_us < self._model.limits.hold_us)]
@@ -259,17 +256,17 @@ class ZoneEngine:
         """Tags that are stuck now: where, since when, until the last read."""
         if self._guess is not None:
             return self._guess.stuck_tags()
-        tags = self._tags.life[self._tags.life["state"] == State.STUCK]
+        tags = self._table.tags.life[self._table.tags.life["state"] == State.STUCK]
         visits = _visits(tags, exit_us=tags["last_us"], zone=tags["last_zone"], journey_us=-1, censored=False)
         return _by_tag(visits)
 
     def tags_under_way(self) -> NDArray[Any]:
-        """(n,) epc, epc_bits and tag_class of the tags whose journey goes on, in a zone or between two."""
+        """(n,) epc, epc_bits, tag_class and journey_us of the tags whose journey goes on, in a zone or between two."""
         if self._guess is not None:
             return self._guess.tags_under_way()
         states = (State.PRESENT, State.DWELLING, State.LEAVING, State.ABSENT)
-        going_on = self._tags.life[np.isin(self._tags.life["state"], states)]
-        return going_on[["epc", "epc_bits", "tag_class"]]
+        going_on = self._table.tags.life[np.isin(self._table.tags.life["state"], states)]
+        return going_on[["epc", "epc_bits", "tag_class", "journey_us"]]
 
     def state(self, *, pending: bool = True) -> dict[str, NDArray[Any]]:
         """All that the engine knows, as plain arrays; `restore` goes on from it as if nothing had happened.
@@ -280,7 +277,7 @@ class ZoneEngine:
         outages = [(at_us, int(up), a) for at_us, up, antennas in self._outages for a in antennas]
         scalars = (self._tick, self._target, self._next_look, self._late, self._unknown_antenna, self._late_outages)
         return {
-            **_packed(self._tags, self._due),
+            **self._table.state(),
             **field_.packed(self._model.field),
             "up": self._air.up.copy(),
             "drift": self._air.drift.copy(),
@@ -312,15 +309,8 @@ class ZoneEngine:
         """An engine that goes on from `state`, which must come from the same layout, settings and tuning; `field`: what
         is known of the radio now, None: what was known then."""
         self = cls(layout, settings, tuning, field or field_.unpacked(state))
-        n = len(state["tags_life"])
-        if n > len(self._tags.life):
-            self._grow(n - len(self._tags.life))
-        if state["up"].shape != self._air.up.shape or not _unpack(state, self._tags):
+        if state["up"].shape != self._air.up.shape or not self._table.restore(state):
             raise ValueError("the state comes from another layout or version")
-        self._due[:n] = state["due"]
-        self._n_free = len(self._due) - n
-        self._free[: self._n_free] = np.arange(n, len(self._due))[::-1]
-        self._reindex()
         self._air.up[:], self._air.down[:] = state["up"], state["down"]
         self._air.drift[:], self._drift_db[:] = state["drift"], state["drift_db"]
         self._air.mute[:], self._air.tags[:] = state["mute"], state["kinds"]
@@ -379,7 +369,7 @@ class ZoneEngine:
         """Process the ticks before `target`, stopping wherever antennas go up or down or a window is due."""
         reads, ticks = self._ready(target)
         order = np.argsort(ticks, kind="stable")
-        chain, later = np.full(len(self._due), -1, np.int64), np.empty(len(reads), np.int64)
+        chain, later = np.full(len(self._table.due), -1, np.int64), np.empty(len(reads), np.int64)
         keys = np.empty(max(len(reads), 1), np.uint64)
         self._outages.sort(key=lambda outage: outage[0])
         first = min([int(ticks.min())] if len(ticks) else [], default=target)
@@ -410,18 +400,18 @@ class ZoneEngine:
                 stop = min(stop, heard - heard % MUTE_TICKS + MUTE_TICKS)
             self._find_mute()
             while self._tick < stop:
-                self._tick, at, self._next_look, self._n_free, out, n = kernels.run(
+                self._tick, at, self._next_look, self._table.n_free, out, n = kernels.run(
                     reads,
                     order,
                     at,
                     self._tick,
                     stop,
                     self._next_look,
-                    self._tags,
-                    self._due,
-                    self._index,
-                    self._free,
-                    self._n_free,
+                    self._table.tags,
+                    self._table.due,
+                    self._table.index,
+                    self._table.free,
+                    self._table.n_free,
                     chain,
                     later,
                     keys,
@@ -435,8 +425,8 @@ class ZoneEngine:
                 )
                 parts.append(self._sort_out(out[:n], cut=False))
                 if self._tick < stop:
-                    self._grow(len(self._due))
-                    chain = np.full(len(self._due), -1, np.int64)
+                    self._table.grow(len(self._table.due))
+                    chain = np.full(len(self._table.due), -1, np.int64)
         return _join(parts)
 
     def _ready(self, target: int) -> tuple[Reads, NDArray[np.int64]]:
@@ -494,7 +484,7 @@ class ZoneEngine:
 
     def _skip_idle(self, tick: int) -> None:
         """Leave out windows in which there was nothing at all: a jump of the clock isn't a week of empty windows."""
-        if self._n_free == len(self._due) and 0 <= self._windows.next_us < tick * TICK_US - IDLE_US:
+        if self._table.n_free == len(self._table.due) and 0 <= self._windows.next_us < tick * TICK_US - IDLE_US:
             self._windows.next_us = -1
             self._windows.begin(tick * TICK_US - TICK_US)
 
@@ -540,25 +530,6 @@ class ZoneEngine:
         self._journeys += len(journeys)
         return Decisions(opened, closed, opened[opened["enter_us"] == opened["journey_us"]], journeys, stuck)
 
-    def _grow(self, rows: int) -> None:
-        """Make room for `rows` more tags."""
-        old, tags = len(self._due), _rows(len(self._due) + rows)
-        for name in Tags._fields:
-            # Zeros that nobody has touched take no memory: half of the rows may never be wanted.
-            getattr(tags, name)[:old] = getattr(self._tags, name)
-        self._tags = tags
-        self._due = np.concatenate([self._due, np.full(rows, NEVER, np.int64)])
-        free = self._free[: self._n_free]
-        self._free = np.concatenate([free, np.arange(old + rows - 1, old - 1, -1), np.zeros(old - len(free))]).astype(
-            np.int32
-        )
-        self._n_free += rows
-        self._reindex()
-
-    def _reindex(self) -> None:
-        self._index = np.zeros(4 << (len(self._due) - 1).bit_length(), np.int32)
-        kernels.rebuild(self._index, self._tags.life)
-
 
 def _visits(tags: NDArray[Any], **other: Any) -> Visits:
     """What is known of these tags as visits, with `other` columns in place of the tags' own."""
@@ -578,61 +549,6 @@ def _by_tag(visits: Visits) -> Visits:
     words = visits["epc"].T
     words = words[words.any(axis=1)]  # most EPCs are short, and a key of zeros costs as much as any other
     return visits[np.lexsort((visits["epc_bits"], *words[::-1], visits["enter_us"]))]
-
-
-def _packed(tags: Tags, due: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """The tags that there are, one behind the other: of what has places for more, only the places that are taken."""
-    used = np.flatnonzero(tags.life["state"] != 0)
-    packed: dict[str, NDArray[Any]] = {"due": due[used]}
-    for name, rows in tags._asdict().items():
-        taken = _TAKEN.get(name)
-        if taken is None:
-            packed[f"tags_{name}"] = rows[used]
-        else:
-            parts = [rows[row, : tags.life[taken][row]] for row in used]
-            packed[f"tags_{name}"] = np.concatenate([rows[:0, 0], *parts])
-    return packed
-
-
-def _unpack(state: dict[str, NDArray[Any]], tags: Tags) -> bool:
-    """Put packed tags into the first rows; False if they don't fit."""
-    life = state["tags_life"]
-    if life.dtype != tags.life.dtype:
-        return False
-    for name, rows in tags._asdict().items():
-        packed, taken = state[f"tags_{name}"], _TAKEN.get(name)
-        if packed.dtype != rows.dtype:
-            return False
-        if taken is None:
-            if packed.shape != (len(life), *rows.shape[1:]):
-                return False
-            rows[: len(life)] = packed
-            continue
-        ends = np.cumsum(life[taken].astype(np.int64))
-        if packed.shape[1:] != rows.shape[2:] or len(packed) != (ends[-1] if len(ends) else 0):
-            return False
-        if len(life) and life[taken].max() > rows.shape[1]:
-            return False
-        for row, (start, end) in enumerate(zip(ends - life[taken], ends, strict=True)):
-            rows[row, : end - start] = packed[start:end]
-    return True
-
-
-_TAKEN = {"cells": "n_cells", "probs": "n_cells", "event": "n_events", "pool": "n_pool"}
-"""Arrays with places for more than a tag has, and where it stands how many it has."""
-
-
-def _rows(n: int) -> Tags:
-    """Room for n tags."""
-    return Tags(
-        life=np.zeros(n, LIFE),
-        cells=np.zeros((n, kernels.CELLS), np.uint16),
-        probs=np.zeros((n, kernels.CELLS, 4), np.float32),
-        event=np.zeros((n, kernels.EVENTS), EVENT),
-        pool=np.zeros((n, kernels.POOL), np.uint64),
-        recent_zone=np.zeros((n, kernels.RECENT, 3), np.int16),
-        recent_p=np.zeros((n, kernels.RECENT, 3), np.float32),
-    )
 
 
 def _join(parts: list[Decisions]) -> Decisions:

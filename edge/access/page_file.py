@@ -26,8 +26,13 @@ COLUMNS = {
 
 
 def had_users(path: Path) -> bool:
-    """Whether there ever was a user: the file is made for the first one."""
-    return path.exists() or bool(aside(path))
+    """Whether there ever was a user: the file is made for the first one, and a mark beside it, which outlives it."""
+    return path.exists() or mark(path).exists() or bool(aside(path))
+
+
+def mark(path: Path) -> Path:
+    """The file that says that there was a user."""
+    return path.with_name(f"{path.name}.guarded")
 
 
 def prove(path: Path) -> None:

@@ -6,6 +6,7 @@ Passwords are kept as scrypt (RFC 7914; N=2¹⁴, r=8, p=5: 16 MiB and some 0.1 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -14,14 +15,15 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from config import StoreConfig
-from edge.access.page_file import check, had_users, trouble
+from edge.access.members import digest
+from edge.access.page_file import check, had_users, mark, trouble
 from edge.store.errors import Trouble
 
 MIN_PASSWORD = 10
@@ -31,20 +33,28 @@ IDLE_S = {"viewer": 30 * 86_400, "manager": 12 * 3600, "it": 12 * 3600}
 """How long a session lives unused. A wall screen is a viewer, and nobody should have to climb up to it."""
 SEEN_EVERY_S = 300
 FREE_TRIES = 5
-"""Wrong passwords for a name, or from an address, before the next has to wait."""
+"""Wrong passwords for a name, or by a device, before the next has to wait …"""
+ADDRESS_TRIES = 20
+"""… and from an address, whatever the names: many people may come from one."""
 FORGET_S = 900
 MAX_WAIT_S = 900
 KEEP_AUDIT_S = 400 * 86_400
-AT_HOME_S = 30 * 86_400
-"""How long an address is known as one where a user has logged in."""
+DEVICE_S = 180 * 86_400
+"""How long a device is known as one on which a user has logged in."""
+LOOK_S = 3600
+"""Looks at the same list by the same user within so long are one line of the audit log."""
 RECENT_LINES = 500
 """Of the audit log, that are looked through for the same line."""
+AUDIT_ROWS = 1000
+"""Lines of it that are read at a time."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS user (name TEXT PRIMARY KEY, role TEXT NOT NULL, password TEXT NOT NULL,
     changed_s REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS session (token BLOB PRIMARY KEY, name TEXT NOT NULL, csrf TEXT NOT NULL,
     seen_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS device (token BLOB, name TEXT, seen_s REAL NOT NULL,
+    PRIMARY KEY (token, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS failure (who TEXT PRIMARY KEY, tries INTEGER NOT NULL, at_s REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS audit (id INTEGER PRIMARY KEY, at_s REAL NOT NULL, name TEXT NOT NULL, role TEXT NOT NULL,
     address TEXT NOT NULL, action TEXT NOT NULL, object TEXT NOT NULL);
@@ -78,8 +88,9 @@ class Session:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the audit log."""
+    """One line of the audit log; ids rise."""
 
+    id: int
     at_s: float
     name: str
     role: str
@@ -109,17 +120,21 @@ class Users:
 
     def __init__(self, path: Path, now_s: Callable[[], float] = time.time) -> None:
         self._path = path
+        self._mark = mark(path)
         self._now_s = now_s
         self._lock = threading.Lock()
         self._conn: sqlite3.Connection | None = None
         self._key: bytes | None = None
 
     def anyone(self) -> bool:
-        """Whether there is a user: if not, nobody can log in, and nobody has to."""
+        """Whether there is a user: if not, nobody can log in."""
         return self._path.exists() and bool(self._ask("SELECT 1 FROM user LIMIT 1"))
 
     def ever(self) -> bool:
         """Whether there ever was a user: from then on nobody gets in without one, whatever becomes of the file."""
+        if self._path.exists() and not self._mark.exists():
+            with contextlib.suppress(OSError):  # while the file is there it says the same
+                self._mark.touch(0o600)
         return had_users(self._path)
 
     def users(self) -> tuple[User, ...]:
@@ -139,45 +154,61 @@ class Users:
         if name.casefold() in password.casefold() or len(set(password)) < 4:
             raise Trouble("a password must not contain the user's name or be one character over and over")
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        if not self._path.exists():
-            self._path.touch(0o600)
-            if os.geteuid() == 0:
-                # Made by root for a service that is somebody else.
-                owner = self._path.parent.stat()
-                os.chown(self._path, owner.st_uid, owner.st_gid)
+        for file in (self._path, self._mark):
+            if not file.exists():
+                file.touch(0o600)
+                if os.geteuid() == 0:
+                    # Made by root for a service that is somebody else.
+                    owner = file.parent.stat()
+                    os.chown(file, owner.st_uid, owner.st_gid)
         kept = (name, role.value, scrypt(password), self._now_s())
         self._do("INSERT OR REPLACE INTO user VALUES (?, ?, ?, ?)", kept)
-        self._do("DELETE FROM session WHERE name = ?", (name,))
+        for table in ("session", "device"):
+            self._do(f"DELETE FROM {table} WHERE name = ?", (name,))
         self._do("DELETE FROM failure WHERE who = ?", (f"name {name}",))
 
     def remove(self, name: str) -> bool:
         """Take a user and that user's sessions away; False if there was none. Trouble for the last one of all."""
         if [user.name for user in self.users()] == [name]:
-            raise Trouble(f"{name} is the last user; without any the page is open: make another first")
-        self._do("DELETE FROM session WHERE name = ?", (name,))
+            raise Trouble(f"{name} is the last user; without any nobody could log in: make another first")
+        for table in ("session", "device"):
+            self._do(f"DELETE FROM {table} WHERE name = ?", (name,))
         return self._path.exists() and self._do("DELETE FROM user WHERE name = ?", (name,)) > 0
 
-    def log_in(self, name: str, password: str, address: str) -> str | None:
-        """A new session's token, None for a wrong name or password; Throttled when there were too many of them."""
-        who = (f"name {name[:40]}", f"address {address}")
-        # Strangers can't lock a user out of the place where that user has been in before; they wait by their address.
-        self._check_tries(who[1:] if self._at_home(name, address) else who)
+    def log_in(self, name: str, password: str, address: str, device: str = "") -> str | None:
+        """A new session's token, None for a wrong name or password; Throttled when there were too many of them.
+
+        `device`: what `trust` gave the browser when this user logged in on it before. Wrong passwords count for the
+        name, wherever they come from, and for the address. On a device that is known they count for that alone: so
+        strangers can't lock a user out, and who shares an address with one is a stranger all the same.
+        """
+        known = self._knows(device, name)
+        who = (f"device {_hash(device).hex()} {name}",) if known else (f"name {name[:40]}", f"address {address}")
+        self._check_tries(who)
         row = self._ask("SELECT password, role FROM user WHERE name = ?", (name,))
         # An unknown name takes as long as a wrong password.
         right = _matches(password, row[0][0] if row else _NOBODY)
         if not row or not right:
             self._count_failure(who)
             return None
-        self._do(f"DELETE FROM failure WHERE who IN ({','.join('?' * len(who))})", who)
-        self._prune()
+        # Not the address's: one's own password would buy more guesses at others'.
+        self._do("DELETE FROM failure WHERE who = ?", who[:1])
         token = secrets.token_urlsafe(32)
         self._do(
             "INSERT INTO session VALUES (?, ?, ?, ?)", (_hash(token), name, secrets.token_urlsafe(24), self._now_s())
         )
         return token
 
-    def session(self, token: str) -> Session | None:
-        """Who a token belongs to, as the user's role is now; None if it is unknown or has been idle too long."""
+    def trust(self, name: str, device: str) -> None:
+        """Know a device as one on which a user has logged in."""
+        self._do("INSERT OR REPLACE INTO device VALUES (?, ?, ?)", (_hash(device), name, self._now_s()))
+
+    def session(self, token: str, *, watching: bool = False) -> Session | None:
+        """Who a token belongs to, as the user's role is now; None if it is unknown or has been idle too long.
+
+        `watching`: only an open page asks. That counts as use by viewers, such as a screen on the wall, and by nobody
+        else: a manager who has gone home is not there.
+        """
         if not token or not self._path.exists():
             return None
         rows = self._ask(
@@ -189,7 +220,7 @@ class Users:
         now_s = self._now_s()
         if now_s - seen_s > IDLE_S[role]:
             return None
-        if now_s - seen_s > SEEN_EVERY_S:
+        if now_s - seen_s > SEEN_EVERY_S and (not watching or role == Role.VIEWER):
             self._do("UPDATE session SET seen_s = ? WHERE token = ?", (now_s, _hash(token)))
         return Session(name, Role(role), csrf)
 
@@ -201,31 +232,48 @@ class Users:
         line = (self._now_s(), name[:40], role, address, action, object_[:200])
         self._do("INSERT INTO audit (at_s, name, role, address, action, object) VALUES (?, ?, ?, ?, ?, ?)", line)
 
+    def record_look(self, name: str, role: str, address: str, action: str, object_: str = "") -> None:
+        """A line for a look at a list, unless the same user has looked at it within LOOK_S."""
+        self._record_once((self._now_s(), name[:40], role, address, action, object_[:200]), LOOK_S, ("name", "object"))
+
     def record_throttled(self, name: str, address: str) -> None:
         """A line for tries that had to wait, once a while of each address: strangers could fill the disk with them."""
-        line = (self._now_s(), name[:40], "", address, "login throttled", "")
-        self._do(
-            "INSERT INTO audit (at_s, name, role, address, action, object) SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS"
-            " (SELECT 1 FROM audit WHERE id > (SELECT MAX(id) FROM audit) - ? AND action = ?"
-            " AND address = ? AND at_s > ?)",
-            (*line, RECENT_LINES, line[4], address, line[0] - FORGET_S),
-        )
+        self._record_once((self._now_s(), name[:40], "", address, "login throttled", ""), FORGET_S, ("address",))
 
-    def audit(self, limit: int = 200) -> tuple[Entry, ...]:
-        """The newest lines of the audit log, newest first."""
+    def audit(self, limit: int = 200, before: int | None = None) -> tuple[Entry, ...]:
+        """Lines of the audit log, newest first; those with ids below `before`, if that is given."""
         if not self._path.exists():
             return ()
         rows = self._ask(
-            "SELECT at_s, name, role, address, action, object FROM audit ORDER BY id DESC LIMIT ?", (limit,)
+            "SELECT id, at_s, name, role, address, action, object FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?",
+            (2**63 - 1 if before is None else before, limit),
         )
         return tuple(Entry(*row) for row in rows)
 
-    def digest(self, text: str) -> str:
-        """Eight hex digits that stand for a member in the audit log, where no whole number may be."""
+    def whole_audit(self, before: int | None = None) -> Iterator[Entry]:
+        """All lines below a number, newest first, read some at a time."""
+        while some := self.audit(AUDIT_ROWS, before):
+            yield from some
+            before = some[-1].id
+
+    def prune(self) -> None:
+        """Delete what is too old: sessions, devices, wrong passwords, lines of the audit log."""
+        if not self._path.exists():
+            return
+        now_s = self._now_s()
+        for role, idle_s in IDLE_S.items():
+            query = "DELETE FROM session WHERE seen_s < ? AND name IN (SELECT name FROM user WHERE role = ?)"
+            self._do(query, (now_s - idle_s, role))
+        self._do("DELETE FROM device WHERE seen_s < ?", (now_s - DEVICE_S,))
+        self._do("DELETE FROM failure WHERE at_s < ?", (now_s - FORGET_S,))
+        self._do("DELETE FROM audit WHERE at_s < ?", (now_s - KEEP_AUDIT_S,))
+
+    def digest(self, member: str) -> str:
+        """What stands for a member in the audit log, where no whole number may be."""
         if self._key is None:
             self._do("INSERT OR IGNORE INTO secret VALUES (1, ?)", (secrets.token_bytes(32),))
             self._key = self._ask("SELECT key FROM secret")[0][0]
-        return hashlib.blake2b(text.encode(), key=self._key, digest_size=4).hexdigest()
+        return digest(self._key, member)
 
     def close(self) -> None:
         with self._lock:
@@ -236,30 +284,35 @@ class Users:
             self._conn.close()
             self._conn = None
 
+    def _record_once(self, line: tuple[object, ...], within_s: float, alike: tuple[str, ...]) -> None:
+        columns = ("at_s", "name", "role", "address", "action", "object")
+        same = dict(zip(columns, line, strict=True))
+        self._do(
+            f"INSERT INTO audit ({', '.join(columns)}) SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS"
+            " (SELECT 1 FROM audit WHERE id > (SELECT MAX(id) FROM audit) - ? AND at_s > ? AND action = ?"
+            f"{''.join(f' AND {name} = ?' for name in alike)})",
+            (*line, RECENT_LINES, self._now_s() - within_s, same["action"], *(same[name] for name in alike)),
+        )
+
     def _check_tries(self, who: tuple[str, ...]) -> None:
         for each in who:
             rows = self._ask("SELECT tries, at_s FROM failure WHERE who = ?", (each,))
-            if rows and (wait_s := rows[0][1] + _pause_s(rows[0][0]) - self._now_s()) > 0:
+            if rows and (wait_s := rows[0][1] + _pause_s(each, rows[0][0]) - self._now_s()) > 0:
                 raise Throttled(wait_s)
 
-    def _at_home(self, name: str, address: str) -> bool:
-        query = "SELECT 1 FROM audit WHERE name = ? AND address = ? AND action = 'login' AND at_s > ? LIMIT 1"
-        return bool(self._ask(query, (name[:40], address, self._now_s() - AT_HOME_S)))
+    def _knows(self, device: str, name: str) -> bool:
+        query = "SELECT 1 FROM device WHERE token = ? AND name = ? AND seen_s > ?"
+        return bool(device) and bool(self._ask(query, (_hash(device), name, self._now_s() - DEVICE_S)))
 
     def _count_failure(self, who: tuple[str, ...]) -> None:
         now_s = self._now_s()
+        self._do("DELETE FROM failure WHERE at_s < ?", (now_s - FORGET_S,))  # strangers make up names
         for each in who:
             self._do(
                 "INSERT INTO failure VALUES (?, 1, ?) ON CONFLICT (who) DO UPDATE SET"
-                " tries = CASE WHEN at_s < ? THEN 1 ELSE tries + 1 END, at_s = excluded.at_s",
-                (each, now_s, now_s - FORGET_S),
+                " tries = tries + 1, at_s = excluded.at_s",
+                (each, now_s),
             )
-
-    def _prune(self) -> None:
-        now_s = self._now_s()
-        self._do("DELETE FROM session WHERE seen_s < ?", (now_s - max(IDLE_S.values()),))
-        self._do("DELETE FROM failure WHERE at_s < ?", (now_s - FORGET_S,))
-        self._do("DELETE FROM audit WHERE at_s < ?", (now_s - KEEP_AUDIT_S,))
 
     def _ask(self, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         with self._lock:
@@ -284,6 +337,7 @@ class Users:
             )
             try:
                 check(self._path, conn)
+                conn.execute("PRAGMA secure_delete=ON")
                 conn.executescript(_SCHEMA)
             except BaseException:
                 conn.close()
@@ -311,9 +365,10 @@ def _matches(password: str, kept: str) -> bool:
     return hmac.compare_digest(made, bytes.fromhex(digest))
 
 
-def _pause_s(tries: int) -> float:
+def _pause_s(who: str, tries: int) -> float:
     """1, 2, 4 … seconds after the free tries."""
-    return 0.0 if tries < FREE_TRIES else float(min(MAX_WAIT_S, 2 ** (tries - FREE_TRIES)))
+    beyond = tries - (ADDRESS_TRIES if who.startswith("address ") else FREE_TRIES)
+    return 0.0 if beyond < 0 else float(min(MAX_WAIT_S, 2 ** min(beyond, 20)))
 
 
 def _hash(token: str) -> bytes:

@@ -18,7 +18,7 @@ from config import StoreConfig
 from edge.access.page_file import check, trouble
 from edge.access.users import users_path
 
-KEEP_DAYS = 400
+KEEP = dt.timedelta(days=400)
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS verdict (id INTEGER PRIMARY KEY AUTOINCREMENT, date TEXT NOT NULL, tag BLOB NOT NULL,"
     " staff INTEGER NOT NULL, UNIQUE (date, tag))"
@@ -47,11 +47,18 @@ def verdicts(config: StoreConfig) -> tuple[Verdict, ...]:
         return tuple(Verdict(id_, date, tag, bool(staff)) for id_, date, tag, staff in rows)
 
 
+def forget(config: StoreConfig, today: dt.date) -> None:
+    """Delete those that are too old."""
+    if any(dt.date.fromisoformat(one.date) < today - KEEP for one in verdicts(config)):
+        with _open(config, write=True) as conn:
+            conn.execute("DELETE FROM verdict WHERE date < ?", ((today - KEEP).isoformat(),))
+
+
 def say(config: StoreConfig, date: dt.date, tag: bytes, confirmed: bool | None) -> None:
     """Confirm or clear a suspected tag from a day on; None takes back what was said on that day."""
     with _open(config, write=True) as conn:
         conn.execute(_SCHEMA)
-        conn.execute("DELETE FROM verdict WHERE date < ?", ((date - dt.timedelta(days=KEEP_DAYS)).isoformat(),))
+        conn.execute("DELETE FROM verdict WHERE date < ?", ((date - KEEP).isoformat(),))
         conn.execute("DELETE FROM verdict WHERE date = ? AND tag = ?", (date.isoformat(), tag))
         if confirmed is not None:
             conn.execute(

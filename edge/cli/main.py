@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from edge.cli import readers, users
+from edge.cli import privacy, readers, users
 from edge.cli.store_file import Calibration, Config, calibrated, clock_of, load_store
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ directory = typer.Typer(help="Manage the member directory.", no_args_is_help=Tru
 app.add_typer(directory, name="directory")
 readers.register(app)
 users.register(app)
+privacy.register(app)
 
 ClockSpeed = Annotated[float, typer.Option(hidden=True, min=0.01, max=1000, help="Run the clock faster (demo).")]
 ClockOrigin = Annotated[int, typer.Option(hidden=True, help="Where the faster clock started, UTC microseconds.")]
@@ -64,10 +65,12 @@ def run(
     """Run the service for a store (readers, engine, database, CRM, web page) until SIGTERM."""
     import asyncio
     import logging
+    import os
 
     from edge.service.memory import settle
 
     settle()
+    os.umask(0o077)  # all files written may contain member data
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     own = load_store(config, files=True, overlay=False)
     from edge.crm.configuration import Overlay
@@ -231,6 +234,9 @@ def summary(
 @app.command()
 def web(config: Config) -> None:
     """Run the floor manager's web page only; `run` includes it."""
+    import os
+
+    os.umask(0o077)
     store = load_store(config)
     from edge.web.serve import serve
 
@@ -241,12 +247,17 @@ def web(config: Config) -> None:
 def import_members(
     file: Annotated[Path, typer.Argument(help="CSV file epc,member,tier,consent,hint; replaces the directory.")],
     config: Config,
+    with_erased: Annotated[
+        bool, typer.Option("--with-erased", help="Also import members who were erased here and have joined again.")
+    ] = False,
 ) -> None:
     """Import the member directory. Cards are stored as keyed hashes, never as EPCs."""
     store = load_store(config)
     from edge.crm.directory_csv import import_csv
 
-    typer.echo(f"{import_csv(store, file)} members")
+    done = import_csv(store, file, with_erased=with_erased)
+    left_out = f"; {done.left_out} left out because they were erased here" if done.left_out else ""
+    typer.echo(f"{done.rows} members{left_out}")
 
 
 @app.command()

@@ -30,6 +30,7 @@ from sync.contract import CLASS_OF, CLASSES
 from sync.contract_days import (
     MAX_LINKS,
     MAX_SUSPECTS,
+    MAX_WAYS,
     FloorDay,
     FloorWindow,
     FlowDay,
@@ -47,6 +48,7 @@ from sync.contract_days import (
     TierMix,
     TrialPhase,
     TrialResult,
+    WayDay,
 )
 
 SUNDAY = 6
@@ -148,7 +150,7 @@ def _digest_of(config: StoreConfig) -> str:
     """Of what these numbers depend on beside thresholds: a name that changes is no news."""
     parts = (
         [(zone.id, zone.floor, zone.kind) for zone in config.zones],
-        *(config.service_targets, config.promotions, config.layout_changes),
+        *(config.service_targets, config.promotions, config.layout_changes, config.privacy),
         *(config.opening_hours, config.special_days),
     )
     return blake2b(repr(parts).encode(), digest_size=6).hexdigest()
@@ -177,6 +179,7 @@ def _day(past: History, date: dt.date, revision: int) -> tuple[OfDays, ...]:
     return (
         *_floors(past, date, revision),
         _flows(past, date, revision),
+        *_ways(past, date, revision),
         *_scorecards(past, date, revision, 1),
         *_service(past, date, revision),
         _tiers(past, date, revision),
@@ -220,6 +223,17 @@ def _flows(past: History, date: dt.date, revision: int) -> FlowDay:
         entries={mix.zone: mix.n for mix in report.entries},
         exits={mix.zone: mix.n for mix in report.exits},
     )
+
+
+def _ways(past: History, date: dt.date, revision: int) -> Iterator[WayDay]:
+    for tag_class in past.config.privacy.ways:
+        found = past.ways(date, tag_class)
+        yield WayDay(
+            **_head(past, past.flows(date).scope, revision),
+            tag_class=tag_class,
+            ways=[FlowPath(zones=list(way), n=n) for way, n in found.counts[:MAX_WAYS]],
+            with_path=found.with_path,
+        )
 
 
 def _scorecards(past: History, date: dt.date, revision: int, days: int) -> Iterator[Scorecard]:
@@ -311,7 +325,7 @@ def _suspects(past: History, date: dt.date, revision: int) -> SuspectDay:
         tags=[
             SuspectedTag.model_validate(
                 {
-                    "tag": one.tag,
+                    "tag": blake2b(f"{one.tag} {date}".encode(), digest_size=16).hexdigest(),
                     "tag_class": one.tag_class,
                     "reasons": one.reasons,
                     "present_s": round(one.present_s, 1),
@@ -319,8 +333,9 @@ def _suspects(past: History, date: dt.date, revision: int) -> SuspectDay:
                     "confirmed": one.confirmed,
                 }
             )
-            for one in past.suspects(date)[:MAX_SUSPECTS]
-        ],
+            for one in past.suspects(date)
+            if "stuck" in one.reasons
+        ][:MAX_SUSPECTS],
     )
 
 

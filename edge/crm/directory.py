@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from edge.crm.directory_file import COLUMNS, SLICE_ROWS, FetchError, slices_apart
+from edge.database.retention import DAY_US, EXPIRED_DAYS
 from edge.database.writer import Database
+from edge.store.private import make_private
 from sync.down import MAX_MANIFEST_BYTES, PART_BYTES, DirectoryFile, Manifest, ReportedDirectory, Want
 from sync.mqtt import Incoming
 
@@ -47,7 +49,8 @@ class MemberDirectory:
     """Takes `down/directory` and what is below, reports on `up/directory`; `run` works until cancelled.
 
     `recheck` is awaited whenever members may have lost their place in the directory. `here` is told which generation
-    there is.
+    there is. `offered` is awaited with the generation of a manifest before anything of it is taken, `barred` says whom
+    of some members a file's generation may not bring.
     """
 
     def __init__(
@@ -57,16 +60,29 @@ class MemberDirectory:
         say: Callable[[str, bytes, bool], None],
         recheck: Callable[[], Awaitable[None]],
         here: Callable[[int], None],
+        offered: Callable[[int], Awaitable[None]] | None = None,
+        barred: Callable[[Collection[str], int], set[str]] = lambda members, generation: set(),
     ) -> None:
         self._database = database
         self._clock = clock
         self._say = say
         self._recheck = recheck
         self._here = here
+        self._offered = offered
+        self._barred = barred
         self._manifest: Manifest | None = None
         self._changed = asyncio.Event()
         self._parts: asyncio.Queue[tuple[str, int, bytes]] = asyncio.Queue(4 * PARTS)
-        self._erased: set[str] = set()
+        self._drop = False
+        self.fetching = False
+        """Whether a file is on its way, or being applied."""
+        self._generation_here: int | None = None
+
+    @property
+    def generation(self) -> int | None:
+        """Of the newest directory known, here or offered; None before there is one."""
+        known = (self._manifest and self._manifest.generation, self._generation_here)
+        return max((one for one in known if one), default=None)
 
     async def take(self, incoming: Incoming) -> None:
         """Take a manifest or a part."""
@@ -83,9 +99,11 @@ class MemberDirectory:
                 return
             self._changed.set()
 
-    def forget(self, member: str) -> None:
-        """A member is being erased: a directory that is being applied just now must not bring them back."""
-        self._erased.add(member)
+    def drop_parts(self) -> None:
+        """Begin a file anew that is being fetched: what came of it is to be deleted."""
+        self._drop = True
+        with contextlib.suppress(asyncio.QueueFull):
+            self._parts.put_nowait(("", 0, b""))  # there is something to look at
 
     async def run(self) -> None:
         """Follow the manifest; look after the time of what is there."""
@@ -112,14 +130,20 @@ class MemberDirectory:
                 await self._report("failed", str(error))
 
     async def _follow(self, manifest: Manifest) -> None:
+        if self._offered is not None:
+            await self._offered(manifest.generation)
         if manifest.withdrawn:
             await self._take_out(manifest.withdrawn)
             await self._recheck()
         for file in await self._missing(manifest):
             await self._report("fetching", f"generation {file.generation}")
-            packed = await self._fetch(file)
-            await self._apply(packed, file, manifest.valid_until_us, made_of(manifest, file.generation))
-            packed.unlink(missing_ok=True)
+            self.fetching = True
+            try:
+                packed = await self._fetch(file)
+                await self._apply(packed, file, manifest.valid_until_us, made_of(manifest, file.generation))
+                packed.unlink(missing_ok=True)
+            finally:
+                self.fetching = False
         known = await self._known() | made_of(manifest, manifest.generation)
         await self._write(
             lambda conn: conn.execute(
@@ -135,7 +159,7 @@ class MemberDirectory:
 
     async def _missing(self, manifest: Manifest | None) -> list[DirectoryFile]:
         """The files that lead from what is here to a manifest's directory."""
-        if manifest is None:
+        if manifest is None or manifest.valid_until_us < self._clock() - EXPIRED_DAYS * DAY_US:
             return []
         generation = await self._generation()
         if manifest.generation < generation:
@@ -160,6 +184,8 @@ class MemberDirectory:
                 other.unlink(missing_ok=True)
         patience_s = PATIENCE_S[0]
         ahead: dict[int, bytes] = {}
+        self._drop = False
+        make_private(packed)  # members' cards stand in it
         with packed.open("ab") as out:
             have = out.tell()
             while have < file.size:
@@ -171,6 +197,10 @@ class MemberDirectory:
                     async with asyncio.timeout(patience_s):
                         while have < goal:
                             digest, offset, part = await self._parts.get()
+                            if self._drop:
+                                packed.unlink(missing_ok=True)
+                                self._changed.set()
+                                raise FetchError("begun anew, since a member was erased")
                             if digest == file.sha256 and _is_wanted(file, want, have, offset, part):
                                 ahead[offset] = part
                             while part := ahead.pop(have, b""):
@@ -189,16 +219,13 @@ class MemberDirectory:
     async def _apply(self, packed: Path, file: DirectoryFile, valid_until_us: int, files: dict[str, str]) -> None:
         whole = file.base is None
         into = "directory_next" if whole else "directory"
-        self._erased.clear()
         if whole:
             await self._write(lambda conn: conn.execute(TABLE.format(name="directory_next")))
         try:
             async for values in slices_apart(packed, self._database.tag_key, whole):
-                await self._write(_put(into, values))
+                await self._write(_put(into, self._without_barred(values, file.generation)))
 
             def finish(conn: sqlite3.Connection) -> None:
-                if self._erased:
-                    conn.execute(f"DELETE FROM {into} WHERE {AMONG}", (json.dumps(list(self._erased)),))
                 if whole:
                     conn.execute("DROP TABLE IF EXISTS directory_old")
                     conn.execute("ALTER TABLE directory RENAME TO directory_old")
@@ -212,6 +239,14 @@ class MemberDirectory:
         finally:
             while await self._write(_clear):
                 await asyncio.sleep(0)
+
+    def _without_barred(self, values: list[Any], generation: int) -> list[Any]:
+        """Rows end to end, but for those of members who were erased after the file was made."""
+        barred = self._barred(values[1::COLUMNS], generation)
+        if not barred:
+            return values
+        rows = (values[start : start + COLUMNS] for start in range(0, len(values), COLUMNS))
+        return [value for row in rows if row[1] not in barred for value in row]
 
     async def _expire(self) -> bool:
         """After its time nobody is recognised by the directory; whether that is so."""
@@ -250,7 +285,9 @@ class MemberDirectory:
 
     async def _generation(self) -> int:
         query = "SELECT generation FROM directory_state"
-        return int(await self._database.read(lambda conn: conn.execute(query).fetchone()[0]))
+        generation = int(await self._database.read(lambda conn: conn.execute(query).fetchone()[0]))
+        self._generation_here = generation or None
+        return generation
 
     async def _known(self) -> dict[str, str]:
         """What the generation that is here is made of, as far as it was ever said."""

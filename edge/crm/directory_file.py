@@ -130,9 +130,14 @@ def parse(packed: Path, key: bytes, whole: bool) -> Iterator[Row]:
                 if not 1 <= len(card) <= 62 or len(member) > 128 or len(tier) > 32 or len(hint) > 300:
                     raise ValueError("too long")
                 if member:
+                    # Errors are logged and told: none may repeat what stands there.
+                    if until and not (
+                        until.isascii() and until.isdecimal() and len(until) < 20 and int(until) < MAX_US
+                    ):
+                        raise ValueError("hint_until_us is no time")
+                    if consent not in CONSENT:
+                        raise ValueError("consent is neither 1 nor 0")
                     until_us = int(until) if until else None
-                    if until_us is not None and not 0 <= until_us < MAX_US:
-                        raise ValueError("no time")
                     yield member_tag(key, card, len(card) * 8), member, tier, CONSENT[consent], hint or None, until_us
                 elif whole:
                     raise ValueError("no member")
@@ -140,7 +145,7 @@ def parse(packed: Path, key: bytes, whole: bool) -> Iterator[Row]:
                     yield member_tag(key, card, len(card) * 8), "", "", 0, None, None
                 if rows.line_num > MAX_ROWS:
                     raise FetchError(f"more than {MAX_ROWS} members")
-        except (ValueError, KeyError, csv.Error) as error:
+        except (ValueError, csv.Error) as error:
             raise FetchError(f"line {rows.line_num} is no member: {error}") from error
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise FetchError(f"not a whole gzip file: {error}") from error

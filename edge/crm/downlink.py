@@ -10,6 +10,7 @@ from drivers.session import Link
 from edge.crm.commands import CommandHandlers
 from edge.crm.configuration import Desired, Overlay
 from edge.crm.directory import MemberDirectory
+from edge.crm.erasure.worker import Erasures
 from edge.database.writer import Database
 from edge.intake.pipeline import Pipeline
 from edge.readers.sessions import Readers
@@ -40,22 +41,38 @@ class Downlink:
         restart: Callable[[str], None],
     ) -> None:
         now_us, say = clock.now_us, publisher.say
+
+        def let_go() -> None:
+            readers.drop_captured()
+            members.drop_parts()
+
+        self.erasures = Erasures(
+            config,
+            database,
+            now_us,
+            recheck=pipeline.recheck,
+            let_go=let_go,
+            settle=lambda id_, receipt: commands.settle(id_, receipt),
+            generation=lambda: members.generation,
+            fetching=lambda: members.fetching,
+        )
         members = MemberDirectory(
             database,
             now_us,
             lambda rest, message, retain: say(rest, message, retain=retain),
             pipeline.recheck,
             publisher.tell_directory,
+            self.erasures.offered,
+            self.erasures.barred,
         )
-        carried_out = CommandHandlers(
-            config, database, publisher, readers, snapshot, members.forget, pipeline.recheck, reload
-        )
-        commands = Commands(carried_out.table, database, now_us, say)
+        carried_out = CommandHandlers(config, database, publisher, readers, snapshot, self.erasures, reload)
+        commands = Commands(carried_out.table, database, now_us, say, self.erasures.commands)
         self.handlers: dict[str, Handler] = {"cmd": commands.take, "directory": members.take}
         """Topic below `down/` → who takes what comes there."""
         self.jobs: dict[str, Callable[[], Awaitable[None]]] = {
             "commands": commands.run,
             "member directory": members.run,
+            "erasures": self.erasures.run,
         }
         """Name → work that goes on for ever."""
         if overlay is not None:

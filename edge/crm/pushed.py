@@ -1,4 +1,4 @@
-"""What a configuration from the CRM may say: privacy may be tightened by it, never loosened.
+"""Rules for configurations from the CRM: they may tighten privacy, never loosen it.
 
 Whoever holds the broker can send one. Where readers are and how they are spoken to, which tags are members', and how
 long anything is kept is the store's own: it may be carried only as it is, and stays where it is not carried.
@@ -15,8 +15,9 @@ SECTIONS = (
     *("store", "floors", "zones", "readers", "tag_classes", "thresholds", "opening_hours", "special_days"),
     *("promotions", "layout_changes", "service_targets", "cues"),
 )
-OWN = ("mqtt", "database", "web", "calibration")
-"""Broker, files and doors of the gateway, and what was measured at it: no message touches them."""
+OWN = ("mqtt", "database", "web", "privacy", "calibration")
+"""Broker, files and doors of the gateway, what leaves it of people, and what was measured at it: no message touches
+them."""
 FREE_THRESHOLDS = frozenset(
     {
         *("def_version", "touch_s", "visit_s", "engaged_s", "join_gap_s", "business_day_start", "assist_s"),

@@ -1,4 +1,4 @@
-"""What people order on the page: the service does it, since it alone writes the database.
+"""What people order on the page and on the console: the service does it, since it alone writes the database.
 
 A Unix socket of its own beside the live one: one JSON object a line each way. The page says who ordered it; that they
 may is the page's to check, and that nobody else can open the socket is the file system's.
@@ -11,8 +11,9 @@ import contextlib
 import json
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -78,15 +79,23 @@ class RollBack(_Order):
 Order = Annotated[MoveCue | OpenCase | MoveCase | SetRules | RollBack, Field(discriminator="do")]
 _ORDER: TypeAdapter[Order] = TypeAdapter(Order)
 Job = Callable[[sqlite3.Connection], Any]
+Other = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+"""Handler of an order not related to cues. Its result is added to the answer. Raises ValueError if invalid."""
 
 
 class OrderServer:
     """Takes orders and answers `{"refused": null}`, or why not: gone, stale, unknown, invalid, database."""
 
     def __init__(
-        self, path: Path, config: StoreConfig, order: Callable[[Job], Awaitable[Any]], clock: Callable[[], int]
+        self,
+        path: Path,
+        config: StoreConfig,
+        order: Callable[[Job], Awaitable[Any]],
+        clock: Callable[[], int],
+        others: Mapping[str, Other] = MappingProxyType({}),
     ) -> None:
         self._path = path
+        self._others = others
         self._zones = {zone.id: zone.kind.value for zone in config.zones}
         self._order = order
         self._clock = clock
@@ -104,17 +113,24 @@ class OrderServer:
     async def answer(self, line: bytes) -> dict[str, Any]:
         """Do what a line orders."""
         try:
+            if (told := await self._other(line)) is not None:
+                return {"refused": None} | told
             order = _ORDER.validate_json(line)
             await self._order(self._job(order))
         except Refused as refused:
             return {"refused": refused.why}
         except (ValidationError, ValueError) as error:
-            log.warning("an order that is none: %s", error)
+            log.warning("an order that is none: %s", type(error).__name__)
             return {"refused": "invalid"}
         except sqlite3.Error as error:
             log.error("an order that the database does not take: %s", error)
             return {"refused": "database"}
         return {"refused": None}
+
+    async def _other(self, line: bytes) -> dict[str, Any] | None:
+        order = json.loads(line)
+        do = order.get("do") if isinstance(order, dict) else None
+        return await self._others[do](order) if isinstance(do, str) and do in self._others else None
 
     def _job(self, order: Order) -> Job:
         now_us = self._clock()
@@ -162,15 +178,20 @@ class OrderServer:
 
 async def give(path: Path, order: dict[str, Any]) -> str | None:
     """Order something of the service: None when it is done, else why not; `offline` where no service answers."""
+    refused: str | None = (await ask(path, order))["refused"]
+    return refused
+
+
+async def ask(path: Path, order: dict[str, Any], within_s: float = ANSWER_S) -> dict[str, Any]:
+    """Send an order to the service and return its complete answer."""
     try:
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(within_s):
             reader, writer = await asyncio.open_unix_connection(path, limit=LINE_LIMIT_BYTES)
             try:
                 writer.write(json.dumps(order).encode() + b"\n")
-                answer = json.loads(await reader.readline())
+                answer: dict[str, Any] = json.loads(await reader.readline())
             finally:
                 writer.close()
     except (OSError, TimeoutError, ValueError):
-        return "offline"
-    refused: str | None = answer["refused"]
-    return refused
+        return {"refused": "offline"}
+    return answer

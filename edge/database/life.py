@@ -1,7 +1,7 @@
-"""Notices a database that was taken back to a backup, before it gives numbers away that were given before.
+"""Detect a database restored from a backup before it reuses numbers.
 
-Beside the database lies a small file that no backup of the database carries back with it. A life that is not the
-database's, or numbers beyond it, say that another state of this database has been at work since.
+A small file beside the database isn't part of its backups. If the life in it is not the database's, or has higher
+numbers, then another state of this database has been in use since.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = logging.getLogger("tagtrail.database")
 
 
 def begin(database: Database) -> bool:
-    """Start a new life; True if the database had been taken back, so that numbers were left out."""
+    """Start a new life; True if the database was restored from a backup, so that numbers were skipped."""
     file = _file(database.path)
     try:
         before = json.loads(file.read_text())
@@ -43,13 +43,13 @@ def begin(database: Database) -> bool:
 
     back = database.write_now(job)
     if back:
-        log.error("the database is older than its last run, as if restored from a backup: event numbers were left out")
+        log.error("the database is older than its last run, as if restored from a backup: event numbers were skipped")
     database.write_now(lambda conn: _write(file, conn))
     return back
 
 
 async def remember(database: Database) -> None:
-    """Write down how far the numbers are; once a minute, and at a stop."""
+    """Record the highest numbers, once a minute and when stopping."""
     await database.read(lambda conn: _write(_file(database.path), conn))
 
 

@@ -20,13 +20,16 @@ from typing import TypeVar
 from sqlite_utils import Database as Tables
 from sqlite_utils import Migrations
 
+from edge.database import keys
 from edge.store.errors import Trouble
+from edge.store.private import make_private
 from edge.store.quarantine import is_damage, set_aside
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
 PAGE_BYTES = 4096
 COPY_PAGES = 10_000
+SIDES = ("-wal", "-shm")
 
 
 class Database:
@@ -40,7 +43,10 @@ class Database:
         self.path = path
         self.quarantined: Path | None = None
         self.damage: str | None = None
-        """What SQLite says of the file, once it has found it damaged while running: `condemn` it and open anew."""
+        """SQLite's error once it has found the file damaged while running: call `condemn` and reopen."""
+        self.rekeyed = False
+        """True if the tag key is not the one that the directory was made with, so that it recognises nobody."""
+        self._tag_key: bytes | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
         try:
             self._conn = self._thread.submit(self._open, store, quota_mb, repair).result()
@@ -51,7 +57,18 @@ class Database:
         self._others_version: int | None = None
         facts = self._thread.submit(_facts, self._conn).result()
         self.epoch = facts["epoch"]
-        self.tag_key = bytes.fromhex(facts["tag_key"])
+
+    @property
+    def has_tag_key(self) -> bool:
+        """Whether this process has the tag key."""
+        return self._tag_key is not None
+
+    @property
+    def tag_key(self) -> bytes:
+        """Key of members' hashes; Trouble if only the service has it."""
+        if self._tag_key is None:
+            raise Trouble("the tag key is a credential that only the service has: start the service first")
+        return self._tag_key
 
     async def write(self, job: Job[T]) -> T:
         """Run a job in one transaction: committed when it returns, rolled back when it raises."""
@@ -62,7 +79,7 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._look, job)
 
     async def written_by_others(self) -> bool:
-        """Whether another process has written since this was last asked."""
+        """Return whether another process has written since the last call."""
         version = await self.read(lambda conn: int(conn.execute("PRAGMA data_version").fetchone()[0]))
         before, self._others_version = self._others_version, version
         return before not in (None, version)
@@ -76,15 +93,8 @@ class Database:
         with contextlib.suppress(OSError):
             _condemned(self.path).touch()
 
-    def drop_aside(self) -> int:
-        """Delete the damaged files that were moved aside; how many there were."""
-        files = list(self.path.parent.glob(f"{self.path.name}.corrupt-*"))
-        for file in files:
-            file.unlink(missing_ok=True)
-        return sum(file.suffix.rpartition("-")[2].isdecimal() for file in files)
-
     def astray(self) -> bool:
-        """Whether the file was deleted, or another one put in its place, while it is open here."""
+        """True if the file was deleted or replaced while it is open here."""
         try:
             return _identity(self.path) != self._file
         except OSError:  # the folder can't be read just now: nobody knows
@@ -106,12 +116,13 @@ class Database:
                     saved.unlink(missing_ok=True)
         self._conn.close()
         if saved.exists():
-            for suffix in ("-wal", "-shm"):
+            for suffix in SIDES:
                 self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
             saved.rename(self.path)
 
     def _save(self, saved: Path) -> None:
-        """Copy what is open here; it is on the disk before it takes the name."""
+        """Copy the open database; it is on disk before it gets its name."""
+        make_private(saved)
         with contextlib.closing(sqlite3.connect(saved)) as copy:
             copy.execute("PRAGMA journal_mode=OFF")
             copy.execute("PRAGMA synchronous=OFF")
@@ -168,21 +179,24 @@ class Database:
             conn = _connect(self.path, quota_mb)
         try:
             _migrate(conn, store)
+            self._tag_key, self.rekeyed = _adopt_key(conn, self.path, service=repair)
         except sqlite3.OperationalError as error:
             conn.close()
             raise Trouble(_unusable(self.path, error)) from error
-        except Trouble:
+        except (Trouble, OSError) as error:
             conn.close()
+            if isinstance(error, OSError):
+                raise Trouble(f"cannot keep the tag key beside {self.path}: {error.strerror}") from error
             raise
         return conn
 
 
 SCRIPTS = sorted(f.name[:-4] for f in resources.files("edge.database.migrations").iterdir() if f.name.endswith(".sql"))
-"""Names of the numbered migrations, in order."""
+"""Return the names of the numbered migrations, in order."""
 
 
 def migrations() -> Migrations:
-    """Every numbered SQL file of edge/database/migrations, in order."""
+    """Return every numbered SQL file of edge/database/migrations, in order."""
     ordered = Migrations("tagtrail")
     for name in SCRIPTS:
         file = resources.files("edge.database.migrations") / f"{name}.sql"
@@ -204,6 +218,8 @@ def _script(text: str) -> Callable[[Tables], None]:
 
 
 def _connect(path: Path, quota_mb: int) -> sqlite3.Connection:
+    for file in (path, *(there for suffix in SIDES if (there := path.with_name(path.name + suffix)).exists())):
+        make_private(file)  # SQLite makes the files beside it like it
     conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
     conn.execute(f"PRAGMA page_size={PAGE_BYTES}")
     conn.execute("PRAGMA journal_mode=WAL")
@@ -245,8 +261,51 @@ def _bring_up_to_date(db: Tables, store: str) -> None:
             "give this store a database of its own"
         )
     facts.setdefault("epoch", secrets.token_hex(8))
-    facts.setdefault("tag_key", secrets.token_hex(32))
     db.table("fact").upsert_all([{"name": n, "value": v} for n, v in facts.items()], pk="name")
+
+
+def _adopt_key(conn: sqlite3.Connection, path: Path, *, service: bool) -> tuple[bytes | None, bool]:
+    """The tag key, and whether it is another one than before. None if it is a credential and we are not the service.
+
+    Before, it lay in the database. One that can be had anew with its directory is not kept: pseudonyms were made of it.
+    """
+    key = keys.find_tag_key(path)
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        facts = _facts(conn)
+        inside = bytes.fromhex(facts.get("tag_key", "")) or None
+        before = facts.get(keys.MARK) or (inside and keys.mark(inside))
+        if key is None and before is not None and inside is None and not service:
+            conn.execute("ROLLBACK")
+            return None, False
+        if key is None:
+            key = keys.lasting(conn) or secrets.token_bytes(keys.BYTES)
+            keys.keep_tag_key(path, key)
+        other = before is not None and before != keys.mark(key)
+        if other:
+            conn.execute("UPDATE directory_state SET generation = 0")
+            conn.execute("DELETE FROM recognised")
+        if before != keys.mark(key) or inside is not None:
+            conn.execute("DELETE FROM fact WHERE name = 'tag_key'")
+            conn.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (keys.MARK, keys.mark(key)))
+        conn.execute("COMMIT")
+    except BaseException:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        raise
+    if inside is not None:
+        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    if service and keys.is_credential():
+        _drop_copy(path, key)
+    return key, other
+
+
+def _drop_copy(path: Path, key: bytes) -> None:
+    """The key that systemd keeps need not lie beside the database, too."""
+    file = keys.tag_key_file(path)
+    with contextlib.suppress(OSError, ValueError):
+        if bytes.fromhex(file.read_text().strip()) == key:
+            file.unlink()
 
 
 def _facts(conn: sqlite3.Connection) -> dict[str, str]:
@@ -254,7 +313,7 @@ def _facts(conn: sqlite3.Connection) -> dict[str, str]:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file it is; None if there is none."""
+    """Return device and inode of a file; None if it doesn't exist."""
     try:
         stat = path.stat()
     except FileNotFoundError:

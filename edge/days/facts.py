@@ -146,7 +146,7 @@ class DayFacts:
 
 
 @dataclass(frozen=True)
-class Suspect:
+class SuspectStatus:
     """A tag that does not move like a customer."""
 
     why: Suspicion | None
@@ -244,7 +244,7 @@ def _more(past: Past, span: Span, kept: _Read) -> _Read:
     return _Read(last, began, np.concatenate(parts), tags)
 
 
-def suspects(stays: Stays, tags: list[bytes], config: StoreConfig, date: dt.date) -> dict[int, Suspect]:
+def suspects(stays: Stays, tags: list[bytes], config: StoreConfig, date: dt.date) -> dict[int, SuspectStatus]:
     """Map each suspect carrier to the reason for its exclusion, including those that have been cleared."""
     limits = config.thresholds
     span = Span(*business_days(config).bounds_us(date))
@@ -257,10 +257,10 @@ def suspects(stays: Stays, tags: list[bytes], config: StoreConfig, date: dt.date
     said = {verdict.tag: verdict.confirmed for verdict in verdicts(config) if verdict.date <= date.isoformat()}
     number = {tag: n for n, tag in enumerate(tags)} if said else {}
     there = set(distinct(stays["carrier"]).tolist()) if said else set()
-    found = {carrier: Suspect(one, said.get(tags[carrier])) for carrier, one in judged.items()}
+    found = {carrier: SuspectStatus(one, said.get(tags[carrier])) for carrier, one in judged.items()}
     for tag, confirmed in said.items():
         if confirmed and number.get(tag) in there:
-            found.setdefault(number[tag], Suspect(None, confirmed))
+            found.setdefault(number[tag], SuspectStatus(None, confirmed))
     return found
 
 

@@ -21,7 +21,7 @@ TOP_PATHS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class Transition:
     """Direct transition between two zones; `from_zone` None: entering the store, `to_zone` None: leaving it."""
 
     from_zone: str | None
@@ -50,7 +50,7 @@ class Mix:
 
 
 @dataclass(frozen=True)
-class Door:
+class DoorShare:
     """An entrance or exit with its share of the journeys observed at any door."""
 
     zone: str
@@ -64,14 +64,14 @@ class Door:
 class Doors:
     """Entries or exits by door, as far as they were observed there."""
 
-    doors: tuple[Door, ...]
+    doors: tuple[DoorShare, ...]
     """In the order of the store file; in a store without entrances and exits, every zone counts as one."""
     elsewhere: int | None
     """Journeys that began (or ended) elsewhere: not observed at a door. None if it would reveal a hidden door."""
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class ZoneTransition:
     """Direct transition between two zones, `n` times."""
 
     from_zone: str
@@ -83,7 +83,7 @@ class Flow:
 class ZoneFlows:
     """Transitions between zones, without entering and leaving the store, as drawn on the page."""
 
-    links: tuple[Flow, ...]
+    links: tuple[ZoneTransition, ...]
     """Most frequent first; only those of at least small_cell journeys."""
     n: int
     """Number of all transitions between zones, including suppressed ones."""
@@ -97,7 +97,7 @@ class ZoneFlows:
 class FlowReport:
     scope: Scope
     between: ZoneFlows
-    links: tuple[Link, ...]
+    links: tuple[Transition, ...]
     """Including entering and leaving. Most frequent first; only those of at least small_cell journeys."""
     steps: int
     suppressed_links: int
@@ -128,7 +128,7 @@ def flows(past: Past, date: dt.date, days: int = 1) -> FlowReport:
     leaving = made.links.sum(axis=1)
     shown = (made.links > 0) & (made.link_journeys >= least)
     links = [
-        Link(names[a], names[b], int(made.links[a, b]), float(made.links[a, b] / leaving[a]))
+        Transition(names[a], names[b], int(made.links[a, b]), float(made.links[a, b] / leaving[a]))
         for a, b in np.argwhere(shown).tolist()
     ]
     links.sort(key=lambda link: (-link.n, link.from_zone or "", link.to_zone or ""))
@@ -155,10 +155,10 @@ def flows(past: Past, date: dt.date, days: int = 1) -> FlowReport:
     )
 
 
-def _between(links: list[Link], steps: NDArray[np.int64], unseen: int) -> ZoneFlows:
+def _between(links: list[Transition], steps: NDArray[np.int64], unseen: int) -> ZoneFlows:
     """Select the transitions between zones from the visible links, in their order, and from all (Z, Z) counts."""
     flows = [
-        Flow(link.from_zone, link.to_zone, link.n)
+        ZoneTransition(link.from_zone, link.to_zone, link.n)
         for link in links
         if link.from_zone is not None and link.to_zone is not None
     ]
@@ -183,8 +183,8 @@ def _doors(config: StoreConfig, counts: NDArray[Any]) -> Doors:
     doors = doors or [zone.id for zone in config.zones]
     seen = [told.get(zone, 0) for zone in doors]
     if None in seen:
-        return Doors(tuple(Door(zone, n, None) for zone, n in zip(doors, seen, strict=True)), None)
+        return Doors(tuple(DoorShare(zone, n, None) for zone, n in zip(doors, seen, strict=True)), None)
     known = [n for n in seen if n is not None]
     of = sum(known)
-    found = tuple(Door(zone, n, rate(n, of)) for zone, n in zip(doors, known, strict=True))
+    found = tuple(DoorShare(zone, n, rate(n, of)) for zone, n in zip(doors, known, strict=True))
     return Doors(found, int(counts.sum()) - of)

@@ -13,8 +13,22 @@ from collections.abc import Container, Iterator
 from contextlib import contextmanager
 
 from config import StoreConfig
+from config.facts import TagClassName
 from edge.database.reader import Past, reading
-from edge.days import changes, counters, flows, habits, hours, kept, occupancy, service, summary, suspects, traffic
+from edge.days import (
+    changes,
+    counters,
+    flows,
+    habits,
+    hours,
+    kept,
+    occupancy,
+    service,
+    summary,
+    suspects,
+    traffic,
+    ways,
+)
 from edge.days.changes import Comparison, Trial
 from edge.days.counters import Counters
 from edge.days.facts import DayFacts, make
@@ -26,6 +40,7 @@ from edge.days.service import ServiceReport, TierReport
 from edge.days.summary import Summary
 from edge.days.suspects import Suspect
 from edge.days.traffic import FloorTraffic
+from edge.days.ways import Ways
 
 
 class History(Past):
@@ -46,6 +61,10 @@ class History(Past):
     def flows(self, date: dt.date, days: int = 1) -> FlowReport:
         """Return transitions, paths, entries and exits."""
         return flows.flows(self, date, days)
+
+    def ways(self, date: dt.date, tag_class: TagClassName) -> Ways:
+        """Return the paths of one tag class, without rare ones."""
+        return ways.ways(self, date, tag_class)
 
     def tiers(self, date: dt.date, days: int = 1) -> TierReport:
         """Return members by tier, and how they were served."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from drivers.read import ANTENNA_UNKNOWN, Reads, epc_bytes
 from dwell.layout import TagClass
 from edge.store.compose import Shop
-from edge.store.pseudonyms import Member, Pseudonyms, look_up
+from edge.store.pseudonyms import Member, Pseudonyms, known, look_up
 from sync import outbox
 from sync.contract import Recognised
 
@@ -30,8 +30,8 @@ class Greeter:
     """
 
     def __init__(self, shop: Shop, pseudonyms: Pseudonyms) -> None:
-        self.shown: deque[dict[str, Any]] = deque(maxlen=SHOWN)
-        """The last recognitions, newest first, as the live state tells them."""
+        self._shown: deque[tuple[bytes, dict[str, Any]]] = deque(maxlen=SHOWN)
+        """The last recognitions, newest first: tag, and how the live state tells them."""
         self._shop = shop
         self._pseudonyms = pseudonyms
         self._known = np.zeros(0, np.uint64)
@@ -80,6 +80,11 @@ class Greeter:
                 self._untold.append((member, self._event(row, member)))
 
     @property
+    def shown(self) -> list[dict[str, Any]]:
+        """The last recognitions, newest first, as the live state tells them."""
+        return [told for _, told in self._shown]
+
+    @property
     def greeted(self) -> Mapping[bytes, int]:
         """Tag → when the member was recognised in the journey that goes on."""
         return self._announced
@@ -106,10 +111,9 @@ class Greeter:
 
     def told(self, number: int) -> None:
         """So many recognitions are committed."""
-        for _, event in self._untold[:number]:
-            self.shown.appendleft(
-                {"at_us": event.read_us, "member": event.member, "tier": event.tier, "zone": event.zone}
-            )
+        for member, event in self._untold[:number]:
+            told = {"at_us": event.read_us, "member": event.member, "tier": event.tier, "zone": event.zone}
+            self._shown.appendleft((member.tag, told))
         del self._untold[:number]
 
     def ended(self, journeys: list[Any]) -> None:
@@ -139,18 +143,21 @@ class Greeter:
             del self._announced[tag]
         return stale
 
-    def recheck(self, conn: sqlite3.Connection, erased: str | None = None) -> None:
-        """The directory has changed: look up anew who is here; `erased`: a member of whom nothing may be shown."""
+    def recheck(self, conn: sqlite3.Connection, erased: Collection[str] = ()) -> None:
+        """The directory has changed: of who has left it, or taken consent back, nothing is shown or told any more.
+
+        `erased`: members who may have been known by other cards, too.
+        """
         for tag, member in list(self._members.items()):
-            now = look_up(conn, member.tag)
-            if now is None or not now.consent:
+            if not known(conn, member.tag):
                 self._members.pop(tag, None)
         # Who was nobody may be a member now: looked up at the next read.
         self._forget(~np.isin(self._known, np.fromiter(self._members, np.uint64)))
-        if erased is not None:
-            for shown in [one for one in self.shown if one["member"] == erased]:
-                self.shown.remove(shown)
-            self._untold = [(member, event) for member, event in self._untold if member.member != erased]
+        shown = [(tag, told) for tag, told in self._shown if told["member"] not in erased and known(conn, tag)]
+        self._shown = deque(shown, maxlen=SHOWN)
+        self._untold = [
+            (member, event) for member, event in self._untold if member.member not in erased and known(conn, member.tag)
+        ]
 
     def members(self, visits: Any, wanted: Callable[[Member], bool] = lambda _member: True) -> list[tuple[Member, Any]]:
         """Members with consent among `visits` (VISIT array) who are `wanted`, with their visit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlite_utils import Database as Tables
@@ -14,6 +14,7 @@ from config.facts import TAG_CLASSES
 from drivers.read import epc_bytes
 from dwell.layout import TagClass
 from dwell.markov.engine import Decisions
+from edge.database.keys import DayKeys
 from edge.intake.windows import add_window, untold_doors, window_event, window_row
 from edge.readers.door_counters import DoorCounters
 from edge.store import layouts
@@ -30,20 +31,56 @@ class Carrier:
 
     tag: bytes
     member: str | None
+    start_us: int
+    """When its journey began as far as it is known by this: later than the journey itself once that has changed."""
 
 
 class Ledger:
-    """Gathers decisions and health until the next commit; `write` turns them into rows within its transaction."""
+    """Gathers decisions and health until the next commit; `write` turns them into rows within its transaction.
 
-    def __init__(self, shop: Shop, pseudonyms: Pseudonyms, days: BusinessDay, doors: DoorCounters) -> None:
+    A member may give or take back consent in the middle of a journey. What follows is then a journey of its own, with
+    nothing in common with what was before: neither can be joined to the other by tag, by start or by a path.
+    """
+
+    def __init__(
+        self, shop: Shop, pseudonyms: Pseudonyms, days: BusinessDay, doors: DoorCounters, now_us: Callable[[], int]
+    ) -> None:
         self._shop = shop
         self._doors = doors
         self._floor_of = {zone.id: zone.floor for zone in shop.config.zones}
         self._def_version = shop.config.thresholds.def_version
         self._pseudonyms = pseudonyms
         self._days = days
+        self._now_us = now_us
         self._decisions: list[Decisions] = []
         self._health: list[ReaderHealth | GatewayHealth] = []
+        self._told: dict[bytes, Carrier] = {}
+        """Journey under way → as whom its last written visit was told; of members' cards."""
+        self._fresh: dict[bytes, Carrier | None] = {}
+        """The same of the last `write`, until that is committed; None: the journey is over."""
+
+    def restore(self, conn: sqlite3.Connection, under_way: Any) -> None:
+        """Go on after a restart; `under_way`: rows with the EPCs of tags whose journey goes on."""
+        members = under_way[under_way["tag_class"] == TagClass.MEMBER]
+        self._told = {}
+        if not len(members):
+            return
+        query = (
+            "SELECT tag, member, journey_us, max(enter_us) FROM visit WHERE enter_us >= ? AND tag_class = ?"
+            " GROUP BY tag, journey_us"
+        )
+        written: dict[bytes, list[tuple[int, Carrier]]] = {}
+        for tag, member, journey_us, enter_us in conn.execute(
+            query, (int(members["journey_us"].min()), int(TagClass.MEMBER))
+        ):
+            written.setdefault(tag, []).append((enter_us, Carrier(tag, member, journey_us)))
+        keys = DayKeys(conn, self._days, self._now_us())
+        for row in members:
+            began_us = int(row["journey_us"])
+            tags = (self._member_hash(row), self._daily(row, keys))
+            found = [one for tag in tags for one in written.get(tag, ()) if one[1].start_us >= began_us]
+            if found:
+                self._told[_journey_key(row)] = max(found, key=lambda one: one[0])[1]
 
     def add(self, decisions: Decisions) -> None:
         """Take what the engine decided."""
@@ -67,16 +104,39 @@ class Ledger:
         ]
         journeys = [journey for decisions in self._decisions for journey in decisions.journeys]
         windows = [window for decisions in self._decisions for window in decisions.windows]
+        keys = DayKeys(conn, self._days, self._now_us())
+        self._fresh = {}
         known: dict[bytes, Carrier] = {}
 
         def who(visit: Any) -> Carrier:
-            key = visit["epc"].tobytes() + visit["epc_bits"].tobytes() + visit["journey_us"].tobytes()
+            key = _journey_key(visit)
             if key not in known:
-                known[key] = self._identify(conn, visit)
+                tag, member = self._identify(conn, visit, keys)
+                before = self._told.get(key)
+                start_us = int(visit["journey_us"]) if before is None else before.start_us
+                if before is not None and (before.tag, before.member) != (tag, member):
+                    start_us = min(int(one["enter_us"]) for one in visits if _journey_key(one) == key)
+                known[key] = Carrier(tag, member, start_us)
+                if visit["tag_class"] == TagClass.MEMBER:
+                    self._fresh[key] = known[key]
             return known[key]
 
+        def whole(journey: Any) -> tuple[Any, Carrier] | None:
+            """A journey as far as it may be told; None if it was a member's whose name may not be told any more."""
+            key = _journey_key(journey.visits[0])
+            told = known.get(key) or self._told.get(key)
+            now = self._identify(conn, journey.visits[0], keys)
+            self._fresh[key] = None
+            if told is None:
+                return journey, Carrier(*now, journey.start_us)
+            if told.member is not None and (told.tag, told.member) != now:
+                return None
+            left = journey.visits[journey.visits["enter_us"] >= told.start_us]
+            return replace(journey, start_us=told.start_us, visits=left), told
+
         db.table("visit").insert_all(_visit_row(visit, who(visit), zones) for visit in visits)
-        db.table("journey").insert_all(_journey_row(j, who(j.visits[0]), zones) for j in journeys)
+        ended = [found for journey in journeys if (found := whole(journey)) is not None]
+        db.table("journey").insert_all(_journey_row(journey, told, zones) for journey, told in ended)
         for window in windows:
             add_window(db, window_row(window, zones, self._def_version))
         conn.executemany(
@@ -85,7 +145,9 @@ class Ledger:
         )
         layout, length_us = layouts.current(conn), self._shop.settings.window_us
         counted = untold_doors(conn, {int(w["window_us"]) for w in windows}, length_us)
-        outbox.append(conn, "journey", [self._journey_event(j, who(j.visits[0]), zones) for j in journeys])
+        # Of all others the CRM is told sums only.
+        named = [(journey, told) for journey, told in ended if told.member is not None]
+        outbox.append(conn, "journey", [self._journey_event(journey, told, zones) for journey, told in named])
         outbox.append(conn, "agg", [self._window_event(w, zones, layout, counted.get) for w in windows])
         traffic = [row for decisions in self._decisions for row in decisions.floors if row["floor"] < len(floors)]
         outbox.append(conn, "agg", [self._floor_event(row, floors, layout) for row in traffic])
@@ -93,6 +155,12 @@ class Ledger:
 
     def clear(self) -> None:
         """Forget what has been committed."""
+        for key, told in self._fresh.items():
+            if told is None:
+                self._told.pop(key, None)
+            else:
+                self._told[key] = told
+        self._fresh = {}
         self._decisions.clear()
         self._health.clear()
         self._doors.clear()
@@ -100,13 +168,16 @@ class Ledger:
     def _member_hash(self, visit: Any) -> bytes:
         return self._pseudonyms.member(epc_bytes(visit["epc"], int(visit["epc_bits"])), int(visit["epc_bits"]))
 
-    def _identify(self, conn: sqlite3.Connection, visit: Any) -> Carrier:
+    def _identify(self, conn: sqlite3.Connection, visit: Any, keys: DayKeys) -> tuple[bytes, str | None]:
         if visit["tag_class"] == TagClass.MEMBER:
             member: Member | None = look_up(conn, self._member_hash(visit))
             if member is not None and member.consent:
-                return Carrier(member.tag, member.member)
+                return member.tag, member.member
+        return self._daily(visit, keys), None
+
+    def _daily(self, visit: Any, keys: DayKeys) -> bytes:
         bits = int(visit["epc_bits"])
-        return Carrier(self._pseudonyms.daily(epc_bytes(visit["epc"], bits), bits, int(visit["journey_us"])), None)
+        return self._pseudonyms.daily(epc_bytes(visit["epc"], bits), bits, keys.of(int(visit["journey_us"])))
 
     def _journey_event(self, journey: Any, who: Carrier, zones: tuple[str, ...]) -> Journey:
         return Journey(
@@ -162,13 +233,19 @@ class Ledger:
         )
 
 
+def _journey_key(row: Any) -> bytes:
+    bits, began_us = int(row["epc_bits"]), int(row["journey_us"])
+    return bytes(row["epc"].tobytes()) + bits.to_bytes(2, "big") + began_us.to_bytes(8, "big", signed=True)
+
+
 def _visit_row(visit: Any, who: Carrier, zones: tuple[str, ...]) -> dict[str, Any]:
     return {
         "tag": who.tag,
         "tag_class": int(visit["tag_class"]),
         "member": who.member,
         "zone": zones[visit["zone"]],
-        **{name: int(visit[name]) for name in ("enter_us", "exit_us", "journey_us", "reads", "censored")},
+        "journey_us": who.start_us,
+        **{name: int(visit[name]) for name in ("enter_us", "exit_us", "reads", "censored")},
         "confidence": round(float(visit["confidence"]), 3),
     }
 

@@ -11,8 +11,10 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TypeVar
+
+import numpy as np
 
 from drivers.read import Reads
 from drivers.session import Contact, Gap, Link, Notice, ReaderStatus
@@ -22,6 +24,7 @@ from dwell.read import joined
 from dwell.visits import Visits
 from edge.cues import book
 from edge.cues.desk import CueDesk
+from edge.database.keys import destroy_day_keys
 from edge.database.retention import make_room
 from edge.database.writer import Database
 from edge.intake import checkpoint
@@ -38,7 +41,7 @@ from edge.store import layouts
 from edge.store.business_days import business_days
 from edge.store.clock import Clock
 from edge.store.compose import Shop
-from edge.store.pseudonyms import Member, Pseudonyms, known
+from edge.store.pseudonyms import Member, Pseudonyms, consents, known
 from sync.contract import CLASSES, EventClass, GatewayHealth, ReaderHealth, Recognised
 
 log = logging.getLogger("tagtrail.pipeline")
@@ -85,6 +88,7 @@ class Pipeline:
         version: str,
         wake: Callable[[EventClass], None],
         changed: Callable[[], None] = lambda: None,
+        scrub: Callable[[], object] = lambda: None,
         backlog: Callable[[], Mapping[str, int]] = dict,
         failing: Callable[[], Mapping[str, str]] = dict,
         learner: Learner | None = None,
@@ -103,18 +107,20 @@ class Pipeline:
         self._version = version
         self._wake = wake
         self._changed = changed
+        self._scrub = scrub
         self._backlog = backlog
         self._failing = failing
         self._told_failing: set[str] = set()
         self._lamps = lamps
         self._trace = trace
         days = business_days(shop.config)
-        self._pseudonyms = Pseudonyms(database.tag_key, days)
+        self._days = days
+        self._pseudonyms = Pseudonyms(database.tag_key)
         self.antennas = Antennas(shop)
         self.admission = Admission(shop)
         self.doors = DoorCounters(shop)
         self._learner = learner
-        self._ledger = Ledger(shop, self._pseudonyms, days, self.doors)
+        self._ledger = Ledger(shop, self._pseudonyms, days, self.doors, clock.now_us)
         self._outages = Outages(self.readers, self._switch)
         self._flapping: Flapping[ReaderHealth] = Flapping()
         self._bound_us: int | None = None
@@ -184,12 +190,18 @@ class Pipeline:
         """Members with consent among visits, with their visit."""
         return self._greeter.members(visits)
 
-    async def recheck(self, erased: str | None = None) -> None:
+    async def recheck(self, erased: Collection[str] = ()) -> None:
         """Members may have left the directory: know those who are here by what it says now."""
         await self._database.read(lambda conn: self._greeter.recheck(conn, erased))
-        gone = await self._database.read(lambda conn: [c.id for c in book.going(conn) if not known(conn, c.tag)])
-        if gone or erased is not None:
-            await self.order(lambda conn: book.withdraw(conn, gone))
+
+        def withdraw(conn: sqlite3.Connection) -> None:
+            recognised = [tag for (tag,) in conn.execute("SELECT tag FROM recognised")]
+            gone = [(tag,) for tag in recognised if not consents(conn, tag)]
+            # That they were announced is remembered until the journey ends, without a name.
+            conn.executemany("UPDATE recognised SET member = '' WHERE tag = ?", gone)
+            book.withdraw(conn, [cue.id for cue in book.going(conn) if not known(conn, cue.tag)])
+
+        await self.order(withdraw)
 
     @property
     def recognitions(self) -> list[dict[str, Any]]:
@@ -375,28 +387,35 @@ class Pipeline:
             self._health_us, self._told_failing = now, failing
             self._ledger.add_health(self._gateway_health("periodic"))
         stale: list[bytes] = []
+        begun_us: list[int] | None = None
         if abs(now - self._swept_us) >= SWEEP_US:
             self._swept_us = now
-            stale = self._greeter.sweep(now, self.engine.tags_under_way())
+            under_way = self.engine.tags_under_way()
+            stale = self._greeter.sweep(now, under_way)
+            begun_us = np.unique(under_way["journey_us"]).tolist()
             self._keep_admitted()
             self.desk.forget(self._greeter.greeted, now)
         # Reads not yet weighed are left out, but at a stop: a crash loses reads anyway, and they would be half of it.
         state = self.engine.state(pending=self._stopping)
         watermark_us = self.engine.weighed_us
-        size = 0
+        size = destroyed = 0
         latencies_ms = list(self.desk.untold_ms)
 
         def job(conn: sqlite3.Connection) -> None:
-            nonlocal size
+            nonlocal size, destroyed
             self._ledger.write(conn, self.shop.zones, self.shop.floors)
             book.note_latencies(conn, latencies_ms)
             conn.executemany("DELETE FROM recognised WHERE tag = ?", [(tag,) for tag in stale])
+            if begun_us is not None:
+                destroyed = destroy_day_keys(conn, self._days, now, begun_us)
             size = checkpoint.save(conn, self.shop, watermark_us, state)
 
         if await self._write(job):
             rarely_s = min(size / CHECKPOINT_BYTES_PER_S, CHECKPOINT_MOST_S)
             self._every_s = max(self.shop.config.database.checkpoint_s, rarely_s)
             self._ledger.clear()
+            if destroyed:
+                self._scrub()
             del self.desk.untold_ms[: len(latencies_ms)]
             for class_ in CLASSES[1:]:
                 self._wake(class_)
@@ -434,6 +453,7 @@ class Pipeline:
             log.error("visits under way at the last stop are lost: their state is no longer readable (%s)", error)
             saved, engine, ours = None, None, False
         if saved is not None and engine is not None:
+            self._ledger.restore(conn, engine.tags_under_way())
             if saved.watermark_us > down_us + BACK_US:
                 self._end(conn, saved, engine, "the clock stands before the last stop")
             elif ours:

@@ -1,10 +1,11 @@
-"""Work of the service that is due once a minute: days that are over, what the CRM is told of them, retention."""
+"""Work of the service that is due again and again: days that are over, what the CRM is told of them, retention."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable, Container, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -12,15 +13,18 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from config import StoreConfig
+from edge.access.users import Users, users_path
+from edge.access.verdicts import forget as forget_verdicts
 from edge.crm import corrections, day_news
 from edge.cues.digest import tell as tell_digests
 from edge.database.reader import connect
-from edge.database.retention import SLICE_ROWS, make_room, prune
+from edge.database.retention import DAY_US, SLICE_ROWS, forget_hints, make_room, old_hints, prune
 from edge.days import kept
 from edge.days.facts import DayFacts
 from edge.days.history import History
 from edge.store.business_days import business_days
 from edge.store.errors import NotMade
+from edge.store.files import delete_old
 from sync import outbox, quota
 
 if TYPE_CHECKING:
@@ -29,28 +33,39 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Step = Callable[["Database", StoreConfig, Container[str]], Awaitable[bool]]
 log = logging.getLogger("tagtrail.housekeeping")
-PERIOD_S = 60.0
+PERIOD_S, RARELY_S = 60.0, 3600.0
 BREATH_S = 1.0
 """Between two pieces of work of a round."""
 
 
 class Housekeeping:
-    """The rounds, by name; each is a job of its own, and of those that read much one at a time is at work."""
+    """The rounds, by name. Each is a job of its own, and of those that read much one at a time is at work.
 
-    def __init__(self, database: Database, config: StoreConfig, clock: Callable[[], int]) -> None:
+    `forget_erased` forgets who was erased before a moment.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        config: StoreConfig,
+        clock: Callable[[], int],
+        forget_erased: Callable[[int], Awaitable[None]],
+    ) -> None:
         self._database = database
+        self._forget_erased = forget_erased
         self._config = config
         self._clock = clock
         self._reading = asyncio.Lock()
 
-    def rounds(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
-        """Name of each round and what it does."""
-        yield "retention", self._prune
-        yield "quota", self._keep_quota
-        yield "digests", self._tell_digests
-        yield "day facts", partial(self._until_done, sum_up)
-        yield "day news", partial(self._until_done, tell_days)
-        yield "corrections", partial(self._until_done, tell_corrections)
+    def rounds(self) -> Iterator[tuple[float, str, Callable[[], Awaitable[None]]]]:
+        """Seconds between two of each round, its name and what it does."""
+        yield PERIOD_S, "retention", self._prune
+        yield RARELY_S, "old files", self._delete_old
+        yield PERIOD_S, "quota", self._keep_quota
+        yield PERIOD_S, "digests", self._tell_digests
+        yield PERIOD_S, "day facts", partial(self._until_done, sum_up)
+        yield PERIOD_S, "day news", partial(self._until_done, tell_days)
+        yield PERIOD_S, "corrections", partial(self._until_done, tell_corrections)
 
     async def _prune(self) -> None:
         def tidy(conn: sqlite3.Connection) -> int:
@@ -61,6 +76,21 @@ class Housekeeping:
 
         while await self._database.write(tidy):
             await asyncio.sleep(0)
+
+    async def _delete_old(self) -> None:
+        """What isn't in the database: files, hints of the directory, sessions, the audit log, verdicts, erasures."""
+        path, now_us = self._database.path, self._clock()
+        for file in await asyncio.to_thread(delete_old, path, time.time()):
+            log.info("%s was too old and is deleted", file.name)
+        while tags := await _look(self._database, lambda conn: old_hints(conn, now_us)):
+            await self._database.write(partial(forget_hints, tags=tags, now_us=now_us))
+        await asyncio.to_thread(forget_verdicts, self._config, business_days(self._config).date(now_us))
+        users = Users(users_path(self._config))
+        try:
+            await asyncio.to_thread(users.prune)
+        finally:
+            users.close()
+        await self._forget_erased(now_us - self._config.database.keep_days * DAY_US)
 
     async def _keep_quota(self) -> None:
         while await self._database.read(quota.in_use) >= quota.FULL:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import gc
 import logging
 import signal
@@ -14,16 +13,19 @@ from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from config import StoreConfig
 from config.check import load
 from edge.access.page_file import prove
 from edge.access.users import users_path
 from edge.crm.configuration import Overlay
+from edge.crm.console import Console
 from edge.crm.downlink import Downlink
 from edge.cues.orders import OrderServer
 from edge.database import life
+from edge.database.lock import hold
+from edge.database.scrub import Scrubber
 from edge.database.writer import Database
 from edge.intake.inbox import Inbox
 from edge.intake.pipeline import Pipeline
@@ -31,7 +33,7 @@ from edge.readers.lamps import Lamps
 from edge.readers.sessions import Readers
 from edge.readers.visit_file import VisitFile
 from edge.service import page_process
-from edge.service.housekeeping import PERIOD_S, Housekeeping
+from edge.service.housekeeping import Housekeeping
 from edge.service.jobs import Jobs
 from edge.service.learning import Learning, learner_of, with_kept
 from edge.service.memory import COMPILER, let_go_of
@@ -79,10 +81,12 @@ class Service:
         self._config_file = config_file
         self._clock = clock
         self._web_socket = listen(config.web.listen) if web else None
-        self._lock = _lock(config.database.path)
+        self._lock = hold(config.database.path)
         self._database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
         if self._database.quarantined:
             log.error("the database was damaged; moved to %s, a new one was begun", self._database.quarantined)
+        if self._database.rekeyed:
+            log.warning("the tag key is another one: nobody is recognised until the member directory has come anew")
         with contextlib.suppress(Trouble):  # it is told; the page stays shut
             prove(users_path(config))
         self._end = End()
@@ -92,6 +96,7 @@ class Service:
         news = asyncio.Event()
         self._jobs = Jobs(clock.now_us, news.set)
         self._totals = Totals(self._database)
+        self._scrubber = Scrubber(self._database.path)
         self._publisher = Publisher(
             _mqtt(config),
             Identity(
@@ -115,6 +120,7 @@ class Service:
             version=version,
             wake=self._publisher.wake,
             changed=news.set,
+            scrub=self._scrubber.ask,
             backlog=self._totals.pending,
             failing=self._jobs.reasons,
             learner=learner,
@@ -136,7 +142,6 @@ class Service:
             page=page_process.address(config, self._web_socket) if self._web_socket else None,
         )
         self._live = LiveServer(socket_path(config), self._snapshot.take, self._snapshot.antennas, news)
-        self._orders = OrderServer(socket_path(config, "orders"), config, self._pipeline.order, clock.now_us)
         self._downlink = Downlink(
             config,
             self._database,
@@ -148,6 +153,10 @@ class Service:
             snapshot=self._snapshot.take,
             reload=self._reload,
             restart=self._end.restart,
+        )
+        console = Console(self._downlink.erasures, self._database)
+        self._orders = OrderServer(
+            socket_path(config, "orders"), config, self._pipeline.order, clock.now_us, console.orders
         )
 
     async def run(self) -> None:
@@ -223,6 +232,8 @@ class Service:
         jobs.every(REMEMBER_S, "life file", self._remember)
         jobs.run("live state", self._live.run)
         jobs.run("orders", self._orders.run)
+        self._scrubber.ask()  # a day key may have been destroyed right before the last stop
+        jobs.run("scrubbing", self._scrubber.run)
         if self._web_socket is not None:
             page = partial(page_process.run, self._config_file, self._web_socket, self._clock)
             jobs.run("page", page, page_process.RETRY_S)
@@ -231,8 +242,10 @@ class Service:
         for name, work in self._downlink.jobs.items():
             jobs.run(name, work)
         jobs.run("learning", self._learning.run)
-        for name, work in Housekeeping(self._database, self._config, self._clock.now_us).rounds():
-            jobs.every(PERIOD_S, name, work)
+        forget_erased = self._downlink.erasures.prune
+        keeping = Housekeeping(self._database, self._config, self._clock.now_us, forget_erased)
+        for period_s, name, work in keeping.rounds():
+            jobs.every(period_s, name, work)
 
     async def _beat(self) -> None:
         """Tell the supervisor that the loop runs."""
@@ -313,20 +326,6 @@ def _mqtt(config: StoreConfig) -> MqttSettings:
         cert=mqtt.cert,
         key=mqtt.key,
     )
-
-
-def _lock(database: Path) -> IO[bytes]:
-    """Hold the database for this process alone, until it ends however it ends."""
-    try:
-        database.parent.mkdir(parents=True, exist_ok=True)
-        file = Path(f"{database}.lock").open("ab")  # noqa: SIM115 - held until the process ends
-    except OSError as error:
-        raise Trouble(f"cannot use the folder of the database {database}: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise Trouble(f"another service runs on the database {database}: stop it first") from error
-    return file
 
 
 async def _unless(stop: asyncio.Event, work: Callable[[], object]) -> bool:

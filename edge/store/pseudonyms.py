@@ -1,4 +1,4 @@
-"""Who a tag is, without keeping who it is: keyed pseudonyms and the member directory."""
+"""Keyed pseudonyms of tags, and the member directory. Keys: edge.database.keys."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import sqlite3
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from edge.store.business_days import BusinessDay
-
 
 @dataclass(frozen=True)
 class Member:
-    """A directory entry; `tag` is the keyed hash that stands for the card at rest."""
+    """Directory entry; `tag` is the keyed hash that replaces the card's EPC at rest."""
 
     tag: bytes
     member: str
@@ -21,29 +19,27 @@ class Member:
     hint_until_us: int | None = None
 
     def hint_at(self, time_us: int) -> str | None:
-        """The CRM's word for the greeting, while it is good."""
+        """Return the CRM's hint for the greeting while it is valid."""
         return self.hint if self.hint_until_us is None or time_us < self.hint_until_us else None
 
 
 class Pseudonyms:
-    """Keyed BLAKE2b-128 of EPCs: members' are stable, everybody else's change every business day."""
+    """Keyed BLAKE2b-128 of EPCs: members' are stable, everybody else's are as good as the key of their day."""
 
-    def __init__(self, key: bytes, days: BusinessDay) -> None:
+    def __init__(self, key: bytes) -> None:
         self._key = key
-        self._days = days
 
     def member(self, epc: bytes, bits: int) -> bytes:
         """Stable 16-byte hash, the directory's key."""
         return member_tag(self._key, epc, bits)
 
-    def daily(self, epc: bytes, bits: int, time_us: int) -> bytes:
-        """16-byte pseudonym of the business day of `time_us`."""
-        day = _hash(self._key, self._days.date(time_us).isoformat().encode())
-        return _hash(day, bits.to_bytes(2, "big") + epc)
+    def daily(self, epc: bytes, bits: int, day_key: bytes) -> bytes:
+        """16-byte pseudonym under the key of a business day."""
+        return member_tag(_hash(self._key, day_key), epc, bits)
 
 
 def look_up(conn: sqlite3.Connection, tag: bytes) -> Member | None:
-    """Directory entry of a member hash; None also when the directory's time is over."""
+    """Return the directory entry of a member hash; None also after the directory's expiry."""
     row = conn.execute(
         "SELECT tag, member, tier, consent, hint, hint_until_us FROM directory"
         " WHERE tag = ? AND NOT (SELECT expired FROM directory_state)",
@@ -53,13 +49,18 @@ def look_up(conn: sqlite3.Connection, tag: bytes) -> Member | None:
 
 
 def known(conn: sqlite3.Connection, tag: bytes) -> bool:
-    """Is a tag a member's who lets us know it."""
+    """True if the tag belongs to a member who has given consent."""
     member = look_up(conn, tag)
     return member is not None and member.consent
 
 
+def consents(conn: sqlite3.Connection, tag: bytes) -> bool:
+    """The same, though the directory's time be over: that says nothing of consent."""
+    return conn.execute("SELECT 1 FROM directory WHERE tag = ? AND consent", (tag,)).fetchone() is not None
+
+
 def member_tag(key: bytes, epc: bytes, bits: int) -> bytes:
-    """What a card is known by at rest: stable 16-byte hash under the gateway's key."""
+    """Compute a card's pseudonym at rest: a stable 16-byte hash under the gateway's key."""
     return blake2b(bits.to_bytes(2, "big") + epc, key=key, digest_size=16).digest()
 
 

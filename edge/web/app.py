@@ -75,7 +75,7 @@ def create_app(config: StoreConfig, live: LiveClient, clock: Clock, hosts: list[
     async def error(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 400 if isinstance(error, Trouble) else 500
         said = str(error) if isinstance(error, Trouble) else ""
-        if request.url.path.startswith(FOR_PROGRAMS):
+        if request.scope["path"].startswith(FOR_PROGRAMS):
             return JSONResponse({"error": said or HTTPException(status).detail}, status)
         return site.render(request, "error.html", status, status=status, said=said)
 
@@ -95,7 +95,7 @@ def create_app(config: StoreConfig, live: LiveClient, clock: Clock, hosts: list[
             Middleware(_Headers),
             Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
             Middleware(GZipMiddleware, minimum_size=1024, compresslevel=5),
-            Middleware(Gate, site=site, loopback="*" not in hosts),
+            Middleware(Gate, site=site, alone="*" not in hosts and config.web.public is None),
         ],
         exception_handlers={HTTPException: error, Trouble: error, Exception: error},
         lifespan=lifespan,

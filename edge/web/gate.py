@@ -1,9 +1,10 @@
 """Access to the page: by session cookie or, for programs, by HTTP Basic; log in, log out; no forged forms.
 
-- Until there is a first user, the page on loopback is open to everybody as a viewer, and says so; on any other address,
-  and when the file with the users was lost, it shows how to make one, and nothing else.
+- Until the first user is created, the page on loopback is open to everyone as a viewer, and says so. On any other
+  address, behind a proxy, and once there has been a user, it only shows how to create one.
 - A form counts only if it comes from this site (Origin, Sec-Fetch-Site) and carries the session's token. The form of
   the login, before any session, carries the token of a cookie that only a visit of the login page sets.
+- Paths are taken from the scope, which is used for routing, because `request.url` also depends on the Host header.
 """
 
 from __future__ import annotations
@@ -17,30 +18,37 @@ import time
 from urllib.parse import quote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edge.access.users import IDLE_S, Role, Throttled
+from edge.access.users import DEVICE_S, IDLE_S, Role, Throttled
 from edge.store.errors import Trouble
-from edge.web.site import Site, Who, address, form, who
+from edge.web.site import Site, Who, address, form, set_cookie, who
 
 COOKIE = "tagtrail"
 FORM_COOKIE = "tagtrail-form"
+DEVICE_BYTES, DEVICE_CHARS = 24, 32
+DEVICE_COOKIE = "tagtrail-device"
+"""Cookie of a browser in which users have logged in: wrong passwords elsewhere don't lock them out of it."""
 BASIC_S = 60.0
 """How long a program's password is believed without computing it again."""
 FOR_PROGRAMS = ("/api/", "/events", "/export/")
 
 
 class Gate:
-    """Middleware: puts a Who on every request that may pass, and answers the others."""
+    """Middleware: puts a Who on every request that may pass, and answers the others.
 
-    def __init__(self, app: ASGIApp, site: Site, loopback: bool) -> None:
+    `alone`: requests can come from this machine only.
+    """
+
+    def __init__(self, app: ASGIApp, site: Site, alone: bool) -> None:
         self._app = app
         self._site = site
-        self._loopback = loopback
+        self._alone = alone
         self._basic: dict[bytes, tuple[float, Who]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,11 +60,11 @@ class Gate:
             answer = await self._refusal(request)
         except Trouble as trouble:
             answer = JSONResponse({"error": str(trouble)}, 503)
-        await (answer or self._app)(scope, receive, send)
+        await (answer or self._app)(scope, receive, self._renewing(request, send))
 
     async def _refusal(self, request: Request) -> Response | None:
-        path = request.url.path
-        if request.method not in ("GET", "HEAD") and not _from_here(request):
+        path = request.scope["path"]
+        if request.method not in ("GET", "HEAD") and not self._from_here(request):
             return JSONResponse({"error": "this form comes from another site"}, 403)
         someone = await self._known(request)
         request.state.who = someone
@@ -68,17 +76,17 @@ class Gate:
             return JSONResponse(
                 {"error": "log in"}, 401, {"WWW-Authenticate": 'Basic realm="tagtrail"'} if path[:5] == "/api/" else {}
             )
-        target = path + (f"?{request.url.query}" if request.url.query else "")
+        target = quote(path) + (f"?{request.scope['query_string'].decode()}" if request.scope["query_string"] else "")
         return RedirectResponse(f"/login?next={quote(target)}", 303)
 
     async def _known(self, request: Request) -> Who | None:
         users = self._site.users
-        if not users.anyone():
-            return Who("", Role.VIEWER, "") if self._loopback and not users.ever() else None
-        session = users.session(request.cookies.get(COOKIE, ""))
+        if not users.ever():
+            return Who("", Role.VIEWER, "") if self._alone else None
+        session = users.session(request.cookies.get(COOKIE, ""), watching=request.scope["path"] == "/events")
         if session is not None:
             return Who(session.name, session.role, session.csrf)
-        if request.url.path.startswith("/api/"):
+        if request.scope["path"].startswith("/api/"):
             return await self._by_basic(request)
         return None
 
@@ -96,8 +104,10 @@ class Gate:
         if kept and time.monotonic() - kept[0] < BASIC_S:
             return kept[1]
         users, at = self._site.users, address(request)
+        # Programs keep no cookies, so they are identified by name and address.
+        device = f"basic {name} {at}"
         try:
-            token = await run_in_threadpool(users.log_in, name, password, at)
+            token = await run_in_threadpool(users.log_in, name, password, at, device)
         except Throttled:
             await run_in_threadpool(users.record_throttled, name, at)
             return None
@@ -105,9 +115,34 @@ class Gate:
             await run_in_threadpool(users.record, name, "", at, "login failed")
             return None
         users.log_out(token)
+        await run_in_threadpool(users.trust, name, device)
         self._basic = {key: value for key, value in self._basic.items() if time.monotonic() - value[0] < BASIC_S}
         self._basic[proof] = (time.monotonic(), Who(name, user.role, ""))
         return self._basic[proof][1]
+
+    def _renewing(self, request: Request, send: Send) -> Send:
+        """Send the session cookie again with every page, so that it lasts as long as the session."""
+        token = request.cookies.get(COOKIE, "")
+
+        async def sending(message: Message) -> None:
+            someone = who(request)
+            if message["type"] == "http.response.start" and someone is not None and someone.csrf and token:
+                headers = MutableHeaders(scope=message)
+                if not any(line.startswith(f"{COOKIE}=") for line in headers.getlist("set-cookie")):
+                    renewed = Response()
+                    set_cookie(request, renewed, COOKIE, token, IDLE_S[someone.role])
+                    headers.append("set-cookie", renewed.headers["set-cookie"])
+            await send(message)
+
+        return sending
+
+    def _from_here(self, request: Request) -> bool:
+        site = request.headers.get("sec-fetch-site")
+        if site is not None and site != "same-origin":
+            return False
+        origin = request.headers.get("origin")
+        own = f"{request.scope['scheme']}://{request.headers.get('host')}"
+        return origin is None or origin.casefold() in (own.casefold(), (self._site.config.web.public or own).casefold())
 
 
 class Login:
@@ -133,8 +168,9 @@ class Login:
         if not cookie or not hmac.compare_digest(cookie.encode(), fields.get("csrf", "").encode()):
             return self._form(request, name, target, failed="again", status=403)
         users, at = self._site.users, address(request)
+        device = request.cookies.get(DEVICE_COOKIE, "")
         try:
-            token = await run_in_threadpool(users.log_in, name, fields.get("password", ""), at)
+            token = await run_in_threadpool(users.log_in, name, fields.get("password", ""), at, device)
         except Throttled as throttled:
             await run_in_threadpool(users.record_throttled, name, at)
             response = self._form(request, name, target, failed="wait", status=429)
@@ -147,9 +183,13 @@ class Login:
         session = users.session(token)
         role = session.role if session else Role.VIEWER
         await run_in_threadpool(users.record, name, role.value, at, "login")
+        await run_in_threadpool(users.prune)
+        if len(device) != DEVICE_CHARS:
+            device = secrets.token_urlsafe(DEVICE_BYTES)
+        await run_in_threadpool(users.trust, name, device)
         response = RedirectResponse(target, 303)
-        secure = request.url.scheme == "https"
-        response.set_cookie(COOKIE, token, max_age=IDLE_S[role], httponly=True, samesite="lax", secure=secure)
+        set_cookie(request, response, COOKIE, token, IDLE_S[role])
+        set_cookie(request, response, DEVICE_COOKIE, device, DEVICE_S, path="/login")
         response.delete_cookie(FORM_COOKIE, path="/login")
         return response
 
@@ -167,8 +207,7 @@ class Login:
         token = secrets.token_urlsafe(24)
         target = target or _inside(request.query_params.get("next", "/"))
         response = self._site.render(request, "login.html", status, csrf=token, name=name, next=target, failed=failed)
-        secure = request.url.scheme == "https"
-        response.set_cookie(FORM_COOKIE, token, path="/login", httponly=True, samesite="lax", secure=secure)
+        set_cookie(request, response, FORM_COOKIE, token, path="/login")
         return response
 
 
@@ -183,14 +222,6 @@ async def check_form(request: Request) -> dict[str, str]:
     ):
         raise HTTPException(403)
     return fields
-
-
-def _from_here(request: Request) -> bool:
-    site = request.headers.get("sec-fetch-site")
-    if site is not None and site != "same-origin":
-        return False
-    origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
 
 
 def _inside(target: str) -> str:

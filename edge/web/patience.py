@@ -1,47 +1,52 @@
-"""One connection to the page: hung up on if no whole request comes in time, or if its address has too many already.
+"""A connection to the page, closed if no complete request arrives in time, or if other clients need its place.
 
-uvicorn would wait for ever, and a thousand half-sent requests, which anybody on the shop's Wi-Fi can open, would take
-all the files that a process may have.
+uvicorn would wait forever, and a thousand half-sent requests, which anyone on the shop's Wi-Fi can open, would use up
+all file descriptors of the process. A connection that waits for a request keeps its place only until a newer one needs
+it, so requests sent at once are always answered, even from an address that somebody else floods.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import resource
 from collections import Counter
-from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 REQUEST_S = 15.0
-"""From connecting, or from the last answer, to the end of a request's headers: within once to twice as long."""
+"""Time limit from connecting, or from the last answer, to the end of a request; TLS handshakes have the same limit."""
 CONNECTIONS = 64
 """Of one address at a time. A browser opens six, and a stream for each live page."""
+ALL_CONNECTIONS = 1000
 
 _open: Counter[str] = Counter()
+_waiting: dict[Patience, str] = {}
+"""Connections without a complete request, longest-waiting first, with their addresses; "" if not limited."""
 
 
 class Patience(H11Protocol):
     """Given to uvicorn as its protocol."""
 
+    proxies: frozenset[str] = frozenset()
+    """Addresses shared by many clients."""
     _hurry: asyncio.TimerHandle | None = None
     _counted = ""
-    _seen: Any = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         address = self.client[0] if self.client else ""
-        if address and not neighbour(address):
+        if address and address not in self.proxies and not neighbour(address):
             self._counted = address
             _open[address] += 1
-            if _open[address] > CONNECTIONS:
-                transport.abort()
-                return
-        self._hurry = self.loop.call_later(REQUEST_S, self._look)
+        self._wait()
+        if _open[self._counted] > CONNECTIONS:
+            next(one for one, its in _waiting.items() if its == self._counted)._hang_up()
+        elif len(self.connections) > _most():
+            next(iter(_waiting))._hang_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._hurry is not None:
-            self._hurry.cancel()
+        self._cease()
         if self._counted:
             _open[self._counted] -= 1
             if not _open[self._counted]:
@@ -49,13 +54,29 @@ class Patience(H11Protocol):
             self._counted = ""
         super().connection_lost(exc)
 
-    def _look(self) -> None:
-        idle = self.cycle is None or self.cycle.response_complete
-        if idle and self._seen is self.cycle:  # as at the look before, or no request yet
-            self.transport.abort()
-            return
-        self._seen = self.cycle if idle else self
-        self._hurry = self.loop.call_later(REQUEST_S, self._look)
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
+            self._cease()
+
+    def on_response_complete(self) -> None:
+        self._wait()
+        super().on_response_complete()
+
+    def _wait(self) -> None:
+        self._cease()
+        _waiting[self] = self._counted
+        self._hurry = self.loop.call_later(REQUEST_S, self._hang_up)
+
+    def _cease(self) -> None:
+        _waiting.pop(self, None)
+        if self._hurry is not None:
+            self._hurry.cancel()
+            self._hurry = None
+
+    def _hang_up(self) -> None:
+        self._cease()
+        self.transport.abort()
 
 
 def neighbour(address: str) -> bool:
@@ -64,3 +85,9 @@ def neighbour(address: str) -> bool:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False
+
+
+def _most() -> int:
+    """Return the maximum number of connections, leaving file descriptors for other uses."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return ALL_CONNECTIONS if files == resource.RLIM_INFINITY else min(ALL_CONNECTIONS, files // 2)

@@ -8,8 +8,11 @@ import ipaddress
 import socket
 import ssl
 from types import FrameType
+from typing import Any
+from urllib.parse import urlsplit
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from config import StoreConfig
 from edge.access.page_file import prove
@@ -21,7 +24,7 @@ from edge.store.live_state import LiveClient
 from edge.store.page_socket import listen
 from edge.web import memory
 from edge.web.app import create_app
-from edge.web.patience import Patience
+from edge.web.patience import REQUEST_S, Patience
 
 LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]", "::1"]
 
@@ -37,26 +40,42 @@ def serve(config: StoreConfig, *, fd: int | None, clock: Clock) -> None:
     with contextlib.suppress(Trouble):  # it is told; the page stays shut
         prove(users_path(config))
     listening = socket.socket(fileno=fd) if fd is not None else listen(config.web.listen)
-    asyncio.run(_serve(config, listening, clock))
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        runner.run(_serve(config, listening, clock))
 
 
 async def _serve(config: StoreConfig, listening: socket.socket, clock: Clock) -> None:
     live = LiveClient(socket_path(config))
-    app = create_app(config, live, clock, hosts(listening))
-    settings = uvicorn.Config(
+    app = create_app(config, live, clock, hosts(config, listening))
+    await _Server(settings(config, app), live, asyncio.get_running_loop()).serve(sockets=[listening])
+
+
+def settings(config: StoreConfig, app: ASGIApp) -> uvicorn.Config:
+    """Return the settings of the server. Forwarded client addresses are accepted from the configured proxy only."""
+    proxies = [str(address) for address in config.web.proxies]
+    return uvicorn.Config(
         app,
         loop="asyncio",
-        http=Patience,
+        http=type("Patience", (Patience,), {"proxies": frozenset(proxies if config.web.public else ())}),
         ws="none",
         log_level="error",  # what strangers send is no news: they could fill the log
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=config.web.public is not None,
+        forwarded_allow_ips=proxies,
         ssl_certfile=config.web.cert,
         ssl_keyfile=config.web.key,
         timeout_graceful_shutdown=2,
     )
-    await _Server(settings, live, asyncio.get_running_loop()).serve(sockets=[listening])
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Event loop with the time limit of a request for TLS handshakes; uvicorn allows a minute."""
+
+    async def create_server(self, *args: Any, **options: Any) -> Any:
+        if options.get("ssl"):
+            options.setdefault("ssl_handshake_timeout", REQUEST_S)
+        return await super().create_server(*args, **options)
 
 
 class _Server(uvicorn.Server):
@@ -73,10 +92,11 @@ class _Server(uvicorn.Server):
         self._loop.call_soon_threadsafe(self._live.close)
 
 
-def hosts(listening: socket.socket) -> list[str]:
+def hosts(config: StoreConfig, listening: socket.socket) -> list[str]:
     """Names the page answers to: on loopback its own only, so that no other site can have a browser read it."""
     if listening.family in (socket.AF_INET, socket.AF_INET6):
         address = listening.getsockname()[0]
         if ipaddress.ip_address(address).is_loopback:
-            return [*LOCAL_NAMES, address]
+            public = urlsplit(config.web.public or "").hostname
+            return [*LOCAL_NAMES, address, *([public] if public else [])]
     return ["*"]

@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 from config import StoreConfig
 from edge.access.users import Role, Users
@@ -39,12 +39,13 @@ if TYPE_CHECKING:  # NumPy is imported with the first day
 
 MAX_FORM_BYTES = 65_536
 MAX_FIELDS = 600
-FORM_S = 15.0
+FORM_S = 10.0
 """Time limit for receiving a form."""
 SPANS = (1, 7, 28)
 REGIONS = (
     *("status", "figures", "members", "recognitions", "readers", "sync", "machinery", "backlog", "cues", "cuedesk"),
 )
+"""Regions about members show individuals to managers only, and counts to other users."""
 FOR_MANAGERS = ("cuedesk",)
 """Regions for managers only."""
 
@@ -84,7 +85,7 @@ class Site:
         self.plans = plans(config)
         self.answers = Answers(config)
         self.static = _static_files()
-        self._regions: dict[str, _Regions] = {}
+        self._regions: dict[tuple[str, bool], _Regions] = {}
         loader = _Compiled("edge.web")
         self.templates = {lang: self._environment(lang, loader) for lang in LANGUAGES}
 
@@ -94,7 +95,7 @@ class Site:
         html = (
             self.templates[lang]
             .get_template(template)
-            .render(path=request.url.path, query=_kept_query(request), who=who(request), **values)
+            .render(path=request.scope["path"], query=_kept_query(request), who=who(request), **values)
         )
         response = HTMLResponse(
             html,
@@ -102,16 +103,18 @@ class Site:
             headers={"Cache-Control": "no-store", "Vary": "Accept-Language, Cookie", "Content-Language": lang},
         )
         if request.query_params.get("lang") in LANGUAGES:
-            secure = request.url.scheme == "https"
-            response.set_cookie("lang", lang, max_age=31_536_000, httponly=True, samesite="lax", secure=secure)
+            set_cookie(request, response, "lang", lang, 31_536_000)
         return response
 
-    def regions(self, lang: str, names: Iterable[str]) -> dict[str, str]:
-        """Render live regions of pages as HTML; each is rendered once per change, for any number of clients."""
-        kept = self._regions.get(lang)
+    def regions(self, lang: str, manager: bool, names: Iterable[str]) -> dict[str, str]:
+        """Render live regions of pages as HTML, for managers or for other users.
+
+        Each region is rendered once per change, for any number of clients.
+        """
+        kept = self._regions.get((lang, manager))
         if kept is None or kept.version != self.live.version:
-            picture = take(self.config, self.plans, self.live, lang)
-            kept = self._regions[lang] = _Regions(self.live.version, picture, {})
+            picture = take(self.config, self.plans, self.live, lang, manager=manager)
+            kept = self._regions[lang, manager] = _Regions(self.live.version, picture, {})
         for name in names:
             if name not in kept.html:
                 kept.html[name] = self._region(lang, name, kept.picture)
@@ -145,7 +148,9 @@ class Site:
 
     def live_parts(self, request: Request, *names: str) -> dict[str, Any]:
         """Return the template values for showing and updating these regions."""
-        return {"live": self.regions(language(request), ("status", *names)), "live_as_of": self.as_of()}
+        someone = who(request)
+        manager = someone is not None and someone.manager
+        return {"live": self.regions(language(request), manager, ("status", *names)), "live_as_of": self.as_of()}
 
     def present(self) -> Now | None:
         """Return the latest live state, if the service is responding."""
@@ -184,6 +189,13 @@ class Site:
             await run_in_threadpool(
                 self.users.record, someone.name, someone.role.value, address(request), action, object_
             )
+
+    async def record_look(self, request: Request, action: str, object_: str = "") -> None:
+        """Log that a list of individuals was viewed: at most once an hour for each list."""
+        someone = who(request)
+        if someone is not None and someone.name:
+            look = (someone.name, someone.role.value, address(request), action, object_)
+            await run_in_threadpool(self.users.record_look, *look)
 
     def _environment(self, lang: str, loader: PackageLoader) -> Environment:
         environment = Environment(
@@ -255,12 +267,28 @@ def span(request: Request) -> int:
     return int(text)
 
 
+def before(request: Request) -> int | None:
+    """Return the number of the line of the audit log to continue below; None: start with the latest."""
+    text = request.query_params.get("before")
+    if text is not None and not (text.isdecimal() and text.isascii() and len(text) < 16):
+        raise HTTPException(400)
+    return None if text is None else int(text)
+
+
 def require(request: Request, *roles: Role) -> Who:
     """Return the current user if it has one of these roles; otherwise 403."""
     someone = who(request)
     if someone is None or someone.role not in roles:
         raise HTTPException(403)
     return someone
+
+
+def set_cookie(
+    request: Request, response: Response, name: str, value: str, max_age: int | None = None, path: str = "/"
+) -> None:
+    """Set a cookie that scripts and other sites can't read; TLS-only if the page uses TLS."""
+    secure = request.scope["scheme"] == "https"
+    response.set_cookie(name, value, max_age=max_age, path=path, httponly=True, samesite="lax", secure=secure)
 
 
 def address(request: Request) -> str:

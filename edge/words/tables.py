@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from edge.words.numbers import duration, iso, number, percent
 
 Cell = str | int | float | None
 BOM = "\ufeff"
+PIECE_CHARS = 65_536
 INTEGER, NUMBER, SECONDS, SHARE, RATIO, TEXT, MOMENT = (
     *("integer", "number", "seconds", "share", "ratio", "text", "moment"),
 )
@@ -178,15 +180,33 @@ def cells(columns: Sequence[Column], rows: Iterable[Any], words: Words) -> Itera
 
 def as_csv(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     """Render a table as CSV for spreadsheets: with a BOM, and without text that would be taken for a formula."""
-    out = io.StringIO()
+    return "".join(csv_pieces(header, rows))
+
+
+def csv_pieces(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Iterator[str]:
+    """Render the same CSV in pieces, for tables that may not fit into memory."""
+    out = io.StringIO(BOM)
+    out.seek(0, io.SEEK_END)
     writer = csv.writer(out)
     writer.writerow(header)
-    writer.writerows(map(formula_safe, row) for row in rows)
-    return BOM + out.getvalue()
+    for row in rows:
+        writer.writerow(map(formula_safe, row))
+        if out.tell() >= PIECE_CHARS:
+            yield out.getvalue()
+            out.seek(0)
+            out.truncate()
+    yield out.getvalue()
 
 
 def formula_safe(value: Cell) -> Cell:
     """Prefix text that a spreadsheet would take for a formula with an apostrophe."""
-    if isinstance(value, str) and (value.lstrip()[:1] in tuple("=+-@") or value[:1] in ("\t", "\r", "\n")) and value:
-        return f"'{value}"
-    return value
+    if not isinstance(value, str) or not value:
+        return value
+    # Some programs run a formula even if blanks or invisible characters come before it.
+    shown = next((char for char in value if unicodedata.category(char)[0] not in "ZC"), "")
+    evil = value[0] in "\t\r\n" or unicodedata.normalize("NFKC", shown)[:1] in _FORMULA
+    return f"'{value}" if evil else value
+
+
+_FORMULA = frozenset("=+-@−")
+"""First characters of a formula in Excel, LibreOffice and WPS; full-width forms count as well."""

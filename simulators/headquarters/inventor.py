@@ -1,4 +1,4 @@
-"""Likely events of a store that isn't there: every kind that a real one may say, in forms that fit together."""
+"""Invented events of a store: every type that a real one may send, consistent with each other."""
 
 from __future__ import annotations
 
@@ -31,25 +31,27 @@ from sync.contract_days import (
     FloorWindow,
     FlowDay,
     FlowLink,
+    FlowPath,
     LayoutInForce,
     Scorecard,
     ServiceDay,
     SuspectDay,
     TierDay,
     TrialResult,
+    WayDay,
 )
 
 ZONES = ("door", "cosmetics", "shoes", "bags", "checkout")
 KINDS = ("entrance", "counter", "counter", "counter", "checkout")
 LAYOUT = "0123456789ab"
 ANEW = 0.1
-"""Share of windows that are told again."""
+"""Share of windows that are corrected."""
 RARE = 0.1
-"""Share of everything but recognitions, journeys and windows."""
+"""Share of events other than recognitions, journeys and windows."""
 
 
 class Inventor:
-    """One store's imagination; begins with its layout."""
+    """Event generator of one store; starts with its layout."""
 
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
@@ -59,12 +61,12 @@ class Inventor:
         self._cue: tuple[str, Cue] | None = None
 
     def next(self) -> tuple[EventClass, Event]:
-        """An event that just happened, and its class."""
+        """Return a new event and its class."""
         event = self._event()
         return CLASS_OF[event.type], event
 
     def numbered(self, event: Event, id_: str) -> None:
-        """The id that an event was given, for others that name it."""
+        """Take the id that an event was given, for events that refer to it."""
         if isinstance(event, Cue):
             self._cue = id_, event
 
@@ -235,7 +237,7 @@ class Inventor:
             "small_cell": 5,
             "layouts": [LayoutInForce(version=LAYOUT, from_us=0)],
         }
-        kind = self._dice.choice((FloorDay, FlowDay, Scorecard, ServiceDay, TierDay, TrialResult, SuspectDay))
+        kind = self._dice.choice((FloorDay, FlowDay, WayDay, Scorecard, ServiceDay, TierDay, TrialResult, SuspectDay))
         unknown = {name: None for name, field in kind.model_fields.items() if field.is_required()} | head
         return kind.model_validate(unknown | _PARTS[kind.__name__](self._dice))
 
@@ -266,6 +268,11 @@ _PARTS: dict[str, Any] = {
         "entries": {"door": 9},
         "exits": {"door": 9},
     },
+    "WayDay": lambda dice: {
+        "tag_class": "unknown",
+        "ways": [FlowPath(zones=["door", "shoes"], n=dice.randrange(5, 99))],
+        "with_path": 99,
+    },
     "Scorecard": _scorecard,
     "ServiceDay": lambda dice: {
         "zone": dice.choice(ZONES[1:4]),
@@ -284,11 +291,11 @@ _PARTS: dict[str, Any] = {
     },
     "SuspectDay": lambda _: {"n": 0, "tags": []},
 }
-"""What the events of days tell beside their head; the rest of it is unknown."""
+"""Contents of day events beside their head; all else is null."""
 
 
 def now_us() -> int:
-    """UTC now, microseconds."""
+    """Return UTC now in microseconds."""
     return time.time_ns() // 1000
 
 

@@ -6,15 +6,16 @@ import asyncio
 import hashlib
 import os
 import random
+import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from headquarters import directory_file
 
 from edge.crm.directory import MemberDirectory
 from edge.database.writer import Database
-from edge.store.business_days import BusinessDay
 from edge.store.pseudonyms import Pseudonyms, look_up
 from sync.down import DirectoryFile
 
@@ -23,11 +24,10 @@ LOOK_UP_US, WAIT_MS = 50.0, 300.0
 
 
 @pytest.mark.benchmark_suite
-async def test_directory(tmp_path: Path, capsys, benchmark):
-    from zoneinfo import ZoneInfo
+async def test_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str], benchmark: Any) -> None:
 
     database = Database(tmp_path / "store.db", store="s1", quota_mb=2048)
-    hashes = Pseudonyms(database.tag_key, BusinessDay(ZoneInfo("UTC"), "04:00"))
+    hashes = Pseudonyms(database.tag_key)
     rows = [f"{n:024x},M{n:07},{'ABC'[n % 3]},{int(n % 10 > 0)},," for n in range(MEMBERS)]
     random.Random(1).shuffle(rows)
     entry, packed = directory_file(rows, 1)
@@ -59,7 +59,7 @@ async def test_directory(tmp_path: Path, capsys, benchmark):
     busy_s = cpu_s() - busy_from_s
     greeting.cancel()
 
-    def look(conn) -> float:
+    def look(conn: sqlite3.Connection) -> float:
         tags = [hashes.member(n.to_bytes(12, "big"), 96) for n in random.Random(2).sample(range(MEMBERS), 10_000)]
         start = time.perf_counter()
         assert all(look_up(conn, tag) is not None for tag in tags)

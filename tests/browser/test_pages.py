@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nodetools import installed
 from pages import NOON_US, PATHS
 
 AXE = Path(__file__).parent / "axe"
 ARTEFACTS = Path(__file__).parents[2] / "artefacts"
+SHOTS = bool(os.environ.get("TAGTRAIL_SHOTS"))
 PASSWORD = "correct horse battery"
 SIZES = {"desk": (1240, 860), "phone": (360, 740), "wall": (2560, 1440), "hd": (1920, 1080)}
 LANGUAGES = {"zh": "zh-CN", "en": "en-GB"}
@@ -68,8 +69,16 @@ def opened(chromium: Any, lang: str = "en", size: str = "desk", **options: Any) 
 
 
 def shoot(page: Any, name: str) -> None:
-    ARTEFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
+    """A picture for people to look at; only if TAGTRAIL_SHOTS is set, since it takes long."""
+    if SHOTS:
+        keep(f"{name}.png", page.screenshot(full_page=True))
+
+
+def keep(name: str, made: bytes) -> None:
+    """Keep a file in `artefacts` if TAGTRAIL_SHOTS is set."""
+    if SHOTS:
+        ARTEFACTS.mkdir(exist_ok=True)
+        (ARTEFACTS / name).write_bytes(made)
 
 
 @pytest.mark.parametrize("size", ["desk", "phone"])
@@ -192,7 +201,7 @@ def test_one_sheet_of_paper(chromium: Any, site: Any, name: str) -> None:
             if name == "today":
                 page.wait_for_selector("#sankey svg.main-svg")
             paper = page.pdf(prefer_css_page_size=True, print_background=True)
-            (ARTEFACTS / f"{name.replace('/', '-')}-{lang}.pdf").write_bytes(paper)
+            keep(f"{name.replace('/', '-')}-{lang}.pdf", paper)
             assert len(re.findall(rb"/Type\s*/Page\b", paper)) == 1
             box = re.search(rb"/MediaBox\s*\[0 0 ([\d.]+) ([\d.]+)\]", paper)
             assert box is not None
@@ -260,27 +269,9 @@ def test_every_question_is_answered_in_two_clicks(chromium: Any, site: Any, lang
 
 
 @pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+def axe() -> str:
     """axe-core, from npm: a program to run in the page."""
-    folder = tmp_path_factory.mktemp("axe")
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("npm is not installed")
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(AXE / name, folder)
-    try:
-        got = subprocess.run(
-            [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
-    except subprocess.TimeoutExpired:
-        pytest.skip("npm did not get axe-core in time")
-    if got.returncode:
-        pytest.skip(f"npm cannot get axe-core: {got.stderr.strip().splitlines()[-1:]}")
-    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text("utf-8")
+    return (installed(AXE, 100) / "node_modules" / "axe-core" / "axe.min.js").read_text("utf-8")
 
 
 @pytest.mark.timeout(240)

@@ -60,8 +60,7 @@ def test_moments_are_two_ten_and_thirty_minutes_and_then_when_told(layout: Layou
     learner.feed(reads)
     for minutes in (2, 10, 30):
         due_us = begin_us + minutes * MINUTE_US
-        assert learner.due_us == due_us
-        assert learner.first == (minutes == 2)
+        assert (learner.due_us, learner.first) == (due_us, minutes == 2)
         assert not learner.due(due_us - 1)
         assert learner.due(due_us)
         assert learner.take()["time_us"].max() < due_us

@@ -20,8 +20,7 @@ from edge.store.clock import Clock
 from edge.store.live_socket import LiveServer, socket_path
 from edge.store.live_state import LiveClient, State
 from edge.web.app import create_app
-from edge.web.patience import Patience
-from edge.web.serve import hosts
+from edge.web.serve import hosts, settings
 
 PATHS = (
     "/",
@@ -115,11 +114,12 @@ class Page:
 
         return await asyncio.to_thread(ask)
 
-    async def events(self, lang: str = "en") -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    async def events(self, lang: str = "en", cookie: str = "") -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Server-sent events as (name, what it tells)."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
         try:
-            writer.write(f"GET /events?lang={lang} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            head = f"GET /events?lang={lang} HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookie}\r\n\r\n"
+            writer.write(head.encode())
             await reader.readuntil(b"\r\n\r\n")
             name = ""
             while line := await reader.readline():
@@ -170,9 +170,8 @@ async def serving(config: StoreConfig, names: list[str] | None = None) -> AsyncI
     """The page in this process, called by `names` (those of loopback unless told otherwise)."""
     live = LiveClient(socket_path(config), stale_s=0.8, retry_s=0.05)
     listening = socket.create_server(("127.0.0.1", 0))
-    app = create_app(config, live, Noon(), names or hosts(listening))
-    settings = uvicorn.Config(app, log_level="error", http=Patience, ws="none", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(settings)
+    app = create_app(config, live, Noon(), names or hosts(config, listening))
+    server = uvicorn.Server(settings(config, app))
     server.config.load()
     running = asyncio.create_task(server._serve([listening]))
     yield Page(config, live, listening.getsockname()[1])

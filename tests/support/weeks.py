@@ -107,7 +107,7 @@ def open_week(gateway: Any, url: str, members: int, quota_pages: int | None) -> 
     shop = compose(load(gateway.file))
     cards = "".join(f"{member_card(n).hex()},M{n:06},A,1,\n" for n in range(members))
     (gateway.folder / "members.csv").write_text(f"epc,member,tier,consent,hint\n{cards}")
-    assert import_csv(shop.config, gateway.folder / "members.csv") == members
+    assert import_csv(shop.config, gateway.folder / "members.csv").rows == members
     week = Week(shop)
     if quota_pages is not None:
         week.database.write_now(lambda conn: conn.execute(f"PRAGMA max_page_count = {quota_pages}").fetchall())

@@ -11,7 +11,7 @@ from edge.words.languages import message as _
 from edge.words.tables import INTEGER, SHARE, TEXT, Column, Words
 
 if TYPE_CHECKING:  # keeps NumPy out of the page process until a day is requested
-    from edge.days.flows import Flow, FlowReport, ZoneFlows
+    from edge.days.flows import FlowReport, ZoneFlows, ZoneTransition
     from edge.days.scope import Rate
 
 SUPPRESSED = "suppressed"
@@ -28,13 +28,13 @@ class DoorWay:
     door_share: Rate | None
 
 
-def flow_rows(flows: ZoneFlows) -> Iterator[Flow]:
+def flow_rows(flows: ZoneFlows) -> Iterator[ZoneTransition]:
     """Yield the flows between zones; the last row is the total of flows with too few carriers."""
-    from edge.days.flows import Flow
+    from edge.days.flows import ZoneTransition
 
     yield from flows.links
     if flows.suppressed_links:
-        yield Flow(SUPPRESSED, SUPPRESSED, flows.suppressed_n)
+        yield ZoneTransition(SUPPRESSED, SUPPRESSED, flows.suppressed_n)
 
 
 def door_rows(report: FlowReport) -> Iterator[DoorWay]:

@@ -53,6 +53,7 @@ READERS = (
 
 # A line of the audit log.
 AUDIT = (
+    Column("line", INTEGER, _("Line"), "Number of the line, in ascending order of time.", "id"),
     Column("at", MOMENT, _("When"), "Time, ISO 8601 in the store's time.", lambda row, _: round(row.at_s * 1e6)),
     Column("user", TEXT, _("Name"), "Name of the user.", "name"),
     Column("role", TEXT, _("Role"), "Role of the user."),

@@ -16,7 +16,7 @@ from edge.words.languages import named
 
 if TYPE_CHECKING:  # NumPy is imported with the first day
     from edge.days.counters import CounterScore
-    from edge.days.flows import Flow, ZoneFlows
+    from edge.days.flows import ZoneFlows, ZoneTransition
     from edge.days.traffic import FloorTraffic, Hour
 
 TOP_PERCENT = 88.0
@@ -172,8 +172,8 @@ def counter_cards(
     config: StoreConfig, scores: Iterable[CounterScore], flows: ZoneFlows, lang: str
 ) -> tuple[Counter, ...]:
     """Build the cards of all counters, most visited first, unknown last. Scores and flows are from the same days."""
-    into: dict[str, list[Flow]] = defaultdict(list)
-    out: dict[str, list[Flow]] = defaultdict(list)
+    into: dict[str, list[ZoneTransition]] = defaultdict(list)
+    out: dict[str, list[ZoneTransition]] = defaultdict(list)
     for link in flows.links:
         into[link.to_zone].append(link)
         out[link.from_zone].append(link)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import floor, log10
@@ -17,6 +18,8 @@ from edge.words.languages import named
 LEVELS = (1, 3, 6, 11, 21)
 """Number of people in a zone at which the next shade of the plan begins."""
 
+PEOPLE = ("member", "unknown")
+"""Tag classes that are counted as people."""
 CUE_ORDER = ("open", "acknowledged", "snoozed")
 """Cues waiting for a response first."""
 
@@ -29,7 +32,8 @@ class ZonePicture:
     name: str
     people: int | None
     level: int | None
-    members: int
+    members: int | None
+    """None for users who must not be able to follow individual members."""
     carts: int
     staff: int
 
@@ -45,7 +49,7 @@ class FloorPicture:
 
 @dataclass(frozen=True)
 class Sighting:
-    """A member somewhere: masked, since the page is open to whoever stands before the screen."""
+    """A member and their location, for managers; masked, because other people can see the screen."""
 
     member: str
     tier: str
@@ -55,15 +59,16 @@ class Sighting:
 
 @dataclass(frozen=True)
 class CuePicture:
-    """A call to go to a member, masked like every sighting; times of day are texts."""
+    """A cue; times of day are texts."""
 
     id: int
     kind: str
     member: str
+    """Masked; empty for all users except managers."""
     tier: str
     zone: str
     here: str | None
-    """Where the member is now, if that is somewhere else."""
+    """Present zone of the member if it is another one; for managers only."""
     since: str
     waited_s: int
     """Waiting time until the cue was created."""
@@ -84,7 +89,12 @@ class Picture:
     people: int | None
     unknown_zones: int
     members: tuple[Sighting, ...]
+    """For managers only, like `recognitions`; empty for other users."""
+    members_here: int | None
+    tiers: tuple[tuple[str, int], ...]
+    """Tier → number of members in the store."""
     recognitions: tuple[Sighting, ...]
+    manager: bool
     cues: tuple[CuePicture, ...]
     carts: int | None
     staff: int | None
@@ -97,9 +107,10 @@ class Picture:
     pending: int
 
 
-def take(config: StoreConfig, plans: tuple[Plan, ...], live: LiveClient, lang: str) -> Picture:
-    """The present picture. Without the service every zone is unknown, whatever was last heard."""
-    now = live.now if live.state in (State.LIVE, State.STALE) else None
+def take(config: StoreConfig, plans: tuple[Plan, ...], live: LiveClient, lang: str, *, manager: bool) -> Picture:
+    """Build the picture for managers or for other users. Without the service, every zone is unknown."""
+    heard = live.now if live.state in (State.LIVE, State.STALE) else None
+    now = None if heard is None else for_eyes(heard, manager=manager)
     told = {zone.id: zone for zone in now.zones} if now else {}
     names = {zone.id: named(zone.name, lang) for zone in config.zones}
     floors = []
@@ -115,7 +126,7 @@ def take(config: StoreConfig, plans: tuple[Plan, ...], live: LiveClient, lang: s
                 name=names[drawn.id],
                 people=people,
                 level=None if people is None else bisect_right(LEVELS, people),
-                members=by_class.get("member", 0),
+                members=by_class.get("member", 0) if manager else None,
                 carts=by_class.get("cart", 0),
                 staff=by_class.get("staff", 0),
             )
@@ -141,11 +152,13 @@ def take(config: StoreConfig, plans: tuple[Plan, ...], live: LiveClient, lang: s
         people=_sum([zone.people for zone in every]),
         unknown_zones=len(every) - len(known_zones),
         members=tuple(
-            Sighting(mask(m.member), m.tier, names.get(m.zone, m.zone), at(m.since_us))
-            for m in (now.members if now else ())
+            Sighting(m.member, m.tier, names.get(m.zone, m.zone), at(m.since_us)) for m in (now.members if now else ())
         ),
+        members_here=None if heard is None else len(heard.members),
+        tiers=tuple(sorted(Counter(m.tier for m in heard.members).items())) if heard else (),
+        manager=manager,
         recognitions=tuple(
-            Sighting(mask(r.member), r.tier, names.get(r.zone, r.zone), clock_time(config, r.at_us))
+            Sighting(r.member, r.tier, names.get(r.zone, r.zone), clock_time(config, r.at_us))
             for r in (now.recognitions if now else ())
         ),
         cues=tuple(
@@ -167,7 +180,7 @@ def _cue(cue: CueNow, names: Mapping[str, str], lang: str, at: Callable[[int], s
     return CuePicture(
         id=cue.id,
         kind=cue.kind,
-        member=mask(cue.member),
+        member=cue.member,
         tier=cue.tier,
         zone=names.get(cue.zone, cue.zone),
         here=names.get(cue.here, cue.here) if cue.here is not None and cue.here != cue.zone else None,
@@ -181,6 +194,29 @@ def _cue(cue: CueNow, names: Mapping[str, str], lang: str, at: Callable[[int], s
         rule=cue.rule,
         version=cue.version,
     )
+
+
+def for_eyes(now: Now, *, manager: bool) -> Now:
+    """Return the live state that may leave the page's process: for managers, with masked members.
+
+    For other users, all data about individual members is removed, including the counts of members by zone: repeated
+    requests would show the path of a member.
+    """
+    cues = tuple(
+        cue.model_copy(update={"member": mask(cue.member)} if manager else {"member": "", "here": None})
+        for cue in now.cues.open
+    )
+    shown: dict[str, object] = {"cues": now.cues.model_copy(update={"open": cues})}
+    if manager:
+        for name in ("members", "recognitions"):
+            shown[name] = tuple(one.model_copy(update={"member": mask(one.member)}) for one in getattr(now, name))
+    else:
+        zones = (
+            zone.model_copy(update={"by_class": {k: n for k, n in zone.by_class.items() if k not in PEOPLE}})
+            for zone in now.zones
+        )
+        shown |= {"members": (), "recognitions": (), "zones": tuple(zones)}
+    return now.model_copy(update=shown)
 
 
 def mask(member: str) -> str:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from edge.web.exports.openapi import openapi
-from edge.web.exports.tables import TABLES, Source, Table
-from edge.web.site import Site, language, span, who
+from edge.web.exports.tables import EVERYBODY, TABLES, Source, Table
+from edge.web.site import Site, before, language, span, who
 from edge.words import tables as words
 from edge.words.languages import catalogue
 from edge.words.numbers import iso
 from edge.words.tables import SHARE, Cell
 
+CSV = "text/csv; charset=utf-8"
+MOST_ROWS = 20_000
+"""Maximum rows per answer or sheet. Longer tables return `next`, and are complete as CSV."""
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 WORKBOOK = "all"
 """In place of a table name: one workbook with all tables that the user may see."""
@@ -38,8 +44,10 @@ class Exports:
     async def csv(self, request: Request) -> Response:
         table = self._table(request)
         source = await self._source(request, table.of_day)
+        if not table.bounded:
+            return await self._file(request, source, table.name, "csv", csv_pieces(table, source), CSV)
         text = await run_in_threadpool(as_csv, table, source)
-        return await self._file(request, source, table.name, "csv", text.encode(), "text/csv; charset=utf-8")
+        return await self._file(request, source, table.name, "csv", text.encode(), CSV)
 
     async def xlsx(self, request: Request) -> Response:
         name = request.path_params["table"]
@@ -52,6 +60,8 @@ class Exports:
     async def json(self, request: Request) -> Response:
         table = self._table(request)
         source = await self._source(request, table.of_day)
+        if table.roles != EVERYBODY:
+            await self._site.record_look(request, "read", f"{table.name} {source.date}" if table.of_day else table.name)
         return JSONResponse(await run_in_threadpool(as_object, table, source), headers={"Cache-Control": "no-store"})
 
     async def openapi(self, _: Request) -> Response:
@@ -77,20 +87,29 @@ class Exports:
             raise HTTPException(503)
         return Source(
             *(site.config, language(request), date, summary),
-            *(site.present(), site.users.audit, site.answers, span(request)),
+            *(site.present(), partial(site.users.whole_audit, before(request)), site.answers, span(request)),
         )
 
-    async def _file(self, request: Request, source: Source, name: str, end: str, content: bytes, kind: str) -> Response:
+    async def _file(
+        self, request: Request, source: Source, name: str, end: str, content: bytes | Iterator[str], kind: str
+    ) -> Response:
         file = f"tagtrail-{source.config.store.id}-{name}-{source.date}.{end}"
         await self._site.record(request, "export", file)
         headers = {"Content-Disposition": f'attachment; filename="{file}"', "Cache-Control": "no-store"}
-        return Response(content, media_type=kind, headers=headers)
+        if isinstance(content, bytes):
+            return Response(content, media_type=kind, headers=headers)
+        return StreamingResponse(content, media_type=kind, headers=headers)
 
 
 def as_csv(table: Table, source: Source) -> str:
     """Render the table as CSV, with its date and as_of in every row."""
+    return "".join(csv_pieces(table, source))
+
+
+def csv_pieces(table: Table, source: Source) -> Iterator[str]:
+    """Render the same CSV in pieces, because the audit log may exceed the page's memory."""
     date, as_of = str(source.date), _as_of(table, source)
-    return words.as_csv(("date", *table.ids, "as_of"), ((date, *row, as_of) for row in table.cells(source)))
+    return words.csv_pieces(("date", *table.ids, "as_of"), ((date, *row, as_of) for row in table.cells(source)))
 
 
 def as_object(table: Table, source: Source) -> dict[str, Any]:
@@ -105,7 +124,10 @@ def as_object(table: Table, source: Source) -> dict[str, Any]:
         days = table.days(source)
         head |= {"date": summary.date, "complete": summary.complete, "coverage": _coverage(source, days)}
         head |= {"def_version": summary.def_version, "days": days}
-    return {**head, "rows": [dict(zip(table.ids, row, strict=True)) for row in table.cells(source)]}
+    rows = [dict(zip(table.ids, row, strict=True)) for row in islice(table.cells(source), MOST_ROWS)]
+    if not table.bounded:
+        head["next"] = rows[-1][table.ids[0]] if len(rows) == MOST_ROWS else None
+    return {**head, "rows": rows}
 
 
 def as_xlsx(tables: list[Table], source: Source) -> bytes:
@@ -142,7 +164,7 @@ def as_xlsx(tables: list[Table], source: Source) -> bytes:
             sheet.write_string(0, place, field.id, bold)
             sheet.write_comment(0, place, f"{heading(field.heading)}\n{field.about}")
         last = 0
-        for last, values in enumerate(table.cells(source), 1):
+        for last, values in enumerate(islice(table.cells(source), MOST_ROWS), 1):
             for place, (field, value) in enumerate(zip(table.fields, values, strict=True)):
                 _write(sheet, last, place, value, share if field.type == SHARE else None)
                 widths[place] = max(widths[place], min(_width(value), 40))

@@ -9,6 +9,8 @@ from edge.web.exports.tables import EVERYBODY, TABLES
 from edge.web.site import SPANS
 from edge.words.tables import INTEGER, MOMENT, NUMBER, RATIO, SECONDS, SHARE, TEXT
 
+NEXT = "Value of `before` for the next, older rows; null: there are none."
+
 
 def openapi(version: str) -> dict[str, Any]:
     """Build the OpenAPI 3.1 document of everything under /api/."""
@@ -50,6 +52,12 @@ def openapi(version: str) -> dict[str, Any]:
         "schema": {"enum": list(SPANS)},
         "description": "Number of days ending with that date.",
     }
+    below = {
+        "name": "before",
+        "in": "query",
+        "schema": {"type": "integer"},
+        "description": "The `next` of the previous answer.",
+    }
     lang = {"name": "lang", "in": "query", "schema": {"enum": ["zh", "en"]}, "description": "Language of names."}
 
     def get(summary: str, schema: dict[str, Any], parameters: list[dict[str, Any]]) -> dict[str, Any]:
@@ -57,7 +65,7 @@ def openapi(version: str) -> dict[str, Any]:
         return {"get": {"summary": summary, "parameters": parameters, "responses": {"200": answer, "401": refused}}}
 
     paths: dict[str, Any] = {
-        "/api/now": get("Live state of the store, with masked members.", {"type": "object"}, []),
+        "/api/now": get("Live state of the store; masked members for managers only.", {"type": "object"}, []),
         "/api/today": get("A business day in one document.", {"type": "object"}, [day]),
         "/api/openapi.json": get("This description.", {"type": "object"}, []),
     }
@@ -67,9 +75,11 @@ def openapi(version: str) -> dict[str, Any]:
             for field in table.fields
         }
         rows = {"type": "array", "items": {"type": "object", "properties": columns}}
-        schema = {"type": "object", "properties": {**head, "rows": rows}}
+        more = {} if table.bounded else {"next": {"type": ["integer", "null"], "description": NEXT}}
+        schema = {"type": "object", "properties": {**head, **more, "rows": rows}}
         roles = "" if table.roles == EVERYBODY else f" For {', '.join(table.roles)}."
         asked = [*([day] if table.of_day else []), *([days] if table.spans else []), lang]
+        asked += [] if table.bounded else [below]
         paths[f"/api/tables/{table.name}"] = get(table.about + roles, schema, asked)
     return {
         "openapi": "3.1.0",

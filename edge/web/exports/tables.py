@@ -34,7 +34,7 @@ class Source:
     date: dt.date
     summary: Summary | None
     now: Now | None
-    audit: Callable[[], tuple[Entry, ...]]
+    audit: Callable[[], Iterable[Entry]]
     answers: Answers
     days: int = 1
     """Number of business days ending with `date`, for tables that can span several."""
@@ -52,6 +52,8 @@ class Table:
     """True if the table is for a business day, False if it is live."""
     spans: bool = False
     """True if the table can span several business days."""
+    bounded: bool = True
+    """False if the table may be too long for the page's memory."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -204,10 +206,11 @@ _MADE = (
     Table("readers", "Current state of the readers.", _readers, of_day=False),
     Table(
         "audit",
-        "Audit log: logins, views of individual members, downloads.",
+        "Audit log: logins, views of individual members, downloads; all lines kept, latest first.",
         lambda source: source.audit(),
         roles=(Role.IT,),
         of_day=False,
+        bounded=False,
     ),
 )
 TABLES: Mapping[str, Table] = {table.name: table for table in _MADE}

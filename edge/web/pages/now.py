@@ -13,14 +13,15 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from edge.access.users import Role
-from edge.web.drawings.now import LEVELS, mask
+from edge.web.drawings.now import LEVELS, for_eyes
 from edge.web.gate import COOKIE
 from edge.web.site import FOR_MANAGERS, Site, language, require
 
 HEARTBEAT_S = 2.0
 """Maximum interval between messages of `/events`; browsers show a warning after a longer interval."""
-
-
+STREAM_S = 6 * 3600.0
+"""Maximum duration of a stream; the browser then opens another, which renews its cookie."""
+ABOUT_MEMBERS = ("members", "recognitions", "cues", "cuedesk")
 PARTS = ("figures", "cues", "members", "recognitions", "readers", "sync")
 
 
@@ -31,6 +32,7 @@ class NowPages:
         self.routes = [Route("/", self.now), Route("/events", self.events), Route("/api/now", self.api)]
 
     async def now(self, request: Request) -> Response:
+        await self._note(request)
         return self._site.render(
             request,
             "now.html",
@@ -49,49 +51,61 @@ class NowPages:
             raise HTTPException(400)
         if set(names) & set(FOR_MANAGERS):
             require(request, Role.MANAGER)
+        if set(names) & set(ABOUT_MEMBERS):
+            await self._note(request)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(self._events(request, names), headers=headers, media_type="text/event-stream")
 
-    async def api(self, _: Request) -> Response:
+    async def api(self, request: Request) -> Response:
+        """Return the live state as JSON: with masked members for managers, counts only for other users."""
         now = self._site.live.now
+        manager = require(request, *Role).manager
         told: dict[str, Any] = {"state": self._site.live.state.value, "service": None}
         if now is not None:
-            told["service"] = now.model_dump(exclude={"pid"})
-            cues = told["service"]["cues"]["open"]
-            for someone in (*told["service"]["members"], *told["service"]["recognitions"], *cues):
-                someone["member"] = mask(someone["member"])
-            for cue in cues:
+            await self._note(request)
+            told["service"] = for_eyes(now, manager=manager).model_dump(exclude={"pid"})
+            for cue in told["service"]["cues"]["open"]:
                 del cue["who"]
         return JSONResponse(told, headers={"Cache-Control": "no-store"})
 
+    async def _note(self, request: Request) -> None:
+        """Log that a manager viewed members, even though only their last digits are shown."""
+        if require(request, *Role).manager:
+            await self._site.record_look(request, "watched members")
+
     async def _events(self, request: Request, names: Sequence[str]) -> AsyncIterator[str]:
         lang, token = language(request), request.cookies.get(COOKIE, "")
+        manager = require(request, *Role).manager
         sent: dict[str, str] = {}
         yield "retry: 2000\n\n"
         live, users = self._site.live, self._site.users
-        for_managers = bool(set(names) & set(FOR_MANAGERS))
+        ends_s = time.monotonic() + STREAM_S
 
         def allowed() -> bool:
-            session = users.session(token)
-            return session is not None and (not for_managers or session.role is Role.MANAGER)
+            if not users.ever():
+                return True
+            session = users.session(token, watching=True)
+            return session is not None and (session.role is Role.MANAGER) == manager
 
-        while not live.closing and (not users.anyone() or allowed()):
+        while not live.closing and allowed() and time.monotonic() < ends_s:
             version = live.version
-            regions = self._site.regions(lang, names)
+            regions = self._site.regions(lang, manager, names)
             changed = {name: html for name, html in regions.items() if sent.get(name) != html}
             if changed:
                 sent = regions
                 yield _event("regions", {"as_of": self._site.as_of(), "regions": changed})
             else:
                 yield _event("beat", {"as_of": self._site.as_of()})
-            await self._quiet(lang, names, version, sent)
+            await self._quiet(lang, manager, names, version, sent)
 
-    async def _quiet(self, lang: str, names: Sequence[str], version: int, sent: Mapping[str, str]) -> None:
+    async def _quiet(
+        self, lang: str, manager: bool, names: Sequence[str], version: int, sent: Mapping[str, str]
+    ) -> None:
         """Wait until a region differs from what was sent, or until a heartbeat is due."""
         live = self._site.live
         deadline = time.monotonic() + HEARTBEAT_S
         while (left := deadline - time.monotonic()) > 0 and not live.closing:
-            if not await live.wait(version, left) or self._site.regions(lang, names) != sent:
+            if not await live.wait(version, left) or self._site.regions(lang, manager, names) != sent:
                 return
             version = live.version
 

@@ -70,6 +70,7 @@ class PeoplePages:
         someone = require(request, *Role)
         seen: tuple[Seen, ...] = ()
         if someone.manager and day["state"] == "ok":
+            await self._site.record_look(request, "listed members", str(day["date"]))
             seen = await run_in_threadpool(self._seen, day["date"])
         tiers = await run_in_threadpool(self._site.answers.tiers, day["date"]) if day["state"] == "ok" else None
         parts = self._site.live_parts(request, "members", "recognitions")

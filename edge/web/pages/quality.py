@@ -10,11 +10,12 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from edge.access.members import SHORT
 from edge.access.users import Role
 from edge.access.verdicts import say
 from edge.store.business_days import parse_date
 from edge.web.gate import check_form
-from edge.web.site import Site, require
+from edge.web.site import Site, before, require
 from edge.words.numbers import local
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class QualityPages:
                 key=lambda z: (z.zone not in watched, z.coverage is None, z.coverage or 0, -(z.censored or 0), z.zone),
             )
             if require(request, *Role).role is not Role.VIEWER and day["state"] == "ok":
+                await self._site.record_look(request, "listed suspected tags", str(day["date"]))
                 suspects = await run_in_threadpool(self._site.answers.suspects, day["date"])
             hours = [f"{local(config, hour.start_us):%H}" for hour in summary.floors[0].hours]
         return self._site.render(
@@ -72,7 +74,7 @@ class QualityPages:
         await run_in_threadpool(say, site.config, date, bytes.fromhex(tag), said == "confirm")
         site.answers.forget()
         await site.record(
-            request, "confirmed a suspected tag" if said == "confirm" else "cleared a suspected tag", tag[:8]
+            request, "confirmed a suspected tag" if said == "confirm" else "cleared a suspected tag", tag[:SHORT]
         )
         return RedirectResponse(f"/quality?date={date}#suspects", 303)
 
@@ -85,11 +87,15 @@ class QualityPages:
         )
 
     async def audit(self, request: Request) -> Response:
+        """Show part of the audit log, latest first; `before`: number of the line to continue below."""
         require(request, Role.IT)
-        users = self._site.users
+        users, below = self._site.users, before(request)
+        lines = await run_in_threadpool(users.audit, HISTORY + 1, below)
         return self._site.render(
             request,
             "audit.html",
             users=await run_in_threadpool(users.users),
-            lines=await run_in_threadpool(users.audit, HISTORY),
+            lines=lines[:HISTORY],
+            older=lines[HISTORY - 1].id if len(lines) > HISTORY else None,
+            newest=below is None,
         )

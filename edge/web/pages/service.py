@@ -127,7 +127,10 @@ class ServicePages:
 
 async def floor_parts(site: Site, request: Request, date: dt.date) -> dict[str, Any]:
     """Collect the cues and cases for the Service page."""
-    region = "cuedesk" if require(request, *Role).manager else "cues"
+    region = "cues"
+    if require(request, *Role).manager:
+        region = "cuedesk"
+        await site.record_look(request, "watched members")
     return {
         "region": region,
         "cases": await run_in_threadpool(_cases, site, date),

@@ -17,6 +17,8 @@ from pydantic import TypeAdapter
 from shopdays import DATE, Day, store_values
 
 from config import StoreConfig
+from config.facts import TAG_CLASSES
+from config.model import Privacy
 from edge.access.users import Role, Users, users_path
 from edge.access.verdicts import say
 from edge.crm import day_news
@@ -136,8 +138,67 @@ async def test_a_day_that_is_over_is_told_with_the_pages_numbers(day: Day) -> No
     assert sum(window.unknown or 0 for window in ground.windows) == 40
     assert len(ground.windows) == 96
     (stuck,) = of["suspect_day", ""].tags
-    assert (stuck.reasons, stuck.zone, stuck.tag) == (["stuck", "long"], "bags", b"all day".hex())
+    assert (stuck.reasons, stuck.zone) == (["stuck", "long"], "bags")
+    assert b"all day".hex() not in stuck.tag, "nothing that is known by it elsewhere"
     assert of["trial", ""].phases[0].change is None
+
+
+async def test_suspected_staff_are_counted_and_not_told_of_one_by_one(day: Day) -> None:
+    morning(day)
+    for hour in range(9, 18):
+        for n, zone in enumerate(("door", "shoes", "bags", "hall", "books")):
+            day.visit("no badge", zone, f"{hour}:{12 * n}", 700, journey="09:00")
+    suspects = {one.tag: one.reasons for one in day.past.suspects(DATE)}
+    assert suspects[b"no badge".hex()] == ("long",)
+    told = next(event for event in await tell(day) if event.type == "suspect_day")
+    assert (told.n, [tag.reasons for tag in told.tags]) == (2, [["stuck", "long"]])
+
+
+def walk(day: Day, tag: str, zones: str, cls: str, at: str = "10:00") -> None:
+    """A journey through zones, a minute in each."""
+    start_us = day.us(at)
+    times = [start_us + 70_000_000 * n for n in range(len(zones.split()))]
+    path = [[zone, at_us, at_us + 60_000_000] for zone, at_us in zip(zones.split(), times, strict=True)]
+    day.conn.execute(
+        "INSERT INTO journey (tag, tag_class, start_us, end_us, censored, path) VALUES (?, ?, ?, ?, 0, ?)",
+        (tag.encode(), TAG_CLASSES.index(cls), start_us, path[-1][2], json.dumps(path)),
+    )
+
+
+def walked(day: Day) -> None:
+    morning(day)
+    for n in range(6):
+        walk(day, f"u{n}", "door hall shoes bags", "unknown")
+        walk(day, "one who comes often", "door books shoes", "unknown", f"1{n}:00")
+    for n in range(4):
+        walk(day, f"few{n}", "door books", "unknown")
+        walk(day, f"s{n}", "shoes bags", "staff")
+    walk(day, "s4", "shoes bags", "staff")
+    for n in range(9):
+        walk(day, f"m{n}", "door bags", "member")
+    walk(day, "all day", "door hall shoes bags", "unknown")
+
+
+async def test_ways_of_others_are_told_only_if_the_store_says_so_and_of_many_at_once(day: Day) -> None:
+    """By default of nobody; and never one that few carriers took, however often."""
+    walked(day)
+    assert not [event for event in await tell(day) if event.type in ("way_day", "journey")]
+    day.config = day.config.model_copy(update={"privacy": Privacy(ways=("unknown", "staff"))})
+    told = {event.tag_class: event for event in await tell(day) if event.type == "way_day"}
+    assert {name: [(way.zones, way.n) for way in event.ways] for name, event in told.items()} == {
+        "unknown": [(["door", "shoes", "bags"], 6)],  # the tag that lies there all day is nobody
+        "staff": [(["shoes", "bags"], 5)],
+    }
+    assert told["unknown"].with_path == 16
+    assert told["unknown"].small_cell == 5
+
+
+@pytest.mark.parametrize(("small_cell", "ways"), [(4, 2), (0, 2), (7, 0)])
+def test_one_carriers_way_is_never_told_however_low_the_threshold(day: Day, small_cell: int, ways: int) -> None:
+    walked(day)
+    limits = day.config.thresholds.model_copy(update={"small_cell": small_cell})
+    found = History(day.conn, day.config.model_copy(update={"thresholds": limits})).ways(DATE, "unknown")
+    assert len(found.counts) == ways
 
 
 async def test_nothing_is_told_twice_and_what_changed_is_the_next_revision(day: Day) -> None:

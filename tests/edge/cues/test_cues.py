@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from erasing import erase
 from gateways import Gateway, member_card
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,16 +157,14 @@ async def test_a_restart_repeats_no_cue_and_forgets_none(gateway: Gateway, clock
 
 
 async def test_who_takes_consent_back_or_is_erased_is_no_cue_any_more(gateway: Gateway, clock: HandClock) -> None:
-    from edge.crm.commands import erase
-
-    async with running(shop_with(gateway), clock) as rig:
+    shop = shop_with(gateway)
+    async with running(shop, clock) as rig:
         await rig.see(member_card(1), DOOR, 5)
         await rig.see(member_card(2), DOOR, 5)
         await rig.database.write(lambda conn: conn.execute("UPDATE directory SET consent = 0 WHERE member = 'M1'"))
         await rig.pipeline.recheck()
         assert [cue.member for cue in rig.pipeline.desk.going] == ["M2"]
-        assert (await rig.database.write(lambda conn: erase(conn, "M2")))["cues"] == 1
-        await rig.pipeline.recheck("M2")
+        assert (await erase(rig.database, shop.config, "M2", rig.pipeline.recheck))["cues"] == 1
         assert rig.pipeline.desk.going == ()
         assert await rig.query("SELECT count(*) FROM cue") == [(0,)]
 
@@ -240,7 +239,7 @@ def test_the_first_rule_that_fits_holds() -> None:
 
     def which(kind: Any, tier: str, zone: str, of: ZoneKind) -> str | None:
         rule = pick(rules, kind, tier, zone, of)
-        return rule and rule.id
+        return rule.id if rule else None
 
     assert which("waiting", "A", "shoes", ZoneKind.COUNTER) == "a"
     assert which("waiting", "B", "shoes", ZoneKind.COUNTER) == "b"

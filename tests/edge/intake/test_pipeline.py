@@ -25,7 +25,7 @@ from edge.store.errors import Trouble
 def give_card(gateway: Gateway, shop: Shop, card: bytes, consent: int = 1) -> None:
     file = gateway.folder / "members.csv"
     file.write_text(f"epc,member,tier,consent,hint\n{card.hex()},M1,gold,{consent},\n")
-    assert import_csv(shop.config, file) == 1
+    assert import_csv(shop.config, file).rows == 1
 
 
 async def test_a_member_is_announced_once_a_journey_and_again_in_the_next(gateway: Gateway, clock: HandClock) -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -209,5 +210,6 @@ def test_the_fingerprint_knows_zones_ports_and_places() -> None:
 def test_a_walk_that_becomes_worse_outweighs_the_reads(density: float, right: float | None, better: bool) -> None:
     before, after = (np.array([[r, 10.0 - r]]) for r in (5.0, right or 0.0))
     walk = None if right is None else Walk("", before, after, [], [])
-    learnt = calibration_file.Calibration(None, 0, 0, 0, 0, 0.0, density)
-    assert Result(None, learnt, None, None, walk).better is better
+    unused: Any = None
+    learnt = calibration_file.Calibration(unused, 0, 0, 0, 0, 0.0, density)
+    assert Result(unused, learnt, unused, unused, walk).better is better

@@ -21,8 +21,10 @@ from drivers.session import Link, ReaderSettings, ReaderStatus, Sink
 from dwell.markov.learner import Learner
 from edge.crm import configuration, corrections, day_news, directory
 from edge.crm.configuration import Overlay
+from edge.crm.erasure.worker import Erasures
 from edge.cues import orders
 from edge.database import life
+from edge.database.scrub import Scrubber
 from edge.database.writer import Database
 from edge.days import kept
 from edge.readers import sessions
@@ -163,7 +165,7 @@ async def test_one_day_that_cannot_be_made_does_not_keep_the_others_back(monkeyp
                 return True
         return False
 
-    keeping = housekeeping.Housekeeping(None, None, lambda: 0)  # type: ignore[arg-type]
+    keeping = housekeeping.Housekeeping(None, None, lambda: 0, None)  # type: ignore[arg-type]
     with pytest.raises(NotMade, match="d2"):
         await keeping._until_done(step)
     assert done == ["d3", "d1"]
@@ -228,7 +230,10 @@ JOBS: dict[str, tuple[Any, str]] = {
     "member directory": (directory.MemberDirectory, "_expire"),
     "configuration": (configuration.Desired, "run"),
     "learning": (Learner, "due"),
+    "erasures": (Erasures, "_put_back"),
+    "scrubbing": (Scrubber, "run"),
     "retention": (housekeeping, "prune"),
+    "old files": (housekeeping, "delete_old"),
     "quota": (housekeeping.quota, "in_use"),
     "digests": (housekeeping, "tell_digests"),
     "day facts": (kept, "missing"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,7 +50,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning, "LOOK_S", 0.01)
 
 
-async def lived(gateway: Gateway, monkeypatch: pytest.MonkeyPatch, answers: list[Learnt | None], **parts: Any) -> Any:
+async def lived(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, answers: Sequence[Learnt | None], **parts: Any
+) -> Any:
     """A service's life of forty minutes; what it asked, and what it tells at the end."""
     shop = with_kept(shop_of(gateway, **parts))
     asked: list[tuple[int, Field | None]] = []
@@ -149,4 +152,4 @@ async def test_the_process_learns_as_one_would_here(gateway: Gateway) -> None:
     assert made.ticks == 300
     assert np.isfinite((made.before, made.after)).all()
     with pytest.raises(OSError, match="ended with code"):
-        await learning.learn(shop, np.zeros(3), None)  # type: ignore[arg-type]
+        await learning.learn(shop, np.zeros(3), None)

@@ -46,12 +46,14 @@ def test_days_of_clock_changes_have_their_own_length() -> None:
     assert end - start == 25 * 3_600_000_000
 
 
-def test_pseudonyms_hide_rotate_and_tell_lengths_apart() -> None:
-    pseudonyms = Pseudonyms(b"k" * 32, SHANGHAI)
+def test_pseudonyms_hide_and_tell_keys_and_lengths_apart() -> None:
+    pseudonyms = Pseudonyms(b"k" * 32)
     epc = bytes.fromhex("2D14257BF4499602D2000000")
-    monday, tuesday = us("2026-11-23T12:00:00+08:00"), us("2026-11-24T12:00:00+08:00")
+    monday, tuesday = b"m" * 32, b"t" * 32
     assert pseudonyms.member(epc, 96) == pseudonyms.member(epc, 96)
-    assert pseudonyms.daily(epc, 96, monday) == pseudonyms.daily(epc, 96, monday + 1)
+    assert pseudonyms.daily(epc, 96, monday) == pseudonyms.daily(epc, 96, monday)
     assert len({pseudonyms.daily(epc, 96, monday), pseudonyms.daily(epc, 96, tuesday), pseudonyms.member(epc, 96)}) == 3
     assert pseudonyms.member(epc, 96) != pseudonyms.member(epc, 95)
-    assert pseudonyms.member(epc, 96) != Pseudonyms(b"l" * 32, SHANGHAI).member(epc, 96)
+    other = Pseudonyms(b"l" * 32)
+    assert pseudonyms.member(epc, 96) != other.member(epc, 96)
+    assert pseudonyms.daily(epc, 96, monday) != other.daily(epc, 96, monday), "a day's key alone tells nothing"

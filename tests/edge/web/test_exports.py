@@ -9,6 +9,7 @@ import json
 import re
 import zipfile
 from typing import Any
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 import pages
@@ -21,6 +22,7 @@ from edge.access.users import Role, Users, users_path
 from edge.reports.columns import COLUMNS
 from edge.store.live_state import State
 from edge.web.answers import Answers
+from edge.web.exports import files
 from edge.web.exports.openapi import openapi
 from edge.web.exports.tables import TABLES, Source
 from edge.words.tables import formula_safe
@@ -145,9 +147,10 @@ async def test_names_that_a_spreadsheet_would_run_are_disarmed(page: Page) -> No
     _, _, text = await page.get(f"/export/dwell.csv?date={DATE}&lang=en")
     assert "'=Books()" in text
     assert ",=Books()" not in text
-    for evil in ("=1+1", "+1", "-1", "@x", "\t=1", "\r=1", " =1", "\n=1"):
+    wide = ("＝1+1", "＋1", "－1", "＠x", "﹢1", "−1", "\u3000＝1", "\u200b=1", "\ufeff+1", "\u00a0@x")
+    for evil in ("=1+1", "+1", "-1", "@x", "\t=1", "\r=1", " =1", "\n=1", *wide):
         assert str(formula_safe(evil)).startswith("'")
-    for good in ("shoes", "", 3, -3, None, "a=1", "'x"):
+    for good in ("shoes", "", 3, -3, None, "a=1", "'x", "一楼＝东", "（=）", "\u3000"):
         assert formula_safe(good) == good
 
 
@@ -169,6 +172,85 @@ async def test_who_took_a_file_is_written_down(page: Page, config: StoreConfig) 
     assert status == 200
     _, _, text = await page.get("/export/audit.csv", Cookie=f"tagtrail={token}")
     assert "export,tagtrail-s1-audit-" in text
+
+
+async def test_the_audit_log_can_neither_be_flushed_nor_only_be_seen_in_part(page: Page, config: StoreConfig) -> None:
+    fill(config)
+    users = Users(users_path(config))
+    cookies = {}
+    for name, role in (("li", Role.MANAGER), ("chen", Role.IT)):
+        users.put(name, role, "correct horse battery")
+        cookies[name] = {"Cookie": f"tagtrail={users.log_in(name, 'correct horse battery', 'here')}"}
+    users.record("li", "manager", "here", "looked at a member", "••••4567 #abcd")
+    for number in range(450):
+        users.record("li", "manager", "here", "export", f"file-{number}")
+    path, pages_seen, text = "/audit?lang=en", 0, ""
+    while path:
+        _, _, html = await page.get(path, **cookies["chen"])
+        text += html
+        pages_seen += 1
+        older = re.search(r'href="(/audit\?before=\d+)">Older', html)
+        path = f"{older[1]}&lang=en" if older else ""
+    assert pages_seen == 3
+    assert all(text.count(f"file-{number}<") == 1 for number in range(450))
+    assert "#abcd" in text
+    assert "#abcd" in (await page.get("/export/audit.csv", **cookies["chen"]))[2]
+    _, _, content = await page.load("/export/audit.xlsx", **cookies["chen"])
+    assert any("••••4567 #abcd" in row for row in sheets(content)["audit"])
+    told = json.loads((await page.get("/api/tables/audit", **cookies["chen"]))[2])
+    assert told["next"] is None
+    assert any(row["object"] == "••••4567 #abcd" for row in told["rows"])
+    below = told["rows"][10]["line"]
+    rest = json.loads((await page.get(f"/api/tables/audit?before={below}", **cookies["chen"]))[2])
+    assert rest["rows"] == told["rows"][11:]
+    for nonsense in ("x", "-1", "1" * 20, "١"):
+        assert (await page.get(f"/audit?before={quote(nonsense)}", **cookies["chen"]))[0] == 400
+        assert (await page.get(f"/api/tables/audit?before={quote(nonsense)}", **cookies["chen"]))[0] == 400
+
+
+async def test_a_long_audit_log_is_handed_out_piece_by_piece(
+    page: Page, config: StoreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.words.tables.PIECE_CHARS", 200)
+    monkeypatch.setattr(files, "MOST_ROWS", 8)
+    monkeypatch.setattr("edge.access.users.AUDIT_ROWS", 5)
+    users = Users(users_path(config))
+    users.put("chen", Role.IT, "correct horse battery")
+    cookie = {"Cookie": f"tagtrail={users.log_in('chen', 'correct horse battery', 'here')}"}
+    for number in range(23):
+        users.record("x", "manager", "here", "export", f"file-{number:02}")
+    text = (await page.get("/export/audit.csv", **cookie))[2]
+    assert re.findall(r"file-(\d\d)", text) == [f"{n:02}" for n in reversed(range(23))]
+    found, path = [], "/api/tables/audit"
+    while path:
+        told = json.loads((await page.get(path, **cookie))[2])
+        found += [row["object"] for row in told["rows"]]
+        path = f"/api/tables/audit?before={told['next']}" if told["next"] else ""
+    assert [one for one in found if one.startswith("file-")] == [f"file-{n:02}" for n in reversed(range(23))]
+
+
+@pytest.mark.parametrize(
+    ("role", "path", "line"),
+    [
+        (Role.MANAGER, "/api/tables/cues", f"cues {DATE}"),
+        (Role.MANAGER, "/api/tables/suspects", f"suspects {DATE}"),
+        (Role.IT, "/api/tables/audit", "audit"),
+        (Role.MANAGER, "/members", str(DATE)),
+        (Role.IT, "/quality", str(DATE)),
+    ],
+)
+async def test_looks_at_lists_of_individuals_are_written_down(
+    page: Page, config: StoreConfig, role: Role, path: str, line: str
+) -> None:
+    fill(config)
+    users = Users(users_path(config))
+    users.put("li", role, "correct horse battery")
+    cookie = {"Cookie": f"tagtrail={users.log_in('li', 'correct horse battery', 'here')}"}
+    for _ in range(3):
+        assert (await page.get(f"{path}?date={DATE}", **cookie))[0] == 200
+    assert [one.object for one in users.audit()] == [line], "once, however often it is asked"
+    assert (await page.get(f"/api/tables/dwell?date={DATE}", **cookie))[0] == 200
+    assert len(users.audit()) == 1, "counts are nobody's"
 
 
 async def test_openapi_describes_every_table(page: Page) -> None:

@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import urlencode
@@ -22,7 +23,7 @@ from pages import Page, Service, serving
 from shopdays import store_values
 
 from config import StoreConfig
-from edge.access.users import FREE_TRIES, Role, Users, users_path
+from edge.access.users import FREE_TRIES, IDLE_S, Role, Users, users_path
 from edge.store.errors import Trouble
 from edge.web import patience
 from edge.web.serve import serve
@@ -98,7 +99,7 @@ async def test_log_in_and_out(users: Users, page: Page) -> None:
     assert (await page.get("/logout", "POST", "csrf=guess", Cookie=f"tagtrail={cookie}"))[0] == 403
     assert (await page.get("/logout", "POST", urlencode({"csrf": csrf[1]}), Cookie=f"tagtrail={cookie}"))[0] == 303
     assert (await page.get("/", Cookie=f"tagtrail={cookie}"))[0] == 303
-    assert [line.action for line in users.audit()] == ["logout", "login"]
+    assert [line.action for line in users.audit()] == ["logout", "watched members", "login"]
 
 
 async def test_cookies_are_out_of_reach_of_scripts_and_other_sites(users: Users, page: Page) -> None:
@@ -139,9 +140,10 @@ async def test_wrong_passwords_are_refused_then_throttled_and_written_down(users
     for _ in range(FREE_TRIES):
         assert (await log_in(page, "li", "wrong wrong wrong"))[0] == 403
     assert (await log_in(page, "li"))[0] == 429
-    assert (await log_in(page, "wang"))[0] == 429
+    assert (await log_in(page, "wall"))[0] == 303, "others at the same address may"
+    assert (await log_in(page, "li"))[0] == 429, "and buy nobody a guess by that"
     actions = [line.action for line in users.audit()]
-    assert actions == ["login throttled", *["login failed"] * FREE_TRIES], "one line however often somebody tries"
+    assert actions == ["login", "login throttled", *["login failed"] * FREE_TRIES], "one line however often one tries"
 
 
 @pytest.mark.parametrize(
@@ -181,6 +183,122 @@ async def test_a_stream_ends_with_its_session(service: Service, users: Users, pa
     async with asyncio.timeout(30):
         assert await reader.read() is not None  # until the server ends it
     writer.close()
+
+
+async def test_a_browser_that_is_known_lets_its_user_in_whatever_strangers_try(users: Users, page: Page) -> None:
+    async def from_browser(password: str, device: str) -> tuple[int, str]:
+        _, headers, _ = await page.get("/login")
+        form = cookie_of(headers, "tagtrail-form")
+        fields = urlencode({"csrf": form, "name": "li", "password": password})
+        cookies = f"tagtrail-form={form}; tagtrail-device={device}"
+        status, headers, _ = await page.get("/login", "POST", fields, Cookie=cookies)
+        return status, cookie_of(headers, "tagtrail-device")
+
+    status, device = await from_browser(PASSWORD, "")
+    assert (status, len(device) > 20) == (303, True)
+    for _ in range(FREE_TRIES):
+        assert (await log_in(page, "li", "wrong wrong wrong"))[0] == 403
+    assert (await log_in(page, "li"))[0] == 429
+    assert (await from_browser(PASSWORD, device))[0] == 303
+    assert (await from_browser(PASSWORD, "x" * len(device)))[0] == 429
+
+
+async def test_cookies_are_renewed_as_long_as_the_page_is_used(service: Service, users: Users, page: Page) -> None:
+    for name, days in (("wall", 30), ("li", 0.5)):
+        _, _, cookie = await log_in(page, name)
+        for path in ("/today", "/", "/api/today"):
+            _, headers, _ = await page.get(path, Cookie=f"tagtrail={cookie}")
+            assert cookie_of(headers, "tagtrail") == cookie, path
+            assert f"Max-Age={days * 86_400:.0f}; " in headers["Set-Cookie"]
+        reader, writer = await asyncio.open_connection("127.0.0.1", page.port)
+        writer.write(f"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: tagtrail={cookie}\r\n\r\n".encode())
+        assert f"tagtrail={cookie}".encode() in await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        _, headers, _ = await page.get("/static/app.css", Cookie=f"tagtrail={cookie}")
+        assert "Set-Cookie" not in headers
+    assert "Set-Cookie" not in (await page.get("/today", Cookie="tagtrail=made-up"))[1]
+
+
+async def test_an_open_page_does_not_keep_a_manager_logged_in(
+    service: Service, users: Users, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, cookie = await log_in(page, "li")
+    reader, writer = await asyncio.open_connection("127.0.0.1", page.port, limit=1 << 20)
+    writer.write(f"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: tagtrail={cookie}\r\n\r\n".encode())
+    assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+    users._do("UPDATE session SET seen_s = seen_s - ?", (IDLE_S["manager"] + 1,))
+    async with asyncio.timeout(30):
+        await reader.read()  # until the server ends it
+    writer.close()
+    assert (await page.get("/events", Cookie=f"tagtrail={cookie}"))[0] == 401
+
+
+@pytest.mark.parametrize("path", ["/", "/today", "/api/now", "/events", "/export/dwell.csv"])
+async def test_once_there_was_a_user_loopback_is_closed_for_good(config: StoreConfig, users: Users, path: str) -> None:
+    users.close()
+    users_path(config).unlink()
+    async with serving(config) as page:
+        status, _, html = await page.get(path, Accept_Language="en")
+        assert status == 403
+        assert "damaged or missing" in html
+        assert "tagtrail users set" in html
+
+
+@pytest.mark.parametrize("host", ["localhost:/login?x=", "localhost/login?x=", "127.0.0.1/static/", "[::1]/login#"])
+@pytest.mark.parametrize("path", ["/audit", "/api/now", "/events"])
+async def test_the_door_goes_by_the_path_that_is_routed(users: Users, page: Page, host: str, path: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", page.port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    assert (await reader.readline()).split()[1] in (b"303", b"400", b"401")
+    writer.close()
+
+
+# Behind a reverse proxy.
+
+PUBLIC = "https://page.shop.example"
+
+
+@pytest.fixture
+async def proxied(tmp_path: Path) -> AsyncIterator[Page]:
+    web = {"listen": "127.0.0.1:0", "public": PUBLIC}
+    async with serving(StoreConfig.model_validate(store_values(tmp_path, web=web))) as page:
+        yield page
+
+
+@pytest.mark.parametrize("host", ["page.shop.example", "127.0.0.1"])
+async def test_behind_a_proxy_people_log_in_under_the_public_name(proxied: Page, host: str) -> None:
+    """Whether the proxy keeps the name that was asked for, or puts its own there."""
+    users = Users(users_path(proxied.config))
+    users.put("li", Role.MANAGER, PASSWORD)
+    said = {"Host": host, "X_Forwarded_Proto": "https", "X_Forwarded_For": "10.9.8.7"}
+    status, headers, _ = await proxied.get("/login", **said)
+    assert status == 200
+    form = cookie_of(headers, "tagtrail-form")
+    fields = urlencode({"csrf": form, "name": "li", "password": PASSWORD})
+    cookies = {"Cookie": f"tagtrail-form={form}"}
+    for origin in ("https://evil.example", "http://page.shop.example"):
+        assert (await proxied.get("/login", "POST", fields, **said, **cookies, Origin=origin))[0] == 403
+    status, headers, _ = await proxied.get("/login", "POST", fields, **said, **cookies, Origin=PUBLIC)
+    assert status == 303
+    assert all("Secure" in line for line in headers.get_all("Set-Cookie") or [] if "tagtrail=" in line)
+    assert [(line.action, line.address) for line in users.audit()] == [("login", "10.9.8.7")]
+
+
+async def test_behind_a_proxy_the_page_is_open_to_nobody_without_users(proxied: Page) -> None:
+    status, _, html = await proxied.get("/", Host="page.shop.example", Accept_Language="en")
+    assert (status, "tagtrail users set" in html) == (403, True)
+    assert (await proxied.get("/", Host="evil.example"))[0] == 400
+
+
+async def test_only_a_proxy_is_believed_whom_it_asks_for(users: Users, page: Page, tmp_path: Path) -> None:
+    for _ in range(2):
+        await page.get("/api/now", Authorization="Basic bGk6eA==", X_Forwarded_For="10.9.8.7")
+    assert {line.address for line in users.audit()} == {"127.0.0.1"}
+    web = {"listen": "127.0.0.1:0", "public": PUBLIC, "proxies": ["192.0.2.1"]}
+    config = StoreConfig.model_validate(store_values(tmp_path, web=web))
+    async with serving(config) as elsewhere:
+        await elsewhere.get("/api/now", Authorization="Basic bGk6eA==", X_Forwarded_For="10.9.8.7")
+    assert {line.address for line in users.audit()} == {"127.0.0.1"}
 
 
 async def test_a_damaged_users_file_shuts_the_page_until_users_are_set_anew(page: Page, config: StoreConfig) -> None:
@@ -266,21 +384,44 @@ async def test_who_sends_no_whole_request_is_hung_up_on(page: Page, monkeypatch:
 async def test_nobody_takes_all_connections(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "CONNECTIONS", 2)
     monkeypatch.setattr(patience, "neighbour", lambda address: False)
-    held = [await asyncio.open_connection("127.0.0.1", page.port) for _ in range(2)]
-    for reader, writer in held:  # both are known to the page before the third comes
-        writer.write(b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 303")
+    streams = [await asyncio.open_connection("127.0.0.1", page.port) for _ in range(2)]
+    for reader, writer in streams:  # answers that go on: their places are taken
+        writer.write(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
     reader, writer = await asyncio.open_connection("127.0.0.1", page.port)
     with suppress(ConnectionError):
         assert await asyncio.wait_for(reader.read(), 30) == b""
-    for _, one in held:
+    for _, one in (*streams, (reader, writer)):
         one.close()
-        await one.wait_closed()
+        with suppress(ConnectionError):
+            await one.wait_closed()
     async with asyncio.timeout(30):
         while patience._open:
             await asyncio.sleep(0.01)
     assert (await page.get("/login"))[0] == 303
-    writer.close()
+
+
+@pytest.mark.parametrize("remote", [True, False])
+@pytest.mark.parametrize(
+    "half",
+    [b"", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: ", b"POST /login HTTP/1.1\r\nContent-Length: 99\r\n\r\nna"],
+)
+async def test_hundreds_of_half_sent_requests_keep_nobody_from_the_page(
+    page: Page, monkeypatch: pytest.MonkeyPatch, half: bytes, remote: bool
+) -> None:
+    """Not even somebody at the same address, nor where they come from this machine or by way of a proxy."""
+    monkeypatch.setattr(patience, "neighbour", lambda address: not remote)
+    monkeypatch.setattr(patience, "_most", lambda: 100)
+    held = []
+    for n in range(400):
+        held.append(await asyncio.open_connection("127.0.0.1", page.port))
+        held[-1][1].write(half)
+        if n % 50 == 0:
+            assert (await asyncio.wait_for(page.get("/about"), 30))[0] == 200
+    assert (await asyncio.wait_for(page.get("/about"), 30))[0] == 200
+    assert len(patience._waiting) <= 100
+    for _, writer in held:
+        writer.transport.abort()
 
 
 async def test_a_form_has_to_arrive(users: Users, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,13 +23,15 @@ from pages import NOON_US, Page, Service, fill
 from shopdays import DATE, Day, store_values
 
 from config import StoreConfig
+from edge.access.users import Role, Users, users_path
 from edge.store.clock import Clock
 from edge.store.errors import Trouble
 from edge.store.live_socket import read_once, socket_path
 from edge.store.live_state import LiveClient, State
 from edge.web.serve import serve
 
-config, page, service = pages.config, pages.page, pages.service
+config, page, service, cheap_passwords = pages.config, pages.page, pages.service, pages.cheap_passwords
+PASSWORD = "correct horse battery"
 
 
 async def test_now_shows_who_is_where_and_what_is_unknown(service: Service, page: Page) -> None:
@@ -47,7 +49,7 @@ async def test_now_shows_who_is_where_and_what_is_unknown(service: Service, page
         assert 'fill="url(#hatch-m)"' in zones[unknown]
     assert re.search(r"People in the store</dt>\s*<dd><span[^>]*>≥ </span>34</dd>", html)
     assert "3 zones unknown" in html
-    assert "••••4567" in html
+    assert "••••" not in html
     assert "no &lt;route&gt;" in html
     assert 'data-reader="r2" data-link="down"' in html
     assert 'data-state="live"' in html
@@ -114,11 +116,49 @@ async def test_a_members_number_is_never_shown_whole(service: Service, page: Pag
         break
     for path in ("/", "/api/now", "/api/today", "/today"):
         assert "1234567" not in (await page.get(path))[2]
-    told = json.loads((await page.get("/api/now"))[2])
+
+
+def cue_of_a_member() -> dict[str, object]:
+    times = dict.fromkeys(("since_us", "due_us", "made_us"), NOON_US) | {"expires_us": NOON_US + 9_000_000}
+    who = {"member": "M-1234567", "tier": "A", "zone": "shoes", "here": "bags", "who": "li"}
+    return {"id": 1, "kind": "waiting", "rule": "r", "version": 1, "state": "open", **who, **times}
+
+
+@pytest.mark.parametrize(("role", "sees"), [("manager", True), ("viewer", False), ("it", False), (None, False)])
+async def test_only_managers_can_follow_single_members(
+    service: Service, page: Page, config: StoreConfig, role: str | None, sees: bool
+) -> None:
+    """Others get no member, however masked, no place of one, and no count of a zone that is one member."""
+    service.told["cues"] = {"version": 1, "rules": 1, "open": [cue_of_a_member()]}
+    cookies = {}
+    users = Users(users_path(config))
+    if role is not None:
+        users.put("li", Role(role), PASSWORD)
+        cookies = {"Cookie": f"tagtrail={users.log_in('li', PASSWORD, 'here')}"}
+    await page.until(State.LIVE)
+    told = json.loads((await page.get("/api/now", **cookies))[2])
     assert told["state"] == "live"
-    assert told["service"]["members"] == [
-        {"member": "••••4567", "tier": "A", "zone": "shoes", "since_us": NOON_US - 60_000_000}
+    now = told["service"]
+    one = {"member": "••••4567", "tier": "A", "zone": "shoes", "since_us": NOON_US - 60_000_000}
+    assert now["members"] == ([one] if sees else [])
+    assert [each["member"] for each in now["recognitions"]] == (["••••4567"] if sees else [])
+    assert [(cue["member"], cue["here"], cue["zone"]) for cue in now["cues"]["open"]] == [
+        ("••••4567", "bags", "shoes") if sees else ("", None, "shoes")
     ]
+    shoes = next(zone for zone in now["zones"] if zone["id"] == "shoes")
+    assert shoes["people"] == 4
+    assert shoes["by_class"] == ({"member": 1, "cart": 2} if sees else {"cart": 2})
+    for path in ("/", "/members", "/service"):
+        html = (await page.get(f"{path}?lang=en", **cookies))[2]
+        assert ("4567" in html) is sees, path
+    html = (await page.get("/?lang=en", **cookies))[2]
+    assert ("Only managers can see individual members." in html) is not sees
+    assert re.search(r"Members here</dt><dd>1</dd>", html), "how many there are is no secret"
+    async for _, told in page.events(cookie=cookies.get("Cookie", "")):
+        assert ("4567" in json.dumps(told)) is sees
+        break
+    looks = [line.action for line in users.audit()]
+    assert ("watched members" in looks) is sees
 
 
 async def test_only_what_changed_is_sent(service: Service, page: Page) -> None:

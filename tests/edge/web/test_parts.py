@@ -18,7 +18,7 @@ import edge.web
 from config import StoreConfig
 from config.check import load
 from config.model import Thresholds
-from edge.days.flows import Flow, ZoneFlows
+from edge.days.flows import ZoneFlows, ZoneTransition
 from edge.web.drawings.charts import MOST_LINKS, sankey
 from edge.web.drawings.now import mask
 from edge.web.drawings.plan import label_rectangle, plans
@@ -35,7 +35,7 @@ def messages() -> dict[str, str]:
     found: dict[str, str] = {}
     environment = Environment(extensions=["jinja2.ext.i18n"])
     for template in sorted((WEB / "templates").iterdir()):
-        for _, _, message in environment.extract_translations(template.read_text("utf-8")):  # type: ignore[attr-defined]
+        for _, _, message in environment.extract_translations(template.read_text("utf-8")):
             for text in [message] if isinstance(message, str) else [part for part in message if part]:
                 found[text] = template.name
     for source in WEB.parent.rglob("*.py"):
@@ -158,7 +158,7 @@ def test_labels_of_angled_zones_lie_inside(a: int, b: int, c: int, d: int) -> No
 def test_a_sankey_is_not_a_tangle(tmp_path: Path) -> None:
     config = StoreConfig.model_validate(store_values(tmp_path))
     ids = [zone.id for zone in config.zones]
-    links = (*(Flow(a, b, 9) for a in ids for b in ids if a != b), Flow("closed-zone", "door", 99))
+    links = (*(ZoneTransition(a, b, 9) for a in ids for b in ids if a != b), ZoneTransition("closed-zone", "door", 99))
     drawn = sankey(config, ZoneFlows(links * 2, 0, 0, 0, 0), "zh")
     assert drawn.count("9") == MOST_LINKS
     assert "正门" in drawn

@@ -1,0 +1,167 @@
+"""Checks of the files named in a store file, and of the location of the database."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from config import certificates
+from config.certificates import Unusable
+from config.lines import Place
+from config.relations import Found, tables
+
+CREDENTIALS = "${CREDENTIALS_DIRECTORY}"
+"""Folder of the credentials that systemd passes to the service (LoadCredential=). The only variable in paths."""
+FILES = {"mqtt": ("password_file", "ca", "cert", "key"), "web": ("cert", "key"), "calibration": ("file",)}
+"""Keys of files that the service needs."""
+READER_FILES = ("ca", "cert", "key")
+SECRETS = ("password_file", "key")
+UNITS = Path("/etc/tagtrail")
+"""Folder of the store files for the unit tagtrail@STORE."""
+STATE = Path("/var/lib/tagtrail")
+"""Folder in which the unit can write, in a subfolder named after the store."""
+IN_MEMORY, ON_NETWORK = ("tmpfs", "ramfs"), ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs")
+Raw = Mapping[str, Any]
+
+
+def variables(raw: Raw) -> Iterator[Found]:
+    """Yield paths with variables that are not replaced."""
+    for place, given in _paths(raw, {**FILES, "database": ("path",)}):
+        if _has_variable(given, place[0] in FILES):
+            text = f"only {CREDENTIALS} at the beginning of a path is replaced, and only in [mqtt] and [web]"
+            if given.startswith("%d/"):
+                text += f"; write {CREDENTIALS}/{given[3:]}"
+            yield place, text, False
+        elif given.startswith("~"):
+            yield place, "~ is not replaced in a store file; needed: the full path", False
+
+
+def problems(raw: Raw, folder: Path, service: bool) -> Iterator[Found]:
+    """Yield files that are missing or unreadable; outside the service, also those with unusable content.
+
+    systemd's credentials can be read only by the service. A reader's files don't prevent the service from starting.
+    """
+    places = [*_paths(raw, FILES)]
+    if not service:
+        places += [
+            ((*at, key), given)
+            for at, reader in tables(raw, "readers")
+            for key in READER_FILES
+            if isinstance(given := reader.get(key), str) and given and "\0" not in given
+        ]
+    readable: dict[Place, Path] = {}
+    for place, given in places:
+        path = resolve(given, folder)
+        if _has_variable(given, credentials=True) or given.startswith("~"):
+            continue
+        if given.startswith(CREDENTIALS) and "CREDENTIALS_DIRECTORY" not in os.environ:
+            text = f"{CREDENTIALS} is not set here: only the service, started by systemd, can read it"
+            yield place, text, not service
+            continue
+        try:
+            mode = path.stat().st_mode
+        except OSError as error:
+            yield place, f"cannot read {path}: {error.strerror}", False
+            continue
+        if not stat.S_ISREG(mode):
+            yield place, f"{path} is not a file", False
+        elif not os.access(path, os.R_OK):
+            yield place, f"cannot read {path}: permission denied for the current user", False
+        else:
+            readable[place] = path
+            if not service and place[-1] in SECRETS and mode & 0o077:
+                yield place, f"{path} is readable by other users; needed: chmod 600 {path}", True
+    if not service:
+        yield from _contents(readable)
+
+
+def database(raw: Raw, file: Path) -> Iterator[Found]:
+    """Yield warnings about the location of the database."""
+    section = raw.get("database")
+    given = section.get("path") if isinstance(section, dict) else None
+    if not isinstance(given, str) or not given or "\0" in given or given[0] in "~$":
+        return
+    place: Place = ("database", "path")
+    path, store = resolve(given, file.parent), raw.get("store")
+    names = {file.stem, store.get("id") if isinstance(store, dict) else None}
+    own = path.parent.parent == STATE and path.parent.name in names
+    system = _file_system(path)
+    if system in IN_MEMORY:
+        yield place, f"{path} is in memory ({system}): all data is lost when the machine is switched off", True
+    elif system in ON_NETWORK:
+        yield place, f"{path} is on a network drive ({system}), where databases get corrupted", True
+    elif own:
+        return
+    elif not Path(given).is_absolute():
+        text = f"is beside the store file: {path}; the unit can write only to {STATE}/{file.stem}/"
+        yield place, text, True
+    elif file.parent == UNITS or not path.is_relative_to(tempfile.gettempdir()):
+        yield place, f"the unit can write only to {STATE}/{file.stem}/, not to {path.parent}/", True
+
+
+def resolve(given: str, folder: Path) -> Path:
+    """Return the absolute path of a path in the store file."""
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    if credentials and given.startswith(CREDENTIALS):
+        given = credentials + given.removeprefix(CREDENTIALS)
+    return Path(os.path.abspath(folder / given))
+
+
+def _contents(readable: Mapping[Place, Path]) -> Iterator[Found]:
+    now = dt.datetime.now(dt.UTC)
+    for place, path in readable.items():
+        try:
+            if place[-1] in ("ca", "cert"):
+                yield from _dates(place, path, now)
+            elif place[-1] == "key" and (cert := readable.get((*place[:-1], "cert"))) is not None:
+                certificates.check_pair(cert, path)
+        except Unusable as unusable:
+            yield place, f"{path} {unusable}", False
+
+
+def _dates(place: Place, path: Path, now: dt.datetime) -> Iterator[Found]:
+    found = certificates.read(path)
+    # A CA file may contain expired CAs besides valid ones; a certificate comes first in its chain.
+    holds = found[0] if place[-1] == "cert" else max(found)
+    if holds.until < now:
+        yield place, f"{path} expired on {holds.until:%Y-%m-%d}", False
+    elif holds.since > now:
+        text = f"{path} is valid only from {holds.since:%Y-%m-%d}; is this machine's clock right?"
+        yield place, text, True
+    elif (left := holds.days_left(now)) <= certificates.WARN_DAYS:
+        yield place, f"{path} expires on {holds.until:%Y-%m-%d}, in {left} days", True
+
+
+def _has_variable(given: str, credentials: bool) -> bool:
+    return "$" in given.removeprefix(CREDENTIALS if credentials else "") or given.startswith("%d/")
+
+
+def _paths(raw: Raw, names: Mapping[str, Iterable[str]]) -> Iterator[tuple[Place, str]]:
+    for table, keys in names.items():
+        items = raw.get(table)
+        if not isinstance(items, dict):
+            continue
+        for key in keys:
+            if isinstance(given := items.get(key), str) and given and "\0" not in given:
+                yield (table, key), given
+
+
+def _file_system(path: Path) -> str:
+    """Return the type of the file system of a path that exists or is to be created; empty if unknown."""
+    there = next((parent for parent in (path, *path.parents) if parent.exists()), path)
+    try:
+        real = there.resolve()
+        mounts = [line.split(" ")[1:3] for line in Path("/proc/mounts").read_text("utf-8", "replace").splitlines()]
+    except OSError:
+        return ""
+    holding = [(point.encode().decode("unicode_escape"), kind) for point, kind in mounts]
+    return max(
+        ((point, kind) for point, kind in holding if real.is_relative_to(point)),
+        key=lambda found: len(found[0]),
+        default=("", ""),
+    )[1]

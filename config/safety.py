@@ -1,0 +1,72 @@
+"""Warnings about unsafe settings of a store file: unencrypted secrets, missing TLS, identifiable people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from config.hosts import is_local
+from config.messages import show
+from config.relations import Found, Raw, tables
+
+SMALL_CELL = 5
+"""Smallest safe value: figures of fewer people reveal what individuals did."""
+PRIVILEGED = 1024
+
+
+def doubts(raw: Raw) -> Iterator[Found]:
+    """Yield all warnings."""
+    yield from _broker(raw)
+    yield from _page(raw)
+    for place, reader in tables(raw, "readers"):
+        address = reader.get("address")
+        if isinstance(address, str) and address.startswith("listen://") and reader.get("tls") is not True:
+            host = re.sub(r":\d+$", "", address.removeprefix("listen://"))
+            if not is_local(host):
+                text = "without tls, anyone knowing the reader's identity can impersonate it; needed: tls, cert and key"
+                yield (*place, "address"), text, True
+    limits = raw.get("thresholds")
+    least = limits.get("small_cell") if isinstance(limits, dict) else None
+    if isinstance(least, int) and not isinstance(least, bool) and 0 <= least < SMALL_CELL:
+        text = f"{least} is below {SMALL_CELL}: figures of so few people reveal what individuals did"
+        yield ("thresholds", "small_cell"), text, True
+    members = any(rule.get("class") == "member" for _, rule in tables(raw, "tag_classes"))
+    if raw.get("readers") and not members:
+        yield ("tag_classes",), 'no rule has the class "member": no member will be recognised or counted', True
+    store = raw.get("store")
+    zone = store.get("timezone") if isinstance(store, dict) else None
+    if isinstance(zone, str) and (found := re.fullmatch(r"Etc/GMT([+-])(\d+)", zone)) and found[2] != "0":
+        side = "behind" if found[1] == "+" else "ahead of"
+        text = f"{show(zone)} is {found[2]} h {side} UTC, without daylight saving time; needed: the local time zone"
+        yield ("store", "timezone"), text, True
+
+
+def _broker(raw: Raw) -> Iterator[Found]:
+    mqtt = raw.get("mqtt")
+    url = mqtt.get("url") if isinstance(mqtt, dict) else None
+    if not isinstance(mqtt, dict) or not isinstance(url, str) or not url.startswith("mqtt://"):
+        return
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        return
+    if host and not is_local(host):
+        what = (
+            "the password and member data" if "username" in mqtt or "password_file" in mqtt else "member data and cards"
+        )
+        yield ("mqtt", "url"), f"{what} are sent unencrypted; needed: mqtts://", True
+
+
+def _page(raw: Raw) -> Iterator[Found]:
+    web = raw.get("web")
+    listen = web.get("listen") if isinstance(web, dict) else None
+    if not isinstance(web, dict) or not isinstance(listen, str):
+        return
+    host, _, port = listen.rpartition(":")
+    if not is_local(host) and "cert" not in web:
+        text = "passwords and member data are sent unencrypted; needed: cert and key, or 127.0.0.1 behind a proxy"
+        yield ("web", "listen"), text, True
+    if port.isdecimal() and 0 < int(port) < PRIVILEGED:
+        text = f"the unit can't open port {port}; needed: a port from {PRIVILEGED} on, or a proxy (docs/install.md)"
+        yield ("web", "listen"), text, True

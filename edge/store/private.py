@@ -1,0 +1,39 @@
+"""Files that only the store's own user may read, whoever runs the program by hand and however lax the umask is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+MODE = 0o600
+
+
+def create_private(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: it is on the disk before it takes its name."""
+    part = path.with_name(f"{path.name}.new")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    hand_over(part)
+    os.replace(part, path)
+
+
+def make_private(path: Path) -> None:
+    """Create a file if it isn't there, and take others' rights to it away; as far as one may."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE))
+        hand_over(path)
+    with contextlib.suppress(OSError):
+        if path.stat().st_mode & 0o077:
+            path.chmod(MODE)
+
+
+def hand_over(path: Path) -> None:
+    """What root makes for a service that is somebody else shall be that one's."""
+    if os.geteuid() == 0:
+        with contextlib.suppress(OSError):
+            owner = path.parent.stat()
+            os.chown(path, owner.st_uid, owner.st_gid)
