@@ -347,8 +347,8 @@ def test_text_in_both_languages(day: Day) -> None:
     assert "as of 2026-03-14 12:00:00" in english
     assert any(line.split()[:5] == ["Shoes", "Ground", "1", "–", "–"] for line in english.splitlines())
     assert any(line.split()[:3] == ["Shoes", "–", "–"] for line in english.splitlines())  # one visit is no rate
-    assert "Up to 12:00, against days of its kind" in english
-    assert "截至 12:00，与同类日子相比" in chinese
+    assert "Up to 12:00, compared with similar days" in english
+    assert "截至 12:00，与同类日期相比" in chinese
     assert "The service is not running" in english
     assert "截至 2026-03-14 12:00:00" in chinese
     assert any(line.split()[:3] == ["鞋", "一楼", "1"] for line in chinese.splitlines())

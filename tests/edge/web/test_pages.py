@@ -152,7 +152,7 @@ async def test_only_managers_can_follow_single_members(
         html = (await page.get(f"{path}?lang=en", **cookies))[2]
         assert ("4567" in html) is sees, path
     html = (await page.get("/?lang=en", **cookies))[2]
-    assert ("Only managers can see individual members." in html) is not sees
+    assert ("Individual members are shown to managers only." in html) is not sees
     assert re.search(r"Members here</dt><dd>1</dd>", html), "how many there are is no secret"
     async for _, told in page.events(cookie=cookies.get("Cookie", "")):
         assert ("4567" in json.dumps(told)) is sees

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -49,6 +50,8 @@ def test_everything_the_page_says_is_said_in_both_languages() -> None:
     said = messages()
     assert len(said) > 100
     po = (LOCALE / "zh.po").read_text("utf-8")
+    ids = re.findall(r'^msgid "(.+)"$', po, re.MULTILINE)
+    assert [text for text, n in Counter(ids).items() if n > 1] == [], "translated twice"
     plurals = set(re.findall(r'^msgid_plural "(.*)"$', po, re.MULTILINE))
     chinese = catalogue("zh").messages
     missing = {text: file for text, file in said.items() if text not in chinese and text not in plurals}
