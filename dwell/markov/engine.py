@@ -6,18 +6,18 @@ order in which they arrive within the lateness makes a difference.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell.aggregates import FLOOR_WINDOW, WINDOW, Aggregates, Floors, Windows
-from dwell.journeys import Journal, Journey
+from dwell.aggregates import Aggregates
+from dwell.journeys import Journal
 from dwell.layout import Layout, Settings
 from dwell.lifecycle import State
 from dwell.markov import field as field_
 from dwell.markov import kernels, radio
+from dwell.markov.decisions import NOTHING, Decisions, by_tag, join, visits_of
 from dwell.markov.field import Field
 from dwell.markov.radio import Model
 from dwell.markov.tables import OUT
@@ -38,27 +38,13 @@ HOLD_US = 180_000_000
 """Reads are held back for a first idea of the radio at most for so long."""
 CATCH_UP_TICKS = 4
 """What was held back is decided in pieces of so many ticks, so that nobody waits for long."""
+AIR = ("up", "mute", "missed", "missed_by", "drift", "tags", "changed_tick", "down")
+"""What of Air belongs to the engine's state; the rest follows from it."""
+SCALARS = (
+    *("_tick", "_target", "_next_look", "_late", "_unknown_antenna", "_late_outages"),
+    *("_visits", "_journeys", "_stuck"),
+)
 NEVER = kernels.NEVER
-
-
-@dataclass(frozen=True)
-class Decisions:
-    """What became final. Concatenated over calls, the same for the same reads."""
-
-    opened: Visits = field(default_factory=lambda: np.zeros(0, VISIT))
-    """Visits that began; exit_us, reads and confidence as of the decision."""
-    closed: Visits = field(default_factory=lambda: np.zeros(0, VISIT))
-    arrivals: Visits = field(default_factory=lambda: np.zeros(0, VISIT))
-    """Those of `opened` with which a journey began."""
-    journeys: list[Journey] = field(default_factory=list)
-    stuck: Visits = field(default_factory=lambda: np.zeros(0, VISIT))
-    """Tags that have rested in one zone for longer than anybody does: how far they did is no visit and in no count."""
-    windows: Windows = field(default_factory=lambda: np.zeros(0, WINDOW))
-    floors: Floors = field(default_factory=lambda: np.zeros(0, FLOOR_WINDOW))
-    """Of the same windows."""
-
-
-NOTHING = Decisions()
 
 
 class ZoneEngine:
@@ -223,13 +209,13 @@ class ZoneEngine:
         while 0 <= self._windows.next_us <= last_us:
             windows, floors = self._windows.window(np.zeros(0, VISIT), np.zeros(0, np.int16))
             parts.append(Decisions(windows=windows, floors=floors))
-        return _join(parts)
+        return join(parts)
 
     def open_visits(self) -> Visits:
         """Visits under way; exit_us is the last read that was decided to be in it."""
         tags = self._table.tags.life
         tags = tags[(tags["state"] != 0) & (tags["visit_zone"] >= 0)]
-        return _by_tag(_visits(tags, exit_us=tags["last_in_us"], zone=tags["visit_zone"]))
+        return by_tag(visits_of(tags, exit_us=tags["last_in_us"], zone=tags["visit_zone"]))
 
     def whereabouts(self) -> Visits:
         """Where each tag seems to be, a second or two after the fact: a forecast of `open_visits`, which waits for what
@@ -242,7 +228,7 @@ class ZoneEngine:
         here = ~np.isin(tags["state"], (State.UNSEEN, State.STUCK)) & (tags["live_zone"] >= 0) & (tags["ticks"] > 1)
         tags = tags[here & (silent_us < self._model.limits.hold_us)]
         known = tags["visit_zone"] == tags["live_zone"]
-        visits = _visits(
+        visits = visits_of(
             tags,
             enter_us=np.where(known, tags["enter_us"], tags["live_us"]),
             exit_us=tags["last_us"],
@@ -250,15 +236,15 @@ class ZoneEngine:
             reads=np.where(known, tags["reads"], 0),
             confidence=self._model.limits.live_share,
         )
-        return _by_tag(visits)
+        return by_tag(visits)
 
     def stuck_tags(self) -> Visits:
         """Tags that are stuck now: where, since when, until the last read."""
         if self._guess is not None:
             return self._guess.stuck_tags()
         tags = self._table.tags.life[self._table.tags.life["state"] == State.STUCK]
-        visits = _visits(tags, exit_us=tags["last_us"], zone=tags["last_zone"], journey_us=-1, censored=False)
-        return _by_tag(visits)
+        visits = visits_of(tags, exit_us=tags["last_us"], zone=tags["last_zone"], journey_us=-1, censored=False)
+        return by_tag(visits)
 
     def tags_under_way(self) -> NDArray[Any]:
         """(n,) epc, epc_bits, tag_class and journey_us of the tags whose journey goes on, in a zone or between two."""
@@ -275,24 +261,16 @@ class ZoneEngine:
         """
         pending = pending or self._guess is not None
         outages = [(at_us, int(up), a) for at_us, up, antennas in self._outages for a in antennas]
-        scalars = (self._tick, self._target, self._next_look, self._late, self._unknown_antenna, self._late_outages)
         return {
             **self._table.state(),
             **field_.packed(self._model.field),
-            "up": self._air.up.copy(),
-            "drift": self._air.drift.copy(),
             "drift_db": self._drift_db.copy(),
-            "down": self._air.down.copy(),
-            "mute": self._air.mute.copy(),
-            "kinds": self._air.tags.copy(),
-            "missed": self._air.missed.copy(),
-            "missed_by": self._air.missed_by.copy(),
-            "changed_tick": self._air.changed_tick.copy(),
+            **{f"air_{name}": getattr(self._air, name).copy() for name in AIR},
             "reads": joined(self._pending if pending else ()),
             "held": np.array([self._guess is not None, self._released, self._hold, self._held_reads], np.int64),
             "outages": np.array(outages, np.int64).reshape(-1, 3),
             "counts": self._counts.copy(),
-            "scalars": np.array([*scalars, self._visits, self._journeys, self._stuck], np.int64),
+            "scalars": np.array([getattr(self, name) for name in SCALARS], np.int64),
             **self._windows.state(),
             **self._journal.state(),
         }
@@ -309,28 +287,17 @@ class ZoneEngine:
         """An engine that goes on from `state`, which must come from the same layout, settings and tuning; `field`: what
         is known of the radio now, None: what was known then."""
         self = cls(layout, settings, tuning, field or field_.unpacked(state))
-        if state["up"].shape != self._air.up.shape or not self._table.restore(state):
+        if state["air_up"].shape != self._air.up.shape or not self._table.restore(state):
             raise ValueError("the state comes from another layout or version")
-        self._air.up[:], self._air.down[:] = state["up"], state["down"]
-        self._air.drift[:], self._drift_db[:] = state["drift"], state["drift_db"]
-        self._air.mute[:], self._air.tags[:] = state["mute"], state["kinds"]
-        self._air.missed[:], self._air.missed_by[:] = state["missed"], state["missed_by"]
-        self._air.changed_tick[:] = state["changed_tick"]
+        self._drift_db[:] = state["drift_db"]
+        for name in AIR:
+            getattr(self._air, name)[:] = state[f"air_{name}"]
         kernels.listen(self._model.radio, self._air, self._model.limits)
         self._pending = [state["reads"].copy()] if len(state["reads"]) else []
         self._outages = [(int(at_us), bool(up), np.array([a])) for at_us, up, a in state["outages"]]
         self._counts[:] = state["counts"]
-        (
-            self._tick,
-            self._target,
-            self._next_look,
-            self._late,
-            self._unknown_antenna,
-            self._late_outages,
-            self._visits,
-            self._journeys,
-            self._stuck,
-        ) = (int(x) for x in state["scalars"])
+        for name, value in zip(SCALARS, state["scalars"].tolist(), strict=True):
+            setattr(self, name, value)
         self._windows.restore(state)
         self._journal.restore(state)
         holding, released, self._hold, self._held_reads = (int(x) for x in state["held"])
@@ -427,7 +394,7 @@ class ZoneEngine:
                 if self._tick < stop:
                     self._table.grow(len(self._table.due))
                     chain = np.full(len(self._table.due), -1, np.int64)
-        return _join(parts)
+        return join(parts)
 
     def _ready(self, target: int) -> tuple[Reads, NDArray[np.int64]]:
         """Take the reads of ticks before `target` out of those that wait; late and foreign ones are counted."""
@@ -529,38 +496,3 @@ class ZoneEngine:
         self._windows.closed(closed, np.concatenate(before))
         self._journeys += len(journeys)
         return Decisions(opened, closed, opened[opened["enter_us"] == opened["journey_us"]], journeys, stuck)
-
-
-def _visits(tags: NDArray[Any], **other: Any) -> Visits:
-    """What is known of these tags as visits, with `other` columns in place of the tags' own."""
-    visits = np.zeros(len(tags), VISIT)
-    for name in VISIT.names or ():
-        if name in other:
-            visits[name] = other[name]
-        elif name == "confidence":
-            visits[name] = tags["sure"] / np.maximum(tags["events"], 1)
-        else:
-            visits[name] = tags[name]
-    return visits
-
-
-def _by_tag(visits: Visits) -> Visits:
-    """In an order that depends on the visits alone."""
-    words = visits["epc"].T
-    words = words[words.any(axis=1)]  # most EPCs are short, and a key of zeros costs as much as any other
-    return visits[np.lexsort((visits["epc_bits"], *words[::-1], visits["enter_us"]))]
-
-
-def _join(parts: list[Decisions]) -> Decisions:
-    parts = [part for part in parts if part is not NOTHING]
-    if len(parts) <= 1:
-        return parts[0] if parts else NOTHING
-    return Decisions(
-        opened=np.concatenate([part.opened for part in parts]),
-        closed=np.concatenate([part.closed for part in parts]),
-        arrivals=np.concatenate([part.arrivals for part in parts]),
-        journeys=[journey for part in parts for journey in part.journeys],
-        stuck=np.concatenate([part.stuck for part in parts]),
-        windows=np.concatenate([part.windows for part in parts]),
-        floors=np.concatenate([part.floors for part in parts]),
-    )

@@ -99,7 +99,7 @@ class Field:
             level_3m_dbm=-58.0,
             slope_db=27.0,
             height_m=TAG_M + 1.5,
-            spread_db=4.5,
+            spread_db=4.7,
             half_rate_dbm=-72.0,
             block_db=14.0,
             block_rate=1 / 60,

@@ -46,7 +46,7 @@ class Tuning:
     bias_step_db: float = 3.0
     """Tags are told apart by classes of bias, in steps of this; the middle one is a usual tag's."""
     biases: int = 17
-    bias_spread_db: float = 5.0
+    bias_spread_db: float = 4.8
     """Standard deviation of tags' biases, a priori."""
     answer_step: float = 2.0
     """Tags are told apart also by how often they answer, in steps of this factor: cards on bodies do so far more rarely

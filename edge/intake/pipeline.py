@@ -18,7 +18,8 @@ import numpy as np
 
 from drivers.read import Reads
 from drivers.session import Contact, Gap, Link, Notice, ReaderStatus
-from dwell.markov.engine import Decisions, ZoneEngine
+from dwell.markov.decisions import Decisions
+from dwell.markov.engine import ZoneEngine
 from dwell.markov.learner import Learner
 from dwell.read import joined
 from dwell.visits import Visits

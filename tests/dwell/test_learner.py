@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -52,9 +54,8 @@ def test_the_sample_is_the_same_in_any_cut_and_order(
 
 
 def test_moments_are_two_ten_and_thirty_minutes_and_then_when_told(layout: Layout) -> None:
-    learner = Learner(layout)
-    assert learner.due_us is None
-    assert not learner.due(T0)
+    learner: Any = Learner(layout)
+    assert (learner.due_us, learner.due(T0)) == (None, False)
     reads = crowd(layout, 31)
     begin_us = int(reads["time_us"][0])
     learner.feed(reads)

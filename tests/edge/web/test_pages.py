@@ -68,10 +68,10 @@ async def test_machinery_that_wants_looking_at_is_named(service: Service, page: 
         if page.live.now is not None and page.live.now.resting:
             break
     told = (await page.get("/readers?lang=en"))[2]
-    assert "From the calibration that the store file names." in told
-    assert "-45 dBm at 1 m · 27 dB a decade · half heard at -72 dBm" in told
-    assert "from 160 tags in 3,000 seconds · log density a second -5.50, before -7.25" in told
-    assert "3.2 nats a second worse" in told
+    assert "From the calibration named in the store file." in told
+    assert "-45 dBm at 1 m · 27 dB per decade · 50 % read rate at -72 dBm" in told
+    assert "from 160 tags, 3,000 seconds · log likelihood per second -5.50, previously -7.25" in told
+    assert "by 3.2 nats per second" in told
     assert re.search(r'data-antenna="r1/2">r1 2 → Shoes: -3.4 dB', (await page.get("/readers?lang=en"))[2])
     assert re.search(r"<li>Shoes <small>cart · since 03-14 07:00", (await page.get("/quality?lang=en"))[2])
 
