@@ -103,9 +103,9 @@ class Field:
             half_rate_dbm=-72.0,
             block_db=14.0,
             block_rate=1 / 60,
-            slab_db=15.0,
-            beam_deg=90.0,
-            behind_db=25.0,
+            slab_db=12.5,
+            beam_deg=110.0,
+            behind_db=11.0,
             offset_db=np.zeros(antennas),
             rate=np.full(antennas, 0.5),
         )
