@@ -79,6 +79,8 @@ async def running(shop: Shop, clock: HandClock, learner: Learner | None = None) 
     inbox = Inbox()
     pipeline = Pipeline(shop, database, clock, inbox, version="test", wake=lambda _: None, learner=learner)
     pipeline.restore()
+    if learner is None:  # as in a store whose radio has been learnt
+        pipeline.engine.release()
     inbox.status(ReaderStatus("r1", Link.UP, "taking inventory", clock.now_us()))
     task = asyncio.create_task(pipeline.run())
     try:
