@@ -13,8 +13,9 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell.engine import ZoneEngine
 from dwell.layout import Layout, Settings
+from dwell.markov.engine import ZoneEngine
+from dwell.markov.field import Field
 from edge.store.compose import Shop
 
 LAYOUT = "layout."
@@ -40,10 +41,11 @@ class Checkpoint:
     settings: Settings
     state: dict[str, NDArray[Any]]
 
-    def engine(self) -> ZoneEngine:
-        """Restore the engine; Unreadable if it comes from an incompatible version."""
+    def engine(self, field: Field | None = None) -> ZoneEngine:
+        """Restore the engine, with the radio model `field` if there is one; Unreadable if it comes from an
+        incompatible version."""
         try:
-            return ZoneEngine.restore(self.layout, self.settings, self.state)
+            return ZoneEngine.restore(self.layout, self.settings, self.state, field=field)
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise Unreadable(str(error)) from error
 

@@ -12,8 +12,8 @@ from sqlite_utils import Database as Tables
 
 from config.facts import TAG_CLASSES
 from drivers.read import epc_bytes
-from dwell.engine import Decisions
 from dwell.layout import TagClass
+from dwell.markov.decisions import Decisions
 from edge.database.keys import DayKeys
 from edge.intake.windows import add_window, untold_doors, window_event, window_row
 from edge.readers.door_counters import DoorCounters

@@ -18,7 +18,9 @@ import numpy as np
 
 from drivers.read import Reads
 from drivers.session import Contact, Gap, Link, Notice, ReaderStatus
-from dwell.engine import Decisions, ZoneEngine
+from dwell.markov.decisions import Decisions
+from dwell.markov.engine import ZoneEngine
+from dwell.markov.learner import Learner
 from dwell.read import joined
 from dwell.visits import Visits
 from edge.cues import book
@@ -61,6 +63,8 @@ PRESSED_S = 5.0
 """Interval for checking whether the engine has dropped tags, while there are too many."""
 BACK_US = 60_000_000
 """If the clock is set back further than this, a new engine is started, because the old one would wait too long."""
+HOLD_READS = 300_000
+"""Reads that a new store's engine may hold back until its first radio model."""
 CHECKPOINT_MOST_S = 60.0
 CHECKPOINT_BYTES_PER_S = 32 * 1024
 """A large state is written less often than `checkpoint_s`, because flash wears out and a crash loses only reads."""
@@ -70,8 +74,9 @@ class Pipeline:
     """Take reads and link changes from the inbox, run the engine, and commit. One task: `run`.
 
     Callbacks: `wake` for classes with new events, `changed` for updates of the page, `lamps` for members entering a
-    zone, `trace` for every decided visit. `backlog`: unacknowledged events by class. `failing`: reasons by failing
-    background job. `trouble`: why commits fail, if they do; uncommitted data is kept and retried.
+    zone, `trace` for every decided visit. `learner` gets the reads too. `backlog`: unacknowledged events by class.
+    `failing`: reasons by failing background job. `trouble`: why commits fail, if they do; uncommitted data is kept and
+    retried.
     """
 
     def __init__(
@@ -87,11 +92,12 @@ class Pipeline:
         scrub: Callable[[], object] = lambda: None,
         backlog: Callable[[], Mapping[str, int]] = dict,
         failing: Callable[[], Mapping[str, str]] = dict,
+        learner: Learner | None = None,
         lamps: Lamps | None = None,
         trace: Callable[[Visits], None] | None = None,
     ) -> None:
         self.shop = shop
-        self.engine = ZoneEngine(shop.layout, shop.settings)
+        self.engine = ZoneEngine(shop.layout, shop.settings, field=shop.field, hold=0 if shop.field else HOLD_READS)
         start = clock.now_us()
         self.readers = {r.id: ReaderStatus(r.id, Link.DOWN, "not yet connected", start) for r in shop.readers}
         self.reads_of = dict.fromkeys(self.readers, 0)
@@ -114,6 +120,7 @@ class Pipeline:
         self.antennas = Antennas(shop)
         self.admission = Admission(shop)
         self.doors = DoorCounters(shop)
+        self._learner = learner
         self._ledger = Ledger(shop, self._pseudonyms, days, self.doors, clock.now_us)
         self._outages = Outages(self.readers, self._switch)
         self._flapping: Flapping[ReaderHealth] = Flapping()
@@ -177,7 +184,7 @@ class Pipeline:
 
     def _as_if_over(self) -> Visits:
         """Return the open visits as if they ended now, marked as incomplete."""
-        over = ZoneEngine.restore(self.shop.layout, self.shop.settings, self.engine.state())
+        over = ZoneEngine.restore(self.shop.layout, self.shop.settings, self.engine.state(), field=self.engine.field)
         return over.finish().closed
 
     def members(self, visits: Visits) -> list[tuple[Member, Any]]:
@@ -252,6 +259,8 @@ class Pipeline:
                 self._tell_health("flood", reader, text, now_us)
             await self._greet(reads)
             self.engine.feed(reads)
+            if self._learner is not None:
+                self._learner.feed(reads)
             self._waiting += len(reads)
 
     def _link(self, status: ReaderStatus) -> None:
@@ -352,7 +361,7 @@ class Pipeline:
             back_s = (self.engine.weighed_us - watermark_us) // 1_000_000
             log.error("the clock was set back by %d s: open visits end here, and counting restarts", back_s)
             self._decide(self.engine.finish())
-            self.engine = ZoneEngine(self.shop.layout, self.shop.settings)
+            self.engine = ZoneEngine(self.shop.layout, self.shop.settings, field=self.engine.field)
             self.doors.begin(watermark_us)
             self._outages.anew(watermark_us)
         bound_us = self._outages.bound_us(time.monotonic(), self._clock.now_us(), hurry=self._waiting > WAITING_READS)
@@ -439,15 +448,16 @@ class Pipeline:
         waiting_s = None
         try:
             saved = checkpoint.load(conn)
-            engine = saved.engine() if saved is not None else None
+            ours = saved is not None and saved.fingerprint == self.shop.fingerprint()
+            engine = saved.engine(self.shop.field if ours else None) if saved is not None else None
         except checkpoint.Unreadable as error:
             log.error("visits open at the last stop are lost: the checkpoint can't be read (%s)", error)
-            saved = engine = None
+            saved, engine, ours = None, None, False
         if saved is not None and engine is not None:
             self._ledger.restore(conn, engine.tags_under_way())
             if saved.watermark_us > down_us + BACK_US:
                 self._end(conn, saved, engine, "the clock is behind the last stop")
-            elif saved.fingerprint == self.shop.fingerprint():
+            elif ours:
                 self.engine = engine
                 if saved.watermark_us >= 0:
                     down_us, waiting_s = saved.watermark_us, time.monotonic()

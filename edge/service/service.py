@@ -35,6 +35,7 @@ from edge.readers.visit_file import VisitFile
 from edge.service import page_process
 from edge.service.housekeeping import Housekeeping
 from edge.service.jobs import Jobs
+from edge.service.learning import Learning, learner_of, with_kept
 from edge.service.memory import COMPILER, let_go_of
 from edge.service.notify import long_work, notify
 from edge.service.snapshot import Snapshot
@@ -89,7 +90,7 @@ class Service:
         with contextlib.suppress(Trouble):  # already reported; the page stays closed
             prove(users_path(config))
         self._end = End()
-        shop = compose(config, clock.speed)
+        shop = with_kept(compose(config, clock.speed))
         self._shop = shop
         self._trace = VisitFile(trace, shop.zones) if trace else None
         news = asyncio.Event()
@@ -110,6 +111,7 @@ class Service:
         )
         inbox = Inbox()
         self._readers = Readers(shop, inbox, clock.now_us)
+        learner = learner_of(shop)
         self._pipeline = Pipeline(
             shop,
             self._database,
@@ -121,9 +123,11 @@ class Service:
             scrub=self._scrubber.ask,
             backlog=self._totals.pending,
             failing=self._jobs.reasons,
+            learner=learner,
             lamps=Lamps(config, self._readers.switch),
             trace=self._trace.write if self._trace else None,
         )
+        self._learning = Learning(shop, self._pipeline, learner, clock)
         self._snapshot = Snapshot(
             config,
             shop,
@@ -132,6 +136,7 @@ class Service:
             self._pipeline,
             self._totals,
             self._jobs,
+            self._learning,
             clock,
             version=version,
             page=page_process.address(config, self._web_socket) if self._web_socket else None,
@@ -236,6 +241,7 @@ class Service:
             jobs.run(f"reader {reader.id}", partial(self._readers.run, reader.id), READER_RETRY_S)
         for name, work in self._downlink.jobs.items():
             jobs.run(name, work)
+        jobs.run("learning", self._learning.run)
         forget_erased = self._downlink.erasures.prune
         keeping = Housekeeping(self._database, self._config, self._clock.now_us, forget_erased)
         for period_s, name, work in keeping.rounds():

@@ -16,6 +16,7 @@ from edge.database.writer import Database
 from edge.intake.pipeline import Pipeline
 from edge.readers import antennas
 from edge.service.jobs import Jobs
+from edge.service.learning import Learning
 from edge.service.totals import Totals
 from edge.store.clock import Clock
 from edge.store.compose import Shop
@@ -37,6 +38,7 @@ class Snapshot:
         pipeline: Pipeline,
         totals: Totals,
         jobs: Jobs,
+        learning: Learning,
         clock: Clock,
         *,
         version: str,
@@ -47,6 +49,7 @@ class Snapshot:
         self._database = database
         self._publisher = publisher
         self._pipeline = pipeline
+        self._learning = learning
         self._clock = clock
         self._version = version
         self._page = page
@@ -93,6 +96,7 @@ class Snapshot:
             "counters": counters,
             "drifted": antennas.drifted(shop, pipeline.engine.drift_db),
             "resting": antennas.resting(shop, pipeline.engine.stuck_tags()),
+            "radio": self._learning.told(),
         }
 
     def antennas(self, id_: str) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from gateways import STORE, antennas
 
 from config import StoreConfig
-from dwell.engine import ZoneEngine
+from dwell.markov.engine import ZoneEngine
 from edge.service.warmup import warm_up
 from edge.store.compose import compose
 

@@ -19,6 +19,7 @@ from headquarters import directory_file, headquarters
 from llrpkit.emulator import EmulatedTag, LLRPEmulator
 
 from config.check import ConfigError, load
+from dwell.markov.field import Field
 from edge.crm import configuration
 from edge.crm.configuration import Overlay, merged
 from edge.store import calibration_file
@@ -319,7 +320,8 @@ def test_a_calibration_stays_while_the_layout_does_and_is_told_of_when_it_cannot
     gateway.configure(**OWN)
     shop = compose(load(gateway.file))
     file = gateway.folder / "calibration.json"
-    calibration_file.save(file, "s1", shop.layout, shop.zones, shop.ports, 1000)
+    learnt = calibration_file.Calibration(Field.prior(shop.layout), 1, 1000, 10, 300, -2.0, -1.0)
+    calibration_file.save(file, "s1", shop.layout, shop.zones, shop.ports, learnt)
     gateway.configure(**OWN, calibration={"file": str(file)})
     own = load(gateway.file)
     moved = [reader | {"antennas": antennas("door", "out")} for reader in OWN["readers"]]

@@ -18,6 +18,7 @@ from gateways import WAIT_S, Gateway, antennas, member_card
 from config.check import load
 from drivers.read import READ, epc_words
 from drivers.session import Link, ReaderSettings, ReaderStatus, Sink
+from dwell.markov.learner import Learner
 from edge.crm import configuration, corrections, day_news, directory
 from edge.crm.configuration import Overlay
 from edge.crm.erasure.worker import Erasures
@@ -228,6 +229,7 @@ JOBS: dict[str, tuple[Any, str]] = {
     "commands": (sync_commands.Commands, "_tell_interrupted"),
     "member directory": (directory.MemberDirectory, "_expire"),
     "configuration": (configuration.Desired, "run"),
+    "learning": (Learner, "due"),
     "erasures": (Erasures, "_put_back"),
     "scrubbing": (Scrubber, "run"),
     "retention": (housekeeping, "prune"),
