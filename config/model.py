@@ -368,7 +368,7 @@ CueKind = Literal["arrival", "waiting"]
 
 
 class CueRule(Model):
-    """When staff are asked to attend to a member; the first rule that matches tier and zone applies."""
+    """Rule for asking staff to attend to a member; the first rule that matches tier and zone applies."""
 
     id: Id
     kind: CueKind
@@ -391,7 +391,7 @@ class CueRule(Model):
 
 
 class Cues(Model):
-    """When to ask staff to attend to a member. Managers can edit these rules on the page; the latest change applies."""
+    """Rules for asking staff to attend to members. Managers can edit them on the page; the latest change applies."""
 
     quiet: Annotated[tuple[QuietHours, ...], Field(max_length=10)] = ()
     rules: Annotated[tuple[CueRule, ...], Field(max_length=20)] = ()

@@ -36,7 +36,7 @@ class Carrier:
 
 
 class Ledger:
-    """Collects decisions and health until the next commit; `write` converts them to rows within its transaction.
+    """Collector of decisions and health until the next commit; `write` converts them to rows within its transaction.
 
     A member may give or withdraw consent during a journey. The rest is then a separate journey that can't be linked to
     the first part by tag, start time or path.

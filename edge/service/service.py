@@ -290,7 +290,7 @@ class Service:
 
 
 class End:
-    """Whether and why the service should end: because of a signal, or to restart."""
+    """State of the end of the service: whether and why, because of a signal or for a restart."""
 
     def __init__(self) -> None:
         self.wanted = asyncio.Event()
