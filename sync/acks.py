@@ -36,7 +36,8 @@ MAX_JUMP = 10**9
 class Acks:
     """Takes acks, and writes them down now and then; what the database refuses is kept in memory.
 
-    `tell`: what the database refuses, None when it takes it again. `counters`: acks, acks_bad, acks_beyond.
+    `tell`: what the database refuses, None when it takes it again. `said`: the CRM's time when it sent
+    an ack. `counters`: acks, acks_bad, acks_beyond.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Acks:
         flows: Mapping[EventClass, Flow],
         counters: Counter[str],
         tell: Callable[[str | None], None],
+        said: Callable[[int], None] = lambda at_us: None,
     ) -> None:
         self._store = store
         self._epoch = epoch
@@ -54,6 +56,7 @@ class Acks:
         self._flows = flows
         self._counters = counters
         self._tell = tell
+        self._said = said
         self._acked: dict[EventClass, int] = {}
         self._to_write = asyncio.Event()
         self._born: dict[EventClass, int] = {}
@@ -124,6 +127,8 @@ class Acks:
         if ack.epoch != self._epoch:
             self._counters["acks_bad"] += not incoming.retained  # a former database's last ack stays retained
             return None
+        if ack.at_us is not None and not incoming.retained:
+            self._said(ack.at_us)
         flow = self._flows[class_]
         if ack.upto > flow.highest and not await self._is_of_a_lost_life(class_, ack.upto):
             return None

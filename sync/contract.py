@@ -272,6 +272,15 @@ class GatewayHealth(Numbered):
     failing: dict[str, Reason] = Field(
         default={}, description="background job → why it fails; it is tried again, and everything else goes on"
     )
+    clock: Literal["trusted", "holding over", "untrusted"] = Field(
+        default="holding over",
+        description="trusted: something keeps the gateway's clock right; holding over: nothing does, and nothing "
+        "speaks against it; untrusted: what the gateway hears waits until its time is known",
+    )
+    clock_reason: Reason = Field(default="", description="what speaks against the clock")
+    clock_steps: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="how often the clock was set since the start; all zones are unknown for such a time"
+    )
 
 
 Event = Annotated[
@@ -398,6 +407,10 @@ class Ack(Message):
     pause_ms: Annotated[int, Field(ge=0)] = Field(default=0, description="send no more of this class for so long")
     accepts: Annotated[tuple[Name, ...], Field(max_length=8)] = Field(
         default=(), description='forms of a batch that the CRM takes besides plain JSON; "gzip" is the one there is'
+    )
+    at_us: Us | None = Field(
+        default=None,
+        description="the CRM's clock when it sent this; a gateway without a time service holds its own to it",
     )
 
 

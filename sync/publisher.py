@@ -53,7 +53,6 @@ ECHO_S = 10.0
 SILENT_FROM = 3
 """Silences in a row after which it is told: 14 s, most often."""
 KEPT = "the broker does not give our own state back: its access rules must let this store write and read it"
-SILENT = "the CRM does not acknowledge {class_}: it is away, or an access rule of the broker refuses what we send"
 
 Handler = Callable[[Incoming], Awaitable[None]]
 
@@ -71,7 +70,7 @@ class Publisher:
     """Sends what is in the outbox; `run` goes on until cancelled and raises nothing because of broker or database.
 
     `trouble` says what the database refuses.
-    `clock_offset_us`: the clock minus true time, if that is known.
+    `clock_offset_us`: the clock minus true time, if that is known. `crm_said` is told the CRM's time as it comes.
     """
 
     def __init__(
@@ -81,6 +80,7 @@ class Publisher:
         writer: Writer,
         clock: Callable[[], int],
         clock_offset_us: Callable[[], int | None] = lambda: None,
+        crm_said: Callable[[int], None] = lambda at_us: None,
     ) -> None:
         self._settings = settings
         self._identity = identity
@@ -99,7 +99,7 @@ class Publisher:
         self.counters: Counter[str] = Counter()
         """connections, batches, events (repeated ones too), silences, refused, acks, acks_bad, acks_beyond, twins,
         down_bad: messages at which we failed."""
-        self._acks = Acks(identity.store, identity.epoch, writer, self._flows, self.counters, self._note)
+        self._acks = Acks(identity.store, identity.epoch, writer, self._flows, self.counters, self._note, crm_said)
         self._sending = Sending(
             identity, writer, clock, clock_offset_us, self._flows, self._acks.packed, self.counters, self._say_of
         )
@@ -224,7 +224,11 @@ class Publisher:
             kept = not self._twins.echoed and time.monotonic() - began > ECHO_S
             self._say_of("state", KEPT if kept else "")
             for class_, flow in self._flows.items():
-                self._say_of(f"silence {class_}", SILENT.format(class_=class_) if flow.silences >= SILENT_FROM else "")
+                silent = (
+                    f"the CRM does not acknowledge {class_}: it is away, or an access rule of the broker refuses "
+                    "what we send"
+                )
+                self._say_of(f"silence {class_}", silent if flow.silences >= SILENT_FROM else "")
 
     async def _watch(self, link: Link) -> None:
         raise BrokerError(await asyncio.shield(link.closed))

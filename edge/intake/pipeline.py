@@ -11,7 +11,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -29,7 +29,8 @@ from edge.database.writer import Database
 from edge.intake import checkpoint
 from edge.intake.admission import Admission
 from edge.intake.greeter import Greeter
-from edge.intake.inbox import Inbox
+from edge.intake.held import Held
+from edge.intake.inbox import Inbox, Item
 from edge.intake.ledger import Ledger
 from edge.readers.antennas import Antennas
 from edge.readers.door_counters import DoorCounters
@@ -41,6 +42,7 @@ from edge.store.business_days import business_days
 from edge.store.clock import Clock
 from edge.store.compose import Shop
 from edge.store.pseudonyms import Member, Pseudonyms, consents, known
+from edge.store.timekeeping import Step, Timekeeper, was_set
 from sync.contract import CLASSES, EventClass, GatewayHealth, ReaderHealth, Recognised
 
 log = logging.getLogger("tagtrail.pipeline")
@@ -61,6 +63,10 @@ PRESSED_S = 5.0
 """How often is looked whether the engine has let tags go, while there are too many."""
 BACK_US = 60_000_000
 """A clock set back further than this would leave the engine waiting for a time that it has had: a new one begins."""
+HOP_US = 6 * 3_600_000_000
+"""Nor is the time that a clock was set forward by told as one of unknown zones, if it is longer than this."""
+SETTLE_US = 12_000_000
+"""After the clock was set, readers' own times are right again within so long."""
 CHECKPOINT_MOST_S = 60.0
 CHECKPOINT_BYTES_PER_S = 32 * 1024
 """A large state is written more rarely than `checkpoint_s`: flash wears out, and a crash costs only reads."""
@@ -71,7 +77,8 @@ class Pipeline:
 
     `wake` is told of classes with new events, `changed` of news for the page, `lamps` of members who come to a zone,
     `trace` of every decided visit. `backlog`: events not yet acknowledged, by class. `failing`: reason by background
-    job, of those that fail now.
+    job, of those that fail now. Everything waits while `timekeeper` does not trust the time.
+    `retained_us`: the time by which retention goes, if that is another.
     `trouble` says why commits fail, if they do: what was not committed is kept and tried again.
     """
 
@@ -90,6 +97,8 @@ class Pipeline:
         failing: Callable[[], Mapping[str, str]] = dict,
         lamps: Lamps | None = None,
         trace: Callable[[Visits], None] | None = None,
+        timekeeper: Timekeeper | None = None,
+        retained_us: Callable[[], int] | None = None,
     ) -> None:
         self.shop = shop
         self.engine = ZoneEngine(shop.layout, shop.settings)
@@ -109,6 +118,15 @@ class Pipeline:
         self._told_failing: set[str] = set()
         self._lamps = lamps
         self._trace = trace
+        self.time = timekeeper or Timekeeper.believing(clock)
+        self._retained_us = retained_us or clock.now_us
+        self._held = Held()
+        self._linked = dict(self.readers)
+        """Links as far as they have been taken; `readers` has them as they are."""
+        self._restored = True
+        self._stepped: Step | None = None
+        """All that the clock was set by since the time is not to be trusted."""
+        self._told_time: tuple[str, int] | None = None
         days = business_days(shop.config)
         self._days = days
         self._pseudonyms = Pseudonyms(database.tag_key)
@@ -127,8 +145,11 @@ class Pipeline:
         self._stopping = False
 
     def restore(self) -> None:
-        """Go on from the last checkpoint, with every reader down until it connects."""
-        self._database.write_now(self._restore)
+        """Go on from the last checkpoint, with every reader down until it connects; later, if the time is not known."""
+        if self.time.untrusted:
+            self._restored = False
+        else:
+            self._database.write_now(self._restore)
 
     def stop(self) -> None:
         """Let `run` end; what sessions have delivered by now is still taken."""
@@ -140,13 +161,24 @@ class Pipeline:
 
         Not to be cancelled: a commit under way would be written twice.
         """
-        self._ledger.add_health(self._gateway_health("start"))
         loop = asyncio.get_running_loop()
         advanced_s = committed_s = looked_s = pressed_s = loop.time()
         seen_us = self._clock.now_us()
+        begun = False
         while not self._stopping:
             await self._inbox.wait(ADVANCE_S, GATHER_S)
+            steps = self.time.look()
+            self.time.readers = {id_: status.clock_offset_us for id_, status in self.readers.items()}
+            if self.time.untrusted:
+                self._hold(steps)
+                continue
             now_us = self._clock.now_us()
+            if steps or self._stepped is not None or not self._restored:
+                await self._resume(steps, seen_us)
+                seen_us = now_us
+            if not begun:
+                begun = True
+                self._ledger.add_health(self._gateway_health("start"))
             await self._take()
             if loop.time() - advanced_s >= ADVANCE_S:
                 advanced_s = loop.time()
@@ -164,6 +196,8 @@ class Pipeline:
             if loop.time() - committed_s >= self._every_s:
                 committed_s = loop.time()
                 await self._commit()
+        if self.time.untrusted:  # what is held has no time, and is lost
+            return
         await self._take()
         self._advance(seen_us)
         self._tell_repeated(all_=True)
@@ -222,10 +256,55 @@ class Pipeline:
 
     # Steps.
 
+    def _hold(self, steps: Sequence[Step]) -> None:
+        """Keep what has come until its time is known."""
+        for step in steps:
+            self._stepped = Step(self._stepped.from_us if self._stepped else step.from_us, step.to_us)
+        mono_us, store_us = self.time.mono_us(), self._clock.now_us()
+        for item in self._arrivals():
+            self._held.put(item, mono_us, store_us)
+
+    async def _resume(self, steps: Sequence[Step], seen_us: int) -> None:
+        """Go on after the clock was set or was not to be trusted."""
+        if not self._restored:
+            await self._database.write(self._restore)
+            self._restored, self._stepped, steps = True, None, ()
+        if self._stepped is not None:
+            steps = (self._stepped, *steps)
+            self._stepped = None
+        if steps:
+            self._step(Step(steps[0].from_us, steps[-1].to_us))
+        dropped = self._held.dropped
+        await self._put_through(self._held.release(self.time))
+        if dropped is not None:
+            from_us, to_us = map(self.time.store_us, dropped)
+            for reader in self.readers:
+                self._outages.gap(Gap(reader, from_us, to_us, "reads dropped while the time was unknown"))
+
+    def _step(self, step: Step) -> None:
+        """The clock was set: what was there meanwhile is unknown, in all zones."""
+        log.warning("%s: all zones are unknown for that time", was_set(step))
+        if -BACK_US < step.by_us <= HOP_US:
+            self._outages.step(step.from_us, max(step.from_us, step.to_us) + SETTLE_US)
+        else:
+            self._begin_anew(step.to_us)
+
+    def _arrivals(self) -> Iterator[Item]:
+        """Yield what has come; links and reads are shown at once."""
+        for item in self._inbox.take():
+            if isinstance(item, ReaderStatus):
+                self.readers[item.reader] = item
+            elif isinstance(item, tuple):
+                self.reads_of[item[0]] += len(item[1])
+            yield item
+
     async def _take(self) -> None:
         """Put everything queued through, in order of arrival."""
+        await self._put_through(self._arrivals())
+
+    async def _put_through(self, items: Iterator[Item]) -> None:
         batches: list[Reads] = []
-        for item in self._inbox.take():
+        for item in items:
             if isinstance(item, ReaderStatus):
                 await self._feed(batches)
                 batches = []
@@ -238,9 +317,7 @@ class Pipeline:
             elif isinstance(item, Contact):
                 self.doors.take(item)
             else:
-                reader, batch = item
-                self.reads_of[reader] += len(batch)
-                batches.append(batch)
+                batches.append(item[1])
         await self._feed(batches)
 
     async def _feed(self, batches: list[Reads]) -> None:
@@ -256,8 +333,8 @@ class Pipeline:
             self._waiting += len(reads)
 
     def _link(self, status: ReaderStatus) -> None:
-        before = self.readers[status.reader]
-        self.readers[status.reader] = status
+        before = self._linked[status.reader]
+        self._linked[status.reader] = status
         if status.link is Link.UP:
             self.doors.watched(status.reader, status.inputs)
         self._outages.link(status, time.monotonic())
@@ -269,7 +346,7 @@ class Pipeline:
         self.doors.switch(reader, at_us, up)
 
     def _tell_health(self, kind: str, reader: str, reason: str, since_us: int) -> None:
-        status = self.readers[reader]
+        status = self._linked[reader]
         told = ReaderHealth(
             reader=reader,
             link=status.link.value,
@@ -350,12 +427,7 @@ class Pipeline:
 
     def _advance(self, watermark_us: int) -> None:
         if watermark_us < self.engine.weighed_us - BACK_US:
-            back_s = (self.engine.weighed_us - watermark_us) // 1_000_000
-            log.error("the clock was set back by %d s: visits under way end here, and counting begins anew", back_s)
-            self._decide(self.engine.finish())
-            self.engine = ZoneEngine(self.shop.layout, self.shop.settings)
-            self.doors.begin(watermark_us)
-            self._outages.anew(watermark_us)
+            self._begin_anew(watermark_us)
         bound_us = self._outages.bound_us(time.monotonic(), self._clock.now_us(), hurry=self._waiting > WAITING_READS)
         if bound_us is None or bound_us != self._bound_us:
             self._bound_us, self._waiting = bound_us, 0
@@ -366,6 +438,14 @@ class Pipeline:
             for member, visit in self._greeter.members(self.here(), lambda member: member.tier in tiers):
                 self._announce(member.member, member.tier, self.shop.zones[visit["zone"]], int(visit["enter_us"]))
 
+    def _begin_anew(self, at_us: int) -> None:
+        """Go on at a time to which the engine can't go: another one does."""
+        log.error("visits under way end here, and counting begins anew")
+        self._decide(self.engine.finish())
+        self.engine = ZoneEngine(self.shop.layout, self.shop.settings)
+        self.doors.begin(at_us)
+        self._outages.anew(at_us)
+
     def _decide(self, decisions: Decisions) -> None:
         self._ledger.add(decisions)
         self._greeter.ended(decisions.journeys)
@@ -375,9 +455,9 @@ class Pipeline:
 
     async def _commit(self) -> None:
         now = self._clock.now_us()
-        failing = set(self._failing())
-        if abs(now - self._health_us) >= HEALTH_US or failing != self._told_failing:
-            self._health_us, self._told_failing = now, failing
+        failing, time_ = set(self._failing()), (self.time.trust.value, self.time.steps)
+        if abs(now - self._health_us) >= HEALTH_US or failing != self._told_failing or time_ != self._told_time:
+            self._health_us, self._told_failing, self._told_time = now, failing, time_
             self._ledger.add_health(self._gateway_health("periodic"))
         stale: list[bytes] = []
         begun_us: list[int] | None = None
@@ -407,6 +487,7 @@ class Pipeline:
             rarely_s = min(size / CHECKPOINT_BYTES_PER_S, CHECKPOINT_MOST_S)
             self._every_s = max(self.shop.config.database.checkpoint_s, rarely_s)
             self._ledger.clear()
+            self.time.known_us = max(watermark_us, now)
             if destroyed:
                 self._scrub()
             del self.desk.untold_ms[: len(latencies_ms)]
@@ -431,7 +512,7 @@ class Pipeline:
 
     async def _make_room(self) -> None:
         try:
-            await self._database.write(lambda conn: make_room(conn, self.shop.config, self._clock.now_us()))
+            await self._database.write(lambda conn: make_room(conn, self.shop.config, self._retained_us()))
         except sqlite3.Error as error:
             log.error("no room can be made in the database: %s", error)
 
@@ -485,4 +566,7 @@ class Pipeline:
             readers=len(self.readers),
             backlog=dict(self._backlog()),
             failing=dict(self._failing()),
+            clock=self.time.trust.value,
+            clock_reason=self.time.judgement.reason,
+            clock_steps=self.time.steps,
         )

@@ -25,6 +25,7 @@ from edge.crm.downlink import Downlink
 from edge.cues.orders import OrderServer
 from edge.database import life
 from edge.database.lock import hold
+from edge.database.retention import Pace
 from edge.database.scrub import Scrubber
 from edge.database.writer import Database
 from edge.intake.inbox import Inbox
@@ -45,6 +46,7 @@ from edge.store.compose import compose
 from edge.store.errors import RestartNeeded, Trouble
 from edge.store.live_socket import LiveServer, socket_path
 from edge.store.page_socket import listen
+from edge.store.timekeeping import Timekeeper
 from sync.mqtt import MqttSettings
 from sync.publisher import Publisher
 from sync.sending import Identity
@@ -89,6 +91,11 @@ class Service:
         with contextlib.suppress(Trouble):  # it is told; the page stays shut
             prove(users_path(config))
         self._end = End()
+        self._time = Timekeeper(clock)
+        self._time.known_us = known_us = life.known_us(self._database)
+        self._time.look()
+        since_us = life.retained_us(self._database) or known_us or clock.now_us()
+        self._retained = Pace(clock.now_us, since_us, speed=clock.speed)
         shop = compose(config, clock.speed)
         self._shop = shop
         self._trace = VisitFile(trace, shop.zones) if trace else None
@@ -107,6 +114,7 @@ class Service:
             self._database,
             clock.now_us,
             offset_us,
+            self._time.crm_said,
         )
         inbox = Inbox()
         self._readers = Readers(shop, inbox, clock.now_us)
@@ -123,6 +131,8 @@ class Service:
             failing=self._jobs.reasons,
             lamps=Lamps(config, self._readers.switch),
             trace=self._trace.write if self._trace else None,
+            timekeeper=self._time,
+            retained_us=self._retained.now_us,
         )
         self._snapshot = Snapshot(
             config,
@@ -168,7 +178,7 @@ class Service:
             if self._trace:
                 self._trace.close()
             with contextlib.suppress(sqlite3.Error):
-                await life.remember(self._database)
+                await self._remember_now()
             with long_work():
                 self._database.close()
             if self._web_socket is not None:
@@ -237,7 +247,15 @@ class Service:
         for name, work in self._downlink.jobs.items():
             jobs.run(name, work)
         forget_erased = self._downlink.erasures.prune
-        keeping = Housekeeping(self._database, self._config, self._clock.now_us, forget_erased)
+        keeping = Housekeeping(
+            self._database,
+            self._config,
+            self._clock.now_us,
+            forget_erased,
+            retained_us=self._retained.now_us,
+            retained_s=lambda: self._clock.wall_us(self._retained.now_us()) / 1e6,
+            waits=lambda: self._time.untrusted,
+        )
         for period_s, name, work in keeping.rounds():
             jobs.every(period_s, name, work)
 
@@ -266,7 +284,11 @@ class Service:
 
     async def _remember(self) -> None:
         with contextlib.suppress(sqlite3.Error):
-            await life.remember(self._database)
+            await self._remember_now()
+
+    async def _remember_now(self) -> None:
+        clock_us = None if self._time.untrusted else self._clock.now_us()
+        await life.remember(self._database, clock_us, self._retained.now_us())
 
     async def _reload(self) -> None:
         await asyncio.to_thread(load, self._config_file)

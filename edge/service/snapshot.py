@@ -88,6 +88,7 @@ class Snapshot:
                 "trouble": pipeline.trouble or self._publisher.trouble,
                 "quarantined": self._database.quarantined and str(self._database.quarantined),
             },
+            "clock": self._time(),
             "outbox": self._totals.depth,
             "failing": [asdict(each) for each in self._jobs.failing],
             "counters": counters,
@@ -104,6 +105,18 @@ class Snapshot:
         for reader, count in self._pipeline.reads_of.items():
             self._rate(reader, count)
         self._rate("", sum(self._pipeline.reads_of.values()))
+
+    def _time(self) -> dict[str, Any]:
+        time = self._pipeline.time
+        step = time.last_step
+        return {
+            "trust": time.trust.value,
+            "reason": time.judgement.reason,
+            "since_us": time.since_us,
+            "steps": time.steps,
+            "stepped_us": step and step.to_us,
+            "stepped_by_us": step.by_us if step else 0,
+        }
 
     def _zones(self, visits: Visits, covered: set[int]) -> list[dict[str, Any]]:
         by_class = np.zeros((len(self._shop.zones), len(TagClass)), np.int64)

@@ -131,6 +131,17 @@ class FailingNow(_Part):
     times: int
 
 
+class ClockNow(_Part):
+    """Whether the gateway's time can be trusted, why not, and when it was last set, by how much."""
+
+    trust: Literal["trusted", "holding over", "untrusted"] = "holding over"
+    reason: str = ""
+    since_us: int = 0
+    steps: int = 0
+    stepped_us: int | None = None
+    stepped_by_us: int = 0
+
+
 class DatabaseNow(_Part):
     trouble: str | None = None
 
@@ -157,6 +168,7 @@ class Now(_Part):
     recognised: int = 0
     broker: BrokerNow
     database: DatabaseNow = DatabaseNow()
+    clock: ClockNow = ClockNow()
     outbox: dict[str, BacklogNow] = Field(default_factory=dict)
     failing: tuple[FailingNow, ...] = ()
     counters: dict[str, int] = Field(default_factory=dict)
