@@ -252,6 +252,16 @@ class ReaderHealth(Numbered):
     )
 
 
+class ClockSet(Message):
+    """The gateway's clock was set. What was told of before stands as much too early, or too late."""
+
+    from_us: Annotated[int, Field(lt=2**63)]
+    to_us: Us
+    unkept_us: Annotated[int, Field(lt=2**63)] | None = Field(
+        default=None, description="since when nobody had kept the clock, so that what was told since is doubtful"
+    )
+
+
 class GatewayHealth(Numbered):
     """class health: the gateway's own state, once a minute and at start and stop."""
 
@@ -281,6 +291,7 @@ class GatewayHealth(Numbered):
     clock_steps: Annotated[int, Field(ge=0)] = Field(
         default=0, description="how often the clock was set since the start; all zones are unknown for such a time"
     )
+    clock_set: ClockSet | None = Field(default=None, description="the last time that it was set")
 
 
 Event = Annotated[

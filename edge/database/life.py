@@ -64,9 +64,8 @@ def known_us(database: Database) -> int:
     """The last time that is known: of the last run, or of what was committed last; 0 if there is none."""
 
     def committed(conn: sqlite3.Connection) -> int:
-        latest = "SELECT exit_us FROM visit ORDER BY id DESC LIMIT 1"
-        row = conn.execute(f"SELECT max((SELECT max(watermark_us) FROM checkpoint), ({latest}))").fetchone()
-        return int(row[0] or conn.execute("SELECT coalesce(max(watermark_us), 0) FROM checkpoint").fetchone()[0])
+        latest = ("SELECT exit_us FROM visit ORDER BY id DESC LIMIT 1", "SELECT watermark_us FROM checkpoint")
+        return max([0, *(int(us) for query in latest for (us,) in conn.execute(query))])
 
     return max(_times(_file(database.path)).get("clock_us", 0), database.write_now(committed))
 

@@ -12,6 +12,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -28,6 +29,7 @@ from edge.database.retention import make_room
 from edge.database.writer import Database
 from edge.intake import checkpoint
 from edge.intake.admission import Admission
+from edge.intake.doubtful import mark
 from edge.intake.greeter import Greeter
 from edge.intake.held import Held
 from edge.intake.inbox import Inbox, Item
@@ -42,8 +44,8 @@ from edge.store.business_days import business_days
 from edge.store.clock import Clock
 from edge.store.compose import Shop
 from edge.store.pseudonyms import Member, Pseudonyms, consents, known
-from edge.store.timekeeping import Step, Timekeeper, was_set
-from sync.contract import CLASSES, EventClass, GatewayHealth, ReaderHealth, Recognised
+from edge.store.timekeeping import Step, Timekeeper, moment
+from sync.contract import CLASSES, ClockSet, EventClass, GatewayHealth, ReaderHealth, Recognised
 
 log = logging.getLogger("tagtrail.pipeline")
 T = TypeVar("T")
@@ -124,6 +126,9 @@ class Pipeline:
         self._linked = dict(self.readers)
         """Links as far as they have been taken; `readers` has them as they are."""
         self._restored = True
+        self._start_mono = self.time.mono_us()
+        self._doubtful: list[Step] = []
+        """Steps after which rows of before are to be marked, with the next commit."""
         self._stepped: Step | None = None
         """All that the clock was set by since the time is not to be trusted."""
         self._told_time: tuple[str, int] | None = None
@@ -259,7 +264,7 @@ class Pipeline:
     def _hold(self, steps: Sequence[Step]) -> None:
         """Keep what has come until its time is known."""
         for step in steps:
-            self._stepped = Step(self._stepped.from_us if self._stepped else step.from_us, step.to_us)
+            self._stepped = replace(self._stepped or step, to_us=step.to_us)
         mono_us, store_us = self.time.mono_us(), self._clock.now_us()
         for item in self._arrivals():
             self._held.put(item, mono_us, store_us)
@@ -273,7 +278,7 @@ class Pipeline:
             steps = (self._stepped, *steps)
             self._stepped = None
         if steps:
-            self._step(Step(steps[0].from_us, steps[-1].to_us))
+            self._step(replace(steps[0], to_us=steps[-1].to_us))
         dropped = self._held.dropped
         await self._put_through(self._held.release(self.time))
         if dropped is not None:
@@ -283,11 +288,13 @@ class Pipeline:
 
     def _step(self, step: Step) -> None:
         """The clock was set: what was there meanwhile is unknown, in all zones."""
-        log.warning("%s: all zones are unknown for that time", was_set(step))
+        log.warning("all zones are unknown from %s to %s: the clock was set", *map(moment, (step.from_us, step.to_us)))
+        if abs(step.by_us) > BACK_US:
+            self._doubtful.append(step)
+            # No visit has lasted for what the clock left out.
+            self._begin_anew(step.from_us if 0 < step.by_us <= HOP_US else step.to_us)
         if -BACK_US < step.by_us <= HOP_US:
             self._outages.step(step.from_us, max(step.from_us, step.to_us) + SETTLE_US)
-        else:
-            self._begin_anew(step.to_us)
 
     def _arrivals(self) -> Iterator[Item]:
         """Yield what has come; links and reads are shown at once."""
@@ -470,13 +477,15 @@ class Pipeline:
             self.desk.forget(self._greeter.greeted, now)
         # Reads not yet weighed are left out, but at a stop: a crash loses reads anyway, and they would be half of it.
         state = self.engine.state(pending=self._stopping)
-        watermark_us = self.engine.weighed_us
+        watermark_us, decided_us = self.engine.weighed_us, self.engine.decided_us
         size = destroyed = 0
-        latencies_ms = list(self.desk.untold_ms)
+        latencies_ms, doubtful = list(self.desk.untold_ms), list(self._doubtful)
 
         def job(conn: sqlite3.Connection) -> None:
             nonlocal size, destroyed
             self._ledger.write(conn, self.shop.zones, self.shop.floors)
+            for step in doubtful:
+                mark(conn, step, self.shop.settings.window_us)
             book.note_latencies(conn, latencies_ms)
             conn.executemany("DELETE FROM recognised WHERE tag = ?", [(tag,) for tag in stale])
             if begun_us is not None:
@@ -487,6 +496,8 @@ class Pipeline:
             rarely_s = min(size / CHECKPOINT_BYTES_PER_S, CHECKPOINT_MOST_S)
             self._every_s = max(self.shop.config.database.checkpoint_s, rarely_s)
             self._ledger.clear()
+            # The windows that the engine cut in two at a step forward come yet.
+            self._doubtful = [step for step in self._doubtful if step not in doubtful or decided_us < step.to_us]
             self.time.known_us = max(watermark_us, now)
             if destroyed:
                 self._scrub()
@@ -517,7 +528,8 @@ class Pipeline:
             log.error("no room can be made in the database: %s", error)
 
     def _restore(self, conn: sqlite3.Connection) -> None:
-        down_us = self._clock.now_us()
+        # After a wait for the time what has been heard meanwhile is put through yet: readers were down before it.
+        down_us = self._clock.now_us() if self._restored else self.time.store_us(self._start_mono)
         waiting_s = None
         try:
             saved = checkpoint.load(conn)
@@ -552,7 +564,7 @@ class Pipeline:
         log.warning("%s: %d visits under way were ended", why, len(decisions.closed))
 
     def _gateway_health(self, reason: Literal["start", "periodic", "stop"]) -> GatewayHealth:
-        counters = self.engine.counters
+        counters, step = self.engine.counters, self.time.last_step
         return GatewayHealth(
             at_us=self._clock.now_us(),
             version=self._version,
@@ -569,4 +581,7 @@ class Pipeline:
             clock=self.time.trust.value,
             clock_reason=self.time.judgement.reason,
             clock_steps=self.time.steps,
+            clock_set=None
+            if step is None
+            else ClockSet(from_us=step.from_us, to_us=step.to_us, unkept_us=step.unkept_us),
         )

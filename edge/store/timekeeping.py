@@ -76,10 +76,12 @@ class Kept(Enum):
 
 @dataclass(frozen=True)
 class Step:
-    """The clock was set, from one time to another (store clock)."""
+    """The clock was set, from one time to another (store clock). `unkept_us`: since when nobody had kept it; None if
+    somebody did."""
 
     from_us: int
     to_us: int
+    unkept_us: int | None = None
 
     @property
     def by_us(self) -> int:
@@ -148,7 +150,8 @@ class Timekeeper:
         expected = self._wall + mono - self._mono
         self._mono, self._wall = mono, wall
         if abs(wall - expected) > STEP_US:
-            self._stepped(Step(self._clock.of(expected), self._clock.of(wall)), expected - mono)
+            unkept_us = self.since_us if self.trust is Trust.HOLDING else None
+            self._stepped(Step(self._clock.of(expected), self._clock.of(wall), unkept_us), expected - mono)
         self._judge()
         untold, self._untold = self._untold, []
         return untold
@@ -183,7 +186,7 @@ class Timekeeper:
         self._stepped_mono = self._mono
         self._untold.append(step)
         said = was_set(step)
-        log.warning("%s, to %s", said, _moment(self._wall))
+        log.warning("%s, to %s", said, moment(self._wall))
         now = self._wall - self._mono
         kept = self._kept() is Kept.KEPT
         if self._doubt is not None and abs(now - self._doubt[0]) <= 2 * STEP_US:
@@ -212,7 +215,7 @@ class Timekeeper:
 
     def _found(self, kept: Kept) -> Judgement:
         if self._wall < FLOOR_US:
-            return Judgement(Trust.UNTRUSTED, f"the clock stands at {_moment(self._wall)}")
+            return Judgement(Trust.UNTRUSTED, f"the clock stands at {moment(self._wall)}")
         if self._doubt is not None:
             return Judgement(Trust.UNTRUSTED, self._doubt[2])
         said = self._said_by_others(kept)
@@ -265,7 +268,7 @@ class Timekeeper:
 
 def _kind(judgement: Judgement) -> str:
     """The reason without its figures, which change all the time."""
-    return re.sub(r"\d+ \w+", "", judgement.reason)
+    return re.sub(r"\d[\d :-]*(h|d|min|s)?\b", "", judgement.reason)
 
 
 def agreed(readers: Mapping[str, int | None], wall_us: int) -> int | None:
@@ -306,7 +309,8 @@ def duration(us: int) -> str:
     return f"{us / 1e6:.0f} s"
 
 
-def _moment(wall_us: int) -> str:
+def moment(wall_us: int) -> str:
+    """A time in words."""
     return f"{dt.datetime.fromtimestamp(wall_us / 1e6, dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
