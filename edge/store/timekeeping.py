@@ -304,7 +304,7 @@ def was_set(step: Step) -> str:
 def duration(us: int) -> str:
     """Two figures are enough."""
     for length_us, unit in ((86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "min")):
-        if us >= 2 * length_us:
+        if us >= 1.95 * length_us:
             return f"{us / length_us:.0f} {unit}"
     return f"{us / 1e6:.0f} s"
 

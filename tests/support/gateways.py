@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -64,13 +65,14 @@ class Gateway:
         store = STORE | {"database": {"path": str(self.database), "checkpoint_s": 0.5}} | parts
         self.file.write_text(tomli_w.dumps(store), encoding="utf-8")
 
-    def start(self, *arguments: str) -> None:
+    def start(self, *arguments: str, **environment: str) -> None:
         log = (self.folder / "service.log").open("ab")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "edge", "run", "--config", str(self.file), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            env=os.environ | environment,
         )
         log.close()
 
