@@ -46,11 +46,26 @@ class Held:
         while self:
             first = min((queue for queue in (self._reads, self._events) if queue), key=lambda queue: queue[0][0])
             mono_us, store_us, item = first.popleft()
-            yield _moved(item, time.store_us(mono_us) - store_us)
+            yield moved(item, time.store_us(mono_us) - store_us)
         self._n, self.dropped = 0, None
 
 
-def _moved(item: Item, by_us: int) -> Item:
+def nearer(item: Item, by_us: int, now_us: int) -> Item:
+    """An item that comes right after the clock was set, by so much: it may have been stamped before that."""
+    at_us = _time_us(item)
+    return moved(item, by_us) if at_us is not None and abs(at_us + by_us - now_us) < abs(at_us - now_us) else item
+
+
+def _time_us(item: Item) -> int | None:
+    if isinstance(item, tuple):
+        return int(item[1]["time_us"][-1]) if len(item[1]) else None
+    if isinstance(item, ReaderStatus):
+        return item.since_us
+    return item.to_us if isinstance(item, Gap) else item.at_us
+
+
+def moved(item: Item, by_us: int) -> Item:
+    """An item with all its times moved."""
     if by_us == 0:
         return item
     if isinstance(item, tuple):

@@ -31,9 +31,10 @@ from edge.intake import checkpoint
 from edge.intake.admission import Admission
 from edge.intake.doubtful import mark
 from edge.intake.greeter import Greeter
-from edge.intake.held import Held
+from edge.intake.held import Held, nearer
 from edge.intake.inbox import Inbox, Item
 from edge.intake.ledger import Ledger
+from edge.intake.windows import seen_since
 from edge.readers.antennas import Antennas
 from edge.readers.door_counters import DoorCounters
 from edge.readers.flapping import Flapping
@@ -123,10 +124,15 @@ class Pipeline:
         self.time = timekeeper or Timekeeper.believing(clock)
         self._retained_us = retained_us or clock.now_us
         self._held = Held()
+        self._began_us = 0
+        """When the engine began to watch, if that was not in an earlier run."""
+        self._antennas = np.flatnonzero(shop.layout.antenna_zone >= 0)
         self._linked = dict(self.readers)
         """Links as far as they have been taken; `readers` has them as they are."""
         self._restored = True
         self._start_mono = self.time.mono_us()
+        self._settling: tuple[int, int] | None = None
+        """Until when (monotonic) times may be of before the clock was set, and by how much it was."""
         self._doubtful: list[Step] = []
         """Steps after which rows of before are to be marked, with the next commit."""
         self._stepped: Step | None = None
@@ -173,6 +179,8 @@ class Pipeline:
         while not self._stopping:
             await self._inbox.wait(ADVANCE_S, GATHER_S)
             steps = self.time.look()
+            if steps:
+                self._settling = self.time.mono_us() + SETTLE_US, sum(step.by_us for step in steps)
             self.time.readers = {id_: status.clock_offset_us for id_, status in self.readers.items()}
             if self.time.untrusted:
                 self._hold(steps)
@@ -292,13 +300,18 @@ class Pipeline:
         if abs(step.by_us) > BACK_US:
             self._doubtful.append(step)
             # No visit has lasted for what the clock left out.
-            self._begin_anew(step.from_us if 0 < step.by_us <= HOP_US else step.to_us)
+            self._begin_anew(step.from_us if 0 < step.by_us <= HOP_US else step.to_us, step.from_us)
         if -BACK_US < step.by_us <= HOP_US:
             self._outages.step(step.from_us, max(step.from_us, step.to_us) + SETTLE_US)
 
     def _arrivals(self) -> Iterator[Item]:
         """Yield what has come; links and reads are shown at once."""
+        settling = self._settling
+        if settling is not None and self.time.mono_us() > settling[0]:
+            self._settling = settling = None
         for item in self._inbox.take():
+            if settling is not None:
+                item = nearer(item, settling[1], self._clock.now_us())
             if isinstance(item, ReaderStatus):
                 self.readers[item.reader] = item
             elif isinstance(item, tuple):
@@ -434,7 +447,7 @@ class Pipeline:
 
     def _advance(self, watermark_us: int) -> None:
         if watermark_us < self.engine.weighed_us - BACK_US:
-            self._begin_anew(watermark_us)
+            self._begin_anew(watermark_us, self.engine.weighed_us)
         bound_us = self._outages.bound_us(time.monotonic(), self._clock.now_us(), hurry=self._waiting > WAITING_READS)
         if bound_us is None or bound_us != self._bound_us:
             self._bound_us, self._waiting = bound_us, 0
@@ -445,15 +458,18 @@ class Pipeline:
             for member, visit in self._greeter.members(self.here(), lambda member: member.tier in tiers):
                 self._announce(member.member, member.tier, self.shop.zones[visit["zone"]], int(visit["enter_us"]))
 
-    def _begin_anew(self, at_us: int) -> None:
-        """Go on at a time to which the engine can't go: another one does."""
+    def _begin_anew(self, at_us: int, ended_us: int) -> None:
+        """Go on at a time to which the engine can't go, which was watching until `ended_us`: another one does."""
         log.error("visits under way end here, and counting begins anew")
+        self.engine.outage(self._antennas, ended_us, False)  # the rest of its window is not seen by it
         self._decide(self.engine.finish())
         self.engine = ZoneEngine(self.shop.layout, self.shop.settings)
+        self._began_us = at_us
         self.doors.begin(at_us)
         self._outages.anew(at_us)
 
     def _decide(self, decisions: Decisions) -> None:
+        decisions = seen_since(decisions, self._began_us, self.shop.settings.window_us)
         self._ledger.add(decisions)
         self._greeter.ended(decisions.journeys)
         self.desk.decided(decisions)
@@ -548,6 +564,8 @@ class Pipeline:
             else:
                 self._end(conn, saved, engine, "zones, antennas or definitions have changed")
         layouts.note(conn, self.shop.config, self._clock.now_us())
+        if waiting_s is None:
+            self._began_us = down_us
         self.doors.begin(down_us)
         self._outages.begin(down_us, waiting_s)
         self._greeter.restore(conn, self.engine.open_visits(), down_us)

@@ -239,6 +239,35 @@ async def test_what_is_held_is_bounded_and_what_was_dropped_is_unknown(
     assert min(w["coverage"] for w in windows(gateway)) < 1
 
 
+async def test_what_was_stamped_before_the_step_and_comes_after_it_is_put_right(gateway: Gateway) -> None:
+    """A session knows a reader's clock anew only after a while; and what lay in the inbox is of before."""
+    machine = Machine()
+    async with running(shop_of(gateway), machine) as rig:
+        await rig.see(member_card(1), SHOES, 20)
+        reads = np.zeros(10, READ)
+        reads["time_us"] = machine.wall_us + 500_000 * np.arange(10)
+        reads["epc"], reads["epc_bits"], reads["count"] = epc_words(member_card(2)), 96, 1
+        reads["antenna"], reads["rssi_cdbm"] = DOOR, -5200
+        await rig.inbox.reads("r1", reads)
+        rig.inbox.status(ReaderStatus("r1", Link.UP, "taking inventory again", machine.wall_us))
+        machine.set_s(7200)
+        await rig.wait(60)
+        await rig.settle()
+        assert rig.pipeline.readers["r1"].since_us > machine.wall_us - 70_000_000
+        assert rig.pipeline.engine.counters["late"] == 0
+        assert rig.pipeline.engine.counters["reads"] == 10  # of the engine that has begun since
+
+
+async def test_what_was_over_of_a_window_at_the_first_start_was_not_watched(gateway: Gateway) -> None:
+    machine = Machine(wall_us=NOON_US + 600_000_000)
+    async with running(shop_of(gateway), machine) as rig:
+        await rig.wait(50 * MINUTE_S)
+        await rig.settle()
+    (first, *later) = sorted({(w["window_us"], w["coverage"]) for w in windows(gateway)})
+    assert first == (NOON_US, pytest.approx(1 / 3, abs=0.01))
+    assert {coverage for _, coverage in later} == {1}
+
+
 async def test_a_stop_while_the_time_is_unknown_writes_nothing(gateway: Gateway) -> None:
     machine = Machine(wall_us=20_000_000)
     async with running(shop_of(gateway), machine) as rig:

@@ -48,7 +48,13 @@ async def test_a_gateway_two_hours_behind_is_told_so_by_its_readers(gateway: Gat
         assert state["clock"]["stepped_by_us"] == pytest.approx(7_200_000_000, abs=3_000_000)
         assert gateway.end() == 0, gateway.log()
     assert "the clock was set forward by 2 h" in gateway.log()
-    assert min(dates(gateway)) > started_us - 1_800_000_000
+    assert not gateway.rows(f"SELECT 1 FROM visit WHERE enter_us < {started_us - 30_000_000} AND NOT censored")
+    windows = [json.loads(text) for (text,) in gateway.rows("SELECT payload FROM outbox WHERE class = 2")]
+    before = [one for one in windows if one["type"] != "layout" and one["window_us"] < started_us - 1_800_000_000]
+    assert before
+    assert all(window["coverage"] < 0.05 for window in before), [
+        ((w["window_us"] - started_us) / 1e6, w["type"], w["coverage"], w.get("zone")) for w in before if w["coverage"]
+    ]
 
 
 async def test_a_start_in_1970_leaves_no_trace_of_1970(gateway: Gateway) -> None:
