@@ -282,6 +282,11 @@ class GatewayHealth(Numbered):
     failing: dict[str, Reason] = Field(
         default={}, description="background job → why it fails; it is tried again, and everything else goes on"
     )
+    expiring: dict[str, int] = Field(
+        default={},
+        description="certificate (key of the store file, or broker) → days left, negative once it has expired; of "
+        "those that expire within 30 days",
+    )
     clock: Literal["trusted", "holding over", "untrusted"] = Field(
         default="holding over",
         description="trusted: something keeps the gateway's clock right; holding over: nothing does, and nothing "

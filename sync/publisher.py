@@ -96,6 +96,8 @@ class Publisher:
         self._trouble: str | None = None
         self._reasons: dict[str, str] = {}
         self.status = Status(False, "not yet connected", clock())
+        self.broker_until_s: float | None = None
+        """Until when the broker's certificate holds, seconds since 1970, by its last greeting."""
         self.counters: Counter[str] = Counter()
         """connections, batches, events (repeated ones too), silences, refused, acks, acks_bad, acks_beyond, twins,
         down_bad: messages at which we failed."""
@@ -177,6 +179,7 @@ class Publisher:
         state = topics.topic(store, "state")
         self._twins.connected()
         async with connect(self._settings, will=(state, self._state(False)), durable=True) as link:
+            self.broker_until_s = link.until_s
             await self._acks.live(self._identity.instance)
             below = [topics.topic(store, f"down/{name}/#") for name in self._handlers]
             await link.subscribe([topics.topic(store, "down/ack/+"), state, *below])

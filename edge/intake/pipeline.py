@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -31,13 +31,13 @@ from edge.intake import checkpoint
 from edge.intake.admission import Admission
 from edge.intake.doubtful import mark
 from edge.intake.greeter import Greeter
+from edge.intake.health import Elsewhere, EngineNow, HealthNews
 from edge.intake.held import Held, nearer
 from edge.intake.inbox import Inbox, Item
 from edge.intake.ledger import Ledger
 from edge.intake.windows import seen_since
 from edge.readers.antennas import Antennas
 from edge.readers.door_counters import DoorCounters
-from edge.readers.flapping import Flapping
 from edge.readers.lamps import Lamps
 from edge.readers.outages import Outages
 from edge.store import layouts
@@ -46,7 +46,7 @@ from edge.store.clock import Clock
 from edge.store.compose import Shop
 from edge.store.pseudonyms import Member, Pseudonyms, consents, known
 from edge.store.timekeeping import Step, Timekeeper, moment
-from sync.contract import CLASSES, ClockSet, EventClass, GatewayHealth, ReaderHealth, Recognised
+from sync.contract import CLASSES, EventClass, Recognised
 
 log = logging.getLogger("tagtrail.pipeline")
 T = TypeVar("T")
@@ -60,7 +60,6 @@ LOOK_AROUND_S = 0.5
 """How often it is asked who is being kept waiting."""
 BEHIND_US = 15_000_000
 """An engine that is further behind, because it waits for a reader, can't say who waits where."""
-HEALTH_US = 60_000_000
 SWEEP_US = 60_000_000
 PRESSED_S = 5.0
 """How often is looked whether the engine has let tags go, while there are too many."""
@@ -79,8 +78,8 @@ class Pipeline:
     """Takes reads and link changes from the inbox, runs the engine, commits. One task: `run`.
 
     `wake` is told of classes with new events, `changed` of news for the page, `lamps` of members who come to a zone,
-    `trace` of every decided visit. `backlog`: events not yet acknowledged, by class. `failing`: reason by background
-    job, of those that fail now. Everything waits while `timekeeper` does not trust the time.
+    `trace` of every decided visit. `backlog`, `failing`, `expiring`: as in Elsewhere. Everything waits while
+    `timekeeper` does not trust the time.
     `retained_us`: the time by which retention goes, if that is another.
     `trouble` says why commits fail, if they do: what was not committed is kept and tried again.
     """
@@ -98,6 +97,7 @@ class Pipeline:
         scrub: Callable[[], object] = lambda: None,
         backlog: Callable[[], Mapping[str, int]] = dict,
         failing: Callable[[], Mapping[str, str]] = dict,
+        expiring: Callable[[], Mapping[str, int]] = dict,
         lamps: Lamps | None = None,
         trace: Callable[[Visits], None] | None = None,
         timekeeper: Timekeeper | None = None,
@@ -112,13 +112,9 @@ class Pipeline:
         self._inbox = inbox
         self._database = database
         self._clock = clock
-        self._version = version
         self._wake = wake
         self._changed = changed
         self._scrub = scrub
-        self._backlog = backlog
-        self._failing = failing
-        self._told_failing: set[str] = set()
         self._lamps = lamps
         self._trace = trace
         self.time = timekeeper or Timekeeper.believing(clock)
@@ -137,7 +133,6 @@ class Pipeline:
         """Steps after which rows of before are to be marked, with the next commit."""
         self._stepped: Step | None = None
         """All that the clock was set by since the time is not to be trusted."""
-        self._told_time: tuple[str, int] | None = None
         days = business_days(shop.config)
         self._days = days
         self._pseudonyms = Pseudonyms(database.tag_key)
@@ -146,13 +141,14 @@ class Pipeline:
         self.doors = DoorCounters(shop)
         self._ledger = Ledger(shop, self._pseudonyms, days, self.doors, clock.now_us)
         self._outages = Outages(self.readers, self._switch)
-        self._flapping: Flapping[ReaderHealth] = Flapping()
+        elsewhere = Elsewhere(version, backlog, failing, expiring)
+        self._health = HealthNews(self._ledger, self.readers, self._linked, self.time, self.admission, clock, elsewhere)
         self._bound_us: int | None = None
         self._waiting = 0
         self._greeter = Greeter(shop, self._pseudonyms)
         self.desk = CueDesk(shop, clock.speed)
         self._every_s = shop.config.database.checkpoint_s
-        self._swept_us = self._health_us = start
+        self._swept_us = start
         self._stopping = False
 
     def restore(self) -> None:
@@ -191,7 +187,7 @@ class Pipeline:
                 seen_us = now_us
             if not begun:
                 begun = True
-                self._ledger.add_health(self._gateway_health("start"))
+                self._health.tell_gateway("start", self._tags())
             await self._take()
             if loop.time() - advanced_s >= ADVANCE_S:
                 advanced_s = loop.time()
@@ -199,7 +195,7 @@ class Pipeline:
                 # however long the machine was busy or suspended in between.
                 self._advance(seen_us)
                 seen_us = now_us
-                self._tell_repeated()
+                self._health.tell_repeated()
                 if self.admission.pressed and loop.time() - pressed_s >= PRESSED_S:
                     pressed_s = loop.time()
                     self._keep_admitted()
@@ -213,8 +209,8 @@ class Pipeline:
             return
         await self._take()
         self._advance(seen_us)
-        self._tell_repeated(all_=True)
-        self._ledger.add_health(self._gateway_health("stop"))
+        self._health.tell_repeated(all_=True)
+        self._health.tell_gateway("stop", self._tags())
         if self._trace is not None:
             self._trace(self._as_if_over())
         await self._commit()
@@ -331,9 +327,9 @@ class Pipeline:
                 self._link(item)
             elif isinstance(item, Gap):
                 self._outages.gap(item)
-                self._tell_health("gap", item.reader, item.reason, item.to_us)
+                self._health.tell("gap", item.reader, item.reason, item.to_us)
             elif isinstance(item, Notice):
-                self._tell_health("notice", item.reader, item.text, item.at_us)
+                self._health.tell("notice", item.reader, item.text, item.at_us)
             elif isinstance(item, Contact):
                 self.doors.take(item)
             else:
@@ -347,7 +343,7 @@ class Pipeline:
             now_us = self._clock.now_us()
             reads = self.admission.filter(reads, now_us)
             for reader, text in self.admission.notices(now_us):
-                self._tell_health("flood", reader, text, now_us)
+                self._health.tell("flood", reader, text, now_us)
             await self._greet(reads)
             self.engine.feed(reads)
             self._waiting += len(reads)
@@ -359,38 +355,11 @@ class Pipeline:
             self.doors.watched(status.reader, status.inputs)
         self._outages.link(status, time.monotonic())
         if (status.link, status.reason) != (before.link, before.reason):
-            self._tell_health("link", status.reader, status.reason, status.since_us)
+            self._health.tell("link", status.reader, status.reason, status.since_us)
 
     def _switch(self, reader: str, at_us: int, up: bool) -> None:
         self.engine.outage(self.shop.antennas_of[reader], at_us, up)
         self.doors.switch(reader, at_us, up)
-
-    def _tell_health(self, kind: str, reader: str, reason: str, since_us: int) -> None:
-        status = self._linked[reader]
-        told = ReaderHealth(
-            reader=reader,
-            link=status.link.value,
-            reason=reason,
-            since_us=since_us,
-            clock_offset_us=status.clock_offset_us,
-        )
-        if self._flapping.now((reader, kind), told, time.monotonic()):
-            self._add_health(told)
-
-    def _tell_repeated(self, *, all_: bool = False) -> None:
-        """Tell as one what has repeated itself."""
-        for told, changes in self._flapping.due(time.monotonic(), all_=all_):
-            self._add_health(told.model_copy(update={"changes": changes}))
-
-    def _add_health(self, told: ReaderHealth) -> None:
-        good = told.link == "up" and self.readers[told.reader].reason == told.reason
-        often = f" (after {told.changes} changes)" if told.changes > 1 else ""
-        log.log(
-            logging.INFO if good else logging.WARNING,
-            "reader %s is %s: %s%s",
-            *(told.reader, told.link, told.reason, often),
-        )
-        self._ledger.add_health(told)
 
     async def _greet(self, reads: Reads) -> None:
         fresh = self._greeter.fresh(reads)
@@ -438,6 +407,9 @@ class Pipeline:
             self._changed()
         return True
 
+    def _tags(self) -> EngineNow:
+        return EngineNow(self.engine.counters, len(self.engine.tags_under_way()))
+
     def _keep_admitted(self) -> None:
         self.admission.keep([self.engine.tags_under_way(), self.engine.stuck_tags()], self.engine.weighed_us)
 
@@ -478,10 +450,7 @@ class Pipeline:
 
     async def _commit(self) -> None:
         now = self._clock.now_us()
-        failing, time_ = set(self._failing()), (self.time.trust.value, self.time.steps)
-        if abs(now - self._health_us) >= HEALTH_US or failing != self._told_failing or time_ != self._told_time:
-            self._health_us, self._told_failing, self._told_time = now, failing, time_
-            self._ledger.add_health(self._gateway_health("periodic"))
+        self._health.tell_news(self._tags())
         stale: list[bytes] = []
         begun_us: list[int] | None = None
         if abs(now - self._swept_us) >= SWEEP_US:
@@ -580,26 +549,3 @@ class Pipeline:
         self._ledger.clear()
         checkpoint.save(conn, self.shop, self.engine.weighed_us, self.engine.state())
         log.warning("%s: %d visits under way were ended", why, len(decisions.closed))
-
-    def _gateway_health(self, reason: Literal["start", "periodic", "stop"]) -> GatewayHealth:
-        counters, step = self.engine.counters, self.time.last_step
-        return GatewayHealth(
-            at_us=self._clock.now_us(),
-            version=self._version,
-            reason=reason,
-            reads=counters["reads"],
-            late_reads=counters["late"],
-            unknown_antenna_reads=counters["unknown_antenna"],
-            left_out_reads=self.admission.left_out,
-            tags_present=len(self.engine.tags_under_way()),
-            readers_up=sum(status.link is Link.UP for status in self.readers.values()),
-            readers=len(self.readers),
-            backlog=dict(self._backlog()),
-            failing=dict(self._failing()),
-            clock=self.time.trust.value,
-            clock_reason=self.time.judgement.reason,
-            clock_steps=self.time.steps,
-            clock_set=None
-            if step is None
-            else ClockSet(from_us=step.from_us, to_us=step.to_us, unkept_us=step.unkept_us),
-        )

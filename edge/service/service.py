@@ -34,6 +34,8 @@ from edge.readers.lamps import Lamps
 from edge.readers.sessions import Readers
 from edge.readers.visit_file import VisitFile
 from edge.service import page_process
+from edge.service.announcer import Announcer
+from edge.service.expiry import Certificates
 from edge.service.housekeeping import Housekeeping
 from edge.service.jobs import Jobs
 from edge.service.memory import COMPILER, let_go_of
@@ -56,6 +58,7 @@ log = logging.getLogger("tagtrail.service")
 DRAIN_S = 1.5
 """At a stop, how long the last events may take to the CRM; what is not acknowledged goes out at the next start."""
 REMEMBER_S = 60.0
+CERTIFICATES_S = 600.0
 READER_RETRY_S = (1.0, 60.0)
 
 
@@ -129,10 +132,16 @@ class Service:
             scrub=self._scrubber.ask,
             backlog=self._totals.pending,
             failing=self._jobs.reasons,
+            expiring=lambda: {one.what: one.days for one in self._certificates.soon},
             lamps=Lamps(config, self._readers.switch),
             trace=self._trace.write if self._trace else None,
             timekeeper=self._time,
             retained_us=self._retained.now_us,
+        )
+        self._certificates = Certificates(config, lambda: self._publisher.broker_until_s)
+        mqtt = _mqtt(config)
+        self._announcer = Announcer(
+            f"{mqtt.host}:{mqtt.port}", self._publisher, self._pipeline.readers, self._time, self._totals.pending
         )
         self._snapshot = Snapshot(
             config,
@@ -142,6 +151,7 @@ class Service:
             self._pipeline,
             self._totals,
             self._jobs,
+            self._certificates,
             clock,
             version=version,
             page=page_process.address(config, self._web_socket) if self._web_socket else None,
@@ -234,6 +244,8 @@ class Service:
         jobs.every(1, "watchdog", self._beat)
         jobs.every(1, "database watch", self._watch_database)
         jobs.every(1, "counting", self._keep_count)
+        jobs.every(1, "announcements", self._announce)
+        jobs.every(CERTIFICATES_S, "certificates", self._look_at_certificates)
         jobs.every(REMEMBER_S, "life file", self._remember)
         jobs.run("live state", self._live.run)
         jobs.run("orders", self._orders.run)
@@ -262,6 +274,14 @@ class Service:
     async def _beat(self) -> None:
         """Tell the supervisor that the loop runs."""
         notify("WATCHDOG=1")
+
+    async def _announce(self) -> None:
+        self._announcer.look()
+        if self._certificates.stale:
+            await self._look_at_certificates()
+
+    async def _look_at_certificates(self) -> None:
+        await asyncio.to_thread(self._certificates.look)
 
     async def _watch_database(self) -> None:
         """Restart with a new database when this one is damaged or gone; notice what other processes have written."""

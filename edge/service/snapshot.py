@@ -15,6 +15,7 @@ from dwell.visits import Visits
 from edge.database.writer import Database
 from edge.intake.pipeline import Pipeline
 from edge.readers import antennas
+from edge.service.expiry import Certificates
 from edge.service.jobs import Jobs
 from edge.service.totals import Totals
 from edge.store.clock import Clock
@@ -37,6 +38,7 @@ class Snapshot:
         pipeline: Pipeline,
         totals: Totals,
         jobs: Jobs,
+        certificates: Certificates,
         clock: Clock,
         *,
         version: str,
@@ -52,6 +54,7 @@ class Snapshot:
         self._page = page
         self._totals = totals
         self._jobs = jobs
+        self._certificates = certificates
         self._rates: dict[str, list[tuple[float, int]]] = {}
 
     def take(self) -> dict[str, Any]:
@@ -91,6 +94,7 @@ class Snapshot:
             "clock": self._time(),
             "outbox": self._totals.depth,
             "failing": [asdict(each) for each in self._jobs.failing],
+            "certificates": [asdict(one) for one in self._certificates.all],
             "counters": counters,
             "drifted": antennas.drifted(shop, pipeline.engine.drift_db),
             "resting": antennas.resting(shop, pipeline.engine.stuck_tags()),

@@ -142,6 +142,15 @@ class ClockNow(_Part):
     stepped_by_us: int = 0
 
 
+class CertificateNow(_Part):
+    """A certificate of the store file, or the broker's own, and how many days it holds."""
+
+    what: str
+    file: str = ""
+    until_us: int
+    days: int
+
+
 class DatabaseNow(_Part):
     trouble: str | None = None
 
@@ -171,6 +180,7 @@ class Now(_Part):
     clock: ClockNow = ClockNow()
     outbox: dict[str, BacklogNow] = Field(default_factory=dict)
     failing: tuple[FailingNow, ...] = ()
+    certificates: tuple[CertificateNow, ...] = ()
     counters: dict[str, int] = Field(default_factory=dict)
     drifted: tuple[AntennaNow, ...] = ()
     resting: tuple[RestingNow, ...] = ()
