@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from config.facts import TAG_CLASSES
 from drivers.read import Reads
 from drivers.session import Contact, Gap, Link, Notice, ReaderStatus
 from dwell.engine import Decisions, ZoneEngine
@@ -38,6 +39,7 @@ from edge.intake.ledger import Ledger
 from edge.intake.windows import seen_since
 from edge.readers.antennas import Antennas
 from edge.readers.door_counters import DoorCounters
+from edge.readers.doubles import Doubles
 from edge.readers.lamps import Lamps
 from edge.readers.outages import Outages
 from edge.store import layouts
@@ -138,6 +140,7 @@ class Pipeline:
         self._pseudonyms = Pseudonyms(database.tag_key)
         self.antennas = Antennas(shop)
         self.admission = Admission(shop)
+        self.doubles = Doubles(shop)
         self.doors = DoorCounters(shop)
         self._ledger = Ledger(shop, self._pseudonyms, days, self.doors, clock.now_us)
         self._outages = Outages(self.readers, self._switch)
@@ -344,9 +347,19 @@ class Pipeline:
             reads = self.admission.filter(reads, now_us)
             for reader, text in self.admission.notices(now_us):
                 self._health.tell("flood", reader, text, now_us)
+            reads = self.doubles.filter(reads)
+            self._tell_doubles(now_us)
             await self._greet(reads)
             self.engine.feed(reads)
             self._waiting += len(reads)
+
+    def _tell_doubles(self, now_us: int) -> None:
+        for double in self.doubles.fresh:
+            zones = [self.shop.zones[self.shop.layout.antenna_zone[antenna]] for antenna in double.antennas]
+            text = f"one tag of class {TAG_CLASSES[double.tag_class]} is in {zones[0]} and {zones[1]} at the same time"
+            reader = self.shop.ports[double.antennas[1]][0]
+            self._health.tell("double", reader, f"{text}: its reads are left out", now_us)
+        self.doubles.fresh.clear()
 
     def _link(self, status: ReaderStatus) -> None:
         before = self._linked[status.reader]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from config import StoreConfig
+from config.facts import TAG_CLASSES
 from dwell.layout import TagClass
 from dwell.visits import Visits
 from edge.database.writer import Database
@@ -97,6 +98,14 @@ class Snapshot:
             "certificates": [asdict(one) for one in self._certificates.all],
             "counters": counters,
             "drifted": antennas.drifted(shop, pipeline.engine.drift_db),
+            "doubles": [
+                {
+                    "zones": [self._shop.zones[self._shop.layout.antenna_zone[antenna]] for antenna in one.antennas],
+                    "tag_class": TAG_CLASSES[one.tag_class],
+                    "since_us": one.since_us,
+                }
+                for one in pipeline.doubles.now
+            ],
             "resting": antennas.resting(shop, pipeline.engine.stuck_tags()),
         }
 

@@ -111,6 +111,14 @@ class RestingNow(_Part):
     since_us: int
 
 
+class DoubleNow(_Part):
+    """A tag that is at two places at once, whichever: its reads are left out."""
+
+    zones: tuple[str, str]
+    tag_class: str
+    since_us: int
+
+
 class BrokerNow(_Part):
     connected: bool
     reason: str = ""
@@ -184,6 +192,7 @@ class Now(_Part):
     counters: dict[str, int] = Field(default_factory=dict)
     drifted: tuple[AntennaNow, ...] = ()
     resting: tuple[RestingNow, ...] = ()
+    doubles: tuple[DoubleNow, ...] = ()
 
 
 class State(Enum):
