@@ -36,7 +36,9 @@ DEVICE_COOKIE = "tagtrail-device"
 """A browser that users have logged in with: wrong passwords elsewhere don't lock them out of it."""
 BASIC_S = 60.0
 """How long a program's password is believed without computing it again."""
-FOR_PROGRAMS = ("/api/", "/events", "/export/")
+BY_BASIC = ("/api/", "/metrics")
+"""Where programs log in by HTTP Basic."""
+FOR_PROGRAMS = (*BY_BASIC, "/events", "/export/")
 
 
 class Gate:
@@ -74,7 +76,9 @@ class Gate:
             return self._site.render(request, "setup.html", 403, lost=self._site.users.ever())
         if path.startswith(FOR_PROGRAMS):
             return JSONResponse(
-                {"error": "log in"}, 401, {"WWW-Authenticate": 'Basic realm="tagtrail"'} if path[:5] == "/api/" else {}
+                {"error": "log in"},
+                401,
+                {"WWW-Authenticate": 'Basic realm="tagtrail"'} if path.startswith(BY_BASIC) else {},
             )
         target = quote(path) + (f"?{request.scope['query_string'].decode()}" if request.scope["query_string"] else "")
         return RedirectResponse(f"/login?next={quote(target)}", 303)
@@ -86,7 +90,7 @@ class Gate:
         session = users.session(request.cookies.get(COOKIE, ""), watching=request.scope["path"] == "/events")
         if session is not None:
             return Who(session.name, session.role, session.csrf)
-        if request.scope["path"].startswith("/api/"):
+        if request.scope["path"].startswith(BY_BASIC):
             return await self._by_basic(request)
         return None
 
