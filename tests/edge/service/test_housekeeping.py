@@ -168,13 +168,13 @@ async def test_a_database_taken_back_to_a_backup_gives_no_number_twice(
     database = opened()
     assert life.begin(database) is False
     use(database, 10)
-    await life.remember(database)
+    await life.remember(database, None, 0)
     database.close()
     shutil.copy(tmp_path / "store.db", tmp_path / "backup.db")
     database = opened()
     assert life.begin(database) is False
     use(database, 20)
-    await life.remember(database)
+    await life.remember(database, None, 0)
     epoch = database.epoch
     database.close()
 
@@ -203,7 +203,7 @@ async def test_a_backup_of_the_same_life_is_noticed_too(opened: Callable[[], Dat
     source.close()
     copy.close()
     use(database, 1)
-    await life.remember(database)
+    await life.remember(database, None, 0)
     database.close()
     shutil.copy(tmp_path / "backup.db", tmp_path / "store.db")
     database = opened()
