@@ -1,4 +1,4 @@
-# Everything installs into .venv from the hashed lock; nothing outside this folder is touched but apt packages of `make test`.
+# Everything is installed into .venv from the lock file; nothing outside this folder changes, except apt packages for `make test`.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
@@ -7,16 +7,32 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 STAMP := .venv/.installed
 export NUMBA_CACHE_DIR ?= $(CURDIR)/.numba
+# Otherwise each of hundreds of processes would compile all modules again.
+export PYTHONDONTWRITEBYTECODE :=
+# Tests wait as much as they compute.
+WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 8 ? 2 * cores : 16)))
 
-.PHONY: demo test check bench chaos pictures fuzz lock wheelhouse install apt-test clean
+.PHONY: demo test check bench chaos pictures fuzz lock wheelhouse install coverage apt-test kernels collected clean
 
 demo: install
 	$(BIN)/tagtrail demo $(ARGS)
 
-# Kernels are compiled first: tests wait for what a service does, not for its compiler.
-test: install apt-test
+# First compile kernels and test modules and install packages in parallel: otherwise each worker would compile on its own.
+test: install
+	$(MAKE) --no-print-directory -j3 apt-test kernels collected
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# The tests with coverage, which fails below the floor in pyproject.toml. Takes half as long again, and doesn't count
+# processes that tests start.
+coverage: install
+	$(MAKE) --no-print-directory -j3 apt-test kernels collected
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
+
+kernels: install
 	$(BIN)/tagtrail warmup
-	$(BIN)/python -m pytest $(ARGS)
+
+collected: install
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest --collect-only -qq >/dev/null || $(BIN)/python -m pytest --collect-only -qq
 
 check: install
 	$(BIN)/ruff check .
@@ -29,17 +45,17 @@ bench: install
 	$(BIN)/python -m pytest tests/benchmarks -o timeout=0 --benchmark-json=bench.json --junit-xml=bench.xml -o junit_family=xunit1 $(ARGS) && failed=0 || failed=$$?; \
 	$(BIN)/python tests/benchmarks/report.py bench.json bench.xml && rm bench.xml && exit $$failed
 
-# What dies, and what is counted afterwards: docs/reliability.md.
+# Fault tests, see docs/reliability.md.
 chaos: install apt-test
 	$(BIN)/python -m pytest tests/chaos -o norecursedirs= -p no:timeout $(ARGS)
 
-# The pictures of README.md and docs/manager*.md, anew.
+# Regenerate the screenshots in README.md and docs/manager*.md.
 pictures: install apt-test
 	$(BIN)/python tests/browser/pictures.py
 
 install: $(STAMP)
 
-# uv installs in half of pip's time; where it can't be had, pip takes the same lock.
+# uv takes half of pip's time; if it can't be installed, pip uses the same lock file.
 $(STAMP): requirements.lock pyproject.toml Makefile
 	rm -rf .venv
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tagtrail needs Python 3.11 or newer: set PYTHON=/path/to/python3")'
@@ -55,16 +71,18 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 	fi
 	touch $@
 
-# What the tests talk to or ask for a second opinion; without root or apt the tests that need them skip and say so.
+# Programs used by the tests; without root or apt, the tests that need them are skipped with a reason.
 apt-test:
-	@export DEBIAN_FRONTEND=noninteractive; for pkg in mosquitto chromium postgresql tshark; do \
-	  if ! [ -x /usr/sbin/$$pkg ] && ! command -v $$pkg >/dev/null && ! ls /usr/lib/$$pkg/*/bin/postgres >/dev/null 2>&1 && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	    { apt-get install -y -qq --no-install-recommends $$pkg || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$pkg; }; } >/dev/null 2>&1 \
-	      || echo "apt could not install $$pkg; its tests will skip"; \
-	  fi; \
-	done
+	@missing=; for pkg in mosquitto chromium-headless-shell postgresql tshark; do \
+	  [ -x /usr/sbin/$$pkg ] || command -v $$pkg >/dev/null || ls /usr/lib/$$pkg/*/bin/postgres >/dev/null 2>&1 || missing+=" $$pkg"; \
+	done; \
+	get() { DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$$@" >/dev/null 2>&1; }; \
+	if [ -n "$$missing" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  get $$missing || { apt-get update -qq >/dev/null 2>&1 && get $$missing; } || \
+	    for pkg in $$missing; do get $$pkg || echo "apt could not install $$pkg; tests that need it are skipped"; done; \
+	fi
 
-# Needs the package atheris, which no lock names: `.venv/bin/python -m pip install atheris` on Python 3.11 to 3.13.
+# Needs the package atheris, which is not in the lock file: `.venv/bin/python -m pip install atheris` on Python 3.11 to 3.13.
 fuzz: install
 	mkdir -p .fuzz/llrp .fuzz/serial
 	for room in llrp serial; do \
@@ -81,4 +99,4 @@ wheelhouse: install
 	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w wheelhouse .
 
 clean:
-	rm -rf .venv .numba build dist wheelhouse *.egg-info
+	rm -rf .venv .numba .node .coverage build dist wheelhouse *.egg-info

@@ -1,4 +1,4 @@
-"""What a store is made of, from one TOML file. Knows nothing of the rest of Tagtrail."""
+"""Store configuration, loaded from one TOML file. Independent of the rest of Tagtrail."""
 
 from config.facts import ZoneKind
 from config.model import (

@@ -1,4 +1,4 @@
-"""Certificates and keys in PEM files: until when they hold, and why a file can't be used."""
+"""Validation of certificates and keys in PEM files: validity period, format, matching key."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WARN_DAYS = 30
-"""So long ahead it is told that a certificate expires."""
+"""Days before expiry from which a warning is given."""
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----\s(.*?)-----END CERTIFICATE-----", re.DOTALL)
 _KEY = re.compile(r"-----BEGIN (ENCRYPTED |[A-Z]+ )?PRIVATE KEY-----(\s*Proc-Type: 4,ENCRYPTED)?")
 _UTC_TIME, _GENERALIZED_TIME, _VERSION = 0x17, 0x18, 0xA0
 
 
 class Unusable(ValueError):
-    """A file that is no certificate or key as needed; the text says what it is instead."""
+    """A file that is not a usable certificate or key; the text gives the reason."""
 
 
 @dataclass(frozen=True, order=True)
 class Validity:
-    """From when and until when a certificate holds, in UTC."""
+    """Validity period of a certificate, in UTC."""
 
     until: dt.datetime
     since: dt.datetime
 
     def days_left(self, now: dt.datetime) -> int:
-        """Whole days; negative once it has expired."""
+        """Return the whole days until expiry; negative after it."""
         return (self.until - now) // dt.timedelta(days=1)
 
 
 def validity(der: bytes) -> Validity:
-    """Of one certificate in DER (RFC 5280, 4.1); Unusable if it isn't one.
+    """Return the validity of one certificate in DER (RFC 5280, 4.1). Raises Unusable.
 
     Certificate { tbs { [0] version?, serial, algorithm, issuer, validity { since, until }, … }, … }
     """
@@ -45,31 +45,31 @@ def validity(der: bytes) -> Validity:
         fields = [field for field in _fields(tbs) if field[0] != _VERSION]
         since, until = (_time(tag, text) for tag, text in _fields(fields[3][1]))
     except (IndexError, ValueError) as error:
-        raise Unusable("holds a certificate that can't be read") from error
+        raise Unusable("contains a certificate that can't be read") from error
     return Validity(until, since)
 
 
 def read(path: Path) -> tuple[Validity, ...]:
-    """Of all certificates of a PEM file, in its order; Unusable for any other file. Raises OSError."""
+    """Return the validity of all certificates of a PEM file, in its order. Raises Unusable and OSError."""
     content = path.read_bytes()
     if content[:1] == b"\x30" and b"-----BEGIN" not in content:
         raise Unusable(f"is DER, not PEM: openssl x509 -inform der -in {path.name} -out {path.stem}.pem")
     text = content.decode("latin-1")
     found = [_decoded(body) for body in _PEM.findall(text)]
     if not found:
-        what = "holds a private key and no certificate" if _KEY.search(text) else "holds no certificate"
+        what = "contains a private key but no certificate" if _KEY.search(text) else "contains no certificate"
         raise Unusable(f"{what} (PEM)")
     return tuple(map(validity, found))
 
 
 def check_pair(cert: Path, key: Path) -> None:
-    """Unusable if the key can't be used or is not the certificate's. Raises OSError."""
+    """Check that the key is usable and matches the certificate. Raises Unusable and OSError."""
     text = key.read_bytes()
     found = _KEY.search(text.decode("latin-1"))
     if found is None:
-        raise Unusable("is DER, not PEM" if text[:1] == b"\x30" else "holds no private key (PEM)")
+        raise Unusable("is DER, not PEM" if text[:1] == b"\x30" else "contains no private key (PEM)")
     if found[1] == "ENCRYPTED " or found[2]:
-        raise Unusable("is protected by a passphrase, which nobody can type in")
+        raise Unusable("is protected by a passphrase; needed: a key without one")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
     except ssl.SSLError as error:
@@ -82,11 +82,11 @@ def _decoded(body: str) -> bytes:
     try:
         return base64.b64decode("".join(body.split()), validate=True)
     except binascii.Error as error:
-        raise Unusable("holds a certificate that can't be read") from error
+        raise Unusable("contains a certificate that can't be read") from error
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Tag and content of each element, one after the other (X.690)."""
+    """Yield tag and content of each element (X.690)."""
     at = 0
     while at < len(data):
         tag, size, at = data[at], data[at + 1], at + 2

@@ -1,4 +1,4 @@
-"""Rules of cues: which one holds for a member, when it is quiet, and what is wrong with rules that somebody typed."""
+"""Cue rules: which rule applies to a member, quiet hours, and validation of rules entered on the page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from config.relations import cues as relations
 
 
 def pick(cues: Cues, kind: CueKind, tier: str, zone: str, zone_kind: ZoneKind) -> CueRule | None:
-    """The first rule that fits."""
+    """Return the first matching rule."""
     for rule in cues.rules:
         here = zone in rule.zones if rule.zones is not None else kind == "arrival" or zone_kind in SERVED
         if rule.kind == kind and here and (rule.tiers is None or tier in rule.tiers):
@@ -25,7 +25,7 @@ def pick(cues: Cues, kind: CueKind, tier: str, zone: str, zone_kind: ZoneKind) -
 
 
 def is_quiet(cues: Cues, at: dt.time) -> bool:
-    """Is no cue to be made at this local time."""
+    """True if a local time is in quiet hours."""
     now = f"{at:%H:%M}"
     return any(
         hours.begin <= now < hours.end if hours.begin < hours.end else now >= hours.begin or now < hours.end
@@ -34,7 +34,7 @@ def is_quiet(cues: Cues, at: dt.time) -> bool:
 
 
 def parse(raw: Mapping[str, Any], zones: Mapping[str, str]) -> tuple[Cues | None, list[tuple[Place, str]]]:
-    """Rules as typed, and what is wrong with them, by place within [cues]; no rules if something is.
+    """Parse rules as entered; return them, and their errors by place within [cues]. No rules if there are errors.
 
     `zones`: id → kind of the store's zones.
     """

@@ -1,6 +1,6 @@
-"""What is so in every store: kinds of zones, classes of tags, the length of windows.
+"""Constants that are the same in every store: zone kinds, tag classes, window length.
 
-`dwell` may not import this and has the same as numbers; a test holds the two together.
+`dwell` may not import this module and defines the same values as numbers; a test checks that they agree.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 
 class ZoneKind(StrEnum):
-    """What a zone is for; decides which thresholds and summaries apply to it."""
+    """Purpose of a zone; determines which thresholds and summaries apply."""
 
     ENTRANCE = "entrance"
     EXIT = "exit"
@@ -23,17 +23,17 @@ class ZoneKind(StrEnum):
 
 
 SERVED = (ZoneKind.COUNTER, ZoneKind.FITTING_ROOM, ZoneKind.SERVICE)
-"""Kinds of zones where customers wait for a member of staff."""
+"""Zone kinds in which customers wait for staff."""
 DOORS = (ZoneKind.ENTRANCE, ZoneKind.EXIT)
 
 PrintedClass = Literal["member", "cart", "staff", "merchandise"]
-"""Classes that the store file tells tags by; every other tag is unknown."""
+"""Tag classes defined by rules in the store file; all other tags are unknown."""
 TagClassName = Literal["unknown", PrintedClass]
 TAG_CLASSES: tuple[TagClassName, ...] = get_args(TagClassName)
 """Names of the numbers in `tag_class`, in the engine's order."""
 PEOPLE: tuple[TagClassName, ...] = ("member", "unknown")
-"""Classes that stand for people; carts are counted apart, staff and merchandise not at all."""
+"""Classes that count as people; carts are counted separately, staff and merchandise not at all."""
 COUNTED: tuple[TagClassName, ...] = (*PEOPLE, "cart")
 
 WINDOW_US = 900_000_000
-"""Length of a window, 15 minutes: what visits are counted by."""
+"""Length of a window: 15 minutes."""

@@ -1,4 +1,4 @@
-"""Files that a store file names: are they there, readable, and what they should be; and where the database lies."""
+"""Checks of the files named in a store file, and of the location of the database."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from config.lines import Place
 from config.relations import Found, tables
 
 CREDENTIALS = "${CREDENTIALS_DIRECTORY}"
-"""Where systemd puts the files of LoadCredential=, readable by the service alone. The only variable in paths."""
+"""Folder of the credentials that systemd passes to the service (LoadCredential=). The only variable in paths."""
 FILES = {"mqtt": ("password_file", "ca", "cert", "key"), "web": ("cert", "key"), "calibration": ("file",)}
-"""Keys that name files which must be there for the service."""
+"""Keys of files that the service needs."""
 READER_FILES = ("ca", "cert", "key")
 SECRETS = ("password_file", "key")
 UNITS = Path("/etc/tagtrail")
-"""Where store files lie for the unit tagtrail@STORE …"""
+"""Folder of the store files for the unit tagtrail@STORE."""
 STATE = Path("/var/lib/tagtrail")
-"""… and where it may write, in a folder of the store's."""
+"""Folder in which the unit can write, in a subfolder named after the store."""
 IN_MEMORY, ON_NETWORK = ("tmpfs", "ramfs"), ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs")
 Raw = Mapping[str, Any]
 
 
 def variables(raw: Raw) -> Iterator[Found]:
-    """Paths that hope for something that nobody will replace."""
+    """Yield paths with variables that are not replaced."""
     for place, given in _paths(raw, {**FILES, "database": ("path",)}):
         if _has_variable(given, place[0] in FILES):
             text = f"only {CREDENTIALS} at the beginning of a path is replaced, and only in [mqtt] and [web]"
@@ -38,13 +38,13 @@ def variables(raw: Raw) -> Iterator[Found]:
                 text += f"; write {CREDENTIALS}/{given[3:]}"
             yield place, text, False
         elif given.startswith("~"):
-            yield place, "~ is not replaced in a store file; needed: the whole path", False
+            yield place, "~ is not replaced in a store file; needed: the full path", False
 
 
 def problems(raw: Raw, folder: Path, service: bool) -> Iterator[Found]:
-    """Is what the file points to there and readable; beside the service also whether it is what it should be.
+    """Yield files that are missing or unreadable; outside the service, also those with unusable content.
 
-    Outside the service nobody can look at systemd's credentials. A reader's files don't keep the service from starting.
+    systemd's credentials can be read only by the service. A reader's files don't prevent the service from starting.
     """
     places = [*_paths(raw, FILES)]
     if not service:
@@ -60,7 +60,7 @@ def problems(raw: Raw, folder: Path, service: bool) -> Iterator[Found]:
         if _has_variable(given, credentials=True) or given.startswith("~"):
             continue
         if given.startswith(CREDENTIALS) and "CREDENTIALS_DIRECTORY" not in os.environ:
-            text = f"{CREDENTIALS} is not set here: only the service that systemd started can look at it"
+            text = f"{CREDENTIALS} is not set here: only the service, started by systemd, can read it"
             yield place, text, not service
             continue
         try:
@@ -71,17 +71,17 @@ def problems(raw: Raw, folder: Path, service: bool) -> Iterator[Found]:
         if not stat.S_ISREG(mode):
             yield place, f"{path} is not a file", False
         elif not os.access(path, os.R_OK):
-            yield place, f"cannot read {path}: the user who runs this may not", False
+            yield place, f"cannot read {path}: permission denied for the current user", False
         else:
             readable[place] = path
             if not service and place[-1] in SECRETS and mode & 0o077:
-                yield place, f"others may read {path}; needed: chmod 600 {path}", True
+                yield place, f"{path} is readable by other users; needed: chmod 600 {path}", True
     if not service:
         yield from _contents(readable)
 
 
 def database(raw: Raw, file: Path) -> Iterator[Found]:
-    """Doubts of where the database lies."""
+    """Yield warnings about the location of the database."""
     section = raw.get("database")
     given = section.get("path") if isinstance(section, dict) else None
     if not isinstance(given, str) or not given or "\0" in given or given[0] in "~$":
@@ -92,20 +92,20 @@ def database(raw: Raw, file: Path) -> Iterator[Found]:
     own = path.parent.parent == STATE and path.parent.name in names
     system = _file_system(path)
     if system in IN_MEMORY:
-        yield place, f"{path} is kept in memory ({system}): all is gone when the machine is switched off", True
+        yield place, f"{path} is in memory ({system}): all data is lost when the machine is switched off", True
     elif system in ON_NETWORK:
-        yield place, f"{path} lies on a network drive ({system}), where a database is damaged sooner or later", True
+        yield place, f"{path} is on a network drive ({system}), where databases get corrupted", True
     elif own:
         return
     elif not Path(given).is_absolute():
-        text = f"lies beside the store file: {path}; as a service, Tagtrail may write {STATE}/{file.stem}/ only"
+        text = f"is beside the store file: {path}; the unit can write only to {STATE}/{file.stem}/"
         yield place, text, True
     elif file.parent == UNITS or not path.is_relative_to(tempfile.gettempdir()):
-        yield place, f"as a service, Tagtrail may write {STATE}/{file.stem}/ only, not {path.parent}/", True
+        yield place, f"the unit can write only to {STATE}/{file.stem}/, not to {path.parent}/", True
 
 
 def resolve(given: str, folder: Path) -> Path:
-    """A path of the store file as an absolute one."""
+    """Return the absolute path of a path in the store file."""
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     if credentials and given.startswith(CREDENTIALS):
         given = credentials + given.removeprefix(CREDENTIALS)
@@ -126,12 +126,12 @@ def _contents(readable: Mapping[Place, Path]) -> Iterator[Found]:
 
 def _dates(place: Place, path: Path, now: dt.datetime) -> Iterator[Found]:
     found = certificates.read(path)
-    # Of several authorities one that has expired is out of use; a certificate's own stands first in its file.
+    # A CA file may contain expired CAs besides valid ones; a certificate comes first in its chain.
     holds = found[0] if place[-1] == "cert" else max(found)
     if holds.until < now:
         yield place, f"{path} expired on {holds.until:%Y-%m-%d}", False
     elif holds.since > now:
-        text = f"{path} holds only from {holds.since:%Y-%m-%d} on: is this machine's clock right?"
+        text = f"{path} is valid only from {holds.since:%Y-%m-%d}; is this machine's clock right?"
         yield place, text, True
     elif (left := holds.days_left(now)) <= certificates.WARN_DAYS:
         yield place, f"{path} expires on {holds.until:%Y-%m-%d}, in {left} days", True
@@ -152,7 +152,7 @@ def _paths(raw: Raw, names: Mapping[str, Iterable[str]]) -> Iterator[tuple[Place
 
 
 def _file_system(path: Path) -> str:
-    """Kind of the file system that a path is on or will be made on; empty if nobody knows."""
+    """Return the type of the file system of a path that exists or is to be created; empty if unknown."""
     there = next((parent for parent in (path, *path.parents) if parent.exists()), path)
     try:
         real = there.resolve()

@@ -1,4 +1,4 @@
-"""Plane geometry of zones, in metres: distance, inside, centroid, who touches whom."""
+"""Plane geometry of zones in metres: distance, containment, centroid, neighbours."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from math import hypot
 from config.model import Point, StoreConfig
 
 Polygon = Sequence[Point]
-"""Corners in order, either way round, the last joined to the first."""
+"""Corners in order, clockwise or anticlockwise; the last is connected to the first."""
 
 NEIGHBOUR_M = 3.0
-"""Zones of one floor this close together are neighbours unless the file says otherwise."""
+"""Zones on one floor within this distance are neighbours by default."""
 _EPS = 1e-9
 
 
 def neighbours(config: StoreConfig) -> dict[str, frozenset[str]]:
-    """Zone id → ids of its neighbours; symmetric.
+    """Return zone id → ids of its neighbours; the relation is symmetric.
 
     Two zones are neighbours if either lists the other, or if neither has a list, both are on one floor and their
     polygons touch or lie within NEIGHBOUR_M.
@@ -35,14 +35,14 @@ def neighbours(config: StoreConfig) -> dict[str, frozenset[str]]:
 
 
 def distance(a: Polygon, b: Polygon) -> float:
-    """Shortest distance of two polygons; 0 where they touch, overlap or one holds the other."""
+    """Return the shortest distance between two polygons; 0 if they touch, overlap or one contains the other."""
     if contains(a, b[0]) or contains(b, a[0]):
         return 0.0
     return min(_segment_distance(*p, *q) for p in edges(a) for q in edges(b))
 
 
 def contains(polygon: Polygon, point: Point) -> bool:
-    """Is the point inside or on the border."""
+    """True if the point is inside the polygon or on its border."""
     if any(_point_distance(point, a, b) <= _EPS for a, b in edges(polygon)):
         return True
     x, y = point
@@ -54,8 +54,8 @@ def contains(polygon: Polygon, point: Point) -> bool:
 
 
 def centroid(polygon: Polygon) -> Point:
-    """Centre of gravity of the area; outside the polygon if that is bent enough."""
-    # Relative to a corner, so that a small zone far from the origin loses no digits.
+    """Return the centroid of the area; it can be outside of a concave polygon."""
+    # Relative to a corner, so that a small zone far from the origin loses no precision.
     x0, y0 = polygon[0]
     moved = [(x - x0, y - y0) for x, y in polygon]
     six = 3 * sum(a[0] * b[1] - b[0] * a[1] for a, b in edges(moved))
@@ -96,7 +96,7 @@ def overlap(a: Polygon, b: Polygon) -> float:
 
 
 def is_flat(polygon: Polygon) -> bool:
-    """Do all corners lie on one line."""
+    """True if all corners are on one line."""
     first = polygon[0]
     far = max(polygon, key=lambda corner: hypot(corner[0] - first[0], corner[1] - first[1]))
     length = hypot(far[0] - first[0], far[1] - first[1])
@@ -104,12 +104,12 @@ def is_flat(polygon: Polygon) -> bool:
 
 
 def crosses_itself(polygon: Polygon) -> bool:
-    """Do two edges meet anywhere but at the corner that they share."""
+    """True if two edges meet anywhere except at a shared corner."""
     sides = edges(polygon)
     last = len(sides) - 1
     for (i, (a, b)), (j, (c, d)) in combinations(enumerate(sides), 2):
         if j == i + 1:
-            # Neighbouring edges share b; anything more is one folding back on the other.
+            # Adjacent edges share b; any other common point means that one folds back on the other.
             if _point_distance(d, a, b) <= _EPS or _point_distance(a, c, d) <= _EPS:
                 return True
         elif i == 0 and j == last:
@@ -121,7 +121,7 @@ def crosses_itself(polygon: Polygon) -> bool:
 
 
 def edges(polygon: Polygon) -> list[tuple[Point, Point]]:
-    """The sides in order, each as its two ends."""
+    """Return the edges in order, each as its two ends."""
     return list(zip(polygon, [*polygon[1:], polygon[0]], strict=True))
 
 
@@ -152,19 +152,19 @@ def _segment_distance(a: Point, b: Point, c: Point, d: Point) -> float:
 
 
 def _between(a: Point, b: Point, c: Point, d: Point) -> bool:
-    """Does the line through a and b part c from d; ends on the line are left to their distances, free of rounding."""
+    """True if the line through a and b separates c from d; points on the line are handled by distance."""
     least = _EPS * hypot(b[0] - a[0], b[1] - a[1])
     one, other = _side(a, b, c), _side(a, b, d)
     return (one > least and other < -least) or (one < -least and other > least)
 
 
 def _side(a: Point, b: Point, p: Point) -> float:
-    """Positive left of the line from a to b, negative right of it."""
+    """Return a positive value left of the line from a to b, a negative one right of it."""
     return (b[0] - a[0]) * (p[1] - a[1]) - (b[1] - a[1]) * (p[0] - a[0])
 
 
 def _point_distance(p: Point, a: Point, b: Point) -> float:
-    """Distance of a point from a segment."""
+    """Return the distance of a point from a segment."""
     dx, dy = b[0] - a[0], b[1] - a[1]
     length = dx * dx + dy * dy
     t = ((p[0] - a[0]) * dx + (p[1] - a[1]) * dy) / length if length else 0.0

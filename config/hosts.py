@@ -1,4 +1,4 @@
-"""Addresses of readers, brokers and the page: what can't be one, and what is only this machine."""
+"""Validation of the addresses of readers, brokers and the page."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ _LABEL = re.compile(r"(?!-)[\w-]{1,63}(?<!-)")
 
 
 def trouble(given: str, host: str | None, *, listening: bool = False) -> str | None:
-    """What is wrong with the host of an address `given`; `host` as it was cut out of it, None if none could be.
+    """Return what is wrong with the host of the address `given`, or None.
 
-    `listening`: it is one of ours, so that "every address" is one, too.
+    `host`: the host part of it, None if it could not be extracted. `listening`: this machine listens on the address,
+    so the wildcard address is allowed.
     """
     if is_wide(given):
-        return f'is written with full-width characters; needed: "{plain(given)}"'
+        return f'has full-width characters; needed: "{plain(given)}"'
     if (bare := _bare_ipv6(given)) is not None:
-        return f'is an IPv6 address, which stands in brackets; needed: "[{bare}]"'
+        return f'is an IPv6 address without brackets; needed: "[{bare}]"'
     if host is None:
         return None
     if host.startswith("["):
         address = _address(host[1:-1].partition("%")[0])
         if not isinstance(address, IPv6Address):
-            return "has no IPv6 address in its brackets"
+            return "has no valid IPv6 address in brackets"
     elif re.fullmatch(r"[0-9.]+", host) or host.rpartition(".")[2].isdecimal():
         address = _address(host)
         if not isinstance(address, IPv4Address):
-            return "is no IPv4 address: these are four numbers from 0 to 255, without leading zeros"
+            return "is not a valid IPv4 address; needed: four numbers from 0 to 255, without leading zeros"
     else:
         labels = host.removesuffix(".").split(".")
         if not all(_LABEL.fullmatch(label) for label in labels) or len(host) > 253:
-            return "is no host name: letters, digits and - between dots"
+            return "is not a valid host name; needed: letters, digits and -, separated by dots"
         return None
     if address.is_multicast or (isinstance(address, IPv4Address) and address.is_reserved):
-        return "is no single machine's address"
+        return "is not the address of a single machine"
     if address.is_unspecified and not listening:
-        return "stands for every address of this machine, not for another one"
+        return "means every address of this machine, not another machine"
     return None
 
 
 def is_local(host: str | None) -> bool:
-    """Is a host this machine itself, as seen from nowhere else."""
+    """Return whether the host is a loopback address of this machine."""
     if host is None:
         return False
     address = _address(host.strip("[]").partition("%")[0])

@@ -1,4 +1,4 @@
-"""Where in a TOML text each key stands: `tomllib` reads values and keeps no lines, this keeps lines and no values."""
+"""Find the line of each key in a TOML text, because `tomllib` returns values without line numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Place = tuple[str | int, ...]
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _SPACE = re.compile(r"[ \t]*")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-# Three quotes before one. A long string may end with up to two quotes of its own before its closing three.
+# Three quotes before one. A multi-line string may end with up to two quotes before its closing three.
 _STRING = re.compile(
     r'"""(?:\\.|[^\\])*?"""(?:"{0,2})' r"|'''.*?'''(?:'{0,2})" r'|"(?:\\.|[^"\\\n])*"' r"|'[^'\n]*'",
     re.DOTALL,
@@ -22,12 +22,12 @@ _BARE_VALUE = re.compile(r"[^,\]}#\n]*")
 
 
 def key_lines(text: str) -> Mapping[Place, int]:
-    """Place → line (from 1) of every table, key and array element of a text that `tomllib` accepts."""
+    """Return place → line (from 1) of every table, key and array element in a text accepted by `tomllib`."""
     return _Scanner(text).document()
 
 
 def line_of(lines: Mapping[Place, int], path: Place) -> int:
-    """Line of a path, or of the nearest thing around it that is in the text."""
+    """Return the line of a path, or of its nearest enclosing element in the text."""
     while path and path not in lines:
         path = path[:-1]
     return lines.get(path, 1)
@@ -38,7 +38,7 @@ class _Scanner:
         self.text = text
         self.at = 0
         self.lines: dict[Place, int] = {}
-        self.tables: dict[Place, int] = {}  # arrays of tables → how many so far
+        self.tables: dict[Place, int] = {}  # arrays of tables → number of elements so far
         self.starts = [0, *(m.end() for m in re.finditer("\n", text))]
 
     def document(self) -> dict[Place, int]:
@@ -67,7 +67,7 @@ class _Scanner:
         return self.enter(path, line)
 
     def enter(self, path: Place, line: int) -> Place:
-        """Of an array of tables, a header means the last one."""
+        """Enter a table; for an array of tables, the header refers to its last element."""
         self.lines.setdefault(path, line)
         if path in self.tables:
             path = (*path, self.tables[path] - 1)
@@ -134,6 +134,6 @@ class _Scanner:
     def take(self, pattern: re.Pattern[str]) -> str:
         found = pattern.match(self.text, self.at)
         if found is None:
-            raise ValueError(f"line {self.line()}: not the TOML that was read")
+            raise ValueError(f"line {self.line()}: inconsistent with the parsed TOML")
         self.at = found.end()
         return found.group()

@@ -34,7 +34,7 @@ NEEDED = {
     "epc_prefix": '1 to 124 hex digits in quotes, such as "E280"',
     "url": '"mqtt://host", "mqtts://host", or either with ":port"',
     "listen": '"host:port", such as "127.0.0.1:8080"',
-    "public": 'the address in browsers, such as "https://page.shop.example"',
+    "public": 'the address used in browsers, such as "https://page.shop.example"',
     "proxies": 'a list of IP addresses, such as ["127.0.0.1"]',
     "path": "the path of the database file",
     "business_day_start": '"HH:MM", such as "04:00"',

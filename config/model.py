@@ -1,4 +1,4 @@
-"""Models of the store file (TOML). Units stand in the names: `_s` seconds, `_mb` MiB, metres in polygons."""
+"""Models of the store file (TOML). Names carry units: `_s` seconds, `_mb` MiB; polygons are in metres."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from config.facts import PrintedClass, ZoneKind
 WayClass = Literal["member", "unknown", "cart", "staff"]
 Int = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
-"""TOML has types: "5" and true are no numbers. (Whole numbers are fine where a Number is wanted.)"""
+"""A number; strings and booleans are not accepted, integers are."""
 Metres = Annotated[Number, Field(ge=-10_000, le=10_000)]
 Seconds = Annotated[Number, Field(gt=0, le=30 * 86_400)]
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-"""Letters, digits, dot, dash, underscore: an id stands in MQTT topics, file names and URLs."""
+"""Letters, digits, dot, dash and underscore, because ids are used in MQTT topics, file names and URLs."""
 
 
 class Model(BaseModel):
-    """Base: unknown keys are errors, since a misspelt key that is ignored is a setting that silently does nothing."""
+    """Base model. Unknown keys are errors, because a misspelt key would otherwise be ignored silently."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -48,7 +48,7 @@ class Names(Model):
 
 
 NAME_TAGS = ("<text>", "<zh, en>")
-"""Stand in the places that pydantic reports for errors within a name; no key of the file looks like them."""
+"""Tags in the places that pydantic reports for errors within a name; they can't be confused with keys."""
 
 
 def _name_tag(value: Any) -> str | None:
@@ -82,13 +82,13 @@ FilePath = Annotated[Path, AfterValidator(_path)]
 
 
 class Store(Model):
-    """The shop itself."""
+    """The store itself."""
 
     id: Id
     name: Name
     timezone: Annotated[str, AfterValidator(_timezone)]
     holidays: Literal["CN"] | None = None
-    """Whose public holidays and working weekends days are compared by; None: only by weekday."""
+    """Country whose public holidays and make-up working days are used for comparing days; None: weekdays only."""
 
     @property
     def tz(self) -> ZoneInfo:
@@ -104,7 +104,7 @@ Point = tuple[Metres, Metres]
 
 
 class Zone(Model):
-    """A named area; polygon in metres, at least three corners, on its floor's own coordinates."""
+    """A named area; polygon in metres with at least three corners, in the coordinates of its floor."""
 
     id: Id
     name: Name
@@ -112,12 +112,12 @@ class Zone(Model):
     floor: Id
     polygon: Annotated[tuple[Point, ...], Field(min_length=3)]
     neighbours: tuple[Id, ...] | None = None
-    """Zones one can walk to directly, instead of the default: those that touch or lie within 3 m on the same floor.
-    A zone listed by one side is a neighbour of both."""
+    """Zones that can be reached directly; default: zones that touch or are within 3 m on the same floor.
+    If one zone lists another, they are neighbours of each other."""
 
 
 class Antenna(Model):
-    """One antenna port of a reader, the zone it watches and where it hangs (metres)."""
+    """An antenna port of a reader, the zone it covers and its position (metres)."""
 
     port: Annotated[Int, Field(ge=1, le=64)]
     zone: Id
@@ -125,77 +125,80 @@ class Antenna(Model):
     height: Annotated[Number, Field(ge=0, le=50)] = 2.5
     """Metres above the floor."""
     tilt: Annotated[Number, Field(ge=-90, le=90)] | None = None
-    """Degrees that it looks down: 90 straight at the floor, 0 level; unknown unless given."""
+    """Degrees downwards: 90 is straight down, 0 is horizontal; default: unknown."""
     azimuth: Annotated[Number, Field(ge=-360, le=360)] | None = None
-    """Where it looks on the plan, in degrees as on a compass: 0 along y, 90 along x; unknown unless given."""
+    """Direction on the plan, in degrees as on a compass: 0 along y, 90 along x; default: unknown."""
     beam: Annotated[Number, Field(gt=0, le=360)] | None = None
-    """Width in degrees between the half-power points, as in its data sheet; unknown unless given."""
+    """Beam width in degrees between the half-power points, as in the data sheet; default: unknown."""
 
 
 class Input(Model):
-    """A light barrier or door contact at an input (GPI): each time that it becomes active, somebody came through."""
+    """A light barrier or door contact at an input (GPI); each change to active is a passage."""
 
     port: Annotated[Int, Field(ge=1, le=64)]
     zone: Id
-    """Whose door it is."""
+    """Zone of the door."""
     active: Literal["high", "low"] = "high"
     debounce_s: Annotated[Number, Field(ge=0, le=60)] = 0.1
-    """It must have been quiet for so long before it counts again."""
+    """Time the input must be quiet before the next passage counts."""
 
 
 class Output(Model):
-    """A lamp or beeper at an output (GPO): on when a member of some tier comes to a zone."""
+    """A lamp or beeper at an output (GPO), switched on when a member of certain tiers enters a zone."""
 
     port: Annotated[Int, Field(ge=1, le=64)]
     zone: Id
     tiers: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(min_length=1)]
     seconds: Annotated[Number, Field(ge=0.5, le=600)] = 10
-    """For so long."""
+    """Duration."""
 
 
 Driver = Literal["llrp", "thingmagic", "r2000", "uhfreader18", "chafon-cf", "m100"]
 Region = Literal["na", "eu", "kr", "in", "jp", "prc", "eu2", "eu3", "kr2", "prc2", "au", "nz", "na2", "na3"]
-"""By the names of ThingMagic's own programs: prc is China, 920 to 925 MHz; eu3 Europe, 865 to 868 MHz; na the FCC's."""
+"""Region names used by ThingMagic: prc is China, 920 to 925 MHz; eu3 is Europe, 865 to 868 MHz; na is FCC."""
 SERIAL_DRIVERS = frozenset(get_args(Driver)) - {"llrp"}
 
 
 class Reader(Model):
-    """A reader and its antennas. `address`: llrp host or host:port, or listen://host:port if the reader connects to us;
-    serial /dev/rfid/gate-1 or tcp://host:port. `region` is for thingmagic, all keys behind it are for llrp."""
+    """A reader and its antennas.
+
+    `address`: llrp host or host:port, or listen://host:port if the reader connects to the gateway;
+    serial /dev/rfid/gate-1 or tcp://host:port. `region` is for thingmagic, all keys after it are for llrp.
+    """
 
     id: Id
     driver: Driver
     address: Annotated[str, Field(min_length=1)]
     antennas: Annotated[tuple[Antenna, ...], Field(min_length=1)]
     region: Region | None = None
-    """The reader is set to it. Unless given it keeps its own, and one that has none is set to China (prc)."""
+    """Region to set. By default the reader keeps its own; a reader without one is set to China (prc)."""
     identity: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5,15}$")] | None = None
-    """The reader's MAC (or EPC) in hex: another reader at its address gets no inventory."""
+    """The reader's MAC address (or EPC) in hex; a different reader at this address is not used."""
     tls: bool = False
-    """Speak TLS, port 5085 unless given; with `ca` or `pin`, or for listen:// with `cert` and `key`."""
+    """Use TLS, default port 5085; with `ca` or `pin`, or for listen:// with `cert` and `key`."""
     ca: FilePath | None = None
-    """Certificate (PEM) of who signed the reader's, which must name the address."""
+    """Certificate (PEM) of the CA of the reader's certificate, which must contain the address."""
     pin: Annotated[str, Field(pattern=r"^([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}$")] | None = None
     """SHA-256 fingerprint of the reader's own certificate."""
     cert: FilePath | None = None
-    """Our certificate (PEM), for readers that ask for one and for those that connect to us; with `key`."""
+    """The gateway's certificate (PEM), for readers that require one or connect to the gateway; with `key`."""
     key: FilePath | None = None
     profile: Literal["generic", "impinj", "zebra", "thingmagic", "alien", "kathrein"] | None = None
-    """The reader's make, if what the reader says of itself is not to decide."""
+    """Vendor profile; default: detected from the reader."""
     session: Annotated[Int, Field(ge=0, le=3)] | None = None
-    """Gen2 session; as configured on the reader unless given."""
+    """Gen2 session; default: as configured on the reader."""
     search_mode: Literal["reader", "single", "dual", "tagfocus"] | None = None
-    """Impinj's search mode; as configured on the reader unless given."""
+    """Impinj's search mode; default: as configured on the reader."""
     phase: bool = False
-    """Impinj's reports carry the phase too, for captures of what goes over the network; nothing else uses it."""
+    """Request the phase in Impinj's reports, for captures; it is not used otherwise."""
     filter: bool = False
-    """Have the reader report members, carts and staff only: no merchandise, and no tag that is in no class."""
+    """Make the reader report only members, carts and staff: no merchandise, and no tags without a class."""
     inputs: tuple[Input, ...] = ()
     """Door counters."""
     outputs: tuple[Output, ...] = ()
     """Lamps and beepers."""
     takeover: bool = False
-    """Delete other programs' inventories (ROSpecs) from the reader if they stand in the way."""
+    """Delete other programs' inventories (ROSpecs) from the reader if they conflict with ours."""
 
     @model_validator(mode="after")
     def _llrp(self) -> Self:
@@ -209,22 +212,20 @@ class Reader(Model):
                 raise ValueError("listen:// needs the reader's identity")
             if self.pin is not None:
                 raise ValueError(
-                    "pin does not go with listen://, where a fingerprint alone can't be asked for: save the reader's "
-                    "certificate as a PEM file and name that as ca"
+                    "pin can't be used with listen://: save the reader's certificate as a PEM file "
+                    "and set ca to that file"
                 )
             if self.tls != (self.cert is not None) or (self.ca is not None and not self.tls):
-                raise ValueError(
-                    "with listen:// tls = true goes with cert and key, and with ca if readers have their own"
-                )
+                raise ValueError("with listen://, tls = true requires cert and key, and allows ca")
         elif self.tls != ((self.ca is None) != (self.pin is None)):
-            raise ValueError("tls = true goes with either ca or pin, and these with it")
+            raise ValueError("tls = true requires either ca or pin, and these require tls = true")
         if (self.cert is None) != (self.key is None) or (self.cert is not None and not self.tls):
-            raise ValueError("cert and key go together, and with tls = true")
+            raise ValueError("cert and key must be used together, and with tls = true")
         return self
 
 
 class TagClass(Model):
-    """Gives tags their class by GS1 scheme and company prefix, or by EPC prefix in hex; the first match wins."""
+    """Rule that assigns a class by GS1 scheme and company prefix, or by EPC prefix in hex; the first match wins."""
 
     class_: Annotated[PrintedClass, Field(alias="class")]
     scheme: Literal["sgtin-96", "sscc-96", "sgln-96", "grai-96", "giai-96", "gid-96", "gsrn-96", "gsrnp-96"] | None = (
@@ -236,7 +237,7 @@ class TagClass(Model):
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if (self.epc_prefix is None) == (self.scheme is None):
-            raise ValueError("give either scheme (with company_prefix) or epc_prefix")
+            raise ValueError("use either scheme (with company_prefix) or epc_prefix")
         if self.company_prefix is not None and self.scheme is None:
             raise ValueError("company_prefix needs a scheme, e.g. gsrn-96")
         if self.company_prefix is not None and self.scheme == "gid-96":
@@ -260,48 +261,48 @@ class Database(Model):
     path: FilePath
     quota_mb: Annotated[Int, Field(ge=16, le=1 << 20)] = 2048
     checkpoint_s: Annotated[Number, Field(gt=0, le=60)] = 5.0
-    """How often the engine's state and all that follows from it are committed, in one transaction."""
+    """Interval at which the engine's state and its results are committed, in one transaction."""
     keep_days: Annotated[Int, Field(ge=1, le=3660)] = 400
-    """How long windows are kept; journeys and visits are kept 35 days longer than `returning_days`."""
+    """Days that windows are kept; journeys and visits are kept for `returning_days` + 35 days."""
 
 
 class Calibration(Model):
-    """What `tagtrail calibrate` has learnt of the store's antennas."""
+    """Output of `tagtrail calibrate` for the store's antennas."""
 
     file: FilePath | None = None
 
 
 class Web(Model):
-    """The floor manager's page. On another address than loopback it wants users, and should have TLS."""
+    """The floor manager's page. On addresses other than loopback it requires users, and should use TLS."""
 
     listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^:\s]+):\d{1,5}$")] = "127.0.0.1:8080"
     cert: FilePath | None = None
-    """Certificate (PEM, with its chain) of the page: with it and `key` the page speaks HTTPS only."""
+    """Certificate (PEM, with its chain) of the page; with it and `key` the page uses HTTPS only."""
     key: FilePath | None = None
     public: Annotated[str, Field(pattern=r"^https?://[^/\s@]+$")] | None = None
-    """Address under which a reverse proxy offers the page, such as "https://page.shop.example"."""
+    """Public address of the page behind a reverse proxy, such as "https://page.shop.example"."""
     proxies: Annotated[tuple[IPvAnyAddress, ...], Field(min_length=1)] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
-    """Where that proxy asks from: from there alone it is believed whom it asks for (X-Forwarded-For and -Proto)."""
+    """Addresses of that proxy. X-Forwarded-For and X-Forwarded-Proto are ignored from any other address."""
 
 
 class Privacy(Model):
-    """What of people leaves the store beside the journeys of members with consent and sums of everybody."""
+    """Data sent to the CRM in addition to journeys of members with consent and totals of everyone."""
 
     ways: tuple[WayClass, ...] = ()
-    """Tag classes of which the CRM is told how many took which way through the store: once a day, and no way that fewer
-    than `small_cell` carriers took."""
+    """Tag classes whose paths are sent to the CRM: once a day, with the number of journeys of each path, and only paths
+    taken by at least `small_cell` carriers."""
 
 
 class Thresholds(Model):
-    """Definitions that people's numbers depend on; raise `def_version` with every change, aggregates carry it."""
+    """Definitions for people's figures; increase `def_version`, which aggregates carry, with every change."""
 
     def_version: Annotated[Int, Field(ge=1, le=1_000_000_000)] = 1
     touch_s: Seconds = 5
-    """Below: pass-by."""
+    """Shorter visits are pass-bys."""
     visit_s: Seconds = 30
     engaged_s: Seconds = 120
     join_gap_s: Annotated[Number, Field(ge=0, le=86_400)] = 30
-    """Pieces of presence in one zone this close together are one visit."""
+    """Periods of presence in one zone with at most this gap are one visit."""
     journey_end_after_exit_s: Seconds = 900
     journey_end_silence_s: Seconds = 10800
     business_day_start: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "04:00"
@@ -309,17 +310,17 @@ class Thresholds(Model):
     returning_days: Annotated[Int, Field(ge=1, le=3660)] = 90
     small_cell: Annotated[Int, Field(ge=0, le=1000)] = 5
     suspect_s: Seconds = 28_800
-    """So long in the store on one day: suspected staff, excluded and listed."""
+    """Time in the store on one day from which a tag is suspected staff, excluded and listed."""
     suspect_back_room_s: Seconds = 600
-    """So long in back rooms on one day: the same. Well above what a neighbour's reads put there: a wall is thin."""
+    """Time in back rooms on one day with the same effect. Well above what reads through a wall amount to."""
     stuck_s: Seconds = 14_400
-    """So long on one day in at most two zones: a tag that lies somewhere, excluded and listed."""
+    """Time on one day in at most two zones from which a tag is stuck, excluded and listed."""
     min_coverage: Annotated[Number, Field(gt=0, le=1)] = 0.5
-    """Windows of a zone that are less covered are unknown: no number is made of them."""
+    """Windows of a zone with less coverage are unknown and not used for figures."""
     recognition_ttl_s: Seconds = 300
-    """How long a recognition is a cue; after that it is history."""
+    """Time for which a recognition is actionable; after that it is history."""
     lateness_s: Annotated[Number, Field(ge=0.25, le=60)] = 2
-    """How late a read may arrive and still be put in its place (0.24 s was the worst seen on real readers)."""
+    """Maximum delay of a read that is still processed in order (the maximum seen on real readers was 0.24 s)."""
 
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -329,35 +330,35 @@ Ids = Annotated[tuple[Id, ...], Field(min_length=1)]
 
 
 class OpeningHours(Model):
-    """When floors are open, by local time; of several that fit a day the last one holds. Without any: always."""
+    """Opening hours of floors in local time; the last entry that matches a day applies. Default: always open."""
 
     open: Time
     close: Time
-    """Not after `open`: on the next day."""
+    """If not after `open`: on the next day."""
     days: Annotated[tuple[Weekday, ...], Field(min_length=1)] = WEEKDAYS
     floors: Ids | None = None
-    """None: all."""
+    """None: all floors."""
 
 
 class SpecialDay(Model):
-    """A business day with other hours, or closed if it has none."""
+    """A business day with different hours, or closed all day."""
 
     date: dt.date
     name: Name | None = None
     open: Time | None = None
     close: Time | None = None
     floors: Ids | None = None
-    """None: all."""
+    """None: all floors."""
 
     @model_validator(mode="after")
     def _both(self) -> Self:
         if (self.open is None) != (self.close is None):
-            raise ValueError("give open and close, or neither for a day on which it is closed")
+            raise ValueError("set both open and close, or neither for a closed day")
         return self
 
 
 class QuietHours(Model):
-    """A span of local time in which no cue is made; `end` not after `begin`: on the next day."""
+    """A period of local time without cues; if `end` is not after `begin`, it ends on the next day."""
 
     begin: Time
     end: Time
@@ -367,30 +368,30 @@ CueKind = Literal["arrival", "waiting"]
 
 
 class CueRule(Model):
-    """When the floor is told to go to a member; of several that fit a tier and a zone the first holds."""
+    """When staff are asked to attend to a member; the first rule that matches tier and zone applies."""
 
     id: Id
     kind: CueKind
     tiers: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=32)], ...], Field(min_length=1)] | None = None
-    """Tiers of the member directory; None: every tier."""
+    """Tiers in the member directory; None: all tiers."""
     zones: Ids | None = None
-    """None: an arrival anywhere; a wait at every counter, fitting room and service desk."""
+    """None: for arrivals, all zones; for waits, all counters, fitting rooms and service desks."""
     wait_s: Seconds | None = None
-    """For kind "waiting": so long without a staff badge in the zone is too long."""
+    """For kind "waiting": allowed time without a staff badge in the zone."""
     expires_s: Seconds = 300
-    """After so long nobody needs to go any more; what is unattended then becomes a service case."""
+    """Lifetime of the cue; if it is unattended by then, it becomes a service case."""
     action: Name | None = None
-    """What to do; None: a sentence of the page's own."""
+    """Instruction for staff; None: the page's default text."""
 
     @model_validator(mode="after")
     def _wait(self) -> Self:
         if (self.wait_s is None) == (self.kind == "waiting"):
-            raise ValueError('wait_s goes with kind = "waiting", and only with it')
+            raise ValueError('wait_s is required for kind = "waiting", and allowed only there')
         return self
 
 
 class Cues(Model):
-    """When to call somebody to a member. A manager may change these rules on the page; the last change holds."""
+    """When to ask staff to attend to a member. Managers can edit these rules on the page; the latest change applies."""
 
     quiet: Annotated[tuple[QuietHours, ...], Field(max_length=10)] = ()
     rules: Annotated[tuple[CueRule, ...], Field(max_length=20)] = ()
@@ -401,7 +402,7 @@ class _Tried(Model):
     name: Name
     zones: Ids
     controls: Ids | None = None
-    """Zones that show what would have been; None: all counters that nothing was tried in."""
+    """Control zones; None: all counters without a promotion or change."""
 
     @model_validator(mode="after")
     def _others(self) -> Self:
@@ -411,7 +412,7 @@ class _Tried(Model):
 
 
 class Promotion(_Tried):
-    """A promotion in some zones, from its first business day to its last."""
+    """A promotion in some zones, from its first to its last business day."""
 
     first_day: dt.date
     last_day: dt.date
@@ -424,25 +425,25 @@ class Promotion(_Tried):
 
 
 class LayoutChange(_Tried):
-    """Zones that were moved or rebuilt before the store opened on a day."""
+    """A layout change: zones that were moved or rebuilt before the store opened on a day."""
 
     date: dt.date
 
 
 class ServiceTarget(Model):
-    """What members of a tier are to be offered; reports tell how often it was kept."""
+    """Service targets for members of a tier; reports show how often they are met."""
 
     tier: Annotated[str, Field(min_length=1, max_length=40)]
     wait_s: Seconds
-    """Staff within so long of the start of a visit …"""
+    """Time from the start of a visit within which staff should arrive."""
     assist_s: Seconds | None = None
-    """… and for so long."""
+    """Time that staff should stay."""
 
 
 class StoreConfig(Model):
-    """One store: everything that its gateway needs to know.
+    """Complete configuration of one store.
 
-    The models check each value; what values must be to each other (ids that exist, unique ports …) config.check does.
+    The models validate single values; config.check validates relations between them (existing ids, unique ports …).
     """
 
     store: Store

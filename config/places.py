@@ -1,4 +1,4 @@
-"""Zones and antennas that can hardly lie where the file says: other units than metres, overlaps, antennas far away."""
+"""Warnings about implausible zones and antennas: units other than metres, overlaps, antennas outside their zone."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from config.messages import show
 from config.relations import Found, Raw, is_point, ports_of, tables
 
 WIDE_M = 200.0
-"""A zone this long is none that anybody walks through: its figures are centimetres, or of a map."""
+"""Zones longer than this are implausible: probably centimetres or map coordinates."""
 NARROW_M = 0.3
 FAR_M = 100.0
-"""Between a zone and the nearest other one of its floor."""
+"""Largest plausible distance between a zone and the nearest other zone on its floor."""
 FEW = 3
-"""Zones that are told one by one; of more the whole file is in another unit."""
+"""Maximum number of implausible zones reported one by one; if there are more, the whole file uses another unit."""
 OVERLAP_M2, OVERLAP_SHARE = 0.25, 0.01
-"""Borders are drawn by hand: so little may lie in two zones, in square metres or of the smaller one."""
+"""Tolerated overlap, because borders are drawn by hand: in square metres, or as a share of the smaller zone."""
 
 
 class _Zone(NamedTuple):
@@ -41,13 +41,13 @@ class _Zone(NamedTuple):
 
 
 def doubts(raw: Raw) -> Iterator[Found]:
-    """All of them, as warnings. Zones that are wrong by themselves are left out."""
+    """Yield all warnings. Zones with errors are skipped."""
     zones = list(_zones(raw))
     odd = {zone.id: text for zone in zones if (text := _size(zone, zones)) is not None}
     if len(odd) > FEW:
         longest = max(extent(zone.polygon) for zone in zones)
-        text = f"{len(odd)} zones can't be right; lengths are metres, and the longest zone is {longest:.4g} long"
-        yield ("zones",), f"{text}: are these other units?", True
+        text = f"{len(odd)} zones are implausible: lengths are metres, and the longest zone is {longest:.4g} m"
+        yield ("zones",), f"{text}; are these other units?", True
     for zone in zones:
         if zone.id in odd and len(odd) <= FEW:
             yield (*zone.at, "polygon"), odd[zone.id], True
@@ -57,7 +57,7 @@ def doubts(raw: Raw) -> Iterator[Found]:
             continue
         both, smaller = overlap(a.polygon, b.polygon), min(area(a.polygon), area(b.polygon))
         if both > max(OVERLAP_M2, OVERLAP_SHARE * smaller):
-            text = f"overlaps zone {show(a.id)} by {both:.3g} m²: who stands there is in either; let borders touch"
+            text = f"overlaps zone {show(a.id)} by {both:.3g} m²: zones may touch, but not overlap"
             yield (*b.at, "polygon"), text, True
     for place, antenna in ports_of(raw, "antennas"):
         position, own = antenna.get("position"), next((z for z in fine if z.id == antenna.get("zone")), None)
@@ -68,7 +68,7 @@ def doubts(raw: Raw) -> Iterator[Found]:
         if far > NEIGHBOUR_M:
             other = next((z.id for z in fine if z.floor == own.floor and contains(z.polygon, here)), None)
             within = f", in zone {show(other)}" if other is not None else ""
-            text = f"hangs {far:.3g} m outside zone {show(own.id)}{within}; positions are metres on the zone's floor"
+            text = f"is {far:.3g} m outside zone {show(own.id)}{within}; positions are in metres, on the zone's floor"
             yield (*place, "position"), text, True
 
 
@@ -93,9 +93,9 @@ def _size(zone: _Zone, zones: list[_Zone]) -> str | None:
     if len(others) < 2:
         return None
     near = min(distance(zone.polygon, other.polygon) for other in others)
-    # Of two groups that lie apart each zone has company: only one that lies alone is out of place.
+    # Zones in two distant groups have neighbours, so only a zone on its own is reported.
     if near > FAR_M:
-        return f"zone {show(zone.id)} lies {near:.4g} m from every other zone of its floor; lengths are metres"
+        return f"zone {show(zone.id)} is {near:.4g} m from every other zone on its floor; lengths are metres"
     return None
 
 

@@ -1,4 +1,4 @@
-"""What a store file allows that it had better not: secrets in clear, doors without a lock, people singled out."""
+"""Warnings about unsafe settings of a store file: unencrypted secrets, missing TLS, identifiable people."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from config.messages import show
 from config.relations import Found, Raw, tables
 
 SMALL_CELL = 5
-"""Numbers of fewer people tell of single ones."""
+"""Smallest safe value: figures of fewer people reveal what individuals did."""
 PRIVILEGED = 1024
 
 
 def doubts(raw: Raw) -> Iterator[Found]:
-    """All of them, as warnings."""
+    """Yield all warnings."""
     yield from _broker(raw)
     yield from _page(raw)
     for place, reader in tables(raw, "readers"):
@@ -24,21 +24,21 @@ def doubts(raw: Raw) -> Iterator[Found]:
         if isinstance(address, str) and address.startswith("listen://") and reader.get("tls") is not True:
             host = re.sub(r":\d+$", "", address.removeprefix("listen://"))
             if not is_local(host):
-                text = "without tls whoever knows the reader's identity can take its place; needed: tls, cert and key"
+                text = "without tls, anyone knowing the reader's identity can impersonate it; needed: tls, cert and key"
                 yield (*place, "address"), text, True
     limits = raw.get("thresholds")
     least = limits.get("small_cell") if isinstance(limits, dict) else None
     if isinstance(least, int) and not isinstance(least, bool) and 0 <= least < SMALL_CELL:
-        text = f"{least} is below {SMALL_CELL}: numbers of so few tell what single people did"
+        text = f"{least} is below {SMALL_CELL}: figures of so few people reveal what individuals did"
         yield ("thresholds", "small_cell"), text, True
     members = any(rule.get("class") == "member" for _, rule in tables(raw, "tag_classes"))
     if raw.get("readers") and not members:
-        yield ("tag_classes",), 'no rule gives tags the class "member": no member will be recognised or counted', True
+        yield ("tag_classes",), 'no rule has the class "member": no member will be recognised or counted', True
     store = raw.get("store")
     zone = store.get("timezone") if isinstance(store, dict) else None
     if isinstance(zone, str) and (found := re.fullmatch(r"Etc/GMT([+-])(\d+)", zone)) and found[2] != "0":
         side = "behind" if found[1] == "+" else "ahead of"
-        text = f"{show(zone)} is {found[2]} h {side} Greenwich and has no summer time; name the zone of the place"
+        text = f"{show(zone)} is {found[2]} h {side} UTC, without daylight saving time; needed: the local time zone"
         yield ("store", "timezone"), text, True
 
 
@@ -53,9 +53,9 @@ def _broker(raw: Raw) -> Iterator[Found]:
         return
     if host and not is_local(host):
         what = (
-            "the password and members" if "username" in mqtt or "password_file" in mqtt else "members and their cards"
+            "the password and member data" if "username" in mqtt or "password_file" in mqtt else "member data and cards"
         )
-        yield ("mqtt", "url"), f"{what} go over the network in clear; needed: mqtts://", True
+        yield ("mqtt", "url"), f"{what} are sent unencrypted; needed: mqtts://", True
 
 
 def _page(raw: Raw) -> Iterator[Found]:
@@ -65,8 +65,8 @@ def _page(raw: Raw) -> Iterator[Found]:
         return
     host, _, port = listen.rpartition(":")
     if not is_local(host) and "cert" not in web:
-        text = "passwords and members go over the network in clear; needed: cert and key, or 127.0.0.1 behind a proxy"
+        text = "passwords and member data are sent unencrypted; needed: cert and key, or 127.0.0.1 behind a proxy"
         yield ("web", "listen"), text, True
     if port.isdecimal() and 0 < int(port) < PRIVILEGED:
-        text = f"the unit may not open port {port}: take one from {PRIVILEGED} on, or a proxy (docs/install.md)"
+        text = f"the unit can't open port {port}; needed: a port from {PRIVILEGED} on, or a proxy (docs/install.md)"
         yield ("web", "listen"), text, True

@@ -1,11 +1,11 @@
-"""EPCs by the GS1 EPC Tag Data Standard: which bits give a tag its class, and the four schemes that a shop prints.
+"""EPCs by the GS1 EPC Tag Data Standard: bits that determine a tag's class, and the four schemes that shops print.
 
-Every 96-bit scheme with a company prefix begins alike, from the left:
+All 96-bit schemes with a company prefix start in the same way, from the left:
 
     header 8 | filter 3 | partition 3 | company prefix 20…40 | reference | serial or zeros
 
-The partition says how the following bits are shared between prefix and reference; the filter says what the tag is
-stuck on, never whose it is.
+The partition determines how the following bits are split between prefix and reference. The filter indicates the type of
+the tagged object, never its owner.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HEADERS = {
     "gsrnp-96": 0x2E,
 }
 _PREFIX_BITS = {12: (0, 40), 11: (1, 37), 10: (2, 34), 9: (3, 30), 8: (4, 27), 7: (5, 24), 6: (6, 20)}
-"""Digits of the company prefix → partition, bits (the same in all schemes)."""
+"""Digits of the company prefix → partition and bits (the same in all schemes)."""
 _BITS = 96
 MAX_BYTES = 62
 """Longest EPC, 496 bits."""
@@ -33,7 +33,7 @@ MAX_BYTES = 62
 
 @dataclass(frozen=True)
 class Scheme:
-    """What stands behind the partition: prefix and reference together, then the serial."""
+    """Layout after the partition: prefix and reference together, then the serial."""
 
     header: int
     digits: int
@@ -49,7 +49,7 @@ _SGTIN = Scheme(HEADERS["sgtin-96"], 13, 44, 38)
 
 @dataclass(frozen=True)
 class Gsrn:
-    """A service relation number: `reference` has as many digits as the prefix leaves of 17."""
+    """A service relation number; prefix and `reference` have 17 digits together."""
 
     company_prefix: str
     reference: str
@@ -57,13 +57,13 @@ class Gsrn:
 
     @property
     def key(self) -> str:
-        """The 18 digits of AI (8018), check digit included."""
+        """Return the 18 digits of AI (8018), including the check digit."""
         digits = self.company_prefix + self.reference
         return digits + check_digit(digits)
 
 
 def masks(tag_class: TagClass) -> tuple[bytes, bytes]:
-    """Mask and value over the EPC from its left: a tag is of the class if `epc & mask == value`; as long as needed."""
+    """Return mask and value for the leftmost bytes of the EPC: a tag is in the class if `epc & mask == value`."""
     if tag_class.epc_prefix is not None:
         nibbles = tag_class.epc_prefix
         pad = len(nibbles) % 2 * "0"
@@ -84,9 +84,9 @@ def masks(tag_class: TagClass) -> tuple[bytes, bytes]:
 
 
 def shape(tag_class: TagClass) -> tuple[bytes, bytes]:
-    """Mask and value over a whole EPC (62 bytes): those of `masks`, and zeros where the scheme has them or has nothing.
+    """Return mask and value for a complete EPC (62 bytes): those of `masks`, and zero bits required by the scheme.
 
-    A GSRN-96 ends with 24 zero bits, and no 96-bit scheme has a bit behind the 96th.
+    A GSRN-96 ends with 24 zero bits, and 96-bit schemes have no bits after the 96th.
     """
     mask, value = (bytearray(part.ljust(MAX_BYTES, b"\0")) for part in masks(tag_class))
     if tag_class.scheme is not None:
@@ -96,33 +96,33 @@ def shape(tag_class: TagClass) -> tuple[bytes, bytes]:
 
 
 def matches(epc: bytes, mask: bytes, value: bytes) -> bool:
-    """Does an EPC satisfy a rule; one shorter than the rule counts as continued by zeros."""
+    """True if an EPC matches a rule; a shorter EPC is padded with zeros."""
     padded = epc.ljust(len(mask), b"\0")
     return all(e & m == v for e, m, v in zip(padded, mask, value, strict=False))
 
 
 def gsrn96(company_prefix: str, reference: int, filter: int = 0) -> bytes:
-    """12 bytes of a member's card (recipient of a service)."""
+    """Encode a member's card (recipient of a service) in 12 bytes."""
     return _encode(_GSRN, company_prefix, reference, 0, filter)
 
 
 def gsrnp96(company_prefix: str, reference: int, filter: int = 0) -> bytes:
-    """12 bytes of a staff badge (provider of a service)."""
+    """Encode a staff badge (provider of a service) in 12 bytes."""
     return _encode(_GSRNP, company_prefix, reference, 0, filter)
 
 
 def grai96(company_prefix: str, asset_type: int, serial: int, filter: int = 0) -> bytes:
-    """12 bytes of a cart or basket (returnable asset)."""
+    """Encode a cart or basket (returnable asset) in 12 bytes."""
     return _encode(_GRAI, company_prefix, asset_type, serial, filter)
 
 
 def sgtin96(company_prefix: str, item: int, serial: int, filter: int = 1) -> bytes:
-    """12 bytes of a piece of merchandise; `item`: indicator digit and item reference; filter 1: sold at a till."""
+    """Encode merchandise in 12 bytes; `item`: indicator digit and item reference; filter 1: sold at a till."""
     return _encode(_SGTIN, company_prefix, item, serial, filter)
 
 
 def read_gsrn96(epc: bytes) -> Gsrn:
-    """The number in a GSRN-96 or GSRNP-96; ValueError for anything that the standard would not have encoded."""
+    """Decode the number in a GSRN-96 or GSRNP-96; ValueError if it is not a valid encoding."""
     if len(epc) * 8 != _BITS:
         raise ValueError(f"a GSRN-96 has 12 bytes, not {len(epc)}")
     if epc[0] not in (_GSRN.header, _GSRNP.header):
@@ -144,7 +144,7 @@ def read_gsrn96(epc: bytes) -> Gsrn:
 
 
 def check_digit(digits: str) -> str:
-    """GS1 check digit: weights 3, 1, 3 … from the right (GS1 General Specifications, 7.9)."""
+    """Compute the GS1 check digit: weights 3, 1, 3 … from the right (GS1 General Specifications, 7.9)."""
     return str(-sum(int(d) * (3 if i % 2 == 0 else 1) for i, d in enumerate(reversed(digits))) % 10)
 
 

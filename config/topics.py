@@ -11,17 +11,17 @@ CLASSES = ("member", "journey", "agg", "health")
 
 
 def shard(store: str) -> int:
-    """Shard of a store: spreads a chain over workers and keeps each store's events in order."""
+    """Return the shard of a store, used to spread a chain over workers while keeping each store's events in order."""
     return crc32(store.encode()) % SHARDS
 
 
 def topic(store: str, rest: str) -> str:
-    """Full topic of a store, e.g. `topic("s1", "up/member")`; `+` as store and any shard for a subscriber."""
+    """Return the full topic of a store, e.g. `topic("s1", "up/member")`; store `+` matches any store and shard."""
     return f"{ROOT}/{'+' if store == '+' else shard(store)}/{store}/{rest}"
 
 
 def parse(name: str) -> tuple[str, str]:
-    """Store id and the rest of a topic; ValueError for a topic that is not ours."""
+    """Split a topic into store id and rest; ValueError if it is not a topic of this contract."""
     parts = name.split("/", 4)
     if len(parts) != 5 or "/".join(parts[:2]) != ROOT or parts[2] != str(shard(parts[3])):
         raise ValueError(f"not a topic of this contract: {name!r}")

@@ -1,4 +1,4 @@
-"""Readers' bytes to READ arrays, and sessions that survive."""
+"""Reader drivers: bytes to READ arrays, and sessions that reconnect."""
 
 from drivers.open import open_session
 

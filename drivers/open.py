@@ -1,4 +1,4 @@
-"""One door to all reader families; each is imported only when a reader of it is there."""
+"""Open sessions with readers of all families; a family is imported only when a reader of it is configured."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from drivers.session import Clock, ReaderSettings, Session, Sink
 
 
 def open_session(settings: ReaderSettings, sink: Sink, clock: Clock) -> Session:
-    """The session of one reader, not yet running; ValueError for an unknown driver or a bad address."""
+    """Return the session of one reader, not yet running; ValueError for an unknown driver or a bad address."""
     if settings.driver == "llrp":
         from drivers.llrp.session import LlrpSession
 

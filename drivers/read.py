@@ -1,4 +1,4 @@
-"""READ, the array that every driver makes: the contract between readers and what becomes of their reads."""
+"""READ, the array type that every driver delivers: the contract between drivers and the rest of the service."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Reads = NDArray[Any]
 
 
 def epc_words(epc: bytes) -> NDArray[np.uint64]:
-    """Shape (8,) words of an EPC as READ holds it; ValueError beyond 62 bytes."""
+    """Convert an EPC to READ's eight words, shape (8,); ValueError beyond 62 bytes."""
     if len(epc) * 8 > EPC_BITS_MAX:
         raise ValueError(f"EPC of {len(epc) * 8} bits; Gen2 allows {EPC_BITS_MAX}")
     return np.frombuffer(epc.ljust(64, b"\0"), ">u8").astype(np.uint64)
 
 
 def epc_bytes(words: NDArray[np.uint64], bits: int) -> bytes:
-    """The EPC of `bits` bits, rounded up to whole bytes, from READ's words."""
+    """Convert READ's words to the EPC's bytes: `bits` bits, rounded up to whole bytes."""
     return words.astype(">u8").tobytes()[: (bits + 7) // 8]

@@ -1,4 +1,4 @@
-"""What every reader session has in common: what it is told, what it tells, where its reads go."""
+"""Types that all reader sessions share: settings, status, notices, and the sink for their reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PHASE_UNKNOWN = -1
 
 
 class Link(Enum):
-    """How a reader is, as store IT sees it."""
+    """State of the connection to a reader, as store IT sees it."""
 
     DOWN = "down"  # no connection; `reason` says why and the session is trying again
     CONNECTING = "connecting"  # transport open or opening, reader not yet inventorying
@@ -26,7 +26,8 @@ class Link(Enum):
 
 @dataclass(frozen=True)
 class Tls:
-    """How a reader is known and who we are to it: `ca` or `pin`, PEM files and a SHA-256 fingerprint in capital hex."""
+    """Certificates of a reader and ours: `ca` or `pin` verifies the reader. PEM files; the pin is a SHA-256 fingerprint
+    in capital hex."""
 
     ca: Path | None = None
     pin: str | None = None
@@ -36,71 +37,73 @@ class Tls:
 
 @dataclass(frozen=True)
 class Select:
-    """Bits of the EPC, from bit `offset` of it on, that a tag must have to be reported."""
+    """Select filter: the EPC bits, from bit `offset`, that a tag must have to be reported."""
 
     offset: int
     bits: int
     value: bytes
-    """The bits from the left, zeros behind."""
+    """The bits, left-aligned and padded with zeros."""
 
 
 @dataclass(frozen=True)
 class ReaderSettings:
-    """One reader: `ports` maps its antenna ports to global antenna numbers."""
+    """Settings of one reader; `ports` maps its antenna ports to global antenna numbers."""
 
     id: str
     driver: str
     address: str
     ports: Mapping[int, int]
     clock_tolerance_us: int = 100_000
-    """Store time by which a reader's clock may be off without being corrected: below, it can't be told from delay."""
+    """Clock difference, in store time, below which a reader's clock isn't corrected: it can't be told from network
+    delay."""
     tls: Tls | None = None
     region: str | None = None
     """ThingMagic: name in thingmagic.REGIONS; None: as configured on the reader."""
     identity: str | None = None
-    """LLRP: the reader's MAC, as on its label or as it tells it, or its EPC, in hex; another one gets no inventory."""
+    """LLRP: the reader's MAC or EPC in hex, as on its label or as it reports it; a reader with another one isn't
+    used."""
     profile: str | None = None
-    """LLRP: name in llrp.profiles.PROFILES; None: by what the reader says of itself."""
+    """LLRP: name in llrp.profiles.PROFILES; None: chosen by the maker that the reader reports."""
     session: int | None = None
     """LLRP: Gen2 session, 0 to 3; None: as configured on the reader."""
     search_mode: str | None = None
-    """LLRP: name in llrp.profiles.SEARCH_MODES, for makes that have it; None: as configured on the reader."""
+    """LLRP: name in llrp.profiles.SEARCH_MODES, for makes that support it; None: as configured on the reader."""
     phase: bool = False
-    """LLRP: have reports carry the phase, for makes that can."""
+    """LLRP: request the phase in reports, for makes that support it."""
     select: tuple[Select, ...] = ()
     """LLRP: report only tags that match one of these, if the reader can; none: report all."""
     inputs: tuple[int, ...] = ()
-    """LLRP: ports of contacts (GPI) whose changes are to be told."""
+    """LLRP: input ports (GPI) whose changes are reported."""
     outputs: tuple[int, ...] = ()
-    """LLRP: ports that may be switched (GPO); off until told otherwise."""
+    """LLRP: output ports (GPO) that may be switched; initially off."""
     takeover: bool = False
-    """LLRP: delete other programs' inventories if they stand in the way of ours."""
+    """LLRP: delete other programs' ROSpecs if they block ours."""
 
 
 @dataclass(frozen=True)
 class ReaderStatus:
-    """State of a reader's link since `since_us` (store clock); `reason` is a sentence for store IT."""
+    """State of the connection to a reader since `since_us` (store clock); `reason` is a sentence for store IT."""
 
     reader: str
     link: Link
     reason: str
     since_us: int
     clock_offset_us: int | None = None
-    """Reader's clock minus store clock, if the reader has one."""
+    """Reader clock minus store clock, if the reader has a clock."""
     detail: Mapping[str, str] = field(default_factory=dict)
-    """What the reader says of itself: model, firmware, identity."""
+    """Details that the reader reports about itself: model, firmware, identity."""
     keeps: bool = False
-    """While the link is not up: the reader may be keeping its reads, and will hand them over."""
+    """While the link is down: whether the reader may be buffering reads that it will deliver later."""
     reads_from_us: int | None = None
-    """While the link is up: reads from then on (store clock) may still come, late, because the reader kept them; 0 if
-    it is not known since when. None: none but those of now. Only a link that begins with it has missed nothing."""
+    """While the link is up: buffered reads made since then (store clock) may still arrive; 0 if the start is unknown,
+    None if no more are expected. Only a link that comes up with it set has lost nothing."""
     inputs: frozenset[int] = frozenset()
-    """While the link is up: the inputs that are watched, of those that were wanted."""
+    """While the link is up: the requested inputs that the reader reports."""
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Reads of a reader were lost between two times (store clock), though its link was up; `reason` is a sentence."""
+    """Period (store clock) whose reads were lost although the link was up; `reason` is a sentence."""
 
     reader: str
     from_us: int
@@ -110,7 +113,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something that a reader says of itself, or that a session noticed, which changes nothing: for health only."""
+    """Message about a reader that has no effect on its reads: shown as health information only."""
 
     reader: str
     at_us: int
@@ -119,7 +122,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class Contact:
-    """An input of a reader has changed, at a time of the store's clock."""
+    """Change of a reader's input, with store time."""
 
     reader: str
     port: int
@@ -128,45 +131,46 @@ class Contact:
 
 
 class Sink(Protocol):
-    """Where a session delivers; the pipeline implements it."""
+    """Receiver of what a session delivers; the pipeline implements it."""
 
     async def reads(self, reader: str, batch: Reads) -> None:
-        """Take a batch (the sink owns the array afterwards); waits while the pipeline is full."""
+        """Take a batch of reads, which the sink owns from then on; waits while the pipeline is full."""
 
     def status(self, status: ReaderStatus) -> None:
         """Take a change of state. Called before the first reads of a link that came up."""
 
     def gap(self, gap: Gap) -> None:
-        """Take note of lost reads: their zones are unknown for that time."""
+        """Take a period of lost reads: its zones are unknown for that time."""
 
     def notice(self, notice: Notice) -> None:
-        """Pass something on to health."""
+        """Take a message for health."""
 
     def contact(self, contact: Contact) -> None:
-        """Take a change of an input. Called after the status of the link that it came over."""
+        """Take a change of an input. Called after the status of the connection that it came over."""
 
 
 @runtime_checkable
 class PhaseSink(Protocol):
-    """A sink that wants the phase too, of readers that are asked for it (`ReaderSettings.phase`)."""
+    """Sink that also takes the RF phase, from readers that are asked for it (`ReaderSettings.phase`)."""
 
     def phases(self, reader: str, phases: NDArray[np.int16]) -> None:
-        """Of the reads that come next, one each: 4096 steps a turn, PHASE_UNKNOWN where the reader gave none."""
+        """Take the phases of the next batch of reads, in 4096 steps a turn; PHASE_UNKNOWN where the reader gave
+        none."""
 
 
 class Session(Protocol):
-    """A reader's session: `run` goes on until cancelled, through every failure of the reader."""
+    """Session with a reader: `run` continues until cancelled, whatever fails."""
 
     async def run(self) -> None: ...
 
 
 @runtime_checkable
 class Switchboard(Protocol):
-    """A session whose reader has outputs."""
+    """Session with a reader that has outputs."""
 
     def switch(self, port: int, high: bool) -> None:
-        """Switch an output, now or as soon as the reader is connected; a refusal comes as a notice."""
+        """Switch an output, now or as soon as the reader is connected; a refusal is reported as a notice."""
 
 
 Clock = Callable[[], int]
-"""The store's clock: UTC in microseconds. One for the whole service; a demo may run it faster."""
+"""Store clock: returns UTC in microseconds. One for the whole service; a demo may run it faster."""

@@ -1,1 +1,2 @@
-"""A shop with walking shoppers and its readers on real wires; a central CRM. Never imported by the service."""
+"""Simulators: a shop with walking shoppers and readers on their real protocols, and a central CRM. Never imported by
+the service."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class WorldName(StrEnum):
-    """The named worlds, and any that a seed may draw."""
+    """The named worlds, and worlds drawn by the seed."""
 
     MILD = "mild"
     WORN = "worn"
@@ -27,7 +27,7 @@ class WorldName(StrEnum):
 
 
 class Family(StrEnum):
-    """Readers that can be simulated alone."""
+    """Reader families that can be simulated alone."""
 
     LLRP = "llrp"
     THINGMAGIC = "thingmagic"
@@ -38,7 +38,7 @@ class Family(StrEnum):
 
 
 class Fault(StrEnum):
-    """What an LLRP reader can be made to do wrong, by the names in llrp_faults."""
+    """Faults of LLRP readers, by the names in llrp_faults."""
 
     CUT = "cut"
     SILENT = "silent"
@@ -264,7 +264,7 @@ def _store(file: Path) -> StoreConfig:
 
 
 def _world(name: WorldName, store: StoreConfig, seed: int | None, shoppers: int) -> tuple[World, Antennas | None]:
-    """A world, and how antennas hang in it if not as the store file says."""
+    """Return a world, and the real mounting of antennas if it differs from the store file."""
     if name is not WorldName.DRAWN:
         from simulators.shop.worlds import WORLDS
 
@@ -277,7 +277,7 @@ def _world(name: WorldName, store: StoreConfig, seed: int | None, shoppers: int)
 
 @contextmanager
 def _mendable() -> Iterator[None]:
-    """Ports in use and paths that can't be written are told in a line."""
+    """Report ports in use and unwritable paths in one line."""
     try:
         yield
     except OSError as error:

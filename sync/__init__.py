@@ -1,1 +1,1 @@
-"""Outbox to MQTT to acks, and what comes down."""
+"""Sync with the CRM: outbox, MQTT, acknowledgements, and messages to the store."""

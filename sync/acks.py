@@ -1,9 +1,9 @@
-"""Acknowledgements of the CRM: they move their class on, and the outbox keeps how far it is.
+"""Acknowledgements of the CRM: they advance their class, and the outbox stores how far it is.
 
-An ack counts if its number was sent: in this life, or in a former one that wrote it down. One beyond is another class's
-or epoch's watermark, and is not believed. Only if the broker still has the state of a life that this database knows
-nothing of was the database taken back to a backup, by somebody who took back the file of edge.database.life too: then
-the ack tells which numbers were given before, and new ones are given beyond.
+An ack is valid if its number was sent: by this process, or by an earlier one that recorded it. A higher number belongs
+to another class or epoch and is ignored. There is one exception: if the broker still has the `state` of a process that
+this database doesn't know, the database was restored from a backup, together with the file of edge.database.life. Then
+the ack says which numbers were used before, and new numbers start beyond it.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from pydantic import ValidationError
 from config import topics
 from sync import outbox
 from sync.contract import CLASSES, GZIP, MAX_ACK_BYTES, Ack, EventClass, State
-from sync.flow import Flow
+from sync.in_flight import InFlight
 from sync.mqtt import Incoming
 from sync.writer import RETRY_S, Writer
 
 log = logging.getLogger("tagtrail.publisher")
 
 EVERY_S = 0.5
-"""Acks are written down together, at most so often."""
+"""Acks are stored together, at most this often."""
 MAX_PAUSE_MS = 600_000
 MAX_JUMP = 10**9
-"""An ack that is further beyond all numbers than this is no word of a former life but nonsense."""
+"""An ack further beyond all numbers than this doesn't come from before a restore: it is invalid."""
 
 
 class Acks:
-    """Takes acks, and writes them down now and then; what the database refuses is kept in memory.
+    """Takes acks and stores them from time to time; what the database refuses is kept in memory.
 
-    `tell`: what the database refuses, None when it takes it again. `said`: the CRM's time when it sent
-    an ack. `counters`: acks, acks_bad, acks_beyond.
+    `tell`: callback with the database's error, None when it works again. `said`: callback with the CRM's time when it
+    sent an ack. `counters`: acks, acks_bad, acks_beyond.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Acks:
         store: str,
         epoch: str,
         writer: Writer,
-        flows: Mapping[EventClass, Flow],
+        in_flight: Mapping[EventClass, InFlight],
         counters: Counter[str],
         tell: Callable[[str | None], None],
         said: Callable[[int], None] = lambda at_us: None,
@@ -53,7 +53,7 @@ class Acks:
         self._store = store
         self._epoch = epoch
         self._writer = writer
-        self._flows = flows
+        self._in_flight = in_flight
         self._counters = counters
         self._tell = tell
         self._said = said
@@ -67,29 +67,30 @@ class Acks:
         self._beyond: dict[EventClass, int] = {}
         self._last: dict[EventClass, bytes] = {}
         self.packed: set[EventClass] = set()
-        """Classes that the CRM takes as gzip."""
+        """Classes that the CRM accepts as gzip."""
 
     @property
     def unwritten(self) -> bool:
-        """Whether acks wait for the database."""
+        """True while acks wait to be stored."""
         return bool(self._acked)
 
     async def recall(self) -> None:
-        """Read where the outbox stands. Raises sqlite3.Error."""
+        """Read the positions from the outbox. Raises sqlite3.Error."""
         standing = await self._writer.read(outbox.standing)
         depth = await self._writer.read(outbox.depth)
         self._lives = await self._writer.read(outbox.lives)
         self._born = {class_: depth[class_].sent + 1 for class_ in CLASSES}
         for class_, (acked, sent, packed) in standing.items():
-            flow = self._flows[class_]
-            flow.acked = max(flow.acked, acked)
-            flow.highest = max(flow.highest, sent)
+            in_flight = self._in_flight[class_]
+            in_flight.acked = max(in_flight.acked, acked)
+            in_flight.highest = max(in_flight.highest, sent)
             if packed:
                 self.packed.add(class_)
         self._written = {class_: (sent, packed) for class_, (_, sent, packed) in standing.items()}
 
     async def live(self, instance: str) -> None:
-        """Note that this process publishes from now on, so that a later one knows its state from a stranger's."""
+        """Record that this process publishes from now on, so that a later one can tell its `state` from a
+        stranger's."""
         if self._living:
             return
         self._living = True
@@ -101,7 +102,8 @@ class Acks:
             self._tell(str(error))
 
     async def look(self, payload: bytes) -> bool:
-        """Look at a state that the broker had; True if it tells that the database was taken back, and numbers moved."""
+        """Check a `state` that the broker had retained; True if it shows that the database was restored, and numbers
+        were moved."""
         try:
             state = State.model_validate_json(payload)
         except ValidationError:
@@ -114,7 +116,7 @@ class Acks:
         return any([await self._jump(class_, upto) for class_, upto in beyond.items()])
 
     async def take(self, incoming: Incoming) -> EventClass | None:
-        """Move a class on by an ack that can be one: right topic, small, this epoch, of numbers that were sent."""
+        """Advance a class by a valid ack: right topic and size, this epoch, numbers that were sent."""
         try:
             store, rest = topics.parse(incoming.topic)
             class_ = next(class_ for class_ in CLASSES if rest == f"down/ack/{class_}")
@@ -129,32 +131,32 @@ class Acks:
             return None
         if ack.at_us is not None and not incoming.retained:
             self._said(ack.at_us)
-        flow = self._flows[class_]
-        if ack.upto > flow.highest and not await self._is_of_a_lost_life(class_, ack.upto):
+        in_flight = self._in_flight[class_]
+        if ack.upto > in_flight.highest and not await self._is_of_a_lost_life(class_, ack.upto):
             return None
         self._counters["acks"] += 1
         (self.packed.add if GZIP in ack.accepts else self.packed.discard)(class_)
         now_s = time.monotonic()
         pause_s = min(ack.pause_ms, MAX_PAUSE_MS) / 1000
         if incoming.retained and self._last.get(class_) == incoming.payload:
-            pause_s = min(pause_s, flow.paused_s(now_s))  # heard before: a reconnection does not begin it anew
+            pause_s = min(pause_s, in_flight.paused_s(now_s))  # heard before: a reconnection does not begin it anew
         self._last[class_] = incoming.payload
-        if flow.take_ack(ack.upto, pause_s, now_s):
-            self._acked[class_] = flow.acked
+        if in_flight.take_ack(ack.upto, pause_s, now_s):
+            self._acked[class_] = in_flight.acked
             self._to_write.set()
         return class_
 
     async def keep(self, clock: Callable[[], int]) -> None:
-        """Write acks down as they come, until cancelled."""
+        """Store acks as they arrive, until cancelled."""
         while True:
             await self._to_write.wait()
             await asyncio.sleep(EVERY_S if await self.write(clock()) else RETRY_S)
 
     async def write(self, now_us: int) -> bool:
-        """Write down what was acked, and with it what was sent, in one transaction; False if the database refuses."""
+        """Store what was acked and what was sent in one transaction; False if the database refuses."""
         self._to_write.clear()
         acked, self._acked = self._acked, {}
-        sent = {class_: (flow.highest, class_ in self.packed) for class_, flow in self._flows.items()}
+        sent = {class_: (in_flight.highest, class_ in self.packed) for class_, in_flight in self._in_flight.items()}
         if not acked and sent == self._written:
             return True
 
@@ -183,19 +185,20 @@ class Acks:
         self._to_write.set()
 
     async def _is_of_a_lost_life(self, class_: EventClass, upto: int) -> bool:
-        """Whether a number beyond all that were sent was given by a life of this database that was taken back."""
+        """True if a number beyond all sent ones was used before this database was restored from a backup."""
         self._counters["acks_beyond"] += 1
         if self._taken_back:
             return await self._jump(class_, upto)
         if self._beyond.get(class_) != upto:
-            log.warning("the CRM acknowledges %s up to %d, beyond what was sent: it is not believed", class_, upto)
+            log.warning("the CRM acknowledges %s up to %d, beyond what was sent: ignored", class_, upto)
         self._beyond[class_] = upto
         return False
 
     async def _jump(self, class_: EventClass, upto: int) -> bool:
-        """Give numbers beyond those of the lost life, also to events of this one; not to those that it has acked."""
-        flow = self._flows[class_]
-        since = {class_: max(self._born[class_], flow.acked + 1)}
+        """Move numbering beyond the numbers used before the restore, also for this process's events that aren't acked
+        yet."""
+        in_flight = self._in_flight[class_]
+        since = {class_: max(self._born[class_], in_flight.acked + 1)}
 
         def job(conn: sqlite3.Connection) -> int:
             given = outbox.depth(conn)[class_].sent
@@ -211,8 +214,8 @@ class Acks:
             return False
         if not given:
             return False
-        log.error("the database is older than what was sent from it: numbers of %s go on beyond %d", class_, upto)
+        log.error("the database is older than what was sent from it: numbers of %s continue after %d", class_, upto)
         self._born[class_] = given + 1
-        flow.highest = max(flow.highest, upto)
-        flow.rewind()
+        in_flight.highest = max(in_flight.highest, upto)
+        in_flight.rewind()
         return True

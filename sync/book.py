@@ -1,4 +1,4 @@
-"""The book of the reference consumer: what it writes down of every number, in SQLite here, or in PostgreSQL."""
+"""Storage of the reference consumer: what it records of every number, in SQLite here, or in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ LOST = (
 DEAD_LETTERS = "INSERT INTO dead_letter VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 KEY = "store = ? AND epoch = ? AND class = ?"
 BUSY_S = 30.0
-"""How long SQLite waits while another connection writes."""
+"""Time that SQLite waits while another connection writes."""
 
 Key = tuple[str, str, EventClass]
 Span = tuple[Key, int, int]
-"""Numbers of a key, first and last."""
+"""First and last number of a range, with its key."""
 EventRow = tuple[str, str, str, int, str, str, int]
 LostRow = tuple[str, str, str, int, int, str]
 Letter = tuple[bytes, str, str, bytes, int]
 
 
 class Mark(NamedTuple):
-    """A row of `watermark` without its key."""
+    """Row of `watermark` without its key."""
 
     upto: int
     highest: int
@@ -59,13 +59,13 @@ class Mark(NamedTuple):
 
 
 class Book(Protocol):
-    """One connection. Within `begin` … `commit`: `lock` first, then the rest; dead letters last, in their order."""
+    """One connection. Between `begin` and `commit`: `lock` first, then the rest; dead letters last, in order."""
 
     def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Any:
-        """A statement with `?` for parameters."""
+        """Run a statement with `?` for parameters."""
 
     def set_up(self, tables: str) -> None:
-        """Make the tables that are not there."""
+        """Create missing tables."""
 
     def begin(self) -> None: ...
 
@@ -74,27 +74,27 @@ class Book(Protocol):
     def rollback(self) -> None: ...
 
     def lock(self, keys: Sequence[Key]) -> dict[Key, Mark]:
-        """The watermarks of keys, which are sorted, for this transaction alone."""
+        """Lock and return the watermarks of sorted keys."""
 
     def known(self, spans: Sequence[Span]) -> set[tuple[Key, int]]:
-        """Which of these numbers are there as events."""
+        """Return those of these numbers that are stored as events."""
 
     def add_events(self, rows: Sequence[EventRow]) -> None:
-        """Events that are not there yet."""
+        """Insert new events."""
 
     def add_lost(self, rows: Sequence[LostRow]) -> None: ...
 
     def move(self, marks: Mapping[Key, Mark]) -> None:
-        """Watermarks of keys that are locked."""
+        """Update the watermarks of locked keys."""
 
     def bury(self, letters: Sequence[Letter]) -> None:
-        """Dead letters, sorted; those that are there already stay as they are."""
+        """Insert sorted dead letters; existing ones stay as they are."""
 
     def close(self) -> None: ...
 
 
 class SqliteBook:
-    """A Book in a file of SQLite's, with the methods of its connection that `hand_over` may use."""
+    """Book in an SQLite file, with the methods of its connection that `hand_over` may use."""
 
     def __init__(self, path: Path | str) -> None:
         self._conn = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)

@@ -1,4 +1,4 @@
-"""Commands of the CRM: each is checked, done at most once, and answered; a flood is held back, but never an erasure."""
+"""Commands of the CRM: checked, executed at most once, and answered. Floods are limited, but never erasures."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ from sync.writer import Writer
 log = logging.getLogger("tagtrail.commands")
 
 REMEMBERED = 1000
-"""Commands whose answers are kept."""
+"""Number of commands whose answers are kept."""
 WAITING = 16
-"""Commands that may wait for the one at work, in each lane …"""
+"""Commands that may wait in each lane …"""
 ERASURES = 10_000
-"""… but erasures, each of a few hundred bytes: a chain may send a list of them."""
+"""… and erasures, of a few hundred bytes each: a chain may send a list of them."""
 LANES = ("erase", "capture", "replay", "")
-"""Erasures wait for each other alone, nobody for a capture or a replay, which take minutes; the last is all others'."""
+"""Lanes: erasures wait only for each other, and nothing waits for captures or replays, which take minutes. The last
+lane is for all others."""
 AT_ONCE = {"erase": 500}
-"""Commands of a lane that are carried out at once, where it is more than one: what erasures wait for they share."""
+"""Number of commands of a lane that are executed together, if more than one: erasures share what they wait for."""
 BURST, PER_S = 20.0, 1.0
-"""Commands taken at once, and a second in the long run; beyond, they are dropped and counted, not answered. Erasures
-don't count."""
+"""Commands accepted at once, and per second in the long run; more are dropped and counted, not answered. Erasures
+aren't limited."""
 DIGEST_BYTES = 2
-"""Enough to notice another command under an id, too few to find out which member an erasure was about."""
+"""Long enough to notice another command under the same id, too short to find out which member an erasure was about."""
 LONGEST_US = 7 * 86_400_000_000
-"""An expiry further ahead is refused: an answer must still be remembered while its command is valid."""
+"""Latest possible expiry: an answer must be remembered while its command is valid."""
 
 CommandHandler = Callable[[Any], Awaitable[dict[str, Any]]]
 
@@ -49,11 +50,11 @@ class Pending(Exception):
 
 
 class Commands:
-    """Takes `down/cmd`, answers by `say("up/result", …)`; `run` carries out, one at a time in each of LANES, until
-    cancelled.
+    """Takes `down/cmd` and answers with `say("up/result", …)`; `run` executes commands one at a time in each of LANES,
+    until cancelled.
 
-    `handlers`: command name → what does it; what it returns is the answer's output, what it raises the reason.
-    `going_on`: ids of the commands whose work goes on, after a restart too.
+    `handlers`: function by command name; its result is the answer's output, its exception the reason.
+    `going_on`: ids of the commands whose work continues, even after a restart.
     """
 
     def __init__(
@@ -75,10 +76,10 @@ class Commands:
         self._begun = asyncio.Event()
         self._credit, self._credited_s = BURST, time.monotonic()
         self.counters: Counter[str] = Counter()
-        """taken, repeated, refused, dropped, failed."""
+        """Counters: taken, repeated, refused, dropped, failed."""
 
     async def take(self, incoming: Incoming) -> None:
-        """Take a message of `down/cmd`, once `run` has told of those that a restart cut off: it must not be one."""
+        """Take a message of `down/cmd`, after `run` has answered commands that a restart interrupted."""
         await self._begun.wait()
         command = self._read(incoming.payload)
         if not isinstance(command, Erase) and not self._may_be_taken():
@@ -109,7 +110,7 @@ class Commands:
         lane.put_nowait(command)
 
     async def run(self) -> None:
-        """Carry out what was taken; first say of those that a restart, or an error here, cut off."""
+        """Execute the commands taken; first answer those that a restart or an internal error interrupted."""
         for lane in self._lanes.values():
             while not lane.empty():
                 lane.get_nowait()
@@ -190,7 +191,7 @@ class Commands:
                 lambda conn: conn.execute("UPDATE command SET result = ? WHERE id = ?", (message, id_)).rowcount
             )
         except sqlite3.Error as error:
-            log.warning("the answer to command %s could not be kept: %s", id_, error)
+            log.warning("the answer to command %s could not be stored: %s", id_, error)
 
     async def _forget(self, id_: str) -> None:
         with contextlib.suppress(sqlite3.Error):
@@ -216,7 +217,7 @@ class Commands:
             for message in await self._writer.write(job):
                 self._say("up/result", message.encode())
         except sqlite3.Error as error:
-            log.warning("the commands of before the restart cannot be told: %s", error)
+            log.warning("commands interrupted by the restart could not be answered: %s", error)
 
 
 _CUT_OFF = {"state": "failed", "reason": "cut off by a restart of the gateway"}
@@ -229,7 +230,7 @@ class _Refusal(NamedTuple):
 
 
 def _begin(conn: sqlite3.Connection, command: Command, now_us: int) -> tuple[str | None, bool]:
-    """Remember a command; if it was there already, its answer, and whether that was to another one under its id."""
+    """Record a command; if it exists, return its answer, and whether that was for another command with the same id."""
     asked = to_json(command.model_dump(exclude={"v", "id", "expires_us"}))
     digest = hashlib.blake2b(asked, digest_size=DIGEST_BYTES).digest()
     row = conn.execute("SELECT result, digest FROM command WHERE id = ?", (command.id,)).fetchone()

@@ -1,7 +1,7 @@
-"""Reference consumer of the contract: what a CRM does with a batch, so that it loses nothing and counts nothing twice.
+"""Reference consumer of the contract: how a CRM takes a batch without losing or double counting events.
 
-In one transaction: keep each event unless its number is there already, put aside what is not valid, move the watermark.
-Only then acknowledge. It may be killed at any point; the gateway sends again whatever was not acknowledged.
+In one transaction, it stores each event whose number is new, sets invalid ones aside and moves the watermark. Only then
+does it acknowledge. It may be killed at any point; the gateway resends whatever was not acknowledged.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from sync.contract import (
 DEAD_LETTER = "dead letter"
 UNKEPT = "a text with a NUL or a number beyond 64 bits, which a database can't keep"
 _PERHAPS_UNKEPT = re.compile(rb"[0-9]{19}"), re.compile(rb"[0-9.][eE]\+?[0-9]{2}")
-"""Find all messages with such a number, and some others. Two: as one they take three times as long."""
+"""Match all messages with such a number, and some others. Two patterns: a single one takes three times as long."""
 ISLAND_ROWS = 1000
 POSTGRES = ("postgresql://", "postgres://")
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
 class Delivery(NamedTuple):
-    """A message of `up/…` as it came."""
+    """Message of `up/…` as received."""
 
     topic: str
     payload: bytes
@@ -50,7 +50,7 @@ class Delivery(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Numbers that should be there and are not, below others that are: to be asked for by the command `replay`."""
+    """Missing numbers below existing ones, to be requested with the command `replay`."""
 
     store: str
     epoch: str
@@ -60,23 +60,23 @@ class Gap(NamedTuple):
 
 
 Fresh = list[tuple[str, Event, int]]
-"""Events never seen before: store, event, time of receipt."""
+"""New event: store, event, time of receipt."""
 
 
 class Taken(NamedTuple):
-    """What came of it, once committed: `acks` to publish, `fresh` events (never seen before) and their times."""
+    """Result of `take`, once committed: `acks` to publish, and `fresh` (new) events with their times."""
 
     acks: list[tuple[str, EventClass, Ack]]
     fresh: Fresh
 
 
 class Ledger:
-    """A consumer's book in SQLite (a path) or PostgreSQL (a URL). One object, one thread at a time.
+    """Consumer's ledger in SQLite (a path) or PostgreSQL (a URL). Use one object in one thread at a time.
 
-    Several workers may share a PostgreSQL: they take turns at a store's class. `hand_over` gets the connection and the
-    fresh events within the transaction: what it writes there is committed with them or not at all. If it raises,
-    nothing is taken or acknowledged, and the events come again. `tables`: those that it writes to, as statements
-    `CREATE TABLE IF NOT EXISTS` in SQLite's words.
+    Several workers may share a PostgreSQL database: they take turns at each store and class. `hand_over` gets the
+    connection and the new events within the transaction: what it writes is committed with them or not at all. If it
+    raises, nothing is stored or acknowledged, and the events come again. `tables`: its tables, as `CREATE TABLE IF NOT
+    EXISTS` statements in SQLite's dialect.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Ledger:
         self._hand_over = hand_over
         self._conn: Book
         self.error: type[Exception] = sqlite3.Error
-        """What the book raises when it can't be used; with PostgreSQL the next `take` connects anew."""
+        """Exception type when the database can't be used; with PostgreSQL the next `take` reconnects."""
         if str(book).startswith(POSTGRES):
             from sync.postgres import Error, PostgresBook
 
@@ -99,7 +99,7 @@ class Ledger:
         self._conn.close()
 
     def take(self, deliveries: Iterable[Delivery]) -> Taken:
-        """Commit deliveries in one transaction; a message that is no batch of this contract becomes a dead letter."""
+        """Commit deliveries in one transaction; a message that isn't a valid batch becomes a dead letter."""
         batches, letters = _decoded(deliveries)
         fresh: Fresh = []
         marks: dict[Key, Mark] = {}
@@ -122,7 +122,7 @@ class Ledger:
         return Taken(acks, fresh)
 
     def gaps(self) -> list[Gap]:
-        """The first gap of each store and class that has one. One that does not close by itself needs a replay."""
+        """Return the first gap of each store and class. A gap that doesn't close by itself needs a replay."""
         found = []
         for key, mark in self._behind():
             query = f"SELECT min(seq) FROM event WHERE {KEY} AND seq > ?"
@@ -134,9 +134,8 @@ class Ledger:
         return found
 
     def totals(self, recount: bool = False) -> dict[str, Any]:
-        """Counts over all stores: received (and per class), duplicates, lost (dead letters too), gaps, dead (letters).
-
-        `recount` counts the rows of events instead of trusting the running count.
+        """Return totals over all stores: received (also per class), duplicates, lost (including dead letters), gaps,
+        dead (letters). `recount` counts rows instead of using the running totals.
         """
         per_class = dict.fromkeys(CLASSES, 0)
         duplicates = lost = gaps = 0
@@ -163,7 +162,7 @@ class Ledger:
         }
 
     def _keep(self, batches: Sequence[_Decoded], letters: list[Letter]) -> tuple[dict[Key, Mark], Fresh]:
-        """Write batches down, and move the watermarks of all whom they are about."""
+        """Store batches, and move the watermarks of their keys."""
         accounted: dict[Key, list[tuple[int, int]]] = {}
         for batch in batches:
             accounted.setdefault(batch.key, []).extend(batch.spans())
@@ -202,8 +201,8 @@ class Ledger:
         return marks, fresh
 
     def _advance(self, key: Key, mark: Mark, accounted: Iterable[tuple[int, int]]) -> int:
-        """The watermark moved over spans that came now and what was there beyond: events that came before their turn,
-        and lost ranges. If what came does not touch it, nothing can."""
+        """Move the watermark over new spans and what was stored beyond it: early events and lost ranges. If no new span
+        touches it, it can't move."""
         upto = mark.upto
         for first, last in sorted(accounted):
             if first <= upto + 1:
@@ -220,7 +219,7 @@ class Ledger:
         return upto
 
     def _island(self, key: Key, upto: int) -> int:
-        """The last of the events that follow a number without a gap."""
+        """Return the last event that follows a number without a gap."""
         ahead = f"SELECT seq FROM event WHERE {KEY} AND seq > ? ORDER BY seq LIMIT ?"
         rows = 1  # most often the next one is missing
         while True:
@@ -234,12 +233,12 @@ class Ledger:
             rows = ISLAND_ROWS
 
     def _behind(self) -> list[tuple[Key, Mark]]:
-        """Those who have a gap."""
+        """Return the keys that have a gap."""
         found = self._conn.execute("SELECT * FROM watermark WHERE highest > upto").fetchall()
         return [((store, epoch, class_), Mark(*numbers)) for store, epoch, class_, *numbers in found]
 
     def _ahead(self, key: Key, upto: int) -> tuple[int, int]:
-        """Numbers above the watermark that are there: as events, and as events or lost."""
+        """Count numbers above the watermark: events, and events or lost."""
         count = f"SELECT count(*) FROM event WHERE {KEY} AND seq > ?"
         events = total = self._conn.execute(count, (*key, upto)).fetchone()[0]
         ranges = f"SELECT first, last FROM lost WHERE {KEY} AND last > ? ORDER BY first"
@@ -253,7 +252,7 @@ class Ledger:
 
 
 class _Item(NamedTuple):
-    """An event's own JSON and the model; in the model's place, what is wrong with it."""
+    """Event as JSON and as model; an error text instead of the model if it is invalid."""
 
     raw: str
     event: Event | str
@@ -274,13 +273,13 @@ class _Decoded(NamedTuple):
         return self.envelope.first + self.envelope.n - 1
 
     def spans(self) -> list[tuple[int, int]]:
-        """Numbers that are accounted for by it: its own and the lost ones."""
+        """Ranges that the batch accounts for: its events' and the lost ones."""
         own = [(self.first, self.last)] if self.envelope.n else []
         return [*own, *((gap.from_, gap.to) for gap in self.envelope.lost)]
 
 
 def _decoded(deliveries: Iterable[Delivery]) -> tuple[list[_Decoded], list[Letter]]:
-    """Batches, and as dead letters the messages that are none."""
+    """Decode messages to batches; invalid ones become dead letters."""
     batches, letters = [], []
     for delivery in deliveries:
         try:
@@ -297,7 +296,7 @@ def _letter(delivery: Delivery, error: str, payload: bytes) -> Letter:
 
 
 def decode(topic: str, payload: bytes) -> tuple[Envelope, list[_Item]]:
-    """A batch's envelope and its events; ValueError when it isn't one. Events are judged one by one."""
+    """Decode a batch's envelope and events; ValueError if it is invalid. Events are validated one by one."""
     store, rest = topics.parse(topic)
     message = unpack(payload)
     document = from_json(message, allow_inf_nan=False)

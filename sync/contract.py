@@ -21,11 +21,12 @@ from sync.contract_days import FloorDay, FlowDay, Scorecard, ServiceDay, Suspect
 
 V: Literal[1] = 1
 MAX_MESSAGE_BYTES = 64 * 1024
-"""As it crosses the broker, and what it may unpack to."""
+"""Maximum size of a message on the broker, and unpacked."""
 PACK_FROM_BYTES = 512
-"""Smaller ones, a lone event, shrink by a third: less than a publish costs besides (docs/benchmarks.md)."""
+"""Smaller messages, such as a single event, shrink only by a third: less than the overhead of a publish
+(docs/benchmarks.md)."""
 PACK_LEVEL = 1
-"""Level 6 would take twice the time to spare another tenth."""
+"""Level 6 would take twice the time to save another tenth."""
 GZIP = "gzip"
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_EVENT_BYTES = 56 * 1024
@@ -38,7 +39,7 @@ MAX_ACK_BYTES = 512
 
 EventClass = Literal["member", "journey", "agg", "health"]
 CLASSES: tuple[EventClass, ...] = get_args(EventClass)
-"""By priority: the first never waits behind the others and is evicted last."""
+"""Event classes by priority: the first never waits behind the others and is evicted last."""
 Seq = Annotated[int, Field(ge=1, lt=2**63)]
 Epoch = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
 Reason = Annotated[
@@ -136,7 +137,7 @@ class Journey(Numbered):
     stops: list[Stop]
 
     def split(self) -> list[Journey]:
-        """The journey in parts of at most MAX_STOPS stops."""
+        """Split the journey into parts of at most MAX_STOPS stops."""
         cuts = range(0, max(1, len(self.stops)), MAX_STOPS)
         return [
             self.model_copy(update={"part": i, "parts": len(cuts), "stops": self.stops[cut : cut + MAX_STOPS]})
@@ -145,7 +146,7 @@ class Journey(Numbered):
 
 
 class Door(Message):
-    """What light barriers or door contacts of a zone counted in a window: passages in either direction, of anybody."""
+    """Counts of a zone's light barriers or door contacts in a window: passages in either direction, of anybody."""
 
     passages: Annotated[int, Field(ge=0)]
     coverage: Annotated[float, Field(ge=0, le=1)] = Field(description="share of the window in which they were watched")
@@ -342,7 +343,7 @@ CLASS_OF: dict[str, EventClass] = {
     "gateway": "health",
     "suspect_day": "health",
 }
-"""Event type → the class that carries it."""
+"""Class of each event type."""
 
 
 class Lost(Message):
@@ -431,17 +432,17 @@ class Ack(Message):
 
 
 def event_id(store: str, epoch: str, class_: str, seq: int | str) -> str:
-    """Id of an event: unique for ever, and the key by which a consumer recognises a repetition."""
+    """Return the id of an event: unique for ever, so that a consumer recognises repetitions."""
     return f"{store}/{epoch}/{class_}/{seq}"
 
 
 def encode(envelope: Envelope, payloads: Sequence[str]) -> bytes:
-    """A batch's message from its envelope and its events' JSON as the outbox keeps it."""
+    """Encode a batch from its envelope and the events' JSON from the outbox."""
     return f'{envelope.model_dump_json(by_alias=True)[:-1]},"events":[{",".join(payloads)}]}}'.encode()
 
 
 def pack(message: bytes) -> bytes:
-    """The message as gzip, for a CRM that accepts it; as it is where that doesn't pay."""
+    """Compress a message for a CRM that accepts gzip; small ones stay as they are."""
     if len(message) < PACK_FROM_BYTES:
         return message
     packer = zlib.compressobj(PACK_LEVEL, wbits=31)
@@ -449,9 +450,8 @@ def pack(message: bytes) -> bytes:
 
 
 def unpack(payload: bytes) -> bytes:
-    """The JSON of a message that came plain or as gzip, told by its first two bytes.
-
-    ValueError where it isn't whole, or would be larger than MAX_MESSAGE_BYTES, of which no more than that is unpacked.
+    """Return the JSON of a message, plain or gzip by its first two bytes. ValueError if it is incomplete, or larger
+    than MAX_MESSAGE_BYTES; no more than that is unpacked.
     """
     if len(payload) > MAX_MESSAGE_BYTES:
         raise ValueError(f"{len(payload)} bytes; the limit is {MAX_MESSAGE_BYTES}")

@@ -1,4 +1,4 @@
-"""What all models of the contract are made of."""
+"""Base classes of the contract's models."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from sync.down import Command, DesiredConfig, Manifest, ReportedConfig, Reported
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 VERSION = "1.3.0"
 ALWAYS = ("v", "id", "type")
-"""Keys of what a store sends that have a default for who makes them, and are always there for who reads them. Others
-with a default may have come after the first version: a store that runs that one doesn't send them."""
+"""Keys with a default that stores nevertheless always send. Other keys with a default may be newer than the first
+version, whose stores don't send them."""
 OTHER = "OtherEvent"
 PACKED = (
     "JSON; or, if an ack of yours for this class said that it accepts gzip, that as gzip (RFC 1952): the payload then "
@@ -26,7 +26,7 @@ PACKED = (
 
 
 class Channel(NamedTuple):
-    """One kind of message: who sends it, on which topic below `tagtrail/v1/{shard}/{store}/`."""
+    """Kind of message: its sender, and its topic below `tagtrail/v1/{shard}/{store}/`."""
 
     name: str
     topic: str
@@ -54,7 +54,7 @@ CHANNELS: tuple[Channel, ...] = (
 
 
 class AnyEvent(Numbered):
-    """What every event has, of whatever type; the type's own schema says the rest."""
+    """Keys that every event has; the schema of its type defines the others."""
 
     type: str
 
@@ -68,28 +68,28 @@ class OpenBatch(Envelope):
 
 
 def schema_name(channel: Channel) -> str:
-    """File of a channel's schema; the four classes share one."""
+    """Return the schema name of a channel; the four classes share one."""
     return "batch" if channel.model is Batch else channel.name
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """Name → JSON Schema of every message, as it crosses the wire."""
+    """Generate the JSON Schema of every message on the wire, by name."""
     return {schema_name(channel): _schema(channel.model, channel.up) for channel in CHANNELS}
 
 
 def event_schemas() -> dict[str, dict[str, Any]]:
-    """Type → JSON Schema of an event by itself."""
+    """Generate the JSON Schema of each event, by type."""
     union, _ = get_args(Event)
     return {model.model_fields["type"].default: _schema(model, True) for model in get_args(union)}
 
 
 def envelope_schema() -> dict[str, Any]:
-    """JSON Schema of a batch without a word on what its events are."""
+    """Generate the JSON Schema of a batch with arbitrary events."""
     return _schema(OpenBatch, True)
 
 
 def asyncapi() -> dict[str, Any]:
-    """The AsyncAPI 3 document, from the CRM's side: it receives what goes up and sends what goes down."""
+    """Generate the AsyncAPI 3 document from the CRM's side: it receives what goes up and sends what goes down."""
     channels: dict[str, Any] = {}
     operations: dict[str, Any] = {}
     messages: dict[str, Any] = {}
@@ -140,7 +140,7 @@ def asyncapi() -> dict[str, Any]:
 
 
 def documents() -> dict[str, str]:
-    """Path below docs/contract → text."""
+    """Generate all documents: text by path below docs/contract."""
     files = {f"schemas/{name}.json": schema for name, schema in schemas().items()}
     files |= {f"schemas/events/{type_}.json": schema for type_, schema in event_schemas().items()}
     files |= {"schemas/envelope.json": envelope_schema(), "asyncapi.json": asyncapi()}
@@ -148,7 +148,7 @@ def documents() -> dict[str, str]:
 
 
 def write(folder: Path) -> list[Path]:
-    """Write all of them; what was written."""
+    """Write all documents; returns their paths."""
     written = []
     for path, text in documents().items():
         file = folder / path
@@ -159,9 +159,8 @@ def write(folder: Path) -> list[Path]:
 
 
 def broken(old: dict[str, Any], new: dict[str, Any], *, up: bool) -> list[str]:
-    """What of a newer schema would break an older CRM, or the newer CRM with an older store; empty if it only grew.
-
-    `up`: the store sends it. It always sent all keys that there were, so those may be called required later.
+    """List what in a newer schema would break an older CRM, or a newer CRM with an older store; empty if keys were only
+    added. `up`: sent by the store, which always sent all keys of its version, so they may become required later.
     """
     problems: list[str] = []
     _compare("", old, new, up, problems)
@@ -178,8 +177,8 @@ def _schema(model: Any, up: bool) -> dict[str, Any]:
 
 
 def _plain(schema: Any, up: bool) -> Any:
-    """Without discriminators, of which AsyncAPI, ajv and JSON Schema's other tools each mean something else: every form
-    says by `const` which it is."""
+    """Remove discriminators, which AsyncAPI, ajv and other JSON Schema tools interpret differently: each form has a
+    `const`."""
     if isinstance(schema, list):
         return [_plain(one, up) for one in schema]
     if not isinstance(schema, dict):
@@ -195,7 +194,7 @@ def _plain(schema: Any, up: bool) -> Any:
 
 
 def _other_event() -> dict[str, Any]:
-    """An event of a type that is not in these documents yet."""
+    """Schema of an event of an unknown type."""
     schema: dict[str, Any] = _plain(AnyEvent.model_json_schema(mode="serialization"), True)
     schema["properties"]["type"]["not"] = {"enum": list(CLASS_OF)}
     return schema | {"title": OTHER, "description": "An event of a type that came after these documents: put it aside."}

@@ -33,7 +33,7 @@ class _Command(Message):
 
 
 class Ping(_Command):
-    """Is the gateway there; answers with its clock and version."""
+    """Check that the gateway is alive; it answers with its clock and version."""
 
     command: Literal["ping"]
 
@@ -90,7 +90,7 @@ class Capture(_Command):
 
 
 class Diagnostics(_Command):
-    """How the gateway is: links, database, outbox, counters."""
+    """Request the gateway's diagnostics: links, database, outbox, counters."""
 
     command: Literal["diagnostics"]
 

@@ -1,10 +1,9 @@
-"""What windows and days are by now, for a CRM that wants their numbers and not their history: corrections applied.
+"""Latest numbers of windows and days with corrections applied, for a CRM that doesn't need their history.
 
-    Ledger(book, latest.keep, tables=latest.TABLES)
-
-keeps two tables beside the book, in the same transactions. Events may come in any order: of those about the same thing
-in the same epoch the highest revision holds; windows of the same revision are parts (a change of the layout cuts one)
-and add up. Epochs add up too, since each gateway tells only what it saw: `windows` does both.
+Ledger(book, latest.keep, tables=latest.TABLES) keeps two tables beside the ledger's, in the same transactions.
+Events may come in any order: for the same subject and epoch the highest revision counts; windows of the same
+revision are parts (a layout change cuts a window) and add up. Epochs add up too, since each gateway reports only
+what it saw: `windows` does both.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from sync.contract import ZoneWindow
 from sync.contract_days import OfDays
 
 ADDED = ("entered", "ended", "censored", "pass_by", "touch", "visit", "engaged", "present_us", "coverage")
-"""Columns that parts of a window add up to; of `peak` the greater holds."""
+"""Columns that are summed over the parts of a window; for `peak` the maximum counts."""
 TABLES = """
 CREATE TABLE IF NOT EXISTS latest_window (
     store TEXT, epoch TEXT, zone TEXT, tag_class TEXT, window_us INTEGER, length_us INTEGER, def_version INTEGER,
@@ -40,7 +39,7 @@ _COLUMNS = (*_KEY, "revision", *_PLACE, *ADDED, "peak", "histogram")
 
 
 def keep(conn: Any, fresh: Iterable[tuple[str, Any, int]]) -> None:
-    """Take events never seen before into the tables: the `hand_over` of sync.consumer.Ledger."""
+    """Store new events in the tables: the `hand_over` of sync.consumer.Ledger."""
     for store, event, _ in fresh:
         epoch = event.id.split("/")[1]
         if isinstance(event, ZoneWindow):
@@ -50,7 +49,7 @@ def keep(conn: Any, fresh: Iterable[tuple[str, Any, int]]) -> None:
 
 
 def windows(conn: Any, store: str, from_us: int, to_us: int) -> list[dict[str, Any]]:
-    """Windows of a store that began in a span, by time, zone and class; those of several epochs as one."""
+    """Return the windows of a store that began in a span, by time, zone and class, summed over epochs."""
     found = conn.execute(
         f"SELECT {', '.join(_COLUMNS)} FROM latest_window WHERE store = ? AND window_us >= ? AND window_us < ?"
         " ORDER BY window_us, zone, tag_class, length_us, def_version, epoch",
@@ -67,7 +66,7 @@ def windows(conn: Any, store: str, from_us: int, to_us: int) -> list[dict[str, A
 
 
 def days(conn: Any, store: str, first_day: str) -> list[dict[str, Any]]:
-    """What is said of the business day, or of the week that begins with it: events as they came."""
+    """Return the latest events about a business day, or the week that begins with it."""
     found = conn.execute(
         "SELECT payload FROM latest_day WHERE store = ? AND first_day = ? ORDER BY type, about, last_day, epoch",
         (store, first_day),
@@ -98,7 +97,7 @@ def _keep_window(conn: Any, store: str, epoch: str, event: ZoneWindow) -> None:
 
 
 def _both(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Two parts of a window as one; of the places the one's that comes last by name, whichever came first."""
+    """Merge two parts of a window; of the place names the last in order is kept, whichever came first."""
     return {
         **one,
         **{name: one[name] + other[name] for name in ADDED},

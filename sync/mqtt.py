@@ -1,8 +1,9 @@
-"""The one way to the broker: a link that tells what was refused and when it died. Only this module knows aiomqtt.
+"""Connection to the broker, with refusals and losses reported. The only module that uses aiomqtt.
 
 aiomqtt 2.5 drops the reason codes of PUBACK, so that a message refused by an access rule looks delivered, and keeps
-publishes waiting on a dead link until they time out: both are set right here. It also acknowledges what comes in
-before anybody has seen it; whoever must not lose messages needs acknowledgements of their own (sync.contract.Ack).
+publishes waiting on a dead connection until they time out: both are corrected here. It also acknowledges incoming
+messages before they are processed; where none may be lost, acknowledgements of one's own are needed
+(sync.contract.Ack).
 """
 
 from __future__ import annotations
@@ -30,24 +31,24 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 KEEPALIVE_S = 30
-"""Brokers drop who sends no whole packet for half as long again: the largest takes 32 s at 16 kbit/s."""
+"""Brokers drop a client after 1.5 times as long without a whole packet; the largest takes 32 s at 16 kbit/s."""
 TIMEOUT_S = 10.0
-"""For an answer; of what is published, without anything moving: a slow line is no dead one."""
+"""Timeout for an answer; for publishing, counted while no bytes move, since a slow line isn't dead."""
 LOOK_S = 0.5
-"""How often is looked whether it moves."""
+"""Interval at which progress is checked."""
 IN_FLIGHT = 20
-"""Unacknowledged publishes at once: brokers were fastest there (5 to 100 is flat), and Mosquitto accepts no more."""
+"""Maximum unacknowledged publishes: brokers were fastest there (5 to 100 is flat), and Mosquitto accepts no more."""
 MAX_INBOX = 10_000
-"""Messages waiting to be looked at; a flood beyond is dropped and counted …"""
+"""Maximum number of waiting incoming messages; more are dropped and counted …"""
 MAX_INBOX_BYTES = 16 * 1024 * 1024
-"""… as is one of more bytes than this."""
+"""… as they are beyond this many bytes."""
 MAX_PACKET_BYTES = 256 * 1024
-"""A larger message is read past and dropped, whatever the broker promised: MQTT 3.1.1 can't tell it not to send one."""
+"""A larger message is skipped and dropped: with MQTT 3.1.1 the broker can't be told not to send one."""
 KEPT_BYTES = 4096
-"""Of a message that is too large: enough for its topic and number, which has to be acknowledged."""
+"""Kept bytes of a message that is too large: enough for its topic and packet id, which must be acknowledged."""
 BITE_BYTES = 64 * 1024
 SESSION_EXPIRY_S = 14 * 86400
-"""How long a broker keeps a durable session (MQTT 5; a 3.1.1 broker decides by itself)."""
+"""Time that the broker keeps a durable session (MQTT 5; a 3.1.1 broker decides by itself)."""
 
 T = TypeVar("T")
 
@@ -61,12 +62,12 @@ class BrokerError(Exception):
 
 
 class RefusedError(BrokerError):
-    """The broker took the message and refused it; the link lives on."""
+    """The broker took the message and refused it; the connection lives on."""
 
 
 @dataclass(frozen=True)
 class MqttSettings:
-    """A broker and who we are there. Files are read anew at every connection, so that they can be replaced."""
+    """Address of a broker, and our credentials. Files are reread at every connection, so that they can be replaced."""
 
     host: str
     port: int
@@ -81,7 +82,7 @@ class MqttSettings:
 
     @classmethod
     def from_url(cls, url: str, client_id: str, **others: Any) -> Self:
-        """Settings from `mqtt://host[:1883]` or `mqtts://host[:8883]`; `others` are fields by name."""
+        """Create settings from `mqtt://host[:1883]` or `mqtts://host[:8883]`; `others` are fields by name."""
         parts = urlsplit(url)
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
             raise ValueError(f"not a broker's address: {url!r}; write mqtt://host:port or mqtts://host:port")
@@ -95,8 +96,8 @@ class Incoming(NamedTuple):
     retained: bool
 
 
-class Link:
-    """A connection that stands, until `closed` is done; every call on a dead one raises BrokerError at once."""
+class MqttConnection:
+    """Open connection, until `closed` is done; every call on a dead one raises BrokerError at once."""
 
     def __init__(self, client: _Client) -> None:
         self._client = client
@@ -105,15 +106,15 @@ class Link:
         self._gone = 0  # of them, no longer with us: on their way or arrived
         self._moved_s = 0.0
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        """Done with the reason as soon as the link is lost."""
+        """Future with the reason, done as soon as the connection is lost."""
 
     @property
     def dropped(self) -> int:
-        """Messages that were too large, or came in faster than they were looked at."""
+        """Number of messages that were too large, or arrived faster than they were processed."""
         return self._client.dropped
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish at QoS 1; returns when the broker has taken it, raises RefusedError when it says no."""
+        """Publish at QoS 1; returns when the broker has the message, RefusedError if it refuses."""
         async with self._slots:
             self._check()
             if not self._client.unanswered:
@@ -144,7 +145,7 @@ class Link:
         return ssl.cert_time_to_seconds(str(cert["notAfter"])) if cert else None
 
     async def subscribe(self, topics: Sequence[str]) -> None:
-        """Subscribe at QoS 1; raises RefusedError when the broker grants one of them not at all."""
+        """Subscribe at QoS 1; RefusedError if the broker doesn't grant one of the topics."""
         self._check()
         try:
             granted = await self._client.subscribe([(topic, 1) for topic in topics], timeout=TIMEOUT_S)
@@ -155,7 +156,7 @@ class Link:
                 raise RefusedError(f"the broker refused to subscribe us to {topic}: {code}")
 
     async def unsubscribe(self, topics: Sequence[str]) -> None:
-        """Take subscriptions back that a durable session may have had."""
+        """Cancel subscriptions that a durable session may have."""
         self._check()
         try:
             await self._client.unsubscribe(list(topics), timeout=TIMEOUT_S)
@@ -163,7 +164,7 @@ class Link:
             raise BrokerError(f"could not unsubscribe: {error}") from None
 
     async def receive(self) -> list[Incoming]:
-        """All that has come in since; waits for at least one message."""
+        """Return all messages received since the last call; waits for at least one."""
         while not self._client.inbox:
             self._check()
             self._client.arrived.clear()
@@ -171,7 +172,7 @@ class Link:
         return self._client.taken()
 
     def _still_s(self) -> float:
-        """For how long nothing was answered and nothing left for the broker."""
+        """Return how long nothing was answered and no bytes left for the broker."""
         gone = self._handed - self._client.unsent()
         if gone > self._gone:
             self._gone = gone
@@ -196,18 +197,18 @@ class Link:
 @contextlib.asynccontextmanager
 async def connect(
     settings: MqttSettings, *, will: tuple[str, bytes] | None = None, durable: bool = False
-) -> AsyncIterator[Link]:
-    """Connect, with an optional retained last will; `durable` keeps subscription and queue while we are away."""
+) -> AsyncIterator[MqttConnection]:
+    """Connect, with an optional retained last will; `durable` keeps subscriptions and queue while disconnected."""
     client = _client(settings, will, durable)
     try:
         try:
             await client.__aenter__()
         except (aiomqtt.MqttError, ValueError) as error:  # ValueError: a host name that cannot be one
             raise BrokerError(f"{settings.host}:{settings.port}: {error}") from None
-        link = Link(client)
-        client.disconnected.add_done_callback(link._lost)
+        connection = MqttConnection(client)
+        client.disconnected.add_done_callback(connection._lost)
         try:
-            yield link
+            yield connection
         finally:
             with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
                 async with asyncio.timeout(1):
@@ -256,7 +257,7 @@ def _tls_context(settings: MqttSettings) -> ssl.SSLContext:
 
 
 class _Client(aiomqtt.Client):
-    """aiomqtt's client with the reason codes kept, a bounded inbox, and cancellation that is not swallowed."""
+    """aiomqtt's client with reason codes, a bounded inbox, and cancellation that isn't swallowed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -277,7 +278,7 @@ class _Client(aiomqtt.Client):
         return self._disconnected
 
     def unsent(self) -> int:
-        """Bytes that the client or the kernel still has: not yet sent, or not yet confirmed by the other side's TCP."""
+        """Return the bytes not yet sent, or not yet acknowledged by the peer's TCP."""
         waiting = sum(int(packet["to_process"]) for packet in list(self.paho._out_packet))
         sock = self.paho.socket()
         if sock is not None:
@@ -287,7 +288,7 @@ class _Client(aiomqtt.Client):
         return waiting
 
     def drop(self) -> None:
-        """Let go of the socket, whatever state it is in; without this a cancelled connect leaves it open."""
+        """Close the socket in any state; otherwise a cancelled connect leaves it open."""
         self._dropped_out = True
         if self.paho.socket() is not None:
             self.paho._sock_close()
@@ -319,14 +320,15 @@ class _Client(aiomqtt.Client):
             answer.set_result(reason_code)
 
     def taken(self) -> list[Incoming]:
-        """What is in the inbox, which is empty then."""
+        """Empty the inbox and return its messages."""
         taken = list(self.inbox)
         self.inbox.clear()
         self._inbox_bytes = 0
         return taken
 
     def _bite(self, bufsize: int) -> bytes:
-        """Receive for paho, which keeps a packet whole, however large: of one that is too large only the beginning."""
+        """Receive for paho, which buffers whole packets, however large: of too large ones only the beginning is
+        kept."""
         packet = self.paho._in_packet
         bite = self._receive(min(bufsize, BITE_BYTES))
         length = packet["remaining_length"] if packet["have_remaining"] else 0
@@ -342,7 +344,7 @@ class _Client(aiomqtt.Client):
     def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
         too_large, self._too_large = self._too_large, 0
         if too_large:
-            log.warning("a message of %d bytes on %s was dropped: it is too large", too_large, message.topic[:200])
+            log.warning("dropped a message of %d bytes on %s: too large", too_large, message.topic[:200])
         if too_large or len(self.inbox) >= MAX_INBOX or self._inbox_bytes + len(message.payload) > MAX_INBOX_BYTES:
             self.dropped += 1
             return

@@ -1,4 +1,4 @@
-"""Outbox: what the CRM has not yet acknowledged, in order, each event with a number that is never used again.
+"""Outbox: events that the CRM has not yet acknowledged, in order, with numbers that are never reused.
 
 Functions on a connection, inside the caller's transaction, so that an event is committed together with its cause.
 Tables: `outbox_{class}`, `outbox_class`, `lost`, `kept` and, of `fact`, the rows `store` and `epoch`. What is acked
@@ -15,18 +15,18 @@ from typing import NamedTuple
 from sync.contract import CLASS_OF, CLASSES, MAX_EVENT_BYTES, MAX_LOST, Event, EventClass, Journey, Lost, event_id
 
 KEEP_US = 48 * 3600 * 1_000_000
-"""How long acknowledged events are kept for a replay, room permitting."""
+"""Time that acknowledged events are kept for a replay, space permitting."""
 KEPT_STEP_US = 15 * 60 * 1_000_000
-"""Grain of that time: what is acknowledged within a step goes together."""
+"""Resolution of that time: events acknowledged within a step are deleted together."""
 GONE = "no longer kept"
-"""Reason of numbers that a replay asks for and that were acknowledged too long ago."""
+"""Reason for numbers in a replay that were acknowledged too long ago."""
 JUMP = 5_000
-"""More numbers than can be on their way or were given since the last look; see `jump`."""
+"""More numbers than can be in flight or were given since the last check; see `jump`."""
 LIVES = 8
 
 
 class Pending(NamedTuple):
-    """The next batch of a class: `payloads[i]` is the JSON of event `first + i`; `lost` are ranges before `first`."""
+    """Next batch of a class: `payloads[i]` is the JSON of event `first + i`; `lost` are ranges before `first`."""
 
     first: int
     payloads: list[str]
@@ -34,22 +34,20 @@ class Pending(NamedTuple):
 
     @property
     def last(self) -> int:
-        """The highest number that this batch accounts for."""
+        """Highest number that this batch accounts for."""
         return self.first + len(self.payloads) - 1
 
 
 class Depth(NamedTuple):
-    """A class: `sent` events were ever committed to the outbox, `pending` of them wait for the CRM's ack."""
+    """Depth of a class: `sent` events were ever committed to the outbox, `pending` of them wait for the CRM's ack."""
 
     sent: int
     pending: int
 
 
 def append(conn: sqlite3.Connection, class_: EventClass, events: Iterable[Event]) -> range:
-    """Number the events, give them their ids and store them; the numbers used.
-
-    A journey too long for one message takes a number a part. An event that no message could carry takes a number
-    too, which is at once written down as lost.
+    """Number the events, give them ids and store them; returns the range of numbers. A journey too long for one message
+    takes a number per part. An event that fits no message takes a number too, which is recorded as lost.
     """
     stem = event_id(*_identity(conn), class_, "")
     row = conn.execute("SELECT next_seq FROM outbox_class WHERE class = ?", (index(class_),)).fetchone()
@@ -84,7 +82,8 @@ def pending(
     max_bytes: int = MAX_EVENT_BYTES,
     upto: int = 2**63 - 1,
 ) -> Pending | None:
-    """The next batch after number `after`: events without a gap, at most `max_bytes` of JSON but at least one event.
+    """Read the next batch after number `after`: events without a gap, at most `max_bytes` of JSON but at least one
+    event.
 
     None when there is neither an event nor a lost range after it, or none up to `upto`.
     """
@@ -118,7 +117,7 @@ def pending(
 def kept(
     conn: sqlite3.Connection, class_: EventClass, after: int, upto: int, max_events: int, max_bytes: int
 ) -> Pending | None:
-    """`pending` for a replay: numbers of which nothing is known any more are told as lost, so that no gap is left."""
+    """`pending` for a replay: numbers that are no longer known are reported as lost, so that no gap is left."""
     batch = pending(conn, class_, after, max_events, max_bytes, upto)
     known = batch.first if batch else upto + 1
     gaps: list[Lost] = []
@@ -138,7 +137,7 @@ def kept(
 
 
 def acknowledge(conn: sqlite3.Connection, class_: EventClass, upto: int, now_us: int = 0) -> int:
-    """Write down what the CRM has committed, to be deleted KEEP_US after `now_us`; how far the class now is.
+    """Record what the CRM has committed, to be deleted KEEP_US after `now_us`; returns the new position of the class.
 
     An ack that is behind, or beyond what was ever numbered, changes nothing.
     """
@@ -157,7 +156,7 @@ def acknowledge(conn: sqlite3.Connection, class_: EventClass, upto: int, now_us:
 
 
 class Standing(NamedTuple):
-    """How far a class is: `acked` by the CRM, `sent` at least; `packed`: the CRM took gzip when it was last heard."""
+    """Position of a class: `acked` by the CRM, `sent` at least; `packed`: the CRM accepted gzip in its last ack."""
 
     acked: int
     sent: int
@@ -165,18 +164,18 @@ class Standing(NamedTuple):
 
 
 def standing(conn: sqlite3.Connection) -> dict[EventClass, Standing]:
-    """Class → how far it is, as last written down."""
+    """Return the recorded position of each class."""
     rows = conn.execute("SELECT class, acked, max(acked, sent), packed FROM outbox_class")
     return {CLASSES[class_]: Standing(acked, sent, bool(packed)) for class_, acked, sent, packed in rows}
 
 
 def note_sent(conn: sqlite3.Connection, class_: EventClass, sent: int, packed: bool) -> None:
-    """Write down that all up to a number left the house, and in which form the CRM takes it."""
+    """Record up to which number events were sent, and in which form the CRM accepts them."""
     conn.execute("UPDATE outbox_class SET sent = ?, packed = ? WHERE class = ?", (sent, packed, index(class_)))
 
 
 def lives(conn: sqlite3.Connection, instance: str = "") -> list[str]:
-    """The last processes that published from this database; with `instance`, note that this one does now."""
+    """Return the last processes that published from this database; with `instance`, add this one."""
     row = conn.execute("SELECT value FROM fact WHERE name = 'lives'").fetchone()
     known: list[str] = json.loads(row[0]) if row else []
     if instance and instance not in known:
@@ -186,7 +185,7 @@ def lives(conn: sqlite3.Connection, instance: str = "") -> list[str]:
 
 
 def forget(conn: sqlite3.Connection, now_us: int, most: int = 5_000) -> int:
-    """Delete acknowledged events whose time is over, at most so many a class; how many there were."""
+    """Delete acknowledged events whose time is over, at most so many a class; returns their number."""
     gone = 0
     due = "SELECT class, max(upto) FROM kept WHERE until_us <= ? GROUP BY class"
     for number, upto in conn.execute(due, (now_us,)).fetchall():
@@ -200,12 +199,13 @@ def forget(conn: sqlite3.Connection, now_us: int, most: int = 5_000) -> int:
 
 
 def acknowledged(conn: sqlite3.Connection) -> dict[EventClass, int]:
-    """Class → number up to which the CRM has everything."""
+    """Return the number up to which the CRM has everything, by class."""
     return {CLASSES[class_]: acked for class_, acked in conn.execute("SELECT class, acked FROM outbox_class")}
 
 
 def depth(conn: sqlite3.Connection) -> dict[EventClass, Depth]:
-    """Class → how many events it ever had, and how many wait. Numbers only: no event is read or counted."""
+    """Return how many events each class ever had, and how many wait. Computed from positions, without reading
+    events."""
     lost = dict(
         conn.execute(
             "SELECT class, sum(last - max(first - 1, acked)) FROM lost JOIN outbox_class USING (class)"
@@ -219,12 +219,12 @@ def depth(conn: sqlite3.Connection) -> dict[EventClass, Depth]:
 
 
 def mark_tried(conn: sqlite3.Connection, class_: EventClass) -> None:
-    """What the class has now may leave the house."""
+    """Mark the events that the class has now as possibly sent."""
     conn.execute("UPDATE outbox_class SET tried = next_seq - 1 WHERE class = ?", (index(class_),))
 
 
 def evict(conn: sqlite3.Connection, class_: EventClass, most: int, reason: str = "quota") -> int:
-    """Delete the oldest events that are not acknowledged, at most so many, and write them down as lost; how many."""
+    """Delete the oldest unacknowledged events, at most so many, and record them as lost; returns their number."""
     rows = conn.execute(
         f"SELECT seq FROM {table(class_)} WHERE seq > (SELECT acked FROM outbox_class WHERE class = ?)"
         " ORDER BY seq LIMIT ?",
@@ -255,10 +255,10 @@ def take_back(conn: sqlite3.Connection, class_: EventClass, seqs: Sequence[int],
 
 
 def jump(conn: sqlite3.Connection, used: Mapping[EventClass, int], since: Mapping[EventClass, int]) -> dict[str, int]:
-    """Leave numbers out that a life of this database which was since taken back has given away: class → how many.
-
-    `used`: highest numbers known to be given then. Events numbered `since` or later are of this life: they get new
-    numbers, those before keep theirs. What is left out is written down as lost, with JUMP for what nobody knows of.
+    """Skip numbers that were used before this database was restored from a backup; returns how many by class. `used`:
+    highest numbers known to have been used. Events numbered `since` or later were made after the restore: they get new
+    numbers, earlier ones keep theirs. Skipped numbers are recorded as lost, with JUMP more for those that nobody knows
+    of.
     """
     left_out: dict[str, int] = {}
     stem_of = _identity(conn)
@@ -283,7 +283,7 @@ def jump(conn: sqlite3.Connection, used: Mapping[EventClass, int], since: Mappin
 
 
 def delete_oldest(conn: sqlite3.Connection, class_: EventClass, upto: int, most: int, after: int = 0) -> int:
-    """Delete events `after` … `upto`, at most so many, with no word; how many there were."""
+    """Delete events `after` … `upto`, at most so many, without recording them; returns their number."""
     row = conn.execute(
         "SELECT count(*), max(seq), coalesce(sum(length(CAST(payload AS BLOB))), 0) FROM"
         f" (SELECT seq, payload FROM {table(class_)} WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?)",
@@ -296,7 +296,7 @@ def delete_oldest(conn: sqlite3.Connection, class_: EventClass, upto: int, most:
 
 
 def lose_all(conn: sqlite3.Connection, class_: EventClass, seqs: Sequence[int], reason: str) -> None:
-    """Write numbers, which rise, down as lost, in as few ranges as can be."""
+    """Record ascending numbers as lost, in as few ranges as possible."""
     start = 0
     for i, seq in enumerate(seqs):
         if i + 1 == len(seqs) or seqs[i + 1] != seq + 1:
@@ -305,7 +305,7 @@ def lose_all(conn: sqlite3.Connection, class_: EventClass, seqs: Sequence[int], 
 
 
 def lose(conn: sqlite3.Connection, class_: EventClass, first: int, last: int, reason: str) -> None:
-    """Write a range down as lost, as one with those that it touches."""
+    """Record a range as lost, merged with those that it touches."""
     key = index(class_)
     touching: Sequence[tuple[int, int]] = conn.execute(
         "SELECT first, last FROM lost WHERE class = ? AND reason = ? AND (last = ? OR first = ?)",
@@ -320,12 +320,12 @@ def lose(conn: sqlite3.Connection, class_: EventClass, first: int, last: int, re
 
 
 def index(class_: EventClass) -> int:
-    """A class's number in the tables."""
+    """Return the number of a class in the tables."""
     return CLASSES.index(class_)
 
 
 def table(class_: EventClass) -> str:
-    """The table of a class's events."""
+    """Return the name of the table of a class's events."""
     return f"outbox_{class_}"
 
 

@@ -1,7 +1,7 @@
-"""PostgreSQL as the reference consumer's book. Needs the extra `postgresql`.
+"""PostgreSQL storage of the reference consumer. Needs the extra `postgresql`.
 
-A batch of one event must not cost a statement of its own: all that a transaction brings goes in a few statements over
-arrays, and new events by COPY.
+A batch of one event must not cost a statement of its own: a transaction uses a few statements over arrays, and COPY for
+new events.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _KEYS = "unnest(%s::text[], %s::text[], %s::text[])"
 
 
 class PostgresBook:
-    """A connection in autocommit, with the few methods of sqlite3's that `hand_over` may use; see sync.book.Book."""
+    """Connection in autocommit mode, with the few methods of sqlite3's that `hand_over` may use; see sync.book.Book."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -29,7 +29,7 @@ class PostgresBook:
         self._within = False
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> psycopg.Cursor[Any]:
-        """Run a statement with `?` for parameters. Outside a transaction it connects anew if it has to."""
+        """Run a statement with `?` for parameters. Outside a transaction it reconnects if necessary."""
         if self._conn.closed and not self._within:
             self._conn = self._connect()
         return self._conn.execute(_translated(sql), parameters)
@@ -40,7 +40,7 @@ class PostgresBook:
             cursor.executemany(_translated(sql), list(rows))
 
     def set_up(self, tables: str) -> None:
-        """Run SQLite's table definitions, one worker at a time: two that start together get in each other's way."""
+        """Run table definitions in SQLite's dialect, one worker at a time: two that start together would collide."""
         for old, new in ((r"WITHOUT ROWID", ""), (r"\bINTEGER\b", "BIGINT"), (r"\bBLOB\b", "BYTEA"), (r"--.*", "")):
             tables = re.sub(old, new, tables)
         with self._conn.transaction():
@@ -61,8 +61,8 @@ class PostgresBook:
             self._conn.execute("ROLLBACK")
 
     def lock(self, keys: Sequence[Key]) -> dict[Key, Mark]:
-        """The keys' watermarks, held until the transaction ends. All workers take them in order: none waits for
-        one that waits for it."""
+        """Lock and return the keys' watermarks until the transaction ends. All workers lock in the same order, which
+        prevents deadlocks."""
         columns = _columns(keys, 3)
         self._conn.execute(f"INSERT INTO watermark SELECT *, 0, 0, 0, 0 FROM {_KEYS} ON CONFLICT DO NOTHING", columns)
         query = (

@@ -1,8 +1,8 @@
-"""Publisher: takes the outbox to the CRM, for ever, through every failure of the broker.
+"""Publisher: sends the outbox to the CRM, whatever fails.
 
 The rules, for each class on its own:
 1. Batches go out in the order of their numbers, at most WINDOW of them without the CRM's ack.
-2. An ack of the CRM, and nothing else, moves the class on and lets the outbox delete; MQTT's own proves nothing.
+2. Only an ack of the CRM advances the class and lets the outbox delete; MQTT's own PUBACK proves nothing.
 3. After silence of the CRM about what the broker has, and on every new connection, all that is not acked is sent again,
    in order (go-back-N). While the silence lasts it is one batch at a time, ever more rarely: a CRM that is away finds
    no heap of repetitions.
@@ -31,8 +31,8 @@ from functools import partial
 from config import topics
 from sync.acks import Acks
 from sync.contract import CLASSES, EventClass, State
-from sync.flow import Flow
-from sync.mqtt import BrokerError, Incoming, Link, MqttSettings, RefusedError, connect
+from sync.in_flight import InFlight
+from sync.mqtt import BrokerError, Incoming, MqttConnection, MqttSettings, RefusedError, connect
 from sync.sayings import Sayings
 from sync.sending import Identity, Sending
 from sync.twins import TwinError, Twins
@@ -41,25 +41,26 @@ from sync.writer import RETRY_S, Writer
 log = logging.getLogger("tagtrail.publisher")
 
 GATHER_S = 0.2
-"""How long the others wait for company after a wake; member never does."""
+"""Time that other classes than member gather events after a wake."""
 BACKOFF_S = (0.5, 60.0)
-"""Reconnecting: the most that is waited after the first failure and after many."""
+"""Longest wait before reconnecting: after the first failure, and after many."""
 STEADY_S = 10.0
-"""A link that lived so long starts the backoff anew."""
+"""A connection that lasted this long resets the backoff."""
 TWIN_WAIT_S = 60.0
-"""How long the younger of two gateways with one identity keeps away before it looks again."""
+"""Time that the younger of two gateways with the same identity stays away before it checks again."""
 ECHO_S = 10.0
-"""A broker that has not given our own state back by then keeps it from us."""
+"""Time within which the broker should have delivered our own state to us."""
 SILENT_FROM = 3
-"""Silences in a row after which it is told: 14 s, most often."""
+"""Consecutive silences after which it is reported: usually 14 s."""
 KEPT = "the broker does not give our own state back: its access rules must let this store write and read it"
+SILENT = "the CRM does not acknowledge {}: it is away, or an access rule of the broker refuses what we send"
 
 Handler = Callable[[Incoming], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class Status:
-    """The link to the broker since `since_us` (store clock). A reason may stand while connected: a refusal."""
+    """Status of the broker connection since `since_us` (store clock). A refusal may be the reason while connected."""
 
     connected: bool
     reason: str
@@ -67,10 +68,9 @@ class Status:
 
 
 class Publisher:
-    """Sends what is in the outbox; `run` goes on until cancelled and raises nothing because of broker or database.
-
-    `trouble` says what the database refuses.
-    `clock_offset_us`: the clock minus true time, if that is known. `crm_said` is told the CRM's time as it comes.
+    """Sends the outbox; `run` continues until cancelled and raises nothing because of broker or database. `trouble` is
+    the database's error. `clock_offset_us`: the clock minus true time, if known; `crm_said` is called with the CRM's
+    time whenever the CRM sends it.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Publisher:
         self._identity = identity
         self._writer = writer
         self._clock = clock
-        self._flows = {class_: Flow(class_) for class_ in CLASSES}
+        self._in_flight = {class_: InFlight(class_) for class_ in CLASSES}
         self._handlers: Mapping[str, Handler] = {}
         self._sayings = Sayings()
         self._directory_generation = 0
@@ -99,45 +99,44 @@ class Publisher:
         self.broker_until_s: float | None = None
         """Until when the broker's certificate holds, seconds since 1970, by its last greeting."""
         self.counters: Counter[str] = Counter()
-        """connections, batches, events (repeated ones too), silences, refused, acks, acks_bad, acks_beyond, twins,
-        down_bad: messages at which we failed."""
-        self._acks = Acks(identity.store, identity.epoch, writer, self._flows, self.counters, self._note, crm_said)
+        """Counters: connections, batches, events (including repetitions), silences, refused, acks, acks_bad,
+        acks_beyond, twins, down_bad (messages that couldn't be processed)."""
+        self._acks = Acks(identity.store, identity.epoch, writer, self._in_flight, self.counters, self._note, crm_said)
         self._sending = Sending(
-            identity, writer, clock, clock_offset_us, self._flows, self._acks.packed, self.counters, self._say_of
+            identity, writer, clock, clock_offset_us, self._in_flight, self._acks.packed, self.counters, self._say_of
         )
 
     @property
     def trouble(self) -> str | None:
-        """What the database refuses."""
+        """Current error of the database, empty if none."""
         return self._trouble or self._sending.trouble
 
     def wake(self, class_: EventClass) -> None:
-        """Events of the class were committed. Member goes at once, the others gather for up to GATHER_S."""
-        self._flows[class_].wake(0.0 if class_ == "member" else GATHER_S)
+        """Note that events of the class were committed. Member events go at once, others gather for up to GATHER_S."""
+        self._in_flight[class_].wake(0.0 if class_ == "member" else GATHER_S)
         self._sending.look(class_)
 
     def acked(self, class_: EventClass) -> int:
-        """Number up to which the CRM has the class; the outbox writes it down up to ACKED_EVERY_S later."""
-        return self._flows[class_].acked
+        """Return the number up to which the CRM has the class; the outbox stores it a little later."""
+        return self._in_flight[class_].acked
 
     def say(self, rest: str, message: bytes, *, retain: bool = False) -> None:
-        """Publish at QoS 1 when there is a connection; what is retained is said anew on every one."""
+        """Publish at QoS 1 when connected; retained messages are published again on every connection."""
         self._sayings.add(rest, message, retain=retain)
 
     def tell_directory(self, generation: int) -> None:
-        """Say in `state` which member directory is here."""
+        """Report in `state` which member directory is in use."""
         if generation != self._directory_generation:
             self._directory_generation = generation
             self._state_changed.set()
 
     async def replay(self, class_: EventClass, first: int, last: int) -> dict[str, int]:
-        """Send numbers once more; see Sending.replay."""
+        """Send numbers again; see Sending.replay."""
         return await self._sending.replay(class_, first, last)
 
     async def run(self, handlers: Mapping[str, Handler] | None = None) -> None:
-        """Connect, send, reconnect; until cancelled, which says goodbye to the broker and keeps the last acks.
-
-        `handlers`: by name, who takes what comes on `down/{name}` and below.
+        """Connect, send and reconnect until cancelled, which then says goodbye to the broker and stores the last acks.
+        `handlers`: by name, called with messages on `down/{name}` and below.
         """
         self._handlers = handlers or {}
         failures = 0
@@ -162,7 +161,7 @@ class Publisher:
             await self._acks.write(self._clock())
 
     async def _recall(self) -> None:
-        """Where the outbox stands, as soon as the database tells."""
+        """Read the outbox's positions as soon as the database answers."""
         while True:
             try:
                 await self._acks.recall()
@@ -174,78 +173,75 @@ class Publisher:
                 return
 
     async def _session(self) -> None:
-        """One connection, from the greeting until it is lost (BrokerError) or we are cancelled."""
+        """Run one connection until it is lost (BrokerError) or cancelled."""
         store = self._identity.store
         state = topics.topic(store, "state")
         self._twins.connected()
-        async with connect(self._settings, will=(state, self._state(False)), durable=True) as link:
-            self.broker_until_s = link.until_s
+        async with connect(self._settings, will=(state, self._state(False)), durable=True) as connection:
+            self.broker_until_s = connection.until_s
             await self._acks.live(self._identity.instance)
             below = [topics.topic(store, f"down/{name}/#") for name in self._handlers]
-            await link.subscribe([topics.topic(store, "down/ack/+"), state, *below])
+            await connection.subscribe([topics.topic(store, "down/ack/+"), state, *below])
             here = self._state(True)
-            await link.publish(state, here, retain=True)
+            await connection.publish(state, here, retain=True)
             self.counters["connections"] += 1
             self._reasons.clear()
             self._tell(True, "")
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._watch(link))
-                    tasks.create_task(self._listen(link))
+                    tasks.create_task(self._watch(connection))
+                    tasks.create_task(self._listen(connection))
                     tasks.create_task(self._acks.keep(self._clock))
-                    tasks.create_task(self._sayings.run(partial(self._utter, link)))
-                    tasks.create_task(self._keep_state(link, here))
+                    tasks.create_task(self._sayings.run(partial(self._utter, connection)))
+                    tasks.create_task(self._keep_state(connection, here))
                     tasks.create_task(self._suspect())
-                    tasks.create_task(self._sending.run(link))
+                    tasks.create_task(self._sending.run(connection))
             except asyncio.CancelledError:
                 with contextlib.suppress(BrokerError, TimeoutError):
                     async with asyncio.timeout(1):
-                        await link.publish(state, self._state(False), retain=True)
+                        await connection.publish(state, self._state(False), retain=True)
                 raise
 
-    async def _keep_state(self, link: Link, said: bytes) -> None:
-        """Say our state anew when it is not what was said any more."""
+    async def _keep_state(self, connection: MqttConnection, said: bytes) -> None:
+        """Publish our state again whenever it has changed."""
         while True:
             self._state_changed.clear()
             if (state := self._state(True)) != said:
                 said = state
-                await self._utter(link, "state", state, True)
+                await self._utter(connection, "state", state, True)
             await self._state_changed.wait()
 
-    async def _utter(self, link: Link, rest: str, message: bytes, retain: bool) -> None:
+    async def _utter(self, connection: MqttConnection, rest: str, message: bytes, retain: bool) -> None:
         try:
-            await link.publish(topics.topic(self._identity.store, rest), message, retain=retain)
+            await connection.publish(topics.topic(self._identity.store, rest), message, retain=retain)
         except RefusedError as error:
             self.counters["refused"] += 1
             self._say_of("refused", str(error))
 
     async def _suspect(self) -> None:
-        """Tell of a broker that took what we said and gave it to nobody: MQTT 3.1.1 has no word for a refusal."""
+        """Report a broker that accepts our messages but delivers none: MQTT 3.1.1 has no refusals."""
         began = time.monotonic()
         while True:
             await asyncio.sleep(1)
             kept = not self._twins.echoed and time.monotonic() - began > ECHO_S
             self._say_of("state", KEPT if kept else "")
-            for class_, flow in self._flows.items():
-                silent = (
-                    f"the CRM does not acknowledge {class_}: it is away, or an access rule of the broker refuses "
-                    "what we send"
-                )
-                self._say_of(f"silence {class_}", silent if flow.silences >= SILENT_FROM else "")
+            for class_, in_flight in self._in_flight.items():
+                silent = in_flight.silences >= SILENT_FROM
+                self._say_of(f"silence {class_}", SILENT.format(class_) if silent else "")
 
-    async def _watch(self, link: Link) -> None:
-        raise BrokerError(await asyncio.shield(link.closed))
+    async def _watch(self, connection: MqttConnection) -> None:
+        raise BrokerError(await asyncio.shield(connection.closed))
 
-    async def _listen(self, link: Link) -> None:
+    async def _listen(self, connection: MqttConnection) -> None:
         while True:
-            for incoming in await link.receive():
+            for incoming in await connection.receive():
                 try:
                     await self._take(incoming)
                 except BrokerError:
                     raise
                 except Exception:  # else one retained message would end the service at every start
                     self.counters["down_bad"] += 1
-                    log.exception("a message on %s could not be taken", incoming.topic[:200])
+                    log.exception("a message on %s could not be processed", incoming.topic[:200])
 
     async def _take(self, incoming: Incoming) -> None:
         name = incoming.topic.split("/", 6)[4:6]
@@ -291,7 +287,7 @@ class Publisher:
         self._trouble = trouble
 
     def _say_of(self, what: str, reason: str) -> None:
-        """What there is to say of something while we are connected; empty: nothing any more."""
+        """Set or clear (empty) a message about a subject while connected."""
         if self._reasons.get(what, "") != reason:
             if reason:
                 self._reasons[what] = reason
@@ -306,7 +302,7 @@ class Publisher:
 
 
 def backoff_s(failures: int) -> float:
-    """Wait before attempt number `failures` + 1: random, so that a fleet does not come back as one."""
+    """Return the wait before attempt `failures` + 1: random, so that a fleet doesn't reconnect all at once."""
     first, most = BACKOFF_S
     return random.uniform(first / 2, min(most, first * 2 ** min(failures - 1, 30)))
 

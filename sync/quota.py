@@ -1,4 +1,4 @@
-"""Keeps the outbox within its database's quota: what is deleted first, and how the CRM is told.
+"""Keep the outbox within the database's quota: what is deleted first, and how the CRM is informed.
 
 Deletes still work under the quota (`PRAGMA max_page_count`); on a full disk nothing does, so this is called before.
 In order, until there is enough space: acknowledged events that were kept for a replay; the oldest of classes that hold
@@ -19,15 +19,15 @@ from sync import outbox
 from sync.contract import CLASSES, Door, EventClass, ZoneWindow
 
 FULL = 0.9
-"""Share of the page quota in use at which `make_room` begins …"""
+"""Share of the page quota in use at which `make_room` starts …"""
 ENOUGH = 0.8
 """… and down to which it deletes."""
 SHARES: dict[EventClass, float] = {"member": 0.5, "journey": 0.6, "agg": 0.3, "health": 0.1}
-"""Most of the quota that a class may hold: a flood of one must not push out the others."""
+"""Maximum share of the quota for a class: a flood of one must not push out the others."""
 EVICT_ROWS = 500
-"""Rows evicted between two looks at the quota …"""
+"""Rows evicted between two checks of the quota …"""
 STEPS = 20
-"""… and how often one call does that."""
+"""… and how often one call repeats that."""
 MERGED = "merged into a longer window"
 GIVEN_UP = "a correction, given up for lack of space"
 MERGE_ROWS = 2_000
@@ -35,14 +35,14 @@ HOUR_US = 3600 * 1_000_000
 _COUNTS = ("entered", "ended", "censored", "pass_by", "touch", "visit", "engaged", "present_us")
 _WINDOW = TypeAdapter(ZoneWindow)
 _IS_WINDOW = '"type":"zone_window"'
-"""Stands behind the id in the JSON of windows."""
+"""Marks windows in JSON, behind the id."""
 _IS_FIRST = '"revision":1,'
 MERGED_UNTIL = "merged_until_us"
-"""Fact: windows before were merged, or may be part of one that was, and must not be told anew."""
+"""Fact: windows before this time were merged, or may be part of a merged one, and must not be sent again."""
 
 
 def in_use(conn: sqlite3.Connection) -> float:
-    """Share of the page quota that holds something."""
+    """Return the share of the page quota in use."""
     pages, free, most = (
         conn.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "max_page_count")
     )
@@ -50,9 +50,8 @@ def in_use(conn: sqlite3.Connection) -> float:
 
 
 def make_room(conn: sqlite3.Connection) -> int:
-    """Near the quota: delete some; how many events the CRM will never get (merged ones do not count).
-
-    A bounded piece of work, to be called again until `in_use` is below FULL.
+    """Delete events near the quota; returns how many the CRM will never get, not counting merged ones. Does a bounded
+    amount of work; call again until `in_use` is below FULL.
     """
     evicted = 0
     if in_use(conn) < FULL:
@@ -73,7 +72,7 @@ def make_room(conn: sqlite3.Connection) -> int:
 
 
 def merge_windows(conn: sqlite3.Connection) -> int:
-    """Make hours of the next windows of class agg that never left the house, or days of hours; how many it looked at.
+    """Merge the next unsent windows of class agg into hours, or hours into days; returns how many it processed.
 
     A merged window bears the last number of its parts; the numbers of the others are told as lost, so that what the
     CRM adds up stays the same.
@@ -82,7 +81,7 @@ def merge_windows(conn: sqlite3.Connection) -> int:
 
 
 def merged_until_us(conn: sqlite3.Connection) -> int:
-    """Windows from here on stand alone in what the CRM was told; those before may be part of a longer one."""
+    """Return the time from which the CRM has single windows; earlier ones may be part of a longer one."""
     row = conn.execute("SELECT value FROM fact WHERE name = ?", (MERGED_UNTIL,)).fetchone()
     return 0 if row is None else int(row[0])
 
@@ -153,7 +152,8 @@ def _merge(conn: sqlite3.Connection, cursor: Literal["merged_hours", "merged_day
 
 
 def _corrections_before(conn: sqlite3.Connection, until_us: int, after: int) -> list[tuple[int, str]]:
-    """Corrections behind number `after` of windows before a time: beside a longer window they would count twice."""
+    """Return corrections after number `after` of windows before a time: beside a merged window they would count
+    twice."""
     if not until_us:
         return []
     rows = conn.execute(
@@ -165,7 +165,7 @@ def _corrections_before(conn: sqlite3.Connection, until_us: int, after: int) -> 
 
 
 def _sum(parts: Sequence[ZoneWindow]) -> ZoneWindow:
-    """Windows of one zone and tag class as one: counts and histograms add up, the peak is the highest of them."""
+    """Merge windows of one zone and tag class: counts and histograms add up, the peak is the maximum."""
     start_us = min(part.window_us for part in parts)
     end_us = max(part.window_us + part.length_us for part in parts)
     histogram: dict[str, int] = defaultdict(int)

@@ -1,4 +1,4 @@
-"""Messages of the gateway beside its events: answers, states and wishes, said when there is a connection."""
+"""Messages of the gateway beside its events: answers, states and requests, published when connected."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 
 MAX_SAYINGS = 1000
 Utter = Callable[[str, bytes, bool], Awaitable[None]]
-"""Publishes a message on a topic below the store's, retained or not."""
+"""Publish a message on a topic below the store's, retained or not."""
 
 
 class Sayings:
-    """Keeps what is to be said: the last MAX_SAYINGS messages until they are, and what is retained for ever."""
+    """Queue of messages: the last MAX_SAYINGS until published, retained ones for ever."""
 
     def __init__(self) -> None:
         self._once: deque[tuple[str, bytes]] = deque(maxlen=MAX_SAYINGS)
@@ -20,7 +20,7 @@ class Sayings:
         self._to_say = asyncio.Event()
 
     def add(self, rest: str, message: bytes, *, retain: bool) -> None:
-        """Say a message as soon as possible; what is retained is said anew on every connection."""
+        """Publish a message as soon as possible; retained ones again on every connection."""
         if retain:
             self._standing[rest] = message
         else:
@@ -28,7 +28,7 @@ class Sayings:
         self._to_say.set()
 
     async def run(self, utter: Utter) -> None:
-        """Say everything on one connection, until cancelled or until `utter` fails."""
+        """Publish everything on one connection, until cancelled or `utter` fails."""
         said: dict[str, bytes] = {}
         while True:
             self._to_say.clear()

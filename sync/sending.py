@@ -1,4 +1,4 @@
-"""Sending: batches of the outbox on their way to the broker, class member before all others, as the line bears it."""
+"""Send batches of the outbox to the broker, class member first, as fast as the line allows."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from pathlib import Path
 from config import topics
 from sync import outbox
 from sync.contract import CLASSES, Envelope, EventClass, encode, pack
-from sync.flow import SILENCE_S, WINDOW, Flow
+from sync.in_flight import SILENCE_S, WINDOW, InFlight
 from sync.line import Line
-from sync.mqtt import BrokerError, Link, RefusedError
+from sync.mqtt import BrokerError, MqttConnection, RefusedError
 from sync.writer import RETRY_S, Writer
 
 BATCH_EVENTS = 500
 MOST_BYTES = 32 * 1024
-"""Most bytes of events in a batch, unless it is one event."""
+"""Maximum bytes of events in a batch, unless it is a single event."""
 LANES: tuple[tuple[EventClass, ...], ...] = (("member",), ("journey", "agg", "health"))
 REPLAY_LOOK_S = 1.0
 
 
 def boot_id() -> str:
-    """Id of this boot of the machine: monotonic times compare only within one."""
+    """Return the id of this boot of the machine: monotonic times are comparable only within one."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who publishes: store and the database's epoch, and what `state` tells of the gateway."""
+    """Identity of the publisher: store and database epoch, and what `state` reports about the gateway."""
 
     store: str
     epoch: str
@@ -46,9 +46,8 @@ class Identity:
 
 
 class Sending:
-    """Sends what is due on one link after the other; `tell` is what there is to say of it, by what it is about.
-
-    `packed`: classes that the CRM takes as gzip. `counters`: batches, events (repeated ones too), silences, refused.
+    """Sends what is due over successive connections; `tell` takes messages about it by subject. `packed`: classes that
+    the CRM accepts as gzip. `counters`: batches, events (including repetitions), silences, refused.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Sending:
         writer: Writer,
         clock: Callable[[], int],
         clock_offset_us: Callable[[], int | None],
-        flows: Mapping[EventClass, Flow],
+        in_flight: Mapping[EventClass, InFlight],
         packed: set[EventClass],
         counters: Counter[str],
         tell: Callable[[str, str], None],
@@ -66,7 +65,7 @@ class Sending:
         self._writer = writer
         self._clock = clock
         self._clock_offset_us = clock_offset_us
-        self._flows = flows
+        self._in_flight = in_flight
         self._packed = packed
         self._counters = counters
         self._tell = tell
@@ -74,70 +73,69 @@ class Sending:
         self._changed = {lane: asyncio.Event() for lane in LANES}
         self._shrinks = dict.fromkeys(CLASSES, 1.0)
         self._tried = 0
-        self._link: Link | None = None
+        self._connection: MqttConnection | None = None
         self._replayed: Counter[EventClass] = Counter()
         self._heard_s: dict[EventClass, float] = {}
         self._news = asyncio.Event()
         self.trouble: str | None = None
-        """What the database refused when it was last looked into."""
+        """Error of the database at the last read, empty if none."""
 
     def look(self, class_: EventClass) -> None:
-        """Something about the class has changed: there are events, or an ack came."""
+        """Note that a class has new events or an ack."""
         self._changed[lane_of(class_)].set()
 
     def heard(self, class_: EventClass) -> None:
-        """The CRM said something about the class."""
+        """Note that the CRM has sent something about the class."""
         self._replayed[class_] = 0
         self._heard_s[class_] = time.monotonic()
         self._news.set()
         self.look(class_)
 
-    async def run(self, link: Link) -> None:
-        """Send what is due on a link, until cancelled or it is lost (BrokerError)."""
-        for flow in self._flows.values():
-            flow.rewind()
-        self._link = link
+    async def run(self, connection: MqttConnection) -> None:
+        """Send what is due on a connection, until cancelled or it is lost (BrokerError)."""
+        for in_flight in self._in_flight.values():
+            in_flight.rewind()
+        self._connection = connection
         try:
             async with asyncio.TaskGroup() as tasks:
                 for classes in LANES:
-                    tasks.create_task(self._send(link, classes, tasks))
+                    tasks.create_task(self._send(connection, classes, tasks))
         finally:
-            self._link = None
+            self._connection = None
             self._line.broke()
 
     async def replay(self, class_: EventClass, first: int, last: int) -> dict[str, int]:
-        """Send numbers `first` … `last` once more, what is no longer there as lost; how many events and lost numbers.
-
-        What was not sent yet is not repeated. A pause holds it, and no more than a window goes out unheard. Raises
-        BrokerError without a connection, or when the CRM is silent. A consumer that misses some then asks again.
+        """Send numbers `first` … `last` again, missing ones as lost; returns the numbers of events and lost ones. What
+        wasn't sent yet isn't repeated. Respects pauses, and sends no more than a window ahead of the CRM. Raises
+        BrokerError without a connection, or when the CRM is silent; the consumer then asks again.
         """
         events = lost = 0
-        last = min(last, self._flows[class_].highest)
+        last = min(last, self._in_flight[class_].highest)
         after = first - 1
         while after < last:
-            link = await self._may_replay(class_)
+            connection = await self._may_replay(class_)
             most = self._plain_bytes(class_)
             job = partial(outbox.kept, class_=class_, after=after, upto=last, max_events=BATCH_EVENTS, max_bytes=most)
             batch = await self._writer.read(job)
             if batch is None:
                 break
             self._replayed[class_] += 1
-            await self._publish(link, class_, self._message(class_, batch), "replay", refused=True)
+            await self._publish(connection, class_, self._message(class_, batch), "replay", refused=True)
             events += len(batch.payloads)
             lost += sum(gap.to - gap.from_ + 1 for gap in batch.lost)
             after = batch.last
         return {"events": events, "lost": lost}
 
-    async def _may_replay(self, class_: EventClass) -> Link:
-        """Wait until the class is not paused, and what was replayed before has been heard of."""
+    async def _may_replay(self, class_: EventClass) -> MqttConnection:
+        """Wait until the class isn't paused, and earlier replayed batches are acknowledged."""
         began = time.monotonic()
         while True:
             now = time.monotonic()
-            if self._link is None:
+            if self._connection is None:
                 raise BrokerError("there is no connection to the broker")
-            paused_s = self._flows[class_].paused_s(now)
+            paused_s = self._in_flight[class_].paused_s(now)
             if not paused_s and self._replayed[class_] < WINDOW:
-                return self._link
+                return self._connection
             if paused_s:
                 began = now
             elif now - max(began, self._heard_s.get(class_, 0.0)) > SILENCE_S[1]:
@@ -148,54 +146,56 @@ class Sending:
                 async with asyncio.timeout(min(REPLAY_LOOK_S, paused_s) if paused_s else REPLAY_LOOK_S):
                     await self._news.wait()
 
-    async def _send(self, link: Link, classes: tuple[EventClass, ...], tasks: asyncio.TaskGroup) -> None:
-        """Send the classes of a lane, whichever is due and has had the smallest share so far."""
+    async def _send(
+        self, connection: MqttConnection, classes: tuple[EventClass, ...], tasks: asyncio.TaskGroup
+    ) -> None:
+        """Send the classes of a lane: always the due one that has had the smallest share so far."""
         changed = self._changed[classes]
         while True:
-            while (flow := self._due(classes)) is None:
-                wait_s = min(self._flows[class_].wait_s(time.monotonic()) for class_ in classes)
-                if not self._line.has_room(classes[0]):
-                    wait_s = float("inf")  # an answer of the broker makes room
+            while (in_flight := self._due(classes)) is None:
+                wait_s = min(self._in_flight[class_].wait_s(time.monotonic()) for class_ in classes)
+                if not self._line.may_send(classes[0]):
+                    wait_s = float("inf")  # until the broker answers
                 changed.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(None if wait_s == float("inf") else max(wait_s, 0.0)):
                         await changed.wait()
             job = partial(
                 outbox.pending,
-                class_=flow.class_,
-                after=flow.cursor,
+                class_=in_flight.class_,
+                after=in_flight.cursor,
                 max_events=BATCH_EVENTS,
-                max_bytes=self._plain_bytes(flow.class_),
+                max_bytes=self._plain_bytes(in_flight.class_),
             )
-            turn = flow.turn
-            flow.looking()
+            turn = in_flight.turn
+            in_flight.looking()
             try:
-                batch = await self._read(flow.class_, job)
+                batch = await self._read(in_flight.class_, job)
             except sqlite3.Error as error:
                 self.trouble = str(error)
-                flow.wake(RETRY_S)
+                in_flight.wake(RETRY_S)
                 continue
             self.trouble = None
-            if turn != flow.turn or batch is None:  # an ack or a rewind came in between; or there is nothing
+            if turn != in_flight.turn or batch is None:  # an ack or a rewind came in between; or there is nothing
                 continue
-            message = self._message(flow.class_, batch)
-            flow.sent(batch.last, len(message), time.monotonic())
+            message = self._message(in_flight.class_, batch)
+            in_flight.sent(batch.last, len(message), time.monotonic())
             self._counters["batches"] += 1
             self._counters["events"] += len(batch.payloads)
-            tasks.create_task(self._deliver(link, flow, batch.last, message))
+            tasks.create_task(self._deliver(connection, in_flight, batch.last, message))
 
-    async def _deliver(self, link: Link, flow: Flow, last: int, message: bytes) -> None:
-        await self._publish(link, flow.class_, message, lane_of(flow.class_)[0])
-        flow.taken(last, time.monotonic())
-        self.look(flow.class_)
+    async def _deliver(self, connection: MqttConnection, in_flight: InFlight, last: int, message: bytes) -> None:
+        await self._publish(connection, in_flight.class_, message, lane_of(in_flight.class_)[0])
+        in_flight.taken(last, time.monotonic())
+        self.look(in_flight.class_)
 
     async def _publish(
-        self, link: Link, class_: EventClass, message: bytes, lane: str, *, refused: bool = False
+        self, connection: MqttConnection, class_: EventClass, message: bytes, lane: str, *, refused: bool = False
     ) -> None:
-        """Hand a batch to the broker. One that it refuses is sent again after a silence, ever more rarely."""
+        """Publish a batch. A refused one is sent again after a silence, with backoff."""
         sent = self._line.send(lane, len(message), time.monotonic())
         try:
-            await link.publish(topics.topic(self._identity.store, f"up/{class_}"), message)
+            await connection.publish(topics.topic(self._identity.store, f"up/{class_}"), message)
         except RefusedError as error:
             self._counters["refused"] += 1
             self._tell(f"refused {class_}", str(error))
@@ -205,27 +205,27 @@ class Sending:
             self._tell(f"refused {class_}", "")
         self._line.taken(sent, time.monotonic())
 
-    def _due(self, classes: tuple[EventClass, ...]) -> Flow | None:
+    def _due(self, classes: tuple[EventClass, ...]) -> InFlight | None:
         now = time.monotonic()
         for class_ in classes:
-            if self._flows[class_].silent(now):
+            if self._in_flight[class_].silent(now):
                 self._counters["silences"] += 1
                 self._packed.discard(class_)
-        if not self._line.has_room(classes[0]):
+        if not self._line.may_send(classes[0]):
             return None
-        due = [flow for class_ in classes if (flow := self._flows[class_]).wait_s(now) <= 0]
+        due = [in_flight for class_ in classes if (in_flight := self._in_flight[class_]).wait_s(now) <= 0]
         if not due:
             return None
         # A class that was quiet does not make up for it: it enters level with the one that is furthest behind.
-        floor = min(flow.share for flow in due)
+        floor = min(in_flight.share for in_flight in due)
         for class_ in classes:
-            self._flows[class_].share = max(self._flows[class_].share, floor)
-        return min(due, key=lambda flow: flow.share)
+            self._in_flight[class_].share = max(self._in_flight[class_].share, floor)
+        return min(due, key=lambda in_flight: in_flight.share)
 
     async def _read(
         self, class_: EventClass, job: Callable[[sqlite3.Connection], outbox.Pending | None]
     ) -> outbox.Pending | None:
-        """Read a batch; windows that may leave the house now are marked, for they must not be merged any more."""
+        """Read a batch; windows that may be sent now are marked, so that they aren't merged any more."""
         batch = await self._writer.read(job)
         if class_ == "agg" and batch is not None and batch.last > self._tried:
 
@@ -237,7 +237,7 @@ class Sending:
         return batch
 
     def _plain_bytes(self, class_: EventClass) -> int:
-        """Bytes of events that make a message as large as the line wants it, by how far they shrink when packed."""
+        """Return the bytes of events for a message of the line's target size, from the compression ratio."""
         shrinks = self._shrinks[class_] if class_ in self._packed else 1.0
         return min(int(self._line.batch_bytes / shrinks), MOST_BYTES)
 
@@ -265,5 +265,5 @@ class Sending:
 
 
 def lane_of(class_: EventClass) -> tuple[EventClass, ...]:
-    """The lane of a class."""
+    """Return the lane of a class."""
     return next(lane for lane in LANES if class_ in lane)

@@ -1,4 +1,4 @@
-"""Two gateways with one identity: the one that started later is silent, and both say so."""
+"""Detect two gateways with the same identity: the one that started later stays silent, and both report it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from sync.mqtt import BrokerError
 
 
 class TwinError(BrokerError):
-    """Another gateway, which started before this one, publishes as this store."""
+    """Another gateway, started before this one, publishes as this store."""
 
 
 class Twins:
-    """Tells another gateway's state from our own, which comes back to us, and from that of a former life."""
+    """Tells another gateway's state from our own, which comes back to us, and from that of an earlier process."""
 
     def __init__(self, instance: str, started_us: int) -> None:
         self._instance = instance
@@ -21,16 +21,17 @@ class Twins:
         self._sessions = 0
         self._own_state_seen = False
         self.echoed = False
-        """Whether the broker gave our own state back to us on this connection."""
+        """True once the broker has delivered our own state on this connection."""
         self._former: set[str] = set()
 
     def connected(self) -> None:
-        """Note that a connection begins."""
+        """Note a new connection."""
         self._sessions += 1
         self.echoed = False
 
     def look(self, payload: bytes) -> str | None:
-        """Return what to say of a state that a twin published as this store; TwinError if we have to keep away."""
+        """Return the message about a state that another gateway published as this store; TwinError if we must stay
+        away."""
         try:
             state = State.model_validate_json(payload)
         except ValidationError:

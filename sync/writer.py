@@ -1,4 +1,4 @@
-"""The database as the publisher and commands need it."""
+"""Database interface for the publisher and commands."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 
 RETRY_S = 2.0
-"""Wait before a database that refused is asked again."""
+"""Wait before retrying after a database error."""
 
 
 class Writer(Protocol):
-    """The database's one thread; a job of `write` is one transaction."""
+    """Access to the database's single thread; each job of `write` is one transaction."""
 
     async def write(self, job: Callable[[sqlite3.Connection], T]) -> T: ...
 

@@ -1,3 +1,43 @@
-"""Fixtures for all tests come from modules beside this file."""
+"""What holds for all tests: fixtures from modules in `support`, and stable names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".numba"))  # as `make test` has it
+# Processes started in `tests` would take its folders for the packages of the same names.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+LONGEST = (
+    "browser/test_pages.py",
+    "sync/test_documents.py",
+    "sync/test_delivery.py",
+    "edge/readers/test_calibrate.py",
+    "edge/service/test_service.py",
+    "drivers/serial/test_sessions.py",
+    "edge/crm/test_down.py",
+    "dwell/test_markov.py",
+    "drivers/llrp/test_decoder.py",
+    "simulators/shop/test_draws.py",
+)
+"""Files that take the longest, in this order."""
 
 pytest_plugins = ["brokers", "databases", "gateways", "nodetools"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: a worker takes whole files, and a long one at the end would be waited for."""
+    turn = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: turn.get(item.path, len(turn)))
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name bytes by their length unless they are text: messages hold times, and all workers must see the same names."""
+    if not isinstance(val, bytes):
+        return None
+    text = val.decode("ascii", "replace")
+    return text.strip() if text.strip().isprintable() else f"{len(val)} bytes"

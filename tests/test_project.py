@@ -37,7 +37,7 @@ ELSEWHERE_HEAVY = ("numba", "numpy", "sqlite_utils", "aiomqtt", "pydantic", "llr
 MAX_LINES = 550
 MAX_KERNEL_LINES = {"dwell/kernels.py": 1000, "dwell/markov/kernels.py": 1650}
 """Kernels that call each other must stand in one file: Numba's cache does not notice a change in another."""
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/decisions/*.md")])
 
 
 def test_the_lock_names_no_host_and_no_option() -> None:

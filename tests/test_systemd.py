@@ -144,9 +144,9 @@ def test_without_root_it_refuses_before_doing_anything(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--wheelhouse", "/no/such/folder"], "holds no wheel of tagtrail"),
+        (["--wheelhouse", "/no/such/folder"], "has no wheel for tagtrail"),
         (["--switch", "9.9.9"], "release 9.9.9 is not installed"),
-        (["--switch", "../../etc"], "is no version"),
+        (["--switch", "../../etc"], "is not a version"),
         (["--switch"], "needs a value"),
         (["--frobnicate"], "unknown option --frobnicate"),
     ],
@@ -170,7 +170,7 @@ def test_an_interpreter_in_a_home_folder_is_refused(tmp_path: Path) -> None:
         "--dry-run", PATH=pretend(tmp_path, "readlink", "/home/someone/bin/python3"), PYTHON=sys.executable
     )
     assert refused.returncode == 1
-    assert "lies in a home folder" in refused.stderr
+    assert "is in a home directory" in refused.stderr
 
 
 def test_serial_drivers_are_loaded_before_the_unit_names_their_devices() -> None:

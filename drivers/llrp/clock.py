@@ -1,4 +1,4 @@
-"""A reader's clock against the store's: a correction that is steady, so that held reports keep their own times."""
+"""Correction of a reader's clock to store time: steady, so that buffered reports keep their own times."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections import deque
 
 BUCKET_US = 10_000_000
 WINDOW_BUCKETS = 30
-"""Five minutes: crystals of 50 ppm drift 15 ms apart in it."""
+"""Five minutes: in that time crystals of 50 ppm drift 15 ms apart."""
 STEP_US = 1_000_000
-"""A disagreement beyond this is a clock that was set, once it is confirmed; below, it is delay or drift."""
+"""A difference beyond this means that the clock was set, once confirmed; a smaller one is delay or drift."""
 STEP_SAMPLES = 3
 STEP_BACK_US = 10_000_000
-"""How long a clock must look set back: reports that a reader held look so too, but not so steadily."""
+"""Time that a clock must seem set back: buffered reports look like that too, but not so consistently."""
 
 
 class ReaderClock:
@@ -25,7 +25,7 @@ class ReaderClock:
     def __init__(self, tolerance_us: int) -> None:
         self.tolerance_us = tolerance_us
         self.step_us = max(STEP_US, 10 * tolerance_us)
-        """A change of the estimate beyond this is a clock that was set."""
+        """A change of the estimate beyond this means that the clock was set."""
         self._buckets: deque[tuple[int, int]] = deque(maxlen=WINDOW_BUCKETS)
         self._smallest: int | None = None
         self._odd: list[tuple[int, int]] = []
@@ -43,7 +43,7 @@ class ReaderClock:
         return None if self._smallest is None else -self._smallest
 
     def sample(self, reader_us: int, received_us: int) -> None:
-        """Take the newest reader time of a message received at `received_us` (store clock)."""
+        """Add a sample: the newest reader time of a message received at `received_us` (store clock)."""
         delay = received_us - reader_us
         if self._smallest is not None and abs(delay - self._smallest) > self.step_us:
             self._disagrees(delay, received_us)

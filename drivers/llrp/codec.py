@@ -34,7 +34,7 @@ from sllurp.llrp_proto import (
 )
 
 MESSAGE_BYTES_MAX = 4 << 20
-"""Longest message believed; readers send a few hundred reports, some tens of KiB, at once."""
+"""Longest message accepted; readers send a few hundred reports, some tens of KiB, at once."""
 HEADER_BYTES = 10
 RO_ACCESS_REPORT = 61
 
@@ -58,7 +58,7 @@ _VENDOR = struct.Struct("!IB")
 _CUSTOM_MESSAGE = 1023
 _EVENTS = 246
 _TV = 1 << 15
-"""Set in the first two bytes of a parameter that has no length (17.2)."""
+"""Flag in the first two bytes of a parameter without length (17.2)."""
 
 
 def _encode_get_reader_config(fields: Mapping[str, Any], _info: Mapping[str, Any]) -> bytes:
@@ -154,16 +154,16 @@ ROSPEC_DISABLED, ROSPEC_INACTIVE, ROSPEC_ACTIVE = 0, 1, 2
 
 
 class NotLlrp(Exception):
-    """The bytes can't be the start of an LLRP message: the stream is lost. The text says why."""
+    """Bytes that can't be the start of an LLRP message: the stream is lost. The text says why."""
 
 
 class Malformed(Exception):
-    """A message of a type that nothing is known of: only this message is lost."""
+    """Message of an unknown type: only this message is lost."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """First ten bytes of a message; `length` counts them too."""
+    """First ten bytes of a message; `length` includes them."""
 
     type: int
     version: int
@@ -181,7 +181,7 @@ class Message:
 
 
 def header_at(stream: bytes | memoryview, start: int, end: int) -> Header | None:
-    """The header at `start`, None while fewer than ten bytes stand there; NotLlrp if it can't be one."""
+    """Read the header at `start`; None with fewer than ten bytes, NotLlrp if it can't be one."""
     if end - start < HEADER_BYTES:
         return None
     first, length, message_id = _HEADER.unpack_from(stream, start)
@@ -196,16 +196,14 @@ def header_at(stream: bytes | memoryview, start: int, end: int) -> Header | None
 
 
 def encode(name: str, message_id: int, **fields: Any) -> bytes:
-    """A version 1 message, which every reader understands; fields are named as in sllurp's tables."""
+    """Encode a version 1 message, which every reader understands; fields have the names of sllurp's tables."""
     message: bytes = LLRPMessage(msgdict={name: {"Ver": 1, "ID": message_id, **fields}}).msgbytes
     return message
 
 
 def decode(message: bytes) -> Message:
-    """One whole control message; Malformed if its type is unknown.
-
-    Parameters are taken by their lengths, and what can't be read of them is left out: most of what readers tell is of
-    no interest here.
+    """Decode one whole control message; Malformed if its type is unknown. Parameters that can't be decoded are skipped
+    by their lengths: most of them are of no interest here.
     """
     first, _, message_id = _HEADER.unpack_from(message)
     kind, at, maker = first & 0x3FF, HEADER_BYTES, (0, 0)
@@ -218,7 +216,7 @@ def decode(message: bytes) -> Message:
 
 
 def parameters(body: bytes) -> Iterator[bytes]:
-    """The parameters of a body, one behind the other; ends where none can begin. Padding is passed over."""
+    """Iterate over the parameters of a body; ends where none can begin. Padding is skipped."""
     at = 0
     while len(body) - at >= _TLV.size:
         kind, length = _TLV.unpack_from(body, at)
@@ -232,7 +230,7 @@ def parameters(body: bytes) -> Iterator[bytes]:
 
 
 def _fields(body: bytes, many: Collection[str]) -> dict[str, Any]:
-    """What can be read of a body, by sllurp's names; `many` are those of which there may be several."""
+    """Decode what can be read of a body, by sllurp's names; `many`: parameters that may occur several times."""
     fields: dict[str, Any] = {}
     for parameter in parameters(body):
         if _TLV.unpack_from(parameter)[0] & 0x3FF == _EVENTS:
@@ -241,7 +239,7 @@ def _fields(body: bytes, many: Collection[str]) -> dict[str, Any]:
             try:
                 name, value, _ = decode_param(parameter)
             except Exception as error:  # sllurp lets out whatever its parts raise: struct.error, RecursionError …
-                log.debug("left out: %s: %s", parameter[:_SHOWN_BYTES].hex(), error)
+                log.debug("parameter skipped: %s: %s", parameter[:_SHOWN_BYTES].hex(), error)
                 continue
         if name in many:
             fields.setdefault(name, []).append(value)
@@ -251,7 +249,7 @@ def _fields(body: bytes, many: Collection[str]) -> dict[str, Any]:
 
 
 def refusal(message: Message) -> str | None:
-    """None if the answer's LLRPStatus is success, else what the reader says (17.2.8.1), for a person to read."""
+    """Return None if the response's LLRPStatus is success, else the reader's error (17.2.8.1) as readable text."""
     status = message.fields.get("LLRPStatus")
     if not isinstance(status, Mapping):
         return "an answer without LLRPStatus"
@@ -276,22 +274,21 @@ def _where(status: Mapping[str, Any]) -> list[str]:
 
 
 def identity_of(config: Message) -> str | None:
-    """MAC or EPC as a GET_READER_CONFIG_RESPONSE tells it (Identification, 17.2.6.2), in capital hex digits."""
+    """Return MAC or EPC from a GET_READER_CONFIG_RESPONSE (Identification, 17.2.6.2), in capital hex digits."""
     identity = _table(config.fields.get("Identification")).get("ReaderID", b"")
     return bytes(identity).decode("ascii").upper() or None
 
 
 def plain(identity: str) -> str:
-    """An identity by which it can be compared: a MAC as its 12 digits, in whatever form it is given.
-
-    Readers tell their MAC as it is, or as an EUI-64: Impinj and Zebra with FFFF in its middle, others with IEEE's FFFE.
+    """Normalise an identity for comparison: a MAC becomes its 12 digits, in whatever form it is given. Readers report
+    the MAC itself or an EUI-64: Impinj and Zebra with FFFF in the middle, others with IEEE's FFFE.
     """
     digits = re.sub("[^0-9A-F]", "", identity.upper())
     return digits[:6] + digits[10:] if len(digits) == 16 and digits[6:10] in ("FFFF", "FFFE") else digits
 
 
 def shown(identity: str | None) -> str:
-    """An identity for a person: as it was told, and the MAC that it is, as labels have it."""
+    """Format an identity for people: as reported, and as the MAC that is printed on the label."""
     if identity is None:
         return "one that does not tell its identity"
     digits, mac = re.sub("[:-]", "", identity), plain(identity)
@@ -301,7 +298,7 @@ def shown(identity: str | None) -> str:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a reader can do, and who made it (17.2.3); what it does not tell counts as not there."""
+    """Capabilities and maker of a reader (17.2.3); what it doesn't report counts as absent."""
 
     maker: int = 0
     """Private Enterprise Number."""
@@ -311,12 +308,12 @@ class Capabilities:
     can_hold: bool = False
     can_warn: bool = False
     rospecs: int = 0
-    """How many it has room for; 0: it sets no limit."""
+    """Maximum number of ROSpecs; 0: no limit."""
     select_filters: int = 0
 
 
 def capabilities_of(answer: Message) -> Capabilities:
-    """Of a GET_READER_CAPABILITIES_RESPONSE."""
+    """Extract the capabilities from a GET_READER_CAPABILITIES_RESPONSE."""
     general = _table(answer.fields.get("GeneralDeviceCapabilities"))
     llrp = _table(answer.fields.get("LLRPCapabilities"))
     gen2 = _table(answer.fields.get("C1G2LLRPCapabilities"))
@@ -333,7 +330,8 @@ def capabilities_of(answer: Message) -> Capabilities:
 
 
 def event_of(notification: Message) -> Mapping[str, Any]:
-    """The ReaderEventNotificationData of a READER_EVENT_NOTIFICATION: parts that could be decoded, each a table."""
+    """Return the ReaderEventNotificationData of a READER_EVENT_NOTIFICATION: the parameters that could be decoded, each
+    a dict."""
     event = _table(notification.fields.get("ReaderEventNotificationData"))
     return {name: part for name, part in event.items() if isinstance(part, Mapping) and "DecodeError" not in part}
 

@@ -1,4 +1,4 @@
-"""One LLRP connection, from opening to its end: who the reader is, what it is asked, what it sends.
+"""One LLRP connection from opening to its end: identify the reader, configure it, receive its reports.
 
 Section numbers are LLRP 1.1's.
 """
@@ -28,32 +28,33 @@ from drivers.llrp.wire import LinkFailure, Wire
 from drivers.session import Clock, Contact, Gap, Notice, PhaseSink, ReaderSettings, Sink
 
 TIME_MAX_US = 1 << 60
-"""A reader's time beyond the year 38,000 is no clock, and would not fit what is computed with it."""
+"""Reader times beyond the year 38,000 aren't real, and would overflow in calculations."""
 
 
 Up = Callable[[int | None, int | None], None]
-"""Told when the link takes inventory and when that changes: clock offset, and from when on reads may still come."""
+"""Callback when the inventory runs and when its status changes: clock offset, and since when buffered reads may still
+arrive."""
 Idle = Callable[[str, int], None]
-"""Told when the reader takes no inventory though the connection stands: why, and since when (store clock)."""
+"""Callback when the reader takes no inventory although it is connected: reason, and since when (store clock)."""
 
 _GREETING_TYPE, _KEEPALIVE_TYPE, _CLOSED_TYPE = 63, 62, 4
 _POLL_S = 0.25
-"""How often it is asked whether what a reader kept has come, and whether a loss has ended, while there is one."""
+"""Interval at which an open backlog or loss is checked for its end."""
 _LINK_MONITOR = 38
-"""Subtype of ImpinjLinkMonitorConfiguration: u16 mode, u16 keepalives missed."""
+"""Subtype of ImpinjLinkMonitorConfiguration: u16 mode, u16 missed keepalives."""
 _NOTICE_S = 600.0
-"""The same words are not repeated within so many wall seconds."""
+"""A message isn't repeated within this many wall seconds."""
 _NOTICES_MAX = 256
 _SETTLE_S = 0.25
-"""A reader that ends its inventory may begin it again by itself."""
+"""Time for a reader that has ended its inventory to restart it by itself."""
 _LOOK_MOST = 4
-"""While reads come, it is looked after so many times more rarely whether the inventory runs."""
+"""While reads arrive, the inventory is checked this many times more rarely."""
 _IDENTIFICATION = 1
 """RequestedData of GET_READER_CONFIG (17.1.21)."""
 
 
 class LlrpConnection:
-    """One connection over what `open_wire` opens."""
+    """One LLRP connection, over the wire that `open_wire` opens."""
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class LlrpConnection:
     ) -> None:
         self.phase = Phase.OPENING
         self.up_since_s: float | None = None
-        """Loop time at which it became INVENTORY."""
+        """Loop time at which the inventory started."""
         self._settings, self._open, self._sink, self._clock = settings, open_wire, sink, clock
         self._timing, self._memory, self._up, self._idle = timing, memory, up, idle
         self._decoder = ReportDecoder(settings.ports)
@@ -97,16 +98,16 @@ class LlrpConnection:
         self._wire: Wire
 
     def light(self) -> None:
-        """The outputs that are wanted have changed."""
+        """Note that the wanted states of outputs have changed."""
         self._stirred.set()
 
     @property
     def counters(self) -> dict[str, int]:
-        """Of this connection's reports."""
+        """Decoder counters of this connection."""
         return self._decoder.counters
 
     async def run(self) -> NoReturn:
-        """Until the connection ends, which is a LinkFailure."""
+        """Run the connection; always ends with LinkFailure."""
         self._wire = await self._open()
         self._greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.phase = Phase.GREETING
@@ -179,7 +180,7 @@ class LlrpConnection:
             self._backlog.take(times, self._wire.received_us, asyncio.get_running_loop().time())
 
     def _use(self) -> list[Any]:
-        """Use the whole messages that have arrived; the batches of reads among them."""
+        """Process the complete messages that have arrived; returns the batches of reads among them."""
         wire, batches = self._wire, []
         at, end, stream = wire.start, wire.end, wire.buffer.data
         while True:
@@ -199,7 +200,7 @@ class LlrpConnection:
             at += header.length
 
     def _place(self, decoded: Decoded) -> Any:
-        """Reads with store times: the reader's own, corrected, or the time of receipt where it gave none."""
+        """Convert reads to store time: the reader's own time, corrected, or the time of receipt where it gave none."""
         received_us = self._wire.received_us
         shift = np.array([received_us, 0, 0], np.int64)
         for source, newest_us in zip((UTC, UPTIME), decoded.newest_us, strict=True):
@@ -273,7 +274,7 @@ class LlrpConnection:
         self._sink.notice(Notice(self._settings.id, self._clock(), text))
 
     def _tell(self) -> None:
-        """Say what has changed of a link that is up: the reader's clock was set, kept reads have come."""
+        """Report changes of a connection that is up: the reader's clock was set, or the buffered reads have arrived."""
         if self.phase is not Phase.INVENTORY:
             return
         offset_us, (told_us, told_from_us) = self._clocks[UTC].offset_us, self._told
@@ -316,7 +317,7 @@ class LlrpConnection:
         await self._watch(2 * timing.keepalive_s)
 
     def _begin(self) -> None:
-        """Our inventory runs: say so, and pass on what has come."""
+        """Report that our inventory runs, and pass on the reads received so far."""
         now_s = asyncio.get_running_loop().time()
         self.phase = Phase.INVENTORY
         if self.up_since_s is None:
@@ -328,7 +329,7 @@ class LlrpConnection:
         self._wire.nudge()
 
     async def _inquire(self) -> None:
-        """Who the reader is and what it can do."""
+        """Ask the reader for its identity and capabilities."""
         detail = self._memory.detail
         detail.clear()
         answer = await self._ask("GET_READER_CAPABILITIES", RequestedData=0)
@@ -365,7 +366,7 @@ class LlrpConnection:
             self._memory.identity = identity
 
     async def _configure(self) -> None:
-        """What readers forget with each connection, or may have forgotten."""
+        """Configure what readers forget with each connection, or may have forgotten."""
         await demand(
             self._ask,
             "keepalives",
@@ -385,8 +386,8 @@ class LlrpConnection:
         contacts = {GPI_EVENT: True} if self._settings.inputs else {}
         ends = {ROSPEC_EVENT: True} if ROSPEC_EVENT in events else {}
         told = False
-        for wish in (events | contacts, ends | contacts, contacts):
-            told = told or (bool(wish) and await self._tells_of(wish))
+        for wanted in (events | contacts, ends | contacts, contacts):
+            told = told or (bool(wanted) and await self._tells_of(wanted))
         if contacts:
             self._memory.inputs = await watch(self._ask, self._notice, self._settings.inputs, told)
         await self._outputs.write(self._ask, self._notice)
@@ -402,12 +403,12 @@ class LlrpConnection:
         return codec.refusal(await self._ask("SET_READER_CONFIG", ReaderEventNotificationSpec=spec)) is None
 
     async def _light(self) -> None:
-        """Bring the outputs to what is wanted, which is no change of the configuration by others."""
+        """Write the wanted states of outputs; doesn't count as a change of the configuration by others."""
         await self._outputs.write(self._ask, self._notice)
         await self._inventory.note_state()
 
     async def _ask(self, name: str, **fields: Any) -> Message:
-        """Send a request; its answer, or an ERROR_MESSAGE, is known by the request's id."""
+        """Send a request and return its response, or the ERROR_MESSAGE with the same message id."""
         request_id = next(self._ids)
         answer = self._answers[request_id] = asyncio.get_running_loop().create_future()
         self._wire.send(codec.encode(name, request_id, **fields))
@@ -424,14 +425,15 @@ class LlrpConnection:
         return message
 
     async def _heard(self, answer: asyncio.Future[bytes]) -> bytes:
-        """An answer, or TimeoutError. It comes behind reads: while nobody takes those, it can't be heard."""
+        """Wait for a response; TimeoutError. It is queued behind reads: while those aren't taken, it can't be
+        received."""
         while not (await asyncio.wait([answer], timeout=self._timing.answer_s))[0]:
             if not self._delivering:
                 raise TimeoutError
         return answer.result()
 
     async def _watch(self, silence_s: float) -> NoReturn:
-        """Give the link up when nothing comes for `silence_s` although we listen; see what was kept to its end."""
+        """Give up the connection after `silence_s` of silence while receiving; end the backlog when it has drained."""
         loop = asyncio.get_running_loop()
         while True:
             now_s = loop.time()
@@ -458,7 +460,7 @@ class LlrpConnection:
     # Whether it takes inventory
 
     async def _tend(self) -> NoReturn:
-        """See that our inventory runs: readers end or lose it, and send keepalives as if nothing were the matter."""
+        """Check that our inventory runs: readers may end or lose it while sending keepalives as usual."""
         loop, timing = asyncio.get_running_loop(), self._timing
         await self._inventorying.wait()
         looked_s = loop.time() - timing.look_s
@@ -487,7 +489,7 @@ class LlrpConnection:
                 await self._restart(*ended, codec.ROSPEC_INACTIVE)
 
     async def _restart(self, why: str, since_us: int, state: int | None) -> None:
-        """Have our inventory run again; LinkFailure if that was done a moment ago, so that it is tried more rarely."""
+        """Restart our inventory; LinkFailure if it was restarted a moment ago, so that retries back off."""
         now_s = asyncio.get_running_loop().time()
         self.phase = Phase.CONFIGURING
         self._idle(why, since_us)

@@ -1,4 +1,4 @@
-"""RO_ACCESS_REPORT to READ rows, straight from the receive buffer, at tens of millions of reports a second.
+"""Decode RO_ACCESS_REPORTs to READ rows in the receive buffer, tens of millions of reports a second.
 
 Layouts (LLRP 1.1, sections 17.1 to 17.2.7; all big-endian, lengths count their own header):
 
@@ -29,7 +29,7 @@ from drivers.read import ANTENNA_UNKNOWN, EPC_BITS_MAX, READ, RSSI_UNKNOWN, Read
 from drivers.session import PHASE_UNKNOWN
 
 RECEIVED, UTC, UPTIME = 0, 1, 2
-"""Where a row's time comes from: the reader gave none, its UTC clock, its uptime."""
+"""Source of a row's time: time of receipt (the reader gave none), the reader's UTC clock, its uptime."""
 
 COUNTERS = (
     "messages",
@@ -46,7 +46,7 @@ COUNTERS = (
 
 @dataclass(frozen=True)
 class Decoded:
-    """What `ReportDecoder.decode` made of a span; the caller owns the arrays."""
+    """Result of `ReportDecoder.decode`; the caller owns the arrays."""
 
     reads: Reads
     """(n,) READ; `time_us` is still the reader's own, or 0 where it gave none."""
@@ -57,13 +57,13 @@ class Decoded:
     newest_us: tuple[int, int]
     """Latest reader time among the rows from UTC and from UPTIME, -1 without such rows."""
     used: int
-    """Position behind the last report message: what stands there is another message, a part of one, or no LLRP."""
+    """Position behind the last report message; there begins another message, part of one, or something that isn't
+    LLRP."""
 
 
 class ReportDecoder:
-    """Decodes one connection's report stream.
-
-    It carries what the stream leaves out: an enabled parameter that is absent has the value it had last (14.2.3).
+    """Decoder of one connection's report stream. It carries state: an enabled parameter that is absent has its last
+    value (14.2.3).
     `ports` maps the reader's antenna ports (1 to 65535) to global antenna numbers.
     """
 
@@ -76,7 +76,7 @@ class ReportDecoder:
         self._newest = np.empty(3, np.int64)
 
     def decode(self, buffer: NDArray[np.uint8], start: int, end: int) -> Decoded:
-        """Decode the whole RO_ACCESS_REPORTs that follow one another from `start`; `buffer` is writable, contiguous u8.
+        """Decode the complete, consecutive RO_ACCESS_REPORTs from `start`; `buffer` is writable, contiguous u8.
 
         ValueError if the span leaves the buffer. Nothing in the bytes raises: see `counters`.
         """
@@ -95,7 +95,7 @@ class ReportDecoder:
 
     @property
     def counters(self) -> dict[str, int]:
-        """What was decoded and what was given up, by reason (COUNTERS), since the connection began."""
+        """Numbers of decoded and rejected items by reason (COUNTERS), since the connection began."""
         return dict(zip(COUNTERS, self._tally.tolist(), strict=True))
 
 
@@ -110,7 +110,7 @@ _TIME_MAX = 1 << 62
 _BITS_MAX = EPC_BITS_MAX
 
 _TV_BYTES = np.zeros(128, np.int64)
-"""Whole size of a TV by its type (17.2.7.3), 0 for those not defined."""
+"""Total size of a TV by type (17.2.7.3), 0 for undefined types."""
 _TV_BYTES[1:21] = [3, 9, 9, 9, 9, 2, 3, 3, 5, 3, 3, 3, 13, 3, 3, 5, 3, 5, 3, 3]
 
 
@@ -118,7 +118,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def kernel(signature: str) -> Callable[[_F], _F]:
-    """The one decorator of the drivers' kernels."""
+    """Compile a kernel: the decorator of all kernels of the drivers."""
     return cast("Callable[[_F], _F]", njit(signature, cache=True, nogil=True, boundscheck=False, error_model="numpy"))
 
 
@@ -155,7 +155,7 @@ def _u64(buf: Any, at: Any) -> Any:
 
 @kernel("UniTuple(int64, 2)(uint8[::1], int64, int64, int64)")
 def _survey(buf: Any, start: Any, end: Any, longest: Any) -> Any:
-    """Position behind the last whole report message, and how many TagReportData stand before it."""
+    """Return the position behind the last complete report message, and the number of TagReportData before it."""
     at, reports = start, 0
     while end - at >= HEADER_BYTES:
         length = _u32(buf, at + 2)
@@ -193,7 +193,7 @@ def _decode(
     newest: Any,
     tally: Any,
 ) -> Any:
-    """Decode the messages that `_survey` found whole; returns the number of rows written."""
+    """Decode the messages that `_survey` found complete; returns the number of rows written."""
     port, peak, count = carried[_PORT], carried[_PEAK], carried[_COUNT]
     first_utc, last_utc = carried[_FIRST_UTC], carried[_LAST_UTC]
     first_up, last_up = carried[_FIRST_UP], carried[_LAST_UP]

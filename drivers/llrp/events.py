@@ -1,4 +1,4 @@
-"""What a reader's events say to a person (17.2.7.6); names are those of sllurp's tables."""
+"""Reader events as text for people (17.2.7.6); names are those of sllurp's tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ATTEMPT_OTHER = "Another connection attempted"
 
 
 def why_ended(change: Mapping[str, Any], rospec_id: int) -> str | None:
-    """What a ROSpecEvent (17.2.7.6.3) says about that ROSpec, if it is that it no longer runs."""
+    """Return why that ROSpec has ended according to a ROSpecEvent (17.2.7.6.3), None if it hasn't."""
     if change.get("ROSpecID") != rospec_id or change["EventType"] == "Start_of_ROSpec":
         return None
     if change["EventType"] == "End_of_ROSpec":
@@ -30,7 +30,7 @@ def why_ended(change: Mapping[str, Any], rospec_id: int) -> str | None:
 
 
 def notices(event: Mapping[str, Any]) -> list[str]:
-    """Sentences for health of one ReaderEventNotificationData; empty for what a session handles itself."""
+    """Return health messages for one ReaderEventNotificationData; none for events that the session handles."""
     told = []
     if exception := event.get("ReaderExceptionEvent"):
         text = bytes(exception.get("Message", b"")).decode("utf-8", "replace").strip("\0 ")

@@ -1,4 +1,4 @@
-"""Our inventory on an LLRP reader over one connection: the ROSpec found again, added, started, looked after.
+"""Our inventory on an LLRP reader over one connection: find, add, start and check its ROSpec.
 
 A reader runs one inventory at a time, and some have room for a single ROSpec. Those of other programs stay as they are,
 unless the store file permits to take the reader over.
@@ -19,17 +19,17 @@ from drivers.llrp.wire import LinkFailure
 from drivers.session import ReaderSettings
 
 TAGS_A_REPORT = 1
-"""A report as soon as a tag was seen; what comes close together is gathered here, not in the reader."""
+"""Report each tag at once; batching is done here, not in the reader."""
 
 _STATE_VALUE, _EVENTS_AND_REPORTS = 7, 11
 """RequestedData of GET_READER_CONFIG (17.1.21)."""
 
 Attempt = Callable[[], Awaitable[str | None]]
-"""Asks the reader for something; None if it agrees, else what it says."""
+"""Request to the reader; None on success, else its error text."""
 
 
 class Inventory:
-    """One connection's; `find` it first, then `run` it, then ask whether it `runs`."""
+    """Inventory of one connection: call `find` first, then `run`, then `runs` to check it."""
 
     def __init__(self, settings: ReaderSettings, memory: Memory, ask: Ask, tell: Tell) -> None:
         self._settings, self._memory, self._ask, self._tell = settings, memory, ask, tell
@@ -39,13 +39,14 @@ class Inventory:
 
     @property
     def number(self) -> int:
-        """ROSpecID of what was asked for; 0, which none has, before that."""
+        """ROSpecID of our inventory; 0, which is never used, before one was requested."""
         return int(self._spec.get("ROSpecID", 0))
 
     async def find(self, can: codec.Capabilities, profile: Profile, extended: bool) -> tuple[bool, int | None]:
-        """Was the reader told to hold what it has for us; and the state of our ROSpec if it is still there, unchanged.
+        """Return whether the reader holds events and reports for us, and the state of our ROSpec if it still exists,
+        unchanged.
 
-        Older ROSpecs of ours are deleted. `extended`: the reader takes its make's own parameters.
+        Older ROSpecs of ours are deleted. `extended`: the reader accepts its maker's custom parameters.
         """
         self._can = can
         held, changed = False, False
@@ -69,7 +70,7 @@ class Inventory:
         return held, None if changed else there.get(self.number)
 
     async def run(self, state: int | None) -> None:
-        """Have it run, `state` being how it was found; LinkFailure if the reader won't. One that runs is left alone."""
+        """Start our inventory, found in `state`; LinkFailure if the reader refuses. A running one is left alone."""
         if state is None:
             ports = ", ".join(map(str, sorted(self._settings.ports)))
             await self._insist(f"an inventory on antenna ports {ports}", self._add)
@@ -80,7 +81,8 @@ class Inventory:
         await self.note_state()
 
     async def runs(self) -> tuple[bool | None, int | None]:
-        """Does it run; and its state, None if it is not there. The first is None if the reader doesn't say."""
+        """Return whether our inventory runs (None if the reader doesn't say) and its state (None if it doesn't
+        exist)."""
         try:
             there = await self._there()
         except LinkFailure:
@@ -91,12 +93,12 @@ class Inventory:
         return state == codec.ROSPEC_ACTIVE, state
 
     async def note_state(self) -> None:
-        """Remember the reader's configuration as we leave it."""
+        """Remember the state value of the reader's configuration."""
         if self._can.can_hold:
             self._memory.state_value = await self._state_value()
 
     def _wanted(self, profile: Profile, extended: bool) -> dict[str, Any]:
-        """What the store file wants, as far as the reader can."""
+        """Build the ROSpec that the store file asks for, as far as the reader supports it."""
         settings, select = self._settings, self._settings.select
         if len(select) > (room := self._can.select_filters):
             self._tell(
@@ -117,7 +119,7 @@ class Inventory:
         )
 
     async def _there(self) -> dict[int, int] | None:
-        """State of every ROSpec on the reader, by number; None if it doesn't tell."""
+        """Return the state of each ROSpec on the reader by id; None if it doesn't say."""
         answer = await self._ask("GET_ROSPECS")
         if codec.refusal(answer):
             return None
@@ -131,7 +133,7 @@ class Inventory:
         return value.get("LLRPConfigurationStateValue") if isinstance(value, Mapping) else None
 
     async def _insist(self, what: str, attempt: Attempt) -> None:
-        """Try, and once more when the reader was taken over; LinkFailure that names who stands in the way."""
+        """Try, and once more after taking the reader over; LinkFailure names what blocks us."""
         refused = await attempt()
         if refused and self._others and self._settings.takeover:
             await self._take_over()
@@ -152,7 +154,7 @@ class Inventory:
         raise LinkFailure(f"the reader refused {what} ({refused})")
 
     async def _add(self) -> str | None:
-        """Our ROSpec, or the plain one if the reader refuses what refines it; what it says if it refuses both."""
+        """Add our ROSpec, or the plain one if the reader refuses it; returns the error if it refuses both."""
         refused = codec.refusal(await self._ask("ADD_ROSPEC", ROSpec=self._spec))
         plain = instead_of(self._spec)
         if refused is None or plain["ROSpecID"] == self.number:
@@ -178,7 +180,7 @@ class Inventory:
 
 
 async def demand(ask: Ask, what: str, name: str, **fields: Any) -> Message:
-    """An answer that has to be success."""
+    """Check that a response is a success; LinkFailure."""
     answer = await ask(name, **fields)
     if reason := codec.refusal(answer):
         raise LinkFailure(f"the reader refused {what} ({reason})")

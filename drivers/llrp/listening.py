@@ -1,8 +1,8 @@
-"""Readers that connect to us (LLRP 1.1, section 20.1.1): listening ports, each for any number of readers.
+"""Listening ports for readers that connect to us (LLRP 1.1, section 20.1.1), each for any number of readers.
 
-Who has come is told by the reader's own identity, MAC or EPC, never by its address. A caller is asked for it over the
-bare wire, whose bytes stay where they are: the connection that gets the wire reads the greeting itself. Whoever waits
-is told of callers who were turned away: one of them may be the reader, with a wrong identity in the store file.
+Readers are told apart by their own identity, MAC or EPC, never by their address. A caller is asked for it without
+consuming what it sends: the connection that gets the wire reads the greeting itself. Waiting sessions hear of rejected
+callers: one of them may be their reader, with a wrong identity in the store file.
 """
 
 from __future__ import annotations
@@ -20,29 +20,30 @@ from drivers.llrp.wire import Address, LinkFailure, Wire
 from drivers.session import Clock, Tls
 
 LISTEN = "listen://"
-"""Before host:port in a reader's address: it connects to us there."""
+"""Prefix of host:port in the address of a reader that connects to us."""
 IDENTIFY_S = 30.0
 """Readers that have just started take their time."""
 CALLERS_MAX = 256
-"""Callers that have not yet told who they are; further ones are turned away."""
+"""Maximum number of callers not yet identified; more are rejected."""
 TOLD_MAX = 3
-"""Of those who were turned away so many are told, by address; of others only the service's debug log."""
+"""Maximum number of rejected addresses reported; others are only in the debug log."""
 
 Heard = Callable[[str], None]
-"""Told who has been turned away, as a clause for store IT."""
+"""Callback for rejected callers: a clause for store IT."""
 
 _QUESTION_ID = 0xFFFFFFFF
 _GREETING_TYPE, _CONFIG_TYPE = 63, 12
 
 
 class ListeningPorts:
-    """The listening ports of one event loop, each open while sessions want it."""
+    """Listening ports of one event loop, each open while sessions use it."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[Address, Tls | None], ListeningPort] = {}
 
     def enter(self, address: Address, identity: str, clock: Clock, tls: Tls | None) -> ListeningPort:
-        """The port to wait at for that reader; `leave` it in the end. All readers of a port share its `tls`."""
+        """Return the port to wait at for that reader; call its `leave` in the end. All readers of a port share its
+        `tls`."""
         place = address, tls
         port = self._open.get(place)
         if port is None:
@@ -52,7 +53,7 @@ class ListeningPorts:
 
 
 class ListeningPort:
-    """One listening port; `names` are the readers that are wanted there, by codec.plain."""
+    """One listening port; `names`: identities of the readers expected there, by codec.plain."""
 
     def __init__(self, address: Address, clock: Clock, tls: Tls | None, closed: Callable[[], object]) -> None:
         self.names: list[str] = []
@@ -68,7 +69,7 @@ class ListeningPort:
         self._turned_away: dict[str, str] = {}
 
     async def admit(self, identity: str, heard: Heard) -> Wire:
-        """Wait for that reader; LinkFailure if the port can't be had."""
+        """Wait for that reader to connect; LinkFailure if the port can't be opened."""
         name = codec.plain(identity)
         async with self._opening:
             if self._server is None:
@@ -84,14 +85,14 @@ class ListeningPort:
         return wire
 
     def leave(self, identity: str) -> None:
-        """Its session ends; the last one closes the port."""
+        """End a reader's session; the last one closes the port."""
         self.names.remove(codec.plain(identity))
         if not self.names:
             self._closed()
             self.close()
 
     def close(self) -> None:
-        """Listen no more; wires that were handed over are not touched."""
+        """Stop listening; wires that were handed over stay open."""
         for task in self._callers:
             task.cancel()
         if self._server is not None:
@@ -164,9 +165,8 @@ class ListeningPort:
 
 
 async def identify(wire: Wire) -> str | None:
-    """Ask a caller who it is, without using up what it sends; None if it leaves without a word.
-
-    LinkFailure, NotLlrp or Malformed if it says something else.
+    """Ask a caller for its identity without consuming what it sends; None if it disconnects silently. LinkFailure,
+    NotLlrp or Malformed if it sends something else.
     """
     asked = False
     while wire.lost is None:
@@ -199,5 +199,5 @@ _ports: WeakKeyDictionary[asyncio.AbstractEventLoop, ListeningPorts] = WeakKeyDi
 
 
 def listening_ports() -> ListeningPorts:
-    """Those of the running loop: sessions share ports."""
+    """Return the listening ports of the running loop, which all sessions share."""
     return _ports.setdefault(asyncio.get_running_loop(), ListeningPorts())

@@ -1,4 +1,4 @@
-"""Contacts (GPI) and outputs (GPO) of an LLRP reader over one connection. What it refuses is told, and nothing more."""
+"""Inputs (GPI) and outputs (GPO) of an LLRP reader over one connection. Refusals are only reported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from drivers.llrp.codec import Message
 from drivers.llrp.wire import LinkFailure
 
 Ask = Callable[..., Awaitable[Message]]
-"""LlrpConnection's: name and fields of a request to its answer; LinkFailure if none comes."""
+"""Request by name and fields, returning the response; LinkFailure if none arrives. Provided by LlrpConnection."""
 Tell = Callable[[str], None]
 
 GPI_EVENT = "GPIEvent"
@@ -18,7 +18,7 @@ GPI_EVENT = "GPIEvent"
 
 
 async def watch(ask: Ask, tell: Tell, inputs: Iterable[int], events: bool) -> frozenset[int]:
-    """Switch inputs on (17.2.6.9); those that will be told of. `events`: whether the reader tells of any."""
+    """Enable inputs (17.2.6.9); returns those that will be reported. `events`: whether the reader reports any."""
     watched = set()
     for port in inputs:
         refused: str | None = "it does not tell of changes"
@@ -33,7 +33,7 @@ async def watch(ask: Ask, tell: Tell, inputs: Iterable[int], events: bool) -> fr
 
 
 class Outputs:
-    """What the outputs of a connection show; `wanted`, which others change, says what they should."""
+    """Outputs of a connection; `wanted`, changed by others, is the target state."""
 
     def __init__(self, ports: Iterable[int], wanted: dict[int, bool]) -> None:
         self._ports, self._wanted = tuple(ports), wanted
@@ -41,11 +41,11 @@ class Outputs:
 
     @property
     def due(self) -> bool:
-        """Is there something to write."""
+        """True if an output must be written."""
         return any(self._shown.get(port) is not self._wanted.get(port, False) for port in self._ports)
 
     async def write(self, ask: Ask, tell: Tell) -> None:
-        """Bring all outputs to what is wanted (17.2.6.3); one that is refused is not tried again until it changes."""
+        """Write all outputs to their wanted state (17.2.6.3); a refused one isn't tried again until it changes."""
         for port in self._ports:
             high = self._wanted.get(port, False)
             if self._shown.get(port) is high:
@@ -59,10 +59,10 @@ class Outputs:
                 tell(f"the reader refuses to switch its output {port} ({refused})")
 
     def lit(self) -> list[int]:
-        """Ports that are on."""
+        """Return the ports that are on."""
         return [port for port, high in self._shown.items() if high]
 
 
 def off_or_on(port: int, high: bool) -> dict[str, Any]:
-    """Fields of a SET_READER_CONFIG that switches one output."""
+    """Return the fields of a SET_READER_CONFIG that switches one output."""
     return {"GPOWriteData": [{"GPOPortNumber": port, "GPOData": high}]}

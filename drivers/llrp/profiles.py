@@ -1,4 +1,4 @@
-"""What makes of readers want besides the standard, as a table. A reader's capabilities decide; a profile refines.
+"""Maker-specific extensions of readers, as a table. A reader's capabilities decide; a profile refines.
 
 A profile is chosen by the maker that the reader names in its capabilities (a Private Enterprise Number), or by the
 store file. Reads carry no phase, so it is asked for only on demand, for captures; Doppler is not asked for.
@@ -14,21 +14,21 @@ EVENTS = ("ROSpecEvent", "ReaderExceptionEvent", "AntennaEvent")
 
 @dataclass(frozen=True)
 class Profile:
-    """One make."""
+    """Profile of one maker."""
 
     name: str
     makers: tuple[int, ...] = ()
     events: tuple[str, ...] = EVENTS
-    """Notifications to ask for, by sllurp's names."""
+    """Notifications to request, by sllurp's names."""
     extensions: bool = False
     """Impinj: custom parameters work only after IMPINJ_ENABLE_EXTENSIONS."""
     fine_rssi: bool = False
     """Impinj: RSSI in 0.01 dBm in each report."""
     phase: bool = False
-    """Impinj: the phase of the answer in each report, if the store file wants it."""
+    """Impinj: the RF phase in each report, if the store file asks for it."""
     link_monitor: int = 0
-    """Impinj: the reader drops a client that has missed so many keepalives; otherwise it keeps the dead connection and
-    turns away the new one."""
+    """Impinj: the reader drops a client after this many missed keepalives; otherwise it keeps the dead connection and
+    rejects the new one."""
     search_modes: bool = False
     """Impinj: ImpinjInventorySearchMode chooses target and TagFocus."""
 
@@ -55,7 +55,7 @@ with the tags' persistence refreshed (TagFocus)."""
 
 
 def choose(maker: int, wanted: str | None) -> Profile:
-    """By the store file's word, else by the maker's number."""
+    """Choose the profile by the store file, else by the maker's number."""
     if wanted is not None:
         return PROFILES[wanted]
     return next((profile for profile in PROFILES.values() if maker in profile.makers), GENERIC)

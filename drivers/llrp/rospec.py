@@ -1,4 +1,4 @@
-"""The inventory that we ask of a reader: one ROSpec, known again by its number."""
+"""The ROSpec of our inventory, recognised by its id."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from drivers.llrp import codec
 from drivers.session import Select
 
 OURS = 0x7A670000
-"""Our ROSpecs have these upper 16 bits; what stands below them is a checksum of the content. So a ROSpec that outlived
-our connection is known by its number, in whatever words the reader tells it, and all others belong to other clients."""
+"""Upper 16 bits of our ROSpec ids; the lower 16 are a checksum of the content. So a ROSpec that outlived our connection
+is recognised by its id, however the reader describes it, and all others belong to other clients."""
 _OURS_MASK = 0xFFFF0000
 _EPC_BANK, _EPC_START = 1, 32
 """Memory bank 01 of a Gen2 tag holds CRC and PC before the EPC."""
 _SELECT_ONLY, _SELECT_TOO = 0, 1
 """C1G2TagInventoryStateUnawareFilterAction (17.3.1.2.1.1.3): Select/Unselect, Select/DoNothing."""
 _POPULATION = 32
-"""Tags that the reader should expect at a time; it adapts by itself."""
+"""Initial tag population for the reader, which adapts by itself."""
 
 
 def is_ours(rospec_id: int) -> bool:
-    """Is it a ROSpec of ours, of this or an earlier configuration."""
+    """True for ROSpecs of ours, of this or an earlier configuration."""
     return rospec_id & _OURS_MASK == OURS
 
 
@@ -36,7 +36,8 @@ def rospec(
     search_mode: int | None = None,
     select: Sequence[Select] = (),
 ) -> dict[str, Any]:
-    """The inventory: these antenna ports without end, the reader's own power and mode, a report every few tags.
+    """Build the inventory: these antenna ports endlessly, with the reader's own power and mode, a report every few
+    tags.
 
     The AISpec has no stop trigger: a reader stops and restarts its radio at each. It is started by START_ROSPEC.
     `fine_rssi`, `phase` and `search_mode` are Impinj's; `select` are filters that the reader must have room for.
@@ -106,9 +107,8 @@ def _inventory_command(session: int | None, search_mode: int | None, select: Seq
 
 
 def instead_of(refined: Mapping[str, Any]) -> dict[str, Any]:
-    """The plain inventory of the same ports for a reader that refuses the refined one; the same if that is plain.
-
-    Its number tells of which refined one it stands for: once that changes, it is to be tried again.
+    """Build the plain inventory of the same ports, for a reader that refuses the refined one; the same if that is
+    plain. Its id depends on the refined one: once that changes, it is tried again.
     """
     (ai,) = refined["AISpec"]
     plain = rospec(ai["AntennaID"], refined["ROReportSpec"]["N"])
@@ -116,6 +116,6 @@ def instead_of(refined: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def numbered(spec: Mapping[str, Any], salt: int = 0) -> dict[str, Any]:
-    """The ROSpec with the number that its content gives it, and what it stands for."""
+    """Return the ROSpec with the id computed from its content and from what it replaces."""
     content = codec.encode("ADD_ROSPEC", salt, ROSpec={**spec, "ROSpecID": OURS})
     return {**spec, "ROSpecID": OURS | zlib.crc32(content) & 0xFFFF}

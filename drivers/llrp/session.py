@@ -1,4 +1,5 @@
-"""LLRP session: keeps one reader connected, beginning again after every failure. One connection: connection."""
+"""LLRP session: keeps one reader connected and reconnects after every failure. See connection for a single
+connection."""
 
 from __future__ import annotations
 
@@ -23,10 +24,10 @@ __all__ = ["LlrpSession", "Phase", "Timing"]
 
 
 class LlrpSession:
-    """Keeps one reader at work until `run` is cancelled."""
+    """Session with one LLRP reader; `run` continues until cancelled."""
 
     def __init__(self, settings: ReaderSettings, sink: Sink, clock: Clock, timing: Timing | None = None) -> None:
-        """ValueError if the address can't be one, or if a reader that connects to us has no identity to know it by."""
+        """Raises ValueError for an invalid address, or if a reader that connects to us has no identity."""
         tls = settings.tls
         if settings.address.startswith(LISTEN) and (
             settings.identity is None or (tls is not None and tls.cert is None)
@@ -45,7 +46,7 @@ class LlrpSession:
         self._memory = Memory()
 
     async def run(self) -> None:
-        """Connect, and again after each failure, later and later up to a minute; for ever."""
+        """Connect, and reconnect after each failure with a backoff of up to a minute, for ever."""
         if not self._listens:
             self._say(Link.CONNECTING, f"connecting to {self._address}")
             await self._go_on()
@@ -92,7 +93,7 @@ class LlrpSession:
 
     @property
     def counters(self) -> dict[str, int]:
-        """Reports decoded and given up, by reason (decoder.COUNTERS), since the session began."""
+        """Numbers of decoded and rejected items by reason (decoder.COUNTERS), since the session began."""
         now = Counter(self._connection.counters) if self._connection else Counter[str]()
         return dict(self._past + now)
 
@@ -142,7 +143,7 @@ class LlrpSession:
         reads_from_us: int | None,
         idle: bool = False,
     ) -> None:
-        """`idle`: it takes no inventory, so that there is nothing to keep."""
+        """Report a state; `idle`: the reader takes no inventory, so it buffers nothing."""
         last, memory = self._status, self._memory
         if last is not None and last.link is link:
             since_us = last.since_us

@@ -1,4 +1,4 @@
-"""What an LLRP session goes by: how patient it is, where a connection stands, what it remembers of its reader."""
+"""State of an LLRP session: timeouts, phases of a connection, and what is remembered about the reader."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from enum import Enum, auto
 
 @dataclass(frozen=True)
 class Timing:
-    """Wall seconds."""
+    """Timeouts and intervals in wall seconds."""
 
     connect_s: float = 5.0
     greeting_s: float = 10.0
     answer_s: float = 20.0
     """Readers that have just started take their time."""
     keepalive_s: float = 10.0
-    """The reader is asked for a sign of life this often, and given up after two periods of silence."""
+    """Keepalive interval; the connection is given up after two intervals of silence."""
     gather_s: float = 0.1
-    """After reads have come, the next are left to gather until the loop's time is a multiple of it."""
+    """Receiving pauses after each arrival until the loop's time is a multiple of this."""
     drained_s: float = 2.0
-    """Without an old read for so long, the reader has handed over all that it kept."""
+    """The backlog has drained after this long without a buffered read."""
     overflow_s: float = 10.0
-    """Without any read for so long after an overflow, the loss has ended."""
+    """A loss ends after this long without reads after an overflow."""
     quiet_s: float = 5.0
-    """Without a read for so long, the reader is asked whether the inventory still runs …"""
+    """After this long without reads, the reader is asked whether the inventory still runs …"""
     look_s: float = 15.0
     """… and again each time after so long."""
     close_s: float = 1.0
-    """At the end, what the reader is just sending is waited for no longer than this."""
+    """Longest wait, at the end, for what the reader is just sending."""
     retry_first_s: float = 0.5
     retry_cap_s: float = 60.0
     steady_s: float = 60.0
-    """A link that has been up for so long is steady: the next attempt comes soon again, when it is lost."""
+    """A connection up for this long resets the backoff."""
 
 
 class Phase(Enum):
-    """Where a connection stands; it moves down this list, and a step back when the reader loses the inventory."""
+    """Phase of a connection; moves down this list, and a step back when the reader loses the inventory."""
 
     OPENING = auto()  # TCP connect under way
     GREETING = auto()  # open; nothing may be sent before the reader's ConnectionAttemptEvent (20.1.1)
@@ -45,21 +45,22 @@ class Phase(Enum):
 
 @dataclass
 class Memory:
-    """What a session knows of its reader, from one connection to the next."""
+    """State of a reader that a session keeps from one connection to the next."""
 
     identity: str | None = None
-    """MAC or EPC as the reader tells it, in capital hex digits."""
+    """MAC or EPC as the reader reports it, in capital hex digits."""
     keeps: bool = True
-    """Does the reader keep its reads while we are away; not known at the start: it may."""
+    """True if the reader buffers reads while disconnected; assumed at the start."""
     state_value: int | None = None
-    """LLRPConfigurationStateValue as we left it: another one means that somebody changed the reader."""
+    """LLRPConfigurationStateValue as we left it: another value means that somebody changed the reader's
+    configuration."""
     newest_us: int = 0
-    """Store time of the newest read that came."""
+    """Store time of the newest read received."""
     detail: dict[str, str] = field(default_factory=dict)
-    """What the reader says of itself."""
+    """Details that the reader reports about itself."""
     inputs: frozenset[int] = frozenset()
-    """Those that are watched."""
+    """Inputs that the reader reports."""
     outputs: dict[int, bool] = field(default_factory=dict)
-    """What they shall show."""
+    """Wanted states of outputs."""
     noticed: dict[str, float] = field(default_factory=dict)
-    """What has been passed on to health, and when (loop time): a loose plug must not fill it."""
+    """Messages passed on to health, and when (loop time): a loose plug must not flood it."""

@@ -1,4 +1,5 @@
-"""TLS to readers (port 5085): pinned or CA-signed certificates, and one of ours if the reader wants it."""
+"""TLS with readers (port 5085): pinned or CA-signed certificates, and a client certificate if the reader asks for
+one."""
 
 from __future__ import annotations
 
@@ -9,11 +10,11 @@ from drivers.llrp.wire import LinkFailure, insecure
 from drivers.session import Tls
 
 _CIPHERS = "ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:DHE+AES:RSA+AES:!aNULL:!eNULL:@SECLEVEL=1"
-"""Python's own choice, and RSA key exchange with SHA-1 and keys of 1024 bits: some readers have nothing newer."""
+"""Python's defaults, plus RSA key exchange with SHA-1 and keys of 1024 bits: some readers have nothing newer."""
 
 
 def context(tls: Tls) -> ssl.SSLContext:
-    """For our connections to one reader; LinkFailure if a file is of no use."""
+    """Create the context for connections to one reader; LinkFailure if a file can't be used."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.set_ciphers(_CIPHERS)
@@ -32,7 +33,8 @@ def context(tls: Tls) -> ssl.SSLContext:
 
 
 def listening(tls: Tls) -> ssl.SSLContext:
-    """For readers that connect to us, who need a certificate if there is a `ca`; LinkFailure if a file is of no use."""
+    """Create the context for readers that connect to us; with `ca` they need a certificate. LinkFailure if a file can't
+    be used."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.set_ciphers(_CIPHERS)
@@ -48,7 +50,7 @@ def listening(tls: Tls) -> ssl.SSLContext:
 
 
 def check_pin(pin: str, certificate: bytes, peer: str) -> None:
-    """LinkFailure unless the certificate (DER) has that SHA-256 fingerprint."""
+    """Raise LinkFailure unless the certificate (DER) has that SHA-256 fingerprint."""
     found = sha256(certificate).hexdigest().upper()
     if found != pin:
         raise LinkFailure(
@@ -58,7 +60,7 @@ def check_pin(pin: str, certificate: bytes, peer: str) -> None:
 
 
 def why_refused(error: ssl.SSLError, peer: str) -> str:
-    """A failed handshake as a sentence."""
+    """Describe a failed handshake in a sentence."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate of {peer} is not accepted: {error.verify_message}"
     return insecure(error, peer)

@@ -1,4 +1,4 @@
-"""The TCP side of an LLRP connection: opening it, and a receive buffer that is decoded where it stands."""
+"""TCP side of an LLRP connection: opening it, and a receive buffer that is decoded in place."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ TLS_PORT = 5085
 
 
 class LinkFailure(Exception):
-    """The connection is lost or of no use; the text is a sentence for store IT."""
+    """The connection is lost or unusable; the text is a sentence for store IT."""
 
     def __init__(self, text: str, since_us: int | None = None) -> None:
-        """`since_us`: store time since which it has been of no use, if that is not now."""
+        """`since_us`: store time since when it has been unusable, if not now."""
         super().__init__(text)
         self.since_us = since_us
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a reader listens."""
+    """Address at which a reader listens."""
 
     host: str
     port: int = DEFAULT_PORT
 
     @classmethod
     def parse(cls, text: str, default_port: int = DEFAULT_PORT) -> Address:
-        """From host, host:port, [IPv6]:port or a bare IPv6 address; ValueError with what would be right."""
+        """Parse host, host:port, [IPv6]:port or a bare IPv6 address; ValueError says what is valid."""
         match = re.fullmatch(r"\[(?P<v6>[^\[\]]+)\](?::(?P<p6>\d+))?|(?P<host>[^\s:\[\]]+)(?::(?P<port>\d+))?", text)
         if match:
             port = int(match["p6"] or match["port"] or default_port)
@@ -52,30 +52,29 @@ class Address:
 
 
 class Wire(asyncio.BufferedProtocol):
-    """Receives into `buffer[start:end]`; reading pauses with every arrival until `resume`, so TCP holds senders back.
-
-    While paused, what the reader sends gathers in the kernel and arrives as one: a connection costs a few wake-ups a
-    second however many messages it carries. All connections go on at the same moments, so that the loop looks at 64
-    readers at once, and their reads go on as one batch.
+    """Receives into `buffer[start:end]`; reading pauses after every arrival until `resume`, so that TCP slows down
+    senders. While paused, data gathers in the kernel and arrives at once: a connection costs a few wake-ups a second
+    however many messages it carries. All connections resume at the same moments, so that the loop serves 64 readers in
+    one turn, and their reads form one batch.
     """
 
     FIRST_CAPACITY = 1 << 14
-    """Enough for what a busy reader sends between two wake-ups; of 64 readers the rest would be megabytes."""
+    """Enough for what a busy reader sends between two wake-ups; more would cost megabytes for 64 readers."""
     CAPACITY = 1 << 16
-    """Taken once that was filled: a reader hands over what it kept, or sends longer messages."""
+    """Size once the first was full: a reader delivers its backlog, or sends longer messages."""
 
     def __init__(self, clock: Clock, peer: str, *, hold: bool = False) -> None:
-        """`hold`: nothing is received before `secure`."""
+        """`hold`: receive nothing before `secure`."""
         self.peer = peer
-        """Who is at the other end, in words for people."""
+        """Peer address as text for people."""
         self.buffer: NDArray[np.uint8] = np.zeros(self.FIRST_CAPACITY, np.uint8)
         self.start = self.end = 0
         self.received_us = 0
-        """Store time at which the last bytes came."""
+        """Store time of the last bytes received."""
         self.silent_since_s: float | None = None
-        """Loop time of the last byte, or of when we began to listen again; None while we don't."""
+        """Loop time of the last byte, or of the last resume; None while paused."""
         self.lost: str | None = None
-        """Why the connection is over; what arrived before still stands in the buffer."""
+        """Reason why the connection has ended; what arrived before is still in the buffer."""
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
@@ -97,7 +96,7 @@ class Wire(asyncio.BufferedProtocol):
         self._made.set()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Free space behind the bytes that are still to be used, moved to the front; grows for a longer message."""
+        """Move unused bytes to the front and return the free space behind them; grows for a longer message."""
         if self.start:
             left = self.end - self.start
             self.buffer[:left] = self.buffer[self.start : self.end].copy()
@@ -128,16 +127,16 @@ class Wire(asyncio.BufferedProtocol):
     # What the connection calls
 
     async def arrival(self) -> None:
-        """Wait for bytes, for `nudge`, or for the end: see `lost`."""
+        """Wait for bytes, `nudge`, or the end of the connection (see `lost`)."""
         await self._arrived.wait()
         self._arrived.clear()
 
     def used(self, start: int, need: int) -> None:
-        """Bytes before `start` are used; make room for a message of `need` bytes from there."""
+        """Release the bytes before `start`; make room for a message of `need` bytes from there."""
         self.start, self._need = start, need
 
     def resume(self, step_s: float) -> None:
-        """Go on receiving: at the next multiple of `step_s` of the loop's time, the same for all wires, or now if 0."""
+        """Resume receiving at the next multiple of `step_s` of the loop's time, the same for all wires, or now if 0."""
         if self._resuming:
             self._resuming.cancel()
         if step_s > 0:
@@ -151,12 +150,12 @@ class Wire(asyncio.BufferedProtocol):
 
     @property
     def caller(self) -> str:
-        """The address at the other end."""
+        """Return the peer's address."""
         assert self._transport is not None
         return str((self._transport.get_extra_info("peername") or ["an unknown address"])[0])
 
     async def secure(self, tls: ssl.SSLContext) -> None:
-        """Speak TLS with one who has called us; ssl.SSLError if that is not agreed on."""
+        """Start TLS as server; ssl.SSLError if the handshake fails."""
         await self._made.wait()
         assert self._transport is not None
         try:
@@ -168,19 +167,19 @@ class Wire(asyncio.BufferedProtocol):
         self._transport = secured
 
     def certificate(self) -> bytes:
-        """The other end's, in DER; empty without TLS."""
+        """Return the peer's certificate in DER; empty without TLS."""
         assert self._transport is not None
         secure = self._transport.get_extra_info("ssl_object")
         return (secure.getpeercert(binary_form=True) or b"") if secure is not None else b""
 
     def send(self, message: bytes) -> None:
-        """Send; what can't be sent is lost together with the connection, see `lost`."""
+        """Send bytes; what can't be sent is lost with the connection, see `lost`."""
         assert self._transport is not None
         if not self._transport.is_closing():
             self._transport.write(message)
 
     def drop(self, reason: str) -> None:
-        """Give the connection up at once."""
+        """Abort the connection."""
         self._lose(reason)
         if self._resuming:
             self._resuming.cancel()
@@ -200,7 +199,7 @@ class Wire(asyncio.BufferedProtocol):
 
 
 async def connect(address: Address, clock: Clock, timeout_s: float, tls: ssl.SSLContext | None = None) -> Wire:
-    """Open a connection over IPv4 or IPv6; LinkFailure with a sentence, ssl.SSLError if TLS is not agreed on."""
+    """Open a connection over IPv4 or IPv6; LinkFailure with a sentence, ssl.SSLError if the handshake fails."""
     reached = False
 
     def wire_there() -> Wire:
@@ -229,7 +228,7 @@ async def connect(address: Address, clock: Clock, timeout_s: float, tls: ssl.SSL
 
 
 def insecure(error: ssl.SSLError, peer: str) -> str:
-    """That no secure connection came about, and why."""
+    """Return the LinkFailure for a failed TLS connection, with the reason."""
     return f"{peer} and the gateway agree on no secure connection ({_words(error)}): does this port speak TLS?"
 
 

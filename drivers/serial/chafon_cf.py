@@ -1,4 +1,4 @@
-"""Session with a Chafon reader of the newer kind (head CF): inventory by the second, asked for again and again."""
+"""Session with a Chafon reader of the newer kind (head CF): repeated inventories of a second."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ from drivers.serial.transport import Line
 from drivers.session import Clock, ReaderSettings, Sink
 
 ROUND_S = 1
-"""Endless inventory would leave silence without a meaning; the end of a round is a sign of life."""
+"""Length of a round: its end is a sign of life, which an endless inventory wouldn't give."""
 STOP = codec.encode(codec.EVERYONE, codec.STOP)
 DEVICE = codec.encode(codec.EVERYONE, codec.DEVICE)
 
 
 class ChafonCfSession(SerialSession[Frame]):
-    """Keeps one reader reading until `run` is cancelled, and delivers its reads and its state.
-
-    Which antennas it uses is set in the reader.
-    """
+    """Session with one reader, until `run` is cancelled. Its antennas are configured in the reader."""
 
     NAME = "Chafon (CF)"
     BAUDS = (115200, 57600, 38400, 19200, 9600)

@@ -35,11 +35,11 @@ _OVERHEAD = 7
 _TAG_FIXED = 6
 _COMMAND_BYTES = 5
 _WAYS = (0, 1)
-"""First byte of the command to take inventory: for so many seconds, or rounds."""
+"""First byte of the inventory command: duration in seconds, or in rounds."""
 _BAR_CODE = re.compile(rb"\x02.*\x03[\r\n]*|[ -~\x80-\xff]+[\r\n]+", re.DOTALL)
-"""Between STX and ETX, or a line of text."""
+"""Bar code: between STX and ETX, or a line of text."""
 _TENTHS_DBM = range(-2000, 501)
-"""Strengths that can be; another is none."""
+"""Possible signal strengths; others are rejected."""
 
 _STATUS = {
     0x01: "a parameter is invalid",
@@ -53,7 +53,7 @@ _STATUS = {
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame of either direction."""
+    """Frame of either direction."""
 
     address: int
     command: int
@@ -61,13 +61,13 @@ class Frame:
 
 
 def encode(address: int, command: int, data: bytes = b"") -> bytes:
-    """A frame, to or from the reader."""
+    """Encode a frame, to or from the reader."""
     body = bytes((HEAD, address)) + command.to_bytes(2) + bytes((len(data),)) + data
     return body + crc16_mcrf4xx(body).to_bytes(2)
 
 
 def inventory(address: int, seconds: int) -> bytes:
-    """The command to take inventory for `seconds`; 0: until told to stop."""
+    """Encode the command to take inventory for `seconds`; 0: until stopped."""
     return encode(address, INVENTORY, b"\0" + seconds.to_bytes(4))
 
 
@@ -88,7 +88,7 @@ def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
 
 
 def read(frame: Frame) -> Content:
-    """What `frame` tells; MalformedRecordError if it is a tag that contradicts itself."""
+    """Decode the content of a frame; MalformedRecordError for an inconsistent tag record."""
     data = frame.data
     if frame.command != INVENTORY or frame.address == EVERYONE or not data:
         return Content(note=f"command {frame.command:04X} or the answer to it")
@@ -112,5 +112,5 @@ def read(frame: Frame) -> Content:
 
 
 def why(status: int) -> str:
-    """A reader's status, for store IT."""
+    """Return a reader's status as text for store IT."""
     return f"{_STATUS[status]} (status {status:02X})" if status in _STATUS else f"status {status:02X}"

@@ -1,4 +1,4 @@
-"""Bytes of a serial line to whole frames, for every family: how one is looked for, and what happens to the rest.
+"""Find whole frames in the bytes of a serial line, for every family, and skip the rest.
 
 A family gives a *probe*: whether a frame begins at a place of the buffer. On a bad checksum one byte is given up, never
 the frame that it claims to be: the true frame may begin inside the false one.
@@ -12,18 +12,18 @@ from typing import Generic, NamedTuple, TypeVar
 F = TypeVar("F")
 
 GAP_S = 0.1
-"""A partial frame that gets no byte for so long is no frame: readers send a frame in one go."""
+"""A partial frame without a new byte for this long isn't one: readers send a frame in one go."""
 
 NO_FRAME = "no whole frame begins here"
 CUT = "the bytes end before its frame does"
 
 Probe = Callable[[bytes, int], tuple[F, int] | str | None]
-"""The frame that begins at a place of a buffer and its size in bytes; None if its rest has not come yet; or why none
-begins there, "" where there is nothing to say of this byte alone."""
+"""Probe a position of a buffer: the frame that begins there and its size in bytes; None if its rest has not arrived
+yet; or the reason why none begins there, "" if there is nothing to say about this byte alone."""
 
 
 class Scan(NamedTuple, Generic[F]):
-    """What a scanner found: frames in order, bytes used up (frames and rubbish), bytes of rubbish among them."""
+    """Result of a scan: frames in order, bytes consumed (frames and garbage), and how many of them are garbage."""
 
     frames: list[F]
     used: int
@@ -31,7 +31,7 @@ class Scan(NamedTuple, Generic[F]):
 
 
 class Piece(NamedTuple, Generic[F]):
-    """`size` bytes from `at`: a frame, or rubbish (frame None) and why it is that."""
+    """`size` bytes from `at`: a frame, or garbage (frame None) with the reason."""
 
     at: int
     size: int
@@ -40,9 +40,8 @@ class Piece(NamedTuple, Generic[F]):
 
 
 def walk(buffer: bytes, probe: Probe[F], whole: bool = False) -> Iterator[Piece[F]]:
-    """Frames and rubbish of `buffer` in order, one behind the other.
-
-    Ends before what may be the beginning of a frame; with `whole` nothing more will come, and that is rubbish too.
+    """Iterate over frames and garbage of `buffer`, without gaps. Ends before a possible beginning of a frame; with
+    `whole`, nothing more will arrive, and that is garbage too.
     """
     at = start = 0
     why = ""
@@ -69,7 +68,7 @@ def walk(buffer: bytes, probe: Probe[F], whole: bool = False) -> Iterator[Piece[
 
 
 def scan(buffer: bytes, probe: Probe[F]) -> Scan[F]:
-    """All frames of `buffer`."""
+    """Find all frames of `buffer`."""
     frames: list[F] = []
     used = skipped = 0
     for piece in walk(buffer, probe):
@@ -82,21 +81,21 @@ def scan(buffer: bytes, probe: Probe[F]) -> Scan[F]:
 
 
 class Framer(Generic[F]):
-    """Keeps the bytes that a sans-io `scan` could not use yet: never more than the beginning of one frame."""
+    """Buffer for a sans-I/O `scan`: keeps at most the beginning of one frame."""
 
     def __init__(self, scan: Callable[[bytes], Scan[F]]) -> None:
         self._scan = scan
         self._buffer = b""
         self.skipped = 0
-        """Bytes that belonged to no frame, so far."""
+        """Number of bytes outside frames, so far."""
 
     @property
     def pending(self) -> bool:
-        """Whether the beginning of a frame is waiting for its rest."""
+        """True while the beginning of a frame waits for its rest."""
         return bool(self._buffer)
 
     def feed(self, chunk: bytes) -> list[F]:
-        """Frames that `chunk` completes."""
+        """Add received bytes; returns the frames that they complete."""
         self._buffer += chunk
         found = self._scan(self._buffer)
         self._buffer = self._buffer[found.used :]
@@ -104,7 +103,8 @@ class Framer(Generic[F]):
         return found.frames
 
     def gap(self) -> list[F]:
-        """Call after GAP_S without a byte: gives up one, since what looks like a beginning may hide whole frames."""
+        """Skip one byte after GAP_S of silence, since what looks like a beginning may hide whole frames; returns the
+        frames found."""
         if self._buffer:
             self._buffer = self._buffer[1:]
             self.skipped += 1

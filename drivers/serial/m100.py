@@ -1,4 +1,4 @@
-"""Session with an M100/YRM100/R200 module: thousands of polls in one command, given again when they are used up."""
+"""Session with an M100/YRM100/R200 module: thousands of polls in one command, repeated when they are used up."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from drivers.serial.tags import Content
 from drivers.serial.transport import Line
 
 START = codec.encode(codec.COMMAND, codec.POLL_MANY, bytes.fromhex("22 2710"))
-"""10,000 polls: a minute or two. Each that finds nothing says so, so a silent reader has used them up."""
+"""10,000 polls: a minute or two. Each poll without a tag is reported, so a silent reader has used them up."""
 STOP = codec.encode(codec.COMMAND, codec.STOP)
 VERSION = codec.encode(codec.COMMAND, codec.GET_VERSION, b"\x01")
 
 
 class M100Session(SerialSession[Frame]):
-    """Keeps one module reading until `run` is cancelled, and delivers its reads and its state.
-
-    It says of no read when it was; where, only firmware for several antennas does.
+    """Session with one module, until `run` is cancelled. Reads carry no time, and the antenna only with firmware for
+    several antennas.
     """
 
     NAME = "M100"
@@ -27,7 +26,7 @@ class M100Session(SerialSession[Frame]):
     PORT_MAX = 64
     SILENCE_S = 1.5
     _nowhere = False
-    """It was seen not to tell antennas."""
+    """True once reads without an antenna were seen."""
 
     def _frame_at(self, buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
         return codec.frame_at(buffer, at)

@@ -32,7 +32,7 @@ NO_TAG = 0x15
 _OVERHEAD = 7
 _TAG_FIXED = 5
 _PARAMETERS_MAX = 512
-"""Far more than any answer has: a false length must not hold frames back."""
+"""More than any answer has: a wrong length must not hold back frames."""
 
 _ERRORS = {
     0x17: "it does not know the command",
@@ -44,7 +44,7 @@ _ERRORS = {
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame of either direction."""
+    """Frame of either direction."""
 
     kind: int
     command: int
@@ -52,7 +52,7 @@ class Frame:
 
 
 def encode(kind: int, command: int, data: bytes = b"") -> bytes:
-    """A frame, to or from the reader."""
+    """Encode a frame, to or from the reader."""
     body = bytes((kind, command)) + len(data).to_bytes(2) + data
     return bytes((HEAD,)) + body + bytes((sum(body) & 0xFF, TAIL))
 
@@ -86,7 +86,7 @@ def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
 
 
 def read(frame: Frame) -> Content:
-    """What `frame` tells; MalformedRecordError if it is a tag that contradicts itself."""
+    """Decode the content of a frame; MalformedRecordError for an inconsistent tag record."""
     kind, command, data = frame.kind, frame.command, frame.data
     if kind == NOTICE and command == POLL:
         if len(data) < 5:
@@ -106,5 +106,5 @@ def read(frame: Frame) -> Content:
 
 
 def why(code: int) -> str:
-    """A reader's error code, for store IT."""
+    """Return a reader's error code as text for store IT."""
     return f"{_ERRORS[code]} (error {code:02X})" if code in _ERRORS else f"error {code:02X}"

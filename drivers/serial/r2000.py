@@ -1,4 +1,4 @@
-"""Session with an R2000-style reader (head A0): it searches as long as it was told to and has to be asked again."""
+"""Session with an R2000-style reader (head A0): it searches for the given time and must be asked again."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from drivers.serial.transport import Line
 from drivers.session import Clock, ReaderSettings, Sink
 
 TURNS = 8
-"""Turns of antennas a round: long enough to waste little on asking, short enough to hear from it each second."""
+"""Antenna cycles per round: few enough for a sign of life each second, enough to keep the overhead small."""
 
 
 class R2000Session(SerialSession[Frame]):
-    """Keeps one reader reading until `run` is cancelled, and delivers its reads and its state.
-
-    One port is read with real-time inventory, which every such reader has; several by fast switching. There is no stop
-    command: a round ends by itself.
+    """Session with one reader, until `run` is cancelled. A single port is read with real-time inventory, which every
+    such reader has, several by fast switching. There is no stop command: a round ends by itself.
     """
 
     NAME = "R2000-style"

@@ -41,7 +41,7 @@ _INVENTORIES = (INVENTORY, INVENTORY_FAST, INVENTORY_SESSION)
 _COMMANDS = frozenset((*range(0x60, 0xA0), *range(0xB0, 0xB5)))
 _END_BYTES = 7
 _HOST_BYTES = {INVENTORY: (1,), INVENTORY_FAST: range(10, 40), INVENTORY_SESSION: range(3, 8)}
-"""Data of the commands themselves, by which they can be told from answers where a line was tapped."""
+"""Data lengths of commands, which tell them from answers on a tapped line."""
 _RSSI_ZERO_DBM = 129
 
 _CODES = {
@@ -66,7 +66,7 @@ _CODES = {
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame of either direction."""
+    """Frame of either direction."""
 
     address: int
     command: int
@@ -74,13 +74,14 @@ class Frame:
 
 
 def encode(address: int, command: int, data: bytes = b"") -> bytes:
-    """A frame, to or from the reader."""
+    """Encode a frame, to or from the reader."""
     frame = bytes((HEAD, len(data) + 3, address, command)) + data
     return frame + bytes((-sum(frame) & 0xFF,))
 
 
 def inventory_fast(address: int, ports: list[int], repeat: int) -> bytes:
-    """The command that goes round `ports` (from 1), `repeat` times: four places, eight if a port needs them."""
+    """Encode the command to cycle through `ports` (from 1) `repeat` times: four slots, or eight if a port needs
+    them."""
     places = 8 if max(ports) > 4 else 4
     turns = [port - 1 for port in ports] + [0xFF] * (places - len(ports))
     data = bytes(value for turn in turns for value in (turn, 1)) + bytes((0, repeat))
@@ -88,7 +89,7 @@ def inventory_fast(address: int, ports: list[int], repeat: int) -> bytes:
 
 
 def frame_at(buffer: bytes, at: int, address: int | None = None) -> tuple[Frame, int] | str | None:
-    """See framing.Probe; with `address`, frames of other readers are none."""
+    """See framing.Probe; with `address`, frames of other readers are rejected."""
     if buffer[at] != HEAD:
         return ""
     head = buffer[at + 1 : at + 4]
@@ -113,7 +114,7 @@ def frame_at(buffer: bytes, at: int, address: int | None = None) -> tuple[Frame,
 
 
 def read(frame: Frame) -> Content:
-    """What `frame` tells; MalformedRecordError if it has none of the known shapes."""
+    """Decode the content of a frame; MalformedRecordError if it has no known shape."""
     command, data = frame.command, frame.data
     if command not in _INVENTORIES:
         return Content(note=f"command {command:02X} or the answer to it")
@@ -135,12 +136,12 @@ def read(frame: Frame) -> Content:
 
 
 def why(code: int) -> str:
-    """A reader's code, for store IT."""
+    """Return a reader's code as text for store IT."""
     return f"{_CODES[code]} (code {code:02X})" if code in _CODES else f"code {code:02X}"
 
 
 def _tag(data: bytes) -> TagRead:
-    """Frequency and antenna, PC, EPC, RSSI; the phase behind it is there if the PC's length leaves room for it."""
+    """Decode frequency and antenna, PC, EPC and RSSI; the phase follows if the PC's length leaves room for it."""
     if len(data) < 6:
         raise MalformedRecordError(f"{len(data)} bytes are no tag")
     pc = int.from_bytes(data[1:3])

@@ -1,6 +1,5 @@
-"""What every session with a serial reader does: open, find, set up, read, and begin again after every failure.
-
-A family says how its reader is silenced, asked who it is, set up and started; see the hooks of `SerialSession`.
+"""Sessions with serial readers: open, find, set up, read, and start again after every failure. A family implements how
+its reader is silenced, identified, set up and started; see the hooks of `SerialSession`.
 """
 
 from __future__ import annotations
@@ -32,37 +31,36 @@ ANSWER_S = 1.0
 PROBE_S = 0.25
 LEAVE_S = 0.5
 RETRY_S = (1.0, 5.0)
-"""First and longest wait between attempts; short, since a replugged reader should read at once."""
+"""First and longest wait between attempts; short, so that a replugged reader reads at once."""
 STEADY_S = 60.0
-"""A reader that has read for so long reads steadily: when it is lost, it is tried again soon."""
+"""A reader that has read for this long resets the backoff."""
 NOISE_S = 600.0
 NOISE_SHARE = 0.01
-"""What of a line's bytes belongs to no frame is told once in so many seconds, if it is more than this …"""
+"""A share of bytes outside frames above this is reported at most every NOISE_S …"""
 MUCH_NOISE_S = 30.0
 MUCH_NOISE_SHARE = 0.1
-"""… and already after so many, if it is much: then the family may be another one."""
+"""… and above this already after MUCH_NOISE_S: the family may be wrong."""
 ASKED_TIMES = 3
-"""A reader that is still busy with an earlier host's round may not hear the first question."""
+"""Attempts to identify: a reader that is busy with an earlier host's round may miss the first."""
 
 
 class ReaderError(Exception):
-    """The reader answers, but not so that it can be used; the text is a sentence for store IT."""
+    """The reader answers but can't be used; the text is a sentence for store IT."""
 
 
 class SerialSession(ABC, Generic[F]):
-    """Keeps one reader reading until `run` is cancelled, and delivers its reads and its state."""
+    """Session with one serial reader, until `run` is cancelled: delivers its reads and status."""
 
     NAME: ClassVar[str]
     BAUDS: ClassVar[tuple[int, ...]]
-    """Most likely first."""
+    """Baud rates, most likely first."""
     PORT_MAX: ClassVar[int]
     SETS_PORTS: ClassVar[bool] = False
-    """The session tells the reader on which ports to search: when it searches on another, it has forgotten."""
+    """True if the session sets the reader's ports: if it then searches on others, it has lost its settings."""
     SILENCE_S: ClassVar[float] = 5.0
-    """A reader that reads is never silent for so long: it is started again, and given up when that does not help."""
+    """Silence after which a reader is started again, and given up if that doesn't help."""
     BREATH_S: ClassVar[float] = 0.05
-    """From one start to the next at least: some readers end a search at once, with nothing, thousands of times a
-    second."""
+    """Minimum time between starts: some readers end an empty search at once, thousands of times a second."""
 
     def __init__(self, settings: ReaderSettings, sink: Sink, clock: Clock) -> None:
         self._settings = settings
@@ -92,39 +90,39 @@ class SerialSession(ABC, Generic[F]):
 
     @abstractmethod
     def _content(self, frame: F) -> Content:
-        """What a frame tells; may raise MalformedRecordError."""
+        """Decode a frame; may raise MalformedRecordError."""
 
     async def _hush(self, line: Line, patience_s: float) -> None:
-        """Stop reading and throw away what was on its way; a reader that doesn't answer is left to be found."""
+        """Stop reading and discard what was under way; a reader that doesn't answer is no error here."""
 
     @abstractmethod
     async def _identify(self, line: Line, patience_s: float) -> dict[str, str]:
-        """What the reader says of itself; ReaderError if it doesn't answer."""
+        """Ask the reader for its details; ReaderError if it doesn't answer."""
 
     async def _set_up(self, line: Line) -> None:
-        """Whatever reading needs; ReaderError if the reader refuses it."""
+        """Set up the reader; ReaderError if it refuses."""
 
     @abstractmethod
     async def _start(self, line: Line) -> None:
-        """Begin to read, or go on after the reader's search has ended."""
+        """Start reading, or continue after the reader's search has ended."""
 
     def _has_restarted(self, frame: F) -> bool:
-        """Is this what the reader says when it starts; what it was set to is lost then."""
+        """True if the reader has just booted and lost its settings."""
         return False
 
     def _stamp(self, tags: Sequence[TagRead]) -> list[int]:
-        """Store time of each tag; that of receipt, unless the reader has a clock."""
+        """Return the store time of each tag: the time of receipt, unless the reader has a clock."""
         return [self._received_us] * len(tags)
 
     # What all do
 
     @property
     def counters(self) -> dict[str, int]:
-        """Of this session: bytes, those of them that belonged to no frame, reads, frames without a tag or a sense."""
+        """Counters of this session: bytes, bytes outside frames, reads, frames without tags, malformed frames."""
         return {**self._tally, "skipped_bytes": self._tally["skipped_bytes"] + self._framer.skipped}
 
     async def run(self) -> None:
-        """Read for ever: whatever fails, say why and try again."""
+        """Read for ever; report failures and try again."""
         self._tell(Link.CONNECTING, f"opening {self._settings.address}")
         while True:
             try:
@@ -139,7 +137,7 @@ class SerialSession(ABC, Generic[F]):
             await self._pause()
 
     async def _pause(self) -> None:
-        """Wait before the next attempt, longer each time until the reader has read steadily."""
+        """Wait before the next attempt, longer each time until the reader has read for a while."""
         now_s = asyncio.get_running_loop().time()
         if self._up_since_s is not None and now_s - self._up_since_s >= STEADY_S:
             self._retry_s = RETRY_S[0]
@@ -148,7 +146,7 @@ class SerialSession(ABC, Generic[F]):
         self._retry_s = min(2 * self._retry_s, RETRY_S[1])
 
     async def identify(self, bauds: Sequence[int]) -> Mapping[str, str]:
-        """Only find out what is there: what a reader says of itself. TransportError or ReaderError if none is."""
+        """Find out what is connected and return its details; TransportError or ReaderError if there is no reader."""
         self._bauds = tuple(bauds)
         line = await open_line(self._settings.address, self._bauds[0])
         try:
@@ -179,7 +177,7 @@ class SerialSession(ABC, Generic[F]):
             await line.close()
 
     async def _find(self, line: Line) -> None:
-        """Silence the reader, at whatever speed it listens, and learn what it is."""
+        """Silence the reader, at whatever baud rate it uses, and identify it."""
         bauds = self._bauds if line.tty else self._bauds[:1]
         for baud in bauds:
             patience_s = ANSWER_S if baud == bauds[0] else PROBE_S
@@ -197,7 +195,7 @@ class SerialSession(ABC, Generic[F]):
         )
 
     async def _read(self, line: Line) -> None:
-        """Start reading and deliver until something fails, or the reader has restarted."""
+        """Start reading and deliver until something fails or the reader restarts."""
         silent = False
         self._unconnected = set()
         await self._go_on(line)
@@ -224,7 +222,7 @@ class SerialSession(ABC, Generic[F]):
                 await self._go_on(line)
 
     def _has_strayed(self, antennas: set[int | None]) -> bool:
-        """Does the reader search on ports that it wasn't told, for the first time in a while."""
+        """True if the reader searches on other ports than set, for the first time in a while."""
         if not self.SETS_PORTS or antennas <= {None, *self._settings.ports}:
             return False
         now_s, last_s = asyncio.get_running_loop().time(), self._strayed_s
@@ -232,14 +230,14 @@ class SerialSession(ABC, Generic[F]):
         return last_s is None or now_s - last_s > STEADY_S
 
     async def _go_on(self, line: Line) -> None:
-        """Start a search, after a breath if the last start was just now."""
+        """Start a search, after BREATH_S if the last start was just now."""
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, self._started_s + self.BREATH_S - loop.time()))
         self._started_s = loop.time()
         await self._start(line)
 
     async def _silence(self, line: Line, again: bool) -> None:
-        """Set up and start a silent reader, which may have restarted; ReaderError if that was done already."""
+        """Set up and start a silent reader, which may have restarted; ReaderError if that was already tried."""
         if again:
             raise ReaderError(f"it has sent nothing for {2 * self.SILENCE_S:g} s, though it was started again")
         self._tell(Link.DOWN, f"it has sent nothing for {self.SILENCE_S:g} s: it is set up again", self._received_us)
@@ -261,7 +259,8 @@ class SerialSession(ABC, Generic[F]):
             yield content
 
     async def _ask(self, line: Line, command: bytes, answers: Callable[[F], bool], patience_s: float = ANSWER_S) -> F:
-        """The first answer to a command; other frames before it are left-overs of reading. ReaderError without one."""
+        """Send a command and return its first answer; frames before it are left-overs of reading. ReaderError without
+        one."""
         loop = asyncio.get_running_loop()
         for _ in range(ASKED_TIMES):
             await line.write(command)
@@ -278,7 +277,7 @@ class SerialSession(ABC, Generic[F]):
         raise ReaderError(f"it did not answer command {command.hex(' ')} within {patience_s:g} s")
 
     async def _frames(self, line: Line, patience_s: float) -> list[F]:
-        """The next whole frames, none if there are none in time."""
+        """Return the next whole frames; none if none arrive in time."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience_s
         gap_s = GAP_S
@@ -332,7 +331,7 @@ class SerialSession(ABC, Generic[F]):
             self._sink.status(self._told)
 
     def _tell_noise(self, now_s: float) -> None:
-        """Tell how much of what came was no frame; `now_s` by the loop."""
+        """Report the share of bytes outside frames; `now_s`: loop time."""
         first = self._noise_told_s is None
         if self._noise_since_s is None:
             self._noise_since_s = now_s
@@ -353,7 +352,7 @@ class SerialSession(ABC, Generic[F]):
         return Framer(partial(scan, probe=self._frame_at))
 
     def _renew(self) -> None:
-        """Forget what came at another speed."""
+        """Discard what arrived at another baud rate."""
         self._tally["skipped_bytes"] += self._framer.skipped
         self._framer = self._new_framer()
 

@@ -1,4 +1,4 @@
-"""What frames of serial readers tell, whatever their family."""
+"""Content of frames of serial readers, for all families."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ XPC_W2 = 0x8000
 
 
 class MalformedRecordError(ValueError):
-    """A frame with a good checksum whose content contradicts itself."""
+    """Frame with a correct checksum but inconsistent content."""
 
 
 class TagRead(NamedTuple):
-    """A tag as the reader reports it; None where the reader gave nothing. `time_ms` since its search cycle began."""
+    """Tag as the reader reports it; None where it gave nothing. `time_ms`: since its search cycle began."""
 
     epc: bytes
     seen: int | None = None
@@ -27,25 +27,24 @@ class TagRead(NamedTuple):
 
 @dataclass(frozen=True)
 class Content:
-    """What one frame tells."""
+    """Content of one frame."""
 
     tags: tuple[TagRead, ...] = ()
     ends: bool = False
-    """The search is over: the reader waits to be told to go on."""
+    """True if the search is over and the reader waits for the next command."""
     failure: str = ""
-    """Why the reader does not read, for store IT."""
+    """Reason why the reader doesn't read, for store IT."""
     antenna: int | None = None
-    """Where the reader searched, of a search that is over."""
+    """Antenna of a search that is over."""
     unconnected: int | None = None
-    """A port without an antenna; the reader goes on with the others."""
+    """Port without an antenna; the reader continues with the others."""
     note: str = ""
-    """What a frame without tags is."""
+    """Meaning of a frame without tags."""
 
 
 def epc_of(pc: int, body: bytes) -> bytes:
-    """The EPC of what a tag sent between PC and CRC: without the extended protocol words that the PC may announce.
-
-    MalformedRecordError unless it is as long as the PC says (Gen2, 6.3.2.1.2.2) and a possible EPC.
+    """Extract the EPC from what a tag sent between PC and CRC, without the XPC words that the PC may announce.
+    MalformedRecordError unless its length is that of the PC (Gen2, 6.3.2.1.2.2) and possible.
     """
     if len(body) != 2 * (pc >> 11):
         raise MalformedRecordError(f"PC {pc:04X} says {2 * (pc >> 11)} bytes, there are {len(body)}")
@@ -55,7 +54,7 @@ def epc_of(pc: int, body: bytes) -> bytes:
 
 
 def plain_epc(epc: bytes) -> bytes:
-    """`epc` itself; MalformedRecordError if Gen2 has none of that length."""
+    """Return `epc` itself; MalformedRecordError if Gen2 has no EPCs of that length."""
     if not epc or len(epc) % 2 or 8 * len(epc) > EPC_BITS_MAX:
         raise MalformedRecordError(f"an EPC can't have {8 * len(epc)} bits")
     return epc

@@ -1,4 +1,4 @@
-"""Session with a ThingMagic/Mercury reader on a serial line: continuous reading that survives what readers do."""
+"""Session with a ThingMagic/Mercury reader on a serial line: continuous reading, restarted after failures."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ REGIONS = {
         ("na", "eu", "kr", "in", "jp", "prc", "eu2", "eu3", "kr2", "prc2", "au", "nz", "na2", "na3"), 1
     )
 }
-"""By the names of the maker's own programs."""
+"""Regions by the names that the maker's own programs use."""
 REGION_IF_UNSET = "prc"
-"""China, 920–925 MHz. Only for a reader that has no region at all, which would otherwise refuse to read."""
+"""China, 920–925 MHz: only for a reader without any region, which would otherwise refuse to read."""
 SEARCH_MS = 1000
 START = codec.command(
     codec.OP_CONTINUOUS,
@@ -33,15 +33,15 @@ READ_FILTER_OFF = bytes.fromhex("01 0C 00")
 
 
 class ThingMagicSession(SerialSession[Reply]):
-    """Keeps one reader reading until `run` is cancelled, and delivers its reads and its state."""
+    """Session with one reader, until `run` is cancelled: delivers its reads and status."""
 
     NAME = "ThingMagic"
     BAUDS = (115200, 9600, 921600, 19200, 38400, 57600, 230400, 460800)
-    """The factory setting, then what modules are found at."""
+    """The factory setting, then others found in the field."""
     PORT_MAX = 16
     SETS_PORTS = True
     SILENCE_S = 5.0
-    """A reader that reads sends at least a keepalive a second."""
+    """A reading reader sends at least a keepalive a second."""
     BREATH_S = PROBE_S
 
     def __init__(self, settings: ReaderSettings, sink: Sink, clock: Clock) -> None:
@@ -93,7 +93,7 @@ class ThingMagicSession(SerialSession[Reply]):
         return self._times.stamp([tag.time_ms for tag in tags], self._received_us)
 
     async def _demand(self, line: Line, op: int, data: bytes, what: str) -> None:
-        """A setting without which the reader is of no use."""
+        """Make a setting that reading requires; ReaderError if the reader refuses."""
         reply = await self._command(line, op, data)
         if reply.status != codec.STATUS_OK:
             raise ReaderError(f"it refuses {what}: {codec.why(reply.status)}")
@@ -103,7 +103,7 @@ class ThingMagicSession(SerialSession[Reply]):
 
 
 class SearchClock:
-    """Store time of reads that carry milliseconds since their search cycle began.
+    """Converts milliseconds since the start of a search cycle to store time.
 
     A cycle's beginning is estimated as the earliest that its reads' times of receipt allow. Cycles follow each other
     without a sign but the milliseconds falling, so an estimate that makes reads older than `LAG_US` is of a past cycle.
@@ -118,7 +118,8 @@ class SearchClock:
         self._last_ms = 0
 
     def stamp(self, times_ms: Sequence[int | None], received_us: int) -> list[int]:
-        """Store time of each read of a batch, in order of arrival; never after `received_us`, which stands for None."""
+        """Return the store time of each read of a batch, in order of arrival; never after `received_us`, which also
+        replaces None."""
         stamps_us = [received_us] * len(times_ms)
         cycle: list[tuple[int, int]] = []
         for index, ms in enumerate(times_ms):
@@ -146,7 +147,7 @@ class SearchClock:
 
 
 def _describe(version: bytes) -> dict[str, str]:
-    """What the reply to the version command says: boot loader, hardware, date and version of the firmware."""
+    """Decode the reply to the version command: boot loader, hardware, date and version of the firmware."""
     if len(version) < 16:
         return {}
     fields = [version[at : at + 4] for at in range(0, 16, 4)]

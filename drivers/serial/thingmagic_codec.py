@@ -36,7 +36,7 @@ COMMAND_OVERHEAD = 5
 
 OP_VERSION = 0x03
 OP_BOOT = 0x04
-"""Sent by itself when it has started, with what OP_VERSION answers."""
+"""Sent unasked after booting, with the data of OP_VERSION's answer."""
 OP_SET_BAUD = 0x06
 OP_READ_MULTIPLE = 0x22
 OP_CONTINUOUS = 0x2F
@@ -57,7 +57,7 @@ ANTENNA = 0x0004
 TIMESTAMP = 0x0010
 DATA = 0x0080
 METADATA = COUNT | RSSI | ANTENNA | TIMESTAMP
-"""What a session asks for: all that a read can carry, and no byte more on a slow line."""
+"""Metadata requested by a session: all that a READ row can hold, and no byte more on a slow line."""
 
 # (flag, bytes) in the order of the wire; DATA is variable: its length in bits comes first.
 _FIELDS = (
@@ -91,7 +91,7 @@ _CRC_START = crc_hqx(b"\xff\xff", 0)
 
 @dataclass(frozen=True)
 class Reply:
-    """A frame from the reader."""
+    """Frame from the reader."""
 
     op: int
     status: int
@@ -100,23 +100,23 @@ class Reply:
 
 @dataclass(frozen=True)
 class Command:
-    """A frame from the host."""
+    """Frame from the host."""
 
     op: int
     data: bytes
 
 
 class StreamEnd(NamedTuple):
-    """The reader says that it has stopped searching."""
+    """Notification that the reader has stopped searching."""
 
 
 def crc(body: bytes) -> int:
-    """The protocol's checksum of at least two bytes, from the length byte to the last byte of data."""
+    """Compute the protocol's checksum of at least two bytes, from the length byte to the last byte of data."""
     return crc_hqx(body[:-2], _CRC_START) ^ int.from_bytes(body[-2:])
 
 
 def command(op: int, data: bytes = b"") -> bytes:
-    """A frame from host to reader."""
+    """Encode a frame from host to reader."""
     body = bytes((len(data), op)) + data
     return b"\xff" + body + crc(body).to_bytes(2)
 
@@ -138,11 +138,11 @@ def reply_at(buffer: bytes, at: int) -> tuple[Reply, int] | str | None:
 
 
 scan_replies = partial(scan, probe=reply_at)
-"""Frames of a reader in a buffer."""
+"""Find frames of a reader in a buffer."""
 
 
 def either_at(buffer: bytes, at: int) -> tuple[Reply | Command, int] | str | None:
-    """See framing.Probe: frames of both directions, for a line that was tapped."""
+    """See framing.Probe: frames of both directions, for a tapped line."""
     found = reply_at(buffer, at)
     if isinstance(found, tuple) or found == "" or len(buffer) - at < 2:
         return found
@@ -164,7 +164,7 @@ def command_at(buffer: bytes, at: int) -> tuple[Command, int] | str | None:
 
 
 def read(reply: Reply | Command) -> Content:
-    """What `reply` tells; MalformedRecordError if it is a record that contradicts itself."""
+    """Decode the content of a reply; MalformedRecordError for an inconsistent record."""
     if isinstance(reply, Command):
         return Content(note=f"the host's command {reply.op:02X}")
     if reply.op == OP_BOOT:
@@ -186,12 +186,12 @@ def read(reply: Reply | Command) -> Content:
 
 
 def why(status: int) -> str:
-    """A reader's status, for store IT."""
+    """Return a reader's status as text for store IT."""
     return f"{_REASONS[status]} ({status:04X})" if status in _REASONS else f"status {status:04X}"
 
 
 def read_record(data: bytes) -> TagRead | StreamEnd | None:
-    """What a reply to op 22 carries (its data, status 0); None for the reader's own statistics."""
+    """Decode the data of a reply to op 22 with status 0; None for the reader's own statistics."""
     kind_at = 5 if data and data[0] & _OPTION_METADATA else 3
     if len(data) <= kind_at:
         raise MalformedRecordError(f"{len(data)} bytes are too few for a record")
@@ -218,7 +218,7 @@ def read_record(data: bytes) -> TagRead | StreamEnd | None:
 
 
 def _metadata(data: bytes, at: int, flags: int) -> tuple[dict[int, int], int]:
-    """Unsigned values of the fields present, and where they end."""
+    """Return the unsigned values of the fields present, and where they end."""
     values: dict[int, int] = {}
     for flag, size in _FIELDS:
         if flags & flag:
@@ -230,7 +230,7 @@ def _metadata(data: bytes, at: int, flags: int) -> tuple[dict[int, int], int]:
 
 
 def _epc(data: bytes, at: int) -> bytes:
-    """The EPC of the block of PC, XPC, EPC and CRC whose length stands at `at`."""
+    """Return the EPC of the block of PC, XPC, EPC and CRC whose length is at `at`."""
     bits = int.from_bytes(data[at : at + 2])
     block = data[at + 2 : at + 2 + bits // 8]
     if at + 2 > len(data) or len(block) < bits // 8 or bits % 8:

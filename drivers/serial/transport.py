@@ -1,4 +1,4 @@
-"""The one place that opens what a serial reader hangs on: a tty, or a serial server at tcp://host:port."""
+"""Transports of serial readers: a tty, or a serial server at tcp://host:port."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import serial_asyncio_fast
 
 OPEN_TIMEOUT_S = 5.0
 PIECE_BYTES = 1024
-"""Handled in one turn of the event loop. Rubbish in which every byte may begin a frame costs some 3 ms."""
+"""Bytes processed in one turn of the event loop. Garbage in which every byte may begin a frame costs some 3 ms."""
 _LIMIT = 1 << 16
 
 
 class TransportError(OSError):
-    """The line cannot be opened or has broken; the text is a sentence for store IT."""
+    """The line can't be opened or has failed; the text is a sentence for store IT."""
 
 
 @dataclass
 class Line:
-    """An open line. Reading and writing raise TransportError once it is gone."""
+    """Open line. Reading and writing raise TransportError once it has failed."""
 
     address: str
     tty: bool
@@ -34,9 +34,8 @@ class Line:
     _writer: asyncio.StreamWriter
 
     async def read(self, timeout_s: float) -> bytes:
-        """What has arrived, at least one byte; TimeoutError after `timeout_s` of silence.
-
-        Lets others have their turn: a line that floods has always something to read.
+        """Return what has arrived, at least one byte; TimeoutError after `timeout_s` of silence. Yields to other tasks
+        first: a flooding line always has something to read.
         """
         try:
             async with asyncio.timeout(timeout_s) as silence:
@@ -68,7 +67,7 @@ class Line:
                 raise self._broken(error) from error
 
     async def close(self) -> None:
-        """Let go of the line; bytes not yet sent are dropped."""
+        """Close the line; bytes not yet sent are dropped."""
         transport = self._writer.transport
         if not transport.is_closing() or transport.get_write_buffer_size():
             transport.abort()
@@ -81,7 +80,7 @@ class Line:
 
 
 async def open_line(address: str, baud: int = 115200) -> Line:
-    """Open `address`, a device path or tcp://host:port; TransportError with what to do if that fails."""
+    """Open `address`, a device path or tcp://host:port; TransportError says what to do."""
     if address.startswith("tcp://"):
         return await _open_tcp(address)
     if address.startswith("/"):
@@ -107,7 +106,7 @@ async def _open_tty(path: str, baud: int) -> Line:
 
 
 class _Tty(serial_asyncio_fast.SerialTransport):
-    """A tty that is told to be gone once, by an exception where it is used: the loop logs no traceback of it."""
+    """tty whose loss is reported once, by an exception where it is used: the loop logs no traceback."""
 
     _gone = False
 
@@ -121,7 +120,7 @@ class _Tty(serial_asyncio_fast.SerialTransport):
 
 
 def _why_tty(path: str, error: Exception) -> str:
-    """pyserial hides the reason of a failed open in its text, and the number in `errno` only sometimes."""
+    """Return why a tty couldn't be opened: pyserial has the reason in its text, and `errno` only sometimes."""
     number = getattr(error, "errno", None)
     if number in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
         return f"{path} does not exist: plug the reader in, or correct the address or the udev rule"

@@ -1,4 +1,4 @@
-"""Session with a UHFReader18 or UHFReader288M: round after round, each on the next antenna where there are several."""
+"""Session with a UHFReader18 or UHFReader288M: one round after another, with several antennas each on the next one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ READER = codec.encode(codec.EVERYONE, codec.READER)
 
 
 class UhfReader18Session(SerialSession[Frame]):
-    """Keeps one reader reading until `run` is cancelled, and delivers its reads and its state.
-
-    A reader in active mode that does not answer is listened to: it can't be told when that one is dead or has no tag.
+    """Session with one reader, until `run` is cancelled. A reader in active mode that doesn't answer is listened to:
+    whether it is dead or sees no tag can't be told.
     """
 
     NAME = "UHFReader18"
@@ -29,7 +28,7 @@ class UhfReader18Session(SerialSession[Frame]):
         super().__init__(settings, sink, clock)
         self._address = 0
         self._plain = True
-        """The reader has one antenna and takes the short inventory command."""
+        """True if the reader has one antenna and takes the short inventory command."""
         self._active = False
         self._turns = cycle(sorted(settings.ports))
         self._port = 0

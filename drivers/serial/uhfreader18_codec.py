@@ -42,7 +42,7 @@ _FIRST_PORT = 0x80
 _SESSIONS = (0, 1, 2, 3, 0xFF)
 _MASK_FIXED, _MEMORY_MAX = 4, 3
 READER_BYTES_288 = 12
-"""Data of a 288M's answer to READER; an 18's has eight."""
+"""Data bytes of a 288M's answer to READER; an 18's has eight."""
 
 _STATUS = {
     0xF8: "no antenna is connected to a port, or it is damaged",
@@ -56,7 +56,7 @@ _STATUS = {
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame of either direction; `data` of an answer begins with its status."""
+    """Frame of either direction; `data` of an answer begins with its status."""
 
     address: int
     command: int
@@ -64,13 +64,13 @@ class Frame:
 
 
 def encode(address: int, command: int, data: bytes = b"") -> bytes:
-    """A frame, to or from the reader."""
+    """Encode a frame, to or from the reader."""
     body = bytes((len(data) + 4, address, command)) + data
     return body + crc16_mcrf4xx(body).to_bytes(2, "little")
 
 
 def inventory(address: int, port: int | None, scan_ms: int = 300) -> bytes:
-    """The command for one round: of an 18, or of a 288M on `port` (from 1) for `scan_ms`, session 0, Q 4."""
+    """Encode the command for one round: of an 18, or of a 288M on `port` (from 1) for `scan_ms`, session 0, Q 4."""
     if port is None:
         return encode(address, INVENTORY)
     return encode(address, INVENTORY, bytes((4, 0, 0, _FIRST_PORT + port - 1, scan_ms // 100)))
@@ -95,7 +95,7 @@ def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
 
 
 def read(frame: Frame) -> Content:
-    """What `frame` tells; MalformedRecordError if it has none of the known shapes."""
+    """Decode the content of a frame; MalformedRecordError if it has no known shape."""
     if frame.command not in (INVENTORY, ACTIVE) or not frame.data:
         return Content(note=f"command {frame.command:02X} or the answer to it")
     status, data = frame.data[0], frame.data[1:]
@@ -117,7 +117,7 @@ def read(frame: Frame) -> Content:
 
 
 def why(status: int) -> str:
-    """A reader's status, for store IT."""
+    """Return a reader's status as text for store IT."""
     return f"{_STATUS[status]} (status {status:02X})" if status in _STATUS else f"status {status:02X}"
 
 
@@ -134,7 +134,7 @@ def _tags(data: bytes) -> tuple[TagRead, ...]:
 
 
 def _list(data: bytes, antenna: int | None, behind: int) -> tuple[TagRead, ...] | None:
-    """Tags counted by the first byte, each with `behind` bytes behind its EPC; None unless that uses all data."""
+    """Decode tags counted by the first byte, each with `behind` bytes after its EPC; None unless that uses all data."""
     if not data:
         return None
     tags = []
@@ -160,7 +160,7 @@ def _active(data: bytes) -> TagRead:
 
 
 def _by_host(data: bytes) -> bool:
-    """Is it what follows Q in the command of a host to a 288M, or the TID's address in that to an 18: no list of tags.
+    """True for what follows Q in a host's command to a 288M, or the TID's address in that to an 18: no list of tags.
 
     Session (one byte, alone enough) │ [mask: memory u8, bit u16, bits u8, bytes] │ [TID: word u8, words u8] │
     [target u8, antenna u8, scan time u8]
@@ -176,5 +176,5 @@ def _by_host(data: bytes) -> bool:
 
 
 def _antenna(mask: int) -> int | None:
-    """The one antenna of a mask; None if it names none or several."""
+    """Return the single antenna of a mask; None if it has none or several."""
     return mask.bit_length() if mask and not mask & mask - 1 else None

@@ -170,7 +170,7 @@ class Users:
     def remove(self, name: str) -> bool:
         """Take a user and that user's sessions away; False if there was none. Trouble for the last one of all."""
         if [user.name for user in self.users()] == [name]:
-            raise Trouble(f"{name} is the last user; without any nobody could log in: make another first")
+            raise Trouble(f"{name} is the last user, and without users nobody could log in; create another one first")
         for table in ("session", "device"):
             self._do(f"DELETE FROM {table} WHERE name = ?", (name,))
         return self._path.exists() and self._do("DELETE FROM user WHERE name = ?", (name,)) > 0

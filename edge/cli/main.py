@@ -1,4 +1,4 @@
-"""The command line. Imports nothing heavy: `tagtrail --help` answers at once."""
+"""Command line entry point. Imports nothing heavy, so that `tagtrail --help` is fast."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-directory = typer.Typer(help="The member directory.", no_args_is_help=True)
+directory = typer.Typer(help="Manage the member directory.", no_args_is_help=True)
 app.add_typer(directory, name="directory")
 readers.register(app)
 users.register(app)
@@ -32,14 +32,14 @@ ClockOrigin = Annotated[int, typer.Option(hidden=True, help="Where the faster cl
 
 
 class DigestOf(StrEnum):
-    """Of how long a digest is."""
+    """Period of a digest."""
 
     DAY = "day"
     WEEK = "week"
 
 
 def main() -> None:
-    """Entry point: what store IT can mend is told in a line, with exit code 1."""
+    """Entry point. Errors that store IT can fix are printed in one line, with exit code 1."""
     for plugin in entry_points(group="tagtrail.commands"):
         plugin.load()(app)
     from edge.store.errors import Trouble
@@ -61,13 +61,13 @@ def main() -> None:
 @app.command()
 def run(
     config: Config,
-    web: Annotated[bool, typer.Option(help="Serve the page too, in a process of its own.")] = True,
-    visits: Annotated[Path | None, typer.Option(help="Also write every decided visit, with EPCs, to this CSV.")] = None,
+    web: Annotated[bool, typer.Option(help="Run the web page too, in a separate process.")] = True,
+    visits: Annotated[Path | None, typer.Option(help="Also write every visit, with its EPC, to this CSV file.")] = None,
     calibration: Calibration = None,
     clock_speed: ClockSpeed = 1.0,
     clock_origin_us: ClockOrigin = 0,
 ) -> None:
-    """Serve a store: readers, engine, database, CRM and page, until SIGTERM."""
+    """Run the service for a store (readers, engine, database, CRM, web page) until SIGTERM."""
     import asyncio
     import os
 
@@ -75,7 +75,7 @@ def run(
     from edge.store.journal import set_up
 
     settle()
-    os.umask(0o077)  # whatever is written may say something of members
+    os.umask(0o077)  # all files written may contain member data
     set_up()
     own = load_store(config, files=True, overlay=False)
     from edge.crm.configuration import Overlay
@@ -102,14 +102,14 @@ def check(
     file: Annotated[Path | None, typer.Argument(help="The store file.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema for editors instead.")] = False,
 ) -> None:
-    """Check a store file: every error with its line and what would be right; exit code 2 if there are any."""
+    """Check a store file: list all errors with their lines and how to fix them; exit code 2 if there are any."""
     if schema:
         from config.check import schema as make
 
         typer.echo(json.dumps(make(), indent=2, ensure_ascii=False))
         return
     if file is None:
-        raise typer.BadParameter("name a store file", param_hint="FILE")
+        raise typer.BadParameter("a store file is required", param_hint="FILE")
     from config.check import check as problems_of
 
     for problem in (problems := problems_of(file)):
@@ -120,21 +120,23 @@ def check(
     antennas = sum(len(reader.antennas) for reader in store.readers)
     typer.echo(
         f"{file}: {store.store.id}: {len(store.floors)} floors, {len(store.zones)} zones, "
-        f"{len(store.readers)} readers, {antennas} antennas: {'no errors' if problems else 'all good'}"
+        f"{len(store.readers)} readers, {antennas} antennas: {'no errors' if problems else 'valid'}"
     )
 
 
 @app.command()
 def replay(
-    reads: Annotated[Path, typer.Argument(help="CSV time_us,reader,antenna,epc,rssi_dbm; also .gz, or - for stdin.")],
+    reads: Annotated[
+        Path, typer.Argument(help="CSV file time_us,reader,antenna,epc,rssi_dbm; may be .gz, or - for stdin.")
+    ],
     config: Config,
     visits: Annotated[
-        Path, typer.Option(help="Where to write epc,zone,enter_us,exit_us,reads,censored; - for stdout.")
+        Path, typer.Option(help="Output file for epc,zone,enter_us,exit_us,reads,censored; - for stdout.")
     ],
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first malformed row.")] = False,
     calibration: Calibration = None,
 ) -> None:
-    """Put recorded reads through the engine; the same file always gives the same visits."""
+    """Run recorded reads through the engine; the same file always gives the same visits."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
@@ -159,8 +161,8 @@ def replay(
     if report.malformed > len(report.problems):
         typer.echo(f"{reads}: {report.malformed - len(report.problems)} more malformed rows", err=True)
     typer.echo(
-        f"{report.rows} reads, {report.visits} visits; left out: {report.malformed} malformed, {report.late} late, "
-        f"{report.unknown_antenna} of unknown antennas",
+        f"{report.rows} reads, {report.visits} visits; skipped: {report.malformed} malformed, {report.late} late, "
+        f"{report.unknown_antenna} from unknown antennas",
         err=True,
     )
 
@@ -168,17 +170,15 @@ def replay(
 @app.command()
 def calibrate(
     reads: Annotated[
-        Path, typer.Option("--from", help="Recorded reads, as for replay; an hour or two of opening time.")
+        Path, typer.Option("--from", help="Recorded reads, as for replay; one or two hours of opening time.")
     ],
     config: Config,
     out: Annotated[
-        Path | None, typer.Option(help="Where to write the calibration; without it nothing is kept.")
+        Path | None, typer.Option(help="Output file for the calibration; by default it is only shown.")
     ] = None,
-    walk: Annotated[
-        Path | None, typer.Option(help="CSV zone,from,to[,epc] of a walk with a tag, for learning.")
-    ] = None,
+    walk: Annotated[Path | None, typer.Option(help="CSV file zone,from,to[,epc] of a walk test with a tag.")] = None,
 ) -> None:
-    """Learn each antenna's level and share of reads from a store's own reads, and say whether it helps."""
+    """Learn each antenna's signal level and share of reads from a store's own reads, and show whether this helps."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -194,7 +194,7 @@ def calibrate(
     recorded, report = load_reads(shop, reads)
     if report.malformed or report.unknown_antenna:
         typer.echo(
-            f"left out: {report.malformed} malformed rows, {report.unknown_antenna} of unknown antennas", err=True
+            f"skipped: {report.malformed} malformed rows, {report.unknown_antenna} from unknown antennas", err=True
         )
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -203,7 +203,7 @@ def calibrate(
     show(result, Console(width=None if console.is_terminal else 110))
     if out is not None:
         if not result.better:
-            raise Trouble(f"{out} is not written: the store is better off without")
+            raise Trouble(f"{out} not written: the calibration would not improve the results")
         calibration_file.save(out, store.store.id, result.layout, shop.zones, shop.ports, len(recorded))
         typer.echo(f"written: {out}", err=True)
 
@@ -211,21 +211,22 @@ def calibrate(
 @app.command()
 def summary(
     config: Config,
-    date: Annotated[str | None, typer.Option(help="Business date, YYYY-MM-DD; today if absent.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV of the counters.")] = False,
-    lang: Annotated[str, typer.Option(help="zh or en.")] = "en",
+    date: Annotated[str | None, typer.Option(help="Business date, YYYY-MM-DD; default: today.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the counters as CSV.")] = False,
+    lang: Annotated[str, typer.Option(help="Language of the text output: zh or en.")] = "en",
     digest: Annotated[
-        DigestOf | None, typer.Option(help="Cues and service cases instead, of the day or of the 7 days up to it.")
+        DigestOf | None,
+        typer.Option(help="Print cues and service cases of the day, or of the 7 days up to it, instead."),
     ] = None,
 ) -> None:
-    """What a day in the store was like: traffic, dwell, flows; and how the service is."""
+    """Print a day in the store (traffic, dwell, flows) and the state of the service."""
     store = load_store(config)
     if digest is not None:
         from edge.reports.digest import render as render_digest
 
         if as_csv:
-            raise typer.BadParameter("a digest is a text or --json", param_hint="--csv")
+            raise typer.BadParameter("a digest can be printed as text or with --json", param_hint="--csv")
         days = 7 if digest is DigestOf.WEEK else 1
         typer.echo(render_digest(store, date, days, "json" if as_json else "text", lang))
         return
@@ -237,7 +238,7 @@ def summary(
 
 @app.command()
 def web(config: Config) -> None:
-    """Serve the floor manager's page alone; `run` does it too."""
+    """Run the floor manager's web page only; `run` includes it."""
     import os
 
     os.umask(0o077)
@@ -249,24 +250,24 @@ def web(config: Config) -> None:
 
 @directory.command("import")
 def import_members(
-    file: Annotated[Path, typer.Argument(help="CSV epc,member,tier,consent,hint; replaces the directory.")],
+    file: Annotated[Path, typer.Argument(help="CSV file epc,member,tier,consent,hint; replaces the directory.")],
     config: Config,
     with_erased: Annotated[
-        bool, typer.Option("--with-erased", help="Also members who were erased here and have joined again.")
+        bool, typer.Option("--with-erased", help="Also import members who were erased here and have joined again.")
     ] = False,
 ) -> None:
-    """Load the member directory; cards are kept as keyed hashes, never as EPCs."""
+    """Import the member directory. Cards are stored as keyed hashes, never as EPCs."""
     store = load_store(config)
     from edge.crm.directory_csv import import_csv
 
     done = import_csv(store, file, with_erased=with_erased)
-    left_out = f"; {done.left_out} left out, who were erased here" if done.left_out else ""
+    left_out = f"; {done.left_out} left out because they were erased here" if done.left_out else ""
     typer.echo(f"{done.rows} members{left_out}")
 
 
 @app.command()
 def contract(
-    out: Annotated[Path, typer.Option(help="Folder for asyncapi.json and schemas/.")] = Path("docs/contract"),
+    out: Annotated[Path, typer.Option(help="Output folder for asyncapi.json and schemas/.")] = Path("docs/contract"),
 ) -> None:
     """Write the contract with the CRM as JSON Schemas and an AsyncAPI 3 document."""
     from sync.documents import write
@@ -277,7 +278,7 @@ def contract(
 
 @app.command()
 def warmup() -> None:
-    """Compile everything that is compiled, so that the next start is fast."""
+    """Compile all kernels, so that the next start is fast."""
     from edge.service.warmup import warm_up
 
     typer.echo(f"compiled in {warm_up():.1f} s")
@@ -290,12 +291,12 @@ def show_version() -> None:
 
 
 def _begin_anew(why: Exception) -> None:
-    """The same program in the same process, for what can't be changed while it runs."""
+    """Restart the program in the same process, for changes that can't be applied while it is running."""
     import logging
     import os
 
     from edge.service.notify import begin_anew
 
-    logging.getLogger("tagtrail").warning("starting anew: %s", why)
+    logging.getLogger("tagtrail").warning("restarting: %s", why)
     begin_anew()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

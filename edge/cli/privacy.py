@@ -1,4 +1,4 @@
-"""Commands about single persons' data: erase it, give it out, show how old it is, keep the tag key apart."""
+"""Commands for member data: erase, export, check retention, store the tag key separately."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def erase(member: Member, config: Config) -> None:
-    """Erase a member at this store; exit code 1 while it is pending, and 0 once nothing is left."""
+    """Erase a member at this store; exit code 1 while pending, 0 when nothing is left."""
     import asyncio
     import time
 
@@ -34,7 +34,7 @@ def erase(member: Member, config: Config) -> None:
     _record(config, "erased a member")
     if answer["state"] == "pending":
         typer.echo(
-            f"tagtrail: pending: {answer['reason']}. It goes on by itself; the same command asks again.", err=True
+            f"tagtrail: pending: {answer['reason']}. It continues by itself; run this command again to check.", err=True
         )
         raise typer.Exit(1)
     typer.echo("erased: " + ", ".join(f"{name} {count}" for name, count in answer["receipt"].items()))
@@ -44,10 +44,10 @@ def subject(
     member: Member,
     config: Config,
     out: Annotated[
-        Path | None, typer.Option(help="Where to write it, for the owner only; else standard output.")
+        Path | None, typer.Option(help="Output file, readable by its owner only; default: standard output.")
     ] = None,
 ) -> None:
-    """All that this gateway has on a member, as JSON: for a member who asks for their data."""
+    """Export all data that this gateway stores about a member, as JSON, for an access request."""
     import time
 
     store = load_store(config)
@@ -69,9 +69,9 @@ def subject(
 
 
 def retention(
-    config: Config, as_json: Annotated[bool, typer.Option("--json", help="A list of JSON objects.")] = False
+    config: Config, as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False
 ) -> None:
-    """How old the oldest of everything is, and how old it may get; exit code 1 if anything is older."""
+    """Print the age of all stored data with its maximum; exit code 1 if anything is too old."""
     import time
 
     store = load_store(config)
@@ -85,18 +85,18 @@ def retention(
 
 
 def tag_key(config: Config) -> None:
-    """Print the tag key, or a new one if there is none, for `systemd-creds encrypt`; never on a terminal."""
+    """Print the tag key, or a new one, for `systemd-creds encrypt`; never to a terminal."""
     store = load_store(config, overlay=False)
     from edge.database.keys import key_to_seal
     from edge.store.errors import Trouble
 
     if sys.stdout.isatty():
-        raise Trouble("the tag key is not to be seen: pipe it into systemd-creds encrypt --name=tag-key-sealed - FILE")
+        raise Trouble("not printed to a terminal: pipe the key into systemd-creds encrypt --name=tag-key-sealed - FILE")
     typer.echo(key_to_seal(store.database.path).hex())
 
 
 def _record(config: Path, action: str, member: str = "") -> None:
-    """A line for the audit log, if there is one."""
+    """Add an entry to the audit log, if there is one."""
     from edge.access.users import Users, users_path
 
     path = users_path(load_store(config))

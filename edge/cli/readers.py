@@ -1,4 +1,4 @@
-"""Commands for the person on the ladder. Imports nothing heavy."""
+"""Commands for installing and testing readers. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from config import StoreConfig
 
-readers = typer.Typer(help="Find, watch and test readers.", no_args_is_help=True)
+readers = typer.Typer(help="Find, monitor and test readers.", no_args_is_help=True)
 
 Id = Annotated[str, typer.Argument(help="The reader's id in the store file.")]
 
 
 class Family(StrEnum):
-    """Protocols, by the names of their drivers."""
+    """Reader protocols, by driver name."""
 
     LLRP = "llrp"
     THINGMAGIC = "thingmagic"
@@ -40,14 +40,16 @@ def register(app: typer.Typer) -> None:
 
 
 def decode(
-    family: Annotated[Family, typer.Argument(help="Which protocol the bytes are of.")],
-    file: Annotated[Path, typer.Argument(help="Captured bytes, or hex text with spaces and newlines; - for stdin.")],
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV time_us,antenna,epc,rssi_dbm,count on stdout.")] = False,
+    family: Annotated[Family, typer.Argument(help="Protocol of the bytes.")],
+    file: Annotated[
+        Path, typer.Argument(help="File with captured bytes, or hex text with spaces and newlines; - for stdin.")
+    ],
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV time_us,antenna,epc,rssi_dbm,count.")] = False,
     phase: Annotated[
-        bool, typer.Option("--phase", help="Show the phase too, phase_deg, where reports have it.")
+        bool, typer.Option("--phase", help="Add the phase (phase_deg), if the reports contain it.")
     ] = False,
 ) -> None:
-    """Decode captured bytes of a reader, and say what was left out and why."""
+    """Decode bytes captured from a reader, and report skipped bytes with the reason."""
     import sys
 
     from edge.readers.decode import decode as decode_bytes
@@ -68,13 +70,13 @@ def decode(
 def scan(
     where: Annotated[
         list[str] | None,
-        typer.Argument(help="Hosts, host:port, networks (CIDR) for LLRP; /dev/… or tcp://host:port for serial."),
+        typer.Argument(help="For LLRP: hosts, host:port or networks (CIDR); for serial: /dev/… or tcp://host:port."),
     ] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="LLRP port where none is given.")] = 5084,
-    at_once: Annotated[int, typer.Option(min=1, max=64, help="LLRP connections at a time.")] = 4,
-    rate: Annotated[float, typer.Option(min=0.1, max=500, help="New LLRP connections a second.")] = 10,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="LLRP port for addresses without one.")] = 5084,
+    at_once: Annotated[int, typer.Option(min=1, max=64, help="Number of simultaneous LLRP connections.")] = 4,
+    rate: Annotated[float, typer.Option(min=0.1, max=500, help="New LLRP connections per second.")] = 10,
 ) -> None:
-    """Find readers; without an argument, on this machine's serial ports. LLRP readers are only listened to."""
+    """Find readers; without an argument, on this machine's serial ports. Nothing is sent to LLRP readers."""
     import asyncio
 
     from edge.readers.scan import llrp_addresses, scan_llrp, scan_serial, serial_ports
@@ -83,7 +85,7 @@ def scan(
     lines = [text for text in given if text.startswith(("/", "tcp://"))]
     addresses = llrp_addresses([text for text in given if text not in lines], port)
     if not given:
-        typer.echo("this machine has no serial port; name addresses or networks for LLRP", err=True)
+        typer.echo("this machine has no serial port; give addresses or networks for LLRP", err=True)
 
     async def look() -> int:
         found = 0
@@ -97,7 +99,7 @@ def scan(
         return found
 
     found = asyncio.run(look())
-    typer.echo(f"{found} readers on {len(addresses)} addresses and {len(lines)} serial lines", err=True)
+    typer.echo(f"readers found: {found}; searched {len(addresses)} addresses, {len(lines)} serial lines", err=True)
     raise typer.Exit(0 if found else 1)
 
 
@@ -107,7 +109,7 @@ def show(
     config: Config,
     seconds: Annotated[float, typer.Option(min=1, max=86_400, help="How long to listen.")] = 10,
 ) -> None:
-    """What a reader is and what its antennas see, live on a terminal."""
+    """Show a reader and the reads of its antennas, live on a terminal."""
     import asyncio
 
     from rich.console import Console
@@ -161,7 +163,7 @@ def check_reader(
     config: Config,
     seconds: Annotated[float, typer.Option(min=0, max=3600, help="How long to wait for tags.")] = 5,
 ) -> None:
-    """Connect to a reader and say what works and what doesn't; exit code 1 if something doesn't."""
+    """Connect to a reader and report what works; exit code 1 if something doesn't."""
     import asyncio
 
     from edge.readers import listening as tools
@@ -185,12 +187,14 @@ def check_reader(
 def capture(
     reader: Id,
     config: Config,
-    out: Annotated[Path, typer.Option(help="A new CSV time_us,reader,antenna,epc,rssi_dbm; .gz packs it.")],
+    out: Annotated[
+        Path, typer.Option(help="New CSV file time_us,reader,antenna,epc,rssi_dbm; gzipped if it ends in .gz.")
+    ],
     minutes: Annotated[float, typer.Option(min=0.01, max=240, help="How long.")] = 5,
-    max_mb: Annotated[float, typer.Option(min=0.001, max=4096, help="Stop at this size, before packing.")] = 100,
-    clear: Annotated[bool, typer.Option("--clear", help="Write the tags' true EPCs.")] = False,
+    max_mb: Annotated[float, typer.Option(min=0.001, max=4096, help="Stop at this size, before compression.")] = 100,
+    clear: Annotated[bool, typer.Option("--clear", help="Write the tags' real EPCs.")] = False,
 ) -> None:
-    """Record a reader's reads for `tagtrail replay`, under pseudonyms; the service must not hold the reader."""
+    """Record a reader's reads for `tagtrail replay`, with pseudonyms; the service must not be using the reader."""
     import asyncio
 
     from edge.readers import listening as tools
@@ -200,9 +204,7 @@ def capture(
     store = load_store(config)
     shop, settings = tools.reader_of(store, reader)
     if state := asyncio.run(tools.service_state(store)):
-        raise Trouble(
-            f"the service (process {state['pid']}) holds the reader; stop it for as long as the capture takes"
-        )
+        raise Trouble(f"the service (process {state['pid']}) is using the reader; stop it during the capture")
     file = CaptureFile(out, shop, clear=clear, max_bytes=round(max_mb * (1 << 20)), phase=settings.phase)
     listener = tools.Listener(settings, file.add)
 
@@ -220,14 +222,14 @@ def capture(
     finally:
         file.close()
     _tell(each for each in tools.findings(settings, listener, was_up) if each[0] == "no")
-    ended = f"; ended at {max_mb:g} MB" if file.full else ""
-    typer.echo(f"{file.rows} reads in {out}{'' if clear else ', EPCs replaced'}{ended}", err=True)
+    ended = f"; stopped at {max_mb:g} MB" if file.full else ""
+    typer.echo(f"{file.rows} reads in {out}{'' if clear else ', EPCs pseudonymised'}{ended}", err=True)
     if not was_up:
         raise typer.Exit(1)
 
 
 def _show_held(store: StoreConfig, reader: str, seconds: float) -> None:
-    """What the service tells of a reader that it holds, and what its antennas hear meanwhile, live on a terminal."""
+    """Show the service's status of a reader that it is using, and the reads of its antennas, live on a terminal."""
     import asyncio
     from contextlib import nullcontext
 
@@ -240,7 +242,7 @@ def _show_held(store: StoreConfig, reader: str, seconds: float) -> None:
     from edge.store.live_socket import follow, socket_path
 
     console = Console()
-    states: list[dict[str, Any]] = []  # the first and the last
+    states: list[dict[str, Any]] = []  # the first and the latest
 
     def table() -> Any:
         low, high, _ = HISTOGRAM_DBM
@@ -269,14 +271,14 @@ def _show_held(store: StoreConfig, reader: str, seconds: float) -> None:
 
 
 def _show_live(state: dict[str, Any], entry: dict[str, Any]) -> None:
-    """What the service tells of a reader that it holds."""
-    typer.echo(f"the service (process {state['pid']}) holds this reader; it tells:")
+    """Print the service's status of a reader that it is using."""
+    typer.echo(f"the service (process {state['pid']}) is using this reader; its status:")
     typer.echo(f"{entry['id']} ({entry['driver']}): {entry['link']}: {entry['reason']}")
-    typer.echo(f"{entry['reads']} reads, {entry['reads_per_s']:.1f} a second")
+    typer.echo(f"{entry['reads']} reads, {entry['reads_per_s']:.1f} per second")
     if entry.get("clock_offset_us") is not None:
-        typer.echo(f"clock {entry['clock_offset_us'] / 1e6:+.3f} s against this gateway")
+        typer.echo(f"clock {entry['clock_offset_us'] / 1e6:+.3f} s relative to this gateway")
     for port, passages in (entry.get("inputs") or {}).items():
-        typer.echo(f"input {port}: {passages} passages since the service began")
+        typer.echo(f"input {port}: {passages} passages since the service started")
     for name, text in (entry.get("detail") or {}).items():
         typer.echo(f"{name}: {text}")
 
@@ -287,7 +289,7 @@ def _tell(found: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> None:
 
 
 def _stop() -> asyncio.Event:
-    """Set by Ctrl-C or SIGTERM, so that the reader is left as it should be."""
+    """Return an event that is set by Ctrl-C or SIGTERM, so that the reader can be disconnected cleanly."""
     import asyncio
     import signal
 

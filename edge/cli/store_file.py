@@ -1,4 +1,4 @@
-"""The store file as commands take it."""
+"""Load the store file for commands."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The store file (TOML).")]
 Calibration = Annotated[
-    Path | None, typer.Option(help="What `tagtrail calibrate` wrote, in place of the store file's [calibration].")
+    Path | None, typer.Option(help="Output of `tagtrail calibrate`, used instead of the store file's [calibration].")
 ]
 
 
 def load_store(file: Path, *, files: bool = False, overlay: bool = True) -> StoreConfig:
-    """The store, or exit 2 with all that is wrong; `files`: password and certificates must be there, as for serving.
+    """Load the store, or print all problems and exit with 2.
 
-    `overlay`: with what the CRM has laid over the file.
+    `files`: password and certificate files must exist, as for running the service. `overlay`: include the
+    configuration pushed by the CRM.
     """
     from config.check import ConfigError, load
 
@@ -38,7 +39,7 @@ def load_store(file: Path, *, files: bool = False, overlay: bool = True) -> Stor
 
 
 def calibrated(store: StoreConfig, file: Path | None, *, without: bool = False) -> StoreConfig:
-    """The store with another calibration than its file names, or without any."""
+    """Replace the store's calibration, or remove it."""
     if file is None and not without:
         return store
     from config.model import Calibration as Chosen

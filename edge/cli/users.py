@@ -1,4 +1,4 @@
-"""Commands for who may look at the page. Imports nothing heavy."""
+"""Commands for managing users of the web page. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from edge.cli.store_file import Config, load_store
 if TYPE_CHECKING:
     from edge.access.users import Users
 
-group = typer.Typer(help="Who may look at the page.", no_args_is_help=True)
+group = typer.Typer(help="Manage the users of the web page.", no_args_is_help=True)
 
 
 class RoleName(StrEnum):
-    """Roles, by the names of edge.access.users.Role, which is not imported before it is needed."""
+    """Roles, as in edge.access.users.Role, which is imported only when needed."""
 
     VIEWER = "viewer"
     MANAGER = "manager"
@@ -34,9 +34,9 @@ def register(app: typer.Typer) -> None:
 def put(
     name: Annotated[str, typer.Argument(help="The user's name.")],
     config: Config,
-    role: Annotated[RoleName, typer.Option(help="What the user may see.")],
+    role: Annotated[RoleName, typer.Option(help="Role of the user.")],
 ) -> None:
-    """Make a user, or give one a new password and role; asks for the password, or reads a line of standard input."""
+    """Create a user, or set a new password and role. Asks for the password, or reads it from standard input."""
     from edge.access.users import Role
 
     users = _users(config)
@@ -51,19 +51,19 @@ def put(
 
 @group.command("remove")
 def remove(name: Annotated[str, typer.Argument(help="The user's name.")], config: Config) -> None:
-    """Take a user away; open sessions end."""
+    """Remove a user and end the user's sessions."""
     from edge.store.errors import Trouble
 
     users = _users(config)
     if not users.remove(name):
-        raise Trouble(f"there is no user {name}")
+        raise Trouble(f"no such user: {name}")
     users.record("console", "", "", "user removed", name)
-    typer.echo(f"{name} is gone")
+    typer.echo(f"{name} removed")
 
 
 @group.command("list")
 def show(config: Config) -> None:
-    """Who there is."""
+    """List all users with their roles."""
     for user in _users(config).users():
         typer.echo(f"{user.name}\t{user.role}")
 

@@ -1,1 +1,1 @@
-"""What the CRM sends down, and what it is told of past days."""
+"""Messages from the CRM, and reports to it about past days."""

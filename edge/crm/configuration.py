@@ -1,14 +1,14 @@
-"""Configuration from the CRM: kept beside the database, laid over the store file, tried, and taken back if it fails.
+"""Configuration pushed by the CRM: stored beside the database, merged over the store file, tried, and rolled back.
 
-The store file stays store IT's and is never written: on a gateway it lies where the service may not write. A section
-that a wish of the CRM carries replaces the store's, whole; those that it doesn't carry stay the store's, and the report
-names them. What no wish may carry, or only to tighten it, edge.crm.pushed says. Once the store file is changed by hand,
-the wish is void. A wish that comes while another is tried is taken after that.
+The store file belongs to store IT and is never written: on a gateway the service can't write there. A section in a
+pushed configuration replaces the store's section as a whole; missing sections stay the store's, and the report lists
+them. edge.crm.pushed defines what may not be pushed, or only to tighten it. When the store file is changed by hand, the
+pushed configuration becomes void. One that arrives while another is tried waits for that.
 
-    wish → checked → `trying` → start anew → self-test passed within SELF_TEST_S → `applied`
-                                           → not passed, or the process died     → `rolled_back` to what ran before
+    pushed → checked → `trying` → restart → self-test passed within SELF_TEST_S → `applied`
+                                          → failed, or the process died         → `rolled_back` to what ran before
 
-Self-test: the broker is reached, the database takes what is decided, and a reader is up if one was before.
+Self-test: the broker is connected, the database accepts writes, and a reader is up if one was before.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ CALIBRATION = "calibration"
 
 
 @dataclass
-class Wish:
-    """The last wish and what became of it; `base` is the hash of the store file that it was laid over."""
+class PushedConfig:
+    """The last pushed configuration and its state; `base` is the hash of the store file that it was merged over."""
 
     generation: int = 0
     sha256: str = ""
@@ -55,15 +55,15 @@ class Wish:
     base: str = ""
     starts: int = 0
     running: int = 0
-    """Generation at work, 0 for the store file alone."""
+    """Generation in use, 0 for the store file alone."""
     saw: bool = False
-    """Whether a reader was up before it."""
+    """True if a reader was up before it."""
 
 
 class Overlay:
-    """The files of the wish: its state, and by generation its text and the one that ran before it.
+    """Files of the pushed configuration: its state, its text by generation, and the text that ran before.
 
-    The state alone says which text is at work: whatever ends a write half-way leaves what ran.
+    Only the state says which text is in use: an interrupted write leaves the previous one in use.
     """
 
     def __init__(self, config: StoreConfig, file: Path) -> None:
@@ -71,105 +71,105 @@ class Overlay:
         self._stem = Path(f"{config.database.path}.desired")
         self._state = Path(f"{self._stem}.json")
         self._base = sha256(file.read_bytes()).hexdigest()
-        self.wish = self._read()
-        with suppress(OSError):  # as the text at work was named once
-            os.replace(f"{self._stem}.toml", self._text(self.wish.running))
+        self.pushed = self._read()
+        with suppress(OSError):  # an earlier name of the text in use
+            os.replace(f"{self._stem}.toml", self._text(self.pushed.running))
 
     @property
     def running_hash(self) -> str:
-        """SHA-256 of the text that is laid over the store file; empty if none is."""
-        if not self.wish.running or self.wish.base != self._base:
+        """SHA-256 of the text merged over the store file; empty without one."""
+        if not self.pushed.running or self.pushed.base != self._base:
             return ""
         try:
-            return sha256(self._text(self.wish.running).read_bytes()).hexdigest()
+            return sha256(self._text(self.pushed.running).read_bytes()).hexdigest()
         except OSError:
             return ""
 
     def knows(self, generation: int, digest: str) -> bool:
-        """Is this the last wish: what became of it holds, unless it was refused beside another store file."""
-        stale = self.wish.state == "failed" and self.wish.base != self._base
-        return (generation, digest) == (self.wish.generation, self.wish.sha256) and not stale
+        """True for the last pushed configuration: its result holds, unless it was refused with another store file."""
+        stale = self.pushed.state == "failed" and self.pushed.base != self._base
+        return (generation, digest) == (self.pushed.generation, self.pushed.sha256) and not stale
 
     def config(self) -> StoreConfig:
-        """The store file with what is laid over it."""
-        if self.wish.running and self.wish.base == self._base:
+        """Return the store file with the pushed configuration."""
+        if self.pushed.running and self.pushed.base == self._base:
             try:
-                return merged(self._text(self.wish.running).read_text("utf-8"), self._config)
+                return merged(self._text(self.pushed.running).read_text("utf-8"), self._config)
             except (OSError, ValueError, ConfigError) as error:
                 log.error("the configuration of the CRM cannot be used: %s", error)
         return self._config
 
     def kept(self) -> tuple[list[str], list[str]]:
-        """Sections that the configuration at work leaves as the store's own file has them; and those of the store's
-        own file that don't fit it and are without effect."""
-        if not self.wish.running:
+        """Return the sections kept from the store file, and those of the store file that don't fit the configuration in
+        use and have no effect."""
+        if not self.pushed.running:
             return [], []
         try:
-            text = self._text(self.wish.running).read_text("utf-8")
-            wished, made = set(tomllib.loads(text)), merged(text, self._config)
+            text = self._text(self.pushed.running).read_text("utf-8")
+            sections, made = set(tomllib.loads(text)), merged(text, self._config)
         except (OSError, ValueError, ConfigError):
             return [], []
         unused = [CALIBRATION] if made.calibration != self._config.calibration else []
         own = {name for name, section in self._config.model_dump(exclude_unset=True).items() if section}
-        return sorted(own - wished - set(unused)), unused
+        return sorted(own - sections - set(unused)), unused
 
     def begin(self) -> None:
-        """At a start of the service: a wish that did not live through its first start is taken back."""
-        if self.wish.running and self.wish.base != self._base:
+        """Start the service: roll back a pushed configuration that did not survive its first start."""
+        if self.pushed.running and self.pushed.base != self._base:
             self._end("rolled_back", "the store file was changed by hand", running=0)
         elif (reason := self._unfit()) and not self.roll_back(reason):
             self._end("rolled_back", reason, running=0)
-        elif self.wish.state == "trying":
-            self.wish.starts += 1
-            if self.wish.starts > 1:
+        elif self.pushed.state == "trying":
+            self.pushed.starts += 1
+            if self.pushed.starts > 1:
                 self.roll_back("the service ended while it tried it")
             else:
                 self._write()
 
     def _unfit(self) -> str:
-        """Why what is laid over the store file can't be any more: this version may check what the last one did not."""
-        if not self.wish.running:
+        """Return why the pushed configuration can't be used any more: this version may check more than the last one."""
+        if not self.pushed.running:
             return ""
         try:
-            merged(self._text(self.wish.running).read_text("utf-8"), self._config)
+            merged(self._text(self.pushed.running).read_text("utf-8"), self._config)
         except (OSError, ValueError, ConfigError) as error:
             return str(error)
         return ""
 
     def check(self, text: str) -> None:
-        """ConfigError or ValueError for a text that can't be laid over the store file."""
+        """Raise ConfigError or ValueError for a text that can't be merged over the store file."""
         merged(text, self._config)
 
     def try_out(self, generation: int, digest: str, text: str, *, saw: bool = False) -> None:
-        """Lay a checked text over the store file, from the next start on; `saw`: a reader is up now."""
-        before = self.wish.running
+        """Use a checked text from the next start on; `saw`: a reader is up now."""
+        before = self.pushed.running
         _replace(self._text(generation), text)
-        wish = Wish(generation, digest, "trying", f"before it: {before}", self._base, 0, generation, saw)
-        _replace(self._state, json.dumps(asdict(wish)))
-        self.wish = wish
+        pushed = PushedConfig(generation, digest, "trying", f"before it: {before}", self._base, 0, generation, saw)
+        _replace(self._state, json.dumps(asdict(pushed)))
+        self.pushed = pushed
         for other in self._stem.parent.glob(f"{self._stem.name}-*.toml"):
             if other not in (self._text(generation), self._text(before)):
                 other.unlink(missing_ok=True)
 
     def confirm(self) -> None:
-        """It works."""
-        self._end("applied", "", running=self.wish.generation)
+        """Apply what is being tried."""
+        self._end("applied", "", running=self.pushed.generation)
 
     def refuse(self, generation: int, digest: str, reason: str) -> None:
-        """Remember that a wish was not taken; what runs goes on."""
-        self.wish.generation, self.wish.sha256, self.wish.base = generation, digest, self._base
-        self._end("failed", reason, running=self.wish.running)
+        """Record a refused configuration; the one in use stays."""
+        self.pushed.generation, self.pushed.sha256, self.pushed.base = generation, digest, self._base
+        self._end("failed", reason, running=self.pushed.running)
 
     def stay(self) -> None:
-        """The wish is now what runs already."""
-        self.wish.generation, self.wish.sha256 = self.wish.running, self.running_hash
-        self._end("applied", "", running=self.wish.running)
+        """Record that the pushed configuration is the one in use."""
+        self.pushed.generation, self.pushed.sha256 = self.pushed.running, self.running_hash
+        self._end("applied", "", running=self.pushed.running)
 
     def roll_back(self, reason: str) -> bool:
-        """Take a wish back that is being tried; False if none is."""
-        if self.wish.state != "trying":
+        """Roll back what is being tried; False if nothing is."""
+        if self.pushed.state != "trying":
             return False
-        before = int(self.wish.reason.rpartition(" ")[2] or 0)
+        before = int(self.pushed.reason.rpartition(" ")[2] or 0)
         self._end("rolled_back", reason, running=before)
         return True
 
@@ -177,21 +177,21 @@ class Overlay:
         return Path(f"{self._stem}-{generation}.toml")
 
     def _end(self, state: str, reason: str, *, running: int) -> None:
-        self.wish.state, self.wish.reason, self.wish.running = state, reason[:300], running
+        self.pushed.state, self.pushed.reason, self.pushed.running = state, reason[:300], running
         self._write()
 
     def _write(self) -> None:
-        _replace(self._state, json.dumps(asdict(self.wish)))
+        _replace(self._state, json.dumps(asdict(self.pushed)))
 
-    def _read(self) -> Wish:
+    def _read(self) -> PushedConfig:
         try:
-            return Wish(**json.loads(self._state.read_text()))
+            return PushedConfig(**json.loads(self._state.read_text()))
         except (OSError, ValueError, TypeError):
-            return Wish()
+            return PushedConfig()
 
 
 class Desired:
-    """Takes `down/config` and reports on `up/config`; `run` proves a wish that is being tried."""
+    """Takes `down/config` and reports on `up/config`; `run` tests a configuration that is being tried."""
 
     def __init__(
         self,
@@ -209,15 +209,15 @@ class Desired:
         self._sees = sees
         self._restart = restart
         self._later: Incoming | None = None
-        if overlay.wish.state == "failed":
-            self._report_running()  # a wish that stands refused comes again, and is told of then
+        if overlay.pushed.state == "failed":
+            self._report_running()  # a refused one that is still retained comes again, and is reported then
         else:
             self.report()
 
     async def take(self, incoming: Incoming) -> None:
-        """Take a message of `down/config`; while a wish is tried the last one waits."""
-        wish = self._overlay.wish
-        if wish.state == "trying":
+        """Take a message of `down/config`; while a configuration is tried, the last message waits."""
+        pushed = self._overlay.pushed
+        if pushed.state == "trying":
             self._later = incoming
             return
         if not incoming.payload:
@@ -234,12 +234,12 @@ class Desired:
             self.report()
             return
         try:
-            if (desired.generation, desired.sha256) == (wish.running, self._overlay.running_hash):
+            if (desired.generation, desired.sha256) == (pushed.running, self._overlay.running_hash):
                 self._overlay.stay()
                 self.report()
                 return
-            if desired.generation <= wish.running:
-                raise ValueError(f"generation {wish.running} is at work")
+            if desired.generation <= pushed.running:
+                raise ValueError(f"generation {pushed.running} is at work")
             if sha256(desired.toml.encode()).hexdigest() != desired.sha256:
                 raise ValueError("the text does not have this hash")
             self._overlay.check(desired.toml)
@@ -254,11 +254,11 @@ class Desired:
         self._restart(f"configuration {desired.generation} of the CRM is tried")
 
     async def run(self) -> None:
-        """Prove what is being tried, then take what came meanwhile, and wait for ever."""
-        if self._overlay.wish.state == "trying":
+        """Test what is being tried, then take what arrived meanwhile, and wait for ever."""
+        if self._overlay.pushed.state == "trying":
             try:
                 async with asyncio.timeout(SELF_TEST_S):
-                    while not (self._well() and (self._sees() or not self._overlay.wish.saw)):
+                    while not (self._well() and (self._sees() or not self._overlay.pushed.saw)):
                         await asyncio.sleep(0.2)
             except TimeoutError:
                 what = "no reader was" if self._well() else "the broker was not"
@@ -272,15 +272,17 @@ class Desired:
         await asyncio.Event().wait()
 
     def report(self, failed: str | None = None) -> None:
-        """Say how it stands; `failed`: a message that was no wish at all."""
-        wish = self._overlay.wish
+        """Report the state; `failed`: reason for an invalid message."""
+        pushed = self._overlay.pushed
         if failed is not None:
             self._tell(0, "", "failed", failed)
         else:
-            self._tell(wish.generation, wish.sha256, wish.state, "" if wish.state == "trying" else wish.reason)
+            self._tell(
+                pushed.generation, pushed.sha256, pushed.state, "" if pushed.state == "trying" else pushed.reason
+            )
 
     def _report_running(self) -> None:
-        running = self._overlay.wish.running
+        running = self._overlay.pushed.running
         self._tell(running, self._overlay.running_hash, "applied" if running else "none", "")
 
     def _tell(self, generation: int, digest: str, state: str, reason: str) -> None:
@@ -291,7 +293,7 @@ class Desired:
             "state": state,
             "reason": reason,
             "at_us": self._clock(),
-            "running": self._overlay.wish.running,
+            "running": self._overlay.pushed.running,
             "kept": kept,
             "unused": unused,
         }
@@ -299,17 +301,17 @@ class Desired:
 
 
 def merged(text: str, config: StoreConfig) -> StoreConfig:
-    """A wish's sections with the store's own others; ValueError or ConfigError if that can't or may not be.
+    """Merge pushed sections with the store's others; ValueError or ConfigError if that is invalid or not allowed.
 
-    The store's calibration is left out where it was made for another layout than that.
+    The store's calibration is left out if it was made for another layout.
     """
     try:
-        wished = tomllib.loads(text)
+        sections = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not TOML: {error}") from None
-    if foreign := sorted(set(wished) - set(SECTIONS)):
+    if foreign := sorted(set(sections) - set(SECTIONS)):
         raise ValueError(f"may not set {', '.join(foreign)}")
-    store = wished.get("store", {"id": config.store.id})
+    store = sections.get("store", {"id": config.store.id})
     if not isinstance(store, dict) or store.get("id") != config.store.id:
         raise ValueError(f"[store] id must be {config.store.id!r}")
     own = _plain(config.model_dump(exclude_unset=True, exclude_none=True, by_alias=True))
@@ -320,7 +322,7 @@ def merged(text: str, config: StoreConfig) -> StoreConfig:
 
 
 def _calibrated(config: StoreConfig) -> bool:
-    """Can the calibration be used, if there is one."""
+    """Return False if there is a calibration that can't be used."""
     try:
         compose(config)
     except Trouble:
@@ -329,7 +331,7 @@ def _calibrated(config: StoreConfig) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """What a model holds as TOML gives it."""
+    """Convert a model's values to TOML types."""
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -62,7 +62,7 @@ async def erase(config: StoreConfig, member: str, clock: Callable[[], int]) -> d
     if answer["refused"] is None:
         return answer
     if answer["refused"] != "offline":
-        raise Trouble(f"{member!r} is no member's number: it has 1 to {MAX_MEMBER} characters")
+        raise Trouble(f"{member!r} is not a member number; needed: 1 to {MAX_MEMBER} characters")
     with hold(config.database.path):
         return await _erase_alone(config, member, clock)
 
@@ -76,7 +76,7 @@ async def _erase_alone(config: StoreConfig, member: str, clock: Callable[[], int
         running = asyncio.create_task(erasures.run())
         return await Console(erasures, database).erase({"member": member})
     except ValueError as error:
-        raise Trouble(f"{member!r} is no member's number: it has 1 to {MAX_MEMBER} characters") from error
+        raise Trouble(f"{member!r} is not a member number; needed: 1 to {MAX_MEMBER} characters") from error
     finally:
         if running is not None:
             running.cancel()
@@ -100,7 +100,7 @@ def ask_for_tags(
         }
         answer = asyncio.run(ask(orders, order))
         if answer["refused"] is not None:
-            raise Trouble("the tag key is a credential that only the service has: start the service first")
+            raise Trouble("only the service can read the tag key, a systemd credential: start the service first")
         tags += [bytes.fromhex(tag) for tag in answer["tags"]]
         erased.update(answer["erased"])
     return tags, erased

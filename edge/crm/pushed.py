@@ -1,4 +1,4 @@
-"""What a configuration from the CRM may say: privacy may be tightened by it, never loosened.
+"""Rules for configurations from the CRM: they may tighten privacy, never loosen it.
 
 Whoever holds the broker can send one. Where readers are and how they are spoken to, which tags are members', and how
 long anything is kept is the store's own: it may be carried only as it is, and stays where it is not carried.

@@ -1,1 +1,1 @@
-"""Calls to the floor."""
+"""Cues for staff to attend to members."""

@@ -1,6 +1,6 @@
-"""Cues, their rules and service cases in the database. Functions on a connection, within the caller's transaction.
+"""Store cues, cue rules and service cases. All functions run within the caller's transaction.
 
-A cue's life; what is told to the CRM as an outcome stands in the arrows.
+Life of a cue; the labels of the arrows are the outcomes sent to the CRM.
 
     open ──acknowledged──► acknowledged ──done──► done
       ├──snoozed──► snoozed (open again by itself) │
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from config.model import CueKind, CueRule, Cues
 
-if TYPE_CHECKING:  # the page reads cues and tells nobody of them: it does without the contract, which takes MiB
+if TYPE_CHECKING:  # the page only reads cues and does not need the contract, which takes several MiB
     from sync.contract import Cue
 
 State = Literal["open", "snoozed", "acknowledged", "done", "attended", "expired"]
@@ -33,12 +33,12 @@ CASE_STEPS: dict[CaseState, tuple[CaseState, ...]] = {
     "done": ("reviewed", "open"),
     "reviewed": (),
 }
-"""What a case may become. One that was done too early is opened again."""
+"""Allowed transitions of a case. A case that was closed too early can be reopened."""
 MAX_NOTE = 300
 
 
 class Refused(Exception):
-    """What is asked for can't be done any more; `why` is one of gone, stale, unknown."""
+    """Raised when a request can no longer be carried out; `why` is gone, stale or unknown."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
@@ -47,7 +47,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Wanted:
-    """A cue to be made."""
+    """A cue to be created."""
 
     kind: CueKind
     tag: bytes
@@ -63,7 +63,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Going:
-    """A cue that nobody has ended."""
+    """A cue that has not ended."""
 
     id: int
     kind: CueKind
@@ -87,7 +87,7 @@ class Going:
 
 @dataclass(frozen=True)
 class Rules:
-    """A version of the rules."""
+    """A version of the cue rules."""
 
     version: int
     cues: Cues
@@ -100,13 +100,13 @@ _GOING = ", ".join(Going.__dataclass_fields__)
 
 
 def going(conn: sqlite3.Connection) -> tuple[Going, ...]:
-    """All that nobody has ended, oldest first."""
+    """Return all cues that have not ended, oldest first."""
     query = f"SELECT {_GOING} FROM cue WHERE state IN ('open', 'snoozed', 'acknowledged') ORDER BY id"
     return tuple(Going(*row) for row in conn.execute(query))
 
 
 def make(conn: sqlite3.Connection, wanted: Iterable[Wanted], version: int, now_us: int) -> list[int]:
-    """Make cues, but none twice in a journey and none that would be history already; the ids of those made."""
+    """Create cues, except those already created in the same journey or already expired; return the new ids."""
     fresh: dict[tuple[bytes, int, str], Wanted] = {}
     for one in wanted:
         key = (one.tag, one.greeted_us, one.kind)
@@ -134,7 +134,7 @@ def make(conn: sqlite3.Connection, wanted: Iterable[Wanted], version: int, now_u
 
 
 def acknowledge(conn: sqlite3.Connection, id_: int, who: str, within_us: int, now_us: int) -> None:
-    """Somebody is on the way and will be there in that time; the cue lives for as long as the rule says after that."""
+    """Acknowledge a cue: someone will be there within `within_us`; the cue then stays open for the rule's lifetime."""
     cue = _get(conn, id_)
     if cue.state == "acknowledged":
         raise Refused("gone")
@@ -142,7 +142,7 @@ def acknowledge(conn: sqlite3.Connection, id_: int, who: str, within_us: int, no
 
 
 def snooze(conn: sqlite3.Connection, id_: int, who: str, for_us: int, now_us: int) -> None:
-    """Show it again after that time; its life is so much longer."""
+    """Snooze a cue for `for_us`; its lifetime is extended by the same time."""
     cue = _get(conn, id_)
     if cue.state != "open":
         raise Refused("gone")
@@ -150,18 +150,18 @@ def snooze(conn: sqlite3.Connection, id_: int, who: str, for_us: int, now_us: in
 
 
 def done(conn: sqlite3.Connection, id_: int, who: str, now_us: int) -> None:
-    """Somebody was with the member."""
+    """Mark a cue as done: someone has attended to the member."""
     _move(conn, _get(conn, id_), "done", now_us, who)
 
 
 def attended(conn: sqlite3.Connection, ids: Sequence[int], now_us: int) -> None:
-    """A staff badge stayed with these members; ids that have ended meanwhile are left alone."""
+    """Mark cues as attended because a staff badge stayed with the member; cues that have ended are not changed."""
     for cue in _still(conn, ids):
         _move(conn, cue, "attended", now_us, None)
 
 
 def expire(conn: sqlite3.Connection, ids: Sequence[int], now_us: int) -> None:
-    """Nobody came to these in time: each becomes a service case."""
+    """Mark cues as expired and open a service case for each."""
     for cue in _still(conn, ids):
         if cue.expires_us <= now_us:
             _move(conn, cue, "expired", now_us, None)
@@ -169,7 +169,7 @@ def expire(conn: sqlite3.Connection, ids: Sequence[int], now_us: int) -> None:
 
 
 def wake(conn: sqlite3.Connection, ids: Sequence[int], now_us: int) -> None:
-    """Snoozed long enough: open again."""
+    """Reopen cues whose snooze time is over."""
     conn.executemany(
         "UPDATE cue SET state = 'open', changed_us = ?, until_us = NULL WHERE id = ? AND state = 'snoozed'"
         " AND until_us <= ?",
@@ -178,12 +178,12 @@ def wake(conn: sqlite3.Connection, ids: Sequence[int], now_us: int) -> None:
 
 
 def withdraw(conn: sqlite3.Connection, ids: Sequence[int]) -> None:
-    """Their members have left the directory, or take back their consent: nothing is shown any more."""
+    """Delete cues of members who were removed from the directory or withdrew their consent."""
     conn.executemany("DELETE FROM cue WHERE id = ?", [(id_,) for id_ in ids])
 
 
 def note_latencies(conn: sqlite3.Connection, latencies_ms: Iterable[tuple[int, float]]) -> None:
-    """Keep how long cues took; (id, milliseconds)."""
+    """Store the latencies of cues as (id, milliseconds)."""
     conn.executemany("UPDATE cue SET latency_ms = ? WHERE id = ?", [(round(ms, 1), id_) for id_, ms in latencies_ms])
 
 
@@ -200,7 +200,7 @@ def open_case(
     note: str,
     now_us: int,
 ) -> int:
-    """Open a case; its number."""
+    """Open a case and return its number."""
     query = (
         "INSERT INTO service_case (at_us, kind, cue, zone, tier, state, changed_us) VALUES (?, ?, ?, ?, ?, 'open', ?)"
     )
@@ -211,7 +211,7 @@ def open_case(
 
 
 def move_case(conn: sqlite3.Connection, number: int, to: CaseState, who: str, note: str, now_us: int) -> None:
-    """The next step of a case."""
+    """Move a case to its next state."""
     row = conn.execute("SELECT state FROM service_case WHERE id = ?", (number,)).fetchone()
     if row is None:
         raise Refused("unknown")
@@ -225,12 +225,12 @@ def move_case(conn: sqlite3.Connection, number: int, to: CaseState, who: str, no
 
 
 def newest(conn: sqlite3.Connection) -> Rules:
-    """The version that holds; version 0 has no rules."""
+    """Return the current version of the rules; version 0 has no rules."""
     return next(iter(versions(conn, 1)), Rules(0, Cues(), 0, "", ""))
 
 
 def versions(conn: sqlite3.Connection, limit: int = 50) -> tuple[Rules, ...]:
-    """The newest versions, newest first."""
+    """Return the latest versions, newest first."""
     rows = conn.execute(
         "SELECT version, rules, at_us, who, what FROM cue_rules ORDER BY version DESC LIMIT ?", (limit,)
     )
@@ -245,9 +245,9 @@ def version(conn: sqlite3.Connection, number: int) -> Rules:
 
 
 def adopt(conn: sqlite3.Connection, cues: Cues, now_us: int) -> Rules:
-    """At a start: the store file's rules become the newest version if they were changed there since the last time."""
+    """Adopt the store file's rules as the newest version if they have changed there since the last start."""
     text = cues.model_dump_json()
-    # Without defaults, so that a later version that knows more keys does not take the same file for a changed one.
+    # Without defaults, so that a later release with more keys does not mistake the same file for a changed one.
     mark = sha256(cues.model_dump_json(exclude_defaults=True).encode()).hexdigest()
     last = conn.execute("SELECT file FROM cue_rules WHERE file IS NOT NULL ORDER BY version DESC LIMIT 1").fetchone()
     if (last is None and cues != Cues()) or (last is not None and last[0] != mark):
@@ -256,7 +256,7 @@ def adopt(conn: sqlite3.Connection, cues: Cues, now_us: int) -> Rules:
 
 
 def change(conn: sqlite3.Connection, cues: Cues, base: int, who: str, what: str, now_us: int) -> Rules:
-    """New rules, made from version `base`; refused if another came in between."""
+    """Save new rules based on version `base`; refused if there is a newer version."""
     if newest(conn).version != base:
         raise Refused("stale")
     return _add(conn, cues.model_dump_json(), who, what, now_us, None)

@@ -1,7 +1,7 @@
-"""Calls to the floor: a member of note has come in, or one is being kept waiting. Decides; edge.cues.book keeps.
+"""Decide when to create cues: a member has arrived, or has been waiting. edge.cues.book stores them.
 
-Arrivals are made in the transaction of the recognition, waits at the next look around. What keeps a cue from being
-made twice is its row, so that neither a restart nor a crash repeats one.
+Arrival cues are created in the transaction of the recognition, waiting cues at the next periodic check. The cue's row
+prevents duplicates, even across restarts and crashes.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from edge.store.pseudonyms import Member
 from sync.contract import Recognised
 
 LOOK_BACK_US = 4 * 3_600_000_000
-"""Staff who left longer ago are nobody's contact any more."""
+"""Staff who left longer ago no longer count as a contact."""
 SAME_STAY_US = 30_000_000
-"""A badge that is seen again in a zone after so long has stayed."""
+"""A badge that is seen again in a zone within this time counts as having stayed."""
 SHOWN = 60
-"""Cues that the live state names; a rule that calls for everybody is a mistake, but not one to choke on."""
+"""Maximum number of cues in the live state; a rule that matches everyone is a mistake, but must not overload it."""
 LATENCIES = 500
-"""Cues of each kind over which the time that they took is told."""
+"""Number of latest cues of each kind used for the latency figures."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """What a look around came to."""
+    """Changes found by a periodic check."""
 
     wanted: tuple[Wanted, ...] = ()
     attended: tuple[int, ...] = ()
@@ -51,30 +51,30 @@ class Steps:
 
 
 class CueDesk:
-    """The rules that hold and the cues that nobody has ended, as committed. `speed`: of the store's clock."""
+    """Current rules and open cues, as committed. `speed`: speed of the store's clock."""
 
     def __init__(self, shop: Shop, speed: float) -> None:
         self.rules = Rules(0, shop.config.cues, 0, "", "")
         self.going: tuple[Going, ...] = ()
         self.untold_ms: list[tuple[int, float]] = []
-        """Cue and how long it took, not yet written down."""
+        """Cue id and latency, not yet stored."""
         self._shop = shop
         self._speed = speed
         self._kinds = {zone.id: zone.kind for zone in shop.config.zones}
         self._assist_us = round(shop.config.thresholds.assist_s * 1e6)
         self._waited: set[tuple[bytes, int]] = set()
-        """Tag and journey whose wait has been told."""
+        """Tag and journey for which a waiting cue has been created."""
         self._staff: dict[int, list[tuple[int, int]]] = {}
-        """Zone → stays of staff that have ended, as decided."""
+        """Zone → completed stays of staff, from final decisions."""
         self._near: dict[tuple[int, bytes], tuple[int, int]] = {}
-        """Zone and badge → the last stay, as it seemed when it was looked at."""
+        """Zone and badge → last stay, from live positions at the last check."""
         self._latencies: dict[CueKind, deque[float]] = {
             "arrival": deque(maxlen=LATENCIES),
             "waiting": deque(maxlen=LATENCIES),
         }
 
     def restore(self, conn: sqlite3.Connection, now_us: int) -> None:
-        """Go on after a restart, in a transaction: the store file's rules may be new."""
+        """Restore the state after a restart, in a transaction, and adopt rules that changed in the store file."""
         self.rules = book.adopt(conn, self._shop.config.cues, now_us)
         self.going = book.going(conn)
         self._waited = set(
@@ -94,10 +94,10 @@ class CueDesk:
             query = "SELECT latency_ms FROM cue WHERE kind = ? AND latency_ms IS NOT NULL ORDER BY id DESC LIMIT ?"
             kept.extendleft(ms for (ms,) in conn.execute(query, (kind, LATENCIES)))
 
-    # Making.
+    # Creating cues.
 
     def arrive(self, conn: sqlite3.Connection, told: Iterable[tuple[Member, Recognised]], now_us: int) -> list[int]:
-        """Cues of recognitions, in their transaction; the ids of those made."""
+        """Create arrival cues for recognitions, in their transaction; return the new ids."""
         if self._quiet(now_us):
             return []
         wanted = []
@@ -117,16 +117,17 @@ class CueDesk:
         covered: set[int],
         now_us: int,
     ) -> Steps:
-        """What is to be done now. `visits`: where each tag seems to be; `members`: finds members with consent among
-        visits who are wanted, with their visit; `greeted`: tag → when the journey's recognition was; `covered`: zones
-        whose readers are up.
+        """Find out what has to be done now.
+
+        `visits`: live positions of the tags; `members`: finds members with consent among selected visits;
+        `greeted`: tag → time of the journey's recognition; `covered`: zones whose readers are up.
         """
         staff = self._badges(visits, now_us)
         wanted = []
         waits = [(rule.wait_s, rule.tiers) for rule in self.rules.cues.rules if rule.wait_s is not None]
         if waits and not self._quiet(now_us):
-            # Most members concern no rule, have been called to, or have not been anywhere for that long: sorted out
-            # before any of them is looked at.
+            # Most members match no rule, already have a cue, or have not waited long enough; they are filtered out
+            # before the rest is examined one by one.
             long = visits[visits["enter_us"] <= now_us - round(min(wait_s for wait_s, _ in waits) * 1e6)]
             tiers = {tier for _, tiers in waits for tier in tiers or ()}
             anybody = any(tiers is None for _, tiers in waits)
@@ -146,16 +147,16 @@ class CueDesk:
         return Steps(tuple(wanted), tuple(attended), tuple(gone), tuple(set(woken) - set(attended) - set(gone)))
 
     def carry_out(self, conn: sqlite3.Connection, steps: Steps, now_us: int) -> list[int]:
-        """Write a look's steps down, in the caller's transaction; the ids of cues made."""
+        """Store the changes found by a check, in the caller's transaction; return the ids of new cues."""
         book.attended(conn, steps.attended, now_us)
         book.expire(conn, steps.expired, now_us)
         book.wake(conn, steps.woken, now_us)
         return book.make(conn, steps.wanted, self.rules.version, now_us)
 
-    # Once that is committed.
+    # After the commit.
 
     def show(self, going: tuple[Going, ...], made: Sequence[int] = (), now_us: int = 0) -> None:
-        """These are the cues now; `made` of them just came, and `now_us` is when they were committed."""
+        """Set the current cues; `made` are new and were committed at `now_us`."""
         self.going = going
         fresh = set(made)
         for cue in going:
@@ -167,13 +168,13 @@ class CueDesk:
                     self._waited.add((cue.tag, cue.greeted_us))
 
     def decided(self, decisions: Decisions) -> None:
-        """Remember staff whose stay has ended."""
+        """Record the completed stays of staff."""
         closed = decisions.closed
         for visit in closed[closed["tag_class"] == TagClass.STAFF] if len(closed) else ():
             self._staff.setdefault(int(visit["zone"]), []).append((int(visit["enter_us"]), int(visit["exit_us"])))
 
     def forget(self, greeted: Mapping[bytes, int], now_us: int) -> None:
-        """Let go of what can't matter any more."""
+        """Forget state that is no longer needed."""
         self._waited = {(tag, at_us) for tag, at_us in self._waited if greeted.get(tag) == at_us}
         for zone, stays in self._staff.items():
             self._staff[zone] = [stay for stay in stays if stay[1] > now_us - LOOK_BACK_US]
@@ -181,11 +182,11 @@ class CueDesk:
 
     @property
     def idle(self) -> bool:
-        """Is there nothing to look around for."""
+        """True if no periodic check is needed."""
         return not self.going and not any(rule.kind == "waiting" for rule in self.rules.cues.rules)
 
     def told(self, here: Mapping[str, str], now_us: int) -> dict[str, Any]:
-        """For the live state. `here`: member → zone where the member is now."""
+        """Return the part of the live state about cues. `here`: member → current zone."""
         first = sorted(self.going, key=lambda cue: (book.STATES.index(cue.state), cue.id))[:SHOWN]
         return {
             "version": self.rules.version,
@@ -217,7 +218,7 @@ class CueDesk:
         }
 
     def _badges(self, visits: Visits, now_us: int) -> dict[int, list[tuple[int, int]]]:
-        """Zone → stays of the badges that are in it now; remembers them, since what is decided comes much later."""
+        """Return zone → stays of the badges in it now, and record them, because final decisions come much later."""
         here: dict[int, list[tuple[int, int]]] = {}
         for visit in visits[visits["tag_class"] == TagClass.STAFF]:
             zone, enter_us = int(visit["zone"]), int(visit["enter_us"])

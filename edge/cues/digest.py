@@ -1,4 +1,4 @@
-"""A day or a week of cues and service cases: for the page, for paper, for the terminal and for the CRM."""
+"""Digest of cues and service cases for a day or a week: for the page, print, terminal and CRM."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from edge.cues.waits import p95
 from edge.database.reader import Past
 from edge.store.business_days import business_days
 
-if TYPE_CHECKING:  # as in edge.cues.book
+if TYPE_CHECKING:  # see edge.cues.book
     from sync.contract import ServiceDigest
 
 DAY = dt.timedelta(days=1)
 ENDS = ("done", "attended", "expired", "open")
 CASES = ("opened", "open", "acknowledged", "done", "reviewed")
 TELL_DAYS = 35
-"""Days that are told to the CRM if that was not done when they ended; older ones are not."""
+"""Days not yet reported to the CRM are reported later if they are at most this old."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Line:
 
 @dataclass(frozen=True)
 class CaseLine:
-    """A case of the time. Of a zone and a tier, never of an employee."""
+    """A service case of the period: by zone and tier, never by employee."""
 
     number: int
     at_us: int
@@ -47,12 +47,12 @@ class CaseLine:
     tier: str | None
     state: str
     note: str
-    """The newest one."""
+    """Latest note."""
 
 
 @dataclass(frozen=True)
 class Digest:
-    """Of business days from first_date to last_date."""
+    """Digest of the business days from first_date to last_date."""
 
     first_date: str
     last_date: str
@@ -61,10 +61,10 @@ class Digest:
     cues: Mapping[str, int]
     outcomes: Mapping[str, int]
     answered: int
-    """Cues that somebody acknowledged or ended: what answer_median_s is of."""
+    """Number of cues that were acknowledged or done, which answer_median_s is based on."""
     answer_median_s: float | None
     cue_p95_ms: float | None
-    """Over all kinds, due to committed, real time; None if none was made."""
+    """Real time from due to committed over all kinds; None without cues."""
     tiers: tuple[Line, ...]
     zones: tuple[Line, ...]
     cases: Mapping[str, int]
@@ -73,7 +73,7 @@ class Digest:
 
 
 def digest(past: Past, last: dt.date, days: int, now_us: int) -> Digest:
-    """The digest of `days` business days that end with `last`."""
+    """Compute the digest of the `days` business days ending with `last`."""
     span = (past.bounds_us(last - (days - 1) * DAY)[0], past.bounds_us(last)[1])
     rows = past.conn.execute(
         "SELECT kind, tier, zone, state, made_us, answered_us, latency_ms, version FROM cue"
@@ -107,9 +107,9 @@ def digest(past: Past, last: dt.date, days: int, now_us: int) -> Digest:
 
 
 def tell(conn: sqlite3.Connection, config: StoreConfig, now_us: int) -> int:
-    """Tell the CRM of business days and weeks that are over, each once, in the caller's transaction; how many.
+    """Report completed business days and weeks to the CRM, each once, in the caller's transaction; return their number.
 
-    A week ends on Sunday. Days without any cue or case are told too, from the first that had one.
+    A week ends on Sunday. Days without cues and cases are reported too, starting with the first day that had one.
     """
     from sync import outbox
 

@@ -1,4 +1,4 @@
-"""What rules would have done on a day that is over, from its visits."""
+"""Dry run: apply cue rules to the visits of a past day."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edge.database.reader import Past
 
 @dataclass(frozen=True)
 class WouldBe:
-    """A cue that these rules would have made."""
+    """A cue that the rules would have created."""
 
     at_us: int
     kind: CueKind
@@ -27,14 +27,14 @@ class WouldBe:
 
 @dataclass(frozen=True)
 class DryRun:
-    """A dry run: the cues, and of how many members' journeys they would have been."""
+    """Result of a dry run: the cues, and the number of members' journeys."""
 
     date: dt.date
     journeys: int
     cues: tuple[WouldBe, ...]
 
     def by_hour(self, config: StoreConfig) -> dict[int, int]:
-        """Local hour → cues, only hours that have any."""
+        """Return local hour → number of cues, for hours with cues only."""
         counts: dict[int, int] = defaultdict(int)
         for cue in self.cues:
             counts[dt.datetime.fromtimestamp(cue.at_us / 1e6, config.store.tz).hour] += 1
@@ -42,7 +42,7 @@ class DryRun:
 
 
 def try_out(past: Past, cues: Cues, date: dt.date) -> DryRun:
-    """Run rules on a business day: once a journey of each kind, as the service does. Censored visits count too."""
+    """Apply rules to a business day, at most one cue of each kind per journey. Censored visits are included."""
     config = past.config
     span = past.bounds_us(date)
     staff: dict[str, list[tuple[int, int]]] = defaultdict(list)

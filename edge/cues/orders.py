@@ -80,7 +80,7 @@ Order = Annotated[MoveCue | OpenCase | MoveCase | SetRules | RollBack, Field(dis
 _ORDER: TypeAdapter[Order] = TypeAdapter(Order)
 Job = Callable[[sqlite3.Connection], Any]
 Other = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
-"""Does an order that has nothing to do with cues; what it returns is told beside `refused`. ValueError: invalid."""
+"""Handler of an order not related to cues. Its result is added to the answer. Raises ValueError if invalid."""
 
 
 class OrderServer:
@@ -183,7 +183,7 @@ async def give(path: Path, order: dict[str, Any]) -> str | None:
 
 
 async def ask(path: Path, order: dict[str, Any], within_s: float = ANSWER_S) -> dict[str, Any]:
-    """Order something of the service: its whole answer."""
+    """Send an order to the service and return its complete answer."""
     try:
         async with asyncio.timeout(within_s):
             reader, writer = await asyncio.open_unix_connection(path, limit=LINE_LIMIT_BYTES)

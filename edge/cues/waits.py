@@ -1,4 +1,4 @@
-"""When a wait is too long, and how long most cues take. Plain Python: the page can do without NumPy."""
+"""Waiting times and cue latencies, in plain Python so that the page does not need NumPy."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from math import ceil
 
 NEVER = 1 << 62
-"""End of a stay that goes on."""
+"""End of a stay in progress."""
 
 
 def waited(enter_us: int, until_us: int, staff: Iterable[tuple[int, int]], wait_us: int, assist_us: int) -> int | None:
-    """When a stay became too long a wait; None if it has not until `until_us`, or met staff before.
+    """Return when a stay exceeded the allowed wait; None if it has not by `until_us`, or if staff came before.
 
-    `staff`: stays of badges in the same zone; NEVER as the end of one that goes on. One of assist_us is a contact;
-    while a badge is there that may become one, nobody else is called.
+    `staff`: stays of staff badges in the same zone; NEVER is the end of a stay in progress. A stay of assist_us is a
+    contact; while a badge is present that may become a contact, no cue is created.
     """
     due_us = enter_us + wait_us
     for begin_us, end_us in sorted(staff):
@@ -29,6 +29,6 @@ def waited(enter_us: int, until_us: int, staff: Iterable[tuple[int, int]], wait_
 
 
 def p95(values: Iterable[float]) -> float | None:
-    """95th percentile, nearest rank."""
+    """Return the 95th percentile by nearest rank."""
     ordered = sorted(values)
     return round(ordered[ceil(0.95 * len(ordered)) - 1], 1) if ordered else None

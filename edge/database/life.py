@@ -1,8 +1,7 @@
-"""Notices a database that was taken back to a backup, before it gives numbers away that were given before; and tells
-the last time that is known.
+"""Detect a database restored from a backup before it reuses numbers, and keep the last known time.
 
-Beside the database lies a small file that no backup of the database carries back with it. A life that is not the
-database's, or numbers beyond it, say that another state of this database has been at work since.
+A small file beside the database isn't part of its backups. If the life in it is not the database's, or has higher
+numbers, then another state of this database has been in use since.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ TIMES = ("clock_us", "retained_us")
 
 
 def begin(database: Database) -> bool:
-    """Start a new life; True if the database had been taken back, so that numbers were left out."""
+    """Start a new life; True if the database was restored from a backup, so that numbers were skipped."""
     file = _file(database.path)
     try:
         before = json.loads(file.read_text())
@@ -46,13 +45,13 @@ def begin(database: Database) -> bool:
 
     back = database.write_now(job)
     if back:
-        log.error("the database is older than its last run, as if restored from a backup: event numbers were left out")
+        log.error("the database is older than its last run, as if restored from a backup: event numbers were skipped")
     database.write_now(lambda conn: _write(file, conn, {}))
     return back
 
 
 async def remember(database: Database, clock_us: int | None, retained_us: int) -> None:
-    """Write down how far the numbers are, and the time; once a minute, and at a stop.
+    """Record the highest numbers and the time, once a minute and when stopping.
 
     `clock_us`: None if it is not to be trusted; `retained_us`: see edge.database.retention.Pace.
     """

@@ -1,4 +1,4 @@
-"""The one way to read the store's database beside the service."""
+"""Read-only access to the store's database, for all but the service."""
 
 from __future__ import annotations
 
@@ -17,32 +17,31 @@ BUSY_S = 5.0
 
 
 class NoDatabase(Trouble):
-    """The service has not made the database yet."""
+    """The service has not created the database yet."""
 
 
 @dataclass(frozen=True)
 class Past:
-    """What the store's database knows, and the store file that it is read by."""
+    """Read-only connection to the store's database, with the store file."""
 
     conn: sqlite3.Connection
     config: StoreConfig
 
     @property
     def watermark_us(self) -> int | None:
-        """Up to when everything is decided; None while nothing is."""
+        """Time up to which everything is decided; None while nothing is."""
         row = self.conn.execute("SELECT watermark_us FROM checkpoint").fetchone()
         return None if row is None or row[0] < 0 else int(row[0])
 
     def bounds_us(self, date: dt.date) -> tuple[int, int]:
-        """Begin and end of a business day."""
+        """Return start and end of a business day."""
         return business_days(self.config).bounds_us(date)
 
 
 @contextmanager
 def reading(config: StoreConfig) -> Iterator[Past]:
-    """Open the store's database, strictly read-only, as it is at one moment.
-
-    Raises NoDatabase while there is none, and Trouble if it can't be read, there or in the block.
+    """Open the store's database strictly read-only, as a snapshot. Raises NoDatabase while there is none, and Trouble
+    if it can't be read, here or in the block.
     """
     try:
         with closing(connect(config.database.path)) as conn:
@@ -53,7 +52,7 @@ def reading(config: StoreConfig) -> Iterator[Past]:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a store's database strictly read-only; NoDatabase while there is none, Trouble if it can't be read."""
+    """Open a store's database strictly read-only; NoDatabase while it doesn't exist, Trouble if it can't be read."""
     path = path.absolute()
     if not path.exists():
         raise NoDatabase(f"there is no database at {path} yet; it is made when the service first runs")

@@ -1,4 +1,4 @@
-"""Deletes what is older than it is to be kept, and, near the quota, old history before any event of the outbox."""
+"""Delete data older than its retention time, and, near the quota, old history before any event of the outbox."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sync import quota
 from sync.outbox import KEEP_US, KEPT_STEP_US
 
 SLICE_ROWS = 2_000
-"""Rows deleted in one transaction: a greeting waits for it a few milliseconds at most."""
+"""Rows deleted in one transaction: a greeting waits for at most a few milliseconds."""
 DAY_US = 86_400_000_000
 MARGIN_DAYS = 35
-"""Journeys are kept so much longer than the days within which a member counts as returning."""
+"""Days that journeys are kept beyond the time within which a member counts as returning."""
 EXPIRED_DAYS = 7
-"""A directory whose time is over recognises nobody; it is kept so long for one that follows with changes only."""
+"""Days that an expired directory, which recognises nobody, is kept for one that follows with changes only."""
 
 HINT_DAYS = 1
-"""A hint is told while it is good; it is deleted within a day after."""
+"""Greeting hints are deleted within so many days after they expire."""
 
 
 PACE = 2
@@ -50,7 +50,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Held:
-    """Rows of one kind: for how many days they are kept, and when the oldest is from; None: there are none."""
+    """Rows of one kind: days they are kept, and time of the oldest; None if there are none."""
 
     what: str
     keep_days: float
@@ -58,7 +58,7 @@ class Held:
 
 
 def limits(config: StoreConfig) -> dict[str, tuple[str, str, float]]:
-    """Table → what it holds, the column with its time, and for how many days it is kept."""
+    """Return for each table what it holds, its time column, and how many days it is kept."""
     paths, windows = config.thresholds.returning_days + MARGIN_DAYS, config.database.keep_days
     return {
         "visit": ("visits", "enter_us", paths),
@@ -72,7 +72,7 @@ def limits(config: StoreConfig) -> dict[str, tuple[str, str, float]]:
 
 
 def prune(conn: sqlite3.Connection, config: StoreConfig, now_us: int, most: int = SLICE_ROWS) -> int:
-    """Delete the oldest rows whose time is over, at most so many of each kind; how many."""
+    """Delete the oldest rows whose time is over, at most `most` of each kind; returns their number."""
     upto_us = {table: now_us - round(days * DAY_US) for table, (_, _, days) in limits(config).items()}
     gone = 0
     for table, start in (("visit", "enter_us"), ("journey", "start_us")):
@@ -140,7 +140,7 @@ def held(conn: sqlite3.Connection, config: StoreConfig) -> Iterator[Held]:
 
 
 def make_room(conn: sqlite3.Connection, config: StoreConfig, now_us: int) -> int:
-    """Near the quota: throw old history away before any event of the outbox; how many events the CRM loses."""
+    """Near the quota, delete old history before any event of the outbox; returns how many events the CRM loses."""
     if quota.in_use(conn) < quota.FULL or prune(conn, config, now_us):
         return 0
     return quota.make_room(conn)

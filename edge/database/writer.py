@@ -43,9 +43,9 @@ class Database:
         self.path = path
         self.quarantined: Path | None = None
         self.damage: str | None = None
-        """What SQLite says of the file, once it has found it damaged while running: `condemn` it and open anew."""
+        """SQLite's error once it has found the file damaged while running: call `condemn` and reopen."""
         self.rekeyed = False
-        """Whether the tag key is another one than the directory was made with, so that nobody is recognised by it."""
+        """True if the tag key is not the one that the directory was made with, so that it recognises nobody."""
         self._tag_key: bytes | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
         try:
@@ -79,7 +79,7 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._look, job)
 
     async def written_by_others(self) -> bool:
-        """Whether another process has written since this was last asked."""
+        """Return whether another process has written since the last call."""
         version = await self.read(lambda conn: int(conn.execute("PRAGMA data_version").fetchone()[0]))
         before, self._others_version = self._others_version, version
         return before not in (None, version)
@@ -94,7 +94,7 @@ class Database:
             _condemned(self.path).touch()
 
     def astray(self) -> bool:
-        """Whether the file was deleted, or another one put in its place, while it is open here."""
+        """True if the file was deleted or replaced while it is open here."""
         try:
             return _identity(self.path) != self._file
         except OSError:  # the folder can't be read just now: nobody knows
@@ -121,7 +121,7 @@ class Database:
             saved.rename(self.path)
 
     def _save(self, saved: Path) -> None:
-        """Copy what is open here; it is on the disk before it takes the name."""
+        """Copy the open database; it is on disk before it gets its name."""
         make_private(saved)
         with contextlib.closing(sqlite3.connect(saved)) as copy:
             copy.execute("PRAGMA journal_mode=OFF")
@@ -192,11 +192,11 @@ class Database:
 
 
 SCRIPTS = sorted(f.name[:-4] for f in resources.files("edge.database.migrations").iterdir() if f.name.endswith(".sql"))
-"""Names of the numbered migrations, in order."""
+"""Return the names of the numbered migrations, in order."""
 
 
 def migrations() -> Migrations:
-    """Every numbered SQL file of edge/database/migrations, in order."""
+    """Return every numbered SQL file of edge/database/migrations, in order."""
     ordered = Migrations("tagtrail")
     for name in SCRIPTS:
         file = resources.files("edge.database.migrations") / f"{name}.sql"
@@ -313,7 +313,7 @@ def _facts(conn: sqlite3.Connection) -> dict[str, str]:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file it is; None if there is none."""
+    """Return device and inode of a file; None if it doesn't exist."""
     try:
         stat = path.stat()
     except FileNotFoundError:

@@ -1,1 +1,1 @@
-"""Business days in numbers."""
+"""Figures for business days."""

@@ -1,6 +1,7 @@
-"""Days against days, from a read-only connection: today against its like, promotions and layout changes. As in
-edge.days.counters; days are compared with days of their kind (edge.store.calendar), zones with zones that were left
-alone."""
+"""Comparison of days, from a read-only connection: a day with similar days, promotions and layout changes.
+
+See edge.days.counters. Days are compared with days of the same kind (edge.store.calendar), zones with control zones.
+"""
 
 from __future__ import annotations
 
@@ -24,33 +25,33 @@ from edge.store.business_days import business_days
 from edge.store.calendar import holiday, kind_of_day, knows_year, same_holiday_before
 
 BASE_DAYS = 28
-"""Days before a promotion or a change that it is held against; as many after it are looked at."""
+"""Number of days before a promotion or change used for comparison, and number of days after it that are evaluated."""
 SHARED = 0.8
-"""Two days compare if so much of the opening time that has passed was known on both."""
+"""Two days are comparable if this share of the opening hours so far was known on both."""
 Series = tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]
-"""(W,) counts, whether they are known, and opening time."""
+"""(W,) counts, (W,) known flags and (W,) opening time."""
 MEASURES = ("visitors", "engaged_visitors")
-"""Of promotions and layout changes: journeys that touched a zone, journeys engaged there."""
+"""Measures for promotions and layout changes: journeys with a touch or longer, and engaged journeys."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One day that another is held against, up to the same time of day."""
+    """A day used for comparison, up to the same time of day."""
 
     date: str
     same_kind: bool
-    """Both are ordinary days of one weekday, or both holidays."""
+    """True if both are ordinary days of the same weekday, or both are holidays."""
     now: int
-    """The day's own count over the windows that were known on both …"""
+    """Count of the day itself over the windows that are known on both days."""
     before: int
-    """… and the reference's."""
+    """Count of the reference day over the same windows."""
     change: float | None
-    """now ÷ before − 1; None of nothing."""
+    """now ÷ before − 1; None if before is 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """One number of a day and what it was before."""
+    """One figure of a day with its values on earlier days."""
 
     scope: str
     """store · floor · zone."""
@@ -58,7 +59,7 @@ class ComparisonRow:
     measure: str
     """journeys (store), comings (floor), visits and engaged (zone), all of people."""
     now: int | None
-    """None where nothing was measured."""
+    """None if nothing was measured."""
     last_week: Reference | None
     median_4w: float | None
     """Median of the last four weeks' days of the same weekday and kind, at least two; None without them."""
@@ -72,16 +73,16 @@ class ComparisonRow:
 class Comparison:
     date: str
     until_us: int
-    """Up to this time of day days are compared: the end of the last whole window."""
+    """Days are compared up to this time of day: the end of the last complete window."""
     partial: bool
     holiday: str | None
     holidays_known: bool
-    """Whether the public holidays of this year are known to this release."""
+    """True if this release includes the public holidays of this year."""
     rows: tuple[ComparisonRow, ...]
 
 
 def comparison(past: Past, date: dt.date) -> Comparison | None:
-    """A day against last week's, the four weeks before and the same holiday; None while nothing of it is known."""
+    """Compare a day with last week, the four weeks before and the same holiday; None while the day has no data."""
     config = past.config
     now = day_if_any(past, date)
     if now is None or now.as_of_us is None:
@@ -129,27 +130,27 @@ def comparison(past: Past, date: dt.date) -> Comparison | None:
 
 @dataclass(frozen=True)
 class Phase:
-    """Days of a promotion, or after it, against the days before it."""
+    """The days of a promotion, or the days after it, compared with the days before it."""
 
     change: Change | None
-    """None: not enough data."""
+    """None if there is not enough data."""
     days_used: int
-    """Days with every zone known well enough, the store open, and a day of the same kind before."""
+    """Number of days with all zones sufficiently covered, the store open, and an earlier day of the same kind."""
     days_left_out: int
 
 
 @dataclass(frozen=True)
 class Effect:
     measure: str
-    """Of MEASURES."""
+    """One of MEASURES."""
     during: Phase
-    """For a layout change: the days from it on."""
+    """For a layout change: the days from the change on."""
     after: Phase | None
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A promotion or layout change and what came of it."""
+    """A promotion or layout change and its effects."""
 
     id: str
     kind: str
@@ -165,21 +166,21 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tried:
-    """What trials want of a day."""
+    """Data of one day that trials need."""
 
     counts: Mapping[str, NDArray[np.int64]]
-    """Of MEASURES → (Z,)."""
+    """Measure → (Z,) counts."""
     base: NDArray[Any]
     """(Z,) BASE."""
 
 
 def promotions(past: Past) -> tuple[Trial, ...]:
-    """Every promotion of the store file: during and after against before."""
+    """Evaluate every promotion in the store file: during and after, compared with before."""
     return tuple(_trial(past, p, "promotion", p.first_day, p.last_day) for p in past.config.promotions)
 
 
 def layout_changes(past: Past) -> tuple[Trial, ...]:
-    """Every layout change: the BASE_DAYS from it on against those before."""
+    """Evaluate every layout change: the BASE_DAYS from the change on, compared with those before."""
     return tuple(_trial(past, c, "layout", c.date, c.date + (BASE_DAYS - 1) * DAY) for c in past.config.layout_changes)
 
 
@@ -226,7 +227,7 @@ def _tried(past: Past, dates: Sequence[dt.date]) -> dict[dt.date, Tried]:
 
 
 def _controls(config: StoreConfig, tried: Promotion | LayoutChange, first: dt.date, last: dt.date) -> tuple[str, ...]:
-    """Those of the store file, else the counters that nothing was tried in at that time."""
+    """Return the controls from the store file, or else all counters without a promotion or change in that period."""
     if tried.controls is not None:
         return tried.controls
     touched = {
@@ -297,7 +298,7 @@ def _measures(config: StoreConfig) -> list[tuple[str, str, str]]:
 
 
 def _series(config: StoreConfig, made: DayFacts, scope: str, id_: str, measure: str) -> Series:
-    """(W,) counts, whether they are known, and opening time."""
+    """(W,) counts, (W,) known flags and (W,) opening time."""
     windows = made.windows
     if scope == "zone":
         number = [zone.id for zone in config.zones].index(id_)

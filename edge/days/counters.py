@@ -1,7 +1,7 @@
 """Scorecards of counters, from a read-only connection.
 
-Like its neighbours in edge.days, it answers for the `days` business days that end with `date`; docs/definitions.md has
-every formula. A number that nobody measured, or of which too little was measured to be told, is None, never zero.
+Like the other modules of edge.days, it covers the `days` business days ending with `date`; docs/definitions.md has
+all formulas. A figure that was not measured, or that is based on too little data, is None, never zero.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from edge.days.scope import Rate, Scope, coverage, history_days, over, quantile_
 
 @dataclass(frozen=True)
 class CounterScore:
-    """One zone. All of it None where the zone was unknown; counts are of people and of windows known well enough."""
+    """Score of one zone, all None if the zone was unknown. Counts are of people, in sufficiently covered windows."""
 
     zone: str
     floor: str
     kind: str
     coverage: float | None
-    """Share of the opening time so far in which the zone's readers were up; None while there was no such time."""
+    """Share of the opening hours so far in which the zone's readers were up; None before the first opening hour."""
     n: int | None
-    """Visits whose both ends were seen: those in bands, median and p75."""
+    """Number of complete visits, which bands, median and p75 are based on."""
     censored: int | None
     pass_by: int | None
     touch: int | None
@@ -39,7 +39,7 @@ class CounterScore:
     journeys: int | None
     """People's journeys that began while the zone was known."""
     visitors: int | None
-    """Of them, those that stayed here for a touch or longer."""
+    """Journeys with a visit of a touch or longer to the zone."""
     draw: Rate | None
     """visitors ÷ journeys."""
     conversion: float | None
@@ -47,17 +47,17 @@ class CounterScore:
     conversion_low: float | None
     conversion_high: float | None
     engaged_share: Rate | None
-    """Journeys engaged here ÷ journeys: what the rank is of."""
+    """Journeys with an engaged visit to the zone ÷ journeys; determines the rank."""
     bounce: Rate | None
-    """touch ÷ (touch + visit + engaged): came near and went on."""
+    """touch ÷ (touch + visit + engaged): came near but did not stay."""
     first_stop: Rate | None
-    """Journeys that stopped here before any other counter ÷ journeys that stopped at any."""
+    """Journeys that stopped here before any other counter ÷ journeys that stopped at any counter."""
     repeat: Rate | None
-    """Members who came near and were in the store within returning_days before ÷ members who came near."""
+    """Visiting members who had been in the store in the previous returning_days ÷ visiting members."""
     wait_median_s: float | None
     met: Rate | None
     rank: tuple[int, int] | None
-    """Counters: best and worst place by engaged_share that the intervals allow."""
+    """For counters: best and worst possible rank by engaged_share, given the intervals."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Counters:
 
 
 def counters(past: Past, date: dt.date, days: int = 1) -> Counters:
-    """Scorecard of every zone over one day or more (7: a week)."""
+    """Compute the scorecard of every zone over one or more days (7: a week)."""
     config = past.config
     scope, found = over(past, date, days)
     history = history_days(past, date - (days - 1) * DAY)

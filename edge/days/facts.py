@@ -1,6 +1,6 @@
-"""A business day's facts, made from its visits and windows in the database.
+"""Facts of a business day, computed from its visits and windows in the database.
 
-Facts hold counts and no tags, so that they may be kept long after the visits, and nobody can be found in them.
+Facts contain counts but no tags, so they can be kept long after the visits without identifying anyone.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from edge.store.business_days import business_days
 from edge.store.calendar import hours
 
 LOOK_US = 12 * 3_600_000_000
-"""How far around a day visits may lie that belong to its journeys or reach into it."""
+"""Margin around a day for visits that belong to its journeys or extend into it."""
 CHUNK_ROWS = 1_000
-"""Rows of the database that are Python objects at a time: they take ten times the memory of what is made of them."""
+"""Database rows held as Python objects at a time; they take ten times the memory of the arrays made from them."""
 HOUR_US = 3_600_000_000
 BASE = np.dtype(
     [
-        ("journeys", "<i8"),  # people's journeys that began while the zone was known: what its rates are of
-        ("stopped", "<i8"),  # of them, those that stopped at a counter
+        ("journeys", "<i8"),  # people's journeys that began while the zone was known: denominator of its rates
+        ("stopped", "<i8"),  # of these, journeys that stopped at a counter
         ("open_us", "<i8"),  # opening time so far
-        ("covered_us", "<f8"),  # of it, with the zone's readers up
-        ("known_us", "<i8"),  # of it, in windows that were known
-        ("staffed_us", "<i8"),  # of that, with a staff badge in the zone
+        ("covered_us", "<f8"),  # of this, time with the zone's readers up
+        ("known_us", "<i8"),  # of this, time in known windows
+        ("staffed_us", "<i8"),  # of this, time with a staff badge in the zone
         ("known_windows", "<i8"),
-        ("span_us", "<i8"),  # length of those windows: what mean occupancy is of
-        ("members", "<i8"),  # members with a visit of a touch or longer, each day for itself
-        ("repeaters", "<i8"),  # of them, those who were in the store within returning_days before
+        ("span_us", "<i8"),  # length of these windows: denominator of mean occupancy
+        ("members", "<i8"),  # members with a visit of a touch or longer, each day counted separately
+        ("repeaters", "<i8"),  # of these, members who had been in the store in the previous returning_days
     ]
 )
 Ints = NDArray[np.int64]
@@ -56,7 +56,7 @@ TIER_COUNTS = ("members", "returning", "journeys", "visits", "dwell_us", "wanted
 
 @dataclass(frozen=True)
 class Totals:
-    """Some business days together; of each zone only windows in which it was known. Z zones and F floors."""
+    """Totals of some business days, with only the known windows of each zone. Z zones and F floors."""
 
     zones: Table
     """(Z,) ZONE_FACTS."""
@@ -74,19 +74,19 @@ class Totals:
     """() STORE_FACTS."""
     flows: Flows
     tiers: Mapping[str, Mapping[str, int]]
-    """Tier → TIER_COUNTS; members are told apart within a day only."""
+    """Tier → TIER_COUNTS; members are distinguished within a day only."""
     people: Mapping[str, int]
-    """What the tiers are shares of: `visits` and `dwell_us` of all people, counted as theirs are."""
+    """Denominators of the tiers' shares: `visits` and `dwell_us` of all people, counted in the same way."""
     tier_wait: Mapping[str, NDArray[np.int64]]
     """Tier → (BINS,)."""
     tier_assist: Mapping[str, NDArray[np.int64]]
     """Tier → (BINS,)."""
     suspects: int
-    """Tags left out: suspected staff and stuck ones."""
+    """Number of excluded tags: suspected staff and stuck tags."""
     days: int
 
     def __add__(self, other: Totals) -> Totals:
-        """Both together."""
+        """Add two totals."""
         tiers = {
             tier: Counter(self.tiers.get(tier, {})) + Counter(other.tiers.get(tier, {}))
             for tier in {**self.tiers, **other.tiers}
@@ -119,9 +119,9 @@ class Windows:
     store: Table
     """(W,) STORE_FACTS."""
     coverage: NDArray[np.float64]
-    """(W, Z); nan without antenna and where the window has not ended."""
+    """(W, Z); nan for zones without antennas and for windows that have not ended."""
     known: NDArray[np.bool_]
-    """(W, Z) is the zone covered well enough for numbers."""
+    """(W, Z) True if the zone is sufficiently covered."""
     open_us: NDArray[np.int64]
     """(W, Z) opening time in each window."""
 
@@ -133,35 +133,35 @@ class DayFacts:
     date: dt.date
     def_version: int
     as_of_us: int | None
-    """Everything before is counted; None before anything is."""
+    """Everything before this time is counted; None if nothing is."""
     complete: bool
     rows: int
-    """Visits that it was made of."""
+    """Number of visits used."""
     verdicts: int
-    """What managers had said of suspected tags: edge.access.verdicts.stamps."""
+    """State of the managers' verdicts on suspect tags: edge.access.verdicts.stamps."""
     totals: Totals
     windows: Windows
     by_hour: NDArray[np.uint32] | None
-    """(hours of the day, Z, BINS) dwell; None of stored facts, see kept.by_hour."""
+    """(hours of the day, Z, BINS) dwell; None in stored facts, see kept.by_hour."""
 
 
 @dataclass(frozen=True)
-class Suspect:
+class SuspectStatus:
     """A tag that does not move like a customer."""
 
     why: Suspicion | None
-    """None: only because somebody confirmed it on an earlier day."""
+    """None if it is listed only because it was confirmed on an earlier day."""
     confirmed: bool | None
-    """What a manager said of it; None: nothing yet."""
+    """Verdict of a manager; None if there is none yet."""
 
     @property
     def left_out(self) -> bool:
-        """Is it in no number?"""
+        """True if the tag is excluded from all figures."""
         return self.confirmed is not False
 
 
 def place(config: StoreConfig) -> Place:
-    """The store in numbers: zones and floors in the order of the store file."""
+    """Return the store as arrays, with zones and floors in the order of the store file."""
     floor = {model.id: number for number, model in enumerate(config.floors)}
     limits = config.thresholds
     return Place(
@@ -176,15 +176,15 @@ def place(config: StoreConfig) -> Place:
 
 
 def of_people(table: Table) -> Ints:
-    """Sum the counts of a table's people: members, and carriers of tags of no known class."""
+    """Sum the counts of people in a table: members, and carriers of tags without a known class."""
     counts: Ints = np.sum([table[name] for name in PEOPLE], axis=0, dtype=np.int64)
     return counts
 
 
 def read_stays(past: Past, span: Span) -> tuple[Stays, list[bytes]]:
-    """Stays of carriers (no goods) that touch the span or belong to its journeys, in order; each carrier's tag.
+    """Read the stays (without merchandise) that overlap the span or belong to its journeys, in order; and their tags.
 
-    What was read of the span last asked for is kept in mind, and only what has come since is read.
+    The result for the last span is cached, and only newer visits are read.
     """
     file = past.conn.execute("PRAGMA database_list").fetchone()[2]
     key = (file, span, tuple(zone.id for zone in past.config.zones))
@@ -201,9 +201,9 @@ def read_stays(past: Past, span: Span) -> tuple[Stays, list[bytes]]:
 @dataclass(frozen=True)
 class _Read:
     last: int
-    """Highest id read."""
+    """Highest id that has been read."""
     rows: int
-    """Visits that began in the span, goods too."""
+    """Number of visits that began in the span, including merchandise."""
     stays: Stays
     tags: dict[bytes, int]
 
@@ -218,7 +218,7 @@ def _more(past: Past, span: Span, kept: _Read) -> _Read:
     last = past.conn.execute("SELECT MAX(id) FROM visit").fetchone()[0] or 0
     if last == kept.last:
         return kept
-    # Of what has come since, the ids lead to it; of everything, the times do.
+    # New visits are found by id, a full read by time.
     entered = "enter_us" if kept.last == 0 else "+enter_us"
     found = past.conn.execute(
         "SELECT enter_us, exit_us, journey_us, tag, zone, tag_class, censored FROM visit"
@@ -226,7 +226,7 @@ def _more(past: Past, span: Span, kept: _Read) -> _Read:
         " AND (exit_us > ? AND enter_us < ? OR journey_us >= ? AND journey_us < ? OR enter_us >= ? AND enter_us < ?)",
         (
             *(span.start_us - LOOK_US, span.end_us + LOOK_US, kept.last, last),
-            # Whoever was there just before the day does not come to the floor in it.
+            # A carrier who was on the floor just before the day does not arrive there during the day.
             *(span.start_us - round(config.thresholds.journey_end_silence_s * 1e6), span.end_us),
             *(span.start_us, span.end_us) * 2,
         ),
@@ -244,8 +244,8 @@ def _more(past: Past, span: Span, kept: _Read) -> _Read:
     return _Read(last, began, np.concatenate(parts), tags)
 
 
-def suspects(stays: Stays, tags: list[bytes], config: StoreConfig, date: dt.date) -> dict[int, Suspect]:
-    """Carrier → why it is left out of every number of a day, or why it is not although it looks like it."""
+def suspects(stays: Stays, tags: list[bytes], config: StoreConfig, date: dt.date) -> dict[int, SuspectStatus]:
+    """Map each suspect carrier to the reason for its exclusion, including those that have been cleared."""
     limits = config.thresholds
     span = Span(*business_days(config).bounds_us(date))
     judged = suspicions(
@@ -257,15 +257,15 @@ def suspects(stays: Stays, tags: list[bytes], config: StoreConfig, date: dt.date
     said = {verdict.tag: verdict.confirmed for verdict in verdicts(config) if verdict.date <= date.isoformat()}
     number = {tag: n for n, tag in enumerate(tags)} if said else {}
     there = set(distinct(stays["carrier"]).tolist()) if said else set()
-    found = {carrier: Suspect(one, said.get(tags[carrier])) for carrier, one in judged.items()}
+    found = {carrier: SuspectStatus(one, said.get(tags[carrier])) for carrier, one in judged.items()}
     for tag, confirmed in said.items():
         if confirmed and number.get(tag) in there:
-            found.setdefault(number[tag], Suspect(None, confirmed))
+            found.setdefault(number[tag], SuspectStatus(None, confirmed))
     return found
 
 
 def make(past: Past, date: dt.date) -> DayFacts:
-    """A day's facts from its visits and windows."""
+    """Compute a day's facts from its visits and windows."""
     config = past.config
     span = Span(*past.bounds_us(date))
     store = place(config)
@@ -294,7 +294,7 @@ def make(past: Past, date: dt.date) -> DayFacts:
 
 
 def hour_of(windows_us: NDArray[np.int64], start_us: int) -> NDArray[np.int64]:
-    """(W,) hour of the business day in which each window begins, from 0."""
+    """Return the (W,) hour of the business day, from 0, in which each window begins."""
     hour: NDArray[np.int64] = (np.maximum(windows_us, start_us) - start_us) // HOUR_US
     return hour
 
@@ -307,12 +307,12 @@ def _by_hour(made: Facts, windows: Windows, span: Span) -> NDArray[np.uint32]:
 
 
 def count(past: Past, date: dt.date) -> int:
-    """Visits of a day, whoever's."""
+    """Count the visits of a day, of all tag classes."""
     return count_between(past.conn, Span(*past.bounds_us(date)))
 
 
 def count_between(conn: sqlite3.Connection, span: Span) -> int:
-    """Visits that began in a span."""
+    """Count the visits that began in a span."""
     bounds_us = span.start_us, span.end_us
     return int(conn.execute("SELECT COUNT(*) FROM visit WHERE enter_us >= ? AND enter_us < ?", bounds_us).fetchone()[0])
 
@@ -331,7 +331,7 @@ def _windows(past: Past, made: Facts, span: Span, date: dt.date, as_of_us: int |
         if zone in number and (window_us - int(starts[0])) % span.window_us == 0:
             at = (window_us - int(starts[0])) // span.window_us, number[zone]
             coverage[at], written[at] = share, True
-    # A window is written a little after it ended: until then it is neither covered nor uncovered.
+    # A window is written shortly after it ended; until then its coverage is undetermined.
     until_us = 0 if as_of_us is None else as_of_us - span.window_us
     rows = starts[written.any(axis=1)]
     ended = starts <= max(until_us - span.window_us, *(rows[rows <= until_us].tolist() or [0]), 0)
@@ -341,7 +341,7 @@ def _windows(past: Past, made: Facts, span: Span, date: dt.date, as_of_us: int |
     coverage[~ended] = np.nan
     coverage[:, blind] = np.nan
     known = np.nan_to_num(coverage, nan=0.0) >= config.thresholds.min_coverage
-    # The windows under way are as well known as the last that ended.
+    # A window in progress is known if the last completed one was known.
     if ended.any() and as_of_us is not None:
         last = known[np.flatnonzero(ended)[-1]]
         known |= (~ended & (starts < as_of_us))[:, None] & last
@@ -402,9 +402,9 @@ def _people(stays: Stays, span: Span) -> dict[str, int]:
 
 
 def _tiers(past: Past, stays: Stays, tags: list[bytes], staff: Contacts, span: Span) -> Tiers:
-    """Counts, waits and assistance by tier, members and repeaters by zone: of members with consent.
+    """Count by tier (also waits and assistance) and by zone (members and repeaters), for members with consent.
 
-    Tiers are those that the directory gives a card now.
+    Tiers are those currently in the directory.
     """
     config = past.config
     number = {tag: n for n, tag in enumerate(tags)}

@@ -1,5 +1,4 @@
-"""Transitions between zones, paths, and where people come in and go out, from a read-only connection. As in
-edge.days.counters."""
+"""Transitions between zones, paths, entries and exits, from a read-only connection. See edge.days.counters."""
 
 from __future__ import annotations
 
@@ -22,58 +21,58 @@ TOP_PATHS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """Straight from one zone to another; `from_zone` None is coming in, `to_zone` None going out."""
+class Transition:
+    """Direct transition between two zones; `from_zone` None: entering the store, `to_zone` None: leaving it."""
 
     from_zone: str | None
     to_zone: str | None
     n: int
     share: float
-    """Of all steps out of `from_zone`, the suppressed ones included."""
+    """Share of all transitions from `from_zone`, including suppressed ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class PathCount:
-    """A cleaned path: the order of first stops, without loops and there-and-back."""
+    """A cleaned path: the order of first stops, without loops and returns."""
 
     zones: tuple[str, ...]
     n: int
     share: float
-    """Of all journeys with a path."""
+    """Share of all journeys with a path."""
 
 
 @dataclass(frozen=True)
 class Mix:
-    """In which zone journeys began or ended; n None: fewer than small_cell."""
+    """Number of journeys that began or ended in a zone; n None: fewer than small_cell."""
 
     zone: str
     n: int | None
 
 
 @dataclass(frozen=True)
-class Door:
-    """An entrance or exit, and how many of those seen at any came, or went, this way."""
+class DoorShare:
+    """An entrance or exit with its share of the journeys observed at any door."""
 
     zone: str
     n: int | None
-    """None: fewer than small_cell."""
+    """None if fewer than small_cell."""
     share: Rate | None
-    """Of the journeys that began, or ended, at a door; None: too few, or a door is hidden."""
+    """Share of the journeys that began (or ended) at a door; None if too few, or if a door is hidden."""
 
 
 @dataclass(frozen=True)
 class Doors:
-    """By which doors people came in, or went out, as far as they were seen there."""
+    """Entries or exits by door, as far as they were observed there."""
 
-    doors: tuple[Door, ...]
-    """In the order of the store file; in a store without entrances and exits every zone is one."""
+    doors: tuple[DoorShare, ...]
+    """In the order of the store file; in a store without entrances and exits, every zone counts as one."""
     elsewhere: int | None
-    """Journeys that began, or ended, elsewhere: the door was crossed unseen. None: it would tell a hidden one."""
+    """Journeys that began (or ended) elsewhere: not observed at a door. None if it would reveal a hidden door."""
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
-    """Straight from one zone to another, `n` times."""
+class ZoneTransition:
+    """Direct transition between two zones, `n` times."""
 
     from_zone: str
     to_zone: str
@@ -82,34 +81,34 @@ class Flow:
 
 @dataclass(frozen=True)
 class ZoneFlows:
-    """Steps between zones alone, without coming in and going out: what the page draws of a report."""
+    """Transitions between zones, without entering and leaving the store, as drawn on the page."""
 
-    links: tuple[Flow, ...]
-    """Most walked first; only those of at least small_cell journeys."""
+    links: tuple[ZoneTransition, ...]
+    """Most frequent first; only those of at least small_cell journeys."""
     n: int
-    """All steps between zones, the suppressed ones included."""
+    """Number of all transitions between zones, including suppressed ones."""
     suppressed_links: int
     suppressed_n: int
     unseen: int
-    """Steps left out because a visit before or after was not fully seen."""
+    """Transitions left out because the visit before or after was incomplete."""
 
 
 @dataclass(frozen=True)
 class FlowReport:
     scope: Scope
     between: ZoneFlows
-    links: tuple[Link, ...]
-    """Coming in and going out too. Most walked first; only those of at least small_cell journeys."""
+    links: tuple[Transition, ...]
+    """Including entering and leaving. Most frequent first; only those of at least small_cell journeys."""
     steps: int
     suppressed_links: int
     suppressed_steps: int
     unseen: int
-    """Steps left out because a visit before or after was not fully seen."""
+    """Transitions left out because the visit before or after was incomplete."""
     paths: tuple[PathCount, ...]
-    """The TOP_PATHS most walked, of at least small_cell journeys."""
+    """The TOP_PATHS most frequent paths of at least small_cell journeys."""
     with_path: int
     other_paths: int
-    """Journeys with a path that is not listed."""
+    """Number of journeys with a path that is not listed."""
     without_stop: int
     unseen_paths: int
     entries: tuple[Mix, ...]
@@ -119,7 +118,7 @@ class FlowReport:
 
 
 def flows(past: Past, date: dt.date, days: int = 1) -> FlowReport:
-    """Transitions, top paths, and where people come in and go out."""
+    """Compute transitions, most frequent paths, entries and exits."""
     config = past.config
     scope, found = over(past, date, days)
     ids = [zone.id for zone in config.zones]
@@ -129,7 +128,7 @@ def flows(past: Past, date: dt.date, days: int = 1) -> FlowReport:
     leaving = made.links.sum(axis=1)
     shown = (made.links > 0) & (made.link_journeys >= least)
     links = [
-        Link(names[a], names[b], int(made.links[a, b]), float(made.links[a, b] / leaving[a]))
+        Transition(names[a], names[b], int(made.links[a, b]), float(made.links[a, b] / leaving[a]))
         for a, b in np.argwhere(shown).tolist()
     ]
     links.sort(key=lambda link: (-link.n, link.from_zone or "", link.to_zone or ""))
@@ -156,10 +155,10 @@ def flows(past: Past, date: dt.date, days: int = 1) -> FlowReport:
     )
 
 
-def _between(links: list[Link], steps: NDArray[np.int64], unseen: int) -> ZoneFlows:
-    """Of the links shown, in their order, and of all (Z, Z) steps, those between zones."""
+def _between(links: list[Transition], steps: NDArray[np.int64], unseen: int) -> ZoneFlows:
+    """Select the transitions between zones from the visible links, in their order, and from all (Z, Z) counts."""
     flows = [
-        Flow(link.from_zone, link.to_zone, link.n)
+        ZoneTransition(link.from_zone, link.to_zone, link.n)
         for link in links
         if link.from_zone is not None and link.to_zone is not None
     ]
@@ -178,14 +177,14 @@ def _mix(config: StoreConfig, counts: NDArray[Any]) -> tuple[Mix, ...]:
 
 
 def _doors(config: StoreConfig, counts: NDArray[Any]) -> Doors:
-    """What `_mix` tells and no more: who sees both can work out nothing that either hides."""
+    """Summarise by door, hiding at least what `_mix` hides, so that neither reveals what the other withholds."""
     told = {mix.zone: mix.n for mix in _mix(config, counts)}
     doors = [zone.id for zone in config.zones if zone.kind in DOORS]
     doors = doors or [zone.id for zone in config.zones]
     seen = [told.get(zone, 0) for zone in doors]
     if None in seen:
-        return Doors(tuple(Door(zone, n, None) for zone, n in zip(doors, seen, strict=True)), None)
+        return Doors(tuple(DoorShare(zone, n, None) for zone, n in zip(doors, seen, strict=True)), None)
     known = [n for n in seen if n is not None]
     of = sum(known)
-    found = tuple(Door(zone, n, rate(n, of)) for zone, n in zip(doors, known, strict=True))
+    found = tuple(DoorShare(zone, n, rate(n, of)) for zone, n in zip(doors, known, strict=True))
     return Doors(found, int(counts.sum()) - of)

@@ -19,13 +19,13 @@ class Habit:
 
     zones: tuple[str, ...]
     n: int
-    """Journeys that took it …"""
+    """Number of journeys that took this route."""
     journeys: int
-    """… of those with a path within returning_days."""
+    """Number of journeys with a path in the last returning_days."""
 
 
 def habit(past: Past, member: str, date: dt.date) -> Habit | None:
-    """A member's route, if three journeys or more of the last returning_days took it. About an individual: audit it."""
+    """Find the route that a member took at least three times in returning_days. Personal data: audit every use."""
     config = past.config
     end_us = past.bounds_us(date)[1]
     store = place(config)

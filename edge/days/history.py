@@ -1,9 +1,9 @@
-"""Everything that may be asked about business days, in one place.
+"""Queries about business days, in one place.
 
     with history(config) as past:
         scores = past.counters(date, days=7)
 
-All answers given within one `with` are of the same moment.
+All results within one `with` block are from the same moment.
 """
 
 from __future__ import annotations
@@ -44,79 +44,79 @@ from edge.days.ways import Ways
 
 
 class History(Past):
-    """The past by business days. Questions with `days` are about so many days that end with `date`."""
+    """Past business days. Queries with `days` cover that number of days, ending with `date`."""
 
     def summary(self, date: dt.date) -> Summary:
-        """A day in numbers: what `tagtrail summary` and the page "Today" show."""
+        """Summarise a day, for `tagtrail summary` and the page "Today"."""
         return summary.summary(self, date)
 
     def traffic(self, date: dt.date) -> tuple[FloorTraffic, ...]:
-        """Comings to every floor by hour."""
+        """Return the arrivals on every floor by hour."""
         return traffic.traffic(self, date)
 
     def counters(self, date: dt.date, days: int = 1) -> Counters:
-        """Scorecard of every zone."""
+        """Return the scorecard of every zone."""
         return counters.counters(self, date, days)
 
     def flows(self, date: dt.date, days: int = 1) -> FlowReport:
-        """Transitions, paths, and where people come in and go out."""
+        """Return transitions, paths, entries and exits."""
         return flows.flows(self, date, days)
 
     def ways(self, date: dt.date, tag_class: TagClassName) -> Ways:
-        """Ways that carriers of one tag class took, none of few carriers."""
+        """Return the paths of one tag class, without rare ones."""
         return ways.ways(self, date, tag_class)
 
     def tiers(self, date: dt.date, days: int = 1) -> TierReport:
-        """Who the members were, by tier, and how they were served."""
+        """Return members by tier, and how they were served."""
         return service.tiers(self, date, days)
 
     def service(self, date: dt.date, days: int = 1) -> ServiceReport:
-        """Staffed time, waiting and assistance by zone."""
+        """Return staffed time, waiting and assistance by zone."""
         return service.service(self, date, days)
 
     def hours(self, date: dt.date) -> HourReport:
-        """Every zone by hour."""
+        """Return the figures of every zone by hour."""
         return hours.hours(self, date)
 
     def occupancy(self, date: dt.date) -> OccupancyReport:
-        """People at once by window, floor and zone."""
+        """Return the occupancy by window, floor and zone."""
         return occupancy.occupancy(self, date)
 
     def comparison(self, date: dt.date) -> Comparison | None:
-        """A day against its like; None while nothing of it is known."""
+        """Compare a day with similar days; None while the day has no data."""
         return changes.comparison(self, date)
 
     def promotions(self) -> tuple[Trial, ...]:
-        """What came of every promotion of the store file."""
+        """Return the effects of every promotion in the store file."""
         return changes.promotions(self)
 
     def layout_changes(self) -> tuple[Trial, ...]:
-        """What came of every layout change."""
+        """Return the effects of every layout change."""
         return changes.layout_changes(self)
 
     def suspects(self, date: dt.date) -> tuple[Suspect, ...]:
-        """Tags suspected to be staff's or stuck, longest first."""
+        """Return the tags suspected to be staff or stuck, longest first."""
         return suspects.suspected_tags(self, date)
 
     def habit(self, member: str, date: dt.date) -> Habit | None:
-        """A member's habitual route. It is about an individual: audit it."""
+        """Return a member's habitual route. Personal data: audit every use."""
         return habits.habit(self, member, date)
 
     def day(self, date: dt.date) -> DayFacts:
-        """A day's facts, as stored or made now."""
+        """Return a day's facts, as stored or computed now."""
         return kept.day(self, date)
 
     def make(self, date: dt.date) -> DayFacts:
-        """A day's facts, made anew from its visits and windows."""
+        """Recompute a day's facts from its visits and windows."""
         return make(self, date)
 
     def missing(self, besides: Container[str] = ()) -> dt.date | None:
-        """The latest day, except `besides`, that is over and not summed up as the visits know it; None without one."""
+        """Return the latest completed day, except `besides`, without up-to-date stored facts; None if there is none."""
         return kept.missing(self, besides)
 
 
 @contextmanager
 def history(config: StoreConfig) -> Iterator[History]:
-    """Open a store's past; raises as edge.database.reader.reading."""
+    """Open a store's history; raises the same errors as edge.database.reader.reading."""
     with reading(config) as past:
         yield History(past.conn, past.config)

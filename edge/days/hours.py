@@ -1,5 +1,7 @@
-"""A business day hour by hour, from a read-only connection: dwell by zone, visits per member of staff. As in
-edge.days.counters."""
+"""A business day by hour, from a read-only connection: dwell by zone, visits per staff member.
+
+See edge.days.counters.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,13 @@ from edge.days.scope import Scope, over, quantile_s
 
 @dataclass(frozen=True, slots=True)
 class ZoneHour:
-    """One zone in one hour of the day; all None where it was unknown or has not come yet."""
+    """One zone in one hour of the day; all None if it was unknown or lies in the future."""
 
     start_us: int
     state: str
     """measured · unknown · future."""
     n: int | None
-    """People's fully seen visits: those in bands and median."""
+    """Number of people's complete visits, which bands and median are based on."""
     pass_by: int | None
     touch: int | None
     visit: int | None
@@ -30,9 +32,9 @@ class ZoneHour:
     median_s: float | None
     p75_s: float | None
     staff_s: float | None
-    """Presence of staff badges, summed."""
+    """Total presence of staff badges."""
     visits_per_staff_hour: float | None
-    """Visits of visit_s or more per hour of one member of staff; None under a quarter of such an hour."""
+    """Visits of visit_s or longer per staff member and hour; None below a quarter of a staff hour."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ LEAST_STAFF_US = HOUR_US // 4
 
 
 def hours(past: Past, date: dt.date) -> HourReport:
-    """Every zone by hour: dwell, and visits for each member of staff."""
+    """Compute for every zone and hour: dwell, and visits per staff member."""
     config = past.config
     scope, _ = over(past, date, 1)
     made, dwell = day(past, date), by_hour(past, date)

@@ -1,4 +1,4 @@
-"""Facts of business days: stored once a day is over, made from the visits until then."""
+"""Stored facts of business days; they are computed from visits until the day is over."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from edge.days.facts import ARRAYS, DayFacts, Totals, Windows, count, make
 from edge.store.business_days import business_days
 
 FORMAT = 3
-"""Of stored facts; others are made anew."""
+"""Version of the storage format; facts in another format are computed again."""
 DAY = dt.timedelta(days=1)
 REMADE_DAYS = 7
-"""Days this young are made anew when visits were added to them."""
+"""Days younger than this are computed again when visits have been added."""
 
 _made: OrderedDict[tuple[Any, ...], DayFacts] = OrderedDict()
 _MADE = 1
@@ -37,7 +37,7 @@ _making = threading.Lock()
 
 
 def day(past: Past, date: dt.date) -> DayFacts:
-    """A day's facts: as stored, or made now, and kept in mind until more is decided."""
+    """Return a day's facts, stored or computed now, and cached until there are new decisions."""
     config = past.config
     stored = load(past, [date])
     if date in stored:
@@ -55,7 +55,7 @@ def day(past: Past, date: dt.date) -> DayFacts:
 
 
 def totals(past: Past, dates: Sequence[dt.date]) -> Iterator[tuple[dt.date, Totals]]:
-    """Facts of days that the store has any of, one after the other and in no order; without their paths."""
+    """Yield the facts of all days that have any, one at a time, in no particular order, without their paths."""
     missing = set(dates)
     for date, (names, packed) in _rows(past, dates, "totals"):
         missing.discard(date)
@@ -67,8 +67,8 @@ def totals(past: Past, dates: Sequence[dt.date]) -> Iterator[tuple[dt.date, Tota
 
 
 def paths(past: Past, dates: Sequence[dt.date], top: int) -> tuple[list[tuple[Path, int]], int]:
-    """The `top` cleaned paths of all the days together and how many journeys took each, the most first; and how many
-    journeys had a path.
+    """Return the `top` cleaned paths over all days with their counts, most frequent first; and the number of journeys
+    with a path.
     """
     stored = {date: _moved_paths(past.config, *row) for date, row in _rows(past, dates, "paths")}
     parts = list(stored.values())
@@ -81,7 +81,7 @@ def paths(past: Past, dates: Sequence[dt.date], top: int) -> tuple[list[tuple[Pa
     rows = np.concatenate(
         [np.pad(p["zones"], ((0, 0), (0, longest - p["zones"].shape[1])), constant_values=-1) for p in parts]
     )
-    # As bytes that compare like the numbers, so that sorting is one comparison a row.
+    # As bytes that compare like the numbers, so that sorting takes one comparison per row.
     packed = np.ascontiguousarray((rows + 1).astype(">u2")).view(f"S{2 * longest}").ravel()
     _, first, which = np.unique(packed, return_index=True, return_inverse=True)
     n = np.bincount(which, weights=np.concatenate([part["n"] for part in parts])).astype(np.int64)
@@ -91,13 +91,13 @@ def paths(past: Past, dates: Sequence[dt.date], top: int) -> tuple[list[tuple[Pa
 
 
 def day_if_any(past: Past, date: dt.date) -> DayFacts | None:
-    """A day's facts; None of a day before the store's first or after its last."""
+    """Return a day's facts; None for a day before the store's first or after its last."""
     stored = load(past, [date])
     return stored[date] if stored else day(past, date) if _measured(past, date) else None
 
 
 def by_hour(past: Past, date: dt.date) -> NDArray[np.uint32]:
-    """(hours of the day, Z, BINS) dwell of a day's fully seen visits."""
+    """Return the (hours of the day, Z, BINS) dwell histograms of a day's complete visits."""
     config = past.config
     for _, (names, packed) in _rows(past, [date], "hours"):
         if packed:
@@ -139,7 +139,7 @@ def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
 
 
 def load(past: Past, dates: Sequence[dt.date]) -> dict[dt.date, DayFacts]:
-    """Stored facts of days, those made by the present definitions."""
+    """Load the stored facts of days that were computed with the current definitions."""
     config = past.config
     days = business_days(config)
     return {
@@ -161,9 +161,9 @@ def load(past: Past, dates: Sequence[dt.date]) -> dict[dt.date, DayFacts]:
 
 
 def missing(past: Past, besides: Container[str] = ()) -> dt.date | None:
-    """The latest day that is over and that the visits know better than what is stored; None if there is none.
+    """Return the latest completed day whose stored facts are missing or out of date; None if there is none.
 
-    `besides`: dates, YYYY-MM-DD, that are left out.
+    `besides`: dates (YYYY-MM-DD) to skip.
     """
     config = past.config
     now_us = past.watermark_us
@@ -193,7 +193,7 @@ def missing(past: Past, besides: Container[str] = ()) -> dt.date | None:
 
 
 def prune(conn: sqlite3.Connection, config: StoreConfig, now_us: int) -> int:
-    """Delete facts of days whose windows are no longer kept; how many."""
+    """Delete the facts of days whose windows are no longer kept; return the number of days."""
     oldest = business_days(config).date(now_us) - config.database.keep_days * DAY
     return conn.execute("DELETE FROM day_summary WHERE date < ?", (oldest.isoformat(),)).rowcount
 
@@ -221,7 +221,7 @@ def _rows(past: Past, dates: Sequence[dt.date], columns: str) -> Iterator[tuple[
 
 
 def _pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """A line of JSON that names the arrays, then their bytes, packed: read much faster than NumPy's archives."""
+    """Pack arrays as a line of JSON with their names, then their compressed bytes; much faster to read than npz."""
     head = [[name, np.lib.format.dtype_to_descr(array.dtype), array.shape] for name, array in arrays.items()]
     body = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
     return zlib.compress(json.dumps(head).encode() + b"\n" + body, 6)
@@ -267,7 +267,7 @@ def _unpack_totals(config: StoreConfig, names: str, packed: bytes) -> Totals:
 
 
 def _sparse(histograms: Mapping[str, NDArray[np.int64]]) -> dict[str, list[int]]:
-    """Tier → numbers of the bins with anything in them, then their counts."""
+    """Convert histograms to tier → indices of the non-empty bins, then their counts."""
     return {tier: np.flatnonzero(h).tolist() + h[h > 0].tolist() for tier, h in histograms.items()}
 
 
@@ -280,7 +280,7 @@ def _dense(packed: Mapping[str, list[int]]) -> dict[str, NDArray[np.int64]]:
 
 
 def _matrix(counted: Mapping[Path, int]) -> dict[str, NDArray[Any]]:
-    """(P, L) zones of each path, -1 behind its end, and (P,) how often."""
+    """Convert paths to arrays: (P, L) zones, padded with -1, and (P,) counts."""
     zones = np.full((len(counted), max(map(len, counted), default=0)), -1, np.int16)
     for row, path in zip(zones, counted, strict=True):
         row[: len(path)] = path
@@ -288,7 +288,7 @@ def _matrix(counted: Mapping[Path, int]) -> dict[str, NDArray[Any]]:
 
 
 def _moved_paths(config: StoreConfig, names: str, packed: bytes) -> dict[str, NDArray[Any]]:
-    """Stored paths by the zones of the store file; those with a zone that is no more are left out."""
+    """Convert stored paths to the zones of the store file, without paths that contain a removed zone."""
     arrays = _arrays(packed)
     there = _moved(config, names)[0]
     if np.array_equal(there, np.arange(len(json.loads(names)[0]))):
@@ -312,7 +312,7 @@ def _unpack_windows(config: StoreConfig, names: str, packed: bytes) -> Windows:
 
 
 def _moved(config: StoreConfig, names: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each zone and floor of the store file where it stands in stored facts; -1: nowhere."""
+    """Return for each zone and floor of the store file its index in the stored facts; -1: not there."""
     zones, floors = ({name: n for n, name in enumerate(listed)} for listed in json.loads(names))
     return (
         np.array([zones.get(zone.id, -1) for zone in config.zones], np.int64),
@@ -321,7 +321,7 @@ def _moved(config: StoreConfig, names: str) -> tuple[NDArray[np.int64], NDArray[
 
 
 def _taken(rows: NDArray[Any], at: NDArray[np.int64]) -> NDArray[Any]:
-    """Rows at places; zeros where there is none."""
+    """Return the rows at the given indices; zeros for -1."""
     out = np.zeros((len(at), *rows.shape[1:]), rows.dtype)
     out[at >= 0] = rows[at[at >= 0]]
     return out

@@ -1,4 +1,4 @@
-"""How many people were in zones and on floors at once, from a read-only connection. As in edge.days.counters."""
+"""Occupancy of zones and floors, from a read-only connection. See edge.days.counters."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from edge.days.kept import day
 from edge.days.scope import Scope, over
 
 PROVISIONAL_US = 3_600_000_000
-"""Visits under way count when they end: occupancy of the last hour may still grow."""
+"""Visits are counted when they end, so the occupancy of the last hour may still increase."""
 
 
 @dataclass(frozen=True, slots=True)
 class OccupancyWindow:
     start_us: int
     mean: float | None
-    """People at once, on average over the window; None where unknown or not yet come."""
+    """Mean number of people present in the window; None if unknown or in the future."""
     peak: int | None
     state: str
     """measured · unknown · future."""
     provisional: bool
-    """Visits under way are not in it yet."""
+    """True if visits in progress are not included yet."""
 
 
 @dataclass(frozen=True)
 class Occupancy:
-    """People at once in a zone or on a floor on one business day."""
+    """Occupancy of a zone or floor on one business day."""
 
     place: str
     floor: bool
     mean: float | None
-    """Over the known windows that lie in opening hours."""
+    """Mean over the known windows in opening hours."""
     peak: int | None
     windows: tuple[OccupancyWindow, ...]
 
@@ -51,7 +51,7 @@ class OccupancyReport:
 
 
 def occupancy(past: Past, date: dt.date) -> OccupancyReport:
-    """Mean and peak occupancy by window, floor and zone."""
+    """Compute mean and peak occupancy by window, floor and zone."""
     config = past.config
     scope, _ = over(past, date, 1)
     made = day(past, date)

@@ -1,4 +1,4 @@
-"""What every answer about past days shares: its scope, rates with intervals, and what is hidden."""
+"""Common parts of all reports about past days: scope, rates with intervals, suppression of small counts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from edge.days.facts import Totals
 from edge.days.kept import DAY, day, totals
 
 ERROR_SHARE = RELATIVE_ERROR
-"""Medians and p75 from histograms are off by at most this share of themselves (between 1 s and 12 h)."""
+"""Maximum relative error of medians and p75 from histograms (between 1 s and 12 h)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """`k` of `n`, with the interval that holds the truth with 95 %."""
+    """`k` of `n`, with its 95 % confidence interval."""
 
     value: float
     low: float
@@ -31,26 +31,26 @@ class Rate:
 
 @dataclass(frozen=True)
 class Scope:
-    """What an answer is about."""
+    """Days and coverage of a report."""
 
     first_day: str
     last_day: str
     days: int
-    """Of them, those with any facts."""
+    """Number of these days with any facts."""
     as_of_us: int | None
-    """Everything before is counted."""
+    """Everything before this time is counted."""
     def_version: int
     small_cell: int
     coverage: float | None
-    """Of all zones' opening time so far; None while none of it is over, or if all of them were closed."""
+    """Coverage of all zones' opening hours so far; None before the first opening hour, or if all were closed."""
     error_share: float
-    """Of every median and p75."""
+    """Maximum relative error of medians and p75."""
     suspected_staff: int
-    """Tags left out, each day counted for itself; `suspected_tags()` lists them."""
+    """Number of excluded tags, each day counted separately; `suspected_tags()` lists them."""
 
 
 def hide(counts: dict[str, int], least: int) -> set[str]:
-    """Which of some counts, whose sum is told, to hide: the small ones, and one more if only one would be hidden."""
+    """Select the counts to hide when their sum is shown: the small ones, and one more if only one would be hidden."""
     hidden = {name for name, n in counts.items() if n < least}
     if len(hidden) == 1 and len(counts) > 1:
         hidden.add(min((name for name in counts if name not in hidden), key=lambda name: (counts[name], name)))
@@ -58,14 +58,14 @@ def hide(counts: dict[str, int], least: int) -> set[str]:
 
 
 def over(past: Past, date: dt.date, days: int) -> tuple[Scope, Totals]:
-    """Return the facts of the `days` business days that end with `date`, and what they are about.
+    """Return scope and facts of the `days` business days ending with `date`.
 
-    If the service ran on none of them, they are the facts of `date` itself, in which nothing is known.
+    If the service did not run on any of them, these are the facts of `date` itself, with everything unknown.
     """
     config = past.config
     dates = [date - n * DAY for n in reversed(range(days))]
     found: Totals | None = None
-    for _, one in totals(past, dates):  # one at a time: a day of a large store is a quarter of a MiB
+    for _, one in totals(past, dates):  # one at a time, because a day of a large store takes a quarter of a MiB
         found = one if found is None else found + one
     known = 0 if found is None else found.days
     if found is None:
@@ -86,7 +86,7 @@ def over(past: Past, date: dt.date, days: int) -> tuple[Scope, Totals]:
 
 
 def history_days(past: Past, date: dt.date) -> int:
-    """How far back from the beginning of a day returning members can be known; at most returning_days."""
+    """Return the number of days before a day for which members' journeys are stored, at most returning_days."""
     config = past.config
     oldest_us = past.conn.execute("SELECT MIN(start_us) FROM journey").fetchone()[0]
     if oldest_us is None:
@@ -96,23 +96,23 @@ def history_days(past: Past, date: dt.date) -> int:
 
 
 def rate(k: int, n: int, enough: int | None = None) -> Rate | None:
-    """k of n with its interval; None if n is not `enough`."""
+    """Return k of n with its interval; None if n is less than `enough`."""
     found = share(k, n) if enough is None else share(k, n, enough)
     return None if found is None else Rate(found.value, found.low, found.high, k, n)
 
 
 def ratio(k: float, n: int) -> float | None:
-    """k ÷ n; None of nothing."""
+    """Return k ÷ n; None if n is 0."""
     return k / n if n else None
 
 
 def quantile_s(histogram: NDArray[Any] | None, q: float, least: int) -> float | None:
-    """Quantile of a histogram in seconds; None of fewer than `least`."""
+    """Return the quantile of a histogram in seconds; None if it has fewer than `least` entries."""
     if histogram is None or histogram.sum() < max(least, 1):
         return None
     return quantile(histogram, q)
 
 
 def coverage(base: Any) -> float | None:
-    """Coverage of one zone, or of several together: the covered share of their opening time; None without any."""
+    """Return the coverage of one or more zones: the covered share of their opening hours; None if there are none."""
     return ratio(float(base["covered_us"].sum()), int(base["open_us"].sum()))

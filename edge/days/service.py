@@ -1,4 +1,4 @@
-"""Members by tier, staff and service, from a read-only connection. As in edge.days.counters."""
+"""Members by tier, staff and service, from a read-only connection. See edge.days.counters."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ from edge.days.scope import Rate, Scope, coverage, hide, history_days, over, qua
 
 @dataclass(frozen=True)
 class TierScore:
-    """Members of one tier, with consent; all None when fewer than small_cell, or when that would give a number away."""
+    """Members of one tier, with consent; all None if fewer than small_cell, or if a hidden number could be derived."""
 
     tier: str
     members: int | None
-    """Of several days: each day counted for itself."""
+    """Over several days, each day is counted separately."""
     journeys: int | None
     visits: int | None
     visit_share: float | None
-    """Of all people's visits."""
+    """Share of all people's visits."""
     dwell_share: float | None
-    """Of the time that all people's visits lasted."""
+    """Share of the total duration of all people's visits."""
     returning: Rate | None
-    """Members seen in the returning_days before ÷ members seen."""
+    """Members also seen in the previous returning_days ÷ members seen."""
     met: Rate | None
-    """Visits that met staff ÷ visits that staff might have served."""
+    """Visits that met staff ÷ visits long enough to expect service."""
     wait_median_s: float | None
     wait_p75_s: float | None
     assist_median_s: float | None
     contact: Rate | None
     """Contact coverage: journeys with at least one staff contact ÷ journeys."""
     wait_target_s: float | None
-    """Of the store file; None: none is set."""
+    """From the store file; None if not set."""
     wait_kept: Rate | None
-    """Visits that met staff within the target ÷ visits that staff might have served."""
+    """Visits that met staff within the target ÷ visits long enough to expect service."""
     assist_target_s: float | None
     assist_kept: Rate | None
-    """Visits assisted for as long as the target ÷ visits that met staff."""
+    """Visits with assistance of at least the target time ÷ visits that met staff."""
 
 
 @dataclass(frozen=True)
 class TierReport:
     scope: Scope
     members: int
-    """All of them, those of hidden tiers too."""
+    """Number of all members, including those of hidden tiers."""
     tiers: tuple[TierScore, ...]
     history_days: int
-    """How far back returning members can be known; less than returning_days in a young database."""
+    """Number of previous days that are known; less than returning_days in a young database."""
 
 
 def tiers(past: Past, date: dt.date, days: int = 1) -> TierReport:
-    """Who the members were, by tier, and how they were served."""
+    """Summarise members by tier, and how they were served."""
     config = past.config
     scope, found = over(past, date, days)
     history = history_days(past, date - (days - 1) * DAY)
@@ -100,28 +100,28 @@ def tiers(past: Past, date: dt.date, days: int = 1) -> TierReport:
 
 @dataclass(frozen=True)
 class ServiceScore:
-    """Staff in one zone. Being in one zone together is an indicator of service, not its proof."""
+    """Service in one zone. Being in the same zone indicates service but does not prove it."""
 
     zone: str
     floor: str
     kind: str
     coverage: float | None
     staffed: float | None
-    """Share of the known opening time with at least one badge in the zone."""
+    """Share of the known opening hours with at least one staff badge in the zone."""
     wanted: int | None
-    """Fully seen visits of visit_s or more; None in zones of kinds in which nobody is SERVED."""
+    """Complete visits of visit_s or longer; None for zone kinds that are not SERVED."""
     met: Rate | None
-    """Of them, those with a contact: a badge in the zone for assist_s of the visit."""
+    """Share of these with a contact: a staff badge in the zone for assist_s of the visit."""
     wait_median_s: float | None
-    """From the start of the visit to the first contact, of those that had one."""
+    """From the start of the visit to the first contact, for visits with a contact."""
     wait_p75_s: float | None
     assist_median_s: float | None
-    """How long a badge was there too, of the visits with a contact."""
+    """Time that a staff badge was there, for visits with a contact."""
     assist_mean_s: float | None
-    """The same, mean; `met` tells how many."""
+    """Mean of the same; `met` has the number of visits."""
     visits_per_staffed_hour: float | None
     visits_per_staff_hour: float | None
-    """Visits of visit_s or more per hour of one member of staff: two badges for an hour are two hours."""
+    """Visits of visit_s or longer per staff hour; two badges for one hour are two staff hours."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class ServiceReport:
 
 
 def service(past: Past, date: dt.date, days: int = 1) -> ServiceReport:
-    """Staffed time, waiting and assistance by zone."""
+    """Compute staffed time, waiting and assistance by zone."""
     config = past.config
     scope, found = over(past, date, days)
     least = config.thresholds.small_cell
@@ -143,7 +143,7 @@ def service(past: Past, date: dt.date, days: int = 1) -> ServiceReport:
         if not base["known_windows"]:
             rows.append(ServiceScore(zone.id, zone.floor, zone.kind.value, coverage(base), *[None] * 9))
             continue
-        wanted, met = int(facts["wanted"]), int(facts["met"])  # of zones where people are served, as in dwell.service
+        wanted, met = int(facts["wanted"]), int(facts["met"])  # only in zones with service, as in dwell.service
         hours = int(base["staffed_us"]) / 3.6e9
         served = int(facts["visit"] + facts["engaged"])
         rows.append(
@@ -168,7 +168,7 @@ def service(past: Past, date: dt.date, days: int = 1) -> ServiceReport:
 
 
 def _up_to(histogram: NDArray[np.int64] | None, seconds: float) -> int:
-    """How many of a histogram were so long at most; a bin counts as its geometric middle, as in quantiles."""
+    """Count the histogram's entries up to a duration; a bin is represented by its geometric middle, as in quantiles."""
     return 0 if histogram is None else int(histogram[seconds >= MIDDLES_S].sum())
 
 

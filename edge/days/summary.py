@@ -1,9 +1,9 @@
-"""A business day in numbers, from the database: what `tagtrail summary` prints and the page "Today" shows.
+"""Summary of a business day from the database, for `tagtrail summary` and the page "Today".
 
 Everything is a pure function of a read-only connection and the store file. People are carriers of member tags and of
-tags of no known class; carts are counted apart, staff and merchandise not at all, nor suspected staff and stuck tags.
-A number that nobody measured is None, never zero: `coverage` says which share of the opening time that has passed the
-readers of a place were up. Zones, flows and tiers are those of edge.days.counters, flows and service.
+tags without a known class. Carts are counted separately; staff, merchandise, suspected staff and stuck tags are not
+counted. A figure that was not measured is None, never zero; `coverage` is the share of the opening hours so far in
+which the readers of a place were up. Zones, flows and tiers come from edge.days.counters, flows and service.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from sync import outbox
 
 @dataclass(frozen=True)
 class DoorCount:
-    """What a door counter counted: passages in either direction, of anybody, tag or not."""
+    """Passages counted by a door counter, in either direction, with or without a tag."""
 
     zone: str
     reader: str
     port: int
     passages: int | None
-    """None where it was never watched."""
+    """None if the counter was never monitored."""
     coverage: float | None
-    """Share of the day so far in which it was watched; None before the first window is over."""
+    """Share of the day so far in which it was monitored; None before the first window is over."""
 
 
 @dataclass(frozen=True)
 class Tier:
-    """Members of a tier seen; None when fewer than `small_cell` or when it would give such a number away."""
+    """Number of members of a tier seen; None if fewer than `small_cell`, or if a hidden number could be derived."""
 
     tier: str
     members: int | None
@@ -48,45 +48,45 @@ class Tier:
 
 @dataclass(frozen=True)
 class Summary:
-    """One business day of one store."""
+    """Summary of one business day of one store."""
 
     store: str
     date: str
     start_us: int
     end_us: int
     as_of_us: int | None
-    """Everything before is counted; None when the database holds nothing yet. Open visits count when they end."""
+    """Everything before this time is counted; None if the database is empty. Open visits are counted when they end."""
     complete: bool
-    """The day is over, and long enough for its last visits to have ended."""
+    """True if the day has been over for long enough that its last visits have ended."""
     def_version: int
     small_cell: int
     coverage: float | None
-    """As of edge.days.scope.Scope."""
+    """As in edge.days.scope.Scope."""
     journeys: Mapping[str, int]
-    """Class → journeys that began on the day."""
+    """Tag class → journeys that began on the day."""
     members_seen: int
     visits: int
-    """People's zone visits that began on the day, however short."""
+    """People's zone visits of any length that began on the day."""
     floors: tuple[FloorTraffic, ...]
     zones: tuple[CounterScore, ...]
     flows: ZoneFlows
     suspected: int
-    """Tags left out of all of this: suspected staff and stuck ones."""
+    """Number of excluded tags: suspected staff and stuck tags."""
     tiers: tuple[Tier, ...]
     doors: tuple[DoorCount, ...]
     outbox: Mapping[str, Mapping[str, int]]
-    """Class → `sent`, events ever committed for the CRM, and `pending`, those that it has not acknowledged."""
+    """Class → `sent`, events ever committed for the CRM, and `pending`, those not yet acknowledged."""
 
     @property
     def unseen(self) -> bool:
-        """True if no reader was up so far and nobody was counted; of a day that was closed, at any hour."""
+        """True if no reader has been up and nobody was counted; on a closed day, at any hour."""
         hours = [hour.coverage for floor in self.floors for hour in floor.hours if hour.coverage is not None]
         dark = self.coverage == 0 or (self.coverage is None and bool(hours) and not any(hours))
         return dark and not self.visits
 
 
 def summary(past: Past, date: dt.date) -> Summary:
-    """The summary of one business day."""
+    """Summarise one business day."""
     config = past.config
     made, scores, mix = day(past, date), counters(past, date), tiers(past, date)
     start_us, end_us = past.bounds_us(date)
@@ -114,7 +114,7 @@ def summary(past: Past, date: dt.date) -> Summary:
 
 
 def _over(made: DayFacts) -> list[int]:
-    """Starts of the windows that are over."""
+    """Return the start times of the windows that are over."""
     ended = ~np.isnan(made.windows.coverage).all(axis=1)
     over: list[int] = made.windows.windows_us[ended].tolist()
     return over

@@ -1,4 +1,4 @@
-"""Tags suspected to be staff's or stuck, from a read-only connection."""
+"""Tags suspected to be staff or stuck, from a read-only connection."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from edge.days.facts import read_stays, suspects
 
 @dataclass(frozen=True)
 class Suspect:
-    """A tag that does not move like a customer; unless it was cleared it is in no number of that day."""
+    """A tag that does not move like a customer; it is excluded from the day's figures unless cleared."""
 
     tag: str
-    """Its pseudonym, hex: of most tags that of the day."""
+    """Pseudonym in hex, which changes daily for most tags."""
     tag_class: str
     reasons: tuple[str, ...]
-    """Of dwell.suspects.REASONS; none if it was only confirmed on an earlier day."""
+    """From dwell.suspects.REASONS; empty if it was only confirmed on an earlier day."""
     present_s: float
     back_room_s: float
     different_zones: int
-    """That it was in."""
+    """Number of different zones visited."""
     zone: str
-    """Where it was longest."""
+    """Zone with the longest stay."""
     first_us: int
     last_us: int
     confirmed: bool | None
-    """What a manager said of it."""
+    """Verdict of a manager, None without one."""
 
 
 def suspected_tags(past: Past, date: dt.date) -> tuple[Suspect, ...]:
-    """Suspected staff and stuck tags of one day, longest first; empty once the day's visits are no longer kept."""
+    """List the suspected staff and stuck tags of a day, longest first; empty once the day's visits are deleted."""
     config = past.config
     span = Span(*past.bounds_us(date))
     stays, tags = read_stays(past, span)

@@ -1,4 +1,4 @@
-"""Comings to each floor by hour of a business day, from a read-only connection. As in edge.days.counters."""
+"""Arrivals on each floor by hour of a business day, from a read-only connection. See edge.days.counters."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from edge.days.scope import coverage
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """One hour of a floor; `entered` is None where nothing was measured: not yet come, or no reader up."""
+    """One hour of a floor; `entered` is None if nothing was measured: in the future, or no reader up."""
 
     start_us: int
     entered: Mapping[str, int] | None
-    """Class → times that a carrier came to the floor, from outside or from another floor."""
+    """Tag class → arrivals on the floor, from outside or from another floor."""
     coverage: float | None
-    """0..1 of the windows that ended; None while none of the hour's windows has."""
+    """Coverage (0 to 1) of the windows that have ended; None before the first one of the hour has ended."""
     state: str
     """measured · unknown (no reader was up) · future."""
 
 
 @dataclass(frozen=True)
 class FloorTraffic:
-    """Comings to one floor."""
+    """Arrivals on one floor."""
 
     floor: str
     entered: Mapping[str, int] | None
     coverage: float | None
-    """Of the floor's opening time so far."""
+    """Coverage of the floor's opening hours so far."""
     hours: tuple[Hour, ...]
 
 
 def traffic(past: Past, date: dt.date) -> tuple[FloorTraffic, ...]:
-    """Comings to every floor on one business day, in the order of the store file."""
+    """Compute the arrivals on every floor on one business day, in the order of the store file."""
     config = past.config
     made = day(past, date)
     start_us, end_us = past.bounds_us(date)
@@ -70,7 +70,7 @@ def traffic(past: Past, date: dt.date) -> tuple[FloorTraffic, ...]:
 
 
 def _covered(windows: Windows, hour: NDArray[np.bool_], zones: NDArray[np.bool_]) -> float | None:
-    """Covered share of an hour's opening time; of the whole hour if the floor was closed."""
+    """Return the covered share of an hour's opening time; of the whole hour if the floor was closed."""
     share: NDArray[Any] = windows.coverage[np.ix_(hour, zones)]
     ended = ~np.isnan(share)
     if not ended.any():

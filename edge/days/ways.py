@@ -1,4 +1,4 @@
-"""Ways of carriers of one tag class, none that few of them took: all that may be told of who has not consented."""
+"""Paths of one tag class, without rare ones: the only path data of people without consent that leaves the store."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from edge.database.reader import Past
 from edge.days.facts import place, read_stays, suspects
 
 ALONE = 2
-"""However small `small_cell` is: a way of one carrier is that one's."""
+"""Minimum number of carriers, however small `small_cell` is: a path of one carrier identifies that carrier."""
 
 
 @dataclass(frozen=True)
 class Ways:
-    """How many journeys took which way; the most taken first."""
+    """Number of journeys of each path, most frequent first."""
 
     counts: tuple[tuple[tuple[str, ...], int], ...]
     with_path: int
-    """Journeys with a path, those that are not listed too."""
+    """Journeys with a path, including those not listed."""
 
 
 def ways(past: Past, date: dt.date, tag_class: TagClassName) -> Ways:
-    """Of the journeys that began on a business day, but for suspected staff and stuck tags."""
+    """Count the paths of journeys that began on a business day, without suspected staff and stuck tags."""
     config = past.config
     span = Span(*past.bounds_us(date))
     stays, tags = read_stays(past, span)
@@ -49,7 +49,7 @@ def ways(past: Past, date: dt.date, tag_class: TagClassName) -> Ways:
 
 
 def way_of(config: StoreConfig, path: str) -> tuple[str, ...]:
-    """Zones of a journey's path in the order of first stops: doors, and where somebody stayed; without aisles."""
+    """Return the zones of a path in the order of first stops: doors and zones with a stay, without aisles."""
     visit_us, kinds = place(config).visit_us, {zone.id: zone.kind for zone in config.zones}
     number = {zone: n for n, zone in enumerate(kinds)}
     stops = [

@@ -1,1 +1,1 @@
-"""Readers, their contacts and lamps, and the tools for installing them."""
+"""Readers with their inputs and outputs, and the tools for installing them."""

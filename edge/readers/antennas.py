@@ -1,4 +1,4 @@
-"""What each antenna hears, for who stands on the ladder: reads and how strong they were, since the start."""
+"""Statistics per antenna for the installer on the ladder: reads and their RSSI since the start."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from dwell.visits import Visits
 from edge.store.compose import Shop
 
 HISTOGRAM_DBM = (-85, -25, 5)
-"""First, last and width of the bins; weaker and stronger reads are counted at the ends."""
+"""First, last and width of the bins; weaker and stronger reads count in the outermost ones."""
 BINS = (HISTOGRAM_DBM[1] - HISTOGRAM_DBM[0]) // HISTOGRAM_DBM[2]
 DRIFT_TOLD_DB = 3.0
-"""From here on somebody should look at the antenna: docs/engine.md."""
+"""Drift from which the antenna should be checked: docs/engine.md."""
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
 class Antennas:
-    """Counts by antenna; a read of unknown strength is in no bin."""
+    """Counts by antenna; reads without RSSI are in no bin."""
 
     def __init__(self, shop: Shop) -> None:
         self._shop = shop
@@ -30,7 +30,7 @@ class Antennas:
         self._levels = np.zeros((len(shop.ports), BINS), np.int64)
 
     def add(self, reads: Reads) -> None:
-        """Count a batch in."""
+        """Count a batch."""
         antenna, level = reads["antenna"].astype(np.int64), reads["rssi_cdbm"]
         known = antenna != ANTENNA_UNKNOWN
         n = len(self._reads)
@@ -40,7 +40,7 @@ class Antennas:
         self._levels += np.bincount(places, minlength=n * BINS).reshape(n, BINS)
 
     def of(self, reader: str) -> list[dict[str, Any]]:
-        """Port, zone, reads and histogram (BINS counts) of each antenna of a reader, by port."""
+        """Return port, zone, reads and histogram (BINS counts) of each antenna of a reader, by port."""
         found = [
             {
                 "port": self._shop.ports[antenna][1],
@@ -54,7 +54,7 @@ class Antennas:
 
 
 def drifted(shop: Shop, drift_db: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Antennas that have become louder (+) or quieter (-) than the layout says, by reader and port."""
+    """Return antennas that have become louder (+) or quieter (-) than the layout says, by reader and port."""
     return [
         {
             "reader": shop.ports[antenna][0],
@@ -67,7 +67,7 @@ def drifted(shop: Shop, drift_db: NDArray[np.float64]) -> list[dict[str, Any]]:
 
 
 def resting(shop: Shop, stuck: Visits) -> list[dict[str, Any]]:
-    """Tags that are stuck now, the longest there first: class, where, since when. Never which."""
+    """Return tags that are stuck now, longest first: class, place, since when. Never their identity."""
     return [
         {
             "zone": shop.zones[int(visit["zone"])],
@@ -79,14 +79,14 @@ def resting(shop: Shop, stuck: Visits) -> list[dict[str, Any]]:
 
 
 def bins(levels_cdbm: NDArray[np.int16]) -> NDArray[np.int64]:
-    """(n,) bins of HISTOGRAM_DBM."""
+    """Return the bins (n,) of HISTOGRAM_DBM."""
     first, _, width = HISTOGRAM_DBM
     places: NDArray[np.int64] = np.clip((levels_cdbm.astype(np.int64) - 100 * first) // (100 * width), 0, BINS - 1)
     return places
 
 
 def bars(counts: Sequence[int]) -> str:
-    """A histogram as text; empty if nothing is in it."""
+    """Format a histogram as text; empty if it has no counts."""
     most = max(counts)
     # Any read at all shows: a rare strong read is what gives a neighbour's antenna away.
     return "".join(_BARS[0 if n == 0 else max(1, round(8 * n / most))] for n in counts) if most else ""

@@ -1,4 +1,4 @@
-"""A recording of readers' reads for `tagtrail replay`, bounded in time and size, without the tags' true numbers."""
+"""Record reads for `tagtrail replay`, limited in time and size, with pseudonyms instead of EPCs."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ HEADER = ("time_us", "reader", "antenna", "epc", "rssi_dbm")
 
 
 class Pseudonyms:
-    """Stands for EPCs by others of the same length and tag class, the same one each time; the key is never written.
-
-    The bits by which the store file's rules know a tag class stay, since all tags of the class share them.
+    """Replaces EPCs by others of the same length and tag class, consistently; the key is never written. The bits that
+    the store file's tag class rules compare are kept, since all tags of the class share them.
     """
 
     def __init__(self, shop: Shop) -> None:
@@ -35,7 +34,7 @@ class Pseudonyms:
         self._values = shop.layout.rule_value
 
     def of(self, words: NDArray[np.uint64], bits: int) -> bytes:
-        """The pseudonym of an EPC given as READ has it."""
+        """Return the pseudonym of an EPC in READ's words."""
         epc = epc_bytes(words, bits)
         other = hashlib.blake2b(epc, key=self._key, digest_size=len(epc)).digest()
         keep = b""
@@ -48,11 +47,11 @@ class Pseudonyms:
 
 
 class CaptureFile:
-    """Rows of HEADER, and PHASE if that is wanted, gzipped if named .gz, readable by its owner only; `full` once
+    """CSV file with columns HEADER, and PHASE on demand; gzipped if named .gz, readable by its owner only; `full` once
     `max_bytes` were written."""
 
     def __init__(self, path: Path, shop: Shop, *, clear: bool, max_bytes: int, phase: bool = False) -> None:
-        """Trouble if the file exists or can't be written."""
+        """Raises Trouble if the file exists or can't be written."""
         self.rows = 0
         self.full = False
         self._port_of = {antenna: port for reader in shop.readers for port, antenna in reader.ports.items()}
@@ -72,9 +71,8 @@ class CaptureFile:
         self._write(",".join((*HEADER, PHASE) if phase else HEADER) + "\n")
 
     def add(self, reader: str, batch: Reads, phases: NDArray[np.int16] | None = None) -> None:
-        """Write a batch of a reader, but for ports that the store file does not have; nothing more once full.
-
-        `phases`: of each read, as PhaseSink has them.
+        """Write a batch of a reader, without ports that the store file lacks; nothing once full. `phases`: one per
+        read, as in PhaseSink.
         """
         turns = phases if phases is not None else np.full(len(batch), PHASE_UNKNOWN)
         text = io.StringIO()

@@ -1,4 +1,4 @@
-"""Captured bytes of a reader, of any family, to the reads in them and a list of what was left out and why."""
+"""Decode captured bytes of any reader family: the reads, and a list of what was skipped and why."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from edge.store.errors import Trouble
 
 HEADER = ("time_us", "antenna", "epc", "rssi_dbm", "count")
 PHASE = "phase_deg"
-"""Column for what only some LLRP readers give: degrees."""
+"""Column in degrees, which only some LLRP readers provide."""
 SHOWN_BYTES = 24
-"""Of what was left out, so many bytes are shown."""
+"""Number of skipped bytes shown."""
 
 _HEX = re.compile(rb"(?:0x)?[0-9A-Fa-f]++(?:[\s,:;]++(?:0x)?[0-9A-Fa-f]++)*+")
-"""Nothing is tried twice: for that a hundred times the memory of the file was kept."""
+"""Matches without backtracking, which needed a hundred times the memory of the file."""
 _TEXT = re.compile(rb"[\t\n\v\f\r -~]++")
 _PCAP_MAGICS = {"a1b2c3d4", "d4c3b2a1", "a1b23c4d", "4d3cb2a1", "0a0d0d0a"}
 
 
 class Row(NamedTuple):
-    """One read; None where the frame gave nothing. `time_us` is the reader's own clock, whatever that began with."""
+    """One read; None where the frame has no value. `time_us` is the reader's own clock, whatever its epoch."""
 
     time_us: int | None
     antenna: int | None
@@ -36,10 +36,10 @@ class Row(NamedTuple):
     rssi_cdbm: int | None
     seen: int | None
     phase: int | None = None
-    """4096 steps a turn."""
+    """RF phase in 4096 steps a turn."""
 
     def texts(self, phase: bool = False) -> tuple[str, ...]:
-        """As HEADER names them, and PHASE if that is wanted."""
+        """Return the values as text, in the order of HEADER, and PHASE on demand."""
         rssi = "" if self.rssi_cdbm is None else f"{self.rssi_cdbm / 100:g}"
         time, antenna, count = ("" if n is None else str(n) for n in (self.time_us, self.antenna, self.seen))
         turn = "" if self.phase is None else degrees(self.phase)
@@ -47,7 +47,7 @@ class Row(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """Bytes from `at` that gave no read though they should have, or are no frame at all."""
+    """Bytes from `at` that should have been a read and aren't, or are no frame."""
 
     at: int
     raw: bytes
@@ -60,20 +60,20 @@ class LeftOut(NamedTuple):
 
 @dataclass
 class Decoded:
-    """Reads in order, what was left out, and how many sound frames without a read there were, by what they are."""
+    """Reads in order, skipped bytes, and the number of valid frames without a read by kind."""
 
     rows: list[Row] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
 
     def write_csv(self, out: TextIO, phase: bool = False) -> None:
-        """The reads, under HEADER and PHASE if that is wanted."""
+        """Write the reads with HEADER, and PHASE on demand."""
         rows = csv.writer(out, lineterminator="\n")
         rows.writerow(_header(phase))
         rows.writerows(row.texts(phase) for row in self.rows)
 
     def summary(self) -> str:
-        """One line on everything."""
+        """Return a summary in one line."""
         parts = [f"{len(self.rows)} reads"]
         if self.others:
             notes = ", ".join(f"{n} × {note}" for note, n in self.others.most_common())
@@ -83,12 +83,12 @@ class Decoded:
 
 
 def degrees(phase: int) -> str:
-    """A phase of 4096 steps a turn, as PHASE has it."""
+    """Convert a phase of 4096 steps a turn to degrees as text."""
     return f"{phase * 360 / 4096:.2f}"
 
 
 def load(path: Path) -> bytes:
-    """Captured bytes of a file, or of standard input (`-`): as they are, or from hex text. Trouble if unreadable."""
+    """Load captured bytes from a file or standard input (`-`), binary or as hex text. Trouble if unreadable."""
     try:
         raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
@@ -114,12 +114,12 @@ def load(path: Path) -> bytes:
 
 
 def decode(family: str, raw: bytes) -> Decoded:
-    """Everything in `raw`, as if no more bytes came; `family` is one of FAMILIES."""
+    """Decode all of `raw` as a complete stream; `family` is one of FAMILIES."""
     return FAMILIES[family](raw)
 
 
 def _serial(module: str, probe: str) -> Callable[[bytes], Decoded]:
-    """The way through a serial family's codec, which is imported only then."""
+    """Return the functions of a serial family's codec, which is imported only then."""
 
     def run(raw: bytes) -> Decoded:
         from importlib import import_module
@@ -208,7 +208,7 @@ def _llrp_names() -> dict[int, str]:
 
 
 def _llrp_probe(names: dict[int, str]) -> Probe[int]:
-    """Messages by their type. Nothing marks where one begins, so that a known type and a sound header have to."""
+    """Find messages by their type. Nothing marks the start of one, so it must have a known type and a valid header."""
     from drivers.llrp.codec import NotLlrp, header_at
 
     def probe(buffer: bytes, at: int) -> tuple[int, int] | str | None:
@@ -240,7 +240,7 @@ FAMILIES: dict[str, Callable[[bytes], Decoded]] = {
 
 
 def rows_table(rows: list[Row], phase: bool = False) -> Iterator[str]:
-    """The reads for a person, a line each."""
+    """Format the reads as a table, one line each."""
     lines = [_header(phase), *(row.texts(phase) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for texts in lines:

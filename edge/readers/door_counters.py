@@ -1,6 +1,6 @@
-"""Door counters: contacts at readers' inputs to passages by 15 minutes, with how much of them was watched.
+"""Door counters: changes of readers' inputs to passages per 15 minutes, with their coverage.
 
-Counting goes by the contacts' own times, so that what a reader kept while nobody listened falls into its window.
+The times of the changes count, so that those that a reader buffered while disconnected fall into their window.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ class _Counter:
     reader: str
     place: Input
     passages: int = 0
-    """Since the service began."""
+    """Passages since the service started."""
     last_us: int | None = None
-    """When it last changed, either way."""
+    """Time of the last change in either direction."""
     deaf: bool = False
-    """The reader does not watch it."""
+    """True if the reader doesn't report it."""
 
 
 class DoorCounters:
-    """Gathers until the next commit: `write` within its transaction, `clear` once that is committed."""
+    """Collects counts until the next commit: call `write` in its transaction, and `clear` after the commit."""
 
     def __init__(self, shop: Shop) -> None:
         self._window_us = shop.settings.window_us
@@ -46,14 +46,14 @@ class DoorCounters:
         self._covered: dict[tuple[int, str, int, str], int] = defaultdict(int)
 
     def begin(self, at_us: int) -> None:
-        """Counting begins (anew) at a time; every reader counts as up until told otherwise, as in Outages."""
+        """Start counting (again) at a time; every reader counts as up until reported down, as in Outages."""
         self._upto_us = at_us
         self._up = dict.fromkeys(self._of, True)
         for changes in self._later.values():
             changes.clear()
 
     def take(self, contact: Contact) -> None:
-        """A contact has changed: a passage if it became active after it had been quiet."""
+        """Take a change of an input: a passage if it became active after a pause."""
         counter = self._counters.get((contact.reader, contact.port))
         if counter is None:
             return
@@ -64,12 +64,12 @@ class DoorCounters:
             self._passages[self._key(counter, contact.at_us)] += 1
 
     def watched(self, reader: str, inputs: frozenset[int]) -> None:
-        """The inputs that a reader whose link is up watches."""
+        """Set the inputs that a connected reader reports."""
         for counter in self._of.get(reader, ()):
             counter.deaf = counter.place.port not in inputs
 
     def switch(self, reader: str, at_us: int, up: bool) -> None:
-        """A reader went down or up at a time, which may be past."""
+        """Note that a reader went down or up at a time, which may be past."""
         if reader not in self._up:
             return
         if self._upto_us is None or at_us > self._upto_us:
@@ -79,7 +79,7 @@ class DoorCounters:
             self._cover(reader, at_us, self._upto_us, 1 if up else -1)
 
     def advance(self, watermark_us: int) -> None:
-        """Everything up to then is known."""
+        """Note that everything up to a time is known."""
         if self._upto_us is None or watermark_us <= self._upto_us:
             return
         for reader, changes in self._later.items():
@@ -95,11 +95,11 @@ class DoorCounters:
         self._upto_us = watermark_us
 
     def passages(self, reader: str) -> dict[int, int]:
-        """Input → passages since the service began."""
+        """Return the passages since the service started, by input."""
         return {counter.place.port: counter.passages for counter in self._of.get(reader, ())}
 
     def write(self, conn: sqlite3.Connection) -> None:
-        """Add what was gathered to the windows."""
+        """Add the collected counts to the windows."""
         keys = dict.fromkeys([*self._passages, *self._covered])
         conn.executemany(
             "INSERT INTO door (window_us, reader, port, zone, passages, covered_us) VALUES (?, ?, ?, ?, ?, ?)"
@@ -109,7 +109,7 @@ class DoorCounters:
         )
 
     def clear(self) -> None:
-        """Forget what has been committed."""
+        """Drop the committed counts."""
         self._passages.clear()
         self._covered.clear()
 

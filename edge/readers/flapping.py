@@ -1,4 +1,4 @@
-"""What repeats itself is told as one: a link that cuts every two seconds would be 80,000 events and log lines a day."""
+"""Summarise repeated changes: a link that fails every two seconds would be 80,000 events and log lines a day."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 SINGLY = 6
-"""So many changes of a kind are told one by one …"""
+"""This many changes of a kind are reported one by one …"""
 TOGETHER_S = 600.0
-"""… within so many seconds; those beyond are told as one at the end of them …"""
+"""… within this many seconds; further ones are summarised at the end …"""
 CALM_S = 60.0
-"""… or once nothing has changed for so long."""
+"""… or once nothing has changed for this long."""
 
 
 @dataclass
@@ -26,13 +26,13 @@ class _Run(Generic[T]):
 
 
 class Flapping(Generic[T]):
-    """Changes by what they are of; the newest stands for those that are kept back. Times are the loop's."""
+    """Changes by subject; the newest stands for those held back. Times are the loop's."""
 
     def __init__(self) -> None:
         self._runs: dict[Hashable, _Run[T]] = {}
 
     def now(self, of: Hashable, change: T, now_s: float) -> bool:
-        """Is a change to be told now; else `due` tells it later."""
+        """Return whether to report a change now; otherwise `due` returns it later."""
         run = self._runs.setdefault(of, _Run(now_s, SINGLY))
         if run.left:
             run.left -= 1
@@ -42,7 +42,7 @@ class Flapping(Generic[T]):
         return False
 
     def due(self, now_s: float, *, all_: bool = False) -> Iterator[tuple[T, int]]:
-        """Changes that are to be told now, and how many each stands for; `all_`: there will be no later."""
+        """Return the changes to report now, and how many each stands for; `all_`: including those held back."""
         for of, run in list(self._runs.items()):
             over = now_s - run.since_s >= TOGETHER_S
             if run.newest is not None and (over or all_ or now_s - run.changed_s >= CALM_S):

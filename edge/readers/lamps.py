@@ -1,4 +1,4 @@
-"""Lamps and beepers at readers' outputs: on for some seconds when a member of a tier comes to a zone."""
+"""Lamps and beepers at readers' outputs: switched on for some seconds when a member of a tier enters a zone."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from config import StoreConfig
 from config.model import Output
 
 AGAIN_S = 600.0
-"""Somebody who goes to and fro is not announced again within so many seconds of the wall."""
+"""A member who goes back and forth isn't announced again within this many wall seconds."""
 FRESH_US = 60_000_000
-"""Who came longer ago than this is no news: reads that a reader kept, a restart."""
+"""Arrivals older than this aren't announced: buffered reads, or a restart."""
 KEPT = 1000
 
 Switch = Callable[[str, int, bool], None]
-"""Switches an output of a reader."""
+"""Switch an output of a reader."""
 
 
 class Lamps:
-    """`came` for each member who may be new in a zone; `switch` gets what follows."""
+    """Lamps of the store: call `came` for each member who may be new in a zone; `switch` is called in turn."""
 
     def __init__(self, config: StoreConfig, switch: Switch) -> None:
         self._switch = switch
@@ -32,16 +32,16 @@ class Lamps:
 
     @property
     def any(self) -> bool:
-        """Is there a lamp at all."""
+        """True if there is any lamp."""
         return bool(self._by_zone)
 
     @property
     def tiers(self) -> set[str]:
-        """Whose coming any of them shows."""
+        """Tiers that any lamp announces."""
         return {tier for lamps in self._by_zone.values() for _, lamp in lamps for tier in lamp.tiers}
 
     def came(self, member: str, tier: str, zone: str, at_us: int, now_us: int) -> None:
-        """A member is in a zone since a time of the store's clock."""
+        """Take a member who is in a zone since a time of the store clock."""
         lamps = [(reader, lamp) for reader, lamp in self._by_zone.get(zone, ()) if tier in lamp.tiers]
         if not lamps or now_us - at_us > FRESH_US:
             return

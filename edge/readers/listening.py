@@ -1,4 +1,4 @@
-"""What a reader does, heard through a session of one's own or told by the service that holds it."""
+"""Observe a reader, through a session of one's own or the service that holds it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edge.store.errors import Trouble
 from edge.store.live_socket import read_once, socket_path
 
 CONNECT_S = 30.0
-"""Longest that a reader may take until it takes inventory: probing of speeds, greetings, its own start."""
+"""Longest time until a reader takes inventory: probing of baud rates, greetings, its own start."""
 TAGS_MAX = 100_000
 
 
@@ -35,7 +35,7 @@ class Heard:
     levels_cdbm: list[int] = field(default_factory=list)
 
     def add(self, reads: Reads) -> None:
-        """Count rows in."""
+        """Count reads."""
         self.reads += int(reads["count"].sum())
         if len(self.tags) < TAGS_MAX:
             self.tags.update(read["epc"].tobytes() for read in reads)
@@ -43,7 +43,7 @@ class Heard:
         self.levels_cdbm = (self.levels_cdbm + known.tolist())[-TAGS_MAX:]
 
     def histogram(self) -> str:
-        """A bar a bin of antennas.HISTOGRAM_DBM; empty without any strength."""
+        """Return a bar per bin of antennas.HISTOGRAM_DBM; empty without any RSSI."""
         if not self.levels_cdbm:
             return ""
         return bars(np.bincount(bins(np.array(self.levels_cdbm, np.int16)), minlength=BINS).tolist())
@@ -53,7 +53,7 @@ class Heard:
 
 
 class Listener:
-    """A sink that keeps what a person wants to see of one reader; `also` gets every batch, and its phases."""
+    """Sink that keeps what a person wants to see of one reader; `also` gets every batch, and its phases."""
 
     def __init__(
         self,
@@ -64,11 +64,11 @@ class Listener:
         self.unknown_antenna = 0
         self.notes: list[str] = []
         self.contacts: dict[int, int] = {}
-        """Input → changes."""
+        """Number of changes by input."""
         self.last: ReaderStatus | None = None
         self.up = asyncio.Event()
         self.reading_since_s: float | None = None
-        """time.monotonic() at which the reader first read."""
+        """time.monotonic() of the reader's first read."""
         self._port_of = {antenna: port for port, antenna in settings.ports.items()}
         self._also = also
         self._phases: NDArray[np.int16] | None = None
@@ -105,7 +105,7 @@ class Listener:
 
 
 def reader_of(config: StoreConfig, id_: str) -> tuple[Shop, ReaderSettings]:
-    """The reader of that id; Trouble that names those there are."""
+    """Return the reader with an id; Trouble lists the existing ones."""
     shop = compose(config)
     for settings in shop.readers:
         if settings.id == id_:
@@ -116,12 +116,12 @@ def reader_of(config: StoreConfig, id_: str) -> tuple[Shop, ReaderSettings]:
 
 
 async def service_state(config: StoreConfig) -> dict[str, Any] | None:
-    """The live state of the service of this store; None if it does not run."""
+    """Return the live state of the store's service; None if it isn't running."""
     return await read_once(socket_path(config))
 
 
 def live_antennas(first: dict[str, Any], last: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Port, zone, reads, reads a second and histogram between two live states, as texts."""
+    """Return port, zone, reads, reads a second and histogram between two live states, as texts."""
     seconds = max(0.5, (last["as_of_us"] - first["as_of_us"]) / 1e6 / last.get("speed", 1))
     for before, now in zip(first["antennas"], last["antennas"], strict=True):
         reads = now["reads"] - before["reads"]
@@ -130,7 +130,7 @@ def live_antennas(first: dict[str, Any], last: dict[str, Any]) -> Iterator[tuple
 
 
 def live_reader(state: dict[str, Any], id_: str) -> dict[str, Any]:
-    """The service's own entry for a reader; Trouble if it runs with a store file that lacks it."""
+    """Return the service's entry for a reader; Trouble if it runs with a store file that lacks it."""
     for entry in state["readers"]:
         if entry["id"] == id_:
             return dict(entry)
@@ -144,7 +144,7 @@ async def listen(
     tick: Callable[[], None] = lambda: None,
     stop: asyncio.Event | None = None,
 ) -> bool:
-    """Run a session for `seconds` from when the reader reads, or until `stop`; whether it ever read.
+    """Run a session for `seconds` from the first read, or until `stop`; returns whether it ever read.
 
     Gives up after CONNECT_S. `tick` is called a few times a second.
     """
@@ -172,7 +172,7 @@ async def listen(
 
 
 def by_antenna(shop: Shop, settings: ReaderSettings, listener: Listener) -> Iterator[tuple[str, ...]]:
-    """Port, zone, reads, reads a second, tags, median strength and its histogram, as texts."""
+    """Return port, zone, reads, reads a second, tags, median RSSI and its histogram, as texts."""
     began_s = listener.reading_since_s
     seconds = max(1.0, time.monotonic() - began_s) if began_s else 1.0
     for port, heard in listener.heard.items():
@@ -189,7 +189,7 @@ def by_antenna(shop: Shop, settings: ReaderSettings, listener: Listener) -> Iter
 
 
 def findings(settings: ReaderSettings, listener: Listener, was_up: bool) -> Iterator[tuple[str, str]]:
-    """What works ("ok"), what doesn't ("no") and what can't be told ("?") of a reader that was listened to."""
+    """Return what works ("ok"), what doesn't ("no") and what is unknown ("?") about an observed reader."""
     last = listener.last
     if last is None or not was_up:
         yield "no", f"connection: {last.reason if last else 'the session did not begin'}"

@@ -1,7 +1,7 @@
-"""When the engine must count antennas as down, and how far it may go while a reader may still hand over old reads.
+"""Outages of antennas for the engine, and the watermark limit while readers may still deliver buffered reads.
 
-A reader that keeps its reads while nobody listens has missed nothing: if what it kept can still be put in its place,
-there was no outage. So the watermark waits for it, a while. Times `_us` are the store's, `_s` the loop's.
+A reader that buffers reads while disconnected has missed nothing: if they still arrive in time, there was no outage. So
+the watermark waits for it, for a while. Times `_us` are the store's, `_s` the loop's.
 
     link goes down, reader keeps reads       wait at that time; no outage yet
     … link up, reads from then on to come    wait with them, until the reader has handed over all: there was no outage
@@ -18,17 +18,17 @@ from dataclasses import dataclass
 from drivers.session import Gap, Link, ReaderStatus
 
 AWAY_S = 60.0
-"""The store's zones wait no longer than this for a reader that is away: a switch or a gateway restarts faster."""
+"""Maximum wait for a disconnected reader: a switch or a gateway restarts faster."""
 HAND_OVER_S = 600.0
-"""Nor longer than this in all, for one that is handing over what it kept."""
+"""Maximum total wait for one that is delivering its backlog."""
 
 Switch = Callable[[str, int, bool], None]
-"""Tells the engine that a reader's antennas went down (False) or up at a time."""
+"""Tell the engine that a reader's antennas went down (False) or up at a time."""
 
 
 @dataclass
 class Wait:
-    """For a reader whose reads since `from_us` may still come."""
+    """Wait for a reader whose reads since `from_us` may still arrive."""
 
     from_us: int
     began_s: float
@@ -36,7 +36,7 @@ class Wait:
 
 
 class Outages:
-    """Turns what sessions tell into outages; one per pipeline. Every reader counts as up until told otherwise."""
+    """Turns the sessions' status into outages; one per pipeline. Every reader counts as up until reported down."""
 
     def __init__(self, readers: Iterable[str], switch: Switch) -> None:
         self._switch = switch
@@ -44,8 +44,8 @@ class Outages:
         self._waits: dict[str, Wait] = {}
 
     def begin(self, at_us: int, now_s: float | None) -> None:
-        """No reader is connected at the start; `now_s`: an earlier run left off at `at_us`, and some may have kept
-        their reads since."""
+        """Start without connected readers; `now_s`: an earlier run ended at `at_us`, and readers may have buffered
+        reads since."""
         for reader in self._up:
             if now_s is None:
                 self._change(reader, at_us, False)
@@ -53,7 +53,7 @@ class Outages:
                 self._waits[reader] = Wait(at_us, now_s)
 
     def anew(self, at_us: int) -> None:
-        """A new engine begins at a time: tell it who is down; nobody is waited for any longer."""
+        """Start with a new engine at a time: tell it which readers are down; stop waiting for any."""
         for reader in self._waits:
             self._up[reader] = False
         self._waits.clear()
@@ -62,7 +62,7 @@ class Outages:
                 self._switch(reader, at_us, False)
 
     def link(self, status: ReaderStatus, now_s: float) -> None:
-        """A reader's link has changed, or what may still come from it."""
+        """Take a change of a reader's link, or of what may still arrive from it."""
         reader, wait = status.reader, self._waits.get(status.reader)
         if status.link is Link.UP:
             if wait is None:
@@ -86,7 +86,7 @@ class Outages:
                 self._change(reader, status.since_us, False)
 
     def gap(self, gap: Gap) -> None:
-        """Reads of a reader that is up were lost."""
+        """Take lost reads of a reader that is up."""
         wait = self._waits.get(gap.reader)
         if self._up[gap.reader]:
             # What was handed over before is in its place already.
@@ -101,7 +101,7 @@ class Outages:
                 self._switch(reader, to_us, True)
 
     def bound_us(self, now_s: float, now_us: int, *, hurry: bool) -> int | None:
-        """How far the watermark may go for the readers' sake; None: as far as it likes. `hurry`: wait for none."""
+        """Return the watermark limit because of readers; None: no limit. `hurry`: wait for none."""
         for reader, wait in list(self._waits.items()):
             if hurry or now_s - wait.began_s > (HAND_OVER_S if wait.up else AWAY_S):
                 self._give_up(reader)

@@ -1,4 +1,4 @@
-"""Which readers answer where: LLRP on given addresses, serial readers on given ports; slowly, and leaving no trace."""
+"""Find readers: LLRP on given addresses, serial readers on given ports; slowly, and without side effects."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ADDRESSES_MAX = 4096
 CONNECT_S = 1.5
 GREETING_S = 3.0
 GREETING_BYTES_MAX = 1 << 20
-"""A reader may hand over what it kept before it greets."""
+"""Limit for the greeting, before which a reader may deliver its backlog."""
 SERIAL_PLACES = ("/dev/rfid/*", "/dev/ttyUSB*", "/dev/ttyACM*")
 SERIAL_FAMILIES = ("thingmagic", "r2000", "m100", "chafon-cf", "uhfreader18")
-"""In the order in which they are tried: the last has frames without a head, which another may misunderstand."""
+"""Serial families in the order of trial: the last one's frames have no head, which others may misunderstand."""
 
 
 class Finding(NamedTuple):
-    """What is at an address; no `driver` where no reader is known to be."""
+    """Result for an address; no `driver` if no known reader is there."""
 
     address: str
     driver: str
@@ -36,7 +36,7 @@ class Finding(NamedTuple):
 
 
 def llrp_addresses(given: Sequence[str], port: int) -> list[Address]:
-    """Hosts, host:port and CIDR networks as single addresses; Trouble for what is none, or for too many."""
+    """Expand hosts, host:port and CIDR networks to single addresses; Trouble for invalid ones, or too many."""
     found: list[Address] = []
     for text in given:
         if "/" in text:
@@ -60,12 +60,12 @@ def llrp_addresses(given: Sequence[str], port: int) -> list[Address]:
 
 
 def serial_ports() -> list[str]:
-    """Those of this machine that a reader may hang on, under udev's names where they have one."""
+    """Return the serial ports of this machine that a reader may be connected to, by udev's names where possible."""
     return sorted(path for pattern in SERIAL_PLACES for path in glob(pattern))
 
 
 async def scan_llrp(addresses: Sequence[Address], at_once: int, per_s: float) -> AsyncIterator[Finding]:
-    """What answers, as it does; at most `at_once` connections at a time and `per_s` new ones a second."""
+    """Iterate over what answers; at most `at_once` connections at a time and `per_s` new ones a second."""
     loop = asyncio.get_running_loop()
     waiting: set[asyncio.Task[Finding | None]] = set()
     next_s = loop.time()
@@ -92,7 +92,7 @@ def _found(done: set[asyncio.Task[Finding | None]]) -> Iterator[Finding]:
 
 
 async def _greeting(address: Address) -> Finding | None:
-    """Read what a reader says first, and hang up without a word; None where nothing answers."""
+    """Read a reader's greeting and disconnect without sending anything; None if nothing answers."""
     try:
         async with asyncio.timeout(CONNECT_S):
             reader, writer = await asyncio.open_connection(address.host, address.port)
@@ -121,7 +121,7 @@ async def _greeting(address: Address) -> Finding | None:
 
 
 async def _messages(reader: asyncio.StreamReader) -> AsyncIterator[codec.Message]:
-    """LLRP messages, of those types that anything is known of; the greeting need not be the first. NotLlrp."""
+    """Iterate over LLRP messages of known types; the greeting need not be the first. NotLlrp."""
     left = GREETING_BYTES_MAX
     while True:
         head = await reader.readexactly(codec.HEADER_BYTES)
@@ -136,7 +136,7 @@ async def _messages(reader: asyncio.StreamReader) -> AsyncIterator[codec.Message
 
 
 class _Deaf:
-    """A sink for sessions that only ask."""
+    """Sink for sessions that only identify."""
 
     async def reads(self, reader: str, batch: Any) -> None: ...
 
@@ -150,7 +150,8 @@ class _Deaf:
 
 
 async def scan_serial(port: str) -> Finding:
-    """Which family answers on a tty or tcp://host:port: each at its usual speed, then each at its others."""
+    """Find the family that answers on a tty or tcp://host:port: each at its usual baud rate, then each at its
+    others."""
     sessions = []
     for family in SERIAL_FAMILIES:
         session = open_session(ReaderSettings("scan", family, port, {1: 0}), _Deaf(), lambda: 0)

@@ -1,4 +1,4 @@
-"""Runs readers' sessions, restarts one on demand, and records raw reads for a while when told to."""
+"""Run readers' sessions, restart one on demand, and record raw reads for a while on demand."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from edge.readers.capture import CaptureFile
 from edge.store.compose import Shop
 
 CAPTURE_READS = 500_000
-"""A capture ends with so many …"""
+"""A capture ends after this many reads …"""
 CAPTURE_BYTES = 64 * 1024 * 1024
-"""… and is no larger than this before it is packed."""
+"""… or this many bytes before compression."""
 CAPTURES_KEPT = 3
 
 
 class Readers:
-    """The sessions' sink, which passes everything on to `sink`; `run` keeps one reader's session until cancelled."""
+    """Sink of the sessions, which passes everything on to `sink`; `run` runs one reader's session until cancelled."""
 
     def __init__(self, shop: Shop, sink: Sink, clock: Callable[[], int]) -> None:
         self._settings = {reader.id: reader for reader in shop.readers}
@@ -36,7 +36,7 @@ class Readers:
         self._capture_of: str | None = None
 
     async def run(self, reader: str) -> None:
-        """Run a reader's session; raises what it raises, and then says that the reader's link is down."""
+        """Run a reader's session; raises what it raises, after reporting the link as down."""
         settings = self._settings[reader]
         try:
             while True:
@@ -59,7 +59,7 @@ class Readers:
                 await asyncio.gather(last, return_exceptions=True)
 
     def restart(self, reader: str) -> None:
-        """End a reader's session and open it anew; ValueError for a reader that isn't there."""
+        """Restart a reader's session; ValueError for an unknown reader."""
         if reader not in self._settings:
             raise ValueError(f"no reader {reader!r}; there are {', '.join(sorted(self._settings)) or 'none'}")
         if reader in self._sessions:
@@ -67,7 +67,8 @@ class Readers:
             self._sessions[reader].cancel()
 
     async def capture(self, folder: Path, seconds: int, reader: str | None) -> tuple[Path, int]:
-        """Record reads as `tagtrail capture` does, EPCs as pseudonyms; the file, and how many. One at a time."""
+        """Record reads as `tagtrail capture` does, with pseudonyms; returns the file and the number of reads. One
+        capture at a time."""
         if reader is not None and reader not in self._settings:
             raise ValueError(f"no reader {reader!r}; there are {', '.join(sorted(self._settings)) or 'none'}")
         if self._captured is not None:
@@ -90,7 +91,7 @@ class Readers:
             self._captured.clear()
 
     async def reads(self, reader: str, batch: Reads) -> None:
-        """Pass on, and record."""
+        """Pass on and record reads."""
         if self._captured is not None and self._capture_of in (None, reader) and self._captured_reads < CAPTURE_READS:
             self._captured.append((reader, batch.copy()))
             self._captured_reads += len(batch)

@@ -1,1 +1,1 @@
-"""A day as text, CSV and JSON."""
+"""Reports about a business day as text, CSV and JSON."""

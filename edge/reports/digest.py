@@ -1,4 +1,4 @@
-"""The digest of cues and service cases for a terminal."""
+"""Print the digest of cues and service cases on a terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edge.words.tables import Words
 
 
 def render(config: StoreConfig, date: str | None, days: int, form: str, lang: str) -> str:
-    """For the terminal: `text` or `json`. Raises Trouble for what the caller can mend."""
+    """Render the digest as `text` or `json`. Raises Trouble for errors that the caller can correct."""
     if lang not in LANGUAGES:
         raise Trouble(f"no language {lang!r}; there are {', '.join(LANGUAGES)}")
     line = asyncio.run(read_once(socket_path(config)))
@@ -34,7 +34,7 @@ def render(config: StoreConfig, date: str | None, days: int, form: str, lang: st
 
 
 def as_text(found: Digest, config: StoreConfig, lang: str) -> str:
-    """The digest for a terminal."""
+    """Render the digest as text for a terminal."""
     words = Words(config, lang)
     out, _ = Terminal(words), catalogue(lang).gettext
     when = found.first_date if found.first_date == found.last_date else f"{found.first_date} – {found.last_date}"
@@ -49,8 +49,8 @@ def as_text(found: Digest, config: StoreConfig, lang: str) -> str:
     }
     out.say(" · ".join(f"{names[name]} {number(n)}" for name, n in {**found.cues, **found.outcomes}.items()))
     took = "–" if found.cue_p95_ms is None else f"{found.cue_p95_ms:.0f} ms"
-    out.say(f"{_('Answered after, median')} {duration(found.answer_median_s)} (n={found.answered}) · p95 {took}")
-    columns = ("", _("Arrivals"), _("Waits"), _("nobody came"), _("Answered after, median"))
+    out.say(f"{_('Response time, median')} {duration(found.answer_median_s)} (n={found.answered}) · p95 {took}")
+    columns = ("", _("Arrivals"), _("Waits"), _("nobody came"), _("Response time, median"))
     for title, lines, zones in ((_("By tier"), found.tiers, False), (_("By zone"), found.zones, True)):
         rows = [
             (

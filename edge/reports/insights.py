@@ -1,4 +1,4 @@
-"""What a floor manager acts on, beside the day's numbers: scorecards, service, and the day against its like."""
+"""Analytics for `tagtrail summary`: scorecards, flows, service, comparison with similar days, suspect tags."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from edge.words.tables import Words, pick
 
 PATHS_SHOWN = 10
 SUSPECTS_SHOWN = 20
-"""On a terminal."""
+"""Maximum number of suspect tags listed on a terminal."""
 
 
 @dataclass(frozen=True)
 class Insights:
-    """Of one business day; `comparison` None while nothing of it is known."""
+    """Analytics of one business day; `comparison` is None while the day has no data."""
 
     counters: Counters
     flows: FlowReport
     tiers: TierReport
     service: ServiceReport
     occupancy: tuple[Occupancy, ...]
-    """Of floors."""
+    """One entry per floor."""
     comparison: Comparison | None
     promotions: tuple[Trial, ...]
     layout_changes: tuple[Trial, ...]
@@ -43,7 +43,7 @@ class Insights:
 
 
 def insights(past: History, date: dt.date) -> Insights:
-    """The analytics that `tagtrail summary` tells."""
+    """Collect the analytics that `tagtrail summary` prints."""
     return Insights(
         counters=past.counters(date),
         flows=past.flows(date),
@@ -58,18 +58,18 @@ def insights(past: History, date: dt.date) -> Insights:
 
 
 def as_values(found: Insights) -> dict[str, Any]:
-    """For JSON; flows between zones stand in the summary."""
+    """Convert to plain values for JSON, without the flows between zones, which are in the summary."""
     told = asdict(found)
     del told["flows"]["between"]
     return told
 
 
 def as_text(found: Insights, config: StoreConfig, lang: str) -> str:
-    """The same for a terminal."""
+    """Render as text for a terminal."""
     words = Words(config, lang)
     out, _ = Terminal(words), catalogue(lang).gettext
     together = pick(zones.OCCUPANCY, "name", "mean", "peak")
-    out.table(_("People at once"), together, (Part(floor, floor) for floor in found.occupancy))
+    out.table(_("Occupancy"), together, (Part(floor, floor) for floor in found.occupancy))
     ranked = sorted((zone for zone in found.counters.zones if zone.kind == ZoneKind.COUNTER), key=_by_rank)
     scores = pick(
         *(zones.COUNTERS, "zone_name", "rank", "draw", "conversion", "bounce", "first_stop"),
@@ -81,7 +81,7 @@ def as_text(found: Insights, config: StoreConfig, lang: str) -> str:
             (" → ".join(str(words.zone(zone)) for zone in path.zones), number(path.n))
             for path in found.flows.paths[:PATHS_SHOWN]
         ]
-        out.grid(_("Ways through the store"), [_("Way"), "n"], walked)
+        out.grid(_("Routes through the store"), [_("Route"), "n"], walked)
     if found.tiers.tiers:
         served = pick(
             *(people.TIERS, "tier", "members", "visit_share", "dwell_share", "returning"),
@@ -96,7 +96,7 @@ def as_text(found: Insights, config: StoreConfig, lang: str) -> str:
 
     if found.comparison is not None:
         until = local(config, found.comparison.until_us)
-        title = _("Up to {time}, against days of its kind").format(time=f"{until:%H:%M}")
+        title = _("Up to {time}, compared with similar days").format(time=f"{until:%H:%M}")
         against = [
             (
                 *(str(words.place(row.scope, row.id)), number(row.now)),
@@ -120,13 +120,13 @@ def as_text(found: Insights, config: StoreConfig, lang: str) -> str:
             out.grid(title, [_("What"), _("When"), _("Change"), _("Interval")], tried)
 
     if found.suspects:
-        why = {"stuck": _("does not move"), "long": _("here for long"), "back_room": _("in back rooms")}
+        why = {"stuck": _("does not move"), "long": _("too long in the store"), "back_room": _("in back rooms")}
         left_out = []
         for one in found.suspects[:SUSPECTS_SHOWN]:
-            reasons = _("cleared: counted") if one.confirmed is False else ", ".join(why[r] for r in one.reasons)
+            reasons = _("cleared: included") if one.confirmed is False else ", ".join(why[r] for r in one.reasons)
             left_out.append((one.tag, reasons, str(words.zone(one.zone)), duration(one.present_s)))
         columns = [_("Tag"), _("Why"), _("Longest in"), _("present")]
-        out.grid(_("Left out: suspected staff and stuck tags"), columns, left_out)
+        out.grid(_("Excluded: suspected staff and stuck tags"), columns, left_out)
     return out.text()
 
 

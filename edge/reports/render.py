@@ -1,4 +1,4 @@
-"""What `tagtrail summary` prints."""
+"""Output of `tagtrail summary`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from edge.store.errors import Trouble
 
 
 def render(config: StoreConfig, date: str | None, form: str, lang: str) -> str:
-    """A business day (YYYY-MM-DD; None: the present one) as `text`, `json` or `csv`, in `zh` or `en`.
+    """Render a business day (YYYY-MM-DD; None: the current one) as `text`, `json` or `csv`, in `zh` or `en`.
 
-    With the state of the service, if one runs. Raises Trouble for what the caller can mend.
+    Includes the state of the service if it is running. Raises Trouble for errors that the caller can correct.
     """
     from edge.reports.insights import as_text as insights_as_text
     from edge.reports.insights import as_values, insights

@@ -1,4 +1,4 @@
-"""What the gateway holds and since when, against how long it may: proof that retention is at work."""
+"""Report on retention: the age of all stored data, compared with its maximum."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from edge.store.business_days import parse_date
 from edge.store.files import DAY_S, KINDS, beside, copies
 
 GRACE_DAYS = 1.0
-"""What is too old goes within an hour while the service runs; it may have been off for a night."""
+"""Tolerance: old data is deleted within an hour while the service runs, but it may have been off for a night."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One kind of what is held: how old it may get, and how old the oldest is; None if there is none."""
+    """One kind of data: its maximum age and that of the oldest item, in days; None if there is no data."""
 
     what: str
     keep_days: float
@@ -31,12 +31,12 @@ class Line:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is older than it may be."""
+        """True if nothing is too old."""
         return self.oldest_days is None or self.oldest_days <= self.keep_days + GRACE_DAYS
 
 
 def lines(config: StoreConfig, now_us: int, now_s: float) -> Iterator[Line]:
-    """Everything that has an age; `now_us` of the store's clock, `now_s` of the machine's."""
+    """Yield all kinds of data. `now_us`: the store's clock; `now_s`: the machine's clock."""
     database, keep_days = config.database.path, float(config.database.keep_days)
 
     def since(time_us: int | None) -> float | None:
@@ -46,12 +46,12 @@ def lines(config: StoreConfig, now_us: int, now_s: float) -> Iterator[Line]:
         for kind in held(conn, config):
             yield Line(kind.what, kind.keep_days, since(kind.oldest_us))
     at_s = oldest_line(users_path(config))
-    yield Line("lines of the audit log", KEEP_AUDIT_S / DAY_S, None if at_s is None else (now_s - at_s) / DAY_S)
+    yield Line("audit log entries", KEEP_AUDIT_S / DAY_S, None if at_s is None else (now_s - at_s) / DAY_S)
     dates = [parse_date(one.date) for one in verdicts(config)]
     today_s = now_us / 1e6
     ages = [(today_s / DAY_S) - (date.toordinal() - EPOCH) for date in dates]
     yield Line("verdicts on suspected tags", KEEP.days, max(ages, default=None))
-    yield Line("who was erased, as keyed hashes", keep_days, since(Tombstones(database, b"").oldest_us))
+    yield Line("erased members, as keyed hashes", keep_days, since(Tombstones(database, b"").oldest_us))
     ages_of: dict[str, list[float]] = {kind.what: [] for kind in KINDS if kind.keep_days is not None}
     for file, kind_ in beside(database):
         if kind_ is not None and kind_.keep_days is not None:
@@ -61,18 +61,18 @@ def lines(config: StoreConfig, now_us: int, now_s: float) -> Iterator[Line]:
             yield Line(f"files: {kind_.what}", kind_.keep_days, max(ages_of[kind_.what], default=None))
     for file in copies(database):
         age_days = (now_s - file.stat().st_mtime) / DAY_S
-        yield Line(f"{file.name}, not made by Tagtrail: deleted by nobody", keep_days, age_days)
+        yield Line(f"{file.name}, not created by Tagtrail: not deleted automatically", keep_days, age_days)
 
 
 def as_json(found: Sequence[Line]) -> str:
-    """A list of objects."""
+    """Render the lines as a JSON list of objects."""
     return json.dumps([asdict(line) | {"ok": line.ok} for line in found], ensure_ascii=False)
 
 
 def as_text(found: Sequence[Line]) -> str:
-    """A table."""
+    """Render the lines as a text table."""
     width = max(len(line.what) for line in found)
-    rows = [f"{'':{width}}  kept for   oldest"]
+    rows = [f"{'':{width}}   maximum   oldest"]
     for line in found:
         oldest = "–" if line.oldest_days is None else f"{line.oldest_days:.1f} d"
         rows.append(f"{line.what:{width}}  {line.keep_days:6.0f} d  {oldest:>8}{'' if line.ok else '  too old'}")

@@ -1,4 +1,4 @@
-"""All that the gateway has on one member, for whoever asks for their data (GDPR Art. 15, PIPL Art. 45)."""
+"""Export of all data stored about one member, for access requests (GDPR Art. 15, PIPL Art. 45)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sync import outbox
 from sync.contract import CLASSES
 
 NOT_IN_IT = (
-    "free text that people wrote into service cases",
-    "recorded reads (capture-*.csv.gz): their tags can be joined to nobody",
-    "counts, which are about no single person",
+    "notes in service cases",
+    "captures (capture-*.csv.gz): their tags can't be linked to a member",
+    "counts, which don't identify individuals",
 )
 
 
 def subject(config: StoreConfig, member: str, now_us: int) -> dict[str, Any]:
-    """What is known of a member, in words and times that people read; empty lists where there is nothing."""
+    """Collect the data about a member, with readable names and times; empty lists where there is none."""
     with closing(connect(config.database.path)) as conn:
         conn.execute("BEGIN")
         tags, found = _in_database(conn, config, member)
@@ -93,7 +93,7 @@ def _in_database(conn: sqlite3.Connection, config: StoreConfig, member: str) -> 
 
 
 def _events(conn: sqlite3.Connection, member: str) -> Iterator[dict[str, Any]]:
-    """Events that are still kept here."""
+    """Yield the member's events that are still stored."""
     acked = outbox.acknowledged(conn)
     for class_ in CLASSES[:2]:
         query = (

@@ -1,4 +1,4 @@
-"""A summary as text, JSON and CSV: the same tables for the command line and for the page's downloads."""
+"""Render a summary as text, JSON and CSV, with the same tables for the command line and the page's downloads."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from edge.store.live_state import Now
 
 FLOWS_SHOWN = 20
-"""On a terminal."""
+"""Maximum number of flows listed on a terminal."""
 TABLES = {"traffic": zones.TRAFFIC, "dwell": zones.DWELL, "flows": ways.FLOWS, "members": people.MEMBERS}
-"""Columns of the tables that a summary has."""
+"""Columns of the tables in a summary."""
 ZONE = tuple(column.id for column in zones.DWELL if column.id != "zone_name")
-"""What JSON tells of a zone's score; the rest stands in `insights`. Answers to the CRM have to fit a message."""
+"""Fields of a zone's score in JSON; the others are in `insights`. Answers to the CRM must fit in one message."""
 
 
 def rows(summary: Summary, table: str) -> Iterable[Any]:
-    """Rows of one of TABLES."""
+    """Return the rows of one of TABLES."""
     match table:
         case "traffic":
             return (Part(floor, hour) for floor in summary.floors for hour in floor.hours)
@@ -42,9 +42,9 @@ def rows(summary: Summary, table: str) -> Iterable[Any]:
 
 
 def as_json(summary: Summary, now: Now | None = None, insights: Mapping[str, object] | None = None) -> str:
-    """The summary's fields, and `service`: the broker and the outbox as they are now, null when no service runs.
+    """Render the summary's fields as JSON, plus `service`: current broker and outbox, null without a service.
 
-    `insights` (edge.reports.insights) under their own name, if there are any.
+    `insights` (edge.reports.insights) are added under that name, if given.
     """
     more = {} if insights is None else {"insights": insights}
     told = asdict(summary)
@@ -53,7 +53,7 @@ def as_json(summary: Summary, now: Now | None = None, insights: Mapping[str, obj
 
 
 def as_csv(summary: Summary, config: StoreConfig, lang: str, table: str | None = None) -> str:
-    """One table, or all of them with one value a row: date, table, what the row is of, measure, value."""
+    """Render one table, or all tables with one value per row: date, table, subject, measure, value."""
     words, as_of = Words(config, lang), iso(config, summary.as_of_us)
     if table is not None:
         ids = [field.id for field in fields(TABLES[table])]
@@ -76,15 +76,15 @@ def as_csv(summary: Summary, config: StoreConfig, lang: str, table: str | None =
 
 
 def as_text(summary: Summary, config: StoreConfig, lang: str, now: Now | None) -> str:
-    """The summary for a terminal."""
-    from edge.reports.terminal import Terminal  # not at the top: the page needs none of it
+    """Render the summary as text for a terminal."""
+    from edge.reports.terminal import Terminal  # imported here because the web page does not need it
 
     words = Words(config, lang)
     out, _ = Terminal(words), catalogue(lang).gettext
     as_of = local(config, summary.as_of_us)
     out.say(f"{named(config.store.name, lang)} · {summary.date}")
     out.say(
-        f"{_('as of')} {as_of:%Y-%m-%d %H:%M:%S}" if as_of else _("Nothing has been recorded yet."),
+        f"{_('as of')} {as_of:%Y-%m-%d %H:%M:%S}" if as_of else _("No data has been recorded yet."),
         f"· {_('coverage')} {percent(summary.coverage)} · {_('definitions')} {summary.def_version}",
     )
     journeys = sum(summary.journeys[name] for name in PEOPLE)
@@ -133,7 +133,7 @@ def _service_line(config: StoreConfig, lang: str, summary: Summary, now: Now | N
     _ = catalogue(lang).gettext
     pending = sum(depth["pending"] for depth in summary.outbox.values())
     if now is None:
-        return _("The service is not running; {n} events wait for the CRM.").format(n=pending)
+        return _("The service is not running; {n} events are waiting for the CRM.").format(n=pending)
     pending = sum(backlog.pending for backlog in now.outbox.values())
     down = [reader.id for reader in now.readers if reader.link != "up"]
     readers = _("Readers up: {up} of {all}").format(up=len(now.readers) - len(down), all=len(now.readers))
@@ -141,7 +141,7 @@ def _service_line(config: StoreConfig, lang: str, summary: Summary, now: Now | N
         readers += f" ({', '.join(down)})"
     if now.failing:
         jobs = ", ".join(f"{one.job} ({one.reason})" for one in now.failing)
-        readers += f" · {_('Failing, and tried again: {jobs}').format(jobs=jobs)}"
+        readers += f" · {_('Failing, being retried: {jobs}').format(jobs=jobs)}"
     if now.broker.connected:
         return f"{readers} · {_('CRM connected; {n} events not yet acknowledged').format(n=pending)}"
     since = local(config, now.broker.since_us)

@@ -1,4 +1,4 @@
-"""Text for a terminal, 120 columns wide: lines and tables in one language."""
+"""Format text for a terminal, 120 columns wide: lines and tables in one language."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDTH = 120
 
 
 class Terminal:
-    """Gathers what is printed; `text` gives it."""
+    """Collects output lines; `text` returns them."""
 
     def __init__(self, words: Words) -> None:
         self.words = words
@@ -28,18 +28,18 @@ class Terminal:
         )
 
     def say(self, *parts: str) -> None:
-        """A line of text."""
+        """Add a line of text."""
         self._console.print(*parts)
 
     def table(
         self, title: str, columns: Sequence[Column], rows: Iterable[Any], *more: Sequence[str], left: int = 1
     ) -> None:
-        """A table with headings and values as its columns say, then `more` rows; the `left` first are aligned left."""
+        """Add a table of columns and rows, then the rows `more`; the first `left` columns are left-aligned."""
         texts = [[column.text(row, self.words) for column in columns] for row in rows]
         self.grid(title, [self.gettext(column.heading) for column in columns], [*texts, *more], left=left)
 
     def grid(self, title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
-        """A table of texts."""
+        """Add a table of strings."""
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for place, heading in enumerate(headings):
             table.add_column(heading, justify="left" if place < left else "right")
@@ -48,5 +48,5 @@ class Terminal:
         self._console.print(table)
 
     def text(self) -> str:
-        """Everything, without blanks at the ends of lines."""
+        """Return all lines without trailing blanks."""
         return "\n".join(line.rstrip() for line in self._out.getvalue().splitlines()) + "\n"

@@ -1,1 +1,1 @@
-"""The store itself: what every other room stands on."""
+"""Basics of a store that all other rooms use: settings as numbers, clock, calendar, tags, sockets, errors."""

@@ -1,4 +1,4 @@
-"""Business days, and dates as people type them."""
+"""Business days, and parsing of dates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # what sorts directories in a process of its own loads no mod
 
 
 class BusinessDay:
-    """Business dates: the day changes at `start` local time, not at midnight."""
+    """Calendar of business days, which change at `start` local time, not at midnight."""
 
     def __init__(self, zone: ZoneInfo, start: str) -> None:
         self.zone = zone
@@ -21,11 +21,11 @@ class BusinessDay:
         self._cut = dt.timedelta(hours=int(hours), minutes=int(minutes))
 
     def date(self, time_us: int) -> dt.date:
-        """Business date of a moment."""
+        """Return the business date of a time."""
         return (dt.datetime.fromtimestamp(time_us / 1e6, self.zone).replace(tzinfo=None) - self._cut).date()
 
     def bounds_us(self, day: dt.date) -> tuple[int, int]:
-        """First microsecond of a business day and of the next."""
+        """Return the first microsecond of a business day and of the next."""
         return self._start_us(day), self._start_us(day + dt.timedelta(days=1))
 
     def _start_us(self, day: dt.date) -> int:
@@ -34,12 +34,12 @@ class BusinessDay:
 
 
 def business_days(config: StoreConfig) -> BusinessDay:
-    """The store's business days."""
+    """Return the store's business days."""
     return BusinessDay(config.store.tz, config.thresholds.business_day_start)
 
 
 def parse_date(text: str) -> dt.date:
-    """A business date as people type it; Trouble for what is none."""
+    """Parse a business date as typed by people; Trouble if it is invalid."""
     try:
         date = dt.date.fromisoformat(text)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Days as a shop knows them: business days, opening hours, holidays, and which days compare with which."""
+"""Shop calendar: opening hours, holidays, and which days are comparable."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from edge.store.business_days import business_days
 
 DAY = dt.timedelta(days=1)
 WORKING_WEEKEND = 7
-"""Kinds of days beside weekdays 0 (Monday) to 6: a weekend on which people work for a holiday …"""
+"""Kinds of days beside weekdays 0 (Monday) to 6: a weekend day worked in exchange for a holiday …"""
 HOLIDAY = 8
 """… and public holidays."""
 
 
 @dataclass(frozen=True)
 class Holiday:
-    """A day of public holidays; the `day`-th (from 1) of those that follow each other under one name."""
+    """Public holiday; the `day`-th (from 1) of consecutive ones with the same name."""
 
     name: str
     day: int
@@ -27,7 +27,7 @@ class Holiday:
 
 @lru_cache(maxsize=4096)
 def holiday(country: str | None, date: dt.date) -> Holiday | None:
-    """What holiday a day is. Ordinary weekends are none."""
+    """Return the holiday of a day, None if it isn't one. Ordinary weekends aren't."""
     name = _off(country, date)
     if name is None:
         return None
@@ -38,7 +38,7 @@ def holiday(country: str | None, date: dt.date) -> Holiday | None:
 
 
 def kind_of_day(config: StoreConfig, date: dt.date) -> int:
-    """0 Monday … 6 Sunday, WORKING_WEEKEND, HOLIDAY: days of one kind compare with each other."""
+    """Return the kind of a day: 0 Monday … 6 Sunday, WORKING_WEEKEND, HOLIDAY. Days of the same kind are comparable."""
     country = config.store.holidays
     if holiday(country, date) is not None:
         return HOLIDAY
@@ -51,7 +51,7 @@ def kind_of_day(config: StoreConfig, date: dt.date) -> int:
 
 
 def same_holiday_before(config: StoreConfig, date: dt.date) -> dt.date | None:
-    """The same day of the same holiday of the year before: its lunar date, where the holiday follows the moon."""
+    """Return the same day of the same holiday in the year before: by lunar date, where the holiday follows the moon."""
     country = config.store.holidays
     now = holiday(country, date)
     if now is None:
@@ -64,20 +64,20 @@ def same_holiday_before(config: StoreConfig, date: dt.date) -> dt.date | None:
 
 
 def knows_year(config: StoreConfig, year: int) -> bool:
-    """Are the public holidays of that year known: they are announced late in the year before."""
+    """Return whether the public holidays of a year are known: they are announced late in the year before."""
     return config.store.holidays is None or _known(year)
 
 
 @dataclass(frozen=True)
 class Hours:
-    """When a floor is open on one business day, UTC microseconds; empty if it is closed."""
+    """Opening hours of a floor on one business day, UTC microseconds; empty if closed."""
 
     open_us: int
     close_us: int
 
 
 def hours(config: StoreConfig, floor: str, date: dt.date) -> Hours:
-    """Opening hours of a floor on a business day; without any in the store file the whole business day."""
+    """Return the opening hours of a floor on a business day; the whole day if the store file has none."""
     start_us, end_us = business_days(config).bounds_us(date)
     for special in reversed(config.special_days):
         if special.date == date and (special.floors is None or floor in special.floors):

@@ -1,4 +1,4 @@
-"""The store's one clock. A demo runs it faster than the wall's; everything else asks it and never the wall."""
+"""Store clock, which all code uses instead of the wall clock. A demo runs it faster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Clock:
-    """UTC in microseconds: `origin_us` at the wall's `origin_us`, from there `speed` times as fast."""
+    """UTC in microseconds: equal to wall time at `origin_us`, from there `speed` times as fast."""
 
     speed: float = 1.0
     origin_us: int = 0
@@ -33,10 +33,10 @@ class Clock:
 
 
 def offset_us() -> int | None:
-    """The machine's clock minus true time as its kernel knows it, 0 where a daemon steers it without telling more.
+    """Return the machine's clock minus true time as the kernel knows it, 0 if a daemon keeps it without an estimate.
 
-    None while nothing keeps it right, and where nobody can be asked. See adjtimex(2), which ProtectClock=yes forbids;
-    then systemd-timesyncd's own mark counts: it is there, and fresh, while that keeps the clock.
+    None while the clock isn't synchronised, or where that is unknown. See adjtimex(2), which ProtectClock=yes forbids;
+    then systemd-timesyncd's stamp file counts: it exists, and is recent, while that keeps the clock.
     """
     state = _Timex()
     try:
@@ -50,14 +50,14 @@ def offset_us() -> int | None:
 
 
 SYNCHRONISED = Path("/run/systemd/timesync/synchronized")
-"""Touched whenever systemd-timesyncd has put the clock right."""
+"""Touched whenever systemd-timesyncd has set the clock."""
 SYNCHRONISED_S = 3 * 2048
-"""It does so every 2048 s at least."""
+"""Maximum age of the file; it is touched at least every 2048 s."""
 _UNSYNCHRONISED, _NANOSECONDS = 0x40, 0x2000
 
 
 class _Timex(ctypes.Structure):
-    """The beginning of struct timex; `modes` 0 only reads. `offset`: what is still to be added to the clock."""
+    """Beginning of struct timex; `modes` 0 only reads. `offset`: correction still to be added to the clock."""
 
     _fields_ = (
         ("modes", ctypes.c_uint),

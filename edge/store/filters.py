@@ -1,4 +1,4 @@
-"""Select filters for readers, from the tag classes: what crosses the wire is members, carts and staff."""
+"""Select filters for readers from the tag classes: readers then report only members, carts and staff."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ WANTED = ("member", "cart", "staff")
 
 
 def selects(rules: Iterable[TagClass]) -> tuple[Select, ...]:
-    """One filter a rule, each other one once; none without rules, so that a reader is never told to report nothing.
+    """Make one filter per rule, without duplicates; none without rules, so that a reader is never told to report
+    nothing.
 
-    A filter compares bits that follow one another. A rule with a hole in it (the filter value of a GS1 scheme) goes by
-    the longest run: more tags than those of the class may pass, and the service classifies them as always.
+    A filter compares contiguous bits. A rule with a gap (the filter value of a GS1 scheme) uses the longest run: other
+    tags than those of the class may pass, and the service classifies them as usual.
     """
     return tuple(dict.fromkeys(_select(*masks(rule)) for rule in rules if rule.class_ in WANTED))
 

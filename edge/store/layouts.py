@@ -1,7 +1,7 @@
-"""Which layout numbers were measured with: versions of floors, zones and antennas, kept and told to the CRM.
+"""Versions of the layout (floors, zones, antennas) that numbers were measured with, recorded and sent to the CRM.
 
-A version is a hash of what was measured with, so that the same layout has the same one after a gateway was replaced.
-Names are no part of it.
+A version is a hash of the layout, so that the same layout keeps its version when a gateway is replaced. Names aren't
+part of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAME_LENGTH = 300
 
 
 def version(config: StoreConfig) -> str:
-    """Of the layout in a store file."""
+    """Return the version of the layout in a store file."""
     made = (
         [floor.id for floor in config.floors],
         [(zone.id, zone.floor, zone.kind, zone.polygon, zone.neighbours) for zone in config.zones],
@@ -31,13 +31,13 @@ def version(config: StoreConfig) -> str:
 
 
 def current(conn: sqlite3.Connection) -> str:
-    """The layout in force; empty before one was noted."""
+    """Return the current layout version; empty before one was recorded."""
     row = conn.execute("SELECT version FROM layout ORDER BY from_us DESC LIMIT 1").fetchone()
     return "" if row is None else str(row[0])
 
 
 def during(conn: sqlite3.Connection, start_us: int, end_us: int) -> list[LayoutInForce]:
-    """Layouts in force in a span, in order of time; those of the last MAX_LAYOUTS."""
+    """Return the layouts in force during a span, in order of time; only the last MAX_LAYOUTS are known."""
     rows = conn.execute(
         "SELECT version, from_us FROM layout WHERE from_us < ? AND from_us >="
         " coalesce((SELECT max(from_us) FROM layout WHERE from_us <= ?), 0) ORDER BY from_us",
@@ -47,7 +47,7 @@ def during(conn: sqlite3.Connection, start_us: int, end_us: int) -> list[LayoutI
 
 
 def note(conn: sqlite3.Connection, config: StoreConfig, now_us: int) -> None:
-    """The store runs with this layout from now on: if it is another one than before, keep and tell it."""
+    """Record the layout from now on; a new one is sent to the CRM."""
     made = version(config)
     if current(conn) == made:
         return

@@ -1,7 +1,7 @@
-"""Live state over a Unix socket, never through the flash: one JSON object a line, twice a second, to all who ask.
+"""Live state over a Unix socket, without writing to flash: one JSON object per line, twice a second, to every client.
 
-What can't wait, such as a new cue, is told at once.
-Who sends a line with a reader's id gets that reader's antennas too, under "antennas", in the lines that follow.
+Urgent news, such as a new cue, is sent at once. A client that sends a line with a reader's id also gets that reader's
+antennas, under "antennas", in the following lines.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from config import StoreConfig
 
 PERIOD_S = 0.5
 BREATH_S = 0.05
-"""However much there is to tell at once, it is told no more often than this."""
+"""Minimum interval between lines, however much is urgent."""
 MAX_BEHIND_BYTES = 1 << 20
 LINE_LIMIT_BYTES = 1 << 24
 PATH_BYTES = 100
-"""A socket's path has 108 bytes at most (unix(7))."""
+"""Maximum length of a socket's path (unix(7))."""
 
 
 def socket_path(config: StoreConfig, ending: str = "live") -> Path:
-    """Where the service of this store tells its live state: beside the database, for every process of the store."""
+    """Return the path of the store's live socket: beside the database, for every process of the store."""
     beside = Path(f"{config.database.path}.{ending}").absolute()
     if len(os.fsencode(beside)) <= PATH_BYTES:
         return beside
@@ -39,7 +39,7 @@ def socket_path(config: StoreConfig, ending: str = "live") -> Path:
 async def open_socket(
     path: Path, client: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
 ) -> asyncio.Server:
-    """A server on a Unix socket that only the store's own user and group may open."""
+    """Open a server on a Unix socket for the store's own user and group."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,9 +58,9 @@ async def open_socket(
 
 
 class LiveServer:
-    """Serves `snapshot()` to every client; one that does not read is dropped, not waited for.
+    """Serves `snapshot()` to every client; one that doesn't read is dropped.
 
-    `news`: set when there is something that can't wait.
+    `news`: set for urgent news.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class LiveServer:
 
 
 async def read_once(path: Path, timeout_s: float = 2.0) -> dict[str, Any] | None:
-    """The live state now, or None where no service answers."""
+    """Return the current live state, or None if no service answers."""
     try:
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_unix_connection(path, limit=LINE_LIMIT_BYTES)
@@ -133,7 +133,7 @@ async def read_once(path: Path, timeout_s: float = 2.0) -> dict[str, Any] | None
 
 
 async def follow(path: Path, reader: str) -> AsyncIterator[dict[str, Any]]:
-    """The live state twice a second, with the antennas of a reader; ends with the service."""
+    """Iterate over the live state twice a second, with the antennas of a reader; ends with the service."""
     try:
         stream, writer = await asyncio.open_unix_connection(path, limit=LINE_LIMIT_BYTES)
     except OSError:

@@ -1,4 +1,4 @@
-"""The page's end of the service's live socket: one line of JSON every half second, reconnecting for ever."""
+"""Client of the service's live socket for the page: one line of JSON every half second, with reconnects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from edge.store.live_socket import LINE_LIMIT_BYTES
 
 STALE_S = 5.0
-"""Wall seconds without a line after which what is shown is called stale."""
+"""Wall seconds without a line after which the state counts as stale."""
 RETRY_S = 1.0
 
 
@@ -63,7 +63,7 @@ class CueNow(_Part):
 
 
 class TookNow(_Part):
-    """How long cues took, real milliseconds."""
+    """Delay of cues in real milliseconds."""
 
     n: int = 0
     p95: float | None = None
@@ -74,7 +74,7 @@ class CuesNow(_Part):
     rules: int = 0
     quiet: bool = False
     more: int = 0
-    """Cues going on beside those named."""
+    """Number of open cues beyond those listed."""
     took_ms: dict[str, TookNow] = Field(default_factory=dict)
     open: tuple[CueNow, ...] = ()
 
@@ -89,13 +89,13 @@ class ReaderNow(_Part):
     reads_per_s: float = 0
     clock_offset_us: int | None = None
     flooded: bool = False
-    """It brings more new tags than a shop has …"""
+    """True if the reader reports more new tags than a shop can have …"""
     left_out: int = 0
-    """… and so many of its reads were left out since the start."""
+    """… and the number of its reads dropped since the start."""
 
 
 class AntennaNow(_Part):
-    """An antenna that has drifted."""
+    """Antenna whose level has drifted."""
 
     reader: str
     port: int
@@ -104,7 +104,7 @@ class AntennaNow(_Part):
 
 
 class RestingNow(_Part):
-    """A tag that does not move, whichever."""
+    """Tag that doesn't move, without its identity."""
 
     zone: str
     tag_class: str
@@ -131,7 +131,7 @@ class BacklogNow(_Part):
 
 
 class FailingNow(_Part):
-    """A background job that fails and is tried again."""
+    """Background job that fails and is retried."""
 
     job: str
     reason: str
@@ -196,7 +196,7 @@ class Now(_Part):
 
 
 class State(Enum):
-    """How fresh the live picture is."""
+    """Freshness of the live state."""
 
     LOADING = "loading"  # nothing yet, and the first connection is still being tried
     LIVE = "live"  # a line within STALE_S
@@ -205,7 +205,7 @@ class State(Enum):
 
 
 class LiveClient:
-    """Keeps the latest line; whoever shows it waits for `version` to move."""
+    """Keeps the latest line; viewers wait for a new `version`."""
 
     def __init__(self, path: Path, *, stale_s: float = STALE_S, retry_s: float = RETRY_S) -> None:
         self._path = path
@@ -215,11 +215,11 @@ class LiveClient:
         self.state = State.LOADING
         self.now: Now | None = None
         self.version = 0
-        """Moves with every line and every change of state."""
+        """Incremented with every line and every change of state."""
         self.closing = False
 
     async def run(self) -> None:
-        """Reads the socket until cancelled."""
+        """Read the socket until cancelled."""
         while True:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError):
                 await self._read()
@@ -227,7 +227,7 @@ class LiveClient:
             await asyncio.sleep(self._retry_s)
 
     async def wait(self, version: int, timeout_s: float) -> bool:
-        """Waits until `version` is no longer the newest; False when timeout_s passed instead."""
+        """Wait for a newer version than `version`; False after timeout_s without one."""
         if self.version != version or self.closing:
             return True
         try:
@@ -238,7 +238,7 @@ class LiveClient:
         return True
 
     def close(self) -> None:
-        """Lets everyone who waits go: the page is about to stop."""
+        """End all waits: the page is about to stop."""
         self.closing = True
         self._changed.set()
 

@@ -1,4 +1,4 @@
-"""The page's listening socket, opened by the service before its page starts, or by the page alone."""
+"""Listening socket of the page, opened by the service before it starts the page, or by the page itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edge.store.errors import Trouble
 
 
 def listen(address: str) -> socket.socket:
-    """A socket listening on `host:port` or `[host]:port`; Trouble that says what to do if it can't be had."""
+    """Open a socket listening on `host:port` or `[host]:port`; Trouble says what to do if that fails."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     try:

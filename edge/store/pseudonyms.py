@@ -1,4 +1,4 @@
-"""Who a tag is, without keeping who it is: keyed pseudonyms and the member directory. Keys: edge.database.keys."""
+"""Keyed pseudonyms of tags, and the member directory. Keys: edge.database.keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 @dataclass(frozen=True)
 class Member:
-    """A directory entry; `tag` is the keyed hash that stands for the card at rest."""
+    """Directory entry; `tag` is the keyed hash that replaces the card's EPC at rest."""
 
     tag: bytes
     member: str
@@ -19,7 +19,7 @@ class Member:
     hint_until_us: int | None = None
 
     def hint_at(self, time_us: int) -> str | None:
-        """The CRM's word for the greeting, while it is good."""
+        """Return the CRM's hint for the greeting while it is valid."""
         return self.hint if self.hint_until_us is None or time_us < self.hint_until_us else None
 
 
@@ -39,7 +39,7 @@ class Pseudonyms:
 
 
 def look_up(conn: sqlite3.Connection, tag: bytes) -> Member | None:
-    """Directory entry of a member hash; None also when the directory's time is over."""
+    """Return the directory entry of a member hash; None also after the directory's expiry."""
     row = conn.execute(
         "SELECT tag, member, tier, consent, hint, hint_until_us FROM directory"
         " WHERE tag = ? AND NOT (SELECT expired FROM directory_state)",
@@ -49,7 +49,7 @@ def look_up(conn: sqlite3.Connection, tag: bytes) -> Member | None:
 
 
 def known(conn: sqlite3.Connection, tag: bytes) -> bool:
-    """Is a tag a member's who lets us know it."""
+    """True if the tag belongs to a member who has given consent."""
     member = look_up(conn, tag)
     return member is not None and member.consent
 
@@ -60,7 +60,7 @@ def consents(conn: sqlite3.Connection, tag: bytes) -> bool:
 
 
 def member_tag(key: bytes, epc: bytes, bits: int) -> bytes:
-    """What a card is known by at rest: stable 16-byte hash under the gateway's key."""
+    """Compute a card's pseudonym at rest: a stable 16-byte hash under the gateway's key."""
     return blake2b(bits.to_bytes(2, "big") + epc, key=key, digest_size=16).digest()
 
 

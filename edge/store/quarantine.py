@@ -1,4 +1,4 @@
-"""Moves a damaged SQLite file aside, with what lies beside it, and keeps the last few for whoever wants to look."""
+"""Move damaged SQLite files aside, with their companion files, and keep the last few for inspection."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import sqlite3
 from pathlib import Path
 
 KEPT = 2
-"""Damaged files that are kept."""
+"""Number of damaged files kept."""
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _SIDES = ("-wal", "-shm", "-journal")
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether an error says that the file itself is damaged, or no database."""
+    """True if an error means that the file itself is damaged or not a database."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a file to `<name>.corrupt-<number>`; the new path. Raises OSError."""
+    """Rename a file to `<name>.corrupt-<number>` and return the new path. Raises OSError."""
     number = max((int(file.name.rpartition("-")[2]) for file in aside(path)), default=0) + 1
     moved = path.with_name(f"{path.name}.corrupt-{number}")
     path.rename(moved)
@@ -33,6 +33,6 @@ def set_aside(path: Path) -> Path:
 
 
 def aside(path: Path) -> list[Path]:
-    """What was moved aside before, in no order."""
+    """Return the files moved aside before, in no order."""
     files = path.parent.glob(f"{path.name}.corrupt-*")
     return [file for file in files if file.name.rpartition("-")[2].isdecimal()]

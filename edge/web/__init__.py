@@ -1,1 +1,1 @@
-"""The floor manager's page: a process of its own that reads, never writes."""
+"""The floor manager's web page: a separate process that only reads the store's database."""

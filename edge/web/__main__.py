@@ -1,5 +1,7 @@
-"""The page's process as the service starts it: `python -m edge.web`. Not by way of the command line, whose packages it
-would carry along for years (5 MiB)."""
+"""Entry point of the page's process, started by the service as `python -m edge.web`.
+
+The command line is not used because its packages would take 5 MiB of memory permanently.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,11 @@ from edge.web.serve import serve
 
 
 def main() -> None:
-    """Serve until SIGTERM, or until the service is gone."""
+    """Serve until SIGTERM, or until the service exits."""
     parser = argparse.ArgumentParser(prog="python -m edge.web")
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--fd", type=int, help="listening socket inherited from the service")
-    parser.add_argument("--parent", type=int, help="process to end with")
+    parser.add_argument("--parent", type=int, help="exit when this process exits")
     parser.add_argument("--clock-speed", type=float, default=1.0)
     parser.add_argument("--clock-origin-us", type=int, default=0)
     given = parser.parse_args()
@@ -38,10 +40,10 @@ def main() -> None:
 
 
 def _die_with(parent: int) -> None:
-    """A page that outlived its service would keep the port from the next one (prctl(2), Linux)."""
+    """Exit together with the service, which would otherwise find its port in use when it restarts (prctl(2), Linux)."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     if os.getppid() != parent:
-        sys.exit("the service is gone")
+        sys.exit("the service has exited")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Answers of the analytics for the page, kept for a moment. NumPy comes in with the first question, not before."""
+"""Short-lived cache of analytics results for the page. NumPy is imported with the first query."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 TRIALS = ("promotions", "layout_changes")
 FRESH_S = 5.0
-"""How long an answer is given again."""
+"""How long a result is cached."""
 KEPT = 6
 
 
 class Answers:
-    """Asked from several threads; one question at a time. None while there is no database."""
+    """Thread-safe cache of query results; one query at a time. Results are None while there is no database."""
 
     def __init__(self, config: StoreConfig) -> None:
         self._config = config
@@ -40,7 +40,7 @@ class Answers:
         self._kept: OrderedDict[tuple[Any, ...], tuple[float, Any]] = OrderedDict()
 
     def summary(self, date: dt.date) -> Summary | None:
-        """Kept for longer than a moment once the day is over."""
+        """Return the summary of a day; cached for longer once the day is over."""
         return cast("Summary | None", self._get("summary", date))
 
     def counters(self, date: dt.date, days: int = 1) -> Counters | None:
@@ -56,7 +56,7 @@ class Answers:
         return cast("ServiceReport | None", self._get("service", date, days))
 
     def trials(self, kind: str, date: dt.date) -> tuple[Trial, ...]:
-        """Of a kind of TRIALS; `date` is today, only to keep the answer for."""
+        """Return the trials of one kind (TRIALS); `date` is today and used as cache key only."""
         return self._get(kind, date) or ()
 
     def comparison(self, date: dt.date) -> Comparison | None:
@@ -72,14 +72,14 @@ class Answers:
         return self._get("suspects", date) or ()
 
     def habit(self, member: str, date: dt.date) -> Habit | None:
-        """About an individual: whoever asks has it audited. Not kept."""
+        """Return a member's habitual route, not cached. Personal data: callers must audit every use."""
         from edge.days.history import history
 
         with history(self._config) as past:
             return past.habit(member, date)
 
     def read(self, question: Callable[[Past], T], none: T) -> T:
-        """The answer to a question about cues, cases or rules, which is not kept; `none` while there is no database."""
+        """Run an uncached query about cues, cases or rules; return `none` while there is no database."""
         try:
             with reading(self._config) as past:
                 return question(past)
@@ -87,12 +87,12 @@ class Answers:
             return none
 
     def forget(self) -> None:
-        """Forget every answer: something was said that changes them."""
+        """Clear the cache after a change that affects results."""
         with self._lock:
             self._kept.clear()
 
     def _get(self, name: str, date: dt.date, *more: int) -> Any:
-        """The answer of a method of History. Promotions and layout changes are the same whatever the day."""
+        """Return the cached result of a History method. Promotions and layout changes do not depend on the day."""
         key = (name, date, *more)
         with self._lock:
             kept = self._kept.get(key)

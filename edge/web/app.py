@@ -1,4 +1,4 @@
-"""The page's application: routes, headers, errors. What it shows comes from the database or the live socket."""
+"""Web application of the page: routes, headers, errors. Its data comes from the database and the live socket."""
 
 from __future__ import annotations
 
@@ -44,13 +44,14 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 THREADS = 2
-"""That ask the database: questions wait for each other anyway, and each thread keeps memory of its own."""
+"""Threads for database queries; more would not help, because queries are serialised and each thread needs memory."""
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 
 def create_app(config: StoreConfig, live: LiveClient, clock: Clock, hosts: list[str]) -> Starlette:
-    """The application. `hosts`: names that a browser may call it by, `*` unless it listens on loopback only; another
-    name is another site's trick.
+    """Create the application.
+
+    `hosts`: accepted Host headers, `*` unless it listens on loopback only; this prevents DNS rebinding by other sites.
     """
     users = Users(users_path(config))
     site = Site(config, live, clock, users)
@@ -104,7 +105,7 @@ def create_app(config: StoreConfig, live: LiveClient, clock: Clock, hosts: list[
 
 
 class _Headers:
-    """Puts HEADERS on every response, streams included."""
+    """Middleware that adds HEADERS to every response, including streams."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,10 +1,10 @@
 """Access to the page: by session cookie or, for programs, by HTTP Basic; log in, log out; no forged forms.
 
-- Until the first user is made, the page on loopback is open to everybody as a viewer, and says so; on any other
-  address, behind a proxy, and once there was a user, it shows how to make one, and nothing else.
+- Until the first user is created, the page on loopback is open to everyone as a viewer, and says so. On any other
+  address, behind a proxy, and once there has been a user, it only shows how to create one.
 - A form counts only if it comes from this site (Origin, Sec-Fetch-Site) and carries the session's token. The form of
   the login, before any session, carries the token of a cookie that only a visit of the login page sets.
-- Paths are asked of the scope, by which requests are routed: `request.url` is made of the Host header, too.
+- Paths are taken from the scope, which is used for routing, because `request.url` also depends on the Host header.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COOKIE = "tagtrail"
 FORM_COOKIE = "tagtrail-form"
 DEVICE_BYTES, DEVICE_CHARS = 24, 32
 DEVICE_COOKIE = "tagtrail-device"
-"""A browser that users have logged in with: wrong passwords elsewhere don't lock them out of it."""
+"""Cookie of a browser in which users have logged in: wrong passwords elsewhere don't lock them out of it."""
 BASIC_S = 60.0
 """How long a program's password is believed without computing it again."""
 BY_BASIC = ("/api/", "/metrics")
@@ -44,7 +44,7 @@ FOR_PROGRAMS = (*BY_BASIC, "/events", "/export/")
 class Gate:
     """Middleware: puts a Who on every request that may pass, and answers the others.
 
-    `alone`: only this machine can ask.
+    `alone`: requests can come from this machine only.
     """
 
     def __init__(self, app: ASGIApp, site: Site, alone: bool) -> None:
@@ -108,7 +108,7 @@ class Gate:
         if kept and time.monotonic() - kept[0] < BASIC_S:
             return kept[1]
         users, at = self._site.users, address(request)
-        # Programs keep no cookies: one is known by where it has been right before.
+        # Programs keep no cookies, so they are identified by name and address.
         device = f"basic {name} {at}"
         try:
             token = await run_in_threadpool(users.log_in, name, password, at, device)
@@ -125,7 +125,7 @@ class Gate:
         return self._basic[proof][1]
 
     def _renewing(self, request: Request, send: Send) -> Send:
-        """Sends the session's cookie again with every page, so that it lives as long as the session does."""
+        """Send the session cookie again with every page, so that it lasts as long as the session."""
         token = request.cookies.get(COOKIE, "")
 
         async def sending(message: Message) -> None:

@@ -1,5 +1,4 @@
-"""Memory of the page's process, which runs for years on a small gateway: few threads, and what a large question took is
-given back."""
+"""Keep the memory use of the page's process low: few threads, and memory returned after large queries."""
 
 from __future__ import annotations
 
@@ -9,26 +8,26 @@ import gc
 import os
 
 MALLOC = {-8: 1, -3: 64 * 1024, -1: 128 * 1024}
-"""glibc's mallopt(3). M_ARENA_MAX: the arena of a thread keeps what it once had. M_MMAP_THRESHOLD, M_TRIM_THRESHOLD:
-large arrays go back to the system at once."""
+"""Parameters for glibc's mallopt(3). M_ARENA_MAX: a thread's arena never returns memory. M_MMAP_THRESHOLD and
+M_TRIM_THRESHOLD: memory of large arrays is returned to the system immediately."""
 
 _frozen = False
 
 
 def begin() -> None:
-    """Before anything large is imported."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when NumPy is first needed
-    with contextlib.suppress(OSError, AttributeError):  # of glibc; elsewhere malloc does as it likes
+    """Configure memory allocation; must be called before large packages are imported."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when NumPy is imported
+    with contextlib.suppress(OSError, AttributeError):  # glibc only
         libc = ctypes.CDLL(None)
         for parameter, value in MALLOC.items():
             libc.mallopt(parameter, value)
 
 
 def give_back() -> None:
-    """After a large question: some milliseconds, and some MiB.
+    """Return memory to the system after a large query; takes some milliseconds and frees some MiB.
 
-    Python by itself waits with what only refers to itself until a quarter of all objects are new, which are MiB here.
-    What is there after the first question stays for good: set aside, nobody looks at it again (30 ms each time).
+    Python itself collects reference cycles only after a quarter of all objects are new, which is several MiB here.
+    Objects that exist after the first query are permanent; they are frozen, which saves 30 ms per collection.
     """
     global _frozen
     gc.collect()

@@ -1,8 +1,8 @@
-"""One connection to the page: hung up on if no whole request comes in time, or if others want its place meanwhile.
+"""A connection to the page, closed if no complete request arrives in time, or if other clients need its place.
 
-uvicorn would wait for ever, and a thousand half-sent requests, which anybody on the shop's Wi-Fi can open, would take
-all the files that a process may have. A connection that waits for a request holds its place only until a younger one
-needs it: so whoever asks at once is always answered, also from an address that somebody else hoards.
+uvicorn would wait forever, and a thousand half-sent requests, which anyone on the shop's Wi-Fi can open, would use up
+all file descriptors of the process. A connection that waits for a request keeps its place only until a newer one needs
+it, so requests sent at once are always answered, even from an address that somebody else floods.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from collections import Counter
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 REQUEST_S = 15.0
-"""From connecting, or from the last answer, to the end of a request; with HTTPS as long again for the handshake."""
+"""Time limit from connecting, or from the last answer, to the end of a request; TLS handshakes have the same limit."""
 CONNECTIONS = 64
 """Of one address at a time. A browser opens six, and a stream for each live page."""
 ALL_CONNECTIONS = 1000
 
 _open: Counter[str] = Counter()
 _waiting: dict[Patience, str] = {}
-"""Those without a whole request, the longest-waiting first, and their addresses; "" for those that are not limited."""
+"""Connections without a complete request, longest-waiting first, with their addresses; "" if not limited."""
 
 
 class Patience(H11Protocol):
     """Given to uvicorn as its protocol."""
 
     proxies: frozenset[str] = frozenset()
-    """Addresses through which many people come."""
+    """Addresses shared by many clients."""
     _hurry: asyncio.TimerHandle | None = None
     _counted = ""
 
@@ -88,6 +88,6 @@ def neighbour(address: str) -> bool:
 
 
 def _most() -> int:
-    """Connections at once: files are needed for other things, too."""
+    """Return the maximum number of connections, leaving file descriptors for other uses."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return ALL_CONNECTIONS if files == resource.RLIM_INFINITY else min(ALL_CONNECTIONS, files // 2)

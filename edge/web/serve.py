@@ -51,7 +51,7 @@ async def _serve(config: StoreConfig, listening: socket.socket, clock: Clock) ->
 
 
 def settings(config: StoreConfig, app: ASGIApp) -> uvicorn.Config:
-    """How the page is served. Who asks is believed of a proxy, if there is one, and of nobody else."""
+    """Return the settings of the server. Forwarded client addresses are accepted from the configured proxy only."""
     proxies = [str(address) for address in config.web.proxies]
     return uvicorn.Config(
         app,
@@ -71,7 +71,7 @@ def settings(config: StoreConfig, app: ASGIApp) -> uvicorn.Config:
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """Waits for a handshake no longer than for a request; uvicorn would give it a minute."""
+    """Event loop with the time limit of a request for TLS handshakes; uvicorn allows a minute."""
 
     async def create_server(self, *args: Any, **options: Any) -> Any:
         if options.get("ssl"):

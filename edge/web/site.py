@@ -1,4 +1,4 @@
-"""What all pages share: the store, the live state, templates in two languages, and who is looking."""
+"""Shared by all pages: the store, the live state, templates in two languages, and the current user."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ from edge.words.languages import HTML_LANG, LANGUAGES, catalogue, named, negotia
 from edge.words.numbers import duration, in_words, local, number, percent
 from edge.words.tables import Words, pick
 
-if TYPE_CHECKING:  # NumPy comes in with the first day, not before
+if TYPE_CHECKING:  # NumPy is imported with the first day
     from edge.days.summary import Summary
 
 MAX_FORM_BYTES = 65_536
 MAX_FIELDS = 600
 FORM_S = 10.0
-"""In which a form has to arrive."""
+"""Time limit for receiving a form."""
 SPANS = (1, 7, 28)
 REGIONS = (
     *("status", "figures", "members", "recognitions", "readers", "sync", "machinery", "backlog", "cues", "cuedesk"),
 )
-"""Of these, those about members tell managers who they are, and others only how many."""
+"""Regions about members show individuals to managers only, and counts to other users."""
 FOR_MANAGERS = ("cuedesk",)
-"""Regions that only managers get."""
+"""Regions for managers only."""
 
 
 @dataclass(frozen=True)
 class Who:
-    """Who is looking. Without any users everybody at the machine itself is an unnamed viewer."""
+    """The current user. Until users are created, everyone on the machine itself is an unnamed viewer."""
 
     name: str
     role: Role
@@ -75,7 +75,7 @@ class _Regions:
 
 
 class Site:
-    """Built once; handlers of every page use it."""
+    """State shared by the handlers of all pages; created once."""
 
     def __init__(self, config: StoreConfig, live: LiveClient, clock: Clock, users: Users) -> None:
         self.config = config
@@ -90,7 +90,7 @@ class Site:
         self.templates = {lang: self._environment(lang, loader) for lang in LANGUAGES}
 
     def render(self, request: Request, template: str, code: int = 200, **values: Any) -> HTMLResponse:
-        """A page in the request's language, never cached."""
+        """Render a page in the request's language; never cached."""
         lang = language(request)
         html = (
             self.templates[lang]
@@ -107,8 +107,10 @@ class Site:
         return response
 
     def regions(self, lang: str, manager: bool, names: Iterable[str]) -> dict[str, str]:
-        """Parts of pages that live, as HTML, for managers or for others; each rendered once a change however many
-        screens look."""
+        """Render live regions of pages as HTML, for managers or for other users.
+
+        Each region is rendered once per change, for any number of clients.
+        """
         kept = self._regions.get((lang, manager))
         if kept is None or kept.version != self.live.version:
             picture = take(self.config, self.plans, self.live, lang, manager=manager)
@@ -126,11 +128,11 @@ class Site:
         return self.templates[lang].get_template(f"_{template}.html").render(values)
 
     def region_names(self) -> tuple[str, ...]:
-        """All that `regions` has."""
+        """Names of all regions."""
         return (*REGIONS, *(f"plan-{plan.id}" for plan in self.plans))
 
     async def day(self, request: Request) -> dict[str, Any]:
-        """What a page of a day shows first: its summary, or in which state it is instead."""
+        """Return the template values common to all pages of a day: its summary, or the state in place of one."""
         date = self.date(request)
         summary = await self.summary(date)
         as_of = None if summary is None else local(self.config, summary.as_of_us)
@@ -145,13 +147,13 @@ class Site:
         return {"date": date, "present": self.business_date(), "summary": summary, "as_of": as_of, "state": state}
 
     def live_parts(self, request: Request, *names: str) -> dict[str, Any]:
-        """What a page with these regions needs to show them and to keep them current."""
+        """Return the template values for showing and updating these regions."""
         someone = who(request)
         manager = someone is not None and someone.manager
         return {"live": self.regions(language(request), manager, ("status", *names)), "live_as_of": self.as_of()}
 
     def present(self) -> Now | None:
-        """What the service last told, if it still answers."""
+        """Return the latest live state, if the service is responding."""
         return self.live.now if self.live.state in (State.LIVE, State.STALE) else None
 
     def bounds_us(self, date: dt.date) -> tuple[int, int]:
@@ -167,7 +169,7 @@ class Site:
         return business_days(self.config).date(at_us)
 
     def date(self, request: Request) -> dt.date:
-        """The business date that is asked for; the present one if none is."""
+        """Return the requested business date; default: the current one."""
         text = request.query_params.get("date")
         return parse_date(text) if text else self.business_date()
 
@@ -181,7 +183,7 @@ class Site:
         return {floor.id: named(floor.name, lang) for floor in self.config.floors}
 
     async def record(self, request: Request, action: str, object_: str = "") -> None:
-        """A line of the audit log; nothing where there are no users."""
+        """Write a line to the audit log; does nothing if there are no users."""
         someone = who(request)
         if someone is not None and someone.name:
             await run_in_threadpool(
@@ -189,7 +191,7 @@ class Site:
             )
 
     async def record_look(self, request: Request, action: str, object_: str = "") -> None:
-        """A line for a look at a list of individuals: one an hour, however often it is looked at."""
+        """Log that a list of individuals was viewed: at most once an hour for each list."""
         someone = who(request)
         if someone is not None and someone.name:
             look = (someone.name, someone.role.value, address(request), action, object_)
@@ -233,7 +235,7 @@ class Site:
 
 
 class _Compiled(PackageLoader):
-    """Compiles a template once for all languages: they differ in what messages, filters and names are when it runs."""
+    """Loader that compiles a template once for all languages; messages, filters and names are resolved at run time."""
 
     def __init__(self, package: str) -> None:
         super().__init__(package)
@@ -247,19 +249,19 @@ class _Compiled(PackageLoader):
 
 
 def language(request: Request) -> str:
-    """The language of a request: asked for, remembered, or the browser's."""
+    """Return the language of a request: from the query, the cookie, or the browser."""
     wanted = (request.query_params.get("lang"), request.cookies.get("lang"))
     return negotiate(request.headers.get("accept-language", ""), wanted)
 
 
 def who(request: Request) -> Who | None:
-    """Who is looking; None only on the pages before the door."""
+    """Return the current user; None only on pages before login."""
     found: Who | None = getattr(request.state, "who", None)
     return found
 
 
 def span(request: Request) -> int:
-    """How many business days a page is about."""
+    """Return the number of business days requested."""
     text = request.query_params.get("days", "1")
     if text not in map(str, SPANS):
         raise HTTPException(400)
@@ -267,7 +269,7 @@ def span(request: Request) -> int:
 
 
 def before(request: Request) -> int | None:
-    """The line of the audit log below which to go on; None for the newest."""
+    """Return the number of the line of the audit log to continue below; None: start with the latest."""
     text = request.query_params.get("before")
     if text is not None and not (text.isdecimal() and text.isascii() and len(text) < 16):
         raise HTTPException(400)
@@ -275,7 +277,7 @@ def before(request: Request) -> int | None:
 
 
 def require(request: Request, *roles: Role) -> Who:
-    """Who is looking, if in one of these roles; else 403."""
+    """Return the current user if it has one of these roles; otherwise 403."""
     someone = who(request)
     if someone is None or someone.role not in roles:
         raise HTTPException(403)
@@ -285,7 +287,7 @@ def require(request: Request, *roles: Role) -> Who:
 def set_cookie(
     request: Request, response: Response, name: str, value: str, max_age: int | None = None, path: str = "/"
 ) -> None:
-    """A cookie out of reach of scripts and other sites; over TLS only where the page itself is."""
+    """Set a cookie that scripts and other sites can't read; TLS-only if the page uses TLS."""
     secure = request.scope["scheme"] == "https"
     response.set_cookie(name, value, max_age=max_age, path=path, httponly=True, samesite="lax", secure=secure)
 
@@ -295,7 +297,7 @@ def address(request: Request) -> str:
 
 
 async def form(request: Request) -> dict[str, str]:
-    """The fields of a form; 413 for one that is none of ours, 408 for one that does not arrive."""
+    """Read the fields of a form; 413 if it is too large, 408 if it does not arrive in time, 400 if it is malformed."""
     body = b""
     try:
         async with asyncio.timeout(FORM_S):
@@ -313,17 +315,17 @@ async def form(request: Request) -> dict[str, str]:
 
 @cache
 def stamp(path: Path) -> str:
-    """Short hash of a file that never changes while we run."""
+    """Return a short hash of a file, which must not change at run time."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()[:12]
 
 
 def _kept_query(request: Request) -> Mapping[str, str]:
-    """What a switch of language keeps."""
+    """Return the query parameters that are kept when the language is switched."""
     return {key: value for key, value in request.query_params.items() if key != "lang"}
 
 
 def _static_files() -> dict[str, Path]:
-    """Name → file: ours, and plotly.min.js of the installed wheel, found without importing plotly."""
+    """Map names to static files: our own, and plotly.min.js from the installed wheel, without importing plotly."""
     ours = {path.name: Path(str(path)) for path in files("edge.web").joinpath("static").iterdir()}
     return ours | {"plotly.min.js": Path(str(distribution("plotly").locate_file("plotly/package_data/plotly.min.js")))}

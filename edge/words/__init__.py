@@ -1,1 +1,1 @@
-"""Languages, and numbers as text."""
+"""Translations, and numbers and tables as text."""

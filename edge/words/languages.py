@@ -1,6 +1,6 @@
-"""The page's languages: gettext catalogues (.po) read at load, so that there is no compiled file to go stale.
+"""Translations of the page: gettext catalogues (.po), read directly so that no compiled file can become outdated.
 
-Messages in templates and code are the English ones; `locale/{lang}.po` holds the others.
+Message ids in templates and code are the English texts; `locale/{lang}.po` has the translations.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from importlib.resources import files
 from config.model import Name
 
 LANGUAGES = ("zh", "en")
-"""In the order offered; zh-CN when a browser asks for neither."""
+"""In order of preference; Chinese if a browser accepts neither."""
 HTML_LANG = {"zh": "zh-CN", "en": "en"}
 
 
 class Catalogue(gettext.NullTranslations):
-    """Messages of one language. Languages with one plural form (Chinese) or English itself."""
+    """Messages of one language: English, or a language with one plural form such as Chinese."""
 
     def __init__(self, messages: dict[str, str]) -> None:
         super().__init__()
@@ -35,19 +35,19 @@ class Catalogue(gettext.NullTranslations):
 
 @cache
 def catalogue(lang: str) -> Catalogue:
-    """The catalogue of `zh` or `en`."""
+    """Load the catalogue of `zh` or `en`."""
     if lang == "en":
         return Catalogue({})
     return Catalogue(parse_po(files(__package__).joinpath("locale", f"{lang}.po").read_text("utf-8")))
 
 
 def message(text: str) -> str:
-    """Mark a text that is translated only where it is shown; import it as `_`."""
+    """Mark a text for translation where it is shown; import this as `_`."""
     return text
 
 
 def reason(said: str, lang: str) -> str:
-    """What a reader or the broker reports, an English sentence; as it is if nobody has translated it."""
+    """Translate an English sentence reported by a reader or the broker; returned unchanged without a translation."""
     for pattern, translated in _reasons(lang):
         if found := pattern.fullmatch(said):
             return translated.format_map(found.groupdict())
@@ -56,20 +56,20 @@ def reason(said: str, lang: str) -> str:
 
 @cache
 def _reasons(lang: str) -> tuple[tuple[re.Pattern[str], str], ...]:
-    """Sentences with a group for each value in them, and their translations with the value's name in braces."""
+    """Return sentence patterns with a group per value, and translations with the values' names in braces."""
     if lang == "en":
         return ()
     messages = parse_po(files(__package__).joinpath("locale", f"reasons.{lang}.po").read_text("utf-8"))
 
     def pattern(text: str) -> re.Pattern[str]:
-        beside = re.sub(r"\\{(\w+)\\}(?=\\{)", r"(?P<\1>\\S*)", re.escape(text))  # ends where the next begins
+        beside = re.sub(r"\\{(\w+)\\}(?=\\{)", r"(?P<\1>\\S*)", re.escape(text))  # ends where the next value begins
         return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.*?)", beside), re.DOTALL)
 
     return tuple((pattern(text), translated) for text, translated in messages.items())
 
 
 def parse_po(text: str) -> dict[str, str]:
-    """Translated messages of a .po file, `msgstr[0]` for plurals; ValueError with the line for what isn't one."""
+    """Parse the translated messages of a .po file (`msgstr[0]` for plurals); ValueError with the line if invalid."""
     messages: dict[str, str] = {}
     fields: dict[str, str] = {}
     current = ""
@@ -92,7 +92,7 @@ def parse_po(text: str) -> dict[str, str]:
 
 
 def negotiate(accept_language: str, wanted: Iterable[str | None] = ()) -> str:
-    """Language of a request: the first of `wanted` that exists, else by the Accept-Language header."""
+    """Choose the language of a request: the first of `wanted` that exists, or else by the Accept-Language header."""
     for lang in wanted:
         if lang in LANGUAGES:
             return lang
@@ -111,5 +111,5 @@ def negotiate(accept_language: str, wanted: Iterable[str | None] = ()) -> str:
 
 
 def named(name: Name, lang: str) -> str:
-    """A name of the store file in a language."""
+    """Return a name from the store file in a language."""
     return name if isinstance(name, str) else str(getattr(name, lang))

@@ -1,4 +1,4 @@
-"""Counts, shares, durations and moments as text."""
+"""Format counts, shares, durations and times as text."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from config import StoreConfig
 
 
 def local(config: StoreConfig, at_us: int | None) -> dt.datetime | None:
-    """A moment in the store's time."""
+    """Convert a time to the store's local time."""
     return None if at_us is None else dt.datetime.fromtimestamp(at_us / 1e6, config.store.tz)
 
 
 def iso(config: StoreConfig, at_us: int | None) -> str:
-    """A moment as ISO 8601 in the store's time; empty for none."""
+    """Format a time as ISO 8601 in the store's local time; empty for None."""
     at = local(config, at_us)
     return "" if at is None else at.isoformat(timespec="seconds")
 
 
 def number(value: int | None) -> str:
-    """A count with thin groups; a dash where nothing was measured."""
+    """Format a count with grouped digits; a dash if nothing was measured."""
     return "–" if value is None else f"{value:,}"
 
 
 def percent(share: float | None) -> str:
-    """A share as whole per cent; 100 % only when nothing is missing, 0 % only when everything is."""
+    """Format a share in whole per cent; 100 % only if it is exactly 1, 0 % only if it is exactly 0."""
     if share is None:
         return "–"
     whole = round(share * 100)
@@ -32,7 +32,7 @@ def percent(share: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`45 s`, `2:05`, `1:02:05`."""
+    """Format a duration as `45 s`, `2:05` or `1:02:05`."""
     if seconds is None:
         return "–"
     whole = round(seconds)
@@ -43,7 +43,7 @@ def duration(seconds: float | None) -> str:
 
 
 def in_words(seconds: float, lang: str) -> str:
-    """`30 s`, `2 min`, `1 h 30 min`; `30 秒`, `2 分钟`, `1 小时 30 分钟`: where a clock could be misread."""
+    """Format a duration as `1 h 30 min` or `1 小时 30 分钟`, where digits with colons could be mistaken for a time."""
     whole = round(seconds)
     units = ((3600, ("小时", "h")), (60, ("分钟", "min")), (1, ("秒", "s")))
     parts = []

@@ -1,4 +1,4 @@
-"""Tables: columns that are declared once, and their values for the page, for terminals, for files and for programs."""
+"""Tables: columns declared once, with their values for the page, terminals, files and the API."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ PIECE_CHARS = 65_536
 INTEGER, NUMBER, SECONDS, SHARE, RATIO, TEXT, MOMENT = (
     *("integer", "number", "seconds", "share", "ratio", "text", "moment"),
 )
-"""Types of columns. A share is of a whole, 0 to 1; a ratio may be any number, and people read it in per cent too."""
+"""Column types. A share is between 0 and 1; a ratio can be any number. Both are shown in per cent."""
 
 
 class Interval(NamedTuple):
-    """A value and its 95 % confidence interval; without an upper limit `high` is None."""
+    """A value with its 95 % confidence interval; `high` is None if there is no upper limit."""
 
     value: float
     low: float
@@ -31,7 +31,7 @@ class Interval(NamedTuple):
 
 
 class Words:
-    """A store's names and times of day in one language."""
+    """A store's names and local times in one language."""
 
     def __init__(self, config: StoreConfig, lang: str) -> None:
         self.config = config
@@ -43,19 +43,19 @@ class Words:
         self._zones = {zone.id: named(zone.name, lang) for zone in config.zones}
 
     def zone(self, id_: str) -> str | None:
-        """Name of a zone; None if the store file has none of that id."""
+        """Return the name of a zone; None if the store file has no such id."""
         return self._zones.get(id_)
 
     def floor(self, id_: str) -> str | None:
-        """Name of a floor, likewise."""
+        """Return the name of a floor; None if the store file has no such id."""
         return self._floors.get(id_)
 
     def place(self, scope: str, id_: str) -> str | None:
-        """Name of the store, a floor or a zone, likewise."""
+        """Return the name of the store, a floor or a zone; None if the store file has no such id."""
         return {"store": self._store, "floor": self._floors, "zone": self._zones}[scope].get(id_)
 
     def trial(self, kind: str, id_: str) -> str | None:
-        """Name of a `promotion` or `layout` change, likewise."""
+        """Return the name of a `promotion` or `layout` change; None if the store file has no such id."""
         return self._trials.get((kind, id_))
 
     def moment(self, at_us: int | None) -> str:
@@ -64,7 +64,7 @@ class Words:
 
 
 class Field(NamedTuple):
-    """One column of a file: what a column without interval is, and each of the three that one with interval becomes."""
+    """One column of a file. A column with an interval becomes three of these."""
 
     id: str
     type: str
@@ -74,52 +74,52 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table, read by everything that shows or describes the table."""
+    """One column of a table, used by the page, files, the API and its description."""
 
     id: str
-    """The same in every language. Where several tables have it, it means the same."""
+    """The same in every language, with the same meaning in every table."""
     type: str
     heading: str
-    """English; the catalogues have the others."""
+    """In English; the catalogues have the translations."""
     about: str
-    """One or two sentences for whoever reads the file."""
+    """Description for users of files and API, one or two sentences."""
     value: str | Callable[[Any, Words], Any] = ""
-    """How a row has it: path of attributes, by default the column's id, or a function. Moments are in microseconds."""
+    """Path of attributes in a row (default: the column's id), or a function. Times are in microseconds."""
     digits: int | None = None
-    """Decimals in files; None: as many as its type usually has."""
+    """Decimals in files; None: the default of the type."""
     interval: bool = False
-    """The value has a 95 % confidence interval: attributes `value`, `low` and `high`."""
+    """True if the value has a 95 % confidence interval: attributes `value`, `low` and `high`."""
     in_files: bool = True
-    """Or only for people: what files have in other columns."""
+    """False if the column is for display only, because files have the same data in other columns."""
     key: bool = False
-    """Says what the row is of, instead of telling a number of it."""
+    """True if the column identifies the row instead of containing a figure."""
 
     def of(self, row: Any, words: Words) -> Any:
-        """The value in a row."""
+        """Return the value in a row."""
         return follow(row, self.value or self.id) if isinstance(self.value, str) else self.value(row, words)
 
     @property
     def numeric(self) -> bool:
-        """True for numbers and moments, which stand at the right of a column."""
+        """True for numbers and times, which are right-aligned."""
         return self.type != TEXT
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """The columns that files have of it."""
+        """The columns in files that represent this column."""
         if not self.in_files:
             return ()
         own = Field(self.id, self.type, self.heading, self.about)
         if not self.interval:
             return (own,)
-        low, high = "Lower limit of the 95 % confidence interval", "Upper limit"
+        low, high = "Lower limit of the 95 % confidence interval", "Upper limit of the 95 % confidence interval"
         return (
-            own._replace(about=f"{self.about} Null: too few to say."),
+            own._replace(about=f"{self.about} Null: too little data."),
             Field(f"{self.id}_low", self.type, self.heading, f"{low} of {self.id}."),
-            Field(f"{self.id}_high", self.type, self.heading, f"{high} of the same; null: none."),
+            Field(f"{self.id}_high", self.type, self.heading, f"{high} of {self.id}; null: none."),
         )
 
     def cells(self, row: Any, words: Words) -> tuple[Cell, ...]:
-        """The value in a row as files have it, one cell a field."""
+        """Return the value in a row for files, one cell per field."""
         if not self.in_files:
             return ()
         value = self.of(row, words)
@@ -132,7 +132,7 @@ class Column:
         return tuple(self._rounded(one) for one in (value.value, value.low, value.high))
 
     def text(self, row: Any, words: Words) -> str:
-        """The value in a row as a person reads it, without its interval; a dash for what nobody knows."""
+        """Format the value in a row for display, without its interval; a dash if it is unknown."""
         value = self.of(row, words)
         if value is not None and self.interval:
             value = value.value
@@ -152,7 +152,7 @@ class Column:
 
 
 def follow(row: Any, path: str) -> Any:
-    """Value at the end of a path of attributes or keys, such as `part.n`; None where one of them is None."""
+    """Return the value at a path of attributes or keys, such as `part.n`; None if one of them is None."""
     for name in path.split("."):
         row = None if row is None else row[name] if isinstance(row, Mapping) else getattr(row, name)
     return row
@@ -162,29 +162,29 @@ _DIGITS = {NUMBER: 2, SECONDS: 1, SHARE: 4, RATIO: 4}
 
 
 def pick(columns: Iterable[Column], *ids: str) -> tuple[Column, ...]:
-    """Some of a table's columns, in this order; KeyError for one that it has not."""
+    """Select columns of a table by id, in this order; KeyError for an unknown id."""
     by_id = {column.id: column for column in columns}
     return tuple(by_id[id_] for id_ in ids)
 
 
 def fields(columns: Iterable[Column]) -> tuple[Field, ...]:
-    """The columns that files of a table have."""
+    """Return the file columns of a table."""
     return tuple(field for column in columns for field in column.fields)
 
 
 def cells(columns: Sequence[Column], rows: Iterable[Any], words: Words) -> Iterator[tuple[Cell, ...]]:
-    """The rows of a table as files have them."""
+    """Yield the rows of a table as cells for files."""
     for row in rows:
         yield tuple(cell for column in columns for cell in column.cells(row, words))
 
 
 def as_csv(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    """A table for spreadsheets: UTF-8 with a BOM, and no text that one would take for a formula."""
+    """Render a table as CSV for spreadsheets: with a BOM, and without text that would be taken for a formula."""
     return "".join(csv_pieces(header, rows))
 
 
 def csv_pieces(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Iterator[str]:
-    """The same, some rows at a time, for tables that need not fit into memory."""
+    """Render the same CSV in pieces, for tables that may not fit into memory."""
     out = io.StringIO(BOM)
     out.seek(0, io.SEEK_END)
     writer = csv.writer(out)
@@ -199,14 +199,14 @@ def csv_pieces(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Iterato
 
 
 def formula_safe(value: Cell) -> Cell:
-    """Text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    """Prefix text that a spreadsheet would take for a formula with an apostrophe."""
     if not isinstance(value, str) or not value:
         return value
-    # Blanks and invisible characters before it don't keep every program from running it.
+    # Some programs run a formula even if blanks or invisible characters come before it.
     shown = next((char for char in value if unicodedata.category(char)[0] not in "ZC"), "")
     evil = value[0] in "\t\r\n" or unicodedata.normalize("NFKC", shown)[:1] in _FORMULA
     return f"'{value}" if evil else value
 
 
 _FORMULA = frozenset("=+-@−")
-"""What a formula may begin with, in Excel, LibreOffice and WPS; full-width forms count as what they stand for."""
+"""First characters of a formula in Excel, LibreOffice and WPS; full-width forms count as well."""

@@ -1,4 +1,4 @@
-"""The main job in one command: broker, shop, service and CRM as processes of their own, and what they make of it."""
+"""The demo in one command: broker, shop, service and CRM as separate processes, and a summary of the result."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from simulators.shop.score import Stay, read_stays, score
 T = TypeVar("T")
 
 START_S = 180.0
-"""How long a part may take to come up: the first start compiles the kernels."""
+"""Longest start of a part: the first one compiles the kernels."""
 STOP_S = 5.0
 LAST_ACK_S = 3.0
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to show, and how."""
+    """Options of the demo."""
 
     seed: int
     shoppers: int
@@ -53,11 +53,11 @@ class Options:
 
 
 class DemoFailed(Exception):
-    """A part did not come up or died; the text has the end of its log."""
+    """A part did not start or died; the text has the end of its log."""
 
 
 def demo(options: Options) -> int:
-    """Run the demo until its duration is over or Ctrl-C; the process's exit code."""
+    """Run the demo until its duration is over or Ctrl-C; returns the exit code."""
     console = Console(stderr=options.json_line)
     with ExitStack() as stack:
         if options.keep is None:
@@ -95,7 +95,7 @@ class _Demo:
         self._clock = ["--clock-speed", str(options.speed), "--clock-origin-us", str(self._origin_us)]
 
     async def run(self) -> dict[str, Any]:
-        """Start everything, show it, stop it in order, and add up."""
+        """Start all parts, show them, stop them in order, and summarise."""
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._stopped.set)
         async with AsyncExitStack() as stack:
@@ -174,7 +174,7 @@ class _Demo:
         self._store_file.write_text(tomli_w.dumps(store), encoding="utf-8")
 
     def _make_users(self) -> None:
-        """A manager and a viewer with passwords drawn for this run: there are none that could be known beforehand."""
+        """Create a manager and a viewer with random passwords for this run."""
         logins = []
         for name in ("manager", "viewer"):
             password = "-".join(f"{secrets.randbelow(10_000):04d}" for _ in range(4))
@@ -225,7 +225,7 @@ class _Demo:
     # Watching.
 
     async def _show(self, parts: dict[str, subprocess.Popen[bytes]]) -> dict[str, Any] | None:
-        """Watch until the time is over; the last live state of the service."""
+        """Show the state until the time is over; returns the last live state of the service."""
         duration_s = self._options.duration_s
         until = time.monotonic() + (float("inf") if duration_s is None else duration_s)
         with ExitStack() as stack:
@@ -271,7 +271,7 @@ class _Demo:
             return conn.execute(sql).fetchall()
 
     def _outbox(self) -> list[tuple[int, int]]:
-        """Per class in the contract's order: committed, and of these not acknowledged."""
+        """Return committed and unacknowledged events per class, in the contract's order."""
         return self._query("SELECT next_seq - 1, next_seq - 1 - acked FROM outbox_class ORDER BY class")
 
     def _add_up(self, first: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
@@ -290,26 +290,26 @@ class _Demo:
         }
 
     def _cues(self, last: dict[str, Any]) -> dict[str, Any]:
-        """How many of each kind, and how long 95 % of them took at most, in real milliseconds."""
+        """Return the number of cues of each kind, and the 95th percentile of their delay in real milliseconds."""
         counts = dict(self._query("SELECT kind, count(*) FROM cue GROUP BY kind"))
         took = last["cues"]["took_ms"]
         return {kind: {"n": counts.get(kind, 0), "p95_ms": took[kind]["p95"]} for kind in ("arrival", "waiting")}
 
     def _judge(self, first: dict[str, Any], last: dict[str, Any]) -> dict[str, float]:
-        """The service's visits, open ones included, against where the walkers were while all readers were up."""
+        """Score the service's visits, including open ones, against the walkers' truth while all readers were up."""
         from_us, to_us = max(reader["since_us"] for reader in first["readers"]), last["watermark_us"]
         judged = score(_clip(self._truth, from_us, to_us), _clip(self._visits, from_us, to_us))
         return {"visit_f1": round(judged.f1, 4), "dwell_wape": round(judged.dwell_wape, 4)}
 
 
 def _opening(now: dt.datetime) -> dict[str, Any]:
-    """This business day as one that begins with the demo: coverage is of opening time."""
+    """Set opening hours that begin with the demo: coverage counts opening time."""
     opened = now.replace(minute=now.minute // 15 * 15)
     return {"date": (now - dt.timedelta(hours=4)).date(), "open": f"{opened:%H:%M}", "close": "04:00"}
 
 
 def _clip(file: Path, from_us: int, to_us: int) -> list[Stay]:
-    """Stays of a file, cut to a span of time."""
+    """Read the stays of a file, cut to a span of time."""
     stays = [
         stay._replace(enter_us=max(stay.enter_us, from_us), exit_us=min(stay.exit_us, to_us))
         for stay in read_stays(file)

@@ -1,4 +1,4 @@
-"""The demo's screen in the terminal, and its last words."""
+"""The demo's terminal screen, and its summary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 
 def view(live: dict[str, Any], crm: dict[str, Any], login: str) -> RenderableType:
-    """One screen of the service's live state and the CRM's totals; `login`: who may open the page."""
+    """Render the service's live state and the CRM's totals; `login`: users of the page."""
     up = sum(reader["link"] == "up" for reader in live["readers"])
     head = Text.assemble(
         ("Tagtrail ", "bold"),
@@ -24,7 +24,7 @@ def view(live: dict[str, Any], crm: dict[str, Any], login: str) -> RenderableTyp
 
 
 def farewell(result: dict[str, Any]) -> RenderableType:
-    """What the run came to."""
+    """Render the summary of the run."""
     table = Table(title="What the demo came to", show_header=False)
     latency, truth = result["recognition_ms"], result["truth"]
     for name, value in (

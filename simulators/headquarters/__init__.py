@@ -1,1 +1,1 @@
-"""What stands elsewhere: the broker, the CRM, other stores."""
+"""Systems outside the store: the broker, the CRM, other stores."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import random
 import shutil
 import signal
 import socket
@@ -15,6 +16,8 @@ from typing import Self
 PR_SET_PDEATHSIG = 1
 READY_S = 15.0
 STOP_S = 3.0
+OWN_PORTS = range(16_384, 32_768)
+"""Ports below ip_local_port_range (Linux: 32768 to 60999)."""
 
 _CONFIG = """
 server_name: tagtrail-demo
@@ -26,7 +29,7 @@ mqtt {{ host: "127.0.0.1", port: {port} }}
 
 
 class Broker:
-    """A broker as a process in `folder`, on a free port of the loopback that it keeps over restarts."""
+    """Broker process with its files in `folder`, on a free loopback port that it keeps over restarts."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -38,11 +41,11 @@ class Broker:
         return f"mqtt://127.0.0.1:{self.port}"
 
     def command(self) -> list[str]:
-        """Write what it needs into the folder; the command that runs it."""
+        """Write the configuration into the folder; returns the command line."""
         raise NotImplementedError
 
     async def start(self) -> None:
-        """Start, or start again with what is in the folder; returns when it accepts connections."""
+        """Start, or restart with the files in the folder; returns when it accepts connections."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._process = await asyncio.create_subprocess_exec(
             *self.command(),
@@ -54,13 +57,13 @@ class Broker:
         await accepting(self.port, self._process)
 
     async def stop(self) -> None:
-        """End it in order; after STOP_S by force."""
+        """Terminate it, and kill it after STOP_S."""
         if self._process is not None:
             await end(self._process)
             self._process = None
 
     async def kill(self) -> None:
-        """End it with -9, as a power cut would."""
+        """Kill it, as a power cut would."""
         if self._process is not None:
             self._process.kill()
             await self._process.wait()
@@ -80,29 +83,35 @@ class Broker:
 
 
 class NatsBroker(Broker):
-    """A NATS server."""
+    """NATS server."""
 
     def command(self) -> list[str]:
-        """As Broker says."""
+        """See Broker."""
         config = self._folder / "nats.conf"
         config.write_text(_CONFIG.format(folder=self._folder.resolve(), port=self.port))
         return [_binary(), "-c", str(config)]
 
 
 def die_with_parent() -> None:
-    """For a child before it runs its program: a demo that is killed outright leaves no broker and no shop (Linux)."""
+    """Make a child die with its parent (Linux; called in the child): a killed demo leaves no broker and no shop."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def free_port() -> int:
-    """A port of the loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that was free a moment ago, and that the system doesn't assign by itself.
+
+    A port from the system's own range may go to any outgoing connection, also while a broker that keeps its port
+    restarts.
+    """
+    while True:
+        port = random.SystemRandom().choice(OWN_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 async def accepting(port: int, process: asyncio.subprocess.Process) -> None:
-    """Wait until a server accepts connections; RuntimeError when it ends or does not within READY_S."""
+    """Wait until a server accepts connections; RuntimeError if it ends, or after READY_S."""
     try:
         async with asyncio.timeout(READY_S):
             while process.returncode is None:
@@ -117,7 +126,7 @@ async def accepting(port: int, process: asyncio.subprocess.Process) -> None:
 
 
 async def end(process: asyncio.subprocess.Process) -> None:
-    """Terminate a process, after STOP_S kill it, and wait for it."""
+    """Terminate a process, kill it after STOP_S, and wait for it."""
     with contextlib.suppress(ProcessLookupError):  # it has just ended, and asyncio does not know yet
         if process.returncode is None:
             process.terminate()

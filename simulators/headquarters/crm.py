@@ -1,4 +1,5 @@
-"""The chain's central CRM, as far as the contract goes: takes every store's events, commits, then acknowledges."""
+"""The chain's central CRM, as far as the contract defines it: takes every store's events, commits, then
+acknowledges."""
 
 from __future__ import annotations
 
@@ -22,32 +23,32 @@ from config import topics
 from sync.consumer import POSTGRES, Delivery, Gap, Ledger, Taken
 from sync.contract import CLASSES, Ack, Cue, CueOutcome, EventClass, Recognised, State
 from sync.down import Replay, Result
-from sync.mqtt import BrokerError, Incoming, Link, MqttSettings, connect
+from sync.mqtt import BrokerError, Incoming, MqttConnection, MqttSettings, connect
 from sync.publisher import backoff_s
 
 CLIENT_ID = "tagtrail-crm"
 BULK = ""
 GROUPS: dict[str, tuple[EventClass, ...]] = {"-member": CLASSES[:1], BULK: CLASSES[1:]}
-"""A session for recognitions, one for all that can wait, by the ends of their client ids: in a broker's queue neither
-waits behind the other. Recognitions have transactions of their own, and go first."""
+"""One session for recognitions and one for all that can wait, by the suffix of their client ids, so that neither waits
+behind the other in the broker's queue. Recognitions have transactions of their own, and go first."""
 STATUS_S = 0.5
 COMMIT_TOGETHER = 256
 COMMIT_BYTES = 128 * 1024
-"""Messages in one transaction: while the disk is at one commit, the next gather; a recognition waits for one commit."""
+"""Limits of one transaction: while one is committed, the next messages gather; a recognition waits for one commit."""
 LATENCIES_KEPT = 10_000
 RECENT = 10
 STEADY_S = 10.0
 DATABASE_RETRY_S = 1.0
 COUNTING_SHARE = 0.1
-"""Of the time, counting for the status may take so much."""
+"""Maximum share of time for counting totals."""
 GAP_S = 10.0
-"""A gap that is the same for so long is asked for."""
+"""A gap unchanged for this long is requested."""
 GAP_US = 3600 * 1_000_000
 CONNECTED = "connected"
 
 
 class Crm:
-    """A CRM on a database; `run` goes on until cancelled. `speed` and `origin_us` are those of the stores' clock."""
+    """CRM on a database; `run` continues until cancelled. `speed` and `origin_us` are those of the stores' clock."""
 
     def __init__(self, settings: MqttSettings, database: Path | str, speed: float = 1.0, origin_us: int = 0) -> None:
         self._settings = settings
@@ -67,7 +68,7 @@ class Crm:
         self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
         self._cues: Counter[str] = Counter()
         self._stores: dict[str, dict[str, Any]] = {}
-        self._links = dict.fromkeys(GROUPS, "not yet connected")
+        self._connections = dict.fromkeys(GROUPS, "not yet connected")
         self._asked: dict[Gap, str] = {}
         self._answered: set[str] = set()
 
@@ -79,7 +80,7 @@ class Crm:
                 tasks.create_task(self._stay(group))
 
     async def status(self, recount: bool = False) -> dict[str, Any]:
-        """Counts from the database, and the recognitions and cues of this run."""
+        """Return totals from the database, and the recognitions and cues of this run."""
         began = time.monotonic()
         if recount or began >= self._count_again_s:
             try:
@@ -91,7 +92,9 @@ class Crm:
             self._count_again_s = now + (now - began) / COUNTING_SHARE
         ordered = sorted(self._latencies_ms)
         return {
-            "broker": next((link for link in self._links.values() if link != CONNECTED), CONNECTED),
+            "broker": next(
+                (connection for connection in self._connections.values() if connection != CONNECTED), CONNECTED
+            ),
             "database": self._trouble,
             **self._totals,
             "stores": self._stores,
@@ -105,7 +108,7 @@ class Crm:
         }
 
     async def close(self) -> dict[str, Any]:
-        """Commit what has arrived, close the database; the last status. Unpublished acks don't matter."""
+        """Commit what has arrived and close the database; returns the last status. Unpublished acks don't matter."""
         for group, waiting in self._waiting.items():
             while waiting:
                 await self._commit(group)
@@ -117,7 +120,7 @@ class Crm:
         return status
 
     async def _stay(self, group: str) -> None:
-        """Be connected for some classes, again and again."""
+        """Stay connected for some classes, with reconnects."""
         failures = 0
         while True:
             began = time.monotonic()
@@ -125,7 +128,7 @@ class Crm:
                 # In a task of its own: Python 3.11's task groups spoil `cancelling` of the task they run in.
                 await asyncio.create_task(self._session(group))
             except* BrokerError as error:
-                self._links[group] = str(error.exceptions[0])
+                self._connections[group] = str(error.exceptions[0])
             if (task := asyncio.current_task()) and task.cancelling():
                 raise asyncio.CancelledError
             failures = 1 if time.monotonic() - began > STEADY_S else failures + 1
@@ -133,24 +136,24 @@ class Crm:
 
     async def _session(self, group: str) -> None:
         settings = replace(self._settings, client_id=self._settings.client_id + group)
-        async with connect(settings, durable=True) as link:
+        async with connect(settings, durable=True) as connection:
             mine = [topics.topic("+", f"up/{class_}") for class_ in GROUPS[group]]  # below up/ are answers too
             if group == BULK:
                 # Older versions took these in this session.
                 others = [class_ for class_ in CLASSES if class_ not in GROUPS[group]]
-                await link.unsubscribe([topics.topic("+", f"up/{class_}") for class_ in others])
+                await connection.unsubscribe([topics.topic("+", f"up/{class_}") for class_ in others])
                 mine += [topics.topic("+", "up/result"), topics.topic("+", "state")]
-            await link.subscribe(mine)
-            self._links[group] = CONNECTED
+            await connection.subscribe(mine)
+            self._connections[group] = CONNECTED
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._receive(link, group))
-                tasks.create_task(self._acknowledge(link, group))
+                tasks.create_task(self._receive(connection, group))
+                tasks.create_task(self._acknowledge(connection, group))
                 if group == BULK:
-                    tasks.create_task(self._ask(link))
+                    tasks.create_task(self._ask(connection))
 
-    async def _receive(self, link: Link, group: str) -> None:
+    async def _receive(self, connection: MqttConnection, group: str) -> None:
         while True:
-            for incoming in await link.receive():
+            for incoming in await connection.receive():
                 if incoming.topic.endswith("/state"):
                     self._take_state(incoming)
                 elif incoming.topic.endswith("/up/result"):
@@ -160,7 +163,7 @@ class Crm:
             self._arrived.set()
 
     async def _work(self) -> None:
-        """Commit what has come, of the first group that has something."""
+        """Commit received messages, of the first group that has any."""
         while True:
             await self._arrived.wait()
             self._arrived.clear()
@@ -169,23 +172,24 @@ class Crm:
                     self._acks[group][store, class_] = ack
                 self._committed[group].set()
 
-    async def _acknowledge(self, link: Link, group: str) -> None:
-        """Publish the newest ack of each class, while the next deliveries are being committed."""
+    async def _acknowledge(self, connection: MqttConnection, group: str) -> None:
+        """Publish the latest ack of each class, while the next deliveries are being committed."""
         while True:
             await self._committed[group].wait()
             self._committed[group].clear()
             acks, self._acks[group] = self._acks[group], {}
             try:
-                await asyncio.gather(*(_publish(link, store, class_, ack) for (store, class_), ack in acks.items()))
+                await asyncio.gather(
+                    *(_publish(connection, store, class_, ack) for (store, class_), ack in acks.items())
+                )
             except BaseException:
                 self._acks[group] = acks | self._acks[group]  # for the next connection
                 self._committed[group].set()
                 raise
 
-    async def _ask(self, link: Link) -> None:
-        """Have a gap that does not close by itself replayed: this CRM was taken back to a backup.
-
-        The same command until it is answered; if the gap is still there then, another one.
+    async def _ask(self, connection: MqttConnection) -> None:
+        """Request a replay for a gap that doesn't close by itself, because this CRM was restored from a backup. Repeats
+        the same command until it is answered; if the gap is still there then, sends another one.
         """
         before: set[Gap] = set()
         while True:
@@ -213,7 +217,9 @@ class Crm:
                         "to": gap.last,
                     }
                 )
-                await link.publish(topics.topic(gap.store, "down/cmd"), order.model_dump_json(by_alias=True).encode())
+                await connection.publish(
+                    topics.topic(gap.store, "down/cmd"), order.model_dump_json(by_alias=True).encode()
+                )
             self._answered &= set(self._asked.values())
             before = gaps
 
@@ -267,9 +273,9 @@ class Crm:
         return self._origin_us + round((wall - self._origin_us) * self._speed) if self._speed != 1 else wall
 
 
-async def _publish(link: Link, store: str, class_: EventClass, ack: Ack) -> None:
+async def _publish(connection: MqttConnection, store: str, class_: EventClass, ack: Ack) -> None:
     now = ack.model_copy(update={"at_us": time.time_ns() // 1000})
-    await link.publish(topics.topic(store, f"down/ack/{class_}"), now.model_dump_json().encode(), retain=True)
+    await connection.publish(topics.topic(store, f"down/ack/{class_}"), now.model_dump_json().encode(), retain=True)
 
 
 def command(
@@ -282,7 +288,7 @@ def command(
     password_file: Path | None = None,
     ca: Path | None = None,
 ) -> None:
-    """Run the CRM until SIGTERM or SIGINT; the last status is one line of JSON on standard output.
+    """Run the CRM until SIGTERM or SIGINT; prints the last status as one line of JSON.
 
     `clock_speed` and `clock_origin_us`: those of a demo's faster store clock, to give latencies in real milliseconds.
     """

@@ -1,4 +1,4 @@
-"""A chain's worth of stores that publish valid traffic: real publishers and outboxes, invented events, no readers."""
+"""Fleet of stores that publish valid traffic: real publishers and outboxes, invented events, no readers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sync.sending import Identity
 
 T = TypeVar("T")
 DRAIN_S = 150.0
-"""After long silence a store tries only once a minute (sync.flow)."""
+"""After long silence a store tries only once a minute (sync.in_flight)."""
 
 SCHEMA = """
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -41,7 +41,7 @@ CREATE TABLE kept (class INTEGER, until_us INTEGER, upto INTEGER, PRIMARY KEY (c
 
 
 class FakeStore:
-    """One store in memory: an outbox and its publisher. Its epoch is drawn anew with every start."""
+    """One store in memory: an outbox and its publisher. Its epoch is random at every start."""
 
     def __init__(self, name: str, broker: str, thread: ThreadPoolExecutor) -> None:
         self.name = name
@@ -55,7 +55,7 @@ class FakeStore:
         self.publisher = Publisher(settings, Identity(name, epoch, "fleet"), self, now_us)
 
     async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """A job in one transaction."""
+        """Run a job in one transaction."""
 
         def transact() -> T:
             with self._conn:
@@ -64,7 +64,7 @@ class FakeStore:
         return await asyncio.get_running_loop().run_in_executor(self._thread, transact)
 
     async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """A job that only reads."""
+        """Run a read-only job."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, job, self._conn)
 
     async def trade(self, rate: float, dice: random.Random) -> None:
@@ -89,9 +89,8 @@ class FakeStore:
 async def run(
     stores: int, broker: str, rate: float, duration_s: float | None, tell: Callable[[dict[str, int]], None]
 ) -> dict[str, int]:
-    """Run the fleet, tell its totals every second; the last totals: stores, connected, sent, pending.
-
-    At the end, by time, SIGTERM or SIGINT, no more is invented, and what is under way has DRAIN_S to be acknowledged.
+    """Run the fleet and report its totals every second; returns the last totals: stores, connected, sent, pending. At
+    the end, by time, SIGTERM or SIGINT, it stops inventing events and waits up to DRAIN_S for acknowledgements.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""Likely events of a store that isn't there: every kind that a real one may say, in forms that fit together."""
+"""Invented events of a store: every type that a real one may send, consistent with each other."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ ZONES = ("door", "cosmetics", "shoes", "bags", "checkout")
 KINDS = ("entrance", "counter", "counter", "counter", "checkout")
 LAYOUT = "0123456789ab"
 ANEW = 0.1
-"""Share of windows that are told again."""
+"""Share of windows that are corrected."""
 RARE = 0.1
-"""Share of everything but recognitions, journeys and windows."""
+"""Share of events other than recognitions, journeys and windows."""
 
 
 class Inventor:
-    """One store's imagination; begins with its layout."""
+    """Event generator of one store; starts with its layout."""
 
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
@@ -61,12 +61,12 @@ class Inventor:
         self._cue: tuple[str, Cue] | None = None
 
     def next(self) -> tuple[EventClass, Event]:
-        """An event that just happened, and its class."""
+        """Return a new event and its class."""
         event = self._event()
         return CLASS_OF[event.type], event
 
     def numbered(self, event: Event, id_: str) -> None:
-        """The id that an event was given, for others that name it."""
+        """Take the id that an event was given, for events that refer to it."""
         if isinstance(event, Cue):
             self._cue = id_, event
 
@@ -291,11 +291,11 @@ _PARTS: dict[str, Any] = {
     },
     "SuspectDay": lambda _: {"n": 0, "tags": []},
 }
-"""What the events of days tell beside their head; the rest of it is unknown."""
+"""Contents of day events beside their head; all else is null."""
 
 
 def now_us() -> int:
-    """UTC now, microseconds."""
+    """Return UTC now in microseconds."""
     return time.time_ns() // 1000
 
 

@@ -1,1 +1,1 @@
-"""Readers' ends of their protocols."""
+"""Simulated readers: the reader's side of all protocols."""

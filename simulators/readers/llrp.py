@@ -1,4 +1,4 @@
-"""A 4-port reader that speaks LLRP 1.0.1 over TCP, made with llrpkit's codec: an opponent independent of our drivers.
+"""Simulated 4-port reader with LLRP 1.0.1 over TCP, by llrpkit's codec: independent of our drivers.
 
 Follows GS1 LLRP 1.1: connection events (section 20.1.1), one client at a time (14.2.6.11), ROSpec life (10.2), reports
 triggered by ROReportSpec (14.2.1), held events and reports (13.2.1). A ROSpec and the format of reports outlive a
@@ -25,11 +25,11 @@ from simulators.readers.observation import Observation
 HEADER_BYTES = 10
 FRAME_MAX = 4 << 20
 HELD_MAX = 66_000
-"""Reports kept for a client that is away or slow; then the oldest are lost (what FX readers do)."""
+"""Reports buffered for an absent or slow client; then the oldest are lost (as on FX readers)."""
 HELD_EVENTS_MAX = 1000
 WARN_PERCENT = 80
 SOCKET_BUFFER_MAX = 1 << 20
-"""Bytes waiting in the socket from which on reports are held back."""
+"""Unsent bytes in the socket beyond which reports are held back."""
 
 
 class LlrpReader:
@@ -47,7 +47,7 @@ class LlrpReader:
         uptime: bool = False,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`holds`: can it hold events and reports for a client that is away; `tls`: its end of a secure connection.
+        """`holds`: can it buffer events and reports for an absent client; `tls`: its context for secure connections.
 
         `uptime`: it has no UTC, and `clock` is its uptime.
         """
@@ -57,14 +57,14 @@ class LlrpReader:
         self.held_max = held_max
         self.identity = llrp_replies.identity(name)
         self.lost = 0
-        """Observations that went nowhere: no inventory running, port not in it, or buffer full."""
+        """Number of lost observations: no inventory running, port not in it, or buffer full."""
         self.sent = 0
-        """Tag reports written to clients."""
+        """Number of tag reports written to clients."""
         self.silent = False
-        """What it says and is told is lost, as on a link that died without a word."""
+        """True: everything sent and received is lost, as on a silently dead link."""
         self.keepalive_acks = 0
         self.gpo: dict[int, bool] = {}
-        """Outputs that clients have set."""
+        """Outputs set by clients."""
         self._uptime = uptime
         self._tls = tls
         self._tcp_port = tcp_port
@@ -88,7 +88,7 @@ class LlrpReader:
         self._report_id = 0
 
     async def start(self) -> str:
-        """Listen; `127.0.0.1:port`."""
+        """Listen; returns `127.0.0.1:port`."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._tcp_port, ssl=self._tls)
         self._tcp_port = self._server.sockets[0].getsockname()[1]
         return f"127.0.0.1:{self._tcp_port}"
@@ -104,12 +104,12 @@ class LlrpReader:
             await asyncio.wait([serving])
 
     def cut(self) -> None:
-        """Break the connection as a switch that is restarted; the reader itself goes on."""
+        """Break the connection, as a restarted switch does; the reader itself continues."""
         if self._writer is not None:
             self._writer.transport.abort()
 
     def gpi(self, port: int, high: bool) -> None:
-        """A contact changes: told if that was asked for, kept for a client that is away if reports are."""
+        """Change an input: reported if requested, buffered for an absent client if reports are."""
         if port not in self._watched or enums.NotificationEventType.GPI_Event not in self._event_states:
             return
         event = self._event_bytes(gpi_event=params.GPIEvent(gpi_port_number=port, gpi_event=high))
@@ -119,7 +119,7 @@ class LlrpReader:
             self._held_events.append(event)
 
     def say(self, raw: bytes) -> None:
-        """Send bytes to the client, if there is one, whatever they mean."""
+        """Send arbitrary bytes to the client, if there is one."""
         if self._writer is not None and not self.silent:
             self._writer.write(raw)
 
@@ -128,19 +128,19 @@ class LlrpReader:
         self._event(**event)
 
     def end_inventory(self) -> None:
-        """The inventory is stopped by a hand on the reader's own web page; a client that asked for it is told."""
+        """Stop the inventory as if from the reader's own web page; a client that asked for events is notified."""
         for number, spec in self._rospecs.items():
             if spec.current_state == enums.ROSpecState.Active:
                 self._move(number, {enums.ROSpecState.Active}, enums.ROSpecState.Inactive)
 
     def lose_inventory(self) -> None:
-        """All ROSpecs are gone, and nobody is told."""
+        """Drop all ROSpecs without notification."""
         self._flush()
         self._rospecs.clear()
         self._activate()
 
     async def stop(self) -> None:
-        """Hang up as a reader that loses power: no goodbye, nothing remembered but its address."""
+        """Disconnect like a reader that loses power: without goodbye, keeping only its address."""
         if self._server is not None:
             self._server.close()
         for task in list(self._handlers):
@@ -162,16 +162,16 @@ class LlrpReader:
 
     @property
     def inventorying(self) -> bool:
-        """Is a ROSpec active."""
+        """True while a ROSpec is active."""
         return bool(self._active_ports)
 
     @property
     def connected(self) -> bool:
-        """Is a client connected."""
+        """True while a client is connected."""
         return self._writer is not None
 
     def push(self, observations: Iterable[Observation]) -> None:
-        """Hear tags: what the active ROSpec covers is reported as its ROReportSpec says."""
+        """Take observations: those that the active ROSpec covers are reported by its ROReportSpec."""
         ports, encode, pending = self._active_ports, self._reports.encode, self._pending
         for observation in observations:
             if observation.port in ports:
@@ -368,9 +368,9 @@ class LlrpReader:
         if message.events_and_reports is not None and self.holds:
             self._hold = message.events_and_reports.hold_events_and_reports_upon_reconnect
         if message.reader_event_notification_spec is not None:
-            for wish in message.reader_event_notification_spec.event_notification_states:
-                change = self._event_states.add if wish.notification_state else self._event_states.discard
-                change(int(wish.event_type))
+            for wanted in message.reader_event_notification_spec.event_notification_states:
+                change = self._event_states.add if wanted.notification_state else self._event_states.discard
+                change(int(wanted.event_type))
         if message.keepalive_spec is not None:
             self._cancel("keepalive")
             period_ms = message.keepalive_spec.periodic_trigger_value
@@ -438,7 +438,7 @@ class LlrpReader:
             self._event(ro_spec_event=params.ROSpecEvent(event_type=kind, ro_spec_id=spec.ro_spec_id))
 
     def _activate(self) -> None:
-        """Take ports and report format of the active ROSpec; the first one, as readers run one at a time."""
+        """Apply ports and report format of the first active ROSpec, as readers run one at a time."""
         self._cancel("aispec")
         active = next((s for s in self._rospecs.values() if s.current_state == enums.ROSpecState.Active), None)
         if active is None:

@@ -1,4 +1,4 @@
-"""What the simulated LLRP reader says of itself: capabilities, configuration, statuses."""
+"""Answers of the simulated LLRP reader about itself: capabilities, configuration, statuses."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from hashlib import blake2b
 from llrpkit.protocol import enums, messages, params
 
 MANUFACTURER_PEN = 32473
-"""Enterprise number set aside for examples (RFC 5612): no client may take this reader for a make it knows."""
+"""Enterprise number reserved for examples (RFC 5612): no client may take this reader for a known make."""
 CAPTURED_IDENTITIES = (bytes.fromhex("001625FFFF1125D6"), bytes.fromhex("84248DFFFFFCC3E9"))
-"""What real readers tell: an Impinj Speedway (EdgeX device-rfid-llrp-go, GetReaderConfigResponse-000) and a Zebra
+"""Identities of real readers: an Impinj Speedway (EdgeX device-rfid-llrp-go, GetReaderConfigResponse-000) and a Zebra
 FX7500 (its host name fx7500fcc3e9). A MAC becomes an EUI-64 with FFFF in its middle, not with the FFFE of IEEE."""
 ROSPECS_MAX = 1
 GPIO_PORTS = 4
-"""Contacts, and as many outputs."""
+"""Number of inputs, and of outputs."""
 _POWERS_CDBM = range(1000, 3001, 100)
 _WANTED = enums.GetReaderConfigRequestedData
 
 
 def status(code: int = 0, description: str = "") -> params.LLRPStatus:
-    """LLRPStatus, success unless `code` says otherwise."""
+    """Return an LLRPStatus, success unless `code` says otherwise."""
     return params.LLRPStatus(status_code=code, error_description=description)
 
 
 def default_report_spec() -> params.ROReportSpec:
-    """Factory setting: a report for every tag, with all that can be told."""
+    """Return the factory setting: a report for every tag, with all optional content."""
     return params.ROReportSpec(
         ro_report_trigger=enums.ROReportTriggerType.Upon_N_Tags_Or_End_Of_ROSpec,
         n=1,
@@ -39,7 +39,7 @@ def default_report_spec() -> params.ROReportSpec:
 
 
 def identity(name: str) -> bytes:
-    """One for each name: of a captured one's maker and form, with a device's half of its own."""
+    """Return an identity for a name: maker and form of a captured one, with its own device part."""
     device = blake2b(name.encode(), digest_size=4).digest()
     return CAPTURED_IDENTITIES[device[0] % len(CAPTURED_IDENTITIES)][:5] + device[1:]
 
@@ -47,7 +47,7 @@ def identity(name: str) -> bytes:
 def capabilities(
     wanted: int, ports: int, holds: bool, uptime: bool = False
 ) -> messages.GET_READER_CAPABILITIES_RESPONSE:
-    """The part of the capabilities that was asked for (0: all)."""
+    """Return the requested part of the capabilities (0: all)."""
     reply = messages.GET_READER_CAPABILITIES_RESPONSE(llrp_status=status())
     if wanted in (0, 1):
         reply.general_device_capabilities = _general(ports, uptime)
@@ -70,7 +70,7 @@ def capabilities(
 def configuration(
     wanted: int, identity: bytes, ports: int, reports: params.ROReportSpec, hold: bool, state_value: int
 ) -> messages.GET_READER_CONFIG_RESPONSE:
-    """The part of the configuration that was asked for (0: all)."""
+    """Return the requested part of the configuration (0: all)."""
     reply = messages.GET_READER_CONFIG_RESPONSE(llrp_status=status())
     if wanted in (_WANTED.All, _WANTED.Identification):
         reply.identification = params.Identification(id_type=0, reader_id=identity)

@@ -1,4 +1,4 @@
-"""TagReportData as bytes, thousands a second: llrpkit's codec makes a tag's report once, later ones are patched."""
+"""Encode thousands of TagReportData a second: llrpkit's codec encodes a tag's first report, later ones are patched."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from llrpkit.protocol import BitStr, enums, params
 from simulators.readers.observation import RSSI_UNKNOWN, Observation
 
 BODY_MAX = 32 << 10
-"""Bytes of tag reports that go into one message at most."""
+"""Maximum bytes of tag reports in one message."""
 _RSSI_NONE_DBM = -128
 # Values that stand in the model report where an observation's own go; no other byte of its tail is one of these.
 _PORT, _COUNT, _FIRST, _LAST, _RSSI = 0xB1B2, 0xB3B4, 0xB5 << 48 | 0xB6, 0xB7 << 48 | 0xB8, 0x3B
 
 
 class ReportEncoder:
-    """Reports as one ROReportSpec wants them; `ro_spec_id` is what they carry when it asks for that, `uptime`: times of
-    a reader without UTC."""
+    """Encoder of reports for one ROReportSpec; `ro_spec_id` is included on request, `uptime`: times of a reader without
+    UTC."""
 
     def __init__(self, spec: params.ROReportSpec, ro_spec_id: int = 0, *, uptime: bool = False) -> None:
         self.spec = spec
@@ -60,11 +60,11 @@ class ReportEncoder:
 
     @property
     def at_end_of_ai_spec(self) -> bool:
-        """Does the end of an AISpec send what there is."""
+        """True if the end of an AISpec sends pending reports."""
         return bool(self.spec.ro_report_trigger == enums.ROReportTriggerType.Upon_N_Tags_Or_End_Of_AISpec)
 
     def encode(self, observation: Observation) -> bytes:
-        """One TagReportData parameter."""
+        """Encode one TagReportData parameter."""
         report = bytearray(self._cache.get(observation.epc) or self._template(observation.epc))
         start = len(report) - self._tail_bytes
         if self._port is not None:

@@ -1,4 +1,4 @@
-"""One reader by itself, with tags that lie still before its antennas: something for any client to talk to."""
+"""Single simulated reader with resting tags at its antennas, for any client."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ PORTS = 4
 
 @dataclass(frozen=True)
 class Wrongs:
-    """What an LLRP reader is to have of what goes wrong; the clock's fields are WrongClock's."""
+    """Faults of an LLRP reader; the clock's fields are WrongClock's."""
 
     clock_offset_s: float = 0.0
     drift_ppm: float = 0.0
     from_2000: bool = False
     uptime: bool = False
     gpi_s: float | None = None
-    """A contact at input 1 changes so often."""
+    """Interval at which a contact at input 1 changes."""
     held: int | None = None
-    """Reports kept for a client that is away; 0: it can't keep any."""
+    """Reports buffered for an absent client; 0: none."""
     faults: tuple[str, ...] = ()
     """Names in llrp_faults.NAMES, played in turn."""
     every_s: float = 30.0
 
 
 async def run_llrp(tcp_port: int, tags: int, rate: float, say: Callable[[str], None], wrongs: Wrongs) -> None:
-    """An LLRP reader, as `run` runs it."""
+    """Run an LLRP reader, see `run`."""
     clock = WrongClock(_now_us, wrongs.clock_offset_s, wrongs.drift_ppm, wrongs.from_2000, wrongs.uptime)
     target = LlrpReader(
         clock,
@@ -63,7 +63,7 @@ async def run_llrp(tcp_port: int, tags: int, rate: float, say: Callable[[str], N
 
 
 async def run_serial(family: str, tags: int, rate: float, say: Callable[[str], None], faults: LineFaults) -> None:
-    """A serial reader, as `run` runs it; `faults` are those of its line."""
+    """Run a serial reader, see `run`; `faults` are those of its line."""
     await run(family, serial_reader(family, _now_us, PORTS, faults), _now_us, tags, rate, say)
 
 
@@ -75,7 +75,7 @@ async def run(
     rate: float,
     say: Callable[[str], None],
 ) -> None:
-    """Listen and be heard until SIGINT or SIGTERM; `rate` reads a second in all, `say` gets the address."""
+    """Run a reader until SIGINT or SIGTERM; `rate`: total reads a second, `say` gets the address."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)

@@ -1,4 +1,4 @@
-"""What a simulated reader hears: one tag, once, at one of its ports."""
+"""Input of simulated readers: observations of tags at antenna ports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ RSSI_UNKNOWN = -32768
 
 
 class Observation(NamedTuple):
-    """A tag heard at antenna port `port` at `time_us` (UTC); `rssi_cdbm` in 0.01 dBm or RSSI_UNKNOWN."""
+    """Tag heard at antenna port `port` at `time_us` (UTC); `rssi_cdbm` in 0.01 dBm or RSSI_UNKNOWN."""
 
     time_us: int
     port: int
@@ -19,13 +19,13 @@ class Observation(NamedTuple):
 
 
 class SimulatedReader(Protocol):
-    """A reader for anyone's client, fed with what it is to have heard."""
+    """Simulated reader for any client, fed with observations."""
 
     async def start(self) -> str:
-        """Start listening; the address for the store file. After `stop`, starts again at the same address."""
+        """Start listening; returns the address for the store file. After `stop`, restarts at the same address."""
 
     async def stop(self) -> None:
-        """Hang up and stop listening."""
+        """Disconnect and stop listening."""
 
     def push(self, observations: Iterable[Observation]) -> None:
-        """Hear tags, in order of arrival; they are lost where no client has started an inventory."""
+        """Take observations in order of arrival; they are lost unless a client has started an inventory."""

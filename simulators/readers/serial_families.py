@@ -1,4 +1,4 @@
-"""Serial readers of the other families: R2000, UHFReader18 and 288M, Chafon CF, M100, as a host's line shows them."""
+"""Simulated serial readers: R2000, UHFReader18 and 288M, Chafon CF, M100."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from simulators.readers.thingmagic import ThingMagicReader
 
 ROUND_S = 0.3
 NO_TAG_S = 0.05
-"""An M100 that finds nothing says so with every poll."""
+"""Interval at which an M100 reports polls without a tag."""
 RSSI_RAW_ZERO_DBM = 170
-"""What 288M readers mean by their raw value is not known; the simulated ones count dBm from here."""
+"""Zero of the raw RSSI: its meaning on 288M readers is unknown; the simulated ones count dBm from here."""
 
 
 def _dbm(seen: Observation, low: int, high: int) -> int:
@@ -31,14 +31,14 @@ def _pc(epc: bytes) -> bytes:
 
 
 def r2000_tag(seen: Observation, command: int, address: int = 1, phase: bytes = b"") -> bytes:
-    """A tag's frame; antenna 1 to 8, RSSI between -129 and -2 dBm."""
+    """Encode a tag's frame; antenna 1 to 8, RSSI between -129 and -2 dBm."""
     first = 0x04 | seen.port - 1 & 3
     rssi = _dbm(seen, -129, -2) + 129 | (0x80 if seen.port > 4 else 0)
     return r2000.encode(address, command, bytes((first,)) + _pc(seen.epc) + seen.epc + bytes((rssi,)) + phase)
 
 
 def m100_tag(seen: Observation, antenna: bytes = b"") -> bytes:
-    """A tag's frame; RSSI between -128 and 127 dBm. `antenna`: a byte of firmware that tells it."""
+    """Encode a tag's frame; RSSI between -128 and 127 dBm. `antenna`: a byte from firmware that reports it."""
     block = _pc(seen.epc) + seen.epc
     crc = binascii.crc_hqx(block, 0xFFFF) ^ 0xFFFF
     rssi = _dbm(seen, -128, 127).to_bytes(1, signed=True)
@@ -46,14 +46,14 @@ def m100_tag(seen: Observation, antenna: bytes = b"") -> bytes:
 
 
 def cf_tag(seen: Observation, address: int = 0) -> bytes:
-    """A tag's frame; RSSI in 0.1 dBm."""
+    """Encode a tag's frame; RSSI in 0.1 dBm."""
     rssi = 0 if seen.rssi_cdbm == RSSI_UNKNOWN else round(seen.rssi_cdbm / 10)
     data = b"\0" + rssi.to_bytes(2, signed=True) + bytes((seen.port, 0, len(seen.epc))) + seen.epc
     return cf.encode(address, cf.INVENTORY, data)
 
 
 def uhf_tags(observations: list[Observation], status: int, antenna: bool, address: int = 0) -> bytes:
-    """A frame of tags, of a 288M with `antenna` (that of the first), else of a UHFReader18."""
+    """Encode a frame of tags: of a 288M with `antenna` (that of the first), else of a UHFReader18."""
     data = bytes((status,))
     if antenna:
         data += bytes((1 << observations[0].port - 1 if observations else 1,))
@@ -66,7 +66,8 @@ def uhf_tags(observations: list[Observation], status: int, antenna: bool, addres
 
 
 class R2000Module(RoundModule[r2000.Frame]):
-    """Address 1. `unconnected` ports say so in every round of fast switching, and refuse to be used alone."""
+    """R2000 reader with address 1. `unconnected` ports are reported in every round of fast switching, and refused
+    alone."""
 
     def __init__(self, ports: int = 4, round_s: float = ROUND_S) -> None:
         super().__init__(r2000.frame_at, round_s)
@@ -109,7 +110,7 @@ class R2000Module(RoundModule[r2000.Frame]):
 
 
 class UhfModule(RoundModule[uhf.Frame]):
-    """Address 0; a 288M with `ports`, a UHFReader18 with none, whose one antenna hears for all ports."""
+    """Reader with address 0: a 288M with `ports`, a UHFReader18 without, whose single antenna hears for all ports."""
 
     def __init__(self, ports: int = 0, round_s: float = 0.1) -> None:
         super().__init__(uhf.frame_at, round_s)
@@ -147,7 +148,7 @@ class UhfModule(RoundModule[uhf.Frame]):
 
 
 class CfModule(RoundModule[cf.Frame]):
-    """Address 0; all antennas on."""
+    """Chafon CF reader with address 0 and all antennas on."""
 
     def __init__(self, ports: int = 4, round_s: float = ROUND_S) -> None:
         super().__init__(cf.frame_at, round_s)
@@ -178,7 +179,8 @@ class CfModule(RoundModule[cf.Frame]):
 
 
 class M100Module(Module[m100.Frame]):
-    """Polls as often as it was told, then falls silent. One antenna hears for all ports, unless it `tells` which."""
+    """M100 module: polls the given number of times, then falls silent. One antenna hears for all ports, unless it
+    `tells` which."""
 
     def __init__(self, tells: bool = False) -> None:
         super().__init__(m100.frame_at)
@@ -223,7 +225,8 @@ class M100Module(Module[m100.Frame]):
 def serial_reader(
     family: str, clock: Callable[[], int], ports: int = 4, faults: Faults | None = None, seed: int = 0
 ) -> SerialReader[Any]:
-    """A reader by its driver's name, with as many ports if the family has several; ValueError if there is none."""
+    """Create a reader by its driver's name, with that many ports if the family has several; ValueError for unknown
+    names."""
     if family == "thingmagic":
         return ThingMagicReader(clock, ports=ports, faults=faults, seed=seed)
     if family == "r2000":

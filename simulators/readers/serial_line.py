@@ -1,4 +1,4 @@
-"""A serial reader on a pseudo-terminal, whatever its family: commands in, pace of the line, bad habits of lines."""
+"""Serial readers on a pseudo-terminal, for all families: commands, baud rate and line faults."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ F = TypeVar("F")
 M = TypeVar("M", bound="Module[Any]")
 
 BITS_A_BYTE = 10
-"""Start bit and stop bit among them."""
+"""Including start and stop bit."""
 _TICK_S = 0.02
 _OVERDUE_S = 0.25
-"""Output held back by the event loop is made up for, but not by more than this."""
+"""Maximum delay of the event loop that output makes up for."""
 
 
 @dataclass(frozen=True)
 class Faults:
-    """Shares (0–1) of frames that a bad line does something to; `garbage_bytes` go before a frame."""
+    """Shares (0–1) of frames affected by a bad line; `garbage_bytes` precede a frame."""
 
     garbage: float = 0.0
     lose_byte: float = 0.0
@@ -41,7 +41,7 @@ class Faults:
 
 
 class Module(ABC, Generic[F]):
-    """A reader's head: commands in, answers out, and what it sees while it searches. No I/O."""
+    """Logic of a reader: commands in, answers out, and tags while it searches. No I/O."""
 
     def __init__(self, probe: Probe[F]) -> None:
         self._framer = Framer(partial(scan, probe=probe))
@@ -51,21 +51,21 @@ class Module(ABC, Generic[F]):
 
     @abstractmethod
     def obey(self, command: F) -> list[bytes]:
-        """Answers to a command, as frames."""
+        """Execute a command; returns answer frames."""
 
     @abstractmethod
     def tag_frame(self, seen: Observation) -> bytes:
-        """The frame of a read."""
+        """Encode a read."""
 
     @abstractmethod
     def listens(self, port: int) -> bool:
-        """Whether what the antenna at `port` sees is taken now."""
+        """True if observations at `port` are taken now."""
 
     def idle(self, quiet_s: float) -> bytes | None:
-        """What it says by itself, `quiet_s` after its last frame, while no tag waits."""
+        """Return the frame that it sends unasked, `quiet_s` after its last one, while no tag waits."""
 
     def receive(self, chunk: bytes) -> list[bytes]:
-        """Answers to the commands that `chunk` completes; what is no command is ignored."""
+        """Execute the commands that `chunk` completes; returns answer frames. Invalid commands are ignored."""
         now_s = time.monotonic()
         commands: list[F] = []
         if now_s - self._heard_s > GAP_S:
@@ -76,7 +76,7 @@ class Module(ABC, Generic[F]):
         return [answer for command in commands for answer in self.obey(command)]
 
     def see(self, observations: Iterable[Observation]) -> None:
-        """Take what the antennas saw. A tag that still waits for the line is counted up, as in a tag buffer."""
+        """Take observations. A tag that still waits for the line is counted up, as in a tag buffer."""
         for seen in observations:
             if self.listens(seen.port):
                 key = (seen.epc, seen.port)
@@ -84,14 +84,14 @@ class Module(ABC, Generic[F]):
                 self._waiting[key] = seen._replace(count=seen.count + before.count) if before else seen
 
     def next_tag(self) -> bytes | None:
-        """The frame of the tag that waits longest."""
+        """Return the frame of the tag that waits longest."""
         if not self._waiting or not self.searching:
             return None
         return self.tag_frame(self._waiting.pop(next(iter(self._waiting))))
 
 
 class RoundModule(Module[F]):
-    """A reader that searches for a round and then says that it has; between rounds it forgets nothing for a moment."""
+    """Reader that searches in rounds and reports the end of each; between rounds, tags are remembered for a moment."""
 
     MEMORY_S = 1.0
 
@@ -102,10 +102,10 @@ class RoundModule(Module[F]):
 
     @abstractmethod
     def end_frame(self) -> bytes:
-        """The frame that ends a round."""
+        """Return the frame that ends a round."""
 
     def begin(self) -> None:
-        """Start a round; one that runs goes on for as long from now."""
+        """Start a round; a running one is extended to a full round from now."""
         if time.monotonic() - self._ends_s > self.MEMORY_S:
             self._waiting.clear()
         self.searching = True
@@ -128,9 +128,8 @@ class RoundModule(Module[F]):
 
 
 class SerialReader(Generic[M]):
-    """A module on a pseudo-terminal; its address stays when it is unplugged and plugged in, as udev makes it.
-
-    Goes on streaming when the host has gone, at `baud` and never faster, whatever the clock does.
+    """Module on a pseudo-terminal; its address stays the same when replugged, as udev does it. Continues streaming
+    without a host, at `baud` and never faster, whatever the clock does.
     """
 
     def __init__(
@@ -153,7 +152,7 @@ class SerialReader(Generic[M]):
         self._writing: asyncio.Task[None] | None = None
 
     async def start(self) -> str:
-        """Plug in; returns the address that a driver opens."""
+        """Plug in; returns the address for a driver."""
         self._master, self._slave = os.openpty()  # our own slave end keeps the line alive while no host has it open
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
@@ -177,12 +176,12 @@ class SerialReader(Generic[M]):
         os.close(self._slave)
 
     def push(self, observations: Iterable[Observation]) -> None:
-        """Let the antennas see tags; nothing comes of it unless the host has started reading."""
+        """Take observations; lost unless the host has started reading."""
         self.module.see(observations)
         self._more.set()
 
     def send(self, raw: bytes) -> None:
-        """Put bytes on the line as they are."""
+        """Send bytes unchanged."""
         self._out.append(raw)
         self._more.set()
 
@@ -192,7 +191,7 @@ class SerialReader(Generic[M]):
             self._more.set()
 
     async def _write(self) -> None:
-        """Send what there is, answers before tags, n bytes in n / bytes_per_s."""
+        """Send pending frames, answers before tags, n bytes in n / bytes_per_s."""
         loop = asyncio.get_running_loop()
         free_s = quiet_since_s = loop.time()
         while True:

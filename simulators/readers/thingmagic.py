@@ -1,4 +1,4 @@
-"""A ThingMagic/Mercury reader on a pseudo-terminal: the protocol, its pace and its bad habits."""
+"""Simulated ThingMagic/Mercury reader on a pseudo-terminal, with its timing and line faults."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _CARRIER_KHZ = 923200
 
 
 def reply(op: int, status: int = codec.STATUS_OK, data: bytes = b"") -> bytes:
-    """A frame from the reader to the host."""
+    """Encode a frame from the reader to the host."""
     body = bytes((len(data), op)) + status.to_bytes(2) + data
     return b"\xff" + body + codec.crc(body).to_bytes(2)
 
 
 def tag_reply(seen: Observation, time_ms: int, flags: int = codec.METADATA) -> bytes:
-    """The frame of a streamed read with the metadata that `flags` ask for, up to the GPIO pins (0x0100)."""
+    """Encode a streamed read with the metadata in `flags`, up to the GPIO pins (0x0100)."""
     flags &= _FLAGS
     metadata = b""
     if flags & codec.COUNT:
@@ -62,7 +62,7 @@ def tag_reply(seen: Observation, time_ms: int, flags: int = codec.METADATA) -> b
 
 
 class Module(SerialModule[Command]):
-    """The reader's head: commands in, replies out, and what it sees while it searches. No I/O."""
+    """Logic of the reader: commands in, replies out, and tags while it searches. No I/O."""
 
     def __init__(self, clock: Clock, ports: int = 4) -> None:
         super().__init__(codec.command_at)
@@ -75,7 +75,8 @@ class Module(SerialModule[Command]):
         self.region = 0
 
     def restart(self) -> bytes:
-        """Its supply fails for a moment: region and speed stay, antennas and the search don't. What it says then."""
+        """Restart after a loss of power: region and baud rate stay, antennas and the search don't. Returns its boot
+        message."""
         self.searching = False
         self.antennas = (1,)
         self._waiting.clear()
@@ -129,7 +130,7 @@ class Module(SerialModule[Command]):
 
 
 class ThingMagicReader(SerialReader[Module]):
-    """The module on a pseudo-terminal, see SerialReader."""
+    """Module on a pseudo-terminal, see SerialReader."""
 
     def __init__(
         self, clock: Clock, path: Path | None = None, ports: int = 4, faults: Faults | None = None, seed: int = 0

@@ -1,1 +1,1 @@
-"""A shop with people and cards in it."""
+"""Simulated shop: people, cards and radio."""

@@ -1,4 +1,4 @@
-"""Antennas as they really hang and look, which a store file tells only in part, or not quite."""
+"""Real mounting of antennas, which a store file describes only in part or inexactly."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from config import StoreConfig
 from simulators.shop.plan import Floats, Ints, Plan
 
 HEIGHT_M = 2.4
-"""Of an antenna whose height the store file leaves open."""
+"""Height of an antenna if the store file has none."""
 
 
 @dataclass(frozen=True)
 class Antennas:
-    """All antenna ports of a store, numbered in the file's order."""
+    """Antenna ports of a store, numbered in the file's order."""
 
     reader: Ints
     port: Ints
@@ -24,13 +24,14 @@ class Antennas:
     place: Floats
     """(A, 3) metres; the height is above the antenna's own floor."""
     look: Floats
-    """(A, 3) unit vector of where it looks; zero where it has no direction."""
+    """(A, 3) unit vectors of direction; zero without one."""
     beam: Floats
-    """(A,) radians between the half-power points; NaN: little is known, less is heard behind it than before it."""
+    """(A,) radians between the half-power points; NaN: unknown, but less is heard behind than in front."""
 
     @staticmethod
     def of(config: StoreConfig, plan: Plan) -> Antennas:
-        """As a store file tells it. Where it leaves things open, antennas off the middle of their zone look at it."""
+        """Create from a store file. Where it leaves the direction open, antennas off the centre of their zone point at
+        it."""
         rows = [(i, a) for i, r in enumerate(config.readers) for a in r.antennas]
         number = {id_: i for i, id_ in enumerate(plan.ids)}
         zone = np.array([number[a.zone] for _, a in rows], np.int64)
@@ -52,7 +53,7 @@ class Antennas:
 
 
 def direction(azimuth_deg: Floats, tilt_deg: Floats) -> Floats:
-    """(A, 3) unit vectors; zero where the azimuth is NaN unless it looks straight up or down."""
+    """Compute unit vectors (A, 3); zero where the azimuth is NaN, unless pointing straight up or down."""
     azimuth, tilt = np.radians(azimuth_deg), np.radians(tilt_deg)
     level = np.cos(tilt)
     made = np.stack([np.sin(azimuth) * level, np.cos(azimuth) * level, -np.sin(tilt)], axis=-1)

@@ -1,6 +1,6 @@
-"""Shops that nobody tuned: plan, antennas, radio and people drawn from wide ranges, the same ones by the same seed.
+"""Random shops: plan, antennas, radio and people drawn from wide ranges, reproducibly by seed.
 
-The ranges cover what is sold and hung up, not what an engine expects: nothing here is taken from one.
+The ranges cover what is sold and installed, not what an engine expects: nothing here is taken from one.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ SKETCHES = (
     Sketch(30, floors=2, aisles=False),
     Sketch(38),
 )
-"""By number of the shop: what makes the greatest difference is spread evenly, all else is drawn."""
+"""By shop number: what matters most is spread evenly, all else is random."""
 STAYED_IN = (ZoneKind.COUNTER, ZoneKind.CHECKOUT, ZoneKind.SERVICE, ZoneKind.FITTING_ROOM)
 TRIES = 80
 PLACES = 8
-"""Looked at in each zone to see what is covered."""
+"""Sample points in each zone for coverage."""
 RULES = [
     {"class": class_, "scheme": scheme, "company_prefix": "9521141"}
     for class_, scheme in (
@@ -52,7 +52,7 @@ RULES = [
 
 @dataclass(frozen=True)
 class Drawn:
-    """A shop, what its installer wrote down (`config`), and what nobody is told."""
+    """Random shop: what its installer wrote down (`config`), and the hidden truth."""
 
     config: StoreConfig
     world: World
@@ -73,9 +73,8 @@ def draw(shop: int, seed: int) -> Drawn:
 
 
 def inhabit(config: StoreConfig, seed: int, shoppers: int) -> Drawn:
-    """Draw radio and people for a store that is there already; antennas hang as its file says, and look at their zone.
-
-    Where the file tells no beam, one is drawn; antennas over the middle of their zone look straight down.
+    """Draw radio and people for an existing store; antennas are mounted as in its file, and point at their zone.
+    Unknown beams are drawn; antennas over the centre of their zone point straight down.
     """
     rng = np.random.default_rng([seed, 78])
     plan = Plan(config)
@@ -104,7 +103,7 @@ def draw_world(
     shoppers: int,
     atrium: tuple[float, float, float, float] | None = None,
 ) -> World:
-    """Draw people and radio for a store; power is turned up until its zones are covered, as an installer does."""
+    """Draw people and radio for a store; power is raised until its zones are covered, as an installer does."""
     body_db = float(rng.uniform(1, 9))
     clear_s = float(np.exp(rng.uniform(np.log(8), np.log(150))))
     troubled, few = bool(rng.random() < 0.3), bool(rng.random() < 0.25)
@@ -177,7 +176,8 @@ def draw_world(
 
 
 def _powered(rng: np.random.Generator, world: World, plan: Plan, antennas: Antennas, tags: float) -> World:
-    """With level, slope and sensitivity such that zones are covered and about so many others hear a card as well."""
+    """Adjust level, slope and sensitivity so that zones are covered and about the wanted number of others hear a card
+    as well."""
     wanted = float(rng.uniform(0.75, 0.97))
     strays = float(np.exp(rng.uniform(np.log(0.2), np.log(3.5))))
     places = _places(plan)
@@ -202,25 +202,25 @@ def _powered(rng: np.random.Generator, world: World, plan: Plan, antennas: Anten
 
 @dataclass(frozen=True)
 class Coverage:
-    """Who hears a usual card where."""
+    """Antennas that hear a usual card, by place."""
 
     heard: NDArray[np.bool_]
-    """(P, A) of places in zones, by antenna."""
+    """(P, A) True where a place is heard, by antenna."""
     own: NDArray[np.bool_]
-    """(P, A) is it an antenna of the place's zone."""
+    """(P, A) True for antennas of the place's zone."""
 
     @property
     def covered(self) -> float:
-        """Share of places that an own antenna hears."""
+        """Share of places heard by an antenna of their own zone."""
         return float((self.heard & self.own).any(axis=1).mean())
 
     @property
     def strays(self) -> float:
-        """Antennas of other zones that hear a place, in the mean."""
+        """Mean number of other zones' antennas that hear a place."""
         return float((self.heard & ~self.own).sum(axis=1).mean())
 
     def reads_s(self, world: World, antennas: Antennas, tags: float) -> float:
-        """About how often a card is asked a second, with so many tags in the store."""
+        """Estimate how often a card is queried per second, with that many tags in the store."""
         ports = np.bincount(antennas.reader)
         round_s = ROUND_S + TAG_S * np.maximum(1, self.heard.mean(axis=0) * tags)
         stay_s = np.maximum(round_s, world.dwell_s) + np.where(ports[antennas.reader] > 1, SWITCH_S, 0)
@@ -230,7 +230,7 @@ class Coverage:
 
 
 def coverage(world: World, plan: Plan, antennas: Antennas, places: Floats | None = None) -> Coverage:
-    """Look at PLACES in every zone (made anew unless given), without shadows and bodies in the way."""
+    """Compute coverage at PLACES in every zone (drawn unless given), without shadowing and bodies."""
     places = _places(plan) if places is None else places
     zone = np.repeat(np.arange(len(plan.ids)), PLACES)
     n = len(zone)
@@ -291,7 +291,7 @@ def _store(rng: np.random.Generator, drawn: Drawing) -> StoreConfig:
 
 
 def _join(zones: list[dict[str, Any]], floor: set[str], usual: dict[str, frozenset[str]]) -> None:
-    """Tell neighbours across wide lanes where the default would leave a floor in pieces, as an installer would."""
+    """Declare neighbours across wide lanes where the default would leave a floor in pieces, as an installer would."""
     polygons = {zone["id"]: zone["polygon"] for zone in zones if zone["id"] in floor}
     near, reach_m = {id_: usual[id_] & floor for id_ in floor}, NEIGHBOUR_M
     while not _whole(near):
@@ -316,7 +316,7 @@ def _whole(near: dict[str, frozenset[str]]) -> bool:
 
 
 def _antennas(config: StoreConfig, plan: Plan, drawn: Drawing) -> Antennas:
-    """How they really hang; in the order of the file, which `_store` has kept floor by floor."""
+    """Return the real mounting in the order of the file, which `_store` has kept floor by floor."""
     floors = sorted({zone["floor"] for zone in drawn.zones})
     of = {zone["id"]: floors.index(zone["floor"]) for zone in drawn.zones}
     hung = sorted(drawn.antennas, key=lambda one: of[one.zone])

@@ -1,4 +1,4 @@
-"""EPCs of cards, badges, carts and goods, such that the store file's tag classes know them."""
+"""EPCs of cards, badges, carts and goods that match the store file's tag classes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from config.tags import grai96, gsrn96, gsrnp96, sgtin96
 
 _DEFAULT_SCHEMES = {"member": "gsrn-96", "staff": "gsrnp-96", "cart": "grai-96", "merchandise": "sgtin-96"}
 _DEFAULT_PREFIX = "9521141"
-"""Of the range that GS1 keeps for demonstrations."""
+"""From the range that GS1 reserves for demonstrations."""
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
 class EpcMaker:
-    """EPCs by tag class (member, staff, cart, merchandise, unknown) and number: the same ones every time.
-
-    ValueError for a store whose classes are of schemes that no simulated tag has.
+    """Generator of EPCs by tag class (member, staff, cart, merchandise, unknown) and number, reproducible. ValueError
+    for a store with tag classes of unsupported schemes.
     """
 
     def __init__(self, config: StoreConfig) -> None:
@@ -23,7 +22,7 @@ class EpcMaker:
             self.make(tag_class, 0)
 
     def make(self, tag_class: str, number: int) -> bytes:
-        """EPC `number` (below 100,000) of a class; "unknown" is of no scheme."""
+        """Return EPC `number` (below 100,000) of a class; "unknown" has no scheme."""
         if tag_class == "unknown":
             return bytes.fromhex("e28011") + (_GOLDEN * (number + 1) % 2**72).to_bytes(9, "big")
         rule = self._rules.get(tag_class)

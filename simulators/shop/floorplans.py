@@ -1,6 +1,6 @@
-"""Floor plans drawn at random: a rectangle cut into zones and aisles, doors at its edge, antennas in and around zones.
+"""Random floor plans: a rectangle cut into zones and aisles, doors at its edge, antennas in and around zones.
 
-What comes out is what an installer would write into a store file, and beside it how the antennas really hang.
+The result is what an installer would write into a store file, and the real mounting of the antennas.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ Box = tuple[float, float, float, float]
 """Left, bottom, right, top."""
 
 LEAST_M = 3.0
-"""No zone is cut narrower."""
+"""Minimum width of a zone."""
 MOUNTS = ("overhead", "slanted", "wall", "low", "portal")
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """What is settled before a plan is drawn."""
+    """Parameters of a plan."""
 
     zones: int
     floors: int = 1
     aisles: bool = True
-    """Aisles are zones of their own, not only floor between zones."""
+    """True: aisles are zones, not only floor between zones."""
     rooms: bool = False
-    """Every zone a room with an antenna in each corner."""
+    """True: every zone is a room with an antenna in each corner."""
 
 
 @dataclass
 class Hung:
-    """An antenna: what the store file tells of it, and how it really hangs."""
+    """Antenna: its entry in the store file, and its real mounting."""
 
     zone: str
     mount: str
@@ -56,7 +56,7 @@ class Drawing:
 
 
 def drawing(rng: np.random.Generator, sketch: Sketch) -> Drawing:
-    """Draw a store of about so many zones, and hang its antennas."""
+    """Draw a store with about that many zones, and its antennas."""
     made = Drawing()
     side = float(rng.uniform(4.5, 6.0)) if sketch.rooms else float(rng.uniform(3.6, 8.0))
     each = max(2, round(sketch.zones / sketch.floors))
@@ -102,7 +102,7 @@ def _lay_out(
 def _cut(
     rng: np.random.Generator, outline: Box, side: float, corridor: float, gap: float
 ) -> tuple[list[Box], list[Box]]:
-    """Lots and the lanes between them: cut in two, again and again, the first cuts wide enough for many."""
+    """Cut a floor into lots and lanes by repeated halving, the first lanes wide enough for many people."""
     lots, lanes, waiting = [], [], [(outline, 0)]
     while waiting:
         box, depth = waiting.pop()
@@ -129,7 +129,7 @@ def _cut(
 
 
 def _kinds(rng: np.random.Generator, lots: list[Box], outline: Box, floor: int) -> list[str]:
-    """Mostly counters; larger stores have desks and rooms as well."""
+    """Choose zone kinds: mostly counters; larger stores have desks and rooms as well."""
     kinds = ["counter"] * len(lots)
     free = list(rng.permutation(len(lots)))
     wanted = []
@@ -145,7 +145,7 @@ def _kinds(rng: np.random.Generator, lots: list[Box], outline: Box, floor: int) 
 
 
 def _outline(rng: np.random.Generator, box: Box) -> list[tuple[float, float]]:
-    """Mostly the rectangle, sometimes without a corner."""
+    """Draw a zone's outline: mostly the rectangle, sometimes without a corner."""
     corners = _corners(box)
     left, bottom, right, top = box
     if rng.random() < 0.15 and min(right - left, top - bottom) > 3.5:
@@ -158,7 +158,7 @@ def _outline(rng: np.random.Generator, box: Box) -> list[tuple[float, float]]:
 
 
 def _doors(rng: np.random.Generator, made: Drawing, outline: Box, lanes: list[Box]) -> None:
-    """One or two ways in, at the ends of lanes where those reach the edge; one may be for going out only."""
+    """Place one or two entrances at the ends of lanes, where those reach the edge; one may be an exit only."""
     left, bottom, right, top = outline
     wide, deep = float(rng.uniform(2.5, 5.0)), float(rng.uniform(2.0, 4.0))
     spots = []
@@ -182,7 +182,7 @@ def _doors(rng: np.random.Generator, made: Drawing, outline: Box, lanes: list[Bo
 
 
 def _stairs(made: Drawing, floor: int) -> None:
-    """Join this floor with the one below: the aisles (or counters) nearest to each other, told in the file's lists."""
+    """Connect this floor to the one below: the aisles (or counters) nearest to each other become neighbours."""
     upper = [z for z in made.zones if z["floor"] == f"F{floor}"]
     lower = [z for z in made.zones if z["floor"] == f"F{floor - 1}" and z["kind"] in ("aisle", "counter")]
     upper = [z for z in upper if z["kind"] == "aisle"] or upper
@@ -240,7 +240,8 @@ def _hang(rng: np.random.Generator, made: Drawing, sketch: Sketch) -> None:
 
 
 def _spots(rng: np.random.Generator, polygon: Floats, count: int, mount: str) -> list[tuple[float, float, float]]:
-    """x, y and azimuth (degrees clockwise from y): within the zone, at its edges or in its corners, looking into it."""
+    """Return x, y and azimuth (degrees clockwise from y): within the zone, at its edges or in its corners, pointing
+    into it."""
     low, high = polygon.min(axis=0), polygon.max(axis=0)
     middle, span = (low + high) / 2, high - low
     if mount in ("wall", "slanted", "portal"):
@@ -299,7 +300,7 @@ def _middle(rng: np.random.Generator, outline: Box) -> Box:
 
 
 def _overlap(box: Box, other: Box) -> float:
-    """Share of the first."""
+    """Return the overlap as a share of the first."""
     wide, deep = min(box[2], other[2]) - max(box[0], other[0]), min(box[3], other[3]) - max(box[1], other[1])
     return max(0.0, wide) * max(0.0, deep) / ((box[2] - box[0]) * (box[3] - box[1]))
 

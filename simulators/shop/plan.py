@@ -1,4 +1,4 @@
-"""The store as walkers see it: zones, where one can walk, and which zone a place lies in."""
+"""Store plan for walkers: zones, walkable paths, and the zone of a place."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 STAIRS_M = 25.0
-"""What changing floors is worth in metres when a way is chosen."""
+"""Cost of changing floors in metres when a path is chosen."""
 THROUGH_A_COUNTER = 3.0
-"""How much longer than it is a way through something other than an aisle seems to be."""
+"""Cost factor of paths through other zones than aisles."""
 
 
 class Plan:
@@ -36,11 +36,11 @@ class Plan:
         self._grounds: dict[int, Ground] = {}
 
     def of_kind(self, *kinds: ZoneKind) -> list[int]:
-        """Numbers of the zones of some kinds."""
+        """Return the zones of some kinds."""
         return [i for i, kind in enumerate(self.kinds) if kind in kinds]
 
     def zone_at(self, x: Floats, y: Floats, floor: Ints) -> Ints:
-        """Zone number of each place, -1 in none; where zones overlap, the first of the file."""
+        """Return the zone of each place, -1 if in none; where zones overlap, the first in the file."""
         zone = np.full(x.shape, -1)
         for i in reversed(range(len(self.ids))):
             here = np.flatnonzero(floor == self.floors[i])
@@ -49,7 +49,7 @@ class Plan:
         return zone
 
     def point_in(self, rng: np.random.Generator, zone: int) -> tuple[float, float]:
-        """A random place in a zone, a little off its border."""
+        """Draw a place in a zone, a little off its border."""
         polygon = self._inner[zone]
         low, high = polygon.min(axis=0), polygon.max(axis=0)
         for _ in range(100):
@@ -59,7 +59,7 @@ class Plan:
         return float(self.centres[zone][0]), float(self.centres[zone][1])
 
     def nearest_in(self, zone: int, x: float, y: float) -> tuple[float, float]:
-        """The place of a zone (a little off its border) that is nearest to another place."""
+        """Return the place in a zone (a little off its border) nearest to another place."""
         polygon = self._inner[zone]
         if holds(polygon, x, y):
             return x, y
@@ -70,13 +70,13 @@ class Plan:
         return float(best[0]), float(best[1])
 
     def way(self, start: int, goal: int) -> list[int]:
-        """Zones to walk through from `start` to `goal`, both included."""
+        """Return the zones to walk through from `start` to `goal`, both included."""
         if (start, goal) not in self._ways:
             self._ways[start, goal] = self._find(start, goal)
         return self._ways[start, goal]
 
     def path(self, floor: int, start: tuple[float, float], goal: tuple[float, float]) -> Floats:
-        """(k, 2) places to walk through on one floor, without the start, the goal the last."""
+        """Return the places (k, 2) to walk through on one floor, without the start; the goal is the last."""
         if floor not in self._grounds:
             corners = [polygon for polygon, on in zip(self.polygons, self.floors, strict=True) if on == floor]
 
@@ -87,7 +87,7 @@ class Plan:
         return self._grounds[floor].way(start, goal)
 
     def outside(self, zone: int, distance_m: float) -> tuple[float, float]:
-        """A place before an entrance: away from the middle of its floor."""
+        """Return a place in front of an entrance, away from the centre of its floor."""
         middle = self.centres[self.floors == self.floors[zone]].mean(axis=0)
         out = self.centres[zone] - middle
         length = float(np.hypot(*out))
@@ -124,7 +124,7 @@ class Plan:
 
 
 def inside(polygon: Floats, x: Floats, y: Floats) -> NDArray[np.bool_]:
-    """Which places lie in a polygon (k, 2), by the even-odd rule."""
+    """Return which places lie in a polygon (k, 2), by the even-odd rule."""
     result = np.zeros(x.shape, bool)
     corners = polygon.tolist()
     for (x1, y1), (x2, y2) in zip(corners, corners[1:] + corners[:1], strict=True):
@@ -135,7 +135,7 @@ def inside(polygon: Floats, x: Floats, y: Floats) -> NDArray[np.bool_]:
 
 
 def holds(polygon: Floats, x: float, y: float) -> bool:
-    """Does one place lie in a polygon: as `inside`, without the cost of arrays."""
+    """Return whether one place lies in a polygon: as `inside`, without the cost of arrays."""
     result = False
     corners = polygon.tolist()
     for (x1, y1), (x2, y2) in zip(corners, corners[1:] + corners[:1], strict=True):

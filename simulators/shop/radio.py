@@ -1,4 +1,4 @@
-"""What readers hear: propagation, the body, readers' rounds and the rows that come of them.
+"""Radio simulation: propagation, bodies, inventory rounds and the resulting reads.
 
 The shape is that of public UHF recordings (a 4-antenna R420 in a room, cards worn on the body, two shops): level
 falling with the logarithm of the distance and with the angle off the antenna's axis, shadows frozen for each place and
@@ -21,23 +21,23 @@ from simulators.shop.plan import Floats, Ints
 from simulators.shop.worlds import World
 
 TICK_US = 500_000
-"""Step in which places, bodies and slow fading are looked at; reads have their own times within."""
+"""Time step of places, bodies and slow fading; reads have their own times within."""
 DEAF_DB = 7.0
-"""So far below the level of every second answer there is none."""
+"""No answer this far below the level at which every second query is answered."""
 LUCK_DB = 12.0
-"""What shadows and fading may add to a level before a tag out of reach could be heard."""
+"""Margin for shadowing and fading when deciding that a tag is out of reach."""
 GRID = 128
-"""Corners a side before the pattern of shadowing repeats."""
+"""Grid points per side before the shadowing pattern repeats."""
 ROUND_S = 0.008
-"""A round: what it takes without any tag …"""
+"""Duration of a round without tags …"""
 TAG_S = 0.0063
-"""… and what each tag in view adds (70 rows/s with one tag, 156 with 29)."""
+"""… and for each tag in view (70 rows/s with one tag, 156 with 29)."""
 SWITCH_S = 0.024
-"""Added where a reader goes on to another antenna (6.5 rows/s each with four)."""
+"""Extra time for switching to another antenna (6.5 rows/s each with four)."""
 NOISE_DB = 0.8
-"""Of one read and the next on the same channel."""
+"""Noise between successive reads on the same channel."""
 NEAR_M = 0.3
-"""Nearer than this no card gets."""
+"""Minimum distance of a card."""
 
 ROW = np.dtype([("time_us", "<i8"), ("arrival_us", "<i8"), ("antenna", "<i4"), ("tag", "<i4"), ("rssi_cdbm", "<i4")])
 Rows = NDArray[Any]
@@ -57,31 +57,31 @@ class Scene:
     moving: NDArray[np.bool_]
     loss_db: Floats
     facing: Floats
-    """Where a worn card faces (rad); NaN for what no body shadows."""
+    """Direction that a worn card faces (rad); NaN for tags that no body shadows."""
     height: Floats
     """(T,) metres above the floor."""
     half_db: Floats
-    """(T,) what it needs more than other tags to be read."""
+    """(T,) extra power that the tag needs compared with others."""
     answers: Floats
-    """(T,) share of the rounds in which the tag answers at all."""
+    """(T,) share of rounds in which the tag answers at all."""
 
 
 class Radio:
-    """The store's antennas in one world; `hear` goes on from slice to slice."""
+    """The store's antennas in one world; `hear` continues from slice to slice."""
 
     def __init__(
         self, antennas: Antennas, world: World, rng: np.random.Generator, walled: NDArray[np.bool_] | None = None
     ) -> None:
-        """`walled`: by zone, do walls stand around it."""
+        """`walled`: by zone, whether it has walls."""
         self.antennas = antennas
         self.world = world
         self._rng = rng
         n = len(antennas.port)
         self.offset_db = rng.normal(0, world.offset_db, n)
-        """(n,) louder than the world's level …"""
+        """(n,) real offset of the level …"""
         readers = int(antennas.reader.max()) + 1 if n else 0
         self.report_db = rng.normal(0, world.report_db, readers)[antennas.reader]
-        """… and reported louder than it is."""
+        """… and offset of the reported RSSI."""
         self.shadow_db = np.zeros((n, GRID, GRID), np.float32)
         if world.shadow_db:
             self.shadow_db[:] = rng.normal(0, world.shadow_db, self.shadow_db.shape)
@@ -98,7 +98,7 @@ class Radio:
         self._dead = np.isin(np.arange(n), world.dead_antennas)
 
     def hear(self, start_us: int, scene: Scene) -> Rows:
-        """Rows of dtype ROW heard in the slice, by time; arrival times are set, too."""
+        """Return the rows (dtype ROW) heard in the slice, by time, with arrival times."""
         w, n = self.world, len(self.antennas.port)
         if not n or not len(scene.tag):
             return np.empty(0, ROW)
@@ -135,7 +135,8 @@ class Radio:
         return rows[np.argsort(rows["time_us"], kind="stable")]
 
     def levels(self, scene: Scene) -> NDArray[np.float32]:
-        """(T, A, K) mean level of each tag at each antenna, all but fading; −inf where it is away or out of reach."""
+        """Compute the mean level (T, A, K) of each tag at each antenna, without fading; −inf where absent or out of
+        reach."""
         a, w = self.antennas, self.world
         level = np.empty((len(scene.tag), len(a.port), scene.x.shape[1]), np.float32)
         gain = np.where(self._dead, -np.inf, w.level_1m_dbm + self.offset_db)
@@ -154,7 +155,7 @@ class Radio:
         return level
 
     def forget(self, tags: Sequence[int]) -> None:
-        """Drop what is remembered of tags that have left."""
+        """Drop the state of tags that have left."""
         for tag in tags:
             self._slow.pop(tag, None)
 
@@ -162,7 +163,7 @@ class Radio:
         return self.world.half_dbm - DEAF_DB
 
     def _delays_us(self, n: int) -> Ints:
-        """How long rows are under way beyond the others: most not at all, some up to a quarter of a second."""
+        """Draw extra delays of rows: most none, some up to a quarter of a second."""
         w = self.world
         late = self._rng.random(n) < w.late_share
         delay = np.minimum(self._rng.exponential(w.late_tau_s, n), w.late_max_s)
@@ -232,9 +233,8 @@ def _levels(out: Any, scene: Any, antennas: Any, shadow: Any, shadow_m: float, h
 
 @njit(cache=True)
 def _fade(level: Any, slow: Any, moving: Any, figures: Any, hop: int, least: float, rng: Any) -> None:
-    """Add fading to levels that could be heard: slow, unit Ornstein–Uhlenbeck processes of the pairs, and fast.
-
-    A fast one lasts for a tick on the way, and as long as the channel (`hop` ticks) for somebody who stands.
+    """Add fading to audible levels: slow (unit Ornstein–Uhlenbeck processes per pair) and fast. Fast fading lasts a
+    tick while moving, and as long as the channel (`hop` ticks) while standing.
     """
     keep_moving, keep_still, slow_moving, slow_still, fast_moving, fast_still = figures
     add_moving, add_still = np.sqrt(1 - keep_moving**2), np.sqrt(1 - keep_still**2)
@@ -272,7 +272,7 @@ def _rounds(
     quiet: Any,
     rng: Any,
 ) -> Any:
-    """Play each reader's rounds; `turn`, `clock`, `left` (of the antenna's dwell) and `quiet` are carried on."""
+    """Simulate each reader's rounds; `turn`, `clock`, `left` (of the antenna's dwell) and `quiet` are carried over."""
     width, deaf, noise, dwell, quiet_s, tick_s = figures
     tags, antennas, ticks = level.shape
     size, n = 4096, 0

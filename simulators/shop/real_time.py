@@ -1,4 +1,4 @@
-"""A shop in real time: walkers, and one reader per `[[readers]]` of the store file speaking its own protocol."""
+"""Shop in real time: walkers, and one simulated reader for each of the store file."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from simulators.shop.worlds import World
 
 PUSH_S = 0.02
 AHEAD_US = 12_000_000
-"""Store time that is made ahead, beside the pushing: more than a slice of the world."""
+"""Store time simulated ahead of delivery: more than a slice of the world."""
 
 
 @dataclass(frozen=True)
 class StoreClock:
-    """UTC in microseconds, from the wall's `origin_us` on `speed` times as fast as the wall."""
+    """UTC in microseconds: equal to wall time at `origin_us`, from there `speed` times as fast."""
 
     speed: float = 1.0
     origin_us: int = 0
@@ -44,7 +44,7 @@ class StoreClock:
 
 @dataclass(frozen=True)
 class Plays:
-    """What a shop is told; paths that are None are not written, no duration means until SIGTERM or SIGINT."""
+    """Options of a shop; paths that are None are not written, no duration means until SIGTERM or SIGINT."""
 
     config: StoreConfig
     world: World
@@ -56,7 +56,7 @@ class Plays:
     members: Path | None = None
     duration_s: float | None = None
     antennas: Antennas | None = None
-    """How they really hang; as the store file says unless given."""
+    """Real mounting of antennas; as in the store file unless given."""
 
 
 async def play(plays: Plays) -> dict[str, int]:
@@ -97,7 +97,7 @@ def write_members(path: Path, members: Sequence[Member]) -> None:
 
 
 class _Player:
-    """Pushes the world's rows to the readers when their time has come, and pulls plugs when it is time for that."""
+    """Delivers the world's rows to the readers when they are due, and simulates outages."""
 
     def __init__(self, shop: SimulatedShop, readers: Sequence[SimulatedReader], clock: StoreClock) -> None:
         self.made_us = shop.origin_us

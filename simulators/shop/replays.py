@@ -21,7 +21,7 @@ from simulators.shop.world import SimulatedShop
 from simulators.shop.worlds import World
 
 ORIGIN_US = 1_767_232_800_000_000
-"""2026-01-01 10:00 in China: files depend on nothing but what was asked for."""
+"""2026-01-01 10:00 in China: fixed, so that files depend only on the arguments."""
 
 
 def write_replay(
@@ -76,7 +76,7 @@ def _lines(config: StoreConfig, shop: SimulatedShop, rows: Rows) -> list[tuple[i
 
 @contextmanager
 def _open(path: Path) -> Iterator[TextIO]:
-    """For writing text; a .gz without name and time inside, so that the same seed gives the same bytes."""
+    """Open for writing text; .gz files contain no name and time, so that the same seed gives the same bytes."""
     if path.suffix != ".gz":
         with path.open("w", newline="") as plain:
             yield plain

@@ -1,4 +1,4 @@
-"""How well decided visits match where tags really were.
+"""Score decided visits against the true positions of tags.
 
 Pieces of one tag in one zone at most 30 s apart are one visit, and visits under 10 s don't count, on either side. A
 decided visit is right if a true one of the same tag and zone overlaps it by half of their union.
@@ -19,7 +19,7 @@ JOIN_US = 30_000_000
 KEEP_US = 10_000_000
 IOU = 0.5
 MERCHANDISE = "30"
-"""EPCs beginning like this (SGTIN-96) are goods and are not scored."""
+"""EPCs with this prefix (SGTIN-96) are goods and not scored."""
 
 
 class Stay(NamedTuple):
@@ -42,21 +42,21 @@ class Score:
     recall: float
     f1: float
     dwell_wape: float
-    """Of matched visits."""
+    """WAPE of matched visits' dwell."""
     zone_dwell_wape: float
-    """Of each zone's total dwell, matched or not."""
+    """WAPE of each zone's total dwell, matched or not."""
     right_zone_share: float
-    """Share of the time, from a tag's first trace to its last, with the right zone or rightly none."""
+    """Share of the time, from a tag's first to its last trace, with the right zone or correctly none."""
     path_similarity: float
     """1 − edit distance / longer path, mean over tags."""
 
     def as_dict(self) -> dict[str, float]:
-        """For JSON, rounded to four digits."""
+        """Return values for JSON, rounded to four digits."""
         return {key: round(value, 4) for key, value in asdict(self).items()}
 
 
 def score(truth: Iterable[Stay], visits: Iterable[Stay], *, merchandise: str = MERCHANDISE) -> Score:
-    """Score decided visits against the truth; tags that only one of them knows count too."""
+    """Score decided visits against the truth, including tags that occur in only one of them."""
     true_raw, raw = _by_tag(truth, merchandise), _by_tag(visits, merchandise)
     true_total = decided_total = matched = 0
     error_us = matched_us = right_us = span_us = 0
@@ -94,7 +94,8 @@ def score(truth: Iterable[Stay], visits: Iterable[Stay], *, merchandise: str = M
 
 
 def joined(stays: Sequence[Stay]) -> list[Stay]:
-    """One tag's stays as they are scored: same-zone pieces ≤ 30 s apart joined, then those ≥ 10 s, by enter time."""
+    """Join one tag's stays for scoring: same-zone pieces ≤ 30 s apart are joined, then those ≥ 10 s kept, by enter
+    time."""
     by_zone: dict[str, list[Stay]] = defaultdict(list)
     for stay in sorted(stays, key=lambda s: s.enter_us):
         pieces = by_zone[stay.zone]
@@ -107,7 +108,7 @@ def joined(stays: Sequence[Stay]) -> list[Stay]:
 
 
 def path_similarity(a: Sequence[str], b: Sequence[str]) -> float:
-    """1 − Levenshtein distance / longer length; 1 for two empty paths."""
+    """Return 1 − Levenshtein distance / longer length; 1 for two empty paths."""
     if not a and not b:
         return 1.0
     row = list(range(len(b) + 1))
@@ -119,7 +120,8 @@ def path_similarity(a: Sequence[str], b: Sequence[str]) -> float:
 
 
 def read_stays(path: str | Path) -> list[Stay]:
-    """Stays of a CSV (also .gz) with columns epc, zone, enter_us, exit_us and any others; ValueError if it has not."""
+    """Read stays from a CSV (also .gz) with columns epc, zone, enter_us, exit_us and any others; ValueError without
+    them."""
     path = Path(path)
     with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
         rows = csv.DictReader(file)
@@ -167,7 +169,8 @@ def _matches(true_stays: list[Stay], stays: list[Stay]) -> list[tuple[Stay, Stay
 
 
 def _right_time(true_stays: list[Stay], stays: list[Stay]) -> tuple[int, int]:
-    """Microseconds in which both say the same (a zone, or none), and the span from the first trace to the last."""
+    """Return the microseconds in which both agree (on a zone, or none), and the span from the first to the last
+    trace."""
     edges = sorted({t for s in (*true_stays, *stays) for t in (s.enter_us, s.exit_us)})
     changes: list[tuple[int, int, str, int]] = []
     for side, group in enumerate((true_stays, stays)):

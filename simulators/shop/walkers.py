@@ -1,4 +1,4 @@
-"""Ways through the store: where a person walks and stands, second by second, drawn from one random generator."""
+"""Random walks through the store: where a person walks and stands over time, from one random generator."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from simulators.shop.plan import Floats, Ints, Plan
 from simulators.shop.worlds import World
 
 OUTSIDE_M = 12.0
-"""How far before the doors a way begins and ends."""
+"""Distance from the doors at which walks begin and end."""
 RIDE_S = 24.0
-"""On an escalator from floor to floor."""
+"""Time on an escalator between floors."""
 SAMPLE_US = 200_000
-"""Step in which ways are looked at for the truth."""
+"""Time step at which walks are sampled for the truth."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """Where something is: straight lines between knots; the floor of a knot holds until the next."""
+    """Position over time: straight lines between knots; the floor of a knot holds until the next."""
 
     t_us: Ints
     x: Floats
@@ -40,15 +40,15 @@ class Track:
         return int(self.t_us[-1])
 
     def at(self, t_us: Ints) -> tuple[Floats, Floats, Ints]:
-        """x, y and floor at given times."""
+        """Return x, y and floor at given times."""
         return np.interp(t_us, self.t_us, self.x), np.interp(t_us, self.t_us, self.y), self.floor[self._knot(t_us)]
 
     def moving(self, t_us: Ints) -> NDArray[np.bool_]:
-        """Is it moving at given times."""
+        """Return whether it moves at given times."""
         return self._moves[self._knot(t_us)]
 
     def beside(self, dx: float, dy: float, lag_us: int) -> Track:
-        """The way of somebody walking along with this one."""
+        """Return the track of somebody walking along."""
         return Track(self.t_us + lag_us, self.x + dx, self.y + dy, self.floor)
 
     @cached_property
@@ -61,7 +61,7 @@ class Track:
         return knot
 
     def zones(self, plan: Plan) -> list[tuple[int, int, int]]:
-        """(zone, enter, exit) by the polygons, in order."""
+        """Return (zone, enter, exit) by the polygons, in order."""
         t = np.append(np.arange(self.start_us, self.end_us, SAMPLE_US), self.end_us)
         zone = plan.zone_at(*self.at(t))
         cut = np.flatnonzero(np.diff(zone)) + 1
@@ -74,7 +74,7 @@ class Track:
 
 
 class Walk:
-    """A way in the making: walks and stands in turn."""
+    """Track under construction: walks and stands in turn."""
 
     def __init__(
         self, plan: Plan, world: World, rng: np.random.Generator, start_us: int, zone: int, x: float, y: float
@@ -104,7 +104,7 @@ class Walk:
         self._knots.append((t + max(1, round(seconds * 1e6)), x, y, floor))
 
     def go(self, zone: int) -> None:
-        """Walk to a random place of a zone, by aisles where there are any, and over stairs from floor to floor."""
+        """Walk to a random place in a zone, along aisles where there are any, and over stairs between floors."""
         for here, there in pairwise(self.plan.way(self.zone, zone)):
             if self.plan.floors[here] != self.plan.floors[there]:
                 self._ride(here, there)
@@ -113,7 +113,7 @@ class Walk:
             self.step(x, y)
 
     def set_out(self, zone: int) -> None:
-        """Set out for a zone of this floor, and think better of it before one is there."""
+        """Start walking to a zone of this floor, and turn back on the way."""
         if self.plan.floors[zone] == self._knots[-1][3]:
             way = self._way(self.plan.point_in(self.rng, zone))
             for x, y in way[: int(self.rng.uniform(0.3, 0.9) * len(way))]:
@@ -149,9 +149,8 @@ class Walk:
 
 
 def shopper(plan: Plan, world: World, rng: np.random.Generator, start_us: int, patience: Floats | None = None) -> Track:
-    """One journey through the store, or one person who turns round at the door.
-
-    `patience`: by zone, how many times as long as elsewhere one stays there.
+    """Draw one journey through the store, or of a person who turns round at the door. `patience`: factor of stays by
+    zone.
     """
     doors = plan.of_kind(ZoneKind.ENTRANCE) or [0]
     door = int(rng.choice(doors))
@@ -181,7 +180,7 @@ def shopper(plan: Plan, world: World, rng: np.random.Generator, start_us: int, p
 
 
 def staff(plan: Plan, world: World, rng: np.random.Generator, home: int, start_us: int) -> Iterator[Track]:
-    """The rounds of somebody who works at a zone, without end: long at it, now and then away."""
+    """Draw the endless walk of a staff member at a zone: mostly there, now and then away."""
     away = plan.of_kind(ZoneKind.BACK_ROOM, ZoneKind.AISLE, ZoneKind.SERVICE) or [home]
     near = [zone for zone in np.flatnonzero(plan.neighbours[home]).tolist() if zone not in away]
     x, y = plan.point_in(rng, home)
@@ -197,14 +196,13 @@ def staff(plan: Plan, world: World, rng: np.random.Generator, home: int, start_u
 
 
 def stay_s(world: World, rng: np.random.Generator) -> float:
-    """How long a shopper stays at a counter."""
+    """Draw a shopper's stay at a counter in seconds."""
     return float(np.clip(rng.lognormal(np.log(world.stay_median_s), world.stay_sigma), 4, world.stay_max_s))
 
 
 def body_blocks(world: World, rng: np.random.Generator, start_us: int, end_us: int) -> tuple[Ints, Floats, Floats]:
-    """When the body hides a worn card: starts of intervals, in each the loss in dB and where the card faces (rad).
-
-    Clear and hidden alternate; most hidden intervals are short, some have a power-law tail of minutes.
+    """Draw when the body hides a worn card: starts of intervals, and in each the loss in dB and the card's direction
+    (rad). Clear and hidden alternate; most hidden intervals are short, some have a power-law tail of minutes.
     """
     n = 16 + int((end_us - start_us) / 1e6 / world.clear_median_s)
     clear_s = rng.lognormal(np.log(world.clear_median_s), world.clear_sigma, n)
@@ -240,7 +238,7 @@ def _stops(plan: Plan, world: World, rng: np.random.Generator) -> list[int]:
 
 
 def _aside(walk: Walk, kind: ZoneKind, seconds: float) -> None:
-    """To the nearest zone of a kind, if the store has one on this floor or else anywhere."""
+    """Walk to the nearest zone of a kind, on this floor or else anywhere, if there is one."""
     zones = walk.plan.of_kind(kind)
     if not zones:
         return

@@ -1,4 +1,4 @@
-"""Ways over a floor: round the counters where there are aisles or free floor, through them where there are none."""
+"""Paths over a floor: around counters where there are aisles or free floor, through them where there are none."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from config import ZoneKind
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 STEP_M = 0.75
-"""Side of the squares that ways are made of."""
+"""Grid size of paths."""
 AROUND_M = 1.0
-"""Floor beyond the outermost zones that can be walked on."""
+"""Width of walkable floor beyond the outermost zones."""
 THROUGH = {
     ZoneKind.COUNTER: 2.5,
     ZoneKind.CHECKOUT: 3.0,
@@ -25,16 +25,16 @@ THROUGH = {
     ZoneKind.FITTING_ROOM: 12.0,
     ZoneKind.BACK_ROOM: 12.0,
 }
-"""How much longer than it is a way through such a zone seems to be; aisles and doors: as long as it is."""
+"""Cost factor of paths through zones by kind; aisles and doors: 1."""
 BARE = 1.3
-"""The same of floor in no zone, where the store has aisles."""
+"""Cost factor of floor outside zones, where the store has aisles."""
 
 
 class Ground:
-    """One floor that can be walked on."""
+    """Walkable area of one floor."""
 
     def __init__(self, corners: Floats, zone_at: Callable[[Floats, Floats], Ints], kinds: Sequence[ZoneKind]) -> None:
-        """`corners` (k, 2) of all of its zones; `zone_at`: numbers in `kinds` of places, -1 in no zone."""
+        """`corners` (k, 2) of all its zones; `zone_at`: index into `kinds` for places, -1 outside zones."""
         self._low, high = corners.min(axis=0) - AROUND_M, corners.max(axis=0) + AROUND_M
         columns, rows = (int(n) for n in np.ceil((high - self._low) / STEP_M))
         x, y = (a.ravel() for a in np.meshgrid(np.arange(columns) + 0.5, np.arange(rows) + 0.5, indexing="ij"))
@@ -44,7 +44,7 @@ class Ground:
         self._cost = weights[zone].reshape(columns, rows)
 
     def way(self, start: tuple[float, float], goal: tuple[float, float]) -> Floats:
-        """(k, 2) places to walk through, without the start, the goal the last."""
+        """Return the places (k, 2) to walk through, without the start; the goal is the last."""
         most = np.array(self._cost.shape) - 1
         ends = [np.clip(((np.array(end) - self._low) / STEP_M).astype(int), 0, most) for end in (start, goal)]
         cells = _shortest(self._cost, *(int(v) for end in ends for v in end))
@@ -55,7 +55,7 @@ class Ground:
 
 @njit(cache=True)
 def _shortest(cost: Any, x0: int, y0: int, x1: int, y1: int) -> Any:
-    """Cells (x · rows + y) from start to goal, both included, by A*."""
+    """Return the cells (x · rows + y) from start to goal, both included, by A*."""
     columns, rows = cost.shape
     start, goal = x0 * rows + y0, x1 * rows + y1
     best = np.full(columns * rows, np.inf)

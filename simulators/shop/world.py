@@ -1,7 +1,7 @@
-"""A shop full of people: who carries which tag where (the truth), and what the readers hear of it, slice by slice.
+"""Simulated world: who carries which tag where (the truth), and what the readers hear, slice by slice.
 
-The same config, world, seed and number of shoppers give the same shop, however far and in whatever strides it is
-played. It is in full swing from the first moment.
+The same config, world, seed and number of shoppers give the same shop, however far it is played. It is populated from
+the first moment.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from simulators.shop.walkers import Track, body_blocks, shopper, staff
 from simulators.shop.worlds import World
 
 SLICE_US = 10_000_000
-"""Stretch of time that is made at once."""
+"""Time simulated at once."""
 MEMBERS_EACH = 40
-"""Cards per shopper that come by turns: one person is not back within the hour."""
+"""Cards per shopper, used in turn: nobody is back within the hour."""
 TIERS = (("standard", 0.6), ("silver", 0.22), ("gold", 0.13), ("diamond", 0.05))
 CONSENT = 0.85
 MOST_BODY_DB = 15.0
-"""The most that a card loses on somebody's body."""
+"""Maximum body loss of a card."""
 WALLED = (ZoneKind.FITTING_ROOM, ZoneKind.BACK_ROOM)
 HINTS = ("", "", "", "size 38", "likes to be left alone", "drinks green tea", "asks for Ms Lin", "birthday this month")
 
 
 @dataclass(frozen=True)
 class Member:
-    """A line of the member directory."""
+    """Line of the member directory."""
 
     epc: bytes
     member: str
@@ -46,7 +46,7 @@ class Member:
 
 @dataclass
 class Carried:
-    """A tag on its way: number in `SimulatedShop.epcs`, track, and how the body hides it (None: it doesn't)."""
+    """Carried tag: index in `SimulatedShop.epcs`, track, and when the body hides it (None: never)."""
 
     tag: int
     track: Track
@@ -58,7 +58,7 @@ class Carried:
 
 
 Coming = tuple[int, list[Carried]]
-"""How many people come, and what they carry."""
+"""Arrivals: number of people, and what they carry."""
 
 
 class SimulatedShop:
@@ -74,7 +74,7 @@ class SimulatedShop:
         origin_us: int,
         antennas: Antennas | None = None,
     ) -> None:
-        """`antennas`: how they really hang; as the store file says unless given."""
+        """`antennas`: real mounting; as in the store file unless given."""
         self.config = config
         self.world = world
         self.origin_us = origin_us
@@ -82,7 +82,7 @@ class SimulatedShop:
         self.antennas = antennas or Antennas.of(config, self.plan)
         self.epcs: list[bytes] = []
         self.walkers = 0
-        """People who have carried a tag into the store's reach so far."""
+        """Number of people who have carried a tag so far."""
         self._seed = seed
         self._maker = EpcMaker(config)
         self._numbers: dict[bytes, int] = {}
@@ -94,11 +94,11 @@ class SimulatedShop:
         self._carried: list[Carried] = []
         self._stays: list[tuple[int, int, int, int]] = []
         self.spans: list[tuple[int, int, int]] = []
-        """(tag, from, to) in which it was about, before the doors too; goods aside."""
+        """(tag, from, to) of presence, including in front of the doors; without goods."""
         self._sources: list[tuple[Iterator[Coming], list[Coming]]] = []
         self._outage_until_us = [0] * len(config.readers)
         self.outages: list[tuple[int, int, int]] = []
-        """(reader, from, to) of readers that fell silent."""
+        """(reader, from, to) of reader outages."""
         self._places = round(shoppers / (1 + 1.5 * world.group_share)) or min(shoppers, 1)
         self.members = self._directory(self._places * MEMBERS_EACH)
         for slot in range(self._places):
@@ -111,7 +111,7 @@ class SimulatedShop:
         self._lay_out_goods()
 
     def slice(self) -> tuple[int, int, Rows]:
-        """Make the next SLICE_US: its start, its end, and the rows heard in it, by time."""
+        """Simulate the next SLICE_US; returns start, end, and the rows heard, by time."""
         start_us, end_us = self._made_us, self._made_us + SLICE_US
         self._pull(end_us)
         rows = self.radio.hear(start_us, self._scene(start_us))
@@ -122,12 +122,12 @@ class SimulatedShop:
         return start_us, end_us, rows[np.argsort(rows["time_us"], kind="stable")]
 
     def bring(self, number: int, way: Track) -> None:
-        """Let somebody else come along a way, with the card of one who is no member."""
+        """Add a person on a given track, with a card that isn't a member's."""
         rng = self._rng(50, number)
         self._take(self._worn(rng, self._number(self._maker.make("unknown", 90_000 + number)), way))
 
     def truth(self, until_us: int) -> list[Stay]:
-        """Where every carried tag was from the origin to `until_us` (made already), by EPC and time."""
+        """Return where every carried tag was from the origin to `until_us` (already simulated), by EPC and time."""
         pieces: list[Stay] = []
         for tag, zone, enter_us, exit_us in sorted(self._stays, key=lambda s: (self.epcs[s[0]], s[2])):
             enter_us, exit_us = max(enter_us, self.origin_us), min(exit_us, until_us)
@@ -147,7 +147,7 @@ class SimulatedShop:
     # ── people ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _come_and_go(self, slot: int) -> Iterator[Coming]:
-        """One place in the crowd: a shopper or a group, then the next, without end; the first are there already."""
+        """Fill one slot of the crowd: a shopper or a group, then the next, endlessly; the first are already inside."""
         rng = self._rng(10, slot)
         cards = rng.permutation(MEMBERS_EACH)
         first = shopper(self.plan, self.world, rng, self.origin_us, self._patience)
@@ -302,7 +302,7 @@ class SimulatedShop:
         return np.array(rows, ROW)
 
     def _heard(self, rows: Rows, start_us: int) -> NDArray[np.bool_]:
-        """Which rows are of readers that work; starts outages."""
+        """Return which rows come from working readers; starts outages."""
         for reader in range(len(self._outage_until_us)):
             chance = self.world.outages_per_hour / len(self._outage_until_us) * SLICE_US / 3.6e9
             if self._noise.random() < chance and start_us >= self._outage_until_us[reader]:

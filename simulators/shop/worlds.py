@@ -1,6 +1,6 @@
-"""Worlds: what shoppers and radio are like in them. Nothing of this may ever be told to the engine.
+"""Worlds: parameters of shoppers and radio. The engine must never use them.
 
-Three have names, so that figures can be compared over the years; any number of others is drawn (simulators/draws.py).
+Three have names, so that figures stay comparable over the years; any number of others is drawn (draws.py).
 """
 
 from __future__ import annotations
@@ -13,91 +13,91 @@ class World:
     """Parameters of a world; decibels in `_db`, seconds in `_s`, shares 0..1. Figures of UHF recordings unless said."""
 
     seed: int
-    """Used where the caller names none."""
+    """Default seed."""
 
     # Shoppers (the carriers of tags; who carries none is not seen and not simulated).
     stops_mean: float = 4.0
     pace_m_s: float = 1.0
-    """Of the usual shopper; each has a pace of their own."""
+    """Median pace of shoppers; each has their own."""
     turn_back_share: float = 0.0
-    """Of ways to a counter that are given up half way, for another counter."""
+    """Share of walks to a counter that are given up half way for another counter."""
     stay_median_s: float = 60.0
     stay_sigma: float = 1.15
-    """Of the stay's logarithm: a heavy tail, seconds to a quarter of an hour and more."""
+    """Standard deviation of the logarithm of stays: a heavy tail, seconds to a quarter of an hour and more."""
     stay_max_s: float = 2400.0
     zone_sigma: float = 0.0
-    """Some counters hold people for longer than others: of the logarithm of each zone's factor."""
+    """Standard deviation of the logarithm of each zone's stay factor."""
     aisle_stop_share: float = 0.25
-    """Shoppers who also stop somewhere in an aisle."""
+    """Share of shoppers who also stop somewhere in an aisle."""
     card_height_m: tuple[float, float] = (1.1, 1.1)
-    """Lowest and highest that cards are carried."""
+    """Minimum and maximum height of carried cards."""
     pass_by_share: float = 0.12
-    """Who turns round at the entrance or only walks past it."""
+    """Share of people who turn round at the entrance or only walk past it."""
     group_share: float = 0.2
-    """Who comes in a group of two or three."""
+    """Share of people who come in a group of two or three."""
     member_share: float = 0.72
     unknown_share: float = 0.1
-    """Who carries a tag that is none of the store's; the others push a cart and carry none."""
+    """Share of people with a tag of another company; the others push a cart and carry none."""
     cart_share: float = 0.25
-    """Members who push a cart as well."""
+    """Share of members who also push a cart."""
     staff_share: float = 0.7
-    """Of counters, checkouts and service desks with somebody at them."""
+    """Share of counters, checkouts and service desks with staff."""
     merchandise: int = 6
-    """Tagged goods lying open at each counter."""
+    """Number of tagged goods at each counter."""
     merchandise_shyness: float = 0.985
-    """Share of the rounds in which such a tag keeps silent."""
+    """Share of rounds in which such a tag stays silent."""
 
     # Propagation.
     level_1m_dbm: float = -52.7
-    """More where readers are turned up, as they often are."""
+    """Higher where reader power is raised, as it often is."""
     slope_db: float = 21.5
     """Per decade of distance."""
     behind_db: float = 9.0
-    """Loss straight behind an antenna of which no beam is known."""
+    """Loss straight behind an antenna with unknown beam."""
     back_db: float = 30.0
-    """The most that a beam takes away on the round trip, at the sides and behind."""
+    """Maximum loss outside the beam, for the round trip."""
     floor_db: float = 14.0
     """Loss through one floor's slab."""
     storey_m: float = 4.5
     atrium: tuple[float, float, float, float] | None = None
-    """Left, bottom, right and top of a hole in all slabs but the lowest …"""
+    """Left, bottom, right and top of an opening in all slabs but the lowest …"""
     atrium_db: float = 2.0
     """… and the loss through it."""
     wall_db: float = 0.0
     """Loss into and out of fitting rooms and back rooms."""
     shadow_db: float = 3.7
-    """Of a place for an antenna; frozen."""
+    """Standard deviation of shadowing by place and antenna; constant over time."""
     shadow_m: float = 1.0
-    """How far one has to go for another shadow."""
+    """Correlation distance of shadowing."""
     offset_db: float = 2.5
-    """Between antennas: cables, power, mounting."""
+    """Standard deviation between antennas: cables, power, mounting."""
     report_db: float = 0.0
-    """Between readers in what they report: a weaker figure, not fewer reads."""
+    """Standard deviation between readers in the reported RSSI, without effect on reads."""
     hop_s: float = 0.5
-    """For so long a reader stays on a channel: somebody who stands is heard alike meanwhile."""
+    """Time that a reader stays on a channel, during which fading is constant for people who stand."""
     fast_still_db: float = 2.2
     fast_moving_db: float = 4.6
     slow_moving_db: float = 3.0
     slow_still_db: float = 0.0
-    """Of the same slow fading while somebody stands …"""
+    """Standard deviation of the same slow fading while standing …"""
     slow_still_flows: bool = False
-    """… in which it goes on (people and carts move around) or stays as it was."""
+    """… during which it continues (people and carts move around) or is constant."""
     slow_tau_s: float = 2.0
     half_dbm: float = -69.0
-    """Where every second query is answered; 7 dB below, none."""
+    """Level at which every second query is answered; 7 dB below, none."""
     half_tag_db: float = 0.0
-    """Of that between tags."""
+    """Standard deviation of that between tags."""
     logistic_db: float = 1.25
 
     # The body.
     body_db: float = 4.0
-    """Loss of a card worn, towards the side it faces; for a person 0 to 15."""
+    """Loss of a worn card towards the side it faces; 0 to 15 per person."""
     person_db: float = 1.5
-    """Of that between people."""
+    """Standard deviation of that between people."""
     facing_db: float = 9.0
-    """More of it towards the other side."""
+    """Additional loss towards the other side."""
     card_answers: float = 0.75
-    """Share of the rounds in which a worn card answers when it could: bodies detune it."""
+    """Share of possible rounds in which a worn card answers: bodies detune it."""
     cart_db: float = 4.0
     clear_median_s: float = 4.0
     clear_sigma: float = 1.0
@@ -105,19 +105,19 @@ class World:
     block_short_s: float = 1.2
     block_long_share: float = 0.1
     block_long_s: float = 5.0
-    """Shortest of the long blocks, whose lengths fall off as a power."""
+    """Minimum of the long blocks, whose lengths follow a power law."""
     block_power: float = 0.85
     block_max_s: float = 500.0
 
     # Readers.
     dwell_s: float = 0.0
-    """For so long a reader stays with an antenna before the next; 0: one round."""
+    """Time that a reader stays on an antenna; 0: one round."""
     quiet_s: float = 0.0
-    """For so long a tag that was read keeps quiet (sessions 1 and 2)."""
+    """Time that a tag stays silent after a read (sessions 1 and 2)."""
     rssi_step_db: float = 0.5
-    """Of the figures that readers report."""
+    """Resolution of reported RSSI."""
     dead_antennas: tuple[int, ...] = ()
-    """Numbers of antennas that hear nothing: a cable off, a port in trouble."""
+    """Antennas that hear nothing: a loose cable, a broken port."""
     late_share: float = 0.27
     late_tau_s: float = 0.03
     late_max_s: float = 0.24
@@ -125,7 +125,7 @@ class World:
     outage_s: tuple[float, float] = (60.0, 240.0)
     rssi_unknown_share: float = 0.0
     phantoms_per_hour: float = 0.0
-    """Reads of EPCs that no tag has: bit errors that passed the checksum."""
+    """Reads of EPCs that no tag has: bit errors that pass the checksum."""
 
 
 WORLDS = {

@@ -55,7 +55,8 @@ def test_calibration(
     layout: str, world: str, shoppers: int, seeds: tuple[int, ...], record_property: Tell, capsys: Any
 ) -> None:
     """Learnt from the first half hour without labels, judged on the second."""
-    before, after = [], []
+    before: list[Any] = []
+    after: list[Any] = []
     for seed in seeds:
         whole = recording(layout, world, seed, 2 * MINUTES, shoppers)
         cut_us = ORIGIN_US + MINUTES * 60_000_000

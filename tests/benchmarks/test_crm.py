@@ -6,9 +6,11 @@ import asyncio
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
-from brokers import MAKERS
+from brokers import MAKERS, Listening, MakeCrm, MakeStore, MosquittoBroker, Until
 from lines import SlowLine
 
 from config import topics
@@ -40,7 +42,7 @@ def deliveries(batch_events: int, n: int) -> list[Delivery]:
 
 
 @pytest.mark.benchmark_suite
-def test_ingest(postgres, tmp_path, benchmark, capsys):
+def test_ingest(postgres: str, tmp_path: Path, benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
     rates = {}
     for name, book in (("postgresql", postgres), ("sqlite", tmp_path / "crm.db")):
         ledger = Ledger(book)
@@ -58,7 +60,14 @@ def test_ingest(postgres, tmp_path, benchmark, capsys):
 
 
 @pytest.mark.benchmark_suite
-async def test_slow_line(mosquitto, store, listening, until, benchmark, capsys):
+async def test_slow_line(
+    mosquitto: MosquittoBroker,
+    store: MakeStore,
+    listening: Listening,
+    until: Until,
+    benchmark: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     shares = {}
     for kbit_per_s in (16, 32, 64):
         async with SlowLine(mosquitto.url, 1000 * kbit_per_s).open() as slow:
@@ -79,7 +88,14 @@ async def test_slow_line(mosquitto, store, listening, until, benchmark, capsys):
 
 
 @pytest.mark.benchmark_suite
-async def test_recognitions_behind_a_backlog(mosquitto, crm, until, tmp_path, benchmark, capsys):
+async def test_recognitions_behind_a_backlog(
+    mosquitto: MosquittoBroker,
+    crm: MakeCrm,
+    until: Until,
+    tmp_path: Path,
+    benchmark: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Stores come back with windows that wait, while members come in."""
     thread = ThreadPoolExecutor(1)
     fleet = [FakeStore(f"back-{n:03}", mosquitto.url, thread) for n in range(STORES)]
@@ -90,7 +106,10 @@ async def test_recognitions_behind_a_backlog(mosquitto, crm, until, tmp_path, be
     await consumer.start()
     await until(consumer.ready)
     publishing = [asyncio.create_task(one.publisher.run()) for one in fleet]
-    told = lambda: json.loads((tmp_path / "crm.json").read_text())  # noqa: E731
+
+    def told() -> Any:
+        return json.loads((tmp_path / "crm.json").read_text())
+
     greeted = 0
     while told()["received"] < STORES * WINDOWS // 2:
         one = fleet[greeted % STORES]
@@ -108,13 +127,13 @@ async def test_recognitions_behind_a_backlog(mosquitto, crm, until, tmp_path, be
     assert ms["n"] >= 0.8 * greeted
 
 
-def fresh_bytes(batches) -> int:
+def fresh_bytes(batches: Any) -> int:
     """Bytes of events, each once, as the outbox has them."""
     events = {event["id"]: event for batch in batches for event in batch["events"]}
     return sum(len(json.dumps(event, separators=(",", ":"))) for event in events.values())
 
 
-def note(benchmark, **figures) -> None:
+def note(benchmark: Any, **figures: Any) -> None:
     """Keep figures that were measured by other means in the run's file."""
     benchmark.extra_info.update(figures)
     benchmark.pedantic(lambda: None)

@@ -1,7 +1,10 @@
 """Tag reports decoded a second: ours, sllurp's and llrpkit's codec on the same bytes. Run by `make bench`."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +68,7 @@ def per_second(*decoders: Callable[[], int], turns: int = 40, turn_s: float = 0.
 
 @pytest.mark.parametrize("reports", [1, 32])
 @pytest.mark.parametrize("codec", [ours, sllurp, llrpkit])
-def test_decode(benchmark, codec, reports):
+def test_decode(benchmark: Any, codec: Any, reports: Any) -> None:
     benchmark.group = f"LLRP decode, {reports} reports a message"
     sent = stream(reports)
     decode = codec(sent)
@@ -75,7 +78,7 @@ def test_decode(benchmark, codec, reports):
 
 
 @pytest.mark.parametrize("reports", [1, 32])
-def test_ratio_to_sllurp(benchmark, reports, capsys):
+def test_ratio_to_sllurp(benchmark: Any, reports: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """The budget: both in one run, so that the machine's speed cancels out."""
     sent = stream(reports)
     fast, slow, other = per_second(ours(sent), sllurp(sent), llrpkit(sent))

@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 import os
 import random
+import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from headquarters import directory_file
@@ -22,7 +24,7 @@ LOOK_UP_US, WAIT_MS = 50.0, 300.0
 
 
 @pytest.mark.benchmark_suite
-async def test_directory(tmp_path: Path, capsys, benchmark):
+async def test_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str], benchmark: Any) -> None:
 
     database = Database(tmp_path / "store.db", store="s1", quota_mb=2048)
     hashes = Pseudonyms(database.tag_key)
@@ -57,7 +59,7 @@ async def test_directory(tmp_path: Path, capsys, benchmark):
     busy_s = cpu_s() - busy_from_s
     greeting.cancel()
 
-    def look(conn) -> float:
+    def look(conn: sqlite3.Connection) -> float:
         tags = [hashes.member(n.to_bytes(12, "big"), 96) for n in random.Random(2).sample(range(MEMBERS), 10_000)]
         start = time.perf_counter()
         assert all(look_up(conn, tag) is not None for tag in tags)

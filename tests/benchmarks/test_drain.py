@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from brokers import MosquittoBroker, health, need_mosquitto
+from brokers import MakeCrm, MakeStore, MosquittoBroker, Until, health, need_mosquitto
 from fleets import Fleet
+from gateways import Gateway
 from weeks import open_week
 
 from edge.database.writer import Database
+from simulators.headquarters.broker import NatsBroker
 from simulators.headquarters.inventor import Inventor
 from sync import outbox
 from sync.contract import CLASSES, Envelope, encode, pack
@@ -27,7 +31,14 @@ OPEN_H = 12
 
 
 @pytest.mark.benchmark_suite
-async def test_drain(broker, store, crm, until, benchmark, capsys):
+async def test_drain(
+    broker: NatsBroker | MosquittoBroker,
+    store: MakeStore,
+    crm: MakeCrm,
+    until: Until,
+    benchmark: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     gateway, consumer = store(broker.url), crm(broker.url)
     for _ in range(EVENTS // 1000):
         await gateway.writer.write(lambda conn: outbox.append(conn, "health", [health(n) for n in range(1000)]))
@@ -48,7 +59,7 @@ async def test_drain(broker, store, crm, until, benchmark, capsys):
 
 
 @pytest.mark.benchmark_suite
-def test_flash(tmp_path: Path, benchmark, capsys):
+def test_flash(tmp_path: Path, benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Bytes handed to the disk for the outbox, by the kernel's count: write-ahead log and its folding back included."""
     inventor = Inventor(random.Random(1))
     figures = {}
@@ -72,13 +83,13 @@ def test_flash(tmp_path: Path, benchmark, capsys):
     assert figures["windows"] <= WRITTEN_BUDGET_MB
 
 
-def commit(conn, some):
+def commit(conn: sqlite3.Connection, some: Any) -> None:
     for class_ in CLASSES:
         outbox.append(conn, class_, [event for kind, event in some if kind == class_])
 
 
 @pytest.mark.benchmark_suite
-async def test_flash_of_a_day(gateway, benchmark, capsys):
+async def test_flash_of_a_day(gateway: Gateway, benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """All that the service writes in an hour with 240 members passing through, times the hours of a day."""
     with open_week(gateway, "mqtt://127.0.0.1:1", 300, None) as week:
         await week.step(0)
@@ -93,7 +104,9 @@ async def test_flash_of_a_day(gateway, benchmark, capsys):
 
 
 @pytest.mark.benchmark_suite
-async def test_storm(tmp_path: Path, crm, until, benchmark, capsys):
+async def test_storm(
+    tmp_path: Path, crm: MakeCrm, until: Until, benchmark: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A broker that keeps nothing is killed under 1,000 stores: how long until all are back and all is acknowledged."""
     need_mosquitto()
     options = "allow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 100"
@@ -123,7 +136,7 @@ async def test_storm(tmp_path: Path, crm, until, benchmark, capsys):
 
 
 @pytest.mark.benchmark_suite
-def test_packing(benchmark, capsys):
+def test_packing(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Bytes of batches of 1, 10 and 100 events, plain and packed, and what packing takes."""
     inventor = Inventor(random.Random(1))
     rows = []
@@ -147,7 +160,7 @@ def test_packing(benchmark, capsys):
     assert rows[-1][2] < rows[-1][1] / 3
 
 
-def note(benchmark, **figures):
+def note(benchmark: Any, **figures: Any) -> None:
     """Keep figures that were measured by other means in the run's file."""
     benchmark.extra_info.update(figures)
     benchmark.pedantic(lambda: None)

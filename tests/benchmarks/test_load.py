@@ -33,7 +33,7 @@ CPU_BUDGET, RSS_BUDGET_MIB, P99_BUDGET_MS = 0.25, 220, 300
 
 def store(addresses: dict[str, str]) -> dict[str, Any]:
     """200 counters of 5 × 5 m in rows, 256 antennas over them."""
-    zones = [
+    zones: list[dict[str, Any]] = [
         {
             "id": f"z{n}",
             "name": f"z{n}",

@@ -45,7 +45,7 @@ def test_drawn_shops(shop: int, record_property: Tell, capsys: Any) -> None:
     rows = [row(it, RULES) for it in cases]
     whole = pooled(rows)
     known = pooled([row(it, ("oracle",)) for it in cases[:ORACLE_SEEDS]])
-    told = {
+    told: dict[str, Any] = {
         "shop": shop,
         "zones": [len(it.store.zones) for it in cases],
         "floors": SKETCHES[shop].floors,
@@ -92,7 +92,7 @@ def test_tracks(record_property: Tell, capsys: Any) -> None:
 def test_body_worn(record_property: Tell, capsys: Any) -> None:
     """Older people with a tag on the chest, two zones a room."""
     for room in body_worn.rooms(Path(str(BODY_WORN))):
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"rule": "Tagtrail, out of the box", **room.decided(engine).as_dict()},
             {"rule": "Tagtrail, learnt", **room.decided(engine, learn).as_dict()},
             *(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sites import FLAGS, PASSWORD, Site, running
+from sites import FLAGS, PASSWORD, Site, browser, running
 
 from edge.access.users import Role, Users, users_path
 
@@ -17,13 +16,13 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """Ended with the module: Playwright keeps an event loop running in this thread, where others want their own."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    path = browser()
     if path is None:
-        pytest.skip("chromium is not installed: apt install chromium")
+        pytest.skip("chromium is not installed: apt install chromium-headless-shell")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield browser
-        browser.close()
+        launched = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield launched
+        launched.close()
 
 
 @pytest.fixture(scope="module")

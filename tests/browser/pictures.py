@@ -16,7 +16,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests/support")]
 from pages import NOON_US  # noqa: E402
 from playwright import sync_api  # noqa: E402
 from shopdays import DATE, Day  # noqa: E402
-from sites import FLAGS, PASSWORD, running  # noqa: E402
+from sites import FLAGS, PASSWORD, browser, running  # noqa: E402
 
 from config import StoreConfig  # noqa: E402
 from config.check import load  # noqa: E402
@@ -31,7 +31,8 @@ PAGES = {
     **{name: f"/{name}" for name in ("today", "counters", "flows", "promotions", "layout", "members", "service")},
     **{name: f"/{name}" for name in ("quality", "readers")},
 }
-SIZE = {"width": 1240, "height": 860}
+SIZE: sync_api.ViewportSize = {"width": 1240, "height": 860}
+WALL: sync_api.ViewportSize = {"width": 1920, "height": 1080}
 DAYS = 29
 DAY_US = 86_400_000_000
 ONE = kept.DAY
@@ -194,22 +195,22 @@ def tell(config: StoreConfig, told: dict[str, Any]) -> None:
     ]
 
 
-def main() -> None:
+def main(chromium: str) -> None:
     """Take them all."""
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         config = store(Path(folder))
         with running(Path(folder), config, weeks, tell) as site, sync_api.sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+            launched = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
             for lang, locale in (("en", "en-GB"), ("zh", "zh-CN")):
-                context = browser.new_context(locale=locale)
+                context = launched.new_context(locale=locale)
                 page = context.new_page()
                 page.goto(site.url + "/login")
                 page.fill('input[name="name"]', "li")
                 page.fill('input[name="password"]', PASSWORD)
                 page.click("button.primary")
                 for name, path in PAGES.items():
-                    page.set_viewport_size({"width": 1920, "height": 1080} if name == "wall" else SIZE)
+                    page.set_viewport_size(WALL if name == "wall" else SIZE)
                     page.goto(site.url + path)
                     if name == "flows":
                         page.wait_for_selector("#sankey svg.main-svg")
@@ -218,11 +219,8 @@ def main() -> None:
                     page.screenshot(path=FOLDER / f"{name}-{lang}.png")
                     print(f"{name}-{lang}.png")
                 context.close()
-            browser.close()
+            launched.close()
 
 
 if __name__ == "__main__":
-    import shutil
-
-    CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or sys.exit("install chromium first")
-    main()
+    main(browser() or sys.exit("install chromium-headless-shell or chromium first"))

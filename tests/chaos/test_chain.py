@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from pathlib import Path
 
-from brokers import MosquittoBroker, need_mosquitto
+from brokers import MakeCrm, MosquittoBroker, Until, need_mosquitto
 from fleets import Fleet
 
 STORES = 1_000
 
 
-async def test_reconnect_storm(tmp_path, crm, until, tell):
+async def test_reconnect_storm(tmp_path: Path, crm: MakeCrm, until: Until, tell: Callable[[str], None]) -> None:
     need_mosquitto()
     options = "allow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 100"
     async with MosquittoBroker(tmp_path / "broker", options, persistent=False) as broker:

@@ -12,25 +12,43 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
-from brokers import MosquittoBroker, Store, health, need_mosquitto, window
+from brokers import (
+    CrmProcess,
+    Listening,
+    MakeCrm,
+    MakeStore,
+    MosquittoBroker,
+    Store,
+    Until,
+    health,
+    need_mosquitto,
+    window,
+)
 
 from config import topics
+from simulators.headquarters.broker import NatsBroker
 from sync import mqtt, outbox, publisher, quota, sending
-from sync.mqtt import MqttSettings, connect
+from sync.contract import EventClass
+from sync.mqtt import Incoming, MqttSettings, connect
 
 
-def totals(consumer):
+def totals(consumer: CrmProcess) -> Any:
     return {class_: (low, high, n) for class_, low, high, n in consumer.rows()}
 
 
-def complete(consumer, **classes):
+def complete(consumer: CrmProcess, **classes: int) -> Any:
     """Every number from 1, once."""
     return totals(consumer) == {class_: (1, n, n) for class_, n in classes.items() if n}
 
 
-async def test_broker_without_persistence(tmp_path, store, crm, until, tell):
+async def test_broker_without_persistence(
+    tmp_path: Path, store: MakeStore, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     need_mosquitto()
     async with MosquittoBroker(tmp_path / "broker", persistent=False) as broker:
         gateway, consumer = store(broker.url), crm(broker.url)
@@ -47,10 +65,12 @@ async def test_broker_without_persistence(tmp_path, store, crm, until, tell):
     tell(f"5 kills, 5,000 of 5,000 once, {last['duplicates']} repetitions absorbed")
 
 
-async def test_twelve_days_of_backlog_and_a_cue_in_between(nats, store, crm, until, tell):
+async def test_twelve_days_of_backlog_and_a_cue_in_between(
+    nats: NatsBroker, store: MakeStore, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     """A recognition that is made while it drains waits for those before it, and for nothing else."""
     gateway, consumer = store(nats.url), crm(nats.url)
-    made = {"member": 6_000, "journey": 6_000, "agg": 12 * 96 * 8, "health": 12 * 1440}
+    made: dict[EventClass, int] = {"member": 6_000, "journey": 6_000, "agg": 12 * 96 * 8, "health": 12 * 1440}
     for class_, n in made.items():
         for _ in range(0, n, 480):
             await gateway.commit(class_, min(480, n))
@@ -73,7 +93,14 @@ async def test_twelve_days_of_backlog_and_a_cue_in_between(nats, store, crm, unt
     tell(f"{total:,} of {total:,} once; the cue was acknowledged after {took_s:.2f} s, {waiting:,} others still waited")
 
 
-async def test_half_open_link(tmp_path, store, crm, until, monkeypatch, tell):
+async def test_half_open_link(
+    tmp_path: Path,
+    store: MakeStore,
+    crm: MakeCrm,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+    tell: Callable[[str], None],
+) -> None:
     """The broker is frozen, not closed: nothing comes back, and nothing says so."""
     need_mosquitto()
     monkeypatch.setattr(mqtt, "TIMEOUT_S", 1.0)
@@ -93,13 +120,20 @@ async def test_half_open_link(tmp_path, store, crm, until, monkeypatch, tell):
     tell("3 freezes, 1,515 of 1,515 once")
 
 
-async def test_acks_dropped_batches_repeated_and_out_of_order(nats, store, crm, until, monkeypatch, tell):
-    honest = mqtt.Link.publish
+async def test_acks_dropped_batches_repeated_and_out_of_order(
+    nats: NatsBroker,
+    store: MakeStore,
+    crm: MakeCrm,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+    tell: Callable[[str], None],
+) -> None:
+    honest = mqtt.MqttConnection.publish
     dice = random.Random(3)
     held: list[tuple[str, bytes]] = []
     done = {"dropped": 0, "repeated": 0, "reordered": 0}
 
-    async def rough(self, topic, payload, *, retain=False):
+    async def rough(self: Any, topic: str, payload: bytes, *, retain: bool = False) -> None:
         what = dice.random() if "/up/" in topic else 1
         if what < 0.15:
             done["dropped"] += 1
@@ -115,11 +149,11 @@ async def test_acks_dropped_batches_repeated_and_out_of_order(nats, store, crm, 
         while held and "/up/" in topic:
             await honest(self, *held.pop())
 
-    monkeypatch.setattr(mqtt.Link, "publish", rough)
+    monkeypatch.setattr(mqtt.MqttConnection, "publish", rough)
     monkeypatch.setattr(sending, "MOST_BYTES", 4096)
     taken = publisher.Publisher._take_ack
 
-    async def deaf(self, incoming):
+    async def deaf(self: Any, incoming: Incoming) -> None:
         if dice.random() < 0.3:
             return
         await taken(self, incoming)
@@ -138,7 +172,9 @@ async def test_acks_dropped_batches_repeated_and_out_of_order(nats, store, crm, 
     tell(f"{done}, 30 % of acks unheard: 2,050 of 2,050 once, {last['duplicates']} repetitions absorbed")
 
 
-async def test_refused_by_an_access_rule_then_allowed(tmp_path, store, crm, until, tell):
+async def test_refused_by_an_access_rule_then_allowed(
+    tmp_path: Path, store: MakeStore, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     """Only MQTT 5 tells of a refusal; nothing is taken for delivered, and all of it comes when the rule is mended."""
     need_mosquitto()
     acl = tmp_path / "acl"
@@ -162,7 +198,9 @@ async def test_refused_by_an_access_rule_then_allowed(tmp_path, store, crm, unti
     tell("300 of 300 once, after a refusal that was told")
 
 
-async def test_oversize_and_poison(nats, store, crm, until, tell):
+async def test_oversize_and_poison(
+    nats: NatsBroker, store: MakeStore, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     gateway, consumer = store(nats.url), crm(nats.url)
     huge = health().model_copy(update={"version": "x" * 70_000})
     await gateway.writer.write(lambda conn: outbox.append(conn, "health", [health(1), huge, health(2)]))
@@ -188,7 +226,9 @@ async def test_oversize_and_poison(nats, store, crm, until, tell):
     tell(f"3 events, 1 lost as oversize, 1 dead letter, {last['dead'] - 1} messages of nonsense put aside")
 
 
-async def test_disk_full_on_a_small_tmpfs(tmp_path, nats, crm, until, tell):
+async def test_disk_full_on_a_small_tmpfs(
+    tmp_path: Path, nats: NatsBroker, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     """Sending goes on from a full disk; what is acked stays in memory until it can be written."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -217,7 +257,9 @@ async def test_disk_full_on_a_small_tmpfs(tmp_path, nats, crm, until, tell):
     tell(f"{made} of {made} once from a full disk ({told or 'no write was refused'})")
 
 
-async def test_quota_with_the_broker_away(tmp_path, nats, store, crm, until, tell):
+async def test_quota_with_the_broker_away(
+    tmp_path: Path, nats: NatsBroker, store: MakeStore, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     gateway, consumer = store(nats.url), crm(nats.url)
     await gateway.writer.write(lambda conn: conn.execute("PRAGMA max_page_count = 500").fetchall())
     made = {"agg": 0, "health": 0}
@@ -251,7 +293,9 @@ async def test_quota_with_the_broker_away(tmp_path, nats, store, crm, until, tel
     tell(f"{sum(made.values())} numbers: {last['received']} events, {last['lost']} told as lost or merged; sums kept")
 
 
-async def test_crm_back_to_yesterdays_backup(tmp_path, nats, store, crm, until, tell):
+async def test_crm_back_to_yesterdays_backup(
+    tmp_path: Path, nats: NatsBroker, store: MakeStore, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     gateway, consumer = store(nats.url), crm(nats.url)
     await consumer.start()
     async with gateway.online() as running:
@@ -279,7 +323,9 @@ async def test_crm_back_to_yesterdays_backup(tmp_path, nats, store, crm, until, 
     tell("500 events that the CRM had forgotten replayed; 1,600 of 1,600 once")
 
 
-async def test_store_back_to_a_backup(tmp_path, nats, store, crm, until, tell):
+async def test_store_back_to_a_backup(
+    tmp_path: Path, nats: NatsBroker, store: MakeStore, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     """Numbers that were given before are not given again: the CRM's own ack tells of them."""
     gateway, consumer = store(nats.url), crm(nats.url)
     await consumer.start()
@@ -304,7 +350,14 @@ async def test_store_back_to_a_backup(tmp_path, nats, store, crm, until, tell):
     tell(f"100 + 50 + 30 events once, {last['lost']} numbers left out and told")
 
 
-async def test_two_gateways_with_one_identity(tmp_path, nats, store, until, monkeypatch, tell):
+async def test_two_gateways_with_one_identity(
+    tmp_path: Path,
+    nats: NatsBroker,
+    store: MakeStore,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+    tell: Callable[[str], None],
+) -> None:
     monkeypatch.setattr(publisher, "TWIN_WAIT_S", 600.0)
     elder = store(nats.url)
     (tmp_path / "twin").mkdir()
@@ -319,7 +372,9 @@ async def test_two_gateways_with_one_identity(tmp_path, nats, store, until, monk
     tell("the younger keeps away and says so; the elder goes on and says so")
 
 
-async def test_slow_consumer(nats, store, listening, until, tell):
+async def test_slow_consumer(
+    nats: NatsBroker, store: MakeStore, listening: Listening, until: Until, tell: Callable[[str], None]
+) -> None:
     """A CRM that takes its time is not buried: a window of batches, then waiting."""
     gateway = store(nats.url)
     await gateway.commit("health", 5000)
@@ -337,19 +392,26 @@ async def test_slow_consumer(nats, store, listening, until, tell):
     tell(f"5,000 of 5,000, {len(seqs) - 5000} repeated, {time.monotonic() - began:.1f} s")
 
 
-async def test_clock_jumps(nats, store, crm, until, monkeypatch, tell):
+async def test_clock_jumps(
+    nats: NatsBroker,
+    store: MakeStore,
+    crm: MakeCrm,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+    tell: Callable[[str], None],
+) -> None:
     """The wall clock goes a day back and a year ahead: numbers and order do not depend on it."""
     gateway, consumer = store(nats.url), crm(nats.url)
     shift = 0
     gateway_clock = lambda: time.time_ns() // 1000 + shift  # noqa: E731
     new = gateway.new_publisher
 
-    def shifted():
+    def shifted() -> Any:
         made = new()
         made._clock = gateway_clock
         return made
 
-    gateway.new_publisher = shifted
+    gateway.new_publisher = shifted  # type: ignore[method-assign]
     await consumer.start()
     async with gateway.online():
         for shift in (0, -86_400_000_000, 365 * 86_400_000_000, 0):  # noqa: B007 - the clock reads it

@@ -8,15 +8,17 @@ import json
 import secrets
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from brokers import MosquittoBroker, need_mosquitto
+from brokers import MakeCrm, MosquittoBroker, Until, need_mosquitto
 from chaos_shops import book, by_epoch, delivered, now_us, open_shop, serving
 from faketime import fake_time
 from gateways import Gateway, antennas, member_card
 
 from edge.days.kept import REMADE_DAYS
+from simulators.headquarters.broker import NatsBroker
 from simulators.readers.llrp import LlrpReader
 from simulators.readers.observation import Observation
 
@@ -59,7 +61,9 @@ def rss_mib(pid: int) -> int:
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) >> 10
 
 
-async def test_a_bad_day(gateway, tmp_path, nats, crm, until, tell):
+async def test_a_bad_day(
+    gateway: Gateway, tmp_path: Path, nats: NatsBroker, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     """One day's rows can't be read: it is tried again, the others are told, greetings go on; then it is mended."""
     async with open_shop(gateway, nats.url, 40) as shop:
         add_days(gateway, DAYS)
@@ -95,7 +99,9 @@ async def test_a_bad_day(gateway, tmp_path, nats, crm, until, tell):
     tell(f"{REMADE_DAYS - 1} other days told meanwhile, 40 members announced once, {total:,} of {total:,} events once")
 
 
-async def test_a_clock_that_is_set(gateway, tmp_path, nats, crm, until, tell):
+async def test_a_clock_that_is_set(
+    gateway: Gateway, tmp_path: Path, nats: NatsBroker, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     """Two hours behind, put right, 800 days ahead for a quarter of a minute, back: no row of history goes, nothing is
     told of a time that was not."""
     fake = fake_time(tmp_path, -7200)
@@ -105,7 +111,7 @@ async def test_a_clock_that_is_set(gateway, tmp_path, nats, crm, until, tell):
         kept = gateway.rows("SELECT count(*) FROM visit")
         consumer = crm(nats.url)
         await consumer.start()
-        gateway.start("--no-web", **fake.environment)
+        gateway.start("--no-web", environment=fake.environment)
         await gateway.until(serving)
         await shop.enter(30, 0.05)
         fake.set(0)
@@ -145,7 +151,9 @@ async def test_a_clock_that_is_set(gateway, tmp_path, nats, crm, until, tell):
     )
 
 
-async def test_a_flood(gateway, tmp_path, crm, until, tell):
+async def test_a_flood(
+    gateway: Gateway, tmp_path: Path, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     """2,000 new tags a second at one reader for a minute: it is named, the other's members are announced, memory has a
     ceiling."""
     need_mosquitto()
@@ -170,7 +178,7 @@ async def test_a_flood(gateway, tmp_path, crm, until, tell):
             shop._reader = honest
             consumer = crm(broker.url)
             await consumer.start()
-            gateway.start("--no-web")
+            gateway.start("--no-web", cold=True)
             state = await gateway.until(lambda s: all(reader["link"] == "up" for reader in s["readers"]))
             flood = asyncio.create_task(forge(60))
             for number in range(60):

@@ -7,12 +7,20 @@ import contextlib
 import random
 import signal
 import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from brokers import MosquittoBroker, need_mosquitto
+from brokers import MakeCrm, MosquittoBroker, Until, need_mosquitto
 from chaos_shops import book, by_epoch, open_shop, serving
+from gateways import Gateway
+
+from simulators.headquarters.broker import NatsBroker
 
 
-async def test_service_broker_and_crm_killed_at_random(gateway, tmp_path, crm, until, tell):
+async def test_service_broker_and_crm_killed_at_random(
+    gateway: Gateway, tmp_path: Path, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     """54 times kill -9 of one of the three, while 30,240 members come and go."""
     need_mosquitto()
     dice = random.Random(11)
@@ -66,7 +74,9 @@ async def test_service_broker_and_crm_killed_at_random(gateway, tmp_path, crm, u
     )
 
 
-async def test_database_deleted_under_the_running_service(gateway, tmp_path, nats, crm, until, tell):
+async def test_database_deleted_under_the_running_service(
+    gateway: Gateway, tmp_path: Path, nats: NatsBroker, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     """What it had not yet delivered is saved: same epoch, same numbers, nobody greeted twice."""
     async with open_shop(gateway, nats.url, 60) as shop:
         consumer = crm(nats.url)
@@ -92,12 +102,14 @@ async def test_database_deleted_under_the_running_service(gateway, tmp_path, nat
     tell(f"same epoch: {sum(numbers.values())} of {sum(numbers.values())} once, 30 of them from the deleted file")
 
 
-async def test_database_deleted_while_the_service_was_stopped(gateway, tmp_path, nats, crm, until, tell):
+async def test_database_deleted_while_the_service_was_stopped(
+    gateway: Gateway, tmp_path: Path, nats: NatsBroker, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     """A new epoch beside the old one, each complete: no number of the new is taken for one of the old."""
     async with open_shop(gateway, nats.url, 40) as shop:
         consumer = crm(nats.url)
         await consumer.start()
-        expected = {}
+        expected: dict[Any, Any] = {}
         for _ in range(2):
             before = shop.people
             gateway.start("--no-web")
@@ -119,7 +131,9 @@ async def test_database_deleted_while_the_service_was_stopped(gateway, tmp_path,
     tell(f"2 epochs, {total} of {total} once")
 
 
-async def test_database_damaged_under_load(gateway, tmp_path, nats, crm, until, tell):
+async def test_database_damaged_under_load(
+    gateway: Gateway, tmp_path: Path, nats: NatsBroker, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     """Moved aside, a new epoch, the same process; of both epochs the CRM has every number that it acknowledged once."""
     async with open_shop(gateway, nats.url, 600) as shop:
         consumer = crm(nats.url)
@@ -159,7 +173,9 @@ async def test_database_damaged_under_load(gateway, tmp_path, nats, crm, until, 
     )
 
 
-async def test_database_locked_by_another_hand(gateway, tmp_path, nats, crm, until, tell):
+async def test_database_locked_by_another_hand(
+    gateway: Gateway, tmp_path: Path, nats: NatsBroker, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     """Somebody looks into it with a tool that keeps it locked: nothing is lost, and it is said."""
     async with open_shop(gateway, nats.url, 60) as shop:
         consumer = crm(nats.url)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 
+from brokers import MakeCrm, MakeStore, MosquittoBroker, Until
 from lines import SlowLine
 
 from config import topics
@@ -14,7 +16,9 @@ from sync.mqtt import MqttSettings, connect
 WRONG_ACKS = 300
 
 
-async def test_wrong_acks(mosquitto, store, crm, until, tell):
+async def test_wrong_acks(
+    mosquitto: MosquittoBroker, store: MakeStore, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     """Other classes' and epochs' watermarks, all the time: what is deleted too early the CRM asks for again."""
     gateway, consumer = store(mosquitto.url), crm(mosquitto.url)
     dice = random.Random(7)
@@ -52,7 +56,9 @@ async def test_wrong_acks(mosquitto, store, crm, until, tell):
     tell(f"{WRONG_ACKS} wrong acks: {last['received']:,} of {sum(made.values()):,} once")
 
 
-async def test_slow_line(mosquitto, store, crm, until, tell):
+async def test_slow_line(
+    mosquitto: MosquittoBroker, store: MakeStore, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     """64 kbit/s, cut three times under a backlog: recognitions come through, nothing is sent twice but by a cut."""
     consumer = crm(mosquitto.url)
     await consumer.start()

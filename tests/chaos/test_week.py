@@ -6,9 +6,15 @@ import asyncio
 import contextlib
 import sqlite3
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from brokers import MakeCrm, Until
+from gateways import Gateway
 from weeks import DAY_US, STEP_US, Week, open_week
+
+from simulators.headquarters.broker import NatsBroker
 
 OPEN_STEPS = range(300, 660)
 """Of a day's 720 steps: from 10 to 22 o'clock."""
@@ -58,7 +64,9 @@ def entered(folder: Any) -> tuple[int, int]:
         return tuple(conn.execute(query).fetchone())
 
 
-async def test_a_week_offline_and_live_again(gateway, tmp_path, nats, crm, until, tell):
+async def test_a_week_offline_and_live_again(
+    gateway: Gateway, tmp_path: Path, nats: NatsBroker, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     with open_week(gateway, nats.url, 800, None) as week:
         assert await live_through(week, 7) == 0
         backlog = await week.numbers()
@@ -79,7 +87,9 @@ async def test_a_week_offline_and_live_again(gateway, tmp_path, nats, crm, until
     )
 
 
-async def test_a_week_offline_with_too_small_a_disk(gateway, tmp_path, nats, crm, until, tell):
+async def test_a_week_offline_with_too_small_a_disk(
+    gateway: Gateway, tmp_path: Path, nats: NatsBroker, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
     """Health goes, windows are merged; no recognition or journey is lost, and what is lost is told."""
     with open_week(gateway, nats.url, 800, 1100) as week:
         lost = await live_through(week, 7)

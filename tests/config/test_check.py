@@ -117,7 +117,7 @@ MISTAKES = [
         '[[tag_classes]]\nclass = "merchandise"\nscheme = "sgtin-96"',
         '[[tag_classes]]\nclass = "merchandise"',
         "tag_classes[3]",
-        "give either scheme",
+        "use either scheme",
     ),
     ("mqtt://127.0.0.1:1883", "tcp://127.0.0.1", "mqtt.url", 'needed: "mqtt://host"'),
     ("mqtt://127.0.0.1:1883", "mqtt://127.0.0.1:70000", "mqtt.url", "ports are 1 to 65535"),
@@ -166,7 +166,7 @@ MISTAKES = [
         '[[cues.rules]]\nid = "vip"\nkind = "arrival"\n',
         '[[cues.rules]]\nid = "vip"\nkind = "arrival"\nwait_s = 60\n',
         "cues.rules[0]",
-        'wait_s goes with kind = "waiting"',
+        'wait_s is required for kind = "waiting"',
     ),
     (
         '# zones = ["cosmetics", "jewellery"]',
@@ -299,7 +299,7 @@ def test_a_secret_that_the_user_may_not_read(demo_text: str, tmp_path: Path, mon
     (tmp_path / "ca.pem").touch(mode=0)
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root, who may run the tests, may read everything
     (tmp_path / "s.toml").write_text(demo_text.replace('# ca = "chain-ca.pem"', 'ca = "ca.pem"'))
-    with pytest.raises(ConfigError, match="may not"):
+    with pytest.raises(ConfigError, match="permission denied"):
         load(tmp_path / "s.toml")
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from certificates import Authority
@@ -21,8 +23,11 @@ from config.timezones import meant
 OWN = "/var/lib/tagtrail/demo/tagtrail.db"
 
 
+Told = Callable[..., dict[str, Problem]]
+
+
 @pytest.fixture
-def told(demo_text: str, tmp_path: Path):
+def told(demo_text: str, tmp_path: Path) -> Told:
     """What is told of the demo's file with some texts replaced: key, text and whether it is only a warning."""
 
     def of(*changes: tuple[str, str], name: str = "s.toml") -> dict[str, Problem]:
@@ -51,10 +56,10 @@ ENTRANCE = "[[0, 9], [6, 9], [6, 16], [0, 16]]"
         ("[[0, 900], [600, 900], [600, 1600], [0, 1600]]", "is 700 m long; lengths are metres: are these centimetres?"),
         ("[[31.23041, 121.47370], [31.23047, 121.47370], [31.23047, 121.47377]]", "latitude and longitude"),
         ("[[0, 9], [0.06, 9], [0.06, 9.07], [0, 9.07]]", "is 7 cm long"),
-        ("[[300, 309], [306, 309], [306, 316], [300, 316]]", "m from every other zone of its floor"),
+        ("[[300, 309], [306, 309], [306, 316], [300, 316]]", "m from every other zone on its floor"),
     ],
 )
-def test_a_zone_in_another_unit_is_doubted(told, polygon: str, said: str) -> None:
+def test_a_zone_in_another_unit_is_doubted(told: Told, polygon: str, said: str) -> None:
     found = told((ENTRANCE, polygon))
     assert said in found["zones[0].polygon"].text
     assert found["zones[0].polygon"].warning
@@ -76,7 +81,7 @@ def test_a_file_in_another_unit_is_told_once(demo_text: str, tmp_path: Path) -> 
     assert "other units" in found.text
 
 
-def test_zones_that_overlap_are_told_with_how_much(told) -> None:
+def test_zones_that_overlap_are_told_with_how_much(told: Told) -> None:
     found = told((ENTRANCE, "[[0, 9], [8, 9], [8, 16], [0, 16]]"))
     said = [problem for key, problem in found.items() if key.endswith(".polygon")]
     assert said
@@ -84,7 +89,7 @@ def test_zones_that_overlap_are_told_with_how_much(told) -> None:
     assert told((ENTRANCE, "[[0, 9], [6.004, 9], [6, 16], [0, 16]]")) == {}, "nobody draws that exactly"
 
 
-def test_an_antenna_outside_its_zone_is_told_and_where_it_hangs(told) -> None:
+def test_an_antenna_outside_its_zone_is_told_and_where_it_hangs(told: Told) -> None:
     found = told(("[10.5, 6.5] }", "[105, 65] }"))
     (problem,) = [problem for key, problem in found.items() if key.endswith("position")]
     assert "m outside zone" in problem.text
@@ -102,7 +107,7 @@ def test_an_antenna_outside_its_zone_is_told_and_where_it_hangs(told) -> None:
         ([(0, 0), (6, 0), (6, 6), (5, 6), (5, 1), (1, 1), (1, 6), (0, 6)], [(0, 3), (6, 3), (6, 4), (0, 4)], 2),
     ],
 )
-def test_the_overlap_of_polygons(a: list, b: list, both: float) -> None:
+def test_the_overlap_of_polygons(a: list[Any], b: list[Any], both: float) -> None:
     for one, other in ((a, b), (b, a), (a[::-1], b), (a[1:] + a[:1], b[::-1])):
         assert geometry.overlap(one, other) == pytest.approx(both)
     assert geometry.area(a) == pytest.approx(abs(sum(p[0] * q[1] - q[0] * p[1] for p, q in geometry.edges(a))) / 2)
@@ -120,13 +125,13 @@ def test_the_overlap_of_polygons(a: list, b: list, both: float) -> None:
         *[("Asia/Shangai", "Asia/Shanghai"), ("Tokyo", "Asia/Tokyo"), ("UTC+5:30", "Asia/Kolkata")],
     ],
 )
-def test_the_time_zone_that_is_meant(told, given: str, zone: str) -> None:
+def test_the_time_zone_that_is_meant(told: Told, given: str, zone: str) -> None:
     assert meant(given) == zone
     assert f'did you mean "{zone}"?' in told(('"Asia/Shanghai"', f'"{given}"'))["store.timezone"].text
 
 
-def test_a_time_zone_whose_sign_is_the_other_way_round_is_doubted(told) -> None:
-    assert "8 h behind Greenwich" in told(('"Asia/Shanghai"', '"Etc/GMT+8"'))["store.timezone"].text
+def test_a_time_zone_whose_sign_is_the_other_way_round_is_doubted(told: Told) -> None:
+    assert "8 h behind UTC" in told(('"Asia/Shanghai"', '"Etc/GMT+8"'))["store.timezone"].text
 
 
 @pytest.mark.parametrize(
@@ -139,10 +144,12 @@ def test_a_time_zone_whose_sign_is_the_other_way_round_is_doubted(told) -> None:
         ("[store]", "［store］", 1, '［ is a Chinese bracket; needed: "["'),
         ("[[0, 9]", "[[0，9]", 14, '， is a Chinese comma; needed: ","'),
         ("[[0, 9]", "[[0, 9】", 17, '】 is a Chinese bracket; needed: "]"'),
-        ("# Lengths are metres.", "＃ Lengths", 1, "＃ is a Chinese number sign"),
+        ("# Lengths are in metres.", "＃ Lengths", 1, "＃ is a Chinese number sign"),
     ],
 )
-def test_chinese_punctuation_is_called_so(told, demo_text: str, old: str, new: str, column: int, said: str) -> None:
+def test_chinese_punctuation_is_called_so(
+    told: Told, demo_text: str, old: str, new: str, column: int, said: str
+) -> None:
     (problem,) = told((old, new)).values()
     assert said in problem.text
     assert f"(column {column})" in problem.text
@@ -157,24 +164,24 @@ def test_punctuation_within_strings_and_comments_is_nobodys_fault() -> None:
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("10.20.11", "no IPv4 address"),
-        ("10.20.11.256", "no IPv4 address"),
-        ("10.20.011.5:5084", "no IPv4 address"),
+        ("10.20.11", "not a valid IPv4 address"),
+        ("10.20.11.256", "not a valid IPv4 address"),
+        ("10.20.011.5:5084", "not a valid IPv4 address"),
         ("１２７.0.0.1", 'full-width characters; needed: "127.0.0.1"'),
         ("10.0.0.5：5084", 'full-width characters; needed: "10.0.0.5:5084"'),
         ("fd00::11", 'needed: "[fd00::11]"'),
-        ("[fd00::zz]", "no IPv6 address in its brackets"),
-        ("[fd00:::1]", "no IPv6 address in its brackets"),
+        ("[fd00::zz]", "no valid IPv6 address in brackets"),
+        ("[fd00:::1]", "no valid IPv6 address in brackets"),
         ("0.0.0.0", "every address of this machine"),
         ("[::]:5084", "every address of this machine"),
-        ("224.0.0.1", "no single machine"),
-        ("255.255.255.255", "no single machine"),
-        ("-gate.shop", "no host name"),
-        ("gate..shop", "no host name"),
+        ("224.0.0.1", "not the address of a single machine"),
+        ("255.255.255.255", "not the address of a single machine"),
+        ("-gate.shop", "not a valid host name"),
+        ("gate..shop", "not a valid host name"),
         ("tcp://10.0.0.5", "no network address"),
     ],
 )
-def test_addresses_that_no_reader_has(told, address: str, said: str) -> None:
+def test_addresses_that_no_reader_has(told: Told, address: str, said: str) -> None:
     found = told(("127.0.0.1:5084", address))
     assert said in found["readers[0].address"].text
     assert not found["readers[0].address"].warning
@@ -191,15 +198,17 @@ def test_addresses_that_one_may_have(address: str) -> None:
     ("key", "old", "new", "said"),
     [
         ("mqtt.url", "mqtt://127.0.0.1:1883", "mqtt://fd00::1", 'needed: "[fd00::1]"'),
-        ("mqtt.url", "mqtt://127.0.0.1:1883", "mqtt://10.1.1:1883", "no IPv4 address"),
+        ("mqtt.url", "mqtt://127.0.0.1:1883", "mqtt://10.1.1:1883", "not a valid IPv4 address"),
         ("mqtt.url", "mqtt://127.0.0.1:1883", "mqtt://１０.1.1.1", "full-width"),
-        ("readers[3].address", "/dev/rfid/f1-glass", "tcp://10.0.300.1:4001", "no IPv4 address"),
+        ("readers[3].address", "/dev/rfid/f1-glass", "tcp://10.0.300.1:4001", "not a valid IPv4 address"),
         ("readers[3].address", "/dev/rfid/f1-glass", "/dev／rfid", "full-width"),
-        ("web.listen", "127.0.0.1:8080", "127.0.0:8080", "no IPv4 address"),
+        ("web.listen", "127.0.0.1:8080", "127.0.0:8080", "not a valid IPv4 address"),
         ("store.id", 'id = "demo"', 'id = "ｄemo"', 'did you mean "demo"?'),
     ],
 )
-def test_the_same_of_brokers_serial_servers_the_page_and_ids(told, key: str, old: str, new: str, said: str) -> None:
+def test_the_same_of_brokers_serial_servers_the_page_and_ids(
+    told: Told, key: str, old: str, new: str, said: str
+) -> None:
     found = told((old, new))
     assert said in found[key].text
     assert not found[key].warning
@@ -211,32 +220,32 @@ def test_the_same_of_brokers_serial_servers_the_page_and_ids(told, key: str, old
 @pytest.mark.parametrize(
     ("key", "changes", "said"),
     [
-        ("mqtt.url", [("mqtt://127.0.0.1:1883", "mqtt://10.1.1.1")], "members and their cards go over the network"),
+        ("mqtt.url", [("mqtt://127.0.0.1:1883", "mqtt://10.1.1.1")], "member data and cards are sent unencrypted"),
         (
             "mqtt.url",
             [("mqtt://127.0.0.1:1883", "mqtt://203.0.113.9"), ("# username", "username")],
-            "the password and members go over the network in clear; needed: mqtts://",
+            "the password and member data are sent unencrypted; needed: mqtts://",
         ),
-        ("web.listen", [("127.0.0.1:8080", "0.0.0.0:8080")], "in clear; needed: cert and key"),
-        ("web.listen", [("127.0.0.1:8080", "[::]:8080")], "in clear; needed: cert and key"),
-        ("web.listen", [("127.0.0.1:8080", "127.0.0.1:80")], "may not open port 80"),
+        ("web.listen", [("127.0.0.1:8080", "0.0.0.0:8080")], "unencrypted; needed: cert and key"),
+        ("web.listen", [("127.0.0.1:8080", "[::]:8080")], "unencrypted; needed: cert and key"),
+        ("web.listen", [("127.0.0.1:8080", "127.0.0.1:80")], "can't open port 80"),
         (
             "readers[0].address",
             [('"127.0.0.1:5084"', '"listen://0.0.0.0:5084"\nidentity = "00:11:22:33:44:55"')],
-            "without tls whoever knows the reader's identity can take its place",
+            "without tls, anyone knowing the reader's identity can impersonate it",
         ),
         ("thresholds.small_cell", [("touch_s = 5 ", "small_cell = 0\ntouch_s = 5 ")], "0 is below 5"),
         ("thresholds.small_cell", [("touch_s = 5 ", "small_cell = 4\ntouch_s = 5 ")], "4 is below 5"),
-        ("tag_classes", [('class = "member"', 'class = "staff"')], 'no rule gives tags the class "member"'),
+        ("tag_classes", [('class = "member"', 'class = "staff"')], 'no rule has the class "member"'),
     ],
 )
-def test_what_is_unsafe_is_a_warning(told, key: str, changes: list[tuple[str, str]], said: str) -> None:
+def test_what_is_unsafe_is_a_warning(told: Told, key: str, changes: list[tuple[str, str]], said: str) -> None:
     found = told(*changes)
     assert said in found[key].text
     assert found[key].warning
 
 
-def test_what_is_safe_is_none(told) -> None:
+def test_what_is_safe_is_none(told: Told) -> None:
     for url in ("mqtts://10.1.1.1", "mqtt://localhost", "mqtt://[::1]:1883"):
         assert told(("mqtt://127.0.0.1:1883", url)) == {}
     assert told(("touch_s = 5 ", "small_cell = 5\ntouch_s = 5 ")) == {}
@@ -247,7 +256,7 @@ def test_what_is_safe_is_none(told) -> None:
 # Files and the database.
 
 
-def test_a_readers_files_must_be_there_but_keep_no_store_from_starting(told, tmp_path: Path) -> None:
+def test_a_readers_files_must_be_there_but_keep_no_store_from_starting(told: Told, tmp_path: Path) -> None:
     changes = ('"127.0.0.1:5084"', '"10.0.0.5"\ntls = true\nca = "reader-ca.pem"')
     found = told(changes)
     assert "No such file" in found["readers[0].ca"].text
@@ -255,7 +264,7 @@ def test_a_readers_files_must_be_there_but_keep_no_store_from_starting(told, tmp
     load(tmp_path / "s.toml")
 
 
-def test_secrets_that_others_may_read_are_told(told, tmp_path: Path) -> None:
+def test_secrets_that_others_may_read_are_told(told: Told, tmp_path: Path) -> None:
     (tmp_path / "pw").write_text("secret")
     (tmp_path / "pw").chmod(0o644)
     changes = (
@@ -267,7 +276,7 @@ def test_secrets_that_others_may_read_are_told(told, tmp_path: Path) -> None:
     assert told(*changes) == {}
 
 
-def test_certificates_are_looked_into(told, tmp_path: Path) -> None:
+def test_certificates_are_looked_into(told: Told, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     old = Authority(tmp_path / "old", days=(-400, -5))
     authority.issue("store")
@@ -292,13 +301,13 @@ def test_certificates_are_looked_into(told, tmp_path: Path) -> None:
     assert of(ca="ca.pem", cert="store.pem", key="store.key") == {}
     for keys, key, said, soft in (
         ({"ca": "der.pem"}, "mqtt.ca", "is DER, not PEM: openssl x509 -inform der -in der.pem -out der.pem", False),
-        ({"ca": "ca.key"}, "mqtt.ca", "holds a private key and no certificate", False),
-        ({"ca": "empty.pem"}, "mqtt.ca", "holds no certificate", False),
-        ({"ca": "cut.pem"}, "mqtt.ca", "holds a certificate that can't be read", False),
+        ({"ca": "ca.key"}, "mqtt.ca", "contains a private key but no certificate", False),
+        ({"ca": "empty.pem"}, "mqtt.ca", "contains no certificate", False),
+        ({"ca": "cut.pem"}, "mqtt.ca", "contains a certificate that can't be read", False),
         ({"ca": "old/ca.pem"}, "mqtt.ca", "expired on", False),
         ({"cert": "store.pem", "key": "soon.key"}, "mqtt.key", "is not the key of", False),
         ({"cert": "store.pem", "key": "sealed.key"}, "mqtt.key", "passphrase", False),
-        ({"cert": "store.pem", "key": "store.pem"}, "mqtt.key", "holds no private key", False),
+        ({"cert": "store.pem", "key": "store.pem"}, "mqtt.key", "contains no private key", False),
         ({"cert": "soon.pem", "key": "soon.key"}, "mqtt.cert", "in 11 days", True),
         ({"cert": "young.pem", "key": "young.key"}, "mqtt.cert", "is this machine's clock right?", True),
     ):
@@ -332,32 +341,32 @@ def test_the_dates_of_certificates_are_those_that_openssl_tells(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("tagtrail.db", "lies beside the store file"),
-        ("/var/lib/tagtrail/nowhere/tagtrail.db", "may write /var/lib/tagtrail/s/ only"),
-        ("/home/me/tagtrail.db", "may write /var/lib/tagtrail/s/ only"),
-        ("/etc/tagtrail/tagtrail.db", "may write /var/lib/tagtrail/s/ only"),
+        ("tagtrail.db", "is beside the store file"),
+        ("/var/lib/tagtrail/nowhere/tagtrail.db", "can write only to /var/lib/tagtrail/s/"),
+        ("/home/me/tagtrail.db", "can write only to /var/lib/tagtrail/s/"),
+        ("/etc/tagtrail/tagtrail.db", "can write only to /var/lib/tagtrail/s/"),
     ],
 )
-def test_a_database_that_the_unit_may_not_write_is_doubted(told, path: str, said: str) -> None:
+def test_a_database_that_the_unit_may_not_write_is_doubted(told: Told, path: str, said: str) -> None:
     found = told((OWN, path))["database.path"]
     assert said in found.text
     assert found.warning
 
 
 @pytest.mark.parametrize("path", ["/var/lib/tagtrail/s/tagtrail.db", OWN])
-def test_one_in_the_stores_own_folder_is_not(told, path: str) -> None:
+def test_one_in_the_stores_own_folder_is_not(told: Told, path: str) -> None:
     assert told((OWN, path)) == {}
 
 
-def test_home_folders_are_not_replaced(told) -> None:
+def test_home_folders_are_not_replaced(told: Told) -> None:
     found = told((OWN, "~/tagtrail.db"))["database.path"]
     assert "~ is not replaced" in found.text
     assert not found.warning
 
 
-@pytest.mark.parametrize(("kind", "said"), [("tmpfs", "kept in memory"), ("nfs4", "network drive")])
+@pytest.mark.parametrize(("kind", "said"), [("tmpfs", "is in memory"), ("nfs4", "network drive")])
 def test_a_database_on_the_wrong_kind_of_disk_is_doubted(
-    told, monkeypatch: pytest.MonkeyPatch, kind: str, said: str
+    told: Told, monkeypatch: pytest.MonkeyPatch, kind: str, said: str
 ) -> None:
     monkeypatch.setattr(files, "_file_system", lambda path: kind)
     assert said in told((OWN, "/srv/x.db"))["database.path"].text
@@ -369,6 +378,6 @@ def test_the_kind_of_disk_is_that_of_the_mount(tmp_path: Path) -> None:
     assert files._file_system(tmp_path / "not" / "there") != ""
 
 
-def test_systemds_own_variable_is_turned_into_ours(told) -> None:
+def test_systemds_own_variable_is_turned_into_ours(told: Told) -> None:
     changes = (("# username", "username"), ('# password_file = "${CREDENTIALS_DIRECTORY}', 'password_file = "%d'))
     assert "write ${CREDENTIALS_DIRECTORY}/mqtt-password" in told(*changes)["mqtt.password_file"].text

@@ -143,7 +143,8 @@ _VALUES = st.recursive(
 
 @given(st.lists(_VALUES, max_size=6), st.lists(st.sampled_from(["", "# c\n", "[t]\n", "[[u]]\n", "\n\n"]), max_size=6))
 def test_keys_stand_where_they_were_written(values: list[str], between: list[str]) -> None:
-    text, expected, table = "", {}, ()
+    text, expected = "", {}
+    table: tuple[str | int, ...] = ()
     tables = 0
     for i, value in enumerate(values):
         gap = between[i] if i < len(between) else ""

@@ -1,8 +1,11 @@
 """docs/readers.md tells what to do about everything that a session says of its reader."""
 
+from __future__ import annotations
+
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,12 +48,12 @@ def sayings() -> list[tuple[str, list[str]]]:
 PAGE = " ".join(words((ROOT / "docs/readers.md").read_text("utf-8")))
 
 
-def test_the_sayings_are_found():
+def test_the_sayings_are_found() -> None:
     assert len(sayings()) > 40
 
 
 @pytest.mark.parametrize(("where", "texts"), sayings(), ids=lambda value: value if isinstance(value, str) else "")
-def test_every_reason_is_on_the_page(where, texts):
+def test_every_reason_is_on_the_page(where: str, texts: Any) -> None:
     if set(texts) & OURS:
         return
     runs = [" ".join(run[i : i + 3]) for run in map(words, texts) for i in range(max(1, len(run) - 2))]

@@ -90,14 +90,14 @@ def test_a_floor_counts_who_comes_to_it_and_each_person_once(layout: Layout) -> 
     windows.closed(visits, np.array([-1, 0, 1, upstairs, -1], np.int16))
     another = visits_of((1, 40, 800, 0))
     another["tag_class"] = TagClass.UNKNOWN
-    windows, floors = windows.window(another, FIRST[:1])
+    zones, floors = windows.window(another, FIRST[:1])
     ground, first = floors
     names = ["member", "unknown", "cart", "visitors", "peak"]
     assert ground[names].item() == (2, 1, 1, 2, 2)  # a member twice, since it was upstairs in between
     assert first[names].item() == (1, 0, 0, 1, 1)
     assert ground["present_us"] == (10 + 40 + 30 + 760) * 1_000_000
     assert ground["coverage"] == first["coverage"] == 1
-    assert int(windows["entered"].sum()) == 6
+    assert int(zones["entered"].sum()) == 6
 
 
 def test_transitions_count_ways_between_zones() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -254,9 +255,10 @@ def run_in_steps(engine: ZoneEngine, reads: Reads, until_s: int) -> Decisions:
         now = (reads["time_us"] >= at(second)) & (reads["time_us"] < at(second + 30))
         engine.feed(reads[now])
     parts.append(engine.finish())
-    return Decisions(
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in ("closed", "windows", "floors")}
-    )
+    whole: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("closed", "windows", "floors")
+    }
+    return Decisions(**whole)
 
 
 @pytest.mark.parametrize("broken", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import dense
 import numpy as np
@@ -59,7 +60,7 @@ def reads(layout: Layout) -> Reads:
     return made
 
 
-KNOWN = {"level_3m_dbm": -50.0, "slope_db": 30.0, "half_rate_dbm": -65.0, "beam_deg": 360.0}
+KNOWN: dict[str, Any] = {"level_3m_dbm": -50.0, "slope_db": 30.0, "half_rate_dbm": -65.0, "beam_deg": 360.0}
 """What the reads were made with; a narrow beam and a high level can say the same of the places that matter."""
 
 

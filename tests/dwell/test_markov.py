@@ -98,6 +98,6 @@ def test_a_hit_and_a_miss_are_a_density() -> None:
     radio = markov_walks.field(markov_walks.layout())
     rssi = np.arange(-140.0, 0.0, 0.05)
     for mean in (-50.0, -70.0, -76.0):
-        hits = np.exp(field.hit(rssi, mean, 1, 0.6, radio)).sum() * 0.05
+        hits = np.exp(field.hit(rssi, np.full_like(rssi, mean), 1, 0.6, radio)).sum() * 0.05
         missed = float(np.exp(field.miss(np.array([mean]), 0.6, radio))[0])
         assert hits + missed == pytest.approx(1.0, abs=0.04)

@@ -1,6 +1,11 @@
 """Stores to simulate."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from importlib import resources
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,21 +14,21 @@ from config.check import load
 
 
 @pytest.fixture(scope="session")
-def demo_file():
+def demo_file() -> Iterator[Any]:
     with resources.as_file(resources.files("config") / "demo.toml") as path:
         yield path
 
 
 @pytest.fixture(scope="session")
-def demo_store(demo_file):
+def demo_store(demo_file: Path) -> Any:
     return load(demo_file, files=False)
 
 
 @pytest.fixture(scope="session")
-def square():
+def square() -> Any:
     """A function making a room of four zones with an antenna in each of `ports` corners, all on one reader."""
 
-    def make(side_m=4.6, ports=4):
+    def make(side_m: float = 4.6, ports: Any = 4) -> Any:
         half = side_m / 2
         corners = {"a": (0, 0), "b": (side_m, 0), "c": (0, side_m), "d": (side_m, side_m)}
         zones = []

@@ -3,6 +3,8 @@
 An engine that is judged in a world of its own figures is right there and nowhere else.
 """
 
+from __future__ import annotations
+
 import ast
 from collections import defaultdict
 from pathlib import Path
@@ -55,8 +57,8 @@ def named_figures(folder: Path) -> dict[str, set[float]]:
                 named = [*node.posonlyargs, *node.args]
                 for argument, default in zip(named[len(named) - len(node.defaults) :], node.defaults, strict=True):
                     note(argument.arg, default)
-                for argument, default in zip(node.kwonlyargs, node.kw_defaults, strict=True):
-                    note(argument.arg, default)
+                for argument, given in zip(node.kwonlyargs, node.kw_defaults, strict=True):
+                    note(argument.arg, given)
     return found
 
 
@@ -82,12 +84,12 @@ def imports(folder: Path) -> set[str]:
     return found
 
 
-def test_neither_imports_the_other():
+def test_neither_imports_the_other() -> None:
     assert not [name for name in imports(SIMULATORS) if name.split(".")[0] in ("dwell", "edge")]
     assert not [name for name in imports(ENGINE) if name.split(".")[0] == "simulators"]
 
 
-def test_neither_reads_the_other_s_files():
+def test_neither_reads_the_other_s_files() -> None:
     for folder, other in ((SIMULATORS, "dwell"), (ENGINE, "simulators")):
         for file in folder.rglob("*.py"):
             text = file.read_text("utf-8")
@@ -95,7 +97,7 @@ def test_neither_reads_the_other_s_files():
             assert f"import_module({other!r}" not in text, file
 
 
-def test_figures_are_found_where_they_stand(tmp_path):
+def test_figures_are_found_where_they_stand(tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text(
         "SLOPE_DB = 23.0\n"
         "class A:\n    level_1m_dbm: float = -41.5\n    wide: float = 3.0\n"
@@ -110,13 +112,13 @@ def test_figures_are_found_where_they_stand(tmp_path):
     }
 
 
-def test_both_sides_have_figures_to_compare():
+def test_both_sides_have_figures_to_compare() -> None:
     assert named_figures(SIMULATORS).keys() >= {"level", "slope", "sensitivity", "spread", "offset", "block", "slab"}
     assert len(named_figures(ENGINE)) >= 3
 
 
 @pytest.mark.xfail(strict=True, reason="the engine still believes in the radio of the three named worlds")
-def test_no_figure_of_the_radio_stands_on_both_sides():
+def test_no_figure_of_the_radio_stands_on_both_sides() -> None:
     world, engine = named_figures(SIMULATORS), named_figures(ENGINE)
     shared = {name: sorted(world[name] & engine[name]) for name in world.keys() & engine.keys()}
     assert not {name: figures for name, figures in shared.items() if figures}

@@ -9,8 +9,8 @@ import itertools
 import json
 import secrets
 import shutil
+import signal
 import sqlite3
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from forked import Forked
 
 from config import topics
-from simulators.headquarters.broker import Broker, NatsBroker, end
+from simulators.headquarters.broker import Broker, NatsBroker
 from sync import outbox
 from sync.contract import (
     GZIP_MAGIC,
@@ -33,11 +34,13 @@ from sync.contract import (
     ZoneWindow,
     unpack,
 )
-from sync.mqtt import Incoming, Link, MqttSettings, connect
+from sync.mqtt import Incoming, MqttConnection, MqttSettings, connect
 from sync.publisher import Publisher
 from sync.sending import Identity
 
 T = TypeVar("T")
+Until = Callable[..., Awaitable[None]]
+"""Of the fixture `until`."""
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/sbin")
 SCHEMA = "".join(
     file.read_text("utf-8") for file in sorted((Path(__file__).parents[2] / "edge/database/migrations").glob("*.sql"))
@@ -165,7 +168,9 @@ def health(n: int = 0) -> GatewayHealth:
 
 
 def window(n: int = 0) -> ZoneWindow:
-    numbers = dict.fromkeys(("entered", "ended", "censored", "pass_by", "touch", "visit", "engaged", "present_us"), n)
+    numbers: dict[str, Any] = dict.fromkeys(
+        ("entered", "ended", "censored", "pass_by", "touch", "visit", "engaged", "present_us"), n
+    )
     return ZoneWindow(
         zone="cosmetics",
         floor="1",
@@ -248,8 +253,8 @@ class Store:
 class Listener:
     """The far end in a test's own hands: keeps what comes up, acknowledges what and when the test says."""
 
-    def __init__(self, link: Link, store: Store) -> None:
-        self._link = link
+    def __init__(self, connection: MqttConnection, store: Store) -> None:
+        self._connection = connection
         self._store = store
         self.batches: list[dict[str, Any]] = []
         self.states: list[dict[str, Any]] = []
@@ -273,11 +278,13 @@ class Listener:
 
     async def say(self, class_: str, payload: bytes) -> None:
         """Whatever bytes on an ack's topic."""
-        await self._link.publish(topics.topic(self._store.identity.store, f"down/ack/{class_}"), payload, retain=True)
+        await self._connection.publish(
+            topics.topic(self._store.identity.store, f"down/ack/{class_}"), payload, retain=True
+        )
 
     async def listen(self) -> None:
         while True:
-            for incoming in await self._link.receive():
+            for incoming in await self._connection.receive():
                 await self._take(incoming)
 
     async def _take(self, incoming: Incoming) -> None:
@@ -288,16 +295,16 @@ class Listener:
             return
         self.batches.append(message)
         if self.acking:
-            accepts = {"accepts": self.accepts} if self.accepts else {}
+            accepts: dict[str, Any] = {"accepts": self.accepts} if self.accepts else {}
             await self.ack(message["class"], message["first"] + message["n"] - 1, **accepts)
 
 
 @contextlib.asynccontextmanager
 async def _listening(url: str, store: Store) -> AsyncIterator[Listener]:
     """A Listener on everything that the store sends."""
-    async with connect(MqttSettings.from_url(url, "listener")) as link:
-        await link.subscribe([topics.topic("+", "up/+"), topics.topic("+", "state")])
-        listener = Listener(link, store)
+    async with connect(MqttSettings.from_url(url, "listener")) as connection:
+        await connection.subscribe([topics.topic("+", "up/+"), topics.topic("+", "state")])
+        listener = Listener(connection, store)
         task = asyncio.create_task(listener.listen())
         try:
             yield listener
@@ -307,36 +314,36 @@ async def _listening(url: str, store: Store) -> AsyncIterator[Listener]:
 
 
 class CrmProcess:
-    """`python -m simulators.headquarters.crm` on its own database, to be killed."""
+    """`tagtrail crm` on its own database, to be killed."""
 
     def __init__(self, folder: Path, url: str, database: str | None = None) -> None:
         self._database = folder / "crm.db"
         book = database or str(self._database)
         self._args = ["--url", url, "--database", book, "--status", str(folder / "crm.json")]
         self._status = folder / "crm.json"
-        self._process: asyncio.subprocess.Process | None = None
+        self._out = folder / "crm.out"
+        self._process: Forked | None = None
 
     async def start(self) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "simulators.headquarters.crm", *self._args, stdout=asyncio.subprocess.PIPE
-        )
+        with self._out.open("wb") as out:
+            self._process = Forked("crm", *self._args, out=out)
 
     async def kill(self) -> None:
         assert self._process is not None
         self._process.kill()
-        await self._process.wait()
+        await asyncio.to_thread(self._process.wait)
 
     async def stop(self) -> dict[str, Any]:
         """SIGTERM; the JSON line it ends with."""
         assert self._process is not None
-        self._process.terminate()
-        out, _ = await self._process.communicate()
-        assert self._process.returncode == 0
-        return dict(json.loads(out.splitlines()[-1]))
+        self._process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(self._process.wait) == 0
+        return dict(json.loads(self._out.read_bytes().splitlines()[-1]))
 
     async def close(self) -> None:
         if self._process is not None:
-            await end(self._process)
+            self._process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(self._process.wait)
 
     def ready(self) -> bool:
         """Connected and subscribed."""
@@ -357,8 +364,14 @@ class CrmProcess:
         return sum(row[3] for row in self.rows())
 
 
+MakeStore = Callable[..., Store]
+MakeCrm = Callable[[str], CrmProcess]
+Listening = Callable[[str, Store], contextlib.AbstractAsyncContextManager[Listener]]
+"""Of the fixtures below."""
+
+
 @pytest.fixture
-async def crm(tmp_path: Path) -> AsyncIterator[Callable[[str], CrmProcess]]:
+async def crm(tmp_path: Path) -> AsyncIterator[MakeCrm]:
     """Make a CRM for a broker's URL; it is ended after the test."""
     made: list[CrmProcess] = []
 
@@ -372,7 +385,7 @@ async def crm(tmp_path: Path) -> AsyncIterator[Callable[[str], CrmProcess]]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Callable[..., Store]]:
+def store(tmp_path: Path) -> Iterator[MakeStore]:
     """Make a gateway's database and publisher; closed after the test."""
     made: list[Store] = []
 
@@ -386,13 +399,13 @@ def store(tmp_path: Path) -> Iterator[Callable[..., Store]]:
 
 
 @pytest.fixture
-def listening() -> Callable[[str, Store], contextlib.AbstractAsyncContextManager[Listener]]:
+def listening() -> Listening:
     """`async with listening(url, store) as listener`."""
     return _listening
 
 
 @pytest.fixture
-def until() -> Callable[..., Awaitable[None]]:
+def until() -> Until:
     """Wait until a condition holds, plain or awaitable; fails after `within_s`."""
 
     async def wait(condition: Callable[[], Any], within_s: float = 30) -> None:

@@ -11,6 +11,8 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -25,7 +27,7 @@ def _tool(name: str) -> str | None:
 class Postgres:
     """A server on a free port of the loopback, with its data in `folder`."""
 
-    def __init__(self, folder: Path, who: dict[str, str]) -> None:
+    def __init__(self, folder: Path, who: dict[str, Any]) -> None:
         self._port = free_port()
         self._folder, self._who = folder, who
         self.url = f"postgresql://crm@127.0.0.1:{self._port}/postgres"
@@ -34,8 +36,11 @@ class Postgres:
         options = ["-D", self._folder / "data", "-p", str(self._port), "-k", self._folder]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [_tool("postgres"), *options, "-c", "listen_addresses=127.0.0.1"],
-                **{"cwd": self._folder, "stdout": log, "stderr": log} | self._who,
+                [str(_tool("postgres")), *map(str, options), "-c", "listen_addresses=127.0.0.1"],
+                cwd=self._folder,
+                stdout=log,
+                stderr=log,
+                **self._who,
             )
         import psycopg
 
@@ -59,7 +64,7 @@ def postgres_server() -> Iterator[Postgres]:
     if initdb is None or _tool("postgres") is None:
         pytest.skip("PostgreSQL is not installed: apt install postgresql")
     # It refuses to run as root.
-    who = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+    who: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
     folder = Path(tempfile.mkdtemp(prefix="tagtrail-pg-"))
     try:
         if who:
@@ -81,7 +86,7 @@ def postgres(postgres_server: Postgres) -> str:
     """The URL of a database of this test's own."""
     import psycopg
 
-    name = f"crm_{free_port()}"
+    name = f"crm_{uuid4().hex}"
     with psycopg.connect(postgres_server.url, autocommit=True) as conn:
         conn.execute(f"CREATE DATABASE {name}")
     return postgres_server.url.replace("/postgres", f"/{name}")

@@ -5,7 +5,7 @@ Slow and without any state between calls: what an engine, which is quick and for
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +86,7 @@ def journeys(seconds: Ticks) -> list[Part]:
     return [(int(tag[f]), int(tick[f]), int(tick[e]) + 1) for f, e in zip(first, last, strict=True)]
 
 
-def stays(part: Part, zone: NDArray[np.float32]) -> list[Stay]:
+def stays(part: Part, zone: NDArray[np.floating[Any]]) -> list[Stay]:
     """Runs of the likeliest zone, joined over short breaks; a short one counts as a stay by its probability."""
     best = np.where(zone.max(axis=1) > 1.0 - zone.sum(axis=1), zone.argmax(axis=1), -1)
     cuts = np.flatnonzero(np.diff(best)) + 1

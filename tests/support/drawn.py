@@ -323,7 +323,7 @@ def _cache() -> Path:
     return made
 
 
-def _save(file: Path, arrays: dict[str, NDArray[Any]]) -> None:
+def _save(file: Path, arrays: dict[str, Any]) -> None:
     # Beside it first: two runs at once must not read each other's half a file.
     beside = file.with_suffix(f".{os.getpid()}.npz")
     np.savez_compressed(beside, **arrays)

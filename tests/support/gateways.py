@@ -9,13 +9,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import tomli_w
+from forked import Forked
 
 from config.check import load
 from edge.store.live_socket import read_once, socket_path
@@ -59,30 +61,27 @@ class Gateway:
         self.folder = folder
         self.file = folder / "store.toml"
         self.database = folder / "store.db"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
+        self._socket: Path | None = None
 
     def configure(self, **parts: Any) -> None:
         store = STORE | {"database": {"path": str(self.database), "checkpoint_s": 0.5}} | parts
         self.file.write_text(tomli_w.dumps(store), encoding="utf-8")
+        self._socket = None
 
-    def start(self, *arguments: str, **environment: str) -> None:
-        log = (self.folder / "service.log").open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "edge", "run", "--config", str(self.file), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=os.environ | environment,
-        )
-        log.close()
+    def start(self, *arguments: str, cold: bool = False, environment: Mapping[str, str] | None = None) -> None:
+        """Start the service; `cold`, or with an environment of its own, as an operator would, with its imports."""
+        command = ["run", "--config", str(self.file), *arguments]
+        with (self.folder / "service.log").open("ab") as log:
+            if cold or environment is not None:
+                python = [sys.executable, "-m", "edge", *command]
+                its = {**os.environ, **(environment or {})}
+                self.process = subprocess.Popen(python, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=its)
+            else:
+                self.process = Forked(*command, out=log, err=log)
 
     def run(self, *arguments: str, within_s: float = WAIT_S) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "edge", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=within_s,
-        )
+        return forked.run(*arguments, within_s=within_s)
 
     def end(self, number: int = signal.SIGTERM, within_s: float = 30) -> int:
         assert self.process is not None
@@ -90,7 +89,9 @@ class Gateway:
         return self.process.wait(within_s)
 
     async def live(self) -> dict[str, Any] | None:
-        return await read_once(socket_path(load(self.file, files=False)))
+        if self._socket is None:
+            self._socket = socket_path(load(self.file, files=False))
+        return await read_once(self._socket)
 
     async def until(self, condition: Callable[[dict[str, Any]], bool], within_s: float = WAIT_S) -> dict[str, Any]:
         """The first live state that fulfils a condition."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from config import topics
 from sync.contract import unpack
-from sync.mqtt import Link, MqttSettings, connect
+from sync.mqtt import MqttConnection, MqttSettings, connect
 
 HEADER = "epc,member,tier,consent,hint,hint_until_us\n"
 
@@ -31,8 +31,8 @@ def directory_file(rows: list[str], generation: int, base: int | None = None) ->
 
 
 class Headquarters:
-    def __init__(self, link: Link, store: str) -> None:
-        self._link = link
+    def __init__(self, connection: MqttConnection, store: str) -> None:
+        self._connection = connection
         self._store = store
         self.came: dict[str, list[dict[str, Any]]] = {}
         """Messages by the rest of their topic."""
@@ -42,7 +42,7 @@ class Headquarters:
 
     async def send(self, rest: str, message: Any, *, retain: bool = False) -> None:
         payload = message if isinstance(message, bytes) else json.dumps(message).encode()
-        await self._link.publish(topics.topic(self._store, rest), payload, retain=retain)
+        await self._connection.publish(topics.topic(self._store, rest), payload, retain=retain)
 
     async def command(self, id_: str, command: str, **others: Any) -> dict[str, Any]:
         """Send a command and wait for its end."""
@@ -66,7 +66,7 @@ class Headquarters:
 
     async def listen(self) -> None:
         while True:
-            for incoming in await self._link.receive():
+            for incoming in await self._connection.receive():
                 rest = incoming.topic.split("/", 4)[4]
                 message = json.loads(unpack(incoming.payload))
                 self.came.setdefault(rest, []).append(message)
@@ -85,9 +85,9 @@ class Headquarters:
 @contextlib.asynccontextmanager
 async def headquarters(url: str, store: str = "s1") -> AsyncIterator[Headquarters]:
     """`async with headquarters(url) as hq`."""
-    async with connect(MqttSettings.from_url(url, "headquarters")) as link:
-        await link.subscribe([topics.topic("+", "up/#"), topics.topic("+", "state")])
-        hq = Headquarters(link, store)
+    async with connect(MqttSettings.from_url(url, "headquarters")) as connection:
+        await connection.subscribe([topics.topic("+", "up/#"), topics.topic("+", "state")])
+        hq = Headquarters(connection, store)
         task = asyncio.create_task(hq.listen())
         try:
             yield hq

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from typing import cast
 from urllib.parse import urlsplit
 
 PIECE_BYTES = 512
@@ -24,7 +25,7 @@ class SlowLine:
         self.url = ""
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._tasks.add(task := asyncio.current_task())
+        self._tasks.add(task := cast(asyncio.Task[None], asyncio.current_task()))
         far_reader, far_writer = await asyncio.open_connection(*self._far)
         down = asyncio.create_task(self._down(far_reader, writer))
         try:

@@ -7,7 +7,8 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 from llrpkit.protocol import decode_message, enums, impinj, messages, params
@@ -15,6 +16,7 @@ from llrpkit.protocol import decode_message, enums, impinj, messages, params
 from drivers.llrp.session import LlrpSession, Timing
 from drivers.read import READ
 from drivers.session import Contact, Gap, Link, Notice, ReaderSettings, ReaderStatus
+from simulators.headquarters.broker import free_port as free_port
 
 QUICK = Timing(
     connect_s=5,
@@ -135,7 +137,7 @@ async def peer(behaviour: Behaviour, host: str = "127.0.0.1", ssl: Any = None) -
     connections: list[asyncio.Task[None]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.append(asyncio.current_task())
+        connections.append(cast(asyncio.Task[None], asyncio.current_task()))
         try:
             await behaviour(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -230,8 +232,12 @@ class Obedient:
                 await self.then(reader, writer)
                 return
             if name == "START_ROSPEC" and self.beside:
-                beside = asyncio.create_task(self.beside(reader, writer))
-                asyncio.current_task().add_done_callback(lambda _, task=beside: task.cancel())
+                beside = asyncio.ensure_future(self.beside(reader, writer))
+                cast(asyncio.Task[None], asyncio.current_task()).add_done_callback(partial(_cancel, beside))
+
+
+def _cancel(task: asyncio.Future[None], _: object) -> None:
+    task.cancel()
 
 
 def report(*epcs: bytes, port: int = 1, at_us: int | None = None) -> bytes:
@@ -253,12 +259,6 @@ async def forever(writer: asyncio.StreamWriter, data: bytes, every_s: float = 0.
         writer.write(data)
         await writer.drain()
         await asyncio.sleep(every_s)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

@@ -101,7 +101,7 @@ class Naive:
 
     def normalise(self) -> None:
         """Log of each cell's summed rate over the antennas that are up, by bias class."""
-        total = [defaultdict(lambda: 1e-3) for _ in range(self.limits.biases)]
+        total: list[dict[int, float]] = [defaultdict(lambda: 1e-3) for _ in range(self.limits.biases)]
         for a in sorted(self.up):
             for cell, e in self.table[a]:
                 for b in range(self.limits.biases):

@@ -1,7 +1,8 @@
-"""Tools that only npm has, for a second opinion on the contract's documents; installed once a run of the tests."""
+"""Tools that only npm has, by their lock files; installed once a checkout, into `.node`."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import subprocess
@@ -10,7 +11,35 @@ from typing import Any
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "node"
+TESTS = Path(__file__).parents[1]
+
+
+def installed(locked: Path, within_s: float = 200) -> Path:
+    """A copy of folder `locked` with the node_modules of its lock file; skips where they can't be had.
+
+    Test processes wait for each other here, so that only one installs.
+    """
+    npm, folder = shutil.which("npm"), TESTS.parent / ".node" / locked.name
+    if npm is None or shutil.which("node") is None:
+        pytest.skip("npm is not installed")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{locked.name}.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        lock, done = (locked / "package-lock.json").read_bytes(), folder / "done"
+        if not done.exists() or done.read_bytes() != lock:
+            done.unlink(missing_ok=True)
+            shutil.copytree(locked, folder, dirs_exist_ok=True)
+            command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            try:
+                got = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=within_s)
+            except subprocess.TimeoutExpired:
+                pytest.skip(f"npm did not get {locked.name} in time")
+            if got.returncode:
+                pytest.skip(f"npm cannot get {locked.name}: {got.stderr.strip().splitlines()[-1:]}")
+            done.write_bytes(lock)
+        for script in locked.glob("*.mjs"):
+            shutil.copy(script, folder)
+    return folder
 
 
 class NodeTools:
@@ -38,18 +67,6 @@ class NodeTools:
 
 
 @pytest.fixture(scope="session")
-def node_tools(tmp_path_factory: pytest.TempPathFactory) -> NodeTools:
-    """Skips where npm, or what it would fetch, can't be had."""
-    if shutil.which("npm") is None or shutil.which("node") is None:
-        pytest.skip("npm is not installed")
-    folder = tmp_path_factory.mktemp("node")
-    for file in [*SOURCE.glob("*.mjs"), *SOURCE.glob("package*.json")]:
-        shutil.copy(file, folder)
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    try:
-        got = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
-    except subprocess.TimeoutExpired:
-        pytest.skip("npm did not get the tools in time")
-    if got.returncode:
-        pytest.skip(f"npm cannot get the tools: {got.stderr.strip().splitlines()[-1:]}")
-    return NodeTools(folder)
+def node_tools() -> NodeTools:
+    """The scripts of tests/node, ready to run."""
+    return NodeTools(installed(TESTS / "node"))

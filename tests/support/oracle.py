@@ -167,7 +167,8 @@ class _Field:
 
     def _miss(self, level: Floats) -> NDArray[np.float32]:
         at = np.clip(np.round(level - self.table_dbm[0]).astype(int), 0, len(self.table_dbm) - 1)
-        return np.log1p(-self.hit[at, np.arange(level.shape[-1])]).astype(np.float32)
+        missed: NDArray[np.float32] = np.log1p(-self.hit[at, np.arange(level.shape[-1])]).astype(np.float32)
+        return missed
 
     def _reads(self, level: Floats) -> Floats:
         at = np.clip(np.round(level - self.table_dbm[0]).astype(int), 0, len(self.table_dbm) - 1)
@@ -321,7 +322,7 @@ def _step(walk: Any, walkable: Any, rows: int, pace: float, out: Any) -> None:
 
 
 @njit(cache=True, fastmath=True)
-def _move(now: Any, outside: float, made: Any, floor: Any, figures: Any, backward: bool) -> float:
+def _move(now: Any, outside: Any, made: Any, floor: Any, figures: Any, backward: bool) -> Any:
     """States {stand, walk} × {clear, hidden} (4, cells) a second later (`backward`: earlier); returns the outside's."""
     walkable, stop, rows, doors, stairs = floor
     hides, shows, pace, leaves = figures

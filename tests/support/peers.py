@@ -61,32 +61,39 @@ Peer = Callable[[Heard, float], Rows]
 def edgex(heard: Heard, timeout_s: float) -> Rows:
     """EdgeX RFID LLRP's mobility profile: a tag moves to the antenna whose mean of the last 20 RSSI exceeds that of
     the antenna where it is by min(6 dB, 10 dB − 0.008 dB/ms since that one heard it), with at least two reads."""
-    return _edgex(heard.start, heard.time_us, heard.antenna, heard.rssi_db, heard.zone, round(timeout_s * 1e6))
+    found: Rows = _edgex(heard.start, heard.time_us, heard.antenna, heard.rssi_db, heard.zone, round(timeout_s * 1e6))
+    return found
 
 
 def ema(heard: Heard, timeout_s: float) -> Rows:
     """What most in-house code does: RSSI smoothed for each antenna, the strongest wins by 3 dB, an antenna is forgotten
     and a tag gone after a silence."""
-    return _ema(heard.start, heard.time_us, heard.antenna, heard.rssi_db, heard.zone, round(timeout_s * 1e6))
+    found: Rows = _ema(heard.start, heard.time_us, heard.antenna, heard.rssi_db, heard.zone, round(timeout_s * 1e6))
+    return found
 
 
 def presence(heard: Heard, timeout_s: float) -> Rows:
     """A presence tracker an antenna: arrived with the third read, gone after a silence; in the antenna's zone
     meanwhile. A tag may be in several zones at once."""
-    return _presence(heard.start, heard.time_us, heard.antenna, heard.zone, round(timeout_s * 1e6))
+    found: Rows = _presence(heard.start, heard.time_us, heard.antenna, heard.zone, round(timeout_s * 1e6))
+    return found
 
 
 def smurf(heard: Heard, timeout_s: float) -> Rows:
     """SMURF (Jeffery, Garofalakis, Franklin, VLDB 2006): for each tag and antenna a window that grows to ln(1/δ)/p̄
     epochs and is halved when its reads differ from p̄ by more than two deviations; the fullest window has the tag.
     The timeout is the longest window."""
-    return _smurf(heard.start, heard.time_us, heard.antenna, heard.zone, round(timeout_s * 1e6))
+    found: Rows = _smurf(heard.start, heard.time_us, heard.antenna, heard.zone, round(timeout_s * 1e6))
+    return found
 
 
 def strongest(heard: Heard, timeout_s: float) -> Rows:
     """What one does with a recording on one's desk: each second, the antenna that heard the tag loudest in the mean of
     a window around it, past and future. The timeout is the window's length."""
-    return _strongest(heard.start, heard.time_us, heard.antenna, heard.rssi_db, heard.zone, round(timeout_s * 1e6))
+    found: Rows = _strongest(
+        heard.start, heard.time_us, heard.antenna, heard.rssi_db, heard.zone, round(timeout_s * 1e6)
+    )
+    return found
 
 
 PEERS: dict[str, Peer] = {

@@ -164,7 +164,8 @@ def _rooms() -> StoreConfig:
 
 def _large() -> StoreConfig:
     """Four floors of 60 × 32 m with 24 counters, two aisles and a checkout each; a reader for four counters."""
-    zones, readers = [], []
+    zones: list[Any] = []
+    readers: list[Any] = []
     for f in range(4):
         first = len(zones)
         for row, y in enumerate((10.0, 22.0)):

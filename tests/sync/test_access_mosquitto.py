@@ -16,7 +16,7 @@ from brokers import MosquittoBroker, need_mosquitto
 from config import topics
 from sync.contract import CLASSES
 from sync.documents import CHANNELS
-from sync.mqtt import Link, MqttSettings, connect
+from sync.mqtt import MqttConnection, MqttSettings, connect
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "contract" / "README.md"
 USERS = ("s1", "s2", "crm", "stranger")
@@ -58,22 +58,22 @@ def settings_of(url: str, user: str, password: str, folder: Path) -> MqttSetting
 
 
 @asynccontextmanager
-async def everybody(url: str, folder: Path) -> AsyncIterator[dict[str, Link]]:
+async def everybody(url: str, folder: Path) -> AsyncIterator[dict[str, MqttConnection]]:
     """Each user connected, and subscribed to all that there is."""
     async with AsyncExitStack() as stack:
-        links = {}
+        connections = {}
         for user in USERS:
-            links[user] = await stack.enter_async_context(connect(settings_of(url, user, user, folder)))
-            await links[user].subscribe(["tagtrail/#"])
-        yield links
+            connections[user] = await stack.enter_async_context(connect(settings_of(url, user, user, folder)))
+            await connections[user].subscribe(["tagtrail/#"])
+        yield connections
 
 
-async def heard(link: Link, last: str) -> set[str]:
+async def heard(connection: MqttConnection, last: str) -> set[str]:
     """Topics that came, up to and without the last."""
     came: set[str] = set()
     async with asyncio.timeout(30):
         while last not in came:
-            came |= {incoming.topic for incoming in await link.receive()}
+            came |= {incoming.topic for incoming in await connection.receive()}
     return came - {last}
 
 
@@ -82,27 +82,27 @@ async def test_everybody_says_and_hears_what_is_theirs_and_no_more(guarded: Mosq
     for store in own:
         own[store][topics.topic(store, PART)] = False
     everything = [*own["s1"], *own["s2"], "tagtrail/v2/1/s1/up/agg", "$share/x/tagtrail/v1/+/s1/up/agg"]
-    async with everybody(guarded.url, tmp_path) as links:
+    async with everybody(guarded.url, tmp_path) as connections:
         for user in ("s1", "stranger"):
             for topic in everything:
                 if not topic.startswith("$share"):
-                    await links[user].publish(topic, user.encode())
-            await links["crm"].publish(f"tagtrail/v1/0/{END}/{user}", b"")
+                    await connections[user].publish(topic, user.encode())
+            await connections["crm"].publish(f"tagtrail/v1/0/{END}/{user}", b"")
         mine = {topic for topic, up in own["s1"].items() if up}
         ends = {f"tagtrail/v1/0/{END}/s1"}
-        assert await heard(links["crm"], f"tagtrail/v1/0/{END}/stranger") == mine | ends
+        assert await heard(connections["crm"], f"tagtrail/v1/0/{END}/stranger") == mine | ends
         for topic in everything[:-2]:
-            await links["crm"].publish(topic, b"crm")
+            await connections["crm"].publish(topic, b"crm")
         for store in own:
-            await links["crm"].publish(topics.topic(store, f"down/{END}"), b"")
+            await connections["crm"].publish(topics.topic(store, f"down/{END}"), b"")
         state = {store: topics.topic(store, "state") for store in own}
         for store, theirs in own.items():
             wanted = {topic for topic, up in theirs.items() if not up} | {state[store]}
-            assert await heard(links[store], topics.topic(store, f"down/{END}")) == wanted
-        await links["crm"].publish(f"tagtrail/v1/0/{END}/stranger", b"")
+            assert await heard(connections[store], topics.topic(store, f"down/{END}")) == wanted
+        await connections["crm"].publish(f"tagtrail/v1/0/{END}/stranger", b"")
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
-                await heard(links["stranger"], "never")
+                await heard(connections["stranger"], "never")
 
 
 async def test_nobody_comes_in_without_their_password(guarded: MosquittoBroker, tmp_path: Path) -> None:

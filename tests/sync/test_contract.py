@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from brokers import MAKERS, health
 from pydantic import ValidationError
 
-from sync.contract import CLASS_OF, CLASSES, Ack, Batch, Envelope, Event, ReaderHealth, encode, event_id
+from sync.contract import CLASS_OF, CLASSES, Ack, Batch, Envelope, Event, EventClass, ReaderHealth, encode, event_id
 
 
-def envelope(class_, **changes):
+def envelope(class_: EventClass, **changes: Any) -> Any:
     head = {"store": "s1", "epoch": "e", "class": class_, "first": 7, "n": 2, "sent_us": 1, "boot": "b", "mono_us": 1}
     return Envelope.model_validate(head | changes)
 
 
 @pytest.mark.parametrize("class_", CLASSES)
-def test_every_class_crosses_the_wire_unchanged(class_):
+def test_every_class_crosses_the_wire_unchanged(class_: EventClass) -> None:
     events = [MAKERS[class_](n).model_copy(update={"id": event_id("s1", "e", class_, 7 + n)}) for n in range(2)]
     message = encode(envelope(class_), [event.model_dump_json() for event in events])
     batch = Batch.model_validate_json(message)
@@ -25,7 +25,7 @@ def test_every_class_crosses_the_wire_unchanged(class_):
     assert batch.model_dump_json(by_alias=True).encode() == message
 
 
-def test_every_event_type_has_a_class():
+def test_every_event_type_has_a_class() -> None:
     union, _ = get_args(Event)
     types = {model.model_fields["type"].default for model in get_args(union)}
     assert types == set(CLASS_OF)
@@ -35,7 +35,7 @@ def test_every_event_type_has_a_class():
 @pytest.mark.parametrize(
     "changes", [{"n": 1}, {"first": 8}, {"store": "s2"}, {"epoch": "f"}, {"class": "agg"}, {"first": 0}, {"v": 2}]
 )
-def test_a_batch_whose_head_does_not_fit_its_events_is_refused(changes):
+def test_a_batch_whose_head_does_not_fit_its_events_is_refused(changes: Any) -> None:
     events = [health(n).model_copy(update={"id": event_id("s1", "e", "health", 7 + n)}) for n in range(2)]
     message = encode(envelope("health"), [event.model_dump_json() for event in events])
     Batch.model_validate_json(message)
@@ -44,16 +44,16 @@ def test_a_batch_whose_head_does_not_fit_its_events_is_refused(changes):
         Batch.model_validate(head | changes)
 
 
-def test_what_a_reader_said_is_cut_not_refused():
+def test_what_a_reader_said_is_cut_not_refused() -> None:
     told = ReaderHealth(reader="r", link="down", reason="x" * 5000, since_us=0, clock_offset_us=None)
     assert len(told.reason) == 300
 
 
 @pytest.mark.parametrize("payload", ['{"epoch":"e","upto":true}', '{"epoch":"e","upto":1e3}', '{"upto":1}', "1", '"e"'])
-def test_an_ack_is_strict(payload):
+def test_an_ack_is_strict(payload: bytes) -> None:
     with pytest.raises(ValidationError):
         Ack.model_validate_json(payload, strict=True)
 
 
-def test_an_ack_may_grow():
+def test_an_ack_may_grow() -> None:
     assert Ack.model_validate_json('{"epoch":"e","upto":1,"later":2}', strict=True) == Ack(epoch="e", upto=1)

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from pathlib import Path
+from typing import Any
 
 import pytest
-from brokers import MosquittoBroker, Store, need_mosquitto
+from brokers import CrmProcess, Listening, MakeCrm, MakeStore, MosquittoBroker, Store, Until, need_mosquitto
 
 from config import topics
-from sync import flow, line, mqtt, outbox, publisher, sending
+from simulators.headquarters.broker import NatsBroker
+from sync import in_flight, line, mqtt, outbox, publisher, sending
 from sync.contract import Ack
+from sync.mqtt import Incoming
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch):
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits a minute in a test; the order of the waits stays."""
     monkeypatch.setattr(publisher, "BACKOFF_S", (0.1, 0.5))
-    monkeypatch.setattr(flow, "SILENCE_S", (0.5, 2.0))
+    monkeypatch.setattr(in_flight, "SILENCE_S", (0.5, 2.0))
 
 
-async def all_counted(gateway, consumer, until, member, health):
+async def all_counted(gateway: Store, consumer: CrmProcess, until: Until, member: int, health: int) -> Any:
     await until(lambda: consumer.count() == member + health)
     await until(gateway.empty)
     last = await consumer.stop()
@@ -30,7 +34,9 @@ async def all_counted(gateway, consumer, until, member, health):
     return last
 
 
-async def test_all_classes_arrive_once(broker, store, crm, until):
+async def test_all_classes_arrive_once(
+    broker: NatsBroker | MosquittoBroker, store: MakeStore, crm: MakeCrm, until: Until
+) -> None:
     gateway, consumer = store(broker.url), crm(broker.url)
     await consumer.start()
     async with gateway.online():
@@ -40,7 +46,9 @@ async def test_all_classes_arrive_once(broker, store, crm, until):
     assert len(last["recognitions"]) == 3
 
 
-async def test_broker_killed_and_restarted_between_commits(broker, store, crm, until):
+async def test_broker_killed_and_restarted_between_commits(
+    broker: NatsBroker | MosquittoBroker, store: MakeStore, crm: MakeCrm, until: Until
+) -> None:
     gateway, consumer = store(broker.url), crm(broker.url)
     await consumer.start()
     async with gateway.online() as running:
@@ -57,7 +65,9 @@ async def test_broker_killed_and_restarted_between_commits(broker, store, crm, u
         await all_counted(gateway, consumer, until, 9, 2400)
 
 
-async def test_a_broker_that_hangs_is_noticed_and_left(broker, store, crm, until, monkeypatch):
+async def test_a_broker_that_hangs_is_noticed_and_left(
+    broker: NatsBroker | MosquittoBroker, store: MakeStore, crm: MakeCrm, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mqtt, "TIMEOUT_S", 0.5)
     gateway, consumer = store(broker.url), crm(broker.url)
     await consumer.start()
@@ -74,7 +84,7 @@ async def test_a_broker_that_hangs_is_noticed_and_left(broker, store, crm, until
         await all_counted(gateway, consumer, until, 1, 10)
 
 
-async def test_broker_absent_at_start(nats, store, crm, until):
+async def test_broker_absent_at_start(nats: NatsBroker, store: MakeStore, crm: MakeCrm, until: Until) -> None:
     gateway, consumer = store(nats.url), crm(nats.url)
     await nats.stop()
     await consumer.start()
@@ -87,7 +97,9 @@ async def test_broker_absent_at_start(nats, store, crm, until):
         await all_counted(gateway, consumer, until, 1, 1)
 
 
-async def test_crm_killed_in_the_middle(broker, store, crm, until):
+async def test_crm_killed_in_the_middle(
+    broker: NatsBroker | MosquittoBroker, store: MakeStore, crm: MakeCrm, until: Until
+) -> None:
     gateway, consumer = store(broker.url), crm(broker.url)
     await consumer.start()
     async with gateway.online():
@@ -103,7 +115,14 @@ async def test_crm_killed_in_the_middle(broker, store, crm, until):
         await all_counted(gateway, consumer, until, 20, 9000)
 
 
-async def test_publisher_restarted_sends_only_what_is_not_acked(broker, store, crm, until):
+async def test_publisher_restarted_sends_only_what_is_not_acked(
+    broker: NatsBroker | MosquittoBroker,
+    store: MakeStore,
+    crm: MakeCrm,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(in_flight, "SILENCE_S", (2.0, 8.0))  # on a busy machine, a shorter one sends all again
     gateway, consumer = store(broker.url), crm(broker.url)
     await consumer.start()
     async with gateway.online():
@@ -122,17 +141,19 @@ async def test_publisher_restarted_sends_only_what_is_not_acked(broker, store, c
     assert last["duplicates"] <= 4 * (3 + 500)
 
 
-async def test_messages_that_the_broker_took_and_lost_are_sent_again(nats, store, crm, until, monkeypatch):
+async def test_messages_that_the_broker_took_and_lost_are_sent_again(
+    nats: NatsBroker, store: MakeStore, crm: MakeCrm, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gateway, consumer = store(nats.url), crm(nats.url)
-    honest, seen = mqtt.Link.publish, 0
+    honest, seen = mqtt.MqttConnection.publish, 0
 
-    async def lossy(self, topic, payload, *, retain=False):
+    async def lossy(self: Any, topic: str, payload: bytes, *, retain: bool = False) -> None:
         nonlocal seen
         seen += "/up/" in topic
         if "/up/" not in topic or seen % 3:
             await honest(self, topic, payload, retain=retain)
 
-    monkeypatch.setattr(mqtt.Link, "publish", lossy)
+    monkeypatch.setattr(mqtt.MqttConnection, "publish", lossy)
     monkeypatch.setattr(sending, "MOST_BYTES", 4096)
     await consumer.start()
     async with gateway.online() as running:
@@ -143,7 +164,9 @@ async def test_messages_that_the_broker_took_and_lost_are_sent_again(nats, store
     assert last["duplicates"] > 0  # what had come after a gap was kept, and came again
 
 
-async def test_stopping_says_goodbye_and_keeps_the_last_acks(broker, store, listening, until):
+async def test_stopping_says_goodbye_and_keeps_the_last_acks(
+    broker: NatsBroker | MosquittoBroker, store: MakeStore, listening: Listening, until: Until
+) -> None:
     gateway = store(broker.url)
     async with listening(broker.url, gateway) as crm:
         crm.acking = True
@@ -157,7 +180,9 @@ async def test_stopping_says_goodbye_and_keeps_the_last_acks(broker, store, list
     assert not running.status.connected
 
 
-async def test_member_goes_first_whatever_the_backlog(broker, store, listening, until):
+async def test_member_goes_first_whatever_the_backlog(
+    broker: NatsBroker | MosquittoBroker, store: MakeStore, listening: Listening, until: Until
+) -> None:
     gateway = store(broker.url)
     await gateway.commit("health", 5000)
     async with listening(broker.url, gateway) as crm:
@@ -173,7 +198,9 @@ async def test_member_goes_first_whatever_the_backlog(broker, store, listening, 
     assert between <= 2 * line.SHARE < total / 3
 
 
-async def test_classes_that_can_wait_share_by_weight(nats, store, listening, until, monkeypatch):
+async def test_classes_that_can_wait_share_by_weight(
+    nats: NatsBroker, store: MakeStore, listening: Listening, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sending, "BATCH_EVENTS", 10)
     gateway = store(nats.url)
     for class_ in ("health", "agg", "journey"):
@@ -188,14 +215,16 @@ async def test_classes_that_can_wait_share_by_weight(nats, store, listening, unt
             await until(lambda: len(set(crm.seqs("health"))) == 300)
 
 
-async def test_no_more_than_a_window_without_an_ack(nats, store, listening, until, monkeypatch):
+async def test_no_more_than_a_window_without_an_ack(
+    nats: NatsBroker, store: MakeStore, listening: Listening, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sending, "BATCH_EVENTS", 10)
-    monkeypatch.setattr(flow, "SILENCE_S", (0.3, 100.0))
+    monkeypatch.setattr(in_flight, "SILENCE_S", (0.3, 100.0))
     gateway = store(nats.url)
     await gateway.commit("health", 500)
     async with listening(nats.url, gateway) as crm, gateway.online() as running:
         await until(lambda: running.counters["silences"] >= 1)
-        await until(lambda: len(crm.batches) == flow.WINDOW + 1)
+        await until(lambda: len(crm.batches) == in_flight.WINDOW + 1)
         # One window in order, then, after the silence, its first batch again and no more.
         assert crm.seqs("health") == [*range(1, 81), *range(1, 11)]
         await crm.ack("health", 40)
@@ -203,7 +232,9 @@ async def test_no_more_than_a_window_without_an_ack(nats, store, listening, unti
 
 
 @pytest.mark.parametrize("pause_ms", [60_000, 10**400], ids=["a minute", "beyond all floats"])
-async def test_a_pause_holds_the_class_back_and_no_other(nats, store, listening, until, pause_ms):
+async def test_a_pause_holds_the_class_back_and_no_other(
+    nats: NatsBroker, store: MakeStore, listening: Listening, until: Until, pause_ms: int
+) -> None:
     gateway = store(nats.url)
     async with listening(nats.url, gateway) as crm, gateway.online() as running:
         await crm.ack("health", 0, pause_ms=pause_ms)
@@ -232,7 +263,9 @@ async def test_a_pause_holds_the_class_back_and_no_other(nats, store, listening,
         b'{"epoch": "EPOCH", "upto": 4611686018427387904}',  # far more than there ever were
     ],
 )
-async def test_an_ack_that_cannot_be_one_deletes_nothing(nats, store, listening, until, payload):
+async def test_an_ack_that_cannot_be_one_deletes_nothing(
+    nats: NatsBroker, store: MakeStore, listening: Listening, until: Until, payload: bytes
+) -> None:
     gateway = store(nats.url)
     async with listening(nats.url, gateway) as crm, gateway.online() as running:
         await gateway.commit("health", 3)
@@ -245,15 +278,17 @@ async def test_an_ack_that_cannot_be_one_deletes_nothing(nats, store, listening,
         await until(gateway.empty)
 
 
-async def test_a_message_that_its_handler_fails_at_ends_nothing(nats, store, listening, until):
-    async def fails(incoming):
+async def test_a_message_that_its_handler_fails_at_ends_nothing(
+    nats: NatsBroker, store: MakeStore, listening: Listening, until: Until
+) -> None:
+    async def fails(incoming: Incoming) -> None:
         raise IndexError(incoming.topic)
 
     gateway = store(nats.url)
     gateway.handlers = {"cmd": fails}
     async with listening(nats.url, gateway) as crm, gateway.online() as running:
         await until(lambda: running.status.connected)
-        await crm._link.publish(topics.topic(gateway.identity.store, "down/cmd"), b"x", retain=True)
+        await crm._connection.publish(topics.topic(gateway.identity.store, "down/cmd"), b"x", retain=True)
         await until(lambda: running.counters["down_bad"] == 1)
         crm.acking = True
         await gateway.commit("health", 3)
@@ -262,10 +297,10 @@ async def test_a_message_that_its_handler_fails_at_ends_nothing(nats, store, lis
 
 
 async def test_batches_are_packed_for_whom_takes_them_and_plain_again_for_whom_does_not(
-    nats, store, listening, until, monkeypatch
-):
+    nats: NatsBroker, store: MakeStore, listening: Listening, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A CRM of the first version knows nothing of gzip: what it can't read is said plainly, in the end."""
-    monkeypatch.setattr(flow, "SILENCE_S", (0.5, 1.0))
+    monkeypatch.setattr(in_flight, "SILENCE_S", (0.5, 1.0))
     gateway = store(nats.url)
     async with listening(nats.url, gateway) as crm, gateway.online():
         await gateway.commit("health", 20)
@@ -285,7 +320,9 @@ async def test_batches_are_packed_for_whom_takes_them_and_plain_again_for_whom_d
         await until(gateway.empty)
 
 
-async def test_lost_ranges_are_delivered_and_then_forgotten(nats, store, crm, until):
+async def test_lost_ranges_are_delivered_and_then_forgotten(
+    nats: NatsBroker, store: MakeStore, crm: MakeCrm, until: Until
+) -> None:
     gateway, consumer = store(nats.url), crm(nats.url)
     await gateway.commit("health", 100)
     await gateway.writer.write(lambda conn: outbox.evict(conn, "health", 60))
@@ -308,7 +345,7 @@ async def test_lost_ranges_are_delivered_and_then_forgotten(nats, store, crm, un
     assert consumer.rows() == [("health", 61, 100, 40)]
 
 
-async def test_cancelled_while_connecting(store):
+async def test_cancelled_while_connecting(store: MakeStore) -> None:
     silent = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     async with silent:
         gateway = store(f"mqtt://127.0.0.1:{silent.sockets[0].getsockname()[1]}")
@@ -318,13 +355,15 @@ async def test_cancelled_while_connecting(store):
 
 
 @pytest.mark.parametrize("version", ["3.1.1", "5"])
-async def test_what_was_said_to_a_store_that_was_away_waits_for_it(broker, store, until, version):
+async def test_what_was_said_to_a_store_that_was_away_waits_for_it(
+    broker: NatsBroker | MosquittoBroker, store: MakeStore, until: Until, version: str
+) -> None:
     """An erasure, say: published while the gateway was off, by nobody who is still there when it comes back."""
     if version == "5" and type(broker).__name__ == "NatsBroker":
         pytest.skip("NATS speaks MQTT 3.1.1")
     came: list[bytes] = []
 
-    async def take(incoming):
+    async def take(incoming: Incoming) -> None:
         came.append(incoming.payload)
 
     gateway = store(broker.url, version=version)
@@ -342,7 +381,9 @@ async def test_what_was_said_to_a_store_that_was_away_waits_for_it(broker, store
     assert came == [b"%d-%d" % (round_, n) for round_ in range(2) for n in range(3)]
 
 
-async def test_an_ack_beyond_what_was_sent_repeats_nothing_and_numbers_nothing_anew(mosquitto, store, listening, until):
+async def test_an_ack_beyond_what_was_sent_repeats_nothing_and_numbers_nothing_anew(
+    mosquitto: MosquittoBroker, store: MakeStore, listening: Listening, until: Until
+) -> None:
     """Another class's watermark, say, when all is delivered."""
     gateway = store(mosquitto.url)
     async with listening(mosquitto.url, gateway) as crm, gateway.online() as running:
@@ -360,7 +401,9 @@ async def test_an_ack_beyond_what_was_sent_repeats_nothing_and_numbers_nothing_a
 
 
 @pytest.mark.parametrize("upto", [4000, 5000, 6000])
-async def test_an_ack_beyond_what_was_sent_passes_over_nothing_that_waits(mosquitto, store, listening, until, upto):
+async def test_an_ack_beyond_what_was_sent_passes_over_nothing_that_waits(
+    mosquitto: MosquittoBroker, store: MakeStore, listening: Listening, until: Until, upto: int
+) -> None:
     """5,000 events of an earlier life wait, and a wrong ack for them lies on the broker."""
     gateway = store(mosquitto.url)
     async with gateway.online() as running:
@@ -378,8 +421,8 @@ async def test_an_ack_beyond_what_was_sent_passes_over_nothing_that_waits(mosqui
 
 
 async def test_an_ack_of_what_an_earlier_life_sent_is_believed_and_in_which_form_it_was_taken(
-    mosquitto, store, listening, until
-):
+    mosquitto: MosquittoBroker, store: MakeStore, listening: Listening, until: Until
+) -> None:
     gateway = store(mosquitto.url)
     async with listening(mosquitto.url, gateway) as crm:
         async with gateway.online():
@@ -399,8 +442,8 @@ async def test_an_ack_of_what_an_earlier_life_sent_is_believed_and_in_which_form
 
 
 async def test_a_store_taken_back_to_a_backup_numbers_on_where_another_life_of_it_was(
-    tmp_path, mosquitto, store, listening, until
-):
+    tmp_path: Path, mosquitto: MosquittoBroker, store: MakeStore, listening: Listening, until: Until
+) -> None:
     """With the file beside it taken back too, the broker alone still knows of that life, and the CRM of its numbers."""
     gateway = store(mosquitto.url)
     async with listening(mosquitto.url, gateway) as crm:
@@ -426,7 +469,9 @@ async def test_a_store_taken_back_to_a_backup_numbers_on_where_another_life_of_i
         back.writer.close()
 
 
-async def test_a_replay_waits_for_the_pause_and_for_acks(mosquitto, store, listening, until, monkeypatch):
+async def test_a_replay_waits_for_the_pause_and_for_acks(
+    mosquitto: MosquittoBroker, store: MakeStore, listening: Listening, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sending, "MOST_BYTES", 4096)
     monkeypatch.setattr(sending, "REPLAY_LOOK_S", 0.1)
     gateway = store(mosquitto.url)
@@ -436,15 +481,15 @@ async def test_a_replay_waits_for_the_pause_and_for_acks(mosquitto, store, liste
         await until(gateway.empty)
         crm.acking = False
         await crm.ack("journey", 1000, pause_ms=600_000)
-        await until(lambda: running._flows["journey"].paused_s(0) > 0)
+        await until(lambda: running._in_flight["journey"].paused_s(0) > 0)
         before = len(crm.batches)
         replaying = asyncio.create_task(running.replay("journey", 1, 10**6))
         await asyncio.sleep(0.5)
         assert len(crm.batches) == before
         await crm.ack("journey", 1000)
-        await until(lambda: len(crm.batches) == before + flow.WINDOW)
+        await until(lambda: len(crm.batches) == before + in_flight.WINDOW)
         await asyncio.sleep(0.3)
-        assert len(crm.batches) == before + flow.WINDOW
+        assert len(crm.batches) == before + in_flight.WINDOW
         crm.acking = True
         await crm.ack("journey", 1000)
         assert await replaying == {"events": 1000, "lost": 0}
@@ -456,14 +501,16 @@ async def test_a_replay_waits_for_the_pause_and_for_acks(mosquitto, store, liste
             await running.replay("journey", 1, 1000)
 
 
-async def test_what_was_not_sent_yet_is_not_replayed(mosquitto, store, listening, until):
+async def test_what_was_not_sent_yet_is_not_replayed(
+    mosquitto: MosquittoBroker, store: MakeStore, listening: Listening, until: Until
+) -> None:
     gateway = store(mosquitto.url)
     async with listening(mosquitto.url, gateway) as crm, gateway.online() as running:
         await crm.ack("agg", 0, pause_ms=600_000)
         await until(lambda: running.counters["acks"] == 1)
         await gateway.commit("agg", 10)
         assert await running.replay("agg", 1, 10) == {"events": 0, "lost": 0}
-    running._flows["health"].highest = 1
+    running._in_flight["health"].highest = 1
     with pytest.raises(mqtt.BrokerError, match="no connection"):
         await running.replay("health", 1, 10)
     assert not crm.batches
@@ -478,7 +525,9 @@ async def test_what_was_not_sent_yet_is_not_replayed(mosquitto, store, listening
         ("topic write tagtrail/v1/+/+/up/#\ntopic readwrite tagtrail/v1/+/+/state", "does not acknowledge health"),
     ],
 )
-async def test_access_rules_that_refuse_without_a_word_are_told_of(tmp_path, store, until, monkeypatch, rules, said):
+async def test_access_rules_that_refuse_without_a_word_are_told_of(
+    tmp_path: Path, store: MakeStore, until: Until, monkeypatch: pytest.MonkeyPatch, rules: str, said: str
+) -> None:
     """On MQTT 3.1.1 a broker takes what it throws away."""
     need_mosquitto()
     monkeypatch.setattr(publisher, "ECHO_S", 0.5)
@@ -503,7 +552,9 @@ async def test_access_rules_that_refuse_without_a_word_are_told_of(tmp_path, sto
             await until(lambda: not running.status.reason)
 
 
-async def test_the_directory_that_is_here_is_told_in_the_state(mosquitto, store, listening, until):
+async def test_the_directory_that_is_here_is_told_in_the_state(
+    mosquitto: MosquittoBroker, store: MakeStore, listening: Listening, until: Until
+) -> None:
     gateway = store(mosquitto.url)
     async with listening(mosquitto.url, gateway) as crm:
         for generation in (3, 4):

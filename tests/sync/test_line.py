@@ -8,9 +8,11 @@ import json
 from typing import Any
 
 import pytest
+from brokers import Listening, MakeStore, MosquittoBroker, Until
 from lines import SlowLine
 
-from sync.line import AHEAD_S, BATCH_BYTES, ROOM_BYTES, Line
+from sync.contract import EventClass
+from sync.line import AHEAD_S, BATCH_BYTES, LIMIT_BYTES, Line
 
 
 def simulated(
@@ -22,7 +24,7 @@ def simulated(
     waiting: list[Any] = []
     order = itertools.count()
     while now < start_s + seconds:
-        while line.has_room("bulk"):
+        while line.may_send("bulk"):
             size = line.batch_bytes
             free = max(free, now) + size / bytes_per_s
             heapq.heappush(waiting, (free + round_trip_s, next(order), line.send("bulk", size, now)))
@@ -41,13 +43,13 @@ def test_a_line_is_kept_busy_and_not_buried(kbit_per_s: int, round_trip_s: float
     bytes_per_s = kbit_per_s * 125
     rate, took_s = simulated(Line(), bytes_per_s, round_trip_s, 120)
     assert rate >= 0.85 * bytes_per_s
-    assert took_s <= max(AHEAD_S, ROOM_BYTES[0] / bytes_per_s) * 1.5 + round_trip_s
+    assert took_s <= max(AHEAD_S, LIMIT_BYTES[0] / bytes_per_s) * 1.5 + round_trip_s
 
 
 def test_a_fast_line_has_full_batches_after_the_first() -> None:
     line = Line()
     line.taken(line.send("bulk", line.batch_bytes, 0.0), 0.005)
-    assert (line.room, line.batch_bytes) == (ROOM_BYTES[1], BATCH_BYTES[1])
+    assert (line.limit, line.batch_bytes) == (LIMIT_BYTES[1], BATCH_BYTES[1])
 
 
 def test_a_line_that_gets_slow_or_fast_is_followed() -> None:
@@ -57,7 +59,7 @@ def test_a_line_that_gets_slow_or_fast_is_followed() -> None:
         simulated(line, bytes_per_s, 0.02, 60)
         rate, took_s = simulated(line, bytes_per_s, 0.02, 60, 1000.0)
         assert rate >= min(0.85 * bytes_per_s, 100_000)
-        assert took_s <= max(AHEAD_S, ROOM_BYTES[0] / bytes_per_s) * 1.5
+        assert took_s <= max(AHEAD_S, LIMIT_BYTES[0] / bytes_per_s) * 1.5
 
 
 def test_a_lone_small_message_says_nothing_of_how_much_would_fit() -> None:
@@ -65,30 +67,30 @@ def test_a_lone_small_message_says_nothing_of_how_much_would_fit() -> None:
     line.taken(line.send("bulk", line.batch_bytes, 0.0), 0.005)
     for _ in range(50):
         line.taken(line.send("member", 300, 1.0), 1.5)
-    assert line.room == ROOM_BYTES[1]
+    assert line.limit == LIMIT_BYTES[1]
     line.taken(line.send("member", 300, 1.0), 1.0 + 2 * AHEAD_S)  # but this does
-    assert line.room < ROOM_BYTES[1]
+    assert line.limit < LIMIT_BYTES[1]
 
 
 def test_what_broke_under_a_load_gets_half_of_it() -> None:
     line = Line()
     line.taken(line.send("bulk", line.batch_bytes, 0.0), 0.005)
     line.broke()
-    assert line.room == ROOM_BYTES[1]  # nothing was under way
+    assert line.limit == LIMIT_BYTES[1]  # nothing was under way
     for _ in range(10):
         sent = line.send("bulk", line.batch_bytes, 1.0)
         line.broke()
-    assert line.room == ROOM_BYTES[0]
+    assert line.limit == LIMIT_BYTES[0]
     line.taken(sent, 2.0)  # of the link that broke
-    assert line.has_room("bulk")
+    assert line.may_send("bulk")
 
 
 def test_lanes_do_not_take_each_others_room() -> None:
     line = Line()
     line.taken(line.send("bulk", line.batch_bytes, 0.0), 0.005)
-    while line.has_room("bulk"):
+    while line.may_send("bulk"):
         line.send("bulk", line.batch_bytes, 1.0)
-    assert line.has_room("member")
+    assert line.may_send("member")
 
 
 def fresh_bytes(batches: list[dict[str, Any]]) -> int:
@@ -98,7 +100,9 @@ def fresh_bytes(batches: list[dict[str, Any]]) -> int:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("packed", [False, True])
-async def test_a_slow_line_carries_fresh_events_once_and_a_recognition_soon(mosquitto, store, listening, until, packed):
+async def test_a_slow_line_carries_fresh_events_once_and_a_recognition_soon(
+    mosquitto: MosquittoBroker, store: MakeStore, listening: Listening, until: Until, packed: bool
+) -> None:
     """Counted in bytes on the line, not in time: what of it is events that came for the first time."""
     async with SlowLine(mosquitto.url, 64_000).open() as slow:
         gateway = store(slow.url)
@@ -110,10 +114,11 @@ async def test_a_slow_line_carries_fresh_events_once_and_a_recognition_soon(mosq
             before, came = slow.up_bytes, fresh_bytes(crm.batches)
             await gateway.commit("member", 1)
             await until(lambda: crm.seqs("member"))
-            assert slow.up_bytes - before < 3 * ROOM_BYTES[0]
+            assert slow.up_bytes - before < 3 * LIMIT_BYTES[0]
             await until(lambda: slow.up_bytes - before > 40_000)
             passed, came = slow.up_bytes - before, fresh_bytes(crm.batches) - came
-        for class_ in ("journey", "agg"):
+        waiting: tuple[EventClass, ...] = ("journey", "agg")
+        for class_ in waiting:
             assert crm.seqs(class_) == list(range(1, len(crm.seqs(class_)) + 1))
         assert (running.counters["connections"], running.counters["silences"]) == (1, 0)
         assert came >= (2 if packed else 0.8) * passed

@@ -1,4 +1,4 @@
-"""The link to the broker: what it refuses is noticed, and when it dies everybody knows at once."""
+"""The connection to the broker: what it refuses is noticed, and when it dies everybody knows at once."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import contextlib
 import shutil
 import signal
 import subprocess
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from brokers import MosquittoBroker, need_mosquitto
+from brokers import Listening, MakeStore, MosquittoBroker, Until, need_mosquitto
 
 from config import topics
-from sync import flow, mqtt
+from simulators.headquarters.broker import NatsBroker
+from sync import in_flight, mqtt
 from sync.mqtt import BrokerError, MqttSettings, RefusedError, connect
 
 CONNACK = bytes([0x20, 2, 0, 0])
 
 
-def settings(url, client="test", **others):
+def settings(url: str, client: Any = "test", **others: Any) -> Any:
     return MqttSettings.from_url(url, client, **others)
 
 
@@ -32,13 +35,13 @@ def settings(url, client="test", **others):
         ("mqtts://[::1]:99", "::1", 99, True),
     ],
 )
-def test_a_url_gives_host_port_and_tls(url, host, port, tls):
+def test_a_url_gives_host_port_and_tls(url: str, host: str, port: int, tls: bool) -> None:
     parsed = settings(url)
     assert (parsed.host, parsed.port, parsed.tls) == (host, port, tls)
 
 
 @pytest.mark.parametrize("url", ["broker:1883", "http://broker", "mqtt://", "mqtt://broker:0x1"])
-def test_a_url_that_is_no_broker_s_is_an_error(url):
+def test_a_url_that_is_no_broker_s_is_an_error(url: str) -> None:
     with pytest.raises(ValueError):
         settings(url)
 
@@ -50,18 +53,18 @@ def test_a_url_that_is_no_broker_s_is_an_error(url):
         ("mqtt://no..host", "no..host"),
     ],
 )
-async def test_nobody_there(url, said):
+async def test_nobody_there(url: str, said: str) -> None:
     with pytest.raises(BrokerError, match=f"(?i){said}"):
         async with connect(settings(url)):
             pass
 
 
 @contextlib.asynccontextmanager
-async def fake_broker(answer=CONNACK):
+async def fake_broker(answer: bytes = CONNACK) -> AsyncIterator[Any]:
     """A broker that greets and then says nothing; yields its URL and the writers of its connections."""
     writers, gone = [], asyncio.Event()
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
         await reader.read(100)
         writer.write(answer)
@@ -88,11 +91,11 @@ def publish(topic: str, payload: bytes, number: int | None = None, qos: int = 1)
 
 
 @contextlib.asynccontextmanager
-async def talking_broker():
+async def talking_broker() -> AsyncIterator[Any]:
     """A broker that greets and sends what it is told; yields its URL, its writers, and what came back."""
     writers, came = [], bytearray()
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         writer.write(CONNACK)
         writers.append(writer)
@@ -106,22 +109,24 @@ async def talking_broker():
 
 
 @pytest.mark.parametrize("size", [300_000, 5_000_000])
-async def test_a_message_that_is_too_large_is_read_past_and_acknowledged(size, monkeypatch, caplog):
-    async with talking_broker() as (url, writers, came), connect(settings(url)) as link:
+async def test_a_message_that_is_too_large_is_read_past_and_acknowledged(
+    size: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with talking_broker() as (url, writers, came), connect(settings(url)) as connection:
         held = 0
-        receive = link._client.paho._sock_recv
+        receive = connection._client.paho._sock_recv
 
-        def watched(bufsize):
+        def watched(bufsize: Any) -> Any:
             nonlocal held
-            held = max(held, len(link._client.paho._in_packet["packet"]))
+            held = max(held, len(connection._client.paho._in_packet["packet"]))
             return receive(bufsize)
 
-        monkeypatch.setattr(link._client.paho, "_sock_recv", watched)
+        monkeypatch.setattr(connection._client.paho, "_sock_recv", watched)
         writers[0].write(publish("a/command", b"x" * size, 7) + publish("a/command", b"y" * size))
         writers[0].write(publish("a/command", b"small", 8))
-        (message,) = await link.receive()
+        (message,) = await connection.receive()
         assert (message.topic, message.payload) == ("a/command", b"small")
-        assert link.dropped == 2
+        assert connection.dropped == 2
         assert held < 10_000 + mqtt.BITE_BYTES
         async with asyncio.timeout(10):
             while bytes(came).count(b"\x40\x02") < 2:
@@ -130,59 +135,59 @@ async def test_a_message_that_is_too_large_is_read_past_and_acknowledged(size, m
     assert f"a message of {size + 13} bytes on a/command was dropped" in caplog.text
 
 
-async def test_the_largest_message_that_is_taken_is_taken_whole():
-    async with talking_broker() as (url, writers, _), connect(settings(url)) as link:
+async def test_the_largest_message_that_is_taken_is_taken_whole() -> None:
+    async with talking_broker() as (url, writers, _), connect(settings(url)) as connection:
         payload = bytes(range(256)) * 1023
         writers[0].write(publish("t", payload, 1))
-        (message,) = await link.receive()
+        (message,) = await connection.receive()
         assert message.payload == payload
-        assert link.dropped == 0
+        assert connection.dropped == 0
 
 
-async def test_what_is_waiting_has_a_limit_in_bytes(monkeypatch):
+async def test_what_is_waiting_has_a_limit_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt, "MAX_INBOX_BYTES", 1_000_000)
-    async with talking_broker() as (url, writers, came), connect(settings(url)) as link:
+    async with talking_broker() as (url, writers, came), connect(settings(url)) as connection:
         for number in range(1, 21):
             writers[0].write(publish("t", b"x" * 200_000, number))
         async with asyncio.timeout(20):
             while bytes(came).count(b"\x40\x02") < 20:
                 await asyncio.sleep(0.01)
-        assert [len(message.payload) for message in await link.receive()] == [200_000] * 5
-        assert link.dropped == 15
+        assert [len(message.payload) for message in await connection.receive()] == [200_000] * 5
+        assert connection.dropped == 15
         writers[0].write(publish("t", b"x", 21))
-        assert len(await link.receive()) == 1
+        assert len(await connection.receive()) == 1
 
 
-async def test_messages_at_qos_2_for_which_nobody_asked_end_the_link():
-    async with talking_broker() as (url, writers, _), connect(settings(url)) as link:
+async def test_messages_at_qos_2_for_which_nobody_asked_end_the_link() -> None:
+    async with talking_broker() as (url, writers, _), connect(settings(url)) as connection:
         writers[0].write(publish("t", b"x" * 1000, 1, qos=2))
         with pytest.raises(BrokerError):
-            await link.receive()
-        assert not link._client.paho._in_messages
+            await connection.receive()
+        assert not connection._client.paho._in_messages
 
 
-async def test_publishes_on_their_way_fail_as_soon_as_the_link_dies():
+async def test_publishes_on_their_way_fail_as_soon_as_the_link_dies() -> None:
     async with fake_broker() as (url, writers, _):
-        async with connect(settings(url)) as link:
-            waiting = [asyncio.create_task(link.publish("t", b"x")) for _ in range(30)]
-            receiving = asyncio.create_task(link.receive())
+        async with connect(settings(url)) as connection:
+            waiting = [asyncio.create_task(connection.publish("t", b"x")) for _ in range(30)]
+            receiving = asyncio.create_task(connection.receive())
             await asyncio.sleep(0)
             writers[0].transport.abort()
             async with asyncio.timeout(mqtt.TIMEOUT_S / 2):
                 ends = await asyncio.gather(*waiting, receiving, return_exceptions=True)
-                reason = await link.closed
+                reason = await connection.closed
         assert all(isinstance(end, BrokerError) for end in ends)
         assert "lost" in reason
 
 
-async def test_a_broker_that_answers_nothing_is_given_up(monkeypatch):
+async def test_a_broker_that_answers_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt, "TIMEOUT_S", 0.2)
-    async with fake_broker() as (url, _, _), connect(settings(url)) as link:
+    async with fake_broker() as (url, _, _), connect(settings(url)) as connection:
         with pytest.raises(BrokerError, match="not answered"):
-            await link.publish("t", b"x")
+            await connection.publish("t", b"x")
 
 
-async def test_a_broker_that_does_not_greet_is_given_up(monkeypatch):
+async def test_a_broker_that_does_not_greet_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt, "TIMEOUT_S", 0.2)
     async with fake_broker(answer=b"") as (url, _, gone):
         with pytest.raises(BrokerError, match="no answer"):
@@ -191,10 +196,10 @@ async def test_a_broker_that_does_not_greet_is_given_up(monkeypatch):
         await gone.wait()
 
 
-async def test_cancelled_while_the_broker_does_not_greet_leaves_no_socket():
+async def test_cancelled_while_the_broker_does_not_greet_leaves_no_socket() -> None:
     async with fake_broker(answer=b"") as (url, writers, gone):
 
-        async def greet():
+        async def greet() -> None:
             async with connect(settings(url)):
                 pass
 
@@ -206,7 +211,7 @@ async def test_cancelled_while_the_broker_does_not_greet_leaves_no_socket():
         await gone.wait()
 
 
-async def test_a_flood_is_bounded_and_counted(nats, monkeypatch):
+async def test_a_flood_is_bounded_and_counted(nats: NatsBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt, "MAX_INBOX", 10)
     async with connect(settings(nats.url, "in")) as receiver, connect(settings(nats.url, "out")) as sender:
         await receiver.subscribe(["t"])
@@ -216,11 +221,11 @@ async def test_a_flood_is_bounded_and_counted(nats, monkeypatch):
         assert len(await receiver.receive()) == 10
 
 
-async def test_the_last_will_is_published_when_nobody_said_goodbye(broker):
+async def test_the_last_will_is_published_when_nobody_said_goodbye(broker: NatsBroker | MosquittoBroker) -> None:
     async with connect(settings(broker.url, "watcher")) as watcher:
         await watcher.subscribe(["will"])
-        async with connect(settings(broker.url, "mortal"), will=("will", b"gone")) as link:
-            link._client.drop()
+        async with connect(settings(broker.url, "mortal"), will=("will", b"gone")) as connection:
+            connection._client.drop()
         assert [message.payload for message in await watcher.receive()] == [b"gone"]
     async with connect(settings(broker.url, "late")) as late:
         await late.subscribe(["will"])
@@ -228,7 +233,7 @@ async def test_the_last_will_is_published_when_nobody_said_goodbye(broker):
 
 
 @pytest.fixture
-async def guarded(tmp_path):
+async def guarded(tmp_path: Path) -> AsyncIterator[Any]:
     """Mosquitto with a password file and access rules: user s1 may write everything but class health."""
     need_mosquitto()
     passwords, rules = tmp_path / "passwords", tmp_path / "rules"
@@ -246,7 +251,7 @@ async def guarded(tmp_path):
         yield running
 
 
-async def test_a_wrong_password_is_said(guarded, tmp_path):
+async def test_a_wrong_password_is_said(guarded: MosquittoBroker, tmp_path: Path) -> None:
     (tmp_path / "password").write_text("guess")
     with pytest.raises(BrokerError, match=r"(?i)not authori"):
         async with connect(settings(guarded.url, username="s1", password_file=tmp_path / "password")):
@@ -256,18 +261,23 @@ async def test_a_wrong_password_is_said(guarded, tmp_path):
             pass
 
 
-async def test_a_refused_publish_is_an_error_and_the_link_lives_on(guarded, tmp_path):
+async def test_a_refused_publish_is_an_error_and_the_link_lives_on(guarded: MosquittoBroker, tmp_path: Path) -> None:
     mine = settings(guarded.url, version="5", username="s1", password_file=tmp_path / "password")
-    async with connect(mine) as link:
+    async with connect(mine) as connection:
         with pytest.raises(RefusedError, match=r"(?i)not authori"):
-            await link.publish(topics.topic("s1", "up/health"), b"{}")
-        await link.publish(topics.topic("s1", "up/member"), b"{}")
+            await connection.publish(topics.topic("s1", "up/health"), b"{}")
+        await connection.publish(topics.topic("s1", "up/member"), b"{}")
 
 
 async def test_the_publisher_tells_of_a_refusal_and_delivers_when_it_is_lifted(
-    guarded, store, listening, until, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(flow, "SILENCE_S", (0.2, 1.0))
+    guarded: MosquittoBroker,
+    store: MakeStore,
+    listening: Listening,
+    until: Until,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(in_flight, "SILENCE_S", (0.2, 1.0))
     gateway = store(guarded.url, version="5", username="s1", password_file=tmp_path / "password")
     async with gateway.online() as running:
         await gateway.commit("health", 3)
@@ -291,7 +301,7 @@ async def test_the_publisher_tells_of_a_refusal_and_delivers_when_it_is_lifted(
         assert running.status.reason == ""
 
 
-async def test_the_access_rules_in_the_document_keep_stores_apart(tmp_path):
+async def test_the_access_rules_in_the_document_keep_stores_apart(tmp_path: Path) -> None:
     need_mosquitto()
     document = Path(__file__).parents[2] / "docs" / "contract" / "README.md"
     rules = [line for line in document.read_text().splitlines() if line.startswith("pattern ")]
@@ -317,7 +327,9 @@ async def test_the_access_rules_in_the_document_keep_stores_apart(tmp_path):
         assert [message.topic for message in await gateway.receive()] == [topics.topic("s1", "down/ack/member")]
 
 
-async def test_mqtt_5_delivers(mosquitto, store, listening, until):
+async def test_mqtt_5_delivers(
+    mosquitto: MosquittoBroker, store: MakeStore, listening: Listening, until: Until
+) -> None:
     gateway = store(mosquitto.url, version="5")
     async with listening(mosquitto.url, gateway) as crm:
         crm.acking = True
@@ -329,13 +341,13 @@ async def test_mqtt_5_delivers(mosquitto, store, listening, until):
 
 
 @pytest.fixture(scope="session")
-def certificates(tmp_path_factory):
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A CA, a server's certificate for 127.0.0.1 and a client's, by the openssl command."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     folder = tmp_path_factory.mktemp("certificates")
 
-    def openssl(*args):
+    def openssl(*args: str) -> None:
         subprocess.run(["openssl", *args], cwd=folder, check=True, capture_output=True)
 
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
@@ -350,7 +362,7 @@ def certificates(tmp_path_factory):
     return folder
 
 
-async def test_tls_with_a_client_certificate(certificates, tmp_path):
+async def test_tls_with_a_client_certificate(certificates: Path, tmp_path: Path) -> None:
     need_mosquitto()
     options = "\n".join(
         [
@@ -364,10 +376,10 @@ async def test_tls_with_a_client_certificate(certificates, tmp_path):
     files = {"ca": certificates / "ca.pem", "cert": certificates / "client.pem", "key": certificates / "client.key"}
     async with MosquittoBroker(tmp_path / "mosquitto", options) as running:
         url = running.url.replace("mqtt:", "mqtts:")
-        async with connect(settings(url, **files)) as link:
-            await link.subscribe(["t"])
-            await link.publish("t", b"x" * 60_000)
-            assert len((await link.receive())[0].payload) == 60_000
+        async with connect(settings(url, **files)) as connection:
+            await connection.subscribe(["t"])
+            await connection.publish("t", b"x" * 60_000)
+            assert len((await connection.receive())[0].payload) == 60_000
         with pytest.raises(BrokerError, match=r"(?i)certificate verify failed"):
             async with connect(settings(url)):
                 pass

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
+from typing import Any
 
 import pytest
-from brokers import SCHEMA, health, journey, recognised, window
+from brokers import MAKERS, SCHEMA, health, journey, recognised, window
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from sync.contract import (
     Batch,
     Door,
     Envelope,
+    EventClass,
     Journey,
     Lost,
     Recognised,
@@ -36,7 +38,7 @@ def database() -> sqlite3.Connection:
     return connection
 
 
-def envelope(class_, batch, store="s1"):
+def envelope(class_: EventClass, batch: Any, store: str = "s1") -> Any:
     return Envelope.model_validate(
         {
             "store": store,
@@ -52,7 +54,7 @@ def envelope(class_, batch, store="s1"):
     )
 
 
-def drain(conn, class_, max_events=100, max_bytes=MAX_EVENT_BYTES):
+def drain(conn: sqlite3.Connection, class_: EventClass, max_events: int = 100, max_bytes: int = MAX_EVENT_BYTES) -> Any:
     """All batches from what is acked, each checked against the contract as it would cross the wire."""
     after, batches = outbox.acknowledged(conn)[class_], []
     while (batch := outbox.pending(conn, class_, after, max_events, max_bytes)) is not None:
@@ -64,11 +66,11 @@ def drain(conn, class_, max_events=100, max_bytes=MAX_EVENT_BYTES):
     return batches
 
 
-def ids(batches):
+def ids(batches: Any) -> Any:
     return [event.id for batch in batches for event in batch.events]
 
 
-def test_numbers_start_at_one_in_each_class_and_make_the_id(conn):
+def test_numbers_start_at_one_in_each_class_and_make_the_id(conn: sqlite3.Connection) -> None:
     assert outbox.append(conn, "health", [health(), health()]) == range(1, 3)
     assert outbox.append(conn, "member", [recognised()]) == range(1, 2)
     assert outbox.append(conn, "health", [health()]) == range(3, 4)
@@ -76,7 +78,7 @@ def test_numbers_start_at_one_in_each_class_and_make_the_id(conn):
     assert outbox.depth(conn) == {"member": (1, 1), "journey": (0, 0), "agg": (0, 0), "health": (3, 3)}
 
 
-def test_numbers_are_not_reused_after_every_row_is_gone(conn):
+def test_numbers_are_not_reused_after_every_row_is_gone(conn: sqlite3.Connection) -> None:
     outbox.append(conn, "agg", [window(), window()])
     outbox.acknowledge(conn, "agg", 2)
     outbox.forget(conn, 2 * outbox.KEEP_US)
@@ -84,27 +86,29 @@ def test_numbers_are_not_reused_after_every_row_is_gone(conn):
     assert outbox.append(conn, "agg", [window()]) == range(3, 4)
 
 
-def test_a_transaction_that_fails_uses_no_number(conn):
+def test_a_transaction_that_fails_uses_no_number(conn: sqlite3.Connection) -> None:
     conn.execute("BEGIN")
     outbox.append(conn, "agg", [window()])
     conn.execute("ROLLBACK")
     assert outbox.append(conn, "agg", [window()]) == range(1, 2)
 
 
-def test_an_event_in_the_wrong_class_is_an_error(conn):
+def test_an_event_in_the_wrong_class_is_an_error(conn: sqlite3.Connection) -> None:
     with pytest.raises(ValueError, match="no event of class"):
         outbox.append(conn, "member", [health()])
 
 
 @pytest.mark.parametrize("upto", [0, 2, 6, 2**62])
-def test_an_ack_behind_or_beyond_changes_nothing(conn, upto):
+def test_an_ack_behind_or_beyond_changes_nothing(conn: sqlite3.Connection, upto: int) -> None:
     outbox.append(conn, "health", [health()] * 5)
     outbox.acknowledge(conn, "health", 2)
     assert outbox.acknowledge(conn, "health", upto) == 2
     assert outbox.depth(conn)["health"] == (5, 3)
 
 
-def test_evicted_ranges_are_merged_delivered_before_the_next_event_and_forgotten_once_acked(conn):
+def test_evicted_ranges_are_merged_delivered_before_the_next_event_and_forgotten_once_acked(
+    conn: sqlite3.Connection,
+) -> None:
     outbox.append(conn, "health", [health()] * 10)
     outbox.acknowledge(conn, "health", 1)
     assert outbox.evict(conn, "health", 3) == 3
@@ -119,7 +123,7 @@ def test_evicted_ranges_are_merged_delivered_before_the_next_event_and_forgotten
     assert conn.execute("SELECT count(*) FROM lost").fetchone() == (0,)
 
 
-def test_a_batch_may_tell_of_nothing_but_what_is_lost(conn):
+def test_a_batch_may_tell_of_nothing_but_what_is_lost(conn: sqlite3.Connection) -> None:
     outbox.append(conn, "health", [health()] * 4)
     outbox.evict(conn, "health", 9)
     batch = outbox.pending(conn, "health", 0, 100)
@@ -128,7 +132,7 @@ def test_a_batch_may_tell_of_nothing_but_what_is_lost(conn):
     assert outbox.acknowledge(conn, "health", 4) == 4
 
 
-def test_more_lost_ranges_than_a_message_takes_go_in_several(conn):
+def test_more_lost_ranges_than_a_message_takes_go_in_several(conn: sqlite3.Connection) -> None:
     outbox.append(conn, "health", [health()] * 200)
     for seq in range(1, 180, 2):
         conn.execute("DELETE FROM outbox_health WHERE seq BETWEEN ? AND ?", (seq, seq + 1))
@@ -138,7 +142,7 @@ def test_more_lost_ranges_than_a_message_takes_go_in_several(conn):
     assert ids(batches) == [f"s1/e/health/{seq}" for seq in range(181, 201)]
 
 
-def test_a_journey_too_long_for_a_message_goes_in_parts(conn):
+def test_a_journey_too_long_for_a_message_goes_in_parts(conn: sqlite3.Connection) -> None:
     whole = journey(stops=2 * MAX_STOPS + 1)
     assert outbox.append(conn, "journey", [journey(), whole]) == range(1, 5)
     first, *parts = [event for batch in drain(conn, "journey") for event in batch.events]
@@ -147,7 +151,7 @@ def test_a_journey_too_long_for_a_message_goes_in_parts(conn):
     assert [stop for part in parts for stop in part.stops] == whole.stops
 
 
-def test_an_event_that_no_message_can_carry_is_written_down_as_lost(conn):
+def test_an_event_that_no_message_can_carry_is_written_down_as_lost(conn: sqlite3.Connection) -> None:
     huge = health().model_copy(update={"version": "x" * MAX_EVENT_BYTES})
     assert outbox.append(conn, "health", [health(), huge, huge, health()]) == range(1, 5)
     first, second = drain(conn, "health")
@@ -155,11 +159,11 @@ def test_an_event_that_no_message_can_carry_is_written_down_as_lost(conn):
     assert second.lost == [Lost.model_validate({"from": 2, "to": 3, "reason": "larger than a message"})]
 
 
-def tight(conn, pages=400):
+def tight(conn: sqlite3.Connection, pages: Any = 400) -> None:
     conn.execute(f"PRAGMA max_page_count = {pages}")
 
 
-def make_all_room(conn):
+def make_all_room(conn: sqlite3.Connection) -> Any:
     """As often as the service would."""
     evicted = 0
     while quota.in_use(conn) >= quota.FULL:
@@ -167,15 +171,15 @@ def make_all_room(conn):
     return evicted
 
 
-def kept_bytes(conn):
+def kept_bytes(conn: sqlite3.Connection) -> Any:
     query = "SELECT class, sum(length(CAST(payload AS BLOB))) FROM outbox GROUP BY class"
     return dict.fromkeys(range(4), 0) | dict(conn.execute(query))
 
 
-def test_near_the_quota_the_least_class_makes_room_first(conn):
+def test_near_the_quota_the_least_class_makes_room_first(conn: sqlite3.Connection) -> None:
     tight(conn)
-    for class_, make in (("member", recognised), ("journey", journey), ("agg", window), ("health", health)):
-        outbox.append(conn, class_, [make()] * 100)
+    for class_, make in MAKERS.items():
+        outbox.append(conn, class_, [make(0)] * 100)
     assert quota.make_room(conn) == 0
     evicted = 0
     while outbox.depth(conn)["health"].pending == 100:
@@ -199,7 +203,7 @@ def test_near_the_quota_the_least_class_makes_room_first(conn):
     assert kept_bytes(conn) == dict(conn.execute("SELECT class, bytes FROM outbox_class"))
 
 
-def test_a_flood_of_one_class_does_not_push_out_the_others(conn):
+def test_a_flood_of_one_class_does_not_push_out_the_others(conn: sqlite3.Connection) -> None:
     tight(conn)
     outbox.append(conn, "health", [health()] * 20)
     for _ in range(60):
@@ -209,7 +213,7 @@ def test_a_flood_of_one_class_does_not_push_out_the_others(conn):
     assert outbox.depth(conn)["journey"].pending < 3000
 
 
-def test_what_is_kept_for_a_replay_goes_before_anything_else(conn):
+def test_what_is_kept_for_a_replay_goes_before_anything_else(conn: sqlite3.Connection) -> None:
     tight(conn)
     outbox.append(conn, "member", [recognised()] * 1500)
     outbox.acknowledge(conn, "member", 1500, now_us=1)
@@ -221,7 +225,7 @@ def test_what_is_kept_for_a_replay_goes_before_anything_else(conn):
     assert kept_bytes(conn)[0] < 1500 * 100
 
 
-def test_windows_are_merged_to_hours_and_days_and_add_up(conn):
+def test_windows_are_merged_to_hours_and_days_and_add_up(conn: sqlite3.Connection) -> None:
     windows = [
         window(n % 7).model_copy(
             update={"window_us": start * 900_000_000, "zone": zone, "length_us": 900_000_000, "histogram": {"3": n % 7}}
@@ -249,7 +253,7 @@ def test_windows_are_merged_to_hours_and_days_and_add_up(conn):
     assert kept_bytes(conn) == dict(conn.execute("SELECT class, bytes FROM outbox_class"))
 
 
-def test_acked_events_are_kept_for_two_days_and_told_as_gone_after(conn):
+def test_acked_events_are_kept_for_two_days_and_told_as_gone_after(conn: sqlite3.Connection) -> None:
     outbox.append(conn, "health", [health()] * 20)
     outbox.evict(conn, "health", 2)
     outbox.acknowledge(conn, "health", 10, now_us=0)
@@ -265,7 +269,7 @@ def test_acked_events_are_kept_for_two_days_and_told_as_gone_after(conn):
     assert outbox.depth(conn)["health"] == (20, 5)
 
 
-def test_numbers_given_before_a_backup_was_restored_are_not_given_again(conn):
+def test_numbers_given_before_a_backup_was_restored_are_not_given_again(conn: sqlite3.Connection) -> None:
     outbox.append(conn, "health", [health(n) for n in range(10)])  # of the backup; the CRM had 14 by then
     outbox.append(conn, "health", [health(n) for n in range(10, 13)])  # since the restart
     outbox.jump(conn, {"health": 14}, {"health": 11})
@@ -290,7 +294,7 @@ def test_numbers_given_before_a_backup_was_restored_are_not_given_again(conn):
     ),
     st.integers(1, 7),
 )
-def test_every_number_is_acked_or_pending_or_lost_and_only_one_of_them(steps, max_events):
+def test_every_number_is_acked_or_pending_or_lost_and_only_one_of_them(steps: Any, max_events: int) -> None:
     conn, acked, given_out = database(), 0, 0
     for step, n in steps:
         if step == "append":
@@ -339,7 +343,7 @@ members = st.builds(Recognised, member=names, tier=names, zone=names, floor=name
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(journeys, max_size=6), st.lists(members, max_size=100), st.sampled_from([2000, 32768, MAX_EVENT_BYTES]))
-def test_no_message_is_larger_than_64_kib(some_journeys, some_members, max_bytes):
+def test_no_message_is_larger_than_64_kib(some_journeys: Any, some_members: Any, max_bytes: int) -> None:
     conn = database()
     numbers = outbox.append(conn, "journey", some_journeys)
     outbox.append(conn, "member", some_members)
@@ -351,11 +355,11 @@ def test_no_message_is_larger_than_64_kib(some_journeys, some_members, max_bytes
     conn.close()
 
 
-def gap(first, last):
+def gap(first: int, last: int) -> Any:
     return Lost.model_validate({"from": first, "to": last, "reason": "quota"})
 
 
-def test_classes_are_those_of_the_topics():
+def test_classes_are_those_of_the_topics() -> None:
     from config import topics
 
     assert CLASSES == topics.CLASSES

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
-from brokers import CrmProcess, health, window
+from brokers import CrmProcess, MakeStore, Until, health, window
 
 from config import topics
-from simulators.headquarters.broker import free_port
+from simulators.headquarters.broker import NatsBroker, free_port
 from sync import latest
 from sync.consumer import Delivery, Ledger
 from sync.contract import Batch, event_id
@@ -32,8 +34,9 @@ def delivery(first: int, n: int, lost: tuple[int, int] | None = None) -> Deliver
     return Delivery(topics.topic("s1", "up/health"), batch.model_dump_json(by_alias=True).encode(), 1)
 
 
-def test_the_book_is_kept_in_postgresql_as_in_sqlite(postgres, tmp_path):
-    for number, book in enumerate((postgres, tmp_path / "crm.db")):
+def test_the_book_is_kept_in_postgresql_as_in_sqlite(postgres: str, tmp_path: Path) -> None:
+    books: tuple[str | Path, ...] = (postgres, tmp_path / "crm.db")
+    for number, book in enumerate(books):
         ledger = Ledger(book)
         taken = ledger.take([delivery(1, 10), delivery(8, 5), delivery(21, 5), Delivery("x", b"{", 1)])
         assert [ack.upto for _, _, ack in taken.acks] == [12], number
@@ -45,8 +48,8 @@ def test_the_book_is_kept_in_postgresql_as_in_sqlite(postgres, tmp_path):
         ledger.close()
 
 
-def test_what_is_handed_over_is_in_the_same_transaction(postgres):
-    def hand_over(conn, fresh):
+def test_what_is_handed_over_is_in_the_same_transaction(postgres: str) -> None:
+    def hand_over(conn: Any, fresh: Any) -> None:
         conn.executemany("INSERT INTO mine VALUES (?)", [(event.id,) for _, event, _ in fresh])
         if len(fresh) > 3:
             raise ValueError("not now")
@@ -62,10 +65,10 @@ def test_what_is_handed_over_is_in_the_same_transaction(postgres):
     ledger.close()
 
 
-def test_two_workers_count_the_same_events_once(postgres):
+def test_two_workers_count_the_same_events_once(postgres: str) -> None:
     ledgers = [Ledger(postgres), Ledger(postgres)]
 
-    def work(ledger):
+    def work(ledger: Ledger) -> None:
         for first in range(101, 1101, 50):
             ledger.take([delivery(first, 50)])
 
@@ -110,7 +113,7 @@ def at_once(workers: int, work: Callable[[int], None]) -> list[Exception]:
     return raised
 
 
-def test_workers_that_start_together_on_an_empty_database_all_start(postgres):
+def test_workers_that_start_together_on_an_empty_database_all_start(postgres: str) -> None:
     def start(_: int) -> None:
         for _ in range(5):
             Ledger(postgres, latest.keep, tables=latest.TABLES).close()
@@ -118,7 +121,7 @@ def test_workers_that_start_together_on_an_empty_database_all_start(postgres):
     assert at_once(6, start) == []
 
 
-def test_workers_with_the_same_stores_in_any_order_never_block_each_other(postgres):
+def test_workers_with_the_same_stores_in_any_order_never_block_each_other(postgres: str) -> None:
     """As after a rebalance: everything comes to both, dead letters too, in an order of each one's own."""
     stores = [f"s{i}" for i in range(12)]
     poison = [Delivery(topics.topic(store, "up/health"), b"{", 1) for store in stores]
@@ -140,12 +143,12 @@ def test_workers_with_the_same_stores_in_any_order_never_block_each_other(postgr
     ledger.close()
 
 
-def test_a_batch_of_one_event_costs_no_statement_of_its_own(postgres):
+def test_a_batch_of_one_event_costs_no_statement_of_its_own(postgres: str) -> None:
     ledger = Ledger(postgres)
     said: list[str] = []
 
-    class Counting(psycopg.Cursor):
-        def execute(self, query, *args, **kwargs):
+    class Counting(psycopg.Cursor):  # type: ignore[name-defined]
+        def execute(self, query: str, *args: str, **kwargs: Any) -> Any:
             said.append(str(query))
             return super().execute(query, *args, **kwargs)
 
@@ -160,13 +163,15 @@ def test_a_batch_of_one_event_costs_no_statement_of_its_own(postgres):
     ledger.close()
 
 
-async def test_the_crm_keeps_its_book_there_and_outlives_it(postgres_server, postgres, tmp_path, nats, store, until):
+async def test_the_crm_keeps_its_book_there_and_outlives_it(
+    postgres_server: Any, postgres: str, tmp_path: Path, nats: NatsBroker, store: MakeStore, until: Until
+) -> None:
     """PostgreSQL and the CRM are killed while events come; what was not committed was not acknowledged."""
     gateway, consumer = store(nats.url), CrmProcess(tmp_path, nats.url, database=postgres)
     await consumer.start()
     await until(consumer.ready)
 
-    def counted():
+    def counted() -> Any:
         with psycopg.connect(postgres) as conn:
             return conn.execute("SELECT class, min(seq), max(seq), count(*) FROM event GROUP BY class").fetchall()
 
@@ -190,7 +195,7 @@ async def test_the_crm_keeps_its_book_there_and_outlives_it(postgres_server, pos
         await consumer.close()
 
 
-def test_a_server_that_is_not_there_is_one_line(tmp_path):
+def test_a_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     url = f"postgresql://crm@127.0.0.1:{free_port()}/postgres"
     command = [sys.executable, "-m", "edge", "crm", "--url", "mqtt://127.0.0.1:1", "--database", url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -199,7 +204,7 @@ def test_a_server_that_is_not_there_is_one_line(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_what_windows_are_by_now_is_kept_in_postgresql_too(postgres):
+def test_what_windows_are_by_now_is_kept_in_postgresql_too(postgres: str) -> None:
     ledger = Ledger(postgres, latest.keep, tables=latest.TABLES)
     head = {"v": 1, "store": "late", "epoch": "e", "class": "agg", "sent_us": 1, "boot": "b", "mono_us": 1, "n": 1}
     for seq, (n, revision) in enumerate(((3, 1), (5, 3), (4, 2)), 1):

@@ -1,6 +1,6 @@
-"""The columns of every table that the page shows and gives as a file: one list a table.
+"""Column declarations of every table on the page and in downloads, one list per table.
 
-Above each list stands what a row of the table is. Headings are messages of the catalogues.
+The comment above each list says what a row stands for. Headings are catalogue messages.
 """
 
 from __future__ import annotations
@@ -32,4 +32,4 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "readers": works.READERS,
     "audit": works.AUDIT,
 }
-"""By the table's name."""
+"""Table name → columns."""

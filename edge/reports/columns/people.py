@@ -1,4 +1,4 @@
-"""Columns of tables about members, suspected tags, cues and service cases."""
+"""Columns of tables about members, suspect tags, cues and service cases."""
 
 from __future__ import annotations
 
@@ -20,68 +20,81 @@ def _verdict(row: Any, _: Words) -> str:
 # A tier's score.
 TIERS = (
     TIER,
-    Column("members", INTEGER, _("Members"), "Members seen; over several days each day counts for itself."),
-    Column("journeys", INTEGER, _("Journeys"), "Their journeys."),
-    Column("visits", INTEGER, _("Visits"), "Their visits to zones."),
-    Column("visit_share", SHARE, _("Share of visits"), "Of all visits of people."),
-    Column("dwell_share", SHARE, _("Share of dwell"), "Of the time that all people's visits lasted."),
-    Column("returning", SHARE, _("Returning"), "Members seen before ÷ members seen.", interval=True),
+    Column("members", INTEGER, _("Members"), "Members seen; over several days, each day is counted separately."),
+    Column("journeys", INTEGER, _("Journeys"), "Journeys of these members."),
+    Column("visits", INTEGER, _("Visits"), "Visits of these members to zones."),
+    Column("visit_share", SHARE, _("Share of visits"), "Share of all visits of people."),
+    Column("dwell_share", SHARE, _("Share of dwell"), "Share of the total duration of all visits of people."),
+    Column(
+        "returning",
+        SHARE,
+        _("Returning"),
+        "Members also seen in the previous returning_days ÷ members seen.",
+        interval=True,
+    ),
     MET,
     WAIT,
     WAIT_P75,
     Column("contact", SHARE, _("Contact coverage"), "Journeys with a staff contact ÷ journeys.", interval=True),
     ASSIST,
-    Column("wait_target_s", SECONDS, _("Wait, target"), "The store file's target for the tier's wait, seconds."),
+    Column("wait_target_s", SECONDS, _("Wait, target"), "Target wait of the tier in the store file, seconds."),
     Column(
         "wait_kept",
         SHARE,
         _("Wait within target"),
-        "Visits that met staff within the target ÷ visits that wanted service.",
+        "Visits that met staff within the target ÷ visits long enough to expect service.",
         interval=True,
     ),
-    Column("assist_target_s", SECONDS, _("Assist, target"), "The store file's target for assistance, seconds."),
+    Column(
+        "assist_target_s",
+        SECONDS,
+        _("Assist, target"),
+        "Target assistance time of the tier in the store file, seconds.",
+    ),
     Column(
         "assist_kept",
         SHARE,
-        _("Assist as targeted"),
-        "Visits assisted as long as the target ÷ visits that met staff.",
+        _("Assist target met"),
+        "Visits with assistance of at least the target time ÷ visits that met staff.",
         interval=True,
     ),
 )
 
-# A tier's score, or the tier with its members.
+# A tier's score, or a tier with its number of members.
 MEMBERS = (
     TIER,
-    Column("members", INTEGER, _("Members"), "Members seen; < and a number: fewer than are told.", _told),
+    Column(
+        "members", INTEGER, _("Members"), "Members seen; '<' and a number: fewer than this number, withheld.", _told
+    ),
 )
 
-# A suspected tag.
+# A suspect tag.
 SUSPECTS = (
     Column(
         "tag",
         TEXT,
         _("Tag"),
-        "Beginning of the tag's pseudonym; of most tags it is that of the day.",
+        "First characters of the tag's pseudonym, which changes daily for most tags.",
         lambda row, _: row.tag[:8],
     ),
-    Column("tag_class", TEXT, _("Class"), "Class of the tag."),
-    Column("reasons", TEXT, _("Why"), "stuck, long (in the store), back_room.", joined("reasons")),
+    Column("tag_class", TEXT, _("Class"), "Tag class."),
+    Column("reasons", TEXT, _("Why"), "stuck, long (too long in the store), back_room.", joined("reasons")),
     Column("present_s", SECONDS, _("present"), "Time in zones, seconds."),
     Column("back_room_s", SECONDS, _("in back rooms"), "Time in back rooms, seconds."),
-    Column("different_zones", INTEGER, _("Zones"), "Different zones that it was in."),
-    Column("zone", TEXT, _("Longest in"), "Zone where it was longest, by its id in the store file."),
-    Column("first_seen", MOMENT, _("first seen"), "Beginning of its first visit.", "first_us"),
-    Column("last_seen", MOMENT, _("last seen"), "End of its last.", "last_us"),
+    Column("different_zones", INTEGER, _("Zones"), "Number of different zones visited."),
+    Column("zone", TEXT, _("Longest in"), "Id of the zone with the longest stay."),
+    Column("first_seen", MOMENT, _("first seen"), "Start of the first visit.", "first_us"),
+    Column("last_seen", MOMENT, _("last seen"), "End of the last visit.", "last_us"),
     Column(
         "verdict",
         TEXT,
         _("Verdict"),
-        "confirmed (no customer), cleared (counted), or empty: nothing was said.",
+        "confirmed (not a customer), cleared (included), or empty: no verdict.",
         _verdict,
     ),
 )
 
-# A service case. Neither members nor employees stand in it.
+# A service case, without members or employees.
 CASES = (
     Column("case", INTEGER, _("Case"), "Number of the service case.", "number"),
     Column("opened", MOMENT, _("Opened"), "When it was opened, ISO 8601 in the store's time.", "at_us"),
@@ -89,18 +102,18 @@ CASES = (
         "about",
         TEXT,
         _("About"),
-        "arrival or waiting: the cue that nobody followed; hand: written down by a manager.",
+        "arrival or waiting: kind of the cue that nobody acted on; hand: entered by a manager.",
         "kind",
     ),
     *zone(),
     TIER,
     Column("case_state", TEXT, _("State"), "open, acknowledged, done or reviewed.", "state"),
-    Column("note", TEXT, _("Note"), "Its newest note."),
+    Column("note", TEXT, _("Note"), "Latest note."),
 )
 
-# A cue, likewise.
+# A cue, without members or employees.
 CUES = (
-    Column("made", MOMENT, _("Made"), "When the cue was made, ISO 8601 in the store's time.", "made_us"),
+    Column("made", MOMENT, _("Created"), "When the cue was created, ISO 8601 in the store's time.", "made_us"),
     Column("about", TEXT, _("About"), "arrival or waiting.", "kind"),
     *zone(),
     TIER,
@@ -111,20 +124,20 @@ CUES = (
         "done, attended (a badge stayed), expired; or open, acknowledged, snoozed.",
         "state",
     ),
-    Column("rule", TEXT, _("Rule"), "Rule that made it."),
-    Column("rules_version", INTEGER, _("Version of the rules"), "Version of the rules.", "version"),
+    Column("rule", TEXT, _("Rule"), "Rule that created the cue."),
+    Column("rules_version", INTEGER, _("Rule version"), "Version of the rules.", "version"),
     Column(
         "answered_s",
         SECONDS,
-        _("Answered after"),
-        "From the cue until it was first acknowledged or done, seconds.",
+        _("Response time"),
+        "Time from creation until the cue was first acknowledged or done, seconds.",
         digits=6,
     ),
     Column(
         "took_ms",
         NUMBER,
         _("Read to cue"),
-        "From the read, or the end of the target, to the cue, milliseconds.",
+        "Time from the read, or from the end of the target wait, to the cue, milliseconds.",
         "latency_ms",
         digits=6,
     ),

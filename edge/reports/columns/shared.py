@@ -1,4 +1,4 @@
-"""Columns that several tables have."""
+"""Columns shared by several tables."""
 
 from __future__ import annotations
 
@@ -10,68 +10,74 @@ from edge.words.tables import INTEGER, MOMENT, NUMBER, SECONDS, SHARE, TEXT, Col
 
 
 class Part(NamedTuple):
-    """A row that is part of something: an hour of a floor, say."""
+    """A row for a part of something, such as an hour of a floor."""
 
     of: Any
     part: Any
 
 
 def floor_name(path: str = "floor") -> Column:
-    """The floor's name; `path` leads to its id."""
+    """Column with the floor's name; `path` is the path to its id."""
     return Column(
         "floor_name",
         TEXT,
         _("Floor"),
-        "The floor's name in the language asked for.",
+        "Name of the floor in the requested language.",
         lambda row, words: words.floor(follow(row, path)),
         key=True,
     )
 
 
 def zone(path: str = "zone") -> tuple[Column, Column]:
-    """A zone's id and name; `path` leads to the id."""
+    """Columns with a zone's id and name; `path` is the path to the id."""
     return (
-        Column("zone", TEXT, _("Zone id"), "Zone, by its id in the store file.", path, key=True),
-        Column("zone_name", TEXT, _("Zone"), "The zone's name in the language asked for.", zone_name(path), key=True),
+        Column("zone", TEXT, _("Zone id"), "Id of the zone in the store file.", path, key=True),
+        Column("zone_name", TEXT, _("Zone"), "Name of the zone in the requested language.", zone_name(path), key=True),
     )
 
 
 def zone_name(path: str) -> Callable[[Any, Words], str]:
-    """Name of the zone whose id stands at the path; the id if the store file has no such zone."""
+    """Return a function for the name of the zone with the id at `path`; the id itself if there is no such zone."""
     return lambda row, words: words.zone(follow(row, path)) or str(follow(row, path))
 
 
 def joined(path: str) -> Callable[[Any, Words], str]:
-    """Texts with spaces between them."""
+    """Return a function that joins the texts at `path` with spaces."""
     return lambda row, _: " ".join(follow(row, path))
 
 
 def place(path: str = "") -> tuple[Column, ...]:
-    """Floor, zone and kind of zone; of rows that are parts, `path` leads to what has them."""
+    """Columns for floor, zone and zone kind; `path` is the prefix of their attributes in rows that are parts."""
     return (
-        Column("floor", TEXT, _("Floor id"), "Floor, by its id in the store file.", f"{path}floor", key=True),
+        Column("floor", TEXT, _("Floor id"), "Id of the floor in the store file.", f"{path}floor", key=True),
         *zone(f"{path}zone"),
         Column("kind", TEXT, _("Kind"), "Kind of the zone: counter, aisle, entrance …", f"{path}kind", key=True),
     )
 
 
 def n(heading: str, path: str = "n") -> Column:
-    """Visits of people that bands and quantiles are made of."""
-    return Column("n", INTEGER, heading, "Fully seen visits of people: those in bands and quantiles.", path)
+    """Column with the number of people's visits that bands and quantiles are based on."""
+    return Column("n", INTEGER, heading, "Complete visits of people, which bands and quantiles are based on.", path)
 
 
 def bands(path: str = "") -> tuple[Column, ...]:
-    """Visits by how long they were."""
+    """Columns with the number of visits by dwell band."""
     return (
         Column("pass_by", INTEGER, _("Pass-by"), "Visits shorter than a touch.", f"{path}pass_by"),
-        Column("touch", INTEGER, _("Touch"), "Visits as short as a touch.", f"{path}touch"),
-        Column("visit", INTEGER, _("Visit"), "Visits longer than a touch that were not engaged.", f"{path}visit"),
+        Column("touch", INTEGER, _("Touch"), "Visits in the touch band.", f"{path}touch"),
+        Column(
+            "visit",
+            INTEGER,
+            _("Visit"),
+            "Visits longer than a touch and shorter than an engaged visit.",
+            f"{path}visit",
+        ),
         Column("engaged", INTEGER, _("Engaged"), "Engaged visits.", f"{path}engaged"),
     )
 
 
 def dwell(path: str = "") -> tuple[Column, Column]:
-    """How long visits were."""
+    """Columns with the median and third quartile of dwell."""
     return (
         Column("median_s", SECONDS, _("Median"), "Median dwell, seconds.", f"{path}median_s"),
         Column("p75_s", SECONDS, "p75", "Third quartile of dwell, seconds.", f"{path}p75_s"),
@@ -79,17 +85,17 @@ def dwell(path: str = "") -> tuple[Column, Column]:
 
 
 def per_staff_hour(path: str = "") -> Column:
-    """How much a member of staff had to do."""
+    """Column with the workload per member of staff."""
     return Column(
         "visits_per_staff_hour",
         NUMBER,
-        _("Visits per member of staff and hour"),
-        "Visits of visit_s or more per hour of one member of staff.",
+        _("Visits per staff member and hour"),
+        "Visits of visit_s or longer per staff member and hour.",
         f"{path}visits_per_staff_hour",
     )
 
 
-MEASURED = "measured, unknown (no reader was up: not zero) or future."
+MEASURED = "measured, unknown (no reader was up; not zero) or future."
 HOUR = Column(
     "hour", MOMENT, _("Hour"), "Beginning of the hour, ISO 8601 in the store's time.", "part.start_us", key=True
 )
@@ -97,22 +103,24 @@ COVERAGE = Column(
     "coverage",
     SHARE,
     _("Coverage"),
-    "Share of the opening time so far in which the readers were up, 0 to 1; null: closed, or not yet.",
+    "Share of the opening hours so far in which the readers were up, 0 to 1; null: closed, or not open yet.",
 )
-CENSORED = Column("censored", INTEGER, _("Not fully seen"), "Visits not fully seen: in no band and no quantile.")
+CENSORED = Column("censored", INTEGER, _("Incomplete"), "Incomplete visits, not included in bands and quantiles.")
 CARTS = Column("cart_visits", INTEGER, _("Cart visits"), "Visits of carts; carts are not people.")
-TIER = Column("tier", TEXT, _("Tier"), "Tier of the chain's membership.", key=True)
-MET = Column("met", SHARE, _("Met staff"), "Visits that met staff ÷ visits that wanted service.", interval=True)
+TIER = Column("tier", TEXT, _("Tier"), "Membership tier.", key=True)
+MET = Column(
+    "met", SHARE, _("Met staff"), "Visits that met staff ÷ visits long enough to expect service.", interval=True
+)
 WAIT = Column(
     "wait_median_s",
     SECONDS,
     _("Wait, median"),
-    "Median wait until the first staff badge, seconds, of the visits that met staff.",
+    "Median wait until the first staff badge for visits that met staff, seconds.",
 )
-WAIT_P75 = Column("wait_p75_s", SECONDS, _("Wait, p75"), "Third quartile of the same.")
+WAIT_P75 = Column("wait_p75_s", SECONDS, _("Wait, p75"), "Third quartile of the wait, seconds.")
 ASSIST = Column(
     "assist_median_s",
     SECONDS,
     _("Assist, median"),
-    "Median of how long a badge was there too, seconds, of the visits that met staff.",
+    "Median time a staff badge was there for visits that met staff, seconds.",
 )

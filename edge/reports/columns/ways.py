@@ -1,4 +1,4 @@
-"""Columns of tables about how people walk."""
+"""Columns of tables about flows, paths and doors."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from edge.reports.columns.shared import zone
 from edge.words.languages import message as _
 from edge.words.tables import INTEGER, SHARE, TEXT, Column, Words
 
-if TYPE_CHECKING:  # the page does without NumPy until somebody asks for a day
-    from edge.days.flows import Flow, FlowReport, ZoneFlows
+if TYPE_CHECKING:  # keeps NumPy out of the page process until a day is requested
+    from edge.days.flows import FlowReport, ZoneFlows, ZoneTransition
     from edge.days.scope import Rate
 
 SUPPRESSED = "suppressed"
-"""Stands for the zones of all flows that too few carriers walked."""
+"""Placeholder zone for the total of all flows with too few carriers."""
 
 
 @dataclass(frozen=True)
 class DoorWay:
-    """How many came in, or went out, by a door; without a zone, those who were first or last seen elsewhere."""
+    """Number of entries or exits by one door; without a zone: first or last seen elsewhere."""
 
     way: str
     zone: str
@@ -28,17 +28,17 @@ class DoorWay:
     door_share: Rate | None
 
 
-def flow_rows(flows: ZoneFlows) -> Iterator[Flow]:
-    """Flows between zones; all that too few carriers walked together in the last row."""
-    from edge.days.flows import Flow
+def flow_rows(flows: ZoneFlows) -> Iterator[ZoneTransition]:
+    """Yield the flows between zones; the last row is the total of flows with too few carriers."""
+    from edge.days.flows import ZoneTransition
 
     yield from flows.links
     if flows.suppressed_links:
-        yield Flow(SUPPRESSED, SUPPRESSED, flows.suppressed_n)
+        yield ZoneTransition(SUPPRESSED, SUPPRESSED, flows.suppressed_n)
 
 
 def door_rows(report: FlowReport) -> Iterator[DoorWay]:
-    """Ways in, then ways out."""
+    """Yield the entries by door, then the exits."""
     for way, found in (("in", report.ways_in), ("out", report.ways_out)):
         for door in found.doors:
             yield DoorWay(way, door.zone, door.n, door.share)
@@ -51,33 +51,45 @@ def _end(name: str) -> Callable[[Any, Words], str | None]:
 
 # A flow.
 FLOWS = (
-    Column("from_zone", TEXT, _("From, id"), f"Where they came from; `{SUPPRESSED}`: all flows of too few.", key=True),
-    Column("from_name", TEXT, _("From"), "Its name.", _end("from_zone"), key=True),
-    Column("to_zone", TEXT, _("To, id"), "Where they went.", key=True),
-    Column("to_name", TEXT, _("To"), "Its name.", _end("to_zone"), key=True),
-    Column("n", INTEGER, "n", "Steps straight from the one to the other."),
+    Column(
+        "from_zone",
+        TEXT,
+        _("From, id"),
+        f"Id of the zone of origin; `{SUPPRESSED}`: all flows with too few people.",
+        key=True,
+    ),
+    Column("from_name", TEXT, _("From"), "Name of the zone.", _end("from_zone"), key=True),
+    Column("to_zone", TEXT, _("To, id"), "Id of the destination zone.", key=True),
+    Column("to_name", TEXT, _("To"), "Name of the zone.", _end("to_zone"), key=True),
+    Column("n", INTEGER, "n", "Number of direct transitions."),
 )
 
 # A path with its count.
 PATHS = (
     Column(
-        "path", TEXT, _("Way, ids"), "Zones by id in the order of first stops.", lambda row, _: " > ".join(row.zones)
+        "path", TEXT, _("Route, ids"), "Zone ids in the order of first stops.", lambda row, _: " > ".join(row.zones)
     ),
     Column(
         "path_names",
         TEXT,
-        _("Way"),
-        "Their names.",
+        _("Route"),
+        "Zone names in the order of first stops.",
         lambda row, words: " > ".join(words.zone(zone) or zone for zone in row.zones),
     ),
-    Column("n", INTEGER, "n", "Journeys that took it."),
-    Column("share", SHARE, _("Share"), "Of all journeys with a path."),
+    Column("n", INTEGER, "n", "Number of journeys with this path."),
+    Column("share", SHARE, _("Share"), "Share of all journeys with a path."),
 )
 
 # A DoorWay.
 DOORS = (
-    Column("way", TEXT, _("In or out"), "in or out."),
+    Column("way", TEXT, _("Direction"), "in or out."),
     *zone(),
     Column("n", INTEGER, _("Journeys"), "Journeys that began or ended here; without a zone: elsewhere."),
-    Column("door_share", SHARE, _("Share"), "Journeys seen at this door ÷ those seen at any.", interval=True),
+    Column(
+        "door_share",
+        SHARE,
+        _("Share"),
+        "Journeys observed at this door ÷ journeys observed at any door.",
+        interval=True,
+    ),
 )

@@ -1,4 +1,4 @@
-"""Columns of tables about readers and users."""
+"""Columns of the tables of readers and of the audit log."""
 
 from __future__ import annotations
 
@@ -13,35 +13,39 @@ def _offset_ms(row: Any, _: Words) -> float | None:
     return None if us is None else us / 1e3
 
 
-# A reader of the store file, and what the service says of it; None while it says nothing.
+# A reader in the store file with its live state; None while the service is not responding.
 READERS = (
-    Column("reader", TEXT, _("Reader"), "Reader, by its id in the store file.", "of.id"),
-    Column("driver", TEXT, _("Protocol"), "The reader's protocol.", "of.driver"),
+    Column("reader", TEXT, _("Reader"), "Id of the reader in the store file.", "of.id"),
+    Column("driver", TEXT, _("Protocol"), "Protocol of the reader.", "of.driver"),
     Column(
         "link",
         TEXT,
-        _("Link"),
-        "up, connecting, down, or unknown while the service does not answer.",
+        _("Connection"),
+        "up, connecting, down, or unknown while the service is not responding.",
         lambda row, _: follow(row, "part.link") or "unknown",
     ),
-    Column("reason", TEXT, _("Why"), "Why it is not up.", "part.reason"),
+    Column("reason", TEXT, _("Why"), "Reason for the state of the connection.", "part.reason"),
     Column(
-        "since", MOMENT, _("Link since"), "Since when the link is so, ISO 8601 in the store's time.", "part.since_us"
+        "since",
+        MOMENT,
+        _("Connection since"),
+        "Time of the last change of this state, ISO 8601 in the store's time.",
+        "part.since_us",
     ),
     Column(
         "zones",
         TEXT,
         _("Zones"),
-        "Zones that its antennas watch.",
+        "Zones covered by its antennas.",
         lambda row, _: " ".join(dict.fromkeys(antenna.zone for antenna in row.of.antennas)),
     ),
     Column("reads", INTEGER, _("Reads"), "Reads since the service started.", "part.reads"),
-    Column("reads_per_s", NUMBER, _("Reads/s"), "Reads a second.", "part.reads_per_s", digits=1),
+    Column("reads_per_s", NUMBER, _("Reads/s"), "Reads per second.", "part.reads_per_s", digits=1),
     Column(
         "clock_offset_ms",
         NUMBER,
         _("Clock offset"),
-        "The reader's clock against the store's, milliseconds.",
+        "Reader's clock minus the store's clock, milliseconds.",
         _offset_ms,
         digits=1,
     ),
@@ -49,11 +53,11 @@ READERS = (
 
 # A line of the audit log.
 AUDIT = (
-    Column("line", INTEGER, _("Line"), "Number of the line; they rise.", "id"),
-    Column("at", MOMENT, _("When"), "When, ISO 8601 in the store's time.", lambda row, _: round(row.at_s * 1e6)),
-    Column("user", TEXT, _("Name"), "Who.", "name"),
-    Column("role", TEXT, _("Role"), "In which role."),
-    Column("address", TEXT, _("Address"), "From which address."),
-    Column("action", TEXT, _("What"), "What was done."),
-    Column("object", TEXT, _("To what"), "To what."),
+    Column("line", INTEGER, _("Line"), "Number of the line, in ascending order of time.", "id"),
+    Column("at", MOMENT, _("When"), "Time, ISO 8601 in the store's time.", lambda row, _: round(row.at_s * 1e6)),
+    Column("user", TEXT, _("Name"), "Name of the user.", "name"),
+    Column("role", TEXT, _("Role"), "Role of the user."),
+    Column("address", TEXT, _("Address"), "Client address."),
+    Column("action", TEXT, _("What"), "Action."),
+    Column("object", TEXT, _("Object"), "Object of the action."),
 )

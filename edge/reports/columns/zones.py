@@ -1,4 +1,4 @@
-"""Columns of tables by floor and zone."""
+"""Columns of tables per floor and zone."""
 
 from __future__ import annotations
 
@@ -39,23 +39,25 @@ def _level(row: Any, _: Words) -> str:
 
 # A floor's hour.
 TRAFFIC = (
-    Column("floor", TEXT, _("Floor id"), "Floor, by its id in the store file.", "of.floor", key=True),
+    Column("floor", TEXT, _("Floor id"), "Id of the floor in the store file.", "of.floor", key=True),
     floor_name("of.floor"),
     HOUR,
     Column("state", TEXT, _("State"), MEASURED, "part.state"),
-    Column("members", INTEGER, _("Member visits"), "Times that a member came to the floor.", "part.entered.member"),
+    Column(
+        "members", INTEGER, _("Member visits"), "Number of arrivals of members on the floor.", "part.entered.member"
+    ),
     Column(
         "other_tags",
         INTEGER,
         _("Other tags"),
-        "Times that a carrier of a tag of no known class came to the floor.",
+        "Number of arrivals of tags without a known class on the floor.",
         "part.entered.unknown",
     ),
     Column(
         "carts",
         INTEGER,
         _("Cart visits"),
-        "Times that a cart came to the floor; carts are not people.",
+        "Number of arrivals of carts on the floor; carts are not people.",
         "part.entered.cart",
     ),
     Column("coverage", SHARE, _("Coverage"), "Share of the hour in which the readers were up.", "part.coverage"),
@@ -72,8 +74,8 @@ COUNTERS = (
     *bands(),
     CARTS,
     *dwell(),
-    Column("journeys", INTEGER, _("Journeys"), "Journeys of people that began while the zone was known."),
-    Column("visitors", INTEGER, _("Visitors"), "Of them, those that stayed here for a touch or longer."),
+    Column("journeys", INTEGER, _("Journeys"), "Journeys of people that began while the zone was covered."),
+    Column("visitors", INTEGER, _("Visitors"), "Journeys with a visit of a touch or longer to the zone."),
     Column("draw", SHARE, _("Draw"), "visitors ÷ journeys.", interval=True),
     Column(
         "conversion",
@@ -83,60 +85,69 @@ COUNTERS = (
         _conversion,
         interval=True,
     ),
-    Column("engaged_share", SHARE, _("Engaged"), "Journeys engaged here ÷ journeys.", interval=True),
+    Column(
+        "engaged_share", SHARE, _("Engaged"), "Journeys with an engaged visit to the zone ÷ journeys.", interval=True
+    ),
     Column("bounce", SHARE, _("Bounce"), "touch ÷ (touch + visit + engaged).", interval=True),
     Column(
         "first_stop",
         SHARE,
         _("First stop"),
-        "Journeys that stopped here before any other counter ÷ journeys that stopped at any.",
+        "Journeys that stopped here before any other counter ÷ journeys that stopped at any counter.",
         interval=True,
     ),
     Column(
         "repeat",
         SHARE,
         _("Returning"),
-        "Members who came near and were in the store before ÷ members who came near.",
+        "Visiting members who had been in the store before ÷ visiting members.",
         interval=True,
     ),
     MET,
     WAIT,
-    Column("rank", NUMBER, _("Rank"), "Best and worst place by engaged_share.", _rank, in_files=False),
+    Column("rank", NUMBER, _("Rank"), "Best and worst possible rank by engaged_share.", _rank, in_files=False),
     Column(
         "rank_best",
         INTEGER,
         _("Best rank"),
-        "Best place by engaged_share that the intervals allow.",
+        "Best possible rank by engaged_share, given the intervals.",
         lambda row, _: row.rank and row.rank[0],
     ),
     Column(
         "rank_worst",
         INTEGER,
         _("Worst rank"),
-        "Worst place that they allow.",
+        "Worst possible rank by engaged_share, given the intervals.",
         lambda row, _: row.rank and row.rank[1],
     ),
     COVERAGE,
 )
 
 # A zone's score.
-QUALITY = (*place(), COVERAGE, n(_("Visits fully seen")), CENSORED)
+QUALITY = (*place(), COVERAGE, n(_("Complete visits")), CENSORED)
 
 # A zone's service.
 SERVICE = (
     *place(),
-    Column("staffed", SHARE, _("Staffed"), "Share of the known opening time with at least one badge in the zone."),
-    Column("wanted", INTEGER, _("Visits"), "Visits long enough to want service; null where nobody is served."),
+    Column(
+        "staffed", SHARE, _("Staffed"), "Share of the covered opening hours with at least one staff badge in the zone."
+    ),
+    Column("wanted", INTEGER, _("Visits"), "Visits long enough to expect service; null for zones without service."),
     MET,
     WAIT,
     WAIT_P75,
-    Column("assist_mean_s", SECONDS, _("Assist, mean"), "Mean of how long a badge was there too, seconds."),
+    Column(
+        "assist_mean_s",
+        SECONDS,
+        _("Assist, mean"),
+        "Mean time a staff badge was there for visits that met staff, seconds.",
+    ),
     ASSIST,
     Column(
         "visits_per_staffed_hour",
         NUMBER,
         _("Visits per staffed hour"),
-        "Visits of visit_s or more per hour with at least one badge.",
+        "Visits of visit_s or longer per hour with at least one staff badge.",
     ),
     per_staff_hour(),
     COVERAGE,
@@ -150,32 +161,30 @@ HOURS = (
     n("n", "part.n"),
     *dwell("part."),
     *bands("part."),
-    Column("staff_s", SECONDS, _("Staff present"), "Presence of staff badges, summed, seconds.", "part.staff_s"),
+    Column("staff_s", SECONDS, _("Staff present"), "Total presence of staff badges, seconds.", "part.staff_s"),
     per_staff_hour("part."),
 )
 
 # A window of a floor or zone.
 OCCUPANCY = (
-    Column("place", TEXT, _("Floor or zone"), "floor or zone: what the row is of.", _level),
-    Column("id", TEXT, _("Id"), "Its id in the store file.", "of.place"),
+    Column("place", TEXT, _("Floor or zone"), "floor or zone: type of the place in this row.", _level),
+    Column("id", TEXT, _("Id"), "Id of the place in the store file.", "of.place"),
     Column(
         "name",
         TEXT,
         _("Place"),
-        "Its name in the language asked for.",
+        "Name in the requested language.",
         lambda row, words: words.place(_level(row, words), row.of.place),
     ),
-    Column(
-        "window", MOMENT, _("Window"), "Beginning of the 15 minutes, ISO 8601 in the store's time.", "part.start_us"
-    ),
+    Column("window", MOMENT, _("Window"), "Start of the 15 minutes, ISO 8601 in the store's time.", "part.start_us"),
     Column("state", TEXT, _("State"), MEASURED, "part.state"),
-    Column("mean", NUMBER, _("mean"), "People at once, on average over the window.", "part.mean"),
-    Column("peak", INTEGER, _("peak"), "Most people at once.", "part.peak"),
+    Column("mean", NUMBER, _("mean"), "Mean number of people present in the window.", "part.mean"),
+    Column("peak", INTEGER, _("peak"), "Highest number of people present at the same time.", "part.peak"),
     Column(
         "provisional",
         TEXT,
         _("Provisional"),
-        "yes: visits under way are not in it yet.",
+        "yes: visits in progress are not included yet.",
         lambda row, _: "yes" if row.part.provisional else "no",
     ),
 )

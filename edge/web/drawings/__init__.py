@@ -1,1 +1,1 @@
-"""Charts and plans."""
+"""Charts and floor plans."""

@@ -1,4 +1,4 @@
-"""What the page "Today" draws: bars in per cent of their chart, and the flows as Plotly wants them."""
+"""Charts of the page "Today": bars in per cent of the chart, and flows in Plotly's format."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from config import StoreConfig
 from config.facts import PEOPLE
 from edge.words.languages import named
 
-if TYPE_CHECKING:  # NumPy comes in with the first day, not before
+if TYPE_CHECKING:  # NumPy is imported with the first day
     from edge.days.counters import CounterScore
-    from edge.days.flows import Flow, ZoneFlows
+    from edge.days.flows import ZoneFlows, ZoneTransition
     from edge.days.traffic import FloorTraffic, Hour
 
 TOP_PERCENT = 88.0
-"""Height of the highest bar; above it stands its number."""
+"""Height of the highest bar, leaving room for its number."""
 PEOPLE_SHARE = 0.72
-"""Of a bar's width; the rest is the carts'."""
+"""Share of a bar's width for people; the rest is for carts."""
 USUAL_HOURS = (8, 22)
-"""Local hours that a chart shows even where nothing happened."""
+"""Local hours that a chart always shows."""
 MOST_LINKS = 30
-"""A Sankey of more links is a tangle; the table has them all."""
+"""Maximum number of links in the Sankey diagram; with more it is unreadable. The table has all of them."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A rectangle of a bar, per cent."""
+    """A rectangle of a bar, in per cent."""
 
     name: str
     x: float
@@ -56,7 +56,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """Traffic of one floor by hour; all floors of a day share the same hours and scale."""
+    """Traffic of one floor by hour; all floors of a day use the same hours and scale."""
 
     traffic: FloorTraffic
     name: str
@@ -71,17 +71,17 @@ NEIGHBOURS = 3
 
 @dataclass(frozen=True)
 class Counter:
-    """A counter, with where people came from and went to."""
+    """A counter with the zones that people came from and went to."""
 
     bands: Bands
     came_from: tuple[tuple[str, int], ...]
-    """(zone, transitions), most first."""
+    """(zone, transitions), most frequent first."""
     went_to: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
 class Bands:
-    """Shares of a zone's visits by how long they were: (name, x, width) in per cent."""
+    """Shares of a zone's visits by dwell band: (name, x, width) in per cent."""
 
     zone: CounterScore
     name: str
@@ -91,7 +91,7 @@ class Bands:
 
 
 def traffic_charts(config: StoreConfig, floors: Sequence[FloorTraffic], lang: str) -> tuple[Chart, ...]:
-    """One chart a floor, in the order of the store file."""
+    """Build one chart per floor, in the order of the store file."""
     hours = [dt.datetime.fromtimestamp(hour.start_us / 1e6, config.store.tz) for hour in floors[0].hours]
     shown = [
         i
@@ -111,7 +111,7 @@ def traffic_charts(config: StoreConfig, floors: Sequence[FloorTraffic], lang: st
             hour = floor.hours[i]
             x, width = round(place * step + step * 0.12, 2), round(step * 0.76, 2)
             parts, top = [], 0.0
-            # Carts are no people: they stand beside them, not on top.
+            # Carts are not people, so their bar is next to people's, not on top.
             wide = round(width * PEOPLE_SHARE, 2)
             for name in PEOPLE:
                 height = (hour.entered or {}).get(name, 0) / most * TOP_PERCENT
@@ -133,7 +133,7 @@ def _people(entered: Mapping[str, int] | None) -> int | None:
 
 
 def dwell_bands(config: StoreConfig, scores: Iterable[CounterScore], lang: str) -> tuple[Bands, ...]:
-    """Counters first, then the other zones; each group with the most visited first, the unknown last."""
+    """Build the bands: counters first, then other zones; within each group most visited first, unknown last."""
     zones = {zone.id: named(zone.name, lang) for zone in config.zones}
     floors = {floor.id: named(floor.name, lang) for floor in config.floors}
     rows = []
@@ -149,7 +149,7 @@ def dwell_bands(config: StoreConfig, scores: Iterable[CounterScore], lang: str) 
 
 
 def sankey(config: StoreConfig, flows: ZoneFlows, lang: str) -> str:
-    """JSON of the most walked links: labels and floor numbers of nodes, and from, to, n of links."""
+    """Build the JSON of the most frequent links: labels and floor numbers of nodes; from, to and n of links."""
     links = flows.links[:MOST_LINKS]
     used = {link.from_zone for link in links} | {link.to_zone for link in links}
     floor_number = {floor.id: i for i, floor in enumerate(config.floors)}
@@ -171,9 +171,9 @@ def sankey(config: StoreConfig, flows: ZoneFlows, lang: str) -> str:
 def counter_cards(
     config: StoreConfig, scores: Iterable[CounterScore], flows: ZoneFlows, lang: str
 ) -> tuple[Counter, ...]:
-    """Every counter, the most visited first, the unknown last. Scores and flows are of the same days."""
-    into: dict[str, list[Flow]] = defaultdict(list)
-    out: dict[str, list[Flow]] = defaultdict(list)
+    """Build the cards of all counters, most visited first, unknown last. Scores and flows are from the same days."""
+    into: dict[str, list[ZoneTransition]] = defaultdict(list)
+    out: dict[str, list[ZoneTransition]] = defaultdict(list)
     for link in flows.links:
         into[link.to_zone].append(link)
         out[link.from_zone].append(link)
@@ -189,7 +189,7 @@ def counter_cards(
 
 
 def flow_matrix(config: StoreConfig, flows: ZoneFlows) -> tuple[tuple[str, ...], tuple[tuple[Cell, ...], ...]]:
-    """Zones that flows join, in the order of the store file, and from row to column how many went and its shade."""
+    """Build the flow matrix: zones with flows in the order of the store file; count and shade from row to column."""
     used = {link.from_zone for link in flows.links} | {link.to_zone for link in flows.links}
     zones = tuple(zone.id for zone in config.zones if zone.id in used)
     n = {(link.from_zone, link.to_zone): link.n for link in flows.links}

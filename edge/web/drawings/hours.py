@@ -1,4 +1,4 @@
-"""What pages draw of a day by hour: people at once on floors, dwell at counters, visits for each member of staff."""
+"""Hourly charts of a day: occupancy of floors, dwell at counters, visits per staff member."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from edge.days.occupancy import Occupancy, OccupancyReport
 
 LEVELS = 4
-"""Shades of the table of staffing."""
+"""Number of shades in the staffing table."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One hour of a chart; lengths in per cent of it. `height` is of the bar, `tick` how high a mark stands."""
+    """One hour of a chart, in per cent of its size: `height` of the bar, `tick`: height of the mark."""
 
     label: str
     x: float
@@ -30,9 +30,9 @@ class Column:
     height: float
     tick: float | None
     value: float | None
-    """What the bar shows."""
+    """Value of the bar."""
     mark: float | None
-    """What the mark shows."""
+    """Value of the mark."""
     provisional: bool = False
 
 
@@ -41,7 +41,7 @@ class HourChart:
     id: str
     name: str
     total: float | None
-    """Of the whole day: mean, or n."""
+    """Total for the day: mean, or n."""
     peak: int | None
     columns: tuple[Column, ...]
 
@@ -51,11 +51,11 @@ class StaffCell:
     state: str
     per_hour: float | None
     shade: int
-    """1 (few visits for each member of staff) to LEVELS (many); 0 without a number."""
+    """1 (few visits per staff member) to LEVELS (many); 0 without a value."""
 
 
 def occupancy_charts(config: StoreConfig, report: OccupancyReport, lang: str) -> tuple[HourChart, ...]:
-    """People at once on each floor by hour: the mean as a bar, the peak as a mark. All floors have one scale."""
+    """Build the occupancy charts of all floors by hour: mean as bar, peak as mark, with a common scale."""
     hours = [_by_hour(config, floor) for floor in report.floors]
     shown = _shown(config, [[(at, value) for at, _, value, _, _ in one] for one in hours])
     most = max((peak or 0 for one in hours for _, _, _, peak, _ in one), default=0) or 1
@@ -78,7 +78,7 @@ def occupancy_charts(config: StoreConfig, report: OccupancyReport, lang: str) ->
 
 
 def dwell_charts(config: StoreConfig, report: HourReport) -> dict[str, HourChart]:
-    """Counter → its visits by hour as bars, with the median of their dwell."""
+    """Build for each counter the chart of visits by hour, with the median dwell."""
     charts = {}
     for zone in report.zones:
         if zone.kind != "counter":
@@ -102,7 +102,7 @@ def dwell_charts(config: StoreConfig, report: HourReport) -> dict[str, HourChart
 def staffing(
     config: StoreConfig, report: HourReport, kinds: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[tuple[str, tuple[StaffCell, ...]], ...]]:
-    """Labels of hours, and for each zone of these kinds its cells: visits for each hour of a member of staff."""
+    """Build the staffing table: labels of the hours, and visits per staff hour for each zone of the given kinds."""
     zones = [zone for zone in report.zones if zone.kind in kinds]
     if not zones:
         return (), ()
@@ -121,7 +121,7 @@ def staffing(
 
 
 def _by_hour(config: StoreConfig, floor: Occupancy) -> list[tuple[int, str, float | None, int | None, bool]]:
-    """Start, state, mean, peak and whether it may still grow, of each hour."""
+    """Return for each hour: start, state, mean, peak, and whether it is provisional."""
     hours = []
     for first in range(0, len(floor.windows), 4):
         part = floor.windows[first : first + 4]
@@ -134,7 +134,7 @@ def _by_hour(config: StoreConfig, floor: Occupancy) -> list[tuple[int, str, floa
 
 
 def _shown(config: StoreConfig, series: Sequence[Sequence[tuple[int, float | None]]]) -> range:
-    """The usual hours, and those with anything in them."""
+    """Return the range of the usual hours, extended to all hours with values."""
     used = [
         i
         for i, (at_us, _) in enumerate(series[0])

@@ -16,24 +16,24 @@ from edge.web.drawings.plan import Plan
 from edge.words.languages import named
 
 LEVELS = (1, 3, 6, 11, 21)
-"""People in a zone from which the next shade of the plan begins."""
+"""Number of people in a zone at which the next shade of the plan begins."""
 
 PEOPLE = ("member", "unknown")
-"""Classes whose carriers are told together, as people."""
+"""Tag classes that are counted as people."""
 CUE_ORDER = ("open", "acknowledged", "snoozed")
-"""What wants an answer stands first."""
+"""Cues waiting for a response first."""
 
 
 @dataclass(frozen=True)
 class ZonePicture:
-    """A zone now; `people` and `level` are None when nobody knows."""
+    """A zone now; `people` and `level` are None if unknown."""
 
     id: str
     name: str
     people: int | None
     level: int | None
     members: int | None
-    """None for those to whom a single member must not show, and be followed."""
+    """None for users who must not be able to follow individual members."""
     carts: int
     staff: int
 
@@ -49,7 +49,7 @@ class FloorPicture:
 
 @dataclass(frozen=True)
 class Sighting:
-    """A member somewhere, for managers: masked, since whoever stands before the screen sees it."""
+    """A member and their location, for managers; masked, because other people can see the screen."""
 
     member: str
     tier: str
@@ -59,19 +59,19 @@ class Sighting:
 
 @dataclass(frozen=True)
 class CuePicture:
-    """A call to go to a member; times of day are texts."""
+    """A cue; times of day are texts."""
 
     id: int
     kind: str
     member: str
-    """Masked like every sighting; empty for all but managers."""
+    """Masked; empty for all users except managers."""
     tier: str
     zone: str
     here: str | None
-    """Where the member is now, if that is somewhere else; for managers."""
+    """Present zone of the member if it is another one; for managers only."""
     since: str
     waited_s: int
-    """Until it was made."""
+    """Waiting time until the cue was created."""
     expires: str
     state: str
     until: str | None
@@ -89,10 +89,10 @@ class Picture:
     people: int | None
     unknown_zones: int
     members: tuple[Sighting, ...]
-    """For managers, as `recognitions`; empty for others."""
+    """For managers only, like `recognitions`; empty for other users."""
     members_here: int | None
     tiers: tuple[tuple[str, int], ...]
-    """Tier → members who are here."""
+    """Tier → number of members in the store."""
     recognitions: tuple[Sighting, ...]
     manager: bool
     cues: tuple[CuePicture, ...]
@@ -108,9 +108,7 @@ class Picture:
 
 
 def take(config: StoreConfig, plans: tuple[Plan, ...], live: LiveClient, lang: str, *, manager: bool) -> Picture:
-    """The present picture, for managers or for others. Without the service every zone is unknown, whatever was last
-    heard.
-    """
+    """Build the picture for managers or for other users. Without the service, every zone is unknown."""
     heard = live.now if live.state in (State.LIVE, State.STALE) else None
     now = None if heard is None else for_eyes(heard, manager=manager)
     told = {zone.id: zone for zone in now.zones} if now else {}
@@ -199,9 +197,10 @@ def _cue(cue: CueNow, names: Mapping[str, str], lang: str, at: Callable[[int], s
 
 
 def for_eyes(now: Now, *, manager: bool) -> Now:
-    """The live state as it may leave the page's process: members masked, for managers.
+    """Return the live state that may leave the page's process: for managers, with masked members.
 
-    Others get no single member: by looking again and again anybody's way would show, even by the counts of a zone.
+    For other users, all data about individual members is removed, including the counts of members by zone: repeated
+    requests would show the path of a member.
     """
     cues = tuple(
         cue.model_copy(update={"member": mask(cue.member)} if manager else {"member": "", "here": None})
@@ -227,7 +226,7 @@ def mask(member: str) -> str:
 
 
 def clock_time(config: StoreConfig, at_us: int) -> str:
-    """`14:03:22` in the store's time."""
+    """Format a time as `14:03:22` in the store's local time."""
     return f"{dt.datetime.fromtimestamp(at_us / 1e6, config.store.tz):%H:%M:%S}"
 
 
@@ -237,5 +236,5 @@ def _sum(counts: list[int | None]) -> int | None:
 
 
 def _two_digits(value: float) -> int:
-    """Rounded to two significant digits: a rate that trembles is not news."""
+    """Round to two significant digits, so that small fluctuations do not cause updates."""
     return round(value) if value < 100 else int(round(value, 1 - floor(log10(value))))

@@ -1,4 +1,4 @@
-"""Floor plans: polygons in metres → what the template draws. Computed once, when the page starts."""
+"""Floor plans: convert polygons in metres to shapes for the template, once when the page starts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from config.model import Floor, Name, Point, Zone
 
 MARGIN_M = 1.0
 GRID = 12
-"""Lines that the search for a label's rectangle adds to a polygon's own corners, each way."""
+"""Grid lines in each direction, in addition to the polygon's corners, for finding a label's rectangle."""
 
 
 NEARLY_FULL = 0.85
-"""Share of its bounds from which a polygon is written on as if it were a rectangle."""
+"""A polygon that fills at least this share of its bounds is labelled like a rectangle."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class PlanZone:
     points: str
     """SVG polygon points in metres."""
     label: Box
-    """Where the label fits: inside the polygon whatever its form."""
+    """Rectangle for the label, inside the polygon whatever its shape."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One floor, drawn with north up: y of the store file grows upwards, SVG's downwards."""
+    """Plan of one floor, with north up: y grows upwards in the store file, downwards in SVG."""
 
     id: str
     name: Name
@@ -51,7 +51,7 @@ class Plan:
 
 
 def plans(config: StoreConfig) -> tuple[Plan, ...]:
-    """The plan of every floor that has zones, in the order of the store file."""
+    """Build the plans of all floors with zones, in the order of the store file."""
     return tuple(
         _plan(floor, zones)
         for floor in config.floors
@@ -90,8 +90,9 @@ def _plan(floor: Floor, zones: Sequence[Zone]) -> Plan:
 
 
 def label_rectangle(polygon: Sequence[Point]) -> tuple[float, float, float, float]:
-    """Upright rectangle (x0, y0, x1, y1) for a simple polygon's label: its bounds if it nearly fills them, else the
-    one of largest area among a grid's cells that lie inside.
+    """Find an upright rectangle (x0, y0, x1, y1) for the label of a simple polygon.
+
+    This is the polygon's bounds if it nearly fills them, or else the largest rectangle of grid cells inside it.
     """
     xs = _lines([x for x, _ in polygon])
     ys = _lines([y for _, y in polygon])
@@ -101,7 +102,7 @@ def label_rectangle(polygon: Sequence[Point]) -> tuple[float, float, float, floa
         [_cell_inside(polygon, xs[i : i + 2], ys[j : j + 2]) for i in range(len(xs) - 1)] for j in range(len(ys) - 1)
     ]
     best, found = 0.0, (min(xs), min(ys), max(xs), max(ys))
-    # For every pair of rows, the longest run of columns that are inside in all rows between.
+    # For every pair of rows, find the longest run of columns that are inside in all rows between them.
     for top in range(len(ys) - 1):
         column = [True] * (len(xs) - 1)
         for bottom in range(top, len(ys) - 1):
@@ -128,7 +129,7 @@ def _lines(values: Sequence[float]) -> list[float]:
 
 
 def _cell_inside(polygon: Sequence[Point], x: Sequence[float], y: Sequence[float]) -> bool:
-    """Whether points just within the cell's corners, and its middle, lie inside the polygon."""
+    """Return True if the cell's centre and points just inside its corners are inside the polygon."""
     x_in, y_in = (x[1] - x[0]) * 1e-3, (y[1] - y[0]) * 1e-3
     corners = [(px, py) for px in (x[0] + x_in, x[1] - x_in) for py in (y[0] + y_in, y[1] - y_in)]
     return all(_inside(polygon, *point) for point in [*corners, ((x[0] + x[1]) / 2, (y[0] + y[1]) / 2)])

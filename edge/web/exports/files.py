@@ -1,4 +1,4 @@
-"""Tables as files and for programs: CSV, XLSX, JSON."""
+"""Downloads and API: tables as CSV, XLSX and JSON."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from edge.words.tables import SHARE, Cell
 
 CSV = "text/csv; charset=utf-8"
 MOST_ROWS = 20_000
-"""In one answer, or one sheet; a table that may have more says where to go on, and has all of them as CSV."""
+"""Maximum rows per answer or sheet. Longer tables return `next`, and are complete as CSV."""
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 WORKBOOK = "all"
-"""Instead of a table's name: one workbook with every table that may be seen."""
+"""In place of a table name: one workbook with all tables that the user may see."""
 
 
 class Exports:
@@ -102,18 +102,18 @@ class Exports:
 
 
 def as_csv(table: Table, source: Source) -> str:
-    """The table for spreadsheets, with its date and how far it is known in every row."""
+    """Render the table as CSV, with its date and as_of in every row."""
     return "".join(csv_pieces(table, source))
 
 
 def csv_pieces(table: Table, source: Source) -> Iterator[str]:
-    """The same, some rows at a time: the audit log may be longer than the page's memory bears."""
+    """Render the same CSV in pieces, because the audit log may exceed the page's memory."""
     date, as_of = str(source.date), _as_of(table, source)
     return words.csv_pieces(("date", *table.ids, "as_of"), ((date, *row, as_of) for row in table.cells(source)))
 
 
 def as_object(table: Table, source: Source) -> dict[str, Any]:
-    """The table for programs: what it is of, and rows by column."""
+    """Build the table for JSON: its scope, and its rows by column."""
     summary = source.summary
     head: dict[str, Any] = {
         "store": source.config.store.id,
@@ -131,7 +131,7 @@ def as_object(table: Table, source: Source) -> dict[str, Any]:
 
 
 def as_xlsx(tables: list[Table], source: Source) -> bytes:
-    """A workbook: what the numbers are of, then a sheet a table. Texts are never formulas or links."""
+    """Build a workbook: the scope of the figures, then one sheet per table. Texts never become formulas or links."""
     import xlsxwriter
 
     out = io.BytesIO()
@@ -176,7 +176,7 @@ def as_xlsx(tables: list[Table], source: Source) -> bytes:
 
 
 def _coverage(source: Source, days: int) -> float | None:
-    """Of all zones in the days that a table is of."""
+    """Return the coverage of all zones on the days of a table."""
     if days == 1:
         return None if source.summary is None else source.summary.coverage
     found = source.answers.counters(source.date, days)
@@ -197,5 +197,5 @@ def _write(sheet: Any, row: int, column: int, value: Cell, form: Any) -> None:
 
 
 def _width(value: Cell) -> int:
-    """Columns that a text takes: Chinese characters take two."""
+    """Return the width of a text in columns; Chinese characters take two."""
     return sum(2 if ord(c) > 0x2E7F else 1 for c in str(value)) if value is not None else 0

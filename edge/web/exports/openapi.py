@@ -1,4 +1,4 @@
-"""The description of everything under /api/, for programs: OpenAPI 3.1."""
+"""OpenAPI 3.1 document of everything under /api/."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from edge.web.exports.tables import EVERYBODY, TABLES
 from edge.web.site import SPANS
 from edge.words.tables import INTEGER, MOMENT, NUMBER, RATIO, SECONDS, SHARE, TEXT
 
-NEXT = "Ask again with before= this for what is older; null: there is nothing."
+NEXT = "Value of `before` for the next, older rows; null: there are none."
 
 
 def openapi(version: str) -> dict[str, Any]:
-    """The description of everything under /api/, OpenAPI 3.1."""
+    """Build the OpenAPI 3.1 document of everything under /api/."""
     types: Mapping[str, dict[str, Any]] = {
         INTEGER: {"type": ["integer", "string", "null"]},
         NUMBER: {"type": ["number", "null"]},
@@ -27,10 +27,13 @@ def openapi(version: str) -> dict[str, Any]:
         "store": {"type": "string", "description": "Id of the store."},
         "table": {"type": "string"},
         "date": {"type": "string", "format": "date", "description": "Business date."},
-        "days": {"type": "integer", "description": "Business days that end with that date."},
-        "as_of": {**types[MOMENT], "description": "Everything that ended before is counted."},
-        "complete": {"type": "boolean", "description": "Is the business day over, with all its visits ended?"},
-        "coverage": {**types[SHARE], "description": "Of all zones in these days; null: they were closed."},
+        "days": {"type": "integer", "description": "Number of business days ending with that date."},
+        "as_of": {**types[MOMENT], "description": "Everything that ended before this time is counted."},
+        "complete": {
+            "type": "boolean",
+            "description": "True if the business day is over and all its visits have ended.",
+        },
+        "coverage": {**types[SHARE], "description": "Coverage of all zones on these days; null: closed."},
         "def_version": {"type": "integer", "description": "Version of the definitions."},
     }
     refused = {
@@ -41,10 +44,20 @@ def openapi(version: str) -> dict[str, Any]:
         "name": "date",
         "in": "query",
         "schema": {"type": "string", "format": "date"},
-        "description": "Today if absent.",
+        "description": "Default: today.",
     }
-    days = {"name": "days", "in": "query", "schema": {"enum": list(SPANS)}, "description": "Days up to that date."}
-    below = {"name": "before", "in": "query", "schema": {"type": "integer"}, "description": "A `next` that was told."}
+    days = {
+        "name": "days",
+        "in": "query",
+        "schema": {"enum": list(SPANS)},
+        "description": "Number of days ending with that date.",
+    }
+    below = {
+        "name": "before",
+        "in": "query",
+        "schema": {"type": "integer"},
+        "description": "The `next` of the previous answer.",
+    }
     lang = {"name": "lang", "in": "query", "schema": {"enum": ["zh", "en"]}, "description": "Language of names."}
 
     def get(summary: str, schema: dict[str, Any], parameters: list[dict[str, Any]]) -> dict[str, Any]:
@@ -52,7 +65,7 @@ def openapi(version: str) -> dict[str, Any]:
         return {"get": {"summary": summary, "parameters": parameters, "responses": {"200": answer, "401": refused}}}
 
     paths: dict[str, Any] = {
-        "/api/now": get("The store now; members, masked, for managers only.", {"type": "object"}, []),
+        "/api/now": get("Live state of the store; masked members for managers only.", {"type": "object"}, []),
         "/api/today": get("A business day in one document.", {"type": "object"}, [day]),
         "/api/openapi.json": get("This description.", {"type": "object"}, []),
     }
@@ -74,8 +87,8 @@ def openapi(version: str) -> dict[str, Any]:
             "title": "Tagtrail",
             "version": version,
             "license": {"name": "GPL-3.0-or-later", "identifier": "GPL-3.0-or-later"},
-            "description": "A store's numbers, read-only. null is unknown, which is not zero."
-            " Where the page has users: HTTP Basic.",
+            "description": "Figures of a store, read-only. null means unknown, not zero."
+            " If users have been created: HTTP Basic authentication.",
         },
         "paths": paths,
         "components": {

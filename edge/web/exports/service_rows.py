@@ -1,4 +1,4 @@
-"""Cues and service cases of a business day as rows. Of zones and tiers: no member and no employee stands in them."""
+"""Rows for the cues and service cases of a business day, by zone and tier, without members or employees."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edge.database.reader import Past
 
 
 class CaseRow(NamedTuple):
-    """A service case with its newest note."""
+    """A service case with its latest note."""
 
     number: int
     at_us: int
@@ -21,7 +21,7 @@ class CaseRow(NamedTuple):
 
 
 class CueRow(NamedTuple):
-    """A cue and what became of it."""
+    """A cue and its outcome."""
 
     made_us: int
     kind: str
@@ -35,7 +35,7 @@ class CueRow(NamedTuple):
 
 
 def cases(past: Past, date: dt.date) -> list[CaseRow]:
-    """Service cases opened on a business day."""
+    """Return the service cases opened on a business day."""
     rows = past.conn.execute(
         "SELECT id, at_us, kind, zone, tier, state, (SELECT note FROM case_step WHERE case_id = service_case.id"
         " AND note <> '' ORDER BY id DESC LIMIT 1) FROM service_case WHERE at_us >= ? AND at_us < ? ORDER BY id",
@@ -45,7 +45,7 @@ def cases(past: Past, date: dt.date) -> list[CaseRow]:
 
 
 def cues(past: Past, date: dt.date) -> list[CueRow]:
-    """Cues made on a business day."""
+    """Return the cues created on a business day."""
     rows = past.conn.execute(
         "SELECT made_us, kind, zone, tier, state, rule, version, (answered_us - made_us) / 1e6, latency_ms FROM cue"
         " WHERE made_us >= ? AND made_us < ? ORDER BY id",

@@ -1,6 +1,4 @@
-"""Every table that the page gives as CSV, XLSX and JSON, and that OpenAPI describes: its columns, and where its rows
-come from.
-"""
+"""Tables for CSV, XLSX, JSON and OpenAPI: their columns and the source of their rows."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ EVERYBODY = (Role.VIEWER, Role.MANAGER, Role.IT)
 
 @dataclass(frozen=True)
 class Source:
-    """What tables are made of. `summary` is None for tables of now."""
+    """Input for tables. `summary` is None for live tables."""
 
     config: StoreConfig
     lang: str
@@ -39,45 +37,45 @@ class Source:
     audit: Callable[[], Iterable[Entry]]
     answers: Answers
     days: int = 1
-    """Business days that end with `date`, for tables that can be of several."""
+    """Number of business days ending with `date`, for tables that can span several."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table that can be asked for."""
+    """A table that can be requested."""
 
     name: str
     about: str
     rows: Callable[[Source], Iterable[Any]]
     roles: tuple[Role, ...] = EVERYBODY
     of_day: bool = True
-    """Is it of a business day, or of now?"""
+    """True if the table is for a business day, False if it is live."""
     spans: bool = False
-    """Can it be of several business days?"""
+    """True if the table can span several business days."""
     bounded: bool = True
-    """Is it no longer than memory bears?"""
+    """False if the table may be too long for the page's memory."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """What it shows."""
+        """Columns on the page."""
         return COLUMNS[self.name]
 
     @cached_property
     def fields(self) -> tuple[Field, ...]:
-        """The columns of its files."""
+        """Columns in files."""
         return fields(self.columns)
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Their ids."""
+        """Ids of the columns in files."""
         return tuple(field.id for field in self.fields)
 
     def days(self, source: Source) -> int:
-        """How many business days its rows are of."""
+        """Return the number of business days that the rows cover."""
         return source.days if self.spans else 1
 
     def cells(self, source: Source) -> Iterator[tuple[Cell, ...]]:
-        """Its rows as files have them."""
+        """Yield the rows as cells for files."""
         return cells(self.columns, self.rows(source), Words(source.config, source.lang))
 
 
@@ -147,7 +145,7 @@ def _readers(source: Source) -> Iterator[Part]:
 _MADE = (
     Table(
         "cues",
-        "Calls to go to a member, made on the business day, and what became of each.",
+        "Cues created on the business day, and their outcomes.",
         lambda source: source.answers.read(lambda past: service_rows.cues(past, source.date), []),
         roles=(Role.MANAGER,),
     ),
@@ -156,19 +154,19 @@ _MADE = (
         "Service cases opened on the business day.",
         lambda source: source.answers.read(lambda past: service_rows.cases(past, source.date), []),
     ),
-    Table("traffic", "Comings to each floor by hour of the business day.", _traffic),
+    Table("traffic", "Arrivals on each floor by hour of the business day.", _traffic),
     Table("dwell", "Dwell of people in each zone.", _scores, spans=True),
     Table(
         "flows",
-        "Steps of people from zone to zone; those of too few carriers are only summed.",
+        "Transitions of people between zones; those with too few carriers are only included in a total.",
         _flows,
         spans=True,
     ),
     Table("counters", "Scorecard of each zone.", _scores, spans=True),
-    Table("paths", "The ways most taken through the store.", _paths, spans=True),
+    Table("paths", "Most frequent paths through the store.", _paths, spans=True),
     Table(
         "doors",
-        "By which doors people came in and went out; without a zone: journeys first or last seen elsewhere.",
+        "Entries and exits by door; without a zone: journeys first or last seen elsewhere.",
         _doors,
         spans=True,
     ),
@@ -180,35 +178,35 @@ _MADE = (
     ),
     Table(
         "service",
-        "Staff, waiting and assistance by zone. Being in one place is a sign of service, not its proof.",
+        "Staff, waiting and assistance by zone. Being in the same zone indicates service but does not prove it.",
         _service,
         spans=True,
     ),
-    Table("occupancy", "People at once in each floor and zone, by 15 minutes.", _occupancy),
-    Table("hours", "Each zone by hour: dwell and visits for each member of staff.", _hours),
-    Table("comparison", "The day against last week, four weeks and the same holiday.", _comparison),
+    Table("occupancy", "Occupancy of each floor and zone, by 15 minutes.", _occupancy),
+    Table("hours", "Each zone by hour: dwell, and visits per staff member.", _hours),
+    Table("comparison", "Comparison of the day with last week, four weeks and the same holiday.", _comparison),
     Table(
         "promotions",
-        "What promotions changed, against zones where nothing was tried.",
+        "Effects of promotions, compared with control zones.",
         lambda source: trial_rows(source.answers.trials("promotions", source.date)),
     ),
     Table(
         "layout",
-        "What changes of the layout changed, against zones that were not moved.",
+        "Effects of layout changes, compared with control zones.",
         lambda source: trial_rows(source.answers.trials("layout_changes", source.date)),
     ),
     Table(
         "suspects",
-        "Tags in no number of the day: suspected staff and stuck ones, with reasons.",
+        "Tags excluded from the day's figures: suspected staff and stuck tags, with reasons.",
         lambda source: source.answers.suspects(source.date),
         roles=(Role.MANAGER, Role.IT),
     ),
     Table("members", "Members seen by tier; small numbers are withheld.", _tiers, spans=True),
     Table("quality", "Coverage of each zone.", _scores, spans=True),
-    Table("readers", "Readers as they are now.", _readers, of_day=False),
+    Table("readers", "Current state of the readers.", _readers, of_day=False),
     Table(
         "audit",
-        "Who logged in, looked at individuals and took data out: all that is kept, the newest first.",
+        "Audit log: logins, views of individual members, downloads; all lines kept, latest first.",
         lambda source: source.audit(),
         roles=(Role.IT,),
         of_day=False,
@@ -216,4 +214,4 @@ _MADE = (
     ),
 )
 TABLES: Mapping[str, Table] = {table.name: table for table in _MADE}
-"""By name; COLUMNS has the same names."""
+"""Table name → table; COLUMNS has the same names."""

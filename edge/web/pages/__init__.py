@@ -1,1 +1,1 @@
-"""Pages and forms."""
+"""Handlers of pages and forms."""

@@ -1,4 +1,4 @@
-"""The pages of a day and of what words mean."""
+"""Pages about a business day, and the glossary."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ class DayPages:
         return site.render(request, "today.html", against=against, whole=whole, **day, **drawn, **flows)
 
     async def counters(self, request: Request) -> Response:
-        """How each counter draws and holds, its rank as far as it is sure, where people come from and go to."""
+        """Show the counters: draw, engagement and rank range, and where people came from and went to."""
         site, lang, days = self._site, language(request), span(request)
         day = await site.day(request)
         good = day["state"] == "ok"
         scores = await run_in_threadpool(site.answers.counters, day["date"], days) if good else None
         report = await run_in_threadpool(site.answers.flows, day["date"], days) if good else None
         cards = counter_cards(site.config, scores.zones, report.between, lang) if scores and report else ()
-        # Hours are those of one day: beside numbers of several days they would look like theirs.
+        # The hourly chart covers one day only; next to figures of several days it would be misleading.
         hours = await run_in_threadpool(site.answers.hours, day["date"]) if good and days == 1 else None
         by_hour = {} if hours is None else dwell_charts(site.config, hours)
         rows = sorted(
@@ -99,7 +99,7 @@ class DayPages:
         )
 
     async def service(self, request: Request) -> Response:
-        """Waiting and assistance. Of zones and tiers, never of an employee."""
+        """Show waiting and assistance by zone and tier, never by employee."""
         site, days = self._site, span(request)
         day = await site.day(request)
         good = day["state"] == "ok"
@@ -129,7 +129,7 @@ class DayPages:
         return await self._trials(request, "layout_changes")
 
     async def _trials(self, request: Request, kind: str) -> Response:
-        """What was tried in some zones, against zones where nothing was."""
+        """Show promotions or layout changes, compared with control zones."""
         site = self._site
         trials = await run_in_threadpool(site.answers.trials, kind, site.business_date())
         names = {tried.id: named(tried.name, language(request)) for tried in getattr(site.config, kind)}
@@ -156,7 +156,7 @@ class DayPages:
 
 @cache
 def plotly_styles(path: Path) -> tuple[str, ...]:
-    """Ids of style elements that Plotly inserts unless they are there: the CSP forbids it, so the page has them."""
+    """Return the ids of style elements that Plotly would insert; the page provides them because the CSP forbids it."""
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as text:
         guarded = [id_.decode() for id_ in re.findall(rb'getElementById\("([0-9a-f]{64})"\)', text)]
     return ("plotly.js-style-global", *sorted(set(guarded)))

@@ -1,4 +1,4 @@
-"""The page "Now": the live picture, as a page and as a stream of what changed."""
+"""The page "Now": live view as a page, and as a stream of changes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from edge.web.gate import COOKIE
 from edge.web.site import FOR_MANAGERS, Site, language, require
 
 HEARTBEAT_S = 2.0
-"""Longest silence of `/events`; a browser that hears nothing for longer says so."""
+"""Maximum interval between messages of `/events`; browsers show a warning after a longer interval."""
 STREAM_S = 6 * 3600.0
-"""A stream ends after so long; the browser asks for another, and gets its cookie anew with that."""
+"""Maximum duration of a stream; the browser then opens another, which renews its cookie."""
 ABOUT_MEMBERS = ("members", "recognitions", "cues", "cuedesk")
 PARTS = ("figures", "cues", "members", "recognitions", "readers", "sync")
 
@@ -57,7 +57,7 @@ class NowPages:
         return StreamingResponse(self._events(request, names), headers=headers, media_type="text/event-stream")
 
     async def api(self, request: Request) -> Response:
-        """The live state for programs: members, masked, for managers; for others only how many are where."""
+        """Return the live state as JSON: with masked members for managers, counts only for other users."""
         now = self._site.live.now
         manager = require(request, *Role).manager
         told: dict[str, Any] = {"state": self._site.live.state.value, "service": None}
@@ -69,7 +69,7 @@ class NowPages:
         return JSONResponse(told, headers={"Cache-Control": "no-store"})
 
     async def _note(self, request: Request) -> None:
-        """Managers see members here, if only by their last digits: written down."""
+        """Log that a manager viewed members, even though only their last digits are shown."""
         if require(request, *Role).manager:
             await self._site.record_look(request, "watched members")
 
@@ -101,7 +101,7 @@ class NowPages:
     async def _quiet(
         self, lang: str, manager: bool, names: Sequence[str], version: int, sent: Mapping[str, str]
     ) -> None:
-        """Waits until a region differs from what was sent, or a heartbeat is due."""
+        """Wait until a region differs from what was sent, or until a heartbeat is due."""
         live = self._site.live
         deadline = time.monotonic() + HEARTBEAT_S
         while (left := deadline - time.monotonic()) > 0 and not live.closing:

@@ -1,4 +1,4 @@
-"""Members: how many of which tier, who is here, and for managers one at a time, each look written down."""
+"""Members page: members by tier, members in the store, and for managers single members, with every view audited."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from edge.days.habits import Habit
 
 SHOWN = 200
-"""Members of a day that the page lists."""
+"""Maximum number of members listed for a day."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A member on a day, without the number: `ref` stands for it in forms."""
+    """A member seen on a day, without the member number; forms use `ref` instead."""
 
     ref: str
     masked: str
@@ -48,12 +48,12 @@ class Stay:
 
 @dataclass(frozen=True)
 class Individual:
-    """One member on one day, and the habitual route."""
+    """One member on one day, with the habitual route."""
 
     member: str
     tier: str
     hint: str | None
-    """The CRM's word for the greeting, while it is good."""
+    """The CRM's hint for greeting the member, while it is valid."""
     stays: tuple[Stay, ...]
     habit: Habit | None
 
@@ -78,7 +78,7 @@ class PeoplePages:
         return self._site.render(request, "members.html", seen=seen, shown=SHOWN, report=tiers, **day, **parts)
 
     async def look(self, request: Request) -> Response:
-        """One member. A form, not a link, so that nobody looks by following one."""
+        """Show one member. This is a form, not a link, so that following a link can't cause a view."""
         require(request, Role.MANAGER)
         fields = await check_form(request)
         date = parse_date(fields.get("date", ""))
@@ -124,7 +124,7 @@ class PeoplePages:
 
 
 def individual(site: Site, member: str, date: dt.date, lang: str) -> Individual:
-    """What is known of a member on a day. Whoever asks has it audited."""
+    """Collect the data about a member on a day. Personal data: callers must audit every use."""
     names = site.zone_names(lang)
     now_us = site.clock.now_us()
     known = ask(site, "SELECT tier, hint, hint_until_us FROM directory WHERE member = ? LIMIT 1", (member,))
@@ -151,6 +151,6 @@ def individual(site: Site, member: str, date: dt.date, lang: str) -> Individual:
 
 
 def ask(site: Site, sql: str, values: tuple[object, ...] = ()) -> list[tuple]:  # type: ignore[type-arg]
-    """Rows of the store's database; none while there is no database."""
+    """Query the store's database; returns no rows while there is no database."""
     none: list[tuple] = []  # type: ignore[type-arg]
     return site.answers.read(lambda past: past.conn.execute(sql, values).fetchall(), none)

@@ -1,4 +1,4 @@
-"""How far the numbers can be trusted, and the machinery behind them: data quality, readers, the audit log."""
+"""Pages about data quality, readers and the audit log."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class QualityPages:
         worst_first, hours = [], []
         suspects: tuple[Suspect, ...] = ()
         if summary is not None:
-            # Zones that nobody watches last: nothing can be wrong there.
+            # Zones without antennas last, because nothing can be wrong there.
             worst_first = sorted(
                 summary.zones,
                 key=lambda z: (z.zone not in watched, z.coverage is None, z.coverage or 0, -(z.censored or 0), z.zone),
@@ -87,7 +87,7 @@ class QualityPages:
         )
 
     async def audit(self, request: Request) -> Response:
-        """Some lines, the newest first; `before`: the number of a line, to go on below it."""
+        """Show part of the audit log, latest first; `before`: number of the line to continue below."""
         require(request, Role.IT)
         users, below = self._site.users, before(request)
         lines = await run_in_threadpool(users.audit, HISTORY + 1, below)

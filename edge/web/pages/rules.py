@@ -1,4 +1,4 @@
-"""Rules of cues: what holds, who changed it when, a form for managers, and a dry run on yesterday."""
+"""Cue rules: active rules, history of changes, a form for managers, and a dry run with yesterday's data."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from edge.web.pages.service import back, order_of, said
 from edge.web.site import Site, require
 
 SHOWN = 100
-"""Cues of a dry run that are listed."""
+"""Maximum number of dry-run cues listed."""
 MOST_TIERS = 20
 
 
 @dataclass(frozen=True)
 class Typed:
-    """The form as it was filled in, and what is wrong: (rule's number or None, field, text)."""
+    """The form as filled in, with its errors: (rule number or None, field, text)."""
 
     raw: Mapping[str, Any]
     what: str
@@ -57,7 +57,7 @@ class RulesPages:
         return await self._page(request, Typed(raw, "", newest.version), versions=versions)
 
     async def change(self, request: Request) -> Response:
-        """Try the rules in the form, or let them hold from now on."""
+        """Run the form's rules on yesterday's data, or save and activate them."""
         someone = require(request, Role.MANAGER)
         fields = await check_form(request)
         raw = rules_of(fields)
@@ -77,7 +77,7 @@ class RulesPages:
         return back("/service/rules", refused)
 
     async def roll_back(self, request: Request) -> Response:
-        """Let an older version hold again."""
+        """Restore an older version."""
         someone = require(request, Role.MANAGER)
         fields = await check_form(request)
         numbers = [fields.get(name, "") for name in ("base", "to")]
@@ -129,7 +129,7 @@ class RulesPages:
 
 
 def rules_of(fields: Mapping[str, str]) -> dict[str, Any]:
-    """Rules as the form's fields have them, `rule-0-id` and so on; rows left empty or marked to go are left out."""
+    """Build rules from the form's fields (`rule-0-id` and so on), without rows that are empty or to be deleted."""
     quiet = [
         {"begin": row.get("begin", "").strip(), "end": row.get("end", "").strip()}
         for row in _rows(fields, "quiet")
@@ -173,7 +173,7 @@ def _number(text: str) -> float | str:
 
 
 def _told(place: Place, what: str) -> tuple[int | None, str, str]:
-    """(rule's number from 1, field, text) of a problem."""
+    """Convert a problem to (rule number from 1, field, text)."""
     if place[:1] == ("rules",) and len(place) > 1:
         return int(place[1]) + 1, str(place[2]) if len(place) > 2 else "", what
     return None, str(place[0]) if place else "", what

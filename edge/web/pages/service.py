@@ -1,4 +1,4 @@
-"""Service: cues that wait for somebody, service cases and their digest."""
+"""Service page: open cues, service cases and their digest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from edge.web.site import Site, Who, language, require
 
 CASES_SHOWN = 50
 SAID = ("done", "gone", "stale", "unknown", "invalid", "database", "offline")
-"""What may have come of an order; the templates have the words."""
+"""Possible results of an action; the templates contain their texts."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Step:
 
 @dataclass(frozen=True)
 class CaseRow:
-    """A service case with its steps, and what it may become."""
+    """A service case with its steps and possible next states."""
 
     number: int
     at_us: int
@@ -64,7 +64,7 @@ class ServicePages:
         ]
 
     async def cue(self, request: Request) -> Response:
-        """Acknowledge, snooze or end a cue: the button's value is `NUMBER DOING [SECONDS]`."""
+        """Acknowledge, snooze or close a cue; the button's value is `NUMBER ACTION [SECONDS]`."""
         someone = require(request, Role.MANAGER)
         fields = await check_form(request)
         words = fields.get("act", "").split(" ")
@@ -79,7 +79,7 @@ class ServicePages:
         return back("/service", refused)
 
     async def look(self, request: Request) -> Response:
-        """Who a cue is about. A form, not a link, so that nobody looks by following one."""
+        """Show the member of a cue. This is a form, not a link, so that following a link can't cause a view."""
         require(request, Role.MANAGER)
         fields = await check_form(request)
         site, number = self._site, _whole(fields.get("cue", ""))
@@ -95,7 +95,7 @@ class ServicePages:
         return site.render(request, "member.html", found=found, date=date, days=limits.returning_days)
 
     async def case(self, request: Request) -> Response:
-        """Open a case by hand, or move one on."""
+        """Open a case manually, or change the state of a case."""
         someone = require(request, Role.MANAGER)
         fields = await check_form(request)
         note = fields.get("note", "").strip()[:MAX_NOTE]
@@ -113,7 +113,7 @@ class ServicePages:
         return back("/service", refused)
 
     async def digest(self, request: Request) -> Response:
-        """A day or a week, for one sheet of paper."""
+        """Show the digest of a day or a week, printable on one page."""
         site = self._site
         text = request.query_params.get("days", "1")
         if text not in ("1", "7"):
@@ -126,7 +126,7 @@ class ServicePages:
 
 
 async def floor_parts(site: Site, request: Request, date: dt.date) -> dict[str, Any]:
-    """What the page Service shows of cues and cases, beside the analytics of waiting and assistance."""
+    """Collect the cues and cases for the Service page."""
     region = "cues"
     if require(request, *Role).manager:
         region = "cuedesk"
@@ -142,12 +142,12 @@ async def floor_parts(site: Site, request: Request, date: dt.date) -> dict[str, 
 
 
 def _cases(site: Site, date: dt.date) -> tuple[CaseRow, ...]:
-    """Those of the day and those that are not reviewed yet, newest first."""
+    """Return the cases of the day and those not yet reviewed, newest first."""
     return site.answers.read(lambda past: cases(past.conn, *past.bounds_us(date)), ())
 
 
 def cases(conn: sqlite3.Connection, start_us: int, end_us: int) -> tuple[CaseRow, ...]:
-    """Cases opened in a time, and older ones that are not reviewed yet, newest first; CASES_SHOWN at most."""
+    """Return at most CASES_SHOWN cases opened in a period, and older ones not yet reviewed, newest first."""
     rows = conn.execute(
         "SELECT id, at_us, kind, zone, tier, state FROM service_case WHERE at_us < ? AND (at_us >= ?"
         " OR state <> 'reviewed') ORDER BY state = 'reviewed', id DESC LIMIT ?",
@@ -162,17 +162,17 @@ def cases(conn: sqlite3.Connection, start_us: int, end_us: int) -> tuple[CaseRow
 
 
 async def order_of(site: Site, someone: Who, order: Mapping[str, object]) -> str | None:
-    """Have the service do something in somebody's name; why it was refused, if it was."""
+    """Send an action to the service on behalf of a user; return the reason if it was refused."""
     return await give(socket_path(site.config, "orders"), {**order, "who": someone.name})
 
 
 def back(path: str, refused: str | None) -> RedirectResponse:
-    """To the page that was acted on, which then says what came of it."""
+    """Redirect to the page of the action, which then shows the result."""
     return RedirectResponse(f"{path}?said={refused or 'done'}", 303)
 
 
 def said(request: Request) -> str | None:
-    """What came of the last order, as `back` put it."""
+    """Return the result of the last action, from the query added by `back`."""
     text = request.query_params.get("said")
     return text if text in SAID else None
 

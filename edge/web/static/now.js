@@ -1,11 +1,11 @@
 "use strict";
-// Keeps the page "Now" current: the server sends the parts that changed as HTML; only what differs is touched, so that
-// focus, open lists and transitions stay.
+// Update the live page: the server sends changed regions as HTML. Only differing nodes are changed, which preserves focus,
+// open lists and transitions.
 
-const SILENCE_MS = 6000; // the server is never silent for longer than 2 s
+const SILENCE_MS = 6000; // the server sends something at least every 2 s
 
 function morph(before, after) {
-  // A button that does something else is another button: whoever is about to press it must not press that.
+  // Replace a button whose action changes, so that nobody presses the new one by mistake.
   const other = before.nodeName === "BUTTON" && before.value !== after.value;
   if (before.nodeType !== after.nodeType || before.nodeName !== after.nodeName || other) {
     before.replaceWith(after.cloneNode(true));
@@ -24,7 +24,7 @@ function morph(before, after) {
   morphChildren(before, after);
 }
 
-// Cues come and go in the middle of their list: each stays its own element, so that no button becomes another's.
+// Cues appear and disappear in the middle of the list. Each keeps its own element, so that no button changes its cue.
 function morphCues(before, after) {
   const fresh = new Map([...after.children].map((element) => [element.dataset.cue, element]));
   for (const node of [...before.childNodes]) {
@@ -78,7 +78,7 @@ function start() {
   source.addEventListener("regions", heard);
   source.addEventListener("beat", heard);
   alarm = setTimeout(() => { lost.hidden = false; }, SILENCE_MS);
-  // A browser gives up for good on an answer that isn't a stream, e.g. of a proxy while the page restarts.
+  // A browser stops reconnecting if the response isn't a stream, e.g. from a proxy while the page restarts.
   source.addEventListener("error", () => {
     if (source.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 5000);
   });

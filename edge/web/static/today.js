@@ -1,5 +1,5 @@
 "use strict";
-// Draws the flows of the page "Today" and picks a date without the button.
+// Draw the flows of the page "Today", and submit the date when it changes.
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -24,7 +24,7 @@ function draw(element) {
     },
   };
   const layout = {
-    margin: { l: 8, r: 8, t: 40, b: 110 }, // flows that go back run outside of the nodes' field
+    margin: { l: 8, r: 8, t: 40, b: 110 }, // backward flows are drawn outside the area of the nodes
     paper_bgcolor: "rgba(0,0,0,0)",
     font: { family: colour("--font"), color: colour("--ink") },
     hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--ink"), family: colour("--font") } },
@@ -37,7 +37,7 @@ function draw(element) {
   spread(element);
 }
 
-// Plotly writes labels beside their nodes, over each other where nodes are small: move the lower ones down.
+// Plotly's labels overlap where nodes are small: move the lower ones down.
 function spread(element) {
   const placed = [];
   const labels = [...element.querySelectorAll(".node-label")].map((label) => ({ label, box: label.getBoundingClientRect() }));

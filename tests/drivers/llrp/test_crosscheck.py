@@ -1,11 +1,15 @@
 """Every frame of the simulator and of llrpkit is told alike by our decoder, sllurp's and Wireshark's."""
 
+from __future__ import annotations
+
 import asyncio
 import random
 import shutil
 import struct
 import subprocess
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +38,7 @@ FIELDS = {
 wireshark = pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed: apt install tshark")
 
 
-def pcap(frames, to_reader=False):
+def pcap(frames: list[bytes], to_reader: bool = False) -> Any:
     """A capture file with a TCP segment for each frame (LINKTYPE_RAW)."""
     ports = (40000, 5084) if to_reader else (5084, 40000)
     file, sequence = [struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 1 << 18, 101)], 1
@@ -47,7 +51,7 @@ def pcap(frames, to_reader=False):
     return b"".join(file)
 
 
-def tshark(frames, to_reader=False):
+def tshark(frames: list[bytes], to_reader: bool = False) -> Any:
     """What Wireshark sees in each frame: field → values, and its complaints under "expert"."""
     names = ["llrp.type", *FIELDS.values(), "_ws.expert.message"]
     command = ["tshark", "-n", "-r", "-", "-o", "tcp.desegment_tcp_streams:FALSE", "-d", "tcp.port==5084,llrp"]
@@ -63,7 +67,7 @@ def tshark(frames, to_reader=False):
     return seen
 
 
-def ours(frame):
+def ours(frame: bytes) -> Any:
     """(epc, port, dBm, time, count, phase) of each report; None where there is none."""
     decoded = ReportDecoder(PORTS).decode(np.frombuffer(bytearray(frame), np.uint8), 0, len(frame))
     return [
@@ -79,7 +83,7 @@ def ours(frame):
     ]
 
 
-def sllurps(frame):
+def sllurps(frame: bytes) -> Any:
     tags = LLRPMessage(msgbytes=frame).msgdict["RO_ACCESS_REPORT"].get("TagReportData", [])
     return [
         (
@@ -94,7 +98,7 @@ def sllurps(frame):
     ]
 
 
-def wiresharks(seen):
+def wiresharks(seen: Any) -> Any:
     n = len(seen["epc"])
     times = seen["times"][-n:] if len(seen["times"]) == n else seen["times"][1::2]
     coarse = [100 * (int(rssi) - 256 * (int(rssi) > 127)) for rssi in seen["rssi"]]
@@ -107,7 +111,7 @@ def wiresharks(seen):
     ]  # fmt: skip
 
 
-def llrpkit_frames():
+def llrpkit_frames() -> Any:
     """Reports of every shape that llrpkit makes: one and many, short and long EPCs, UTC and uptime, Impinj's own."""
     chance = random.Random(4)
     frames = []
@@ -141,14 +145,15 @@ def llrpkit_frames():
 
 
 @asynccontextmanager
-async def tapped(port):
+async def tapped(port: int) -> AsyncIterator[Any]:
     """A wire to `port`; yields its near port, and the frames of both ways as they pass."""
-    asked, told = [], []
+    asked: list[bytes] = []
+    told: list[bytes] = []
 
-    async def carry(reader, writer):
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
 
-        async def pass_on(source, sink, frames):
+        async def pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter, frames: list[bytes]) -> None:
             while True:
                 header = await source.readexactly(10)
                 frame = header + await source.readexactly(int.from_bytes(header[2:6], "big") - 10)
@@ -168,14 +173,20 @@ async def tapped(port):
 
 
 @pytest.fixture(scope="module")
-def talk():
+def talk() -> Any:
     """Frames to and from readers, of sessions with all that they may ask for: the simulator's and llrpkit's."""
 
-    async def listen():
-        asked, told = [], []
+    async def listen() -> Any:
+        asked: list[Any] = []
+        told: list[Any] = []
         reader = LlrpReader(now_us)
         port = int((await reader.start()).rpartition(":")[2])
-        more = {"session": 1, "select": (Select(0, 14, b"\x2d\x14"),), "inputs": (1, 2), "outputs": (1, 9)}
+        more: dict[str, Any] = {
+            "session": 1,
+            "select": (Select(0, 14, b"\x2d\x14"),),
+            "inputs": (1, 2),
+            "outputs": (1, 9),
+        }
         async with tapped(port) as (near, to, frm), session(near, **more) as sink:
             await sink.until(lambda: Link.UP in sink.links)
             for n in range(1, 33):
@@ -200,11 +211,11 @@ def talk():
     return asyncio.run(listen())
 
 
-def kind_of(frame):
+def kind_of(frame: bytes) -> Any:
     return int.from_bytes(frame[:2], "big") & 0x3FF
 
 
-def test_reports_are_told_alike_by_sllurp(talk):
+def test_reports_are_told_alike_by_sllurp(talk: Any) -> None:
     reports = [frame for frame in talk[1] if kind_of(frame) == 61] + llrpkit_frames()
     assert sum(len(ours(frame)) for frame in reports) > 1000
     for frame in reports:
@@ -212,7 +223,7 @@ def test_reports_are_told_alike_by_sllurp(talk):
 
 
 @wireshark
-def test_reports_are_told_alike_by_wireshark(talk):
+def test_reports_are_told_alike_by_wireshark(talk: Any) -> None:
     reports = [frame for frame in talk[1] if kind_of(frame) == 61] + llrpkit_frames()
     for frame, seen in zip(reports, tshark(reports), strict=True):
         assert ours(frame) == wiresharks(seen), frame.hex()
@@ -220,7 +231,7 @@ def test_reports_are_told_alike_by_wireshark(talk):
 
 @wireshark
 @pytest.mark.parametrize("way", [0, 1], ids=["requests", "answers"])
-def test_wireshark_finds_nothing_wrong_with_control_messages(talk, way):
+def test_wireshark_finds_nothing_wrong_with_control_messages(talk: Any, way: int) -> None:
     frames = [frame for frame in talk[way] if kind_of(frame) != 61]
     assert len({kind_of(frame) for frame in frames}) > 8
     for frame, seen in zip(frames, tshark(frames, to_reader=way == 0), strict=True):
@@ -230,13 +241,13 @@ def test_wireshark_finds_nothing_wrong_with_control_messages(talk, way):
         assert seen["expert"] == (forgotten or []), frame.hex()
 
 
-def test_llrpkit_reads_every_request_and_writes_the_same_bytes(talk):
+def test_llrpkit_reads_every_request_and_writes_the_same_bytes(talk: Any) -> None:
     for frame in talk[0]:
         message = decode_message(frame)
         assert message.to_bytes(message_id=int.from_bytes(frame[6:10], "big")) == frame
 
 
-def test_every_request_is_of_version_1_and_no_error_message_is_sent(talk):
+def test_every_request_is_of_version_1_and_no_error_message_is_sent(talk: Any) -> None:
     assert {frame[0] >> 2 & 7 for frame in talk[0]} == {1}
     version, error = 46, 100
     assert not {version, error} & {kind_of(frame) for frame in talk[0]}

@@ -1,10 +1,13 @@
 """The Numba decoder against a plain decoder written from the specification, and against llrpkit's."""
 
+from __future__ import annotations
+
 import os
 import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,11 +51,13 @@ EPC = tv(13, bytes.fromhex("2D14257BF4499602D2000000"))
 class Naive:
     """Straight from LLRP 1.1: slow, with slices, one parameter at a time."""
 
-    def __init__(self, ports):
-        self.ports, self.last, self.counters = ports, {}, dict.fromkeys(COUNTERS, 0)
+    def __init__(self, ports: Any) -> None:
+        self.ports, self.counters = ports, dict.fromkeys(COUNTERS, 0)
+        self.last: dict[Any, Any] = {}
 
-    def decode(self, data: bytes):
-        rows, at = [], 0
+    def decode(self, data: bytes) -> Any:
+        rows: list[Any] = []
+        at = 0
         while len(data) - at >= 10:
             first, length = struct.unpack_from("!HI", data, at)
             if first & 0x3FF != 61 or not 1 <= first >> 10 & 7 <= 3 or not 10 <= length <= min(4 << 20, len(data) - at):
@@ -63,7 +68,7 @@ class Naive:
         self.counters["reads"] += len(rows)
         return rows, at
 
-    def message(self, body, rows):
+    def message(self, body: bytes, rows: Any) -> None:
         while body:
             if len(body) < 4 or not 4 <= (size := int.from_bytes(body[2:4], "big")) <= len(body):
                 self.counters["broken_message"] += 1
@@ -75,7 +80,7 @@ class Naive:
                     self.counters[str(error)] += 1
             body = body[size:]
 
-    def report(self, body):
+    def report(self, body: bytes) -> Any:
         epc, bits, precise, phase, new = b"", 0, None, PHASE_UNKNOWN, set()
         while body:
             if body[0] & 0x80:
@@ -127,7 +132,7 @@ class Naive:
         return time, source, words, antenna, int(rssi), max(self.last.get(8, 1), 1), bits, phase
 
 
-def run(data: bytes, decoder: ReportDecoder | None = None):
+def run(data: bytes, decoder: ReportDecoder | None = None) -> Any:
     decoder = decoder or ReportDecoder(PORTS)
     decoded = decoder.decode(np.frombuffer(bytearray(data), np.uint8) if data else np.empty(0, np.uint8), 0, len(data))
     rows = [
@@ -197,13 +202,13 @@ streams = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(streams)
-def test_decodes_what_the_specification_says(data):
+def test_decodes_what_the_specification_says(data: Any) -> None:
     same_as_naive(data)
 
 
 @settings(max_examples=300, deadline=None)
 @given(streams.filter(len), st.data())
-def test_damaged_bytes_cost_no_more_than_the_specification_says(data, draw):
+def test_damaged_bytes_cost_no_more_than_the_specification_says(data: Any, draw: Any) -> None:
     damaged = bytearray(data)
     for _ in range(draw.draw(st.integers(1, 4))):
         damaged[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
@@ -212,7 +217,7 @@ def test_damaged_bytes_cost_no_more_than_the_specification_says(data, draw):
 
 @settings(max_examples=200, deadline=None)
 @given(binary(max_size=200))
-def test_random_bytes_are_nothing(data):
+def test_random_bytes_are_nothing(data: Any) -> None:
     same_as_naive(data)
     same_as_naive(message(data))
     same_as_naive(message(report(data)))
@@ -220,7 +225,7 @@ def test_random_bytes_are_nothing(data):
 
 @settings(max_examples=100, deadline=None)
 @given(streams, binary(min_size=64, max_size=64))
-def test_what_stands_behind_the_span_is_not_read(data, poison):
+def test_what_stands_behind_the_span_is_not_read(data: Any, poison: Any) -> None:
     decoder, alone = ReportDecoder(PORTS), run(data)
     buffer = np.frombuffer(bytearray(poison[:5] + data + poison), np.uint8)
     decoded = decoder.decode(buffer, 5, 5 + len(data))
@@ -230,7 +235,7 @@ def test_what_stands_behind_the_span_is_not_read(data, poison):
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.lists(sound_reports, max_size=4).map(lambda parts: message(*parts)), max_size=5), st.data())
-def test_state_carries_over_however_the_stream_is_cut(parts, draw):
+def test_state_carries_over_however_the_stream_is_cut(parts: Any, draw: Any) -> None:
     cut = draw.draw(st.integers(0, len(parts)))
     decoder = ReportDecoder(PORTS)
     first, _, _ = run(b"".join(parts[:cut]), decoder)
@@ -253,7 +258,7 @@ tags = st.fixed_dictionaries(
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(tags, min_size=1, max_size=8))
-def test_agrees_with_llrpkit(population):
+def test_agrees_with_llrpkit(population: Any) -> None:
     sent = messages.RO_ACCESS_REPORT(
         tag_report_datas=[
             params.TagReportData(
@@ -286,31 +291,31 @@ def test_agrees_with_llrpkit(population):
         assert phase == 4000
 
 
-def one(*parts: bytes):
+def one(*parts: bytes) -> Any:
     rows, _, counters = run(message(report(*parts)))
     assert counters["reads"] == 1
     return rows[0]
 
 
-def test_the_longest_epc_of_496_bits_is_whole():
+def test_the_longest_epc_of_496_bits_is_whole() -> None:
     epc = bytes(range(100, 162))
     assert one(epc_data(496, epc))[2] == epc_words(epc).tolist()
 
 
-def test_bits_behind_an_odd_length_are_zeroed():
+def test_bits_behind_an_odd_length_are_zeroed() -> None:
     assert one(epc_data(5, b"\xff"))[2][0] == 0b11111 << 59
 
 
-def test_count_of_5374_and_of_zero():
+def test_count_of_5374_and_of_zero() -> None:
     assert one(EPC, tv(8, (5374).to_bytes(2, "big")))[5] == 5374
     assert one(EPC, tv(8, bytes(2)))[5] == 1
 
 
-def test_nothing_but_an_epc():
+def test_nothing_but_an_epc() -> None:
     assert one(EPC) == (0, RECEIVED, epc_words(EPC[1:]).tolist(), ANTENNA_UNKNOWN, RSSI_UNKNOWN, 1, 96, PHASE_UNKNOWN)
 
 
-def test_absent_parameters_repeat_the_last_of_the_stream():
+def test_absent_parameters_repeat_the_last_of_the_stream() -> None:
     full = report(EPC, tv(1, b"\0\2"), tv(6, b"\xd0"), tv(8, b"\0\5"), tv(4, (77).to_bytes(8, "big")))
     rows, _, _ = run(message(full) + message(report(EPC)))
     assert rows[1] == rows[0]
@@ -318,23 +323,23 @@ def test_absent_parameters_repeat_the_last_of_the_stream():
     assert rows[0][:2] == (77, UTC)
 
 
-def test_a_later_first_seen_outdates_the_last_seen_that_was_left_out():
+def test_a_later_first_seen_outdates_the_last_seen_that_was_left_out() -> None:
     stream = message(report(EPC, tv(4, (50).to_bytes(8, "big"))), report(EPC, tv(2, (60).to_bytes(8, "big"))))
     assert [row[0] for row in run(stream)[0]] == [50, 60]
 
 
-def test_uptime_is_told_from_utc():
+def test_uptime_is_told_from_utc() -> None:
     assert one(EPC, tv(5, (9).to_bytes(8, "big")))[:2] == (9, UPTIME)
 
 
 @pytest.mark.parametrize("kind", TV_FIELDS)
-def test_every_tv_of_the_standard_is_passed_by_its_size(kind):
+def test_every_tv_of_the_standard_is_passed_by_its_size(kind: int) -> None:
     field = bytes(TV_FIELDS[kind] - 1) + b"\1"
     assert one(tv(kind, field), EPC)[2] == epc_words(EPC[1:]).tolist()
     assert one(EPC, tv(kind, field), tv(1, b"\0\2"))[3] == 11
 
 
-def test_unknown_tlvs_and_customs_are_skipped():
+def test_unknown_tlvs_and_customs_are_skipped() -> None:
     strange = tlv(999, bytes(7)), tlv(1023, struct.pack("!II", 161, 57) + b"\1\1\1\1"), tlv(1023, b"\0")
     doppler = tlv(1023, struct.pack("!IIh", 25882, 67, -5))
     assert one(*strange, EPC, *strange, doppler, tv(1, b"\0\1"), *strange) == (
@@ -343,7 +348,7 @@ def test_unknown_tlvs_and_customs_are_skipped():
 
 
 @pytest.mark.parametrize("fine_first", [True, False])
-def test_impinjs_own_rssi_and_phase_are_taken_before_peak_rssi(fine_first):
+def test_impinjs_own_rssi_and_phase_are_taken_before_peak_rssi(fine_first: Any) -> None:
     fine, coarse = tlv(1023, struct.pack("!IIh", 25882, 57, -6042)), tv(6, b"\xc3")
     phase = tlv(1023, struct.pack("!IIH", 25882, 56, 4095))
     row = one(EPC, *((fine, coarse) if fine_first else (coarse, fine)), phase)
@@ -351,35 +356,35 @@ def test_impinjs_own_rssi_and_phase_are_taken_before_peak_rssi(fine_first):
     assert (one(EPC, coarse)[4], one(EPC, coarse)[7]) == (-6100, PHASE_UNKNOWN)
 
 
-def test_an_unknown_tv_costs_only_its_report():
+def test_an_unknown_tv_costs_only_its_report() -> None:
     rows, _, counters = run(message(report(EPC), report(EPC, tv(77, b"\1\2\3\4\5")), report(EPC)))
     assert len(rows) == 2
     assert counters["unknown_tv"] == 1
 
 
 @pytest.mark.parametrize("bad", [tlv(241, b"\0\x60" + bytes(11)), tlv(300, b"", 0), tlv(300, b"", 3), tlv(300, b"", 9)])
-def test_a_broken_parameter_costs_only_its_report(bad):
+def test_a_broken_parameter_costs_only_its_report(bad: Any) -> None:
     rows, _, counters = run(message(report(EPC), report(EPC, bad), report(EPC)))
     assert len(rows) == 2
     assert counters["broken_length"] == 1
 
 
-def test_a_report_that_leaves_its_message_ends_that_message_only():
+def test_a_report_that_leaves_its_message_ends_that_message_only() -> None:
     rows, _, counters = run(message(report(EPC), tlv(240, EPC, 400)) + message(report(EPC)))
     assert len(rows) == 2
     assert counters["broken_message"] == 1
 
 
-def test_an_epc_of_497_bits_is_refused():
+def test_an_epc_of_497_bits_is_refused() -> None:
     assert run(message(report(epc_data(497, bytes(63)))))[2]["epc_too_long"] == 1
 
 
-def test_an_empty_report_is_a_message_without_reads():
+def test_an_empty_report_is_a_message_without_reads() -> None:
     rows, used, counters = run(message())
     assert (rows, used, counters["messages"]) == ([], 10, 1)
 
 
-def test_other_messages_and_parts_of_messages_are_left():
+def test_other_messages_and_parts_of_messages_are_left() -> None:
     whole = message(report(EPC))
     assert run(whole + message(kind=62))[1] == len(whole)
     assert run(whole + whole[:-1])[1] == len(whole)
@@ -387,12 +392,12 @@ def test_other_messages_and_parts_of_messages_are_left():
     assert run(message(report(EPC), version=4))[1] == 0
 
 
-def test_a_span_outside_the_buffer_is_an_error():
+def test_a_span_outside_the_buffer_is_an_error() -> None:
     with pytest.raises(ValueError, match="span"):
         ReportDecoder(PORTS).decode(np.zeros(8, np.uint8), 0, 9)
 
 
-def test_without_jit_no_index_leaves_its_array():
+def test_without_jit_no_index_leaves_its_array() -> None:
     """NumPy checks each index: the same tests on the uncompiled kernels find what compiled ones would read silently."""
     if os.environ.get("NUMBA_DISABLE_JIT") == "1":
         pytest.skip("is what is being run")

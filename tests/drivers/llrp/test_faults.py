@@ -1,9 +1,12 @@
 """Faults of wires, clocks and readers, over real sockets: what a session does about each."""
 
+from __future__ import annotations
+
 import asyncio
 import random
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +23,7 @@ HOUR_US = 3_600_000_000
 
 
 @pytest.mark.parametrize("jump_us", [HOUR_US, -HOUR_US])
-async def test_clock_jump_of_an_hour(jump_us):
+async def test_clock_jump_of_an_hour(jump_us: int) -> None:
     speed, began_us = 20, now_us()
 
     def clock() -> int:
@@ -54,7 +57,7 @@ def garble(data: bytes) -> list[bytes]:
     return [bytes(chance.randrange(256) if chance.random() < 0.05 else byte for byte in data)]
 
 
-async def test_five_percent_garbage_and_then_none():
+async def test_five_percent_garbage_and_then_none() -> None:
     noisy = True
     async with (
         LLRPEmulator(tags=[EmulatedTag(CARD, (1,))], reads_per_sec=100) as reader,
@@ -70,7 +73,7 @@ async def test_five_percent_garbage_and_then_none():
         assert (sink.all["epc"][seen:] == epc_words(CARD)).all()
 
 
-async def test_a_half_open_link_is_given_up_and_taken_up_again():
+async def test_a_half_open_link_is_given_up_and_taken_up_again() -> None:
     stuck = False
 
     async def then(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -91,7 +94,7 @@ async def test_a_half_open_link_is_given_up_and_taken_up_again():
         await sink.until(lambda: sink.links[-1] is Link.UP, 20)
 
 
-async def test_sixty_four_readers_flapping():
+async def test_sixty_four_readers_flapping() -> None:
     chance = random.Random(64)
 
     async def then(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -113,7 +116,7 @@ async def test_sixty_four_readers_flapping():
             assert abs(sink.links.count(Link.DOWN) - ups) <= 1
 
 
-async def test_a_consumer_too_slow_for_a_reader_that_overflows_gets_gaps_not_silence():
+async def test_a_consumer_too_slow_for_a_reader_that_overflows_gets_gaps_not_silence() -> None:
     class Slow(Recorder):
         async def reads(self, reader: str, batch: np.ndarray) -> None:
             await asyncio.sleep(0.02 if self.slow else 0)
@@ -149,7 +152,7 @@ async def test_a_consumer_too_slow_for_a_reader_that_overflows_gets_gaps_not_sil
     ],
     ids=["truncated antenna event", "truncated exception", "length 0", "length 3", "cut TV"],
 )
-async def test_events_that_cannot_be_read_do_no_harm(event):
+async def test_events_that_cannot_be_read_do_no_harm(event: Any) -> None:
     inside = b"\x00\x80\x00\x0c" + now_us().to_bytes(8, "big") + event
     body = b"\x00\xf6" + (4 + len(inside)).to_bytes(2, "big") + inside
     message = b"\x04\x3f" + (10 + len(body)).to_bytes(4, "big") + bytes(4) + body

@@ -1,9 +1,13 @@
 """Readers that connect to us, and who they are: identity before address, over real sockets."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from llrp_peers import OK, QUICK, Obedient, Recorder, free_port, greeting, now_us, peer, session
@@ -23,7 +27,7 @@ def identity_of(reader: LlrpReader) -> str:
 
 
 @asynccontextmanager
-async def waiting(port: int, identity: str, name: str = "gate-1"):
+async def waiting(port: int, identity: str, name: str = "gate-1") -> AsyncIterator[Any]:
     sink = Recorder()
     settings = ReaderSettings(name, "llrp", f"listen://127.0.0.1:{port}", {1: 100}, identity=identity)
     running = asyncio.create_task(LlrpSession(settings, sink, now_us, QUICK).run())
@@ -45,7 +49,7 @@ async def dial(reader: LlrpReader, port: int) -> None:
 
 
 @asynccontextmanager
-async def dialling(port: int, *readers: LlrpReader):
+async def dialling(port: int, *readers: LlrpReader) -> AsyncIterator[Any]:
     tasks = [asyncio.create_task(dial(reader, port)) for reader in readers]
     try:
         yield
@@ -59,7 +63,7 @@ def hear(reader: LlrpReader) -> None:
     reader.push([Observation(now_us(), 1, reader.identity + bytes(4), -5000)])
 
 
-async def test_readers_that_connect_to_one_port_are_told_apart_by_identity():
+async def test_readers_that_connect_to_one_port_are_told_apart_by_identity() -> None:
     port = free_port()
     one, two, stranger = (LlrpReader(now_us, name=name) for name in ("one", "two", "stranger"))
     async with (
@@ -77,7 +81,7 @@ async def test_readers_that_connect_to_one_port_are_told_apart_by_identity():
         assert not stranger.inventorying
 
 
-async def test_a_reader_that_connects_anew_replaces_its_dead_connection():
+async def test_a_reader_that_connects_anew_replaces_its_dead_connection() -> None:
     port, reader = free_port(), LlrpReader(now_us)
     async with waiting(port, identity_of(reader)) as sink:
         async with dialling(port, reader):
@@ -91,7 +95,7 @@ async def test_a_reader_that_connects_anew_replaces_its_dead_connection():
             await sink.until(lambda: len(sink.all) == 1)
 
 
-async def test_callers_that_are_no_readers_do_no_harm():
+async def test_callers_that_are_no_readers_do_no_harm() -> None:
     port, reader = free_port(), LlrpReader(now_us)
     async with waiting(port, identity_of(reader)) as sink:
         await sink.until(lambda: Link.CONNECTING in sink.links)
@@ -112,7 +116,7 @@ async def test_callers_that_are_no_readers_do_no_harm():
             writer.close()
 
 
-async def connected(port: int):
+async def connected(port: int) -> Any:
     async with asyncio.timeout(10):
         while True:
             try:
@@ -122,7 +126,7 @@ async def connected(port: int):
 
 
 @pytest.mark.parametrize("form", ["label", "told", "ieee", "bare"])
-async def test_a_reader_that_connects_is_known_by_its_mac_in_any_form(form):
+async def test_a_reader_that_connects_is_known_by_its_mac_in_any_form(form: Any) -> None:
     port, reader = free_port(), LlrpReader(now_us)
     told = reader.identity.hex().upper()
     written = {
@@ -135,7 +139,7 @@ async def test_a_reader_that_connects_is_known_by_its_mac_in_any_form(form):
         await sink.until(lambda: Link.UP in sink.links)
 
 
-async def test_a_reader_that_tells_its_mac_bare_is_known_too():
+async def test_a_reader_that_tells_its_mac_bare_is_known_too() -> None:
     port, reader = free_port(), LlrpReader(now_us)
     label = identity_of(reader)
     reader.identity = bytes.fromhex(label.replace(":", ""))
@@ -144,7 +148,7 @@ async def test_a_reader_that_tells_its_mac_bare_is_known_too():
         assert sink.statuses[-1].detail["identity"] == label.replace(":", "")
 
 
-async def test_who_waits_is_told_who_has_come_instead():
+async def test_who_waits_is_told_who_has_come_instead() -> None:
     port, reader, stranger = free_port(), LlrpReader(now_us), LlrpReader(now_us, name="stranger")
     async with waiting(port, identity_of(reader)) as sink:
         async with dialling(port, stranger):
@@ -169,7 +173,7 @@ async def test_who_waits_is_told_who_has_come_instead():
         (greeting()[:20], "has not told within"),
     ],
 )
-async def test_what_callers_do_wrong_is_told(words, told, monkeypatch):
+async def test_what_callers_do_wrong_is_told(words: str, told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening, "IDENTIFY_S", 0.5)
     port = free_port()
     async with waiting(port, "0016251125D6") as sink:
@@ -181,9 +185,9 @@ async def test_what_callers_do_wrong_is_told(words, told, monkeypatch):
 
 
 @pytest.mark.parametrize("before", ["antenna", "keepalive"])
-async def test_a_caller_may_say_something_else_before_it_greets(before):
+async def test_a_caller_may_say_something_else_before_it_greets(before: Any) -> None:
     class Talkative(LlrpReader):
-        def _event(self, **event):
+        def _event(self, **event: Any) -> None:
             if "connection_attempt_event" in event:
                 if before == "antenna":
                     super()._event(antenna_event=params.AntennaEvent(event_type=1, antenna_id=1))
@@ -196,7 +200,7 @@ async def test_a_caller_may_say_something_else_before_it_greets(before):
         await sink.until(lambda: Link.UP in sink.links)
 
 
-async def test_a_port_in_use_is_told_and_tried_again():
+async def test_a_port_in_use_is_told_and_tried_again() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -208,7 +212,7 @@ async def test_a_port_in_use_is_told_and_tried_again():
                 await sink.until(lambda: Link.UP in sink.links)
 
 
-async def test_the_port_is_free_again_when_the_last_session_ends():
+async def test_the_port_is_free_again_when_the_last_session_ends() -> None:
     port, reader = free_port(), LlrpReader(now_us)
     async with waiting(port, identity_of(reader)) as sink, dialling(port, reader):
         await sink.until(lambda: Link.UP in sink.links)
@@ -218,8 +222,9 @@ async def test_the_port_is_free_again_when_the_last_session_ends():
         again.listen()
 
 
-def test_listening_needs_an_identity():
-    for more in ({}, {"identity": "AA", "tls": Tls(ca=Path("ca.pem"))}):
+def test_listening_needs_an_identity() -> None:
+    cases: list[dict[str, Any]] = [{}, {"identity": "AA", "tls": Tls(ca=Path("ca.pem"))}]
+    for more in cases:
         with pytest.raises(ValueError, match="identity"):
             LlrpSession(ReaderSettings("a", "llrp", "listen://0.0.0.0:5084", {1: 1}, **more), Recorder(), now_us)
 
@@ -231,7 +236,7 @@ def identified(identity: bytes) -> messages.GET_READER_CONFIG_RESPONSE:
 
 
 @pytest.mark.parametrize("there", [bytes(8), None])
-async def test_another_reader_than_the_store_file_names_gets_no_inventory(there):
+async def test_another_reader_than_the_store_file_names_gets_no_inventory(there: Any) -> None:
     answers = {"GET_READER_CONFIG": identified(there)} if there else {}
     reader = Obedient(answers=answers)
     async with peer(reader) as (port, _), session(port, identity="0200FFFE00000001") as sink:
@@ -240,12 +245,12 @@ async def test_another_reader_than_the_store_file_names_gets_no_inventory(there)
     assert "ADD_ROSPEC" not in reader.asked
 
 
-async def test_a_changed_identity_is_health():
+async def test_a_changed_identity_is_health() -> None:
     async def then(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         reader.answers["GET_READER_CONFIG"] = identified(bytes([*range(1, 9)]))
 
     reader = Obedient(answers={"GET_READER_CONFIG": identified(bytes(8))}, then=then)
     async with peer(reader) as (port, _), session(port) as sink:
-        await sink.until(lambda: sink.notices)
+        await sink.until(lambda: bool(sink.notices))
         assert "0102030405060708 instead of 0000000000000000" in sink.notices[0]
         await sink.until(lambda: sink.links.count(Link.UP) >= 2)

@@ -1,5 +1,7 @@
 """Contacts and outputs of LLRP readers, over real sockets."""
 
+from __future__ import annotations
+
 import asyncio
 from dataclasses import replace
 from typing import Any
@@ -18,13 +20,13 @@ async def port_of(reader: LlrpReader) -> int:
     return int((await reader.start()).rpartition(":")[2])
 
 
-async def until(true, within_s: float = 10) -> None:
+async def until(true: Any, within_s: float = 10) -> None:
     async with asyncio.timeout(within_s):
         while not true():
             await asyncio.sleep(0.01)
 
 
-async def test_contacts_are_told_with_the_readers_corrected_time():
+async def test_contacts_are_told_with_the_readers_corrected_time() -> None:
     reader = LlrpReader(lambda: now_us() - 3_600_000_000)
     try:
         async with session(await port_of(reader), inputs=(1, 3)) as sink:
@@ -40,7 +42,7 @@ async def test_contacts_are_told_with_the_readers_corrected_time():
         await reader.stop()
 
 
-async def test_without_inputs_nothing_is_asked_of_them():
+async def test_without_inputs_nothing_is_asked_of_them() -> None:
     reader = Obedient()
     async with peer(reader) as (port, _), session(port) as sink:
         await sink.until(lambda: Link.UP in sink.links)
@@ -50,7 +52,7 @@ async def test_without_inputs_nothing_is_asked_of_them():
     assert 1 not in {int(state.event_type) for state in states}
 
 
-async def test_contacts_that_the_reader_kept_come_with_their_own_times():
+async def test_contacts_that_the_reader_kept_come_with_their_own_times() -> None:
     reader = LlrpReader(now_us)
     try:
         async with session(await port_of(reader), inputs=(1,)) as sink:
@@ -68,7 +70,7 @@ async def test_contacts_that_the_reader_kept_come_with_their_own_times():
         await reader.stop()
 
 
-async def test_a_reader_that_refuses_an_input_is_told_and_reads_on():
+async def test_a_reader_that_refuses_an_input_is_told_and_reads_on() -> None:
     reader = LlrpReader(now_us)
     try:
         async with session(await port_of(reader), inputs=(2, 9)) as sink:
@@ -81,9 +83,9 @@ async def test_a_reader_that_refuses_an_input_is_told_and_reads_on():
         await reader.stop()
 
 
-async def test_a_reader_that_refuses_events_counts_nothing():
+async def test_a_reader_that_refuses_events_counts_nothing() -> None:
     class Choosy(LlrpReader):
-        def _configure(self, message):
+        def _configure(self, message: Any) -> Any:
             if message.reader_event_notification_spec is not None:
                 return params.LLRPStatus(status_code=101, error_description="no events")
             return super()._configure(message)
@@ -99,7 +101,7 @@ async def test_a_reader_that_refuses_events_counts_nothing():
         await reader.stop()
 
 
-async def test_outputs_are_off_at_first_follow_the_switch_and_are_off_at_the_end():
+async def test_outputs_are_off_at_first_follow_the_switch_and_are_off_at_the_end() -> None:
     reader = LlrpReader(now_us)
     try:
         async with session(await port_of(reader), outputs=(1, 2)) as sink:
@@ -113,7 +115,7 @@ async def test_outputs_are_off_at_first_follow_the_switch_and_are_off_at_the_end
         await reader.stop()
 
 
-async def test_an_output_is_brought_up_to_date_by_the_next_connection():
+async def test_an_output_is_brought_up_to_date_by_the_next_connection() -> None:
     reader = LlrpReader(now_us)
     try:
         async with session(await port_of(reader), outputs=(1,)) as sink:
@@ -127,7 +129,7 @@ async def test_an_output_is_brought_up_to_date_by_the_next_connection():
         await reader.stop()
 
 
-async def test_switching_is_no_foreign_change_so_kept_reads_survive():
+async def test_switching_is_no_foreign_change_so_kept_reads_survive() -> None:
     reader = LlrpReader(now_us)
     try:
         async with session(await port_of(reader), outputs=(1,)) as sink:
@@ -145,7 +147,7 @@ async def test_switching_is_no_foreign_change_so_kept_reads_survive():
         await reader.stop()
 
 
-async def test_an_output_that_the_reader_refuses_is_told_once_and_not_fatal():
+async def test_an_output_that_the_reader_refuses_is_told_once_and_not_fatal() -> None:
     reader = LlrpReader(now_us)
     try:
         async with session(await port_of(reader), outputs=(7,)) as sink:
@@ -160,7 +162,7 @@ async def test_an_output_that_the_reader_refuses_is_told_once_and_not_fatal():
         await reader.stop()
 
 
-def test_the_codec_agrees_with_llrpkit_on_contacts_and_outputs():
+def test_the_codec_agrees_with_llrpkit_on_contacts_and_outputs() -> None:
     on = codec.encode("SET_READER_CONFIG", 5, GPOWriteData=[{"GPOPortNumber": 3, "GPOData": True}])
     (write,) = decode_message(on).gpo_write_datas
     assert (write.gpo_port_number, write.gpo_data) == (3, True)
@@ -176,7 +178,7 @@ def test_the_codec_agrees_with_llrpkit_on_contacts_and_outputs():
         (params.GPITriggerValue(gpi_port_num=2, gpi_event=True, timeout=7), "GPITriggerValue"),
     ],
 )
-def test_the_two_triggers_of_a_rospec_are_not_mistaken_for_each_other(trigger, name):
+def test_the_two_triggers_of_a_rospec_are_not_mistaken_for_each_other(trigger: Any, name: str) -> None:
     boundary = params.ROBoundarySpec(
         ro_spec_start_trigger=params.ROSpecStartTrigger(
             ro_spec_start_trigger_type=3 if name.startswith("GPI") else 2,
@@ -200,7 +202,7 @@ class Stuck(Recorder):
         await self.free.wait()
 
 
-async def test_an_answer_behind_reads_that_nobody_takes_is_waited_for():
+async def test_an_answer_behind_reads_that_nobody_takes_is_waited_for() -> None:
     reader, stuck = LlrpReader(now_us), Stuck()
     try:
         async with session(await port_of(reader), replace(QUICK, answer_s=0.2), sink=stuck, outputs=(1,)) as sink:

@@ -1,5 +1,10 @@
 """Profiles of makers and reader-side filters: what goes over the wire, and what comes back."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 from llrp_peers import CARD, OK, Obedient, forever, now_us, peer, report, session
 from llrpkit.protocol import impinj, messages, params
@@ -12,7 +17,7 @@ from simulators.readers.llrp import LlrpReader
 from simulators.readers.observation import Observation
 
 
-def reader_of(maker: int, filters: int = 2, **more) -> Obedient:
+def reader_of(maker: int, filters: int = 2, **more: Any) -> Obedient:
     """A reader that says it is of some maker and has room for some select filters."""
     capabilities = llrp_replies.capabilities(0, 4, False)
     capabilities.general_device_capabilities.device_manufacturer_name = maker
@@ -22,7 +27,7 @@ def reader_of(maker: int, filters: int = 2, **more) -> Obedient:
     return Obedient(answers=answers, **more)
 
 
-async def inventory(reader: Obedient, **settings) -> tuple[params.ROSpec, list[str], dict[str, str]]:
+async def inventory(reader: Obedient, **settings: Any) -> tuple[params.ROSpec, list[str], Mapping[str, str]]:
     """The ROSpec that the reader gets, what health hears, and what is known of the reader."""
     async with peer(reader) as (port, _), session(port, **settings) as sink:
         await sink.until(lambda: Link.UP in sink.links)
@@ -38,7 +43,7 @@ def command_of(spec: params.ROSpec) -> params.C1G2InventoryCommand:
     return commands[0]
 
 
-async def test_impinj_gets_extensions_link_monitor_and_fine_rssi():
+async def test_impinj_gets_extensions_link_monitor_and_fine_rssi() -> None:
     reader = reader_of(25882)
     spec, _, detail = await inventory(reader)
     assert detail["profile"] == "impinj"
@@ -52,13 +57,13 @@ async def test_impinj_gets_extensions_link_monitor_and_fine_rssi():
     assert selector.impinj_enable_peak_rssi.peak_rssi_mode == 1
 
 
-async def test_impinj_that_refuses_extensions_is_asked_for_nothing_of_them():
+async def test_impinj_that_refuses_extensions_is_asked_for_nothing_of_them() -> None:
     spec, notices, _ = await inventory(reader_of(25882, refuse="IMPINJ_ENABLE_EXTENSIONS"), search_mode="tagfocus")
     assert spec.ro_report_spec.custom == []
     assert notices == ["the reader has no search mode 'tagfocus': it keeps its own"]
 
 
-async def test_session_and_search_mode_go_to_each_antenna():
+async def test_session_and_search_mode_go_to_each_antenna() -> None:
     spec, notices, _ = await inventory(reader_of(25882), session=2, search_mode="dual")
     command = command_of(spec)
     assert command.c1_g2_singulation_control.session == 2
@@ -67,7 +72,7 @@ async def test_session_and_search_mode_go_to_each_antenna():
 
 
 @pytest.mark.parametrize("maker", [161, 26554, 17996, 32473])
-async def test_other_makers_get_nothing_custom(maker):
+async def test_other_makers_get_nothing_custom(maker: Any) -> None:
     reader = reader_of(maker)
     spec, _, detail = await inventory(reader)
     assert detail["profile"] == choose(maker, None).name
@@ -76,7 +81,7 @@ async def test_other_makers_get_nothing_custom(maker):
     assert not any("IMPINJ" in name for name in reader.asked)
 
 
-async def test_a_profile_of_the_store_file_wins_and_kathrein_is_asked_for_no_events():
+async def test_a_profile_of_the_store_file_wins_and_kathrein_is_asked_for_no_events() -> None:
     reader = reader_of(25882)
     _, _, detail = await inventory(reader, profile="kathrein")
     assert detail["profile"] == "kathrein"
@@ -85,7 +90,7 @@ async def test_a_profile_of_the_store_file_wins_and_kathrein_is_asked_for_no_eve
     assert [int(event) for event in wished] == [3]  # the buffer warning, which its capabilities offer
 
 
-def test_profiles_are_chosen_by_maker():
+def test_profiles_are_chosen_by_maker() -> None:
     assert [choose(maker, None).name for maker in (25882, 161, 388, 26554, 17996)] == [
         "impinj", "zebra", "zebra", "thingmagic", "alien",
     ]  # fmt: skip
@@ -96,7 +101,7 @@ def test_profiles_are_chosen_by_maker():
 MEMBERS, STAFF = Select(0, 14, b"\x2d\x14"), Select(0, 8, b"\x2e")
 
 
-async def test_filters_are_sent_when_the_reader_has_room():
+async def test_filters_are_sent_when_the_reader_has_room() -> None:
     spec, notices, _ = await inventory(reader_of(0), select=(MEMBERS, STAFF))
     first, second = command_of(spec).c1_g2_filters
     assert (first.c1_g2_tag_inventory_mask.mb, first.c1_g2_tag_inventory_mask.pointer) == (1, 32)
@@ -107,14 +112,14 @@ async def test_filters_are_sent_when_the_reader_has_room():
     assert notices == []
 
 
-async def test_without_room_all_tags_are_reported_and_health_says_so():
+async def test_without_room_all_tags_are_reported_and_health_says_so() -> None:
     reader = reader_of(0, filters=1, then=lambda _, writer: forever(writer, report(CARD)))
     spec, notices, _ = await inventory(reader, select=(MEMBERS, STAFF))
     assert spec.spec_parameters[0].inventory_parameter_specs[0].antenna_configurations == []
     assert notices == ["the reader has room for 1 select filters and 2 are needed: it reports all tags"]
 
 
-async def test_impinj_gives_the_phase_only_if_it_is_wanted():
+async def test_impinj_gives_the_phase_only_if_it_is_wanted() -> None:
     plain, _, _ = await inventory(reader_of(25882))
     assert plain.ro_report_spec.custom[0].impinj_enable_rf_phase_angle is None
     spec, _, _ = await inventory(reader_of(25882), phase=True)
@@ -128,7 +133,7 @@ class Plain(LlrpReader):
 
     refused = 0
 
-    def _add(self, spec):
+    def _add(self, spec: Any) -> Any:
         (parameters,) = spec.spec_parameters[0].inventory_parameter_specs
         if parameters.antenna_configurations:
             self.refused += 1
@@ -136,7 +141,7 @@ class Plain(LlrpReader):
         return super()._add(spec)
 
 
-async def test_a_reader_that_refuses_the_refined_inventory_gets_a_plain_one_and_health_says_so():
+async def test_a_reader_that_refuses_the_refined_inventory_gets_a_plain_one_and_health_says_so() -> None:
     reader = Plain(now_us)
     port = int((await reader.start()).rpartition(":")[2])
     try:
@@ -157,7 +162,7 @@ async def test_a_reader_that_refuses_the_refined_inventory_gets_a_plain_one_and_
         await reader.stop()
 
 
-async def test_ports_that_even_a_plain_inventory_must_not_have_are_told():
+async def test_ports_that_even_a_plain_inventory_must_not_have_are_told() -> None:
     reader = LlrpReader(now_us)
     port = int((await reader.start()).rpartition(":")[2])
     try:
@@ -167,7 +172,7 @@ async def test_ports_that_even_a_plain_inventory_must_not_have_are_told():
         await reader.stop()
 
 
-def test_the_plain_inventory_is_another_for_each_that_it_stands_for():
+def test_the_plain_inventory_is_another_for_each_that_it_stands_for() -> None:
     plain, one, two = rospec([1], 1), rospec([1], 1, session=1), rospec([1], 1, session=2)
     assert instead_of(plain) == plain
     ids = {spec["ROSpecID"] for spec in (plain, one, two, instead_of(one), instead_of(two))}

@@ -1,5 +1,7 @@
 """The session against llrpkit's reader and against peers that misbehave, over real sockets on loopback."""
 
+from __future__ import annotations
+
 import asyncio
 import random
 import socket
@@ -7,6 +9,7 @@ import struct
 import time
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +43,7 @@ from drivers.read import ANTENNA_UNKNOWN, epc_words
 from drivers.session import Link, ReaderSettings
 
 
-async def test_reads_arrive_with_epc_antenna_time_and_rssi():
+async def test_reads_arrive_with_epc_antenna_time_and_rssi() -> None:
     tags = [EmulatedTag(CARD, (2,), -50.0), EmulatedTag(LONG, (3,), -40.0)]
     async with LLRPEmulator(tags=tags, reads_per_sec=400) as reader, session(reader.port) as sink:
         began_us = now_us()
@@ -59,10 +62,10 @@ async def test_reads_arrive_with_epc_antenna_time_and_rssi():
     up = sink.statuses[1]
     assert up.link is Link.UP
     assert up.detail["firmware"] == "llrpkit-emu 0.1"
-    assert abs(up.clock_offset_us) < 1_000_000
+    assert abs(up.clock_offset_us or 10**9) < 1_000_000
 
 
-async def test_a_port_that_is_not_in_the_store_file_is_an_unknown_antenna():
+async def test_a_port_that_is_not_in_the_store_file_is_an_unknown_antenna() -> None:
     async with (
         peer(Obedient(then=lambda _, writer: forever(writer, report(CARD, port=4)))) as (port, _),
         session(port, ports={1: 100}) as sink,
@@ -71,7 +74,7 @@ async def test_a_port_that_is_not_in_the_store_file_is_an_unknown_antenna():
         assert set(sink.all["antenna"]) == {ANTENNA_UNKNOWN}
 
 
-async def test_the_rospec_is_ours_and_only_ours_are_deleted():
+async def test_the_rospec_is_ours_and_only_ours_are_deleted() -> None:
     stale = rospec([1], 7)["ROSpecID"]
     reader = Obedient(rospecs={stale: 2, 31335: 2, 1: 0})
     async with peer(reader) as (port, _), session(port, ports={2: 5, 4: 6}) as sink:
@@ -92,7 +95,7 @@ async def test_the_rospec_is_ours_and_only_ours_are_deleted():
     assert (identity.antenna_id, int(identity.requested_data)) == (0, 1)
 
 
-async def test_keepalives_are_acknowledged_and_hold_the_link():
+async def test_keepalives_are_acknowledged_and_hold_the_link() -> None:
     async with LLRPEmulator(tags=[]) as reader, session(reader.port, replace(QUICK, keepalive_s=0.4)) as sink:
         await sink.until(lambda: Link.UP in sink.links)
         async with asyncio.timeout(10):
@@ -101,7 +104,7 @@ async def test_keepalives_are_acknowledged_and_hold_the_link():
         assert sink.links[-1] is Link.UP
 
 
-async def test_reconnects_to_a_reader_that_died_and_came_back():
+async def test_reconnects_to_a_reader_that_died_and_came_back() -> None:
     async with session(port := free_port()) as sink:
         await sink.until(lambda: Link.DOWN in sink.links)
         assert "refused the connection" in sink.statuses[-1].reason
@@ -114,7 +117,7 @@ async def test_reconnects_to_a_reader_that_died_and_came_back():
     assert sink.links.count(Link.CONNECTING) == 1
 
 
-async def test_one_down_has_one_beginning_and_no_repetition():
+async def test_one_down_has_one_beginning_and_no_repetition() -> None:
     async with session(free_port()) as sink:
         await sink.until(lambda: Link.DOWN in sink.links)
         await asyncio.sleep(0.5)  # several attempts, all refused
@@ -132,7 +135,7 @@ async def test_one_down_has_one_beginning_and_no_repetition():
     ],
     ids=["ssh", "zeros", "length 9", "length 4 GiB", "a Chainway UR4 in its own protocol"],
 )
-async def test_garbage_is_named_and_tried_again(garbage):
+async def test_garbage_is_named_and_tried_again(garbage: Any) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(garbage)
         await reader.read()
@@ -144,7 +147,7 @@ async def test_garbage_is_named_and_tried_again(garbage):
                 await asyncio.sleep(0.02)
 
 
-async def test_garbage_in_the_middle_keeps_the_reads_before_it():
+async def test_garbage_in_the_middle_keeps_the_reads_before_it() -> None:
     async def then(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(report(CARD))
         await asyncio.wait_for(delivered.wait(), 5)
@@ -162,7 +165,7 @@ async def test_garbage_in_the_middle_keeps_the_reads_before_it():
 @pytest.mark.parametrize(
     ("status", "words"), [(1, "connected elsewhere"), (2, "another client is connected"), (3, "no reason")]
 )
-async def test_a_refused_connection_attempt_says_why(status, words):
+async def test_a_refused_connection_attempt_says_why(status: int, words: str) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(greeting(status))
         await reader.read()
@@ -171,7 +174,7 @@ async def test_a_refused_connection_attempt_says_why(status, words):
         assert words in await sink.until_down()
 
 
-async def test_nothing_is_sent_before_the_greeting_and_a_mute_peer_is_given_up():
+async def test_nothing_is_sent_before_the_greeting_and_a_mute_peer_is_given_up() -> None:
     heard = bytearray()
 
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -184,8 +187,9 @@ async def test_nothing_is_sent_before_the_greeting_and_a_mute_peer_is_given_up()
 
 @pytest.mark.parametrize("request_name", ["GET_READER_CAPABILITIES", "SET_READER_CONFIG", "ADD_ROSPEC", "START_ROSPEC"])
 @pytest.mark.parametrize("how", ["refuse", "error"])
-async def test_a_refusal_comes_with_the_readers_own_words(request_name, how):
-    async with peer(Obedient(**{how: request_name})) as (port, _), session(port) as sink:
+async def test_a_refusal_comes_with_the_readers_own_words(request_name: str, how: str) -> None:
+    more: dict[str, Any] = {how: request_name}
+    async with peer(Obedient(**more)) as (port, _), session(port) as sink:
         reason = await sink.until_down()
     assert "port 9 is odd" in reason
     assert "refused" in reason
@@ -193,14 +197,15 @@ async def test_a_refusal_comes_with_the_readers_own_words(request_name, how):
 
 @pytest.mark.parametrize("request_name", ["DELETE_ROSPEC", "GET_READER_CONFIG", "GET_ROSPECS"])
 @pytest.mark.parametrize("how", ["refuse", "error"])
-async def test_what_a_reader_may_refuse_does_not_stop_us(request_name, how):
-    reader = Obedient(**{how: request_name})
+async def test_what_a_reader_may_refuse_does_not_stop_us(request_name: str, how: str) -> None:
+    more: dict[str, Any] = {how: request_name}
+    reader = Obedient(**more)
     async with peer(reader) as (port, _), session(port) as sink:
         await sink.until(lambda: Link.UP in sink.links)
     assert "ERROR_MESSAGE" not in reader.asked
 
 
-async def test_an_unanswered_request_is_given_up():
+async def test_an_unanswered_request_is_given_up() -> None:
     async with LLRPEmulator() as reader:
         reader.drop_next(messages.ADD_ROSPEC)
         async with session(reader.port, replace(QUICK, answer_s=0.5)) as sink:
@@ -208,7 +213,7 @@ async def test_an_unanswered_request_is_given_up():
             await sink.until(lambda: sink.links[-1] is Link.UP)
 
 
-async def test_silence_of_two_keepalive_periods_is_a_dead_link():
+async def test_silence_of_two_keepalive_periods_is_a_dead_link() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
@@ -220,7 +225,7 @@ async def test_silence_of_two_keepalive_periods_is_a_dead_link():
         assert len(connections) >= 2
 
 
-async def test_a_close_event_and_a_reset_lead_to_a_new_connection():
+async def test_a_close_event_and_a_reset_lead_to_a_new_connection() -> None:
     close = messages.READER_EVENT_NOTIFICATION(
         reader_event_notification_data=params.ReaderEventNotificationData(
             timestamp=params.UTCTimestamp(microseconds=now_us()), connection_close_event=params.ConnectionCloseEvent()
@@ -246,7 +251,7 @@ async def test_a_close_event_and_a_reset_lead_to_a_new_connection():
     assert len(reasons) == 2
 
 
-async def test_unknown_and_undecodable_messages_are_ignored():
+async def test_unknown_and_undecodable_messages_are_ignored() -> None:
     noise = (
         struct.pack("!HII", 1 << 10 | 500, 14, 5)
         + b"\1\2\3\4"
@@ -272,7 +277,7 @@ def random_cuts(data: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("cut", [lambda data: [bytes([b]) for b in data], random_cuts], ids=["bytes", "random"])
-async def test_messages_in_any_pieces(cut):
+async def test_messages_in_any_pieces(cut: Any) -> None:
     async with (
         LLRPEmulator(tags=[EmulatedTag(CARD, (1,))], reads_per_sec=50) as reader,
         through(reader.port, cut) as port,
@@ -283,7 +288,7 @@ async def test_messages_in_any_pieces(cut):
         assert set(sink.all["antenna"]) == {100}
 
 
-async def test_a_message_longer_than_the_buffer_and_many_merged_ones():
+async def test_a_message_longer_than_the_buffer_and_many_merged_ones() -> None:
     big = report(*[i.to_bytes(12, "big") for i in range(5000)])
     assert len(big) > 2 * (1 << 16)
 
@@ -299,7 +304,7 @@ async def test_a_message_longer_than_the_buffer_and_many_merged_ones():
         assert sink.all["epc"][3000:8000, 1].tolist() == [i << 32 for i in range(5000)]
 
 
-async def test_a_slow_consumer_holds_the_reader_back_and_loses_nothing():
+async def test_a_slow_consumer_holds_the_reader_back_and_loses_nothing() -> None:
     count = 40_000
     start, end = report(b"-" * 12).split(b"-" * 12)
     sent = [start + i.to_bytes(12, "big") + end for i in range(count)]
@@ -327,7 +332,7 @@ async def test_a_slow_consumer_holds_the_reader_back_and_loses_nothing():
     assert Link.DOWN not in sink.links
 
 
-async def test_a_stream_of_messages_is_gathered():
+async def test_a_stream_of_messages_is_gathered() -> None:
     gather_s = 0.1
     began_s = time.monotonic()
     async with (
@@ -338,7 +343,7 @@ async def test_a_stream_of_messages_is_gathered():
         assert len(sink.batches) <= (time.monotonic() - began_s) / gather_s + 3  # one at once, and moments at both ends
 
 
-async def test_a_wrong_clock_is_corrected_and_held_reads_keep_their_distance():
+async def test_a_wrong_clock_is_corrected_and_held_reads_keep_their_distance() -> None:
     y2000_us = 946_684_800_000_000
     wrong = y2000_us - now_us()
 
@@ -351,10 +356,10 @@ async def test_a_wrong_clock_is_corrected_and_held_reads_keep_their_distance():
         held, fresh = (sink.all[sink.all["antenna"] == antenna]["time_us"][0] for antenna in (100, 101))
         assert abs(now_us() - fresh) < 5_000_000
         assert abs(fresh - held - 600_000_000) < 2_000_000
-        assert abs(sink.statuses[-1].clock_offset_us - wrong) < 5_000_000
+        assert abs((sink.statuses[-1].clock_offset_us or 0) - wrong) < 5_000_000
 
 
-async def test_a_reader_that_knows_only_its_uptime_is_placed_by_that():
+async def test_a_reader_that_knows_only_its_uptime_is_placed_by_that() -> None:
     booted_us = now_us() - 5_000_000_000
 
     def at(seconds: float) -> bytes:
@@ -381,7 +386,7 @@ async def test_a_reader_that_knows_only_its_uptime_is_placed_by_that():
         assert abs(fresh - held - 60_000_000) < 1_000_000
 
 
-async def test_each_connection_asks_for_keepalives_and_events_anew():
+async def test_each_connection_asks_for_keepalives_and_events_anew() -> None:
     async def then(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()
 
@@ -398,7 +403,7 @@ async def test_each_connection_asks_for_keepalives_and_events_anew():
     assert sum(bool(m.gpi_port_current_states) for m in asked) >= 3
 
 
-async def test_attempts_become_rarer_up_to_a_minute_with_jitter(monkeypatch: pytest.MonkeyPatch):
+async def test_attempts_become_rarer_up_to_a_minute_with_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     waits = []
 
     async def at_once(delay_s: float) -> None:
@@ -415,7 +420,9 @@ async def test_attempts_become_rarer_up_to_a_minute_with_jitter(monkeypatch: pyt
     assert len(set(waits[20:])) > 100
 
 
-async def test_a_link_that_cuts_soon_after_it_came_up_is_tried_more_and_more_rarely(monkeypatch: pytest.MonkeyPatch):
+async def test_a_link_that_cuts_soon_after_it_came_up_is_tried_more_and_more_rarely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     waits = []
 
     async def at_once(delay_s: float) -> None:
@@ -438,7 +445,7 @@ async def test_a_link_that_cuts_soon_after_it_came_up_is_tried_more_and_more_rar
 
 async def test_a_fault_of_ours_is_logged_once_while_it_stays_the_same(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     tried = 0
 
     async def fault(self: Wire) -> None:
@@ -455,11 +462,11 @@ async def test_a_fault_of_ours_is_logged_once_while_it_stays_the_same(
     assert [record.exc_info is not None for record in caplog.records if record.name == "tagtrail.drivers"] == [True]
 
 
-def test_a_dead_link_is_known_within_a_minute():
+def test_a_dead_link_is_known_within_a_minute() -> None:
     assert Timing().keepalive_s < 30
 
 
-def test_the_inventory_never_ends_by_itself():
+def test_the_inventory_never_ends_by_itself() -> None:
     spec = decode_message(codec.encode("ADD_ROSPEC", 1, ROSpec=rospec([1, 2], 1))).ro_spec
     (inventory,) = spec.spec_parameters
     assert spec.current_state == enums.ROSpecState.Disabled
@@ -469,7 +476,7 @@ def test_the_inventory_never_ends_by_itself():
     assert spec.ro_report_spec.n > 0
 
 
-async def test_reads_without_a_time_get_that_of_their_receipt():
+async def test_reads_without_a_time_get_that_of_their_receipt() -> None:
     bare = messages.RO_ACCESS_REPORT(
         tag_report_datas=[params.TagReportData(epc_parameter=params.EPC_96(epc=CARD))]
     ).to_bytes(message_id=1)
@@ -481,7 +488,7 @@ async def test_reads_without_a_time_get_that_of_their_receipt():
         assert set(sink.all["time_us"]) == {1_234_567}
 
 
-async def test_one_bad_reader_leaves_the_others_alone():
+async def test_one_bad_reader_leaves_the_others_alone() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await forever(writer, b"\xff" * 1000, 0)
 
@@ -496,7 +503,7 @@ async def test_one_bad_reader_leaves_the_others_alone():
         assert sink.links == [Link.CONNECTING, Link.UP]
 
 
-async def test_over_ipv6():
+async def test_over_ipv6() -> None:
     try:
         async with peer(Obedient(), "::1") as (port, _), session(port, host="[::1]") as sink:
             await sink.until(lambda: Link.UP in sink.links)
@@ -504,7 +511,7 @@ async def test_over_ipv6():
         pytest.skip("no IPv6 on this machine's loopback")
 
 
-async def test_leaving_frees_the_readers_place():
+async def test_leaving_frees_the_readers_place() -> None:
     reader = Obedient()
     async with peer(reader) as (port, _):
         async with session(port) as sink:
@@ -514,12 +521,12 @@ async def test_leaving_frees_the_readers_place():
                 await asyncio.sleep(0.01)
 
 
-async def test_a_name_that_is_not_found():
+async def test_a_name_that_is_not_found() -> None:
     async with session(5084, host="reader.invalid", timing=QUICK) as sink:
         assert "reader.invalid was not found" in await sink.until_down()
 
 
-async def test_a_failing_sink_is_told_and_tried_again():
+async def test_a_failing_sink_is_told_and_tried_again() -> None:
     class Broken(Recorder):
         async def reads(self, reader: str, batch: np.ndarray) -> None:
             if not self.links.count(Link.DOWN):
@@ -532,9 +539,9 @@ async def test_a_failing_sink_is_told_and_tried_again():
     assert "disk full" in reason
 
 
-def test_open_session_knows_its_drivers():
-    assert isinstance(open_session(settings(1), None, now_us), LlrpSession)
+def test_open_session_knows_its_drivers() -> None:
+    assert isinstance(open_session(settings(1), Recorder(), now_us), LlrpSession)
     with pytest.raises(ValueError, match="unknown driver 'x'"):
-        open_session(ReaderSettings("a", "x", "h", {1: 1}), None, now_us)
+        open_session(ReaderSettings("a", "x", "h", {1: 1}), Recorder(), now_us)
     with pytest.raises(ValueError, match="host:port"):
-        open_session(ReaderSettings("a", "llrp", "h:0", {1: 1}), None, now_us)
+        open_session(ReaderSettings("a", "llrp", "h:0", {1: 1}), Recorder(), now_us)

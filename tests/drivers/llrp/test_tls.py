@@ -1,5 +1,7 @@
 """TLS to readers, with certificates made here by openssl."""
 
+from __future__ import annotations
+
 import asyncio
 import shutil
 import ssl
@@ -9,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from llrp_peers import QUICK, Obedient, free_port, now_us, peer, session
@@ -66,7 +69,7 @@ class Certificates:
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
@@ -76,7 +79,7 @@ async def listening(tls: ssl.SSLContext) -> tuple[LlrpReader, int]:
 
 
 @pytest.mark.parametrize("how", ["pin", "ca", "client"])
-async def test_reads_come_over_tls(certificates, how):
+async def test_reads_come_over_tls(certificates: Certificates, how: str) -> None:
     tls, host = {
         "pin": (Tls(pin=certificates.pin("self")), "127.0.0.1"),
         "ca": (Tls(ca=certificates["ca"]), "localhost"),
@@ -99,7 +102,7 @@ async def test_reads_come_over_tls(certificates, how):
         await reader.stop()
 
 
-async def test_a_reader_with_nothing_newer_than_rsa_key_exchange(certificates):
+async def test_a_reader_with_nothing_newer_than_rsa_key_exchange(certificates: Certificates) -> None:
     old = certificates.reader("self")
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     old.set_ciphers("AES128-SHA:@SECLEVEL=0")
@@ -111,7 +114,7 @@ async def test_a_reader_with_nothing_newer_than_rsa_key_exchange(certificates):
         await reader.stop()
 
 
-async def test_another_certificate_than_the_pinned_one_gets_nothing(certificates):
+async def test_another_certificate_than_the_pinned_one_gets_nothing(certificates: Certificates) -> None:
     reader = Obedient()
     async with (
         peer(reader, ssl=certificates.reader("self")) as (port, _),
@@ -127,7 +130,9 @@ async def test_another_certificate_than_the_pinned_one_gets_nothing(certificates
     ("name", "host", "words"),
     [("self", "localhost", "self-signed"), ("reader", "127.0.0.1", "IP address mismatch")],
 )
-async def test_a_certificate_that_the_ca_does_not_vouch_for(certificates, name, host, words):
+async def test_a_certificate_that_the_ca_does_not_vouch_for(
+    certificates: Certificates, name: str, host: str, words: str
+) -> None:
     async with (
         peer(Obedient(), ssl=certificates.reader(name)) as (port, _),
         session(port, host=host, tls=Tls(ca=certificates["ca"])) as sink,
@@ -135,7 +140,7 @@ async def test_a_certificate_that_the_ca_does_not_vouch_for(certificates, name, 
         assert words in await sink.until_down()
 
 
-async def test_a_reader_that_wants_a_certificate_and_gets_none(certificates):
+async def test_a_reader_that_wants_a_certificate_and_gets_none(certificates: Certificates) -> None:
     async with (
         peer(Obedient(), ssl=certificates.reader("self", client="ca")) as (port, _),
         session(port, tls=Tls(pin=certificates.pin("self"))) as sink,
@@ -144,15 +149,15 @@ async def test_a_reader_that_wants_a_certificate_and_gets_none(certificates):
         assert Link.UP not in sink.links
 
 
-async def silent(reader, writer):
+async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.read()
 
 
-async def hangs_up(_reader, writer):
+async def hangs_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-async def speaks_http(reader, writer):
+async def speaks_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.read(10)
     writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     await reader.read()
@@ -161,13 +166,13 @@ async def speaks_http(reader, writer):
 @pytest.mark.parametrize(
     "behaviour", [Obedient(), silent, hangs_up, speaks_http], ids=["LLRP", "silent", "cut", "HTTP"]
 )
-async def test_a_port_that_speaks_no_tls_is_named(behaviour):
+async def test_a_port_that_speaks_no_tls_is_named(behaviour: Any) -> None:
     quick = replace(QUICK, connect_s=0.5)
     async with peer(behaviour) as (port, _), session(port, quick, tls=Tls(pin="00")) as sink:
         assert "does this port speak TLS?" in await sink.until_down()
 
 
-async def test_a_reader_with_nothing_newer_than_tls_1_1_is_named(certificates):
+async def test_a_reader_with_nothing_newer_than_tls_1_1_is_named(certificates: Certificates) -> None:
     old = certificates.reader("self")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -177,25 +182,25 @@ async def test_a_reader_with_nothing_newer_than_tls_1_1_is_named(certificates):
         assert "agree on no secure connection" in await sink.until_down()
 
 
-async def test_a_port_that_wants_tls_is_hinted_at(certificates):
+async def test_a_port_that_wants_tls_is_hinted_at(certificates: Certificates) -> None:
     quick = replace(QUICK, greeting_s=0.5)
     async with peer(Obedient(), ssl=certificates.reader("self")) as (port, _), session(port, quick) as sink:
         assert "does it want TLS?" in await sink.until_down()
 
 
-async def test_files_that_are_of_no_use_are_named(certificates, tmp_path):
+async def test_files_that_are_of_no_use_are_named(certificates: Certificates, tmp_path: Path) -> None:
     for tls in (Tls(ca=tmp_path / "none.pem"), Tls(pin="00", cert=certificates["self"], key=certificates.key("ca"))):
         async with session(1, tls=tls) as sink:
             assert "can't be used" in await sink.until_down()
 
 
-def test_the_port_of_tls_is_5085():
+def test_the_port_of_tls_is_5085() -> None:
     assert Address.parse("gate", 5085) == Address("gate", 5085)
     assert Address.parse("fd00::1", 5085).port == 5085
     assert Address.parse("gate:7000", 5085).port == 7000
 
 
-def listening_session(port: int, reader: LlrpReader, certificates: Certificates, **more):
+def listening_session(port: int, reader: LlrpReader, certificates: Certificates, **more: Any) -> Any:
     """A session that waits for a reader to connect by TLS, with the gateway's certificate."""
     tls = Tls(cert=certificates["gateway"], key=certificates.key("gateway"), **more)
     return session(port, host="listen://127.0.0.1", identity=reader.identity.hex(), tls=tls)
@@ -210,7 +215,7 @@ async def dial(reader: LlrpReader, port: int, tls: ssl.SSLContext | None) -> Non
 
 
 @pytest.mark.parametrize("own", [None, "self"], ids=["without certificate", "with its own"])
-async def test_a_reader_connects_by_tls(certificates, own):
+async def test_a_reader_connects_by_tls(certificates: Certificates, own: Any) -> None:
     port, reader = free_port(), LlrpReader(now_us)
     context = ssl.create_default_context(cafile=certificates["ca"])
     if own:
@@ -234,7 +239,9 @@ async def test_a_reader_connects_by_tls(certificates, own):
         ("plain", "wrong version number"),
     ],
 )
-async def test_a_caller_without_the_right_certificate_is_no_reader_and_is_told(certificates, own, words):
+async def test_a_caller_without_the_right_certificate_is_no_reader_and_is_told(
+    certificates: Certificates, own: Any, words: str
+) -> None:
     port, right, wrong = free_port(), LlrpReader(now_us), LlrpReader(now_us)
     contexts = []
     for name in ("self", "reader" if own == "other" else None):
@@ -258,7 +265,7 @@ async def test_a_caller_without_the_right_certificate_is_no_reader_and_is_told(c
             await asyncio.wait(tasks)
 
 
-async def test_listening_with_files_that_are_of_no_use_is_told(certificates, tmp_path):
+async def test_listening_with_files_that_are_of_no_use_is_told(certificates: Certificates, tmp_path: Path) -> None:
     tls = Tls(cert=tmp_path / "none.pem", key=tmp_path / "none.key")
     async with session(free_port(), host="listen://127.0.0.1", identity="AA", tls=tls) as sink:
         assert "can't be used: No such file" in await sink.until_down()

@@ -100,7 +100,7 @@ async def test_a_thingmagic_that_restarts_while_reading_is_set_up_anew(
         down = next(state for state in sink.states if words in state.reason)
         assert down.link is Link.DOWN, "its zones are unknown until it reads again"
         await heard_on(reader, sink, FOUR)
-        assert reader.module.antennas == (1, 2, 3, 4)
+        assert list(reader.module.antennas) == [1, 2, 3, 4]
         assert sink.states[-1].link is Link.UP
 
 

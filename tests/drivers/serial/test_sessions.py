@@ -25,7 +25,7 @@ from drivers.serial.transport import PIECE_BYTES, open_line
 from drivers.session import Link, ReaderSettings
 from simulators.readers.observation import Observation
 from simulators.readers.serial_families import M100Module, R2000Module, UhfModule, serial_reader
-from simulators.readers.serial_line import Faults, SerialReader
+from simulators.readers.serial_line import Faults, RoundModule, SerialReader
 
 FAMILIES = ("r2000", "uhfreader18", "chafon-cf", "m100")
 TWO_PORTS = {1: 7, 2: 8}
@@ -111,8 +111,8 @@ async def test_reading_goes_on_round_after_round(family: str, sink: Collector) -
 async def test_no_good_frame_is_lost_on_a_bad_line(
     family: str, faults: Faults, sink: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Both ends live in this process: where it stands still, the line is silent too, and that is no end of a frame.
-    monkeypatch.setattr(serial_session, "GAP_S", 0.2 if faults.garbage else 0.75)  # what garbage claims is waited for
+    # What garbage claims is waited for: meanwhile the reader must not forget what it has seen.
+    monkeypatch.setattr(RoundModule, "MEMORY_S", 60.0)
     reader = serial_reader(family, now_us, seed=1)
     async with plugged(reader) as address, session(family, address, sink, ports_of(family)) as running:
         await sink.until_link(Link.UP)
@@ -125,6 +125,7 @@ async def test_no_good_frame_is_lost_on_a_bad_line(
 
 async def test_a_noisy_line_is_told_and_a_clean_one_is_not(sink: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serial_session, "NOISE_S", 0.3)
+    monkeypatch.setattr(serial_session, "MUCH_NOISE_S", 0.3)
     reader = serial_reader("chafon-cf", now_us)
     async with plugged(reader) as address, session("chafon-cf", address, sink, TWO_PORTS) as running:
         async with asyncio.timeout(20):

@@ -1,4 +1,4 @@
-"""Configuration from the CRM without a broker: which wish is taken when, and that none loosens privacy."""
+"""Configuration from the CRM without a broker: which push is taken when, and that none loosens privacy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sync.down import DesiredConfig
 from sync.mqtt import Incoming
 
 
-def wish(generation: int, **sections: Any) -> dict[str, Any]:
+def push_of(generation: int, **sections: Any) -> dict[str, Any]:
     text = tomli_w.dumps(sections or {"thresholds": {"touch_s": generation}})
     return {"generation": generation, "sha256": hashlib.sha256(text.encode()).hexdigest(), "toml": text}
 
@@ -71,18 +71,18 @@ class Life:
 async def test_the_last_of_several_wishes_is_taken_when_the_trial_is_over(gateway: Gateway) -> None:
     gateway.configure()
     first = Life(gateway)
-    await first.take(wish(1))
-    await first.take(wish(2))  # before the service has begun anew
+    await first.take(push_of(1))
+    await first.take(push_of(2))  # before the service has begun anew
     assert first.last == (1, "trying", 1)
     second = Life(gateway)
     for generation in (1, 2, 3):  # kept by the broker, and new ones within the trial
-        await second.take(wish(generation))
+        await second.take(push_of(generation))
     assert not second.again
     async with second.running():
         await second.until_again()
     assert [(one["generation"], one["state"]) for one in second.said[-2:]] == [(1, "applied"), (3, "trying")]
     third = Life(gateway)
-    await third.take(wish(3))
+    await third.take(push_of(3))
     async with third.running():
         async with asyncio.timeout(30):
             while third.last != (3, "applied", 3):
@@ -96,23 +96,23 @@ async def test_what_came_during_a_trial_that_failed_is_taken_too(
 ) -> None:
     monkeypatch.setattr(configuration, "SELF_TEST_S", 0.1)
     gateway.configure()
-    await Life(gateway).take(wish(1))
+    await Life(gateway).take(push_of(1))
     life = Life(gateway)
     life.well = False
-    await life.take(wish(2))
+    await life.take(push_of(2))
     async with life.running():
         async with asyncio.timeout(30):
             while life.last != (2, "trying", 2):
                 await asyncio.sleep(0.01)
     assert (1, "rolled_back", 0) in [(one["generation"], one["state"], one["running"]) for one in life.said]
-    assert life.overlay.wish.reason == "before it: 0"
+    assert life.overlay.pushed.reason == "before it: 0"
 
 
 async def test_a_wish_that_is_taken_back_within_the_trial_is_not_taken(gateway: Gateway) -> None:
     gateway.configure()
-    await Life(gateway).take(wish(1))
+    await Life(gateway).take(push_of(1))
     life = Life(gateway)
-    await life.take(wish(2))
+    await life.take(push_of(2))
     await life.take(b"")
     async with life.running():
         async with asyncio.timeout(30):
@@ -123,14 +123,14 @@ async def test_a_wish_that_is_taken_back_within_the_trial_is_not_taken(gateway: 
 
 async def test_after_a_refused_wish_and_a_restart_what_runs_is_reported(gateway: Gateway) -> None:
     gateway.configure()
-    bad = wish(8, thresholds={"touch_s": "five"})
+    bad = push_of(8, thresholds={"touch_s": "five"})
     none = Life(gateway)
     await none.take(bad)
     assert none.last == (8, "failed", 0)
     none = Life(gateway)
     assert none.last == (0, "none", 0)
     assert none.said[-1]["sha256"] == none.overlay.running_hash == ""
-    good = wish(5)
+    good = push_of(5)
     await none.take(good)
     life = Life(gateway)
     async with life.running():
@@ -153,7 +153,7 @@ async def test_after_a_refused_wish_and_a_restart_what_runs_is_reported(gateway:
 async def test_a_wish_refused_for_the_stores_own_file_is_looked_at_again_when_that_has_changed(
     gateway: Gateway,
 ) -> None:
-    three = wish(2, zones=STORE["zones"][:3])
+    three = push_of(2, zones=STORE["zones"][:3])
     promotion = {"id": "sale", "name": "Sale", "zones": ["out"], "first_day": "2026-03-01", "last_day": "2026-03-07"}
     gateway.configure(promotions=[promotion])
     life = Life(gateway)
@@ -227,7 +227,7 @@ def readers(**changes: Any) -> list[dict[str, Any]]:
 def test_a_wish_that_would_loosen_privacy_is_refused(gateway: Gateway, sections: dict[str, Any], reason: str) -> None:
     gateway.configure(**OWN)
     with pytest.raises(ValueError) as refused:
-        merged(wish(1, **sections)["toml"], load(gateway.file))
+        merged(push_of(1, **sections)["toml"], load(gateway.file))
     assert reason in str(refused.value)
 
 
@@ -235,16 +235,16 @@ def test_a_wish_may_tighten_and_what_it_leaves_out_stays_the_stores(gateway: Gat
     gateway.configure(**OWN)
     own = load(gateway.file)
     tighter = {"small_cell": 10, "suspect_s": 28_800, "journey_end_silence_s": 3600}
-    made = merged(wish(1, thresholds=tighter)["toml"], own)
+    made = merged(push_of(1, thresholds=tighter)["toml"], own)
     assert (made.thresholds.small_cell, made.thresholds.returning_days) == (10, 30)
-    made = merged(wish(1, thresholds={"touch_s": 4})["toml"], own)
+    made = merged(push_of(1, thresholds={"touch_s": 4})["toml"], own)
     assert made.thresholds == own.thresholds.model_copy(update={"touch_s": 4})
     moved = {"id": "r1", "antennas": antennas("door", "bags"), "session": 2}
-    made = merged(wish(1, readers=[moved])["toml"], own)
+    made = merged(push_of(1, readers=[moved])["toml"], own)
     (reader,) = made.readers
     assert (reader.address, reader.identity, reader.filter) == ("listen://127.0.0.1:5084", "00:16:25:11:22:33", True)
     assert (reader.antennas[1].zone, reader.session) == ("bags", 2)
-    same = merged(wish(1, readers=readers(identity="001625112233"), tag_classes=STORE["tag_classes"])["toml"], own)
+    same = merged(push_of(1, readers=readers(identity="001625112233"), tag_classes=STORE["tag_classes"])["toml"], own)
     assert same.tag_classes == own.tag_classes
 
 
@@ -271,7 +271,7 @@ def test_what_an_older_version_took_and_this_one_would_not_is_taken_back(
     gateway.configure(**OWN)
     monkeypatch.setattr(configuration, "loosened", lambda made, own: [])
     before = Life(gateway)
-    one = wish(1, thresholds={"small_cell": 0})
+    one = push_of(1, thresholds={"small_cell": 0})
     before.overlay.try_out(1, one["sha256"], one["toml"])
     before.overlay.confirm()
     assert before.overlay.config().thresholds.small_cell == 0

@@ -118,7 +118,7 @@ def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
         sorted_out(tmp_path, HEADER.encode() + b"\n01,\xff,A,1,,\n")
 
 
-@pytest.mark.parametrize("packed", [b"no gzip", gzip.compress(b"x" * 100_000)[:-20]])
+@pytest.mark.parametrize("packed", [b"no gzip", gzip.compress(b"x" * 100_000)[:-20]], ids=["no gzip", "cut off"])
 async def test_the_process_tells_what_is_wrong(tmp_path: Path, packed: bytes) -> None:
     file = tmp_path / "members.gz"
     file.write_bytes(packed)

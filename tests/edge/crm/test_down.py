@@ -207,7 +207,7 @@ async def test_bad_directories_are_refused_and_a_cut_off_one_is_resumed(gateway:
     assert member_card(1) not in gateway.database.read_bytes()
 
 
-def wish(generation: int, **sections: Any) -> dict[str, Any]:
+def push_of(generation: int, **sections: Any) -> dict[str, Any]:
     text = tomli_w.dumps({name: STORE[name] for name in SECTIONS} | sections)
     return {"generation": generation, "sha256": hashlib.sha256(text.encode()).hexdigest(), "toml": text}
 
@@ -217,7 +217,7 @@ async def test_a_configuration_is_tried_applied_reported_and_refused(gateway: Ga
     async with headquarters(nats.url) as hq:
         gateway.start("--no-web")
         await gateway.until(lambda s: s["broker"]["connected"] and len(s["zones"]) == 4)
-        good = wish(5, zones=STORE["zones"][:3])
+        good = push_of(5, zones=STORE["zones"][:3])
         await hq.send("down/config", good, retain=True)
         report = await hq.first("up/config", lambda m: m["state"] == "applied")
         assert (report["generation"], report["running"], report["sha256"]) == (5, 5, good["sha256"])
@@ -227,11 +227,11 @@ async def test_a_configuration_is_tried_applied_reported_and_refused(gateway: Ga
         check = gateway.run("summary", "-c", str(gateway.file))
         assert check.returncode == 0, check.stderr
         for generation, bad, reason in (
-            (6, wish(6, mqtt={"url": "mqtt://elsewhere"}), "may not set mqtt"),
-            (7, wish(7, zones=[]), "zones"),
-            (8, wish(8) | {"sha256": "0" * 64}, "hash"),
-            (4, wish(4), "generation 5 is at work"),
-            (9, wish(9, store=STORE["store"] | {"id": "s2"}), "[store] id"),
+            (6, push_of(6, mqtt={"url": "mqtt://elsewhere"}), "may not set mqtt"),
+            (7, push_of(7, zones=[]), "zones"),
+            (8, push_of(8) | {"sha256": "0" * 64}, "hash"),
+            (4, push_of(4), "generation 5 is at work"),
+            (9, push_of(9, store=STORE["store"] | {"id": "s2"}), "[store] id"),
         ):
             await hq.send("down/config", bad, retain=True)
             failed = await hq.first(
@@ -273,10 +273,10 @@ OWN: dict[str, Any] = {
 def test_sections_that_a_wish_does_not_carry_stay_the_stores_and_are_named(gateway: Gateway) -> None:
     gateway.configure(**OWN)
     own = load(gateway.file)
-    made = merged(wish(1)["toml"], own)
+    made = merged(push_of(1)["toml"], own)
     assert made == own
     overlay = Overlay(own, gateway.file)
-    one = wish(1)
+    one = push_of(1)
     overlay.try_out(1, one["sha256"], one["toml"])
     assert overlay.kept() == (sorted({*OWN, "mqtt", "database", "web"}), [])
     assert overlay.config() == own
@@ -298,13 +298,13 @@ def test_sections_that_a_wish_does_not_carry_stay_the_stores_and_are_named(gatew
 def test_a_section_that_a_wish_carries_replaces_the_stores_whole(gateway: Gateway, section: str, theirs: Any) -> None:
     gateway.configure(**OWN)
     own = load(gateway.file)
-    made = merged(wish(1, **{section: theirs})["toml"], own)
+    made = merged(push_of(1, **{section: theirs})["toml"], own)
     assert getattr(made, section) == getattr(
         type(own).model_validate(STORE | {"database": {"path": "x"}, section: theirs}), section
     )
     assert made.model_copy(update={section: getattr(own, section)}) == own
     overlay = Overlay(own, gateway.file)
-    one = wish(1, **{section: theirs})
+    one = push_of(1, **{section: theirs})
     overlay.try_out(1, one["sha256"], one["toml"])
     assert section not in overlay.kept()[0]
 
@@ -312,7 +312,7 @@ def test_a_section_that_a_wish_carries_replaces_the_stores_whole(gateway: Gatewa
 def test_what_the_store_keeps_must_fit_what_the_wish_brings(gateway: Gateway) -> None:
     gateway.configure(**OWN)
     with pytest.raises(ConfigError, match=r"the store's own file: promotions\[0\].zones.*bags"):
-        merged(wish(1, zones=[zone for zone in STORE["zones"] if zone["id"] != "bags"])["toml"], load(gateway.file))
+        merged(push_of(1, zones=[zone for zone in STORE["zones"] if zone["id"] != "bags"])["toml"], load(gateway.file))
 
 
 def test_a_calibration_stays_while_the_layout_does_and_is_told_of_when_it_cannot(gateway: Gateway) -> None:
@@ -324,7 +324,7 @@ def test_a_calibration_stays_while_the_layout_does_and_is_told_of_when_it_cannot
     own = load(gateway.file)
     moved = [reader | {"antennas": antennas("door", "out")} for reader in OWN["readers"]]
     for sections, kept in (({}, True), ({"thresholds": {"touch_s": 4}}, True), ({"readers": moved}, False)):
-        one = wish(1, **sections)
+        one = push_of(1, **sections)
         overlay = Overlay(own, gateway.file)
         overlay.try_out(1, one["sha256"], one["toml"])
         assert (overlay.config().calibration == own.calibration) == kept
@@ -332,7 +332,7 @@ def test_a_calibration_stays_while_the_layout_does_and_is_told_of_when_it_cannot
         assert ("calibration" in overlay.kept()[0]) == kept
         compose(overlay.config())
     with pytest.raises(ValueError, match="may not set calibration"):
-        merged(wish(1, calibration={"file": "elsewhere"})["toml"], own)
+        merged(push_of(1, calibration={"file": "elsewhere"})["toml"], own)
 
 
 def test_a_configuration_that_did_not_live_is_taken_back(gateway: Gateway) -> None:
@@ -342,7 +342,7 @@ def test_a_configuration_that_did_not_live_is_taken_back(gateway: Gateway) -> No
     def overlay() -> Overlay:
         return Overlay(own, gateway.file)
 
-    first, second = wish(1, zones=STORE["zones"][:3]), wish(2, zones=STORE["zones"][:2])
+    first, second = push_of(1, zones=STORE["zones"][:3]), push_of(2, zones=STORE["zones"][:2])
     for one in (first, second):
         trying = overlay()
         trying.try_out(one["generation"], one["sha256"], one["toml"])
@@ -353,7 +353,7 @@ def test_a_configuration_that_did_not_live_is_taken_back(gateway: Gateway) -> No
     assert len(overlay().config().zones) == 2
     again = overlay()
     again.begin()  # the second start of one that was never confirmed
-    assert (again.wish.state, again.wish.running) == ("rolled_back", 1)
+    assert (again.pushed.state, again.pushed.running) == ("rolled_back", 1)
     assert len(overlay().config().zones) == 3
 
 
@@ -364,7 +364,7 @@ def test_a_configuration_that_could_not_be_written_leaves_what_ran(
     """A disk that is full, or a kill, after so many files of it."""
     gateway.configure()
     own = load(gateway.file)
-    first, second = wish(1, zones=STORE["zones"][:3]), wish(2, zones=STORE["zones"][:2])
+    first, second = push_of(1, zones=STORE["zones"][:3]), push_of(2, zones=STORE["zones"][:2])
     running = Overlay(own, gateway.file)
     running.try_out(first["generation"], first["sha256"], first["toml"])
     running.confirm()
@@ -381,10 +381,10 @@ def test_a_configuration_that_could_not_be_written_leaves_what_ran(
         running.try_out(second["generation"], second["sha256"], second["toml"])
     after = Overlay(own, gateway.file)
     after.begin()
-    assert (after.wish.state, after.wish.running, len(after.config().zones)) == ("applied", 1, 3)
+    assert (after.pushed.state, after.pushed.running, len(after.config().zones)) == ("applied", 1, 3)
     monkeypatch.setattr(configuration, "_replace", replace)
     running.refuse(second["generation"], second["sha256"], "the disk was full")
-    assert (Overlay(own, gateway.file).wish.running, len(Overlay(own, gateway.file).config().zones)) == (1, 3)
+    assert (Overlay(own, gateway.file).pushed.running, len(Overlay(own, gateway.file).config().zones)) == (1, 3)
 
 
 @pytest.mark.parametrize(
@@ -401,7 +401,7 @@ async def test_the_self_test_wants_the_broker_and_the_readers_that_were_there(
 ) -> None:
     monkeypatch.setattr(configuration, "SELF_TEST_S", 0.3)
     gateway.configure()
-    one = wish(1)
+    one = push_of(1)
     Overlay(load(gateway.file), gateway.file).try_out(1, one["sha256"], one["toml"], saw=saw)
     overlay = Overlay(load(gateway.file), gateway.file)
     overlay.begin()
@@ -412,11 +412,11 @@ async def test_the_self_test_wants_the_broker_and_the_readers_that_were_there(
     )
     running = asyncio.create_task(trial.run())
     async with asyncio.timeout(30):
-        while overlay.wish.state == "trying":
+        while overlay.pushed.state == "trying":
             await asyncio.sleep(0.01)
     running.cancel()
-    assert (overlay.wish.state, bool(again)) == (state, state == "rolled_back")
-    assert reason in overlay.wish.reason
+    assert (overlay.pushed.state, bool(again)) == (state, state == "rolled_back")
+    assert reason in overlay.pushed.reason
     assert said[0]["state"] == "trying"
 
 
@@ -428,10 +428,10 @@ async def test_topics_that_name_no_part_are_nothing(gateway: Gateway, topic: str
 
     said: list[Any] = []
     members = MemberDirectory(
-        None,
+        None,  # type: ignore[arg-type]
         now_us,
         lambda *what: said.append(what),
-        lambda: asyncio.sleep(0),  # type: ignore[arg-type]
+        lambda: asyncio.sleep(0),
         lambda _: None,
     )
     await members.take(Incoming(f"tagtrail/v1/1/s1/{topic}", b"x", False))

@@ -239,7 +239,7 @@ def test_the_first_rule_that_fits_holds() -> None:
 
     def which(kind: Any, tier: str, zone: str, of: ZoneKind) -> str | None:
         rule = pick(rules, kind, tier, zone, of)
-        return rule and rule.id
+        return rule.id if rule else None
 
     assert which("waiting", "A", "shoes", ZoneKind.COUNTER) == "a"
     assert which("waiting", "B", "shoes", ZoneKind.COUNTER) == "b"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -145,7 +146,7 @@ def test_one_that_a_directory_without_the_crm_hangs_on_is_kept(tmp_path: Path) -
 
 
 @pytest.fixture
-def conn(tmp_path: Path):
+def conn(tmp_path: Path) -> None:
     opened(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as conn:
         conn.execute("PRAGMA secure_delete=ON")
@@ -231,7 +232,7 @@ async def test_nobody_without_consent_is_found_again_in_yesterdays_visits(gatewa
         assert not {secret.member(card, 96) for card in cards} & tags
 
 
-def rows_of(path: Path, query: str) -> list[tuple]:
+def rows_of(path: Path, query: str) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as conn:
         return conn.execute(query).fetchall()
 

@@ -23,7 +23,7 @@ from config.facts import TAG_CLASSES
 from dwell.layout import TagClass
 from edge.database.reader import connect
 from edge.days import facts, kept
-from edge.days.flows import Flow
+from edge.days.flows import ZoneTransition
 from edge.days.history import history
 from edge.days.summary import Summary
 from edge.reports.insights import Insights
@@ -185,7 +185,7 @@ def test_flows_need_carriers_not_steps(day: Day) -> None:
         day.visit(f"c{carrier}", "door", f"11:0{carrier}", 20, journey=f"11:0{carrier}")
         day.visit(f"c{carrier}", "hall", f"11:1{carrier}", 20, journey=f"11:0{carrier}")
     flows = summarise(day).flows
-    assert flows.links == (Flow("door", "hall", 5),)
+    assert flows.links == (ZoneTransition("door", "hall", 5),)
     assert (flows.n, flows.suppressed_links, flows.suppressed_n) == (12, 2, 7)
 
 
@@ -199,7 +199,7 @@ def test_flows_join_the_same_zone_and_leave_out_what_was_not_seen(day: Day) -> N
         day.visit(tag, "hall", f"1{carrier}:20", journey=start)
         day.visit(tag, "hall", f"1{carrier}:50")  # another journey: not a step
     flows = summarise(day).flows
-    assert flows.links == (Flow("door", "shoes", 5),)
+    assert flows.links == (ZoneTransition("door", "shoes", 5),)
     assert (flows.n, flows.unseen) == (5, 10)
 
 
@@ -207,7 +207,7 @@ def test_a_step_across_the_cut_belongs_to_the_day_of_its_journey(day: Day) -> No
     for carrier in range(5):
         day.visit(f"c{carrier}", "door", "03:50", journey="03:50")
         day.visit(f"c{carrier}", "shoes", "04:10", journey="03:50")
-    assert summarise(day, DATE - dt.timedelta(days=1)).flows.links == (Flow("door", "shoes", 5),)
+    assert summarise(day, DATE - dt.timedelta(days=1)).flows.links == (ZoneTransition("door", "shoes", 5),)
     day.watermark("12:00")
     day.covered("04:00", "12:00")
     summary = summarise(day)
@@ -295,17 +295,17 @@ def test_dwell_and_flows_equal_brute_force(day: Day, walks: list[tuple[int, str,
     assert {floor.floor: (floor.entered or {}).get("unknown", 0) for floor in summary.floors} == {
         floor: comings[floor] for floor in ("F1", "F2")
     }
-    for zone in summary.zones:
-        dwells = [seconds for _, of, seconds, censored in walks if of == zone.zone and not censored]
-        assert zone.n == (None if zone.zone == "attic" else len(dwells))
+    for score in summary.zones:
+        dwells = [seconds for _, of, seconds, censored in walks if of == score.zone and not censored]
+        assert score.n == (None if score.zone == "attic" else len(dwells))
         if dwells:
-            for q, told in ((0.5, zone.median_s), (0.75, zone.p75_s)):
+            for q, told in ((0.5, score.median_s), (0.75, score.p75_s)):
                 true = max(np.sort(dwells)[int(np.ceil(q * len(dwells))) - 1], 0.5)
                 assert told == (None if len(dwells) < 5 else pytest.approx(true, rel=0.05 if true >= 1 else 1))
-        if zone.n is not None:
+        if score.n is not None:
             edges = np.digitize(dwells, (5, 30, 120)) if dwells else np.zeros(0, int)
             bands = [int((edges == band).sum()) for band in range(4)]
-            assert [zone.pass_by, zone.touch, zone.visit, zone.engaged] == bands
+            assert [score.pass_by, score.touch, score.visit, score.engaged] == bands
 
 
 def test_csv_opens_in_a_spreadsheet_and_runs_nothing(day: Day) -> None:
@@ -347,8 +347,8 @@ def test_text_in_both_languages(day: Day) -> None:
     assert "as of 2026-03-14 12:00:00" in english
     assert any(line.split()[:5] == ["Shoes", "Ground", "1", "–", "–"] for line in english.splitlines())
     assert any(line.split()[:3] == ["Shoes", "–", "–"] for line in english.splitlines())  # one visit is no rate
-    assert "Up to 12:00, against days of its kind" in english
-    assert "截至 12:00，与同类日子相比" in chinese
+    assert "Up to 12:00, compared with similar days" in english
+    assert "截至 12:00，与同类日期相比" in chinese
     assert "The service is not running" in english
     assert "截至 2026-03-14 12:00:00" in chinese
     assert any(line.split()[:3] == ["鞋", "一楼", "1"] for line in chinese.splitlines())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from erasing import erase
@@ -27,15 +28,18 @@ async def closed(rig: Rig, visits: int) -> None:
     await rig.until(lambda: len(rig.database.write_now(visits_of)) >= visits)
 
 
-def visits_of(conn: sqlite3.Connection) -> list[tuple]:
+Rows = list[tuple[Any, ...]]
+
+
+def visits_of(conn: sqlite3.Connection) -> Rows:
     return conn.execute("SELECT tag, member, zone, journey_us, enter_us FROM visit ORDER BY enter_us").fetchall()
 
 
-def journeys_of(conn: sqlite3.Connection) -> list[tuple]:
+def journeys_of(conn: sqlite3.Connection) -> Rows:
     return conn.execute("SELECT tag, member, start_us, path FROM journey").fetchall()
 
 
-async def finish(rig: Rig) -> tuple[list[tuple], list[tuple], list[dict]]:
+async def finish(rig: Rig) -> tuple[Rows, Rows, list[dict[str, Any]]]:
     """Visits, journeys and events of journeys once all is over."""
     await rig.see(CARD, OUT, 20)
     await rig.wait(40 * 60)
@@ -46,7 +50,7 @@ async def finish(rig: Rig) -> tuple[list[tuple], list[tuple], list[dict]]:
     return visits, journeys, [json.loads(payload) for (payload,) in events]
 
 
-def cannot_be_joined(named: list[tuple], rest: list[tuple], journeys: list[tuple]) -> None:
+def cannot_be_joined(named: Rows, rest: Rows, journeys: Rows) -> None:
     """By no tag, by no start of a journey, and by no path that holds stays of both."""
     assert named
     assert rest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,4 +158,5 @@ def test_the_fingerprint_knows_zones_ports_and_places(made: Path) -> None:
 def test_a_walk_that_becomes_worse_outweighs_the_reads(density: float, right: float | None, better: bool) -> None:
     before, after = (np.array([[r, 10.0 - r]]) for r in (5.0, right or 0.0))
     walk = None if right is None else Walk("", before, after, [], [])
-    assert Result(None, None, None, 0.0, density, None, walk).better is better
+    unused: Any = None
+    assert Result(unused, unused, unused, 0.0, density, unused, walk).better is better

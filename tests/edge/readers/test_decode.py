@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -37,9 +36,8 @@ CAPTURES = {
 }
 
 
-def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "edge", "decode", *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, check=False, env=os.environ)
+def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+    return forked.run("decode", *arguments, given=stdin)
 
 
 def rows_of(family: str, raw: bytes) -> list[str]:
@@ -64,8 +62,8 @@ def test_the_command_reads_hex_text_and_lists_what_it_left_out(tmp_path: Path) -
     )
     done = run("r2000", str(capture), "--csv")
     assert done.returncode == 0
-    assert done.stdout.decode() == f"{','.join(HEADER)}\n,1,E200301666130121155074EF,-60,\n"
-    told = done.stderr.decode().splitlines()
+    assert done.stdout == f"{','.join(HEADER)}\n,1,E200301666130121155074EF,-60,\n"
+    told = done.stderr.splitlines()
     assert told[0] == "offset 21: 1 bytes: no whole frame begins here: 77"
     assert told[1].startswith("offset 22: 12 bytes: bad checksum BC, should be AE: A0 0A 01")
     assert told[2] == "1 reads; 13 bytes left out"
@@ -73,16 +71,16 @@ def test_the_command_reads_hex_text_and_lists_what_it_left_out(tmp_path: Path) -
 
 def test_the_command_reads_bytes_from_standard_input_and_prints_a_table() -> None:
     done = run("m100", "-", stdin=bytes.fromhex(CAPTURES["m100"][0] + "BB01FF000115167E"))
-    lines = done.stdout.decode().splitlines()
+    lines = done.stdout.splitlines()
     assert lines[0].split() == list(HEADER)
     assert lines[1].split() == ["E200001D7315016521408FC6", "-60"]
-    assert done.stderr.decode() == "1 reads; 1 frames without a read (1 × no tag answered); 0 bytes left out\n"
+    assert done.stderr == "1 reads; 1 frames without a read (1 × no tag answered); 0 bytes left out\n"
 
 
 def test_an_unknown_family_and_a_missing_file_are_told(tmp_path: Path) -> None:
     assert run("nordic", "-").returncode == 2
     missing = run("llrp", str(tmp_path / "none"))
-    assert (missing.returncode, missing.stderr.startswith(b"tagtrail: cannot read")) == (1, True)
+    assert (missing.returncode, missing.stderr.startswith("tagtrail: cannot read")) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +170,7 @@ def test_the_phase_is_shown_only_when_wanted(tmp_path: Path) -> None:
     file = tmp_path / "capture.bin"
     file.write_bytes(messages.RO_ACCESS_REPORT(tag_report_datas=reports).to_bytes(message_id=1))
     (plain, *_), (header, turned, unknown) = (
-        run("llrp", str(file), "--csv", *more).stdout.decode().splitlines() for more in ([], ["--phase"])
+        run("llrp", str(file), "--csv", *more).stdout.splitlines() for more in ([], ["--phase"])
     )
     assert (plain, header) == ("time_us,antenna,epc,rssi_dbm,count", "time_us,antenna,epc,rssi_dbm,count,phase_deg")
     assert (turned.rpartition(",")[2], unknown.rpartition(",")[2]) == ("90.00", "")

@@ -18,7 +18,7 @@ from edge.readers import doubles
 from edge.readers.doubles import CALM_US, HOPS, Doubles
 from edge.store.compose import Shop
 
-ZONES = [
+ZONES: list[dict[str, Any]] = [
     {"id": id_, "name": id_, "kind": kind, "floor": "F1", "polygon": [[x, 0], [x + 6, 0], [x + 6, 6], [x, 6]]}
     for id_, kind, x in (("door", "entrance", 0), ("shoes", "counter", 8), ("bags", "counter", 60), ("out", "exit", 70))
 ]

@@ -6,6 +6,7 @@ import gzip
 import io
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from gateways import Gateway, antennas, member_card
@@ -76,10 +77,6 @@ def test_any_rows_in_any_cut(shop: Shop, tmp_path: Path, seed: int, chunk_rows: 
 
 
 def test_the_command_takes_plain_files_gzip_and_stdin(gateway: Gateway, shop: Shop, tmp_path: Path) -> None:
-    import os
-    import subprocess
-    import sys
-
     text = "\n".join([",".join(HEADER), *rows()]) + "\n"
     plain, packed = tmp_path / "reads.csv", tmp_path / "reads.csv.gz"
     plain.write_text(text)
@@ -87,12 +84,9 @@ def test_the_command_takes_plain_files_gzip_and_stdin(gateway: Gateway, shop: Sh
     results = []
     for number, source in enumerate([str(plain), str(packed), "-"]):
         out = tmp_path / f"visits{number}.csv"
-        subprocess.run(
-            [sys.executable, "-m", "edge", "replay", source, "--config", str(gateway.file), "--visits", str(out)],
-            check=True,
-            input=text.encode() if source == "-" else b"",
-            env=os.environ,
-        )
+        given = text.encode() if source == "-" else b""
+        done = forked.run("replay", source, "--config", gateway.file, "--visits", out, given=given)
+        assert done.returncode == 0, done.stderr
         results.append(out.read_bytes())
     assert results[0] == results[1] == results[2]
     header = results[0].splitlines()[0]

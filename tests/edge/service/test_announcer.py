@@ -101,7 +101,8 @@ async def test_the_service_says_it(gateway: Gateway) -> None:
         manager.bind(str(gateway.folder / "notify"))
         manager.settimeout(30)
         gateway.configure()
-        gateway.start("--no-web", NOTIFY_SOCKET=str(gateway.folder / "notify"), JOURNAL_STREAM="8:1")
+        environment = {"NOTIFY_SOCKET": str(gateway.folder / "notify"), "JOURNAL_STREAM": "8:1"}
+        gateway.start("--no-web", environment=environment)
         while not re.match("STATUS=0 of 0 readers up; broker away: .*127.0.0.1:1", manager.recv(4096).decode()):
             assert gateway.process is not None
             assert gateway.process.poll() is None, gateway.log()

@@ -105,7 +105,7 @@ async def test_while_the_time_is_unknown_nothing_is_deleted_summed_up_or_told(
 
     keeping = Housekeeping(database, config, lambda: NOW_US, forget, waits=lambda: unknown)
     rounds = {name: work for _, name, work in keeping.rounds()}
-    tasks = [asyncio.create_task(work()) for work in rounds.values()]
+    tasks = [asyncio.ensure_future(work()) for work in rounds.values()]
     await asyncio.sleep(0.2)
     assert not any(task.done() for task in tasks)
     assert database.write_now(lambda conn: conn.execute("SELECT count(*) FROM visit").fetchone()) == (500,)

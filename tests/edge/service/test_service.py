@@ -89,7 +89,7 @@ async def test_a_foreign_reader_and_mosquitto_end_to_end(gateway: Gateway, mosqu
         )
         crm = Crm(gateway.folder, mosquitto.url)
         try:
-            gateway.start()
+            gateway.start(cold=True)
             state = await gateway.until(
                 lambda s: len(s["members"]) == MEMBERS - 1 and s["outbox"]["member"]["pending"] == 0
             )
@@ -139,7 +139,7 @@ async def test_killed_twice_and_nothing_is_lost_or_told_twice(gateway: Gateway, 
                 assert {m: now[m] for m in entered} == entered
                 entered = now
                 gateway.end(signal.SIGKILL)
-            gateway.start("--no-web")
+            gateway.start("--no-web", cold=True)
             await gateway.until(lambda s: s["reads"] > 200 and len(s["members"]) == MEMBERS - 1)
             assert gateway.end() == 0, gateway.log()
             status = await crm.until_received(sent(gateway))

@@ -11,9 +11,9 @@ from config.tags import masks as masks_of
 from drivers.session import Select
 from edge.store.filters import selects
 
-MEMBER = TagClass(**{"class": "member", "scheme": "gsrn-96", "company_prefix": "0614141"})
-STAFF = TagClass(**{"class": "staff", "epc_prefix": "2E5"})
-GOODS = TagClass(**{"class": "merchandise", "scheme": "sgtin-96"})
+MEMBER = TagClass.model_validate({"class": "member", "scheme": "gsrn-96", "company_prefix": "0614141"})
+STAFF = TagClass.model_validate({"class": "staff", "epc_prefix": "2E5"})
+GOODS = TagClass.model_validate({"class": "merchandise", "scheme": "sgtin-96"})
 
 
 def passes(select: Select, epc: bytes) -> bool:
@@ -37,7 +37,7 @@ def test_without_wanted_classes_nothing_is_filtered() -> None:
 
 @given(st.from_regex(r"[0-9A-F]{1,24}", fullmatch=True), st.binary(min_size=12, max_size=12))
 def test_what_a_rule_matches_passes_its_filter(prefix: str, epc: bytes) -> None:
-    rule = TagClass(**{"class": "cart", "epc_prefix": prefix})
+    rule = TagClass.model_validate({"class": "cart", "epc_prefix": prefix})
     (select,) = selects([rule])
     epc = bytes.fromhex(prefix + epc.hex()[len(prefix) :])
     assert matches(epc, *masks_of(rule))

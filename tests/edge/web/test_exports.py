@@ -123,7 +123,7 @@ async def test_headings_are_those_of_the_page_in_its_language(page: Page) -> Non
     fill(page.config)
     described = json.loads((await page.get("/api/openapi.json"))[2])
     draw = row_properties(described, "counters")["draw"]
-    assert (draw["title"], draw["description"]) == ("Draw", "visitors ÷ journeys. Null: too few to say.")
+    assert (draw["title"], draw["description"]) == ("Draw", "visitors ÷ journeys. Null: too little data.")
     for lang, heading in (("en", "Draw"), ("zh", "吸引率")):
         html = (await page.get(f"/counters?date={DATE}&lang={lang}"))[2]
         assert f'<th scope="col" class="n">{heading}</th>' in html

@@ -61,7 +61,7 @@ async def log_in(page: Page, name: str, password: str = PASSWORD, target: str = 
 async def test_without_users_loopback_is_open_for_viewers_and_says_so(page: Page) -> None:
     status, _, html = await page.get("/?lang=en")
     assert status == 200
-    assert "No user has been made yet" in html
+    assert "No user has been created yet" in html
 
 
 async def test_without_users_the_network_gets_only_how_to_make_one(config: StoreConfig) -> None:
@@ -240,7 +240,7 @@ async def test_once_there_was_a_user_loopback_is_closed_for_good(config: StoreCo
     async with serving(config) as page:
         status, _, html = await page.get(path, Accept_Language="en")
         assert status == 403
-        assert "damaged or lost" in html
+        assert "damaged or missing" in html
         assert "tagtrail users set" in html
 
 
@@ -312,7 +312,7 @@ async def test_a_damaged_users_file_shuts_the_page_until_users_are_set_anew(page
     for path in ("/", "/api/now", "/events"):
         status, _, text = await page.get(path, Accept_Language="en")
         assert status == 403
-        assert "damaged or lost" in text
+        assert "damaged or missing" in text
     Users(file).put("li", Role.MANAGER, PASSWORD)
     assert (await page.get("/"))[0] == 303
 

@@ -72,7 +72,7 @@ async def test_a_reader_that_brings_more_tags_than_a_shop_has_is_named(service: 
     service.told["readers"][0] |= {"flooded": True, "left_out": 12_345}
     await page.until(State.LIVE)
     html = html_text((await page.get("/readers?lang=en"))[2])
-    assert "Reader r1 reports more new tags than a shop has. 12,345 of its reads were left out." in html
+    assert "Reader r1 reports an implausible number of new tags. 12,345 of its reads were ignored." in html
     assert "Reader r2 reports" not in html
 
 
@@ -144,7 +144,7 @@ async def test_only_managers_can_follow_single_members(
         html = (await page.get(f"{path}?lang=en", **cookies))[2]
         assert ("4567" in html) is sees, path
     html = (await page.get("/?lang=en", **cookies))[2]
-    assert ("Who they are is shown to managers." in html) is not sees
+    assert ("Individual members are shown to managers only." in html) is not sees
     assert re.search(r"Members here</dt><dd>1</dd>", html), "how many there are is no secret"
     async for _, told in page.events(cookie=cookies.get("Cookie", "")):
         assert ("4567" in json.dumps(told)) is sees
@@ -196,18 +196,18 @@ async def test_many_screens_are_one_listener_of_the_service(config: StoreConfig,
 async def test_states_are_told_and_nothing_is_claimed_without_the_service(config: StoreConfig, page: Page) -> None:
     await page.until(State.OFFLINE)
     html = (await page.get("/?lang=en"))[2]
-    assert "The Tagtrail service does not answer." in html
+    assert "The Tagtrail service is not responding." in html
     assert html.count('data-state="unknown"') == 6
-    assert "No member is here" not in html
+    assert "No members in the store" not in html
 
     service = Service(socket_path(config))
     running = asyncio.create_task(service.run())
     await page.until(State.LIVE)
-    assert "does not answer" not in (await page.get("/?lang=en"))[2]
+    assert "not responding" not in (await page.get("/?lang=en"))[2]
     running.cancel()
     await page.until(State.OFFLINE)
     html = (await page.get("/?lang=en"))[2]
-    assert "Last heard at 12:00:00." in html
+    assert "Last contact: 12:00:00." in html
     assert html.count('data-state="unknown"') == 6
 
     running = asyncio.create_task(service.run())
@@ -223,8 +223,8 @@ async def test_a_service_that_is_stuck_is_stale(config: StoreConfig, page: Page)
     server = await asyncio.start_unix_server(one_line, socket_path(config))
     await page.until(State.STALE)
     html = (await page.get("/?lang=en"))[2]
-    assert "The service is slow to answer." in html
-    assert "These numbers are of 12:00:00." in html
+    assert "The service is responding slowly." in html
+    assert "These figures are from 12:00:00." in html
     assert 'data-people="4"' in html
     server.close()
 
@@ -256,7 +256,7 @@ def html_text(html: str) -> str:
 @pytest.mark.parametrize(
     ("lang", "job", "banner"),
     [
-        ("en", "telling the CRM of days", "Part of the service fails and is tried again."),
+        ("en", "daily reports to the CRM", "Part of the service is failing and is being retried."),
         ("zh", "向 CRM 上报每日数据", "服务的部分功能出错，正在自动重试。"),
     ],
 )
@@ -313,14 +313,28 @@ async def test_pages_need_nothing_that_the_policy_forbids(service: Service, page
             assert "immutable" in answer["Cache-Control"]
 
 
+async def test_a_public_holiday_has_its_name_in_both_languages(tmp_path: Path) -> None:
+    values = store_values(tmp_path)
+    values["store"]["holidays"] = "CN"
+    config = StoreConfig.model_validate(values)
+    day = Day(config, dt.date(2026, 2, 17))
+    day.visit("a", "shoes", "08:00", 150, journey="08:00")
+    day.covered("04:00", "28:00")
+    day.watermark("33:00")
+    day.conn.close()
+    async with pages.serving(config) as page:
+        for lang, name in (("en", "Spring Festival"), ("zh", "春节")):
+            assert f"<span>{name}</span>" in (await page.get(f"/today?date=2026-02-17&lang={lang}"))[2]
+
+
 async def test_today_before_anything_was_recorded(page: Page) -> None:
     status, _, html = await page.get("/today?lang=en")
     assert status == 200
-    assert "Nothing has been recorded yet." in html
+    assert "No data has been recorded yet." in html
     assert not page.config.database.path.exists()
     assert (await page.get("/api/today"))[0] == 503
     Day(page.config).conn.close()
-    assert "Nothing has been recorded yet." in (await page.get("/today?lang=en"))[2]
+    assert "No data has been recorded yet." in (await page.get("/today?lang=en"))[2]
 
 
 async def test_today_gives_numbers_with_n_coverage_and_as_of(page: Page) -> None:
@@ -392,7 +406,7 @@ async def test_all_numbers_of_a_page_are_of_the_days_that_were_chosen(page: Page
         card = text_of(html[html.index('<section class="card" id="shoes"') :].split("</section>")[0])
         assert f"Ground n = {n} " in card
         assert f"Engaged {n} " in card
-        assert f"They came from Door {n}" in card
+        assert f"Came from Door {n}" in card
         assert set(re.findall(r"n = (\d+)", card)) - {"0"} == {str(n)}
         html = (await page.get(f"/flows?{query}"))[2]
         assert set(re.findall(r"n = (\d+)", text_of(html))) == {str(n)}
@@ -405,7 +419,7 @@ async def test_all_numbers_of_a_page_are_of_the_days_that_were_chosen(page: Page
         for href in re.findall(r'href="(/export/[^"]*)"', html):
             assert ("days=7" in href) == (days == 7)
     staffing = (await page.get(f"/service?date={DATE}&days=7&lang=en"))[2].split('id="staffing"')[1]
-    assert f"of {DATE} alone" in staffing.split("<table")[0]
+    assert f"{DATE} only" in staffing.split("<table")[0]
 
 
 async def test_waiting_is_told_only_of_zones_where_people_are_served(tmp_path: Path) -> None:
@@ -438,7 +452,7 @@ async def test_a_day_on_which_the_store_is_closed_is_not_one_without_antennas(tm
     fill(config)
     async with pages.serving(config) as page:
         html = (await page.get("/quality?lang=en"))[2]
-    assert html.count("no antenna watches it") == 1
+    assert html.count("not covered by any antenna") == 1
     shoes = html[html.index('<tr data-zone="shoes"') :].split("</tr>")[0]
     assert [cell.strip() for cell in re.findall(r"<td[^>]*>([^<]*)</td>", shoes)] == ["–", "6", "0"]
 
@@ -446,11 +460,11 @@ async def test_a_day_on_which_the_store_is_closed_is_not_one_without_antennas(tm
 async def test_other_days(page: Page) -> None:
     fill(page.config)
     assert "No reader was up on this day." in (await page.get("/today?lang=en&date=2026-03-13"))[2]
-    assert "This day has not come yet." in (await page.get("/today?lang=en&date=2026-03-15"))[2]
+    assert "This day is in the future." in (await page.get("/today?lang=en&date=2026-03-15"))[2]
     for bad in ("yesterday", "2026-02-30", "0001-01-01", "9999-12-31"):
         status, _, html = await page.get(f"/today?lang=en&date={bad}")
         assert status == 400
-        assert "That cannot be shown." in html
+        assert "Invalid request." in html
         status, _, text = await page.get(f"/api/today?date={bad}")
         assert status == 400
         assert bad in json.loads(text)["error"]

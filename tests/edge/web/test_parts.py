@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+import chinese_calendar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ import edge.web
 from config import StoreConfig
 from config.check import load
 from config.model import Thresholds
-from edge.days.flows import Flow, ZoneFlows
+from edge.days.flows import ZoneFlows, ZoneTransition
 from edge.web.drawings.charts import MOST_LINKS, sankey
 from edge.web.drawings.now import mask
 from edge.web.drawings.plan import label_rectangle, plans
@@ -34,7 +36,7 @@ def messages() -> dict[str, str]:
     found: dict[str, str] = {}
     environment = Environment(extensions=["jinja2.ext.i18n"])
     for template in sorted((WEB / "templates").iterdir()):
-        for _, _, message in environment.extract_translations(template.read_text("utf-8")):  # type: ignore[attr-defined]
+        for _, _, message in environment.extract_translations(template.read_text("utf-8")):
             for text in [message] if isinstance(message, str) else [part for part in message if part]:
                 found[text] = template.name
     for source in WEB.parent.rglob("*.py"):
@@ -48,6 +50,8 @@ def test_everything_the_page_says_is_said_in_both_languages() -> None:
     said = messages()
     assert len(said) > 100
     po = (LOCALE / "zh.po").read_text("utf-8")
+    ids = re.findall(r'^msgid "(.+)"$', po, re.MULTILINE)
+    assert [text for text, n in Counter(ids).items() if n > 1] == [], "translated twice"
     plurals = set(re.findall(r'^msgid_plural "(.*)"$', po, re.MULTILINE))
     chinese = catalogue("zh").messages
     missing = {text: file for text, file in said.items() if text not in chinese and text not in plurals}
@@ -56,6 +60,10 @@ def test_everything_the_page_says_is_said_in_both_languages() -> None:
     for text, translated in chinese.items():
         assert set(PLACES.findall(translated)) <= set(PLACES.findall(text)) | {"%(num)s"}, text
         assert re.search("[一-鿿]", translated), text
+
+
+def test_every_public_holiday_has_a_chinese_name() -> None:
+    assert {holiday.value for holiday in chinese_calendar.Holiday} <= set(catalogue("zh").messages)
 
 
 def test_templates_say_nothing_that_is_not_translated() -> None:
@@ -154,7 +162,7 @@ def test_labels_of_angled_zones_lie_inside(a: int, b: int, c: int, d: int) -> No
 def test_a_sankey_is_not_a_tangle(tmp_path: Path) -> None:
     config = StoreConfig.model_validate(store_values(tmp_path))
     ids = [zone.id for zone in config.zones]
-    links = (*(Flow(a, b, 9) for a in ids for b in ids if a != b), Flow("closed-zone", "door", 99))
+    links = (*(ZoneTransition(a, b, 9) for a in ids for b in ids if a != b), ZoneTransition("closed-zone", "door", 99))
     drawn = sankey(config, ZoneFlows(links * 2, 0, 0, 0, 0), "zh")
     assert drawn.count("9") == MOST_LINKS
     assert "正门" in drawn

@@ -94,7 +94,7 @@ async def test_a_manager_answers_a_cue_and_the_outcome_is_told_once(manager: Vis
     while 'data-state="snoozed"' not in (text := await manager.get("/service?said=gone")):
         await page.live.wait(version, 5)
         version = page.live.version
-    assert "Somebody was faster" in text
+    assert "someone else has already changed this" in text
     assert f'data-cue="{ids[0]}"' not in text
 
 
@@ -113,7 +113,7 @@ async def test_only_managers_act_and_see_who_it_is(manager: Visitor, page: Page,
         assert ('form="act"' in text, "data-cue=" in text, "••••" in text) == (False, True, False)
         status, _, _ = await page.get("/events?parts=cuedesk", Cookie=other._cookie)
         assert status == 403
-        assert "What holds" in await other.get("/service/rules")
+        assert "Active rules" in await other.get("/service/rules")
     for path in paths:
         assert (await manager.post(path, csrf="forged"))[0] == 403
     assert floor.rows("SELECT DISTINCT state FROM cue") == [("open",)]
@@ -129,7 +129,7 @@ async def test_only_managers_act_and_see_who_it_is(manager: Visitor, page: Page,
 async def test_without_users_nobody_acts(page: Page, floor: Floor) -> None:
     await page.until(State.LIVE)
     status, _, text = await page.get("/service", Accept_Language="en")
-    assert (status, 'form="act"' in text, "Managers answer cues" in text) == (200, False, True)
+    assert (status, 'form="act"' in text, "Managers respond to cues" in text) == (200, False, True)
     assert (await page.get("/service/cue", "POST", "act=1+done"))[0] == 403
 
 
@@ -171,7 +171,7 @@ async def test_no_service_no_change(page: Page, config: StoreConfig) -> None:
     fill(config)
     manager = Visitor(page, "li", Role.MANAGER)
     assert (await manager.post("/service/cue", act="1 done"))[1] == "/service?said=offline"
-    assert "nothing was changed" in await manager.get("/service?said=offline")
+    assert "Not saved: the service is not responding." in await manager.get("/service?said=offline")
 
 
 FORM = {
@@ -215,10 +215,11 @@ async def test_bad_rules_are_told_and_what_was_typed_stays(manager: Visitor, flo
     assert status == 422
     told = re.sub(r"<[^>]+>", "", text)
     for problem in (
-        "Quiet hours: Two times, such as 22:00 and 09:30. quiet is &#34;9 pm&#34;; needed: &#34;HH:MM&#34;",
-        "Rule 2: A wait needs seconds, more than 0; an arrival has none. wait_s is &#34;soon&#34;; needed: a number",
-        "Rule 2: A zone that this store does not have. zones no zone &#34;moon&#34;",
-        "Rule 2: A name of letters, digits, - and _ that no other rule has. id id &#34;alone&#34; is taken",
+        "Quiet hours: Enter two times, such as 22:00 and 09:30. quiet is &#34;9 pm&#34;; needed: &#34;HH:MM&#34;",
+        "Rule 2: Enter seconds above 0 for a wait; leave it empty for an arrival.",
+        "wait_s is &#34;soon&#34;; needed: a number",
+        "Rule 2: The store has no such zone. zones no zone &#34;moon&#34;",
+        "Rule 2: Enter a unique name of letters, digits, - and _. id id &#34;alone&#34; is taken",
     ):
         assert problem in told
     assert 'value="9 pm"' in text

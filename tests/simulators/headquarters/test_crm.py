@@ -6,21 +6,25 @@ import asyncio
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import MAKERS, now_us, recognised
+from brokers import MAKERS, MakeCrm, MakeStore, MosquittoBroker, Until, now_us, recognised
 
 from config import topics
 from simulators.headquarters import crm as crm_module
+from simulators.headquarters.broker import NatsBroker
 from simulators.headquarters.crm import Crm
 from sync import outbox
 from sync.consumer import Delivery
-from sync.contract import CLASSES, Envelope, encode, event_id
+from sync.contract import CLASSES, Envelope, EventClass, encode, event_id
 from sync.mqtt import MqttSettings, connect
 
 
-async def test_sigterm_ends_it_with_one_line_of_json_that_is_the_status_file_s_too(broker, store, crm, until, tmp_path):
+async def test_sigterm_ends_it_with_one_line_of_json_that_is_the_status_file_s_too(
+    broker: NatsBroker | MosquittoBroker, store: MakeStore, crm: MakeCrm, until: Until, tmp_path: Path
+) -> None:
     gateway, consumer = store(broker.url), crm(broker.url)
     await consumer.start()
     async with gateway.online():
@@ -37,7 +41,9 @@ async def test_sigterm_ends_it_with_one_line_of_json_that_is_the_status_file_s_t
     assert 0 < last["recognition_ms"]["p50"] <= last["recognition_ms"]["p99"]
 
 
-async def test_the_status_file_follows(nats, store, crm, until, tmp_path):
+async def test_the_status_file_follows(
+    nats: NatsBroker, store: MakeStore, crm: MakeCrm, until: Until, tmp_path: Path
+) -> None:
     gateway, consumer = store(nats.url), crm(nats.url)
     await consumer.start()
     status = tmp_path / "crm.json"
@@ -49,7 +55,7 @@ async def test_the_status_file_follows(nats, store, crm, until, tmp_path):
     await until(lambda: json.loads(status.read_text())["stores"]["s1"]["online"] is False)
 
 
-async def test_poison_does_not_stop_it(nats, store, crm, until):
+async def test_poison_does_not_stop_it(nats: NatsBroker, store: MakeStore, crm: MakeCrm, until: Until) -> None:
     gateway, consumer = store(nats.url), crm(nats.url)
     await consumer.start()
     async with gateway.online(), connect(MqttSettings.from_url(nats.url, "vandal")) as vandal:
@@ -66,7 +72,9 @@ async def test_poison_does_not_stop_it(nats, store, crm, until):
     assert last["dead"] == 6  # `up/nothing` is no class: not even subscribed to
 
 
-async def test_takes_what_came_while_it_was_away(broker, store, crm, until):
+async def test_takes_what_came_while_it_was_away(
+    broker: NatsBroker | MosquittoBroker, store: MakeStore, crm: MakeCrm, until: Until
+) -> None:
     gateway, consumer = store(broker.url), crm(broker.url)
     await consumer.start()
     async with gateway.online():
@@ -79,7 +87,9 @@ async def test_takes_what_came_while_it_was_away(broker, store, crm, until):
     assert (await consumer.stop())["received"] == 51
 
 
-async def test_a_faster_store_clock_is_divided_out(nats, store, until, tmp_path):
+async def test_a_faster_store_clock_is_divided_out(
+    nats: NatsBroker, store: MakeStore, until: Until, tmp_path: Path
+) -> None:
     origin_us, speed = time.time_ns() // 1000, 100
     gateway = store(nats.url)
     crm = Crm(MqttSettings.from_url(nats.url, "crm"), tmp_path / "crm.db", speed, origin_us)
@@ -105,7 +115,7 @@ async def test_a_faster_store_clock_is_divided_out(nats, store, until, tmp_path)
         (["--url", "mqtt://x", "--database", "/nowhere/crm.db"], "writable"),
     ],
 )
-async def test_a_bad_argument_is_one_line(arguments, said, tmp_path):
+async def test_a_bad_argument_is_one_line(arguments: list[str], said: str, tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "simulators.headquarters.crm", *arguments),
         stderr=asyncio.subprocess.PIPE,
@@ -118,7 +128,7 @@ async def test_a_bad_argument_is_one_line(arguments, said, tmp_path):
     assert len(err.splitlines()) == 1
 
 
-def batch_of(store_name: str, first: int, n: int = 10, class_: str = "health") -> Delivery:
+def batch_of(store_name: str, first: int, n: int = 10, class_: EventClass = "health") -> Delivery:
     events = [
         MAKERS[class_](seq).model_copy(update={"id": event_id(store_name, "e", class_, seq)})
         for seq in range(first, first + n)
@@ -129,18 +139,20 @@ def batch_of(store_name: str, first: int, n: int = 10, class_: str = "health") -
     return Delivery(topics.topic(store_name, f"up/{class_}"), payload, now_us())
 
 
-async def test_a_recognition_waits_for_one_commit_and_has_its_own(tmp_path, until):
+async def test_a_recognition_waits_for_one_commit_and_has_its_own(
+    tmp_path: Path, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
     consumer = Crm(MqttSettings.from_url("mqtt://127.0.0.1:1", "crm"), tmp_path / "crm.db")
     taken: list[list[str]] = []
     take = consumer._ledger.take
 
-    def noted(deliveries):
+    def noted(deliveries: Any) -> Any:
         taken.append([delivery.topic.rpartition("/")[2] for delivery in deliveries])
         if len(taken) == 2:  # comes while the others are being written
             consumer._waiting["-member"].extend([batch_of("s1", 1, 1, "member"), batch_of("s2", 1, 1, "member")])
         return take(deliveries)
 
-    consumer._ledger.take = noted
+    monkeypatch.setattr(consumer._ledger, "take", noted)
     consumer._waiting[crm_module.BULK].extend(batch_of(f"s{n}", 1) for n in range(1000))
     consumer._arrived.set()
     working = asyncio.create_task(consumer._work())
@@ -153,7 +165,9 @@ async def test_a_recognition_waits_for_one_commit_and_has_its_own(tmp_path, unti
     assert (await consumer.close())["received"] == 10_002
 
 
-async def test_a_session_of_an_older_version_does_not_bring_recognitions_twice(mosquitto, store, crm, until):
+async def test_a_session_of_an_older_version_does_not_bring_recognitions_twice(
+    mosquitto: MosquittoBroker, store: MakeStore, crm: MakeCrm, until: Until
+) -> None:
     async with connect(MqttSettings.from_url(mosquitto.url, crm_module.CLIENT_ID), durable=True) as old:
         await old.subscribe([topics.topic("+", f"up/{class_}") for class_ in CLASSES])
     gateway, consumer = store(mosquitto.url), crm(mosquitto.url)
@@ -167,7 +181,9 @@ async def test_a_session_of_an_older_version_does_not_bring_recognitions_twice(m
     assert (last["received"], last["duplicates"]) == (40, 0)
 
 
-async def test_a_gap_is_asked_for_by_one_command_until_that_is_answered(mosquitto, tmp_path, until, monkeypatch):
+async def test_a_gap_is_asked_for_by_one_command_until_that_is_answered(
+    mosquitto: MosquittoBroker, tmp_path: Path, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(crm_module, "GAP_S", 0.2)
     consumer = Crm(MqttSettings.from_url(mosquitto.url, "crm"), tmp_path / "crm.db")
     running = asyncio.create_task(consumer.run())
@@ -180,7 +196,7 @@ async def test_a_gap_is_asked_for_by_one_command_until_that_is_answered(mosquitt
                 asked.extend(json.loads(incoming.payload) for incoming in await link.receive())
 
         listening = asyncio.create_task(listen())
-        await until(lambda: set(consumer._links.values()) == {"connected"})
+        await until(lambda: set(consumer._connections.values()) == {"connected"})
         late = batch_of("s1", 11)
         await link.publish(late.topic, late.payload)
         await until(lambda: len(asked) >= 3)

@@ -11,7 +11,9 @@ from contextlib import closing
 from pathlib import Path
 
 from brokers import SCHEMA as REAL
+from brokers import MakeCrm, Until
 
+from simulators.headquarters.broker import NatsBroker
 from simulators.headquarters.fleet import SCHEMA, run
 from simulators.headquarters.inventor import Inventor
 from sync.contract import CLASS_OF
@@ -19,7 +21,7 @@ from sync.contract import CLASS_OF
 DOCUMENT = Path(__file__).parents[3] / "docs" / "contract" / "README.md"
 
 
-async def test_a_fleets_events_all_arrive(nats, crm, until):
+async def test_a_fleets_events_all_arrive(nats: NatsBroker, crm: MakeCrm, until: Until) -> None:
     consumer = crm(nats.url)
     await consumer.start()
     await until(consumer.ready)
@@ -31,7 +33,7 @@ async def test_a_fleets_events_all_arrive(nats, crm, until):
     assert len(last["stores"]) == 20
 
 
-async def test_the_documents_own_consumer_takes_all_that_a_fleet_says(nats, tmp_path):
+async def test_the_documents_own_consumer_takes_all_that_a_fleet_says(nats: NatsBroker, tmp_path: Path) -> None:
     """The one of docs/contract/README.md, as it stands there but for the broker's address."""
     (script,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
     assert "mqtt://127.0.0.1:1883" in script
@@ -50,7 +52,7 @@ async def test_the_documents_own_consumer_takes_all_that_a_fleet_says(nats, tmp_
         assert conn.execute("SELECT count(*) FROM dead_letter").fetchone() == (0,)
 
 
-def test_it_says_everything_that_a_store_may_say():
+def test_it_says_everything_that_a_store_may_say() -> None:
     inventor = Inventor(random.Random(1))
     said = []
     for n in range(3000):
@@ -69,6 +71,6 @@ def test_it_says_everything_that_a_store_may_say():
         assert {one.revision for one in before} >= set(range(1, event.revision))
 
 
-def test_its_tables_are_named_like_a_gateways():
+def test_its_tables_are_named_like_a_gateways() -> None:
     for table in re.findall(r"CREATE TABLE (\w+)", SCHEMA):
         assert f"CREATE TABLE {table} (" in REAL

@@ -1,6 +1,10 @@
 """The simulated LLRP reader against two foreign implementations: llrpkit's client and sllurp's decoder."""
 
+from __future__ import annotations
+
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 from llrpkit.client import LLRPClient
@@ -18,54 +22,58 @@ NOW_US = 1_700_000_000_000_000
 
 
 @pytest.fixture
-async def reader():
+async def reader() -> AsyncIterator[Any]:
     simulated = LlrpReader(lambda: NOW_US, name="gate")
     address = await simulated.start()
     yield simulated, int(address.rpartition(":")[2])
     await simulated.stop()
 
 
-async def until(condition):
+Running = tuple[LlrpReader, int]
+"""A reader and its port."""
+
+
+async def until(condition: Callable[[], Any]) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.005)
 
 
-def rospec(n=1, ro_spec_id=7, antennas=(), **more):
+def rospec(n: int = 1, ro_spec_id: int = 7, antennas: Any = (), **more: Any) -> Any:
     return build_rospec(ro_spec_id=ro_spec_id, antennas=antennas, report_every_n=n, enable_impinj_reports=False, **more)
 
 
-async def ask(client, request):
+async def ask(client: Any, request: Any) -> Any:
     reply = await client.transact(request)
     return int(reply.llrp_status.status_code)
 
 
-async def inventory(client, spec=None):
+async def inventory(client: Any, spec: Any = None) -> None:
     spec = spec or rospec()
     assert await ask(client, messages.ADD_ROSPEC(ro_spec=spec)) == 0
     assert await ask(client, messages.ENABLE_ROSPEC(ro_spec_id=spec.ro_spec_id)) == 0
     assert await ask(client, messages.START_ROSPEC(ro_spec_id=spec.ro_spec_id)) == 0
 
 
-async def rows(client, n):
-    got = []
+async def rows(client: Any, n: int) -> Any:
+    got: list[Any] = []
     async with asyncio.timeout(10):
         while len(got) < n:
             got += (await client.reports.get()).tag_report_datas
     return got
 
 
-def heard(n, port=1):
+def heard(n: int, port: int = 1) -> Any:
     return [Observation(NOW_US + i, port, EPC, -6000 - i) for i in range(n)]
 
 
-async def test_llrpkit_takes_an_inventory(reader):
+async def test_llrpkit_takes_an_inventory(reader: Running) -> None:
     simulated, port = reader
     async with Reader("127.0.0.1", port) as client:
         assert client.max_antennas == 4
         assert not client.is_impinj
 
-        async def feed():
+        async def feed() -> None:
             await until(lambda: simulated.inventorying)
             simulated.push(heard(5, port=3))
 
@@ -78,7 +86,7 @@ async def test_llrpkit_takes_an_inventory(reader):
     assert not simulated.inventorying
 
 
-async def test_reports_carry_time_port_rssi_and_count(reader):
+async def test_reports_carry_time_port_rssi_and_count(reader: Running) -> None:
     simulated, port = reader
     pushed = [
         Observation(NOW_US + 1, 1, EPC, -5512, 3),
@@ -98,11 +106,11 @@ async def test_reports_carry_time_port_rssi_and_count(reader):
     assert got[2].epc_parameter.epc.bit_len == 496
 
 
-async def test_sllurp_decodes_every_message(reader):
+async def test_sllurp_decodes_every_message(reader: Running) -> None:
     simulated, port = reader
     stream, writer = await asyncio.open_connection("127.0.0.1", port)
 
-    async def message():
+    async def message() -> Any:
         async with asyncio.timeout(10):
             header = await stream.readexactly(10)
             body = await stream.readexactly(int.from_bytes(header[2:6], "big") - 10)
@@ -132,7 +140,7 @@ async def test_sllurp_decodes_every_message(reader):
     await writer.wait_closed()
 
 
-async def test_second_client_is_refused_and_the_first_is_told(reader):
+async def test_second_client_is_refused_and_the_first_is_told(reader: Running) -> None:
     simulated, port = reader
     async with LLRPClient("127.0.0.1", port) as first:
         with pytest.raises(LLRPError, match="refused"):
@@ -148,7 +156,7 @@ async def test_second_client_is_refused_and_the_first_is_told(reader):
         pass
 
 
-async def test_only_ports_of_the_rospec_are_heard(reader):
+async def test_only_ports_of_the_rospec_are_heard(reader: Running) -> None:
     simulated, port = reader
     async with LLRPClient("127.0.0.1", port) as client:
         await inventory(client, rospec(antennas=(2, 3)))
@@ -157,7 +165,7 @@ async def test_only_ports_of_the_rospec_are_heard(reader):
         assert simulated.lost == 2
 
 
-async def test_reports_wait_for_n_tags_or_a_request_or_the_end(reader):
+async def test_reports_wait_for_n_tags_or_a_request_or_the_end(reader: Running) -> None:
     simulated, port = reader
     async with LLRPClient("127.0.0.1", port) as client:
         await inventory(client, rospec(n=4))
@@ -171,7 +179,7 @@ async def test_reports_wait_for_n_tags_or_a_request_or_the_end(reader):
         assert len(await rows(client, 1)) == 1
 
 
-async def test_a_timed_ai_spec_reports_at_its_end(reader):
+async def test_a_timed_ai_spec_reports_at_its_end(reader: Running) -> None:
     simulated, port = reader
     async with LLRPClient("127.0.0.1", port) as client:
         spec = rospec(n=1000, duration_ms=50)
@@ -181,7 +189,7 @@ async def test_a_timed_ai_spec_reports_at_its_end(reader):
         assert len(await rows(client, 3)) == 3
 
 
-async def test_rospec_errors_have_a_status(reader):
+async def test_rospec_errors_have_a_status(reader: Running) -> None:
     _, port = reader
     async with LLRPClient("127.0.0.1", port) as client:
         assert await ask(client, messages.START_ROSPEC(ro_spec_id=7)) == 101
@@ -198,7 +206,7 @@ async def test_rospec_errors_have_a_status(reader):
         assert isinstance(unsupported, messages.ERROR_MESSAGE)
 
 
-async def test_keepalives_come_and_are_counted(reader):
+async def test_keepalives_come_and_are_counted(reader: Running) -> None:
     simulated, port = reader
     async with LLRPClient("127.0.0.1", port) as client:
         spec = params.KeepaliveSpec(keepalive_trigger_type=1, periodic_trigger_value=20)
@@ -206,7 +214,7 @@ async def test_keepalives_come_and_are_counted(reader):
         await until(lambda: simulated.keepalive_acks >= 3)
 
 
-async def test_rospec_outlives_the_connection_and_reports_are_held(reader):
+async def test_rospec_outlives_the_connection_and_reports_are_held(reader: Running) -> None:
     simulated, port = reader
     simulated.held_max = 50
     async with LLRPClient("127.0.0.1", port) as client:
@@ -227,7 +235,7 @@ async def test_rospec_outlives_the_connection_and_reports_are_held(reader):
     assert simulated.lost == 10
 
 
-async def test_a_stopped_reader_forgets_and_comes_back_at_its_address(reader):
+async def test_a_stopped_reader_forgets_and_comes_back_at_its_address(reader: Running) -> None:
     simulated, port = reader
     async with LLRPClient("127.0.0.1", port) as client:
         await inventory(client)
@@ -238,7 +246,7 @@ async def test_a_stopped_reader_forgets_and_comes_back_at_its_address(reader):
         assert (await client.transact(messages.GET_ROSPECS())).ro_specs == []
 
 
-async def test_bytes_that_are_not_llrp_end_the_connection_only(reader):
+async def test_bytes_that_are_not_llrp_end_the_connection_only(reader: Running) -> None:
     simulated, port = reader
     stream, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET / HTTP/1.1\r\n\r\n")
@@ -250,7 +258,7 @@ async def test_bytes_that_are_not_llrp_end_the_connection_only(reader):
         pass
 
 
-async def test_twenty_thousand_reports_arrive_in_order(reader):
+async def test_twenty_thousand_reports_arrive_in_order(reader: Running) -> None:
     simulated, port = reader
     stream, writer = await asyncio.open_connection("127.0.0.1", port)
     for request in (
@@ -260,9 +268,9 @@ async def test_twenty_thousand_reports_arrive_in_order(reader):
     ):
         writer.write(request.to_bytes(message_id=1))
     await until(lambda: simulated.inventorying)
-    times = []
+    times: list[int] = []
 
-    async def collect():
+    async def collect() -> None:
         while len(times) < 20_000:
             header = await stream.readexactly(10)
             body = await stream.readexactly(int.from_bytes(header[2:6], "big") - 10)

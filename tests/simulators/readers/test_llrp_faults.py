@@ -69,7 +69,7 @@ async def test_a_session_reads_again_after_each_fault(name: str, monkeypatch: py
                 assert counters["broken_message"]
                 assert Link.DOWN not in sink.links
             if name == "events":
-                await sink.until(lambda: len(sink.notices) >= 2 and sink.gaps, 30)
+                await sink.until(lambda: len(sink.notices) >= 2 and bool(sink.gaps), 30)
             seen = len(sink.all)
             await sink.until(lambda: len(sink.all) > seen + 20 and sink.links[-1] is Link.UP, 60)
             # Whatever the reader's clock does, what is read now is of now.

@@ -1,34 +1,39 @@
 """Drawn shops: the same by the same seed, all over the ranges, and physics that holds in every one of them."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tomli_w
 
-from config import ZoneKind
+from config import StoreConfig, ZoneKind
 from config.check import load
 from config.geometry import contains
 from simulators.shop.antennas import direction
-from simulators.shop.draws import SKETCHES, coverage, draw, inhabit
+from simulators.shop.draws import SKETCHES, Drawn, coverage, draw, inhabit
 from simulators.shop.plan import Plan
 from simulators.shop.radio import TICK_US, Radio, Scene
 from simulators.shop.walkers import shopper
 from simulators.shop.world import SLICE_US, SimulatedShop
+from simulators.shop.worlds import World
 
 ORIGIN_US = 1_700_000_000_000_000
 SHOPS = range(len(SKETCHES))
-HALLS = {"floor_db": 18.0, "storey_m": 4.0, "atrium": (4.0, 0.0, 8.0, 5.0), "atrium_db": 1.0}
+HALLS: dict[str, Any] = {"floor_db": 18.0, "storey_m": 4.0, "atrium": (4.0, 0.0, 8.0, 5.0), "atrium_db": 1.0}
 
 
 @pytest.fixture(scope="module")
-def drawn():
+def drawn() -> Any:
     """Two of each kind."""
     return [draw(shop, seed) for shop in SHOPS for seed in (3, 4)]
 
 
-def play(shop, seconds):
+def play(shop: Any, seconds: float) -> Any:
     made = SimulatedShop(
         shop.config, shop.world, seed=9, shoppers=shop.shoppers, origin_us=ORIGIN_US, antennas=shop.antennas
     )
@@ -36,7 +41,16 @@ def play(shop, seconds):
     return made, rows
 
 
-def level(shop, antenna, places, *, world=None, floor=0, height=None, antennas=None):
+def level(
+    shop: Any,
+    antenna: int,
+    places: Any,
+    *,
+    world: World | None = None,
+    floor: int = 0,
+    height: Any = None,
+    antennas: Any = None,
+) -> Any:
     """Mean levels (n,) of bare tags at places (n, 2) for one antenna, without shadows."""
     smooth = replace(world or shop.world, shadow_db=0.0, offset_db=0.0, report_db=0.0, dead_antennas=())
     radio = Radio(antennas or shop.antennas, smooth, np.random.default_rng(0))
@@ -59,7 +73,7 @@ def level(shop, antenna, places, *, world=None, floor=0, height=None, antennas=N
     return radio.levels(scene)[:, antenna, 0]
 
 
-def test_the_same_seed_draws_the_same_shop_and_the_same_day():
+def test_the_same_seed_draws_the_same_shop_and_the_same_day() -> None:
     one, two, other = draw(4, 11), draw(4, 11), draw(4, 12)
     assert one.config == two.config
     assert one.world == two.world
@@ -72,7 +86,7 @@ def test_the_same_seed_draws_the_same_shop_and_the_same_day():
     assert first.truth(end_us) == second.truth(end_us)
 
 
-def test_shops_are_drawn_from_all_over_the_ranges(drawn):
+def test_shops_are_drawn_from_all_over_the_ranges(drawn: list[Drawn]) -> None:
     worlds = [shop.world for shop in drawn]
     beams = np.degrees(np.concatenate([shop.antennas.beam for shop in drawn]))
     heights = np.concatenate([shop.antennas.place[:, 2] for shop in drawn])
@@ -103,7 +117,7 @@ def test_shops_are_drawn_from_all_over_the_ranges(drawn):
 
 
 @pytest.mark.parametrize("shop", SHOPS)
-def test_a_drawn_store_holds_together(shop, tmp_path):
+def test_a_drawn_store_holds_together(shop: Any, tmp_path: Path) -> None:
     made = draw(shop, 5)
     config, sketch = made.config, SKETCHES[shop]
     file = tmp_path / "store.toml"
@@ -128,7 +142,7 @@ def test_a_drawn_store_holds_together(shop, tmp_path):
     assert not _overlapping(plan), "a place in two zones"
 
 
-def _overlapping(plan):
+def _overlapping(plan: Any) -> Any:
     rng = np.random.default_rng(0)
     for zone, polygon in enumerate(plan.polygons):
         for _ in range(20):
@@ -140,7 +154,7 @@ def _overlapping(plan):
     return False
 
 
-def test_the_store_file_tells_about_where_antennas_really_hang(drawn):
+def test_the_store_file_tells_about_where_antennas_really_hang(drawn: list[Drawn]) -> None:
     silent = 0
     for shop in drawn:
         told = [antenna for reader in shop.config.readers for antenna in reader.antennas]
@@ -158,7 +172,7 @@ def test_the_store_file_tells_about_where_antennas_really_hang(drawn):
     assert 0 < silent < len(drawn) / 2
 
 
-def test_zones_are_covered_and_strays_are_heard(drawn):
+def test_zones_are_covered_and_strays_are_heard(drawn: list[Drawn]) -> None:
     found = [coverage(shop.world, Plan(shop.config), shop.antennas) for shop in drawn]
     assert np.median([each.covered for each in found]) > 0.85
     assert min(each.covered for each in found) > 0.5
@@ -168,7 +182,7 @@ def test_zones_are_covered_and_strays_are_heard(drawn):
     assert max(strays) < 10, "every antenna hears everything: nobody would leave it so"
 
 
-def test_level_falls_with_distance_by_the_world_s_slope(drawn):
+def test_level_falls_with_distance_by_the_world_s_slope(drawn: list[Drawn]) -> None:
     for shop in drawn[:6]:
         place = shop.antennas.place[0]
         bare = replace(shop.antennas, beam=np.full(len(shop.antennas.port), np.nan), look=0 * shop.antennas.look)
@@ -178,7 +192,7 @@ def test_level_falls_with_distance_by_the_world_s_slope(drawn):
             assert near - far == pytest.approx(shop.world.slope_db * np.log10(2), abs=0.01)
 
 
-def test_a_beam_is_half_as_wide_as_it_says_at_half_power_and_ends_somewhere():
+def test_a_beam_is_half_as_wide_as_it_says_at_half_power_and_ends_somewhere() -> None:
     shop = draw(4, 11)
     world = replace(shop.world, slope_db=0.0, level_1m_dbm=-40.0, half_dbm=-90.0, back_db=25.0)
     look = direction(np.array([90.0]), np.array([0.0]))
@@ -198,12 +212,12 @@ def test_a_beam_is_half_as_wide_as_it_says_at_half_power_and_ends_somewhere():
     assert found - found[0] == pytest.approx([0, -1.5, -6, -6, -24, -25], abs=0.1)
 
 
-def test_directions_are_as_on_a_compass():
+def test_directions_are_as_on_a_compass() -> None:
     found = direction(np.array([0.0, 90.0, 180.0, 45.0, np.nan]), np.array([0.0, 0.0, 0.0, 90.0, 90.0]))
     assert found == pytest.approx(np.array([[0, 1, 0], [1, 0, 0], [0, -1, 0], [0, 0, -1], [0, 0, -1]]), abs=1e-9)
 
 
-def test_a_slab_takes_away_more_than_an_atrium():
+def test_a_slab_takes_away_more_than_an_atrium() -> None:
     shop = draw(4, 11)
     world = replace(shop.world, **HALLS, half_dbm=-120.0)
     bare = replace(shop.antennas, beam=np.full(len(shop.antennas.port), np.nan), look=0 * shop.antennas.look)
@@ -219,7 +233,7 @@ def test_a_slab_takes_away_more_than_an_atrium():
     assert aside[0] == aside[1]
 
 
-def test_a_tag_at_an_antenna_is_loud_and_one_far_away_is_not_heard(drawn):
+def test_a_tag_at_an_antenna_is_loud_and_one_far_away_is_not_heard(drawn: list[Drawn]) -> None:
     for shop in drawn[::5]:
         made, rows = play(shop, 60)
         level_dbm = rows["rssi_cdbm"][rows["rssi_cdbm"] > -30000] / 100
@@ -233,7 +247,7 @@ def test_a_tag_at_an_antenna_is_loud_and_one_far_away_is_not_heard(drawn):
         assert len(made.truth(ORIGIN_US + 60_000_000))
 
 
-def test_people_walk_at_a_walking_pace_and_the_truth_has_no_tag_in_two_zones(drawn):
+def test_people_walk_at_a_walking_pace_and_the_truth_has_no_tag_in_two_zones(drawn: list[Drawn]) -> None:
     for shop in drawn[::7]:
         made, _ = play(shop, 120)
         for carried in made._carried:
@@ -241,7 +255,7 @@ def test_people_walk_at_a_walking_pace_and_the_truth_has_no_tag_in_two_zones(dra
             same = track.floor[1:] == track.floor[:-1]
             metres, seconds = np.hypot(np.diff(track.x), np.diff(track.y)), np.diff(track.t_us) / 1e6
             assert (metres[same] <= 1.6 * seconds[same] + 1e-3).all()
-        by_tag = {}
+        by_tag: dict[Any, Any] = {}
         for stay in made.truth(ORIGIN_US + 120_000_000):
             by_tag.setdefault(stay.epc, []).append(stay)
         assert len(by_tag) > 2
@@ -251,7 +265,7 @@ def test_people_walk_at_a_walking_pace_and_the_truth_has_no_tag_in_two_zones(dra
         assert by_tag.keys() <= about
 
 
-def test_some_turn_back():
+def test_some_turn_back() -> None:
     shop = draw(5, 3)
     plan, metres = Plan(shop.config), {}
     for share in (0.0, 1.0):
@@ -261,7 +275,7 @@ def test_some_turn_back():
     assert metres[1.0] > 1.15 * metres[0.0]
 
 
-def test_a_tag_that_was_read_keeps_quiet(drawn):
+def test_a_tag_that_was_read_keeps_quiet(drawn: list[Drawn]) -> None:
     shop = next(one for one in drawn if one.world.merchandise == 0 or one.world.card_answers > 0.1)
     loud, quiet = (
         replace(shop, world=replace(shop.world, quiet_s=s, card_answers=0.9, merchandise=0)) for s in (0.0, 2.0)
@@ -276,7 +290,7 @@ def test_a_tag_that_was_read_keeps_quiet(drawn):
     assert counts[1][1] > 1_000_000
 
 
-def test_a_reader_that_dwells_hears_with_one_antenna_after_the_other():
+def test_a_reader_that_dwells_hears_with_one_antenna_after_the_other() -> None:
     shop = next(one for one in (draw(5, seed) for seed in range(20)) if np.bincount(one.antennas.reader).max() >= 4)
     shop = replace(shop, world=replace(shop.world, dwell_s=1.0, quiet_s=0.0, card_answers=0.9))
     _, rows = play(shop, 60)
@@ -288,7 +302,7 @@ def test_a_reader_that_dwells_hears_with_one_antenna_after_the_other():
     assert np.median(np.diff(mine["time_us"][changes])) > 0.9e6
 
 
-def test_fading_lasts_as_long_as_a_channel_for_who_stands():
+def test_fading_lasts_as_long_as_a_channel_for_who_stands() -> None:
     shop = draw(4, 11)
     world = replace(
         shop.world, hop_s=2.0, fast_still_db=4.0, slow_still_db=0.0, shadow_db=0.0, offset_db=0.0, report_db=0.0,
@@ -312,7 +326,7 @@ def test_fading_lasts_as_long_as_a_channel_for_who_stands():
     assert np.std(means) == pytest.approx(4.0, abs=1.2)
 
 
-def test_a_store_that_is_there_is_inhabited_by_the_seed(demo_store):
+def test_a_store_that_is_there_is_inhabited_by_the_seed(demo_store: StoreConfig) -> None:
     one, other = inhabit(demo_store, 1, 30), inhabit(demo_store, 2, 30)
     assert one.config is demo_store
     assert one.world != other.world

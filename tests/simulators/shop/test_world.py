@@ -1,12 +1,16 @@
 """The shop: the same one by the same seed, people where the plan says, and cards hidden by bodies as measured."""
 
+from __future__ import annotations
+
 from collections import defaultdict
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 
-from config import ZoneKind
+from config import StoreConfig, ZoneKind
 from config.tags import masks, matches
 from simulators.shop.plan import Plan
 from simulators.shop.walkers import Track, body_blocks, shopper
@@ -16,18 +20,18 @@ from simulators.shop.worlds import WORLDS, World
 ORIGIN_US = 1_700_000_000_000_000
 
 
-def play(config, world, minutes, *, seed=1, shoppers=20):
+def play(config: StoreConfig, world: World, minutes: float, *, seed: int = 1, shoppers: int = 20) -> Any:
     shop = SimulatedShop(config, world, seed=seed, shoppers=shoppers, origin_us=ORIGIN_US)
     rows = np.concatenate([shop.slice()[2] for _ in range(round(minutes * 60e6 / SLICE_US))])
     return shop, rows, shop.truth(ORIGIN_US + round(minutes * 60e6))
 
 
-def of_class(config, name):
+def of_class(config: StoreConfig, name: str) -> Any:
     rules = [masks(rule) for rule in config.tag_classes if rule.class_ == name]
     return lambda epc: any(matches(epc, *rule) for rule in rules)
 
 
-def test_same_seed_same_shop(demo_store):
+def test_same_seed_same_shop(demo_store: StoreConfig) -> None:
     (one, rows, truth), (two, again, truth_again) = (play(demo_store, WORLDS["harsh"], 2) for _ in range(2))
     assert np.array_equal(rows, again)
     assert truth == truth_again
@@ -38,7 +42,7 @@ def test_same_seed_same_shop(demo_store):
     assert truth != other_truth
 
 
-def test_full_swing_from_the_first_moment(demo_store):
+def test_full_swing_from_the_first_moment(demo_store: StoreConfig) -> None:
     _, rows, truth = play(demo_store, WORLDS["mild"], 1, shoppers=40)
     there = {stay.epc for stay in truth if stay.enter_us == ORIGIN_US}
     assert len(there) > 30
@@ -46,7 +50,7 @@ def test_full_swing_from_the_first_moment(demo_store):
     assert rows["time_us"].min() >= ORIGIN_US
 
 
-def test_truth_is_where_the_polygons_say(demo_store):
+def test_truth_is_where_the_polygons_say(demo_store: StoreConfig) -> None:
     shop, _, truth = play(demo_store, WORLDS["worn"], 5)
     plan, epcs = shop.plan, {epc.hex(): number for number, epc in enumerate(shop.epcs)}
     tracks = defaultdict(list)
@@ -70,7 +74,7 @@ def test_truth_is_where_the_polygons_say(demo_store):
         assert all(a.exit_us <= b.enter_us for a, b in pairwise(stays)), "a tag in two zones at once"
 
 
-def test_every_class_of_tag_is_there_and_goods_are_not_in_the_truth(demo_store):
+def test_every_class_of_tag_is_there_and_goods_are_not_in_the_truth(demo_store: StoreConfig) -> None:
     shop, rows, truth = play(demo_store, WORLDS["worn"], 10, shoppers=40)
     heard = {shop.epcs[tag] for tag in rows["tag"]}
     true = {bytes.fromhex(stay.epc) for stay in truth}
@@ -83,7 +87,7 @@ def test_every_class_of_tag_is_there_and_goods_are_not_in_the_truth(demo_store):
     assert classless
 
 
-def test_directory_has_the_cards_and_some_without_consent(demo_store):
+def test_directory_has_the_cards_and_some_without_consent(demo_store: StoreConfig) -> None:
     shop, rows, _ = play(demo_store, WORLDS["worn"], 2)
     member = of_class(demo_store, "member")
     cards = {m.epc for m in shop.members}
@@ -94,7 +98,7 @@ def test_directory_has_the_cards_and_some_without_consent(demo_store):
     assert 0.75 < consenting < 0.95
 
 
-def test_stays_have_a_heavy_tail_and_ways_are_walked_at_a_walking_pace(demo_store):
+def test_stays_have_a_heavy_tail_and_ways_are_walked_at_a_walking_pace(demo_store: StoreConfig) -> None:
     plan, rng = Plan(demo_store), np.random.default_rng(3)
     counters = set(plan.of_kind(ZoneKind.COUNTER))
     stays, floors = [], set()
@@ -113,7 +117,7 @@ def test_stays_have_a_heavy_tail_and_ways_are_walked_at_a_walking_pace(demo_stor
     assert np.mean(np.array(stays) < 15) > 0.02
 
 
-def test_journeys_lead_from_an_entrance_to_a_way_out(demo_store):
+def test_journeys_lead_from_an_entrance_to_a_way_out(demo_store: StoreConfig) -> None:
     plan, rng = Plan(demo_store), np.random.default_rng(4)
     doors = set(plan.of_kind(ZoneKind.ENTRANCE, ZoneKind.EXIT))
     lengths = []
@@ -127,7 +131,7 @@ def test_journeys_lead_from_an_entrance_to_a_way_out(demo_store):
     assert max(lengths) > 6
 
 
-def test_floors_are_changed_only_where_zones_of_two_floors_are_neighbours(demo_store):
+def test_floors_are_changed_only_where_zones_of_two_floors_are_neighbours(demo_store: StoreConfig) -> None:
     plan, rng = Plan(demo_store), np.random.default_rng(6)
     for _ in range(40):
         track = shopper(plan, WORLDS["worn"], rng, 0)
@@ -136,7 +140,7 @@ def test_floors_are_changed_only_where_zones_of_two_floors_are_neighbours(demo_s
             assert plan.neighbours[ends[0], ends[1]]
 
 
-def test_body_hides_a_card_in_bursts_with_a_heavy_tail():
+def test_body_hides_a_card_in_bursts_with_a_heavy_tail() -> None:
     starts, loss, facing = body_blocks(WORLDS["worn"], np.random.default_rng(1), 0, int(20 * 3600e6))
     spans = np.diff(starts) / 1e6
     hidden = loss[:-1] > WORLDS["worn"].body_db + 5
@@ -149,7 +153,7 @@ def test_body_hides_a_card_in_bursts_with_a_heavy_tail():
 
 
 @pytest.mark.parametrize(("name", "strays"), [("mild", (0.15, 0.32)), ("worn", (0.3, 0.48)), ("harsh", (0.42, 0.65))])
-def test_worn_cards_are_read_as_recordings_say(demo_store, name, strays):
+def test_worn_cards_are_read_as_recordings_say(demo_store: StoreConfig, name: str, strays: Any) -> None:
     """1.1–1.4 reads a second, 38–59 % of the time in gaps over 2 s, 21–47 % over 10 s, a long tail; many strays."""
     shop, rows, truth = play(demo_store, WORLDS[name], 15, seed=WORLDS[name].seed, shoppers=60)
     member, zone_ids = of_class(demo_store, "member"), np.array(shop.plan.ids)
@@ -179,7 +183,7 @@ def test_worn_cards_are_read_as_recordings_say(demo_store, name, strays):
     assert 15 < np.percentile(gap, 99.9) < 200
 
 
-def test_readers_fail_and_come_back(demo_store):
+def test_readers_fail_and_come_back(demo_store: StoreConfig) -> None:
     failing = World(seed=1, outages_per_hour=60.0, outage_s=(60, 90))
     shop, rows, _ = play(demo_store, failing, 10)
     assert len(shop.outages) >= 2
@@ -194,7 +198,7 @@ def test_readers_fail_and_come_back(demo_store):
         assert (rows["time_us"][reader_of == reader] >= end_us).any()
 
 
-def test_phantoms_are_epcs_that_nobody_carries(demo_store):
+def test_phantoms_are_epcs_that_nobody_carries(demo_store: StoreConfig) -> None:
     shop, rows, truth = play(demo_store, World(seed=1, phantoms_per_hour=600.0), 3)
     reads = np.bincount(rows["tag"], minlength=len(shop.epcs))
     known = {bytes.fromhex(stay.epc) for stay in truth} | {shop.epcs[c.tag] for c in shop._carried}
@@ -202,7 +206,7 @@ def test_phantoms_are_epcs_that_nobody_carries(demo_store):
     assert 10 < len(phantoms) < 70
 
 
-def test_an_empty_shop_is_silent_but_for_staff_and_goods(demo_store):
+def test_an_empty_shop_is_silent_but_for_staff_and_goods(demo_store: StoreConfig) -> None:
     shop, rows, truth = play(demo_store, WORLDS["mild"], 2, shoppers=0)
     staff, goods = of_class(demo_store, "staff"), of_class(demo_store, "merchandise")
     assert shop.members == []
@@ -210,13 +214,13 @@ def test_an_empty_shop_is_silent_but_for_staff_and_goods(demo_store):
     assert all(staff(shop.epcs[t]) or goods(shop.epcs[t]) for t in rows["tag"])
 
 
-def test_a_store_without_aisles_doors_or_stairs_can_be_walked(square):
+def test_a_store_without_aisles_doors_or_stairs_can_be_walked(square: Callable[..., StoreConfig]) -> None:
     _, rows, truth = play(square(), WORLDS["worn"], 5, shoppers=5)
     assert {stay.zone for stay in truth} == {"a", "b", "c", "d"}
     assert len(rows)
 
 
-def test_one_walks_beside_another():
+def test_one_walks_beside_another() -> None:
     track = Track(np.array([0, 10]), np.array([0.0, 1.0]), np.array([0.0, 0.0]), np.zeros(2, np.int64))
     beside = track.beside(0.5, -0.5, 5)
     assert beside.t_us.tolist() == [5, 15]
@@ -224,11 +228,11 @@ def test_one_walks_beside_another():
     assert beside.y.tolist() == [-0.5, -0.5]
 
 
-def test_groups_walk_together(demo_store):
+def test_groups_walk_together(demo_store: StoreConfig) -> None:
     _, _, alone = play(demo_store, World(seed=1, group_share=0.0, cart_share=0.0, member_share=1.0), 5, shoppers=30)
     _, _, grouped = play(demo_store, World(seed=1, group_share=1.0, cart_share=0.0, member_share=1.0), 5, shoppers=30)
 
-    def in_step(truth):
+    def in_step(truth: Any) -> Any:
         """Shoppers' stays that another's accompanies nearly to the second at both ends."""
         stays = [s for s in truth if s.epc.startswith("2d") and s.exit_us - s.enter_us > 30_000_000]
         near = 5_000_000

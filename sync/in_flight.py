@@ -1,4 +1,4 @@
-"""One class on its way to the CRM: what was sent, what is acknowledged, when to send next. No I/O; monotonic time."""
+"""Flow control of one class: what is sent, what is acknowledged, when to send next. No I/O; monotonic time."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from dataclasses import dataclass
 from sync.contract import EventClass
 
 WINDOW = 8
-"""Batches of a class without an ack."""
+"""Maximum number of unacknowledged batches of a class."""
 WEIGHTS: dict[EventClass, int] = {"journey": 4, "agg": 2, "health": 1}
-"""Shares of the line among the classes that can wait, while they all have something to send."""
+"""Shares of the line for the classes that can wait, while all have something to send."""
 SILENCE_S = (2.0, 60.0)
-"""Without an ack for so long after the broker has a batch, all is sent again; doubles to the second."""
+"""Time without an ack, after the broker has a batch, until all is sent again; doubles up to the second value."""
 PATIENCE = 3.0
-"""A CRM that takes its time is waited for so many times as long as it lately took …"""
+"""A slow CRM is given this many times as long as it lately took …"""
 PATIENCE_MOST_S = 10.0
-"""… up to this."""
+"""… up to this time."""
 FADING = 0.7
-"""By how much that falls with each quicker ack."""
+"""Factor by which that time falls with each quicker ack."""
 
 
 @dataclass
 class _Batch:
-    """A batch on its way, by its last number; `taken_s`: since when the broker has it."""
+    """Batch in flight, by its last number; `taken_s`: when the broker took it."""
 
     last: int
     taken_s: float | None = None
 
 
-class Flow:
-    """Where a class is: `acked` ≤ `cursor` (sent up to) ≤ `highest` (ever sent, as far as is known)."""
+class InFlight:
+    """Position of a class: `acked` ≤ `cursor` (sent up to) ≤ `highest` (ever sent, as far as known)."""
 
     def __init__(self, class_: EventClass) -> None:
         self.class_ = class_
@@ -39,7 +39,7 @@ class Flow:
         self.turn = 0  # changes whenever the cursor moves by other than sending: a batch read meanwhile is stale
         self.share = 0.0  # bytes sent by weight
         self.silences = 0
-        """In a row."""
+        """Number of consecutive silences."""
         self._window = WINDOW
         self._unacked: deque[_Batch] = deque()
         self._due_s: float | None = 0.0  # monotonic time at which to look into the outbox; None: nothing there
@@ -54,8 +54,8 @@ class Flow:
         self._due_s = due if self._due_s is None else min(self._due_s, due)
 
     def wait_s(self, now_s: float) -> float:
-        """Seconds until a batch may be sent, or the silence be over; infinite while only a wake, an ack or the broker's
-        answer helps."""
+        """Return the seconds until a batch may be sent, or the silence is over; infinite while only a wake, an ack or
+        the broker's answer helps."""
         wait = float("inf")
         if self._due_s is not None and len(self._unacked) < self._window:
             wait = max(self._due_s, self._paused_until_s) - now_s
@@ -64,15 +64,15 @@ class Flow:
         return wait
 
     def paused_s(self, now_s: float) -> float:
-        """For how long the CRM wants to hear nothing of the class."""
+        """Return how long the CRM has paused the class."""
         return max(0.0, self._paused_until_s - now_s)
 
     def looking(self) -> None:
-        """The outbox is being read: until more is known, only a wake makes it worth another look."""
+        """Note that the outbox is being read: until then, only a wake is a reason to read again."""
         self._due_s = None
 
     def sent(self, last: int, size: int, now_s: float) -> None:
-        """A batch up to `last` is on its way; there may be more behind it."""
+        """Note that a batch up to `last` was sent; there may be more behind it."""
         self._unacked.append(_Batch(last))
         self.cursor = last
         self.highest = max(self.highest, last)
@@ -80,14 +80,14 @@ class Flow:
         self._due_s = now_s
 
     def taken(self, last: int, now_s: float) -> None:
-        """The broker has the batch up to `last`: only from now on can the CRM be silent about it."""
+        """Note that the broker took the batch up to `last`: the CRM's silence counts from now on."""
         for batch in self._unacked:
             if batch.last == last and batch.taken_s is None:
                 batch.taken_s = now_s
                 self._heard_s = max(self._heard_s, now_s)
 
     def take_ack(self, upto: int, pause_s: float, now_s: float) -> bool:
-        """True if the class moved on."""
+        """Take an ack; True if the class advanced."""
         lifted = not pause_s and self._paused_until_s > now_s
         self._paused_until_s = now_s + pause_s
         if pause_s or lifted or upto > self.acked:
@@ -110,7 +110,7 @@ class Flow:
         return True
 
     def silent(self, now_s: float) -> bool:
-        """If the CRM has been silent for too long: go back to what it has acked, and try with one batch."""
+        """Go back to what is acked and retry with one batch if the CRM has been silent for too long; True then."""
         if not self._is_with_the_crm() or now_s < self._heard_s + self._silence_s:
             return False
         if not self.silences:
@@ -122,7 +122,7 @@ class Flow:
         return True
 
     def rewind(self) -> None:
-        """A new connection: nothing of what was on its way counts."""
+        """Go back to what is acked, on a new connection."""
         self._silence_s, self._window = self._patience_s(), WINDOW
         self._back()
 

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ TRIAL_S = 150
 
 
 NOWHERE = 60
-"""A port that the reader doesn't have: under a wish that wants it the reader is not reached."""
+"""A port that the reader doesn't have: with a pushed configuration that uses it the reader is not reached."""
 
 
-def wish(generation: int, zones: int, port: int = 1) -> dict[str, Any]:
+def push_of(generation: int, zones: int, port: int = 1) -> dict[str, Any]:
     ports = [antenna | {"port": antenna["port"] + port - 1} for antenna in antennas("door", "shoes")]
     readers = [{"id": "r1", "antennas": ports}]
     text = tomli_w.dumps(
@@ -36,7 +37,7 @@ def wish(generation: int, zones: int, port: int = 1) -> dict[str, Any]:
 
 
 class ConfigTrial:
-    """A gateway with a broker of its own and a first wish that was applied: three zones."""
+    """A gateway with a broker of its own and a first pushed configuration that was applied: three zones."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -52,7 +53,7 @@ class ConfigTrial:
         self.gateway.start("--no-web")
         await self.gateway.until(lambda state: state["readers"][0]["link"] == "up" and state["broker"]["connected"])
         async with headquarters(self.broker.url) as hq:
-            await hq.send("down/config", wish(1, 3), retain=True)
+            await hq.send("down/config", push_of(1, 3), retain=True)
             await said(hq, 1, "applied")
         return self
 
@@ -78,9 +79,9 @@ async def said(hq: Headquarters, generation: int, state: str) -> dict[str, Any]:
 
 
 async def no_reader(folder: Path) -> str:
-    """The wish wants of the reader what it doesn't have."""
+    """The pushed configuration uses a port that the reader doesn't have."""
     async with ConfigTrial(folder) as trial, headquarters(trial.broker.url) as hq:
-        await hq.send("down/config", wish(2, 2, NOWHERE), retain=True)
+        await hq.send("down/config", push_of(2, 2, NOWHERE), retain=True)
         await said(hq, 2, "trying")
         told = await said(hq, 2, "rolled_back")
         assert told["running"] == 1
@@ -89,11 +90,11 @@ async def no_reader(folder: Path) -> str:
 
 
 async def no_broker(folder: Path) -> str:
-    """The broker dies while the wish is tried, and comes back too late."""
+    """The broker dies while the pushed configuration is tried, and comes back too late."""
     async with ConfigTrial(folder) as trial:
         async with headquarters(trial.broker.url) as hq:
             # A reader that isn't reached, lest the trial be over before the broker is dead.
-            await hq.send("down/config", wish(2, 2, NOWHERE), retain=True)
+            await hq.send("down/config", push_of(2, 2, NOWHERE), retain=True)
             await said(hq, 2, "trying")
         await trial.gateway.until(lambda state: len(state["zones"]) == 2)
         await trial.broker.kill()
@@ -107,9 +108,9 @@ async def no_broker(folder: Path) -> str:
 
 
 async def killed(folder: Path) -> str:
-    """The service is killed while it tries the wish: it does not try it a second time."""
+    """The service is killed while it tries the pushed configuration: it does not try it a second time."""
     async with ConfigTrial(folder) as trial, headquarters(trial.broker.url) as hq:
-        await hq.send("down/config", wish(2, 2, NOWHERE), retain=True)
+        await hq.send("down/config", push_of(2, 2, NOWHERE), retain=True)
         await said(hq, 2, "trying")
         await trial.gateway.until(lambda state: len(state["zones"]) == 2)
         trial.gateway.end(signal.SIGKILL)
@@ -120,7 +121,7 @@ async def killed(folder: Path) -> str:
     return str(told["reason"])
 
 
-async def test_wishes_that_fail_are_taken_back(tmp_path, tell):
+async def test_pushed_configurations_that_fail_are_rolled_back(tmp_path: Path, tell: Callable[[str], None]) -> None:
     reasons = await asyncio.gather(no_reader(tmp_path / "a"), no_broker(tmp_path / "b"), killed(tmp_path / "c"))
     assert "no reader" in reasons[0]
     assert "the broker" in reasons[1]
