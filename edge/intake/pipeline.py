@@ -11,13 +11,11 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
-from config.facts import TAG_CLASSES
 from drivers.read import Reads
 from drivers.session import Contact, Gap, Link, Notice, ReaderStatus
 from dwell.engine import Decisions, ZoneEngine
@@ -30,10 +28,10 @@ from edge.database.retention import make_room
 from edge.database.writer import Database
 from edge.intake import checkpoint
 from edge.intake.admission import Admission
+from edge.intake.arrivals import SETTLE_US, Arrivals
 from edge.intake.doubtful import mark
 from edge.intake.greeter import Greeter
 from edge.intake.health import Elsewhere, EngineNow, HealthNews
-from edge.intake.held import Held, nearer
 from edge.intake.inbox import Inbox, Item
 from edge.intake.ledger import Ledger
 from edge.intake.windows import seen_since
@@ -69,8 +67,6 @@ BACK_US = 60_000_000
 """A clock set back further than this would leave the engine waiting for a time that it has had: a new one begins."""
 HOP_US = 6 * 3_600_000_000
 """Nor is the time that a clock was set forward by told as one of unknown zones, if it is longer than this."""
-SETTLE_US = 12_000_000
-"""After the clock was set, readers' own times are right again within so long."""
 CHECKPOINT_MOST_S = 60.0
 CHECKPOINT_BYTES_PER_S = 32 * 1024
 """A large state is written more rarely than `checkpoint_s`: flash wears out, and a crash costs only reads."""
@@ -121,7 +117,7 @@ class Pipeline:
         self._trace = trace
         self.time = timekeeper or Timekeeper.believing(clock)
         self._retained_us = retained_us or clock.now_us
-        self._held = Held()
+        self._arrivals = Arrivals(inbox, self.time, clock, self.readers, self.reads_of)
         self._began_us = 0
         """When the engine began to watch, if that was not in an earlier run."""
         self._antennas = np.flatnonzero(shop.layout.antenna_zone >= 0)
@@ -129,12 +125,8 @@ class Pipeline:
         """Links as far as they have been taken; `readers` has them as they are."""
         self._restored = True
         self._start_mono = self.time.mono_us()
-        self._settling: tuple[int, int] | None = None
-        """Until when (monotonic) times may be of before the clock was set, and by how much it was."""
         self._doubtful: list[Step] = []
         """Steps after which rows of before are to be marked, with the next commit."""
-        self._stepped: Step | None = None
-        """All that the clock was set by since the time is not to be trusted."""
         days = business_days(shop.config)
         self._days = days
         self._pseudonyms = Pseudonyms(database.tag_key)
@@ -177,16 +169,15 @@ class Pipeline:
         begun = False
         while not self._stopping:
             await self._inbox.wait(ADVANCE_S, GATHER_S)
-            steps = self.time.look()
-            if steps:
-                self._settling = self.time.mono_us() + SETTLE_US, sum(step.by_us for step in steps)
-            self.time.readers = {id_: status.clock_offset_us for id_, status in self.readers.items()}
-            if self.time.untrusted:
-                self._hold(steps)
+            if not self._arrivals.look():
                 continue
             now_us = self._clock.now_us()
-            if steps or self._stepped is not None or not self._restored:
-                await self._resume(steps, seen_us)
+            if not self._restored:
+                await self._database.write(self._restore)
+                self._restored, seen_us = True, now_us
+                self._arrivals.step()
+            elif (step := self._arrivals.step()) is not None:
+                self._step(step)
                 seen_us = now_us
             if not begun:
                 begun = True
@@ -215,17 +206,14 @@ class Pipeline:
         self._health.tell_repeated(all_=True)
         self._health.tell_gateway("stop", self._tags())
         if self._trace is not None:
-            self._trace(self._as_if_over())
+            # Visits in progress as they would end if nothing more came.
+            over = ZoneEngine.restore(self.shop.layout, self.shop.settings, self.engine.state())
+            self._trace(over.finish().closed)
         await self._commit()
 
     def here(self) -> Visits:
         """Where tags seem to be, a second or two after the fact."""
         return self.engine.whereabouts()
-
-    def _as_if_over(self) -> Visits:
-        """Visits under way as they would end if nothing more came: not seen to their end."""
-        over = ZoneEngine.restore(self.shop.layout, self.shop.settings, self.engine.state())
-        return over.finish().closed
 
     def members(self, visits: Visits) -> list[tuple[Member, Any]]:
         """Members with consent among visits, with their visit."""
@@ -268,31 +256,6 @@ class Pipeline:
 
     # Steps.
 
-    def _hold(self, steps: Sequence[Step]) -> None:
-        """Keep what has come until its time is known."""
-        for step in steps:
-            self._stepped = replace(self._stepped or step, to_us=step.to_us)
-        mono_us, store_us = self.time.mono_us(), self._clock.now_us()
-        for item in self._arrivals():
-            self._held.put(item, mono_us, store_us)
-
-    async def _resume(self, steps: Sequence[Step], seen_us: int) -> None:
-        """Go on after the clock was set or was not to be trusted."""
-        if not self._restored:
-            await self._database.write(self._restore)
-            self._restored, self._stepped, steps = True, None, ()
-        if self._stepped is not None:
-            steps = (self._stepped, *steps)
-            self._stepped = None
-        if steps:
-            self._step(replace(steps[0], to_us=steps[-1].to_us))
-        dropped = self._held.dropped
-        await self._put_through(self._held.release(self.time))
-        if dropped is not None:
-            from_us, to_us = map(self.time.store_us, dropped)
-            for reader in self.readers:
-                self._outages.gap(Gap(reader, from_us, to_us, "reads dropped while the time was unknown"))
-
     def _step(self, step: Step) -> None:
         """The clock was set: what was there meanwhile is unknown, in all zones."""
         log.warning("all zones are unknown from %s to %s: the clock was set", *map(moment, (step.from_us, step.to_us)))
@@ -303,23 +266,14 @@ class Pipeline:
         if -BACK_US < step.by_us <= HOP_US:
             self._outages.step(step.from_us, max(step.from_us, step.to_us) + SETTLE_US)
 
-    def _arrivals(self) -> Iterator[Item]:
-        """Yield what has come; links and reads are shown at once."""
-        settling = self._settling
-        if settling is not None and self.time.mono_us() > settling[0]:
-            self._settling = settling = None
-        for item in self._inbox.take():
-            if settling is not None:
-                item = nearer(item, settling[1], self._clock.now_us())
-            if isinstance(item, ReaderStatus):
-                self.readers[item.reader] = item
-            elif isinstance(item, tuple):
-                self.reads_of[item[0]] += len(item[1])
-            yield item
-
     async def _take(self) -> None:
-        """Put everything queued through, in order of arrival."""
-        await self._put_through(self._arrivals())
+        """Put everything through that may be taken, in order of arrival."""
+        dropped = self._arrivals.dropped
+        await self._put_through(self._arrivals.take())
+        if dropped is not None:
+            from_us, to_us = dropped
+            for reader in self.readers:
+                self._outages.gap(Gap(reader, from_us, to_us, "reads dropped while the time was unknown"))
 
     async def _put_through(self, items: Iterator[Item]) -> None:
         batches: list[Reads] = []
@@ -348,18 +302,11 @@ class Pipeline:
             for reader, text in self.admission.notices(now_us):
                 self._health.tell("flood", reader, text, now_us)
             reads = self.doubles.filter(reads)
-            self._tell_doubles(now_us)
+            for reader, text in self.doubles.notices():
+                self._health.tell("double", reader, text, now_us)
             await self._greet(reads)
             self.engine.feed(reads)
             self._waiting += len(reads)
-
-    def _tell_doubles(self, now_us: int) -> None:
-        for double in self.doubles.fresh:
-            zones = [self.shop.zones[self.shop.layout.antenna_zone[antenna]] for antenna in double.antennas]
-            text = f"one tag of class {TAG_CLASSES[double.tag_class]} is in {zones[0]} and {zones[1]} at the same time"
-            reader = self.shop.ports[double.antennas[1]][0]
-            self._health.tell("double", reader, f"{text}: its reads are left out", now_us)
-        self.doubles.fresh.clear()
 
     def _link(self, status: ReaderStatus) -> None:
         before = self._linked[status.reader]

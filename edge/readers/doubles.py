@@ -8,11 +8,13 @@ the tag has been at one place for a while.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from config.facts import TAG_CLASSES
 from drivers.read import Reads
 from edge.store.compose import Shop
 from edge.store.epc_hash import hashes
@@ -47,7 +49,7 @@ class Double:
 
 
 class Doubles:
-    """Filters reads; `fresh` has those found since it was last emptied."""
+    """Filters reads; `notices` says what there is to tell of readers."""
 
     def __init__(self, shop: Shop) -> None:
         self._shop = shop
@@ -59,13 +61,21 @@ class Doubles:
         self._some_apart = bool(self._apart.any())
         self._seen: OrderedDict[int, _Seen] = OrderedDict()
         self._doubles: set[int] = set()
-        self.fresh: list[Double] = []
+        self._fresh: list[Double] = []
 
     @property
     def now(self) -> tuple[Double, ...]:
         """Tags whose reads are left out, the first found first."""
         found = [seen.double for tag in self._doubles if (seen := self._seen.get(tag)) and seen.double is not None]
         return tuple(sorted(found, key=lambda double: double.since_us))
+
+    def notices(self) -> Iterator[tuple[str, str]]:
+        """Reader and sentence for each tag found since the last time."""
+        while self._fresh:
+            found = self._fresh.pop(0)
+            here, there = (self._shop.zones[self._shop.layout.antenna_zone[antenna]] for antenna in found.antennas)
+            what = f"one tag of class {TAG_CLASSES[found.tag_class]} is in {here} and {there} at the same time"
+            yield self._shop.ports[found.antennas[1]][0], f"{what}: its reads are left out"
 
     def filter(self, reads: Reads) -> Reads:
         """The reads of tags that are at one place."""
@@ -115,4 +125,4 @@ class Doubles:
             (tag_class,) = self._shop.classify(read["epc"][None]).tolist()
             seen.double = Double(tag_class, time_us, (seen.antenna, antenna))
             self._doubles.add(key)
-            self.fresh.append(seen.double)
+            self._fresh.append(seen.double)

@@ -228,7 +228,7 @@ async def test_what_is_held_is_bounded_and_what_was_dropped_is_unknown(
     card = member_card(1)
     async with running(shop_of(gateway), machine) as rig:
         await rig.see(card, SHOES, 100)
-        assert rig.pipeline._held._n <= held.MOST_READS
+        assert rig.pipeline._arrivals._held._n <= held.MOST_READS
         machine.set_s(1_800_000_000)
         await rig.wait(30 * MINUTE_S)
         await rig.settle()
