@@ -69,7 +69,7 @@ def check_pair(cert: Path, key: Path) -> None:
     if found is None:
         raise Unusable("is DER, not PEM" if text[:1] == b"\x30" else "contains no private key (PEM)")
     if found[1] == "ENCRYPTED " or found[2]:
-        raise Unusable("is protected by a passphrase; needed: a key without one")
+        raise Unusable("is protected by a passphrase; expected: a key without one")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
     except ssl.SSLError as error:
@@ -101,7 +101,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _time(tag: int, text: bytes) -> dt.datetime:
     told = text.decode("ascii")
-    if tag == _UTC_TIME:  # two digits of the year: 1950 to 2049
+    if tag == _UTC_TIME:  # two-digit year: 1950 to 2049
         told = ("19" if told[:2] >= "50" else "20") + told
     elif tag != _GENERALIZED_TIME:
         raise ValueError("no time")

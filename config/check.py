@@ -1,4 +1,4 @@
-"""Loading a store file, and saying all that is wrong with it: file, line, key, what is wrong, what would be right."""
+"""Load a store file and report all its problems: file, line, key, what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from config.model import Reader, StoreConfig
 from config.punctuation import culprit
 
 OWN_FILE = "the store's own file"
-"""Stands for it in problems of a text that doesn't have all sections."""
+"""Name of the store file in problems of a text that contains only some sections."""
 
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing that is wrong; `line` 0 if the whole file is meant, `key` empty if no key is."""
+    """A problem in a store file; `line` 0: the whole file, `key` empty: no particular key."""
 
     file: str
     line: int
@@ -41,7 +41,7 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """A store file that cannot be used; the text is all problems, one a line."""
+    """Raised for an invalid store file; the text lists all problems, one per line."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -49,9 +49,9 @@ class ConfigError(Exception):
 
 
 def load(path: str | Path, *, files: bool = True) -> StoreConfig:
-    """The store, its paths absolute (relative ones are beside the file); ConfigError with every problem.
+    """Load the store, with absolute paths (relative ones are relative to the file); ConfigError with all problems.
 
-    `files`: whether password, certificates and key must be there and readable, as the service needs them.
+    `files`: password, certificates and key must exist and be readable, as required by the service.
     """
     config, problems = _check(Path(path), files=files)
     errors = tuple(problem for problem in problems if not problem.warning)
@@ -67,10 +67,10 @@ def load_text(
     own: Mapping[str, Any] | None = None,
     complete: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] = lambda given, own: {**own, **given},
 ) -> StoreConfig:
-    """The store of a text that is no file (yet), called `name` in problems; relative paths are within `folder`.
+    """Load the store from a text, called `name` in problems; relative paths are relative to `folder`.
 
-    `own`: sections, as the store file would have them. `complete` makes one store of the text's and those; by default
-    the own ones hold where the text has none.
+    `own`: sections of the store file. `complete` combines them with the text's sections; by default a section of the
+    text replaces the store file's.
     """
     config, problems = _judge(name, text, folder / name, own=own or {}, complete=complete)
     errors = tuple(problem for problem in problems if not problem.warning)
@@ -80,18 +80,18 @@ def load_text(
 
 
 def check(path: str | Path) -> tuple[Problem, ...]:
-    """Everything wrong or doubtful in a file, in the order of its lines; the file is good if only warnings are left."""
+    """Return all problems of a file in the order of its lines; the file is valid if there are only warnings."""
     return _check(Path(path), files=True, doubts=True)[1]
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema of the store file, for editors."""
+    """Return the JSON Schema of the store file, for editors."""
     made = StoreConfig.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "Tagtrail store file"}
 
 
 def key_name(place: Place) -> str:
-    """A place as people write it: `zones[3].polygon`."""
+    """Format a place as `zones[3].polygon`."""
     name = ""
     for step in place:
         if isinstance(step, int):
@@ -107,7 +107,7 @@ def _check(path: Path, *, files: bool, doubts: bool = False) -> tuple[StoreConfi
     try:
         text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except OSError as error:
-        return None, (Problem(file, 0, "", f"cannot be read: {error.strerror}"),)
+        return None, (Problem(file, 0, "", f"can't be read: {error.strerror}"),)
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         return None, (Problem(file, line, "", f"byte {error.object[error.start]:#04x} is not UTF-8; save it as UTF-8"),)
@@ -124,7 +124,7 @@ def _judge(
     own: Mapping[str, Any] = MappingProxyType({}),
     complete: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] = lambda given, _: dict(given),
 ) -> tuple[StoreConfig | None, tuple[Problem, ...]]:
-    """`path`: of the file, or of one that might be. `doubts`: look for what may be wrong too, as for store IT."""
+    """Validate a text. `path`: the file, or the file it would be. `doubts`: also look for likely mistakes."""
     try:
         given = tomllib.loads(text)
         raw = complete(given, own)
@@ -144,7 +144,7 @@ def _judge(
     if doubts:
         found += [*places.doubts(raw), *safety.doubts(raw), *database(raw, path)]
     lines = key_lines(text)
-    # A set: the same may be wrong by itself and towards others.
+    # A set, because a value can be invalid by itself and in relation to others.
     problems = {
         Problem(OWN_FILE, 0, key_name(at), on_one_line(what), soft)
         if at and at[0] in own and at[0] not in given
@@ -156,16 +156,16 @@ def _judge(
 
 def _syntax(file: str, text: str, error: Exception) -> Problem:
     if isinstance(error, RecursionError):
-        return Problem(file, 0, "", "not TOML that can be read: lists or tables are nested too deep")
+        return Problem(file, 0, "", "not readable: lists or tables are nested too deeply")
     lines = text.split("\n")
     at = re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
-    # What was opened by a wrong character is missed at the end of the document.
+    # A string opened by a wrong character is reported only at the end of the document.
     for line in (int(at[1]),) if at else range(1, len(lines) + 1):
         if found := culprit(lines[line - 1]):
-            return Problem(file, line, "", f"not TOML: {found[1]} (column {found[0]})")
+            return Problem(file, line, "", f"invalid TOML: {found[1]} (column {found[0]})")
     if at:
-        return Problem(file, int(at[1]), "", f"not TOML: {str(error)[: at.start()]} (column {at[2]})")
-    return Problem(file, len(lines), "", f"not TOML: {error}")
+        return Problem(file, int(at[1]), "", f"invalid TOML: {str(error)[: at.start()]} (column {at[2]})")
+    return Problem(file, len(lines), "", f"invalid TOML: {error}")
 
 
 def _absolute(config: StoreConfig, folder: Path) -> StoreConfig:

@@ -38,7 +38,7 @@ def variables(raw: Raw) -> Iterator[Found]:
                 text += f"; write {CREDENTIALS}/{given[3:]}"
             yield place, text, False
         elif given.startswith("~"):
-            yield place, "~ is not replaced in a store file; needed: the full path", False
+            yield place, "~ is not replaced in a store file; expected: the full path", False
 
 
 def problems(raw: Raw, folder: Path, service: bool) -> Iterator[Found]:
@@ -66,7 +66,7 @@ def problems(raw: Raw, folder: Path, service: bool) -> Iterator[Found]:
         try:
             mode = path.stat().st_mode
         except OSError as error:
-            yield place, f"cannot read {path}: {error.strerror}", False
+            yield place, f"can't read {path}: {error.strerror}", False
             continue
         if not stat.S_ISREG(mode):
             yield place, f"{path} is not a file", False
@@ -75,7 +75,7 @@ def problems(raw: Raw, folder: Path, service: bool) -> Iterator[Found]:
         else:
             readable[place] = path
             if not service and place[-1] in SECRETS and mode & 0o077:
-                yield place, f"{path} is readable by other users; needed: chmod 600 {path}", True
+                yield place, f"{path} is readable by other users; expected: chmod 600 {path}", True
     if not service:
         yield from _contents(readable)
 
@@ -88,7 +88,7 @@ def database(raw: Raw, file: Path) -> Iterator[Found]:
         return
     place: Place = ("database", "path")
     path, store = resolve(given, file.parent), raw.get("store")
-    names = {file.stem, store.get("id") if isinstance(store, dict) else None}
+    names = (file.stem, store.get("id") if isinstance(store, dict) else None)
     own = path.parent.parent == STATE and path.parent.name in names
     system = _file_system(path)
     if system in IN_MEMORY:

@@ -65,7 +65,7 @@ def centroid(polygon: Polygon) -> Point:
 
 
 def outside(polygon: Polygon, point: Point) -> float:
-    """How far a point is from a polygon; 0 inside and on the border."""
+    """Return the distance of a point from a polygon; 0 inside and on the border."""
     return 0.0 if contains(polygon, point) else min(_point_distance(point, a, b) for a, b in edges(polygon))
 
 
@@ -76,12 +76,12 @@ def extent(polygon: Polygon) -> float:
 
 
 def area(polygon: Polygon) -> float:
-    """Area, whichever way round the corners go."""
+    """Return the area of a polygon with corners in either direction."""
     return overlap(polygon, polygon)
 
 
 def overlap(a: Polygon, b: Polygon) -> float:
-    """Area that both have."""
+    """Return the area of the intersection of two polygons."""
     if not all(_reach(*values) for values in zip(zip(*a, strict=True), zip(*b, strict=True), strict=True)):
         return 0.0
     # Between two of these heights every border is a straight line, so that the width in the middle is the mean one.
@@ -130,7 +130,7 @@ def _reach(one: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def _spans(polygon: Polygon, y: float) -> list[tuple[float, float]]:
-    """Where a level line lies inside, from left to right; `y` is no corner's."""
+    """Return the sections of a horizontal line inside the polygon, from left to right; no corner may have this `y`."""
     found = sorted(
         x1 + (y - y1) / (y2 - y1) * (x2 - x1) for (x1, y1), (x2, y2) in edges(polygon) if (y1 > y) != (y2 > y)
     )

@@ -17,9 +17,9 @@ def trouble(given: str, host: str | None, *, listening: bool = False) -> str | N
     so the wildcard address is allowed.
     """
     if is_wide(given):
-        return f'has full-width characters; needed: "{plain(given)}"'
+        return f'has full-width characters; expected: "{plain(given)}"'
     if (bare := _bare_ipv6(given)) is not None:
-        return f'is an IPv6 address without brackets; needed: "[{bare}]"'
+        return f'is an IPv6 address without brackets; expected: "[{bare}]"'
     if host is None:
         return None
     if host.startswith("["):
@@ -29,16 +29,16 @@ def trouble(given: str, host: str | None, *, listening: bool = False) -> str | N
     elif re.fullmatch(r"[0-9.]+", host) or host.rpartition(".")[2].isdecimal():
         address = _address(host)
         if not isinstance(address, IPv4Address):
-            return "is not a valid IPv4 address; needed: four numbers from 0 to 255, without leading zeros"
+            return "is not a valid IPv4 address; expected: four numbers from 0 to 255, without leading zeros"
     else:
         labels = host.removesuffix(".").split(".")
         if not all(_LABEL.fullmatch(label) for label in labels) or len(host) > 253:
-            return "is not a valid host name; needed: letters, digits and -, separated by dots"
+            return "is not a valid host name; expected: letters, digits and -, separated by dots"
         return None
     if address.is_multicast or (isinstance(address, IPv4Address) and address.is_reserved):
         return "is not the address of a single machine"
     if address.is_unspecified and not listening:
-        return "means every address of this machine, not another machine"
+        return "means all addresses of this machine, not another machine"
     return None
 
 

@@ -1,4 +1,4 @@
-"""pydantic's errors in words that say what would be right, with the place in the file that they are about."""
+"""Translate pydantic's errors into messages that say how to fix them, with their place in the file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from config.model import NAME_TAGS, StoreConfig
 from config.punctuation import is_wide, plain
 
 NEEDED = {
-    "id": 'letters, digits, ".", "-" and "_", at most 64 of them, beginning with a letter or a digit',
+    "id": 'letters, digits, ".", "-" and "_", at most 64 of them, starting with a letter or a digit',
     "name": 'a text, or { zh = "…", en = "…" }',
-    "zh": "a text that is not empty",
-    "en": "a text that is not empty",
+    "zh": "a non-empty text",
+    "en": "a non-empty text",
     "timezone": 'an IANA name such as "Asia/Shanghai"',
     "floor": "the id of a floor",
     "zone": "the id of a zone",
@@ -77,56 +77,56 @@ _WANTED = {
     "path_type": "a text in quotes",
     "int_type": "a whole number",
     "float_type": "a number",
-    "finite_number": "a number that is not nan or inf",
+    "finite_number": "a number other than nan and inf",
     "name_type": NEEDED["name"],
 }
 
 
 def explain(error: ErrorDetails) -> tuple[Place, str]:
-    """The place that an error is about and what to tell the one who wrote it."""
+    """Return place and message for an error."""
     place: Place = tuple(step for step in error["loc"] if step not in NAME_TAGS)
     given, kind, ctx = error["input"], error["type"], error.get("ctx", {})
     match kind:
         case "extra_forbidden":
             return place, _unknown_key(place)
         case "too_long" if place[0] == "cues":
-            return place, f"is too long; needed: {_needed(place)}"
+            return place, f"is too long; expected: {_needed(place)}"
         case "missing" | "too_long" if kind == "too_long" or isinstance(place[-1], int):
-            # Elsewhere only points have a fixed length.
+            # Apart from these, only points have a fixed length.
             return (place[:-1] if kind == "missing" else place), "a point is two numbers in metres: [x, y]"
         case "missing":
-            return place, f"is missing; needed: {_needed(place)}"
+            return place, f"is missing; expected: {_needed(place)}"
         case "value_error":
             return place, str(ctx["error"])
         case "enum" | "literal_error":
-            return place, f"is {show(given)}{did_you_mean(given, _choices(place))}; needed: {_needed(place)}"
+            return place, f"is {show(given)}{did_you_mean(given, _choices(place))}; expected: {_needed(place)}"
         case _ if kind in _LIMITS:
             what, limit = _LIMITS[kind]
             unit = " metres" if {"polygon", "position"} & set(place) else ""
-            return place, f"{show(given)} is {what}; needed: {limit.format(**ctx)}{unit}"
+            return place, f"{show(given)} is {what}; expected: {limit.format(**ctx)}{unit}"
         case "too_short":
-            return place, f"is too short; needed: {_needed(place)}"
+            return place, f"is too short; expected: {_needed(place)}"
         case "int_from_float":
-            return place, f"{show(given)} is not whole; needed: a whole number"
+            return place, f"{show(given)} is not whole; expected: a whole number"
         case _:
             wide = f' (full-width characters: did you mean "{plain(given)}"?)' if _is_wide(given) else ""
-            return place, f"is {show(given)}{wide}; needed: {_WANTED.get(kind) or _needed(place)}"
+            return place, f"is {show(given)}{wide}; expected: {_WANTED.get(kind) or _needed(place)}"
 
 
 def is_echo(error: ErrorDetails) -> bool:
-    """pydantic counts only the good elements of a list: one that is long enough is called short if elements are bad."""
+    """True for a consequential error: pydantic reports a list as too short if some of its elements are invalid."""
     given = error["input"]
     return error["type"] == "too_short" and isinstance(given, list) and len(given) >= error["ctx"]["min_length"]
 
 
 def did_you_mean(given: object, choices: Iterable[str]) -> str:
-    """` (did you mean "x"?)`, or nothing if nothing is near."""
+    """Return ` (did you mean "x"?)`, or an empty text without a close match."""
     near = get_close_matches(given, list(choices), 1) if isinstance(given, str) else []
     return f' (did you mean "{near[0]}"?)' if near else ""
 
 
 def show(value: object) -> str:
-    """A value of the file in few characters."""
+    """Format a value from the file briefly."""
     match value:
         case bool():
             return str(value).lower()
@@ -151,13 +151,13 @@ def _is_wide(given: object) -> bool:
 
 
 def on_one_line(text: str) -> str:
-    """The text with whatever a terminal or a log would not show as itself escaped."""
+    """Escape characters that a terminal or a log would not show as they are."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _unknown_key(place: Place) -> str:
     keys = _node(place[:-1]).get("properties", {})
-    return f"no such key{did_you_mean(place[-1], keys)}; keys here are: {', '.join(keys)}"
+    return f"unknown key{did_you_mean(place[-1], keys)}; keys here are: {', '.join(keys)}"
 
 
 def _needed(place: Place) -> str:
@@ -185,7 +185,7 @@ def _schema() -> dict[str, Any]:
 
 
 def _node(place: Place) -> Mapping[str, Any]:
-    """The part of the JSON Schema that describes a place; empty if nothing does."""
+    """Return the part of the JSON Schema for a place; empty if there is none."""
     node = _resolved(_schema(), None)
     for step in place:
         within = node.get("properties", {}).get(step) if isinstance(step, str) else node.get("items")
@@ -196,7 +196,7 @@ def _node(place: Place) -> Mapping[str, Any]:
 
 
 def _resolved(node: Mapping[str, Any], step: str | int | None) -> Mapping[str, Any]:
-    """Follow a reference, and of alternatives take the one with most to say: a table, a list, a choice."""
+    """Follow a reference, and choose the most specific alternative: a table, a list or an enumeration."""
     if "$ref" in node:
         return _resolved(_schema()["$defs"][node["$ref"].rsplit("/", 1)[1]], step)
     for several in ("anyOf", "oneOf"):

@@ -67,14 +67,14 @@ def _timezone(name: str) -> str:
     if name not in available_timezones():
         near = timezones.meant(name)
         hint = f' (did you mean "{near}"?)' if near else ""
-        raise ValueError(f'no time zone "{name}"{hint}; needed: an IANA name such as "Asia/Shanghai"')
+        raise ValueError(f'no time zone "{name}"{hint}; expected: an IANA name such as "Asia/Shanghai"')
     return name
 
 
 def _path(path: Path) -> Path:
     # Path("") is the current folder.
     if str(path) == "." or "\0" in str(path):
-        raise ValueError("needed: the path of a file")
+        raise ValueError("expected: the path of a file")
     return path
 
 
@@ -368,7 +368,7 @@ CueKind = Literal["arrival", "waiting"]
 
 
 class CueRule(Model):
-    """When staff are asked to attend to a member; the first rule that matches tier and zone applies."""
+    """Rule for asking staff to attend to a member; the first rule that matches tier and zone applies."""
 
     id: Id
     kind: CueKind
@@ -391,7 +391,7 @@ class CueRule(Model):
 
 
 class Cues(Model):
-    """When to ask staff to attend to a member. Managers can edit these rules on the page; the latest change applies."""
+    """Rules for asking staff to attend to members. Managers can edit them on the page; the latest change applies."""
 
     quiet: Annotated[tuple[QuietHours, ...], Field(max_length=10)] = ()
     rules: Annotated[tuple[CueRule, ...], Field(max_length=20)] = ()

@@ -46,7 +46,7 @@ def doubts(raw: Raw) -> Iterator[Found]:
     odd = {zone.id: text for zone in zones if (text := _size(zone, zones)) is not None}
     if len(odd) > FEW:
         longest = max(extent(zone.polygon) for zone in zones)
-        text = f"{len(odd)} zones are implausible: lengths are metres, and the longest zone is {longest:.4g} m"
+        text = f"{len(odd)} zones are implausible: lengths are in metres, and the longest zone is {longest:.4g} m"
         yield ("zones",), f"{text}; are these other units?", True
     for zone in zones:
         if zone.id in odd and len(odd) <= FEW:
@@ -84,18 +84,20 @@ def _zones(raw: Raw) -> Iterator[_Zone]:
 def _size(zone: _Zone, zones: list[_Zone]) -> str | None:
     long = extent(zone.polygon)
     if long > WIDE_M:
-        return f"zone {show(zone.id)} is {long:.4g} m long; lengths are metres: are these centimetres?"
+        return f"zone {show(zone.id)} is {long:.4g} m long; lengths are in metres: are these centimetres?"
     if long < NARROW_M:
         if all(-180 <= value <= 180 for corner in zone.polygon for value in corner) and _is_on_a_map(zone.polygon):
-            return f"zone {show(zone.id)} looks like latitude and longitude; needed: metres from a corner of the floor"
-        return f"zone {show(zone.id)} is {long * 100:.2g} cm long; lengths are metres"
+            return (
+                f"zone {show(zone.id)} looks like latitude and longitude; expected: metres from a corner of the floor"
+            )
+        return f"zone {show(zone.id)} is {long * 100:.2g} cm long; lengths are in metres"
     others = [other for other in zones if other.id != zone.id and other.floor == zone.floor]
     if len(others) < 2:
         return None
     near = min(distance(zone.polygon, other.polygon) for other in others)
     # Zones in two distant groups have neighbours, so only a zone on its own is reported.
     if near > FAR_M:
-        return f"zone {show(zone.id)} is {near:.4g} m from every other zone on its floor; lengths are metres"
+        return f"zone {show(zone.id)} is {near:.4g} m from every other zone on its floor; lengths are in metres"
     return None
 
 

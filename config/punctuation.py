@@ -1,4 +1,4 @@
-"""Characters of a Chinese keyboard where TOML, addresses and ids want those of ASCII."""
+"""Detect characters from Chinese input methods where TOML, addresses and ids require ASCII."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ _NAMES = {
 }
 _MEANT = {char: (ascii_, name) for chars, (ascii_, name) in _NAMES.items() for char in chars}
 _CLOSED = re.compile(r'"(?:\\.|[^"\\\n])*"' r"|'[^'\n]*'" r"|#.*")
-"""Strings of one line and comments, in which anything may stand."""
+"""Single-line strings and comments, which may contain any characters."""
 
 
 def culprit(line: str) -> tuple[int, str] | None:
-    """Column (from 1) of the first such character outside strings and comments, and what to tell of it."""
+    """Return column (from 1) and message for the first such character outside strings and comments."""
     bare = _CLOSED.sub(lambda found: " " * len(found[0]), line)
     for at, char in enumerate(bare):
         if char in _MEANT:
             ascii_, name = _MEANT[char]
             shown = char if char.isprintable() and not char.isspace() else f"U+{ord(char):04X}"
             needed = {'"': "'\"'", " ": "a plain space"}.get(ascii_, f'"{ascii_}"')
-            return at + 1, f"{shown} is a Chinese {name}; needed: {needed}"
+            return at + 1, f"{shown} is a Chinese {name}; expected: {needed}"
     return None
 
 
 def plain(text: str) -> str:
-    """The text with full-width characters and Chinese punctuation replaced by what they stand for."""
+    """Replace full-width characters and Chinese punctuation by their ASCII equivalents."""
     return unicodedata.normalize("NFKC", "".join(_MEANT.get(char, (char,))[0] for char in text))
 
 
 def is_wide(text: str) -> bool:
-    """Is a text that should be of ASCII written with such characters."""
+    """True if a text that should be ASCII contains such characters."""
     return not text.isascii() and plain(text).isascii()

@@ -1,5 +1,8 @@
-"""What the values of a store file must be to each other. Works on the file as read, so that a value that is wrong by
-itself hides no other problem; whatever has the wrong type is left to the models."""
+"""Check relations between values of a store file.
+
+Works on the file as parsed, so that an invalid value does not hide other problems. Values of the wrong type are
+skipped; the models report them.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,15 @@ from config.tags import masks
 
 Raw = Mapping[str, Any]
 PORTS = {"antennas": "antenna", "inputs": "contact", "outputs": "lamp"}
-"""Tables of a reader whose items have a port of their own kind, and what hangs there."""
+"""Tables of a reader whose items have ports, and the name of the connected device."""
 PORT_MAX = {"thingmagic": 16, "r2000": 8, "uhfreader18": 16, "chafon-cf": 16}
-"""Highest antenna port of a driver's readers."""
+"""Highest antenna port by driver."""
 Found = tuple[Place, str, bool]
-"""Where, what, and whether it is only a warning."""
+"""Place, message, and True if it is only a warning."""
 
 
 def problems(raw: Raw) -> list[Found]:
-    """All of them, in no particular order."""
+    """Return all problems, in no particular order."""
     return [found for rule in _RULES for found in rule(raw)]
 
 
@@ -40,7 +43,7 @@ def _unique_ids(raw: Raw) -> Iterator[Found]:
         for place, item in tables(raw, table):
             name = item.get(key)
             if isinstance(name, str) and name in seen:
-                text = f"{key} {show(name)} is taken by {table}[{seen[name][1]}]; {key}s must be unique"
+                text = f"{key} {show(name)} is already used by {table}[{seen[name][1]}]; {key}s must be unique"
                 yield (*place, key), text, False
             elif isinstance(name, str):
                 seen[name] = place
@@ -54,7 +57,7 @@ def _references(raw: Raw) -> Iterator[Found]:
         for i, other in enumerate(listed if isinstance(listed, list) else ()):
             yield from _known((*place, "neighbours", i), other, "zone", zones)
             if isinstance(other, str) and other == zone.get("id"):
-                yield (*place, "neighbours", i), "a zone is not its own neighbour; leave it out", False
+                yield (*place, "neighbours", i), "a zone can't be its own neighbour; remove it", False
     for table in PORTS:
         for place, item in ports_of(raw, table):
             yield from _known((*place, "zone"), item.get("zone"), "zone", zones)
@@ -72,7 +75,7 @@ def _references(raw: Raw) -> Iterator[Found]:
 
 
 def cues(raw: Raw) -> Iterator[Found]:
-    """What rules of [cues] must be to each other and to the zones; also asked by the page, where they can be edited."""
+    """Check the rules of [cues] against each other and the zones; also used by the page, where they can be edited."""
     section = raw.get("cues")
     zones = {id_: zone.get("kind") for _, zone in tables(raw, "zones") if isinstance(id_ := zone.get("id"), str)}
     seen: dict[str, int] = {}
@@ -81,14 +84,14 @@ def cues(raw: Raw) -> Iterator[Found]:
         place: Place = ("cues", "rules", i)
         name = rule.get("id")
         if isinstance(name, str) and name in seen:
-            yield (*place, "id"), f"id {show(name)} is taken by rules[{seen[name]}]; ids must be unique", False
+            yield (*place, "id"), f"id {show(name)} is already used by rules[{seen[name]}]; ids must be unique", False
         elif isinstance(name, str):
             seen[name] = i
         listed = rule.get("zones")
         for n, zone in enumerate(listed if isinstance(listed, list) else ()):
             yield from _known((*place, "zones", n), zone, "zone", list(zones))
             if rule.get("kind") == "waiting" and isinstance(zone, str) and zones.get(zone, "counter") not in SERVED:
-                text = f"nobody is served in zone {show(zone)}, which is of kind {show(zones[zone])}"
+                text = f"zone {show(zone)} is of kind {show(zones[zone])}, in which nobody is served"
                 yield (*place, "zones", n), text, True
 
 
@@ -107,26 +110,28 @@ def _ports(raw: Raw) -> Iterator[Found]:
             if not isinstance(port, int):
                 continue
             if (reader_place, port) in seen:
-                text = f"port {show(port)} is taken by {table}[{seen[reader_place, port]}]; a port has one {what}"
+                text = (
+                    f"port {show(port)} is already used by {table}[{seen[reader_place, port]}]; a port has one {what}"
+                )
                 yield (*place, "port"), text, False
             else:
                 seen[reader_place, port] = int(place[-1])
 
 
 def _families(raw: Raw) -> Iterator[Found]:
-    """What a family of readers can't have, and what it is better told."""
+    """Check for settings that a reader family does not support or should have."""
     for place, reader in tables(raw, "readers"):
         driver = str(reader.get("driver"))
         antennas = list(tables(reader, "antennas"))
         if driver == "m100" and len(antennas) > 1:
-            yield (*place, "antennas"), "most m100 readers have one antenna: only few tell which it was", True
+            yield (*place, "antennas"), "most m100 readers have one antenna; only few report which one saw a tag", True
         most = PORT_MAX.get(driver, 64)
         for at, antenna in antennas:
             port = antenna.get("port")
             if isinstance(port, int) and most < port <= 64:
                 yield (*place, *at, "port"), f"{driver} readers have ports 1 to {most}, not {port}", False
         if driver == "thingmagic" and "region" not in reader:
-            text = 'without region the reader keeps its own, and one that has none is set to China (region = "prc")'
+            text = 'without region the reader keeps its own; a reader without one is set to China (region = "prc")'
             yield place, text, True
 
 
@@ -146,17 +151,15 @@ def _addresses(raw: Raw) -> Iterator[Found]:
             if wrong := hosts.trouble(given, host, listening=listens):
                 yield at, f"{show(given)} {wrong}", False
             elif host is None or "/" in given:
-                yield at, f'{show(given)} is no network address; needed: "host" or "host:port"', False
+                yield at, f'{show(given)} is not a network address; expected: "host" or "host:port"', False
             elif port is not None and not 1 <= port <= 65535:
-                yield at, f"port {show(port)} does not exist; needed: 1 to 65535", False
+                yield at, f"port {show(port)} does not exist; expected: 1 to 65535", False
             whole = f"{host}:{(5085 if secure else 5084) if port is None else port}"
             if listens:  # any number of readers may connect to one port
                 secured = [reader.get(key) for key in ("tls", "cert", "key", "ca")]
                 first, its = doors.setdefault(whole, (place, secured))
                 if secured != its:
-                    text = (
-                        f"tls, cert, key and ca must be those of readers[{first[1]}], which connects to the same port"
-                    )
+                    text = f"tls, cert, key and ca must match readers[{first[1]}], which connects to the same port"
                     yield at, text, False
                 continue
         elif isinstance(driver, str) and driver in SERIAL_DRIVERS:
@@ -165,11 +168,11 @@ def _addresses(raw: Raw) -> Iterator[Found]:
             if wrong or is_wide(given):
                 yield at, f"{show(given)} {wrong or hosts.trouble(given, None)}", False
             elif given.startswith("tcp://") and (host is None or port is None or not 1 <= port <= 65535):
-                yield at, f'{show(given)} lacks a host or a port from 1 to 65535; needed: "tcp://host:port"', False
+                yield at, f'{show(given)} has no host or no port from 1 to 65535; expected: "tcp://host:port"', False
             elif not given.startswith(("/", "tcp://")):
-                yield at, f'{show(given)} is no serial line; needed: "/dev/…" or "tcp://host:port"', False
+                yield at, f'{show(given)} is not a serial device; expected: "/dev/…" or "tcp://host:port"', False
         if whole in seen:
-            text = f"{show(given)} is the address of readers[{seen[whole][1]}] too; a reader takes one connection"
+            text = f"{show(given)} is also the address of readers[{seen[whole][1]}]; a reader accepts one connection"
             yield at, text, False
         else:
             seen[whole] = place
@@ -184,25 +187,25 @@ def _polygons(raw: Raw) -> Iterator[Found]:
         at = (*place, "polygon")
         repeated = next((i for i, corner in enumerate(corners) if corner in corners[:i]), None)
         if repeated is not None:
-            yield (*at, repeated), "this corner is there already; name each corner once, the last one too", False
+            yield (*at, repeated), "duplicate corner; list each corner once, without repeating the first", False
         elif is_flat(corners):
-            yield at, "the corners lie on one line: the zone has no area", False
+            yield at, "all corners are on one line: the zone has no area", False
         elif crosses_itself(corners):
-            yield at, "the outline crosses or touches itself; name the corners in the order of a walk around it", False
+            yield at, "the outline crosses or touches itself; list the corners in order around the zone", False
 
 
 def _kinds(raw: Raw) -> Iterator[Found]:
     zones = list(tables(raw, "zones"))
     kinds = [zone.get("kind") for _, zone in zones]
     all_known = all(kind in list(ZoneKind) for kind in kinds)
-    for kind, why in (("entrance", "journeys begin anywhere"), ("exit", "journeys end by silence alone")):
+    for kind, why in (("entrance", "journeys can begin anywhere"), ("exit", "journeys end only after long silence")):
         if zones and all_known and kind not in kinds:
             yield ("zones",), f'no zone is of kind "{kind}": {why}', True
     watched = {str(antenna.get("zone")) for _, antenna in ports_of(raw, "antennas")}
     for place, zone in zones:
         name = zone.get("id")
         if watched and isinstance(name, str) and name not in watched:
-            yield place, f"no antenna watches zone {show(name)}: nobody will ever be seen there", True
+            yield place, f"zone {show(name)} has no antenna: nobody will be detected there", True
 
 
 def _tag_rules(raw: Raw) -> Iterator[Found]:
@@ -214,7 +217,7 @@ def _tag_rules(raw: Raw) -> Iterator[Found]:
             continue
         for index, wider, its in earlier:
             if all(w & ~m == 0 and v & w == i for w, m, v, i in zip(wider, mask, value, its, strict=True)):
-                yield place, f"never matches: tag_classes[{index}] before it takes all of its tags", True
+                yield place, f"never matches: tag_classes[{index}] above matches all of its tags", True
                 break
         earlier.append((int(place[1]), mask, value))
 
@@ -235,9 +238,9 @@ def _broker(raw: Raw) -> Iterator[Found]:
     if url.startswith("mqtt:"):
         for name in ("ca", "cert", "key"):
             if name in mqtt:
-                yield ("mqtt", name), f"{name} is for TLS, and url begins with mqtt://; needed: mqtts://", False
+                yield ("mqtt", name), f"{name} is for TLS, but url begins with mqtt://; expected: mqtts://", False
     if "@" in url:
-        yield at, "user and password don't belong here; use username and password_file", False
+        yield at, "user and password are not allowed here; use username and password_file", False
         return
     rest = url.partition("://")[2]
     if wrong := hosts.trouble(rest, host_port(rest)[0]):
@@ -249,7 +252,7 @@ def _broker(raw: Raw) -> Iterator[Found]:
     except ValueError:
         bad = True
     if bad:
-        yield at, f"{show(url)} has no host or a port that does not exist; ports are 1 to 65535", False
+        yield at, f"{show(url)} has no host or an invalid port; ports are 1 to 65535", False
 
 
 def _bands(raw: Raw) -> Iterator[Found]:
@@ -259,7 +262,7 @@ def _bands(raw: Raw) -> Iterator[Found]:
         limits = [given.get(name, Thresholds.model_fields[name].default) for name in names]
         if all(_is_number(limit) for limit in limits) and not limits[0] < limits[1] < limits[2]:
             shown = ", ".join(f"{name} = {limit:g}" for name, limit in zip(names, limits, strict=True))
-            yield ("thresholds",), f"{shown}; needed: touch_s < visit_s < engaged_s", False
+            yield ("thresholds",), f"{shown}; expected: touch_s < visit_s < engaged_s", False
 
 
 def _listen(raw: Raw) -> Iterator[Found]:
@@ -273,7 +276,7 @@ def _listen(raw: Raw) -> Iterator[Found]:
     if wrong := hosts.trouble(given, host_port(given)[0], listening=True):
         yield ("web", "listen"), f"{show(given)} {wrong}", False
     elif (found := re.search(r":(\d{1,5})$", given)) and int(found[1]) > 65535:
-        yield ("web", "listen"), f"port {found[1]} does not exist; needed: 1 to 65535, or 0 for any free one", False
+        yield ("web", "listen"), f"port {found[1]} does not exist; expected: 1 to 65535, or 0 for any free one", False
 
 
 _RULES: tuple[Callable[[Raw], Iterator[Found]], ...] = (
@@ -318,6 +321,6 @@ def _is_number(value: object) -> bool:
 
 
 def host_port(given: str) -> tuple[str | None, int | None]:
-    """Host and port of `host`, `host:port` or `[v6]:port`; no host if it is none of them."""
+    """Split `host`, `host:port` or `[v6]:port` into host and port; no host if it is none of these."""
     found = re.fullmatch(r"(\[[0-9a-fA-F:.%\w]+\]|[^\s:/\[\]]+)(?::([0-9]{1,9}))?", given)
     return (found[1], int(found[2]) if found[2] else None) if found else (None, None)

@@ -24,7 +24,9 @@ def doubts(raw: Raw) -> Iterator[Found]:
         if isinstance(address, str) and address.startswith("listen://") and reader.get("tls") is not True:
             host = re.sub(r":\d+$", "", address.removeprefix("listen://"))
             if not is_local(host):
-                text = "without tls, anyone knowing the reader's identity can impersonate it; needed: tls, cert and key"
+                text = (
+                    "without tls, anyone knowing the reader's identity can impersonate it; expected: tls, cert and key"
+                )
                 yield (*place, "address"), text, True
     limits = raw.get("thresholds")
     least = limits.get("small_cell") if isinstance(limits, dict) else None
@@ -38,7 +40,7 @@ def doubts(raw: Raw) -> Iterator[Found]:
     zone = store.get("timezone") if isinstance(store, dict) else None
     if isinstance(zone, str) and (found := re.fullmatch(r"Etc/GMT([+-])(\d+)", zone)) and found[2] != "0":
         side = "behind" if found[1] == "+" else "ahead of"
-        text = f"{show(zone)} is {found[2]} h {side} UTC, without daylight saving time; needed: the local time zone"
+        text = f"{show(zone)} is {found[2]} h {side} UTC, without daylight saving time; expected: the local time zone"
         yield ("store", "timezone"), text, True
 
 
@@ -55,7 +57,7 @@ def _broker(raw: Raw) -> Iterator[Found]:
         what = (
             "the password and member data" if "username" in mqtt or "password_file" in mqtt else "member data and cards"
         )
-        yield ("mqtt", "url"), f"{what} are sent unencrypted; needed: mqtts://", True
+        yield ("mqtt", "url"), f"{what} are sent unencrypted; expected: mqtts://", True
 
 
 def _page(raw: Raw) -> Iterator[Found]:
@@ -65,8 +67,8 @@ def _page(raw: Raw) -> Iterator[Found]:
         return
     host, _, port = listen.rpartition(":")
     if not is_local(host) and "cert" not in web:
-        text = "passwords and member data are sent unencrypted; needed: cert and key, or 127.0.0.1 behind a proxy"
+        text = "passwords and member data are sent unencrypted; expected: cert and key, or 127.0.0.1 behind a proxy"
         yield ("web", "listen"), text, True
-    if port.isdecimal() and 0 < int(port) < PRIVILEGED:
-        text = f"the unit can't open port {port}; needed: a port from {PRIVILEGED} on, or a proxy (docs/install.md)"
+    if port.isdecimal() and len(port) <= 5 and 0 < int(port) < PRIVILEGED:
+        text = f"the unit can't open port {port}; expected: a port from {PRIVILEGED} on, or a proxy (docs/install.md)"
         yield ("web", "listen"), text, True

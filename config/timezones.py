@@ -1,4 +1,4 @@
-"""What people write for a time zone, and the IANA name that they mean."""
+"""Common names of time zones and their IANA names."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _OFFSET = re.compile(r"(?:utc|gmt)?([+-])(\d{1,2})(?::?(\d\d))?")
 
 
 def meant(name: str) -> str | None:
-    """The IANA name that somebody probably means by a name that is none; None if nothing is near."""
+    """Guess the IANA name for an unknown time zone name; None if there is no likely match."""
     zones = available_timezones()
     told = re.sub(r"\s+", "_", name.strip().replace("－", "-").replace("＋", "+")).casefold()
     if exact := next((zone for zone in sorted(zones) if zone.casefold() == told), None):

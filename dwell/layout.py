@@ -56,10 +56,6 @@ class Layout:
     """(K,) zone that each corner of a polygon belongs to; without any, zones lie around their antennas."""
     corner_xy: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     """(K, 2) metres on the zone's floor, in the order of each polygon."""
-    antenna_offset_db: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-    """(A,) dB that each antenna hears tags louder than the model, as calibrated; left out: zeros."""
-    antenna_rate: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-    """(A,) reads that each antenna gets of a tag, as a multiple of the others', as calibrated; left out: ones."""
     antenna_height_m: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     """(A,) metres above the floor; left out: 2.5."""
     antenna_tilt_deg: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
@@ -73,8 +69,6 @@ class Layout:
         """ValueError if anything told of antennas doesn't have one figure an antenna."""
         antennas = len(self.antenna_zone)
         for name, neutral in (
-            ("antenna_offset_db", 0.0),
-            ("antenna_rate", 1.0),
             ("antenna_height_m", 2.5),
             ("antenna_tilt_deg", np.nan),
             ("antenna_azimuth_deg", np.nan),

@@ -1,4 +1,4 @@
-"""Commands of the simulators; they join the command line by an entry point. Imports nothing heavy."""
+"""Commands of the simulators, added to the command line through an entry point. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -52,14 +52,18 @@ class Fault(StrEnum):
     EVENTS = "events"
 
 
-simulate = typer.Typer(help="A simulated shop: readers, replay files, truth and scores.", no_args_is_help=True)
+simulate = typer.Typer(
+    help="Simulate shops, readers and stores; write recordings and score results.", no_args_is_help=True
+)
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The store file (TOML).", exists=True, dir_okay=False)]
 Kind = Annotated[
-    WorldName, typer.Option(help="What radio and people are like; drawn: by the seed, within wide ranges.")
+    WorldName, typer.Option(help="Behaviour of radio and people; drawn: chosen by the seed from wide ranges.")
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Another shop of the same kind; default: the world's own.")]
-Shoppers = Annotated[int, typer.Option(min=0, help="People with tags in the shop at a time, besides staff.")]
+Shoppers = Annotated[
+    int, typer.Option(min=0, help="Number of people with tags in the shop at a time, in addition to staff.")
+]
 TruthOut = Annotated[Path | None, typer.Option(help="Write where every tag was: epc,zone,enter_us,exit_us.")]
 
 
@@ -74,13 +78,13 @@ def crm(
     url: Annotated[str, typer.Option(help="The broker: mqtt://host:port or mqtts://host:port.")],
     database: Annotated[str, typer.Option(help="The CRM's own SQLite file, or postgresql://user@host/name.")],
     status: Annotated[Path | None, typer.Option(help="Keep this JSON file up to date with the totals.")] = None,
-    username: Annotated[str | None, typer.Option(help="Who the CRM is to the broker.")] = None,
-    password_file: Annotated[Path | None, typer.Option(help="File with its password.")] = None,
-    ca: Annotated[Path | None, typer.Option(help="Certificate authority of the broker (PEM).")] = None,
+    username: Annotated[str | None, typer.Option(help="User name for the broker.")] = None,
+    password_file: Annotated[Path | None, typer.Option(help="File with the password.")] = None,
+    ca: Annotated[Path | None, typer.Option(help="Certificate of the broker's CA (PEM).")] = None,
     clock_speed: Annotated[float, typer.Option(hidden=True)] = 1.0,
     clock_origin_us: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
-    """A central CRM: commits every store's events once, acknowledges them, and counts what is missing."""
+    """Run a central CRM: commit every store's events once, acknowledge them, and count missing events."""
     from simulators.headquarters.crm import command
 
     command(url, database, status, clock_speed, clock_origin_us, username, password_file, ca)
@@ -89,16 +93,16 @@ def crm(
 def demo(
     headless: Annotated[bool, typer.Option("--headless", help="No screen.")] = False,
     duration: Annotated[float | None, typer.Option(min=1, help="Seconds to run; default: until Ctrl-C.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Another radio, other people.")] = 1,
-    shoppers: Annotated[int, typer.Option(min=0, help="People with tags in the shop at a time.")] = 60,
-    speed: Annotated[float, typer.Option(min=1, max=60, help="How much faster than life the shop moves.")] = 30,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0: any free one.")] = 8080,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON at the end.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for radio and people.")] = 1,
+    shoppers: Annotated[int, typer.Option(min=0, help="Number of people with tags in the shop at a time.")] = 60,
+    speed: Annotated[float, typer.Option(min=1, max=60, help="How much faster than real time the shop runs.")] = 30,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the web page; 0: any free port.")] = 8080,
     keep: Annotated[
         Path | None, typer.Option(help="Keep store file, databases, truth and logs in this folder.")
     ] = None,
 ) -> None:
-    """The main job: a simulated store, its readers on real wires, the service, a broker and a CRM."""
+    """Run the complete system: a simulated store with readers on real wires, the service, a broker and a CRM."""
     from simulators.demo.run import Options
     from simulators.demo.run import demo as run
 
@@ -112,15 +116,17 @@ def shop(
     seed: Seed = None,
     shoppers: Shoppers = 40,
     speed: Annotated[float, typer.Option(min=0.01, max=1000, help="Store seconds per second.")] = 1.0,
-    origin_us: Annotated[int, typer.Option(help="UTC µs at which a faster clock began; 0: now.")] = 0,
-    announce: Annotated[Path | None, typer.Option(help="Write the readers' addresses (JSON) once they listen.")] = None,
+    origin_us: Annotated[int, typer.Option(help="UTC µs at which a faster clock started; 0: now.")] = 0,
+    announce: Annotated[
+        Path | None, typer.Option(help="Write the readers' addresses (JSON) once they are listening.")
+    ] = None,
     truth: TruthOut = None,
     members: Annotated[
         Path | None, typer.Option(help="Write the member directory: epc,member,tier,consent,hint.")
     ] = None,
     duration: Annotated[float | None, typer.Option(min=0, help="Seconds to run; default: until stopped.")] = None,
 ) -> None:
-    """Run a store's readers on their real protocols, with people walking past them, until SIGTERM or Ctrl-C."""
+    """Simulate a store's readers with their real protocols and people walking past, until SIGTERM or Ctrl-C."""
     import asyncio
     import time
 
@@ -145,7 +151,7 @@ def reads(
     minutes: Annotated[float, typer.Option(min=0.1, help="Length of the recording.")] = 60,
     shoppers: Shoppers = 40,
 ) -> None:
-    """Write a recording for `tagtrail replay`, in order of arrival, and the truth to score it with."""
+    """Write a recording for `tagtrail replay`, and the truth to score it against."""
     from rich.progress import Progress
 
     from simulators.shop.replays import write_replay
@@ -170,22 +176,30 @@ def reads(
 
 @simulate.command()
 def reader(
-    family: Annotated[Family, typer.Option(help="Which protocol it speaks.")] = Family.LLRP,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port of an LLRP reader; 0: any free one.")] = 5084,
-    tags: Annotated[int, typer.Option(min=1, max=10_000, help="Tags lying before it.")] = 8,
-    rate: Annotated[float, typer.Option(min=0.1, max=5000, help="Reads a second in all.")] = 50,
-    garbage: Annotated[float, typer.Option(min=0, max=1, help="Share of serial frames after 24 bytes of noise.")] = 0,
+    family: Annotated[Family, typer.Option(help="Protocol of the reader.")] = Family.LLRP,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port of an LLRP reader; 0: any free port.")] = 5084,
+    tags: Annotated[int, typer.Option(min=1, max=10_000, help="Number of tags in range.")] = 8,
+    rate: Annotated[float, typer.Option(min=0.1, max=5000, help="Total reads per second.")] = 50,
+    garbage: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of serial frames preceded by 24 bytes of noise.")
+    ] = 0,
     split: Annotated[bool, typer.Option("--split", help="Send serial frames in pieces of 1 to 8 bytes.")] = False,
-    gpi: Annotated[float | None, typer.Option(min=0.05, help="LLRP: input 1 changes every so many seconds.")] = None,
-    held: Annotated[int | None, typer.Option(min=0, help="LLRP: reports kept while nobody listens; 0: none.")] = None,
-    clock_offset: Annotated[float, typer.Option(help="LLRP: its clock is so many seconds ahead.")] = 0,
-    drift: Annotated[float, typer.Option(help="LLRP: its clock gains so many parts per million.")] = 0,
-    from_2000: Annotated[bool, typer.Option("--from-2000", help="LLRP: its clock began at 2000-01-01.")] = False,
+    gpi: Annotated[
+        float | None, typer.Option(min=0.05, help="LLRP: interval in seconds between changes of input 1.")
+    ] = None,
+    held: Annotated[
+        int | None, typer.Option(min=0, help="LLRP: number of reports stored while disconnected; 0: none.")
+    ] = None,
+    clock_offset: Annotated[float, typer.Option(help="LLRP: seconds that its clock is ahead.")] = 0,
+    drift: Annotated[float, typer.Option(help="LLRP: drift of its clock in parts per million.")] = 0,
+    from_2000: Annotated[bool, typer.Option("--from-2000", help="LLRP: its clock started at 2000-01-01.")] = False,
     uptime: Annotated[bool, typer.Option("--uptime", help="LLRP: it has no UTC, only its uptime.")] = False,
-    fault: Annotated[list[Fault] | None, typer.Option(help="LLRP: what goes wrong; several take turns.")] = None,
-    every: Annotated[float, typer.Option(min=0.1, help="LLRP: seconds from one fault to the next.")] = 30,
+    fault: Annotated[
+        list[Fault] | None, typer.Option(help="LLRP: fault to inject; several are injected in turn.")
+    ] = None,
+    every: Annotated[float, typer.Option(min=0.1, help="LLRP: seconds between faults.")] = 30,
 ) -> None:
-    """Run one reader with a few tags before its antennas, for any client, until Ctrl-C."""
+    """Simulate one reader with a few tags in range, for any client, until Ctrl-C."""
     import asyncio
 
     from simulators.readers.lone import Wrongs, run_llrp, run_serial
@@ -196,9 +210,9 @@ def reader(
     if family is Family.LLRP and line != Faults():
         raise typer.BadParameter("--garbage and --split are for serial readers")
     if family is not Family.LLRP and wrongs != Wrongs(every_s=every):
-        raise typer.BadParameter("only an LLRP reader has inputs, a clock, a memory and faults of its own")
+        raise typer.BadParameter("inputs, clock, memory and faults are options of LLRP readers only")
     if from_2000 and uptime:
-        raise typer.BadParameter("--from-2000 is a clock, and --uptime says that there is none")
+        raise typer.BadParameter("--from-2000 and --uptime exclude each other")
     with _mendable():
         if family is Family.LLRP:
             asyncio.run(run_llrp(port, tags, rate, typer.echo, wrongs))
@@ -209,11 +223,11 @@ def reader(
 @simulate.command()
 def fleet(
     broker: Annotated[str, typer.Option(help="The broker, mqtt://host:port or mqtts://host:port.")],
-    stores: Annotated[int, typer.Option(min=1, max=5000, help="How many stores.")] = 200,
-    rate: Annotated[float, typer.Option(min=0.001, max=1000, help="Events a second of each store.")] = 0.2,
-    duration: Annotated[float | None, typer.Option(help="Seconds; until Ctrl-C if absent.")] = None,
+    stores: Annotated[int, typer.Option(min=1, max=5000, help="Number of stores.")] = 200,
+    rate: Annotated[float, typer.Option(min=0.001, max=1000, help="Events per second and store.")] = 0.2,
+    duration: Annotated[float | None, typer.Option(help="Seconds to run; default: until Ctrl-C.")] = None,
 ) -> None:
-    """Run many fake stores that publish valid traffic, for a consumer's own tests; the last line is JSON."""
+    """Simulate many stores that publish valid messages, for testing a consumer; the last line is JSON."""
     import asyncio
 
     from simulators.headquarters.fleet import run
@@ -230,10 +244,10 @@ def fleet(
 @simulate.command()
 def score(
     truth: Annotated[Path, typer.Option(help="Where tags were: epc,zone,enter_us,exit_us.", exists=True)],
-    visits: Annotated[Path, typer.Option(help="What was decided: the same columns, others are skipped.", exists=True)],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    visits: Annotated[Path, typer.Option(help="Computed visits: the same columns, others are ignored.", exists=True)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Score decided visits against the truth."""
+    """Score computed visits against the truth."""
     from simulators.shop.score import read_stays
     from simulators.shop.score import score as judge
 
@@ -259,7 +273,7 @@ def _store(file: Path) -> StoreConfig:
     except (ConfigError, ValueError) as error:
         raise _failed(error, 2) from error
     if not store.readers:
-        raise _failed(f"{file}: there are no readers in it to simulate", 2)
+        raise _failed(f"{file} has no readers to simulate", 2)
     return store
 
 

@@ -1,18 +1,18 @@
 """Publisher: sends the outbox to the CRM, whatever fails.
 
-The rules, for each class on its own:
-1. Batches go out in the order of their numbers, at most WINDOW of them without the CRM's ack.
+Rules, for each class separately:
+1. Batches are sent in the order of their numbers, at most WINDOW of them without the CRM's ack.
 2. Only an ack of the CRM advances the class and lets the outbox delete; MQTT's own PUBACK proves nothing.
-3. After silence of the CRM about what the broker has, and on every new connection, all that is not acked is sent again,
-   in order (go-back-N). While the silence lasts it is one batch at a time, ever more rarely: a CRM that is away finds
-   no heap of repetitions.
-4. `pause_ms` of an ack holds the class back, replays too.
-5. A database that refuses stops nothing: what is acked is kept in memory, what can't be read is tried again.
-6. Of two gateways with one identity the one that started later is silent, and both say so.
-7. Batches are packed once an ack has said that the CRM takes that, until one doesn't say so, or there is silence.
-8. An ack of numbers that were never sent is not believed.
-Class member has a lane of its own; the others share one, by weight. What a lane has under way is so little (sync.line)
-that a recognition gets through at once on a slow line as well.
+3. When the CRM is silent about what the broker has, and on every new connection, all that is not acked is sent again,
+   in order (go-back-N). During a silence it is one batch at a time, with backoff, so that a CRM that comes back doesn't
+   find a heap of repetitions.
+4. `pause_ms` of an ack holds back the class, including replays.
+5. A failing database stops nothing: acks are kept in memory, and reads are retried.
+6. Of two gateways with the same identity, the one that started later is silent, and both report it.
+7. Batches are compressed once an ack has said that the CRM accepts that, until one doesn't say so, or after a silence.
+8. An ack of numbers that were never sent is ignored.
+Class member has a lane of its own; the others share one, by weight. A lane has so little in flight (sync.uplink) that a
+recognition gets through at once even on a slow line.
 """
 
 from __future__ import annotations

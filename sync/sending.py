@@ -17,8 +17,8 @@ from config import topics
 from sync import outbox
 from sync.contract import CLASSES, Envelope, EventClass, encode, pack
 from sync.in_flight import SILENCE_S, WINDOW, InFlight
-from sync.line import Line
 from sync.mqtt import BrokerError, MqttConnection, RefusedError
+from sync.uplink import Uplink
 from sync.writer import RETRY_S, Writer
 
 BATCH_EVENTS = 500
@@ -69,7 +69,7 @@ class Sending:
         self._packed = packed
         self._counters = counters
         self._tell = tell
-        self._line = Line()
+        self._uplink = Uplink()
         self._changed = {lane: asyncio.Event() for lane in LANES}
         self._shrinks = dict.fromkeys(CLASSES, 1.0)
         self._tried = 0
@@ -102,7 +102,7 @@ class Sending:
                     tasks.create_task(self._send(connection, classes, tasks))
         finally:
             self._connection = None
-            self._line.broke()
+            self._uplink.broke()
 
     async def replay(self, class_: EventClass, first: int, last: int) -> dict[str, int]:
         """Send numbers `first` … `last` again, missing ones as lost; returns the numbers of events and lost ones. What
@@ -154,7 +154,7 @@ class Sending:
         while True:
             while (in_flight := self._due(classes)) is None:
                 wait_s = min(self._in_flight[class_].wait_s(time.monotonic()) for class_ in classes)
-                if not self._line.may_send(classes[0]):
+                if not self._uplink.may_send(classes[0]):
                     wait_s = float("inf")  # until the broker answers
                 changed.clear()
                 with contextlib.suppress(TimeoutError):
@@ -193,7 +193,7 @@ class Sending:
         self, connection: MqttConnection, class_: EventClass, message: bytes, lane: str, *, refused: bool = False
     ) -> None:
         """Publish a batch. A refused one is sent again after a silence, with backoff."""
-        sent = self._line.send(lane, len(message), time.monotonic())
+        sent = self._uplink.send(lane, len(message), time.monotonic())
         try:
             await connection.publish(topics.topic(self._identity.store, f"up/{class_}"), message)
         except RefusedError as error:
@@ -203,7 +203,7 @@ class Sending:
                 raise
         else:
             self._tell(f"refused {class_}", "")
-        self._line.taken(sent, time.monotonic())
+        self._uplink.taken(sent, time.monotonic())
 
     def _due(self, classes: tuple[EventClass, ...]) -> InFlight | None:
         now = time.monotonic()
@@ -211,7 +211,7 @@ class Sending:
             if self._in_flight[class_].silent(now):
                 self._counters["silences"] += 1
                 self._packed.discard(class_)
-        if not self._line.may_send(classes[0]):
+        if not self._uplink.may_send(classes[0]):
             return None
         due = [in_flight for class_ in classes if (in_flight := self._in_flight[class_]).wait_s(now) <= 0]
         if not due:
@@ -239,7 +239,7 @@ class Sending:
     def _plain_bytes(self, class_: EventClass) -> int:
         """Return the bytes of events for a message of the line's target size, from the compression ratio."""
         shrinks = self._shrinks[class_] if class_ in self._packed else 1.0
-        return min(int(self._line.batch_bytes / shrinks), MOST_BYTES)
+        return min(int(self._uplink.batch_bytes / shrinks), MOST_BYTES)
 
     def _message(self, class_: EventClass, batch: outbox.Pending) -> bytes:
         envelope = Envelope.model_validate(

@@ -39,5 +39,5 @@ def pytest_make_parametrize_id(val: object) -> str | None:
     """Name bytes by their length unless they are text: messages hold times, and all workers must see the same names."""
     if not isinstance(val, bytes):
         return None
-    text = val.decode("ascii", "replace")
-    return text.strip() if text.strip().isprintable() else f"{len(val)} bytes"
+    text = val.decode().strip() if val.isascii() else "\n"
+    return text if text.isprintable() else f"{len(val)} bytes"

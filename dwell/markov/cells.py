@@ -17,7 +17,7 @@ from dwell.layout import Layout
 
 NONE = -1
 """In no zone, or no cell."""
-MARGIN_M = 3.0
+MARGIN_M = 0.5
 """Floor beyond the outermost zone or antenna that still counts."""
 EDGES_M = 0.7, 1.4
 """Shortest and longest edge of a cell; longer ones lose a walker between two zones."""

@@ -6,20 +6,22 @@ order in which they arrive within the lateness makes a difference.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell.aggregates import FLOOR_WINDOW, WINDOW, Aggregates, Floors, Windows
-from dwell.journeys import Journal, Journey
+from dwell.aggregates import Aggregates
+from dwell.journeys import Journal
 from dwell.layout import Layout, Settings
 from dwell.lifecycle import State
+from dwell.markov import field as field_
 from dwell.markov import kernels, radio
+from dwell.markov.decisions import NOTHING, Decisions, by_tag, join, visits_of
 from dwell.markov.field import Field
 from dwell.markov.radio import Model
-from dwell.markov.tables import EVENT, LIFE, OUT, Tags
+from dwell.markov.tables import OUT
+from dwell.markov.tag_table import TagTable
 from dwell.markov.tuning import TICK_US, Tuning
 from dwell.read import READ, Reads, joined
 from dwell.visits import VISIT, Visits
@@ -32,36 +34,33 @@ MUTE_TICKS = 5
 """Antennas are looked at so often whether they have gone silent for everybody."""
 IDLE_US = 86_400_000_000
 """Windows are left out when there is nothing at all for longer than this: the engine wasn't running."""
+HOLD_US = 180_000_000
+"""Reads are held back for a first idea of the radio at most for so long."""
+CATCH_UP_TICKS = 4
+"""What was held back is decided in pieces of so many ticks, so that nobody waits for long."""
+AIR = ("up", "mute", "missed", "missed_by", "drift", "tags", "changed_tick", "down")
+"""What of Air belongs to the engine's state; the rest follows from it."""
+SCALARS = (
+    *("_tick", "_target", "_next_look", "_late", "_unknown_antenna", "_late_outages"),
+    *("_visits", "_journeys", "_stuck"),
+)
 NEVER = kernels.NEVER
-
-
-@dataclass(frozen=True)
-class Decisions:
-    """What became final. Concatenated over calls, the same for the same reads."""
-
-    opened: Visits = field(default_factory=lambda: np.zeros(0, VISIT))
-    """Visits that began; exit_us, reads and confidence as of the decision."""
-    closed: Visits = field(default_factory=lambda: np.zeros(0, VISIT))
-    arrivals: Visits = field(default_factory=lambda: np.zeros(0, VISIT))
-    """Those of `opened` with which a journey began."""
-    journeys: list[Journey] = field(default_factory=list)
-    stuck: Visits = field(default_factory=lambda: np.zeros(0, VISIT))
-    """Tags that have rested in one zone for longer than anybody does: how far they did is no visit and in no count."""
-    windows: Windows = field(default_factory=lambda: np.zeros(0, WINDOW))
-    floors: Floors = field(default_factory=lambda: np.zeros(0, FLOOR_WINDOW))
-    """Of the same windows."""
-
-
-NOTHING = Decisions()
 
 
 class ZoneEngine:
     """One store's engine. Every array that it is given must be of the stated dtype; ValueError otherwise."""
 
     def __init__(
-        self, layout: Layout, settings: Settings, tuning: Tuning | None = None, field: Field | None = None
+        self,
+        layout: Layout,
+        settings: Settings,
+        tuning: Tuning | None = None,
+        field: Field | None = None,
+        *,
+        hold: int = 0,
     ) -> None:
-        """`field`: what has been learnt of the store's radio; None: nothing."""
+        """`field`: what has been learnt of the store's radio; None: nothing. `hold`: decide nothing until `adopt` or
+        `release` is called, HOLD_US is over or so many reads wait; meanwhile a usual radio tells the `whereabouts`."""
         tuning = tuning or Tuning()
         if not 0 < tuning.lag_ticks + tuning.batch_ticks < kernels.EVENTS - 1:
             raise ValueError(f"lag_ticks + batch_ticks must stay below {kernels.EVENTS - 1}")
@@ -83,12 +82,16 @@ class ZoneEngine:
         self._counts = np.zeros(kernels.COUNTERS, np.int64)
         self._late = self._unknown_antenna = self._late_outages = 0
         self._visits = self._journeys = self._stuck = 0
-        self._tags = _rows(0)
-        self._due = np.zeros(0, np.int64)
+        self._table = TagTable(ROWS)
         self._next_look = NEVER
-        self._free = np.zeros(0, np.int32)
-        self._n_free = 0
-        self._grow(ROWS)
+        self._guess = type(self)(layout, settings, tuning, field) if hold else None
+        """Answers for this engine while it holds reads back."""
+        self._hold, self._held_reads, self._released = hold, 0, False
+
+    @property
+    def holding(self) -> bool:
+        """True while nothing is decided, since nothing is known of the radio."""
+        return self._guess is not None and not self._released
 
     @property
     def field(self) -> Field:
@@ -103,11 +106,18 @@ class ZoneEngine:
     def adopt(self, model: Model) -> None:
         """Go on with tables that `model` made; whoever is under way stays so."""
         self._model = model
+        self._released = True
         kernels.listen(model.radio, self._air, model.limits)
+
+    def release(self) -> None:
+        """Hold nothing back any longer."""
+        self._released = True
 
     @property
     def weighed_us(self) -> int:
         """All reads and outages before have been weighed; -1 before the first tick."""
+        if self._guess is not None:
+            return self._guess.weighed_us
         return self._tick * TICK_US if self._tick >= 0 else -1
 
     @property
@@ -122,7 +132,9 @@ class ZoneEngine:
 
     @property
     def counters(self) -> dict[str, int]:
-        """Since the beginning: reads weighed and dropped, tags and what became of them. `tags_present`: as of now."""
+        """Since the beginning: reads weighed and dropped, tags and what became of them; `tags_tracked`: now."""
+        if self._guess is not None:
+            return self._guess.counters
         counts = self._counts
         return {
             "reads": int(counts[kernels.READS]),
@@ -133,7 +145,7 @@ class ZoneEngine:
             "tags": int(counts[kernels.TAGS]),
             "strays": int(counts[kernels.STRAYS]),
             "frozen": int(counts[kernels.FROZEN]),
-            "tags_tracked": len(self._tags.life) - self._n_free,
+            "tags_tracked": len(self._table.due) - self._table.n_free,
             "late_outages": self._late_outages,
             "visits": self._visits,
             "journeys": self._journeys,
@@ -146,12 +158,17 @@ class ZoneEngine:
             raise ValueError(f"reads must have dtype {READ}")
         if len(reads):
             self._pending.append(reads.copy())
+            self._held_reads += len(reads)
+        if self._guess is not None:
+            self._guess.feed(reads)
 
     def outage(self, antennas: NDArray[Any], at_us: int, up: bool) -> None:
         """Antennas went up or down at `at_us`; before what is processed already: from now on. All start up."""
         antennas = np.asarray(antennas, np.int64)
         if len(antennas) and not (antennas.min() >= 0 and antennas.max() < len(self._layout.antenna_zone)):
             raise ValueError("no such antenna")
+        if self._guess is not None:
+            self._guess.outage(antennas, at_us, up)
         if self._tick >= 0 and at_us < self._tick * TICK_US:
             self._late_outages += 1
             at_us = self._tick * TICK_US
@@ -160,6 +177,8 @@ class ZoneEngine:
     def advance(self, watermark_us: int) -> Decisions:
         """Nothing older than `watermark_us` - lateness will come: decide what that makes final."""
         target = (watermark_us - self._settings.lateness_us) // TICK_US
+        if self._guess is not None:
+            target = self._caught_up(watermark_us, target)
         if target <= max(self._tick, 0):
             return NOTHING
         return self._advance(target)
@@ -167,13 +186,14 @@ class ZoneEngine:
     def finish(self) -> Decisions:
         """The recording is over: open visits end with their last read, marked censored unless the tag had been silent
         for the join gap by then. Take a new engine afterwards."""
+        self._guess = None
         last_us = max((int(reads["time_us"].max()) for reads in self._pending), default=-1)
         last_us = max([last_us, self._tick * TICK_US, *(at_us for at_us, _, _ in self._outages)])
         if last_us < 0:
             return NOTHING
         parts = [self._advance(last_us // TICK_US + 1)]
         out, n = kernels.end_all(
-            self._tags,
+            self._table.tags,
             self._tick,
             last_us,
             self._model.radio,
@@ -184,29 +204,31 @@ class ZoneEngine:
             0,
         )
         parts.append(self._sort_out(out[:n], cut=True))
-        self._tags.life["state"] = 0
-        self._due[:] = NEVER
+        self._table.tags.life["state"] = 0
+        self._table.due[:] = NEVER
         while 0 <= self._windows.next_us <= last_us:
             windows, floors = self._windows.window(np.zeros(0, VISIT), np.zeros(0, np.int16))
             parts.append(Decisions(windows=windows, floors=floors))
-        return _join(parts)
+        return join(parts)
 
     def open_visits(self) -> Visits:
         """Visits under way; exit_us is the last read that was decided to be in it."""
-        tags = self._tags.life
+        tags = self._table.tags.life
         tags = tags[(tags["state"] != 0) & (tags["visit_zone"] >= 0)]
-        return _by_tag(_visits(tags, exit_us=tags["last_in_us"], zone=tags["visit_zone"]))
+        return by_tag(visits_of(tags, exit_us=tags["last_in_us"], zone=tags["visit_zone"]))
 
     def whereabouts(self) -> Visits:
         """Where each tag seems to be, a second or two after the fact: a forecast of `open_visits`, which waits for what
         follows and is right more often. Tags that may be strays, that are in no zone, or that have been silent for
         long are left out. enter_us: since when; exit_us: last read."""
-        tags = self._tags.life
+        if self._guess is not None:
+            return self._guess.whereabouts()
+        tags = self._table.tags.life
         silent_us = self._tick * TICK_US - tags["last_us"]
         here = ~np.isin(tags["state"], (State.UNSEEN, State.STUCK)) & (tags["live_zone"] >= 0) & (tags["ticks"] > 1)
         tags = tags[here & (silent_us < self._model.limits.hold_us)]
         known = tags["visit_zone"] == tags["live_zone"]
-        visits = _visits(
+        visits = visits_of(
             tags,
             enter_us=np.where(known, tags["enter_us"], tags["live_us"]),
             exit_us=tags["last_us"],
@@ -214,44 +236,41 @@ class ZoneEngine:
             reads=np.where(known, tags["reads"], 0),
             confidence=self._model.limits.live_share,
         )
-        return _by_tag(visits)
+        return by_tag(visits)
 
     def stuck_tags(self) -> Visits:
         """Tags that are stuck now: where, since when, until the last read."""
-        tags = self._tags.life[self._tags.life["state"] == State.STUCK]
-        visits = _visits(tags, exit_us=tags["last_us"], zone=tags["last_zone"], journey_us=-1, censored=False)
-        return _by_tag(visits)
+        if self._guess is not None:
+            return self._guess.stuck_tags()
+        tags = self._table.tags.life[self._table.tags.life["state"] == State.STUCK]
+        visits = visits_of(tags, exit_us=tags["last_us"], zone=tags["last_zone"], journey_us=-1, censored=False)
+        return by_tag(visits)
 
     def tags_under_way(self) -> NDArray[Any]:
-        """(n,) epc, epc_bits and tag_class of the tags whose journey goes on, in a zone or between two."""
+        """(n,) epc, epc_bits, tag_class and journey_us of the tags whose journey goes on, in a zone or between two."""
+        if self._guess is not None:
+            return self._guess.tags_under_way()
         states = (State.PRESENT, State.DWELLING, State.LEAVING, State.ABSENT)
-        going_on = self._tags.life[np.isin(self._tags.life["state"], states)]
-        return going_on[["epc", "epc_bits", "tag_class"]]
+        going_on = self._table.tags.life[np.isin(self._table.tags.life["state"], states)]
+        return going_on[["epc", "epc_bits", "tag_class", "journey_us"]]
 
     def state(self, *, pending: bool = True) -> dict[str, NDArray[Any]]:
         """All that the engine knows, as plain arrays; `restore` goes on from it as if nothing had happened.
 
         Without `pending` the reads that are not yet weighed are left out: those from `weighed_us` on are then lost.
         """
-        used = self._tags.life["state"] != 0
+        pending = pending or self._guess is not None
         outages = [(at_us, int(up), a) for at_us, up, antennas in self._outages for a in antennas]
-        scalars = (self._tick, self._target, self._next_look, self._late, self._unknown_antenna, self._late_outages)
         return {
-            **{f"tags_{name}": rows[used] for name, rows in self._tags._asdict().items()},
-            "due": self._due[used],
-            "up": self._air.up.copy(),
-            "drift": self._air.drift.copy(),
+            **self._table.state(),
+            **field_.packed(self._model.field),
             "drift_db": self._drift_db.copy(),
-            "down": self._air.down.copy(),
-            "mute": self._air.mute.copy(),
-            "kinds": self._air.tags.copy(),
-            "missed": self._air.missed.copy(),
-            "missed_by": self._air.missed_by.copy(),
-            "changed_tick": self._air.changed_tick.copy(),
+            **{f"air_{name}": getattr(self._air, name).copy() for name in AIR},
             "reads": joined(self._pending if pending else ()),
+            "held": np.array([self._guess is not None, self._released, self._hold, self._held_reads], np.int64),
             "outages": np.array(outages, np.int64).reshape(-1, 3),
             "counts": self._counts.copy(),
-            "scalars": np.array([*scalars, self._visits, self._journeys, self._stuck], np.int64),
+            "scalars": np.array([getattr(self, name) for name in SCALARS], np.int64),
             **self._windows.state(),
             **self._journal.state(),
         }
@@ -265,51 +284,59 @@ class ZoneEngine:
         tuning: Tuning | None = None,
         field: Field | None = None,
     ) -> Self:
-        """An engine that goes on from `state`, which must come from the same layout, settings, tuning and field."""
-        self = cls(layout, settings, tuning, field)
-        tags = Tags(*(state[f"tags_{name}"] for name in Tags._fields))
-        pairs: list[tuple[NDArray[Any], NDArray[Any]]] = list(zip(tags, self._tags, strict=True))
-        same = all(a.dtype == b.dtype and a.shape[1:] == b.shape[1:] for a, b in pairs)
-        if not same or state["up"].shape != self._air.up.shape:
+        """An engine that goes on from `state`, which must come from the same layout, settings and tuning; `field`: what
+        is known of the radio now, None: what was known then."""
+        self = cls(layout, settings, tuning, field or field_.unpacked(state))
+        if state["air_up"].shape != self._air.up.shape or not self._table.restore(state):
             raise ValueError("the state comes from another layout or version")
-        n = len(tags.life)
-        if n > len(self._tags.life):
-            self._grow(n - len(self._tags.life))
-        for name in Tags._fields:
-            getattr(self._tags, name)[:n] = getattr(tags, name)
-        self._due[:n] = state["due"]
-        self._n_free = len(self._due) - n
-        self._free[: self._n_free] = np.arange(n, len(self._due))[::-1]
-        self._reindex()
-        self._air.up[:], self._air.down[:] = state["up"], state["down"]
-        self._air.drift[:], self._drift_db[:] = state["drift"], state["drift_db"]
-        self._air.mute[:], self._air.tags[:] = state["mute"], state["kinds"]
-        self._air.missed[:], self._air.missed_by[:] = state["missed"], state["missed_by"]
-        self._air.changed_tick[:] = state["changed_tick"]
+        self._drift_db[:] = state["drift_db"]
+        for name in AIR:
+            getattr(self._air, name)[:] = state[f"air_{name}"]
         kernels.listen(self._model.radio, self._air, self._model.limits)
         self._pending = [state["reads"].copy()] if len(state["reads"]) else []
         self._outages = [(int(at_us), bool(up), np.array([a])) for at_us, up, a in state["outages"]]
         self._counts[:] = state["counts"]
-        (
-            self._tick,
-            self._target,
-            self._next_look,
-            self._late,
-            self._unknown_antenna,
-            self._late_outages,
-            self._visits,
-            self._journeys,
-            self._stuck,
-        ) = (int(x) for x in state["scalars"])
+        for name, value in zip(SCALARS, state["scalars"].tolist(), strict=True):
+            setattr(self, name, value)
         self._windows.restore(state)
         self._journal.restore(state)
+        holding, released, self._hold, self._held_reads = (int(x) for x in state["held"])
+        self._released = bool(released)
+        if holding:
+            self._guess = cls(layout, settings, tuning)
+            for reads in self._pending:
+                self._guess.feed(reads)
+            for at_us, up, antennas in self._outages:
+                self._guess.outage(antennas, at_us, up)
         return self
+
+    def _caught_up(self, watermark_us: int, target: int) -> int:
+        """How far to decide while reads are held back, or what was held back is decided piece by piece."""
+        guess = self._guess
+        assert guess is not None
+        before = guess._tick
+        guess.advance(watermark_us)
+        if not self._released:
+            self._released = self._held_reads >= self._hold or guess._tick - self._first_tick() >= HOLD_US // TICK_US
+        if not self._released:
+            return -1
+        start = self._tick if self._tick >= 0 else self._first_tick()
+        piece = start + CATCH_UP_TICKS + 2 * max(guess._tick - max(before, 0), 0)
+        if piece < target:
+            return piece
+        self._guess = None
+        return target
+
+    def _first_tick(self) -> int:
+        """Of all that waits to be weighed; NEVER if there is nothing."""
+        reads = min((int(reads["time_us"].min()) for reads in self._pending), default=NEVER)
+        return min(reads, min((at_us for at_us, _, _ in self._outages), default=NEVER)) // TICK_US
 
     def _advance(self, target: int) -> Decisions:
         """Process the ticks before `target`, stopping wherever antennas go up or down or a window is due."""
         reads, ticks = self._ready(target)
         order = np.argsort(ticks, kind="stable")
-        chain, later = np.full(len(self._due), -1, np.int64), np.empty(len(reads), np.int64)
+        chain, later = np.full(len(self._table.due), -1, np.int64), np.empty(len(reads), np.int64)
         keys = np.empty(max(len(reads), 1), np.uint64)
         self._outages.sort(key=lambda outage: outage[0])
         first = min([int(ticks.min())] if len(ticks) else [], default=target)
@@ -340,18 +367,18 @@ class ZoneEngine:
                 stop = min(stop, heard - heard % MUTE_TICKS + MUTE_TICKS)
             self._find_mute()
             while self._tick < stop:
-                self._tick, at, self._next_look, self._n_free, out, n = kernels.run(
+                self._tick, at, self._next_look, self._table.n_free, out, n = kernels.run(
                     reads,
                     order,
                     at,
                     self._tick,
                     stop,
                     self._next_look,
-                    self._tags,
-                    self._due,
-                    self._index,
-                    self._free,
-                    self._n_free,
+                    self._table.tags,
+                    self._table.due,
+                    self._table.index,
+                    self._table.free,
+                    self._table.n_free,
                     chain,
                     later,
                     keys,
@@ -365,9 +392,9 @@ class ZoneEngine:
                 )
                 parts.append(self._sort_out(out[:n], cut=False))
                 if self._tick < stop:
-                    self._grow(len(self._due))
-                    chain = np.full(len(self._due), -1, np.int64)
-        return _join(parts)
+                    self._table.grow(len(self._table.due))
+                    chain = np.full(len(self._table.due), -1, np.int64)
+        return join(parts)
 
     def _ready(self, target: int) -> tuple[Reads, NDArray[np.int64]]:
         """Take the reads of ticks before `target` out of those that wait; late and foreign ones are counted."""
@@ -424,7 +451,7 @@ class ZoneEngine:
 
     def _skip_idle(self, tick: int) -> None:
         """Leave out windows in which there was nothing at all: a jump of the clock isn't a week of empty windows."""
-        if self._n_free == len(self._due) and 0 <= self._windows.next_us < tick * TICK_US - IDLE_US:
+        if self._table.n_free == len(self._table.due) and 0 <= self._windows.next_us < tick * TICK_US - IDLE_US:
             self._windows.next_us = -1
             self._windows.begin(tick * TICK_US - TICK_US)
 
@@ -469,70 +496,3 @@ class ZoneEngine:
         self._windows.closed(closed, np.concatenate(before))
         self._journeys += len(journeys)
         return Decisions(opened, closed, opened[opened["enter_us"] == opened["journey_us"]], journeys, stuck)
-
-    def _grow(self, rows: int) -> None:
-        """Make room for `rows` more tags."""
-        old, tags = len(self._due), _rows(len(self._due) + rows)
-        for name in Tags._fields:
-            # Zeros that nobody has touched take no memory: half of the rows may never be wanted.
-            getattr(tags, name)[:old] = getattr(self._tags, name)
-        self._tags = tags
-        self._due = np.concatenate([self._due, np.full(rows, NEVER, np.int64)])
-        free = self._free[: self._n_free]
-        self._free = np.concatenate([free, np.arange(old + rows - 1, old - 1, -1), np.zeros(old - len(free))]).astype(
-            np.int32
-        )
-        self._n_free += rows
-        self._reindex()
-
-    def _reindex(self) -> None:
-        self._index = np.zeros(4 << (len(self._due) - 1).bit_length(), np.int32)
-        kernels.rebuild(self._index, self._tags.life)
-
-
-def _visits(tags: NDArray[Any], **other: Any) -> Visits:
-    """What is known of these tags as visits, with `other` columns in place of the tags' own."""
-    visits = np.zeros(len(tags), VISIT)
-    for name in VISIT.names or ():
-        if name in other:
-            visits[name] = other[name]
-        elif name == "confidence":
-            visits[name] = tags["sure"] / np.maximum(tags["events"], 1)
-        else:
-            visits[name] = tags[name]
-    return visits
-
-
-def _by_tag(visits: Visits) -> Visits:
-    """In an order that depends on the visits alone."""
-    words = visits["epc"].T
-    words = words[words.any(axis=1)]  # most EPCs are short, and a key of zeros costs as much as any other
-    return visits[np.lexsort((visits["epc_bits"], *words[::-1], visits["enter_us"]))]
-
-
-def _rows(n: int) -> Tags:
-    """Room for n tags."""
-    return Tags(
-        life=np.zeros(n, LIFE),
-        cells=np.zeros((n, kernels.CELLS), np.uint16),
-        probs=np.zeros((n, kernels.CELLS, 4), np.float32),
-        event=np.zeros((n, kernels.EVENTS), EVENT),
-        pool=np.zeros((n, kernels.POOL), np.uint64),
-        recent_zone=np.zeros((n, kernels.RECENT, 3), np.int16),
-        recent_p=np.zeros((n, kernels.RECENT, 3), np.float32),
-    )
-
-
-def _join(parts: list[Decisions]) -> Decisions:
-    parts = [part for part in parts if part is not NOTHING]
-    if len(parts) <= 1:
-        return parts[0] if parts else NOTHING
-    return Decisions(
-        opened=np.concatenate([part.opened for part in parts]),
-        closed=np.concatenate([part.closed for part in parts]),
-        arrivals=np.concatenate([part.arrivals for part in parts]),
-        journeys=[journey for part in parts for journey in part.journeys],
-        stuck=np.concatenate([part.stuck for part in parts]),
-        windows=np.concatenate([part.windows for part in parts]),
-        floors=np.concatenate([part.floors for part in parts]),
-    )

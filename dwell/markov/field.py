@@ -12,8 +12,9 @@ p is the antenna's rate: how often a tick comes to reads of a tag that is loud e
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,16 +99,42 @@ class Field:
             level_3m_dbm=-58.0,
             slope_db=27.0,
             height_m=TAG_M + 1.5,
-            spread_db=5.0,
+            spread_db=4.7,
             half_rate_dbm=-72.0,
             block_db=14.0,
             block_rate=1 / 60,
-            slab_db=15.0,
-            beam_deg=90.0,
-            behind_db=25.0,
+            slab_db=12.5,
+            beam_deg=110.0,
+            behind_db=11.0,
             offset_db=np.zeros(antennas),
             rate=np.full(antennas, 0.5),
         )
+
+
+SHARED = (
+    *("level_3m_dbm", "slope_db", "height_m", "spread_db", "half_rate_dbm", "block_db", "block_rate", "slab_db"),
+    *("beam_deg", "behind_db"),
+)
+"""The figures that all antennas share."""
+
+
+def packed(field: Field) -> dict[str, Floats]:
+    """A field as plain arrays."""
+    table = np.zeros((0, 0)) if field.table is None else field.table
+    shared = np.array([getattr(field, name) for name in SHARED])
+    return {"field": shared, "field_offset": field.offset_db, "field_rate": field.rate, "field_table": table}
+
+
+def unpacked(arrays: Mapping[str, NDArray[Any]]) -> Field:
+    """The field that was `packed`; KeyError or ValueError if it is another version's."""
+    shared = dict(zip(SHARED, arrays["field"].tolist(), strict=True))
+    table = arrays["field_table"]
+    return Field(
+        **shared,
+        offset_db=arrays["field_offset"].copy(),
+        rate=arrays["field_rate"].copy(),
+        table=table.copy() if table.size else None,
+    )
 
 
 class Geometry(NamedTuple):

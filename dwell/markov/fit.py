@@ -52,7 +52,7 @@ PRIOR_WEIGHT = 10.0
 SWEEPS = 8
 SWEEP_NATS = 2.5
 """A sweep that gains less halves the steps."""
-OFFSET_DB = 1.5
+OFFSET_DB = 2.8
 """Between antennas, beyond what height and beam explain …"""
 RATE_SPREAD = 0.35
 """… and between the logarithms of their rates."""

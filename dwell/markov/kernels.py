@@ -32,11 +32,11 @@ def kernel(function: F) -> F:
     return cast(F, compiled)
 
 
-CELLS = 256
+CELLS = 320
 """Active cells that a tag may have."""
 EVENTS = 80
 """Undecided events that a tag may have."""
-POOL = 4096
+POOL = 6144
 """Cells that the undecided events of a tag may have together."""
 SPANS = 3
 """A silent event lasts 1, 4 or 16 ticks."""
@@ -50,10 +50,14 @@ HALF, WIDE, PAD = 384, 512, 128
 """Tables by level differences have 2 · HALF columns, those by levels WIDE, beginning PAD steps below the lowest."""
 QUIET = 65536
 """Log likelihoods of silence are summed as integers, so that an antenna can be taken out and put back exactly."""
-BIAS_TICKS = 3
+BIAS_TICKS = 10
 """A tag's bias is followed each so many ticks."""
+LOST_TICKS = 8
+"""Whether a tag is somewhere else altogether is asked so often, and each tick once that seems possible."""
 KNOWN_TICKS = 60
 """Events with reads after which a tag's bias and rate say something of others of its class."""
+FAINT = 10.0
+"""Walkers less likely than this, in multiples of what is dropped, aren't followed any farther."""
 WATCH_TICKS = 4
 """So is what each antenna should have heard."""
 MUTE_HITS, MUTE_TAGS = 25_000, 3
@@ -318,12 +322,22 @@ def emit_levels(
 
 
 @kernel
-def begin(heard: Int, loudest: Int, bias: Int, rate: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> Any:
+def begin(
+    prior: NDArray[np.float32],
+    heard: Int,
+    loudest: Int,
+    bias: Int,
+    rate: Int,
+    radio: Radio,
+    air: Air,
+    limits: Limits,
+    room: Scratch,
+) -> Any:
     """Put a tag wherever its loudest antenna may hear it; returns the number of cells."""
     level = radio.level[room.antenna[loudest]]
     n = 0
     for c in range(level.shape[0]):
-        if level[c] > 0 and radio.prior[c] > 0.0:
+        if level[c] > 0 and prior[c] > 0.0:
             room.support[n] = c
             n += 1
     emit_levels(n, heard, bias, rate, radio, air, limits, room, room.clear, room.blocked)
@@ -331,9 +345,9 @@ def begin(heard: Int, loudest: Int, bias: Int, rate: Int, radio: Radio, air: Air
     share = on / (on + off)
     for j in range(n):
         c = room.support[j]
-        stands: Any = np.float32(0.5) if radio.cell_zone[c] >= 0 else np.float32(0.0)
-        clear = radio.prior[c] * room.clear[j] * (np.float32(1.0) - share)
-        blocked = radio.prior[c] * room.blocked[j] * share
+        stands: Any = radio.still[c]
+        clear = prior[c] * room.clear[j] * (np.float32(1.0) - share)
+        blocked = prior[c] * room.blocked[j] * share
         room.state[j, 0] = stands * clear
         room.state[j, 1] = stands * blocked
         room.state[j, 2] = (np.float32(1.0) - stands) * clear
@@ -361,7 +375,7 @@ def predict(tags: Tags, row: Int, span: Int, radio: Radio, limits: Limits, room:
     cells = np.int64(tags.life[row]["n_cells"])
     probs = tags.probs[row]
     state = room.state
-    faint = np.float32(limits.least)
+    faint = np.float32(FAINT * limits.least)
     for i in range(cells):
         c = np.int64(tags.cells[row, i])
         at, n = enter(c, n, room)
@@ -1406,7 +1420,8 @@ def hear(
     bias, rate = np.int64(tag["bias"]), np.int64(tag["rate"])
     jumped = False
     if tag["n_cells"] == 0:
-        n = begin(heard, loudest, bias, rate, radio, air, limits, room)
+        prior = radio.first if tag["ticks"] == 0 else radio.prior
+        n = begin(prior, heard, loudest, bias, rate, radio, air, limits, room)
     else:
         n = predict(tags, row, 0, radio, limits, room)
         emit_levels(n, heard, bias, rate, radio, air, limits, room, room.clear, room.blocked)
@@ -1417,7 +1432,8 @@ def hear(
             room.state[j, 1] *= room.blocked[j]
             room.state[j, 2] *= room.clear[j]
             room.state[j, 3] *= room.blocked[j]
-        jumped = is_lost(tag, n, heard, loudest, radio, air, limits, room)
+        if tag["lost"] > 0.0 or tag["ticks"] % LOST_TICKS == 0:
+            jumped = is_lost(tag, n, heard, loudest, radio, air, limits, room)
         if jumped:
             n = jump(tag, n, heard, loudest, radio, air, limits, room)
     tag["ticks"] += 1

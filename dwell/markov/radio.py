@@ -68,9 +68,11 @@ def build(layout: Layout, settings: Settings, tuning: Tuning, field: Field | Non
         turn=_hops(cells)[1],
         stairs=cells.next[:, 8].astype(np.int32),
         move=_moving(cells, tuning, spans),
-        leave=_switching(cells, tuning, spans)[0],
-        stop=_switching(cells, tuning, spans)[1],
+        leave=_switching(cells, layout, tuning, spans)[0],
+        stop=_switching(cells, layout, tuning, spans)[1],
         block=_blocking(field, tuning, spans),
+        first=_first(cells, layout, tuning),
+        still=_still(cells, layout, tuning),
         prior=_prior(cells, tuning),
         watch=np.zeros((0, 4), np.int32),
         home=np.zeros((0, HOMES), np.int32),
@@ -177,6 +179,10 @@ def _limits(tuning: Tuning, settings: Settings, field: Field, temper: float) -> 
     )
 
 
+AT_ONCE = 32
+"""Antennas that are measured together."""
+PASSED = (ZoneKind.AISLE, ZoneKind.ENTRANCE, ZoneKind.EXIT)
+"""One walks through these."""
 RATE_LOGITS = np.linspace(-5.0, 4.0, RATES - 1)
 
 
@@ -192,13 +198,14 @@ def _rate_classes(rate: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def _level_steps(cells: Cells, layout: Layout, field: Field) -> NDArray[np.uint8]:
-    """(A, C) mean levels in steps, antenna by antenna, for all of them at once would take much memory."""
+    """(A, C) mean levels in steps; some antennas at a time, for all of them at once would take much memory."""
     antennas = len(layout.antenna_zone)
     made = np.zeros((antennas, len(cells)), np.uint8)
-    for a in range(antennas):
-        level = field_.levels(cells, layout, field, slice(a, a + 1))[0]
+    for a in range(0, antennas, AT_ONCE):
+        some = slice(a, a + AT_ONCE)
+        level = field_.levels(cells, layout, field, some)
         step = np.round((level - FLOOR_DBM) / STEP_DB)
-        made[a] = np.where(np.isfinite(level), np.clip(step, 1, 255), 0)
+        made[some] = np.where(np.isfinite(level), np.clip(step, 1, 255), 0)
     return made
 
 
@@ -260,10 +267,13 @@ def _moving(cells: Cells, tuning: Tuning, spans: NDArray[np.int64]) -> NDArray[n
     return np.stack([1.0 - (1.0 - once) ** span for span in spans]).astype(np.float32)
 
 
-def _switching(cells: Cells, tuning: Tuning, spans: NDArray[np.int64]) -> tuple[NDArray[np.float32], ...]:
+def _switching(
+    cells: Cells, layout: Layout, tuning: Tuning, spans: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], ...]:
     """(3, C) probabilities of walking after having stood, and of standing after having walked, over each span."""
-    leave = np.full(len(cells), 1.0 - np.exp(-1.0 / tuning.stay_s))
-    stop = np.where(cells.zone >= 0, tuning.stop_rate, 0.0)
+    passed = np.isin(layout.zone_kind, PASSED)[cells.zone] & (cells.zone >= 0)
+    leave = 1.0 - np.exp(-1.0 / np.where(passed, tuning.pass_stay_s, tuning.stay_s))
+    stop = np.where(cells.zone < 0, 0.0, np.where(passed, tuning.pass_stop_rate, tuning.stop_rate))
     both = leave + stop
     mixed = np.stack([1.0 - (1.0 - both) ** span for span in spans])
     return (leave / both * mixed).astype(np.float32), (stop / both * mixed).astype(np.float32)
@@ -278,6 +288,16 @@ def _blocking(field: Field, tuning: Tuning, spans: NDArray[np.int64]) -> NDArray
 
 def _prior(cells: Cells, tuning: Tuning) -> NDArray[np.float32]:
     return np.where(cells.zone >= 0, 1.0, tuning.aisle_share).astype(np.float32)
+
+
+def _first(cells: Cells, layout: Layout, tuning: Tuning) -> NDArray[np.float32]:
+    doors = np.isin(layout.zone_kind, (ZoneKind.ENTRANCE, ZoneKind.EXIT))[cells.zone] & (cells.zone >= 0)
+    return _prior(cells, tuning) * np.where(doors, tuning.door_share, 1.0).astype(np.float32)
+
+
+def _still(cells: Cells, layout: Layout, tuning: Tuning) -> NDArray[np.float32]:
+    passed = np.isin(layout.zone_kind, PASSED)[cells.zone]
+    return np.where(cells.zone < 0, 0.0, np.where(passed, tuning.pass_still, tuning.still)).astype(np.float32)
 
 
 def _temper(cells: Cells, tuning: Tuning) -> float:

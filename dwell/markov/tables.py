@@ -105,6 +105,8 @@ class Radio(NamedTuple):
     leave: NDArray[np.float32]  # (SPANS, C) of beginning to walk
     stop: NDArray[np.float32]  # (SPANS, C) of stopping
     block: NDArray[np.float32]  # (SPANS, 2) of becoming blocked, and clear again
+    first: NDArray[np.float32]  # (C,) how likely a tag is heard there for the first time
+    still: NDArray[np.float32]  # (C,) probability that who is there stands
     prior: NDArray[np.float32]  # (C,) where a tag is when it is first heard
     watch: NDArray[np.int32]  # (C, 4) antennas that hear the cell best, NONE: no more
     home: NDArray[np.int32]  # (A, HOMES) cells around the antenna, near and far ones, NONE: no more

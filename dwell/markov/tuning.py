@@ -15,10 +15,14 @@ TICK_US = 1_000_000
 class Tuning:
     """Decibels, seconds, microseconds, ticks of TICK_US and shares."""
 
-    stay_s: float = 60.0
+    stay_s: float = 120.0
     """Mean time for which one stands."""
-    stop_rate: float = 0.07
+    stop_rate: float = 0.1
     """Share of walkers in a zone who stop within a second. Between zones nobody stands."""
+    pass_stay_s: float = 8.0
+    """The same in aisles, entrances and exits, which one walks through …"""
+    pass_stop_rate: float = 0.01
+    """… and hardly stops in."""
     pace_m: float = 1.0
     """Walkers get this far in a second."""
     pace_most: float = 0.9
@@ -27,16 +31,22 @@ class Tuning:
     """Mean time for which a body blocks a tag."""
     aisle_share: float = 0.15
     """How likely a tag is first heard between zones, against in one of the same size."""
+    door_share: float = 20.0
+    """How likely a tag is first heard at a door, against in another zone of the same size."""
+    still: float = 0.8
+    """Probability of standing a priori …"""
+    pass_still: float = 0.2
+    """… and where one walks through."""
     stairs: float = 0.05
     """Share of walkers in a cell with a way to another floor who take it within a second."""
-    temper: float = 0.75
+    temper: float = 0.65
     """Weight of a tick's evidence: fading and shadows outlast it, so that ticks partly say the same again."""
     temper_small: float = 1.0
     """The same where zones are narrower than SMALL_M: there one must not wait for more."""
     bias_step_db: float = 3.0
     """Tags are told apart by classes of bias, in steps of this; the middle one is a usual tag's."""
     biases: int = 17
-    bias_spread_db: float = 5.0
+    bias_spread_db: float = 4.8
     """Standard deviation of tags' biases, a priori."""
     answer_step: float = 2.0
     """Tags are told apart also by how often they answer, in steps of this factor: cards on bodies do so far more rarely
@@ -47,7 +57,7 @@ class Tuning:
     """Share of the evidence that counts for a tag's bias: what shadows do to it lasts for half a minute."""
     bias_s: float = 360.0
     """Evidence for a bias fades with this time constant."""
-    least: float = 1e-5
+    least: float = 3e-5
     """Cells less likely than the likeliest by this factor are dropped; a surprise must be able to outlast it."""
     slight: float = 1e-3
     """Cells less likely than the likeliest by this factor are left out in looking back."""

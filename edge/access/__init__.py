@@ -1,1 +1,1 @@
-"""Users, sessions, the audit log and verdicts: what the page keeps for itself."""
+"""The page's own data: users, sessions, the audit log and verdicts."""

@@ -1,4 +1,4 @@
-"""What the page's own file knows of a member: lines of the audit log about them, and verdicts on their cards."""
+"""Data about a member in the page's own file: audit lines, and verdicts on the member's cards."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from edge.access.page_file import check, trouble
 
 DIGEST_BYTES = 4
 SHORT = 8
-"""Hex digits of a suspected tag that the audit log has."""
+"""Number of hex digits of a suspect tag in the audit log."""
 ERASED = "(erased)"
 
 
 def digest(key: bytes, member: str) -> str:
-    """Eight hex digits that stand for a member in the audit log, where no whole number may be."""
+    """Return eight hex digits that identify a member in the audit log, which must not contain full member numbers."""
     return blake2b(member.encode(), key=key, digest_size=DIGEST_BYTES).hexdigest()
 
 
 def known(path: Path, member: str, tags: Collection[bytes]) -> dict[str, list[dict[str, Any]]]:
-    """Lines of the audit log about a member, and verdicts on the tags that stand for their cards."""
+    """Return the audit lines about a member, and the verdicts on the tags of the member's cards."""
     found: dict[str, list[dict[str, Any]]] = {"audit": [], "verdicts": []}
     if not path.exists():
         return found
@@ -44,7 +44,7 @@ def known(path: Path, member: str, tags: Collection[bytes]) -> dict[str, list[di
 
 
 def oldest_line(path: Path) -> float | None:
-    """When the oldest line of the audit log is from, seconds since 1970; None if there is none."""
+    """Return the time of the oldest audit line, in seconds since 1970; None if there is none."""
     if not path.exists():
         return None
     with _open(path, "ro") as conn:
@@ -53,9 +53,10 @@ def oldest_line(path: Path) -> float | None:
 
 
 def forget(path: Path, members: Mapping[str, Collection[bytes]]) -> dict[str, dict[str, int]]:
-    """Take members out (member → their tags): the lines stay without saying who was looked at; how many of each.
+    """Erase members (member → their tags); audit lines remain without the member. Return the number of changes.
 
-    The file is small, and written anew each time: nothing is left in what is free. Raises Trouble, also if it is busy.
+    The file is small and is rewritten each time, so that nothing remains in free pages. Raises Trouble, also if it is
+    busy.
     """
     if not path.exists():
         return {}
@@ -76,7 +77,7 @@ def forget(path: Path, members: Mapping[str, Collection[bytes]]) -> dict[str, di
 
 
 def _who(conn: sqlite3.Connection, members: Mapping[str, Collection[bytes]]) -> Callable[[str], str | None]:
-    """Tells which member, or whose card, the object of a line is."""
+    """Return a function that finds the member to whom the object of an audit line refers."""
     row = conn.execute("SELECT key FROM secret").fetchone() if _has(conn, "secret") else None
     signs = {f"#{digest(row[0], member)}": member for member in members} if row else {}
     cards = {tag.hex()[:SHORT]: member for member, tags in members.items() for tag in tags}

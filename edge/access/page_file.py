@@ -1,7 +1,7 @@
-"""The page's own file beside the database, `<database>.web.db`: where it is, and whether it can be used.
+"""Location and integrity check of the page's own file, `<database>.web.db`.
 
-One that is damaged or belongs to something else is moved aside. Users must then be set anew on the console; until then
-nobody gets in, since whoever damaged it might have done so to get in.
+A corrupted or foreign file is moved aside. Users must then be created again on the console; until then nobody can log
+in, because the file might have been corrupted in order to gain access.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ COLUMNS = {
     "session": {"token", "name", "csrf", "seen_s"},
     "verdict": {"id", "date", "tag", "staff"},
 }
-"""By which a file is known as ours: columns of tables that are there, if they are."""
+"""Columns by which the file is recognised as ours, for those tables that exist."""
 
 
 def had_users(path: Path) -> bool:
-    """Whether there ever was a user: the file is made for the first one, and a mark beside it, which outlives it."""
+    """True if there has ever been a user: the first one creates the file, and a marker file that is never deleted."""
     return path.exists() or mark(path).exists() or bool(aside(path))
 
 
 def mark(path: Path) -> Path:
-    """The file that says that there was a user."""
+    """Return the path of the marker file."""
     return path.with_name(f"{path.name}.guarded")
 
 
 def prove(path: Path) -> None:
-    """Look through the whole file; Trouble if it can't be used, after moving it aside if it is damaged or not ours."""
+    """Check the complete file; Trouble if it can't be used, after moving it aside if it is corrupted or not ours."""
     if not path.exists():
         return
     try:
@@ -49,7 +49,7 @@ def prove(path: Path) -> None:
 
 
 def check(path: Path, conn: sqlite3.Connection) -> None:
-    """Move a file aside and raise Trouble if it holds tables, but not the page's; raises sqlite3.Error."""
+    """Move a file aside and raise Trouble if it contains other tables than the page's; raises sqlite3.Error."""
     tables = {name for (name,) in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     known = {name: columns for name, columns in COLUMNS.items() if name in tables}
     ours = all(
@@ -60,19 +60,16 @@ def check(path: Path, conn: sqlite3.Connection) -> None:
 
 
 def trouble(path: Path, error: sqlite3.Error) -> Trouble:
-    """What to say of an error in the file; moves it aside if the error says that it is damaged."""
+    """Convert an error in the file to Trouble; move the file aside if it is corrupted."""
     if is_damage(error):
         return Trouble(_reject(path, "damaged"))
-    return Trouble(f"cannot use {path}, the file with the page's users: {error}")
+    return Trouble(f"can't use {path}, the file with the page's users: {error}")
 
 
 def _reject(path: Path, what: str) -> str:
     moved = path
-    with contextlib.suppress(OSError):  # another process was faster, or the folder is not ours
+    with contextlib.suppress(OSError):  # another process was faster, or the folder is not writable
         moved = set_aside(path)
-    said = (
-        f"the file with the page's users was {what}; moved to {moved}. Nobody can log in until users are set anew: "
-        "tagtrail users set"
-    )
+    said = f"the file with the page's users was {what}; moved to {moved}. Create the users again: tagtrail users set"
     log.error("%s", said)
     return said

@@ -1,7 +1,7 @@
-"""Who may look, and who has looked: users, sessions and the audit log, in a small file of their own beside the store's
-database, which the page never writes.
+"""Users, sessions and the audit log, in a small file next to the store's database, to which the page never writes.
 
-Passwords are kept as scrypt (RFC 7914; N=2¹⁴, r=8, p=5: 16 MiB and some 0.1 s a try), session tokens as their hash.
+Passwords are stored with scrypt (RFC 7914; N=2¹⁴, r=8, p=5: 16 MiB and about 0.1 s per attempt), session tokens as
+hashes.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ MIN_PASSWORD = 10
 MAX_PASSWORD_BYTES = 1024
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 14, 8, 5
 IDLE_S = {"viewer": 30 * 86_400, "manager": 12 * 3600, "it": 12 * 3600}
-"""How long a session lives unused. A wall screen is a viewer, and nobody should have to climb up to it."""
+"""Idle timeout of sessions. Wall screens are viewers, and nobody should have to log them in often."""
 SEEN_EVERY_S = 300
 FREE_TRIES = 5
-"""Wrong passwords for a name, or by a device, before the next has to wait …"""
+"""Number of wrong passwords for a name, or by a device, before the next attempt is delayed."""
 ADDRESS_TRIES = 20
-"""… and from an address, whatever the names: many people may come from one."""
+"""Number of wrong passwords from an address, for any names; many users may share an address."""
 FORGET_S = 900
 MAX_WAIT_S = 900
 KEEP_AUDIT_S = 400 * 86_400
 DEVICE_S = 180 * 86_400
-"""How long a device is known as one on which a user has logged in."""
+"""How long a device on which a user has logged in is remembered."""
 LOOK_S = 3600
-"""Looks at the same list by the same user within so long are one line of the audit log."""
+"""Views of the same list by the same user within this time are one audit line."""
 RECENT_LINES = 500
-"""Of the audit log, that are looked through for the same line."""
+"""Number of latest audit lines searched for the same line."""
 AUDIT_ROWS = 1000
-"""Lines of it that are read at a time."""
+"""Number of audit lines read at a time."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS user (name TEXT PRIMARY KEY, role TEXT NOT NULL, password TEXT NOT NULL,
@@ -63,7 +63,7 @@ CREATE TABLE IF NOT EXISTS secret (id INTEGER PRIMARY KEY CHECK (id = 1), key BL
 
 
 class Role(StrEnum):
-    """What someone may do. Managers see individuals, IT the machinery; nobody is both by the way."""
+    """Permissions. Managers see individual members, IT sees readers and users; no role has both."""
 
     VIEWER = "viewer"
     MANAGER = "manager"
@@ -79,7 +79,7 @@ class User:
 
 @dataclass(frozen=True)
 class Session:
-    """Someone who is logged in. `csrf` has to come back with every form."""
+    """A logged-in user. `csrf` must be sent with every form."""
 
     name: str
     role: Role
@@ -88,7 +88,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the audit log; ids rise."""
+    """A line of the audit log; ids are increasing."""
 
     id: int
     at_s: float
@@ -100,7 +100,7 @@ class Entry:
 
 
 class Throttled(Exception):
-    """Too many wrong passwords: the next try counts after `wait_s`."""
+    """Raised after too many wrong passwords; the next attempt is accepted after `wait_s`."""
 
     def __init__(self, wait_s: float) -> None:
         super().__init__(f"wait {wait_s:.0f} s")
@@ -108,14 +108,14 @@ class Throttled(Exception):
 
 
 def users_path(config: StoreConfig) -> Path:
-    """`store.db` → `store.web.db`."""
+    """Return the path of the page's own file: `store.db` → `store.web.db`."""
     return config.database.path.with_name(f"{config.database.path.stem}.web.db").absolute()
 
 
 class Users:
-    """Users, sessions and audit. The file is made when the first user is; until then there is nobody.
+    """Users, sessions and the audit log. The file is created with the first user.
 
-    Safe to use from several threads. Raises Trouble where the file can't be used: then nobody gets in.
+    Thread-safe. Raises Trouble if the file can't be used; then nobody can log in.
     """
 
     def __init__(self, path: Path, now_s: Callable[[], float] = time.time) -> None:
@@ -127,13 +127,13 @@ class Users:
         self._key: bytes | None = None
 
     def anyone(self) -> bool:
-        """Whether there is a user: if not, nobody can log in."""
+        """True if there is a user."""
         return self._path.exists() and bool(self._ask("SELECT 1 FROM user LIMIT 1"))
 
     def ever(self) -> bool:
-        """Whether there ever was a user: from then on nobody gets in without one, whatever becomes of the file."""
+        """True if there has ever been a user; from then on the page requires a login, even if the file is lost."""
         if self._path.exists() and not self._mark.exists():
-            with contextlib.suppress(OSError):  # while the file is there it says the same
+            with contextlib.suppress(OSError):  # as long as the file exists, it says the same
                 self._mark.touch(0o600)
         return had_users(self._path)
 
@@ -144,21 +144,21 @@ class Users:
         return tuple(User(name, Role(role), at) for name, role, at in rows)
 
     def put(self, name: str, role: Role, password: str) -> None:
-        """Make a user, or give one a new password and role; ends that user's sessions. Trouble for a poor password."""
+        """Create a user, or set a new password and role; ends the user's sessions. Trouble for a weak password."""
         if not re.fullmatch(r"[\w.@-]{1,40}", name):
-            raise Trouble(f"not a user's name: {name!r}; letters, digits and . _ - @, at most 40")
+            raise Trouble(f"invalid user name {name!r}; allowed: at most 40 letters, digits and . _ - @")
         if len(password) < MIN_PASSWORD:
             raise Trouble(f"a password needs at least {MIN_PASSWORD} characters")
         if len(password.encode()) > MAX_PASSWORD_BYTES:
             raise Trouble(f"a password has at most {MAX_PASSWORD_BYTES} bytes")
         if name.casefold() in password.casefold() or len(set(password)) < 4:
-            raise Trouble("a password must not contain the user's name or be one character over and over")
+            raise Trouble("a password must not contain the user name or consist of one repeated character")
         self._path.parent.mkdir(parents=True, exist_ok=True)
         for file in (self._path, self._mark):
             if not file.exists():
                 file.touch(0o600)
                 if os.geteuid() == 0:
-                    # Made by root for a service that is somebody else.
+                    # Created by root for a service that runs as another user.
                     owner = file.parent.stat()
                     os.chown(file, owner.st_uid, owner.st_gid)
         kept = (name, role.value, scrypt(password), self._now_s())
@@ -168,19 +168,19 @@ class Users:
         self._do("DELETE FROM failure WHERE who = ?", (f"name {name}",))
 
     def remove(self, name: str) -> bool:
-        """Take a user and that user's sessions away; False if there was none. Trouble for the last one of all."""
+        """Remove a user and the user's sessions; False if there is no such user. Trouble for the last user."""
         if [user.name for user in self.users()] == [name]:
-            raise Trouble(f"{name} is the last user, and without users nobody could log in; create another one first")
+            raise Trouble(f"{name} is the last user; create another user first, or nobody could log in")
         for table in ("session", "device"):
             self._do(f"DELETE FROM {table} WHERE name = ?", (name,))
         return self._path.exists() and self._do("DELETE FROM user WHERE name = ?", (name,)) > 0
 
     def log_in(self, name: str, password: str, address: str, device: str = "") -> str | None:
-        """A new session's token, None for a wrong name or password; Throttled when there were too many of them.
+        """Log in and return the session's token; None for a wrong name or password; Throttled after too many of them.
 
-        `device`: what `trust` gave the browser when this user logged in on it before. Wrong passwords count for the
-        name, wherever they come from, and for the address. On a device that is known they count for that alone: so
-        strangers can't lock a user out, and who shares an address with one is a stranger all the same.
+        `device`: token from `trust`, if this user has logged in on the device before. Wrong passwords count for the
+        name, from any address, and for the address. On a known device they count for the device only, so that
+        strangers can't lock a user out, even from the same address.
         """
         known = self._knows(device, name)
         who = (f"device {_hash(device).hex()} {name}",) if known else (f"name {name[:40]}", f"address {address}")
@@ -191,7 +191,7 @@ class Users:
         if not row or not right:
             self._count_failure(who)
             return None
-        # Not the address's: one's own password would buy more guesses at others'.
+        # The address is not reset, or logging in would allow more guesses at other users' passwords.
         self._do("DELETE FROM failure WHERE who = ?", who[:1])
         token = secrets.token_urlsafe(32)
         self._do(
@@ -200,14 +200,14 @@ class Users:
         return token
 
     def trust(self, name: str, device: str) -> None:
-        """Know a device as one on which a user has logged in."""
+        """Remember a device on which a user has logged in."""
         self._do("INSERT OR REPLACE INTO device VALUES (?, ?, ?)", (_hash(device), name, self._now_s()))
 
     def session(self, token: str, *, watching: bool = False) -> Session | None:
-        """Who a token belongs to, as the user's role is now; None if it is unknown or has been idle too long.
+        """Return the session of a token with the user's current role; None if it is unknown or has been idle too long.
 
-        `watching`: only an open page asks. That counts as use by viewers, such as a screen on the wall, and by nobody
-        else: a manager who has gone home is not there.
+        `watching`: the request comes from an open page without user activity. This counts as use only for viewers, such
+        as wall screens, not for a manager who may have left.
         """
         if not token or not self._path.exists():
             return None
@@ -228,20 +228,20 @@ class Users:
         self._do("DELETE FROM session WHERE token = ?", (_hash(token),))
 
     def record(self, name: str, role: str, address: str, action: str, object_: str = "") -> None:
-        """One line for the audit log."""
+        """Write a line to the audit log."""
         line = (self._now_s(), name[:40], role, address, action, object_[:200])
         self._do("INSERT INTO audit (at_s, name, role, address, action, object) VALUES (?, ?, ?, ?, ?, ?)", line)
 
     def record_look(self, name: str, role: str, address: str, action: str, object_: str = "") -> None:
-        """A line for a look at a list, unless the same user has looked at it within LOOK_S."""
+        """Write a line for viewing a list, unless the same user has viewed it within LOOK_S."""
         self._record_once((self._now_s(), name[:40], role, address, action, object_[:200]), LOOK_S, ("name", "object"))
 
     def record_throttled(self, name: str, address: str) -> None:
-        """A line for tries that had to wait, once a while of each address: strangers could fill the disk with them."""
+        """Write a line for delayed attempts, rate-limited per address, so that strangers can't fill the disk."""
         self._record_once((self._now_s(), name[:40], "", address, "login throttled", ""), FORGET_S, ("address",))
 
     def audit(self, limit: int = 200, before: int | None = None) -> tuple[Entry, ...]:
-        """Lines of the audit log, newest first; those with ids below `before`, if that is given."""
+        """Return lines of the audit log, latest first; with ids below `before`, if given."""
         if not self._path.exists():
             return ()
         rows = self._ask(
@@ -251,7 +251,7 @@ class Users:
         return tuple(Entry(*row) for row in rows)
 
     def whole_audit(self, before: int | None = None) -> Iterator[Entry]:
-        """All lines below a number, newest first, read some at a time."""
+        """Yield all lines below an id, latest first, read in chunks."""
         while some := self.audit(AUDIT_ROWS, before):
             yield from some
             before = some[-1].id
@@ -273,7 +273,7 @@ class Users:
             self._do("DELETE FROM audit WHERE at_s < ?", (now_s - KEEP_AUDIT_S,))
 
     def digest(self, member: str) -> str:
-        """What stands for a member in the audit log, where no whole number may be."""
+        """Return the digest that identifies a member in the audit log."""
         if self._key is None:
             self._do("INSERT OR IGNORE INTO secret VALUES (1, ?)", (secrets.token_bytes(32),))
             self._key = self._ask("SELECT key FROM secret")[0][0]
@@ -310,7 +310,7 @@ class Users:
 
     def _count_failure(self, who: tuple[str, ...]) -> None:
         now_s = self._now_s()
-        self._do("DELETE FROM failure WHERE at_s < ?", (now_s - FORGET_S,))  # strangers make up names
+        self._do("DELETE FROM failure WHERE at_s < ?", (now_s - FORGET_S,))  # limits the number of invented names
         for each in who:
             self._do(
                 "INSERT INTO failure VALUES (?, 1, ?) ON CONFLICT (who) DO UPDATE SET"
@@ -351,7 +351,7 @@ class Users:
 
 
 def scrypt(password: str) -> str:
-    """A password as it is kept: `scrypt$N$r$p$salt$hash`."""
+    """Hash a password for storage: `scrypt$N$r$p$salt$hash`."""
     salt = secrets.token_bytes(16)
     digest = _scrypt(password, salt, SCRYPT_N, SCRYPT_R, SCRYPT_P)
     return f"scrypt${SCRYPT_N}${SCRYPT_R}${SCRYPT_P}${salt.hex()}${digest.hex()}"
@@ -370,7 +370,7 @@ def _matches(password: str, kept: str) -> bool:
 
 
 def _pause_s(who: str, tries: int) -> float:
-    """1, 2, 4 … seconds after the free tries."""
+    """Return the delay: 1, 2, 4 … seconds after the free attempts."""
     beyond = tries - (ADDRESS_TRIES if who.startswith("address ") else FREE_TRIES)
     return 0.0 if beyond < 0 else float(min(MAX_WAIT_S, 2 ** min(beyond, 20)))
 

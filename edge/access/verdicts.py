@@ -1,8 +1,8 @@
-"""What managers and IT said of suspected tags: staff indeed, or a customer. In the page's own file beside the database,
-which the page may write; the service only reads it.
+"""Verdicts of managers and IT on suspect tags: staff, or a customer. Stored in the page's own file, which the service
+only reads.
 
-A verdict is on a tag from a business day on. Pseudonyms of most tags change with the day, so it ends with it; a
-member's card keeps its own.
+A verdict applies to a tag from a business day on. For most tags it ends with that day, because their pseudonyms change
+daily; a member's card keeps its pseudonym.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SCHEMA = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """On one tag, from `date` on. Confirmed: no customer, left out. Else cleared: counted."""
+    """Verdict on one tag from `date` on. Confirmed: not a customer, excluded. Otherwise cleared: included."""
 
     id: int
     date: str
@@ -36,7 +36,7 @@ class Verdict:
 
 
 def verdicts(config: StoreConfig) -> tuple[Verdict, ...]:
-    """All of them, the oldest first."""
+    """Return all verdicts, oldest first."""
     path = users_path(config)
     if not path.exists():
         return ()
@@ -48,14 +48,14 @@ def verdicts(config: StoreConfig) -> tuple[Verdict, ...]:
 
 
 def forget(config: StoreConfig, today: dt.date) -> None:
-    """Delete those that are too old."""
+    """Delete expired verdicts."""
     if any(dt.date.fromisoformat(one.date) < today - KEEP for one in verdicts(config)):
         with _open(config, write=True) as conn:
             conn.execute("DELETE FROM verdict WHERE date < ?", ((today - KEEP).isoformat(),))
 
 
 def say(config: StoreConfig, date: dt.date, tag: bytes, confirmed: bool | None) -> None:
-    """Confirm or clear a suspected tag from a day on; None takes back what was said on that day."""
+    """Confirm or clear a suspect tag from a day on; None withdraws the verdict of that day."""
     with _open(config, write=True) as conn:
         conn.execute(_SCHEMA)
         conn.execute("DELETE FROM verdict WHERE date < ?", ((date - KEEP).isoformat(),))
@@ -67,7 +67,7 @@ def say(config: StoreConfig, date: dt.date, tag: bytes, confirmed: bool | None) 
 
 
 def stamps(config: StoreConfig) -> dict[str, int]:
-    """Business date → a number that changes with the verdicts of that day; 0 for days that are not in it."""
+    """Return business date → a number that changes with the verdicts of that day; other days have 0."""
     found: dict[str, int] = {}
     for verdict in verdicts(config):
         found[verdict.date] = found.get(verdict.date, 0) * 31 % 1_000_003 + verdict.id

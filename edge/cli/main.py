@@ -178,14 +178,14 @@ def calibrate(
     ] = None,
     walk: Annotated[Path | None, typer.Option(help="CSV file zone,from,to[,epc] of a walk test with a tag.")] = None,
 ) -> None:
-    """Learn each antenna's signal level and share of reads from a store's own reads, and show whether this helps."""
+    """Learn a store's radio model from its own reads, and show whether it explains them better."""
     from rich.console import Console
     from rich.progress import Progress
 
     store = calibrated(load_store(config), None, without=True)
     from edge.readers.calibrate import calibrate as learn
     from edge.readers.calibrate import show
-    from edge.readers.replay import load as load_reads
+    from edge.readers.read_file import load as load_reads
     from edge.store import calibration_file
     from edge.store.compose import compose
     from edge.store.errors import Trouble
@@ -204,7 +204,7 @@ def calibrate(
     if out is not None:
         if not result.better:
             raise Trouble(f"{out} not written: the calibration would not improve the results")
-        calibration_file.save(out, store.store.id, result.layout, shop.zones, shop.ports, len(recorded))
+        calibration_file.save(out, store.store.id, shop.layout, shop.zones, shop.ports, result.learnt)
         typer.echo(f"written: {out}", err=True)
 
 
@@ -281,7 +281,7 @@ def warmup() -> None:
     """Compile all kernels, so that the next start is fast."""
     from edge.service.warmup import warm_up
 
-    typer.echo(f"compiled in {warm_up():.1f} s")
+    typer.echo(f"compiled in {warm_up(learning=True):.1f} s")
 
 
 @app.command("version")

@@ -11,7 +11,7 @@ import typer
 
 from edge.cli.store_file import Config, load_store
 
-Member = Annotated[str, typer.Argument(help="The member's number.")]
+Member = Annotated[str, typer.Argument(help="The member number.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -64,7 +64,7 @@ def subject(
     try:
         create_private(out, f"{text}\n".encode())
     except OSError as error:
-        raise Trouble(f"cannot write {out}: {error.strerror}") from error
+        raise Trouble(f"can't write {out}: {error.strerror}") from error
     typer.echo(f"written: {out}", err=True)
 
 

@@ -272,6 +272,8 @@ def _show_held(store: StoreConfig, reader: str, seconds: float) -> None:
 
 def _show_live(state: dict[str, Any], entry: dict[str, Any]) -> None:
     """Print the service's status of a reader that it is using."""
+    from edge.readers.radio import tell_radio
+
     typer.echo(f"the service (process {state['pid']}) is using this reader; its status:")
     typer.echo(f"{entry['id']} ({entry['driver']}): {entry['link']}: {entry['reason']}")
     typer.echo(f"{entry['reads']} reads, {entry['reads_per_s']:.1f} per second")
@@ -281,6 +283,9 @@ def _show_live(state: dict[str, Any], entry: dict[str, Any]) -> None:
         typer.echo(f"input {port}: {passages} passages since the service started")
     for name, text in (entry.get("detail") or {}).items():
         typer.echo(f"{name}: {text}")
+    if radio := state.get("radio"):
+        for line in tell_radio(radio):
+            typer.echo(line)
 
 
 def _tell(found: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""Carries out the CRM's commands at this gateway."""
+"""Execute the CRM's commands on this gateway."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DIAGNOSED = ("as_of_us", "watermark_us", "version", "readers", "reads", "reads_p
 
 
 class CommandHandlers:
-    """Carry out each command; `table` is for sync.commands. Whatever they raise is the answer's reason."""
+    """Handlers of all commands; `table` is for sync.commands. The text of an exception becomes the answer's reason."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class CommandHandlers:
 
     async def replay(self, command: Replay) -> dict[str, Any]:
         if command.epoch != self._database.epoch:
-            raise ValueError(f"the epoch is {self._database.epoch}; of {command.epoch} nothing is left")
+            raise ValueError(f"the epoch is {self._database.epoch}; nothing is left of {command.epoch}")
         return dict(await self._publisher.replay(command.class_, command.from_, command.to))
 
     async def erase(self, command: Erase) -> dict[str, Any]:

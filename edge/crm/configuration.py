@@ -96,7 +96,7 @@ class Overlay:
             try:
                 return merged(self._text(self.pushed.running).read_text("utf-8"), self._config)
             except (OSError, ValueError, ConfigError) as error:
-                log.error("the configuration of the CRM cannot be used: %s", error)
+                log.error("the configuration from the CRM can't be used: %s", error)
         return self._config
 
     def kept(self) -> tuple[list[str], list[str]]:
@@ -116,13 +116,13 @@ class Overlay:
     def begin(self) -> None:
         """Start the service: roll back a pushed configuration that did not survive its first start."""
         if self.pushed.running and self.pushed.base != self._base:
-            self._end("rolled_back", "the store file was changed by hand", running=0)
+            self._end("rolled_back", "the store file has been changed", running=0)
         elif (reason := self._unfit()) and not self.roll_back(reason):
             self._end("rolled_back", reason, running=0)
         elif self.pushed.state == "trying":
             self.pushed.starts += 1
             if self.pushed.starts > 1:
-                self.roll_back("the service ended while it tried it")
+                self.roll_back("the service ended during the trial")
             else:
                 self._write()
 
@@ -152,7 +152,7 @@ class Overlay:
                 other.unlink(missing_ok=True)
 
     def confirm(self) -> None:
-        """Apply what is being tried."""
+        """Record that the trial has succeeded."""
         self._end("applied", "", running=self.pushed.generation)
 
     def refuse(self, generation: int, digest: str, reason: str) -> None:
@@ -166,7 +166,7 @@ class Overlay:
         self._end("applied", "", running=self.pushed.running)
 
     def roll_back(self, reason: str) -> bool:
-        """Roll back what is being tried; False if nothing is."""
+        """Roll back the configuration being tried; False if there is none."""
         if self.pushed.state != "trying":
             return False
         before = int(self.pushed.reason.rpartition(" ")[2] or 0)
@@ -191,7 +191,7 @@ class Overlay:
 
 
 class Desired:
-    """Takes `down/config` and reports on `up/config`; `run` tests a configuration that is being tried."""
+    """Process `down/config` and report on `up/config`; `run` tests a configuration that is being tried."""
 
     def __init__(
         self,
@@ -221,7 +221,7 @@ class Desired:
             self._later = incoming
             return
         if not incoming.payload:
-            return  # nothing is desired
+            return  # no configuration desired
         try:
             if len(incoming.payload) > MAX_CONFIG_BYTES:
                 raise ValueError(f"{len(incoming.payload)} bytes; the limit is {MAX_CONFIG_BYTES}")
@@ -239,22 +239,22 @@ class Desired:
                 self.report()
                 return
             if desired.generation <= pushed.running:
-                raise ValueError(f"generation {pushed.running} is at work")
+                raise ValueError(f"generation {pushed.running} is active")
             if sha256(desired.toml.encode()).hexdigest() != desired.sha256:
-                raise ValueError("the text does not have this hash")
+                raise ValueError("the text does not match the hash")
             self._overlay.check(desired.toml)
             self._overlay.try_out(desired.generation, desired.sha256, desired.toml, saw=self._sees())
         except (ValueError, ConfigError, OSError) as error:
-            log.warning("configuration %d of the CRM is refused: %s", desired.generation, error)
+            log.warning("configuration %d from the CRM refused: %s", desired.generation, error)
             with suppress(OSError):
                 self._overlay.refuse(desired.generation, desired.sha256, str(error))
             self.report()
             return
         self.report()
-        self._restart(f"configuration {desired.generation} of the CRM is tried")
+        self._restart(f"trying configuration {desired.generation} from the CRM")
 
     async def run(self) -> None:
-        """Test what is being tried, then take what arrived meanwhile, and wait for ever."""
+        """Test a configuration being tried, then process what arrived meanwhile, and wait forever."""
         if self._overlay.pushed.state == "trying":
             try:
                 async with asyncio.timeout(SELF_TEST_S):
@@ -263,7 +263,7 @@ class Desired:
             except TimeoutError:
                 what = "no reader was" if self._well() else "the broker was not"
                 self._overlay.roll_back(f"{what} reached within {SELF_TEST_S:g} s")
-                self._restart("the configuration of the CRM failed its self-test")
+                self._restart("the configuration from the CRM failed its self-test")
             else:
                 self._overlay.confirm()
             self.report()
@@ -308,14 +308,14 @@ def merged(text: str, config: StoreConfig) -> StoreConfig:
     try:
         sections = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"not TOML: {error}") from None
+        raise ValueError(f"invalid TOML: {error}") from None
     if foreign := sorted(set(sections) - set(SECTIONS)):
         raise ValueError(f"may not set {', '.join(foreign)}")
     store = sections.get("store", {"id": config.store.id})
     if not isinstance(store, dict) or store.get("id") != config.store.id:
         raise ValueError(f"[store] id must be {config.store.id!r}")
     own = _plain(config.model_dump(exclude_unset=True, exclude_none=True, by_alias=True))
-    made = load_text(text, "the configuration of the CRM", config.database.path.parent, own, complete)
+    made = load_text(text, "the configuration from the CRM", config.database.path.parent, own, complete)
     if problems := loosened(made, config):
         raise ValueError("; ".join(problems))
     return made if _calibrated(made) else made.model_copy(update={CALIBRATION: Calibration()})

@@ -1,4 +1,4 @@
-"""What store IT orders on the console: erasures, and hashes under a tag key that only the service has."""
+"""Actions from the console: erasures, and hashes with the tag key that only the service has."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from sync.commands import Pending
 
 MAX_MEMBER = 128
 ERASE_S = 300.0
-"""An answer takes a second, or as long as the database takes to be written anew."""
+"""Time limit for an answer, which takes a second, or as long as rewriting the database."""
 CARDS = 5_000
-"""Cards that are asked for at once."""
+"""Maximum number of cards per request."""
 
 
 class Console:
-    """Orders by name, for the server of orders."""
+    """Handlers by name, for the action server."""
 
     def __init__(self, erasures: Erasures, database: Database) -> None:
         self._erasures = erasures
@@ -34,7 +34,7 @@ class Console:
         self.orders: Mapping[str, Other] = {"erase": self.erase, "tags": self.tags}
 
     async def erase(self, order: dict[str, Any]) -> dict[str, Any]:
-        """`member`: erase them."""
+        """Erase `member`."""
         member = order.get("member")
         if not isinstance(member, str) or not 0 < len(member) <= MAX_MEMBER:
             raise ValueError("no member")
@@ -44,7 +44,7 @@ class Console:
             return {"state": "pending", "reason": str(pending)}
 
     async def tags(self, order: dict[str, Any]) -> dict[str, Any]:
-        """`cards`: their hashes; `members`: those of them who were erased, unless they join again (`readmit`)."""
+        """Return the hashes of `cards`, and which of `members` have been erased, unless they rejoin (`readmit`)."""
         key = self._database.tag_key
         cards = [bytes.fromhex(str(card)) for card in order.get("cards", ())]
         members = [str(member) for member in order.get("members", ())]
@@ -57,18 +57,18 @@ class Console:
 
 
 async def erase(config: StoreConfig, member: str, clock: Callable[[], int]) -> dict[str, Any]:
-    """Have the service erase a member, or do it here if none runs; `state`, with `receipt` or `reason`."""
+    """Erase a member through the service, or directly if it is not running: `state`, and `receipt` or `reason`."""
     answer = await ask(socket_path(config, "orders"), {"do": "erase", "member": member}, ERASE_S)
     if answer["refused"] is None:
         return answer
     if answer["refused"] != "offline":
-        raise Trouble(f"{member!r} is not a member number; needed: 1 to {MAX_MEMBER} characters")
+        raise Trouble(f"{member!r} is not a member number; expected: 1 to {MAX_MEMBER} characters")
     with hold(config.database.path):
         return await _erase_alone(config, member, clock)
 
 
 async def _erase_alone(config: StoreConfig, member: str, clock: Callable[[], int]) -> dict[str, Any]:
-    connect(config.database.path).close()  # none is made for this
+    connect(config.database.path).close()  # do not create one for this
     database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb, repair=False)
     running: asyncio.Task[None] | None = None
     try:
@@ -76,7 +76,7 @@ async def _erase_alone(config: StoreConfig, member: str, clock: Callable[[], int
         running = asyncio.create_task(erasures.run())
         return await Console(erasures, database).erase({"member": member})
     except ValueError as error:
-        raise Trouble(f"{member!r} is not a member number; needed: 1 to {MAX_MEMBER} characters") from error
+        raise Trouble(f"{member!r} is not a member number; expected: 1 to {MAX_MEMBER} characters") from error
     finally:
         if running is not None:
             running.cancel()
@@ -87,7 +87,7 @@ async def _erase_alone(config: StoreConfig, member: str, clock: Callable[[], int
 def ask_for_tags(
     orders: Path, cards: list[bytes], members: list[str], *, readmit: bool
 ) -> tuple[list[bytes], set[str]]:
-    """Have the service hash cards, and say which members were erased; Trouble if there is none."""
+    """Have the service hash cards and report erased members; Trouble if it is not running."""
     tags: list[bytes] = []
     erased: set[str] = set()
     for start in range(0, len(cards), CARDS):

@@ -1,9 +1,9 @@
-"""Windows that have become something else since the CRM was told of them: told again, whole, as the next revision.
+"""Re-send windows whose counts changed after publishing, completely, as the next revision.
 
-A window is told once it is over; visits that are held open in unknown zones end later, tags that turn out to be stuck
-or staff are left out of their day, and readers that were away hand over what door counters saw meanwhile. So when a
-day has been summed up, and whenever it is anew, its windows are counted once more, of the same visits as the day's
-facts. The table `aggregate` holds what was told last.
+A window is published when it is over. Later, visits held open in unknown zones end, tags that turn out to be stuck or
+staff are excluded from their day, and readers that were disconnected deliver passages of door counters. Whenever a day
+is summarised, its windows are therefore recounted from the same visits as the day's facts. The table `aggregate`
+contains what was published last.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ from sync.contract import ZoneWindow
 from sync.quota import merged_until_us
 
 AT_ONCE = 200
-"""Events in one transaction: greetings wait for it."""
+"""Maximum number of events per transaction, because greetings have to wait for it."""
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Corrections:
-    """Windows of one day to tell again; empty: nothing, but remember that it was looked at."""
+    """Windows of one day to re-send; empty: only record that the day has been checked."""
 
     key: str
     basis: str
     windows: tuple[tuple[ZoneWindow, Row], ...]
-    """Each with its row of `aggregate`."""
+    """Each with its row in `aggregate`."""
 
 
 def corrections(past: Past, besides: Container[str] = ()) -> Corrections | None:
-    """Of the next summed-up day that was not looked at since it was summed up; None if there is none.
+    """Find the corrections of the next day that has not been checked since it was summarised; None if there is none.
 
-    `besides`: keys that are left out. Raises NotMade where an error keeps a day's from being made.
+    `besides`: keys to skip. Raises NotMade if the corrections of a day fail.
     """
     told = dict(past.conn.execute("SELECT key, basis FROM told WHERE key LIKE 'windows/%'").fetchall())
     stored = day_news.summed_up(past)
     for date in day_news.young(stored):
-        # Who was in the house overnight belongs to the day before.
+        # People in the store overnight belong to the day before.
         basis = f"{past.config.thresholds.def_version}/{stored.get(date - DAY, '')} {stored[date]}"
         key = f"windows/{date}"
         if key not in besides and told.get(key) != basis:
@@ -69,9 +69,9 @@ def corrections(past: Past, besides: Container[str] = ()) -> Corrections | None:
 
 
 def tell(conn: sqlite3.Connection, found: Corrections) -> bool:
-    """Some of them into the outbox, in the caller's transaction; whether that were all."""
+    """Add some of the corrections to the outbox, in the caller's transaction; True if these were all."""
     some = found.windows[:AT_ONCE]
-    # Some may have become part of longer windows since they were looked at.
+    # Some may have been merged into longer windows since they were checked.
     still = [(event, row) for event, row in some if event.window_us >= merged_until_us(conn)]
     outbox.append(conn, "agg", [event for event, _ in still])
     for event, row in still:
@@ -151,7 +151,7 @@ def _of_day(past: Past, date: dt.date) -> Iterator[tuple[ZoneWindow, Row]]:
 
 
 def _row(window_us: int, zone: str, tag_class: int, made: Any, rows: dict[tuple[int, int], Row]) -> Row:
-    """As the table has it; what was covered stays as it was."""
+    """Build the row for the table, with the previous coverage."""
     of_zone = [row for row in rows.values() if row["zone"] == zone]
     return {
         "window_us": window_us,
@@ -165,7 +165,7 @@ def _row(window_us: int, zone: str, tag_class: int, made: Any, rows: dict[tuple[
 
 
 def _late_passages(conn: sqlite3.Connection, window_us: int) -> set[str]:
-    """Zones whose doors counted passages, which their readers had kept, after the window was told."""
+    """Return the zones with passages that were delivered after the window was published."""
     return {
         zone
         for (zone,) in conn.execute(
@@ -175,7 +175,7 @@ def _late_passages(conn: sqlite3.Connection, window_us: int) -> set[str]:
 
 
 def _differs(row: Row, before: Row | None) -> bool:
-    if before is None:  # what a window has nothing of is not told of it
+    if before is None:  # empty windows are not published
         return any(row[name] for name in COUNTS)
     return any(row[name] != before[name] for name in (*COUNTS, "histogram"))
 

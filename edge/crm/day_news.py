@@ -1,7 +1,7 @@
-"""What the CRM is told of business days: scorecards, flows, tiers, service, floors, trials, suspected tags.
+"""Reports to the CRM about business days: scorecards, flows, tiers, service, floors, trials, suspect tags.
 
-Told when a day has been summed up, each Sunday's week with it; told again, as the next revision, when it has become
-something else: visits that came late, a verdict on a suspected tag, a trial that goes on.
+They are sent when a day has been summarised, on Sundays also for the week, and again as the next revision when
+something has changed: late visits, a verdict on a suspect tag, a running trial.
 """
 
 from __future__ import annotations
@@ -56,20 +56,20 @@ SUNDAY = 6
 
 @dataclass(frozen=True)
 class News:
-    """Something to tell, or to tell again."""
+    """A report to be sent or re-sent."""
 
     key: str
     basis: str
     digest: str
     revision: int
     events: tuple[OfDays, ...]
-    """Empty: it was made of something else, but says what it said."""
+    """Empty if the input has changed but the result has not."""
 
 
 def news(past: History, besides: Container[str] = ()) -> News | None:
-    """The next thing that the CRM does not know of the last REMADE_DAYS stored days; None if there is none.
+    """Find the next report about the last REMADE_DAYS stored days that has to be sent; None if there is none.
 
-    `besides`: keys that are left out. Raises NotMade where an error keeps one from being made.
+    `besides`: keys to skip. Raises NotMade if a report fails.
     """
     told = {key: row for key, *row in past.conn.execute("SELECT key, basis, digest, revision FROM told")}
     for key, basis, (kind, date) in _subjects(past):
@@ -91,7 +91,7 @@ def news(past: History, besides: Container[str] = ()) -> News | None:
 
 
 def tell(conn: sqlite3.Connection, item: News) -> None:
-    """Into the outbox, in the caller's transaction."""
+    """Add the report to the outbox, in the caller's transaction."""
     for class_ in CLASSES:
         mine = [event for event in item.events if CLASS_OF[event.type] == class_]  # type: ignore[attr-defined]
         if mine:
@@ -100,7 +100,7 @@ def tell(conn: sqlite3.Connection, item: News) -> None:
 
 
 def forget(conn: sqlite3.Connection, config: StoreConfig, today: dt.date) -> int:
-    """Forget what was told of days that are no longer kept; how many."""
+    """Delete the records of reports about days that are no longer stored; return their number."""
     oldest = today - config.database.keep_days * DAY
     return conn.execute(
         "DELETE FROM told WHERE (key LIKE 'day/%' OR key LIKE 'week/%' OR key LIKE 'windows/%')"
@@ -110,7 +110,7 @@ def forget(conn: sqlite3.Connection, config: StoreConfig, today: dt.date) -> int
 
 
 def summed_up(past: Past) -> dict[dt.date, str]:
-    """Days that are stored by the present definitions, the latest; with what changes when one is summed up anew."""
+    """Return the latest days stored with the current definitions, with a value that changes with their facts."""
     config = past.config
     said = stamps(config)
     return {
@@ -125,12 +125,12 @@ def summed_up(past: Past) -> dict[dt.date, str]:
 
 
 def young(stored: Mapping[dt.date, str]) -> list[dt.date]:
-    """Of stored days those that are told anew when they change, the oldest first."""
+    """Return the stored days that are re-sent when they change, oldest first."""
     return [date for date in sorted(stored) if date > max(stored) - REMADE_DAYS * DAY]
 
 
 def _subjects(past: History) -> Iterator[tuple[str, str, tuple[str, dt.date]]]:
-    """Key, basis, kind and date of all that may have to be told."""
+    """Yield key, basis, kind and date of all possible reports."""
     config = past.config
     stored = summed_up(past)
     if not stored:
@@ -147,7 +147,7 @@ def _subjects(past: History) -> Iterator[tuple[str, str, tuple[str, dt.date]]]:
 
 
 def _digest_of(config: StoreConfig) -> str:
-    """Of what these numbers depend on beside thresholds: a name that changes is no news."""
+    """Return a digest of the configuration that affects the figures, besides thresholds; names are not included."""
     parts = (
         [(zone.id, zone.floor, zone.kind) for zone in config.zones],
         *(config.service_targets, config.promotions, config.layout_changes, config.privacy),

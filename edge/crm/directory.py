@@ -1,7 +1,8 @@
-"""The member directory from the CRM: fetched in parts, applied beside the running service, and believed only in time.
+"""Member directory from the CRM: fetched in parts, applied while the service is running, and used only while valid.
 
-Rows are hashed with this gateway's own key as they come, so that no EPC is at rest. A whole directory is written into a
-table beside the one in use, in small transactions between which greetings go on, and takes its place in one.
+Rows are hashed with this gateway's key on arrival, so that no EPCs are stored. A full directory is written to a
+separate table in small transactions, between which greetings continue, and replaces the current table in one
+transaction.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from sync.mqtt import Incoming
 log = logging.getLogger("tagtrail.directory")
 
 PARTS = 8
-"""Parts asked for at once …"""
+"""Number of parts requested at a time."""
 PATIENCE_S = (5.0, 60.0)
-"""… and how long they are waited for before they are asked for again; doubles to the second."""
+"""Time before missing parts are requested again; doubles up to the second value."""
 RETRY_S = 60.0
 EXPIRY_S = 30.0
 PIECES = 16
@@ -46,11 +47,11 @@ State = Literal["applied", "fetching", "failed", "expired"]
 
 
 class MemberDirectory:
-    """Takes `down/directory` and what is below, reports on `up/directory`; `run` works until cancelled.
+    """Process `down/directory` and its subtopics, and report on `up/directory`; `run` works until cancelled.
 
-    `recheck` is awaited whenever members may have lost their place in the directory. `here` is told which generation
-    there is. `offered` is awaited with the generation of a manifest before anything of it is taken, `barred` says whom
-    of some members a file's generation may not bring.
+    `recheck` is awaited when members may have been removed. `here` is called with the current generation. `offered` is
+    awaited with the generation of a manifest before it is processed. `barred` returns the members that a file of a
+    generation must not add.
     """
 
     def __init__(
@@ -75,20 +76,20 @@ class MemberDirectory:
         self._parts: asyncio.Queue[tuple[str, int, bytes]] = asyncio.Queue(4 * PARTS)
         self._drop = False
         self.fetching = False
-        """Whether a file is on its way, or being applied."""
+        """True while a file is being fetched or applied."""
         self._generation_here: int | None = None
 
     @property
     def generation(self) -> int | None:
-        """Of the newest directory known, here or offered; None before there is one."""
+        """Generation of the latest known directory, applied or offered; None before there is one."""
         known = (self._manifest and self._manifest.generation, self._generation_here)
         return max((one for one in known if one), default=None)
 
     async def take(self, incoming: Incoming) -> None:
-        """Take a manifest or a part."""
+        """Process a manifest or a part."""
         tail = incoming.topic.split("/down/directory", 1)[1].strip("/").split("/")
         if tail[0] == "part" and len(tail) == 3 and tail[2].isdecimal() and len(incoming.payload) <= PART_BYTES:
-            with contextlib.suppress(asyncio.QueueFull, ValueError):  # ValueError: thousands of digits
+            with contextlib.suppress(asyncio.QueueFull, ValueError):  # ValueError: a number with thousands of digits
                 self._parts.put_nowait((tail[1], int(tail[2]), incoming.payload))
         elif tail == [""] and 0 < len(incoming.payload) <= MAX_MANIFEST_BYTES:
             try:
@@ -100,20 +101,20 @@ class MemberDirectory:
             self._changed.set()
 
     def drop_parts(self) -> None:
-        """Begin a file anew that is being fetched: what came of it is to be deleted."""
+        """Restart the current transfer, because what has been received must be deleted."""
         self._drop = True
         with contextlib.suppress(asyncio.QueueFull):
-            self._parts.put_nowait(("", 0, b""))  # there is something to look at
+            self._parts.put_nowait(("", 0, b""))  # wake up the receiver
 
     async def run(self) -> None:
-        """Follow the manifest; look after the time of what is there."""
-        with contextlib.suppress(sqlite3.Error):  # what is left over is cleared after the next file too
+        """Apply manifests, and check the validity of the current directory."""
+        with contextlib.suppress(sqlite3.Error):  # leftovers are also cleared after the next file
             while await self._write(_clear):
                 await asyncio.sleep(0)
-        failed = self._manifest is not None  # run before, and ended in an error
+        failed = self._manifest is not None  # an earlier run failed
         while True:
             with contextlib.suppress(sqlite3.Error):
-                self._here(await self._generation())  # a file may have been imported by hand
+                self._here(await self._generation())  # a file may have been imported manually
             await self._expire()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(RETRY_S, EXPIRY_S) if failed else EXPIRY_S):
@@ -126,7 +127,7 @@ class MemberDirectory:
                 await self._follow(self._manifest)
             except (FetchError, OSError, sqlite3.Error) as error:
                 failed = True
-                log.warning("the member directory cannot be taken: %s", error)
+                log.warning("the member directory can't be applied: %s", error)
                 await self._report("failed", str(error))
 
     async def _follow(self, manifest: Manifest) -> None:
@@ -158,26 +159,26 @@ class MemberDirectory:
             await self._report("applied", "")
 
     async def _missing(self, manifest: Manifest | None) -> list[DirectoryFile]:
-        """The files that lead from what is here to a manifest's directory."""
+        """Return the files that lead from the current directory to that of a manifest."""
         if manifest is None or manifest.valid_until_us < self._clock() - EXPIRED_DAYS * DAY_US:
             return []
         generation = await self._generation()
         if manifest.generation < generation:
-            raise FetchError(f"generation {generation} is here already")
+            raise FetchError(f"generation {generation} is already applied")
         if manifest.generation > generation:
             return path(manifest, generation)
         return path(manifest, None) if told_apart(manifest, await self._known()) else []
 
     async def _take_out(self, members: list[str]) -> None:
-        """Members go, whatever their cards. One look through a large directory takes long: a piece at a time."""
+        """Remove members with all their cards, in chunks, because scanning a large directory takes long."""
         among = json.dumps(members)
         for first in range(0, 256, 256 // PIECES):
-            # No tag, of 16 bytes, is as great as 17 times the last byte.
+            # Every tag of 16 bytes is less than 17 times the last byte.
             bounds = (bytes([first]), bytes([first + 256 // PIECES - 1]) + b"\xff" * 16, among)
             await self._write(partial(_delete, where=f"tag >= ? AND tag < ? AND {AMONG}", values=bounds))
 
     async def _fetch(self, file: DirectoryFile) -> Path:
-        """The file's parts, in whatever order they come; what an earlier run got in order is kept."""
+        """Fetch the parts of a file in any order; what an earlier run received in order is kept."""
         packed = Path(f"{self._database.path}.directory-{file.sha256[:16]}.part")
         for other in packed.parent.glob(f"{self._database.path.name}.directory-*.part"):
             if other != packed:
@@ -185,7 +186,7 @@ class MemberDirectory:
         patience_s = PATIENCE_S[0]
         ahead: dict[int, bytes] = {}
         self._drop = False
-        make_private(packed)  # members' cards stand in it
+        make_private(packed)  # contains members' cards
         with packed.open("ab") as out:
             have = out.tell()
             while have < file.size:
@@ -200,7 +201,7 @@ class MemberDirectory:
                             if self._drop:
                                 packed.unlink(missing_ok=True)
                                 self._changed.set()
-                                raise FetchError("begun anew, since a member was erased")
+                                raise FetchError("restarted because a member was erased")
                             if digest == file.sha256 and _is_wanted(file, want, have, offset, part):
                                 ahead[offset] = part
                             while part := ahead.pop(have, b""):
@@ -210,10 +211,10 @@ class MemberDirectory:
                 ahead = {offset: part for offset, part in ahead.items() if offset > have}
                 patience_s = PATIENCE_S[0] if (have, len(ahead)) != before else min(2 * patience_s, PATIENCE_S[1])
                 if self._changed.is_set() and file not in await self._missing(self._manifest):
-                    raise FetchError("a newer manifest came")
+                    raise FetchError("a newer manifest arrived")
         if await asyncio.to_thread(_digest, packed) != file.sha256:
             packed.unlink()
-            raise FetchError(f"generation {file.generation} does not have its SHA-256")
+            raise FetchError(f"generation {file.generation} does not match its SHA-256")
         return packed
 
     async def _apply(self, packed: Path, file: DirectoryFile, valid_until_us: int, files: dict[str, str]) -> None:
@@ -241,7 +242,7 @@ class MemberDirectory:
                 await asyncio.sleep(0)
 
     def _without_barred(self, values: list[Any], generation: int) -> list[Any]:
-        """Rows end to end, but for those of members who were erased after the file was made."""
+        """Return the flat rows without members who were erased after the file was created."""
         barred = self._barred(values[1::COLUMNS], generation)
         if not barred:
             return values
@@ -249,7 +250,7 @@ class MemberDirectory:
         return [value for row in rows if row[1] not in barred for value in row]
 
     async def _expire(self) -> bool:
-        """After its time nobody is recognised by the directory; whether that is so."""
+        """Deactivate the directory once it has expired; True if it has."""
 
         def job(conn: sqlite3.Connection) -> tuple[bool, bool]:
             until_us, was = conn.execute("SELECT valid_until_us, expired FROM directory_state").fetchone()
@@ -264,7 +265,7 @@ class MemberDirectory:
             return False
         if fresh:
             await self._recheck()
-            await self._report("expired", "the time of this directory is over: nobody is recognised")
+            await self._report("expired", "this directory has expired: nobody is recognised")
         return expired
 
     async def _report(self, state: State, reason: str) -> None:
@@ -275,7 +276,7 @@ class MemberDirectory:
         try:
             generation, members = await self._database.read(job)
         except sqlite3.Error as error:
-            log.warning("the member directory cannot be told of: %s", error)
+            log.warning("the state of the member directory can't be reported: %s", error)
             return
         self._here(generation)
         report = ReportedDirectory(
@@ -290,7 +291,7 @@ class MemberDirectory:
         return generation
 
     async def _known(self) -> dict[str, str]:
-        """What the generation that is here is made of, as far as it was ever said."""
+        """Return the files that the current generation consists of, as far as known."""
         query = "SELECT files FROM directory_state"
         files = await self._database.read(lambda conn: conn.execute(query).fetchone()[0])
         return dict(json.loads(files)) if files else {}
@@ -300,10 +301,10 @@ class MemberDirectory:
 
 
 def path(manifest: Manifest, generation: int | None) -> list[DirectoryFile]:
-    """The files that lead from a generation to the manifest's with the fewest bytes: changes if they do, else all
-    members, then changes. From None only the latter."""
+    """Return the files that lead from a generation to the manifest's with the fewest bytes: changes if possible, or
+    else all members and then changes. From None, only the latter."""
     lead: dict[int | None, tuple[int, list[DirectoryFile]]] = {manifest.generation: (0, [])}
-    # Each file leads to a later generation: from the last on, all ways that go on from one are known.
+    # Each file leads to a later generation; working backwards, the best continuation of each is known.
     for file in sorted(manifest.files, key=lambda file: file.generation, reverse=True):
         if file.generation in lead:
             size, files = lead[file.generation]
@@ -316,23 +317,23 @@ def path(manifest: Manifest, generation: int | None) -> list[DirectoryFile]:
 
 
 def made_of(manifest: Manifest, generation: int) -> dict[str, str]:
-    """Which files of a manifest make a generation: base, "" for all members, → SHA-256."""
+    """Return the files of a manifest that result in a generation: base ("" for all members) → SHA-256."""
     return {str(file.base or ""): file.sha256 for file in manifest.files if file.generation == generation}
 
 
 def told_apart(manifest: Manifest, known: dict[str, str]) -> bool:
-    """Whether a manifest's generation, of the number that is here, may be another one than the one made of `known`:
-    there are files to go by, and none is the same. FetchError if it is another one."""
+    """True if a manifest's generation with the current number can't be confirmed as the one made of `known`, because no
+    file is the same. FetchError if it is a different one."""
     theirs = made_of(manifest, manifest.generation)
     if any(known.get(base, digest) != digest for base, digest in theirs.items()):
         raise FetchError(
-            f"generation {manifest.generation} is here with other content: what changes is a new generation"
+            f"generation {manifest.generation} is applied with different content; changes require a new generation"
         )
     return bool(known and theirs) and not set(known) & set(theirs)
 
 
 def _want(file: DirectoryFile, have: int, ahead: dict[int, bytes]) -> Want:
-    """The next parts that are missing, up to one that is there already."""
+    """Return a request for the next missing parts, up to one that has been received."""
     parts = next((n for n in range(1, PARTS) if have + n * PART_BYTES in ahead), PARTS)
     return Want(sha256=file.sha256, offset=have, size=PART_BYTES, parts=parts)
 
@@ -344,11 +345,11 @@ def _is_wanted(file: DirectoryFile, want: Want, have: int, offset: int, part: by
 
 
 def _put(table: str, values: list[Any]) -> Callable[[sqlite3.Connection], None]:
-    # Columns: tag, member, …; without a member the row goes.
+    # Columns: tag, member, …; a row without a member is deleted.
     gone = [(tag,) for tag, member in zip(values[::COLUMNS], values[1::COLUMNS], strict=True) if not member]
 
     def job(conn: sqlite3.Connection) -> None:
-        # Many rows a statement: half the time of executemany, which binds and resets for each.
+        # Many rows per statement take half the time of executemany, which binds and resets for each row.
         for start in range(0, len(values), STATEMENT_ROWS * COLUMNS):
             some = values[start : start + STATEMENT_ROWS * COLUMNS]
             marks = ",".join(["(?,?,?,?,?,?)"] * (len(some) // COLUMNS))
@@ -364,7 +365,7 @@ def _delete(conn: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> No
 
 
 def _clear(conn: sqlite3.Connection) -> int:
-    """Empty what is left of other directories a slice at a time, for emptying a large table at once takes seconds."""
+    """Delete leftover directories in slices, because emptying a large table at once takes seconds."""
     for table in ("directory_next", "directory_old"):
         if conn.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
             row = conn.execute(f"SELECT tag FROM {table} ORDER BY tag LIMIT 1 OFFSET {SLICE_ROWS}").fetchone()

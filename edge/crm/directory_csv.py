@@ -1,4 +1,4 @@
-"""The member directory from a file of the CRM's."""
+"""Import the member directory from a CSV file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from edge.store.live_socket import socket_path
 from edge.store.pseudonyms import member_tag
 
 NAME_MAX = 128
-"""Characters that the contract allows for names."""
+"""Maximum length of names in the contract."""
 HEADER = ["epc", "member", "tier", "consent", "hint"]
 YES, NO = ("1", "true", "yes"), ("0", "false", "no", "")
 
 
 @dataclass(frozen=True)
 class Imported:
-    """How many rows were taken, and how many left out because their members were erased here."""
+    """Number of imported rows, and of rows skipped because their members have been erased here."""
 
     rows: int
     left_out: int
@@ -43,10 +43,10 @@ class _Row(NamedTuple):
 
 
 def import_csv(config: StoreConfig, file: Path, *, with_erased: bool = False) -> Imported:
-    """Replace the directory by the rows of a CSV with the columns of HEADER, all or nothing.
+    """Replace the directory with the rows of a CSV file with the columns of HEADER, all or nothing.
 
-    `with_erased`: also members who were erased here; they have joined again. Raises Trouble, with the line, for a file
-    that can't be taken. Safe while the service runs.
+    `with_erased`: include members who were erased here, because they have rejoined. Raises Trouble, with the line, for
+    an invalid file. Safe while the service is running.
     """
     database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb, repair=False)
     try:
@@ -99,14 +99,14 @@ def _rows(file: Path) -> Iterator[_Row]:
                     epc, member, tier, consent, hint = row
                     card = bytes.fromhex(epc)
                     if not 0 < len(card) * 8 <= EPC_BITS_MAX or not member or consent.lower() not in YES + NO:
-                        raise ValueError("needed are epc in hex, member, tier, consent 0 or 1, hint")
+                        raise ValueError("required: epc in hex, member, tier, consent 0 or 1, hint")
                     if max(len(member), len(tier)) > NAME_MAX:
                         raise ValueError(f"member and tier have at most {NAME_MAX} characters")
                     if card in lines:
-                        raise ValueError(f"its card stands in line {lines[card]} already")
+                        raise ValueError(f"its card is already in line {lines[card]}")
                 except ValueError as error:
                     raise Trouble(f"{file}:{rows.line_num}: not a member: {error}") from error
                 lines[card] = rows.line_num
                 yield _Row(card, member, tier, consent.lower() in YES, hint)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise Trouble(f"cannot read {file}: {error}") from error
+        raise Trouble(f"can't read {file}: {error}") from error

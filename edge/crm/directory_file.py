@@ -1,8 +1,8 @@
-"""A directory file of the CRM's, parsed, hashed and sorted in a process of its own.
+"""Parse, hash and sort a directory file from the CRM in a separate process.
 
-A million members cost seconds: beside the service, and giving way to it, they hold up no greeting, and a file that
-unpacks to anything can only harm its own process. Tags are hashed with the gateway's key before anything is written, so
-that no EPC comes to rest. Only when all of it is known to be right does the first row come out.
+A million members take seconds. In a separate process with low priority they do not delay greetings, and a malicious
+file can only harm that process. Tags are hashed with the gateway's key before anything is written, so that no EPCs are
+stored. The first row is returned only after the complete file has been validated.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from edge.store.pseudonyms import member_tag
 HEADER = ["epc", "member", "tier", "consent", "hint", "hint_until_us"]
 COLUMNS = len(HEADER)
 SLICE_ROWS = 4_000
-"""Rows that come out at once."""
+"""Number of rows per slice."""
 CONSENT = {"1": 1, "0": 0}
 BUCKETS = 64
 BLOCK_BYTES = 1 << 16
@@ -36,21 +36,21 @@ DUMP_ROWS = 256
 MAX_LINE_BYTES = 2048
 MAX_ROWS = 5_000_000
 MAX_UNPACKED_BYTES = 1 << 30
-"""A small file may unpack to anything."""
+"""Limit for the decompressed size, because a small file can decompress to any size."""
 MAX_US = 2**63
 NICE = 10
 WRONG_FILE = 3
-"""Exit code for a file that is none; stderr says why."""
+"""Exit code for an invalid file; the reason is on stderr."""
 
 Row = tuple[bytes, str, str, int, str | None, int | None]
 
 
 class FetchError(Exception):
-    """A file that can't be taken; the text is for the CRM's people."""
+    """Raised for an invalid file; the text is reported to the CRM."""
 
 
 async def slices_apart(packed: Path, key: bytes, whole: bool) -> AsyncIterator[list[Any]]:
-    """`slices` made by a process of its own; raises FetchError for a wrong file, OSError if the process fails."""
+    """Run `slices` in a separate process; raises FetchError for an invalid file, OSError if the process fails."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "edge.crm.directory_file", str(packed), "whole" if whole else "changes"),
         stdin=asyncio.subprocess.PIPE,
@@ -79,16 +79,16 @@ async def slices_apart(packed: Path, key: bytes, whole: bool) -> AsyncIterator[l
 
 
 def slices(packed: Path, key: bytes, whole: bool) -> Iterator[list[Any]]:
-    """The rows of a file in the order of their tags, COLUMNS values a row end to end, at most SLICE_ROWS at once.
+    """Yield the rows of a file sorted by tag, as flat lists of COLUMNS values per row, at most SLICE_ROWS at a time.
 
-    Of rows on one card the last one counts. In changes (not `whole`) a row without a member takes its card out.
-    Raises FetchError, with the line, for a wrong file.
+    If a card has several rows, the last one applies. In changes (not `whole`), a row without a member removes its card.
+    Raises FetchError, with the line, for an invalid file.
     """
     with contextlib.ExitStack() as stack:
-        # Buckets by the beginning of the tag, each small enough to be sorted in memory: nobody can aim at one without
-        # the key, but with many rows on one card, of which one is kept. The files have no name.
+        # Buckets by the first bytes of the tag, each small enough to be sorted in memory. Without the key, nobody can
+        # overfill one except with many rows for one card, of which one is kept. The files are unnamed.
         files = [stack.enter_context(tempfile.TemporaryFile(dir=packed.parent)) for _ in range(BUCKETS)]
-        # Values end to end: a heap of tuples would keep the garbage collector as busy as all the rest.
+        # Flat values, because a heap of tuples would keep the garbage collector busy.
         waiting: list[list[Any]] = [[] for _ in range(BUCKETS)]
         for row in parse(packed, key, whole):
             number = row[0][0] * BUCKETS >> 8
@@ -108,7 +108,7 @@ def slices(packed: Path, key: bytes, whole: bool) -> Iterator[list[Any]]:
 
 
 def _dump(values: list[Any], file: IO[bytes]) -> None:
-    # marshal.load of a file asks for every value anew; whole pieces are ten times faster.
+    # marshal.load from a file reads value by value; loading whole pieces is ten times faster.
     piece = marshal.dumps(values)
     file.write(len(piece).to_bytes(4, "big") + piece)
 
@@ -119,22 +119,22 @@ def _load(file: IO[bytes]) -> Iterator[list[Any]]:
 
 
 def parse(packed: Path, key: bytes, whole: bool) -> Iterator[Row]:
-    """Its rows, hashed. A million of them pass here: no call in Python for each but the hash."""
+    """Yield the hashed rows. With a million rows, the hash is the only Python call per row."""
     with gzip.GzipFile(packed, "rb") as file:
         rows = csv.reader(itertools.chain.from_iterable(_blocks(file)))
         try:
             if next(rows, []) != HEADER:
-                raise FetchError(f"the first line of a directory file is {','.join(HEADER)}")
+                raise FetchError(f"the first line of a directory file must be {','.join(HEADER)}")
             for epc, member, tier, consent, hint, until in rows:
                 card = bytes.fromhex(epc)
                 if not 1 <= len(card) <= 62 or len(member) > 128 or len(tier) > 32 or len(hint) > 300:
                     raise ValueError("too long")
                 if member:
-                    # Errors are logged and told: none may repeat what stands there.
+                    # Errors are logged and reported, so they must not contain data from the file.
                     if until and not (
                         until.isascii() and until.isdecimal() and len(until) < 20 and int(until) < MAX_US
                     ):
-                        raise ValueError("hint_until_us is no time")
+                        raise ValueError("hint_until_us is not a time")
                     if consent not in CONSENT:
                         raise ValueError("consent is neither 1 nor 0")
                     until_us = int(until) if until else None
@@ -146,18 +146,18 @@ def parse(packed: Path, key: bytes, whole: bool) -> Iterator[Row]:
                 if rows.line_num > MAX_ROWS:
                     raise FetchError(f"more than {MAX_ROWS} members")
         except (ValueError, csv.Error) as error:
-            raise FetchError(f"line {rows.line_num} is no member: {error}") from error
+            raise FetchError(f"line {rows.line_num} is not a member: {error}") from error
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise FetchError(f"not a whole gzip file: {error}") from error
+            raise FetchError(f"not a complete gzip file: {error}") from error
 
 
 def _blocks(file: gzip.GzipFile) -> Iterator[list[str]]:
-    """Lines, a block's worth at a time; FetchError for a long one, before it is held whole."""
+    """Yield lines in blocks; FetchError for an overlong line before it is read completely."""
     rest, unpacked = b"", 0
     while block := file.read(BLOCK_BYTES):
         unpacked += len(block)
         if unpacked > MAX_UNPACKED_BYTES:
-            raise FetchError(f"more than {MAX_UNPACKED_BYTES} bytes when unpacked")
+            raise FetchError(f"more than {MAX_UNPACKED_BYTES} bytes when decompressed")
         *lines, rest = io.BytesIO(rest + block).readlines()
         if len(rest) > MAX_LINE_BYTES or len(max(lines, key=len, default=b"")) > MAX_LINE_BYTES:
             raise FetchError(f"a line of more than {MAX_LINE_BYTES} bytes")
@@ -166,7 +166,7 @@ def _blocks(file: gzip.GzipFile) -> Iterator[list[str]]:
 
 
 def main() -> None:
-    """The process: PACKED whole|changes, the key on stdin, slices on stdout."""
+    """Entry point of the process: arguments FILE whole|changes, key on stdin, slices on stdout."""
     os.nice(NICE)
     packed, kind = sys.argv[1:]
     try:

@@ -1,4 +1,4 @@
-"""Everything that the CRM sends down: which handler takes it, and the jobs that carry it out."""
+"""Dispatch of all messages from the CRM to their handlers, and the jobs that process them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from sync.publisher import Handler, Publisher
 
 
 class Downlink:
-    """The member directory, commands, and configuration if there is an `overlay`.
+    """Member directory, commands, and configuration if there is an `overlay`.
 
-    `snapshot` takes the live state; `reload` and `restart` have the service start anew, the former if the store file
-    is good.
+    `snapshot` returns the live state; `reload` and `restart` restart the service, the former only if the store file is
+    valid.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class Downlink:
         carried_out = CommandHandlers(config, database, publisher, readers, snapshot, self.erasures, reload)
         commands = Commands(carried_out.table, database, now_us, say, self.erasures.commands)
         self.handlers: dict[str, Handler] = {"cmd": commands.take, "directory": members.take}
-        """Topic below `down/` → who takes what comes there."""
+        """Topic below `down/` → handler."""
         self.jobs: dict[str, Callable[[], Awaitable[None]]] = {
             "commands": commands.run,
             "member directory": members.run,
             "erasures": self.erasures.run,
         }
-        """Name → work that goes on for ever."""
+        """Name → job that runs forever."""
         if overlay is not None:
             desired = Desired(
                 overlay,

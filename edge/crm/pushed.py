@@ -1,7 +1,7 @@
 """Rules for configurations from the CRM: they may tighten privacy, never loosen it.
 
-Whoever holds the broker can send one. Where readers are and how they are spoken to, which tags are members', and how
-long anything is kept is the store's own: it may be carried only as it is, and stays where it is not carried.
+Anyone who controls the broker can push one. The addresses and protocols of readers, the tag classes and retention times
+belong to the store: they may be included only unchanged, and keep their values if omitted.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ SECTIONS = (
     *("promotions", "layout_changes", "service_targets", "cues"),
 )
 OWN = ("mqtt", "database", "web", "privacy", "calibration")
-"""Broker, files and doors of the gateway, what leaves it of people, and what was measured at it: no message touches
-them."""
+"""Sections that can't be pushed: broker, files and ports of the gateway, data about people that leaves it, and its
+calibration."""
 FREE_THRESHOLDS = frozenset(
     {
         *("def_version", "touch_s", "visit_s", "engaged_s", "join_gap_s", "business_day_start", "assist_s"),
@@ -26,23 +26,23 @@ FREE_THRESHOLDS = frozenset(
 )
 BOUNDS: dict[str, Literal["at least", "at most"]] = {
     "small_cell": "at least",
-    # Suspected tags are told of one by one: a short time would make everybody one.
+    # Suspect tags are reported individually, and a short time would make everyone suspect.
     "suspect_s": "at least",
     "suspect_back_room_s": "at least",
     "stuck_s": "at least",
-    # A journey that doesn't end joins the days of somebody whom nobody knows.
+    # A journey that does not end would link several days of an unknown person.
     "journey_end_after_exit_s": "at most",
     "journey_end_silence_s": "at most",
 }
-"""Thresholds that may only move one way from the store's own; those in neither are keep times, and the store's own."""
+"""Thresholds that may be changed in one direction only; retention times are in neither list and can't be changed."""
 FREE_OF_READERS = frozenset(
     {"id", "antennas", "region", "profile", "session", "search_mode", "phase", "filter", "inputs", "outputs"}
 )
-"""Keys of a reader that may be carried; `filter` may be turned on, not off."""
+"""Keys of a reader that may be pushed; `filter` may be turned on, but not off."""
 
 
 def complete(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """A carried text's sections with the store's own others, and the store's own keys where they are left out."""
+    """Complete pushed sections with the store's other sections, and with the store's keys where they are omitted."""
     made = {**own, **given}
     thresholds, mine = given.get("thresholds"), own.get("thresholds", {})
     if isinstance(thresholds, dict):
@@ -54,10 +54,10 @@ def complete(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
 
 
 def loosened(made: StoreConfig, own: StoreConfig) -> list[str]:
-    """What a configuration would take from the store: key and reason of each."""
+    """List the changes that a configuration is not allowed to make, with key and reason."""
     problems = [*_thresholds(made, own), *_readers(made, own)]
     if made.tag_classes != own.tag_classes:
-        problems.append("tag_classes: which tags are whose is the store's own")
+        problems.append("tag_classes: tag classes are determined by the store")
     return problems
 
 
@@ -75,9 +75,9 @@ def _thresholds(made: StoreConfig, own: StoreConfig) -> Iterator[str]:
             continue
         bound = BOUNDS.get(key)
         if bound is None:
-            yield f"thresholds.{key}: how long anything is kept is the store's own ({mine})"
+            yield f"thresholds.{key}: retention times are determined by the store ({mine})"
         elif (theirs < mine) == (bound == "at least"):
-            yield f"thresholds.{key}: {theirs}, but {bound} the store's own {mine} is wanted: privacy is never loosened"
+            yield f"thresholds.{key}: {theirs}, but {bound} the store's own {mine} required: privacy can't be loosened"
 
 
 def _readers(made: StoreConfig, own: StoreConfig) -> Iterator[str]:
@@ -86,16 +86,16 @@ def _readers(made: StoreConfig, own: StoreConfig) -> Iterator[str]:
         where = f"readers[{number}]"
         mine = known.get(reader.id)
         if mine is None:
-            yield f"{where}: the store has no reader {reader.id!r}, and which there are is the store's own"
+            yield f"{where}: the store has no reader {reader.id!r}, and readers can't be added"
             continue
         for key in Reader.model_fields:
             theirs, there = getattr(reader, key), getattr(mine, key)
             if key not in FREE_OF_READERS and _plain(theirs) != _plain(there):
-                yield f"{where}.{key}: how a reader is reached is the store's own"
+                yield f"{where}.{key}: the connection to a reader is determined by the store"
         if mine.filter and not reader.filter:
-            yield f"{where}.filter: the store has it on, and it may not be turned off"
+            yield f"{where}.filter: the store has turned it on, and it can't be turned off"
 
 
 def _plain(value: Any) -> Any:
-    """A MAC or fingerprint may be written with colons or without."""
+    """Normalise a MAC address or fingerprint, which may contain colons."""
     return value.replace(":", "").replace("-", "").lower() if isinstance(value, str) else value

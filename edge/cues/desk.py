@@ -17,8 +17,8 @@ import numpy as np
 
 from config.cues import is_quiet, pick
 from config.model import CueKind
-from dwell.engine import Decisions
 from dwell.layout import TagClass
+from dwell.markov.decisions import Decisions
 from dwell.visits import Visits
 from edge.cues import book
 from edge.cues.book import Going, Rules, Wanted

@@ -1,7 +1,7 @@
-"""What people order on the page and on the console: the service does it, since it alone writes the database.
+"""Actions from the page and the console, carried out by the service, because only it writes to the database.
 
-A Unix socket of its own beside the live one: one JSON object a line each way. The page says who ordered it; that they
-may is the page's to check, and that nobody else can open the socket is the file system's.
+They use a separate Unix socket with one JSON object per line in each direction. The page names the user and checks the
+user's permission; file permissions protect the socket from others.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Order(BaseModel):
 
 
 class MoveCue(_Order):
-    """Acknowledge (somebody is there within `seconds`), snooze (for `seconds`) or end a cue."""
+    """Acknowledge (someone will be there within `seconds`), snooze (for `seconds`) or close a cue."""
 
     do: Literal["acknowledge", "snooze", "done"]
     cue: int
@@ -60,7 +60,7 @@ class MoveCase(_Order):
 
 
 class SetRules(_Order):
-    """New rules, made from version `base`."""
+    """Save new rules based on version `base`."""
 
     do: Literal["set rules"]
     base: int
@@ -69,7 +69,7 @@ class SetRules(_Order):
 
 
 class RollBack(_Order):
-    """The rules of version `to` once more, as a new version."""
+    """Restore the rules of version `to` as a new version."""
 
     do: Literal["roll back"]
     base: int
@@ -84,7 +84,7 @@ Other = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class OrderServer:
-    """Takes orders and answers `{"refused": null}`, or why not: gone, stale, unknown, invalid, database."""
+    """Accept actions and answer `{"refused": null}`, or the reason: gone, stale, unknown, invalid, database."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class OrderServer:
                 self._path.unlink()
 
     async def answer(self, line: bytes) -> dict[str, Any]:
-        """Do what a line orders."""
+        """Carry out the action in a line."""
         try:
             if (told := await self._other(line)) is not None:
                 return {"refused": None} | told
@@ -120,10 +120,10 @@ class OrderServer:
         except Refused as refused:
             return {"refused": refused.why}
         except (ValidationError, ValueError) as error:
-            log.warning("an order that is none: %s", type(error).__name__)
+            log.warning("invalid action: %s", type(error).__name__)
             return {"refused": "invalid"}
         except sqlite3.Error as error:
-            log.error("an order that the database does not take: %s", error)
+            log.error("action failed in the database: %s", error)
             return {"refused": "database"}
         return {"refused": None}
 
@@ -155,7 +155,7 @@ class OrderServer:
 
     def _roll_back(self, conn: sqlite3.Connection, order: RollBack, now_us: int) -> None:
         older = book.version(conn, order.to).cues
-        # Zones may have gone since.
+        # Zones may have been removed since.
         cues = self._checked(older.model_dump(mode="json", exclude_none=True))
         book.change(conn, cues, order.base, order.who, f"= {order.to}", now_us)
 
@@ -171,13 +171,13 @@ class OrderServer:
                 writer.write(json.dumps(await self.answer(line)).encode() + b"\n")
                 await writer.drain()
         except (ConnectionError, ValueError):
-            pass  # gone, or a line without end
+            pass  # client disconnected, or line too long
         finally:
             writer.close()
 
 
 async def give(path: Path, order: dict[str, Any]) -> str | None:
-    """Order something of the service: None when it is done, else why not; `offline` where no service answers."""
+    """Send an action to the service; return None when done, otherwise the reason; `offline` if it is not responding."""
     refused: str | None = (await ask(path, order))["refused"]
     return refused
 

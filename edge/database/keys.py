@@ -1,4 +1,4 @@
-"""Keys of pseudonyms: the tag key, apart from the database, and one for each business day, which is destroyed.
+"""Keys of pseudonyms: the tag key, stored apart from the database, and one for each business day, which is destroyed.
 
     tag key  systemd's credential `tag-key-sealed` or `tag-key`; without one the file `<database>.tag-key`
     day key  the table day_key, from the first pseudonym of a day until its journeys have closed
@@ -26,18 +26,18 @@ from edge.store.private import create_private
 CREDENTIALS = ("tag-key-sealed", "tag-key")
 BYTES = 32
 MARK = "tag_key_mark"
-"""Fact of the database that tells of which tag key the directory's hashes are."""
+"""Fact of the database that identifies the tag key of the directory's hashes."""
 KEPT_DAYS = 1
-"""A day's key outlives the day by one at most: what lies in the store for longer gets another pseudonym each day."""
+"""A day's key outlives its day by at most one day: tags in the store for longer get a new pseudonym each day."""
 
 
 def tag_key_file(database: Path) -> Path:
-    """Where the tag key lies if systemd doesn't keep it."""
+    """Return the path of the tag key if systemd doesn't hold it."""
     return database.with_name(f"{database.name}.tag-key")
 
 
 def find_tag_key(database: Path) -> bytes | None:
-    """The tag key, of the credential before that of the file; None if there is neither. Trouble for one of no use."""
+    """Return the tag key from the credential or else the file; None if there is neither. Trouble if it is invalid."""
     for path in (*_credentials(), tag_key_file(database)):
         with contextlib.suppress(FileNotFoundError):
             return _read(path)
@@ -45,12 +45,13 @@ def find_tag_key(database: Path) -> bytes | None:
 
 
 def keep_tag_key(database: Path, key: bytes) -> None:
-    """Write the tag key to its file, whole or not at all."""
+    """Write the tag key to its file atomically."""
     create_private(tag_key_file(database), f"{key.hex()}\n".encode())
 
 
 def key_to_seal(database: Path) -> bytes:
-    """The tag key as systemd is to keep it: the one at work, else a new one. Trouble if only the service has it."""
+    """Return the tag key for sealing by systemd: the one in use, or else a new one. Trouble if only the service has
+    it."""
     key = find_tag_key(database)
     if key is None and database.exists():
         try:
@@ -77,17 +78,17 @@ def lasting(conn: sqlite3.Connection) -> bytes | None:
 
 
 def is_credential() -> bool:
-    """Does systemd keep the tag key."""
+    """Return whether systemd holds the tag key."""
     return any(path.exists() for path in _credentials())
 
 
 def mark(key: bytes) -> str:
-    """Tells keys apart without telling any."""
+    """Return an identifier of a key that doesn't reveal it."""
     return blake2b(b"mark", key=key, digest_size=8).hexdigest()
 
 
 class DayKeys:
-    """Keys of business days within one transaction; drawn when first asked for. `now_us`: store time."""
+    """Keys of business days within one transaction; created on first use. `now_us`: store time."""
 
     def __init__(self, conn: sqlite3.Connection, days: BusinessDay, now_us: int) -> None:
         self._conn = conn
@@ -96,7 +97,7 @@ class DayKeys:
         self._known: dict[dt.date, bytes] = {}
 
     def of(self, time_us: int) -> bytes:
-        """The key of the business day of a moment; today's, once that day's is destroyed."""
+        """Return the key of the business day of a time; today's if that day's is destroyed."""
         date = self._days.date(time_us)
         if not self._today - KEPT_DAYS * DAY <= date <= self._today + DAY:
             date = self._today
@@ -114,9 +115,8 @@ class DayKeys:
 
 
 def destroy_day_keys(conn: sqlite3.Connection, days: BusinessDay, now_us: int, under_way_us: Iterable[int]) -> int:
-    """Delete the keys of days that are over, but for yesterday's while a journey of it goes on; how many.
-
-    `under_way_us`: when the journeys began that go on. The log of the database has to be folded afterwards.
+    """Delete the keys of past days, except yesterday's while a journey of it continues; returns their number.
+    `under_way_us`: start times of open journeys. The log of the database has to be folded afterwards.
     """
     today = days.date(now_us)
     going_on = {days.date(begin_us) for begin_us in under_way_us}

@@ -1,4 +1,4 @@
-"""One process at a time works on a database; others may read it."""
+"""Exclusive lock on a database for one writing process; others may read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edge.store.errors import Trouble
 
 
 def hold(database: Path) -> IO[bytes]:
-    """Hold the database for this process alone until it closes the file or ends; Trouble if another one does."""
+    """Lock the database for this process until it closes the file or ends; Trouble if another process holds it."""
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
         file = Path(f"{database}.lock").open("ab")  # noqa: SIM115 - held until the process ends

@@ -122,7 +122,7 @@ def forget_hints(conn: sqlite3.Connection, tags: list[bytes], now_us: int) -> No
 
 
 def held(conn: sqlite3.Connection, config: StoreConfig) -> Iterator[Held]:
-    """What the database holds, and since when."""
+    """Return what the database holds, and since when."""
     for table, (what, column, days) in limits(config).items():
         last = f" WHERE id < (SELECT max(id) FROM {table})" if table in ("visit", "journey") else ""
         yield Held(what, days, conn.execute(f"SELECT min({column}) FROM {table}{last}").fetchone()[0])

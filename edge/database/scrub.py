@@ -1,7 +1,7 @@
-"""Makes what was deleted really gone: folds the write-ahead log into the database and cuts it off.
+"""Remove deleted data physically: checkpoint the write-ahead log into the database and truncate it.
 
-Deleted rows are overwritten (`secure_delete`), but the log still has the pages as they were. It can't be cut off while
-somebody reads an older state of the database: then it is tried again and again, beside the writer, which goes on.
+Deleted rows are overwritten (`secure_delete`), but the log still has the previous pages. It can't be truncated while
+somebody reads an older snapshot of the database: then this is retried, while the writer continues.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from contextlib import closing
 from pathlib import Path
 
 SOON_S, RARELY_S = 0.2, 5.0
-"""Wait before the next try; longer with each."""
+"""Waits between retries, increasing."""
 
 
 def fold(path: Path) -> bool:
-    """Whether nothing of the database's former pages is left in its log. Raises sqlite3.Error."""
+    """Truncate the log; returns whether no former pages are left in it. Raises sqlite3.Error."""
     uri = f"{path.absolute().as_uri()}?mode=rw"
     with closing(sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)) as conn:
         busy, _, _ = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -25,7 +25,7 @@ def fold(path: Path) -> bool:
 
 
 class Scrubber:
-    """Folds the log when asked to, until it is done; `run` goes on until cancelled."""
+    """Truncates the log on request, with retries; `run` continues until cancelled."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -34,13 +34,13 @@ class Scrubber:
         self._wanted = self._done = 0
 
     def ask(self) -> int:
-        """Have what is deleted by now folded in; a number for `wait`."""
+        """Request removal of everything deleted so far; returns a number for `wait`."""
         self._wanted += 1
         self._asked.set()
         return self._wanted
 
     async def wait(self, number: int, timeout_s: float | None = None) -> bool:
-        """Wait until that is done; False if it takes longer."""
+        """Wait until that request is done; False on timeout."""
         async with self._folded:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
@@ -48,7 +48,7 @@ class Scrubber:
             return self._done >= number
 
     async def run(self) -> None:
-        """Fold whenever it is asked for."""
+        """Process requests until cancelled."""
         while True:
             await self._asked.wait()
             pause_s = SOON_S

@@ -1,7 +1,7 @@
-"""Which members are being erased, and which were, in the file `<database>.erased`: it outlives the database.
+"""Members being erased and already erased, in the file `<database>.erased`, which outlives the database.
 
-While an erasure goes on the member stands there in clear; afterwards only a hash under the tag key. By it a directory
-that was made before, or a database put back from a backup, can't bring the member back.
+During an erasure, the file has the member in clear; afterwards only a hash under the tag key. With it, an older
+directory or a database restored from a backup can't bring the member back.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ log = logging.getLogger("tagtrail.erasure")
 
 @dataclass
 class Open:
-    """An erasure that goes on. `tags`: hex of all that stood for the member's cards, to be searched for."""
+    """Erasure in progress. `tags`: hex of all pseudonyms of the member's cards, to be searched for."""
 
     member: str
     at_us: int
     generation: int | None
-    """Of the member directory known then; None: of none yet."""
+    """Generation of the member directory known then; None if none."""
     commands: list[str] = field(default_factory=list)
-    """Ids of the commands that are to be answered."""
+    """Ids of the commands to answer."""
     tags: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Done:
-    """What is left of one that is done."""
+    """Record of a completed erasure."""
 
     digest: str
     at_us: int
@@ -42,7 +42,7 @@ class Done:
 
 
 class Tombstones:
-    """Kept in memory, written whole by `save`. `key`: the tag key."""
+    """Tombstones in memory, written as a whole by `save`. `key`: the tag key."""
 
     def __init__(self, database: Path, key: bytes) -> None:
         self._path = database.with_name(f"{database.name}.erased")
@@ -53,7 +53,7 @@ class Tombstones:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the file if another process has written it."""
+        """Reread the file if another process has written it."""
         stamp = self._stamp()
         if stamp is None or stamp == self._read:
             return
@@ -69,11 +69,11 @@ class Tombstones:
 
     @property
     def any(self) -> bool:
-        """Whether there is one."""
+        """True if there are any tombstones."""
         return bool(self.open or self._done)
 
     def save(self) -> None:
-        """Write the file, on the disk before this returns; raises OSError."""
+        """Write the file durably; raises OSError."""
         if self.any or self._path.exists():
             kept = {
                 "open": [asdict(one) for one in self.open.values()],
@@ -83,13 +83,13 @@ class Tombstones:
             self._read = self._stamp()
 
     def begin(self, member: str, at_us: int, generation: int | None, command: str = "") -> None:
-        """An erasure begins; one of the same member that goes on begins anew."""
+        """Start an erasure; one of the same member in progress starts again."""
         before = self.open.get(member)
         commands = [*(before.commands if before else ()), *([command] if command else ())]
         self.open[member] = Open(member, at_us, generation, commands, before.tags if before else [])
 
     def end(self, members: Collection[str]) -> None:
-        """Nothing is left of some members: written down before it counts; raises OSError."""
+        """Complete the erasure of some members, recorded before it counts; raises OSError."""
         open_, done = dict(self.open), dict(self._done)
         for member in members:
             one = self.open.pop(member)
@@ -102,7 +102,8 @@ class Tombstones:
             raise
 
     def arrived(self, generation: int) -> bool:
-        """A directory was offered: erasures that knew of none were made while this one held; whether there were any."""
+        """Note an offered directory: erasures without a known generation happened under this one; returns whether there
+        were any."""
         unknown = [one for one in self.open.values() if one.generation is None]
         for one in unknown:
             one.generation = generation
@@ -111,12 +112,12 @@ class Tombstones:
         return bool(unknown or done)
 
     def readmit(self, members: Iterable[str]) -> None:
-        """Members who joined again by hand are barred no more."""
+        """Remove tombstones of members who were added again by hand."""
         for member in members:
             self._done.pop(self._digest(member), None)
 
     def barred(self, members: Collection[str], generation: int | None = None) -> set[str]:
-        """Those of some members that a directory of a generation may not bring back; None: any directory."""
+        """Return which members a directory of a generation may not bring back; None: any directory."""
 
         def holds(then: int | None) -> bool:
             return generation is None or then is None or generation <= then
@@ -126,12 +127,12 @@ class Tombstones:
         return {one for one in members if (found := self._of(one)) is not None and holds(found.generation)}
 
     def erased_us(self, member: str) -> int | None:
-        """When a member was erased; None if that never was."""
+        """Return when a member was erased; None if never."""
         found = self._of(member)
         return None if found is None else found.at_us
 
     def prune(self, before_us: int) -> bool:
-        """Forget those that were done before; whether there were any."""
+        """Remove tombstones completed before a time; returns whether there were any."""
         old = [digest for digest, one in self._done.items() if one.at_us < before_us]
         for digest in old:
             del self._done[digest]
@@ -139,7 +140,7 @@ class Tombstones:
 
     @property
     def oldest_us(self) -> int | None:
-        """When the oldest one was."""
+        """Return the time of the oldest tombstone."""
         return min((one.at_us for one in self._all()), default=None)
 
     def _stamp(self) -> tuple[int, int] | None:

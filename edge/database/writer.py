@@ -33,10 +33,9 @@ SIDES = ("-wal", "-shm")
 
 
 class Database:
-    """Opens, migrates and writes; `write` and `read` run in its one thread, so nothing is ever locked out.
-
-    Raises Trouble where the file can't be used. A corrupt file is moved aside and a new one, with a new epoch, begun:
-    `quarantined` then says where the old one lies. Without `repair`, for all but the service, it raises Trouble.
+    """Open, migrated database; `write` and `read` run in its single thread, so that there are no lock conflicts. Raises
+    Trouble if the file can't be used. A corrupt file is moved aside and replaced by a new one with a new epoch:
+    `quarantined` is then its path. Without `repair`, for all but the service, that raises Trouble.
     """
 
     def __init__(self, path: Path, *, store: str, quota_mb: int, repair: bool = True) -> None:
@@ -45,7 +44,7 @@ class Database:
         self.damage: str | None = None
         """SQLite's error once it has found the file damaged while running: call `condemn` and reopen."""
         self.rekeyed = False
-        """True if the tag key is not the one that the directory was made with, so that it recognises nobody."""
+        """True if the tag key is not the one of the directory, so that nobody is recognised."""
         self._tag_key: bytes | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
         try:
@@ -60,12 +59,12 @@ class Database:
 
     @property
     def has_tag_key(self) -> bool:
-        """Whether this process has the tag key."""
+        """True if this process has the tag key."""
         return self._tag_key is not None
 
     @property
     def tag_key(self) -> bytes:
-        """Key of members' hashes; Trouble if only the service has it."""
+        """Return the key of members' hashes; Trouble if only the service has it."""
         if self._tag_key is None:
             raise Trouble("the tag key is a credential that only the service has: start the service first")
         return self._tag_key
@@ -89,7 +88,7 @@ class Database:
         return self._thread.submit(self._transact, job).result()
 
     def condemn(self) -> None:
-        """The next to open this file shall move it aside, whatever it looks like then."""
+        """Mark the file so that the next process to open it moves it aside."""
         with contextlib.suppress(OSError):
             _condemned(self.path).touch()
 
@@ -101,7 +100,7 @@ class Database:
             return False
 
     def close(self) -> None:
-        """Fold the WAL back and close; waits for jobs under way. A file that was deleted meanwhile is there again."""
+        """Checkpoint the WAL and close, after jobs in progress. A file deleted meanwhile is restored."""
         self._thread.submit(self._close).result()
         self._thread.shutdown()
 
@@ -265,9 +264,9 @@ def _bring_up_to_date(db: Tables, store: str) -> None:
 
 
 def _adopt_key(conn: sqlite3.Connection, path: Path, *, service: bool) -> tuple[bytes | None, bool]:
-    """The tag key, and whether it is another one than before. None if it is a credential and we are not the service.
-
-    Before, it lay in the database. One that can be had anew with its directory is not kept: pseudonyms were made of it.
+    """Return the tag key, and whether it has changed. None if it is a credential and we aren't the service. It used to
+    be in the database. A key that can be replaced together with its directory isn't kept, since pseudonyms were derived
+    from it.
     """
     key = keys.find_tag_key(path)
     conn.execute("BEGIN IMMEDIATE")
@@ -301,7 +300,7 @@ def _adopt_key(conn: sqlite3.Connection, path: Path, *, service: bool) -> tuple[
 
 
 def _drop_copy(path: Path, key: bytes) -> None:
-    """The key that systemd keeps need not lie beside the database, too."""
+    """Delete the key file beside the database if systemd holds the same key."""
     file = keys.tag_key_file(path)
     with contextlib.suppress(OSError, ValueError):
         if bytes.fromhex(file.read_text().strip()) == key:

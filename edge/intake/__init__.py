@@ -1,1 +1,1 @@
-"""From reads to rows and events."""
+"""Pipeline from reads to database rows and events."""

@@ -1,16 +1,16 @@
-"""Which tags the engine is given to follow: memory has a ceiling, whatever readers report.
+"""Admission of tags to the engine, which limits memory use regardless of what readers report.
 
-The engine keeps some kilobytes for a tag until its journey has ended, which may be hours after its last read. A reader
-that reports thousands of new tags a second, because somebody forges them or because goods without a rule go past it,
-would fill the memory and blind all others. So:
+The engine needs some kilobytes per tag until its journey has ended, which may be hours after its last read. A reader
+that reports thousands of new tags per second, because they are forged or because merchandise without a rule passes it,
+would fill the memory and affect all other readers. Therefore:
 
-1. A tag that the engine follows already is always let through, and so are goods, which it doesn't follow.
-2. A reader may bring BURST new tags at once and PER_S a second of store time in the long run. Beyond, it is flooded
-   until there were few enough for a minute. Of a flooded reader a new tag must first be heard PROVEN_READS times over
-   PROVEN_US; strays are forgotten before, those longest silent first.
-3. No reader brings more than MOST_OF_READER, and there are no more than MOST_TAGS in all.
+1. A tag that the engine already follows is always admitted. So is merchandise, which the engine does not follow.
+2. A reader may introduce BURST new tags at once, and PER_S per second of store time in the long run. Above that it
+   counts as flooded until the rate has been normal for a minute. A new tag from a flooded reader must first be read
+   PROVEN_READS times over PROVEN_US; unproven tags are forgotten, those not read for the longest time first.
+3. No reader may have more than MOST_OF_READER tags, and there are no more than MOST_TAGS in total.
 
-Tags are told apart by their 64-bit hash, as in the greeter.
+Tags are identified by their 64-bit hash, as in the greeter.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ MOST_TAGS, MOST_OF_READER = 12_000, 6_000
 BURST, PER_S, CALM_S = 2_000.0, 100.0, 60.0
 PROVEN_READS, PROVEN_US = 3, 10_000_000
 MOST_WAITING = 20_000
-"""Tags that are not proven yet, of all readers."""
+"""Maximum number of unproven tags of all readers."""
 AHEAD_US = 10_000_000
-"""A read further ahead of the store's clock is of no time that the engine will come to soon: it is left out."""
+"""A read further ahead of the store's clock than this is ignored, because the engine will not reach its time soon."""
 YOUNG_US = 120_000_000
-"""A tag let through later than this before the engine's time may not have reached the engine yet."""
+"""A tag admitted within this time before the engine's time may not have reached the engine yet."""
 
-FLOODED = "{n} new tags a second, more than a shop has: of new ones only those heard for {s} s are followed"
-FULL = "holds {n} tags, the most of one reader: further ones are left out"
-CROWDED = "the store holds {n} tags, the most that are followed: further ones are left out"
-CALM = "new tags are as few as usual again; {n} reads were left out meanwhile"
+FLOODED = "{n} new tags per second, more than plausible: new tags are followed only after being read for {s} s"
+FULL = "{n} tags, the maximum for one reader: further tags are ignored"
+CROWDED = "{n} tags in the store, the maximum: further tags are ignored"
+CALM = "the number of new tags is back to normal; {n} reads were ignored meanwhile"
 
 
 @dataclass
@@ -49,20 +49,20 @@ class _Reader:
     credit: float = field(default_factory=lambda: BURST)
     credited_us: int | None = None
     held: int = 0
-    """Tags that it brought and that are followed."""
+    """Number of followed tags from this reader."""
     flooded: bool = False
     full: bool = False
     left_out: int = 0
-    """Reads, since the start …"""
+    """Ignored reads since the start."""
     told_left_out: int = 0
-    """… and at the last calm."""
+    """Ignored reads at the end of the last flood."""
     new: int = 0
-    """New tags since `new_since_us`."""
+    """Number of new tags since `new_since_us`."""
     new_since_us: int = 0
 
 
 class Admission:
-    """Filters reads; `notices` says what there is to tell of readers."""
+    """Filter of reads; `notices` yields messages about readers."""
 
     def __init__(self, shop: Shop) -> None:
         self._shop = shop
@@ -74,30 +74,30 @@ class Admission:
         self._owner = np.zeros(0, np.int64)
         self._since_us = np.zeros(0, np.int64)
         self._waiting: OrderedDict[int, tuple[int, int]] = OrderedDict()
-        """Tag → its first read, and how many; the longest silent first."""
+        """Tag → time of its first read and number of reads; longest silent first."""
         self._notices: list[tuple[str, str]] = []
         self._crowded = False
         self.ahead = 0
-        """Reads from the future that were left out."""
+        """Number of ignored reads with times in the future."""
 
     @property
     def left_out(self) -> int:
-        """Reads left out since the start."""
+        """Number of ignored reads since the start."""
         return self.ahead + sum(reader.left_out for reader in self._readers)
 
     def of(self, reader: str) -> tuple[bool, int]:
-        """Whether a reader brings more tags than are followed, and how many reads of it were left out."""
+        """Return whether a reader is flooded, and the number of its ignored reads."""
         found = next(each for each in self._readers if each.id == reader)
         return found.flooded or found.full, found.left_out
 
     def restore(self, following: Reads) -> None:
-        """Go on with tags that the engine follows already (rows with epc and epc_bits)."""
+        """Restore the tags that the engine already follows (rows with epc and epc_bits)."""
         self._known = np.unique(hashes(following))
         self._owner = np.full(len(self._known), -1)
         self._since_us = np.full(len(self._known), np.iinfo(np.int64).min)
 
     def filter(self, reads: Reads, now_us: int) -> Reads:
-        """The reads that the engine and the greeter are to get; `now_us`: the store's clock."""
+        """Return the reads for the engine and the greeter; `now_us`: the store's clock."""
         ahead = reads["time_us"] > now_us + AHEAD_US
         if ahead.any():
             self.ahead += int(ahead.sum())
@@ -106,7 +106,7 @@ class Admission:
         through = self._find(tags)
         if through.all():
             return reads
-        through |= reads["antenna"] >= len(self._reader_of)  # the engine counts them
+        through |= reads["antenna"] >= len(self._reader_of)  # the engine counts unknown antennas
         new = np.flatnonzero(~through)
         goods = self._shop.classify(reads["epc"][new]) == TagClass.MERCHANDISE
         through[new[goods]] = True
@@ -126,7 +126,7 @@ class Admission:
         return reads if through.all() else reads[through]
 
     def keep(self, following: list[Reads], weighed_us: int) -> None:
-        """Forget the tags that the engine no longer follows; `weighed_us`: as far as it is."""
+        """Forget the tags that the engine no longer follows; `weighed_us`: time the engine has reached."""
         still = np.concatenate([np.zeros(0, np.uint64), *(hashes(rows) for rows in following)])
         stays = np.isin(self._known, still) | (self._since_us > weighed_us - YOUNG_US)
         self._known, self._owner, self._since_us = self._known[stays], self._owner[stays], self._since_us[stays]
@@ -138,19 +138,19 @@ class Admission:
 
     @property
     def pressed(self) -> bool:
-        """Whether tags are left out because there are too many: `keep` may make room."""
+        """True if tags are ignored because there are too many; `keep` may make room."""
         return self._crowded or any(reader.full for reader in self._readers)
 
     def notices(self, now_us: int) -> Iterator[tuple[str, str]]:
-        """Reader and sentence, what there is to tell since the last time."""
+        """Yield (reader, message) since the last call."""
         for reader in self._readers:
-            if reader.flooded:  # it may be silent now
+            if reader.flooded:  # it may have stopped reporting
                 self._refill(reader, now_us)
         while self._notices:
             yield self._notices.pop(0)
 
     def _take(self, reader: _Reader, tag: int, at_us: int, n_known: int) -> bool:
-        """Whether a tag that is not followed is to be from now on."""
+        """Return whether to follow a tag from now on."""
         self._refill(reader, at_us)
         waited = self._waiting.get(tag)
         if waited is None:

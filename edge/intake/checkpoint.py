@@ -1,4 +1,4 @@
-"""The engine at rest: its arrays, with the layout that gives them their meaning, in one row of the database."""
+"""Checkpoint of the engine: its arrays and the layout they refer to, in one row of the database."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell.engine import ZoneEngine
 from dwell.layout import Layout, Settings
+from dwell.markov.engine import ZoneEngine
+from dwell.markov.field import Field
 from edge.store.compose import Shop
 
 LAYOUT = "layout."
 STATE = "state."
 LEVEL = 3
-"""Of compression: a sixth less to write than 1, in the same time."""
+"""Compression level: a sixth less to write than with level 1, in the same time."""
 PAGE_BYTES = 4096
 
 
 class Unreadable(Exception):
-    """A checkpoint that this version can't go on from."""
+    """Raised for a checkpoint that this version can't restore."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An engine as it was when `fingerprint` was the shop's."""
+    """State of an engine for the shop with this `fingerprint`."""
 
     watermark_us: int
     fingerprint: str
@@ -40,22 +41,23 @@ class Checkpoint:
     settings: Settings
     state: dict[str, NDArray[Any]]
 
-    def engine(self) -> ZoneEngine:
-        """That engine, ready to go on; Unreadable if it was another version's."""
+    def engine(self, field: Field | None = None) -> ZoneEngine:
+        """Restore the engine, with the radio model `field` if there is one; Unreadable if it comes from an
+        incompatible version."""
         try:
-            return ZoneEngine.restore(self.layout, self.settings, self.state)
+            return ZoneEngine.restore(self.layout, self.settings, self.state, field=field)
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise Unreadable(str(error)) from error
 
 
 def save(conn: sqlite3.Connection, shop: Shop, watermark_us: int, state: dict[str, NDArray[Any]]) -> int:
-    """Replace the checkpoint, in the caller's transaction; its bytes. Compression runs here, outside the event loop."""
+    """Replace the checkpoint, in the caller's transaction; return its size. Compresses, so call it in a thread."""
     arrays = {STATE + name: array for name, array in state.items()}
     arrays |= {LAYOUT + field.name: getattr(shop.layout, field.name) for field in fields(Layout)}
     meaning = {"zones": shop.zones, "floors": shop.floors, "settings": asdict(shop.settings)}
     arrays["meaning"] = np.frombuffer(json.dumps(meaning).encode(), np.uint8)
     packer = _Packer()
-    # As np.savez does, which wants a file that it could read too.
+    # Like np.savez, which requires a readable file.
     with zipfile.ZipFile(cast("BinaryIO", packer), "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
@@ -63,8 +65,8 @@ def save(conn: sqlite3.Connection, shop: Shop, watermark_us: int, state: dict[st
     packed = packer.packed()
     before = conn.execute("SELECT length(state) FROM checkpoint").fetchone()
     room = before[0] if before is not None and before[0] // 2 < len(packed) <= before[0] else _room(len(packed))
-    # Of the same length, it takes the place of the one before: another would be given pages of its own, and the former
-    # pages would be written too, as free ones.
+    # With the same length, it overwrites the previous one in place. Otherwise it would get new pages, and the old pages
+    # would be written too, as free ones.
     conn.execute(
         "INSERT INTO checkpoint VALUES (1, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
         " SET watermark_us = excluded.watermark_us, layout = excluded.layout, state = excluded.state",
@@ -74,12 +76,12 @@ def save(conn: sqlite3.Connection, shop: Shop, watermark_us: int, state: dict[st
 
 
 def _room(size: int) -> int:
-    """Bytes for a state that may grow by an eighth; whole pages."""
+    """Return the size to reserve for a state that may grow by an eighth, in whole pages."""
     return -(-size * 9 // 8 // PAGE_BYTES) * PAGE_BYTES
 
 
 class _Packer(io.RawIOBase):
-    """Takes a file as it is written, and keeps only what it is compressed to."""
+    """File object that compresses what is written to it."""
 
     def __init__(self) -> None:
         self._zlib = zlib.compressobj(LEVEL)
@@ -97,7 +99,7 @@ class _Packer(io.RawIOBase):
 
 
 def load(conn: sqlite3.Connection) -> Checkpoint | None:
-    """The last checkpoint, if there is one; Unreadable if it was another version's or is damaged."""
+    """Load the checkpoint, if there is one; Unreadable if it is corrupted or comes from an incompatible version."""
     row = conn.execute("SELECT watermark_us, layout, state FROM checkpoint").fetchone()
     if row is None:
         return None

@@ -1,4 +1,4 @@
-"""Members who have just come in: found at the first read of a tag, announced once a journey, restarts included."""
+"""Recognition of arriving members at the first read of a tag, once per journey, even across restarts."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from sync import outbox
 from sync.contract import Recognised
 
 FORGET_US = 600_000_000
-"""A tag silent this long is looked up anew; whether it was announced stands in the database."""
+"""A tag not read for this time is looked up again; the database records whether it has been announced."""
 SHOWN = 20
 
 
 class Greeter:
-    """Keeps who is here; every read passes `fresh`, so that one is a sort and a search in arrays, whatever the load.
+    """Track of the tags present. Every read passes through `fresh`, which is a sort and a search in arrays.
 
-    Tags are told apart by a 64-bit hash here. Of two that shared one, the second would not be announced; counting and
-    visits do not depend on it.
+    Tags are identified by a 64-bit hash. If two tags had the same hash, the second would not be announced; counts and
+    visits do not depend on this.
     """
 
     def __init__(self, shop: Shop, pseudonyms: Pseudonyms) -> None:
         self._shown: deque[tuple[bytes, dict[str, Any]]] = deque(maxlen=SHOWN)
-        """The last recognitions, newest first: tag, and how the live state tells them."""
+        """Latest recognitions, latest first: tag, and entry for the live state."""
         self._shop = shop
         self._pseudonyms = pseudonyms
         self._known = np.zeros(0, np.uint64)
         self._seen_us = np.zeros(0, np.int64)
         self._members: dict[int, Member] = {}
         self._announced: dict[bytes, int] = {}
-        """Member hash → when; as the table `recognised`."""
+        """Member hash → time of announcement, as in the table `recognised`."""
         self._untold: list[tuple[Member, Recognised]] = []
 
     def restore(self, conn: sqlite3.Connection, visits: Any, at_us: int) -> None:
-        """Go on after a restart with `visits` (VISIT array) under way."""
+        """Restore the state after a restart with open `visits` (VISIT array)."""
         self._announced = dict(conn.execute("SELECT tag, at_us FROM recognised").fetchall())
         members = visits[visits["tag_class"] == TagClass.MEMBER]
         self._remember(hashes(members), at_us)
@@ -51,9 +51,9 @@ class Greeter:
             self._look_up(conn, tag, visit)
 
     def fresh(self, reads: Reads) -> Reads:
-        """Of a batch, one read of each member-class tag not heard of late; all tags of the batch count as heard."""
+        """Return one read of each member-class tag in a batch that was not read recently; mark all tags as read."""
         if (foreign := reads["antenna"] == ANTENNA_UNKNOWN).any():
-            reads = reads[~foreign]  # of no zone: the tag waits for a read of one
+            reads = reads[~foreign]  # without a zone: the tag waits for a read in a zone
         if not len(reads):
             return reads
         now = int(reads["time_us"].max())
@@ -73,7 +73,7 @@ class Greeter:
         return new
 
     def recognise(self, conn: sqlite3.Connection, fresh: Reads) -> None:
-        """Look up fresh tags; members with consent who were not announced in this journey wait for `tell`."""
+        """Look up new tags; queue members with consent who have not been announced in this journey for `tell`."""
         for tag, row in zip(hashes(fresh).tolist(), fresh, strict=True):
             member = self._look_up(conn, tag, row)
             if member is not None and member.tag not in self._announced:
@@ -82,25 +82,25 @@ class Greeter:
 
     @property
     def shown(self) -> list[dict[str, Any]]:
-        """The last recognitions, newest first, as the live state tells them."""
+        """Return the latest recognitions for the live state, latest first."""
         return [told for _, told in self._shown]
 
     @property
     def greeted(self) -> Mapping[bytes, int]:
-        """Tag → when the member was recognised in the journey that goes on."""
+        """Tag → time of the member's recognition in the current journey."""
         return self._announced
 
     @property
     def waiting(self) -> bool:
-        """Are there recognitions that were not committed yet."""
+        """True if there are recognitions that have not been committed."""
         return bool(self._untold)
 
     def untold(self) -> list[Recognised]:
-        """What waits for `tell`."""
+        """Recognitions queued for `tell`."""
         return [event for _, event in self._untold]
 
     def tell(self, conn: sqlite3.Connection) -> list[tuple[Member, Recognised]]:
-        """Put what waits into the outbox, in the caller's transaction; what it was: for `told`, once committed."""
+        """Add queued recognitions to the outbox, in the caller's transaction; return them for `told`, after it."""
         untold = list(self._untold)
         rows = [(member.tag, member.member, event.read_us) for member, event in untold]
         conn.executemany("INSERT OR REPLACE INTO recognised VALUES (?, ?, ?)", rows)
@@ -111,14 +111,14 @@ class Greeter:
         return untold
 
     def told(self, number: int) -> None:
-        """So many recognitions are committed."""
+        """Record that this number of recognitions has been committed."""
         for member, event in self._untold[:number]:
             told = {"at_us": event.read_us, "member": event.member, "tier": event.tier, "zone": event.zone}
             self._shown.appendleft((member.tag, told))
         del self._untold[:number]
 
     def ended(self, journeys: list[Any]) -> None:
-        """Journeys that ended: their tags are greeted again when they come back."""
+        """Process ended journeys: their tags are announced again when they return."""
         for journey in journeys:
             if journey.tag_class == TagClass.MEMBER:
                 self._announced.pop(self._pseudonyms.member(*epc_of(journey.visits[0])), None)
@@ -126,10 +126,10 @@ class Greeter:
             self._forget(np.isin(self._known, hashes(np.stack([journey.visits[0] for journey in journeys]))))
 
     def sweep(self, now_us: int, under_way: Any) -> list[bytes]:
-        """Forget tags that have long been silent; announcements to be deleted, since no journey came of them.
+        """Forget tags that have not been read for long; return announcements to delete because no journey followed.
 
-        `under_way`: rows with EPCs of the tags whose journey goes on. A stray read, or one just before a crash, greets
-        too; without a journey nothing else would ever let that member be greeted again.
+        `under_way`: rows with EPCs of tags with an open journey. A stray read, or one just before a crash, also leads
+        to an announcement; without a journey, nothing else would allow that member to be announced again.
         """
         self._forget(np.abs(now_us - self._seen_us) > FORGET_US)
         members = under_way[under_way["tag_class"] == TagClass.MEMBER]
@@ -145,14 +145,14 @@ class Greeter:
         return stale
 
     def recheck(self, conn: sqlite3.Connection, erased: Collection[str] = ()) -> None:
-        """The directory has changed: of who has left it, or taken consent back, nothing is shown or told any more.
+        """Apply a changed directory: members who were removed or withdrew consent are no longer shown or reported.
 
-        `erased`: members who may have been known by other cards, too.
+        `erased`: members who may also be known by other cards.
         """
         for tag, member in list(self._members.items()):
             if not known(conn, member.tag):
                 self._members.pop(tag, None)
-        # Who was nobody may be a member now: looked up at the next read.
+        # Unknown tags may belong to members now: look them up at the next read.
         self._forget(~np.isin(self._known, np.fromiter(self._members, np.uint64)))
         shown = [(tag, told) for tag, told in self._shown if told["member"] not in erased and known(conn, tag)]
         self._shown = deque(shown, maxlen=SHOWN)
@@ -161,8 +161,8 @@ class Greeter:
         ]
 
     def members(self, visits: Any, wanted: Callable[[Member], bool] = lambda _member: True) -> list[tuple[Member, Any]]:
-        """Members with consent among `visits` (VISIT array) who are `wanted`, with their visit."""
-        # Arrays sort out the many first: a row of one takes longer than to ask whether its member is wanted.
+        """Return the members with consent among `visits` (VISIT array) who are `wanted`, with their visit."""
+        # Filter with arrays first, because accessing a single row takes longer than checking whether it is wanted.
         found = np.fromiter((tag for tag, member in self._members.items() if wanted(member)), np.uint64)
         tags = hashes(visits)
         here = np.isin(tags, found) & (visits["tag_class"] == TagClass.MEMBER)
@@ -201,6 +201,6 @@ class Greeter:
 
 
 def epc_of(row: Any) -> tuple[bytes, int]:
-    """EPC and its bits of a row of READ or VISIT."""
+    """Return the EPC of a READ or VISIT row, and its length in bits."""
     bits = int(row["epc_bits"])
     return epc_bytes(row["epc"], bits), bits

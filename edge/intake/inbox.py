@@ -1,4 +1,4 @@
-"""What readers' sessions deliver, kept in order of arrival until the pipeline takes it."""
+"""Queue between reader sessions and the pipeline, in order of arrival."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from drivers.session import Contact, Gap, Notice, ReaderStatus
 log = logging.getLogger("tagtrail.inbox")
 
 MAX_READS = 500_000
-"""Reads that may wait; beyond, sessions wait and their readers buffer …"""
+"""Maximum number of queued reads; beyond it, sessions wait and their readers buffer."""
 MAX_OF_READER = MAX_READS // 2
-"""… and of one reader, so that the others are not held up by it."""
+"""Maximum number of queued reads per reader, so that one reader can't block the others."""
 BATCH_READS = 20
-"""What a batch takes beside its reads, in reads."""
+"""Overhead of a batch, in reads."""
 MAX_EVENTS = 10_000
-"""Contacts and notices of a reader that may wait; further ones are dropped."""
+"""Maximum number of queued contacts and notices per reader; further ones are dropped."""
 
 Item = tuple[str, Reads] | ReaderStatus | Gap | Notice | Contact
-"""A reader's id with its reads, or something that happened at a reader."""
+"""A reader's id with its reads, or an event of a reader."""
 
 
 class Inbox:
-    """The sink of every session. A session with reads waits while it is full; changes of links are always taken."""
+    """Sink of all sessions. A session with reads waits while the inbox is full; link changes are always accepted."""
 
     def __init__(self) -> None:
         self._items: deque[Item] = deque()
@@ -35,13 +35,13 @@ class Inbox:
         self._waiting_of: Counter[str] = Counter()
         self._events_of: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
-        """Reader → contacts and notices that were dropped."""
+        """Reader → number of dropped contacts and notices."""
         self._arrived = asyncio.Event()
         self._drained = asyncio.Event()
         self._drained.set()
 
     async def reads(self, reader: str, batch: Reads) -> None:
-        """Queue a batch; waits while the inbox is full, of all readers' reads or of this one's."""
+        """Queue a batch; waits while the inbox is full with all readers' reads or with this reader's."""
         while self._waiting >= MAX_READS or self._waiting_of[reader] >= MAX_OF_READER:
             self._drained.clear()
             await self._drained.wait()
@@ -49,7 +49,7 @@ class Inbox:
         self._put((reader, batch))
 
     def status(self, status: ReaderStatus) -> None:
-        """Queue a change of a reader's link, in its place among the reads."""
+        """Queue a change of a reader's link, in order with the reads."""
         self._put(status)
 
     def gap(self, gap: Gap) -> None:
@@ -57,7 +57,7 @@ class Inbox:
         self._put(gap)
 
     def notice(self, notice: Notice) -> None:
-        """Queue a remark of a reader for health."""
+        """Queue a reader's notice for health."""
         self._put_event(notice)
 
     def contact(self, contact: Contact) -> None:
@@ -76,7 +76,7 @@ class Inbox:
         self._arrived.set()
 
     def take(self) -> Iterator[Item]:
-        """Yield what is queued, the oldest first, and what arrives meanwhile; sessions that wait go on at the end."""
+        """Yield queued items, oldest first, and those arriving meanwhile; then wake up waiting sessions."""
         self._arrived.clear()
         while self._items:
             item = self._items.popleft()
@@ -95,7 +95,7 @@ class Inbox:
         if self._events_of[item.reader] >= MAX_EVENTS:
             self.dropped[item.reader] += 1
             if self.dropped[item.reader] == 1:
-                log.warning("reader %s reports more events than can be taken; further ones are dropped", item.reader)
+                log.warning("reader %s reports too many events; further ones are dropped", item.reader)
             return
         self._events_of[item.reader] += 1
         self._put(item)

@@ -1,4 +1,4 @@
-"""What the engine decided, as rows of the database and events for the CRM."""
+"""Convert the engine's decisions to database rows and events for the CRM."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sqlite_utils import Database as Tables
 
 from config.facts import TAG_CLASSES
 from drivers.read import epc_bytes
-from dwell.engine import Decisions
 from dwell.layout import TagClass
+from dwell.markov.decisions import Decisions
 from edge.database.keys import DayKeys
 from edge.intake.windows import add_window, untold_doors, window_event, window_row
 from edge.readers.door_counters import DoorCounters
@@ -27,19 +27,19 @@ from sync.contract import Door, FloorTraffic, GatewayHealth, Journey, ReaderHeal
 
 @dataclass(frozen=True)
 class Carrier:
-    """How a tag is told at rest and to the CRM: a pseudonym, and the member only with consent."""
+    """Identity of a tag in the database and for the CRM: a pseudonym, and the member only with consent."""
 
     tag: bytes
     member: str | None
     start_us: int
-    """When its journey began as far as it is known by this: later than the journey itself once that has changed."""
+    """Start of its journey under this identity; later than that of the journey itself if the identity has changed."""
 
 
 class Ledger:
-    """Gathers decisions and health until the next commit; `write` turns them into rows within its transaction.
+    """Collector of decisions and health until the next commit; `write` converts them to rows within its transaction.
 
-    A member may give or take back consent in the middle of a journey. What follows is then a journey of its own, with
-    nothing in common with what was before: neither can be joined to the other by tag, by start or by a path.
+    A member may give or withdraw consent during a journey. The rest is then a separate journey that can't be linked to
+    the first part by tag, start time or path.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class Ledger:
         self._decisions: list[Decisions] = []
         self._health: list[ReaderHealth | GatewayHealth] = []
         self._told: dict[bytes, Carrier] = {}
-        """Journey under way → as whom its last written visit was told; of members' cards."""
+        """Open journey of a member's card → identity used for its last visit."""
         self._fresh: dict[bytes, Carrier | None] = {}
-        """The same of the last `write`, until that is committed; None: the journey is over."""
+        """The same for the last `write`, until it is committed; None: the journey is over."""
 
     def restore(self, conn: sqlite3.Connection, under_way: Any) -> None:
-        """Go on after a restart; `under_way`: rows with the EPCs of tags whose journey goes on."""
+        """Restore the state after a restart; `under_way`: rows with the EPCs of tags with an open journey."""
         members = under_way[under_way["tag_class"] == TagClass.MEMBER]
         self._told = {}
         if not len(members):
@@ -83,22 +83,22 @@ class Ledger:
                 self._told[_journey_key(row)] = max(found, key=lambda one: one[0])[1]
 
     def add(self, decisions: Decisions) -> None:
-        """Take what the engine decided."""
+        """Add decisions of the engine."""
         if len(decisions.closed) or len(decisions.stuck) or decisions.journeys or len(decisions.windows):
             self._decisions.append(decisions)
 
     def add_health(self, event: ReaderHealth | GatewayHealth) -> None:
-        """Take an event of class health."""
+        """Add an event of class health."""
         self._health.append(event)
 
     def write(self, conn: sqlite3.Connection, zones: tuple[str, ...], floors: tuple[str, ...]) -> None:
-        """Write all that was gathered, in the caller's transaction; call `clear` once that is committed.
+        """Write everything collected, in the caller's transaction; call `clear` after the commit.
 
-        `zones` and `floors` name those of the layout that the engine ran with.
+        `zones` and `floors`: names from the layout that the engine ran with.
         """
         self._doors.write(conn)
         db = Tables(conn, recursive_triggers=False, execute_plugins=False)
-        # Stuck tags are in no count of the engine; here they are kept so that the day can list them.
+        # The engine does not count stuck tags; they are stored so that the day can list them.
         visits = [
             visit for decisions in self._decisions for some in (decisions.closed, decisions.stuck) for visit in some
         ]
@@ -122,7 +122,7 @@ class Ledger:
             return known[key]
 
         def whole(journey: Any) -> tuple[Any, Carrier] | None:
-            """A journey as far as it may be told; None if it was a member's whose name may not be told any more."""
+            """Return a journey as far as it may be reported; None if the member must no longer be named."""
             key = _journey_key(journey.visits[0])
             told = known.get(key) or self._told.get(key)
             now = self._identify(conn, journey.visits[0], keys)
@@ -145,7 +145,7 @@ class Ledger:
         )
         layout, length_us = layouts.current(conn), self._shop.settings.window_us
         counted = untold_doors(conn, {int(w["window_us"]) for w in windows}, length_us)
-        # Of all others the CRM is told sums only.
+        # For all others, the CRM gets totals only.
         named = [(journey, told) for journey, told in ended if told.member is not None]
         outbox.append(conn, "journey", [self._journey_event(journey, told, zones) for journey, told in named])
         outbox.append(conn, "agg", [self._window_event(w, zones, layout, counted.get) for w in windows])

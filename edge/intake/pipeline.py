@@ -1,8 +1,8 @@
 """The service's main loop: batches of reads in, visits and events committed.
 
-Two kinds of commits. A recognition is committed the moment a member is first seen, for a greeting can't wait.
-All that the engine decides is committed together with the engine's state, every few seconds, in one transaction:
-a restart goes on from exactly what was committed, so that nothing is told twice or under another number.
+There are two kinds of commits. A recognition is committed as soon as a member is first seen, because a greeting can't
+wait. The engine's decisions are committed together with its state, every few seconds, in one transaction. A restart
+continues exactly from there, so that nothing is published twice or under another number.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import numpy as np
 
 from drivers.read import Reads
 from drivers.session import Contact, Gap, Link, Notice, ReaderStatus
-from dwell.engine import Decisions, ZoneEngine
+from dwell.markov.decisions import Decisions
+from dwell.markov.engine import ZoneEngine
+from dwell.markov.learner import Learner
 from dwell.read import joined
 from dwell.visits import Visits
 from edge.cues import book
@@ -52,34 +54,35 @@ log = logging.getLogger("tagtrail.pipeline")
 T = TypeVar("T")
 
 WAITING_READS = 1_000_000
-"""Reads that may come while the engine waits for what a reader kept; beyond, it goes on without."""
+"""Maximum number of reads while the engine waits for stored reads of a reader; then it continues without them."""
 GATHER_S = 0.02
-"""Reads that arrive this close together go through as one batch."""
+"""Reads that arrive within this time are processed as one batch."""
 ADVANCE_S = 0.25
 LOOK_AROUND_S = 0.5
-"""How often it is asked who is being kept waiting."""
+"""Interval for checking waiting members."""
 BEHIND_US = 15_000_000
-"""An engine that is further behind, because it waits for a reader, can't say who waits where."""
+"""An engine further behind than this, because it waits for a reader, can't be used to find waiting members."""
 SWEEP_US = 60_000_000
 PRESSED_S = 5.0
-"""How often is looked whether the engine has let tags go, while there are too many."""
+"""Interval for checking whether the engine has dropped tags, while there are too many."""
 BACK_US = 60_000_000
-"""A clock set back further than this would leave the engine waiting for a time that it has had: a new one begins."""
+"""If the clock is set back further than this, a new engine is started, because the old one would wait too long."""
 HOP_US = 6 * 3_600_000_000
-"""Nor is the time that a clock was set forward by told as one of unknown zones, if it is longer than this."""
+"""If the clock is set forward further than this, the skipped time isn't even reported as an outage."""
+HOLD_READS = 300_000
+"""Reads that a new store's engine may hold back until its first radio model."""
 CHECKPOINT_MOST_S = 60.0
 CHECKPOINT_BYTES_PER_S = 32 * 1024
-"""A large state is written more rarely than `checkpoint_s`: flash wears out, and a crash costs only reads."""
+"""A large state is written less often than `checkpoint_s`, because flash wears out and a crash loses only reads."""
 
 
 class Pipeline:
-    """Takes reads and link changes from the inbox, runs the engine, commits. One task: `run`.
+    """Take reads and link changes from the inbox, run the engine, and commit. One task: `run`.
 
-    `wake` is told of classes with new events, `changed` of news for the page, `lamps` of members who come to a zone,
-    `trace` of every decided visit. `backlog`, `failing`, `expiring`: as in Elsewhere. Everything waits while
-    `timekeeper` does not trust the time.
-    `retained_us`: the time by which retention goes, if that is another.
-    `trouble` says why commits fail, if they do: what was not committed is kept and tried again.
+    Callbacks: `wake` for classes with new events, `changed` for updates of the page, `lamps` for members entering a
+    zone, `trace` for every decided visit. `learner` gets the reads too. `backlog`, `failing`, `expiring`: as in
+    Elsewhere. Everything waits while `timekeeper` does not trust the time; `retained_us` is the time used for
+    retention. `trouble`: why commits fail, if they do; uncommitted data is kept and retried.
     """
 
     def __init__(
@@ -96,13 +99,14 @@ class Pipeline:
         backlog: Callable[[], Mapping[str, int]] = dict,
         failing: Callable[[], Mapping[str, str]] = dict,
         expiring: Callable[[], Mapping[str, int]] = dict,
+        learner: Learner | None = None,
         lamps: Lamps | None = None,
         trace: Callable[[Visits], None] | None = None,
         timekeeper: Timekeeper | None = None,
         retained_us: Callable[[], int] | None = None,
     ) -> None:
         self.shop = shop
-        self.engine = ZoneEngine(shop.layout, shop.settings)
+        self.engine = ZoneEngine(shop.layout, shop.settings, field=shop.field, hold=0 if shop.field else HOLD_READS)
         start = clock.now_us()
         self.readers = {r.id: ReaderStatus(r.id, Link.DOWN, "not yet connected", start) for r in shop.readers}
         self.reads_of = dict.fromkeys(self.readers, 0)
@@ -134,6 +138,7 @@ class Pipeline:
         self.admission = Admission(shop)
         self.doubles = Doubles(shop)
         self.doors = DoorCounters(shop)
+        self._learner = learner
         self._ledger = Ledger(shop, self._pseudonyms, days, self.doors, clock.now_us)
         self._outages = Outages(self.readers, self._switch)
         elsewhere = Elsewhere(version, backlog, failing, expiring)
@@ -147,21 +152,21 @@ class Pipeline:
         self._stopping = False
 
     def restore(self) -> None:
-        """Go on from the last checkpoint, with every reader down until it connects; later, if the time is not known."""
+        """Restore the last checkpoint, with all readers down until they connect; later, if the time is unknown."""
         if self.time.untrusted:
             self._restored = False
         else:
             self._database.write_now(self._restore)
 
     def stop(self) -> None:
-        """Let `run` end; what sessions have delivered by now is still taken."""
+        """Make `run` end; what sessions have delivered so far is still processed."""
         self._stopping = True
         self._inbox.wake()
 
     async def run(self) -> None:
-        """Work until `stop`, then take what has arrived and commit it; visits stay open in the checkpoint.
+        """Work until `stop`, then process what has arrived and commit it; visits stay open in the checkpoint.
 
-        Not to be cancelled: a commit under way would be written twice.
+        Must not be cancelled, because a commit in progress would be written twice.
         """
         loop = asyncio.get_running_loop()
         advanced_s = committed_s = looked_s = pressed_s = loop.time()
@@ -185,7 +190,7 @@ class Pipeline:
             await self._take()
             if loop.time() - advanced_s >= ADVANCE_S:
                 advanced_s = loop.time()
-                # The time of the step before: sessions have run since, so what had arrived by then has been taken,
+                # Time of the previous step: sessions have run since, so what had arrived by then has been taken,
                 # however long the machine was busy or suspended in between.
                 self._advance(seen_us)
                 seen_us = now_us
@@ -207,26 +212,27 @@ class Pipeline:
         self._health.tell_gateway("stop", self._tags())
         if self._trace is not None:
             # Visits in progress as they would end if nothing more came.
-            over = ZoneEngine.restore(self.shop.layout, self.shop.settings, self.engine.state())
+            engine = self.engine
+            over = ZoneEngine.restore(self.shop.layout, self.shop.settings, engine.state(), field=engine.field)
             self._trace(over.finish().closed)
         await self._commit()
 
     def here(self) -> Visits:
-        """Where tags seem to be, a second or two after the fact."""
+        """Return the live positions of tags, a second or two behind."""
         return self.engine.whereabouts()
 
     def members(self, visits: Visits) -> list[tuple[Member, Any]]:
-        """Members with consent among visits, with their visit."""
+        """Return the members with consent among visits, with their visit."""
         return self._greeter.members(visits)
 
     async def recheck(self, erased: Collection[str] = ()) -> None:
-        """Members may have left the directory: know those who are here by what it says now."""
+        """Apply a changed directory to the members present."""
         await self._database.read(lambda conn: self._greeter.recheck(conn, erased))
 
         def withdraw(conn: sqlite3.Connection) -> None:
             recognised = [tag for (tag,) in conn.execute("SELECT tag FROM recognised")]
             gone = [(tag,) for tag in recognised if not consents(conn, tag)]
-            # That they were announced is remembered until the journey ends, without a name.
+            # The fact that they were announced is kept until the journey ends, without the member.
             conn.executemany("UPDATE recognised SET member = '' WHERE tag = ?", gone)
             book.withdraw(conn, [cue.id for cue in book.going(conn) if not known(conn, cue.tag)])
 
@@ -234,16 +240,16 @@ class Pipeline:
 
     @property
     def recognitions(self) -> list[dict[str, Any]]:
-        """The last ones, newest first."""
+        """Return the latest recognitions, latest first."""
         return list(self._greeter.shown)
 
     def covered(self) -> set[int]:
-        """Zones whose readers are up."""
+        """Return the zones whose readers are up."""
         up = {a for id_, s in self.readers.items() if s.link is Link.UP for a in self.shop.antennas_of[id_].tolist()}
         return {int(self.shop.layout.antenna_zone[antenna]) for antenna in up}
 
     async def order(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Change cues as somebody ordered, and show what came of it; raises what the job or the database raises."""
+        """Change cues on request, and update the live state; raises errors of the job or the database."""
 
         def whole(conn: sqlite3.Connection) -> tuple[T, tuple[book.Going, ...], book.Rules]:
             return job(conn), book.going(conn), book.newest(conn)
@@ -254,7 +260,7 @@ class Pipeline:
         self._changed()
         return result
 
-    # Steps.
+    # Processing steps.
 
     def _step(self, step: Step) -> None:
         """The clock was set: what was there meanwhile is unknown, in all zones."""
@@ -267,7 +273,7 @@ class Pipeline:
             self._outages.step(step.from_us, max(step.from_us, step.to_us) + SETTLE_US)
 
     async def _take(self) -> None:
-        """Put everything through that may be taken, in order of arrival."""
+        """Process everything that may be taken, in order of arrival."""
         dropped = self._arrivals.dropped
         await self._put_through(self._arrivals.take())
         if dropped is not None:
@@ -306,6 +312,8 @@ class Pipeline:
                 self._health.tell("double", reader, text, now_us)
             await self._greet(reads)
             self.engine.feed(reads)
+            if self._learner is not None:
+                self._learner.feed(reads)
             self._waiting += len(reads)
 
     def _link(self, status: ReaderStatus) -> None:
@@ -349,7 +357,7 @@ class Pipeline:
             await self._make_cues(lambda conn: self.desk.carry_out(conn, steps, now_us))
 
     async def _make_cues(self, make: Callable[[sqlite3.Connection], list[int]]) -> bool:
-        """Commit what makes or ends cues, tell of it at once; False if the database refuses."""
+        """Commit changes of cues and publish them immediately; False if the database rejects it."""
         made: list[int] = []
         going = self.desk.going
 
@@ -395,7 +403,7 @@ class Pipeline:
         log.error("visits under way end here, and counting begins anew")
         self.engine.outage(self._antennas, ended_us, False)  # the rest of its window is not seen by it
         self._decide(self.engine.finish())
-        self.engine = ZoneEngine(self.shop.layout, self.shop.settings)
+        self.engine = ZoneEngine(self.shop.layout, self.shop.settings, field=self.engine.field)
         self._began_us = at_us
         self.doors.begin(at_us)
         self._outages.anew(at_us)
@@ -420,7 +428,7 @@ class Pipeline:
             begun_us = np.unique(under_way["journey_us"]).tolist()
             self._keep_admitted()
             self.desk.forget(self._greeter.greeted, now)
-        # Reads not yet weighed are left out, but at a stop: a crash loses reads anyway, and they would be half of it.
+        # Unprocessed reads are omitted except at a stop: a crash loses reads anyway; they would be half of the state.
         state = self.engine.state(pending=self._stopping)
         watermark_us, decided_us = self.engine.weighed_us, self.engine.decided_us
         size = destroyed = 0
@@ -451,18 +459,18 @@ class Pipeline:
                 self._wake(class_)
 
     async def _write(self, job: Callable[[sqlite3.Connection], None]) -> bool:
-        """Commit a job; if the database refuses, say so once and make room if that is the matter; then False."""
+        """Commit a job. If the database rejects it, log this once, make room if necessary, and return False."""
         try:
             await self._database.write(job)
         except sqlite3.Error as error:
             if self.trouble is None:
-                log.error("the database does not take writes (%s); everything is kept in memory and retried", error)
+                log.error("the database can't be written (%s); everything is kept in memory and retried", error)
             self.trouble = str(error)
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
                 await self._make_room()
             return False
         if self.trouble is not None:
-            log.warning("the database takes writes again")
+            log.warning("the database can be written again")
             self.trouble = None
         return True
 
@@ -470,7 +478,7 @@ class Pipeline:
         try:
             await self._database.write(lambda conn: make_room(conn, self.shop.config, self._retained_us()))
         except sqlite3.Error as error:
-            log.error("no room can be made in the database: %s", error)
+            log.error("can't make room in the database: %s", error)
 
     def _restore(self, conn: sqlite3.Connection) -> None:
         # After a wait for the time what has been heard meanwhile is put through yet: readers were down before it.
@@ -478,15 +486,16 @@ class Pipeline:
         waiting_s = None
         try:
             saved = checkpoint.load(conn)
-            engine = saved.engine() if saved is not None else None
+            ours = saved is not None and saved.fingerprint == self.shop.fingerprint()
+            engine = saved.engine(self.shop.field if ours else None) if saved is not None else None
         except checkpoint.Unreadable as error:
-            log.error("visits under way at the last stop are lost: their state is no longer readable (%s)", error)
-            saved = engine = None
+            log.error("visits open at the last stop are lost: the checkpoint can't be read (%s)", error)
+            saved, engine, ours = None, None, False
         if saved is not None and engine is not None:
             self._ledger.restore(conn, engine.tags_under_way())
             if saved.watermark_us > down_us + BACK_US:
-                self._end(conn, saved, engine, "the clock stands before the last stop")
-            elif saved.fingerprint == self.shop.fingerprint():
+                self._end(conn, saved, engine, "the clock is behind the last stop")
+            elif ours:
                 self.engine = engine
                 if saved.watermark_us >= 0:
                     down_us, waiting_s = saved.watermark_us, time.monotonic()
@@ -502,10 +511,10 @@ class Pipeline:
         self.desk.restore(conn, self._clock.now_us())
 
     def _end(self, conn: sqlite3.Connection, saved: checkpoint.Checkpoint, engine: ZoneEngine, why: str) -> None:
-        """What was open ends where it was last known, by the names of its own layout."""
+        """End the open visits where they were last known, with the names of their own layout."""
         decisions = engine.finish()
         self._ledger.add(decisions)
         self._ledger.write(conn, saved.zones, saved.floors)
         self._ledger.clear()
         checkpoint.save(conn, self.shop, self.engine.weighed_us, self.engine.state())
-        log.warning("%s: %d visits under way were ended", why, len(decisions.closed))
+        log.warning("%s: ended %d open visits", why, len(decisions.closed))

@@ -1,4 +1,4 @@
-"""Windows as rows of the table `aggregate` and as events."""
+"""Convert windows to rows of the table `aggregate` and to events."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from sqlite_utils import Database as Tables
 
 from config.facts import TAG_CLASSES
-from dwell.engine import Decisions
 from dwell.layout import TagClass
+from dwell.markov.decisions import Decisions
 from sync.contract import Door, ZoneWindow
 
 
@@ -27,7 +27,7 @@ def window_event(
     door: Door | None,
     revision: int = 1,
 ) -> ZoneWindow:
-    """A row of `aggregate` as an event; `door` is told with class member only."""
+    """Convert a row of `aggregate` to an event; `door` is included for class member only."""
     tag_class = row["tag_class"]
     return ZoneWindow(
         zone=row["zone"],
@@ -53,7 +53,7 @@ COUNTS = ("entered", "ended", "censored", "pass_by", "touch", "visit", "engaged"
 def doors(
     conn: sqlite3.Connection, windows_us: set[int], length_us: int, sums: str = "sum(passages), avg(covered_us)"
 ) -> dict[tuple[int, str], Door]:
-    """Window and zone → all its door counters; the coverage is the mean of theirs."""
+    """Return (window, zone) → totals of its door counters, with their mean coverage."""
     rows = conn.execute(
         f"SELECT window_us, zone, {sums} FROM door WHERE window_us IN (SELECT value FROM json_each(?)) GROUP BY 1, 2",
         (json.dumps(sorted(windows_us)),),
@@ -65,9 +65,9 @@ def doors(
 
 
 def untold_doors(conn: sqlite3.Connection, windows_us: set[int], length_us: int) -> dict[tuple[int, str], Door]:
-    """What `doors` has beyond what was told of these windows before; counts as told from now on.
+    """Return the part of `doors` that has not been published for these windows, and mark it as published.
 
-    A window that is told in parts, after a change of the layout or of the clock, has passages in each, and they add up.
+    A window published in parts, after a change of the layout or the clock, has passages in each part, and they add up.
     """
     found = doors(
         conn,
@@ -98,7 +98,7 @@ def _counts(window: Any) -> dict[str, Any]:
 
 
 def add_window(db: Tables, row: dict[str, Any]) -> None:
-    """Add a window; one that is there already was cut by a change of the layout, and both parts together are it."""
+    """Add a window; an existing one was split by a layout change, and both parts are added up."""
     key = tuple(row[name] for name in WINDOW_KEY)
     before = next(db.query(f"SELECT * FROM aggregate WHERE {' AND '.join(f'{n} = ?' for n in WINDOW_KEY)}", key), None)
     if before is not None:

@@ -1,11 +1,11 @@
-"""`tagtrail calibrate`: learn a store's antennas from a recording, say what changed, and whether it is better."""
+"""`tagtrail calibrate`: learn a store's radio from a recording, say what it is like, and whether it is better so."""
 
 from __future__ import annotations
 
 import csv
 import datetime as dt
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +14,22 @@ from rich.console import Console
 from rich.table import Table
 
 from drivers.read import EPC_BITS_MAX, Reads, epc_bytes, epc_words
-from dwell import calibration, walktest
-from dwell.calibration import Calibration, Findings
-from dwell.layout import Layout
+from dwell import walktest
+from dwell.findings import Findings, findings, visits_of
+from dwell.markov import learning
+from dwell.markov.field import Field
 from dwell.visits import Visits
+from edge.store.calibration_file import Calibration
 from edge.store.compose import Shop
 from edge.store.errors import Trouble
 
-HELD_OUT = 0.3
-"""Of the recording's time, at its end: not learnt from when it is asked whether the figures explain reads better."""
+READS_WANTED = 50
+"""Antennas with fewer reads say little of themselves."""
 
 
 @dataclass(frozen=True)
 class Walk:
-    """What a walk test says before and after calibration; learnt from every other stay, told of the others."""
+    """What a walk test says before and after calibration, which learns nothing from the walk itself."""
 
     epc: str
     before: NDArray[np.float64]
@@ -44,78 +46,69 @@ class Walk:
 
 @dataclass(frozen=True)
 class Result:
-    """What was learnt; `before` and `after`: mean log density of an event of reads that were not learnt from."""
+    """What was learnt; its densities: nats a second of tags that were not learnt from, before and after."""
 
     shop: Shop
-    layout: Layout
     learnt: Calibration
-    before: float
-    after: float
+    heard: NDArray[np.int64]
+    """(A,) reads of each antenna."""
     findings: Findings
     walk: Walk | None
 
     @property
+    def explained(self) -> bool:
+        """Does it explain reads that it has not seen better than a usual radio does?"""
+        return self.learnt.after >= self.learnt.before
+
+    @property
     def better(self) -> bool:
-        """Does it explain reads better that it has not seen, and not make the walk worse?"""
+        """Does it explain them better, and not make the walk worse?"""
         before, after = (0.0, 0.0) if self.walk is None else self.walk.right()
-        return self.after > self.before and after >= before
+        return self.explained and after >= before
 
 
 def calibrate(shop: Shop, reads: Reads, walk: Path | None, progress: Callable[[float], None]) -> Result:
-    """Learn from all of the reads, having first held out the last part to judge by. Trouble if there is too little."""
+    """Learn from the reads, judged by tags that are held out. Trouble if there is too little."""
     if not len(reads):
         raise Trouble("there are no reads to calibrate from")
     layout, settings = shop.layout, shop.settings
-    neutral = replace(
-        layout, antenna_offset_db=np.zeros(0, np.float32), antenna_rate=np.zeros(0, np.float32)
-    )  # learnt afresh, whatever the store uses now
-    runs = 2 if walk is None else 4
-    done = 0
-
-    def learn(part: Reads, known: Visits | None) -> Calibration:
-        nonlocal done
-        made = calibration.calibrate(
-            neutral, settings, part, walk=known, progress=lambda share: progress((done + share) / runs)
-        )
-        done += 1
-        return made
-
+    known = None if walk is None else _judged(shop, reads, walk)
     try:
-        first_us, last_us = int(reads["time_us"].min()), int(reads["time_us"].max())
-        cut_us = last_us - round((last_us - first_us) * HELD_OUT)
-        early, late = reads[reads["time_us"] < cut_us], reads[reads["time_us"] >= cut_us]
-        known = None if walk is None else _known(shop, reads, walk)
-        early_known = None if known is None else known[known["exit_us"] < cut_us]
-        tried = learn(early, early_known).apply(neutral)
-        before = calibration.likelihood(neutral, settings, late)
-        after = calibration.likelihood(tried, settings, late)
-        learnt = learn(reads, known)
-        told = None
-        if known is not None:
-            told = _judge_walk(shop, neutral, reads, known, learn)
+        # Learnt afresh, whatever the store uses now, and compared with what a store begins with.
+        found = learning.learn(layout, reads)
     except ValueError as error:
         raise Trouble(str(error)) from error
-    found = learnt.apply(neutral)
-    visits = calibration.visits_of(found, settings, reads)
-    return Result(shop, found, learnt, before, after, calibration.findings(found, reads, visits), told)
+    progress(0.7)
+    made = Calibration(
+        found.field, int(reads["time_us"].max()), len(reads), found.tags, found.ticks, found.before, found.after
+    )
+    visits = visits_of(layout, settings, reads, found.field)
+    progress(0.85)
+    heard = np.bincount(reads["antenna"], minlength=len(shop.ports))
+    told = None if known is None else _judge_walk(shop, reads, known, visits)
+    progress(1.0)
+    return Result(shop, made, heard, findings(layout, reads, visits), told)
 
 
-def _judge_walk(
-    shop: Shop, neutral: Layout, reads: Reads, known: Visits, learn: Callable[[Reads, Visits | None], Calibration]
-) -> Walk:
+def _judged(shop: Shop, reads: Reads, walk: Path) -> Visits:
+    try:
+        return _known(shop, reads, walk)
+    except ValueError as error:
+        raise Trouble(str(error)) from error
+
+
+def _judge_walk(shop: Shop, reads: Reads, known: Visits, after: Visits) -> Walk:
+    """`after`: visits decided with what was learnt."""
     zones = len(shop.zones)
-    before = walktest.confusion(known, calibration.visits_of(neutral, shop.settings, reads), zones)
-    after = np.zeros_like(before)
-    for fold in (0, 1):
-        mine = np.arange(len(known)) % 2 == fold
-        layout = learn(reads, known[mine]).apply(neutral)
-        after += walktest.confusion(known[~mine], calibration.visits_of(layout, shop.settings, reads), zones)
+    first = learning.first(shop.layout, reads)
+    before = walktest.confusion(known, visits_of(shop.layout, shop.settings, reads, first), zones)
+    learnt = walktest.confusion(known, after, zones)
     return Walk(
         epc=epc_bytes(known["epc"][0], int(known["epc_bits"][0])).hex(),
         before=before,
-        after=after,
+        after=learnt,
         to_move=walktest.to_move(shop.layout, reads, known),
-        alike=walktest.alike(after),
+        alike=walktest.alike(learnt),
     )
 
 
@@ -181,28 +174,53 @@ def _epc(text: str, where: str) -> bytes:
 
 
 def show(result: Result, console: Console) -> None:
-    """Tables of what changed, what the store's reads are like, and what the walk says."""
-    shop = result.shop
-    table = Table("reader", "port", "zone", "reads", "offset dB", "rate", title="Antennas", title_justify="left")
+    """Tables of what was learnt, what the store's reads are like, and what the walk says."""
+    shop, learnt = result.shop, result.learnt
+    table = Table("what", "learnt", "", title="Radio of the store", title_justify="left")
+    for name, figure, meaning in radio_words(learnt.field):
+        table.add_row(name, figure, meaning)
+    console.print(table)
+    table = Table("reader", "port", "zone", "reads", "offset dB", "answers", title="Antennas", title_justify="left")
     for (reader, port), zone, n, offset, rate in zip(
         shop.ports,
         shop.layout.antenna_zone.tolist(),
-        result.learnt.reads.tolist(),
-        result.learnt.offset_db.tolist(),
-        result.learnt.rate.tolist(),
+        result.heard.tolist(),
+        learnt.field.offset_db.tolist(),
+        learnt.field.rate.tolist(),
         strict=True,
     ):
-        few = n < calibration.READS_WANTED
-        figures = ("too few", "–") if few else (f"{offset:+.1f}", f"× {rate:.2f}")
+        few = n < READS_WANTED
+        figures = ("too few", "–") if few else (f"{offset:+.1f}", f"{rate:.0%}")
         table.add_row(reader, str(port), shop.zones[zone], str(n), *figures, style="dim" if few else None)
     console.print(table)
+    console.print(
+        "Offset: how much louder than the others an antenna hears tags. Answers: share of the seconds in which"
+    )
+    console.print("it reads a tag that is loud enough.")
     _show_findings(result.findings, console)
     console.print(
-        f"Reads that were not learnt from: log density {result.before:.3f} before, {result.after:.3f} after: "
-        + ("explained better." if result.after > result.before else "NOT explained better.")
+        f"Learnt from {learnt.reads} reads of {learnt.tags} tags in {learnt.seconds} seconds. Other tags' reads: log "
+        f"density {learnt.before:.3f} a second before, {learnt.after:.3f} after: "
+        + ("explained better." if result.explained else "NOT explained better.")
     )
     if result.walk is not None:
         _show_walk(shop, result.walk, console)
+
+
+def radio_words(field: Field) -> list[tuple[str, str, str]]:
+    """The figures that all antennas share: name, figure, meaning."""
+    return [
+        ("level", f"{field.level_1m_dbm:.1f} dBm", f"of a usual tag at 1 m; {field.level_3m_dbm:.1f} dBm at 3 m"),
+        ("slope", f"{field.slope_db:.1f} dB", "lost from 1 m to 10 m, there and back"),
+        ("sensitivity", f"{field.half_rate_dbm:.1f} dBm", "level at which half of the answers are lost"),
+        ("spread", f"{field.spread_db:.1f} dB", "of levels heard from the same place"),
+        (
+            "body",
+            f"{field.block_db:.0f} dB",
+            f"lost through a person, who gets in between every {1 / field.block_rate:.0f} s",
+        ),
+        ("slab", f"{field.slab_db:.0f} dB", "lost from one floor to the next"),
+    ]
 
 
 def _show_findings(found: Findings, console: Console) -> None:
@@ -217,7 +235,7 @@ def _show_findings(found: Findings, console: Console) -> None:
 
 
 def _show_walk(shop: Shop, walk: Walk, console: Console) -> None:
-    console.print(f"Walk test, tag {walk.epc}: each stay judged by what the others taught.")
+    console.print(f"Walk test, tag {walk.epc}: before and after calibration.")
     walked = np.flatnonzero(walk.before.sum(axis=1))
     table = Table("zone", "seconds", "right before", "right after", "otherwise", title="Walk", title_justify="left")
     for z in walked.tolist():

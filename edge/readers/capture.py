@@ -23,7 +23,7 @@ from edge.store.errors import Trouble
 HEADER = ("time_us", "reader", "antenna", "epc", "rssi_dbm")
 
 
-class Pseudonyms:
+class EpcPseudonyms:
     """Replaces EPCs by others of the same length and tag class, consistently; the key is never written. The bits that
     the store file's tag class rules compare are kept, since all tags of the class share them.
     """
@@ -55,7 +55,7 @@ class CaptureFile:
         self.rows = 0
         self.full = False
         self._port_of = {antenna: port for reader in shop.readers for port, antenna in reader.ports.items()}
-        self._pseudonyms = None if clear else Pseudonyms(shop)
+        self._pseudonyms = None if clear else EpcPseudonyms(shop)
         self._known: dict[bytes, str] = {}
         self._max_bytes = max_bytes
         self._bytes = 0

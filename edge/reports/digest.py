@@ -49,13 +49,13 @@ def as_text(found: Digest, config: StoreConfig, lang: str) -> str:
     }
     out.say(" · ".join(f"{names[name]} {number(n)}" for name, n in {**found.cues, **found.outcomes}.items()))
     took = "–" if found.cue_p95_ms is None else f"{found.cue_p95_ms:.0f} ms"
-    out.say(f"{_('Response time, median')} {duration(found.answer_median_s)} (n={found.answered}) · p95 {took}")
+    out.say(f"{_('Response time, median')} {duration(found.answer_median_s, lang)} (n={found.answered}) · p95 {took}")
     columns = ("", _("Arrivals"), _("Waits"), _("nobody came"), _("Response time, median"))
     for title, lines, zones in ((_("By tier"), found.tiers, False), (_("By zone"), found.zones, True)):
         rows = [
             (
                 *(((zones and words.zone(line.name)) or line.name), number(line.arrivals), number(line.waits)),
-                *(number(line.expired), duration(line.answer_median_s)),
+                *(number(line.expired), duration(line.answer_median_s, lang)),
             )
             for line in lines
         ]

@@ -124,7 +124,7 @@ def as_text(found: Insights, config: StoreConfig, lang: str) -> str:
         left_out = []
         for one in found.suspects[:SUSPECTS_SHOWN]:
             reasons = _("cleared: included") if one.confirmed is False else ", ".join(why[r] for r in one.reasons)
-            left_out.append((one.tag, reasons, str(words.zone(one.zone)), duration(one.present_s)))
+            left_out.append((one.tag, reasons, str(words.zone(one.zone)), duration(one.present_s, lang)))
         columns = [_("Tag"), _("Why"), _("Longest in"), _("present")]
         out.grid(_("Excluded: suspected staff and stuck tags"), columns, left_out)
     return out.text()

@@ -50,7 +50,7 @@ def lines(config: StoreConfig, now_us: int, now_s: float) -> Iterator[Line]:
     dates = [parse_date(one.date) for one in verdicts(config)]
     today_s = now_us / 1e6
     ages = [(today_s / DAY_S) - (date.toordinal() - EPOCH) for date in dates]
-    yield Line("verdicts on suspected tags", KEEP.days, max(ages, default=None))
+    yield Line("verdicts on suspect tags", KEEP.days, max(ages, default=None))
     yield Line("erased members, as keyed hashes", keep_days, since(Tombstones(database, b"").oldest_us))
     ages_of: dict[str, list[float]] = {kind.what: [] for kind in KINDS if kind.keep_days is not None}
     for file, kind_ in beside(database):

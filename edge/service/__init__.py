@@ -1,1 +1,1 @@
-"""The service of one store."""
+"""Service process of one store."""

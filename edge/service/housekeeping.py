@@ -1,4 +1,4 @@
-"""Work of the service that is due again and again: days that are over, what the CRM is told of them, retention."""
+"""Periodic work of the service: daily summaries, reports to the CRM about them, retention."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ Step = Callable[["Database", StoreConfig, Container[str]], Awaitable[bool]]
 log = logging.getLogger("tagtrail.housekeeping")
 PERIOD_S, RARELY_S = 60.0, 3600.0
 BREATH_S = 1.0
-"""Between two pieces of work of a round."""
+"""Pause between two steps of a job."""
 
 
 class Housekeeping:
-    """The rounds, by name. Each is a job of its own, and of those that read much one at a time is at work.
+    """Periodic jobs by name. Of those that read much, only one runs at a time.
 
-    `forget_erased` forgets who was erased before a moment. `retained_us`: the store time by which things get too old,
-    and `retained_s` the machine's; `waits`: the time is not to be trusted, and nothing is done by it.
+    `forget_erased` forgets members erased before a given time. `retained_us`: the store time used for retention, and
+    `retained_s` the machine's; while `waits`, the time is unknown and nothing is done.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Housekeeping:
         self._reading = asyncio.Lock()
 
     def rounds(self) -> Iterator[tuple[float, str, Callable[[], Awaitable[None]]]]:
-        """Seconds between two of each round, its name and what it does."""
+        """Yield interval in seconds, name and function of each job."""
         rounds = (
             (PERIOD_S, "retention", self._prune),
             (RARELY_S, "old files", self._delete_old),
@@ -79,7 +79,7 @@ class Housekeeping:
             yield period_s, name, partial(self._unless_waiting, work)
 
     async def _unless_waiting(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do a round, unless nobody knows what time it is; later then, at the first chance."""
+        """Do a round, once the time is known."""
         while self._waits():
             await asyncio.sleep(BREATH_S)
         await work()
@@ -95,10 +95,12 @@ class Housekeeping:
             await asyncio.sleep(0)
 
     async def _delete_old(self) -> None:
-        """What isn't in the database: files, hints of the directory, sessions, the audit log, verdicts, erasures."""
+        """Delete expired data outside the main tables: files, directory hints, sessions, the audit log, verdicts,
+        erasures.
+        """
         path, now_us = self._database.path, self._retained_us()
         for file in await asyncio.to_thread(delete_old, path, self._retained_s()):
-            log.info("%s was too old and is deleted", file.name)
+            log.info("%s has expired and was deleted", file.name)
         while tags := await _look(self._database, lambda conn: old_hints(conn, now_us)):
             await self._database.write(partial(forget_hints, tags=tags, now_us=now_us))
         await asyncio.to_thread(forget_verdicts, self._config, business_days(self._config).date(now_us))
@@ -113,14 +115,14 @@ class Housekeeping:
     async def _keep_quota(self) -> None:
         while await self._database.read(quota.in_use) >= quota.FULL:
             if lost := await self._database.write(lambda conn: make_room(conn, self._config, self._retained_us())):
-                log.error("the database is full: the oldest %d events for the CRM were given up", lost)
+                log.error("the database is full: the oldest %d events for the CRM were dropped", lost)
             await asyncio.sleep(0)
 
     async def _tell_digests(self) -> None:
         await self._database.write(lambda conn: tell_digests(conn, self._config, self._clock()))
 
     async def _until_done(self, step: Step) -> None:
-        """Do a step until there is no more to do; what fails is left out of this round and raised at its end."""
+        """Repeat a step until there is nothing left; failed items are skipped, and their error is raised at the end."""
         failed: dict[str, NotMade] = {}
         more = True
         while more:
@@ -135,10 +137,10 @@ class Housekeeping:
 
 
 async def sum_up(database: Database, config: StoreConfig, besides: Container[str] = ()) -> bool:
-    """Store the facts of one business day that is over and not yet summed up, if there is one; whether there was.
+    """Store the facts of one completed business day that is not yet summarised; False if there is none.
 
-    They are made beside the writer, which would keep greetings waiting. `besides`: dates that are left out; here and
-    below. Raises NotMade.
+    They are computed outside the writer, which would delay greetings. `besides`: dates to skip, here and below. Raises
+    NotMade.
     """
 
     def facts(conn: sqlite3.Connection) -> DayFacts | None:
@@ -159,7 +161,7 @@ async def sum_up(database: Database, config: StoreConfig, besides: Container[str
 
 
 async def tell_days(database: Database, config: StoreConfig, besides: Container[str] = ()) -> bool:
-    """Tell the CRM one thing that has become known of days that are summed up; whether there was one."""
+    """Send one report about summarised days to the CRM; False if there is none."""
     item = await _look(database, lambda conn: day_news.news(History(conn, config), besides))
     if item is None:
         return False
@@ -168,7 +170,7 @@ async def tell_days(database: Database, config: StoreConfig, besides: Container[
 
 
 async def tell_corrections(database: Database, config: StoreConfig, besides: Container[str] = ()) -> bool:
-    """Tell the CRM anew of the windows of one summed-up day that have become something else; whether there was one."""
+    """Re-send the changed windows of one summarised day to the CRM; False if there are none."""
     found = await _look(database, lambda conn: corrections.corrections(History(conn, config), besides))
     while found is not None and not await database.write(partial(corrections.tell, found=found)):
         found = replace(found, windows=found.windows[corrections.AT_ONCE :])
@@ -176,7 +178,7 @@ async def tell_corrections(database: Database, config: StoreConfig, besides: Con
 
 
 async def _look(database: Database, find: Callable[[sqlite3.Connection], T]) -> T:
-    """What `find` finds in one snapshot, beside the loop and the writer."""
+    """Run `find` on one snapshot of the database, outside the event loop and the writer."""
 
     def look() -> T:
         with closing(connect(database.path)) as conn:

@@ -1,7 +1,7 @@
-"""Background jobs, each behind a barrier of its own: what one raises ends neither the others nor the service.
+"""Background jobs, isolated from each other: an exception in one ends neither the others nor the service.
 
-A job that raises is logged with its traceback, once for each place that raises; told as failing in the live state and
-in health; and tried again, after a wait that doubles from failure to failure.
+A job that raises is logged with its traceback, once per place of failure, is reported as failing in the live state and
+in health, and is retried after a delay that doubles with every failure.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from edge.store.errors import NotMade, Trouble
 log = logging.getLogger("tagtrail.jobs")
 
 RETRY_S = (5.0, 900.0)
-"""Wait before the first retry, and the longest."""
+"""Delay before the first retry, and the maximum delay."""
 STOP_S = 3.0
 STEADY_S = 60.0
-"""A job that runs for ever counts as well again once it has run for so long."""
+"""A continuous job counts as working again after running for this time."""
 
 Work = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class Failing:
-    """A job that raised last time and will be tried again; `times` in a row, since `since_us` (store clock).
+    """A job that failed `times` in a row since `since_us` (store clock) and will be retried.
 
-    `reason` says where in the program; only the log has the error's own words, for they may name members.
+    `reason` is the place in the program; only the log contains the error's text, which may name members.
     """
 
     job: str
@@ -43,7 +43,7 @@ class Failing:
 
 
 class Jobs:
-    """Runs jobs by name until `stop`. `changed` is called when one begins or ceases to fail."""
+    """Run jobs by name until `stop`. `changed` is called when a job starts or stops failing."""
 
     def __init__(self, clock: Callable[[], int], changed: Callable[[], None] = lambda: None) -> None:
         self._clock = clock
@@ -52,33 +52,33 @@ class Jobs:
         self._failing: dict[str, Failing] = {}
         self._logged: set[tuple[str, str]] = set()
         self.failures: dict[str, int] = {}
-        """Job → how often it has raised since the start; 0 for one that never did."""
+        """Job → number of failures since the start."""
 
     @property
     def failing(self) -> tuple[Failing, ...]:
-        """The jobs that fail now, the longest-standing first."""
+        """Return the failing jobs, longest-failing first."""
         return tuple(sorted(self._failing.values(), key=lambda each: each.since_us))
 
     def reasons(self) -> Mapping[str, str]:
-        """Job → reason, of those that fail now."""
+        """Return job → reason of the failing jobs."""
         return {each.job: each.reason for each in self.failing}
 
     def run(self, name: str, work: Work, retry_s: tuple[float, float] | None = None) -> None:
-        """Start a job that goes on for ever; if it ends by itself, it has failed."""
+        """Start a continuous job; if it returns, it has failed."""
         self._start(name, self._keep(name, work, retry_s or RETRY_S))
 
     def every(self, period_s: float, name: str, work: Work, retry_s: tuple[float, float] | None = None) -> None:
-        """Start a job that is done once every `period_s`, the first time at once."""
+        """Start a job that runs every `period_s`, the first time immediately."""
         self._start(name, self._repeat(name, work, period_s, retry_s or RETRY_S))
 
     async def stop(self) -> None:
-        """Cancel all jobs and wait for their ends, at most STOP_S."""
+        """Cancel all jobs and wait for them to end, at most STOP_S."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             _, going_on = await asyncio.wait(self._tasks, timeout=STOP_S)
             for task in going_on:
-                log.error("%s does not end", task.get_name())
+                log.error("%s does not stop", task.get_name())
         self._tasks.clear()
 
     def _start(self, name: str, keeping: Any) -> None:
@@ -92,7 +92,7 @@ class Jobs:
             steady = asyncio.get_running_loop().call_later(STEADY_S, self._well, name)
             try:
                 await work()
-                raise RuntimeError(f"{name} ended by itself")
+                raise RuntimeError(f"{name} ended unexpectedly")
             except BaseException as error:
                 self._failed(name, _of_ours(error))
             finally:
@@ -127,7 +127,7 @@ class Jobs:
         if (name, place) not in self._logged:
             self._logged.add((name, place))
             traced = None if isinstance(error, Trouble) else error
-            log.error("%s failed and will be tried again: %s: %s", name, type(error).__name__, error, exc_info=traced)
+            log.error("%s failed and will be retried: %s: %s", name, type(error).__name__, error, exc_info=traced)
         elif before is None:
             log.error("%s failed again: %s", name, reason)
         if before is None:
@@ -136,12 +136,12 @@ class Jobs:
     def _well(self, name: str) -> None:
         before = self._failing.pop(name, None)
         if before is not None:
-            log.info("%s works again, after %d failures", name, before.times)
+            log.info("%s works again after %d failures", name, before.times)
             self._changed()
 
 
 def _of_ours(error: BaseException) -> BaseException:
-    """The error, if it is a failure of the job; raises it when the job is being cancelled or the process ends."""
+    """Return the error if it is a failure of the job; re-raise it if the job is cancelled or the process ends."""
     task = asyncio.current_task()
     if isinstance(error, Exception) or (isinstance(error, asyncio.CancelledError) and task and not task.cancelling()):
         return error
@@ -149,7 +149,7 @@ def _of_ours(error: BaseException) -> BaseException:
 
 
 def _place(error: BaseException) -> str:
-    """Type of an error, or of what caused it, and the last line of the program on its way."""
+    """Return the type of an error or its cause, and the last line of our code in its traceback."""
     what = f"{error.key}: " if isinstance(error, NotMade) else ""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -159,5 +159,5 @@ def _place(error: BaseException) -> str:
 
 
 _WORDED = (Trouble, OSError, sqlite3.Error)
-"""Errors whose words are about the machine."""
+"""Errors whose texts are about the machine and do not contain personal data."""
 _ROOT = Path(__file__).parents[2]

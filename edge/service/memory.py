@@ -1,9 +1,9 @@
-"""How a service that runs for months keeps memory: what large arrays leave goes back at once, the compiler's code too.
+"""Keep the memory use of a long-running service low: return memory of large arrays and of the compiler.
 
-glibc raises by itself the size from which it maps memory apart, up to 32 MiB, after the first large array was freed.
-From then on copies of the engine's state come from the heap, between small things that stay, and the heap only grows;
-and it opens heaps of their own for threads, of which Python runs one at a time anyway. Both are set here once, see
-mallopt(3). Measured at 64 readers and 5,000 tags: some 50 MiB less.
+After the first large array has been freed, glibc raises the size from which it maps memory separately, up to 32 MiB.
+Copies of the engine's state are then allocated on the heap, between small permanent objects, and the heap only grows.
+glibc also creates heaps for threads, although Python runs one thread at a time. Both are configured here, see
+mallopt(3). Measured with 64 readers and 5,000 tags: about 50 MiB less.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DONTNEED = 4
 
 
 def settle() -> None:
-    """Before threads and large arrays; does nothing where the C library is another one than glibc."""
+    """Configure malloc; must be called before threads and large arrays are created. Does nothing without glibc."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
@@ -31,10 +31,10 @@ def settle() -> None:
 
 
 def let_go_of(library: str) -> None:
-    """Unmap what has been paged in of a library's code and constants; what is needed again comes from its file.
+    """Release the memory of a library's code and constants; pages that are needed again are read from its file.
 
-    Once all kernels are loaded, some 70 MiB of the compiler stand there for nothing. Only pages that nobody has written
-    to may go so, see madvise(2); does nothing where there is no /proc.
+    Once all kernels are loaded, about 70 MiB of the compiler are not needed. Only pages that have not been written may
+    be released, see madvise(2). Does nothing without /proc.
     """
     try:
         smaps = Path("/proc/self/smaps").read_text("utf-8", "replace")
@@ -47,10 +47,10 @@ def let_go_of(library: str) -> None:
 
 
 def unwritten(smaps: str, library: str) -> Iterator[tuple[int, int]]:
-    """Address and size of a library's mappings that can't be written, and of which no page was before, see proc(5).
+    """Return address and size of a library's read-only mappings without modified pages, see proc(5).
 
-    The loader writes addresses into constants before it locks them. Such pages count as anonymous, or, after they were
-    idle for long, as swapped out; their file has not what is in them.
+    The loader writes addresses into constants before it makes them read-only. Such pages count as anonymous or, after
+    being idle for long, as swapped out; their contents are not in the file.
     """
     for mapping in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", smaps, flags=re.MULTILINE):
         head, _, counts = mapping.partition("\n")

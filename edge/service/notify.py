@@ -1,4 +1,4 @@
-"""Tell systemd how the service is: sd_notify(3), which is a datagram to the socket that NOTIFY_SOCKET names."""
+"""Notify systemd of the service's state: sd_notify(3), a datagram to the socket in NOTIFY_SOCKET."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from contextlib import contextmanager, suppress
 
 BEAT_S = 5.0
 LONGEST_S = 900.0
-"""Work that is not done by then hangs: the watchdog may have its way."""
+"""Work that takes longer than this is considered hung, and the watchdog is allowed to act."""
 
 
 def notify(*assignments: str) -> None:
     """Send assignments such as "READY=1", "WATCHDOG=1", "STOPPING=1", "STATUS=…"; does nothing outside systemd.
 
-    What cannot be delivered is dropped: the watchdog is there for a manager that stays without news.
+    Messages that can't be delivered are dropped; the watchdog handles a missing notification.
     """
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
@@ -31,7 +31,7 @@ def notify(*assignments: str) -> None:
 
 @contextmanager
 def long_work() -> Iterator[None]:
-    """Within, the supervisor stays patient: compiling, or a large database, takes longer than a watchdog waits."""
+    """Context for work that exceeds the watchdog's timeout, such as compiling or checking a large database."""
     over = threading.Event()
 
     def beat() -> None:
@@ -51,5 +51,5 @@ def long_work() -> Iterator[None]:
 
 
 def begin_anew() -> None:
-    """This process is about to run the program from its start: no stop, which the supervisor would soon enforce."""
+    """Announce that the process restarts itself; after announcing a stop, the supervisor would kill it."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "WATCHDOG=1")

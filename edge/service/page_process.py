@@ -1,4 +1,4 @@
-"""The page's process, as the service runs it."""
+"""Run the web page's process from the service."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from edge.store.clock import Clock
 from edge.store.errors import Trouble
 
 RETRY_S = (2.0, 60.0)
-"""Wait before a page that died is started again, the first time and the longest."""
+"""Delay before a crashed page is restarted: the first and the maximum."""
 
 
 async def run(config_file: Path, listening: socket.socket, clock: Clock) -> None:
-    """Run the page's process on a listening socket until cancelled, which ends it; Trouble if it ends by itself."""
+    """Run the page's process on a listening socket until cancelled; Trouble if it ends unexpectedly."""
     arguments = ["--config", str(config_file), "--fd", str(listening.fileno())]
     arguments += ["--parent", str(os.getpid())]
     if clock.speed != 1:
@@ -37,11 +37,11 @@ async def run(config_file: Path, listening: socket.socket, clock: Clock) -> None
         if process.returncode is None:
             process.kill()
             await process.wait()
-    raise Trouble(f"the page's process ended with code {code}")
+    raise Trouble(f"the web page's process ended with code {code}")
 
 
 def address(config: StoreConfig, listening: socket.socket) -> str:
-    """The page's URL."""
+    """Return the page's URL."""
     host, port = listening.getsockname()[:2]
     scheme = "https" if config.web.cert else "http"
     return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"

@@ -1,4 +1,4 @@
-"""The service of one store: starts everything, watches over it, and stops within five seconds with all committed."""
+"""Service of one store: starts and supervises everything, and stops within five seconds with everything committed."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ from edge.service.announcer import Announcer
 from edge.service.expiry import Certificates
 from edge.service.housekeeping import Housekeeping
 from edge.service.jobs import Jobs
+from edge.service.learning import Learning, learner_of, with_kept
 from edge.service.memory import COMPILER, let_go_of
 from edge.service.notify import long_work, notify
 from edge.service.snapshot import Snapshot
@@ -56,17 +57,17 @@ from sync.sending import Identity
 log = logging.getLogger("tagtrail.service")
 
 DRAIN_S = 1.5
-"""At a stop, how long the last events may take to the CRM; what is not acknowledged goes out at the next start."""
+"""Time for sending the last events at a stop; unacknowledged events are sent after the next start."""
 REMEMBER_S = 60.0
 CERTIFICATES_S = 600.0
 READER_RETRY_S = (1.0, 60.0)
 
 
 class Service:
-    """One store's gateway. `run` returns after SIGTERM or SIGINT.
+    """Gateway of one store. `run` returns after SIGTERM or SIGINT.
 
-    Raises Trouble for what store IT can mend, and RestartNeeded. Only the pipeline, the database's writer and the
-    publisher can end it; everything else is a job behind a barrier of its own (edge.service.jobs).
+    Raises Trouble for errors that store IT can fix, and RestartNeeded. Only failures of the pipeline, the database
+    writer and the publisher end it; everything else is an isolated job (edge.service.jobs).
     """
 
     @long_work()
@@ -88,10 +89,10 @@ class Service:
         self._lock = hold(config.database.path)
         self._database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
         if self._database.quarantined:
-            log.error("the database was damaged; moved to %s, a new one was begun", self._database.quarantined)
+            log.error("the database was corrupted; moved to %s, new database created", self._database.quarantined)
         if self._database.rekeyed:
-            log.warning("the tag key is another one: nobody is recognised until the member directory has come anew")
-        with contextlib.suppress(Trouble):  # it is told; the page stays shut
+            log.warning("the tag key has changed: nobody is recognised until the member directory is received again")
+        with contextlib.suppress(Trouble):  # already reported; the page stays closed
             prove(users_path(config))
         self._end = End()
         self._time = Timekeeper(clock)
@@ -99,7 +100,7 @@ class Service:
         self._time.look()
         since_us = life.retained_us(self._database) or known_us or clock.now_us()
         self._retained = Pace(clock.now_us, since_us, speed=clock.speed)
-        shop = compose(config, clock.speed)
+        shop = with_kept(compose(config, clock.speed))
         self._shop = shop
         self._trace = VisitFile(trace, shop.zones) if trace else None
         news = asyncio.Event()
@@ -121,6 +122,7 @@ class Service:
         )
         inbox = Inbox()
         self._readers = Readers(shop, inbox, clock.now_us)
+        learner = learner_of(shop)
         self._pipeline = Pipeline(
             shop,
             self._database,
@@ -133,6 +135,7 @@ class Service:
             backlog=self._totals.pending,
             failing=self._jobs.reasons,
             expiring=lambda: {one.what: one.days for one in self._certificates.soon},
+            learner=learner,
             lamps=Lamps(config, self._readers.switch),
             trace=self._trace.write if self._trace else None,
             timekeeper=self._time,
@@ -143,6 +146,7 @@ class Service:
         self._announcer = Announcer(
             f"{mqtt.host}:{mqtt.port}", self._publisher, self._pipeline.readers, self._time, self._totals.pending
         )
+        self._learning = Learning(shop, self._pipeline, learner, clock)
         self._snapshot = Snapshot(
             config,
             shop,
@@ -152,6 +156,7 @@ class Service:
             self._totals,
             self._jobs,
             self._certificates,
+            self._learning,
             clock,
             version=version,
             page=page_process.address(config, self._web_socket) if self._web_socket else None,
@@ -195,12 +200,12 @@ class Service:
                 self._web_socket.close()
 
     async def _prepare(self) -> bool:
-        """Compile, and go on from the last checkpoint; False if a stop came first."""
+        """Compile the kernels and restore the last checkpoint; False if stopped meanwhile."""
         life.begin(self._database)
-        # Compiling takes a minute without a cache: done before readers connect, not while their reads wait.
+        # Without a cache, compiling takes a minute; do it before readers connect, so that no reads have to wait.
         if not await _unless(self._end.wanted, warm_up):
             return False
-        # What is there now stays: looking through it for garbage again and again would hold up greetings.
+        # The current objects are permanent: scanning them in every garbage collection would delay greetings.
         gc.collect()
         gc.freeze()
         let_go_of(COMPILER)
@@ -219,7 +224,7 @@ class Service:
         )
         try:
             done, _ = await asyncio.wait([ending, publisher, pipeline], return_when=asyncio.FIRST_COMPLETED)
-            if self._end.stopped:  # at a restart the process goes on
+            if self._end.stopped:  # at a restart the process continues
                 notify("STOPPING=1")
         finally:
             await self._jobs.stop()
@@ -229,13 +234,13 @@ class Service:
             await _cancel([ending, publisher])
         if self._database.damage is not None:
             self._database.condemn()
-            raise RestartNeeded(f"the database is damaged: {self._database.damage}")
+            raise RestartNeeded(f"the database is corrupted: {self._database.damage}")
         if self._pipeline.trouble is not None:
-            raise Trouble(f"stopped with events that the database did not take: {self._pipeline.trouble}")
+            raise Trouble(f"stopped with events that could not be written to the database: {self._pipeline.trouble}")
         for task in done - {ending}:
-            # One of these that ends by itself is a fault of ours: end with it, and the supervisor starts us afresh.
+            # If one of these ends unexpectedly, it is a bug: exit, and let the supervisor restart the service.
             task.result()
-            raise RuntimeError(f"{task.get_name()} ended by itself")
+            raise RuntimeError(f"{task.get_name()} ended unexpectedly")
         if not self._end.stopped:
             raise RestartNeeded(self._end.why)
 
@@ -249,7 +254,7 @@ class Service:
         jobs.every(REMEMBER_S, "life file", self._remember)
         jobs.run("live state", self._live.run)
         jobs.run("orders", self._orders.run)
-        self._scrubber.ask()  # a day key may have been destroyed right before the last stop
+        self._scrubber.ask()  # a day key may have been destroyed just before the last stop
         jobs.run("scrubbing", self._scrubber.run)
         if self._web_socket is not None:
             page = partial(page_process.run, self._config_file, self._web_socket, self._clock)
@@ -258,6 +263,7 @@ class Service:
             jobs.run(f"reader {reader.id}", partial(self._readers.run, reader.id), READER_RETRY_S)
         for name, work in self._downlink.jobs.items():
             jobs.run(name, work)
+        jobs.run("learning", self._learning.run)
         forget_erased = self._downlink.erasures.prune
         keeping = Housekeeping(
             self._database,
@@ -272,7 +278,7 @@ class Service:
             jobs.every(period_s, name, work)
 
     async def _beat(self) -> None:
-        """Tell the supervisor that the loop runs."""
+        """Notify the supervisor that the event loop is running."""
         notify("WATCHDOG=1")
 
     async def _announce(self) -> None:
@@ -284,13 +290,13 @@ class Service:
         await asyncio.to_thread(self._certificates.look)
 
     async def _watch_database(self) -> None:
-        """Restart with a new database when this one is damaged or gone; notice what other processes have written."""
+        """Restart with a new database if this one is corrupted or missing; detect changes by other processes."""
         if self._database.astray():
-            log.error("the database file was deleted or replaced while it was in use")
-            self._end.restart("the database is not where it was")
+            log.error("the database file was deleted or replaced while in use")
+            self._end.restart("the database file is missing")
         elif self._database.damage is not None:
             self._database.condemn()
-            self._end.restart(f"the database is damaged: {self._database.damage}")
+            self._end.restart(f"the database is corrupted: {self._database.damage}")
         elif await self._database.written_by_others():
             await self._pipeline.recheck()  # a directory was imported
 
@@ -299,7 +305,7 @@ class Service:
         await self._count()
 
     async def _count(self) -> None:
-        with contextlib.suppress(sqlite3.Error):  # the writer tells of it
+        with contextlib.suppress(sqlite3.Error):  # reported by the writer
             await self._totals.count()
 
     async def _remember(self) -> None:
@@ -312,10 +318,10 @@ class Service:
 
     async def _reload(self) -> None:
         await asyncio.to_thread(load, self._config_file)
-        self._end.restart("the store file is read anew")
+        self._end.restart("reloading the store file")
 
     async def _drain(self) -> None:
-        """Give the last events a moment to be acknowledged; a broker that is away is not waited for."""
+        """Wait briefly for the last acknowledgements, unless the broker is not connected."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
                 while self._publisher.status.connected:
@@ -326,7 +332,7 @@ class Service:
 
 
 class End:
-    """Whether and why the service is to end: by a signal, or to start anew."""
+    """State of the end of the service: whether and why, because of a signal or for a restart."""
 
     def __init__(self) -> None:
         self.wanted = asyncio.Event()
@@ -334,18 +340,18 @@ class End:
         self.why = ""
 
     def stop(self) -> None:
-        """End for good."""
+        """Stop the service."""
         self.stopped = True
         self.wanted.set()
 
     def restart(self, why: str) -> None:
-        """End, to start anew; the first reason stands, and a stop goes before it."""
+        """Restart the service; the first reason is kept, and a stop takes precedence."""
         self.why = self.why or why
         self.wanted.set()
 
 
 def _generation(config_file: Path, overlay: Overlay | None) -> str:
-    """Hash of the configuration at work."""
+    """Return the hash of the active configuration."""
     digest = (overlay and overlay.running_hash) or sha256(config_file.read_bytes()).hexdigest()
     return digest[:16]
 
@@ -365,7 +371,7 @@ def _mqtt(config: StoreConfig) -> MqttSettings:
 
 
 async def _unless(stop: asyncio.Event, work: Callable[[], object]) -> bool:
-    """Do blocking work in a thread that a stop need not wait for; whether it was done."""
+    """Do blocking work in a thread without delaying a stop; True if it was completed."""
     loop = asyncio.get_running_loop()
     done = loop.create_future()
 
@@ -375,7 +381,7 @@ async def _unless(stop: asyncio.Event, work: Callable[[], object]) -> bool:
             work()
         except BaseException as error:
             failure = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: it was stopped meanwhile
+        with contextlib.suppress(RuntimeError):  # the loop was closed by a stop meanwhile
             loop.call_soon_threadsafe(_settle, done, failure)
 
     threading.Thread(target=thread, daemon=True).start()

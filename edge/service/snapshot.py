@@ -1,4 +1,4 @@
-"""The live state of the service: what its socket tells twice a second."""
+"""Live state of the service, sent over its socket twice a second."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from edge.intake.pipeline import Pipeline
 from edge.readers import antennas
 from edge.service.expiry import Certificates
 from edge.service.jobs import Jobs
+from edge.service.learning import Learning
 from edge.service.totals import Totals
 from edge.store.clock import Clock
 from edge.store.compose import Shop
 from sync.publisher import Publisher
 
 RATE_WINDOW = 4
-"""Snapshots over which reads/s are told."""
+"""Number of snapshots used for reads/s."""
 
 
 class Snapshot:
-    """Gathers the live state from the parts of a service."""
+    """Collect the live state from the parts of a service."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Snapshot:
         totals: Totals,
         jobs: Jobs,
         certificates: Certificates,
+        learning: Learning,
         clock: Clock,
         *,
         version: str,
@@ -50,6 +52,7 @@ class Snapshot:
         self._database = database
         self._publisher = publisher
         self._pipeline = pipeline
+        self._learning = learning
         self._clock = clock
         self._version = version
         self._page = page
@@ -59,7 +62,7 @@ class Snapshot:
         self._rates: dict[str, list[tuple[float, int]]] = {}
 
     def take(self) -> dict[str, Any]:
-        """The live state, as the live socket tells it."""
+        """Return the live state for the live socket."""
         pipeline, shop = self._pipeline, self._shop
         visits = pipeline.here()
         members = self._members(visits)
@@ -107,14 +110,15 @@ class Snapshot:
                 for one in pipeline.doubles.now
             ],
             "resting": antennas.resting(shop, pipeline.engine.stuck_tags()),
+            "radio": self._learning.told(),
         }
 
     def antennas(self, id_: str) -> list[dict[str, Any]]:
-        """What each antenna of a reader hears; empty for a reader that is not there."""
+        """Return the reads of each antenna of a reader; empty for an unknown reader."""
         return self._pipeline.antennas.of(id_) if id_ in self._pipeline.readers else []
 
     def keep_rates(self) -> None:
-        """Keep the rates going, so that the first who asks is told of the last few seconds too."""
+        """Update the rates, so that the first client also gets those of the last few seconds."""
         for reader, count in self._pipeline.reads_of.items():
             self._rate(reader, count)
         self._rate("", sum(self._pipeline.reads_of.values()))
@@ -175,7 +179,7 @@ class Snapshot:
         }
 
     def _rate(self, what: str, count: int) -> float:
-        """Per second of the wall, over the last few seconds."""
+        """Return the rate per second of real time over the last few seconds."""
         now = asyncio.get_running_loop().time()
         seen = self._rates.setdefault(what, [])
         if not seen or now - seen[-1][0] >= 0.5:

@@ -1,4 +1,4 @@
-"""What the database holds, counted once a second: for the live state, for health and for the end of the service."""
+"""Row counts of the database, updated once a second for the live state, health and shutdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sync import outbox
 
 
 class Totals:
-    """As of the last `count`: `stored` rows by kind, and `depth` of the outbox by class."""
+    """Totals at the last `count`: `stored` rows by kind, and `depth` of the outbox by class."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -18,17 +18,17 @@ class Totals:
         self.depth: dict[str, dict[str, int]] = {}
 
     async def count(self) -> None:
-        """Count anew. Raises sqlite3.Error."""
+        """Update the totals. Raises sqlite3.Error."""
         self.stored, self.depth = await self._database.read(_count)
 
     def pending(self) -> dict[str, int]:
-        """Class → events that the CRM has not yet acknowledged."""
+        """Return class → number of events not yet acknowledged by the CRM."""
         return {name: depth["pending"] for name, depth in self.depth.items()}
 
 
 def _count(conn: sqlite3.Connection) -> tuple[dict[str, int], dict[str, dict[str, Any]]]:
     depth = outbox.depth(conn)
-    # Row ids only grow and rows go only from the old end: the highest counts all that ever were.
+    # Row ids only increase, and only the oldest rows are deleted, so the highest id is the total ever stored.
     stored = {
         "visits": conn.execute("SELECT coalesce(max(id), 0) FROM visit").fetchone()[0],
         "journeys": conn.execute("SELECT coalesce(max(id), 0) FROM journey").fetchone()[0],

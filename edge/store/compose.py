@@ -14,7 +14,9 @@ from config.model import Reader
 from config.tags import shape
 from drivers.session import ReaderSettings, Tls
 from dwell.layout import Layout, Settings, TagClass, ZoneKind
+from dwell.markov.field import Field
 from edge.store import calibration_file
+from edge.store.calibration_file import Calibration
 from edge.store.filters import selects
 
 CLOCK_TOLERANCE_US = 100_000
@@ -34,6 +36,13 @@ class Shop:
     antennas_of: dict[str, NDArray[np.int64]]
     ports: tuple[tuple[str, int], ...]
     """Reader and port of each antenna."""
+    calibration: Calibration | None = None
+    """The one that the store file names."""
+
+    @property
+    def field(self) -> Field | None:
+        """The store's radio as calibrated; None: not yet known."""
+        return None if self.calibration is None else self.calibration.field
 
     @property
     def floors(self) -> tuple[str, ...]:
@@ -41,7 +50,7 @@ class Shop:
         return tuple(floor.id for floor in self.config.floors)
 
     def fingerprint(self) -> str:
-        """Changes with anything that the engine's state depends on."""
+        """Changes with anything that gives the engine's state its meaning; with another radio it goes on."""
         digest = hashlib.sha256(repr((self.zones, self.settings)).encode())
         for name in Layout.__dataclass_fields__:
             digest.update(getattr(self.layout, name).tobytes())
@@ -90,8 +99,9 @@ def compose(config: StoreConfig, speed: float = 1.0) -> Shop:
         corner_xy=np.array([corner for zone in config.zones for corner in zone.polygon], np.float32),
     )
     names = tuple((reader.id, antenna.port) for reader, antenna in antennas)
+    calibration = None
     if config.calibration.file is not None:
-        layout = calibration_file.apply(config.calibration.file, config.store.id, layout, zones, names)
+        calibration = calibration_file.load(config.calibration.file, config.store.id, layout, zones, names)
     limits = config.thresholds
     tolerance_us = round(CLOCK_TOLERANCE_US * speed)
     settings = Settings(
@@ -113,6 +123,7 @@ def compose(config: StoreConfig, speed: float = 1.0) -> Shop:
         readers=tuple(_reader(r, ports[r.id], tolerance_us, config) for r in config.readers),
         antennas_of={r.id: np.array(sorted(ports[r.id].values()), np.int64) for r in config.readers},
         ports=names,
+        calibration=calibration,
     )
 
 

@@ -1,5 +1,5 @@
-"""Every file that lies beside a store's database: what of members it may hold, what an erasure does to it, how old it
-may get. What is not in this list is not Tagtrail's.
+"""All files beside a store's database: their contents about members, how erasures treat them, and their maximum age.
+Files that aren't in this list aren't Tagtrail's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SQLITE = b"SQLite format 3\0"
 
 
 class Erasure(StrEnum):
-    """What an erasure does to a file."""
+    """Treatment of a file by an erasure."""
 
     ROWS = "rows deleted and overwritten"
     FOLDED = "folded into the database and cut off"
@@ -26,7 +26,7 @@ class Erasure(StrEnum):
 
 @dataclass(frozen=True)
 class Kind:
-    """Files of one kind. `keep_days`: how old one may get before it is deleted; None: as long as the store runs."""
+    """Files of one kind. `keep_days`: maximum age before deletion; None: no limit."""
 
     what: str
     pattern: str
@@ -35,7 +35,7 @@ class Kind:
     keep_days: float | None = None
 
     def fits(self, database: Path, name: str) -> bool:
-        """Whether a file of this name beside a database is of this kind."""
+        """Return whether a file of this name beside a database is of this kind."""
         web = f"{database.stem}.web.db"
         return bool(re.fullmatch(self.pattern.format(db=re.escape(database.name), web=re.escape(web)), name))
 
@@ -65,7 +65,7 @@ KINDS = (
 
 
 def beside(database: Path) -> Iterator[tuple[Path, Kind | None]]:
-    """The files of a store, each with its kind; None for one that is named like ours and is not: somebody's copy."""
+    """Return the files of a store with their kinds; None for files that are only named alike: somebody's copies."""
     names = (database.name, f"{database.stem}.web.db")
     with contextlib.suppress(FileNotFoundError):
         for file in sorted(database.parent.iterdir()):
@@ -75,17 +75,17 @@ def beside(database: Path) -> Iterator[tuple[Path, Kind | None]]:
 
 
 def of(database: Path, *erasures: Erasure) -> list[Path]:
-    """The files that an erasure treats in one of these ways."""
+    """Return the files that an erasure treats in one of these ways."""
     return [file for file, kind in beside(database) if kind is not None and kind.erasure in erasures]
 
 
 def copies(database: Path) -> list[Path]:
-    """Files that look like copies of the store's, made by somebody: Tagtrail doesn't touch them."""
+    """Return files that look like somebody's copies of the store's files: Tagtrail doesn't touch them."""
     return [file for file, kind in beside(database) if kind is None]
 
 
 def delete_old(database: Path, now_s: float) -> list[Path]:
-    """Delete the files that are older than their kind may get; which. `now_s`: the machine's time."""
+    """Delete files above the maximum age of their kind; returns them. `now_s`: the machine's time."""
     gone = []
     for file, kind in beside(database):
         if kind is not None and kind.keep_days is not None:

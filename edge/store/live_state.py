@@ -119,6 +119,26 @@ class DoubleNow(_Part):
     since_us: int
 
 
+class RadioNow(_Part):
+    """What the engine takes the store's radio to be, and what that comes from. Densities in nats a second."""
+
+    source: Literal["usual", "compared", "learnt", "kept", "named"]
+    since_us: int
+    next_us: int | None = None
+    level_1m_dbm: float
+    slope_db: float
+    half_rate_dbm: float
+    spread_db: float
+    at_us: int | None = None
+    reads: int | None = None
+    tags: int | None = None
+    seconds: int | None = None
+    before: float | None = None
+    after: float | None = None
+    worse_nats: float | None = None
+    """So much worse than what was learnt last do the figures of the store file explain reads."""
+
+
 class BrokerNow(_Part):
     connected: bool
     reason: str = ""
@@ -193,6 +213,7 @@ class Now(_Part):
     drifted: tuple[AntennaNow, ...] = ()
     resting: tuple[RestingNow, ...] = ()
     doubles: tuple[DoubleNow, ...] = ()
+    radio: RadioNow | None = None
 
 
 class State(Enum):

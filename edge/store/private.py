@@ -1,4 +1,4 @@
-"""Files that only the store's own user may read, whoever runs the program by hand and however lax the umask is."""
+"""Files that only the store's own user may read, whoever runs the program by hand and whatever the umask is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MODE = 0o600
 
 
 def create_private(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: it is on the disk before it takes its name."""
+    """Write a file atomically: it is on disk before it gets its name."""
     part = path.with_name(f"{path.name}.new")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE), "wb") as file:
@@ -22,7 +22,7 @@ def create_private(path: Path, content: bytes) -> None:
 
 
 def make_private(path: Path) -> None:
-    """Create a file if it isn't there, and take others' rights to it away; as far as one may."""
+    """Create a file if it doesn't exist, and remove others' permissions as far as allowed."""
     with contextlib.suppress(OSError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE))
         hand_over(path)
@@ -32,7 +32,7 @@ def make_private(path: Path) -> None:
 
 
 def hand_over(path: Path) -> None:
-    """What root makes for a service that is somebody else shall be that one's."""
+    """Give files created by root to the service's user."""
     if os.geteuid() == 0:
         with contextlib.suppress(OSError):
             owner = path.parent.stat()

@@ -24,17 +24,17 @@ class Member:
 
 
 class Pseudonyms:
-    """Keyed BLAKE2b-128 of EPCs: members' are stable, everybody else's are as good as the key of their day."""
+    """Keyed BLAKE2b-128 of EPCs: stable for members; for everybody else valid as long as the key of the day."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     def member(self, epc: bytes, bits: int) -> bytes:
-        """Stable 16-byte hash, the directory's key."""
+        """Compute a member's stable 16-byte hash, the key of the directory."""
         return member_tag(self._key, epc, bits)
 
     def daily(self, epc: bytes, bits: int, day_key: bytes) -> bytes:
-        """16-byte pseudonym under the key of a business day."""
+        """Compute the 16-byte pseudonym under the key of a business day."""
         return member_tag(_hash(self._key, day_key), epc, bits)
 
 
@@ -55,7 +55,7 @@ def known(conn: sqlite3.Connection, tag: bytes) -> bool:
 
 
 def consents(conn: sqlite3.Connection, tag: bytes) -> bool:
-    """The same, though the directory's time be over: that says nothing of consent."""
+    """As `known`, even after the directory's expiry, which doesn't end consent."""
     return conn.execute("SELECT 1 FROM directory WHERE tag = ? AND consent", (tag,)).fetchone() is not None
 
 

@@ -1,4 +1,4 @@
-"""Access to the page: by session cookie or, for programs, by HTTP Basic; log in, log out; no forged forms.
+"""Access control of the page: session cookies, or HTTP Basic for programs; login and logout; CSRF protection.
 
 - Until the first user is created, the page on loopback is open to everyone as a viewer, and says so. On any other
   address, behind a proxy, and once there has been a user, it only shows how to create one.
@@ -35,9 +35,9 @@ DEVICE_BYTES, DEVICE_CHARS = 24, 32
 DEVICE_COOKIE = "tagtrail-device"
 """Cookie of a browser in which users have logged in: wrong passwords elsewhere don't lock them out of it."""
 BASIC_S = 60.0
-"""How long a program's password is believed without computing it again."""
+"""How long a verified password of a program is cached."""
 BY_BASIC = ("/api/", "/metrics")
-"""Where programs log in by HTTP Basic."""
+"""Paths with HTTP Basic for programs."""
 FOR_PROGRAMS = (*BY_BASIC, "/events", "/export/")
 
 
@@ -150,7 +150,7 @@ class Gate:
 
 
 class Login:
-    """The pages before anybody is logged in."""
+    """Pages before login."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -216,7 +216,7 @@ class Login:
 
 
 async def check_form(request: Request) -> dict[str, str]:
-    """The fields of a form of somebody who is logged in; 403 unless it carries the session's token."""
+    """Read the fields of a logged-in user's form; 403 unless it carries the session's token."""
     fields = await form(request)
     someone = who(request)
     if (
@@ -229,7 +229,7 @@ async def check_form(request: Request) -> dict[str, str]:
 
 
 def _inside(target: str) -> str:
-    """A place within this site: never another site's page behind our login."""
+    """Restrict a redirect target to this site, to prevent redirects to other sites after login."""
     parts = urlsplit(target)
     good = target.startswith("/") and not target.startswith(("//", "/\\")) and not parts.netloc and not parts.scheme
     return target if good and target.isprintable() and "\\" not in target else "/"

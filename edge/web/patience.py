@@ -17,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 REQUEST_S = 15.0
 """Time limit from connecting, or from the last answer, to the end of a request; TLS handshakes have the same limit."""
 CONNECTIONS = 64
-"""Of one address at a time. A browser opens six, and a stream for each live page."""
+"""Maximum number of connections per address. A browser opens six, and one stream for each live page."""
 ALL_CONNECTIONS = 1000
 
 _open: Counter[str] = Counter()
@@ -26,7 +26,7 @@ _waiting: dict[Patience, str] = {}
 
 
 class Patience(H11Protocol):
-    """Given to uvicorn as its protocol."""
+    """Protocol class for uvicorn."""
 
     proxies: frozenset[str] = frozenset()
     """Addresses shared by many clients."""
@@ -80,7 +80,7 @@ class Patience(H11Protocol):
 
 
 def neighbour(address: str) -> bool:
-    """A process of this machine, such as a proxy that all requests come through."""
+    """True for an address of this machine, such as a local proxy for all requests."""
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:

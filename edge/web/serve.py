@@ -1,4 +1,4 @@
-"""Starts the page's process."""
+"""Run the page's server."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]", "::1"]
 
 
 def serve(config: StoreConfig, *, fd: int | None, clock: Clock) -> None:
-    """Serves the page until SIGTERM or SIGINT, on an inherited listening socket or on [web] listen."""
+    """Serve the page until SIGTERM or SIGINT, on an inherited listening socket or on [web] listen."""
     if config.web.cert is not None and config.web.key is not None:
         try:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(config.web.cert, config.web.key)
         except (OSError, ssl.SSLError) as error:
-            raise Trouble(f"the page's certificate {config.web.cert} cannot be used with its key: {error}") from error
+            raise Trouble(f"the page's certificate {config.web.cert} can't be used with its key: {error}") from error
     memory.begin()
-    with contextlib.suppress(Trouble):  # it is told; the page stays shut
+    with contextlib.suppress(Trouble):  # already reported; the page stays closed
         prove(users_path(config))
     listening = socket.socket(fileno=fd) if fd is not None else listen(config.web.listen)
     with asyncio.Runner(loop_factory=_Loop) as runner:
@@ -59,7 +59,7 @@ def settings(config: StoreConfig, app: ASGIApp) -> uvicorn.Config:
         http=type("Patience", (Patience,), {"proxies": frozenset(proxies if config.web.public else ())}),
         ws="none",
         log_config=None,
-        log_level="error",  # what strangers send is no news: they could fill the log
+        log_level="error",  # otherwise strangers could fill the log with invalid requests
         access_log=False,
         server_header=False,
         proxy_headers=config.web.public is not None,
@@ -80,7 +80,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 class _Server(uvicorn.Server):
-    """Ends the streams when asked to stop: uvicorn waits for them, and they would go on for ever."""
+    """Server that ends streams on shutdown, because uvicorn would wait for them forever."""
 
     def __init__(self, settings: uvicorn.Config, live: LiveClient, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(settings)
@@ -94,7 +94,7 @@ class _Server(uvicorn.Server):
 
 
 def hosts(config: StoreConfig, listening: socket.socket) -> list[str]:
-    """Names the page answers to: on loopback its own only, so that no other site can have a browser read it."""
+    """Return the accepted host names; on loopback only its own, to prevent access by other sites in a browser."""
     if listening.family in (socket.AF_INET, socket.AF_INET6):
         address = listening.getsockname()[0]
         if ipaddress.ip_address(address).is_loopback:

@@ -211,7 +211,7 @@ class Site:
         environment.filters.update(
             number=number,
             percent=percent,
-            duration=duration,
+            duration=lambda seconds: duration(seconds, lang),
             reason=lambda said: reason(said, lang),
             words=lambda seconds: in_words(seconds, lang),
             translated=catalogue(lang).gettext,

@@ -31,13 +31,13 @@ def percent(share: float | None) -> str:
     return f"{min(whole, 99) if share < 1 else whole} %" if share == 0 or whole > 0 else "1 %"
 
 
-def duration(seconds: float | None) -> str:
-    """Format a duration as `45 s`, `2:05` or `1:02:05`."""
+def duration(seconds: float | None, lang: str = "en") -> str:
+    """Format a duration as `45 s` (`45 秒`), `2:05` or `1:02:05`."""
     if seconds is None:
         return "–"
     whole = round(seconds)
     if whole < 60:
-        return f"{whole} s"
+        return f"{whole} {'秒' if lang == 'zh' else 's'}"
     minutes, rest = divmod(whole, 60)
     return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 

@@ -143,7 +143,7 @@ class Column:
         if self.type in (SHARE, RATIO):
             return percent(value)
         if self.type == SECONDS:
-            return duration(value)
+            return duration(value, words.lang)
         return f"{value:.1f}" if self.type == NUMBER else number(value)
 
     def _rounded(self, value: Cell) -> Cell:

@@ -282,7 +282,7 @@ def engine(run: Run) -> str:
         return ""
     rules = told["rules"][-1]
     rows = [(name, f"{rate / 1e6:,.2f}") for name, rate in rules["reads_per_s"].items()]
-    rows.append(("plain twin (tests/support/naive.py)", f"{rules['naive_per_s'] / 1e6:,.4f}"))
+    rows.append(("dense reference (tests/support/dense.py)", f"{rules['dense_per_s'] / 1e6:,.4f}"))
     text = table(("the demo's store, half an hour", "M reads/s"), rows)
     for sweep in told.get("sweep", ()):
         head = (sweep["what"], *(f"{value:,}" for value, _, _ in sweep["points"]))

@@ -1,5 +1,5 @@
 """The engine's speed: reads a second at full load and how it changes with the store, silence, single reads, memory;
-beside the plain twin and the peers' rules on the same reads in the same run."""
+beside the dense reference and the peers' rules on the same reads in the same run."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import naive
+import dense
 import numpy as np
 import pytest
 from peers import PEERS, Heard
 from recordings import recording
 
-from dwell import radio
-from dwell.engine import ZoneEngine
 from dwell.layout import Layout, Settings, TagClass, ZoneKind
+from dwell.markov.engine import ZoneEngine
+from dwell.markov.field import Field
 from dwell.read import READ, Reads
-from dwell.tuning import Tuning
 from simulators.shop.replays import ORIGIN_US
 
 ZONES, TAGS, RATE = 200, 5_000, 4.0
@@ -191,10 +190,10 @@ def test_sweep(what: str, values: tuple[int, ...], record_property: Tell, capsys
 
 
 @pytest.mark.benchmark_suite
-def test_twin_and_peers(record_property: Tell, capsys: Any) -> None:
-    """Half an hour of the demo's store: the engine, its plain twin (on a part) and the peers, on the same reads."""
+def test_reference_and_peers(record_property: Tell, capsys: Any) -> None:
+    """Half an hour of the demo's store: engine, dense reference (on a part) and peers, on the same reads."""
     it = recording("demo", "worn", 501, 30, 40)
-    layout, settings, tuning = it.store.layout, it.store.settings, Tuning()
+    layout, settings = it.store.layout, it.store.settings
 
     def engine(reads: Reads) -> None:
         made = ZoneEngine(layout, settings)
@@ -209,15 +208,16 @@ def test_twin_and_peers(record_property: Tell, capsys: Any) -> None:
         rule()
         took[name] = min(_timed(rule) for _ in range(5))
     part = it.reads[: len(it.reads) // 20]
-    plain = naive.Naive(radio.build(layout, settings, tuning), radio.limits(tuning, settings))
-    twin_s = _timed(lambda: plain.run(part, [], int(part["time_us"].max())))
+    field = Field.prior(layout)
+    dense.decide(layout, field, part)  # compiles
+    dense_s = _timed(lambda: dense.decide(layout, field, part))
     engine_s = min(_timed(lambda: engine(part)) for _ in range(3))
     per_s = {name: len(it.reads) / s for name, s in took.items()}
-    told = {"reads_per_s": per_s, "naive_per_s": len(part) / twin_s, "ratio_naive": twin_s / engine_s}
+    told = {"reads_per_s": per_s, "dense_per_s": len(part) / dense_s, "ratio_dense": dense_s / engine_s}
     record_property("rules", json.dumps(told))
     with capsys.disabled():
         print("\n" + ", ".join(f"{name} {rate / 1e6:.2f} M/s" for name, rate in per_s.items()), end="")
-        print(f"; twin: {twin_s / engine_s:.0f} × slower than the engine")
+        print(f"; dense reference: {dense_s / engine_s:.1f} times slower than the engine")
 
 
 def _timed(work: Callable[[], object]) -> float:

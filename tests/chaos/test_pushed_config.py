@@ -125,5 +125,5 @@ async def test_pushed_configurations_that_fail_are_rolled_back(tmp_path: Path, t
     reasons = await asyncio.gather(no_reader(tmp_path / "a"), no_broker(tmp_path / "b"), killed(tmp_path / "c"))
     assert "no reader" in reasons[0]
     assert "the broker" in reasons[1]
-    assert "ended while it tried it" in reasons[2]
+    assert "ended during the trial" in reasons[2]
     tell(f"rolled back to what ran before, 3 of 3: {'; '.join(reasons)}")

@@ -53,7 +53,10 @@ ENTRANCE = "[[0, 9], [6, 9], [6, 16], [0, 16]]"
 @pytest.mark.parametrize(
     ("polygon", "said"),
     [
-        ("[[0, 900], [600, 900], [600, 1600], [0, 1600]]", "is 700 m long; lengths are metres: are these centimetres?"),
+        (
+            "[[0, 900], [600, 900], [600, 1600], [0, 1600]]",
+            "is 700 m long; lengths are in metres: are these centimetres?",
+        ),
         ("[[31.23041, 121.47370], [31.23047, 121.47370], [31.23047, 121.47377]]", "latitude and longitude"),
         ("[[0, 9], [0.06, 9], [0.06, 9.07], [0, 9.07]]", "is 7 cm long"),
         ("[[300, 309], [306, 309], [306, 316], [300, 316]]", "m from every other zone on its floor"),
@@ -137,13 +140,13 @@ def test_a_time_zone_whose_sign_is_the_other_way_round_is_doubted(told: Told) ->
 @pytest.mark.parametrize(
     ("old", "new", "column", "said"),
     [
-        ('id = "demo"', "id = “demo”", 6, "“ is a Chinese quotation mark; needed: '\"'"),
+        ('id = "demo"', "id = “demo”", 6, "“ is a Chinese quotation mark; expected: '\"'"),
         ('id = "demo"', 'id = "demo”', 11, "” is a Chinese quotation mark"),
-        ('id = "demo"', 'id ＝ "demo"', 4, '＝ is a Chinese equals sign; needed: "="'),
-        ('id = "demo"', 'id = "demo"\u3000', 12, "U+3000 is a Chinese space; needed: a plain space"),
-        ("[store]", "［store］", 1, '［ is a Chinese bracket; needed: "["'),
-        ("[[0, 9]", "[[0，9]", 14, '， is a Chinese comma; needed: ","'),
-        ("[[0, 9]", "[[0, 9】", 17, '】 is a Chinese bracket; needed: "]"'),
+        ('id = "demo"', 'id ＝ "demo"', 4, '＝ is a Chinese equals sign; expected: "="'),
+        ('id = "demo"', 'id = "demo"\u3000', 12, "U+3000 is a Chinese space; expected: a plain space"),
+        ("[store]", "［store］", 1, '［ is a Chinese bracket; expected: "["'),
+        ("[[0, 9]", "[[0，9]", 14, '， is a Chinese comma; expected: ","'),
+        ("[[0, 9]", "[[0, 9】", 17, '】 is a Chinese bracket; expected: "]"'),
         ("# Lengths are in metres.", "＃ Lengths", 1, "＃ is a Chinese number sign"),
     ],
 )
@@ -158,7 +161,7 @@ def test_chinese_punctuation_is_called_so(
 
 def test_punctuation_within_strings_and_comments_is_nobodys_fault() -> None:
     assert culprit('name = "一楼，“东”" # ，') is None
-    assert culprit("name = '，', x = ，") == (17, '， is a Chinese comma; needed: ","')
+    assert culprit("name = '，', x = ，") == (17, '， is a Chinese comma; expected: ","')
 
 
 @pytest.mark.parametrize(
@@ -167,18 +170,18 @@ def test_punctuation_within_strings_and_comments_is_nobodys_fault() -> None:
         ("10.20.11", "not a valid IPv4 address"),
         ("10.20.11.256", "not a valid IPv4 address"),
         ("10.20.011.5:5084", "not a valid IPv4 address"),
-        ("１２７.0.0.1", 'full-width characters; needed: "127.0.0.1"'),
-        ("10.0.0.5：5084", 'full-width characters; needed: "10.0.0.5:5084"'),
-        ("fd00::11", 'needed: "[fd00::11]"'),
+        ("１２７.0.0.1", 'full-width characters; expected: "127.0.0.1"'),
+        ("10.0.0.5：5084", 'full-width characters; expected: "10.0.0.5:5084"'),
+        ("fd00::11", 'expected: "[fd00::11]"'),
         ("[fd00::zz]", "no valid IPv6 address in brackets"),
         ("[fd00:::1]", "no valid IPv6 address in brackets"),
-        ("0.0.0.0", "every address of this machine"),
-        ("[::]:5084", "every address of this machine"),
+        ("0.0.0.0", "all addresses of this machine"),
+        ("[::]:5084", "all addresses of this machine"),
         ("224.0.0.1", "not the address of a single machine"),
         ("255.255.255.255", "not the address of a single machine"),
         ("-gate.shop", "not a valid host name"),
         ("gate..shop", "not a valid host name"),
-        ("tcp://10.0.0.5", "no network address"),
+        ("tcp://10.0.0.5", "not a network address"),
     ],
 )
 def test_addresses_that_no_reader_has(told: Told, address: str, said: str) -> None:
@@ -197,7 +200,7 @@ def test_addresses_that_one_may_have(address: str) -> None:
 @pytest.mark.parametrize(
     ("key", "old", "new", "said"),
     [
-        ("mqtt.url", "mqtt://127.0.0.1:1883", "mqtt://fd00::1", 'needed: "[fd00::1]"'),
+        ("mqtt.url", "mqtt://127.0.0.1:1883", "mqtt://fd00::1", 'expected: "[fd00::1]"'),
         ("mqtt.url", "mqtt://127.0.0.1:1883", "mqtt://10.1.1:1883", "not a valid IPv4 address"),
         ("mqtt.url", "mqtt://127.0.0.1:1883", "mqtt://１０.1.1.1", "full-width"),
         ("readers[3].address", "/dev/rfid/f1-glass", "tcp://10.0.300.1:4001", "not a valid IPv4 address"),
@@ -224,10 +227,10 @@ def test_the_same_of_brokers_serial_servers_the_page_and_ids(
         (
             "mqtt.url",
             [("mqtt://127.0.0.1:1883", "mqtt://203.0.113.9"), ("# username", "username")],
-            "the password and member data are sent unencrypted; needed: mqtts://",
+            "the password and member data are sent unencrypted; expected: mqtts://",
         ),
-        ("web.listen", [("127.0.0.1:8080", "0.0.0.0:8080")], "unencrypted; needed: cert and key"),
-        ("web.listen", [("127.0.0.1:8080", "[::]:8080")], "unencrypted; needed: cert and key"),
+        ("web.listen", [("127.0.0.1:8080", "0.0.0.0:8080")], "unencrypted; expected: cert and key"),
+        ("web.listen", [("127.0.0.1:8080", "[::]:8080")], "unencrypted; expected: cert and key"),
         ("web.listen", [("127.0.0.1:8080", "127.0.0.1:80")], "can't open port 80"),
         (
             "readers[0].address",

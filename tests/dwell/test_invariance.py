@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from dwell.engine import Decisions, ZoneEngine
 from dwell.layout import Layout, Settings
+from dwell.markov.decisions import Decisions
+from dwell.markov.engine import ZoneEngine
 from dwell.read import READ, Reads
 
 START_US = 1_767_232_800_000_000

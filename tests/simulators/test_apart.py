@@ -9,8 +9,6 @@ import ast
 from collections import defaultdict
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 SIMULATORS, ENGINE = ROOT / "simulators", ROOT / "dwell"
 QUANTITIES = {
@@ -117,7 +115,6 @@ def test_both_sides_have_figures_to_compare() -> None:
     assert len(named_figures(ENGINE)) >= 3
 
 
-@pytest.mark.xfail(strict=True, reason="the engine still believes in the radio of the three named worlds")
 def test_no_figure_of_the_radio_stands_on_both_sides() -> None:
     world, engine = named_figures(SIMULATORS), named_figures(ENGINE)
     shared = {name: sorted(world[name] & engine[name]) for name in world.keys() & engine.keys()}

@@ -22,11 +22,9 @@ from recordings import stays, total
 
 import simulators.shop
 from drivers.read import epc_words
-from dwell import calibration
-from dwell.engine import ZoneEngine
 from dwell.layout import Layout, Settings
 from dwell.markov import learning
-from dwell.markov.engine import ZoneEngine as MarkovEngine
+from dwell.markov.engine import ZoneEngine
 from dwell.markov.field import Field
 from dwell.read import READ, Reads
 from edge.store.compose import Shop as Store
@@ -142,40 +140,25 @@ def evaluate(it: Case, decide: Decide, learn: Learn | None = None, minutes: floa
     return judged(it, stays(it.store, visits), learnt_s, time.process_time() - started)
 
 
-def engine(layout: Layout, settings: Settings, reads: Reads, learnt: Any) -> NDArray[Any]:
+def engine(layout: Layout, settings: Settings, reads: Reads, learnt: Field | None) -> NDArray[Any]:
     """The zone engine."""
-    made = ZoneEngine(learnt.apply(layout) if learnt else layout, settings)
+    made = ZoneEngine(layout, settings, field=learnt)
     made.feed(reads)
     return np.concatenate([made.advance(int(reads["time_us"].max())).closed, made.finish().closed])
 
 
-def markov(layout: Layout, settings: Settings, reads: Reads, learnt: Field | None) -> NDArray[Any]:
-    """The Markov engine, which is not in service yet."""
-    made = MarkovEngine(layout, settings, field=learnt)
-    made.feed(reads)
-    return np.concatenate([made.advance(int(reads["time_us"].max())).closed, made.finish().closed])
-
-
-def markov_first(layout: Layout, settings: Settings, reads: Reads) -> Field:
-    """What the Markov engine can tell of the radio from the first minutes."""
+def first(layout: Layout, settings: Settings, reads: Reads) -> Field:
+    """What the first minutes tell of the radio."""
     return learning.first(layout, reads)
 
 
-def markov_learn(layout: Layout, settings: Settings, reads: Reads) -> Field | None:
-    """What the Markov engine learns; None where there is too little."""
+def learn(layout: Layout, settings: Settings, reads: Reads) -> Field | None:
+    """What the engine learns; None where there is too little."""
     try:
         found = learning.learn(layout, reads)
     except ValueError:
         return None
     return found.field if found.better else learning.first(layout, reads)
-
-
-def learn(layout: Layout, settings: Settings, reads: Reads) -> Any:
-    """What the engine learns; None where there is nothing to learn from."""
-    try:
-        return calibration.calibrate(layout, settings, reads)
-    except ValueError:
-        return None
 
 
 def peers(it: Case) -> dict[str, tuple[int, Result]]:
@@ -203,11 +186,9 @@ def oracle(it: Case) -> Result:
 
 RULES: dict[str, Callable[[Case], Result]] = {
     "engine": lambda it: evaluate(it, engine),
-    "first2": lambda it: evaluate(it, engine, learn, 2),
+    "first2": lambda it: evaluate(it, engine, first, 2),
     "first10": lambda it: evaluate(it, engine, learn, 10),
     "learnt": lambda it: evaluate(it, engine, learn),
-    "markov2": lambda it: evaluate(it, markov, markov_first, 2),
-    "markov": lambda it: evaluate(it, markov, markov_learn),
     "oracle": oracle,
 }
 """By column: out of the box, learnt from the first 2, 10 or 30 minutes, and the true radio."""

@@ -1,7 +1,7 @@
-"""`python -m edge` without its imports: forked from a process that has done them and has loaded the kernels.
+"""Run `tagtrail` in a process forked from one that has imported everything and loaded the kernels.
 
-They take a second and a half of a core, and the tests run it some hundred times. A test of what a true start imports,
-needs or leaves behind runs `sys.executable` itself, or says `cold=True` to its Gateway.
+A cold start takes a second and a half of CPU, and the tests start it some hundred times. Tests of start-up itself run
+`sys.executable -m edge`, or use `Gateway.start(cold=True)`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _forks.set_forkserver_preload(
 
 
 class Forked:
-    """One run, with what tests need of `subprocess.Popen`. Streams are files; one that is not given leads nowhere."""
+    """One run, with the part of `subprocess.Popen` that tests need. Streams are files, by default the null device."""
 
     def __init__(
         self, *arguments: object, stdin: IO[Any] | None = None, out: IO[Any] | None = None, err: IO[Any] | None = None
@@ -41,11 +41,11 @@ class Forked:
         return self._process.pid
 
     def poll(self) -> int | None:
-        """The exit code, minus the signal that ended it, or None."""
+        """Return the exit code, the negative signal number, or None while it runs."""
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Raises TimeoutExpired."""
+        """Wait for the exit code; TimeoutExpired."""
         self._process.join(timeout)
         if self._process.exitcode is None:
             raise subprocess.TimeoutExpired("tagtrail", timeout or 0)
@@ -60,7 +60,7 @@ class Forked:
 
 
 def run(*arguments: object, given: bytes = b"", within_s: float = 60) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; TimeoutExpired, after which it is gone."""
+    """Run a command to its end; kills it and raises TimeoutExpired if it takes longer."""
     with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         stdin.write(given)
         stdin.seek(0)
@@ -78,7 +78,7 @@ def run(*arguments: object, given: bytes = b"", within_s: float = 60) -> subproc
 
 @cache
 def _ready() -> None:
-    """Start the process to fork from; by itself, before Python 3.14, it would not know this one's sys.path."""
+    """Start the fork server with this process's sys.path, which it gets by itself only from Python 3.14 on."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     try:
@@ -90,7 +90,7 @@ def _ready() -> None:
 
 
 class _Stream:
-    """A file descriptor on its way to the other process, where it comes out as a number."""
+    """File descriptor that is passed to the other process, where it becomes a number."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

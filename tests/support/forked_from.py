@@ -1,9 +1,9 @@
-"""Imported by the process that `forked` forks from, and by no other: loads the kernels, and the tables of a store."""
+"""Preload of the fork server in `forked`: loads the kernels and the tables of a store."""
 
 from gateways import STORE, antennas
 
 from config import StoreConfig
-from dwell.engine import ZoneEngine
+from dwell.markov.engine import ZoneEngine
 from edge.service.warmup import warm_up
 from edge.store.compose import compose
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from dwell.layout import Layout, Settings, TagClass, ZoneKind
-from dwell.markov.engine import Decisions, ZoneEngine
+from dwell.markov.decisions import Decisions
+from dwell.markov.engine import ZoneEngine
 from dwell.markov.field import Field
 from dwell.read import READ, Reads
 

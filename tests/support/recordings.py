@@ -14,8 +14,9 @@ from peers import PEERS, TIMEOUTS_S, Heard
 from config import StoreConfig
 from config.check import load
 from drivers.read import epc_words
-from dwell.engine import ZoneEngine
 from dwell.layout import Layout
+from dwell.markov.engine import ZoneEngine
+from dwell.markov.field import Field
 from dwell.read import READ, Reads
 from edge.store.compose import Shop, compose
 from simulators.shop.replays import ORIGIN_US
@@ -70,9 +71,9 @@ def recording(layout: str, world: str, seed: int, minutes: float, shoppers: int)
     return Recording(store, reads, tuple(shop.truth(until_us)), until_us)
 
 
-def decided(it: Recording, layout: Layout | None = None) -> list[Stay]:
-    """What the engine says of a recording, with another layout than the store file's if one is given."""
-    engine = ZoneEngine(layout or it.store.layout, it.store.settings)
+def decided(it: Recording, field: Field | None = None) -> list[Stay]:
+    """What the engine says of a recording, with what has been learnt of the store's radio."""
+    engine = ZoneEngine(it.store.layout, it.store.settings, field=field)
     engine.feed(it.reads)
     parts = [engine.advance(it.until_us).closed, engine.finish().closed]
     return stays(it.store, np.concatenate(parts))

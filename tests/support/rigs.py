@@ -14,6 +14,7 @@ from gateways import WAIT_S, Gateway, antennas
 from config.check import load
 from drivers.read import READ, epc_words
 from drivers.session import Link, ReaderStatus
+from dwell.markov.learner import Learner
 from edge.database.writer import Database
 from edge.intake.inbox import Inbox
 from edge.intake.pipeline import Pipeline
@@ -72,12 +73,14 @@ class Rig:
 
 
 @asynccontextmanager
-async def running(shop: Shop, clock: HandClock) -> AsyncIterator[Rig]:
+async def running(shop: Shop, clock: HandClock, learner: Learner | None = None) -> AsyncIterator[Rig]:
     config = shop.config
     database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
     inbox = Inbox()
-    pipeline = Pipeline(shop, database, clock, inbox, version="test", wake=lambda _: None)
+    pipeline = Pipeline(shop, database, clock, inbox, version="test", wake=lambda _: None, learner=learner)
     pipeline.restore()
+    if learner is None:  # as in a store whose radio has been learnt
+        pipeline.engine.release()
     inbox.status(ReaderStatus("r1", Link.UP, "taking inventory", clock.now_us()))
     task = asyncio.create_task(pipeline.run())
     try:

@@ -19,7 +19,7 @@ from config import StoreConfig
 from config.check import load
 from drivers.read import epc_words
 from dwell.read import READ, Reads
-from edge.readers import replay
+from edge.readers import read_file
 from edge.store.compose import Shop as Store
 from edge.store.compose import compose
 from simulators.shop.antennas import Antennas, direction
@@ -47,7 +47,7 @@ class Seconds:
 def tracks(folder: Path) -> Seconds:
     """`reads.csv.gz`, `store.toml` and `truth.csv.gz` (epc, time_us, …, zone) of a folder; learnt from themselves."""
     store = compose(load(folder / "store.toml", files=False))
-    reads, _ = replay.load(store, folder / "reads.csv.gz")
+    reads, _ = read_file.load(store, folder / "reads.csv.gz")
     truth: dict[str, list[tuple[int, str]]] = {}
     with gzip.open(folder / "truth.csv.gz", "rt", newline="") as file:
         for line in csv.DictReader(file):

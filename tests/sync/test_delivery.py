@@ -12,7 +12,7 @@ from brokers import CrmProcess, Listening, MakeCrm, MakeStore, MosquittoBroker, 
 
 from config import topics
 from simulators.headquarters.broker import NatsBroker
-from sync import in_flight, line, mqtt, outbox, publisher, sending
+from sync import in_flight, mqtt, outbox, publisher, sending, uplink
 from sync.contract import Ack
 from sync.mqtt import Incoming
 
@@ -195,7 +195,7 @@ async def test_member_goes_first_whatever_the_backlog(
             between = next(i for i, batch in enumerate(crm.batches) if batch["class"] == "member") - before
             await until(lambda: len(set(crm.seqs("health"))) == 5000)
     total = len(crm.batches)
-    assert between <= 2 * line.SHARE < total / 3
+    assert between <= 2 * uplink.SHARE < total / 3
 
 
 async def test_classes_that_can_wait_share_by_weight(

@@ -22,7 +22,7 @@ from nodetools import NodeTools
 from shopdays import Day
 
 from config.check import load
-from dwell.engine import ZoneEngine
+from dwell.markov.engine import ZoneEngine
 from edge.crm import directory
 from edge.database.keys import find_tag_key
 from edge.intake import checkpoint

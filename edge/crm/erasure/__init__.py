@@ -1,1 +1,1 @@
-"""Erasing members: what was asked for is written down first, done until nothing is left, and remembered."""
+"""Erasure of members: recorded first, carried out until nothing is left, and remembered."""

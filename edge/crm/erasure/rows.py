@@ -1,4 +1,4 @@
-"""Rows of the database that name a member: found beside the writer, and erased a slice at a time within it."""
+"""Database rows that identify a member: found outside the writer, and erased in slices within it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sync.contract import CLASSES, EventClass
 
 ERASED = "erased"
 SLICE_ROWS = 1_000
-"""Rows touched in one transaction: a greeting waits for it."""
+"""Maximum number of rows per transaction, because greetings have to wait for it."""
 DIRECTORIES = ("directory", "directory_next", "directory_old")
 COUNTED = {
     **dict.fromkeys(DIRECTORIES, "directory"),
@@ -26,14 +26,14 @@ COUNTED = {
     "outbox_member": "outbox",
     "outbox_journey": "outbox",
 }
-"""Table → its name in a receipt."""
+"""Table → name in the receipt."""
 BEGAN = {"visit": "journey_us", "journey": "start_us", "cue": "made_us", "recognised": "at_us"}
-"""Table → when what a row is about began."""
+"""Table → column with the start time."""
 _AMONG = "IN (SELECT value FROM json_each(?))"
 
 
 class Row(NamedTuple):
-    """A row that names a member. `key`: its primary key; `tag`: b"" if there is none; `at_us`: when it began."""
+    """A row that identifies a member. `key`: primary key; `tag`: b"" if there is none; `at_us`: start time."""
 
     table: str
     member: str
@@ -43,13 +43,13 @@ class Row(NamedTuple):
 
 
 class Replacements:
-    """Visits and journeys stay as anonymous ones, each journey under a random tag of its own."""
+    """Random tags for visits and journeys that remain anonymously, one per journey."""
 
     def __init__(self) -> None:
         self._tags: dict[tuple[bytes, int], bytes] = defaultdict(lambda: secrets.token_bytes(16))
 
     def of(self, row: Row) -> bytes:
-        """The tag of a row's journey from now on."""
+        """Return the new tag for the journey of a row."""
         return self._tags[row.tag, row.at_us]
 
 
@@ -59,10 +59,10 @@ def find(
     listed: Collection[str],
     cards: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Row]:
-    """All rows of some members but the directory's, and of `listed` those in the directory.
+    """Find all rows of `members` except in the directory, and the directory rows of `listed`.
 
-    `members`: member → before which moment; None: whenever, and only then events of the outbox, too. `cards`: hex of a
-    tag → whose it was; where only that stands.
+    `members`: member → time limit; None: no limit, including outbox events. `cards`: tag in hex → member,
+    for rows that contain only the tag.
     """
     rows = [row for row in _find(conn, list(members)) if (upto := members[row.member]) is None or row.at_us < upto]
     nameless = conn.execute(
@@ -76,17 +76,17 @@ def find(
 
 
 def erase(conn: sqlite3.Connection, rows: Sequence[Row], replacements: Replacements) -> None:
-    """Take rows out, in the caller's transaction; visits and journeys lose their name and get another tag."""
-    directories = _directories(conn)  # one may have taken the other's place
+    """Erase rows, in the caller's transaction; visits and journeys remain without the member and with a new tag."""
+    directories = _directories(conn)  # one table may have replaced the other
     for row in rows:
         if row.table in ("visit", "journey"):
-            # Only what is still the member's: an id may have been given anew.
+            # Only if it still belongs to the member, because an id may have been reused.
             conn.execute(
                 f"UPDATE {row.table} SET member = NULL, tag = ? WHERE id = ? AND member = ?",
                 (replacements.of(row), row.key, row.member),
             )
         elif row.table == "cue":
-            # What cues came to goes with the member; service cases name nobody and stay.
+            # Outcomes of cues are deleted with the member; service cases identify nobody and remain.
             conn.execute("DELETE FROM cue WHERE id = ? AND member = ?", (row.key, row.member))
         elif row.table == "recognised":
             conn.execute("DELETE FROM recognised WHERE tag = ? AND member IN (?, '')", (row.key, row.member))
@@ -99,14 +99,14 @@ def erase(conn: sqlite3.Connection, rows: Sequence[Row], replacements: Replaceme
 
 
 def slices(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    """Rows as they go together into a transaction."""
+    """Split rows into slices for one transaction each."""
     for start in range(0, len(rows), SLICE_ROWS):
         yield rows[start : start + SLICE_ROWS]
 
 
 _LATE_US = 2**63 - 1
 _NAMING: tuple[EventClass, ...] = CLASSES[:2]
-"""Classes of events that name members."""
+"""Classes of events that identify members."""
 
 
 def _directories(conn: sqlite3.Connection) -> list[str]:

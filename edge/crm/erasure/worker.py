@@ -1,14 +1,14 @@
-"""Erases members until nothing of them is left, and says so only then.
+"""Erase members until nothing is left, and confirm only then.
 
-1. The erasure is written down (`Tombstones`), with all tags that stand for the member's cards.
-2. Rows are taken out of the database, and everybody in the service forgets the member; the same in the page's file.
-3. Files that can't be searched are deleted: recorded reads, damaged databases, directory files half fetched.
-4. The write-ahead log is folded into the database and cut off. Somebody who reads an older state keeps it from being:
-   it is tried again, beside the writer, which goes on meanwhile.
-5. The database's file is searched for the tags and the member's number. If there is a trace between its rows, the file
-   is written anew: a small one at once, a large one when the store is closed.
+1. The erasure is recorded (`Tombstones`), with all tags of the member's cards.
+2. Rows are deleted from the database and from the page's file, and all parts of the service forget the member.
+3. Files that can't be searched are deleted: recorded reads, corrupted databases, incomplete directory files.
+4. The write-ahead log is merged into the database and truncated. A reader of an older state prevents this; then it is
+   retried without blocking the writer.
+5. The database file is searched for the tags and the member number. If there are traces between its rows, the file is
+   rewritten: a small one immediately, a large one when the store is closed.
 
-Whatever can't be done yet is why the erasure is pending; it is tried again, also after a restart.
+A step that can't be completed yet is the reason why the erasure is pending; it is retried, also after a restart.
 """
 
 from __future__ import annotations
@@ -43,26 +43,25 @@ from sync.commands import Pending
 log = logging.getLogger("tagtrail.erasure")
 
 AT_ONCE = 100
-"""Members whose rows are looked for together."""
+"""Maximum number of members searched together."""
 ROUNDS = 10
-"""Looks for rows of a member, for what is being written meanwhile."""
+"""Maximum number of searches for rows of a member, because more may be written meanwhile."""
 FOLD_TRIES, FOLD_PAUSE_S = 10, 0.2
 RETRY_S = (2.0, 60.0)
 SMALL_BYTES = 32 << 20
-"""A database of at most so much is written anew at once: greetings wait for it half a second."""
-COMING = "rows of the member keep coming"
-READ = "somebody is reading an older state of the database: its log still has what was erased"
+"""A database up to this size is rewritten immediately, which delays greetings by half a second."""
+COMING = "new rows of the member keep appearing"
+READ = "a program is reading an older state of the database, so its log still contains erased data"
 NIGHT_HOURS = range(3, 5)
-"""When a large one is written anew in a store that never closes, local time."""
+"""Local hours for rewriting a large database in a store that never closes."""
 
 
 class Erasures:
-    """Carries erasures out; `run` works until cancelled, `erase` waits for what comes of one.
+    """Carry out erasures; `run` works until cancelled, `erase` waits for the result of one.
 
-    `recheck` has the service know who is here anew, without some members; `let_go` has it drop reads and directory
-    files that it holds. `settle` is told the receipt of a command that had been answered `pending`. `generation` is
-    that of the newest member directory known, None before there is one; `fetching` says whether a file of one is on its
-    way.
+    `recheck` makes the service forget members who are present; `let_go` makes it drop reads and directory files that it
+    holds. `settle` is called with the receipt of a command that was answered with `pending`. `generation`: that of the
+    latest known member directory, None before there is one; `fetching`: whether a file is being fetched.
     """
 
     def __init__(
@@ -93,23 +92,23 @@ class Erasures:
         self._counts: dict[str, Counter[str]] = {}
         self._began: dict[str, float] = {}
         self._cleared: set[str] = set()
-        """Members for whom the files that can't be searched are gone."""
+        """Members for whom the unsearchable files have been deleted."""
         self._reason = ""
 
     def commands(self) -> set[str]:
-        """Ids of the commands whose erasures go on."""
+        """Ids of the commands with pending erasures."""
         return {command for one in self._stones.open.values() for command in one.commands}
 
     def barred(self, members: Collection[str], generation: int) -> set[str]:
-        """Those of some members whom a directory of a generation may not bring back."""
+        """Return the members whom a directory of this generation must not bring back."""
         return self._stones.barred(members, generation)
 
     def erased(self, members: Collection[str]) -> set[str]:
-        """Those of some members who are being erased or were."""
+        """Return the members who are being erased or have been erased."""
         return self._stones.barred(members)
 
     async def offered(self, generation: int) -> None:
-        """A directory is offered; waits until one that was put back has been looked through."""
+        """Called when a directory is offered; waits until a restored database has been checked."""
         await self._ready.wait()
         async with self._changing() as stones:
             if stones.arrived(generation):
@@ -117,32 +116,32 @@ class Erasures:
 
     @contextlib.asynccontextmanager
     async def _changing(self) -> AsyncIterator[Tombstones]:
-        """The list of erasures as it is on the disk, for one who changes it."""
+        """Context for changing the list of erasures on disk."""
         async with self._saving:
             self._stones.refresh()
             yield self._stones
 
     async def erase(self, member: str, command: str = "") -> dict[str, Any]:
-        """Have a member erased: the receipt; Pending, with the reason, if it takes longer."""
+        """Erase a member and return the receipt; raises Pending with the reason if it takes longer."""
         waiting = asyncio.get_running_loop().create_future()
         self._asked.append((member, command, waiting))
         self._news.set()
         return dict(await waiting)
 
     async def readmit(self, members: Collection[str]) -> None:
-        """Members have joined again: what is imported by hand may bring them."""
+        """Allow members who have rejoined to be imported manually."""
         async with self._changing() as stones:
             stones.readmit(members)
             await asyncio.to_thread(stones.save)
 
     async def prune(self, before_us: int) -> None:
-        """Forget who was erased before."""
+        """Forget erasures before a given time."""
         async with self._changing() as stones:
             if stones.prune(before_us):
                 await asyncio.to_thread(stones.save)
 
     async def run(self) -> None:
-        """Erase whoever is asked for, and go on with those of before."""
+        """Carry out requested erasures and continue earlier ones."""
         if not self._ready.is_set():
             await self._put_back()
             self._ready.set()
@@ -160,7 +159,7 @@ class Erasures:
             pause_s = RETRY_S[0] if await self.work() else min(2 * pause_s, RETRY_S[1])
 
     async def work(self) -> bool:
-        """Try all that is open once; whether it came to its end."""
+        """Try all pending erasures once; True if all are complete."""
         asked, self._asked = self._asked, []
         async with self._changing() as stones:
             for member, command, _ in asked:
@@ -190,11 +189,11 @@ class Erasures:
         if done:
             log.info("members erased: %d", done)
         if reason and reason != self._reason:
-            log.warning("an erasure is pending: %s", reason)
+            log.warning("erasure pending: %s", reason)
         self._reason = reason
 
     async def _end(self, members: Sequence[str], answered: Collection[str]) -> dict[str, dict[str, Any]]:
-        """Nothing is left of some members: their receipts. `answered`: commands that need not be told again."""
+        """Complete the erasure of members and return their receipts. `answered`: commands already answered."""
         commands = [(command, member) for member in members for command in self._stones.open[member].commands]
         async with self._changing() as stones:
             await asyncio.to_thread(stones.end, members)
@@ -205,7 +204,7 @@ class Erasures:
         return receipts
 
     async def _erase(self, members: Sequence[str]) -> str:
-        """Take all steps for some members; why it is not done yet, empty if nothing is left."""
+        """Perform all steps for some members; return why it is not complete, empty if nothing is left."""
         for member in members:
             counts = dict.fromkeys([*COUNTED.values(), "audit", "verdicts", "files"], 0)
             self._counts.setdefault(member, Counter(counts))
@@ -221,13 +220,13 @@ class Erasures:
         return await self._search(members) if await self._fold() else READ
 
     async def _empty(self, members: Sequence[str]) -> bool:
-        """Take out rows until there are none; whether that came to an end."""
+        """Delete rows until there are none left; False if new ones keep appearing."""
         whenever = dict.fromkeys(members)
         replacements = Replacements()
         for turn in range(ROUNDS):
             rows = await self._find(whenever, members)
             if sum(self._note(row) for row in rows) or turn == 0:
-                async with self._saving:  # the tags are known no more once the rows are gone
+                async with self._saving:  # the tags can't be determined once the rows are deleted
                     await asyncio.to_thread(self._stones.save)
             for some in slices(rows):
                 await self._database.write(partial(erase, rows=some, replacements=replacements))
@@ -250,7 +249,7 @@ class Erasures:
         return await asyncio.to_thread(look)
 
     def _note(self, row: Row) -> bool:
-        """Remember a tag that is to be searched for; whether it is a new one."""
+        """Record a tag to search for; True if it is new."""
         tags = self._stones.open[row.member].tags
         new = bool(row.tag) and row.tag.hex() not in tags
         if new:
@@ -269,7 +268,7 @@ class Erasures:
         return await asyncio.to_thread(self._look_at_copies, self._patterns(members))
 
     def _delete(self, fetching: bool) -> int:
-        """Delete what can't be searched; but for what has come of a directory file since it was begun anew."""
+        """Delete files that can't be searched, except a directory file that was restarted since."""
         files = [file for file in of(self._database.path, Erasure.DELETED) if not (fetching and file.suffix == ".part")]
         for file in files:
             file.unlink(missing_ok=True)
@@ -278,9 +277,9 @@ class Erasures:
     def _look_at_copies(self, patterns: Collection[bytes]) -> str:
         for file in copies(self._database.path):
             if not is_database(file):
-                return f"{file.name} can't be searched and may be a copy of the database: delete it, or move it away"
+                return f"{file.name} can't be searched and may be a copy of the database: delete or move it"
             if traces(file, patterns):
-                return f"{file.name} still has what was erased: delete it"
+                return f"{file.name} still contains erased data: delete it"
         return ""
 
     async def _fold(self) -> bool:
@@ -291,11 +290,11 @@ class Erasures:
         return False
 
     async def _search(self, members: Sequence[str]) -> str:
-        """Look for traces in the database's file; overwrite them, if it is time for that."""
+        """Search the database file for traces, and rewrite it if it is time for that."""
         if not await asyncio.to_thread(traces, self._database.path, self._patterns(members)):
             return ""
         if await self._database.read(size_bytes) > SMALL_BYTES and not quiet(self._config, self._clock()):
-            return "traces between the rows of the database: it is written anew when the store is closed"
+            return "traces between the rows of the database: it will be rewritten when the store is closed"
         await self._database.read(write_anew)
         if not await self._fold():
             return READ
@@ -307,7 +306,7 @@ class Erasures:
         return [*map(bytes.fromhex, tags), *(tag.encode() for tag in tags), *names]
 
     async def _put_back(self) -> None:
-        """A database may have been put back from a backup: erase what it has of members who were erased since."""
+        """Erase members again if the database was restored from a backup made before their erasure."""
         if not self._stones.any:
             return
 
@@ -318,7 +317,7 @@ class Erasures:
         returned = await asyncio.to_thread(look)
         if not any(returned):
             return
-        log.warning("the database has members who were erased, as if restored from a backup: they are erased again")
+        log.warning("the database contains erased members, probably restored from a backup: erasing them again")
         async with self._changing() as stones:
             for member in returned.gone:
                 stones.begin(member, self._clock(), self._generation())
@@ -340,7 +339,7 @@ class Erasures:
         while some := [member for (member,) in cursor.fetchmany(1000)]:
             gone |= self._stones.barred(some, generation)
             listed |= old.keys() & some
-            time.sleep(0.001)  # others want the interpreter, too
+            time.sleep(0.001)  # let other threads run
         again = {member: upto_us for member, upto_us in old.items() if member in listed - gone}
         return _Returned(gone | (old.keys() - again.keys()), again)
 
@@ -351,14 +350,14 @@ class Erasures:
 
 
 class _Returned(NamedTuple):
-    """Members who were erased and are there. Of those who have joined again since only what is from before goes."""
+    """Erased members found in the database. For those who have rejoined since, only earlier data is erased."""
 
     gone: set[str]
     joined_again: dict[str, int | None]
 
 
 def quiet(config: StoreConfig, now_us: int) -> bool:
-    """Whether a store is closed, or it is night."""
+    """True if the store is closed, or at night if it never closes."""
     date = business_days(config).date(now_us)
     open_now = (hours(config, floor.id, date) for floor in config.floors)
     if not any(one.open_us <= now_us < one.close_us for one in open_now):

@@ -1,4 +1,4 @@
-"""What the page "Now" shows, as plain values: the live state joined with the store file, in one language."""
+"""View of the page "Now": the live state combined with the store file, in one language."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Picture:
     carts: int | None
     staff: int | None
     now: Now | None
-    """None unless it is worth showing: the service's own account."""
+    """The live state, or None if it is too old to be shown."""
     reads_per_s: int
     readers: tuple[ReaderNow, ...]
     readers_up: int
@@ -220,7 +220,7 @@ def for_eyes(now: Now, *, manager: bool) -> Now:
 
 
 def mask(member: str) -> str:
-    """A member's number by its last digits: enough to check a card against, too little to look someone up."""
+    """Mask a member number except for its last digits: enough to compare with a card, too little to look someone up."""
     shown = 4 if len(member) >= 8 else 2 if len(member) >= 4 else 0
     return "••••" + (member[-shown:] if shown else "")
 

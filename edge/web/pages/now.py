@@ -42,8 +42,9 @@ class NowPages:
         )
 
     async def events(self, request: Request) -> Response:
-        """Server-sent events: `regions` {id: HTML} with what changed, `beat` when nothing did. `parts`: which regions;
-        those of "Now" if absent.
+        """Send server-sent events: `regions` {id: HTML} with changes, `beat` without.
+
+        `parts`: the regions, default: those of "Now".
         """
         asked = request.query_params.get("parts")
         names = self._parts if asked is None else asked.split(",")

@@ -62,7 +62,7 @@ class QualityPages:
         )
 
     async def verdict(self, request: Request) -> Response:
-        """A suspected tag is no customer, or is one: said by a manager or IT, and written down."""
+        """Save the verdict of a manager or IT on a suspect tag, and audit it."""
         require(request, Role.MANAGER, Role.IT)
         fields = await check_form(request)
         site = self._site

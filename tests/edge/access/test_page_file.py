@@ -83,7 +83,7 @@ def test_it_is_moved_aside_and_users_are_set_anew(
     file: Path, config: StoreConfig, damage: Callable[[Path], Any]
 ) -> None:
     damage(file)
-    with pytest.raises(Trouble, match="set anew"):
+    with pytest.raises(Trouble, match="Create the users again"):
         prove(file)
     assert not file.exists()
     assert file.with_name(f"{file.name}.corrupt-1").exists()
@@ -106,7 +106,7 @@ def test_whoever_comes_upon_it_moves_it_aside(file: Path, config: StoreConfig, d
         users.audit(1000)
         verdicts.stamps(config)
 
-    with pytest.raises(Trouble, match="set anew"):
+    with pytest.raises(Trouble, match="Create the users again"):
         look()
     assert not file.exists()
     assert not users.anyone()
@@ -143,7 +143,7 @@ async def test_a_service_whose_users_file_is_damaged_serves(gateway: Gateway) ->
     file.write_bytes(os.urandom(24_576))
     gateway.start()
     state = await gateway.until(lambda s: s["page"] is not None)
-    assert "set anew" in gateway.log()
+    assert "Create the users again" in gateway.log()
     listed = gateway.run("users", "list", "-c", str(gateway.file))
     assert (listed.returncode, listed.stdout) == (0, "")
     # And while it runs.

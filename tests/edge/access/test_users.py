@@ -185,7 +185,7 @@ def test_the_last_user_stays(users: Users) -> None:
 
 def test_a_damaged_file_lets_nobody_in(users: Users, tmp_path: Path) -> None:
     (tmp_path / "store.web.db").write_bytes(b"no database at all, but long enough to be looked at" * 99)
-    with pytest.raises(Trouble, match="Nobody can log in until users are set anew"):
+    with pytest.raises(Trouble, match="Create the users again"):
         users.anyone()
 
 

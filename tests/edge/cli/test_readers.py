@@ -26,7 +26,7 @@ from drivers.read import ANTENNA_UNKNOWN, READ, RSSI_UNKNOWN, epc_words
 from drivers.serial import session
 from edge.readers import scan
 from edge.readers.antennas import Antennas
-from edge.readers.capture import Pseudonyms
+from edge.readers.capture import EpcPseudonyms
 from edge.readers.listening import Heard, Listener, findings, service_state
 from edge.readers.scan import Finding, llrp_addresses, scan_llrp, scan_serial
 from edge.store.compose import compose
@@ -219,7 +219,8 @@ async def test_a_capture_replays_and_hides_the_tags(tmp_path: Path) -> None:
         files = {name: tmp_path / name for name in ("hidden.csv", "clear.csv.gz", "small.csv")}
         base = ("capture", "g1", "--config", config, "--minutes", "0.015")
         done = [
-            await command(*base, "--out", str(files["hidden.csv"])),
+            # Long enough for visits on a busy machine, too.
+            await command(*base, "--minutes", "0.05", "--out", str(files["hidden.csv"])),
             await command(*base, "--out", str(files["clear.csv.gz"]), "--clear"),
             await command(*base, "--out", str(files["small.csv"]), "--max-mb", "0.001"),
         ]
@@ -275,7 +276,7 @@ async def test_a_capture_has_the_phase_of_a_reader_that_is_asked_for_it(tmp_path
 
 def test_pseudonyms_keep_length_and_class_and_nothing_else(tmp_path: Path) -> None:
     shop = compose(load(store_file(tmp_path, "llrp", "gate"), files=False))
-    names = Pseudonyms(shop)
+    names = EpcPseudonyms(shop)
     seen: set[bytes] = set()
     for epc in (*(member_card(n) for n in range(50)), b"\x2e" + bytes(15), bytes(12), b"\x01" * 62):
         words = epc_words(epc)
@@ -286,7 +287,7 @@ def test_pseudonyms_keep_length_and_class_and_nothing_else(tmp_path: Path) -> No
         assert shop.classify(epc_words(other)[None])[0] == shop.classify(words[None])[0]
         seen.add(other)
     assert len(seen) == 53
-    assert Pseudonyms(shop).of(epc_words(member_card(1)), 96) != names.of(epc_words(member_card(1)), 96)
+    assert EpcPseudonyms(shop).of(epc_words(member_card(1)), 96) != names.of(epc_words(member_card(1)), 96)
 
 
 async def test_while_the_service_holds_the_reader_it_is_asked(tmp_path: Path) -> None:

@@ -203,8 +203,8 @@ def readers(**changes: Any) -> list[dict[str, Any]]:
     [
         ({"thresholds": {"small_cell": 0}}, "small_cell: 0, but at least the store's own 6"),
         ({"thresholds": {"small_cell": 5, "touch_s": 4}}, "small_cell"),
-        ({"thresholds": {"returning_days": 3660}}, "returning_days: how long"),
-        ({"thresholds": {"returning_days": 1}}, "returning_days: how long"),
+        ({"thresholds": {"returning_days": 3660}}, "returning_days: retention times"),
+        ({"thresholds": {"returning_days": 1}}, "returning_days: retention times"),
         ({"thresholds": {"suspect_s": 1}}, "suspect_s"),
         ({"thresholds": {"stuck_s": 60}}, "stuck_s"),
         ({"thresholds": {"suspect_back_room_s": 1}}, "suspect_back_room_s"),

@@ -82,7 +82,7 @@ def test_rows_on_one_card_are_not_heaped_up(tmp_path: Path) -> None:
 def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.crm.directory_file.MAX_UNPACKED_BYTES", 1_000_000)
     text = HEADER + "\n" + "".join(f"{n:08x},M{n},A,1,{'x' * 280},\n" for n in range(4_000))
-    with pytest.raises(FetchError, match="more than 1000000 bytes when unpacked"):
+    with pytest.raises(FetchError, match="more than 1000000 bytes when decompressed"):
         sorted_out(tmp_path, text)
 
 
@@ -114,7 +114,7 @@ def test_a_file_that_is_no_directory_is_told_with_its_line(tmp_path: Path, text:
 
 
 def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
-    with pytest.raises(FetchError, match="no member"):
+    with pytest.raises(FetchError, match="is not a member"):
         sorted_out(tmp_path, HEADER.encode() + b"\n01,\xff,A,1,,\n")
 
 
@@ -283,7 +283,7 @@ async def test_the_same_generation_with_other_content_is_not_called_applied(far:
     assert (await far.manifest(5, first))["state"] == "applied"
     report = await far.manifest(5, other)
     assert (report["state"], report["generation"], report["members"]) == ("failed", 5, 2)
-    assert "other content" in report["reason"]
+    assert "different content" in report["reason"]
     assert await far.there() == named([1, 2])
     # The one that is here may be renewed, with its file, without any, or with a way to it from another generation.
     for files in ([first], [], [first, far.file(["2"], 5, base=4)]):
@@ -302,7 +302,7 @@ async def test_the_same_generation_with_other_content_is_not_called_applied(far:
 async def test_an_older_generation_is_refused_and_what_an_import_brought_is_replaced(far: Far, tmp_path: Path) -> None:
     entry = far.file(["1"], 3)
     assert (await far.manifest(3, entry))["state"] == "applied"
-    assert "is here already" in (await far.manifest(2, far.file(["2"], 2)))["reason"]
+    assert "is already applied" in (await far.manifest(2, far.file(["2"], 2)))["reason"]
     await far.database.write(
         lambda conn: conn.execute("UPDATE directory_state SET generation = 0, files = NULL").rowcount
     )

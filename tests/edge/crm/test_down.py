@@ -19,6 +19,7 @@ from headquarters import directory_file, headquarters
 from llrpkit.emulator import EmulatedTag, LLRPEmulator
 
 from config.check import ConfigError, load
+from dwell.markov.field import Field
 from edge.crm import configuration
 from edge.crm.configuration import Overlay, merged
 from edge.store import calibration_file
@@ -184,7 +185,7 @@ async def test_bad_directories_are_refused_and_a_cut_off_one_is_resumed(gateway:
             await hq.first("up/directory", lambda m, r=reason: m["state"] == "failed" and r in m["reason"])
         hq.files[bad["sha256"]] = bad_packed
         await hq.send("down/directory", {"generation": 2, "valid_until_us": valid_until_us, "files": [bad]})
-        await hq.first("up/directory", lambda m: "line 2 is no member" in m["reason"])
+        await hq.first("up/directory", lambda m: "line 2 is not a member" in m["reason"])
 
         # The line is cut in the middle; the next life of the service goes on where this one was.
         hq.files[entry["sha256"]] = packed[: 3 * 48 * 1024]
@@ -230,7 +231,7 @@ async def test_a_configuration_is_tried_applied_reported_and_refused(gateway: Ga
             (6, push_of(6, mqtt={"url": "mqtt://elsewhere"}), "may not set mqtt"),
             (7, push_of(7, zones=[]), "zones"),
             (8, push_of(8) | {"sha256": "0" * 64}, "hash"),
-            (4, push_of(4), "generation 5 is at work"),
+            (4, push_of(4), "generation 5 is active"),
             (9, push_of(9, store=STORE["store"] | {"id": "s2"}), "[store] id"),
         ):
             await hq.send("down/config", bad, retain=True)
@@ -244,7 +245,7 @@ async def test_a_configuration_is_tried_applied_reported_and_refused(gateway: Ga
         gateway.configure(mqtt={"url": nats.url}, zones=STORE["zones"][:2])
         await hq.send("down/config", b"", retain=True)
         gateway.start("--no-web")
-        await hq.first("up/config", lambda m: m["state"] == "rolled_back" and "by hand" in m["reason"])
+        await hq.first("up/config", lambda m: m["state"] == "rolled_back" and "has been changed" in m["reason"])
         await gateway.until(lambda s: len(s["zones"]) == 2)
     assert gateway.end() == 0, gateway.log()
 
@@ -319,7 +320,8 @@ def test_a_calibration_stays_while_the_layout_does_and_is_told_of_when_it_cannot
     gateway.configure(**OWN)
     shop = compose(load(gateway.file))
     file = gateway.folder / "calibration.json"
-    calibration_file.save(file, "s1", shop.layout, shop.zones, shop.ports, 1000)
+    learnt = calibration_file.Calibration(Field.prior(shop.layout), 1, 1000, 10, 300, -2.0, -1.0)
+    calibration_file.save(file, "s1", shop.layout, shop.zones, shop.ports, learnt)
     gateway.configure(**OWN, calibration={"file": str(file)})
     own = load(gateway.file)
     moved = [reader | {"antennas": antennas("door", "out")} for reader in OWN["readers"]]

@@ -131,7 +131,7 @@ async def test_while_somebody_reads_an_older_state_it_is_pending_and_then_done_b
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM visit").fetchone()
         async with store.at_work() as erasures:
-            with pytest.raises(Pending, match="somebody is reading"):
+            with pytest.raises(Pending, match="a program is reading"):
                 await erasures.erase(MEMBER, "c1")
             # Rows are gone at once, and others may write.
             assert not await store.rows(f"SELECT 1 FROM visit WHERE member = '{MEMBER}'")
@@ -229,7 +229,7 @@ async def test_every_file_of_a_whole_life_is_in_the_list(gateway: Gateway) -> No
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("store.db.before-upgrade", None, "still has what was erased"),
+        ("store.db.before-upgrade", None, "still contains erased data"),
         ("store.db.gz", gzip.compress(b"whatever"), "can't be searched"),
         ("store.web.db.bak", b"notes", "can't be searched"),
     ],
@@ -276,7 +276,7 @@ async def test_traces_between_rows_are_overwritten_at_once_or_when_the_store_is_
     assert store.holding(MEMBER.encode()) == {"store.db"}
     monkeypatch.setattr(worker, "SMALL_BYTES", 0)
     monkeypatch.setattr(worker, "quiet", lambda *_: False)
-    with pytest.raises(Pending, match="written anew when the store is closed"):
+    with pytest.raises(Pending, match="rewritten when the store is closed"):
         await store.erase()
     monkeypatch.setattr(worker, "quiet", lambda *_: True)
     await store.erase()

@@ -401,3 +401,4 @@ def test_per_cent_never_rounds_to_all_or_nothing(share: float | None, text: str)
 )
 def test_durations(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
+    assert duration(seconds, "zh") == text.replace(" s", " 秒")

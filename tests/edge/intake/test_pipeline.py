@@ -234,10 +234,10 @@ async def test_consent_withdrawn_while_here_and_given_while_here(gateway: Gatewa
     [
         ("zz,M1,gold,1,", "hexadecimal"),
         ("2D" * 63 + ",M1,gold,1,", "epc in hex"),
-        ("2D14,,gold,1,", "needed are"),
-        ("2D14,M1,gold,maybe,", "needed are"),
+        ("2D14,,gold,1,", "required:"),
+        ("2D14,M1,gold,maybe,", "required:"),
         ("2D14," + "M" * 129 + ",gold,1,", "128 characters"),
-        ("2D15,M1,gold,1,\n2D15,M2,gold,0,", "line 2 already"),
+        ("2D15,M1,gold,1,\n2D15,M2,gold,0,", "already in line 2"),
     ],
 )
 def test_a_directory_that_cannot_be_taken_is_told_with_its_line(gateway: Gateway, row: str, reason: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from config.check import load
+from dwell.markov import cells
 from edge.cli.main import app
 from edge.readers.calibrate import Result, Walk
 from edge.store import calibration_file
@@ -65,11 +67,15 @@ def walk_of(day: Path, path: Path, *, epc: bool) -> Path:
 
 def test_the_file_names_version_store_layout_and_every_antenna(made: Path) -> None:
     written = json.loads(made.read_text())
-    assert written["tagtrail_calibration"] == 1
+    assert written["tagtrail_calibration"] == 2
     assert written["store"] == "demo"
     config = load(DEMO, files=False)
     assert len(written["antennas"]) == sum(len(reader.antennas) for reader in config.readers)
-    assert len({a["offset_db"] for a in written["antennas"]}) > 10
+    assert len({a["offset_db"] for a in written["antennas"]}) > 3
+    assert all(0 < a["rate"] <= 1 for a in written["antennas"])
+    assert written["level_1m_dbm"] > written["level_3m_dbm"]
+    assert written["density_after"] >= written["density_before"]
+    assert written["reads"] > written["seconds"] > written["tags"] > 10
 
 
 def test_replay_takes_it_by_option_and_by_the_store_file(day: Path, made: Path, tmp_path: Path) -> None:
@@ -137,10 +143,58 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:
     file.write_text(text)
     shop = compose(load(DEMO, files=False))
     with pytest.raises(Trouble, match="is not a calibration"):
-        calibration_file.apply(file, "demo", shop.layout, shop.zones, shop.ports)
+        calibration_file.load(file, "demo", shop.layout, shop.zones, shop.ports)
 
 
-def test_the_fingerprint_knows_zones_ports_and_places(made: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"tagtrail_calibration": 1}, "version 1.*calibrate again"),
+        ({"store": "other"}, "store 'other'"),
+        ({"layout": "0"}, "another layout"),
+        ({"slope_db": None}, "is not a calibration"),
+        ({"slope_db": float("nan")}, "figures that are none"),
+        ({"spread_db": 0}, "figures that are none"),
+        ({"level_3m_dbm": float("inf")}, "figures that are none"),
+        ({"density_after": float("nan")}, "figures that are none"),
+        ({"antennas": []}, "another layout"),
+        ({"antennas": [1]}, "is not a calibration"),
+        ({"table_dbm": [[-50.0]]}, "figures that are none"),
+        ({"table_dbm": [[-50.0], [1, 2]]}, "is not a calibration"),
+    ],
+)
+def test_a_damaged_file_says_what_to_do(made: Path, tmp_path: Path, change: dict[str, object], reason: str) -> None:
+    file = tmp_path / "calibration.json"
+    file.write_text(json.dumps(json.loads(made.read_text()) | change))
+    shop = compose(load(DEMO, files=False))
+    with pytest.raises(Trouble, match=reason):
+        calibration_file.load(file, "demo", shop.layout, shop.zones, shop.ports)
+
+
+def test_what_is_saved_is_loaded_with_and_without_positions(made: Path, tmp_path: Path) -> None:
+    shop = compose(load(DEMO, files=False))
+    first = calibration_file.load(made, "demo", shop.layout, shop.zones, shop.ports)
+    again = tmp_path / "again.json"
+    calibration_file.save(again, "demo", shop.layout, shop.zones, shop.ports, first)
+    assert again.read_bytes() == made.read_bytes()
+    zones = len(shop.zones)
+    bare = replace(
+        shop.layout,
+        antenna_xy=np.zeros_like(shop.layout.antenna_xy),
+        corner_zone=np.zeros(0, np.int16),
+        corner_xy=np.zeros((0, 2), np.float32),
+    )
+    levels = np.full((len(shop.ports), len(cells.build(bare))), -61.25)
+    assert levels.shape[1] >= zones
+    levels[0, 1] = -np.inf
+    learnt = replace(first, field=replace(first.field, table=levels))
+    calibration_file.save(again, "demo", bare, shop.zones, shop.ports, learnt)
+    found = calibration_file.load(again, "demo", bare, shop.zones, shop.ports)
+    assert found.field.table is not None
+    assert np.array_equal(found.field.table, levels)
+
+
+def test_the_fingerprint_knows_zones_ports_and_places() -> None:
     shop = compose(load(DEMO, files=False))
     prints = [
         calibration_file.fingerprint(shop.layout, shop.zones, shop.ports),
@@ -148,8 +202,6 @@ def test_the_fingerprint_knows_zones_ports_and_places(made: Path) -> None:
         calibration_file.fingerprint(shop.layout, shop.zones, shop.ports[::-1]),
     ]
     assert all(a != b for a, b in pairwise(prints))
-    again = calibration_file.apply(made, "demo", shop.layout, shop.zones, shop.ports)
-    assert calibration_file.fingerprint(again, shop.zones, shop.ports) == prints[0]
 
 
 @pytest.mark.parametrize(
@@ -159,4 +211,5 @@ def test_a_walk_that_becomes_worse_outweighs_the_reads(density: float, right: fl
     before, after = (np.array([[r, 10.0 - r]]) for r in (5.0, right or 0.0))
     walk = None if right is None else Walk("", before, after, [], [])
     unused: Any = None
-    assert Result(unused, unused, unused, 0.0, density, unused, walk).better is better
+    learnt = calibration_file.Calibration(unused, 0, 0, 0, 0, 0.0, density)
+    assert Result(unused, learnt, unused, unused, walk).better is better

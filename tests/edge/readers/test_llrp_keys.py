@@ -72,7 +72,7 @@ def test_many_readers_may_connect_to_one_port(gateway: Gateway) -> None:
     gateway.configure(readers=[one | secure for one in shared])
     assert len(load(gateway.file).readers) == 3
     gateway.configure(readers=[shared[0] | secure, shared[1] | secure, shared[2] | secure | {"ca": "c"}])
-    with pytest.raises(ConfigError, match=r"must be those of readers\[0\], which connects to the same port"):
+    with pytest.raises(ConfigError, match=r"must match readers\[0\], which connects to the same port"):
         load(gateway.file)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import forked
@@ -14,7 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config.check import load
-from edge.readers.replay import HEADER, replay
+from drivers.read import READ, Reads
+from dwell.layout import Layout
+from dwell.markov.field import Field
+from dwell.markov.learning import Learnt
+from edge.readers.read_file import BLOCK, HEADER, Report, chunks
+from edge.readers.replay import replay
 from edge.readers.visit_file import VisitFile
 from edge.store.compose import Shop, compose
 from edge.store.errors import Trouble
@@ -146,3 +152,68 @@ def test_a_missing_file_and_a_damaged_archive_are_one_line(shop: Shop, tmp_path:
     (tmp_path / "half.csv.gz").write_bytes(broken.getvalue()[:500])
     with pytest.raises(Trouble, match="cannot read"):
         replay(shop, tmp_path / "half.csv.gz")
+
+
+def read(shop: Shop, file: Path, *lines: str) -> tuple[list[tuple[int, int, int, str]], Report]:
+    """Time, antenna, level and EPC of the rows of a file."""
+    file.write_bytes("".join(lines).encode())
+    report = Report()
+    made = [row for chunk in chunks(shop, file, report) for row in chunk]
+    return [
+        (int(r["time_us"]), int(r["antenna"]), int(r["rssi_cdbm"]), f"{int(r['epc'][0]):016x}") for r in made
+    ], report
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_rows_mean_the_same_however_they_are_written(shop: Shop, tmp_path: Path, end: str, quote: str) -> None:
+    def line(n: int, level: str) -> str:
+        return f"{T0 + n},r1,{quote}{1 + n % 4}{quote},E2{n:04X},{level}{end}"
+
+    lines = [",".join(HEADER) + end, *(line(n, "" if n % 9 == 0 else f"-{50 + n % 30}.25") for n in range(40_000))]
+    assert len("".join(lines)) > BLOCK
+    lines[30_001] = f"soon,r1,1,E200,-50{end}"
+    lines.insert(30_002, end)
+    lines.insert(30_003, f"{T0},r1,1,E200{end}")
+    made, report = read(shop, tmp_path / "reads.csv", *lines)
+    assert report.rows == len(made) == 39_999
+    assert [problem.split(":")[0] for problem in report.problems] == ["line 30002", "line 30004"]
+    assert made[9] == (T0 + 9, 1, -32768, "e200090000000000")
+    assert made[-1] == (T0 + 39_999, 3, -5000 - (39_999 % 30) * 100 - 25, "e29c3f0000000000")
+
+
+def test_quoted_fields_may_go_over_lines_and_the_last_row_may_end_without_one(shop: Shop, tmp_path: Path) -> None:
+    text = f'{",".join(HEADER)}\n{T0},"r\n1",1,E200,-50\n{T0},r1,1,zz,-50\n{T0 + 1},r1,2,E201,-51'
+    made, report = read(shop, tmp_path / "reads.csv", text)
+    assert [row[:3] for row in made] == [(T0, 65535, -5000), (T0 + 1, 1, -5100)]
+    assert [problem.split(":")[0] for problem in report.problems] == ["line 4"]
+
+
+def test_a_field_too_many_and_one_too_few_do_not_make_up_for_each_other(shop: Shop, tmp_path: Path) -> None:
+    text = f"{','.join(HEADER)}\n{T0},r1,1,E200,-50,1\nr1,1,E200,-50\n{T0},r1,1,E200,-50\n"
+    made, report = read(shop, tmp_path / "reads.csv", text)
+    assert len(made) == 1
+    assert [problem.split(":")[0] for problem in report.problems] == ["line 2", "line 3"]
+
+
+def test_what_is_learnt_on_the_way_does_not_depend_on_the_cut(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is learnt when the recording says, from what had come by then."""
+    asked: list[tuple[int, bool, bytes]] = []
+
+    def look(layout: Layout, reads: Reads, known: Field | None) -> Learnt:
+        field = replace(Field.prior(layout), level_3m_dbm=-60.0 if known is None else known.level_3m_dbm - 1)
+        asked.append((len(reads), known is None, np.sort(reads, order=["time_us", "epc"]).tobytes()))
+        return Learnt(field, 6, 100, -2.0, -1.0)
+
+    monkeypatch.setattr("edge.readers.replay.look", look)
+    file = tmp_path / "reads.csv"
+    file.write_text("\n".join([",".join(HEADER), *rows(minutes=12)]) + "\n")
+    whole = written(shop, file, tmp_path / "whole.csv", 1 << 20)
+    first = list(asked)
+    assert [known for _, known, _ in first] == [True, False]
+    assert 0 < first[0][0] < first[1][0]
+    assert np.frombuffer(first[0][2], READ)["time_us"].max() < T0 + 20_000_000 + 120_000_000
+    assert written(shop, file, tmp_path / "cut.csv", 101) == whole
+    assert asked[len(first) :] == first

@@ -18,6 +18,7 @@ from gateways import WAIT_S, Gateway, antennas, member_card
 from config.check import load
 from drivers.read import READ, epc_words
 from drivers.session import Link, ReaderSettings, ReaderStatus, Sink
+from dwell.markov.learner import Learner
 from edge.crm import configuration, corrections, day_news, directory
 from edge.crm.configuration import Overlay
 from edge.crm.erasure.worker import Erasures
@@ -91,8 +92,8 @@ async def test_a_job_that_raises_is_told_and_tried_again_until_it_works(
     assert (running.failures, len(news)) == ({"bad": 2, "good": 0}, 2)
     assert good.calls >= 1
     traced = [record for record in caplog.records if record.exc_info]
-    assert [record.getMessage() for record in traced] == ["bad failed and will be tried again: ValueError: card 4711"]
-    assert "bad works again, after 2 failures" in caplog.messages
+    assert [record.getMessage() for record in traced] == ["bad failed and will be retried: ValueError: card 4711"]
+    assert "bad works again after 2 failures" in caplog.messages
     await running.stop()
 
 
@@ -232,6 +233,7 @@ JOBS: dict[str, tuple[Any, str]] = {
     "commands": (sync_commands.Commands, "_tell_interrupted"),
     "member directory": (directory.MemberDirectory, "_expire"),
     "configuration": (configuration.Desired, "run"),
+    "learning": (Learner, "due"),
     "erasures": (Erasures, "_put_back"),
     "scrubbing": (Scrubber, "run"),
     "retention": (housekeeping, "prune"),

@@ -307,7 +307,7 @@ async def test_a_damaged_users_file_shuts_the_page_until_users_are_set_anew(page
     file.write_bytes(b"no database at all, but long enough to be looked at" * 99)
     status, _, text = await page.get("/")
     assert status == 503
-    assert "users are set anew" in json.loads(text)["error"]
+    assert "Create the users again" in json.loads(text)["error"]
     assert file.with_name(f"{file.name}.corrupt-1").exists()
     for path in ("/", "/api/now", "/events"):
         status, _, text = await page.get(path, Accept_Language="en")
@@ -363,7 +363,7 @@ def test_a_certificate_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "page.pem").write_text("nothing")
     web = {"listen": "127.0.0.1:0", "cert": str(tmp_path / "page.pem"), "key": str(tmp_path / "page.pem")}
     config = StoreConfig.model_validate(store_values(tmp_path, web=web))
-    with pytest.raises(Trouble, match=r"certificate .* cannot be used"):
+    with pytest.raises(Trouble, match=r"certificate .* can't be used"):
         serve(config, fd=None, clock=pages.Noon())
 
 

@@ -61,9 +61,17 @@ async def test_machinery_that_wants_looking_at_is_named(service: Service, page: 
     assert "<li>Shoes" not in (await page.get("/quality", Accept_Language="en"))[2]
     service.told["drifted"] = [{"reader": "r1", "port": 2, "zone": "shoes", "drift_db": -3.4}]
     service.told["resting"] = [{"zone": "shoes", "tag_class": "cart", "since_us": NOON_US - 18_000_000_000}]
+    figures = {"level_1m_dbm": -44.6, "slope_db": 27.3, "half_rate_dbm": -71.8, "spread_db": 5}
+    made = {"at_us": NOON_US, "reads": 9000, "tags": 160, "seconds": 3000, "before": -7.251, "after": -5.5}
+    service.told["radio"] = {"source": "named", "since_us": NOON_US, **figures, **made, "worse_nats": 3.25}
     async for _, _ in page.events():
         if page.live.now is not None and page.live.now.resting:
             break
+    told = (await page.get("/readers?lang=en"))[2]
+    assert "From the calibration named in the store file." in told
+    assert "-45 dBm at 1 m · 27 dB per decade · 50 % read rate at -72 dBm" in told
+    assert "from 160 tags, 3,000 seconds · log likelihood per second -5.50, previously -7.25" in told
+    assert "by 3.2 nats per second" in told
     assert re.search(r'data-antenna="r1/2">r1 2 → Shoes: -3.4 dB', (await page.get("/readers?lang=en"))[2])
     assert re.search(r"<li>Shoes <small>cart · since 03-14 07:00", (await page.get("/quality?lang=en"))[2])
 

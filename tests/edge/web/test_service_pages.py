@@ -215,11 +215,11 @@ async def test_bad_rules_are_told_and_what_was_typed_stays(manager: Visitor, flo
     assert status == 422
     told = re.sub(r"<[^>]+>", "", text)
     for problem in (
-        "Quiet hours: Enter two times, such as 22:00 and 09:30. quiet is &#34;9 pm&#34;; needed: &#34;HH:MM&#34;",
+        "Quiet hours: Enter two times, such as 22:00 and 09:30. quiet is &#34;9 pm&#34;; expected: &#34;HH:MM&#34;",
         "Rule 2: Enter seconds above 0 for a wait; leave it empty for an arrival.",
-        "wait_s is &#34;soon&#34;; needed: a number",
+        "wait_s is &#34;soon&#34;; expected: a number",
         "Rule 2: The store has no such zone. zones no zone &#34;moon&#34;",
-        "Rule 2: Enter a unique name of letters, digits, - and _. id id &#34;alone&#34; is taken",
+        "Rule 2: Enter a unique name of letters, digits, - and _. id id &#34;alone&#34; is already used",
     ):
         assert problem in told
     assert 'value="9 pm"' in text

@@ -12,11 +12,11 @@ from brokers import Listening, MakeStore, MosquittoBroker, Until
 from lines import SlowLine
 
 from sync.contract import EventClass
-from sync.line import AHEAD_S, BATCH_BYTES, LIMIT_BYTES, Line
+from sync.uplink import AHEAD_S, BATCH_BYTES, LIMIT_BYTES, Uplink
 
 
 def simulated(
-    line: Line, bytes_per_s: float, round_trip_s: float, seconds: float, start_s: float = 0.0
+    uplink: Uplink, bytes_per_s: float, round_trip_s: float, seconds: float, start_s: float = 0.0
 ) -> tuple[float, float]:
     """Batches as large as the line wants, sent as it lets them, over one that carries so much; what came of it:
     bytes a second that got through, and how long the last ones took."""
@@ -24,16 +24,16 @@ def simulated(
     waiting: list[Any] = []
     order = itertools.count()
     while now < start_s + seconds:
-        while line.may_send("bulk"):
-            size = line.batch_bytes
+        while uplink.may_send("bulk"):
+            size = uplink.batch_bytes
             free = max(free, now) + size / bytes_per_s
-            heapq.heappush(waiting, (free + round_trip_s, next(order), line.send("bulk", size, now)))
+            heapq.heappush(waiting, (free + round_trip_s, next(order), uplink.send("bulk", size, now)))
         now, _, sent = heapq.heappop(waiting)
-        line.taken(sent, now)
+        uplink.taken(sent, now)
         through += sent.size
         took.append(now - sent.at_s)
     for _, _, sent in waiting:
-        line.taken(sent, now)
+        uplink.taken(sent, now)
     return through / (now - start_s), max(took[len(took) // 2 :])
 
 
@@ -41,56 +41,56 @@ def simulated(
 @pytest.mark.parametrize("kbit_per_s", [16, 32, 64, 256, 1_000])
 def test_a_line_is_kept_busy_and_not_buried(kbit_per_s: int, round_trip_s: float) -> None:
     bytes_per_s = kbit_per_s * 125
-    rate, took_s = simulated(Line(), bytes_per_s, round_trip_s, 120)
+    rate, took_s = simulated(Uplink(), bytes_per_s, round_trip_s, 120)
     assert rate >= 0.85 * bytes_per_s
     assert took_s <= max(AHEAD_S, LIMIT_BYTES[0] / bytes_per_s) * 1.5 + round_trip_s
 
 
 def test_a_fast_line_has_full_batches_after_the_first() -> None:
-    line = Line()
-    line.taken(line.send("bulk", line.batch_bytes, 0.0), 0.005)
-    assert (line.limit, line.batch_bytes) == (LIMIT_BYTES[1], BATCH_BYTES[1])
+    uplink = Uplink()
+    uplink.taken(uplink.send("bulk", uplink.batch_bytes, 0.0), 0.005)
+    assert (uplink.limit, uplink.batch_bytes) == (LIMIT_BYTES[1], BATCH_BYTES[1])
 
 
 def test_a_line_that_gets_slow_or_fast_is_followed() -> None:
-    line = Line()
+    uplink = Uplink()
     for kbit_per_s in (10_000, 32, 1_000, 16):
         bytes_per_s = kbit_per_s * 125
-        simulated(line, bytes_per_s, 0.02, 60)
-        rate, took_s = simulated(line, bytes_per_s, 0.02, 60, 1000.0)
+        simulated(uplink, bytes_per_s, 0.02, 60)
+        rate, took_s = simulated(uplink, bytes_per_s, 0.02, 60, 1000.0)
         assert rate >= min(0.85 * bytes_per_s, 100_000)
         assert took_s <= max(AHEAD_S, LIMIT_BYTES[0] / bytes_per_s) * 1.5
 
 
 def test_a_lone_small_message_says_nothing_of_how_much_would_fit() -> None:
-    line = Line()
-    line.taken(line.send("bulk", line.batch_bytes, 0.0), 0.005)
+    uplink = Uplink()
+    uplink.taken(uplink.send("bulk", uplink.batch_bytes, 0.0), 0.005)
     for _ in range(50):
-        line.taken(line.send("member", 300, 1.0), 1.5)
-    assert line.limit == LIMIT_BYTES[1]
-    line.taken(line.send("member", 300, 1.0), 1.0 + 2 * AHEAD_S)  # but this does
-    assert line.limit < LIMIT_BYTES[1]
+        uplink.taken(uplink.send("member", 300, 1.0), 1.5)
+    assert uplink.limit == LIMIT_BYTES[1]
+    uplink.taken(uplink.send("member", 300, 1.0), 1.0 + 2 * AHEAD_S)  # but this does
+    assert uplink.limit < LIMIT_BYTES[1]
 
 
 def test_what_broke_under_a_load_gets_half_of_it() -> None:
-    line = Line()
-    line.taken(line.send("bulk", line.batch_bytes, 0.0), 0.005)
-    line.broke()
-    assert line.limit == LIMIT_BYTES[1]  # nothing was under way
+    uplink = Uplink()
+    uplink.taken(uplink.send("bulk", uplink.batch_bytes, 0.0), 0.005)
+    uplink.broke()
+    assert uplink.limit == LIMIT_BYTES[1]  # nothing was under way
     for _ in range(10):
-        sent = line.send("bulk", line.batch_bytes, 1.0)
-        line.broke()
-    assert line.limit == LIMIT_BYTES[0]
-    line.taken(sent, 2.0)  # of the link that broke
-    assert line.may_send("bulk")
+        sent = uplink.send("bulk", uplink.batch_bytes, 1.0)
+        uplink.broke()
+    assert uplink.limit == LIMIT_BYTES[0]
+    uplink.taken(sent, 2.0)  # of the link that broke
+    assert uplink.may_send("bulk")
 
 
 def test_lanes_do_not_take_each_others_room() -> None:
-    line = Line()
-    line.taken(line.send("bulk", line.batch_bytes, 0.0), 0.005)
-    while line.may_send("bulk"):
-        line.send("bulk", line.batch_bytes, 1.0)
-    assert line.may_send("member")
+    uplink = Uplink()
+    uplink.taken(uplink.send("bulk", uplink.batch_bytes, 0.0), 0.005)
+    while uplink.may_send("bulk"):
+        uplink.send("bulk", uplink.batch_bytes, 1.0)
+    assert uplink.may_send("member")
 
 
 def fresh_bytes(batches: list[dict[str, Any]]) -> int:

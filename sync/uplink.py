@@ -31,7 +31,7 @@ class Sent(NamedTuple):
     under_way: int
 
 
-class Line:
+class Uplink:
     """Bytes in flight by lane: a lane never waits because of another."""
 
     def __init__(self) -> None:

@@ -1,0 +1,179 @@
+"""What a store's radio is learnt from while it runs, and when: a bounded sample of the reads, and a few moments.
+
+The sample is of chunks, two minutes of one tag each, chosen by a hash: those with the lowest that there is room for.
+Chunks only grow and room doesn't, so one that has once been left out stays out, and the sample depends on nothing but
+the reads themselves, however they were cut into batches.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dwell.layout import Layout, TagClass
+from dwell.markov import learning
+from dwell.markov import ticks as ticks_
+from dwell.markov.field import Field
+from dwell.markov.learning import Learnt
+from dwell.markov.ticks import MIX
+from dwell.markov.tuning import TICK_US
+from dwell.read import READ, Reads, joined
+
+MOMENTS_US = (120_000_000, 600_000_000, 1_800_000_000)
+"""After the first read: at the first one usual radios are compared, at the others the store's own is learnt."""
+CHUNK_US = 120_000_000
+FULL_READS = 150_000
+"""So many reads tell as much as the first moment's two minutes do in a usual store."""
+BACK_US = 60_000_000
+"""Time doesn't go back so far, but with a clock that is set back."""
+MOST_SECONDS = 6_000
+"""Seconds with reads, of all tags, that are kept, …"""
+MOST_READS = 80_000
+"""… and reads."""
+
+
+class Learner:
+    """Feed it reads; when `due`, `take` what is to be learnt from."""
+
+    def __init__(self, layout: Layout, *, known: bool = False) -> None:
+        """`known`: the radio was learnt before, and nothing is due until `due_us` is set."""
+        self._layout = layout
+        self._moments: tuple[int, ...] = () if known else MOMENTS_US
+        self._begin_us: int | None = None
+        self._seen = 0
+        self._full_us: int | None = None
+        self._complete_us = np.iinfo(np.int64).min
+        self._waiting: list[Reads] = []
+        self._own_due_us: int | None = None
+        self._reads: Reads = np.zeros(0, READ)
+        self._rank = np.zeros(0, np.uint64)
+        self._limit = int(np.iinfo(np.uint64).max)
+
+    @property
+    def due_us(self) -> int | None:
+        """When to learn next; None: not before it is set, or not before there are reads."""
+        if self._moments:
+            if self._begin_us is None:
+                return None
+            at_us = self._begin_us + self._moments[0]
+            return at_us if self._full_us is None else min(at_us, self._full_us)
+        return self._own_due_us
+
+    @due_us.setter
+    def due_us(self, at_us: int | None) -> None:
+        """Once the first moments are over."""
+        self._own_due_us = at_us
+
+    @property
+    def first(self) -> bool:
+        """True if at the next moment usual radios are to be compared."""
+        return self._moments == MOMENTS_US
+
+    @property
+    def over(self) -> bool:
+        """True if the first moments are over."""
+        return not self._moments
+
+    def feed(self, reads: Reads) -> None:
+        """Take reads in any order; those of unknown antennas are left out."""
+        known = reads["antenna"] < len(self._layout.antenna_zone)
+        known[known] = self._layout.antenna_zone[reads["antenna"][known]] >= 0
+        if known.any():
+            self._waiting.append(reads[known])
+            if self._moments == MOMENTS_US:
+                begin_us = int(self._waiting[-1]["time_us"].min())
+                self._begin_us = begin_us if self._begin_us is None else min(begin_us, self._begin_us)
+
+    def due(self, complete_us: int) -> bool:
+        """True if it is time to learn; all reads before `complete_us` have been fed, those that come later are late."""
+        if self.first and self._full_us is None:
+            self._count(complete_us)
+        at_us = self.due_us
+        due = at_us is not None and complete_us >= at_us
+        self.keep_up(complete_us if at_us is None else min(at_us, complete_us))
+        return due
+
+    def take(self) -> Reads:
+        """The sample of reads before the moment that is due; on to the next moment."""
+        sample = self._reads.copy()
+        if self._moments:
+            self._moments = self._moments[1:]
+        else:
+            self._own_due_us = None
+            self._forget()  # of the next day, not of all days
+        return sample
+
+    def finish(self) -> Reads:
+        """The sample of all reads, however late the next moment."""
+        self.keep_up(np.iinfo(np.int64).max)
+        return self.take()
+
+    def keep_up(self, complete_us: int) -> None:
+        """Choose among the reads before `complete_us`; what hasn't been chosen among takes memory."""
+        if complete_us < self._complete_us - BACK_US:
+            self._complete_us = np.iinfo(np.int64).min  # the clock was set back
+        if not self._waiting or complete_us <= self._complete_us:
+            return
+        reads = joined(self._waiting)
+        ready = reads["time_us"] < complete_us
+        self._waiting = [reads[~ready]] if not ready.all() else []
+        reads = reads[ready & (reads["time_us"] >= self._complete_us)]
+        self._complete_us = complete_us
+        rank = _ranks(reads)
+        wanted = rank < np.uint64(self._limit)
+        wanted[wanted] = ticks_.classes(self._layout, reads["epc"][wanted]) != TagClass.MERCHANDISE
+        self._reads = joined([self._reads, reads[wanted]])
+        self._rank = np.concatenate([self._rank, rank[wanted]])
+        self._cut()
+
+    def _count(self, complete_us: int) -> None:
+        """Find the second in which the first moment's reads are enough."""
+        seen = np.concatenate([np.zeros(0, np.int64), *(reads["time_us"] for reads in self._waiting)])
+        seen = np.sort(seen[(seen < complete_us) & (seen >= self._complete_us)])
+        missing = FULL_READS - self._seen
+        if len(seen) >= missing:
+            self._full_us = int(seen[missing - 1]) // TICK_US * TICK_US + TICK_US
+        self._seen += len(seen)
+
+    def _forget(self) -> None:
+        self._reads, self._rank = np.zeros(0, READ), np.zeros(0, np.uint64)
+        self._limit = int(np.iinfo(np.uint64).max)
+
+    def _cut(self) -> None:
+        """Leave out the chunks for which there is no room, the highest first."""
+        tick = self._reads["time_us"] // TICK_US
+        order = np.lexsort((tick, self._rank))
+        rank, tick = self._rank[order], tick[order]
+        new = np.append(True, (rank[1:] != rank[:-1]) | (tick[1:] != tick[:-1]))[: len(rank)]
+        over = (np.cumsum(new) > MOST_SECONDS) | (np.arange(len(rank)) >= MOST_READS)
+        if over.any():
+            self._limit = int(rank[int(np.argmax(over))])
+            kept = self._rank < np.uint64(self._limit)
+            self._reads, self._rank = self._reads[kept], self._rank[kept]
+
+
+def look(layout: Layout, reads: Reads, known: Field | None) -> Learnt | None:
+    """Learn from a sample: with nothing `known` the best of some usual radios, else the store's own, compared with it.
+
+    None if there are too few reads.
+    """
+    if known is not None:
+        try:
+            return learning.learn(layout, reads, known=known)
+        except ValueError:
+            return None
+    ticks = ticks_.of(layout, reads)
+    if len(ticks.epc) < learning.TAGS_WANTED or len(ticks.tag) < learning.TICKS_WANTED:
+        return None
+    found = learning.first(layout, reads)
+    before, after = (learning.density(layout, ticks, field) for field in (Field.prior(layout), found))
+    return Learnt(found, len(ticks.epc), len(ticks.tag), before, after)
+
+
+def _ranks(reads: Reads) -> NDArray[np.uint64]:
+    """(n,) hash of each read's chunk."""
+    key = (reads["time_us"] // CHUNK_US).astype(np.uint64) * MIX ^ reads["epc_bits"]
+    for word in range(reads["epc"].shape[1]):
+        key = (key ^ reads["epc"][:, word]) * MIX
+        key ^= key >> np.uint64(32)
+    return np.asarray(key, np.uint64)

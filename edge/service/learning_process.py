@@ -1,0 +1,23 @@
+"""Learns a store's radio in a process of its own, when nothing else wants the machine: a pickle in, a pickle out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import sys
+
+from dwell.markov.learner import look
+
+
+def main() -> None:
+    """Learn from (layout, reads, known field or None) on standard input; Learnt or None on standard output."""
+    os.nice(19)
+    with contextlib.suppress(OSError, AttributeError):  # another system than Linux, or not allowed
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    layout, reads, known = pickle.load(sys.stdin.buffer)
+    sys.stdout.buffer.write(pickle.dumps(look(layout, reads, known)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""When a radio is learnt, and from which reads: neither depends on how the reads come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dwell.layout import Layout
+from dwell.markov import learner as learner_
+from dwell.markov.learner import CHUNK_US, MOMENTS_US, Learner, look
+from dwell.read import READ, Reads
+
+T0 = 1_800_000_000_000_000
+MINUTE_US = 60_000_000
+
+
+def crowd(layout: Layout, minutes: float, tags: int = 40, seed: int = 0) -> Reads:
+    rng = np.random.default_rng(seed)
+    n = int(minutes * 60 * tags)
+    reads = np.zeros(n, READ)
+    reads["time_us"] = T0 + np.sort(rng.integers(0, int(minutes * MINUTE_US), n))
+    reads["epc"][:, 0] = 1 + rng.integers(0, tags, n)
+    reads["antenna"] = rng.integers(0, len(layout.antenna_zone), n)
+    reads["rssi_cdbm"] = rng.normal(-6000, 500, n)
+    reads["count"], reads["epc_bits"] = 1, 96
+    return reads
+
+
+def samples(layout: Layout, reads: Reads, cuts: int, late_us: int = 0) -> list[bytes]:
+    """All that a learner takes of reads that come in so many batches."""
+    learner, taken = Learner(layout), []
+    for batch in np.array_split(reads, cuts):
+        learner.feed(batch)
+        complete_us = int(batch["time_us"].max()) - late_us
+        while (due_us := learner.due_us) is not None and learner.due(min(complete_us, due_us)):
+            taken.append(np.sort(learner.take(), order=["time_us", "epc", "antenna", "rssi_cdbm"]).tobytes())
+        learner.due(complete_us)
+    return taken
+
+
+@pytest.mark.parametrize("room", [300, 6000])
+def test_the_sample_is_the_same_in_any_cut_and_order(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    monkeypatch.setattr(learner_, "MOST_SECONDS", room)
+    reads = crowd(layout, 33)
+    whole = samples(layout, reads, 1)
+    assert len(whole) == len(MOMENTS_US)
+    assert samples(layout, reads, 500) == whole
+    late = reads[np.argsort(reads["time_us"] + np.random.default_rng(1).integers(0, 2_000_000, len(reads)))]
+    assert samples(layout, late, 100, 2_000_000) == whole
+
+
+def test_moments_are_two_ten_and_thirty_minutes_and_then_when_told(layout: Layout) -> None:
+    learner: Any = Learner(layout)
+    assert (learner.due_us, learner.due(T0)) == (None, False)
+    reads = crowd(layout, 31)
+    begin_us = int(reads["time_us"][0])
+    learner.feed(reads)
+    for minutes in (2, 10, 30):
+        due_us = begin_us + minutes * MINUTE_US
+        assert (learner.due_us, learner.first) == (due_us, minutes == 2)
+        assert not learner.due(due_us - 1)
+        assert learner.due(due_us)
+        assert learner.take()["time_us"].max() < due_us
+    assert learner.over
+    assert not learner.due(due_us + 100 * MINUTE_US)
+    learner.due_us = due_us + 60 * MINUTE_US
+    assert learner.due(due_us + 60 * MINUTE_US)
+    assert len(learner.take())
+    assert not len(learner.take())
+    assert Learner(layout, known=True).over
+
+
+def test_the_sample_is_bounded_and_of_whole_chunks(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learner_, "MOST_SECONDS", 2000)
+    reads = crowd(layout, 33)
+    learner = Learner(layout)
+    for batch in np.array_split(reads, 50):
+        learner.feed(batch)
+        learner.keep_up(int(batch["time_us"].max()))
+    sample = learner.finish()
+    seconds = {(int(r["epc"][0]), int(r["time_us"]) // 1_000_000) for r in sample}
+    assert 1500 < len(seconds) <= 2000
+    chunk = np.stack([sample["epc"][:, 0], sample["time_us"].astype(np.uint64) // CHUNK_US])
+    every = np.stack([reads["epc"][:, 0], reads["time_us"].astype(np.uint64) // CHUNK_US])
+    for one in np.unique(chunk, axis=1).T:
+        assert (one == chunk.T).all(axis=1).sum() == (one == every.T).all(axis=1).sum()
+    assert len(np.unique(chunk[1])) > 8
+
+
+def test_goods_and_unknown_antennas_are_left_out(layout: Layout) -> None:
+    reads = crowd(layout, 5)
+    reads["antenna"][::2] = 0xFFFF
+    learner = Learner(layout)
+    learner.feed(reads)
+    assert len(learner.finish()) == len(reads) // 2
+
+
+def test_a_clock_that_is_set_back_does_not_end_learning(layout: Layout) -> None:
+    learner = Learner(layout, known=True)
+    reads = crowd(layout, 5, tags=10)
+    later = reads.copy()
+    later["time_us"] += 10_000 * MINUTE_US
+    learner.feed(later)
+    learner.keep_up(int(later["time_us"].max()) + 1)
+    learner.feed(reads)
+    learner.keep_up(int(reads["time_us"].max()) + 1)
+    assert len(learner.finish()) == 2 * len(reads)
+
+
+def test_too_few_reads_teach_nothing(layout: Layout) -> None:
+    assert look(layout, crowd(layout, 5, tags=2), None) is None
+    assert look(layout, np.zeros(0, READ), None) is None
