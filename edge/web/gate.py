@@ -36,7 +36,9 @@ DEVICE_COOKIE = "tagtrail-device"
 """Cookie of a browser in which users have logged in: wrong passwords elsewhere don't lock them out of it."""
 BASIC_S = 60.0
 """How long a verified password of a program is cached."""
-FOR_PROGRAMS = ("/api/", "/events", "/export/")
+BY_BASIC = ("/api/", "/metrics")
+"""Paths with HTTP Basic for programs."""
+FOR_PROGRAMS = (*BY_BASIC, "/events", "/export/")
 
 
 class Gate:
@@ -74,7 +76,9 @@ class Gate:
             return self._site.render(request, "setup.html", 403, lost=self._site.users.ever())
         if path.startswith(FOR_PROGRAMS):
             return JSONResponse(
-                {"error": "log in"}, 401, {"WWW-Authenticate": 'Basic realm="tagtrail"'} if path[:5] == "/api/" else {}
+                {"error": "log in"},
+                401,
+                {"WWW-Authenticate": 'Basic realm="tagtrail"'} if path.startswith(BY_BASIC) else {},
             )
         target = quote(path) + (f"?{request.scope['query_string'].decode()}" if request.scope["query_string"] else "")
         return RedirectResponse(f"/login?next={quote(target)}", 303)
@@ -86,7 +90,7 @@ class Gate:
         session = users.session(request.cookies.get(COOKIE, ""), watching=request.scope["path"] == "/events")
         if session is not None:
             return Who(session.name, session.role, session.csrf)
-        if request.scope["path"].startswith("/api/"):
+        if request.scope["path"].startswith(BY_BASIC):
             return await self._by_basic(request)
         return None
 
