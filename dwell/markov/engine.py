@@ -42,14 +42,8 @@ CATCH_UP_TICKS = 4
 """What was held back is decided in pieces of so many ticks, so that nobody waits for long."""
 AIR = ("up", "mute", "missed", "missed_by", "drift", "tags", "changed_tick", "down")
 """What of Air belongs to the engine's state; the rest follows from it."""
-SCALARS = (
-    *("_tick", "_target", "_next_look", "_late", "_unknown_antenna", "_late_outages"),
-    *("_visits", "_journeys", "_stuck"),
-)
-COUNTED = {
-    **{"reads": kernels.READS, "duplicates": kernels.DUPLICATES, "merchandise": kernels.MERCHANDISE},
-    **{"tags": kernels.TAGS, "strays": kernels.STRAYS, "frozen": kernels.FROZEN},
-}
+SCALARS = "_tick", "_next_look", "_late", "_unknown_antenna", "_late_outages", "_visits", "_journeys", "_stuck"
+COUNTED = ("READS", "DUPLICATES", "MERCHANDISE", "TAGS", "STRAYS", "FROZEN")
 """Counters of the kernels."""
 NEVER = kernels.NEVER
 
@@ -83,7 +77,6 @@ class ZoneEngine:
         self._journal = Journal(layout)
         self._tick = -1
         """First tick not yet processed, -1 before the first."""
-        self._target = -1
         self._pending: list[Reads] = []
         self._outages: list[tuple[int, bool, NDArray[np.int64]]] = []
         self._counts = np.zeros(kernels.COUNTERS, np.int64)
@@ -145,7 +138,7 @@ class ZoneEngine:
             return self._guess.counters
         counts = self._counts
         return {
-            **{name: int(counts[at]) for name, at in COUNTED.items()},
+            **{name.lower(): int(counts[getattr(kernels, name)]) for name in COUNTED},
             "late": self._late,
             "unknown_antenna": self._unknown_antenna,
             "tags_tracked": len(self._table.due) - self._table.n_free,
