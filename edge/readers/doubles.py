@@ -21,7 +21,8 @@ from edge.store.epc_hash import hashes
 
 APART_M = 25.0
 """Twice as far as a reader hears a tag in a shop."""
-FLOOR_M = 4.0
+FLOOR_M = 13.0
+"""A floor counts as so much: no reader hears a tag through two slabs."""
 HOP_US = 5_000_000
 """Nobody runs so far in this time …"""
 HOPS, HOPS_US = 4, 60_000_000
