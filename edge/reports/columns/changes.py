@@ -69,6 +69,12 @@ COMPARISON = (
         "median_4w", NUMBER, _("Median of four weeks"), "Median of the last four days of the same weekday and kind."
     ),
     Column(
+        "median_days",
+        INTEGER,
+        _("Comparable days"),
+        "Number of days of the same weekday and kind in the last four weeks; the median needs two.",
+    ),
+    Column(
         "median_change",
         RATIO,
         _("Change from four weeks"),

@@ -285,6 +285,9 @@ async def test_a_job_that_fails_is_told(service: Service, page: Page, lang: str,
         ({"Accept_Language": "fr,zh-TW;q=0.8,en;q=0.7"}, "/", "zh-CN"),
         ({"Accept_Language": "zh;q=0,en"}, "/", "en"),
         ({"Accept_Language": "xx;q=much"}, "/", "zh-CN"),
+        ({"Accept_Language": "de-DE,de;q=0.9"}, "/", "en"),
+        ({"Accept_Language": "ja, zh;q=0.1"}, "/", "zh-CN"),
+        ({"Accept_Language": "*"}, "/", "zh-CN"),
         ({}, "/", "zh-CN"),
         ({"Cookie": "lang=en"}, "/", "en"),
         ({"Cookie": "lang=en"}, "/today?lang=zh", "zh-CN"),
@@ -295,6 +298,39 @@ async def test_language(page: Page, headers: dict[str, str], path: str, lang: st
     _, answer, html = await page.get(path, **headers)
     assert f'<html lang="{lang}">' in html
     assert ("lang=" in answer.get("Set-Cookie", "")) == ("?lang" in path)
+
+
+async def test_a_cue_leads_to_where_the_member_is(service: Service, page: Page, config: StoreConfig) -> None:
+    service.told["cues"] = {"version": 1, "rules": 1, "open": [cue_of_a_member()]}
+    users = Users(users_path(config))
+    users.put("li", Role.MANAGER, PASSWORD)
+    await page.until(State.LIVE)
+    html = (await page.get("/service?lang=en", Cookie=f"tagtrail={users.log_in('li', PASSWORD, 'here')}"))[2]
+    cue = html[html.index('data-cue="1"') :].split("</li>")[0]
+    assert text_of(cue).startswith('data-cue="1" data-state="open"> A Bags ••••4567')
+    assert "began in Shoes" in cue
+    assert 'aria-label="Cue for ••••4567, Bags"' in cue
+
+
+async def test_the_weeks_after_a_holiday_say_how_few_days_compare(tmp_path: Path) -> None:
+    values = store_values(tmp_path)
+    values["store"]["holidays"] = "CN"
+    config = StoreConfig.model_validate(values)
+    date = dt.date(2026, 3, 3)  # two weeks after the third of nine days off
+    for weeks in (2, 1, 0):
+        day = Day(config, date - dt.timedelta(days=7 * weeks))
+        day.visit(f"{weeks}", "shoes", "08:00", 150, journey="08:00")
+        day.covered("04:00", "28:00")
+        day.watermark("33:00")
+        day.conn.close()
+    async with pages.serving(config) as page:
+        html = (await page.get(f"/today?date={date}&lang=en"))[2]
+        rows = json.loads((await page.get(f"/api/tables/comparison?date={date}"))[2])["rows"]
+    against = html[html.index('id="against"') :].split("</table>")[0]
+    assert "– <small>2 comparable days</small>" not in against
+    told = next(row for row in rows if row["measure"] == "journeys")
+    assert (told["median_4w"], told["median_days"]) == (None, 1)
+    assert "– <small>1 comparable day</small>" in against
 
 
 async def test_switching_language_keeps_the_day(page: Page) -> None:
