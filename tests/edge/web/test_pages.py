@@ -480,15 +480,55 @@ async def test_waiting_is_told_only_of_zones_where_people_are_served(tmp_path: P
     day.conn.close()
     async with pages.serving(config) as page:
         html = (await page.get(f"/service?date={DATE}&lang=en"))[2]
-        rows = json.loads((await page.get(f"/api/tables/service?date={DATE}"))[2])["rows"]
+        told = json.loads((await page.get(f"/api/tables/service?date={DATE}"))[2])["rows"]
     assert re.findall(r'<tr data-zone="(\w+)"', html) == ["shoes", "books"]
     staffing = html.split('id="staffing"')[1].split("</table>")[0]
-    assert [text_of(name) for name in re.findall(r'<th scope="row">(.*?)</th>', staffing)] == ["Shoes", "=Books()"]
-    assert {row["zone"]: (row["wanted"], row["visits_per_staffed_hour"]) for row in rows if row["staffed"]} == {
+    rows = [text_of(name) for name in re.findall(r'<th scope="row">(.*?)</th>', staffing)]
+    assert rows == ["Ground", "Shoes", "2", "=Books()"]
+    assert {row["zone"]: (row["wanted"], row["visits_per_staffed_hour"]) for row in told if row["staffed"]} == {
         "shoes": (40, 20.0),
         "bags": (None, 20.0),
         "hall": (None, 20.0),
     }
+
+
+async def test_need_that_nobody_served_is_the_loudest_cell(page: Page) -> None:
+    day = Day(page.config)
+    for zone, hour, people in (("shoes", 8, 40), ("shoes", 9, 30), ("bags", 9, 7), ("books", 9, 5)):
+        for i in range(people):
+            day.visit(f"{zone}{hour}{i}", zone, f"{hour}:{i:02}", 150)
+    day.visit("badge", "shoes", "08:00", 3600, cls="staff")
+    day.visit("badge", "books", "09:00", 600, cls="staff")  # too short to have served an hour's visits
+    day.covered("04:00", "12:00")
+    day.watermark("12:00")
+    day.conn.close()
+    html = (await page.get(f"/service?date={DATE}&lang=en"))[2]
+    table = html.split('class="grid staffing"')[1].split("</table>")[0]
+    rows = dict(re.findall(r'data-staffed="(\w+)">(.*?)</tr>', table, re.DOTALL))
+    red = {
+        name: [text_of(cell) for cell in re.findall(r'<td class="unserved">(.*?)</td>', row)]
+        for name, row in rows.items()
+    }
+    sums = {
+        name: [text_of(cell) for cell in re.findall(r'<td class="sum[^"]*">(.*?)</td>', row)]
+        for name, row in rows.items()
+    }
+    assert list(rows) == ["F1", "shoes", "bags", "F2", "books"]
+    assert red == {
+        "F1": [],
+        "shoes": ["30! without staff"],
+        "bags": ["7! without staff"],
+        "F2": [],
+        "books": ["5! without staff"],
+    }
+    assert sums == {
+        "F1": ["77", "37"],
+        "shoes": ["70", "30"],
+        "bags": ["7", "7"],
+        "F2": ["5", "5"],
+        "books": ["5", "5"],
+    }
+    assert re.search(r'class="lv4">40<', rows["shoes"])
 
 
 async def test_a_day_on_which_the_store_is_closed_is_not_one_without_antennas(tmp_path: Path) -> None:
