@@ -201,9 +201,9 @@ class Login:
             token = await run_in_threadpool(users.log_in, name, fields.get("password", ""), at, device)
         except Throttled as throttled:
             await run_in_threadpool(users.record_throttled, name, at)
-            response = self._form(request, name, target, "wait", 429, held)
-            response.headers["Retry-After"] = str(int(throttled.wait_s) + 1)
-            return response
+            refused = self._form(request, name, target, "wait", 429, held)
+            refused.headers["Retry-After"] = str(int(throttled.wait_s) + 1)
+            return refused
         if token is None:
             if users.anyone():
                 await run_in_threadpool(users.record, name, "", at, "login failed")
