@@ -333,6 +333,37 @@ async def test_the_weeks_after_a_holiday_say_how_few_days_compare(tmp_path: Path
     assert "– <small>1 comparable day</small>" in against
 
 
+async def test_tiers_have_the_colours_of_the_store_file(tmp_path: Path) -> None:
+    colours = {"Diamond": "#1b2a6b", "金卡": "#FFD700", "A": "#777777"}
+    tiers = [{"tier": tier, "colour": colour} for tier, colour in colours.items()]
+    config = StoreConfig.model_validate(store_values(tmp_path, web={"listen": "127.0.0.1:0", "tiers": tiers}))
+    fill(config)
+    day = Day(config)
+    for tier in ("Diamond", "金卡", "A", "Bronze"):
+        for number in range(9):
+            day.member(f"{tier}{number}", tier)
+            day.visit(f"{tier}{number}", "shoes", "11:00", 100, cls="member", member=f"M-{tier}{number}")
+    day.conn.close()
+    async with pages.serving(config) as page:
+        html = (await page.get("/members?lang=en"))[2]
+        (sheet,) = re.findall(r'href="(/static/tiers[^"]*)"', html)
+        status, headers, styles = await page.get(sheet)
+    assert (status, headers["Content-Type"]) == (200, "text/css; charset=utf-8")
+    assert styles.splitlines() == [
+        ".tier-0 { background: #1b2a6b; color: #ffffff; }",
+        ".tier-1 { background: #FFD700; color: #000000; }",
+        ".tier-2 { background: #777777; color: #000000; }",
+    ]
+    shown = dict(re.findall(r'<span class="tier (tier-\w+)">([^<]+)</span>', html))
+    assert shown == {"tier-0": "Diamond", "tier-1": "金卡", "tier-2": "A", "tier-other": "Bronze"}
+
+
+def test_a_tier_has_one_colour(tmp_path: Path) -> None:
+    tiers = [{"tier": "A", "colour": "#777777"}] * 2
+    with pytest.raises(ValueError, match="a tier has two colours"):
+        StoreConfig.model_validate(store_values(tmp_path, web={"tiers": tiers}))
+
+
 async def test_switching_language_keeps_the_day(page: Page) -> None:
     html = (await page.get("/today?date=2026-03-13&lang=en"))[2]
     assert 'href="?date=2026-03-13&amp;lang=zh"' in html
