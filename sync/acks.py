@@ -36,7 +36,8 @@ MAX_JUMP = 10**9
 class Acks:
     """Takes acks and stores them from time to time; what the database refuses is kept in memory.
 
-    `tell`: callback with the database's error, None when it works again. `counters`: acks, acks_bad, acks_beyond.
+    `tell`: callback with the database's error, None when it works again. `said`: callback with the CRM's time when it
+    sent an ack. `counters`: acks, acks_bad, acks_beyond.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Acks:
         in_flight: Mapping[EventClass, InFlight],
         counters: Counter[str],
         tell: Callable[[str | None], None],
+        said: Callable[[int], None] = lambda at_us: None,
     ) -> None:
         self._store = store
         self._epoch = epoch
@@ -54,6 +56,7 @@ class Acks:
         self._in_flight = in_flight
         self._counters = counters
         self._tell = tell
+        self._said = said
         self._acked: dict[EventClass, int] = {}
         self._to_write = asyncio.Event()
         self._born: dict[EventClass, int] = {}
@@ -126,6 +129,8 @@ class Acks:
         if ack.epoch != self._epoch:
             self._counters["acks_bad"] += not incoming.retained  # a former database's last ack stays retained
             return None
+        if ack.at_us is not None and not incoming.retained:
+            self._said(ack.at_us)
         in_flight = self._in_flight[class_]
         if ack.upto > in_flight.highest and not await self._is_of_a_lost_life(class_, ack.upto):
             return None

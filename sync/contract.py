@@ -253,6 +253,16 @@ class ReaderHealth(Numbered):
     )
 
 
+class ClockSet(Message):
+    """The gateway's clock was set. What was told of before stands as much too early, or too late."""
+
+    from_us: Annotated[int, Field(lt=2**63)]
+    to_us: Us
+    unkept_us: Annotated[int, Field(lt=2**63)] | None = Field(
+        default=None, description="since when nobody had kept the clock, so that what was told since is doubtful"
+    )
+
+
 class GatewayHealth(Numbered):
     """class health: the gateway's own state, once a minute and at start and stop."""
 
@@ -273,6 +283,21 @@ class GatewayHealth(Numbered):
     failing: dict[str, Reason] = Field(
         default={}, description="background job → why it fails; it is tried again, and everything else goes on"
     )
+    expiring: dict[str, int] = Field(
+        default={},
+        description="certificate (key of the store file, or broker) → days left, negative once it has expired; of "
+        "those that expire within 30 days",
+    )
+    clock: Literal["trusted", "holding over", "untrusted"] = Field(
+        default="holding over",
+        description="trusted: something keeps the gateway's clock right; holding over: nothing does, and nothing "
+        "speaks against it; untrusted: what the gateway hears waits until its time is known",
+    )
+    clock_reason: Reason = Field(default="", description="what speaks against the clock")
+    clock_steps: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="how often the clock was set since the start; all zones are unknown for such a time"
+    )
+    clock_set: ClockSet | None = Field(default=None, description="the last time that it was set")
 
 
 Event = Annotated[
@@ -399,6 +424,10 @@ class Ack(Message):
     pause_ms: Annotated[int, Field(ge=0)] = Field(default=0, description="send no more of this class for so long")
     accepts: Annotated[tuple[Name, ...], Field(max_length=8)] = Field(
         default=(), description='forms of a batch that the CRM takes besides plain JSON; "gzip" is the one there is'
+    )
+    at_us: Us | None = Field(
+        default=None,
+        description="the CRM's clock when it sent this; a gateway without a time service holds its own to it",
     )
 
 

@@ -137,6 +137,13 @@ class MqttConnection:
         if reason.is_failure:
             raise RefusedError(f"the broker refused {topic}: {reason}")
 
+    @property
+    def until_s(self) -> float | None:
+        """Until when the broker's certificate holds, seconds since 1970; None without TLS."""
+        sock = self._client.paho.socket()
+        cert = sock.getpeercert() if isinstance(sock, ssl.SSLSocket) else None
+        return ssl.cert_time_to_seconds(str(cert["notAfter"])) if cert else None
+
     async def subscribe(self, topics: Sequence[str]) -> None:
         """Subscribe at QoS 1; RefusedError if the broker doesn't grant one of the topics."""
         self._check()

@@ -69,7 +69,8 @@ class Status:
 
 class Publisher:
     """Sends the outbox; `run` continues until cancelled and raises nothing because of broker or database. `trouble` is
-    the database's error. `clock_offset_us`: the clock minus true time, if known.
+    the database's error. `clock_offset_us`: the clock minus true time, if known; `crm_said` is called with the CRM's
+    time whenever the CRM sends it.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Publisher:
         writer: Writer,
         clock: Callable[[], int],
         clock_offset_us: Callable[[], int | None] = lambda: None,
+        crm_said: Callable[[int], None] = lambda at_us: None,
     ) -> None:
         self._settings = settings
         self._identity = identity
@@ -94,10 +96,12 @@ class Publisher:
         self._trouble: str | None = None
         self._reasons: dict[str, str] = {}
         self.status = Status(False, "not yet connected", clock())
+        self.broker_until_s: float | None = None
+        """Until when the broker's certificate holds, seconds since 1970, by its last greeting."""
         self.counters: Counter[str] = Counter()
         """Counters: connections, batches, events (including repetitions), silences, refused, acks, acks_bad,
         acks_beyond, twins, down_bad (messages that couldn't be processed)."""
-        self._acks = Acks(identity.store, identity.epoch, writer, self._in_flight, self.counters, self._note)
+        self._acks = Acks(identity.store, identity.epoch, writer, self._in_flight, self.counters, self._note, crm_said)
         self._sending = Sending(
             identity, writer, clock, clock_offset_us, self._in_flight, self._acks.packed, self.counters, self._say_of
         )
@@ -174,6 +178,7 @@ class Publisher:
         state = topics.topic(store, "state")
         self._twins.connected()
         async with connect(self._settings, will=(state, self._state(False)), durable=True) as connection:
+            self.broker_until_s = connection.until_s
             await self._acks.live(self._identity.instance)
             below = [topics.topic(store, f"down/{name}/#") for name in self._handlers]
             await connection.subscribe([topics.topic(store, "down/ack/+"), state, *below])

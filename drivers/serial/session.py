@@ -314,9 +314,10 @@ class SerialSession(ABC, Generic[F]):
 
     def _reading(self) -> str:
         ports = set(self._settings.ports)
-        text = f"reading on antennas {_list(sorted(ports - self._unconnected))}"
-        lacking = sorted(ports & self._unconnected)
-        return f"{text}; nothing is connected to port {_list(lacking)}" if lacking else text
+        antennas, lacking = _list(sorted(ports - self._unconnected)), sorted(ports & self._unconnected)
+        if lacking:
+            return f"reading on antennas {antennas}; nothing is connected to port {_list(lacking)}"
+        return f"reading on antennas {antennas}"
 
     def _tell(self, link: Link, reason: str, since_us: int | None = None) -> None:
         told = self._told

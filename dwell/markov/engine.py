@@ -32,6 +32,8 @@ DRIFT_LEAST, DRIFT_PRIOR, DRIFT_SHARE, DRIFT_MOST_DB = 30, 300, 0.5, 6.0
 """Antennas drift: events wanted of one, those that speak against it, share followed in a window, and the most."""
 MUTE_TICKS = 5
 """Antennas are looked at so often whether they have gone silent for everybody."""
+TRIM_TICKS = 20
+"""Memory that tags no longer use is given back so often."""
 IDLE_US = 86_400_000_000
 """Windows are left out when there is nothing at all for longer than this: the engine wasn't running."""
 HOLD_US = 180_000_000
@@ -40,10 +42,9 @@ CATCH_UP_TICKS = 4
 """What was held back is decided in pieces of so many ticks, so that nobody waits for long."""
 AIR = ("up", "mute", "missed", "missed_by", "drift", "tags", "changed_tick", "down")
 """What of Air belongs to the engine's state; the rest follows from it."""
-SCALARS = (
-    *("_tick", "_target", "_next_look", "_late", "_unknown_antenna", "_late_outages"),
-    *("_visits", "_journeys", "_stuck"),
-)
+SCALARS = "_tick", "_next_look", "_late", "_unknown_antenna", "_late_outages", "_visits", "_journeys", "_stuck"
+COUNTED = ("READS", "DUPLICATES", "MERCHANDISE", "TAGS", "STRAYS", "FROZEN")
+"""Counters of the kernels."""
 NEVER = kernels.NEVER
 
 
@@ -76,7 +77,6 @@ class ZoneEngine:
         self._journal = Journal(layout)
         self._tick = -1
         """First tick not yet processed, -1 before the first."""
-        self._target = -1
         self._pending: list[Reads] = []
         self._outages: list[tuple[int, bool, NDArray[np.int64]]] = []
         self._counts = np.zeros(kernels.COUNTERS, np.int64)
@@ -84,6 +84,7 @@ class ZoneEngine:
         self._visits = self._journeys = self._stuck = 0
         self._table = TagTable(ROWS)
         self._next_look = NEVER
+        self._next_trim = 0
         self._guess = type(self)(layout, settings, tuning, field) if hold else None
         """Answers for this engine while it holds reads back."""
         self._hold, self._held_reads, self._released = hold, 0, False
@@ -137,14 +138,9 @@ class ZoneEngine:
             return self._guess.counters
         counts = self._counts
         return {
-            "reads": int(counts[kernels.READS]),
+            **{name.lower(): int(counts[getattr(kernels, name)]) for name in COUNTED},
             "late": self._late,
             "unknown_antenna": self._unknown_antenna,
-            "duplicates": int(counts[kernels.DUPLICATES]),
-            "merchandise": int(counts[kernels.MERCHANDISE]),
-            "tags": int(counts[kernels.TAGS]),
-            "strays": int(counts[kernels.STRAYS]),
-            "frozen": int(counts[kernels.FROZEN]),
             "tags_tracked": len(self._table.due) - self._table.n_free,
             "late_outages": self._late_outages,
             "visits": self._visits,
@@ -366,6 +362,9 @@ class ZoneEngine:
                 heard = max(int(ticks[order[at]]), self._tick)
                 stop = min(stop, heard - heard % MUTE_TICKS + MUTE_TICKS)
             self._find_mute()
+            if self._tick >= self._next_trim:
+                self._table.trim()
+                self._next_trim = self._tick + TRIM_TICKS
             while self._tick < stop:
                 self._tick, at, self._next_look, self._table.n_free, out, n = kernels.run(
                     reads,

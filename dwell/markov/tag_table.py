@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ TAKEN = {"cells": "n_cells", "probs": "n_cells", "event": "n_events", "pool": "n
 """Arrays with places for more than a tag has, and the column of `life` that says how many it has."""
 
 
+PAGE = mmap.PAGESIZE
+
+
 class TagTable:
     """The tags' rows, when each is to be looked at next (`due`), an index by EPC, and a stack of free rows.
 
@@ -21,7 +25,7 @@ class TagTable:
     """
 
     def __init__(self, rows: int) -> None:
-        self.tags = _rows(0)
+        self.tags, self._pool = _rows(0)
         self.due = np.zeros(0, np.int64)
         self.index = np.zeros(0, np.int32)
         self.free = np.zeros(0, np.int32)
@@ -30,17 +34,36 @@ class TagTable:
 
     def grow(self, rows: int) -> None:
         """Make room for `rows` more tags."""
-        old, tags = len(self.due), _rows(len(self.due) + rows)
+        old = len(self.due)
+        tags, pool = _rows(old + rows)
         for name in Tags._fields:
-            # Zeros that nobody has touched take no memory: half of the rows may never be wanted.
-            getattr(tags, name)[:old] = getattr(self.tags, name)
-        self.tags = tags
+            before, after = getattr(self.tags, name), getattr(tags, name)
+            if name not in TAKEN:
+                after[:old] = before
+                continue
+            # What nobody has touched takes no memory: only the places that are taken are copied.
+            for row, n in enumerate(np.where(self.tags.life["state"] != 0, self.tags.life[TAKEN[name]], 0).tolist()):
+                after[row, :n] = before[row, :n]
+        self.tags, self._pool = tags, pool
         self.due = np.concatenate([self.due, np.full(rows, kernels.NEVER, np.int64)])
         free = self.free[: self.n_free]
         more = np.arange(old + rows - 1, old - 1, -1)
         self.free = np.concatenate([free, more, np.zeros(old - len(free))]).astype(np.int32)
         self.n_free += rows
         self._reindex()
+
+    def trim(self) -> None:
+        """Give back the memory of places in the pool that tags have used once and don't use now.
+
+        A tag of which little is known has thousands of cells in question, but not for long.
+        """
+        if self._pool is None or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        row_bytes, word = self.tags.pool.strides
+        free = self.tags.life["state"] == 0
+        used = -(-np.where(free, 0, self.tags.life["n_pool"]).astype(np.int64) * word // PAGE) * PAGE
+        for row in np.flatnonzero(used < row_bytes).tolist():
+            self._pool.madvise(mmap.MADV_DONTNEED, row * row_bytes + int(used[row]), row_bytes - int(used[row]))
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The tags as plain arrays; of what has places for more, only the places that are taken."""
@@ -88,14 +111,17 @@ class TagTable:
         kernels.rebuild(self.index, self.tags.life)
 
 
-def _rows(n: int) -> Tags:
-    """Room for n tags."""
-    return Tags(
+def _rows(n: int) -> tuple[Tags, mmap.mmap | None]:
+    """Room for n tags, and the memory that the pool lies in: whole pages a row."""
+    memory = mmap.mmap(-1, n * kernels.POOL * 8) if n else None
+    pool = np.frombuffer(memory, np.uint64) if memory is not None else np.zeros(0, np.uint64)
+    tags = Tags(
         life=np.zeros(n, LIFE),
         cells=np.zeros((n, kernels.CELLS), np.uint16),
         probs=np.zeros((n, kernels.CELLS, 4), np.float32),
         event=np.zeros((n, kernels.EVENTS), EVENT),
-        pool=np.zeros((n, kernels.POOL), np.uint64),
+        pool=pool.reshape(n, kernels.POOL),
         recent_zone=np.zeros((n, kernels.RECENT, 3), np.int16),
         recent_p=np.zeros((n, kernels.RECENT, 3), np.float32),
     )
+    return tags, memory

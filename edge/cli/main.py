@@ -47,7 +47,12 @@ def main() -> None:
     try:
         app()
     except Trouble as trouble:
-        typer.echo(f"tagtrail: {trouble}", err=True)
+        import logging
+
+        from edge.store.journal import prioritised, to_journal
+
+        said = f"tagtrail: {trouble}"
+        typer.echo(prioritised(said, logging.ERROR) if to_journal() else said, err=True)
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(1)
@@ -64,14 +69,14 @@ def run(
 ) -> None:
     """Run the service for a store (readers, engine, database, CRM, web page) until SIGTERM."""
     import asyncio
-    import logging
     import os
 
     from edge.service.memory import settle
+    from edge.store.journal import set_up
 
     settle()
     os.umask(0o077)  # all files written may contain member data
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    set_up()
     own = load_store(config, files=True, overlay=False)
     from edge.crm.configuration import Overlay
     from edge.service.service import Service

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from time import monotonic
 
 from config import StoreConfig
 from edge.database.keys import KEPT_DAYS as KEY_DAYS
@@ -21,6 +22,30 @@ EXPIRED_DAYS = 7
 
 HINT_DAYS = 1
 """Greeting hints are deleted within so many days after they expire."""
+
+
+PACE = 2
+"""Retention goes at most so much faster than time: a clock that is wrong for a minute deletes two minutes' worth."""
+
+
+class Pace:
+    """The time by which retention goes: the clock's, but never more than PACE days' worth for a day that we run.
+
+    `since_us`: how far it was; `speed`: of the store's clock.
+    """
+
+    def __init__(
+        self, clock: Callable[[], int], since_us: int, *, speed: float = 1.0, mono_s: Callable[[], float] = monotonic
+    ) -> None:
+        self._clock, self._speed, self._mono_s = clock, speed, mono_s
+        self._us, self._seen_s = since_us, mono_s()
+
+    def now_us(self) -> int:
+        """Store time."""
+        now_s = self._mono_s()
+        ran_us, self._seen_s = round((now_s - self._seen_s) * 1e6 * self._speed), now_s
+        self._us = min(self._clock(), self._us + PACE * ran_us)
+        return self._us
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from drivers.read import Reads
 from dwell.layout import TagClass
-from edge.intake.greeter import hashes
 from edge.store.compose import Shop
+from edge.store.epc_hash import hashes
 
 MOST_TAGS, MOST_OF_READER = 12_000, 6_000
 BURST, PER_S, CALM_S = 2_000.0, 100.0, 60.0

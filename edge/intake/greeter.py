@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from drivers.read import ANTENNA_UNKNOWN, Reads, epc_bytes
 from dwell.layout import TagClass
 from edge.store.compose import Shop
+from edge.store.epc_hash import hashes
 from edge.store.pseudonyms import Member, Pseudonyms, known, look_up
 from sync import outbox
 from sync.contract import Recognised
@@ -203,13 +204,3 @@ def epc_of(row: Any) -> tuple[bytes, int]:
     """Return the EPC of a READ or VISIT row, and its length in bits."""
     bits = int(row["epc_bits"])
     return epc_bytes(row["epc"], bits), bits
-
-
-def hashes(rows: Any) -> NDArray[np.uint64]:
-    """Return the (n,) 64-bit hashes of the EPCs of READ or VISIT rows."""
-    mixed: NDArray[np.uint64] = (rows["epc"] * _MIX).sum(axis=1, dtype=np.uint64)
-    lengths: NDArray[np.uint64] = rows["epc_bits"].astype(np.uint64) * _MIX[0]
-    return mixed ^ lengths
-
-
-_MIX = np.random.default_rng(8).integers(1, 2**64, 8, np.uint64, endpoint=False) | np.uint64(1)

@@ -11,8 +11,8 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,12 +30,16 @@ from edge.database.retention import make_room
 from edge.database.writer import Database
 from edge.intake import checkpoint
 from edge.intake.admission import Admission
+from edge.intake.arrivals import SETTLE_US, Arrivals
+from edge.intake.doubtful import mark
 from edge.intake.greeter import Greeter
-from edge.intake.inbox import Inbox
+from edge.intake.health import Elsewhere, EngineNow, HealthNews
+from edge.intake.inbox import Inbox, Item
 from edge.intake.ledger import Ledger
+from edge.intake.windows import seen_since
 from edge.readers.antennas import Antennas
 from edge.readers.door_counters import DoorCounters
-from edge.readers.flapping import Flapping
+from edge.readers.doubles import Doubles
 from edge.readers.lamps import Lamps
 from edge.readers.outages import Outages
 from edge.store import layouts
@@ -43,7 +47,8 @@ from edge.store.business_days import business_days
 from edge.store.clock import Clock
 from edge.store.compose import Shop
 from edge.store.pseudonyms import Member, Pseudonyms, consents, known
-from sync.contract import CLASSES, EventClass, GatewayHealth, ReaderHealth, Recognised
+from edge.store.timekeeping import Step, Timekeeper, moment
+from sync.contract import CLASSES, EventClass, Recognised
 
 log = logging.getLogger("tagtrail.pipeline")
 T = TypeVar("T")
@@ -57,12 +62,13 @@ LOOK_AROUND_S = 0.5
 """Interval for checking waiting members."""
 BEHIND_US = 15_000_000
 """An engine further behind than this, because it waits for a reader, can't be used to find waiting members."""
-HEALTH_US = 60_000_000
 SWEEP_US = 60_000_000
 PRESSED_S = 5.0
 """Interval for checking whether the engine has dropped tags, while there are too many."""
 BACK_US = 60_000_000
 """If the clock is set back further than this, a new engine is started, because the old one would wait too long."""
+HOP_US = 6 * 3_600_000_000
+"""If the clock is set forward further than this, the skipped time isn't even reported as an outage."""
 HOLD_READS = 300_000
 """Reads that a new store's engine may hold back until its first radio model."""
 CHECKPOINT_MOST_S = 60.0
@@ -74,9 +80,9 @@ class Pipeline:
     """Take reads and link changes from the inbox, run the engine, and commit. One task: `run`.
 
     Callbacks: `wake` for classes with new events, `changed` for updates of the page, `lamps` for members entering a
-    zone, `trace` for every decided visit. `learner` gets the reads too. `backlog`: unacknowledged events by class.
-    `failing`: reasons by failing background job. `trouble`: why commits fail, if they do; uncommitted data is kept and
-    retried.
+    zone, `trace` for every decided visit. `learner` gets the reads too. `backlog`, `failing`, `expiring`: as in
+    Elsewhere. Everything waits while `timekeeper` does not trust the time; `retained_us` is the time used for
+    retention. `trouble`: why commits fail, if they do; uncommitted data is kept and retried.
     """
 
     def __init__(
@@ -92,9 +98,12 @@ class Pipeline:
         scrub: Callable[[], object] = lambda: None,
         backlog: Callable[[], Mapping[str, int]] = dict,
         failing: Callable[[], Mapping[str, str]] = dict,
+        expiring: Callable[[], Mapping[str, int]] = dict,
         learner: Learner | None = None,
         lamps: Lamps | None = None,
         trace: Callable[[Visits], None] | None = None,
+        timekeeper: Timekeeper | None = None,
+        retained_us: Callable[[], int] | None = None,
     ) -> None:
         self.shop = shop
         self.engine = ZoneEngine(shop.layout, shop.settings, field=shop.field, hold=0 if shop.field else HOLD_READS)
@@ -105,36 +114,49 @@ class Pipeline:
         self._inbox = inbox
         self._database = database
         self._clock = clock
-        self._version = version
         self._wake = wake
         self._changed = changed
         self._scrub = scrub
-        self._backlog = backlog
-        self._failing = failing
-        self._told_failing: set[str] = set()
         self._lamps = lamps
         self._trace = trace
+        self.time = timekeeper or Timekeeper.believing(clock)
+        self._retained_us = retained_us or clock.now_us
+        self._arrivals = Arrivals(inbox, self.time, clock, self.readers, self.reads_of)
+        self._began_us = 0
+        """When the engine began to watch, if that was not in an earlier run."""
+        self._antennas = np.flatnonzero(shop.layout.antenna_zone >= 0)
+        self._linked = dict(self.readers)
+        """Links as far as they have been taken; `readers` has them as they are."""
+        self._restored = True
+        self._start_mono = self.time.mono_us()
+        self._doubtful: list[Step] = []
+        """Steps after which rows of before are to be marked, with the next commit."""
         days = business_days(shop.config)
         self._days = days
         self._pseudonyms = Pseudonyms(database.tag_key)
         self.antennas = Antennas(shop)
         self.admission = Admission(shop)
+        self.doubles = Doubles(shop)
         self.doors = DoorCounters(shop)
         self._learner = learner
         self._ledger = Ledger(shop, self._pseudonyms, days, self.doors, clock.now_us)
         self._outages = Outages(self.readers, self._switch)
-        self._flapping: Flapping[ReaderHealth] = Flapping()
+        elsewhere = Elsewhere(version, backlog, failing, expiring)
+        self._health = HealthNews(self._ledger, self.readers, self._linked, self.time, self.admission, clock, elsewhere)
         self._bound_us: int | None = None
         self._waiting = 0
         self._greeter = Greeter(shop, self._pseudonyms)
         self.desk = CueDesk(shop, clock.speed)
         self._every_s = shop.config.database.checkpoint_s
-        self._swept_us = self._health_us = start
+        self._swept_us = start
         self._stopping = False
 
     def restore(self) -> None:
-        """Restore the last checkpoint, with all readers down until they connect."""
-        self._database.write_now(self._restore)
+        """Restore the last checkpoint, with all readers down until they connect; later, if the time is unknown."""
+        if self.time.untrusted:
+            self._restored = False
+        else:
+            self._database.write_now(self._restore)
 
     def stop(self) -> None:
         """Make `run` end; what sessions have delivered so far is still processed."""
@@ -146,13 +168,25 @@ class Pipeline:
 
         Must not be cancelled, because a commit in progress would be written twice.
         """
-        self._ledger.add_health(self._gateway_health("start"))
         loop = asyncio.get_running_loop()
         advanced_s = committed_s = looked_s = pressed_s = loop.time()
         seen_us = self._clock.now_us()
+        begun = False
         while not self._stopping:
             await self._inbox.wait(ADVANCE_S, GATHER_S)
+            if not self._arrivals.look():
+                continue
             now_us = self._clock.now_us()
+            if not self._restored:
+                await self._database.write(self._restore)
+                self._restored, seen_us = True, now_us
+                self._arrivals.step()
+            elif (step := self._arrivals.step()) is not None:
+                self._step(step)
+                seen_us = now_us
+            if not begun:
+                begun = True
+                self._health.tell_gateway("start", self._tags())
             await self._take()
             if loop.time() - advanced_s >= ADVANCE_S:
                 advanced_s = loop.time()
@@ -160,7 +194,7 @@ class Pipeline:
                 # however long the machine was busy or suspended in between.
                 self._advance(seen_us)
                 seen_us = now_us
-                self._tell_repeated()
+                self._health.tell_repeated()
                 if self.admission.pressed and loop.time() - pressed_s >= PRESSED_S:
                     pressed_s = loop.time()
                     self._keep_admitted()
@@ -170,22 +204,22 @@ class Pipeline:
             if loop.time() - committed_s >= self._every_s:
                 committed_s = loop.time()
                 await self._commit()
+        if self.time.untrusted:  # what is held has no time, and is lost
+            return
         await self._take()
         self._advance(seen_us)
-        self._tell_repeated(all_=True)
-        self._ledger.add_health(self._gateway_health("stop"))
+        self._health.tell_repeated(all_=True)
+        self._health.tell_gateway("stop", self._tags())
         if self._trace is not None:
-            self._trace(self._as_if_over())
+            # Visits in progress as they would end if nothing more came.
+            engine = self.engine
+            over = ZoneEngine.restore(self.shop.layout, self.shop.settings, engine.state(), field=engine.field)
+            self._trace(over.finish().closed)
         await self._commit()
 
     def here(self) -> Visits:
         """Return the live positions of tags, a second or two behind."""
         return self.engine.whereabouts()
-
-    def _as_if_over(self) -> Visits:
-        """Return the open visits as if they ended now, marked as incomplete."""
-        over = ZoneEngine.restore(self.shop.layout, self.shop.settings, self.engine.state(), field=self.engine.field)
-        return over.finish().closed
 
     def members(self, visits: Visits) -> list[tuple[Member, Any]]:
         """Return the members with consent among visits, with their visit."""
@@ -228,25 +262,41 @@ class Pipeline:
 
     # Processing steps.
 
+    def _step(self, step: Step) -> None:
+        """The clock was set: what was there meanwhile is unknown, in all zones."""
+        log.warning("all zones are unknown from %s to %s: the clock was set", *map(moment, (step.from_us, step.to_us)))
+        if abs(step.by_us) > BACK_US:
+            self._doubtful.append(step)
+            # No visit has lasted for what the clock left out.
+            self._begin_anew(step.from_us if 0 < step.by_us <= HOP_US else step.to_us, step.from_us)
+        if -BACK_US < step.by_us <= HOP_US:
+            self._outages.step(step.from_us, max(step.from_us, step.to_us) + SETTLE_US)
+
     async def _take(self) -> None:
-        """Process everything in the queue, in order of arrival."""
+        """Process everything that may be taken, in order of arrival."""
+        dropped = self._arrivals.dropped
+        await self._put_through(self._arrivals.take())
+        if dropped is not None:
+            from_us, to_us = dropped
+            for reader in self.readers:
+                self._outages.gap(Gap(reader, from_us, to_us, "reads dropped while the time was unknown"))
+
+    async def _put_through(self, items: Iterator[Item]) -> None:
         batches: list[Reads] = []
-        for item in self._inbox.take():
+        for item in items:
             if isinstance(item, ReaderStatus):
                 await self._feed(batches)
                 batches = []
                 self._link(item)
             elif isinstance(item, Gap):
                 self._outages.gap(item)
-                self._tell_health("gap", item.reader, item.reason, item.to_us)
+                self._health.tell("gap", item.reader, item.reason, item.to_us)
             elif isinstance(item, Notice):
-                self._tell_health("notice", item.reader, item.text, item.at_us)
+                self._health.tell("notice", item.reader, item.text, item.at_us)
             elif isinstance(item, Contact):
                 self.doors.take(item)
             else:
-                reader, batch = item
-                self.reads_of[reader] += len(batch)
-                batches.append(batch)
+                batches.append(item[1])
         await self._feed(batches)
 
     async def _feed(self, batches: list[Reads]) -> None:
@@ -256,7 +306,10 @@ class Pipeline:
             now_us = self._clock.now_us()
             reads = self.admission.filter(reads, now_us)
             for reader, text in self.admission.notices(now_us):
-                self._tell_health("flood", reader, text, now_us)
+                self._health.tell("flood", reader, text, now_us)
+            reads = self.doubles.filter(reads)
+            for reader, text in self.doubles.notices():
+                self._health.tell("double", reader, text, now_us)
             await self._greet(reads)
             self.engine.feed(reads)
             if self._learner is not None:
@@ -264,44 +317,17 @@ class Pipeline:
             self._waiting += len(reads)
 
     def _link(self, status: ReaderStatus) -> None:
-        before = self.readers[status.reader]
-        self.readers[status.reader] = status
+        before = self._linked[status.reader]
+        self._linked[status.reader] = status
         if status.link is Link.UP:
             self.doors.watched(status.reader, status.inputs)
         self._outages.link(status, time.monotonic())
         if (status.link, status.reason) != (before.link, before.reason):
-            self._tell_health("link", status.reader, status.reason, status.since_us)
+            self._health.tell("link", status.reader, status.reason, status.since_us)
 
     def _switch(self, reader: str, at_us: int, up: bool) -> None:
         self.engine.outage(self.shop.antennas_of[reader], at_us, up)
         self.doors.switch(reader, at_us, up)
-
-    def _tell_health(self, kind: str, reader: str, reason: str, since_us: int) -> None:
-        status = self.readers[reader]
-        told = ReaderHealth(
-            reader=reader,
-            link=status.link.value,
-            reason=reason,
-            since_us=since_us,
-            clock_offset_us=status.clock_offset_us,
-        )
-        if self._flapping.now((reader, kind), told, time.monotonic()):
-            self._add_health(told)
-
-    def _tell_repeated(self, *, all_: bool = False) -> None:
-        """Report repeated link changes as one."""
-        for told, changes in self._flapping.due(time.monotonic(), all_=all_):
-            self._add_health(told.model_copy(update={"changes": changes}))
-
-    def _add_health(self, told: ReaderHealth) -> None:
-        good = told.link == "up" and self.readers[told.reader].reason == told.reason
-        often = f" (after {told.changes} changes)" if told.changes > 1 else ""
-        log.log(
-            logging.INFO if good else logging.WARNING,
-            "reader %s is %s: %s%s",
-            *(told.reader, told.link, told.reason, often),
-        )
-        self._ledger.add_health(told)
 
     async def _greet(self, reads: Reads) -> None:
         fresh = self._greeter.fresh(reads)
@@ -349,6 +375,9 @@ class Pipeline:
             self._changed()
         return True
 
+    def _tags(self) -> EngineNow:
+        return EngineNow(self.engine.counters, len(self.engine.tags_under_way()))
+
     def _keep_admitted(self) -> None:
         self.admission.keep([self.engine.tags_under_way(), self.engine.stuck_tags()], self.engine.weighed_us)
 
@@ -358,12 +387,7 @@ class Pipeline:
 
     def _advance(self, watermark_us: int) -> None:
         if watermark_us < self.engine.weighed_us - BACK_US:
-            back_s = (self.engine.weighed_us - watermark_us) // 1_000_000
-            log.error("the clock was set back by %d s: open visits end here, and counting restarts", back_s)
-            self._decide(self.engine.finish())
-            self.engine = ZoneEngine(self.shop.layout, self.shop.settings, field=self.engine.field)
-            self.doors.begin(watermark_us)
-            self._outages.anew(watermark_us)
+            self._begin_anew(watermark_us, self.engine.weighed_us)
         bound_us = self._outages.bound_us(time.monotonic(), self._clock.now_us(), hurry=self._waiting > WAITING_READS)
         if bound_us is None or bound_us != self._bound_us:
             self._bound_us, self._waiting = bound_us, 0
@@ -374,7 +398,18 @@ class Pipeline:
             for member, visit in self._greeter.members(self.here(), lambda member: member.tier in tiers):
                 self._announce(member.member, member.tier, self.shop.zones[visit["zone"]], int(visit["enter_us"]))
 
+    def _begin_anew(self, at_us: int, ended_us: int) -> None:
+        """Go on at a time to which the engine can't go, which was watching until `ended_us`: another one does."""
+        log.error("visits under way end here, and counting begins anew")
+        self.engine.outage(self._antennas, ended_us, False)  # the rest of its window is not seen by it
+        self._decide(self.engine.finish())
+        self.engine = ZoneEngine(self.shop.layout, self.shop.settings, field=self.engine.field)
+        self._began_us = at_us
+        self.doors.begin(at_us)
+        self._outages.anew(at_us)
+
     def _decide(self, decisions: Decisions) -> None:
+        decisions = seen_since(decisions, self._began_us, self.shop.settings.window_us)
         self._ledger.add(decisions)
         self._greeter.ended(decisions.journeys)
         self.desk.decided(decisions)
@@ -383,10 +418,7 @@ class Pipeline:
 
     async def _commit(self) -> None:
         now = self._clock.now_us()
-        failing = set(self._failing())
-        if abs(now - self._health_us) >= HEALTH_US or failing != self._told_failing:
-            self._health_us, self._told_failing = now, failing
-            self._ledger.add_health(self._gateway_health("periodic"))
+        self._health.tell_news(self._tags())
         stale: list[bytes] = []
         begun_us: list[int] | None = None
         if abs(now - self._swept_us) >= SWEEP_US:
@@ -398,13 +430,15 @@ class Pipeline:
             self.desk.forget(self._greeter.greeted, now)
         # Unprocessed reads are omitted except at a stop: a crash loses reads anyway; they would be half of the state.
         state = self.engine.state(pending=self._stopping)
-        watermark_us = self.engine.weighed_us
+        watermark_us, decided_us = self.engine.weighed_us, self.engine.decided_us
         size = destroyed = 0
-        latencies_ms = list(self.desk.untold_ms)
+        latencies_ms, doubtful = list(self.desk.untold_ms), list(self._doubtful)
 
         def job(conn: sqlite3.Connection) -> None:
             nonlocal size, destroyed
             self._ledger.write(conn, self.shop.zones, self.shop.floors)
+            for step in doubtful:
+                mark(conn, step, self.shop.settings.window_us)
             book.note_latencies(conn, latencies_ms)
             conn.executemany("DELETE FROM recognised WHERE tag = ?", [(tag,) for tag in stale])
             if begun_us is not None:
@@ -415,6 +449,9 @@ class Pipeline:
             rarely_s = min(size / CHECKPOINT_BYTES_PER_S, CHECKPOINT_MOST_S)
             self._every_s = max(self.shop.config.database.checkpoint_s, rarely_s)
             self._ledger.clear()
+            # The windows that the engine cut in two at a step forward come yet.
+            self._doubtful = [step for step in self._doubtful if step not in doubtful or decided_us < step.to_us]
+            self.time.known_us = max(watermark_us, now)
             if destroyed:
                 self._scrub()
             del self.desk.untold_ms[: len(latencies_ms)]
@@ -439,12 +476,13 @@ class Pipeline:
 
     async def _make_room(self) -> None:
         try:
-            await self._database.write(lambda conn: make_room(conn, self.shop.config, self._clock.now_us()))
+            await self._database.write(lambda conn: make_room(conn, self.shop.config, self._retained_us()))
         except sqlite3.Error as error:
             log.error("can't make room in the database: %s", error)
 
     def _restore(self, conn: sqlite3.Connection) -> None:
-        down_us = self._clock.now_us()
+        # After a wait for the time what has been heard meanwhile is put through yet: readers were down before it.
+        down_us = self._clock.now_us() if self._restored else self.time.store_us(self._start_mono)
         waiting_s = None
         try:
             saved = checkpoint.load(conn)
@@ -464,6 +502,8 @@ class Pipeline:
             else:
                 self._end(conn, saved, engine, "zones, antennas or definitions have changed")
         layouts.note(conn, self.shop.config, self._clock.now_us())
+        if waiting_s is None:
+            self._began_us = down_us
         self.doors.begin(down_us)
         self._outages.begin(down_us, waiting_s)
         self._greeter.restore(conn, self.engine.open_visits(), down_us)
@@ -478,20 +518,3 @@ class Pipeline:
         self._ledger.clear()
         checkpoint.save(conn, self.shop, self.engine.weighed_us, self.engine.state())
         log.warning("%s: ended %d open visits", why, len(decisions.closed))
-
-    def _gateway_health(self, reason: Literal["start", "periodic", "stop"]) -> GatewayHealth:
-        counters = self.engine.counters
-        return GatewayHealth(
-            at_us=self._clock.now_us(),
-            version=self._version,
-            reason=reason,
-            reads=counters["reads"],
-            late_reads=counters["late"],
-            unknown_antenna_reads=counters["unknown_antenna"],
-            left_out_reads=self.admission.left_out,
-            tags_present=len(self.engine.tags_under_way()),
-            readers_up=sum(status.link is Link.UP for status in self.readers.values()),
-            readers=len(self.readers),
-            backlog=dict(self._backlog()),
-            failing=dict(self._failing()),
-        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from sqlite_utils import Database as Tables
 
 from config.facts import TAG_CLASSES
 from dwell.layout import TagClass
+from dwell.markov.decisions import Decisions
 from sync.contract import Door, ZoneWindow
 
 
@@ -75,6 +77,20 @@ def untold_doors(conn: sqlite3.Connection, windows_us: set[int], length_us: int)
     )
     conn.executemany("UPDATE door SET told = passages, told_us = covered_us WHERE window_us = ? AND zone = ?", found)
     return found
+
+
+def seen_since(decisions: Decisions, began_us: int, length_us: int) -> Decisions:
+    """Without what was over of its first windows when an engine began to watch: it takes that for seen."""
+
+    def seen(windows: Any) -> Any:
+        over_us = np.clip(began_us - windows["window_us"], 0, length_us)
+        if not over_us.any():
+            return windows
+        windows = windows.copy()
+        windows["coverage"] = np.maximum(windows["coverage"] - over_us / length_us, 0)
+        return windows[over_us < length_us]
+
+    return replace(decisions, windows=seen(decisions.windows), floors=seen(decisions.floors))
 
 
 def _counts(window: Any) -> dict[str, Any]:

@@ -93,6 +93,13 @@ class Outages:
             self._switch(gap.reader, max(gap.from_us, wait.from_us if wait is not None else 0), False)
             self._switch(gap.reader, gap.to_us, True)
 
+    def step(self, from_us: int, to_us: int) -> None:
+        """The clock was set, and what was there meanwhile is unknown: an outage of all readers that are up."""
+        for reader, up in self._up.items():
+            if up:
+                self._switch(reader, from_us, False)
+                self._switch(reader, to_us, True)
+
     def bound_us(self, now_s: float, now_us: int, *, hurry: bool) -> int | None:
         """Return the watermark limit because of readers; None: no limit. `hurry`: wait for none."""
         for reader, wait in list(self._waits.items()):

@@ -9,11 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from drivers.read import ANTENNA_UNKNOWN, Reads
+from drivers.read import ANTENNA_UNKNOWN, READ, Reads
 from dwell.markov.engine import ZoneEngine
 from dwell.markov.learner import Learner, look
+from dwell.markov.tuning import TICK_US
+from dwell.read import joined
 from dwell.visits import Visits
+from edge.readers.doubles import Doubles
 from edge.readers.read_file import CHUNK_ROWS, Report, chunks
 from edge.store.compose import Shop
 
@@ -32,7 +36,7 @@ def replay(
     one; later rows are counted and left out.
     """
     report = Report()
-    run = _Run(shop)
+    run, seconds = _Run(shop), _Seconds(shop)
     newest = np.iinfo(np.int64).min // 2
     for chunk in chunks(shop, path, report, strict=strict, chunk_rows=chunk_rows, progress=progress):
         # Lateness is judged in order of arrival, row by row, so that where a file is cut makes no difference.
@@ -42,11 +46,42 @@ def replay(
         report.late += int((~in_time).sum())
         known = chunk["antenna"] != ANTENNA_UNKNOWN
         report.unknown_antenna += int((~known).sum())
-        run.take(chunk[in_time & known], newest)
+        kept = in_time & known
+        run.take(*seconds.complete(chunk[kept], newest_by_row[kept]))
+    run.take(*seconds.rest())
     visits = run.finish()
     report.visits = len(visits)
     order = sorted(range(len(visits)), key=lambda i: (int(visits["enter_us"][i]), visits["epc"][i].tolist()))
     return visits[order], report
+
+
+class _Seconds:
+    """Reads by the second of their arrival, without those of tags at two places at once: wherever a file is cut, the
+    same are excluded."""
+
+    def __init__(self, shop: Shop) -> None:
+        self._doubles = Doubles(shop)
+        self._reads = np.zeros(0, READ)
+        self._newest_us = np.zeros(0, np.int64)
+
+    def complete(self, reads: Reads, newest_us: NDArray[np.int64]) -> tuple[Reads, int]:
+        """Take reads with the newest time up to each; return those of complete seconds, and the newest time in them."""
+        self._reads = joined([self._reads, reads])
+        self._newest_us = np.concatenate([self._newest_us, newest_us])
+        second = self._newest_us // TICK_US
+        return self._cut(int(np.searchsorted(second, second[-1]))) if len(second) else self._cut(0)
+
+    def rest(self) -> tuple[Reads, int]:
+        """Return what is left at the end."""
+        return self._cut(len(self._reads))
+
+    def _cut(self, n: int) -> tuple[Reads, int]:
+        if not n:
+            return self._reads[:0], np.iinfo(np.int64).min // 2
+        reads, newest_us = self._reads[:n], self._newest_us[:n]
+        self._reads, self._newest_us = self._reads[n:], self._newest_us[n:]
+        cuts = np.flatnonzero(np.diff(newest_us // TICK_US)) + 1
+        return joined([self._doubles.filter(part) for part in np.split(reads, cuts)]), int(newest_us[-1])
 
 
 class _Run:

@@ -41,7 +41,8 @@ BREATH_S = 1.0
 class Housekeeping:
     """Periodic jobs by name. Of those that read much, only one runs at a time.
 
-    `forget_erased` forgets members erased before a given time.
+    `forget_erased` forgets members erased before a given time. `retained_us`: the store time used for retention, and
+    `retained_s` the machine's; while `waits`, the time is unknown and nothing is done.
     """
 
     def __init__(
@@ -50,8 +51,14 @@ class Housekeeping:
         config: StoreConfig,
         clock: Callable[[], int],
         forget_erased: Callable[[int], Awaitable[None]],
+        *,
+        retained_us: Callable[[], int] | None = None,
+        retained_s: Callable[[], float] = time.time,
+        waits: Callable[[], bool] = lambda: False,
     ) -> None:
         self._database = database
+        self._retained_us, self._retained_s = retained_us or clock, retained_s
+        self._waits = waits
         self._forget_erased = forget_erased
         self._config = config
         self._clock = clock
@@ -59,17 +66,27 @@ class Housekeeping:
 
     def rounds(self) -> Iterator[tuple[float, str, Callable[[], Awaitable[None]]]]:
         """Yield interval in seconds, name and function of each job."""
-        yield PERIOD_S, "retention", self._prune
-        yield RARELY_S, "old files", self._delete_old
-        yield PERIOD_S, "quota", self._keep_quota
-        yield PERIOD_S, "digests", self._tell_digests
-        yield PERIOD_S, "day facts", partial(self._until_done, sum_up)
-        yield PERIOD_S, "day news", partial(self._until_done, tell_days)
-        yield PERIOD_S, "corrections", partial(self._until_done, tell_corrections)
+        rounds = (
+            (PERIOD_S, "retention", self._prune),
+            (RARELY_S, "old files", self._delete_old),
+            (PERIOD_S, "quota", self._keep_quota),
+            (PERIOD_S, "digests", self._tell_digests),
+            (PERIOD_S, "day facts", partial(self._until_done, sum_up)),
+            (PERIOD_S, "day news", partial(self._until_done, tell_days)),
+            (PERIOD_S, "corrections", partial(self._until_done, tell_corrections)),
+        )
+        for period_s, name, work in rounds:
+            yield period_s, name, partial(self._unless_waiting, work)
+
+    async def _unless_waiting(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do a round, once the time is known."""
+        while self._waits():
+            await asyncio.sleep(BREATH_S)
+        await work()
 
     async def _prune(self) -> None:
         def tidy(conn: sqlite3.Connection) -> int:
-            config, now_us = self._config, self._clock()
+            config, now_us = self._config, self._retained_us()
             gone = outbox.forget(conn, now_us, SLICE_ROWS) + prune(conn, config, now_us)
             gone += day_news.forget(conn, config, business_days(config).date(now_us))
             return gone + kept.prune(conn, config, now_us)
@@ -81,8 +98,8 @@ class Housekeeping:
         """Delete expired data outside the main tables: files, directory hints, sessions, the audit log, verdicts,
         erasures.
         """
-        path, now_us = self._database.path, self._clock()
-        for file in await asyncio.to_thread(delete_old, path, time.time()):
+        path, now_us = self._database.path, self._retained_us()
+        for file in await asyncio.to_thread(delete_old, path, self._retained_s()):
             log.info("%s has expired and was deleted", file.name)
         while tags := await _look(self._database, lambda conn: old_hints(conn, now_us)):
             await self._database.write(partial(forget_hints, tags=tags, now_us=now_us))
@@ -90,13 +107,14 @@ class Housekeeping:
         users = Users(users_path(self._config))
         try:
             await asyncio.to_thread(users.prune)
+            await asyncio.to_thread(users.prune_audit, self._retained_s())
         finally:
             users.close()
         await self._forget_erased(now_us - self._config.database.keep_days * DAY_US)
 
     async def _keep_quota(self) -> None:
         while await self._database.read(quota.in_use) >= quota.FULL:
-            if lost := await self._database.write(lambda conn: make_room(conn, self._config, self._clock())):
+            if lost := await self._database.write(lambda conn: make_room(conn, self._config, self._retained_us())):
                 log.error("the database is full: the oldest %d events for the CRM were dropped", lost)
             await asyncio.sleep(0)
 

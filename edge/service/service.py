@@ -25,6 +25,7 @@ from edge.crm.downlink import Downlink
 from edge.cues.orders import OrderServer
 from edge.database import life
 from edge.database.lock import hold
+from edge.database.retention import Pace
 from edge.database.scrub import Scrubber
 from edge.database.writer import Database
 from edge.intake.inbox import Inbox
@@ -33,6 +34,8 @@ from edge.readers.lamps import Lamps
 from edge.readers.sessions import Readers
 from edge.readers.visit_file import VisitFile
 from edge.service import page_process
+from edge.service.announcer import Announcer
+from edge.service.expiry import Certificates
 from edge.service.housekeeping import Housekeeping
 from edge.service.jobs import Jobs
 from edge.service.learning import Learning, learner_of, with_kept
@@ -46,6 +49,7 @@ from edge.store.compose import compose
 from edge.store.errors import RestartNeeded, Trouble
 from edge.store.live_socket import LiveServer, socket_path
 from edge.store.page_socket import listen
+from edge.store.timekeeping import Timekeeper
 from sync.mqtt import MqttSettings
 from sync.publisher import Publisher
 from sync.sending import Identity
@@ -55,6 +59,7 @@ log = logging.getLogger("tagtrail.service")
 DRAIN_S = 1.5
 """Time for sending the last events at a stop; unacknowledged events are sent after the next start."""
 REMEMBER_S = 60.0
+CERTIFICATES_S = 600.0
 READER_RETRY_S = (1.0, 60.0)
 
 
@@ -90,6 +95,11 @@ class Service:
         with contextlib.suppress(Trouble):  # already reported; the page stays closed
             prove(users_path(config))
         self._end = End()
+        self._time = Timekeeper(clock)
+        self._time.known_us = known_us = life.known_us(self._database)
+        self._time.look()
+        since_us = life.retained_us(self._database) or known_us or clock.now_us()
+        self._retained = Pace(clock.now_us, since_us, speed=clock.speed)
         shop = with_kept(compose(config, clock.speed))
         self._shop = shop
         self._trace = VisitFile(trace, shop.zones) if trace else None
@@ -108,6 +118,7 @@ class Service:
             self._database,
             clock.now_us,
             offset_us,
+            self._time.crm_said,
         )
         inbox = Inbox()
         self._readers = Readers(shop, inbox, clock.now_us)
@@ -123,9 +134,17 @@ class Service:
             scrub=self._scrubber.ask,
             backlog=self._totals.pending,
             failing=self._jobs.reasons,
+            expiring=lambda: {one.what: one.days for one in self._certificates.soon},
             learner=learner,
             lamps=Lamps(config, self._readers.switch),
             trace=self._trace.write if self._trace else None,
+            timekeeper=self._time,
+            retained_us=self._retained.now_us,
+        )
+        self._certificates = Certificates(config, lambda: self._publisher.broker_until_s)
+        mqtt = _mqtt(config)
+        self._announcer = Announcer(
+            f"{mqtt.host}:{mqtt.port}", self._publisher, self._pipeline.readers, self._time, self._totals.pending
         )
         self._learning = Learning(shop, self._pipeline, learner, clock)
         self._snapshot = Snapshot(
@@ -136,6 +155,7 @@ class Service:
             self._pipeline,
             self._totals,
             self._jobs,
+            self._certificates,
             self._learning,
             clock,
             version=version,
@@ -173,7 +193,7 @@ class Service:
             if self._trace:
                 self._trace.close()
             with contextlib.suppress(sqlite3.Error):
-                await life.remember(self._database)
+                await self._remember_now()
             with long_work():
                 self._database.close()
             if self._web_socket is not None:
@@ -229,6 +249,8 @@ class Service:
         jobs.every(1, "watchdog", self._beat)
         jobs.every(1, "database watch", self._watch_database)
         jobs.every(1, "counting", self._keep_count)
+        jobs.every(1, "announcements", self._announce)
+        jobs.every(CERTIFICATES_S, "certificates", self._look_at_certificates)
         jobs.every(REMEMBER_S, "life file", self._remember)
         jobs.run("live state", self._live.run)
         jobs.run("orders", self._orders.run)
@@ -243,13 +265,29 @@ class Service:
             jobs.run(name, work)
         jobs.run("learning", self._learning.run)
         forget_erased = self._downlink.erasures.prune
-        keeping = Housekeeping(self._database, self._config, self._clock.now_us, forget_erased)
+        keeping = Housekeeping(
+            self._database,
+            self._config,
+            self._clock.now_us,
+            forget_erased,
+            retained_us=self._retained.now_us,
+            retained_s=lambda: self._clock.wall_us(self._retained.now_us()) / 1e6,
+            waits=lambda: self._time.untrusted,
+        )
         for period_s, name, work in keeping.rounds():
             jobs.every(period_s, name, work)
 
     async def _beat(self) -> None:
         """Notify the supervisor that the event loop is running."""
         notify("WATCHDOG=1")
+
+    async def _announce(self) -> None:
+        self._announcer.look()
+        if self._certificates.stale:
+            await self._look_at_certificates()
+
+    async def _look_at_certificates(self) -> None:
+        await asyncio.to_thread(self._certificates.look)
 
     async def _watch_database(self) -> None:
         """Restart with a new database if this one is corrupted or missing; detect changes by other processes."""
@@ -272,7 +310,11 @@ class Service:
 
     async def _remember(self) -> None:
         with contextlib.suppress(sqlite3.Error):
-            await life.remember(self._database)
+            await self._remember_now()
+
+    async def _remember_now(self) -> None:
+        clock_us = None if self._time.untrusted else self._clock.now_us()
+        await life.remember(self._database, clock_us, self._retained.now_us())
 
     async def _reload(self) -> None:
         await asyncio.to_thread(load, self._config_file)

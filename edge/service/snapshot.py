@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from config import StoreConfig
+from config.facts import TAG_CLASSES
 from dwell.layout import TagClass
 from dwell.visits import Visits
 from edge.database.writer import Database
 from edge.intake.pipeline import Pipeline
 from edge.readers import antennas
+from edge.service.expiry import Certificates
 from edge.service.jobs import Jobs
 from edge.service.learning import Learning
 from edge.service.totals import Totals
@@ -38,6 +40,7 @@ class Snapshot:
         pipeline: Pipeline,
         totals: Totals,
         jobs: Jobs,
+        certificates: Certificates,
         learning: Learning,
         clock: Clock,
         *,
@@ -55,6 +58,7 @@ class Snapshot:
         self._page = page
         self._totals = totals
         self._jobs = jobs
+        self._certificates = certificates
         self._rates: dict[str, list[tuple[float, int]]] = {}
 
     def take(self) -> dict[str, Any]:
@@ -91,10 +95,20 @@ class Snapshot:
                 "trouble": pipeline.trouble or self._publisher.trouble,
                 "quarantined": self._database.quarantined and str(self._database.quarantined),
             },
+            "clock": self._time(),
             "outbox": self._totals.depth,
             "failing": [asdict(each) for each in self._jobs.failing],
+            "certificates": [asdict(one) for one in self._certificates.all],
             "counters": counters,
             "drifted": antennas.drifted(shop, pipeline.engine.drift_db),
+            "doubles": [
+                {
+                    "zones": [self._shop.zones[self._shop.layout.antenna_zone[antenna]] for antenna in one.antennas],
+                    "tag_class": TAG_CLASSES[one.tag_class],
+                    "since_us": one.since_us,
+                }
+                for one in pipeline.doubles.now
+            ],
             "resting": antennas.resting(shop, pipeline.engine.stuck_tags()),
             "radio": self._learning.told(),
         }
@@ -108,6 +122,18 @@ class Snapshot:
         for reader, count in self._pipeline.reads_of.items():
             self._rate(reader, count)
         self._rate("", sum(self._pipeline.reads_of.values()))
+
+    def _time(self) -> dict[str, Any]:
+        time = self._pipeline.time
+        step = time.last_step
+        return {
+            "trust": time.trust.value,
+            "reason": time.judgement.reason,
+            "since_us": time.since_us,
+            "steps": time.steps,
+            "stepped_us": step and step.to_us,
+            "stepped_by_us": step.by_us if step else 0,
+        }
 
     def _zones(self, visits: Visits, covered: set[int]) -> list[dict[str, Any]]:
         by_class = np.zeros((len(self._shop.zones), len(TagClass)), np.int64)

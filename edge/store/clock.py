@@ -17,8 +17,15 @@ class Clock:
 
     def now_us(self) -> int:
         """Store time now."""
-        wall = time.time_ns() // 1000
-        return wall if self.speed == 1 else self.origin_us + round((wall - self.origin_us) * self.speed)
+        return self.of(time.time_ns() // 1000)
+
+    def of(self, wall_us: int) -> int:
+        """Store time of a moment of the wall's clock."""
+        return wall_us if self.speed == 1 else self.origin_us + round((wall_us - self.origin_us) * self.speed)
+
+    def wall_us(self, store_us: int) -> int:
+        """The wall's time of a moment of the store's clock."""
+        return store_us if self.speed == 1 else self.origin_us + round((store_us - self.origin_us) / self.speed)
 
     def wall_s(self, store_us: int) -> float:
         """Wall seconds that a span of store microseconds takes."""

@@ -111,6 +111,14 @@ class RestingNow(_Part):
     since_us: int
 
 
+class DoubleNow(_Part):
+    """A tag that is at two places at once, whichever: its reads are left out."""
+
+    zones: tuple[str, str]
+    tag_class: str
+    since_us: int
+
+
 class RadioNow(_Part):
     """What the engine takes the store's radio to be, and what that comes from. Densities in nats a second."""
 
@@ -151,6 +159,26 @@ class FailingNow(_Part):
     times: int
 
 
+class ClockNow(_Part):
+    """Whether the gateway's time can be trusted, why not, and when it was last set, by how much."""
+
+    trust: Literal["trusted", "holding over", "untrusted"] = "holding over"
+    reason: str = ""
+    since_us: int = 0
+    steps: int = 0
+    stepped_us: int | None = None
+    stepped_by_us: int = 0
+
+
+class CertificateNow(_Part):
+    """A certificate of the store file, or the broker's own, and how many days it holds."""
+
+    what: str
+    file: str = ""
+    until_us: int
+    days: int
+
+
 class DatabaseNow(_Part):
     trouble: str | None = None
 
@@ -177,11 +205,14 @@ class Now(_Part):
     recognised: int = 0
     broker: BrokerNow
     database: DatabaseNow = DatabaseNow()
+    clock: ClockNow = ClockNow()
     outbox: dict[str, BacklogNow] = Field(default_factory=dict)
     failing: tuple[FailingNow, ...] = ()
+    certificates: tuple[CertificateNow, ...] = ()
     counters: dict[str, int] = Field(default_factory=dict)
     drifted: tuple[AntennaNow, ...] = ()
     resting: tuple[RestingNow, ...] = ()
+    doubles: tuple[DoubleNow, ...] = ()
     radio: RadioNow | None = None
 
 

@@ -16,6 +16,7 @@ from config.check import ConfigError, load
 from edge.crm.configuration import Overlay
 from edge.store.clock import Clock
 from edge.store.errors import Trouble
+from edge.store.journal import set_up
 from edge.web.serve import serve
 
 
@@ -30,6 +31,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.parent is not None:
         _die_with(given.parent)
+    set_up()
     try:
         store = Overlay(load(given.config, files=False), given.config).config()
         serve(store, fd=given.fd, clock=Clock(given.clock_speed, given.clock_origin_us))

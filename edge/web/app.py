@@ -24,6 +24,7 @@ from edge.store.clock import Clock
 from edge.store.errors import Trouble
 from edge.store.live_state import LiveClient
 from edge.web.exports.files import Exports
+from edge.web.exports.metrics import Metrics
 from edge.web.gate import FOR_PROGRAMS, Gate, Login
 from edge.web.pages.day import DayPages
 from edge.web.pages.now import NowPages
@@ -90,6 +91,7 @@ def create_app(config: StoreConfig, live: LiveClient, clock: Clock, hosts: list[
             *RulesPages(site).routes,
             *QualityPages(site).routes,
             *Exports(site).routes,
+            *Metrics(site).routes,
             *Login(site).routes,
             Route("/static/{name}", static),
         ],

@@ -51,7 +51,9 @@ FORMS = (
     "/quality/verdict",
 )
 """Forms that are kept until their sender has logged in again."""
-FOR_PROGRAMS = ("/api/", "/events", "/export/")
+BY_BASIC = ("/api/", "/metrics")
+"""Paths with HTTP Basic for programs."""
+FOR_PROGRAMS = (*BY_BASIC, "/events", "/export/")
 
 
 Held = tuple[str, Mapping[str, str]]
@@ -99,7 +101,9 @@ class Gate:
             return ask_to_log_in(self._site, request, target=back_of(path), held=(path, fields))
         if path.startswith(FOR_PROGRAMS):
             return JSONResponse(
-                {"error": "log in"}, 401, {"WWW-Authenticate": 'Basic realm="tagtrail"'} if path[:5] == "/api/" else {}
+                {"error": "log in"},
+                401,
+                {"WWW-Authenticate": 'Basic realm="tagtrail"'} if path.startswith(BY_BASIC) else {},
             )
         if request.method not in ("GET", "HEAD"):
             return RedirectResponse("/login", 303)
@@ -113,7 +117,7 @@ class Gate:
         session = users.session(request.cookies.get(COOKIE, ""), watching=request.scope["path"] == "/events")
         if session is not None:
             return Who(session.name, session.role, session.csrf)
-        if request.scope["path"].startswith("/api/"):
+        if request.scope["path"].startswith(BY_BASIC):
             return await self._by_basic(request)
         return None
 

@@ -58,6 +58,7 @@ def settings(config: StoreConfig, app: ASGIApp) -> uvicorn.Config:
         loop="asyncio",
         http=type("Patience", (Patience,), {"proxies": frozenset(proxies if config.web.public else ())}),
         ws="none",
+        log_config=None,
         log_level="error",  # otherwise strangers could fill the log with invalid requests
         access_log=False,
         server_header=False,

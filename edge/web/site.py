@@ -218,6 +218,7 @@ class Site:
             words=lambda seconds: in_words(seconds, lang),
             translated=catalogue(lang).gettext,
             clock=lambda us: clock_time(self.config, us),
+            day=lambda us: f"{local(self.config, us):%Y-%m-%d}",
             moment=lambda us: f"{local(self.config, us):%m-%d %H:%M}",
         )
         zones, floors = self.zone_names(lang), self.floor_names(lang)

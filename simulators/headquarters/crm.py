@@ -274,7 +274,8 @@ class Crm:
 
 
 async def _publish(connection: MqttConnection, store: str, class_: EventClass, ack: Ack) -> None:
-    await connection.publish(topics.topic(store, f"down/ack/{class_}"), ack.model_dump_json().encode(), retain=True)
+    now = ack.model_copy(update={"at_us": time.time_ns() // 1000})
+    await connection.publish(topics.topic(store, f"down/ack/{class_}"), now.model_dump_json().encode(), retain=True)
 
 
 def command(

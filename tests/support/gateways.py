@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -68,13 +69,14 @@ class Gateway:
         self.file.write_text(tomli_w.dumps(store), encoding="utf-8")
         self._socket = None
 
-    def start(self, *arguments: str, cold: bool = False) -> None:
-        """Start the service; `cold` as an operator would, with its imports."""
+    def start(self, *arguments: str, cold: bool = False, environment: Mapping[str, str] | None = None) -> None:
+        """Start the service; `cold`, or with an environment of its own, as an operator would, with its imports."""
         command = ["run", "--config", str(self.file), *arguments]
         with (self.folder / "service.log").open("ab") as log:
-            if cold:
+            if cold or environment is not None:
                 python = [sys.executable, "-m", "edge", *command]
-                self.process = subprocess.Popen(python, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                its = {**os.environ, **(environment or {})}
+                self.process = subprocess.Popen(python, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=its)
             else:
                 self.process = Forked(*command, out=log, err=log)
 

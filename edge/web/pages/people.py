@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edge.access.users import Role
+from edge.store.business_days import parse_date
 from edge.web.drawings.now import clock_time, mask, masks
 from edge.web.gate import check_form
 from edge.web.site import Site, language, require
@@ -80,10 +81,7 @@ class PeoplePages:
         """Show one member. This is a form, not a link, so that following a link can't cause a view."""
         require(request, Role.MANAGER)
         fields = await check_form(request)
-        try:
-            date = dt.date.fromisoformat(fields.get("date", ""))
-        except ValueError as error:
-            raise HTTPException(400) from error
+        date = parse_date(fields.get("date", ""))
         found = await run_in_threadpool(self._find, date, fields.get("ref", ""), language(request))
         if found is None:
             raise HTTPException(404)

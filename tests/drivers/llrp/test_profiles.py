@@ -116,7 +116,7 @@ async def test_without_room_all_tags_are_reported_and_health_says_so() -> None:
     reader = reader_of(0, filters=1, then=lambda _, writer: forever(writer, report(CARD)))
     spec, notices, _ = await inventory(reader, select=(MEMBERS, STAFF))
     assert spec.spec_parameters[0].inventory_parameter_specs[0].antenna_configurations == []
-    assert notices == ["the reader has room for 1 select filters and 2 are expected: it reports all tags"]
+    assert notices == ["the reader has room for 1 select filters and 2 are needed: it reports all tags"]
 
 
 async def test_impinj_gives_the_phase_only_if_it_is_wanted() -> None:

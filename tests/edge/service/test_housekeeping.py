@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import shutil
@@ -15,8 +16,9 @@ from gateways import STORE, Gateway
 
 from config.model import StoreConfig
 from edge.database import life
-from edge.database.retention import DAY_US, make_room, prune
+from edge.database.retention import DAY_US, Pace, make_room, prune
 from edge.database.writer import Database
+from edge.service.housekeeping import Housekeeping
 from sync import outbox, quota
 
 NOW_US = 1_800_000_000_000_000
@@ -57,6 +59,84 @@ def test_what_is_too_old_goes_in_slices_and_the_rest_stays(opened: Callable[[], 
     database.close()
 
 
+def test_retention_goes_no_faster_than_two_days_a_day(config: StoreConfig, opened: Callable[[], Database]) -> None:
+    """A clock that is 800 days ahead for an hour would have deleted everything."""
+    clock_us, ran_s = NOW_US, 0.0
+    pace = Pace(lambda: clock_us, NOW_US, mono_s=lambda: ran_s)
+    for _ in range(9 * 24 * 60):  # days at a right clock buy nothing for later
+        clock_us, ran_s = clock_us + 60_000_000, ran_s + 60
+        assert pace.now_us() == clock_us
+    right_us = clock_us
+    database = opened()
+    database.write_now(lambda conn: add_history(conn, 130))
+    for _ in range(60):
+        clock_us, ran_s = right_us + 800 * DAY_US, ran_s + 60
+        while database.write_now(lambda conn: prune(conn, config, pace.now_us())):
+            pass
+    assert pace.now_us() == right_us + 2 * 3_600_000_000
+    days_left = database.write_now(lambda conn: conn.execute("SELECT count(*) FROM visit").fetchone()[0])
+    assert days_left == 117  # 125 days, less the nine that have passed, and the highest id's
+    clock_us = right_us + 3_600_000_000
+    assert pace.now_us() == clock_us
+    fast = Pace(lambda: NOW_US + DAY_US, NOW_US, speed=20.0, mono_s=lambda: ran_s)
+    ran_s += 60
+    assert fast.now_us() == NOW_US + 40 * 60_000_000
+    database.close()
+
+
+def test_a_gateway_that_was_off_for_long_catches_up_at_that_pace() -> None:
+    clock_us, ran_s = NOW_US, 0.0
+    pace = Pace(lambda: clock_us, NOW_US - 30 * DAY_US, mono_s=lambda: ran_s)
+    for day in range(40):
+        clock_us, ran_s = NOW_US + (day + 1) * DAY_US, ran_s + 86_400
+        behind_days = (clock_us - pace.now_us()) / DAY_US
+        assert behind_days == max(0, 29 - day)
+
+
+async def test_while_the_time_is_unknown_nothing_is_deleted_summed_up_or_told(
+    opened: Callable[[], Database], config: StoreConfig
+) -> None:
+    database = opened()
+    database.write_now(lambda conn: add_history(conn, 500))
+    unknown = True
+
+    async def forget(_: int) -> None:
+        raise AssertionError("by which time?")
+
+    keeping = Housekeeping(database, config, lambda: NOW_US, forget, waits=lambda: unknown)
+    rounds = {name: work for _, name, work in keeping.rounds()}
+    tasks = [asyncio.ensure_future(work()) for work in rounds.values()]
+    await asyncio.sleep(0.2)
+    assert not any(task.done() for task in tasks)
+    assert database.write_now(lambda conn: conn.execute("SELECT count(*) FROM visit").fetchone()) == (500,)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    unknown = False
+    await rounds["retention"]()
+    assert database.write_now(lambda conn: conn.execute("SELECT count(*) FROM visit").fetchone()) == (127,)
+    database.close()
+
+
+async def test_the_last_time_that_is_known_outlives_a_stop(opened: Callable[[], Database], tmp_path: Path) -> None:
+    database = opened()
+    assert (life.known_us(database), life.retained_us(database)) == (0, None)
+    life.begin(database)
+    await life.remember(database, NOW_US, NOW_US - DAY_US)
+    await life.remember(database, None, NOW_US - 5)  # the clock is not to be trusted any more
+    life.begin(database)
+    assert (life.known_us(database), life.retained_us(database)) == (NOW_US, NOW_US - 5)
+    database.write_now(lambda conn: add_history(conn, 1))
+    visit = "INSERT INTO visit VALUES (NULL, x'00', 1, NULL, 'shoes', ?, ?, ?, 1, 0, 1)"
+    database.write_now(lambda conn: conn.execute(visit, (NOW_US + 9,) * 3))
+    assert life.known_us(database) == NOW_US + 9, "never earlier than what was committed last"
+    for broken in ("", "[]", '{"clock_us": "x"}', '{"clock_us": null}'):
+        (tmp_path / "store.db.life").write_text(broken)
+        assert life.known_us(database) == NOW_US + 9
+        assert life.retained_us(database) is None
+    database.close()
+
+
 def test_history_goes_before_any_event_of_the_outbox(opened: Callable[[], Database], config: StoreConfig) -> None:
     database = opened()
     database.write_now(lambda conn: add_history(conn, 300))
@@ -88,13 +168,13 @@ async def test_a_database_taken_back_to_a_backup_gives_no_number_twice(
     database = opened()
     assert life.begin(database) is False
     use(database, 10)
-    await life.remember(database)
+    await life.remember(database, None, 0)
     database.close()
     shutil.copy(tmp_path / "store.db", tmp_path / "backup.db")
     database = opened()
     assert life.begin(database) is False
     use(database, 20)
-    await life.remember(database)
+    await life.remember(database, None, 0)
     epoch = database.epoch
     database.close()
 
@@ -123,7 +203,7 @@ async def test_a_backup_of_the_same_life_is_noticed_too(opened: Callable[[], Dat
     source.close()
     copy.close()
     use(database, 1)
-    await life.remember(database)
+    await life.remember(database, None, 0)
     database.close()
     shutil.copy(tmp_path / "backup.db", tmp_path / "store.db")
     database = opened()

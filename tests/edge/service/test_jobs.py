@@ -29,6 +29,8 @@ from edge.database.writer import Database
 from edge.days import kept
 from edge.readers import sessions
 from edge.service import housekeeping, jobs, page_process, service
+from edge.service.announcer import Announcer
+from edge.service.expiry import Certificates
 from edge.service.jobs import Jobs
 from edge.service.service import Service
 from edge.service.snapshot import Snapshot
@@ -223,6 +225,8 @@ JOBS: dict[str, tuple[Any, str]] = {
     "counting": (Snapshot, "keep_rates"),
     "life file": (life, "remember"),
     "live state": (live_socket, "open_socket"),
+    "announcements": (Announcer, "in_a_line"),
+    "certificates": (Certificates, "look"),
     "orders": (orders, "open_socket"),
     "page": (page_process.asyncio, "create_subprocess_exec"),
     "reader r1": (sessions, "open_session"),

@@ -75,10 +75,11 @@ def test_templates_say_nothing_that_is_not_translated() -> None:
 
 
 def sentences() -> set[str]:
-    """Every string of readers' drivers and the broker's client; `{}` for a value in it."""
+    """Every string of readers' drivers, the broker's client and the timekeeper; `{}` for a value in it."""
     found = set()
-    for folder in ("drivers", "sync"):
-        for source in (WEB.parent.parent / folder).rglob("*.py"):
+    root = WEB.parent.parent
+    for folder in ("drivers", "sync", "edge/store"):
+        for source in (root / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(source.read_text("utf-8"))):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     found.add(node.value)

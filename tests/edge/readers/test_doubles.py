@@ -1,0 +1,156 @@
+"""One number at two places at once: found, told, and in no visit; whoever walks is none."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from gateways import Gateway, member_card
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rigs import T0, HandClock, running, shop_of
+
+from drivers.read import READ, Reads, epc_words
+from dwell.layout import TagClass
+from edge.readers import doubles
+from edge.readers.doubles import CALM_US, HOPS, Doubles
+from edge.store.compose import Shop
+
+ZONES: list[dict[str, Any]] = [
+    {"id": id_, "name": id_, "kind": kind, "floor": "F1", "polygon": [[x, 0], [x + 6, 0], [x + 6, 6], [x, 6]]}
+    for id_, kind, x in (("door", "entrance", 0), ("shoes", "counter", 8), ("bags", "counter", 60), ("out", "exit", 70))
+]
+DOOR, SHOES, BAGS, OUT = range(4)
+CARD = member_card(1)
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock(time=[T0])
+
+
+@pytest.fixture
+def shop(gateway: Gateway) -> Shop:
+    return large(gateway)
+
+
+def large(gateway: Gateway) -> Shop:
+    where = {zone["id"]: [zone["polygon"][0][0] + 3, 3] for zone in ZONES}
+    ports = [{"port": n, "zone": zone, "position": where[zone]} for n, zone in enumerate(where, 1)]
+    wired = [{"id": "r1", "driver": "llrp", "address": "r1", "antennas": ports}]
+    return shop_of(gateway, zones=ZONES, readers=wired)
+
+
+def reads_of(heard: list[tuple[float, int]], card: bytes = CARD) -> Reads:
+    reads = np.zeros(len(heard), READ)
+    reads["time_us"] = [T0 + round(at_s * 1e6) for at_s, _ in heard]
+    reads["antenna"] = [antenna for _, antenna in heard]
+    reads["epc"], reads["epc_bits"], reads["count"], reads["rssi_cdbm"] = epc_words(card), 96, 1, -5000
+    return reads
+
+
+def both(seconds: int, *places: int, every_s: float = 1.0) -> list[tuple[float, int]]:
+    return [(n * every_s + 0.3 * i, place) for n in range(seconds) for i, place in enumerate(places)]
+
+
+def through(found: Doubles, reads: Reads, cut: int) -> int:
+    return sum(len(found.filter(reads[start : start + cut])) for start in range(0, len(reads), cut))
+
+
+@pytest.mark.parametrize("cut", [1, 7, 5000])
+def test_a_cloned_card_is_left_out_once_it_is_known(shop: Shop, cut: int) -> None:
+    found, reads = Doubles(shop), reads_of(both(900, SHOES, BAGS))
+    left = through(found, reads, cut)
+    assert left <= (HOPS + 1 if cut == 1 else max(HOPS, cut))
+    (double,) = found.now
+    assert (double.tag_class, sorted(double.antennas)) == (TagClass.MEMBER, [SHOES, BAGS])
+    assert len(list(found.notices())) == 1
+    assert list(found.notices()) == [], "told once"
+    assert len(found.filter(reads_of([(901, SHOES)], member_card(2)))) == 1
+
+
+def test_it_comes_back_when_it_has_been_at_one_place_for_long(shop: Shop) -> None:
+    found = Doubles(shop)
+    through(found, reads_of(both(30, SHOES, BAGS)), 4)
+    later_s = 30 + CALM_US / 1e6
+    assert through(found, reads_of([(later_s - 2, SHOES), (later_s - 1, SHOES)]), 1) == 0
+    assert through(found, reads_of([(later_s + 1, SHOES), (later_s + 2, SHOES)]), 1) >= 1
+    assert found.now == ()
+
+
+def test_a_misread_number_now_and_then_is_no_second_card(shop: Shop) -> None:
+    heard = [(n * 1.0, SHOES) for n in range(3600)] + [(100.5 + 61 * n, BAGS) for n in range(50)]
+    found = Doubles(shop)
+    assert through(found, reads_of(sorted(heard)), 50) == len(heard)
+    assert found.now == ()
+
+
+def test_neighbours_that_hear_the_same_card_are_one_place(shop: Shop) -> None:
+    found, reads = Doubles(shop), reads_of(both(600, DOOR, SHOES))
+    assert through(found, reads, 10) == len(reads)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(6, 60), st.sampled_from([DOOR, SHOES, BAGS, OUT])), min_size=1, max_size=40))
+def test_nobody_who_takes_time_to_walk_is_taken_for_two(legs: list[tuple[float, int]]) -> None:
+    """From one end to the other takes ten seconds and more; the reads of a stop are as many as they like."""
+    at_s, heard = 0.0, []
+    for stay_s, place in legs:
+        heard += [(at_s + n * 0.5, place) for n in range(round(stay_s))]
+        at_s += stay_s / 2 + 10
+    layout = _layout()
+    found = Doubles(layout)
+    assert through(found, reads_of(heard), 9) == len(heard)
+
+
+def _layout() -> Any:
+    class Two:
+        layout = type(
+            "L",
+            (),
+            {
+                "zone_floor": np.zeros(4, np.int16),
+                "antenna_zone": np.arange(4, dtype=np.int16),
+                "antenna_xy": np.array([[3, 3], [11, 3], [63, 3], [73, 3]], np.float32),
+            },
+        )
+
+    return Two()
+
+
+def test_floors_far_above_each_other_are_apart(gateway: Gateway) -> None:
+    shop = large(gateway)
+    apart = Doubles(shop)._apart
+    assert not apart[DOOR, SHOES]
+    assert apart[DOOR, BAGS]
+    assert not apart[BAGS, OUT]
+    assert (apart == apart.T).all()
+
+
+def test_memory_has_a_ceiling(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doubles, "MOST", 50)
+    found = Doubles(shop)
+    for n in range(200):
+        found.filter(reads_of(both(3, SHOES, BAGS), member_card(n)))
+    assert len(found._seen) == 50
+    assert len(found._doubles) <= 50
+
+
+async def test_a_cloned_card_is_told_and_is_no_visit_of_all_reads(gateway: Gateway, clock: HandClock) -> None:
+    shop = large(gateway)
+    async with running(shop, clock) as rig:
+        for start in range(0, 600, 20):
+            heard = [(start + at_s, place) for at_s, place in both(20, SHOES, BAGS)]
+            await rig.inbox.reads("r1", reads_of(heard))
+            await rig.wait(20)
+        assert len(rig.pipeline.doubles.now) == 1
+        await rig.wait(40 * 60)
+        await rig.until(lambda: not len(rig.pipeline.engine.open_visits()))
+    assert sum(reads for (reads,) in gateway.rows("SELECT reads FROM visit")) < 60
+    health = [json.loads(text) for (text,) in gateway.rows("SELECT payload FROM outbox WHERE class = 3")]
+    (told,) = [event for event in health if "at the same time" in event.get("reason", "")]
+    assert told["reason"] == (
+        "one tag of class member is in shoes and bags at the same time: its reads are left out"
+    ) or told["reason"].startswith("one tag of class member is in bags and shoes")
