@@ -272,6 +272,14 @@ class Calibration(Model):
     file: FilePath | None = None
 
 
+class TierColour(Model):
+    """Colour of a membership tier on the page."""
+
+    tier: Annotated[str, Field(min_length=1, max_length=40)]
+    colour: Annotated[str, Field(pattern="^#[0-9A-Fa-f]{6}$")]
+    """As "#rrggbb". The text on it is black or white, whichever can be read better."""
+
+
 class Web(Model):
     """The floor manager's page. On addresses other than loopback it requires users, and should use TLS."""
 
@@ -283,6 +291,14 @@ class Web(Model):
     """Public address of the page behind a reverse proxy, such as "https://page.shop.example"."""
     proxies: Annotated[tuple[IPvAnyAddress, ...], Field(min_length=1)] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
     """Addresses of that proxy. X-Forwarded-For and X-Forwarded-Proto are ignored from any other address."""
+    tiers: tuple[TierColour, ...] = ()
+    """Colours of membership tiers; others are grey."""
+
+    @model_validator(mode="after")
+    def _one_colour_each(self) -> Self:
+        if len({one.tier for one in self.tiers}) < len(self.tiers):
+            raise ValueError("tiers: a tier has two colours")
+        return self
 
 
 class Privacy(Model):

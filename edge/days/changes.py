@@ -63,6 +63,8 @@ class ComparisonRow:
     last_week: Reference | None
     median_4w: float | None
     """Median of the last four weeks' days of the same weekday and kind, at least two; None without them."""
+    median_days: int
+    """Number of days of the same weekday and kind in the last four weeks that can be compared; few after holidays."""
     median_change: float | None
     """Median of the changes against each of those days."""
     holiday: Reference | None
@@ -113,6 +115,7 @@ def comparison(past: Past, date: dt.date) -> Comparison | None:
                 now=int(own[known].sum()) if known.any() else None,
                 last_week=found[0],
                 median_4w=statistics.median(reference.before for reference in like) if len(like) >= 2 else None,
+                median_days=len(like),
                 median_change=statistics.median(changes) if len(changes) >= 2 else None,
                 holiday=found[4] if aligned is not None else None,
             )

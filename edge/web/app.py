@@ -67,6 +67,8 @@ def create_app(config: StoreConfig, live: LiveClient, clock: Clock, hosts: list[
             users.close()
 
     async def static(request: Request) -> Response:
+        if request.path_params["name"] == "tiers.css":
+            return Response(site.tier_styles, media_type="text/css", headers={"Cache-Control": "no-cache"})
         path = site.static.get(request.path_params["name"])
         if path is None:
             raise HTTPException(404)

@@ -2,6 +2,8 @@
 
 - Until the first user is created, the page on loopback is open to everyone as a viewer, and says so. On any other
   address, behind a proxy, and once there has been a user, it only shows how to create one.
+- A form sent after its session has ended is kept in the login page. After login it is sent by one more press: nothing
+  entered is lost, and nothing is done in the name of someone else who logs in.
 - A form counts only if it comes from this site (Origin, Sec-Fetch-Site) and carries the session's token. The form of
   the login, before any session, carries the token of a cookie that only a visit of the login page sets.
 - Paths are taken from the scope, which is used for routing, because `request.url` also depends on the Host header.
@@ -15,6 +17,7 @@ import hashlib
 import hmac
 import secrets
 import time
+from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
@@ -36,9 +39,25 @@ DEVICE_COOKIE = "tagtrail-device"
 """Cookie of a browser in which users have logged in: wrong passwords elsewhere don't lock them out of it."""
 BASIC_S = 60.0
 """How long a verified password of a program is cached."""
+HELD = "held-"
+"""Prefix of the fields of a form that waits for login."""
+FORMS = (
+    "/service/cue",
+    "/service/look",
+    "/service/case",
+    "/service/rules",
+    "/service/rules/back",
+    "/members/look",
+    "/quality/verdict",
+)
+"""Forms that are kept until their sender has logged in again."""
 BY_BASIC = ("/api/", "/metrics")
 """Paths with HTTP Basic for programs."""
 FOR_PROGRAMS = (*BY_BASIC, "/events", "/export/")
+
+
+Held = tuple[str, Mapping[str, str]]
+"""A form that waits for login: path and fields."""
 
 
 class Gate:
@@ -74,12 +93,20 @@ class Gate:
             return None
         if not self._site.users.anyone():
             return self._site.render(request, "setup.html", 403, lost=self._site.users.ever())
+        if request.method == "POST" and path in FORMS:
+            try:
+                fields = await form(request)
+            except HTTPException:
+                return RedirectResponse("/login", 303)
+            return ask_to_log_in(self._site, request, target=back_of(path), held=(path, fields))
         if path.startswith(FOR_PROGRAMS):
             return JSONResponse(
                 {"error": "log in"},
                 401,
                 {"WWW-Authenticate": 'Basic realm="tagtrail"'} if path.startswith(BY_BASIC) else {},
             )
+        if request.method not in ("GET", "HEAD"):
+            return RedirectResponse("/login", 303)
         target = quote(path) + (f"?{request.scope['query_string'].decode()}" if request.scope["query_string"] else "")
         return RedirectResponse(f"/login?next={quote(target)}", 303)
 
@@ -168,22 +195,23 @@ class Login:
     async def log_in(self, request: Request) -> Response:
         fields = await form(request)
         name, target = fields.get("name", ""), _inside(fields.get("next", "/"))
+        held = _held(fields)
         cookie = request.cookies.get(FORM_COOKIE, "")
         if not cookie or not hmac.compare_digest(cookie.encode(), fields.get("csrf", "").encode()):
-            return self._form(request, name, target, failed="again", status=403)
+            return self._form(request, name, target, "again", 403, held)
         users, at = self._site.users, address(request)
         device = request.cookies.get(DEVICE_COOKIE, "")
         try:
             token = await run_in_threadpool(users.log_in, name, fields.get("password", ""), at, device)
         except Throttled as throttled:
             await run_in_threadpool(users.record_throttled, name, at)
-            response = self._form(request, name, target, failed="wait", status=429)
-            response.headers["Retry-After"] = str(int(throttled.wait_s) + 1)
-            return response
+            refused = self._form(request, name, target, "wait", 429, held)
+            refused.headers["Retry-After"] = str(int(throttled.wait_s) + 1)
+            return refused
         if token is None:
             if users.anyone():
                 await run_in_threadpool(users.record, name, "", at, "login failed")
-            return self._form(request, name, target, failed="wrong", status=403)
+            return self._form(request, name, target, "wrong", 403, held)
         session = users.session(token)
         role = session.role if session else Role.VIEWER
         await run_in_threadpool(users.record, name, role.value, at, "login")
@@ -191,7 +219,11 @@ class Login:
         if len(device) != DEVICE_CHARS:
             device = secrets.token_urlsafe(DEVICE_BYTES)
         await run_in_threadpool(users.trust, name, device)
-        response = RedirectResponse(target, 303)
+        response: Response = RedirectResponse(target, 303)
+        if held is not None and session is not None:
+            request.state.who = Who(session.name, session.role, session.csrf)
+            path, kept = held
+            response = self._site.render(request, "held.html", action=path, kept=kept, back=target)
         set_cookie(request, response, COOKIE, token, IDLE_S[role])
         set_cookie(request, response, DEVICE_COOKIE, device, DEVICE_S, path="/login")
         response.delete_cookie(FORM_COOKIE, path="/login")
@@ -206,13 +238,45 @@ class Login:
         return response
 
     def _form(
-        self, request: Request, name: str = "", target: str = "", failed: str = "", status: int = 200
+        self,
+        request: Request,
+        name: str = "",
+        target: str = "",
+        failed: str = "",
+        status: int = 200,
+        held: Held | None = None,
     ) -> Response:
-        token = secrets.token_urlsafe(24)
         target = target or _inside(request.query_params.get("next", "/"))
-        response = self._site.render(request, "login.html", status, csrf=token, name=name, next=target, failed=failed)
-        set_cookie(request, response, FORM_COOKIE, token, path="/login")
-        return response
+        return ask_to_log_in(self._site, request, name, target, failed, status, held)
+
+
+def ask_to_log_in(
+    site: Site,
+    request: Request,
+    name: str = "",
+    target: str = "/",
+    failed: str = "",
+    status: int = 403,
+    held: Held | None = None,
+) -> Response:
+    """Render the login page. `held`: a form that can be sent after login; `target`: the page after login."""
+    token = secrets.token_urlsafe(24)
+    action, kept = held or ("", {})
+    values = {"csrf": token, "name": name, "next": target, "failed": failed, "action": action, "kept": kept}
+    response = site.render(request, "login.html", status, **values, prefix=HELD)
+    set_cookie(request, response, FORM_COOKIE, token, path="/login")
+    return response
+
+
+def back_of(path: str) -> str:
+    """Return the page with the form that is sent to this path."""
+    return (
+        "/service/rules"
+        if path == "/service/rules/back"
+        else path
+        if path == "/service/rules"
+        else path[: path.rindex("/")]
+    )
 
 
 async def check_form(request: Request) -> dict[str, str]:
@@ -226,6 +290,14 @@ async def check_form(request: Request) -> dict[str, str]:
     ):
         raise HTTPException(403)
     return fields
+
+
+def _held(fields: Mapping[str, str]) -> Held | None:
+    """Return the form that waits in the fields of a login, or None."""
+    path = fields.get("held", "")
+    if path not in FORMS:
+        return None
+    return path, {key.removeprefix(HELD): value for key, value in fields.items() if key.startswith(HELD)}
 
 
 def _inside(target: str) -> str:

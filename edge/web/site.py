@@ -7,7 +7,7 @@ import datetime as dt
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import cache
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from importlib.metadata import distribution, version
 from importlib.resources import files
 from pathlib import Path
@@ -30,6 +30,7 @@ from edge.store.live_state import LiveClient, Now, State
 from edge.web.answers import Answers
 from edge.web.drawings.now import Picture, clock_time, take
 from edge.web.drawings.plan import plans
+from edge.web.drawings.tiers import tier_class, tier_styles
 from edge.words.languages import HTML_LANG, LANGUAGES, catalogue, named, negotiate, reason
 from edge.words.numbers import duration, in_words, local, number, percent
 from edge.words.tables import Words, pick
@@ -85,6 +86,7 @@ class Site:
         self.plans = plans(config)
         self.answers = Answers(config)
         self.static = _static_files()
+        self.tier_styles = tier_styles(config)
         self._regions: dict[tuple[str, bool], _Regions] = {}
         loader = _Compiled("edge.web")
         self.templates = {lang: self._environment(lang, loader) for lang in LANGUAGES}
@@ -230,6 +232,8 @@ class Site:
             floor_name=lambda id_: floors.get(id_, id_),
             columns=lambda table, *ids: pick(COLUMNS[table], *ids),
             words=Words(self.config, lang),
+            tier_class=lambda tier: tier_class(self.config, tier),
+            tiers_css=self.tier_styles and f"/static/tiers.css?v={sha256(self.tier_styles.encode()).hexdigest()[:12]}",
         )
         return environment
 

@@ -15,7 +15,7 @@ from importlib.resources import files
 from config.model import Name
 
 LANGUAGES = ("zh", "en")
-"""In order of preference; Chinese if a browser accepts neither."""
+"""Chinese for clients that name no language, English for those that name only others."""
 HTML_LANG = {"zh": "zh-CN", "en": "en"}
 
 
@@ -92,7 +92,10 @@ def parse_po(text: str) -> dict[str, str]:
 
 
 def negotiate(accept_language: str, wanted: Iterable[str | None] = ()) -> str:
-    """Choose the language of a request: the first of `wanted` that exists, or else by the Accept-Language header."""
+    """Choose the language of a request: the first of `wanted` that exists, or else by the Accept-Language header.
+
+    Browsers in languages other than these two get English, which their users are more likely to read.
+    """
     for lang in wanted:
         if lang in LANGUAGES:
             return lang
@@ -107,7 +110,8 @@ def negotiate(accept_language: str, wanted: Iterable[str | None] = ()) -> str:
     for quality, _, lang in sorted(ranked):
         if quality < 0 and lang in LANGUAGES:
             return lang
-    return LANGUAGES[0]
+    others = any(quality < 0 and lang not in ("", "*") for quality, _, lang in ranked)
+    return "en" if others else LANGUAGES[0]
 
 
 def named(name: Name, lang: str) -> str:

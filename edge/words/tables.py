@@ -16,10 +16,13 @@ from edge.words.numbers import duration, iso, number, percent
 Cell = str | int | float | None
 BOM = "\ufeff"
 PIECE_CHARS = 65_536
-INTEGER, NUMBER, SECONDS, SHARE, RATIO, TEXT, MOMENT = (
-    *("integer", "number", "seconds", "share", "ratio", "text", "moment"),
+INTEGER, NUMBER, SECONDS, SHARE, RATIO, TEXT, MOMENT, DATE = (
+    *("integer", "number", "seconds", "share", "ratio", "text", "moment", "date"),
 )
-"""Column types. A share is between 0 and 1; a ratio can be any number. Both are shown in per cent."""
+"""Column types. A share is between 0 and 1; a ratio can be any number. Both are shown in per cent.
+
+Moments and dates are ISO 8601 texts in files other than workbooks.
+"""
 
 
 class Interval(NamedTuple):
@@ -70,6 +73,8 @@ class Field(NamedTuple):
     type: str
     heading: str
     about: str
+    limit: str = ""
+    """low or high: limit of the interval of the column before."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,8 @@ class Column:
         low, high = "Lower limit of the 95 % confidence interval", "Upper limit of the 95 % confidence interval"
         return (
             own._replace(about=f"{self.about} Null: too little data."),
-            Field(f"{self.id}_low", self.type, self.heading, f"{low} of {self.id}."),
-            Field(f"{self.id}_high", self.type, self.heading, f"{high} of {self.id}; null: none."),
+            Field(f"{self.id}_low", self.type, self.heading, f"{low} of {self.id}.", "low"),
+            Field(f"{self.id}_high", self.type, self.heading, f"{high} of {self.id}; null: none.", "high"),
         )
 
     def cells(self, row: Any, words: Words) -> tuple[Cell, ...]:

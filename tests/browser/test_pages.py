@@ -32,6 +32,33 @@ CUT = """() => [...document.querySelectorAll('td, th, dt, dd, h1, h2, p, button,
 CLIPPED = """() => [...document.querySelectorAll('.card table')].filter(e => !e.closest('.across, .scroll')
     && e.getBoundingClientRect().right > e.closest('.card').getBoundingClientRect().right)
   .map(e => e.closest('.card').textContent.trim().slice(0, 60))"""
+LOST = """() => {
+  const lost = new Set(), walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const skipped = '.visually-hidden, .skip, foreignObject, svg, script, noscript, option, #sankey, thead';
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    const holder = node.parentElement;
+    if (!node.data.trim() || !holder.checkVisibility() || holder.closest(skipped) && getComputedStyle(
+      holder.closest(skipped)).position !== 'static') continue;
+    if (holder.closest('svg, #sankey, foreignObject')) continue;
+    const range = document.createRange();
+    range.selectNodeContents(node);
+    for (let box of range.getClientRects()) {
+      for (let e = holder; e !== document.documentElement; e = e.parentElement) {
+        const style = getComputedStyle(e), own = e.getBoundingClientRect();
+        if (style.display === 'inline' || style.display === 'contents') continue;
+        if (/auto|scroll/.test(style.overflow)) { box = own; continue; }
+        const clips = style.overflowY === 'hidden' || style.overflowY === 'clip';
+        if (box.right > own.right + 1.5 || box.left < own.left - 1.5 || clips
+          && (box.bottom > own.bottom + 1.5 || box.top < own.top - 1.5))
+          lost.add(e.tagName + '.' + e.className + ': ' + node.data.trim().slice(0, 50));
+      }
+      if (box.right > document.documentElement.clientWidth + 1) lost.add('page: ' + node.data.trim().slice(0, 50));
+    }
+  }
+  return [...lost] }"""
+"""Text that leaves its box, or that cannot be reached by scrolling."""
+WIDTHS = (320, 360, 384, 410, 512, 620, 641, 720, 768, 820, 960, 1024, 1240, 1440, 1920)
+"""Of phones, tablets and desks; half of a width is that width at 200 %."""
 OUTSIDE = """() => [...document.querySelectorAll('.plan')].flatMap(plan => {
   const zones = [...plan.querySelectorAll('polygon')].map(e => e.getBoundingClientRect());
   return [...plan.querySelectorAll('foreignObject')].map(e => e.getBoundingClientRect())
@@ -107,6 +134,23 @@ def test_every_page(chromium: Any, site: Any, lang: str, size: str) -> None:
         assert wrong == []
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_no_text_leaves_its_box_at_any_width(chromium: Any, wordy: Any, lang: str) -> None:
+    with opened(chromium, lang) as (page, _):
+        log_in(page, wordy.url, "li")
+        found = {}
+        for path in PATHS:
+            page.goto(wordy.url + path)
+            for width in WIDTHS:
+                page.set_viewport_size({"width": width, "height": 900})
+                wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+                lost = page.evaluate(LOST)
+                if lost or wider > 0:
+                    found[path, width] = (wider, lost)
+        assert found == {}
+
+
 @pytest.mark.parametrize("size", ["wall"])
 def test_dark_and_on_the_wall(chromium: Any, site: Any, size: str) -> None:
     with opened(chromium, "zh", size, color_scheme="dark") as (page, wrong):
@@ -151,6 +195,34 @@ def test_numbers_arrive_without_a_reload(chromium: Any, site: Any) -> None:
         page.wait_for_selector('[data-reader="r1"][data-link="up"]')
         assert page.evaluate("document.body.dataset.same") == "yes"
         assert wrong == []
+
+
+def test_a_page_without_connection_is_not_called_live(chromium: Any, site: Any) -> None:
+    with opened(chromium) as (page, _):
+        page.route("**/events?*", lambda route: route.abort())
+        page.goto(site.url + "/")
+        page.wait_for_selector("#lost")
+        assert not page.is_visible(".chip.live")
+        assert page.is_visible("text=Not connected")
+
+
+def test_a_page_without_scripts_is_not_called_live(chromium: Any, site: Any) -> None:
+    with opened(chromium, java_script_enabled=False) as (page, wrong):
+        page.goto(site.url + "/")
+        assert page.locator(".fresh .chip:visible").all_inner_texts() == ["Refreshed every 10 s"]
+        assert wrong == []
+
+
+@pytest.mark.parametrize("path", ["/quality", "/flows", "/service"])
+def test_no_heading_is_printed_without_its_table(chromium: Any, site: Any, path: str) -> None:
+    with opened(chromium) as (page, _):
+        page.goto(site.url + path)
+        page.emulate_media(media="print")
+        page.set_viewport_size({"width": 725, "height": 1054})  # A4 within its margins
+        tables = page.locator(".card:has(h2):has(.grid)")
+        assert tables.count()
+        for card in tables.all():
+            assert card.locator(".grid").is_visible(), card.inner_text()[:60]
 
 
 def test_files_can_be_taken(chromium: Any, site: Any) -> None:

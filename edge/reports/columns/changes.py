@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge.reports.columns.shared import joined
 from edge.words.languages import message as _
-from edge.words.tables import INTEGER, NUMBER, RATIO, TEXT, Column, Interval, Words
+from edge.words.tables import DATE, INTEGER, NUMBER, RATIO, TEXT, Column, Interval, Words
 
 if TYPE_CHECKING:  # keeps NumPy out of the page process until a day is requested
     from edge.days.changes import Effect, Phase, Trial
@@ -69,6 +69,12 @@ COMPARISON = (
         "median_4w", NUMBER, _("Median of four weeks"), "Median of the last four days of the same weekday and kind."
     ),
     Column(
+        "median_days",
+        INTEGER,
+        _("Comparable days"),
+        "Number of days of the same weekday and kind in the last four weeks; the median needs two.",
+    ),
+    Column(
         "median_change",
         RATIO,
         _("Change from four weeks"),
@@ -101,10 +107,10 @@ TRIALS = (
         lambda row, words: words.trial(row.trial.kind, row.trial.id),
     ),
     Column("state", TEXT, _("State"), "planned, running or over.", "trial.state"),
-    Column("first_day", TEXT, _("First day"), "First business day.", "trial.first_day"),
+    Column("first_day", DATE, _("First day"), "First business day.", "trial.first_day"),
     Column(
         "last_day",
-        TEXT,
+        DATE,
         _("Last day"),
         "Last business day; for a layout change, the last day included.",
         "trial.last_day",

@@ -52,6 +52,27 @@ class StaffCell:
     per_hour: float | None
     shade: int
     """1 (few visits per staff member) to LEVELS (many); 0 without a value."""
+    wanted: int
+    """Number of visits long enough to expect service."""
+    unserved: int
+    """Number of these while there was hardly any staff in the zone."""
+
+
+@dataclass(frozen=True)
+class StaffRow:
+    """Hours and totals of a zone; of a floor, if `zone` is None."""
+
+    floor: str
+    zone: str | None
+    cells: tuple[StaffCell, ...]
+
+    @property
+    def wanted(self) -> int:
+        return sum(cell.wanted for cell in self.cells)
+
+    @property
+    def unserved(self) -> int:
+        return sum(cell.unserved for cell in self.cells)
 
 
 def occupancy_charts(config: StoreConfig, report: OccupancyReport, lang: str) -> tuple[HourChart, ...]:
@@ -101,8 +122,11 @@ def dwell_charts(config: StoreConfig, report: HourReport) -> dict[str, HourChart
 
 def staffing(
     config: StoreConfig, report: HourReport, kinds: Sequence[str]
-) -> tuple[tuple[str, ...], tuple[tuple[str, tuple[StaffCell, ...]], ...]]:
-    """Build the staffing table: labels of the hours, and visits per staff hour for each zone of the given kinds."""
+) -> tuple[tuple[str, ...], tuple[StaffRow, ...]]:
+    """Build the staffing table: labels of the hours, and for each floor its total and its zones of the given kinds.
+
+    A floor's cells add up the visits of its zones.
+    """
     zones = [zone for zone in report.zones if zone.kind in kinds]
     if not zones:
         return (), ()
@@ -112,11 +136,29 @@ def staffing(
     def cell(hour: ZoneHour) -> StaffCell:
         value = hour.visits_per_staff_hour
         shade = 0 if value is None else 1 + min(LEVELS - 1, int(value / most * LEVELS))
-        return StaffCell(hour.state, value, shade)
+        wanted = (hour.visit or 0) + (hour.engaged or 0)
+        return StaffCell(hour.state, value, shade, wanted, wanted if value is None else 0)
 
+    rows = [StaffRow(zone.floor, zone.zone, tuple(cell(zone.hours[i]) for i in shown)) for zone in zones]
+    floors = [floor.id for floor in config.floors if any(row.floor == floor.id for row in rows)]
     return (
         tuple(_label(config, zones[0].hours[i].start_us) for i in shown),
-        tuple((zone.zone, tuple(cell(zone.hours[i]) for i in shown)) for zone in zones),
+        tuple(row for floor in floors for row in _of_floor(floor, [row for row in rows if row.floor == floor])),
+    )
+
+
+def _of_floor(floor: str, rows: Sequence[StaffRow]) -> tuple[StaffRow, ...]:
+    """Return the total of a floor's zones, before them."""
+
+    def total(cells: Sequence[StaffCell]) -> StaffCell:
+        states = {cell.state for cell in cells}
+        state = "measured" if "measured" in states else cells[0].state
+        wanted, unserved = sum(cell.wanted for cell in cells), sum(cell.unserved for cell in cells)
+        return StaffCell(state, None, 0, wanted, unserved)
+
+    return (
+        StaffRow(floor, None, tuple(total(cells) for cells in zip(*(row.cells for row in rows), strict=True))),
+        *rows,
     )
 
 

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, log10
 
@@ -67,8 +67,9 @@ class CuePicture:
     """Masked; empty for all users except managers."""
     tier: str
     zone: str
-    here: str | None
-    """Present zone of the member if it is another one; for managers only."""
+    """Present zone of the member, as far as the user may know it: where staff must go."""
+    began: str | None
+    """Zone in which the cue began, if it is another one."""
     since: str
     waited_s: int
     """Waiting time until the cue was created."""
@@ -177,13 +178,14 @@ def take(config: StoreConfig, plans: tuple[Plan, ...], live: LiveClient, lang: s
 
 
 def _cue(cue: CueNow, names: Mapping[str, str], lang: str, at: Callable[[int], str]) -> CuePicture:
+    here = cue.zone if cue.here is None else cue.here
     return CuePicture(
         id=cue.id,
         kind=cue.kind,
         member=cue.member,
         tier=cue.tier,
-        zone=names.get(cue.zone, cue.zone),
-        here=names.get(cue.here, cue.here) if cue.here is not None and cue.here != cue.zone else None,
+        zone=names.get(here, here),
+        began=names.get(cue.zone, cue.zone) if here != cue.zone else None,
         since=at(cue.since_us),
         waited_s=max(0, cue.made_us - cue.since_us) // 1_000_000,
         expires=at(cue.expires_us),
@@ -202,14 +204,16 @@ def for_eyes(now: Now, *, manager: bool) -> Now:
     For other users, all data about individual members is removed, including the counts of members by zone: repeated
     requests would show the path of a member.
     """
+    lists = (now.members, now.recognitions, now.cues.open) if manager else ()
+    masked = masks(one.member for each in lists for one in each)
     cues = tuple(
-        cue.model_copy(update={"member": mask(cue.member)} if manager else {"member": "", "here": None})
+        cue.model_copy(update={"member": masked[cue.member]} if manager else {"member": "", "here": None})
         for cue in now.cues.open
     )
     shown: dict[str, object] = {"cues": now.cues.model_copy(update={"open": cues})}
     if manager:
         for name in ("members", "recognitions"):
-            shown[name] = tuple(one.model_copy(update={"member": mask(one.member)}) for one in getattr(now, name))
+            shown[name] = tuple(one.model_copy(update={"member": masked[one.member]}) for one in getattr(now, name))
     else:
         zones = (
             zone.model_copy(update={"by_class": {k: n for k, n in zone.by_class.items() if k not in PEOPLE}})
@@ -221,8 +225,44 @@ def for_eyes(now: Now, *, manager: bool) -> Now:
 
 def mask(member: str) -> str:
     """Mask a member number except for its last digits: enough to compare with a card, too little to look someone up."""
-    shown = 4 if len(member) >= 8 else 2 if len(member) >= 4 else 0
+    shown = _shown(member)
     return "••••" + (member[-shown:] if shown else "")
+
+
+def masks(members: Iterable[str]) -> dict[str, str]:
+    """Mask member numbers that are shown together, so that different members look different.
+
+    Of numbers with the same last digits, as few other characters as needed to tell them apart are also shown, in place:
+    M-1234567 and M-2234567 become `••••1••4567` and `••••2••4567`.
+    """
+    alike: dict[str, list[str]] = {}
+    for member in sorted(set(members)):
+        alike.setdefault(mask(member), []).append(member)
+    return {member: text for group in alike.values() for member, text in _apart(group).items()}
+
+
+def _apart(group: Sequence[str]) -> dict[str, str]:
+    """Mask numbers with the same last digits by showing characters until all differ, from the last one on."""
+    if len(group) == 1 or any(not _shown(member) for member in group):
+        return {member: mask(member) for member in group}
+    hidden = {member: member[: len(member) - _shown(member)].rjust(max(map(len, group))) for member in group}
+    places: list[int] = []
+    kinds = 1
+    for place in reversed(range(max(map(len, group)))):
+        found = len({tuple(text[i] for i in (*places, place)) for text in hidden.values()})
+        if found > kinds:
+            places, kinds = [*places, place], found
+    first = min(places)
+    return {
+        member: "••••"
+        + "".join(text[i] if i in places else "•" for i in range(first, len(text))).replace(" ", "")
+        + mask(member).lstrip("•")
+        for member, text in hidden.items()
+    }
+
+
+def _shown(member: str) -> int:
+    return 4 if len(member) >= 8 else 2 if len(member) >= 4 else 0
 
 
 def clock_time(config: StoreConfig, at_us: int) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
 from itertools import islice
@@ -19,14 +20,51 @@ from edge.web.exports.openapi import openapi
 from edge.web.exports.tables import EVERYBODY, TABLES, Source, Table
 from edge.web.site import Site, before, language, span, who
 from edge.words import tables as words
-from edge.words.languages import catalogue
+from edge.words.languages import catalogue, named
+from edge.words.languages import message as _
 from edge.words.numbers import iso
-from edge.words.tables import SHARE, Cell
+from edge.words.tables import DATE, INTEGER, MOMENT, RATIO, SHARE, TEXT, Cell, Field
 
 CSV = "text/csv; charset=utf-8"
 MOST_ROWS = 20_000
 """Maximum rows per answer or sheet. Longer tables return `next`, and are complete as CSV."""
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+FORMS = {SHARE: "0 %", RATIO: "+0 %;-0 %;0 %", MOMENT: "yyyy-mm-dd hh:mm:ss", DATE: "yyyy-mm-dd"}
+"""Number formats of workbooks by column type."""
+CODED = (
+    "about",
+    "case_state",
+    "kind",
+    "link",
+    "measure",
+    "outcome",
+    "phase",
+    "place",
+    "role",
+    "state",
+    "tag_class",
+)
+"""Columns with codes, which workbooks show in the language asked for. CSV and JSON keep the codes, for programs."""
+CODES = (
+    *(_("measured"), _("unknown"), _("future"), _("arrival"), _("open"), _("acknowledged")),
+    *(_("done"), _("reviewed"), _("snoozed"), _("attended"), _("expired"), _("planned"), _("running"), _("over")),
+    *(_("during"), _("after"), _("visitors"), _("engaged_visitors"), _("journeys"), _("comings"), _("visits")),
+    *(_("engaged"), _("store"), _("floor"), _("zone"), _("member"), _("cart"), _("staff")),
+    *(_("up"), _("down"), _("connecting"), _("viewer"), _("manager"), _("it")),
+    *(
+        _("counter"),
+        _("aisle"),
+        _("entrance"),
+        _("exit"),
+        _("fitting_room"),
+        _("checkout"),
+        _("service"),
+        _("back_room"),
+    ),
+)
+"""Their values, as messages."""
+PAGE_WORDS = {"waiting": "wait", "hand": "manual"}
+"""Codes for which the page has another message."""
 WORKBOOK = "all"
 """In place of a table name: one workbook with all tables that the user may see."""
 
@@ -64,7 +102,7 @@ class Exports:
             await self._site.record_look(request, "read", f"{table.name} {source.date}" if table.of_day else table.name)
         return JSONResponse(await run_in_threadpool(as_object, table, source), headers={"Cache-Control": "no-store"})
 
-    async def openapi(self, _: Request) -> Response:
+    async def openapi(self, request: Request) -> Response:
         return JSONResponse(openapi(version("tagtrail")))
 
     def _table(self, request: Request) -> Table:
@@ -93,7 +131,9 @@ class Exports:
     async def _file(
         self, request: Request, source: Source, name: str, end: str, content: bytes | Iterator[str], kind: str
     ) -> Response:
-        file = f"tagtrail-{source.config.store.id}-{name}-{source.date}.{end}"
+        days = source.days if name == WORKBOOK or (name in TABLES and TABLES[name].spans) else 1
+        span = "" if days == 1 else f"{source.date - dt.timedelta(days=days - 1)}_"
+        file = f"tagtrail-{source.config.store.id}-{name}-{span}{source.date}.{end}"
         await self._site.record(request, "export", file)
         headers = {"Content-Disposition": f'attachment; filename="{file}"', "Cache-Control": "no-store"}
         if isinstance(content, bytes):
@@ -137,36 +177,49 @@ def as_xlsx(tables: list[Table], source: Source) -> bytes:
     out = io.BytesIO()
     book = xlsxwriter.Workbook(out, {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False})
     bold = book.add_format({"bold": True, "bottom": 1, "text_wrap": True, "valign": "top"})
-    share = book.add_format({"num_format": "0 %"})
-    heading = catalogue(source.lang).gettext
+    forms = {kind: book.add_format({"num_format": form}) for kind, form in FORMS.items()}
+    said = catalogue(source.lang).gettext
     front = book.add_worksheet("tagtrail")
-    facts: list[tuple[str, Cell]] = [("store", source.config.store.id)]
+    facts: list[tuple[str, Cell, str]] = [(_("Store"), named(source.config.store.name, source.lang), TEXT)]
     if source.summary is not None:
-        facts += [("date", source.summary.date), ("as_of", iso(source.config, source.summary.as_of_us))]
-        facts += [("complete", str(source.summary.complete).lower())]
-        facts += [("coverage", _coverage(source, source.days))]
-        facts += [("def_version", source.summary.def_version), ("days", source.days)]
-    for row, (name, value) in enumerate(facts):
-        front.write_string(row, 0, name, bold)
-        _write(front, row, 1, value, share if name == "coverage" else None)
+        first = source.date - dt.timedelta(days=source.days - 1)
+        facts += [(_("First day"), str(first), DATE), (_("Last day"), source.summary.date, DATE)]
+        facts += [(_("as of"), iso(source.config, source.summary.as_of_us), MOMENT)]
+        facts += [(_("Complete"), said(_("yes") if source.summary.complete else _("no")), TEXT)]
+        facts += [(_("Coverage"), _coverage(source, source.days), SHARE)]
+        facts += [(_("Version of the definitions"), source.summary.def_version, INTEGER)]
+    for row, (name, value, kind) in enumerate(facts):
+        front.write_string(row, 0, said(name), bold)
+        _write(front, row, 1, value, kind, forms)
     for row, table in enumerate(tables, len(facts) + 1):
-        front.write_string(row, 0, table.name)
-        front.write_string(row, 1, table.about)
+        front.write_string(row, 0, said(table.title))
+        front.write_string(row, 1, table.about if source.lang == "en" else table.name)
         if table.of_day:
-            front.write_string(row, 2, f"days: {table.days(source)}")
-    front.set_column(0, 0, 14)
+            days = table.days(source)
+            front.write_string(
+                row, 2, catalogue(source.lang).ngettext("%(num)s day", "%(num)s days", days) % {"num": days}
+            )
+    front.set_column(0, 0, 26)
     front.set_column(1, 1, 60)
     for table in tables:
-        sheet = book.add_worksheet(table.name)
+        sheet = book.add_worksheet(said(table.title))
         sheet.freeze_panes(1, 0)
-        widths = [len(id_) for id_ in table.ids]
+        headings = [_heading(field, said) for field in table.fields]
+        twice = {heading for heading in headings if headings.count(heading) > 1}
+        headings = [
+            f"{text} ({field.id})" if text in twice else text
+            for text, field in zip(headings, table.fields, strict=True)
+        ]
+        widths = [min(_width(heading), 24) for heading in headings]
         for place, field in enumerate(table.fields):
-            sheet.write_string(0, place, field.id, bold)
-            sheet.write_comment(0, place, f"{heading(field.heading)}\n{field.about}")
+            sheet.write_string(0, place, headings[place], bold)
+            sheet.write_comment(0, place, f"{field.id}\n{field.about}")
         last = 0
         for last, values in enumerate(islice(table.cells(source), MOST_ROWS), 1):
             for place, (field, value) in enumerate(zip(table.fields, values, strict=True)):
-                _write(sheet, last, place, value, share if field.type == SHARE else None)
+                if field.type == TEXT and field.id in CODED and isinstance(value, str):
+                    value = said(PAGE_WORDS.get(value, value)) if source.lang != "en" else value
+                _write(sheet, last, place, value, field.type, forms)
                 widths[place] = max(widths[place], min(_width(value), 40))
         for place, width in enumerate(widths):
             sheet.set_column(place, place, width + 2)
@@ -189,11 +242,19 @@ def _as_of(table: Table, source: Source) -> str:
     return iso(source.config, source.now.as_of_us if source.now else None)
 
 
-def _write(sheet: Any, row: int, column: int, value: Cell, form: Any) -> None:
-    if isinstance(value, str):
+def _write(sheet: Any, row: int, column: int, value: Cell, kind: str, forms: Mapping[str, Any]) -> None:
+    """Write a cell in its type; times are the store's local time, because workbooks know no time zones."""
+    if isinstance(value, str) and value and kind in (MOMENT, DATE):
+        sheet.write_datetime(row, column, dt.datetime.fromisoformat(value).replace(tzinfo=None), forms[kind])
+    elif isinstance(value, str):
         sheet.write_string(row, column, value)
     elif value is not None:
-        sheet.write_number(row, column, value, form)
+        sheet.write_number(row, column, value, forms.get(kind))
+
+
+def _heading(field: Field, said: Callable[[str], str]) -> str:
+    limits = {"low": _("lower limit"), "high": _("upper limit")}
+    return said(field.heading) + (f", {said(limits[field.limit])}" if field.limit else "")
 
 
 def _width(value: Cell) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from edge.web.exports.tables import EVERYBODY, TABLES
 from edge.web.site import SPANS
-from edge.words.tables import INTEGER, MOMENT, NUMBER, RATIO, SECONDS, SHARE, TEXT
+from edge.words.tables import DATE, INTEGER, MOMENT, NUMBER, RATIO, SECONDS, SHARE, TEXT
 
 NEXT = "Value of `before` for the next, older rows; null: there are none."
 
@@ -21,6 +21,7 @@ def openapi(version: str) -> dict[str, Any]:
         RATIO: {"type": ["number", "null"]},
         SHARE: {"type": ["number", "null"], "minimum": 0, "maximum": 1},
         TEXT: {"type": ["string", "null"]},
+        DATE: {"type": ["string", "null"], "format": "date"},
         MOMENT: {"type": ["string", "null"], "format": "date-time"},
     }
     head = {

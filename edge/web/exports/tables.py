@@ -17,6 +17,7 @@ from edge.reports.columns.ways import door_rows, flow_rows
 from edge.store.live_state import Now
 from edge.web.answers import Answers
 from edge.web.exports import service_rows
+from edge.words.languages import message as _
 from edge.words.tables import Cell, Column, Field, Words, cells, fields
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Table:
     """A table that can be requested."""
 
     name: str
+    title: str
+    """Name of the sheet in workbooks, in English; the catalogues have the translations."""
     about: str
     rows: Callable[[Source], Iterable[Any]]
     roles: tuple[Role, ...] = EVERYBODY
@@ -145,67 +148,82 @@ def _readers(source: Source) -> Iterator[Part]:
 _MADE = (
     Table(
         "cues",
+        _("Cues"),
         "Cues created on the business day, and their outcomes.",
         lambda source: source.answers.read(lambda past: service_rows.cues(past, source.date), []),
         roles=(Role.MANAGER,),
     ),
     Table(
         "cases",
+        _("Service cases"),
         "Service cases opened on the business day.",
         lambda source: source.answers.read(lambda past: service_rows.cases(past, source.date), []),
     ),
-    Table("traffic", "Arrivals on each floor by hour of the business day.", _traffic),
-    Table("dwell", "Dwell of people in each zone.", _scores, spans=True),
+    Table("traffic", _("Traffic"), "Arrivals on each floor by hour of the business day.", _traffic),
+    Table("dwell", _("Dwell"), "Dwell of people in each zone.", _scores, spans=True),
     Table(
         "flows",
+        _("Flows"),
         "Transitions of people between zones; those with too few carriers are only included in a total.",
         _flows,
         spans=True,
     ),
-    Table("counters", "Scorecard of each zone.", _scores, spans=True),
-    Table("paths", "Most frequent paths through the store.", _paths, spans=True),
+    Table("counters", _("Counters"), "Scorecard of each zone.", _scores, spans=True),
+    Table("paths", _("Routes"), "Most frequent paths through the store.", _paths, spans=True),
     Table(
         "doors",
+        _("Entries and exits"),
         "Entries and exits by door; without a zone: journeys first or last seen elsewhere.",
         _doors,
         spans=True,
     ),
     Table(
         "tiers",
+        _("Service by tier"),
         "Members by tier: visits, dwell, service. Small numbers are withheld.",
         _tiers,
         spans=True,
     ),
     Table(
         "service",
+        _("Service"),
         "Staff, waiting and assistance by zone. Being in the same zone indicates service but does not prove it.",
         _service,
         spans=True,
     ),
-    Table("occupancy", "Occupancy of each floor and zone, by 15 minutes.", _occupancy),
-    Table("hours", "Each zone by hour: dwell, and visits per staff member.", _hours),
-    Table("comparison", "Comparison of the day with last week, four weeks and the same holiday.", _comparison),
+    Table("occupancy", _("Occupancy"), "Occupancy of each floor and zone, by 15 minutes.", _occupancy),
+    Table("hours", _("Zones by hour"), "Each zone by hour: dwell, and visits per staff member.", _hours),
+    Table(
+        "comparison",
+        _("Other days"),
+        "Comparison of the day with last week, four weeks and the same holiday.",
+        _comparison,
+    ),
     Table(
         "promotions",
+        _("Promotions"),
         "Effects of promotions, compared with control zones.",
         lambda source: trial_rows(source.answers.trials("promotions", source.date)),
     ),
     Table(
         "layout",
+        _("Layout"),
         "Effects of layout changes, compared with control zones.",
         lambda source: trial_rows(source.answers.trials("layout_changes", source.date)),
     ),
     Table(
         "suspects",
+        _("Excluded tags"),
         "Tags excluded from the day's figures: suspected staff and stuck tags, with reasons.",
         lambda source: source.answers.suspects(source.date),
         roles=(Role.MANAGER, Role.IT),
     ),
-    Table("members", "Members seen by tier; small numbers are withheld.", _tiers, spans=True),
-    Table("quality", "Coverage of each zone.", _scores, spans=True),
-    Table("readers", "Current state of the readers.", _readers, of_day=False),
+    Table("members", _("Members"), "Members seen by tier; small numbers are withheld.", _tiers, spans=True),
+    Table("quality", _("Coverage"), "Coverage of each zone.", _scores, spans=True),
+    Table("readers", _("Readers"), "Current state of the readers.", _readers, of_day=False),
     Table(
         "audit",
+        _("Audit"),
         "Audit log: logins, views of individual members, downloads; all lines kept, latest first.",
         lambda source: source.audit(),
         roles=(Role.IT,),

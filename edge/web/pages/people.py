@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from edge.access.users import Role
 from edge.store.business_days import parse_date
-from edge.web.drawings.now import clock_time, mask
+from edge.web.drawings.now import clock_time, mask, masks
 from edge.web.gate import check_form
 from edge.web.site import Site, language, require
 
@@ -99,9 +99,10 @@ class PeoplePages:
             " WHERE enter_us >= ? AND enter_us < ? AND member IS NOT NULL GROUP BY member ORDER BY 2 DESC LIMIT ?",
             (*self._site.bounds_us(date), SHOWN),
         )
+        masked = masks(row[0] for row in rows)
         return tuple(
             Seen(
-                *(self._site.users.digest(member), mask(member), tier or "?"),
+                *(self._site.users.digest(member), masked[member], tier or "?"),
                 *(clock_time(config, first)[:5], clock_time(config, last)[:5], zones),
             )
             for member, first, last, zones, tier in rows

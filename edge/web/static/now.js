@@ -57,27 +57,34 @@ function start() {
   const lost = document.getElementById("lost");
   const asOf = document.getElementById("as-of");
   const regions = new Map([...document.querySelectorAll("[data-region]")].map((el) => [el.dataset.region, el]));
+  const fresh = document.querySelector("[data-events]");
   let alarm = 0;
+
+  function lose() {
+    lost.hidden = false;
+    fresh.dataset.link = "lost";
+  }
 
   function heard(message) {
     clearTimeout(alarm);
-    alarm = setTimeout(() => { lost.hidden = false; }, SILENCE_MS);
+    alarm = setTimeout(lose, SILENCE_MS);
     lost.hidden = true;
+    fresh.dataset.link = "up";
     const told = JSON.parse(message.data);
     if (told.as_of) asOf.textContent = told.as_of;
     for (const [name, html] of Object.entries(told.regions || {})) {
       const element = regions.get(name);
       if (!element) continue;
-      const fresh = element.cloneNode(false);
-      fresh.innerHTML = html;
-      morphChildren(element, fresh);
+      const news = element.cloneNode(false);
+      news.innerHTML = html;
+      morphChildren(element, news);
     }
   }
 
-  const source = new EventSource(document.querySelector("[data-events]").dataset.events);
+  const source = new EventSource(fresh.dataset.events);
   source.addEventListener("regions", heard);
   source.addEventListener("beat", heard);
-  alarm = setTimeout(() => { lost.hidden = false; }, SILENCE_MS);
+  alarm = setTimeout(lose, SILENCE_MS);
   // A browser stops reconnecting if the response isn't a stream, e.g. from a proxy while the page restarts.
   source.addEventListener("error", () => {
     if (source.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 5000);

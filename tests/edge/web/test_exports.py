@@ -8,6 +8,7 @@ import io
 import json
 import re
 import zipfile
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -15,7 +16,7 @@ from xml.etree import ElementTree
 import pages
 import pytest
 from pages import NOON_US, Page, Service, fill
-from shopdays import DATE, Day
+from shopdays import DATE, Day, store_values
 
 from config import StoreConfig
 from edge.access.users import Role, Users, users_path
@@ -80,9 +81,11 @@ async def test_the_same_table_in_every_form(service: Service, page: Page, name: 
     status, headers, content = await page.load(f"/export/{name}.xlsx{query}")
     assert status == 200
     book = sheets(content)
-    assert list(book) == ["tagtrail", name]
-    assert book[name][0] == list(TABLES[name].ids)
-    assert len(book[name]) == len(lines)
+    title = TABLES[name].title
+    assert list(book) == ["tagtrail", title]
+    assert [len(row) for row in book[title][:1]] == [len(TABLES[name].ids)]
+    assert len(set(book[title][0])) == len(book[title][0]), "no heading twice"
+    assert len(book[title]) == len(lines)
 
 
 async def test_tables_are_of_the_days_that_they_say(page: Page) -> None:
@@ -129,17 +132,71 @@ async def test_headings_are_those_of_the_page_in_its_language(page: Page) -> Non
         assert f'<th scope="col" class="n">{heading}</th>' in html
         content = (await page.load(f"/export/counters.xlsx?date={DATE}&lang={lang}"))[2]
         with zipfile.ZipFile(io.BytesIO(content)) as book:
-            assert f"{heading}\nvisitors ÷ journeys." in book.read("xl/comments1.xml").decode()
+            assert "draw\nvisitors ÷ journeys." in book.read("xl/comments1.xml").decode()
+        first = list(sheets(content).values())[1][0]
+        assert heading in first
+
+
+async def test_a_workbook_speaks_the_language_asked_for(page: Page) -> None:
+    fill(page.config)
+    for lang, names, kind, interval in (
+        ("en", ["Counters", "Zones by hour"], "counter", "Draw, lower limit"),
+        ("zh", ["专柜", "区域分时"], "专柜", "吸引率, 下限"),
+    ):
+        book = sheets((await page.load(f"/export/all.xlsx?date={DATE}&lang={lang}"))[2])
+        assert set(names) <= set(book)
+        assert all(len(name) <= 31 for name in book)
+        assert interval in book[names[0]][0]
+        assert any(kind in row for row in book[names[0]][1:])
+        if lang == "zh":
+            assert [text for text in book["tagtrail"][1] if re.search("[a-z]", text)] == []
+            headings = [text for rows in book.values() for text in rows[0]]
+            assert [text for text in headings if re.fullmatch("[a-z_]{3,}", text)] == ["s1"] * headings.count("s1")
+    assert "counter" in (await page.get(f"/export/counters.csv?date={DATE}&lang=zh"))[2], "programs read codes"
+
+
+async def test_times_dates_and_changes_have_their_types_in_a_workbook(tmp_path: Path) -> None:
+    tried = {"id": "spring", "name": "Spring", "zones": ["shoes"], "first_day": DATE, "last_day": DATE}
+    config = StoreConfig.model_validate(store_values(tmp_path, promotions=[tried]))
+    fill(config)
+    async with pages.serving(config) as page:
+        content = (await page.load(f"/export/all.xlsx?date={DATE}&lang=en"))[2]
+        described = json.loads((await page.get("/api/openapi.json"))[2])
+    assert row_properties(described, "promotions")["first_day"]["format"] == "date"
+    with zipfile.ZipFile(io.BytesIO(content)) as book:
+        styles = ElementTree.fromstring(book.read("xl/styles.xml"))
+        formats = {one.attrib["numFmtId"]: one.attrib["formatCode"] for one in styles.iter(f"{MAIN}numFmt")}
+        xfs = [formats.get(xf.attrib["numFmtId"]) for xf in next(styles.iter(f"{MAIN}cellXfs"))]
+        names = list(sheets(content))
+
+        def cells(name: str, heading: str) -> list[tuple[str | None, str]]:
+            """Number format and value of a column's cells below its heading."""
+            rows = sheets(content)[name]
+            column = chr(ord("A") + rows[0].index(heading))
+            found = ElementTree.fromstring(book.read(f"xl/worksheets/sheet{names.index(name) + 1}.xml")).iter(
+                f"{MAIN}c"
+            )
+            return [
+                (None if c.get("t") == "s" else xfs[int(c.get("s", "0"))], c[0].text or "")
+                for c in found
+                if re.fullmatch(rf"{column}\d+", c.attrib["r"]) and c.attrib["r"] != f"{column}1" and len(c)
+            ]
+
+        day = float((DATE - dt.date(1899, 12, 30)).days)
+        assert {(form, float(value)) for form, value in cells("Promotions", "First day")} == {("yyyy-mm-dd", day)}
+        starts = cells("Traffic", "Hour")
+        assert {form for form, _ in starts} == {"yyyy-mm-dd hh:mm:ss"}
+        assert float(starts[0][1]) == pytest.approx(day + 4 / 24)
 
 
 async def test_all_tables_are_one_workbook(page: Page) -> None:
     fill(page.config)
-    _, _, content = await page.load(f"/export/all.xlsx?date={DATE}")
+    _, _, content = await page.load(f"/export/all.xlsx?date={DATE}&lang=en")
     book = sheets(content)
-    assert list(book) == ["tagtrail", *OPEN]
+    assert list(book) == ["tagtrail", *(TABLES[name].title for name in OPEN)]
     front = dict(row for row in book["tagtrail"] if len(row) == 2)
-    assert front["store"] == "s1"
-    assert front["as_of"] == "2026-03-14T12:00:00+08:00"
+    assert front["Store"] == "Store one"
+    assert float(front["as of"]) == pytest.approx((DATE - dt.date(1899, 12, 30)).days + 0.5)
 
 
 async def test_names_that_a_spreadsheet_would_run_are_disarmed(page: Page) -> None:
@@ -196,7 +253,7 @@ async def test_the_audit_log_can_neither_be_flushed_nor_only_be_seen_in_part(pag
     assert "#abcd" in text
     assert "#abcd" in (await page.get("/export/audit.csv", **cookies["chen"]))[2]
     _, _, content = await page.load("/export/audit.xlsx", **cookies["chen"])
-    assert any("••••4567 #abcd" in row for row in sheets(content)["audit"])
+    assert any("••••4567 #abcd" in row for row in next(iter(list(sheets(content).values())[1:])))
     told = json.loads((await page.get("/api/tables/audit", **cookies["chen"]))[2])
     assert told["next"] is None
     assert any(row["object"] == "••••4567 #abcd" for row in told["rows"])

@@ -135,6 +135,7 @@ async def test_forms_refuse_it_too(
     fill(config)
     good = {"date": str(DATE), "ref": "0" * 32, "tag": "00" * 16, "verdict": "clear", "cue": "1", "act": "1 done"}
     good |= {"base": "1", "to": "1", "do": "try", "what": "w", "zone": "shoes", "note": "n", "name": "li", "next": "/"}
+    good |= {"held": "/service/cue", "held-act": "1 done"}
     good |= {
         "rule-0-id": "r",
         "rule-0-kind": "waiting",

@@ -285,6 +285,9 @@ async def test_a_job_that_fails_is_told(service: Service, page: Page, lang: str,
         ({"Accept_Language": "fr,zh-TW;q=0.8,en;q=0.7"}, "/", "zh-CN"),
         ({"Accept_Language": "zh;q=0,en"}, "/", "en"),
         ({"Accept_Language": "xx;q=much"}, "/", "zh-CN"),
+        ({"Accept_Language": "de-DE,de;q=0.9"}, "/", "en"),
+        ({"Accept_Language": "ja, zh;q=0.1"}, "/", "zh-CN"),
+        ({"Accept_Language": "*"}, "/", "zh-CN"),
         ({}, "/", "zh-CN"),
         ({"Cookie": "lang=en"}, "/", "en"),
         ({"Cookie": "lang=en"}, "/today?lang=zh", "zh-CN"),
@@ -295,6 +298,70 @@ async def test_language(page: Page, headers: dict[str, str], path: str, lang: st
     _, answer, html = await page.get(path, **headers)
     assert f'<html lang="{lang}">' in html
     assert ("lang=" in answer.get("Set-Cookie", "")) == ("?lang" in path)
+
+
+async def test_a_cue_leads_to_where_the_member_is(service: Service, page: Page, config: StoreConfig) -> None:
+    service.told["cues"] = {"version": 1, "rules": 1, "open": [cue_of_a_member()]}
+    users = Users(users_path(config))
+    users.put("li", Role.MANAGER, PASSWORD)
+    await page.until(State.LIVE)
+    html = (await page.get("/service?lang=en", Cookie=f"tagtrail={users.log_in('li', PASSWORD, 'here')}"))[2]
+    cue = html[html.index('data-cue="1"') :].split("</li>")[0]
+    assert text_of(cue).startswith('data-cue="1" data-state="open"> A Bags ••••4567')
+    assert "began in Shoes" in cue
+    assert 'aria-label="Cue for ••••4567, Bags"' in cue
+
+
+async def test_the_weeks_after_a_holiday_say_how_few_days_compare(tmp_path: Path) -> None:
+    values = store_values(tmp_path)
+    values["store"]["holidays"] = "CN"
+    config = StoreConfig.model_validate(values)
+    date = dt.date(2026, 3, 3)  # two weeks after the third of nine days off
+    for weeks in (2, 1, 0):
+        day = Day(config, date - dt.timedelta(days=7 * weeks))
+        day.visit(f"{weeks}", "shoes", "08:00", 150, journey="08:00")
+        day.covered("04:00", "28:00")
+        day.watermark("33:00")
+        day.conn.close()
+    async with pages.serving(config) as page:
+        html = (await page.get(f"/today?date={date}&lang=en"))[2]
+        rows = json.loads((await page.get(f"/api/tables/comparison?date={date}"))[2])["rows"]
+    against = html[html.index('id="against"') :].split("</table>")[0]
+    assert "– <small>2 comparable days</small>" not in against
+    told = next(row for row in rows if row["measure"] == "journeys")
+    assert (told["median_4w"], told["median_days"]) == (None, 1)
+    assert "– <small>1 comparable day</small>" in against
+
+
+async def test_tiers_have_the_colours_of_the_store_file(tmp_path: Path) -> None:
+    colours = {"Diamond": "#1b2a6b", "金卡": "#FFD700", "A": "#777777"}
+    tiers = [{"tier": tier, "colour": colour} for tier, colour in colours.items()]
+    config = StoreConfig.model_validate(store_values(tmp_path, web={"listen": "127.0.0.1:0", "tiers": tiers}))
+    fill(config)
+    day = Day(config)
+    for tier in ("Diamond", "金卡", "A", "Bronze"):
+        for number in range(9):
+            day.member(f"{tier}{number}", tier)
+            day.visit(f"{tier}{number}", "shoes", "11:00", 100, cls="member", member=f"M-{tier}{number}")
+    day.conn.close()
+    async with pages.serving(config) as page:
+        html = (await page.get("/members?lang=en"))[2]
+        (sheet,) = re.findall(r'href="(/static/tiers[^"]*)"', html)
+        status, headers, styles = await page.get(sheet)
+    assert (status, headers["Content-Type"]) == (200, "text/css; charset=utf-8")
+    assert styles.splitlines() == [
+        ".tier-0 { background: #1b2a6b; color: #ffffff; }",
+        ".tier-1 { background: #FFD700; color: #000000; }",
+        ".tier-2 { background: #777777; color: #000000; }",
+    ]
+    shown = dict(re.findall(r'<span class="tier (tier-\w+)">([^<]+)</span>', html))
+    assert shown == {"tier-0": "Diamond", "tier-1": "金卡", "tier-2": "A", "tier-other": "Bronze"}
+
+
+def test_a_tier_has_one_colour(tmp_path: Path) -> None:
+    tiers = [{"tier": "A", "colour": "#777777"}] * 2
+    with pytest.raises(ValueError, match="a tier has two colours"):
+        StoreConfig.model_validate(store_values(tmp_path, web={"tiers": tiers}))
 
 
 async def test_switching_language_keeps_the_day(page: Page) -> None:
@@ -444,15 +511,55 @@ async def test_waiting_is_told_only_of_zones_where_people_are_served(tmp_path: P
     day.conn.close()
     async with pages.serving(config) as page:
         html = (await page.get(f"/service?date={DATE}&lang=en"))[2]
-        rows = json.loads((await page.get(f"/api/tables/service?date={DATE}"))[2])["rows"]
+        told = json.loads((await page.get(f"/api/tables/service?date={DATE}"))[2])["rows"]
     assert re.findall(r'<tr data-zone="(\w+)"', html) == ["shoes", "books"]
     staffing = html.split('id="staffing"')[1].split("</table>")[0]
-    assert [text_of(name) for name in re.findall(r'<th scope="row">(.*?)</th>', staffing)] == ["Shoes", "=Books()"]
-    assert {row["zone"]: (row["wanted"], row["visits_per_staffed_hour"]) for row in rows if row["staffed"]} == {
+    rows = [text_of(name) for name in re.findall(r'<th scope="row">(.*?)</th>', staffing)]
+    assert rows == ["Ground", "Shoes", "2", "=Books()"]
+    assert {row["zone"]: (row["wanted"], row["visits_per_staffed_hour"]) for row in told if row["staffed"]} == {
         "shoes": (40, 20.0),
         "bags": (None, 20.0),
         "hall": (None, 20.0),
     }
+
+
+async def test_need_that_nobody_served_is_the_loudest_cell(page: Page) -> None:
+    day = Day(page.config)
+    for zone, hour, people in (("shoes", 8, 40), ("shoes", 9, 30), ("bags", 9, 7), ("books", 9, 5)):
+        for i in range(people):
+            day.visit(f"{zone}{hour}{i}", zone, f"{hour}:{i:02}", 150)
+    day.visit("badge", "shoes", "08:00", 3600, cls="staff")
+    day.visit("badge", "books", "09:00", 600, cls="staff")  # too short to have served an hour's visits
+    day.covered("04:00", "12:00")
+    day.watermark("12:00")
+    day.conn.close()
+    html = (await page.get(f"/service?date={DATE}&lang=en"))[2]
+    table = html.split('class="grid staffing"')[1].split("</table>")[0]
+    rows = dict(re.findall(r'data-staffed="(\w+)">(.*?)</tr>', table, re.DOTALL))
+    red = {
+        name: [text_of(cell) for cell in re.findall(r'<td class="unserved">(.*?)</td>', row)]
+        for name, row in rows.items()
+    }
+    sums = {
+        name: [text_of(cell) for cell in re.findall(r'<td class="sum[^"]*">(.*?)</td>', row)]
+        for name, row in rows.items()
+    }
+    assert list(rows) == ["F1", "shoes", "bags", "F2", "books"]
+    assert red == {
+        "F1": [],
+        "shoes": ["30! without staff"],
+        "bags": ["7! without staff"],
+        "F2": [],
+        "books": ["5! without staff"],
+    }
+    assert sums == {
+        "F1": ["77", "37"],
+        "shoes": ["70", "30"],
+        "bags": ["7", "7"],
+        "F2": ["5", "5"],
+        "books": ["5", "5"],
+    }
+    assert re.search(r'class="lv4">40<', rows["shoes"])
 
 
 async def test_a_day_on_which_the_store_is_closed_is_not_one_without_antennas(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from config.check import load
 from config.model import Thresholds
 from edge.days.flows import ZoneFlows, ZoneTransition
 from edge.web.drawings.charts import MOST_LINKS, sankey
-from edge.web.drawings.now import mask
+from edge.web.drawings.now import mask, masks
 from edge.web.drawings.plan import label_rectangle, plans
 from edge.words.languages import catalogue, negotiate, parse_po, reason
 from edge.words.numbers import in_words
@@ -131,6 +131,21 @@ def test_any_language_header_gives_a_language(header: str) -> None:
 )
 def test_masks(member: str, masked: str) -> None:
     assert mask(member) == masked
+
+
+def test_members_shown_together_look_different() -> None:
+    assert masks(["M-1234567", "M-7654321"]) == {"M-1234567": "••••4567", "M-7654321": "••••4321"}
+    assert masks(["M-1234567", "M-1254567"]) == {"M-1234567": "••••34567", "M-1254567": "••••54567"}
+    assert masks(["M-1234567", "M-2234567"]) == {"M-1234567": "••••1••4567", "M-2234567": "••••2••4567"}
+    assert masks(["7", "8"]) == {"7": "••••", "8": "••••"}, "nothing is left to hide in a short number"
+
+
+@given(st.sets(st.from_regex(r"[A-Z]?-?[0-9]{4,9}", fullmatch=True), max_size=12))
+def test_masks_tell_any_members_apart(members: set[str]) -> None:
+    found = masks(members)
+    assert set(found) == members
+    assert len(set(found.values())) == len(members)
+    assert all(member not in text for member, text in found.items() if len(member) > 5)
 
 
 def test_plans_have_north_up(tmp_path: Path) -> None:

@@ -98,6 +98,46 @@ async def test_a_manager_answers_a_cue_and_the_outcome_is_told_once(manager: Vis
     assert f'data-cue="{ids[0]}"' not in text
 
 
+async def test_an_answer_outlives_its_session(manager: Visitor, floor: Floor, page: Page) -> None:
+    (number,) = floor.rows("SELECT id FROM cue ORDER BY id")[0]
+    manager.users.log_out(manager._cookie.removeprefix("tagtrail="))
+    status, _, asked = await manager.post("/service/cue", act=f"{number} acknowledge 120")
+    assert (status, "What you entered is kept" in asked) == (403, True)
+
+    async def log_in(asked: str, password: str) -> tuple[int, str, str]:
+        fields = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', asked))
+        status, headers, text = await page.get(
+            "/login",
+            "POST",
+            urlencode(fields | {"name": "li", "password": password}),
+            Cookie=f"tagtrail-form={fields['csrf']}",
+            Content_Type="application/x-www-form-urlencoded",
+            Accept_Language="en",
+        )
+        return status, next((c for c in headers.get_all("set-cookie") or () if c.startswith("tagtrail=")), ""), text
+
+    status, _, asked = await log_in(asked, "wrong wrong wrong")
+    assert status == 403
+    status, cookie, text = await log_in(asked, PASSWORD)
+    assert (status, "Your response to a cue" in text) == (200, True)
+    assert floor.rows(f"SELECT state FROM cue WHERE id = {number}") == [("open",)], "not before it is sent again"
+    fields = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', text.split("<main")[1]))
+    status, headers, _ = await page.get(
+        "/service/cue",
+        "POST",
+        urlencode(fields),
+        Cookie=cookie.split(";")[0],
+        Content_Type="application/x-www-form-urlencoded",
+    )
+    assert (status, headers["location"]) == (303, "/service?said=done")
+    assert floor.rows(f"SELECT state FROM cue WHERE id = {number}") == [("acknowledged",)]
+
+
+async def test_a_session_that_ended_leads_to_a_page_that_exists(manager: Visitor) -> None:
+    manager.users.log_out(manager._cookie.removeprefix("tagtrail="))
+    assert (await manager.post("/logout"))[:2] == (303, "/login")
+
+
 @pytest.mark.parametrize("act", ["", "1", "x done", "1 open", "1 done 3 4", "١ done", "1 acknowledge -5"])
 async def test_nonsense_is_no_order(manager: Visitor, act: str) -> None:
     assert (await manager.post("/service/cue", act=act))[0] == 400
