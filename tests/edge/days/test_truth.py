@@ -198,7 +198,7 @@ def test_the_database_the_summary_and_the_analytics_keep_to_it(
         assert off(F.total(true.floors)[name], comings) < 0.25, name
     assert told.journeys["member"] == pytest.approx(F.total(true.store[:, None])["member"][0], rel=0.15)
     peaks = np.array([floor.peak for floor in together.floors])
-    assert off(F.total(true.floors)["peak"], peaks) < 0.15
+    assert off(F.total(true.floors)["peak"], peaks) < 0.2
     for q, name in ((0.5, "median_s"), (0.75, "p75_s")):
         wrong = [
             abs(getattr(zone, name) / quantile(true.dwell[:, number].sum(axis=0), q) - 1)
