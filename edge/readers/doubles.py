@@ -19,13 +19,13 @@ from drivers.read import Reads
 from edge.store.compose import Shop
 from edge.store.epc_hash import hashes
 
-APART_M = 25.0
-"""Twice as far as a reader hears a tag in a shop."""
-FLOOR_M = 13.0
-"""A floor counts as so much: no reader hears a tag through two slabs."""
+APART_M = 60.0
+"""Readers hear tags 30 m away where a hall is empty; two of them, each on its side, hear the same one."""
+FLOORS = 2
+"""No reader hears a tag through two slabs."""
 HOP_US = 5_000_000
 """Nobody runs so far in this time …"""
-HOPS, HOPS_US = 4, 60_000_000
+HOPS, HOPS_US = 8, 60_000_000
 """… and nobody does it so often within this; single ones may be a misread number."""
 CALM_US = 900_000_000
 MOST = 20_000
@@ -56,9 +56,9 @@ class Doubles:
         self._shop = shop
         layout = shop.layout
         floor = layout.zone_floor[layout.antenna_zone]
-        height_m = FLOOR_M * (floor[:, None] - floor[None, :])
+        floors = np.abs(floor[:, None].astype(np.int64) - floor[None, :])
         across_m = np.linalg.norm(layout.antenna_xy[:, None] - layout.antenna_xy[None, :], axis=2)
-        self._apart = np.hypot(across_m, height_m) > APART_M
+        self._apart = (across_m > APART_M) | (floors >= FLOORS)
         self._some_apart = bool(self._apart.any())
         self._seen: OrderedDict[int, _Seen] = OrderedDict()
         self._doubles: set[int] = set()

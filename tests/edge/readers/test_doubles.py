@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rigs import T0, HandClock, running, shop_of
 
+from config.check import load
 from drivers.read import READ, Reads, epc_words
 from dwell.layout import TagClass
 from edge.readers import doubles
 from edge.readers.doubles import CALM_US, HOPS, Doubles
-from edge.store.compose import Shop
+from edge.readers.read_file import load as load_reads
+from edge.store.compose import Shop, compose
+from simulators.shop.draws import inhabit
+from simulators.shop.replays import write_replay
 
 ZONES: list[dict[str, Any]] = [
     {"id": id_, "name": id_, "kind": kind, "floor": "F1", "polygon": [[x, 0], [x + 6, 0], [x + 6, 6], [x, 6]]}
-    for id_, kind, x in (("door", "entrance", 0), ("shoes", "counter", 8), ("bags", "counter", 60), ("out", "exit", 70))
+    for id_, kind, x in (
+        ("door", "entrance", 0),
+        ("shoes", "counter", 8),
+        ("bags", "counter", 100),
+        ("out", "exit", 110),
+    )
 ]
 DOOR, SHOES, BAGS, OUT = range(4)
 CARD = member_card(1)
@@ -154,3 +164,14 @@ async def test_a_cloned_card_is_told_and_is_no_visit_of_all_reads(gateway: Gatew
     assert told["reason"] == (
         "one tag of class member is in shoes and bags at the same time: its reads are left out"
     ) or told["reason"].startswith("one tag of class member is in bags and shoes")
+
+
+def test_nobody_in_a_simulated_shop_is_taken_for_two(tmp_path: Path) -> None:
+    """Strong antennas hear a card across the hall and through an atrium."""
+    config, path = load(Path(__file__).parents[3] / "config/demo.toml", files=False), tmp_path / "reads.csv"
+    drawn, shop = inhabit(config, 1, 20), compose(config)
+    write_replay(config, drawn.world, path, None, seed=1, minutes=5, shoppers=20, antennas=drawn.antennas)
+    found, (reads, _) = Doubles(shop), load_reads(shop, path)
+    for second in np.split(reads, np.flatnonzero(np.diff(reads["time_us"] // 1_000_000) > 0) + 1):
+        found.filter(second)
+    assert found.now == ()
