@@ -11,11 +11,8 @@ from numpy.typing import NDArray
 from dwell.layout import Layout, Settings
 from dwell.markov.engine import ZoneEngine
 from dwell.markov.field import Field
-from dwell.read import RSSI_UNKNOWN, Reads
+from dwell.read import RSSI_UNKNOWN, Reads, hashed
 from dwell.visits import Visits
-
-MIX = np.uint64(0xFF51AFD7ED558CCD)
-"""Of EPCs to 64 bits: two tags that become one in a million years do no harm here."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -75,14 +72,7 @@ def _quantiles(values: Floats, percent: tuple[float, ...]) -> Floats:
 
 def _tags(*arrays: NDArray[Any]) -> list[Ints]:
     """Numbers of the tags in arrays with epc and epc_bits, the same in all of them."""
-    mixed = []
-    for a in arrays:
-        key = a["epc_bits"].astype(np.uint64)
-        for word in range(a["epc"].shape[1]):
-            key = (key ^ a["epc"][:, word]) * MIX
-            key ^= key >> np.uint64(32)
-        mixed.append(key)
-    _, number = np.unique(np.concatenate(mixed), return_inverse=True)
+    _, number = np.unique(np.concatenate([hashed(a) for a in arrays]), return_inverse=True)
     return np.split(number.reshape(-1).astype(np.int64), np.cumsum([len(a) for a in arrays])[:-1])
 
 

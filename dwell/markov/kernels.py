@@ -44,8 +44,6 @@ RECENT = 6
 """Decided ticks that a tag remembers."""
 HEARD = 24
 """Antennas that may hear a tag in a tick; more say nothing new."""
-LOGS = 16
-"""Probabilities of undecided events are remembered as their logarithms, in steps of one over this."""
 HALF, WIDE, PAD = 384, 512, 128
 """Tables by level differences have 2 · HALF columns, those by levels WIDE, beginning PAD steps below the lowest."""
 QUIET = 65536

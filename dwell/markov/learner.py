@@ -15,9 +15,8 @@ from dwell.markov import learning
 from dwell.markov import ticks as ticks_
 from dwell.markov.field import Field
 from dwell.markov.learning import Learnt
-from dwell.markov.ticks import MIX
 from dwell.markov.tuning import TICK_US
-from dwell.read import READ, Reads, joined
+from dwell.read import READ, Reads, hashed, joined
 
 MOMENTS_US = (120_000_000, 600_000_000, 1_800_000_000)
 """After the first read: at the first one usual radios are compared, at the others the store's own is learnt."""
@@ -163,7 +162,7 @@ def look(layout: Layout, reads: Reads, known: Field | None) -> Learnt | None:
         except ValueError:
             return None
     ticks = ticks_.of(layout, reads)
-    if len(ticks.epc) < learning.TAGS_WANTED or len(ticks.tag) < learning.TICKS_WANTED:
+    if not learning.enough(ticks):
         return None
     found = learning.first(layout, reads)
     before, after = (learning.density(layout, ticks, field) for field in (Field.prior(layout), found))
@@ -172,8 +171,4 @@ def look(layout: Layout, reads: Reads, known: Field | None) -> Learnt | None:
 
 def _ranks(reads: Reads) -> NDArray[np.uint64]:
     """(n,) hash of each read's chunk."""
-    key = (reads["time_us"] // CHUNK_US).astype(np.uint64) * MIX ^ reads["epc_bits"]
-    for word in range(reads["epc"].shape[1]):
-        key = (key ^ reads["epc"][:, word]) * MIX
-        key ^= key >> np.uint64(32)
-    return np.asarray(key, np.uint64)
+    return hashed(reads, (reads["time_us"] // CHUNK_US).astype(np.uint64))

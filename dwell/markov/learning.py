@@ -42,7 +42,7 @@ class Learnt:
 def first(layout: Layout, reads: Reads) -> Field:
     """The best of some usual radios: all that the first minutes can tell. The prior one if there are too few reads."""
     ticks = ticks_.of(layout, reads)
-    return fit.profile(layout, ticks) if _enough(ticks) else Field.prior(layout)
+    return fit.profile(layout, ticks) if enough(ticks) else Field.prior(layout)
 
 
 def learn(layout: Layout, reads: Reads, *, known: Field | None = None, seed: int = 0) -> Learnt:
@@ -51,7 +51,7 @@ def learn(layout: Layout, reads: Reads, *, known: Field | None = None, seed: int
     ValueError if there are too few reads.
     """
     ticks = ticks_.of(layout, reads)
-    if not _enough(ticks):
+    if not enough(ticks):
         raise ValueError(
             f"too little to learn from: {len(ticks.epc)} tags in {len(ticks.tag)} seconds with reads; at least "
             f"{TAGS_WANTED} tags and {TICKS_WANTED} seconds are wanted"
@@ -72,5 +72,6 @@ def density(layout: Layout, ticks: Ticks, field: Field) -> float:
     return model.climb(field) / max(int(model.chunks.counts.sum()), 1)
 
 
-def _enough(ticks: Ticks) -> bool:
+def enough(ticks: Ticks) -> bool:
+    """True if there are enough tags and seconds to learn from."""
     return len(ticks.epc) >= TAGS_WANTED and len(ticks.tag) >= TICKS_WANTED

@@ -53,8 +53,11 @@ def build(layout: Layout, settings: Settings, tuning: Tuning, field: Field | Non
     off = STEP_DB * (np.arange(2 * kernels.HALF, dtype=np.float64) - kernels.HALF)
     hit = np.stack([field_.fit(off, k, field.spread_db) for k in (1, 2, 3, 4)])
     spans = np.array([1, 4, 16])
+    hop, turn = _hops(cells)
+    leave, stop = _switching(cells, layout, tuning, spans)
+    level = _level_steps(cells, layout, field)
     radio = Radio(
-        level=_level_steps(cells, layout, field),
+        level=level,
         hit=np.exp(temper * (hit - hit.max(axis=1, keepdims=True))).astype(np.float32),
         spare=np.exp(-temper * missed).astype(np.float32),
         unknown=np.exp(temper * (np.log(np.maximum(heard, 1e-6))[None, :] - missed)).astype(np.float32),
@@ -64,18 +67,18 @@ def build(layout: Layout, settings: Settings, tuning: Tuning, field: Field | Non
         cell_zone=cells.zone.astype(np.int16),
         share_zone=cells.share_zone.astype(np.int16),
         share=cells.share.astype(np.float32),
-        hop=_hops(cells)[0],
-        turn=_hops(cells)[1],
+        hop=hop,
+        turn=turn,
         stairs=cells.next[:, 8].astype(np.int32),
         move=_moving(cells, tuning, spans),
-        leave=_switching(cells, layout, tuning, spans)[0],
-        stop=_switching(cells, layout, tuning, spans)[1],
+        leave=leave,
+        stop=stop,
         block=_blocking(field, tuning, spans),
         first=_first(cells, layout, tuning),
         still=_still(cells, layout, tuning),
         prior=_prior(cells, tuning),
-        watch=np.zeros((0, 4), np.int32),
-        home=np.zeros((0, HOMES), np.int32),
+        watch=_watch(level),
+        home=_home(level, field),
         part=_parts(),
         steps=_cuts(tuning.hold_us // TICK_US),
         rest_us=settings.rest_us(),
@@ -86,7 +89,6 @@ def build(layout: Layout, settings: Settings, tuning: Tuning, field: Field | Non
         rule_class=np.ascontiguousarray(layout.rule_class, np.uint8),
         table=lifecycle.transitions(),
     )
-    radio = radio._replace(watch=_watch(radio.level), home=_home(radio.level, field))
     return Model(cells, field, radio, _limits(tuning, settings, field, temper), tuning.answer_start)
 
 

@@ -14,13 +14,11 @@ from numpy.typing import NDArray
 
 from dwell.layout import Layout, TagClass
 from dwell.markov.tuning import TICK_US
-from dwell.read import RSSI_UNKNOWN, Reads
+from dwell.read import RSSI_UNKNOWN, Reads, hashed
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-MIX = np.uint64(0xFF51AFD7ED558CCD)
-"""Of EPCs to 64 bits: two tags that become one in a million years do no harm here."""
 TOGETHER = 10
 """Seconds in which two antennas heard the same tag that make them neighbours."""
 SILENT_TICKS = 10
@@ -208,11 +206,7 @@ def _gathered_rows(
 
 def _numbered(reads: Reads) -> tuple[Ints, NDArray[Any], NDArray[Any]]:
     """Number of each read's tag, by the tags' EPCs in ascending order; the tags' EPCs and their lengths."""
-    key = reads["epc_bits"].astype(np.uint64)
-    for word in range(reads["epc"].shape[1]):
-        key = (key ^ reads["epc"][:, word]) * MIX
-        key ^= key >> np.uint64(32)
-    _, first, number = np.unique(key, return_index=True, return_inverse=True)
+    _, first, number = np.unique(hashed(reads), return_index=True, return_inverse=True)
     epc, bits = reads["epc"][first], reads["epc_bits"][first]
     order = np.lexsort((bits, *epc.T[::-1]))
     rank = np.empty(len(order), np.int64)
