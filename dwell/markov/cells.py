@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell.layout import Layout
+from dwell.layout import Layout, ZoneKind
 
 NONE = -1
 """In no zone, or no cell."""
@@ -102,6 +102,17 @@ def build(layout: Layout) -> Cells:
         first=first,
         floors=floors.astype(np.int16),
     )
+
+
+DIAGONAL = 0.7
+"""Walkers that go to a cell at a corner, against those to one at a side."""
+PASSED = (ZoneKind.AISLE, ZoneKind.ENTRANCE, ZoneKind.EXIT)
+"""One walks through these and hardly stands."""
+
+
+def passed(cells: Cells, layout: Layout) -> NDArray[np.bool_]:
+    """(C,) cells of zones that one walks through."""
+    return np.asarray(np.isin(layout.zone_kind, PASSED)[cells.zone] & (cells.zone != NONE))
 
 
 def _positioned(layout: Layout) -> bool:

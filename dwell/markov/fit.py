@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell.layout import Layout, ZoneKind
+from dwell.layout import Layout
 from dwell.markov import cells as floor
 from dwell.markov import field as radio
 from dwell.markov import fit_kernels as kernels
@@ -150,21 +150,19 @@ GO_RATE = 1 / 120
 STOP_RATE = 0.1
 CHANGE_M = 1.0
 CHANGE_MOST = 0.9
-DIAGONAL = 0.7
 RIDE_RATE = 0.05
 POWER = 0.75
 
 
-PASSED = (ZoneKind.AISLE, ZoneKind.ENTRANCE, ZoneKind.EXIT)
 PASS_STOP_RATE, PASS_GO_RATE = 0.01, 1 / 8
-"""One walks through these and hardly stands: taken for counters, aisles get the long stays of their neighbours."""
+"""Of zones that one walks through: taken for counters, aisles get the long stays of their neighbours."""
 
 
 def walk(layout: Layout, cells: Cells, field: Field, power: float = POWER) -> Walk:
     n = len(cells)
-    passed = np.isin(layout.zone_kind, PASSED)[cells.zone] & (cells.zone != NONE)
+    passed = floor.passed(cells, layout)
     if cells.placed:
-        weight = np.array([1, 1, 1, 1, DIAGONAL, DIAGONAL, DIAGONAL, DIAGONAL])
+        weight = np.repeat([1.0, floor.DIAGONAL], 4)
         share = np.minimum(CHANGE_MOST, CHANGE_M / cells.edge_m)[:, None] * weight / weight.sum()
         share = np.column_stack([share, np.full(n, RIDE_RATE)])
         there = cells.next >= 0

@@ -25,8 +25,6 @@ SURE_DB = 6.0
 """So far above the half rate hardly a read is lost: levels heard there tell how loud an antenna is."""
 HOMES = 16
 """Cells around an antenna at which a lost tag is looked for first."""
-DIAGONAL = 0.7
-"""Walkers that go to a cell at a corner, against those to one at a side."""
 
 
 class Model(NamedTuple):
@@ -183,8 +181,6 @@ def _limits(tuning: Tuning, settings: Settings, field: Field, temper: float) -> 
 
 AT_ONCE = 32
 """Antennas that are measured together."""
-PASSED = (ZoneKind.AISLE, ZoneKind.ENTRANCE, ZoneKind.EXIT)
-"""One walks through these."""
 RATE_LOGITS = np.linspace(-5.0, 4.0, RATES - 1)
 
 
@@ -246,7 +242,7 @@ def _hops(cells: Cells) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     own = np.arange(len(cells), dtype=np.int32)[:, None]
     if cells.placed:
         one = np.where(cells.next[:, :8] >= 0, cells.next[:, :8], own).astype(np.int32)
-        turn = np.repeat([1.0, DIAGONAL], 4)
+        turn = np.repeat([1.0, cells_.DIAGONAL], 4)
     else:
         most = max(int(cells.linked.sum(axis=1).max(initial=0)), 1)
         one = np.tile(own, (1, most))
@@ -273,7 +269,7 @@ def _switching(
     cells: Cells, layout: Layout, tuning: Tuning, spans: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], ...]:
     """(3, C) probabilities of walking after having stood, and of standing after having walked, over each span."""
-    passed = np.isin(layout.zone_kind, PASSED)[cells.zone] & (cells.zone >= 0)
+    passed = cells_.passed(cells, layout)
     leave = 1.0 - np.exp(-1.0 / np.where(passed, tuning.pass_stay_s, tuning.stay_s))
     stop = np.where(cells.zone < 0, 0.0, np.where(passed, tuning.pass_stop_rate, tuning.stop_rate))
     both = leave + stop
@@ -298,7 +294,7 @@ def _first(cells: Cells, layout: Layout, tuning: Tuning) -> NDArray[np.float32]:
 
 
 def _still(cells: Cells, layout: Layout, tuning: Tuning) -> NDArray[np.float32]:
-    passed = np.isin(layout.zone_kind, PASSED)[cells.zone]
+    passed = cells_.passed(cells, layout)
     return np.where(cells.zone < 0, 0.0, np.where(passed, tuning.pass_still, tuning.still)).astype(np.float32)
 
 
