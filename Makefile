@@ -92,10 +92,12 @@ fuzz: install
 lock:
 	$(BIN)/python -m pip install -q --disable-pip-version-check 'uv==$(UV_VERSION)'
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --extra demo --extra postgresql --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 -c requirements.lock pyproject.toml -o systemd/requirements.lock
 
+# All wheels of a gateway, for systemd/install --wheelhouse.
 wheelhouse: install
 	rm -rf wheelhouse
-	$(BIN)/python -m pip download -q --disable-pip-version-check --only-binary :all: --require-hashes -r requirements.lock -d wheelhouse
+	$(BIN)/python -m pip download -q --disable-pip-version-check --only-binary :all: --require-hashes -r systemd/requirements.lock -d wheelhouse
 	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w wheelhouse .
 
 clean:

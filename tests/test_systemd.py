@@ -121,6 +121,8 @@ def test_a_dry_run_shows_every_step_and_needs_no_root() -> None:
     steps = [
         "-m venv",
         "--require-hashes",
+        "systemd/requirements.lock",
+        "plotly/graph_objs",
         "warmup",
         "write /etc/systemd/system/tagtrail@.service",
         "/opt/tagtrail/current",
@@ -128,6 +130,16 @@ def test_a_dry_run_shows_every_step_and_needs_no_root() -> None:
     places = [shown.stdout.find(step) for step in steps]
     assert -1 not in places
     assert places == sorted(places)
+
+
+@needs_systemd
+def test_uninstalling_keeps_files_and_data_of_stores() -> None:
+    shown = install("--uninstall", "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    removed = [word for line in shown.stdout.splitlines() if line.startswith("rm ") for word in line.split()[2:]]
+    assert {"/opt/tagtrail", "/etc/systemd/system/tagtrail@.service", "/usr/local/bin/tagtrail"} <= set(removed)
+    assert not [path for path in removed if path.startswith(("/etc/tagtrail", "/var/lib", "/etc/credstore"))]
+    assert "kept: /etc/tagtrail" in shown.stdout
 
 
 @needs_systemd
