@@ -117,7 +117,7 @@ def test_the_commands_of_the_installer_run_without_development_packages(
 
 def test_what_is_removed_is_there() -> None:
     """Or a package has been reorganised, and the list does nothing."""
-    files = [file for name in ("plotly", "numba") for file in distribution(name).files or []]
+    files = [file for name in ("plotly", "numba", "narwhals") for file in distribution(name).files or []]
     there = {str(part) for file in files for part in (file, *file.parents)}
     assert not [p for p in PATTERNS if p != "tests" and not any(fnmatch(file, p) for file in there)]
     assert "plotly/package_data/plotly.min.js" in there  # the page's charts

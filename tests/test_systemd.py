@@ -122,7 +122,7 @@ def test_a_dry_run_shows_every_step_and_needs_no_root() -> None:
         "-m venv",
         "--require-hashes",
         "systemd/requirements.lock",
-        "plotly/graph_objs",
+        "site-packages/narwhals",
         "warmup",
         "write /etc/systemd/system/tagtrail@.service",
         "/opt/tagtrail/current",
