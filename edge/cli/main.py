@@ -101,6 +101,9 @@ def run(
 def check(
     file: Annotated[Path | None, typer.Argument(help="The store file.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema for editors instead.")] = False,
+    database: Annotated[
+        bool, typer.Option("--database", help="Also check, read-only, that this release can use the store's database.")
+    ] = False,
 ) -> None:
     """Check a store file: list all errors with their lines and how to fix them; exit code 2 if there are any."""
     if schema:
@@ -122,6 +125,10 @@ def check(
         f"{file}: {store.store.id}: {len(store.floors)} floors, {len(store.zones)} zones, "
         f"{len(store.readers)} readers, {antennas} antennas: {'no errors' if problems else 'valid'}"
     )
+    if database:
+        from edge.database.schema import prove
+
+        typer.echo(f"{file}: {prove(store.database.path, store.store.id)}")
 
 
 @app.command()

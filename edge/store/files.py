@@ -40,7 +40,7 @@ class Kind:
         return bool(re.fullmatch(self.pattern.format(db=re.escape(database.name), web=re.escape(web)), name))
 
 
-CAPTURE_DAYS, ASIDE_DAYS, PART_DAYS, LEFTOVER_DAYS = 7, 14, 2, 1
+CAPTURE_DAYS, ASIDE_DAYS, BEFORE_DAYS, PART_DAYS, LEFTOVER_DAYS = 7, 14, 7, 2, 1
 _SIDES = "(-wal|-shm|-journal)?"
 KINDS = (
     Kind("database", "{db}", Erasure.ROWS),
@@ -53,6 +53,12 @@ KINDS = (
     Kind("directory file being fetched", "{db}[.]directory-[0-9a-f]+[.]part", Erasure.DELETED, PART_DAYS),
     Kind("recorded reads", "capture-[0-9TZ]+[.]csv[.]gz", Erasure.DELETED, CAPTURE_DAYS),
     Kind("copy made at a stop", "{db}[.]saved" + _SIDES, Erasure.DELETED, LEFTOVER_DAYS),
+    Kind(
+        "copy made before a migration",
+        "{db}[.]before-[0-9]{{4}}_[a-z_]+([.]part)?" + _SIDES,
+        Erasure.DELETED,
+        BEFORE_DAYS,
+    ),
     Kind("file not written to its end", "{db}[.](tag-key|erased)[.]new", Erasure.DELETED, LEFTOVER_DAYS),
     Kind("numbers given so far", "{db}[.]life([.]part)?", Erasure.NOTHING),
     Kind("configuration of the CRM", "{db}[.]desired([.]json|-[0-9]+[.]toml)([.]part)?", Erasure.NOTHING),
