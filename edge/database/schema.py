@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from importlib import resources
 from pathlib import Path
 
 from sqlite_utils import Database as Tables
 from sqlite_utils import Migrations
 
+from edge.database.copies import copy
 from edge.store.errors import Trouble
-from edge.store.private import make_private
 
 SCRIPTS = sorted(f.name[:-4] for f in resources.files("edge.database.migrations").iterdir() if f.name.endswith(".sql"))
 """Names of the numbered migrations, in order."""
-COPY_PAGES = 10_000
 _SPARE = 1.1
 _APPLIED = "SELECT name FROM _sqlite_migrations WHERE migration_set = 'tagtrail' ORDER BY name"
 
@@ -91,35 +89,12 @@ def copy_before_migrating(conn: sqlite3.Connection, path: Path) -> Path | None:
         old.unlink()
     _need_room(path)
     target = path.with_name(f"{path.name}.before-{pending[0]}")
-    part = path.with_name(f"{target.name}.part")
-    try:
-        make_private(part)
-        with closing(sqlite3.connect(part)) as copy:
-            copy.execute("PRAGMA synchronous=OFF")
-            conn.backup(copy, pages=COPY_PAGES)
-            copy.execute("PRAGMA journal_mode=DELETE")
-            sound = copy.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
-            complete = applied(copy) == done and _rows(copy) == _rows(conn)
-        if not (sound and complete):
-            raise Trouble(f"the copy of the database {path} before its migration is not readable: check the disk")
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(part, target)
-    except (sqlite3.Error, OSError) as error:
-        raise Trouble(f"cannot copy the database {path} before its migration: {error}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    copy(conn, target)
     return target
 
 
 def _pending(done: list[str]) -> list[str]:
     return [name for name in SCRIPTS if name not in done]
-
-
-def _rows(conn: sqlite3.Connection) -> dict[str, int]:
-    tables = [name for (name,) in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
-    return {name: conn.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in tables}
 
 
 def _need_room(path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from sqlite_utils import Database as Tables
 
-from edge.database import keys, schema
+from edge.database import copies, keys, schema
 from edge.store.errors import Trouble
 from edge.store.private import make_private
 from edge.store.quarantine import is_damage, set_aside
@@ -122,7 +122,7 @@ class Database:
         with contextlib.closing(sqlite3.connect(saved)) as copy:
             copy.execute("PRAGMA journal_mode=OFF")
             copy.execute("PRAGMA synchronous=OFF")
-            self._conn.backup(copy, pages=schema.COPY_PAGES)
+            self._conn.backup(copy, pages=copies.PAGES)
         with saved.open("rb") as file:
             os.fsync(file.fileno())
 

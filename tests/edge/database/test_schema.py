@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from edge.database import schema
+from edge.database import copies, schema
 from edge.database.schema import SCRIPTS, prove
 from edge.database.writer import Database
+from edge.store import files
 from edge.store.errors import Trouble
-from edge.store.files import Erasure, beside, copies, delete_old
+from edge.store.files import Erasure, beside, delete_old
 
 FEW = SCRIPTS[:9]
 
@@ -79,8 +80,8 @@ def test_without_room_for_the_copy_nothing_is_changed(older: Path, monkeypatch: 
 
 def test_an_incomplete_copy_stops_the_migration(older: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = iter([{"outbox": 0}, {"outbox": 1}])
-    monkeypatch.setattr(schema, "_rows", lambda conn: next(counts))
-    with pytest.raises(Trouble, match="not readable"):
+    monkeypatch.setattr(copies, "count", lambda conn: next(counts))
+    with pytest.raises(Trouble, match="not what the database is"):
         make(older)
     with closing(sqlite3.connect(older)) as conn:
         assert schema.applied(conn) == FEW
@@ -92,7 +93,7 @@ def test_the_copy_is_known_erased_and_ages(older: Path) -> None:
     ((copy, kind),) = [(file, kind) for file, kind in beside(older) if ".before-" in file.name]
     assert kind is not None
     assert kind.erasure is Erasure.DELETED
-    assert copy not in copies(older)
+    assert copy not in files.copies(older)
     made_s = copy.stat().st_mtime
     assert copy not in delete_old(older, made_s + 6 * 86_400)
     assert copy in delete_old(older, made_s + 8 * 86_400)
