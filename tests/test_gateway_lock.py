@@ -8,8 +8,9 @@ import subprocess
 import sys
 import tomllib
 from fnmatch import fnmatch
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distribution, distributions
 from pathlib import Path
+from sysconfig import get_path
 
 import pytest
 
@@ -30,9 +31,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Path:
     `install` removes."""
     site = tmp_path_factory.mktemp("site")
     for name in ("tagtrail", *dict(PIN.findall(LOCK))):
-        try:
-            installed = distribution(name)
-        except PackageNotFoundError:  # only on other platforms
+        # Not by `distribution`, which also finds what a build has left beside the sources.
+        installed = next(iter(distributions(name=name, path=[get_path("purelib")])), None)
+        if installed is None:  # only on other platforms
             continue
         for file in installed.files or []:
             if (
@@ -61,7 +62,7 @@ def python(gateway: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=gateway,
         capture_output=True,
         text=True,
-        timeout=600,  # compiles the kernels, if no test has done so before
+        timeout=110,
         check=False,
     )
 
@@ -103,13 +104,11 @@ print(count)
     assert int(done.stdout) > 150
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "arguments", [("--help",), ("check", str(ROOT / "config" / "demo.toml")), ("warmup",), ("simulate", "--help")]
+    "arguments", [("--help",), ("check", str(ROOT / "config" / "demo.toml")), ("simulate", "--help")]
 )
-def test_the_commands_of_the_installer_run_without_development_packages(
-    gateway: Path, arguments: tuple[str, ...]
-) -> None:
+def test_commands_run_without_development_packages(gateway: Path, arguments: tuple[str, ...]) -> None:
+    """Compiling is tried in the package's test, `make deb-test`."""
     done = python(gateway, "-m", "edge", *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout
