@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -19,9 +20,10 @@ PAGES = 10_000
 LEFT_OUT = ("day_key", "checkpoint")
 
 
-def copy(conn: sqlite3.Connection, target: Path) -> dict[str, int]:
+def copy(conn: sqlite3.Connection, target: Path, *, left_out: Sequence[str] = LEFT_OUT) -> dict[str, int]:
     """Copy a database as it is now to a file that only its owner can read; it gets its name once it is verified and on
-    disk. `conn`: in autocommit mode. Returns the number of rows of each table. Raises Trouble.
+    disk. `conn`: in autocommit mode; `left_out`: tables that are emptied. Returns the number of rows of each table.
+    Raises Trouble.
     """
     part = target.with_name(f"{target.name}.part")
     try:
@@ -36,7 +38,7 @@ def copy(conn: sqlite3.Connection, target: Path) -> dict[str, int]:
                 conn.execute("COMMIT")
             made.execute("PRAGMA journal_mode=OFF")
             made.execute("PRAGMA secure_delete=ON")
-            for table in LEFT_OUT:
+            for table in left_out:
                 if table in expected:  # a database of an early release has no keys of days
                     made.execute(f"DELETE FROM {table}")
                     expected[table] = 0

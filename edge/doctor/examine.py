@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -68,6 +69,7 @@ def _of_machine(config: StoreConfig, file: Path, version: str, live: Live | None
         *stored.store_file(file),
         *machine.examine(version, file, live_version=None if live is None else str(live["version"])),
         *stored.database(config, now_us),
+        stored.backup(config, time.time()),
         *stored.directory(config, now_us),
         *stored.page(config),
     ]

@@ -15,7 +15,7 @@ from edge.database import schema
 from edge.database.reader import NoDatabase, connect
 from edge.doctor.findings import Finding, error, ok, unknown, warning
 from edge.store.errors import Trouble
-from edge.store.files import copies
+from edge.store.files import backup_mark, copies
 from sync import outbox, quota
 from sync.contract import CLASSES
 
@@ -23,6 +23,8 @@ MB = 2**20
 DAY_US = 86_400_000_000
 DAYS = 7
 """Days without the CRM for which there should be room."""
+BACKUP_DAYS = 8
+"""A backup is made every week at least, if at all."""
 
 
 def store_file(file: Path) -> Iterator[Finding]:
@@ -107,6 +109,17 @@ def backlog(pending: dict[str, int]) -> Finding:
     """Judge what waits for the CRM."""
     waiting = ", ".join(f"{name} {pending[name]}" for name in CLASSES if pending.get(name))
     return ok("backlog", f"events that wait for the CRM: {waiting}" if waiting else "no event waits for the CRM")
+
+
+def backup(config: StoreConfig, now_s: float) -> Finding:
+    """Judge the age of the last backup."""
+    try:
+        days = (now_s - float(backup_mark(config.database.path).read_text())) / 86_400
+    except (OSError, ValueError):
+        return unknown("backup", "no backup has been made", "See tagtrail backup, unless this store needs none.")
+    if days > BACKUP_DAYS:
+        return warning("backup", f"the last backup is {days:.0f} days old", "See whether tagtrail backup still runs.")
+    return ok("backup", f"the last backup is {days:.0f} days old")
 
 
 def directory(config: StoreConfig, now_us: int) -> Iterator[Finding]:
