@@ -92,6 +92,16 @@ def test_the_service_writes_only_where_systemd_gave_it_room() -> None:
     assert re.search(r"^Environment=NUMBA_CACHE_DIR=%C/tagtrail/%i/\S*@VERSION@$", text, re.MULTILINE)
 
 
+def test_a_first_start_finds_the_kernels_of_the_release() -> None:
+    text = UNIT.read_text()
+    (place,) = re.findall(r"^Environment=NUMBA_CACHE_DIR=(.*)$", text, re.MULTILINE)
+    assert f"\nExecStartPre=-/bin/cp -rnT /opt/tagtrail/releases/@VERSION@/numba {place}\n" in text
+    asked = set(re.findall(r"NUMBA_CPU_\w+=\w*", text))
+    assert len(asked) == 2
+    for script in (INSTALL, ROOT / "systemd/debian/build"):
+        assert asked <= set(re.findall(r"NUMBA_CPU_\w+=\w*", script.read_text())), script
+
+
 def test_every_secret_that_the_example_names_is_handed_over() -> None:
     example = (ROOT / "config" / "demo.toml").read_text("utf-8")
     named = set(re.findall(r"\$\{CREDENTIALS_DIRECTORY\}/([\w-]+)", example))
