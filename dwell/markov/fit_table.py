@@ -281,7 +281,7 @@ def _smoothed(emitted: Floats, there: NDArray[np.bool_], move: Floats, prior: Fl
         value += np.log(np.maximum(total[:, 0], 1e-300))
         state = state / np.maximum(total, 1e-300)
         ahead[:, t] = state
-    back: NDArray[Any] = np.ones(state.shape)
+    back: NDArray[np.floating[Any]] = np.ones(state.shape)
     for t in range(weight.shape[1] - 1, -1, -1):
         ahead[:, t] *= back
         ahead[:, t] /= np.maximum(ahead[:, t].sum(axis=1, keepdims=True), 1e-300)
