@@ -75,7 +75,7 @@ class Model:
     bias: Floats
 
     @staticmethod
-    def of(layout: Layout, ticks: Ticks, field: Field, *, seed: int = 0, most: int = MOST_TICKS) -> Model:
+    def of(layout: Layout, ticks: Ticks, field: Field, *, seed: int, most: int) -> Model:
         cells = floor.build(layout)
         geometry = radio.geometry(cells, layout, field.height_m)
         parts = chosen(ticks, seed=seed, most=most)
@@ -439,7 +439,7 @@ def learn_field(layout: Layout, ticks: Ticks, *, seed: int = 0) -> Field:
     start = _guess(layout, ticks)
     if not floor.placed(layout):
         return fit_table.learn(layout, ticks, start, chosen(ticks, seed=seed, most=2 * MOST_TICKS))
-    model = Model.of(layout, ticks, start, seed=seed)
+    model = Model.of(layout, ticks, start, seed=seed, most=MOST_TICKS)
     third = Model.of(layout, ticks, start, seed=seed, most=MOST_TICKS // 3)
     field = _best(third, start)
     model.climb(field)
@@ -460,5 +460,5 @@ def density(layout: Layout, ticks: Ticks, field: Field) -> float:
     """Log density a second that a field gives the seconds of these tags; the higher, the better it explains them."""
     if not floor.placed(layout):
         return fit_table.density(layout, ticks, field, chosen(ticks, seed=0, most=MOST_TICKS))
-    model = Model.of(layout, ticks, field)
+    model = Model.of(layout, ticks, field, seed=0, most=MOST_TICKS)
     return model.climb(field) / max(int(model.chunks.counts.sum()), 1)

@@ -9,7 +9,6 @@ and then which levels explain its reads best. Few reads of a pair leave it near 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -281,7 +280,7 @@ def _smoothed(emitted: Floats, there: NDArray[np.bool_], move: Floats, prior: Fl
         value += np.log(np.maximum(total[:, 0], 1e-300))
         state = state / np.maximum(total, 1e-300)
         ahead[:, t] = state
-    back: NDArray[np.floating[Any]] = np.ones(state.shape)
+    back = np.ones_like(state)
     for t in range(weight.shape[1] - 1, -1, -1):
         ahead[:, t] *= back
         ahead[:, t] /= np.maximum(ahead[:, t].sum(axis=1, keepdims=True), 1e-300)
@@ -290,4 +289,4 @@ def _smoothed(emitted: Floats, there: NDArray[np.bool_], move: Floats, prior: Fl
     return ahead, value
 
 
-_BIAS_DB: Floats = BIAS_STEP_DB * (np.arange(BIASES) - BIASES // 2)
+_BIAS_DB: Floats = BIAS_STEP_DB * np.arange(-(BIASES // 2), BIASES // 2 + 1, dtype=np.float64)
