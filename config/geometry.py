@@ -25,13 +25,22 @@ def neighbours(config: StoreConfig) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {zone.id: set() for zone in config.zones}
     for a, b in combinations(config.zones, 2):
         if a.neighbours is None and b.neighbours is None:
-            near = a.floor == b.floor and distance(a.polygon, b.polygon) <= NEIGHBOUR_M + _EPS
+            near = a.floor == b.floor and within(a.polygon, b.polygon, NEIGHBOUR_M + _EPS)
         else:
             near = b.id in (a.neighbours or ()) or a.id in (b.neighbours or ())
         if near:
             found[a.id].add(b.id)
             found[b.id].add(a.id)
     return {zone: frozenset(ids) for zone, ids in found.items()}
+
+
+def within(a: Polygon, b: Polygon, reach: float) -> bool:
+    """True if two polygons are at most `reach` apart. Most aren't by far: their boxes tell."""
+    for axis in (0, 1):
+        one, other = [p[axis] for p in a], [p[axis] for p in b]
+        if max(min(one), min(other)) - min(max(one), max(other)) > reach:
+            return False
+    return distance(a, b) <= reach
 
 
 def distance(a: Polygon, b: Polygon) -> float:

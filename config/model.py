@@ -6,7 +6,7 @@ import datetime as dt
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -64,7 +64,7 @@ Name = Annotated[
 
 
 def _timezone(name: str) -> str:
-    if name not in available_timezones():
+    if name not in timezones.known():
         near = timezones.meant(name)
         hint = f' (did you mean "{near}"?)' if near else ""
         raise ValueError(f'no time zone "{name}"{hint}; expected: an IANA name such as "Asia/Shanghai"')

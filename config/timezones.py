@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
+from functools import cache
 from zoneinfo import available_timezones
 
 _CITIES = {
@@ -50,9 +51,15 @@ _OF_OFFSET = {
 _OFFSET = re.compile(r"(?:utc|gmt)?([+-])(\d{1,2})(?::?(\d\d))?")
 
 
+@cache
+def known() -> frozenset[str]:
+    """Names of all time zones. Finding them means to look through hundreds of files."""
+    return frozenset(available_timezones())
+
+
 def meant(name: str) -> str | None:
     """Guess the IANA name for an unknown time zone name; None if there is no likely match."""
-    zones = available_timezones()
+    zones = known()
     told = re.sub(r"\s+", "_", name.strip().replace("－", "-").replace("＋", "+")).casefold()
     if exact := next((zone for zone in sorted(zones) if zone.casefold() == told), None):
         return exact

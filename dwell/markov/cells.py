@@ -76,7 +76,7 @@ def build(layout: Layout) -> Cells:
     """Cut a layout's floors. ValueError if that makes more than MOST_CELLS cells."""
     watched = np.zeros(len(layout.zone_kind), np.bool_)
     watched[layout.antenna_zone[layout.antenna_zone >= 0]] = True
-    if not len(layout.corner_zone) and not _positioned(layout):
+    if not placed(layout):
         return _by_neighbourhood(layout, watched)
     floors = np.unique(layout.zone_floor)
     grids = [_Grid.of(layout, int(floor)) for floor in floors]
@@ -104,6 +104,16 @@ def build(layout: Layout) -> Cells:
     )
 
 
+def placed(layout: Layout) -> bool:
+    """True if polygons or the antennas' positions tell zones apart."""
+    used = layout.antenna_zone >= 0
+    floor = layout.zone_floor[layout.antenna_zone[used]]
+    places = np.column_stack([layout.antenna_xy[used], floor])
+    return (
+        len(layout.corner_zone) > 0 or len(np.unique(places, axis=0)) >= len(np.unique(layout.antenna_zone[used])) > 0
+    )
+
+
 DIAGONAL = 0.7
 """Walkers that go to a cell at a corner, against those to one at a side."""
 PASSED = (ZoneKind.AISLE, ZoneKind.ENTRANCE, ZoneKind.EXIT)
@@ -113,14 +123,6 @@ PASSED = (ZoneKind.AISLE, ZoneKind.ENTRANCE, ZoneKind.EXIT)
 def passed(cells: Cells, layout: Layout) -> NDArray[np.bool_]:
     """(C,) cells of zones that one walks through."""
     return np.asarray(np.isin(layout.zone_kind, PASSED)[cells.zone] & (cells.zone != NONE))
-
-
-def _positioned(layout: Layout) -> bool:
-    """Do the antennas' positions tell zones apart?"""
-    used = layout.antenna_zone >= 0
-    floor = layout.zone_floor[layout.antenna_zone[used]]
-    places = np.column_stack([layout.antenna_xy[used], floor])
-    return len(np.unique(places, axis=0)) >= len(np.unique(layout.antenna_zone[used])) > 0
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import comb
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +44,8 @@ TAIL = 12.0
 """Where the density of levels flattens out, in squared spreads: outliers are frequent."""
 SPAN_DB = 60.0
 """Levels farther than this from the mean aren't considered: the density is one over that range."""
+LEAST = 1e-12
+"""Probabilities of silence aren't told apart below this."""
 WIDTH_DB = 2.0
 """Of the logistic curve by which weak answers are lost."""
 BEAM_DB = 24.0
@@ -223,8 +226,13 @@ def silences(mean_dbm: Floats, rate: Floats, field: Field, seconds: int = 1) -> 
     """(A, levels) log probability of hearing nothing in some seconds in which fading is frozen, by antenna's rate."""
     weights = np.exp(fit(_OFF_DB, 1, field.spread_db)) * (_OFF_DB[1] - _OFF_DB[0])
     through = half_rates(np.asarray(mean_dbm)[:, None] + _OFF_DB, field)
-    distinct, which = np.unique(rate, return_inverse=True)
-    return np.stack([np.log(np.power(1.0 - p * through, seconds) @ weights) for p in distinct])[which.reshape(-1)]
+    # The mean of (1 − pψ)ⁿ is a polynomial in p, whose coefficients are the moments of ψ: the same for all antennas.
+    coefficients, moment = [], np.ones_like(through)
+    for power in range(seconds + 1):
+        coefficients.append(comb(seconds, power) * (-1) ** power * (moment @ weights))
+        moment = moment * through
+    powers = np.asarray(rate)[:, None] ** np.arange(seconds + 1)
+    return np.asarray(np.log(np.maximum(powers @ np.stack(coefficients), LEAST)))
 
 
 def fit(off_db: Floats, reads: Floats | int, spread_db: float) -> Floats:

@@ -19,6 +19,7 @@ from dwell.layout import Layout
 from dwell.markov import cells as floor
 from dwell.markov import field as radio
 from dwell.markov import fit_kernels as kernels
+from dwell.markov import fit_table
 from dwell.markov.cells import NONE, Cells
 from dwell.markov.field import Field
 from dwell.markov.fit_kernels import Chunks, Heard, Walk
@@ -74,12 +75,12 @@ class Model:
     bias: Floats
 
     @staticmethod
-    def of(layout: Layout, ticks: Ticks, field: Field, *, seed: int = 0, most: int = MOST_TICKS) -> Model:
+    def of(layout: Layout, ticks: Ticks, field: Field, *, seed: int, most: int) -> Model:
         cells = floor.build(layout)
         geometry = radio.geometry(cells, layout, field.height_m)
         parts = chosen(ticks, seed=seed, most=most)
         wide = [(tag, a // WINDOW_S, b // WINDOW_S) for tag, a, b in parts]
-        chunks = packed(cells, geometry, layout, ticks.wider(WINDOW_S), wide)
+        chunks = packed(geometry, ticks.wider(WINDOW_S), wide)
         return Model(layout, cells, geometry, field.height_m, chunks, np.zeros(len(parts)))
 
     def heard(self, field: Field) -> Heard:
@@ -161,18 +162,12 @@ PASS_STOP_RATE, PASS_GO_RATE = 0.01, 1 / 8
 def walk(layout: Layout, cells: Cells, field: Field, power: float = POWER) -> Walk:
     n = len(cells)
     passed = floor.passed(cells, layout)
-    if cells.placed:
-        weight = np.repeat([1.0, floor.DIAGONAL], 4)
-        share = np.minimum(CHANGE_MOST, CHANGE_M / cells.edge_m)[:, None] * weight / weight.sum()
-        share = np.column_stack([share, np.full(n, RIDE_RATE)])
-        there = cells.next >= 0
-        to, share = cells.next[there], share[there]
-        start = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
-    else:
-        ways = cells.linked.sum(axis=1)
-        start = np.concatenate([[0], np.cumsum(ways)])
-        to = np.nonzero(cells.linked)[1].astype(np.int32)
-        share = np.repeat(CHANGE_M / cells.edge_m / np.maximum(ways, 1), ways)
+    weight = np.repeat([1.0, floor.DIAGONAL], 4)
+    share = np.minimum(CHANGE_MOST, CHANGE_M / cells.edge_m)[:, None] * weight / weight.sum()
+    share = np.column_stack([share, np.full(n, RIDE_RATE)])
+    there = cells.next >= 0
+    to, share = cells.next[there], share[there]
+    start = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
     return Walk(
         start=start.astype(np.int64),
         to=to.astype(np.int64),
@@ -210,9 +205,7 @@ def chosen(ticks: Ticks, *, seed: int, most: int) -> list[tuple[int, int, int]]:
     return wanted
 
 
-def packed(
-    cells: Cells, geometry: radio.Geometry, layout: Layout, ticks: Ticks, parts: list[tuple[int, int, int]]
-) -> Chunks:
+def packed(geometry: radio.Geometry, ticks: Ticks, parts: list[tuple[int, int, int]]) -> Chunks:
     """Stretches of tags (number, first tick, the tick after the last) as the kernels take them."""
     key = ticks.tag * (1 << 40) + (ticks.tick - int(ticks.tick.min(initial=0)))
     base = int(ticks.tick.min(initial=0))
@@ -233,14 +226,10 @@ def packed(
         top = np.full(end - begin, -np.inf)
         np.maximum.at(top, at, level)
         well = np.unique(ticks.antenna[o0:o1][level >= top[at] - WELL_DB])
-        if cells.placed:
-            mine = ((geometry.decades[well] < np.log10(REACH_M / radio.REFERENCE_M)) & own[well]).any(axis=0)
-            here = np.flatnonzero(mine)
-            ears = geometry.decades[:, here].min(axis=1, initial=np.inf) < np.log10(EAR_M / radio.REFERENCE_M)
-            ears[ticks.antenna[o0:o1]] = True
-        else:
-            here = np.arange(len(cells))
-            ears = layout.antenna_zone >= 0
+        mine = ((geometry.decades[well] < np.log10(REACH_M / radio.REFERENCE_M)) & own[well]).any(axis=0)
+        here = np.flatnonzero(mine)
+        ears = geometry.decades[:, here].min(axis=1, initial=np.inf) < np.log10(EAR_M / radio.REFERENCE_M)
+        ears[ticks.antenna[o0:o1]] = True
         cell_parts.append(here)
         near_parts.append(np.flatnonzero(ears))
         mine_down = ticks.down[(ticks.down[:, 1] < end) & (ticks.down[:, 2] > begin) & ears[ticks.down[:, 0]]]
@@ -272,8 +261,10 @@ def packed(
 
 
 def profile(layout: Layout, ticks: Ticks, *, seed: int = 0) -> Field:
-    """The best of twelve usual radios, on a third of the reads."""
+    """The best of some usual radios, on a third of the reads; without positions all that they tell."""
     start = _guess(layout, ticks)
+    if not floor.placed(layout):
+        return fit_table.learn(layout, ticks, start, chosen(ticks, seed=seed, most=MOST_TICKS))
     model = Model.of(layout, ticks, start, seed=seed, most=MOST_TICKS // 3)
     return _best(model, start)
 
@@ -443,11 +434,12 @@ def antenna_step(model: Model, field: Field) -> Field:
     return replace(field, offset_db=offset, rate=rate)
 
 
-def learn_field(
-    layout: Layout, ticks: Ticks, *, seed: int = 0, antennas: bool = True, log: bool = False
-) -> tuple[Field, Model]:
+def learn_field(layout: Layout, ticks: Ticks, *, seed: int = 0) -> Field:
+    """The field that makes the reads likeliest, wherever the tags were."""
     start = _guess(layout, ticks)
-    model = Model.of(layout, ticks, start, seed=seed)
+    if not floor.placed(layout):
+        return fit_table.learn(layout, ticks, start, chosen(ticks, seed=seed, most=2 * MOST_TICKS))
+    model = Model.of(layout, ticks, start, seed=seed, most=MOST_TICKS)
     third = Model.of(layout, ticks, start, seed=seed, most=MOST_TICKS // 3)
     field = _best(third, start)
     model.climb(field)
@@ -461,4 +453,12 @@ def learn_field(
         search.antennas()
         search.sweep(BLOCK)
     search.antennas()
-    return search.field, model
+    return search.field
+
+
+def density(layout: Layout, ticks: Ticks, field: Field) -> float:
+    """Log density a second that a field gives the seconds of these tags; the higher, the better it explains them."""
+    if not floor.placed(layout):
+        return fit_table.density(layout, ticks, field, chosen(ticks, seed=0, most=MOST_TICKS))
+    model = Model.of(layout, ticks, field, seed=0, most=MOST_TICKS)
+    return model.climb(field) / max(int(model.chunks.counts.sum()), 1)

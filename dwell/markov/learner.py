@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwell.layout import Layout, TagClass
-from dwell.markov import learning
+from dwell.markov import fit, learning
 from dwell.markov import ticks as ticks_
 from dwell.markov.field import Field
 from dwell.markov.learning import Learnt
@@ -165,7 +165,7 @@ def look(layout: Layout, reads: Reads, known: Field | None) -> Learnt | None:
     if not learning.enough(ticks):
         return None
     found = learning.first(layout, reads)
-    before, after = (learning.density(layout, ticks, field) for field in (Field.prior(layout), found))
+    before, after = (fit.density(layout, ticks, field) for field in (Field.prior(layout), found))
     return Learnt(found, len(ticks.epc), len(ticks.tag), before, after)
 
 

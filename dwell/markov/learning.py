@@ -59,17 +59,11 @@ def learn(layout: Layout, reads: Reads, *, known: Field | None = None, seed: int
     number = np.arange(len(ticks.epc))
     taught, judged = ticks.of_tags(number % HELD_OUT > 0), ticks.of_tags(number % HELD_OUT == 0)
     before = known or fit.profile(layout, taught)
-    tried, _ = fit.learn_field(layout, taught, seed=seed)
-    field, _ = fit.learn_field(layout, ticks, seed=seed)
+    tried = fit.learn_field(layout, taught, seed=seed)
+    field = fit.learn_field(layout, ticks, seed=seed)
     return Learnt(
-        field, len(ticks.epc), len(ticks.tag), density(layout, judged, before), density(layout, judged, tried)
+        field, len(ticks.epc), len(ticks.tag), fit.density(layout, judged, before), fit.density(layout, judged, tried)
     )
-
-
-def density(layout: Layout, ticks: Ticks, field: Field) -> float:
-    """Log density a second that a field gives the seconds of these tags; the higher, the better it explains them."""
-    model = fit.Model.of(layout, ticks, field)
-    return model.climb(field) / max(int(model.chunks.counts.sum()), 1)
 
 
 def enough(ticks: Ticks) -> bool:

@@ -299,9 +299,11 @@ def _still(cells: Cells, layout: Layout, tuning: Tuning) -> NDArray[np.float32]:
 
 
 def _temper(cells: Cells, tuning: Tuning) -> float:
-    """Weight of the evidence, by how wide the usual zone is."""
+    """Weight of the evidence, by how wide the usual zone is; all of it without positions, where levels spread wide."""
+    if not cells.placed:
+        return tuning.temper_small
     zones = np.unique(cells.zone[cells.zone >= 0])
-    if not len(zones) or not cells.placed:
+    if not len(zones):
         return tuning.temper
     area = np.array([(cells.edge_m[cells.zone == z] ** 2).sum() for z in zones])
     return tuning.temper_small if np.median(np.sqrt(area)) < SMALL_M else tuning.temper

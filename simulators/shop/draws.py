@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import StoreConfig, ZoneKind
-from config.geometry import NEIGHBOUR_M, distance, neighbours
+from config.geometry import NEIGHBOUR_M, neighbours, within
 from simulators.shop.antennas import Antennas, direction
 from simulators.shop.floorplans import Drawing, Sketch, drawing
 from simulators.shop.plan import Floats, Plan
@@ -298,7 +298,7 @@ def _join(zones: list[dict[str, Any]], floor: set[str], usual: dict[str, frozens
         reach_m += 0.5
         near = {
             id_: frozenset(
-                other for other in floor if other != id_ and distance(polygons[id_], polygons[other]) <= reach_m
+                other for other in floor if other != id_ and within(polygons[id_], polygons[other], reach_m)
             )
             for id_ in floor
         }

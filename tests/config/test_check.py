@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from config import StoreConfig
 from config.check import ConfigError, Problem, check, load, schema
@@ -385,7 +386,7 @@ def test_warnings_bear_values_of_another_type_or_length(
     is_sound(demo_text.replace(line, instead, 1), tmp_path)
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(250), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_change_of_a_value_or_key_is_more_than_a_config_error(
     data: st.DataObject, demo_text: str, tmp_path: Path
@@ -410,7 +411,7 @@ def test_no_change_of_a_value_or_key_is_more_than_a_config_error(
     is_sound("\n".join(lines), tmp_path)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_damage_to_the_text_is_more_than_a_config_error(data: st.DataObject, demo_text: str, tmp_path: Path) -> None:
     text = demo_text

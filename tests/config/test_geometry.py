@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from config import StoreConfig
-from config.geometry import centroid, contains, crosses_itself, distance, is_flat, neighbours
+from config.geometry import centroid, contains, crosses_itself, distance, is_flat, neighbours, within
 
 SQUARE = ((0.0, 0.0), (4.0, 0.0), (4.0, 4.0), (0.0, 4.0))
 ELL = ((0.0, 0.0), (6.0, 0.0), (6.0, 2.0), (2.0, 2.0), (2.0, 6.0), (0.0, 6.0))
@@ -38,6 +38,14 @@ def test_distance_of_rectangles_is_that_of_their_gaps_however_they_are_turned(a:
     p, q = turned(corners(a), angle), turned(corners(b), angle)
     assert distance(p, q) == pytest.approx(gap, abs=1e-6)
     assert distance(q, p[::-1]) == pytest.approx(gap, abs=1e-6)
+
+
+@given(rectangles(), rectangles(), st.floats(0, 6.28), st.floats(0, 30))
+def test_within_reach_is_no_farther_than_it(a: Any, b: Any, angle: float, reach: float) -> None:
+    p, q = turned(corners(a), angle), turned(corners(b), angle)
+    away = distance(p, q)
+    assume(abs(away - reach) > 1e-6)
+    assert within(p, q, reach) == within(q, p, reach) == (away <= reach)
 
 
 def test_a_polygon_inside_another_is_at_no_distance() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from config.lines import Place, key_lines, line_of
 
@@ -116,7 +117,7 @@ _LINES = (" = ", "\n", "\r\n", " ", "[a]\n", "[[t]]\n", "[t.b]\n", "k = 1\n", "m
 _PIECES = st.sampled_from((*_WORDS.split(), *_LINES))
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 @given(st.lists(_PIECES, max_size=25).map("".join))
 def test_places_are_those_of_tomllib(text: str) -> None:
     text = text.replace("\r\n", "\n")

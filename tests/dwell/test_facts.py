@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from dwell import facts as F
 from dwell import paths, service
@@ -61,7 +62,7 @@ def long(stay: np.void) -> int:
     return int(stay["exit_us"] - stay["enter_us"])
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(days(), spans)
 def test_counts_equal_brute_force(stays: Stays, span: Span) -> None:
     made = F.facts(stays, PLACE, span)
@@ -111,7 +112,7 @@ def test_counts_equal_brute_force(stays: Stays, span: Span) -> None:
     assert (made.dwell.sum(axis=0) == dwell).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(days(), spans)
 def test_presence_peaks_and_staffed_time_equal_a_look_at_every_second(stays: Stays, span: Span) -> None:
     """All times are whole seconds, so that a look at each second sees all."""
@@ -136,7 +137,7 @@ def test_presence_peaks_and_staffed_time_equal_a_look_at_every_second(stays: Sta
         assert made.store[number]["peak"] == people.sum(axis=0).max(initial=0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(days())
 def test_contacts_equal_a_look_at_every_second(stays: Stays) -> None:
     made = service.contacts(stays, PLACE)
@@ -158,7 +159,7 @@ def test_contacts_equal_a_look_at_every_second(stays: Stays) -> None:
         assert made.wanted[number] == served
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(days(), spans)
 def test_waits_and_assistance_are_those_of_the_contacts(stays: Stays, span: Span) -> None:
     made, met = F.facts(stays, PLACE, span), service.contacts(stays, PLACE)
@@ -170,7 +171,7 @@ def test_waits_and_assistance_are_those_of_the_contacts(stays: Stays, span: Span
         assert (getattr(made, name).sum(axis=0) == expect).all(), name
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(days(), spans)
 def test_flows_equal_brute_force(stays: Stays, span: Span) -> None:
     ours = stays[np.isin(stays["tag_class"], PEOPLE)]
@@ -223,7 +224,7 @@ def same(one: F.Facts, two: F.Facts) -> None:
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(days(), st.lists(st.integers(0, 9000), min_size=3, max_size=5, unique=True).map(sorted))
 def test_parts_of_a_span_add_up_to_the_span(stays: Stays, cuts: list[int]) -> None:
     """Wherever it is cut, within a window, a visit or a journey."""
@@ -232,7 +233,7 @@ def test_parts_of_a_span_add_up_to_the_span(stays: Stays, cuts: list[int]) -> No
     same(F.merge(parts[::-1]), F.merge(parts))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(days(), spans)
 def test_presence_is_the_time_in_zones(stays: Stays, span: Span) -> None:
     carriers, total = presence(stays, span)

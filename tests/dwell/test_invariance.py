@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from dwell.layout import Layout, Settings
 from dwell.markov.decisions import Decisions
@@ -16,7 +17,7 @@ from dwell.markov.engine import ZoneEngine
 from dwell.read import READ, Reads
 
 START_US = 1_767_232_800_000_000
-few = hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = hypothesis_settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def play(layout: Layout, settings: Settings, batches: Iterable[Reads], *, restart: bool = False) -> bytes:

@@ -134,9 +134,10 @@ def test_nothing_is_left_of_a_week(layout: Layout, walk: Walk) -> None:
         reads["time_us"] += hour * 3_600_000_000
         engine.feed(reads)
         visits += len(engine.advance(START_US + (hour + 1) * 3_600_000_000).closed)
-        kept.append(sum(array.nbytes for array in engine.state().values()))
+        if hour < 24 or hour >= 6 * 24:
+            kept.append(sum(array.nbytes for array in engine.state().values()))
     assert visits > 1500
-    assert max(kept[-24:]) <= 1.1 * max(kept[:24])
+    assert max(kept[24:]) <= 1.1 * max(kept[:24])
 
 
 def test_where_tags_seem_to_be_is_told_before_it_is_decided(layout: Layout, walk: Walk) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from dwell.layout import TagClass, ZoneKind
 from dwell.stays import STAY, Place, Span, Stays
@@ -30,7 +31,7 @@ def stays(draw: st.DrawFn) -> Stays:
     return np.array(draw(st.permutations(rows)), STAY)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(stays())
 def test_suspicions_equal_a_look_at_every_second(given_: Stays) -> None:
     found = suspicions(given_, PLACE, SPAN, LIMITS)

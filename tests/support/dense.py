@@ -58,7 +58,7 @@ def decide(layout: Layout, field: Field, reads: Reads) -> tuple[Ticks, list[Stay
     for tag, begin, end in journeys(seconds):
         first, last = begin // WINDOW_S, -(-end // WINDOW_S)
         early = min(first + BIAS_TICKS // WINDOW_S, last)
-        chunks = fit.packed(cells, geometry, layout, wide, [(tag, first, early), (tag, first, last)])
+        chunks = fit.packed(geometry, wide, [(tag, first, early), (tag, first, last)])
 
         def score(bias: float, chunks: fit_kernels.Chunks = chunks) -> float:
             told = fit_kernels.follow(chunks, now, walk, 0, bias, place, none, none)

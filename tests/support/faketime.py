@@ -19,6 +19,7 @@ class FakeTime:
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",
+            "NO_FAKE_STAT": "1",  # otherwise compiled kernels look older than their sources, and are compiled again
         }
 
     def set(self, off_s: int) -> None:

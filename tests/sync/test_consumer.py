@@ -15,6 +15,7 @@ import pytest
 from brokers import health, recognised
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from config import topics
 from sync.consumer import Delivery, Ledger
@@ -214,7 +215,7 @@ def test_a_topic_that_is_not_the_batch_s_own_is_a_dead_letter(ledger: Ledger, to
     assert counts(ledger) == (0, 0, 0, 0, 1)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.data())
 def test_any_order_and_any_repetition_end_in_the_same_count(data: Any) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(2, 40), max_size=10)))
@@ -248,7 +249,7 @@ def naive(messages: Any) -> Any:
     return (len(events), repeated, len([one for one in lost - events if one <= upto]), len(gaps)), upto
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.data())
 def test_any_mess_of_events_and_lost_ranges_is_counted_as_by_sets(data: Any) -> None:
     book, messages = Ledger(":memory:"), []

@@ -9,6 +9,7 @@ from typing import Any
 from brokers import window
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from config import topics
 from sync import latest
@@ -63,7 +64,7 @@ STORY = [
 ]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.permutations([n for n in range(len(STORY)) if n != 4]), st.data())
 def test_the_newest_revision_holds_in_any_order(order: list[int], data: st.DataObject) -> None:
     again = data.draw(st.lists(st.sampled_from(order), max_size=5))
@@ -75,7 +76,7 @@ def test_the_newest_revision_holds_in_any_order(order: list[int], data: st.DataO
     assert [day["revision"] for day in days] == [2]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=examples(20))
 @given(st.permutations([0, 1]))
 def test_parts_of_a_window_add_up(order: list[int]) -> None:
     ((whole,), _) = kept([STORY[n] for n in order])

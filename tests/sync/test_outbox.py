@@ -11,6 +11,7 @@ import pytest
 from brokers import MAKERS, SCHEMA, health, journey, recognised, window
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from sync import outbox, quota
 from sync.contract import (
@@ -282,7 +283,7 @@ def test_numbers_given_before_a_backup_was_restored_are_not_given_again(conn: sq
     assert outbox.append(conn, "health", [health()]) == range(start + 3, start + 4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(
         st.one_of(
@@ -341,7 +342,7 @@ journeys = st.builds(
 members = st.builds(Recognised, member=names, tier=names, zone=names, floor=names, read_us=times, expires_us=times)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.lists(journeys, max_size=6), st.lists(members, max_size=100), st.sampled_from([2000, 32768, MAX_EVENT_BYTES]))
 def test_no_message_is_larger_than_64_kib(some_journeys: Any, some_members: Any, max_bytes: int) -> None:
     conn = database()

@@ -6,6 +6,7 @@ import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from drivers.llrp.clock import ReaderClock
 
@@ -27,7 +28,7 @@ def test_before_any_sample_nothing_is_known() -> None:
     assert ReaderClock(100_000).correction_us is None
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(st.integers(-50_000, 20_000), st.integers(0, 99))
 def test_a_healthy_clock_is_not_touched(offset_us: int, seed: int) -> None:
     clock = ReaderClock(100_000)
@@ -35,7 +36,7 @@ def test_a_healthy_clock_is_not_touched(offset_us: int, seed: int) -> None:
     assert clock.correction_us == 0
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(st.integers(-10 * HOUR, 10 * HOUR).filter(lambda o: abs(o) > 300_000), st.integers(0, 99))
 def test_a_wrong_clock_is_corrected_to_within_the_least_delay(offset_us: int, seed: int) -> None:
     clock = ReaderClock(100_000)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llrpkit.protocol import decode_message, enums, messages, params
+from thorough import examples
 
 from drivers.llrp import codec
 from drivers.llrp.rospec import rospec
@@ -83,7 +84,7 @@ def test_refusals_are_told_with_what_the_reader_says() -> None:
 answers = st.sampled_from([11, 12, 13, 30, 31, 34, 32, 63, 100, 62, 4, 1023, 999])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(
     answers, st.lists(st.binary(max_size=12) | st.integers(0, 400).map(lambda k: struct.pack("!HH", k, 8)), max_size=8)
 )

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llrpkit.protocol import BitStr, decode_message, messages, params
 from llrpkit.protocol.impinj import ImpinjPeakRSSI, ImpinjRFPhaseAngle
+from thorough import examples
 
 from drivers.llrp.decoder import COUNTERS, RECEIVED, UPTIME, UTC, ReportDecoder
 from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN, epc_bytes, epc_words
@@ -200,13 +201,13 @@ streams = st.lists(
 ).map(b"".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(streams)
 def test_decodes_what_the_specification_says(data: Any) -> None:
     same_as_naive(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(streams.filter(len), st.data())
 def test_damaged_bytes_cost_no_more_than_the_specification_says(data: Any, draw: Any) -> None:
     damaged = bytearray(data)
@@ -215,7 +216,7 @@ def test_damaged_bytes_cost_no_more_than_the_specification_says(data: Any, draw:
     same_as_naive(bytes(damaged[: draw.draw(st.integers(0, len(data)))]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(binary(max_size=200))
 def test_random_bytes_are_nothing(data: Any) -> None:
     same_as_naive(data)
@@ -223,7 +224,7 @@ def test_random_bytes_are_nothing(data: Any) -> None:
     same_as_naive(message(report(data)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(streams, binary(min_size=64, max_size=64))
 def test_what_stands_behind_the_span_is_not_read(data: Any, poison: Any) -> None:
     decoder, alone = ReportDecoder(PORTS), run(data)
@@ -233,7 +234,7 @@ def test_what_stands_behind_the_span_is_not_read(data: Any, poison: Any) -> None
     assert decoded.reads["epc"].tolist() == [row[2] for row in alone[0]]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.lists(sound_reports, max_size=4).map(lambda parts: message(*parts)), max_size=5), st.data())
 def test_state_carries_over_however_the_stream_is_cut(parts: Any, draw: Any) -> None:
     cut = draw.draw(st.integers(0, len(parts)))
@@ -256,7 +257,7 @@ tags = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(tags, min_size=1, max_size=8))
 def test_agrees_with_llrpkit(population: Any) -> None:
     sent = messages.RO_ACCESS_REPORT(
@@ -403,7 +404,7 @@ def test_without_jit_no_index_leaves_its_array() -> None:
         pytest.skip("is what is being run")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark", str(Path(__file__))],
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1", "TAGTRAIL_EXAMPLES": "0.1"},
         cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,

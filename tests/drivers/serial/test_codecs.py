@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from drivers.read import EPC_BITS_MAX
 from drivers.serial import chafon_cf_codec as cf
@@ -252,7 +253,7 @@ def test_lists_of_tags_are_told_apart_by_themselves(tags: list[Observation], ant
 
 @every_family
 @given(noise=st.binary(max_size=400))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_no_bytes_break_a_decoder(family: Family, noise: bytes) -> None:
     pieces = list(walk(noise, family.probe, whole=True))
     assert [piece.at for piece in pieces] == [sum(p.size for p in pieces[:n]) for n in range(len(pieces))]
@@ -268,7 +269,7 @@ def test_no_bytes_break_a_decoder(family: Family, noise: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["r2000", "m100", "chafon-cf", "uhfreader18", "thingmagic"])
 @given(data=st.binary(max_size=80), which=st.sampled_from([0x00, 0x01, 0x22, 0x89, 0x8A, 0x8B, 0xEE, 0xFF]))
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_no_content_breaks_a_decoder(name: str, data: bytes, which: int) -> None:
     frames: dict[str, list[Any]] = {
         "r2000": [r2000.Frame(1, which, data)],
@@ -287,7 +288,7 @@ def test_no_content_breaks_a_decoder(name: str, data: bytes, which: int) -> None
 
 @every_family
 @given(tags=st.lists(observations, min_size=1, max_size=6), chance=st.randoms(use_true_random=False))
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_frames_are_found_however_the_bytes_are_cut(
     family: Family, tags: list[Observation], chance: random.Random
 ) -> None:
@@ -304,7 +305,7 @@ def test_frames_are_found_however_the_bytes_are_cut(
 
 @every_family
 @given(parts=st.lists(st.one_of(st.none(), st.binary(min_size=1, max_size=40)), min_size=1, max_size=8))
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 def test_every_good_frame_is_found_among_garbage(family: Family, parts: list[bytes | None]) -> None:
     seen = Observation(0, 1, bytes.fromhex("E2000015860E028815408029"), -5500)
     framer = framer_of(family)

@@ -7,6 +7,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from drivers.read import EPC_BITS_MAX
 from drivers.serial import thingmagic_codec as codec
@@ -170,7 +171,7 @@ def test_no_record_breaks_the_decoder(record: bytes) -> None:
 
 
 @given(st.lists(observations, min_size=1, max_size=8), st.randoms(use_true_random=False))
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_frames_are_found_however_the_bytes_are_cut(tags: list[Observation], chance: random.Random) -> None:
     frames = [tag_reply(seen, ms) for ms, seen in enumerate(tags)]
     stream = b"".join(frames)

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from shopdays import DATE, Day, store_values
+from thorough import examples
 
 from config import StoreConfig
 from config.facts import TAG_CLASSES
@@ -253,7 +254,7 @@ def test_what_was_told_of_days_long_gone_is_forgotten(day: Day) -> None:
     assert day.conn.execute("SELECT key FROM told").fetchall() == [("trials",)]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(VISITS, UNWATCHED)
 def test_whatever_a_day_was_like_it_can_be_told(day: Day, visits: Any, unwatched: Any) -> None:
     """Shares are of one and the same: nothing is more than all."""

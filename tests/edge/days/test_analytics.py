@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shopdays import DATE, ZONES, Day, busy, zone
+from thorough import examples
 
 from config import ZoneKind
 from edge.access.users import Role, Users, users_path
@@ -37,7 +38,7 @@ visits = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(walks=visits, dark=st.sampled_from([name[0] for name in ZONES[:-1]]))
 def test_scorecards_equal_brute_force(day: Day, walks: list[tuple[int, str, int, bool, int]], dark: str) -> None:
     """`dark` is unknown in hour 2; a tag's journeys begin on the hour."""
@@ -189,7 +190,7 @@ def test_no_hidden_number_can_be_worked_out(counts: dict[str, int], least: int) 
     assert len(hidden) != 1 or len(counts) == 1
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(walks=visits, badges=st.lists(st.tuples(st.integers(0, 239), st.integers(20, 1500)), max_size=8))
 def test_hours_occupancy_and_targets_equal_brute_force(
     day: Day, walks: list[tuple[int, str, int, bool, int]], badges: list[tuple[int, int]]

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shopdays import DATE, ZONES, Day, busy, day_of, store_values
+from thorough import examples
 
 from config import StoreConfig
 from config.facts import TAG_CLASSES
@@ -264,7 +265,7 @@ visits = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(walks=visits)
 def test_dwell_and_flows_equal_brute_force(day: Day, walks: list[tuple[int, str, float, bool]]) -> None:
     day.conn.execute("DELETE FROM visit")

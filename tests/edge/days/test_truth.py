@@ -22,7 +22,7 @@ from drivers.read import epc_bytes
 from dwell import facts as F
 from dwell.aggregates import quantile
 from dwell.layout import TagClass, ZoneKind
-from dwell.markov import learning
+from dwell.markov import fit, ticks
 from dwell.stays import STAY, Span, Stays, in_order
 from edge.days.facts import place, suspects
 from edge.readers.read_file import load as load_reads
@@ -53,8 +53,8 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[StoreConfig, list[
     write_replay(config, WORLDS["mild"], yesterday, None, seed=12, minutes=MINUTES, shoppers=40)
     write_replay(config, WORLDS["mild"], reads, truth, seed=11, minutes=MINUTES, shoppers=90)
     shop = compose(config)
-    learnt = learning.learn(shop.layout, load_reads(shop, yesterday)[0])
-    made = Calibration(learnt.field, 0, 0, learnt.tags, learnt.ticks, learnt.before, learnt.after)
+    learnt = fit.learn_field(shop.layout, ticks.of(shop.layout, load_reads(shop, yesterday)[0]))
+    made = Calibration(learnt, at_us=0, reads=0, tags=0, seconds=0, before=0.0, after=0.0)
     visits, _ = replay(replace(shop, calibration=made), reads)
     decided = [
         Stay(

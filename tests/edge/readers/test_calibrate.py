@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from config.check import load
-from dwell.markov import cells
+from dwell.markov import cells, fit
 from edge.cli.main import app
 from edge.readers.calibrate import Result, Walk
 from edge.store import calibration_file
@@ -26,12 +27,21 @@ from simulators.shop.worlds import WORLDS
 DEMO = Path(__file__).parents[3] / "config/demo.toml"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def briefly() -> Iterator[None]:
+    """Learn from less and not as long: these tests are about the command and its file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "MOST_TICKS", 300)
+        patch.setattr(fit, "SWEEPS", 2)
+        yield
+
+
 @pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with reads.csv and truth.csv of ten minutes."""
+    """A folder with reads.csv and truth.csv of five minutes."""
     folder = tmp_path_factory.mktemp("day")
     config = load(DEMO, files=False)
-    write_replay(config, WORLDS["worn"], folder / "reads.csv", folder / "truth.csv", seed=11, minutes=12, shoppers=25)
+    write_replay(config, WORLDS["worn"], folder / "reads.csv", folder / "truth.csv", seed=11, minutes=5, shoppers=12)
     return folder
 
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llrpkit.protocol import messages, params
 from llrpkit.protocol.impinj import ImpinjRFPhaseAngle
+from thorough import examples
 
 from edge.cli.readers import Family
 from edge.readers.decode import FAMILIES, HEADER, decode, load
@@ -151,7 +152,7 @@ def test_llrp_reports_that_cannot_be_read_cost_only_themselves() -> None:
 
 
 @given(raw=st.binary(max_size=300), family=st.sampled_from(sorted(FAMILIES)))
-@settings(max_examples=200, deadline=None)  # the first of each family imports its codec
+@settings(max_examples=examples(200), deadline=None)  # the first of each family imports its codec
 def test_any_bytes_are_accounted_for(raw: bytes, family: str) -> None:
     done = decode(family, raw)
     ends = [0] + [each.at + len(each.raw) for each in done.left_out]

@@ -12,6 +12,7 @@ from gateways import Gateway, member_card
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rigs import T0, HandClock, running, shop_of
+from thorough import examples
 
 from config.check import load
 from drivers.read import READ, Reads, epc_words
@@ -102,7 +103,7 @@ def test_neighbours_that_hear_the_same_card_are_one_place(shop: Shop) -> None:
     assert through(found, reads, 10) == len(reads)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.tuples(st.floats(6, 60), st.sampled_from([DOOR, SHOES, BAGS, OUT])), min_size=1, max_size=40))
 def test_nobody_who_takes_time_to_walk_is_taken_for_two(legs: list[tuple[float, int]]) -> None:
     """From one end to the other takes ten seconds and more; the reads of a stop are as many as they like."""

@@ -13,6 +13,7 @@ import pytest
 from gateways import Gateway, antennas, member_card
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from config.check import load
 from drivers.read import READ, Reads
@@ -74,7 +75,7 @@ def test_however_the_rows_are_cut_the_file_is_the_same(shop: Shop, tmp_path: Pat
     assert written(shop, file, tmp_path / "cut.csv", chunk_rows) == whole
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 1 << 30), chunk_rows=st.integers(1, 3000))
 def test_any_rows_in_any_cut(shop: Shop, tmp_path: Path, seed: int, chunk_rows: int) -> None:
     file = tmp_path / "reads.csv"
