@@ -73,11 +73,9 @@ def load(file: Path) -> Status | None:
     try:
         text = file.read_text()
         told = json.loads(text) if text.strip() else None
-        return (
-            None
-            if told is None
-            else Status(told["version"], told["broker"], tuple(told["readers"]), tuple(told["away"]))
-        )
+        if told is None:
+            return None
+        return Status(told["version"], told["broker"], tuple(told["readers"]), tuple(told["away"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Trouble(f"{file} is not the output of tagtrail status --json: {error}") from error
 
