@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command()(status)
     app.command()(doctor)
+    app.command("support-bundle")(support_bundle)
     app.command()(backup)
     app.command()(restore)
 
@@ -57,6 +58,28 @@ def doctor(config: Config, as_json: Annotated[bool, typer.Option("--json", help=
     typer.echo(json_of(found) if as_json else as_text(found))
     if any(one.bad for one in found):
         raise typer.Exit(1)
+
+
+def support_bundle(
+    config: Config, out: Annotated[Path, typer.Option(help="Output file, a .tar.gz readable by its owner only.")]
+) -> None:
+    """Collect for support what the gateway is and says, without secrets, EPCs and member numbers."""
+    import asyncio
+    import io
+    import time
+
+    store = load_store(config)
+    from edge.doctor.bundle import write
+    from edge.store.errors import Trouble
+    from edge.store.private import create_private
+
+    made = io.BytesIO()
+    asyncio.run(write(store, config, version("tagtrail"), lambda: time.time_ns() // 1000, made))
+    try:
+        create_private(out, made.getvalue())
+    except OSError as error:
+        raise Trouble(f"can't write {out}: {error.strerror}") from error
+    typer.echo(f"written: {out}; look through it before you pass it on", err=True)
 
 
 def backup(
