@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Tests wait as much as they compute.
 WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 8 ? 2 * cores : 16)))
 
-.PHONY: demo test check bench chaos pictures fuzz lock wheelhouse install coverage apt-test kernels collected clean
+.PHONY: demo test check bench chaos pictures fuzz lock wheelhouse deb deb-test install coverage apt-test kernels collected clean
 
 demo: install
 	$(BIN)/tagtrail demo $(ARGS)
@@ -93,11 +93,21 @@ fuzz: install
 lock:
 	$(BIN)/python -m pip install -q --disable-pip-version-check 'uv==$(UV_VERSION)'
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --extra demo --extra postgresql --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 -c requirements.lock pyproject.toml -o systemd/requirements.lock
 
+# All wheels of a gateway, for systemd/install --wheelhouse.
 wheelhouse: install
 	rm -rf wheelhouse
-	$(BIN)/python -m pip download -q --disable-pip-version-check --only-binary :all: --require-hashes -r requirements.lock -d wheelhouse
+	$(BIN)/python -m pip download -q --disable-pip-version-check --only-binary :all: --require-hashes -r systemd/requirements.lock -d wheelhouse
 	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w wheelhouse .
+
+# dist/tagtrail_VERSION_ARCH.deb, for this machine's architecture.
+deb: wheelhouse
+	systemd/debian/build wheelhouse
+
+# Install, upgrade, downgrade and purge it in an overlay over this machine's root; needs root.
+deb-test: deb
+	$(BIN)/python -m pytest tests/package -o norecursedirs= $(ARGS)
 
 clean:
 	rm -rf .venv .numba .node .coverage build dist wheelhouse *.egg-info

@@ -46,6 +46,7 @@ Reason = Annotated[
     str, BeforeValidator(lambda text: text[:300] if isinstance(text, str) else text), Field(max_length=300)
 ]
 """A sentence for people; cut, because it may carry what a reader or a broker said."""
+MAX_FINDINGS = 16
 
 
 class Recognised(Numbered):
@@ -263,6 +264,15 @@ class ClockSet(Message):
     )
 
 
+class Found(Message):
+    """What an examination of the gateway found."""
+
+    what: Name
+    state: Literal["warning", "error"]
+    said: Reason
+    todo: Reason = Field(default="", description="what to do about it")
+
+
 class GatewayHealth(Numbered):
     """class health: the gateway's own state, once a minute and at start and stop."""
 
@@ -287,6 +297,10 @@ class GatewayHealth(Numbered):
         default={},
         description="certificate (key of the store file, or broker) → days left, negative once it has expired; of "
         "those that expire within 30 days",
+    )
+    findings: Annotated[tuple[Found, ...], Field(max_length=MAX_FINDINGS)] | None = Field(
+        default=None,
+        description="what is wrong with the gateway or soon will be: once after each daily examination, else null",
     )
     clock: Literal["trusted", "holding over", "untrusted"] = Field(
         default="holding over",

@@ -20,6 +20,9 @@ KEPT_STEP_US = 15 * 60 * 1_000_000
 """Resolution of that time: events acknowledged within a step are deleted together."""
 GONE = "no longer kept"
 """Reason for numbers in a replay that were acknowledged too long ago."""
+SINCE_BACKUP = 10_000_000
+"""More numbers than a store gives in years; skipped after a restore, before the first event is made: an event with a
+number that the CRM has seen would be dropped there."""
 JUMP = 5_000
 """More numbers than can be in flight or were given since the last check; see `jump`."""
 LIVES = 8
@@ -182,6 +185,11 @@ def lives(conn: sqlite3.Connection, instance: str = "") -> list[str]:
         known = [*known, instance][-LIVES:]
         conn.execute("INSERT OR REPLACE INTO fact VALUES ('lives', ?)", (json.dumps(known),))
     return known
+
+
+def begin_anew(conn: sqlite3.Connection) -> None:
+    """Prepare a database that was restored from a backup: skip all numbers that may have been given since."""
+    jump(conn, {class_: given.sent + SINCE_BACKUP for class_, given in depth(conn).items()}, {})
 
 
 def forget(conn: sqlite3.Connection, now_us: int, most: int = 5_000) -> int:

@@ -92,6 +92,16 @@ def test_the_service_writes_only_where_systemd_gave_it_room() -> None:
     assert re.search(r"^Environment=NUMBA_CACHE_DIR=%C/tagtrail/%i/\S*@VERSION@$", text, re.MULTILINE)
 
 
+def test_a_first_start_finds_the_kernels_of_the_release() -> None:
+    text = UNIT.read_text()
+    (place,) = re.findall(r"^Environment=NUMBA_CACHE_DIR=(.*)$", text, re.MULTILINE)
+    assert f"\nExecStartPre=-/bin/cp -rnT /opt/tagtrail/releases/@VERSION@/numba {place}\n" in text
+    asked = set(re.findall(r"NUMBA_CPU_\w+=\w*", text))
+    assert len(asked) == 2
+    for script in (INSTALL, ROOT / "systemd/debian/build"):
+        assert asked <= set(re.findall(r"NUMBA_CPU_\w+=\w*", script.read_text())), script
+
+
 def test_every_secret_that_the_example_names_is_handed_over() -> None:
     example = (ROOT / "config" / "demo.toml").read_text("utf-8")
     named = set(re.findall(r"\$\{CREDENTIALS_DIRECTORY\}/([\w-]+)", example))
@@ -121,6 +131,8 @@ def test_a_dry_run_shows_every_step_and_needs_no_root() -> None:
     steps = [
         "-m venv",
         "--require-hashes",
+        "systemd/requirements.lock",
+        "site-packages/narwhals",
         "warmup",
         "write /etc/systemd/system/tagtrail@.service",
         "/opt/tagtrail/current",
@@ -128,6 +140,16 @@ def test_a_dry_run_shows_every_step_and_needs_no_root() -> None:
     places = [shown.stdout.find(step) for step in steps]
     assert -1 not in places
     assert places == sorted(places)
+
+
+@needs_systemd
+def test_uninstalling_keeps_files_and_data_of_stores() -> None:
+    shown = install("--uninstall", "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    removed = [word for line in shown.stdout.splitlines() if line.startswith("rm ") for word in line.split()[2:]]
+    assert {"/opt/tagtrail", "/etc/systemd/system/tagtrail@.service", "/usr/local/bin/tagtrail"} <= set(removed)
+    assert not [path for path in removed if path.startswith(("/etc/tagtrail", "/var/lib", "/etc/credstore"))]
+    assert "kept: /etc/tagtrail" in shown.stdout
 
 
 @needs_systemd

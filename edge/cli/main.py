@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from edge.cli import privacy, readers, users
+from edge.cli import privacy, readers, upkeep, users
 from edge.cli.store_file import Calibration, Config, calibrated, clock_of, load_store
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.add_typer(directory, name="directory")
 readers.register(app)
 users.register(app)
 privacy.register(app)
+upkeep.register(app)
 
 ClockSpeed = Annotated[float, typer.Option(hidden=True, min=0.01, max=1000, help="Run the clock faster (demo).")]
 ClockOrigin = Annotated[int, typer.Option(hidden=True, help="Where the faster clock started, UTC microseconds.")]
@@ -101,6 +102,9 @@ def run(
 def check(
     file: Annotated[Path | None, typer.Argument(help="The store file.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema for editors instead.")] = False,
+    database: Annotated[
+        bool, typer.Option("--database", help="Also check, read-only, that this release can use the store's database.")
+    ] = False,
 ) -> None:
     """Check a store file: list all errors with their lines and how to fix them; exit code 2 if there are any."""
     if schema:
@@ -122,6 +126,10 @@ def check(
         f"{file}: {store.store.id}: {len(store.floors)} floors, {len(store.zones)} zones, "
         f"{len(store.readers)} readers, {antennas} antennas: {'no errors' if problems else 'valid'}"
     )
+    if database:
+        from edge.database.schema import prove
+
+        typer.echo(f"{file}: {prove(store.database.path, store.store.id)}")
 
 
 @app.command()

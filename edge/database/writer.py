@@ -13,14 +13,12 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
 from sqlite_utils import Database as Tables
-from sqlite_utils import Migrations
 
-from edge.database import keys
+from edge.database import copies, keys, schema
 from edge.store.errors import Trouble
 from edge.store.private import make_private
 from edge.store.quarantine import is_damage, set_aside
@@ -28,7 +26,6 @@ from edge.store.quarantine import is_damage, set_aside
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
 PAGE_BYTES = 4096
-COPY_PAGES = 10_000
 SIDES = ("-wal", "-shm")
 
 
@@ -125,7 +122,7 @@ class Database:
         with contextlib.closing(sqlite3.connect(saved)) as copy:
             copy.execute("PRAGMA journal_mode=OFF")
             copy.execute("PRAGMA synchronous=OFF")
-            self._conn.backup(copy, pages=COPY_PAGES)
+            self._conn.backup(copy, pages=copies.PAGES)
         with saved.open("rb") as file:
             os.fsync(file.fileno())
 
@@ -177,7 +174,7 @@ class Database:
             _condemned(self.path).unlink(missing_ok=True)
             conn = _connect(self.path, quota_mb)
         try:
-            _migrate(conn, store)
+            _migrate(conn, self.path, store)
             self._tag_key, self.rekeyed = _adopt_key(conn, self.path, service=repair)
         except sqlite3.OperationalError as error:
             conn.close()
@@ -188,32 +185,6 @@ class Database:
                 raise Trouble(f"cannot keep the tag key beside {self.path}: {error.strerror}") from error
             raise
         return conn
-
-
-SCRIPTS = sorted(f.name[:-4] for f in resources.files("edge.database.migrations").iterdir() if f.name.endswith(".sql"))
-"""Return the names of the numbered migrations, in order."""
-
-
-def migrations() -> Migrations:
-    """Return every numbered SQL file of edge/database/migrations, in order."""
-    ordered = Migrations("tagtrail")
-    for name in SCRIPTS:
-        file = resources.files("edge.database.migrations") / f"{name}.sql"
-        ordered(name=name)(_script(file.read_text(encoding="utf-8")))
-    return ordered
-
-
-def _script(text: str) -> Callable[[Tables], None]:
-    def apply(db: Tables) -> None:
-        # sqlite3's executescript would commit the migration's own transaction first.
-        statement = ""
-        for line in text.splitlines(keepends=True):
-            statement += line
-            if sqlite3.complete_statement(statement):
-                db.conn.execute(statement)
-                statement = ""
-
-    return apply
 
 
 def _connect(path: Path, quota_mb: int) -> sqlite3.Connection:
@@ -230,7 +201,8 @@ def _connect(path: Path, quota_mb: int) -> sqlite3.Connection:
     return conn
 
 
-def _migrate(conn: sqlite3.Connection, store: str) -> None:
+def _migrate(conn: sqlite3.Connection, path: Path, store: str) -> None:
+    schema.copy_before_migrating(conn, path)  # SQLite copies nothing out of a transaction that writes
     # Moving a table's rows may take more room for a moment than the quota leaves.
     (quota,) = conn.execute("PRAGMA max_page_count").fetchone()
     conn.execute(f"PRAGMA max_page_count={2**31 - 2}")
@@ -248,17 +220,10 @@ def _migrate(conn: sqlite3.Connection, store: str) -> None:
 
 
 def _bring_up_to_date(db: Tables, store: str) -> None:
-    scripts = migrations()
-    scripts.apply(db)
-    applied = [migration.name for migration in scripts.applied(db)]
-    if foreign := [name for name in applied if name not in SCRIPTS]:
-        raise Trouble(f"the database was written by a newer Tagtrail (it has {foreign[-1]}): install that version")
+    schema.migrations().apply(db)
+    schema.refuse_newer(schema.applied(db.conn))
     facts = _facts(db.conn)
-    if facts.setdefault("store", store) != store:
-        raise Trouble(
-            f"the database belongs to store {facts['store']!r}, the store file says {store!r}: "
-            "give this store a database of its own"
-        )
+    schema.refuse_foreign(facts.setdefault("store", store), store)
     facts.setdefault("epoch", secrets.token_hex(8))
     db.table("fact").upsert_all([{"name": n, "value": v} for n, v in facts.items()], pk="name")
 

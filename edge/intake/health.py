@@ -14,7 +14,7 @@ from edge.intake.ledger import Ledger
 from edge.readers.flapping import Flapping
 from edge.store.clock import Clock
 from edge.store.timekeeping import Timekeeper
-from sync.contract import ClockSet, GatewayHealth, ReaderHealth
+from sync.contract import ClockSet, Found, GatewayHealth, ReaderHealth
 
 log = logging.getLogger("tagtrail.pipeline")
 PERIOD_US = 60_000_000
@@ -32,13 +32,15 @@ class Elsewhere:
     """What the pipeline is told of the rest of the gateway.
 
     `backlog`: events not yet acknowledged, by class. `failing`: reason by background job, of those that fail now;
-    `expiring`: days left by certificate, of those that expire soon.
+    `expiring`: days left by certificate, of those that expire soon; `findings`: what the last examination found
+    wrong, the same object until the next; None before the first.
     """
 
     version: str = ""
     backlog: Callable[[], Mapping[str, int]] = dict
     failing: Callable[[], Mapping[str, str]] = dict
     expiring: Callable[[], Mapping[str, int]] = dict
+    findings: Callable[[], tuple[Found, ...] | None] = lambda: None
 
 
 class HealthNews:
@@ -63,6 +65,7 @@ class HealthNews:
         self._elsewhere = elsewhere
         self._flapping: Flapping[ReaderHealth] = Flapping()
         self._told: tuple[set[str], str, int] | None = None
+        self._examined: tuple[Found, ...] | None = None
         self._told_us = clock.now_us()
 
     def tell(self, kind: str, reader: str, reason: str, since_us: int) -> None:
@@ -95,6 +98,9 @@ class HealthNews:
     def tell_gateway(self, reason: Literal["start", "periodic", "stop"], engine: EngineNow) -> None:
         """Tell how the gateway is."""
         step, judgement = self._time.last_step, self._time.judgement
+        found = self._elsewhere.findings()
+        findings = None if found is self._examined else found
+        self._examined = found
         clock_set = ClockSet(from_us=step.from_us, to_us=step.to_us, unkept_us=step.unkept_us) if step else None
         self._ledger.add_health(
             GatewayHealth(
@@ -111,6 +117,7 @@ class HealthNews:
                 backlog=dict(self._elsewhere.backlog()),
                 failing=dict(self._elsewhere.failing()),
                 expiring=dict(self._elsewhere.expiring()),
+                findings=findings,
                 clock=judgement.trust.value,
                 clock_reason=judgement.reason,
                 clock_steps=self._time.steps,

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -80,9 +80,9 @@ class Pipeline:
     """Take reads and link changes from the inbox, run the engine, and commit. One task: `run`.
 
     Callbacks: `wake` for classes with new events, `changed` for updates of the page, `lamps` for members entering a
-    zone, `trace` for every decided visit. `learner` gets the reads too. `backlog`, `failing`, `expiring`: as in
-    Elsewhere. Everything waits while `timekeeper` does not trust the time; `retained_us` is the time used for
-    retention. `trouble`: why commits fail, if they do; uncommitted data is kept and retried.
+    zone, `trace` for every decided visit. `learner` gets the reads too. Everything waits while `timekeeper` does not
+    trust the time; `retained_us` is the time used for retention. `trouble`: why commits fail, if they do; uncommitted
+    data is kept and retried.
     """
 
     def __init__(
@@ -92,13 +92,10 @@ class Pipeline:
         clock: Clock,
         inbox: Inbox,
         *,
-        version: str,
+        elsewhere: Elsewhere,
         wake: Callable[[EventClass], None],
         changed: Callable[[], None] = lambda: None,
         scrub: Callable[[], object] = lambda: None,
-        backlog: Callable[[], Mapping[str, int]] = dict,
-        failing: Callable[[], Mapping[str, str]] = dict,
-        expiring: Callable[[], Mapping[str, int]] = dict,
         learner: Learner | None = None,
         lamps: Lamps | None = None,
         trace: Callable[[Visits], None] | None = None,
@@ -141,7 +138,6 @@ class Pipeline:
         self._learner = learner
         self._ledger = Ledger(shop, self._pseudonyms, days, self.doors, clock.now_us)
         self._outages = Outages(self.readers, self._switch)
-        elsewhere = Elsewhere(version, backlog, failing, expiring)
         self._health = HealthNews(self._ledger, self.readers, self._linked, self.time, self.admission, clock, elsewhere)
         self._bound_us: int | None = None
         self._waiting = 0

@@ -18,15 +18,17 @@ HISTOGRAM_DBM = (-85, -25, 5)
 BINS = (HISTOGRAM_DBM[1] - HISTOGRAM_DBM[0]) // HISTOGRAM_DBM[2]
 DRIFT_TOLD_DB = 3.0
 """Drift from which the antenna should be checked: docs/engine.md."""
+NEVER = -1
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
 class Antennas:
-    """Counts by antenna; reads without RSSI are in no bin."""
+    """Counts and time of the last read by antenna; reads without RSSI are in no bin."""
 
     def __init__(self, shop: Shop) -> None:
         self._shop = shop
         self._reads = np.zeros(len(shop.ports), np.int64)
+        self._last_us = np.full(len(shop.ports), NEVER, np.int64)
         self._levels = np.zeros((len(shop.ports), BINS), np.int64)
 
     def add(self, reads: Reads) -> None:
@@ -34,18 +36,22 @@ class Antennas:
         antenna, level = reads["antenna"].astype(np.int64), reads["rssi_cdbm"]
         known = antenna != ANTENNA_UNKNOWN
         n = len(self._reads)
-        self._reads += np.bincount(antenna[known], reads["count"][known], n).astype(np.int64)
+        counts = np.bincount(antenna[known], reads["count"][known], n).astype(np.int64)
+        self._reads += counts
+        if len(reads):
+            self._last_us[counts > 0] = reads["time_us"].max()
         known &= level != RSSI_UNKNOWN
         places = antenna[known] * BINS + bins(level[known])
         self._levels += np.bincount(places, minlength=n * BINS).reshape(n, BINS)
 
     def of(self, reader: str) -> list[dict[str, Any]]:
-        """Return port, zone, reads and histogram (BINS counts) of each antenna of a reader, by port."""
+        """Return port, zone, reads, last read and histogram (BINS counts) of each antenna of a reader, by port."""
         found = [
             {
                 "port": self._shop.ports[antenna][1],
                 "zone": self._shop.zones[int(self._shop.layout.antenna_zone[antenna])],
                 "reads": int(self._reads[antenna]),
+                "last_us": None if self._last_us[antenna] == NEVER else int(self._last_us[antenna]),
                 "histogram": self._levels[antenna].tolist(),
             }
             for antenna in self._shop.antennas_of[reader].tolist()

@@ -12,7 +12,6 @@ import logging
 import pickle
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from dwell.markov.learner import Learner
@@ -33,14 +32,9 @@ WORSE_NATS = 0.5
 """A second: figures that explain the reads so much worse than learnt ones want to be looked at."""
 
 
-def kept_at(database: Path) -> Path:
-    """Where what was learnt is kept."""
-    return Path(f"{database}.radio.json")
-
-
 def with_kept(shop: Shop) -> Shop:
     """The shop with what was kept of its radio, unless the store file names a calibration."""
-    path = kept_at(shop.config.database.path)
+    path = calibration_file.kept_at(shop.config.database.path)
     if shop.calibration is not None or not path.exists():
         return shop
     try:
@@ -65,7 +59,7 @@ class Learning:
         self._pipeline = pipeline
         self._clock = clock
         self._named = shop.config.calibration.file is not None
-        self._path = kept_at(shop.config.database.path)
+        self._path = calibration_file.kept_at(shop.config.database.path)
         self._days = business_days(shop.config)
         self._running = shop.calibration
         self._source = "named" if self._named else "kept" if self._running else "usual"

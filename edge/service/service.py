@@ -28,6 +28,7 @@ from edge.database.lock import hold
 from edge.database.retention import Pace
 from edge.database.scrub import Scrubber
 from edge.database.writer import Database
+from edge.intake.health import Elsewhere
 from edge.intake.inbox import Inbox
 from edge.intake.pipeline import Pipeline
 from edge.readers.lamps import Lamps
@@ -35,6 +36,7 @@ from edge.readers.sessions import Readers
 from edge.readers.visit_file import VisitFile
 from edge.service import page_process
 from edge.service.announcer import Announcer
+from edge.service.examination import Examination
 from edge.service.expiry import Certificates
 from edge.service.housekeeping import Housekeeping
 from edge.service.jobs import Jobs
@@ -44,13 +46,13 @@ from edge.service.notify import long_work, notify
 from edge.service.snapshot import Snapshot
 from edge.service.totals import Totals
 from edge.service.warmup import warm_up
+from edge.store import broker
 from edge.store.clock import Clock, offset_us
 from edge.store.compose import compose
 from edge.store.errors import RestartNeeded, Trouble
 from edge.store.live_socket import LiveServer, socket_path
 from edge.store.page_socket import listen
 from edge.store.timekeeping import Timekeeper
-from sync.mqtt import MqttSettings
 from sync.publisher import Publisher
 from sync.sending import Identity
 
@@ -108,7 +110,7 @@ class Service:
         self._totals = Totals(self._database)
         self._scrubber = Scrubber(self._database.path)
         self._publisher = Publisher(
-            _mqtt(config),
+            broker.settings(config),
             Identity(
                 store=config.store.id,
                 epoch=self._database.epoch,
@@ -128,13 +130,16 @@ class Service:
             self._database,
             clock,
             inbox,
-            version=version,
+            elsewhere=Elsewhere(
+                version,
+                self._totals.pending,
+                self._jobs.reasons,
+                lambda: {one.what: one.days for one in self._certificates.soon},
+                lambda: self._examination.found,
+            ),
             wake=self._publisher.wake,
             changed=news.set,
             scrub=self._scrubber.ask,
-            backlog=self._totals.pending,
-            failing=self._jobs.reasons,
-            expiring=lambda: {one.what: one.days for one in self._certificates.soon},
             learner=learner,
             lamps=Lamps(config, self._readers.switch),
             trace=self._trace.write if self._trace else None,
@@ -142,7 +147,7 @@ class Service:
             retained_us=self._retained.now_us,
         )
         self._certificates = Certificates(config, lambda: self._publisher.broker_until_s)
-        mqtt = _mqtt(config)
+        mqtt = broker.settings(config)
         self._announcer = Announcer(
             f"{mqtt.host}:{mqtt.port}", self._publisher, self._pipeline.readers, self._time, self._totals.pending
         )
@@ -157,10 +162,12 @@ class Service:
             self._jobs,
             self._certificates,
             self._learning,
+            lambda: self._examination.told(),
             clock,
             version=version,
             page=page_process.address(config, self._web_socket) if self._web_socket else None,
         )
+        self._examination = Examination(config, config_file, version, self._snapshot.take, self._snapshot.all_antennas)
         self._live = LiveServer(socket_path(config), self._snapshot.take, self._snapshot.antennas, news)
         self._downlink = Downlink(
             config,
@@ -264,6 +271,7 @@ class Service:
         for name, work in self._downlink.jobs.items():
             jobs.run(name, work)
         jobs.run("learning", self._learning.run)
+        jobs.run("examination", self._examination.run)
         forget_erased = self._downlink.erasures.prune
         keeping = Housekeeping(
             self._database,
@@ -354,20 +362,6 @@ def _generation(config_file: Path, overlay: Overlay | None) -> str:
     """Return the hash of the active configuration."""
     digest = (overlay and overlay.running_hash) or sha256(config_file.read_bytes()).hexdigest()
     return digest[:16]
-
-
-def _mqtt(config: StoreConfig) -> MqttSettings:
-    mqtt = config.mqtt
-    return MqttSettings.from_url(
-        mqtt.url,
-        f"tagtrail-{config.store.id}",
-        version=mqtt.version,
-        username=mqtt.username,
-        password_file=mqtt.password_file,
-        ca=mqtt.ca,
-        cert=mqtt.cert,
-        key=mqtt.key,
-    )
 
 
 async def _unless(stop: asyncio.Event, work: Callable[[], object]) -> bool:

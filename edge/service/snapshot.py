@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -42,6 +43,7 @@ class Snapshot:
         jobs: Jobs,
         certificates: Certificates,
         learning: Learning,
+        examined: Callable[[], dict[str, Any]],
         clock: Clock,
         *,
         version: str,
@@ -53,6 +55,7 @@ class Snapshot:
         self._publisher = publisher
         self._pipeline = pipeline
         self._learning = learning
+        self._examined = examined
         self._clock = clock
         self._version = version
         self._page = page
@@ -111,11 +114,16 @@ class Snapshot:
             ],
             "resting": antennas.resting(shop, pipeline.engine.stuck_tags()),
             "radio": self._learning.told(),
+            "doctor": self._examined(),
         }
 
     def antennas(self, id_: str) -> list[dict[str, Any]]:
         """Return the reads of each antenna of a reader; empty for an unknown reader."""
         return self._pipeline.antennas.of(id_) if id_ in self._pipeline.readers else []
+
+    def all_antennas(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the reads of each antenna of all readers."""
+        return {id_: self._pipeline.antennas.of(id_) for id_ in self._pipeline.readers}
 
     def keep_rates(self) -> None:
         """Update the rates, so that the first client also gets those of the last few seconds."""

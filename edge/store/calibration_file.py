@@ -66,6 +66,11 @@ def fingerprint(layout: Layout, zones: Sequence[str], ports: Sequence[Port]) -> 
     return digest.hexdigest()[:16]
 
 
+def kept_at(database: Path) -> Path:
+    """Return where the service keeps what it has learnt."""
+    return Path(f"{database}.radio.json")
+
+
 def save(
     path: Path, store: str, layout: Layout, zones: Sequence[str], ports: Sequence[Port], made: Calibration
 ) -> None:

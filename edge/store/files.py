@@ -40,7 +40,7 @@ class Kind:
         return bool(re.fullmatch(self.pattern.format(db=re.escape(database.name), web=re.escape(web)), name))
 
 
-CAPTURE_DAYS, ASIDE_DAYS, PART_DAYS, LEFTOVER_DAYS = 7, 14, 2, 1
+CAPTURE_DAYS, ASIDE_DAYS, BEFORE_DAYS, PART_DAYS, LEFTOVER_DAYS = 7, 14, 7, 2, 1
 _SIDES = "(-wal|-shm|-journal)?"
 KINDS = (
     Kind("database", "{db}", Erasure.ROWS),
@@ -53,6 +53,18 @@ KINDS = (
     Kind("directory file being fetched", "{db}[.]directory-[0-9a-f]+[.]part", Erasure.DELETED, PART_DAYS),
     Kind("recorded reads", "capture-[0-9TZ]+[.]csv[.]gz", Erasure.DELETED, CAPTURE_DAYS),
     Kind("copy made at a stop", "{db}[.]saved" + _SIDES, Erasure.DELETED, LEFTOVER_DAYS),
+    Kind(
+        "copy made before a migration",
+        "{db}[.]before-[0-9]{{4}}_[a-z_]+([.]part)?" + _SIDES,
+        Erasure.DELETED,
+        BEFORE_DAYS,
+    ),
+    Kind("replaced by a restore", "({db}|{web})[.]replaced" + _SIDES, Erasure.DELETED, BEFORE_DAYS),
+    Kind(
+        "part of a backup or restore", "({db}|{web})[.](backing-up|restoring)([.-].*)?", Erasure.DELETED, LEFTOVER_DAYS
+    ),
+    Kind("mark of the last backup", "{db}[.]backup([.]new)?", Erasure.NOTHING),
+    Kind("radio as it was learnt", "{db}[.]radio[.]json([.](new|part|restoring|replaced))?", Erasure.NOTHING),
     Kind("file not written to its end", "{db}[.](tag-key|erased)[.]new", Erasure.DELETED, LEFTOVER_DAYS),
     Kind("numbers given so far", "{db}[.]life([.]part)?", Erasure.NOTHING),
     Kind("configuration of the CRM", "{db}[.]desired([.]json|-[0-9]+[.]toml)([.]part)?", Erasure.NOTHING),
@@ -62,6 +74,16 @@ KINDS = (
     Kind("lock", "{db}[.]lock", Erasure.NOTHING),
     Kind("socket", "{db}[.](live|orders)", Erasure.NOTHING),
 )
+
+
+def backup_mark(database: Path) -> Path:
+    """Return the path of the file with the time of the last backup."""
+    return database.with_name(f"{database.name}.backup")
+
+
+def replaced(file: Path) -> Path:
+    """Return the name under which a file is kept when a restore replaces it."""
+    return file.with_name(f"{file.name}.replaced")
 
 
 def beside(database: Path) -> Iterator[tuple[Path, Kind | None]]:

@@ -179,6 +179,22 @@ class CertificateNow(_Part):
     days: int
 
 
+class FoundNow(_Part):
+    """What an examination of the gateway found wrong, and what to do about it."""
+
+    what: str
+    state: Literal["warning", "error"]
+    said: str
+    todo: str = ""
+
+
+class DoctorNow(_Part):
+    """The last examination; `at_us`: None before the first."""
+
+    at_us: int | None = None
+    found: tuple[FoundNow, ...] = ()
+
+
 class DatabaseNow(_Part):
     trouble: str | None = None
 
@@ -214,6 +230,7 @@ class Now(_Part):
     resting: tuple[RestingNow, ...] = ()
     doubles: tuple[DoubleNow, ...] = ()
     radio: RadioNow | None = None
+    doctor: DoctorNow = DoctorNow()
 
 
 class State(Enum):

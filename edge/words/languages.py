@@ -47,10 +47,11 @@ def message(text: str) -> str:
 
 
 def reason(said: str, lang: str) -> str:
-    """Translate an English sentence reported by a reader or the broker; returned unchanged without a translation."""
+    """Translate an English sentence of a reader, the broker or an examination, and sentences within it; returned
+    unchanged without a translation."""
     for pattern, translated in _reasons(lang):
         if found := pattern.fullmatch(said):
-            return translated.format_map(found.groupdict())
+            return translated.format_map({name: reason(value, lang) for name, value in found.groupdict().items()})
     return said
 
 

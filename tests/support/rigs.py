@@ -16,6 +16,7 @@ from drivers.read import READ, epc_words
 from drivers.session import Link, ReaderStatus
 from dwell.markov.learner import Learner
 from edge.database.writer import Database
+from edge.intake.health import Elsewhere
 from edge.intake.inbox import Inbox
 from edge.intake.pipeline import Pipeline
 from edge.store.clock import Clock
@@ -77,7 +78,7 @@ async def running(shop: Shop, clock: HandClock, learner: Learner | None = None) 
     config = shop.config
     database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
     inbox = Inbox()
-    pipeline = Pipeline(shop, database, clock, inbox, version="test", wake=lambda _: None, learner=learner)
+    pipeline = Pipeline(shop, database, clock, inbox, elsewhere=Elsewhere("test"), wake=lambda _: None, learner=learner)
     pipeline.restore()
     if learner is None:  # as in a store whose radio has been learnt
         pipeline.engine.release()

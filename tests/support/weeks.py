@@ -16,6 +16,7 @@ from drivers.session import Link, ReaderStatus
 from edge.crm.directory_csv import import_csv
 from edge.database.retention import make_room
 from edge.database.writer import Database
+from edge.intake.health import Elsewhere
 from edge.intake.inbox import Inbox
 from edge.intake.pipeline import Pipeline
 from edge.store.clock import Clock
@@ -55,7 +56,7 @@ class Week:
         self.publisher = Publisher(settings, identity, self.database, self.clock.now_us)
         self._inbox = Inbox()
         wake = self.publisher.wake
-        self._pipeline = Pipeline(shop, self.database, self.clock, self._inbox, version="test", wake=wake)
+        self._pipeline = Pipeline(shop, self.database, self.clock, self._inbox, elsewhere=Elsewhere("test"), wake=wake)
         self._pipeline.restore()
         self._inbox.status(ReaderStatus("r1", Link.UP, "taking inventory", START_US))
         self._config = config

@@ -82,6 +82,12 @@ def families(now: Now | None) -> Iterator[Metric]:
     for job in now.failing:
         failing.add_metric([job.job], job.times)
     yield failing
+    if now.doctor.at_us is not None:
+        yield one("doctor_at_seconds", "When the gateway was last examined, since 1970.", now.doctor.at_us / 1e6)
+        found = gauge("doctor_findings", "What the last examination found wrong.", "state")
+        for state in ("warning", "error"):
+            found.add_metric([state], sum(each.state == state for each in now.doctor.found))
+        yield found
     clock = gauge("clock_trust", "1 for how far the gateway's clock is trusted.", "trust")
     for trust in TRUST:
         clock.add_metric([trust], float(now.clock.trust == trust))

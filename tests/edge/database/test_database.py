@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from edge.database import writer as module
+from edge.database import schema
 from edge.database.reader import NoDatabase, connect
-from edge.database.writer import SCRIPTS, Database
+from edge.database.schema import SCRIPTS
+from edge.database.writer import Database
 from edge.store.errors import Trouble
 from sync import outbox
 from sync.quota import in_use
@@ -152,7 +153,7 @@ def test_an_outbox_of_before_keeps_its_events_though_the_quota_is_near(
     open_database: Callable[..., Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """0010 moves events to a table a class, which takes room for both for a moment."""
-    monkeypatch.setattr(module, "SCRIPTS", SCRIPTS[:9])
+    monkeypatch.setattr(schema, "SCRIPTS", SCRIPTS[:9])
     database = open_database(quota_mb=16)
     assert SCRIPTS[9] == "0010_outbox_by_class"
     rows = [(class_, seq, f"{class_}/{seq} {'ü' * 500}") for class_ in range(4) for seq in range(5, 305) if seq != 9]
@@ -161,7 +162,7 @@ def test_an_outbox_of_before_keeps_its_events_though_the_quota_is_near(
     assert database.write_now(in_use) > 0.6
     epoch = database.epoch
     database.close()
-    monkeypatch.setattr(module, "SCRIPTS", SCRIPTS)
+    monkeypatch.setattr(schema, "SCRIPTS", SCRIPTS)
     database = open_database(quota_mb=16)
     assert database.epoch == epoch
     assert database.write_now(lambda conn: conn.execute("SELECT * FROM outbox ORDER BY 1, 2").fetchall()) == sorted(

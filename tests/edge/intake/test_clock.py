@@ -19,6 +19,7 @@ from drivers.read import READ, epc_words
 from drivers.session import Link, ReaderStatus
 from edge.database.writer import Database
 from edge.intake import held
+from edge.intake.health import Elsewhere
 from edge.intake.inbox import Inbox
 from edge.intake.pipeline import Pipeline
 from edge.store.clock import Clock
@@ -90,7 +91,9 @@ async def running(shop: Shop, machine: Machine) -> AsyncIterator[Rig]:
     machine.keeper.look()
     database = Database(shop.config.database.path, store="s1", quota_mb=64)
     inbox = Inbox()
-    pipeline = Pipeline(shop, database, clock, inbox, version="t", wake=lambda _: None, timekeeper=machine.keeper)
+    pipeline = Pipeline(
+        shop, database, clock, inbox, elsewhere=Elsewhere("t"), wake=lambda _: None, timekeeper=machine.keeper
+    )
     pipeline.restore()
     inbox.status(ReaderStatus("r1", Link.UP, "taking inventory", clock.now_us()))
     task = asyncio.create_task(pipeline.run())

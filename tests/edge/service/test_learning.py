@@ -20,7 +20,7 @@ from dwell.markov.field import Field
 from dwell.markov.learning import Learnt
 from edge.readers.radio import tell_radio
 from edge.service import learning
-from edge.service.learning import Learning, kept_at, learner_of, with_kept
+from edge.service.learning import Learning, learner_of, with_kept
 from edge.store import calibration_file
 from edge.store.calibration_file import Calibration
 from edge.store.compose import Shop
@@ -108,7 +108,7 @@ async def test_what_was_kept_for_another_layout_or_damaged_is_no_obstacle(
     gateway: Gateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     shop = shop_of(gateway)
-    path = kept_at(shop.config.database.path)
+    path = calibration_file.kept_at(shop.config.database.path)
     path.write_text("{")
     assert with_kept(shop).field is None
     assert "learnt anew" in caplog.text
@@ -140,7 +140,7 @@ async def test_a_calibration_that_the_file_names_stays_and_its_being_worse_is_to
     assert "from the store file's calibration" in lines[0]
     assert "9000 reads of 10 tags" in lines[1]
     assert "4.5 nats a second worse" in lines[2]
-    assert not kept_at(shop.config.database.path).exists()
+    assert not calibration_file.kept_at(shop.config.database.path).exists()
 
 
 async def test_the_process_learns_as_one_would_here(gateway: Gateway) -> None:

@@ -33,6 +33,7 @@ async def test_what_the_service_says_is_measured(service: Service, page: Page) -
         "failing": [{"job": "day facts", "reason": "x", "since_us": 1, "times": 4}],
         "certificates": [{"what": "mqtt.cert", "until_us": 1_800_000_000_000_000, "days": 9}],
         "doubles": [{"zones": ["shoes", "hall"], "tag_class": "member", "since_us": 1}],
+        "doctor": {"at_us": 1_700_000_000_000_000, "found": [{"what": "x", "state": "error", "said": "x"}]},
     }
     service.told |= told
     await page.until(State.LIVE)
@@ -46,6 +47,8 @@ async def test_what_the_service_says_is_measured(service: Service, page: Page) -
     assert trust == [0, 0, 1]
     assert found["tagtrail_clock_steps_total",] == 3
     assert found["tagtrail_job_failures", "day facts"] == 4
+    assert (found["tagtrail_doctor_findings", "error"], found["tagtrail_doctor_findings", "warning"]) == (1, 0)
+    assert found["tagtrail_doctor_at_seconds",] == 1_700_000_000
     assert found["tagtrail_certificate_expires_seconds", "mqtt.cert"] == 1_800_000_000
     assert (found["tagtrail_double_tags",], found["tagtrail_database_trouble",]) == (1, 0)
     assert not any("M-1234567" in part for key in found for part in key), "nobody's number"

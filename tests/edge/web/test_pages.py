@@ -76,6 +76,22 @@ async def test_machinery_that_wants_looking_at_is_named(service: Service, page: 
     assert re.search(r"<li>Shoes <small>cart · since 03-14 07:00", (await page.get("/quality?lang=en"))[2])
 
 
+async def test_what_an_examination_found_is_told_with_what_to_do(service: Service, page: Page) -> None:
+    service.told["doctor"] = {"at_us": NOON_US, "found": []}
+    await page.until(State.LIVE)
+    assert "Nothing wrong was found. <small>" in (await page.get("/readers?lang=en"))[2]
+    found = {"what": "clock", "state": "warning", "said": "no time service keeps the clock right"}
+    service.told["doctor"]["found"] = [found | {"todo": "Restart the <service>."}]
+    async for _, _ in page.events():
+        if page.live.now is not None and page.live.now.doctor.found:
+            break
+    told = (await page.get("/readers?lang=en"))[2]
+    assert (
+        'class="banner warn" data-found="clock"><b>no time service keeps the clock right</b> Restart the &lt;' in told
+    )
+    assert "没有时间服务在校准时钟" in (await page.get("/readers?lang=zh"))[2]
+
+
 async def test_a_reader_that_brings_more_tags_than_a_shop_has_is_named(service: Service, page: Page) -> None:
     service.told["readers"][0] |= {"flooded": True, "left_out": 12_345}
     await page.until(State.LIVE)

@@ -78,11 +78,11 @@ def sentences() -> set[str]:
     """Every string of readers' drivers, the broker's client and the timekeeper; `{}` for a value in it."""
     found = set()
     root = WEB.parent.parent
-    for folder in ("drivers", "sync", "edge/store"):
+    for folder in ("drivers", "sync", "edge/store", "edge/doctor"):
         for source in (root / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(source.read_text("utf-8"))):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    found.add(node.value)
+                    found.add(node.value.replace("@STORE", "@{}"))  # as an examination names the store's unit
                 elif isinstance(node, ast.JoinedStr):
                     parts = (part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
                     found.add("".join(map(str, parts)))

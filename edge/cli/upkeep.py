@@ -1,0 +1,86 @@
+"""Commands for the upkeep of a gateway."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge.cli.store_file import Config, load_store
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command()(doctor)
+    app.command()(backup)
+    app.command()(restore)
+
+
+def doctor(config: Config, as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False) -> None:
+    """Examine a gateway and say what to do; exit code 1 if anything is wrong or soon will be."""
+    import asyncio
+    import time
+
+    store = load_store(config)
+    from edge.doctor.examine import as_json as json_of
+    from edge.doctor.examine import as_text, by_hand
+
+    found = asyncio.run(by_hand(store, config, version("tagtrail"), lambda: time.time_ns() // 1000))
+    typer.echo(json_of(found) if as_json else as_text(found))
+    if any(one.bad for one in found):
+        raise typer.Exit(1)
+
+
+def backup(
+    config: Config,
+    to: Annotated[Path, typer.Option(help="Folder for backups, or - to write one to standard output.")],
+    keep: Annotated[int, typer.Option(min=1, help="Number of backups kept in the folder.")] = 7,
+    through: Annotated[
+        str | None, typer.Option(help="Command that encrypts standard input to standard output, e.g. 'age -r age1…'.")
+    ] = None,
+) -> None:
+    """Write a verified backup of a store, whether its service runs or not; without the tag key and passwords."""
+    import os
+
+    os.umask(0o077)
+    store = load_store(config, overlay=False)
+    from edge.backup import archive
+
+    if to != Path("-"):
+        typer.echo(archive.keep(store, config, version("tagtrail"), to, number=keep, through=through))
+        return
+    if through is not None or sys.stdout.isatty():
+        raise typer.BadParameter("standard output must be a pipe or a file, without --through", param_hint="--to")
+    archive.write(store, config, version("tagtrail"), sys.stdout.buffer)
+    archive.note(store)
+
+
+def restore(
+    archive: Annotated[Path, typer.Argument(help="Backup, decrypted; - for standard input.")],
+    config: Config,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Even if there is a database; it is kept beside for a week.")
+    ] = False,
+) -> None:
+    """Put a backup of a store in place, on this machine or a new one; its service must be stopped."""
+    import os
+
+    os.umask(0o077)
+    store = load_store(config, overlay=False)
+    from edge.backup.restore import restore as put
+    from edge.store.errors import Trouble
+
+    if archive == Path("-"):
+        made = put(store, sys.stdin.buffer, replace=replace)
+    else:
+        try:
+            with archive.open("rb") as file:
+                made = put(store, file, replace=replace)
+        except OSError as error:
+            raise Trouble(f"cannot read {archive}: {error.strerror}") from error
+    typer.echo(
+        f"restored {made.store} as of {made.made}. Erase the members again who were erased since, then start it."
+    )

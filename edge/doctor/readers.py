@@ -1,0 +1,99 @@
+"""Readers and antennas, by what the service says of them or, without it, by whether they answer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from config import StoreConfig
+from edge.doctor.findings import Finding, error, ok, unknown, warning
+from edge.readers.scan import llrp_addresses, scan_llrp
+from edge.store.errors import Trouble
+from edge.store.timekeeping import duration
+
+SILENT_US = 2 * 3_600_000_000
+"""An antenna that has read nothing for so long, while the reader's others read, is suspected …"""
+BUSY = 500
+"""… if these have so many reads on average."""
+LLRP_PORT = 5084
+SEE_REASONS = "See docs/readers.md, and run tagtrail readers test {}."
+
+
+def by_service(
+    live: Mapping[str, Any], antennas: Mapping[str, Sequence[Mapping[str, Any]]], now_us: int
+) -> Iterator[Finding]:
+    """Judge readers and antennas by the live state. `antennas`: of each reader, see edge.readers.antennas."""
+    for reader in live["readers"]:
+        id_ = reader["id"]
+        todo = SEE_REASONS.format(id_)
+        if reader["link"] != "up":
+            since = duration(max(0, now_us - reader["since_us"]))
+            yield error("reader", f"reader {id_} has been away for {since}: {reader['reason']}", todo)
+            continue
+        if reader.get("flooded"):
+            yield warning(
+                "reader",
+                f"reader {id_} reports more new tags than a shop has",
+                "Look for a device that imitates tags, or for merchandise without a tag class in the store file.",
+            )
+        yield from _antennas(id_, antennas.get(id_, ()), now_us)
+
+
+def _antennas(id_: str, antennas: Sequence[Mapping[str, Any]], now_us: int) -> Iterator[Finding]:
+    reads = [one["reads"] for one in antennas]
+    latest_us = max((one["last_us"] or 0 for one in antennas), default=0)
+    silent = []
+    for one in antennas:
+        others = [count for each, count in zip(antennas, reads, strict=True) if each is not one]
+        quiet = one["last_us"] is None or latest_us - one["last_us"] >= SILENT_US
+        if quiet and others and sum(others) / len(others) >= BUSY:
+            silent.append(one)
+    for one in silent:
+        name = f"{id_}/{one['port']}"
+        yield warning(
+            "antenna",
+            f"antenna {name} ({one['zone']}) has read nothing for {duration(latest_us - one['last_us'])}, others have"
+            if one["last_us"]
+            else f"antenna {name} ({one['zone']}) has read nothing since the service started, others have",
+            "Check its cable and connector, and that nothing stands in front of it.",
+        )
+    if not silent:
+        last = f"last read {duration(max(0, now_us - latest_us))} ago" if latest_us else "no read since the start"
+        yield ok("reader", f"reader {id_} takes inventory, {last}")
+
+
+async def examine(config: StoreConfig) -> AsyncIterator[Finding]:
+    """See whether readers answer, without the service. Nothing is sent to LLRP readers."""
+    for reader in config.readers:
+        todo = SEE_REASONS.format(reader.id)
+        address = reader.address
+        if reader.driver == "llrp" and not reader.tls and not address.startswith("listen://"):
+            try:
+                found = [one async for one in scan_llrp(llrp_addresses([address], LLRP_PORT), 1, 10)]
+            except Trouble as trouble:
+                yield unknown("reader", f"reader {reader.id} was not tried: {trouble}", todo)
+                continue
+            if not found:
+                yield error("reader", f"reader {reader.id} does not answer at {address}", todo)
+            elif not found[0].driver:
+                yield error("reader", f"reader {reader.id}: {found[0].text}", todo)
+            else:
+                yield ok("reader", f"reader {reader.id} answers: {found[0].text}")
+        elif address.startswith("/"):
+            yield _tty(reader.id, Path(address), todo)
+        else:
+            yield unknown("reader", f"reader {reader.id} is tried by the service only", todo)
+
+
+def _tty(id_: str, device: Path, todo: str) -> Finding:
+    if not device.exists():
+        return error(
+            "reader",
+            f"reader {id_}: there is no {device}",
+            "Check its cable and power, and the udev rule that gives it this name; see docs/install.md.",
+        )
+    if not os.access(device, os.R_OK | os.W_OK):
+        return unknown("reader", f"reader {id_}: {device} can't be opened by this user", "Run this command as root.")
+    return ok("reader", f"reader {id_}: {device} is there")

@@ -1,0 +1,212 @@
+"""The Debian package in a throwaway root: an overlay over this machine's own, in which dpkg, the maintainer scripts and
+the release really run. `make deb-test` builds the package first; needs root."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = sorted((ROOT / "dist").glob("tagtrail_*.deb"), key=lambda file: file.stat().st_mtime)
+RELEASES = "opt/tagtrail/releases"
+VERSIONED = os.path.basename(os.path.realpath("/usr/bin/python3"))  # python3.11
+UNIT = "usr/lib/systemd/system/tagtrail@.service"
+MOUNTS = """
+set -e
+mount -t tmpfs -o size=6G tmpfs "$0"
+mkdir "$0/upper" "$0/work" "$0/root"
+mount -t overlay overlay -o lowerdir=/,upperdir="$0/upper",workdir="$0/work" "$0/root"
+mount -t proc proc "$0/root/proc"
+mount --rbind /dev "$0/root/dev"
+mount -t tmpfs tmpfs "$0/root/tmp"
+mkdir "$0/root/tmp/packages"
+mount --bind "$1" "$0/root/tmp/packages"
+echo ready
+exec sleep infinity
+"""
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a throwaway root"),
+    pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg (Debian)"),
+    pytest.mark.skipif(not PACKAGES, reason="no package in dist/: make deb"),
+    pytest.mark.timeout(1500),
+]
+
+
+class Machine:
+    """A machine whose changes are forgotten."""
+
+    def __init__(self, root: Path, pid: int) -> None:
+        self.root = root
+        """As seen by `run`; from here, under /proc/PID/root."""
+        self._pid = pid
+        self.files = Path(f"/proc/{pid}/root{root}")
+
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the root."""
+        path = "/usr/sbin:/usr/bin:/sbin:/bin"
+        return subprocess.run(
+            ["nsenter", "-t", str(self._pid), "-m", "-p", "chroot", str(self.root), *command],
+            env={"PATH": path, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"} | environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    def dpkg(self, *arguments: str, interpreted: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run dpkg. Of a release under another name kernels would be compiled anew: they are interpreted."""
+        return self.run("dpkg", *arguments, **({"NUMBA_DISABLE_JIT": "1"} if interpreted else {}))
+
+    def status(self) -> str:
+        return self.run("dpkg-query", "-W", "-f", "${Status} ${Version}", "tagtrail").stdout
+
+    def current(self) -> str:
+        return os.readlink(self.files / "opt/tagtrail/current").rpartition("/")[2]
+
+    def releases(self) -> set[str]:
+        return {file.name for file in (self.files / RELEASES).iterdir()}
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    shutil.copy(PACKAGES[-1], folder / "first.deb")
+    return folder
+
+
+@pytest.fixture
+def machine(tmp_path: Path, packages: Path) -> Iterator[Machine]:
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    command = [
+        "unshare",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "bash",
+        "-c",
+        MOUNTS,
+        str(mounted),
+        str(packages),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        if process.stdout.readline() != "ready\n":
+            pytest.skip("this machine allows no overlay mounts")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        yield Machine(mounted / "root", int(children[0]))
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture
+def another(packages: Path, tmp_path: Path) -> Callable[..., str]:
+    """Return the package as another version, changed by `change`."""
+
+    def make(version: str, change: Callable[[Path], None] = lambda release: None) -> str:
+        tree = tmp_path / version
+        subprocess.run(["dpkg-deb", "-R", str(packages / "first.deb"), str(tree)], check=True)
+        release = tree / "usr/lib/tagtrail/release"
+        first = (release / "share/pyproject.toml").read_text().partition('\nversion = "')[2].partition('"')[0]
+        for file in (release / "bin/tagtrail", release / "pyvenv.cfg"):
+            file.write_text(file.read_text().replace(f"/{RELEASES}/{first}/", f"/{RELEASES}/{version}/"))
+        for file, sign in (
+            (release / "share/pyproject.toml", 'version = "{}"'),
+            (tree / "DEBIAN/control", "Version: {}"),
+        ):
+            file.write_text(file.read_text().replace(sign.format(first), sign.format(version)))
+        (release / ".complete").write_text(version)
+        change(release)
+        file = packages / f"{version}.deb"
+        subprocess.run(["dpkg-deb", "-Znone", "--build", str(tree), str(file)], check=True, capture_output=True)
+        shutil.rmtree(tree)
+        return f"/tmp/packages/{file.name}"
+
+    return make
+
+
+def test_install_upgrade_downgrade_purge(machine: Machine, another: Callable[..., str]) -> None:
+    installed = machine.dpkg("-i", "/tmp/packages/first.deb", interpreted=False)
+    assert installed.returncode == 0, installed.stdout + installed.stderr
+    first = machine.current()
+    assert machine.status() == f"install ok installed {first}"
+    release = machine.files / RELEASES / first
+    assert f"ExecStart=/{RELEASES}/{first}/bin/tagtrail run" in (machine.files / UNIT).read_text()
+    shipped = machine.files / "usr/lib/tagtrail/release/numba"
+    kernels = {file.relative_to(release / "numba") for file in (release / "numba").rglob("*.nbc")}
+    assert kernels
+    assert kernels == {file.relative_to(shipped) for file in shipped.rglob("*.nbc")}, "nothing was compiled here"
+    assert machine.run("tagtrail", "version").stdout.strip()
+    assert not [line for line in machine.run("dpkg", "--verify", "tagtrail").stdout.splitlines() if line]
+
+    # A store, with the demo's store file.
+    demo = (machine.files / "usr/share/doc/tagtrail/examples/store.toml").read_text()
+    (machine.files / "etc/tagtrail/s1.toml").write_text(demo)
+    (machine.files / "etc/modules-load.d/tagtrail.conf").write_text("usbserial\n")
+
+    # Python of the system is replaced.
+    for thing in (f"/usr/lib/{VERSIONED}", "/usr/bin/python3", f"/usr/bin/{VERSIONED}"):
+        assert machine.run("mv", thing, f"{thing}.away").returncode == 0
+    assert machine.run("python3", "-V").returncode == 127
+    checked = machine.run("tagtrail", "check", "/etc/tagtrail/s1.toml")
+    assert checked.returncode == 0, checked.stderr
+
+    upgraded = machine.dpkg("-i", another("0.2.0"))
+    assert upgraded.returncode == 0, upgraded.stdout + upgraded.stderr
+    assert machine.current() == "0.2.0"
+    assert machine.releases() == {first, "0.2.0"}
+    assert (machine.files / "etc/modules-load.d/tagtrail.conf").read_text() == "usbserial\n"
+
+    def break_it(release: Path) -> None:
+        (warmup,) = release.glob("lib/python*/site-packages/edge/service/warmup.py")
+        warmup.write_text("raise RuntimeError('broken')\n")
+
+    broken = machine.dpkg("-i", another("0.3.0", break_it))
+    assert broken.returncode != 0
+    assert "not switched" in broken.stderr
+    assert machine.current() == "0.2.0"
+    assert f"/{RELEASES}/0.2.0/bin/tagtrail run" in (machine.files / UNIT).read_text()
+    assert machine.run("tagtrail", "check", "/etc/tagtrail/s1.toml").returncode == 0
+
+    (machine.files / "etc/tagtrail/s1.toml").write_text("[store]\nnonsense = 1\n")
+    refused = machine.dpkg("-i", another("0.4.0"))
+    assert refused.returncode != 0
+    assert "correct what is wrong first with: /etc/tagtrail/s1.toml" in refused.stderr
+    assert machine.current() == "0.2.0"
+    (machine.files / "etc/tagtrail/s1.toml").write_text(demo)
+    configured = machine.dpkg("--configure", "tagtrail")
+    assert configured.returncode == 0, configured.stderr
+    assert machine.current() == "0.4.0"
+    assert machine.releases() == {"0.2.0", "0.4.0"}
+
+    downgraded = machine.dpkg("-i", "/tmp/packages/first.deb")
+    assert downgraded.returncode == 0, downgraded.stderr
+    assert machine.current() == first
+    assert machine.releases() == {"0.4.0", first}
+
+    data = machine.files / "var/lib/tagtrail/s1"
+    data.mkdir(parents=True)
+    (data / "tagtrail.db").touch()
+    removed = machine.dpkg("-r", "tagtrail")
+    assert removed.returncode == 0, removed.stderr
+    assert (data / "tagtrail.db").exists()
+    assert (machine.files / "etc/tagtrail/s1.toml").exists()
+    assert not (machine.files / "opt/tagtrail").exists()
+    assert not (machine.files / UNIT).exists()
+
+    purged = machine.dpkg("-P", "tagtrail")
+    assert purged.returncode == 0, purged.stderr
+    places = ("etc", "usr/bin", "usr/lib", "usr/local", "usr/share/doc", "opt", "var/lib", "var/cache")
+    left = machine.run("find", *(f"/{place}" for place in places), "-xdev", "-iname", "*tagtrail*").stdout
+    assert not [line for line in left.splitlines() if "/.pyenv/" not in line]
