@@ -56,6 +56,7 @@ KINDS = (
     Kind("file not written to its end", "{db}[.](tag-key|erased)[.]new", Erasure.DELETED, LEFTOVER_DAYS),
     Kind("numbers given so far", "{db}[.]life([.]part)?", Erasure.NOTHING),
     Kind("configuration of the CRM", "{db}[.]desired([.]json|-[0-9]+[.]toml)([.]part)?", Erasure.NOTHING),
+    Kind("the store's radio as learnt", "{db}[.]radio[.]json([.]part)?", Erasure.NOTHING),
     Kind("tag key", "{db}[.]tag-key", Erasure.NOTHING),
     Kind("mark that there are users", "{web}[.]guarded", Erasure.NOTHING),
     Kind("mark that the database is damaged", "{db}[.]condemned", Erasure.NOTHING),
