@@ -13,7 +13,6 @@ from config.facts import TagClassName
 from sync.contract_base import Message, Name, Numbered, Us
 
 MAX_LINKS = 300
-MAX_PATHS = 20
 MAX_WAYS = 50
 MAX_SUSPECTS = 200
 MAX_LAYOUTS = 20
