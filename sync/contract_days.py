@@ -107,7 +107,7 @@ class WayDay(OfDays):
     type: Literal["way_day"] = "way_day"
     tag_class: TagClassName
     ways: list[FlowPath] = Field(
-        description="the most frequent, at most 50, each taken by at least `small_cell` carriers and never by fewer than "
+        description="the most frequent, at most 50, each taken by `small_cell` carriers or more, never by fewer than "
         "two; n: journeys"
     )
     with_path: int = Field(description="number of journeys with a path, including unlisted paths")
