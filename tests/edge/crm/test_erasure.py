@@ -7,7 +7,7 @@ import gzip
 import json
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,16 @@ from erasing import MEMBER, OTHER, TAG, erase, fill
 from gateways import STORE, Gateway
 
 from config import StoreConfig
-from config.model import CueRule
 from edge.access.users import Role, Users, users_path
 from edge.access.verdicts import say, verdicts
 from edge.crm.erasure import worker
 from edge.crm.erasure.worker import Erasures, quiet
-from edge.cues import book
-from edge.cues.book import Wanted
 from edge.database.tombstones import Tombstones
 from edge.database.writer import Database
 from edge.store.business_days import parse_date
 from edge.store.files import KINDS, Erasure, beside
 from sync import outbox
 from sync.commands import Pending
-from sync.contract import Journey, Recognised, Stop
 
 
 class Store:

@@ -72,9 +72,7 @@ async def test_who_was_erased_or_is_unknown_gets_empty_lists(config: StoreConfig
     await erase(database, config, MEMBER)
     for member in (MEMBER, "nobody"):
         told = subject(config, member, NOW_US)
-        assert {name: told[name] for name in (*ASKED, "cards", "looks", "verdicts")} == dict.fromkeys(
-            (*ASKED, "cards", "looks", "verdicts"), []
-        )
+        assert not any(told[name] for name in (*ASKED, "cards", "looks", "verdicts"))
 
 
 def test_the_command_writes_a_file_for_its_owner_and_a_line_in_the_audit_log(
@@ -106,7 +104,8 @@ def told(config: StoreConfig) -> dict[str, tuple[float | None, bool]]:
         ("windows", "INSERT INTO aggregate VALUES ({us}, 'shoes', 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1.0, 1, x'')", 400),
         (
             "passages at doors",
-            "INSERT INTO door (window_us, reader, port, zone, passages, covered_us) VALUES ({us}, 'r1', 1, 'shoes', 1, 9)",
+            "INSERT INTO door (window_us, reader, port, zone, passages, covered_us)"
+            " VALUES ({us}, 'r1', 1, 'shoes', 1, 9)",
             400,
         ),
         ("keys of pseudonyms", "INSERT OR REPLACE INTO day_key VALUES (date({us} / 1000000, 'unixepoch'), x'00')", 3),
