@@ -26,7 +26,8 @@ _KINDS = {kind.__name__: kind for kind in (Contact, Gap, Notice, ReaderStatus)}
 
 def save(conn: sqlite3.Connection, boot: str, items: Iterable[HeldItem]) -> None:
     """Keep items for the next start, in the caller's transaction."""
-    events, packer, packed = [], zlib.compressobj(LEVEL), []
+    events: list[tuple[int, int, str, Any]] = []
+    packer, packed = zlib.compressobj(LEVEL), []
     for mono_us, store_us, item in items:
         if isinstance(item, tuple):
             reader, batch = item
