@@ -304,9 +304,8 @@ async def test_a_database_put_back_from_a_backup_is_erased_again(store: Store, t
     assert "store.db" in store.holding(*TRACES)
     async with store.at_work() as erasures, asyncio.timeout(30):
         await erasures.offered(1)
-        while erasures._stones.open:
+        while erasures._stones.open or store.holding(*TRACES):  # the list on disk follows that in memory
             await asyncio.sleep(0.01)
-    assert store.holding(*TRACES) == set()
     assert store.holding(OTHER.encode())
 
 
