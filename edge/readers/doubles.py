@@ -25,8 +25,9 @@ FLOORS = 2
 """No reader hears a tag through two slabs."""
 HOP_US = 5_000_000
 """Nobody runs so far in this time …"""
-HOPS, HOPS_US = 8, 60_000_000
-"""… and nobody does it so often within this; single ones may be a misread number."""
+HOPS, HOPS_US = 8, 180_000_000
+"""… and nobody does it so often within this, in which weak tags are read a few times; single ones may be a misread
+number."""
 CALM_US = 900_000_000
 MOST = 20_000
 """Tags that are remembered; those longest silent are forgotten first."""

@@ -98,6 +98,22 @@ def test_a_misread_number_now_and_then_is_no_second_card(shop: Shop) -> None:
     assert found.now == ()
 
 
+@pytest.mark.parametrize("every_s", [1, 10, 20])
+@pytest.mark.parametrize("lag_s", [0.3, 4.5])
+def test_two_cards_are_found_however_rarely_they_are_read(shop: Shop, every_s: float, lag_s: float) -> None:
+    heard = [(n * every_s + lag_s * i, place) for n in range(40) for i, place in enumerate((SHOES, BAGS))]
+    found = Doubles(shop)
+    left = through(found, reads_of(sorted(heard)), 3)
+    assert len(found.now) == 1
+    assert left < 25
+
+
+def test_three_cards_of_one_number_are_one_double(shop: Shop) -> None:
+    found = Doubles(shop)
+    through(found, reads_of(both(60, DOOR, BAGS, OUT, every_s=2.0)), 5)
+    assert len(found.now) == 1
+
+
 def test_neighbours_that_hear_the_same_card_are_one_place(shop: Shop) -> None:
     found, reads = Doubles(shop), reads_of(both(600, DOOR, SHOES))
     assert through(found, reads, 10) == len(reads)
