@@ -363,7 +363,7 @@ class ZoneEngine:
                 stop = min(stop, heard - heard % MUTE_TICKS + MUTE_TICKS)
             self._find_mute()
             if self._tick >= self._next_trim:
-                self._table.trim(self._tick, self._tuning.lag_ticks + self._tuning.batch_ticks)
+                self._table.trim(self._tick)
                 self._next_trim = self._tick + TRIM_TICKS
             while self._tick < stop:
                 self._tick, at, self._next_look, self._table.n_free, out, n = kernels.run(

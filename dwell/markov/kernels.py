@@ -52,8 +52,8 @@ EVENTS = 80
 BLOCK = 32
 """Active cells are kept in blocks of so many."""
 BLOCKS = CELLS // BLOCK
-CHUNK = 8192
-"""The pool of all tags' events is used in pieces of so many words."""
+CHUNK, CHUNKS = 2048, 4
+"""The pool of all tags' events is used in pieces of so many words, and so many pieces a tag are reserved."""
 SPANS = 3
 """A silent event lasts 1, 4 or 16 ticks."""
 WAYS = 8
@@ -91,8 +91,8 @@ DOWNS = 8
 NONE = -1
 """In no zone."""
 NEVER = np.iinfo(np.int64).max
-SPARE, AT, END, NOW = 0, 1, 2, 3
-"""Tags.heads: how many blocks are spare, the next word of the pool, the end of its chunk, and the present tick."""
+SPARE, NOW, SEEK = 0, 1, 2
+"""Tags.heads: how many blocks are spare, the present tick, and the first chunk that may be free."""
 PLANE = 33_000
 """Room.work is cut into planes of so many numbers, one a cell. Their distance is known to the compiler, which could not
 tell otherwise that they don't overlap, and would not use vectors. No multiple of 4 KiB: the caches hold few such."""
@@ -581,7 +581,8 @@ def settle(
             probs[1, i] = work[STANDS_BLOCKED + j] * share
             probs[2, i] = work[WALKS + j] * share
             probs[3, i] = work[WALKS_BLOCKED + j] * share
-    at, pooled = remember(tags, count, most, max(bar, most * np.float32(limits.slight)), limits, room)
+    bar = max(bar, most * np.float32(limits.slight))
+    at, pooled = remember(tags, next_decision(tag, tick, limits), count, most, bar, limits, room)
     event = tags.event[row, np.int64(tag["n_events"])]
     event["at"] = at
     event["tick"] = tick
@@ -596,9 +597,9 @@ def settle(
 
 
 @part
-def remember(tags: Tags, count: Int, most: Any, bar: Any, limits: Limits, room: Scratch) -> Any:
-    """Write the likeliest of the `count` kept cells of an event into the pool; returns where, and how many. What is
-    left out can't come back in looking back, only in what follows."""
+def remember(tags: Tags, until: Int, count: Int, most: Any, bar: Any, limits: Limits, room: Scratch) -> Any:
+    """Write the likeliest of the `count` kept cells of an event into the pool, where they are wanted until a tick;
+    returns where, and how many. What is left out can't come back in looking back, only in what follows."""
     work, support, kept, number, bits = room.work, room.support, room.kept, room.number, room.bits
     while True:
         n = 0
@@ -614,7 +615,7 @@ def remember(tags: Tags, count: Int, most: Any, bar: Any, limits: Limits, room: 
             break
         bar *= np.float32(3.0)
     n = min(n, limits.remembered)
-    at = reserve(tags, n, limits)
+    at = reserve(tags, n, until)
     if at < 0:
         return 0, 0
     scale = np.float32(1.0) / most
@@ -659,27 +660,49 @@ def hold(tags: Tags, row: Int, count: Int) -> None:
 
 
 @part
-def reserve(tags: Tags, n: Int, limits: Limits) -> Any:
-    """Where in the pool n words may be written, NONE if it is full: in the present chunk, or in the first one of which
-    all events have been decided by now."""
-    if tags.heads[AT] + n > tags.heads[END]:
-        chunk = 0
-        while chunk < tags.written.shape[0] and not is_decided(tags, chunk, limits):
+def reserve(tags: Tags, n: Int, until: Int) -> Any:
+    """Where in the pool n words may be written that are wanted until a tick, NONE if it is full: beside others that are
+    wanted just as long, or in the first chunk of which nothing is wanted any more."""
+    until = max(until, tags.heads[NOW])
+    stream = tags.stream[until % EVENTS]
+    if tags.wanted[stream[0]] != until or stream[1] + n > CHUNK:
+        chunk = tags.heads[SEEK]
+        while chunk < tags.wanted.shape[0] and tags.wanted[chunk] >= tags.heads[NOW]:
             chunk += 1
-        if chunk == tags.written.shape[0]:
+        tags.heads[SEEK] = chunk
+        if chunk == tags.wanted.shape[0]:
             return NONE
-        tags.heads[AT] = chunk * CHUNK
-        tags.heads[END] = (chunk + 1) * CHUNK
-    at = tags.heads[AT]
-    tags.written[at // CHUNK] = tags.heads[NOW]
-    tags.heads[AT] += n
+        tags.wanted[chunk] = until
+        stream[0] = chunk
+        stream[1] = 0
+    at = stream[0] * CHUNK + stream[1]
+    stream[1] += n
     return at
 
 
-@part
-def is_decided(tags: Tags, chunk: Int, limits: Limits) -> Any:
-    """True if nobody needs a chunk of the pool any more: no event waits for longer than the lag and a batch."""
-    return tags.written[chunk] + limits.lag_ticks + limits.batch_ticks + 2 < tags.heads[NOW]
+@lean
+def compact(tags: Tags) -> Any:
+    """Move active cells into the lowest blocks; returns how many are taken."""
+    n_spare = tags.heads[SPARE]
+    taken = tags.spare.shape[0] - n_spare
+    seek = 0
+    for row in range(tags.life.shape[0]):
+        for i in range((np.int64(tags.life[row]["n_cells"]) + BLOCK - 1) // BLOCK):
+            block = tags.block[row, i]
+            if block < taken:
+                continue
+            while tags.spare[seek] >= taken:
+                seek += 1
+            to = tags.spare[seek]
+            seek += 1
+            for k in range(BLOCK):
+                tags.cells[to, k] = tags.cells[block, k]
+                for m in range(4):
+                    tags.probs[to, m, k] = tags.probs[block, m, k]
+            tags.block[row, i] = to
+    for k in range(n_spare):
+        tags.spare[k] = tags.spare.shape[0] - 1 - k
+    return taken
 
 
 @lean
@@ -1344,13 +1367,11 @@ def patience_us(tag: Any, brief: Int, limits: Limits) -> Any:
 
 
 @lean
-def next_decision(tags: Tags, row: Int, limits: Limits) -> Any:
-    """Tick at which a tag's oldest events are decided: all tags at different ones, whenever they came."""
-    tag = tags.life[row]
-    wait: Any = limits.batch_ticks
-    if tag["n_recent"] == 0:
-        wait = np.int64(tag_hash(tag["epc"], np.int64(tag["epc_bits"])) >> np.uint64(32)) % limits.batch_ticks + 1
-    return np.int64(tags.event[row, 0]["tick"]) + limits.lag_ticks + wait
+def next_decision(tag: Any, tick: Int, limits: Limits) -> Any:
+    """Tick at which an event of a tag is decided: each tag's at other ones than its neighbours', however reads come."""
+    due = tick + limits.lag_ticks + 1
+    own = np.int64(tag_hash(tag["epc"], np.int64(tag["epc_bits"])) >> np.uint64(32)) % limits.batch_ticks
+    return due + (own - due) % limits.batch_ticks
 
 
 @lean
@@ -1361,7 +1382,7 @@ def look(
     tag = tags.life[row]
     now_us = (tick + 1) * limits.tick_us
     while tag["n_events"] > 0:
-        due = next_decision(tags, row, limits)
+        due = next_decision(tag, np.int64(tags.event[row, 0]["tick"]), limits)
         if due > tick:
             return n, due
         upto_tick = max(tick - limits.lag_ticks, np.int64(tags.event[row, 0]["tick"]))
@@ -1600,6 +1621,7 @@ def run(
             break
         tick = max(tick, here)
         tags.heads[NOW] = tick
+        tags.heads[SEEK] = 0
         # Rows for all tags of the tick first: if they don't suffice, nothing has happened yet.
         end = at
         while end < order.shape[0] and reads[order[end]]["time_us"] // limits.tick_us == tick:
@@ -1657,7 +1679,9 @@ def run(
                 out = enlarge(out, n)
             n = make_room(tags, row, tick, radio, air, limits, room, out, n)
             hear(tags, row, keys, kept, tick, radio, air, limits, room)
-            due[row] = next_decision(tags, row, limits) if tag["n_events"] > 0 else min(due[row], tick)
+            due[row] = min(due[row], tick)
+            if tag["n_events"] > 0:
+                due[row] = next_decision(tag, np.int64(tags.event[row, 0]["tick"]), limits)
             next_look = min(next_look, due[row])
         if next_look <= tick:
             next_look = NEVER
@@ -1733,10 +1757,15 @@ def pack(tags: Tags, rows: NDArray[np.int64], cells: NDArray[Any], probs: NDArra
 
 
 @lean
-def unpack(tags: Tags, count: Int, cells: NDArray[Any], probs: NDArray[Any], pool: NDArray[Any], limits: Any) -> None:
-    """Take over what `pack` wrote into the first `count` rows, which have no blocks yet."""
+def unpack(
+    tags: Tags, due: NDArray[Any], cells: NDArray[Any], probs: NDArray[Any], pool: NDArray[Any], limits: Limits
+) -> None:
+    """Take over what `pack` wrote into the first rows, which have no blocks yet. They are looked at when `due`, but not
+    later than their events are decided: another version may have done that later."""
     n_cells = n_pool = 0
-    for row in range(count):
+    for row in range(due.shape[0]):
+        if tags.life[row]["n_events"] > 0:
+            due[row] = min(due[row], next_decision(tags.life[row], np.int64(tags.event[row, 0]["tick"]), limits))
         taken = np.int64(tags.life[row]["n_cells"])
         tags.life[row]["n_cells"] = 0
         hold(tags, row, taken)
@@ -1749,7 +1778,7 @@ def unpack(tags: Tags, count: Int, cells: NDArray[Any], probs: NDArray[Any], poo
         for i in range(np.int64(tags.life[row]["n_events"])):
             event = tags.event[row, i]
             n = np.int64(event["n"])
-            at = reserve(tags, n, limits)
+            at = reserve(tags, n, next_decision(tags.life[row], np.int64(event["tick"]), limits))
             if at < 0:
                 tags.life[row]["n_pool"] -= n
                 event["n"] = 0

@@ -71,8 +71,8 @@ class Tags(NamedTuple):
 
     Probabilities come in fours: standing and clear, standing and blocked, walking and clear, walking and blocked.
     Records in records are slow to reach. The first five have a row each tag, the others are shared: a tag has a third
-    of a block of cells or all that it may, and events are decided in about the order in which they came, so that the
-    pool is a ring of chunks: one is written again when all of its events have been decided.
+    of a block of cells or all that it may. What is decided at the same tick lies together in the pool, in chunks that
+    are free again after that.
     """
 
     life: NDArray[Any]  # (R,) LIFE
@@ -83,9 +83,10 @@ class Tags(NamedTuple):
     cells: NDArray[np.uint16]  # (R * BLOCKS, BLOCK) active cells
     probs: NDArray[np.float32]  # (R * BLOCKS, 4, BLOCK) given the reads up to now
     spare: NDArray[np.int32]  # (R * BLOCKS,) stack of the blocks that nobody has
-    pool: NDArray[np.uint64]  # (R * CHUNK,) the events' cells: number, probabilities and emissions in logarithmic steps
-    written: NDArray[np.int64]  # (R,) tick at which each chunk of the pool was last written
-    heads: NDArray[np.int64]  # (4,) SPARE, AT, END, NOW
+    pool: NDArray[np.uint64]  # (R * CHUNKS * CHUNK,) the events' cells: number, probabilities and emissions in steps
+    wanted: NDArray[np.int64]  # (R * CHUNKS,) tick until which anything in a chunk of the pool is wanted
+    stream: NDArray[np.int64]  # (EVENTS, 2) the chunk for what is wanted until each tick, and how much is in it
+    heads: NDArray[np.int64]  # (3,) SPARE, NOW, SEEK
 
 
 OUT = np.dtype([*((name, VISIT[name]) for name in VISIT.names or ()), ("kind", "u1"), ("tick", "<i8")], align=True)

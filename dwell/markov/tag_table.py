@@ -17,6 +17,9 @@ KEPT_ROWS = "life", "recent_zone", "recent_p"
 """Those that a state keeps as they are."""
 KEPT_EVENT = np.dtype([("tick", "<i8"), ("reads", "<u2"), ("n", "<u2"), ("span", "u1"), ("jump", "u1")], align=True)
 """An event in a state."""
+NEVER_WANTED = -1
+IDLE_TICKS = 30
+"""Chunks that nothing has been written to for so long are more than are needed."""
 PAGE = mmap.PAGESIZE
 PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0) | getattr(mmap, "MAP_NORESERVE", 0)
 
@@ -30,7 +33,7 @@ class TagTable:
     def __init__(self, rows: int) -> None:
         self._cells = _Memory(kernels.BLOCKS * kernels.BLOCK * 2)
         self._probs = _Memory(kernels.BLOCKS * kernels.BLOCK * 16)
-        self._pool = _Memory(kernels.CHUNK * 8)
+        self._pool = _Memory(kernels.CHUNKS * kernels.CHUNK * 8)
         self.tags = self._tags(0)
         self.due = np.zeros(0, np.int64)
         self.index = np.zeros(0, np.int32)
@@ -51,7 +54,8 @@ class TagTable:
         tags.spare[len(tags.spare) - blocks :][:n_spare] = before.spare[:n_spare]
         tags.heads[:] = before.heads
         tags.heads[kernels.SPARE] += len(tags.spare) - blocks
-        tags.written[:old] = before.written
+        tags.wanted[: len(before.wanted)] = before.wanted
+        tags.stream[:] = before.stream
         self.due = np.concatenate([self.due, np.full(rows, kernels.NEVER, np.int64)])
         free = self.free[: self.n_free]
         more = np.arange(old + rows - 1, old - 1, -1)
@@ -59,25 +63,20 @@ class TagTable:
         self.n_free += rows
         self._reindex()
 
-    def trim(self, tick: int, wait_ticks: int) -> None:
-        """Give back the memory of blocks and chunks that tags have used once and don't use now, while events wait for
-        at most `wait_ticks`.
+    def trim(self, tick: int) -> None:
+        """Give back the memory of blocks that tags have used once and don't use now, and of chunks of the pool that are
+        idle for long.
 
         A tag of which little is known has many cells in question, but not for long.
         """
         tags = self.tags
-        idle = (tags.written >= 0) & (tags.written + 2 * wait_ticks < tick)
-        idle[tags.heads[kernels.END] // kernels.CHUNK - 1] = False  # the present one
+        idle = (tags.wanted >= 0) & (tags.wanted + IDLE_TICKS < tick)
         for chunk in np.flatnonzero(idle).tolist():
             self._pool.give_back(chunk * kernels.CHUNK * 8, (chunk + 1) * kernels.CHUNK * 8)
-        tags.written[idle] = NEVER_WRITTEN
-        spare = tags.spare[: tags.heads[kernels.SPARE]]
-        spare[::-1].sort()  # the lowest are taken next, so that the highest come free
-        taken = np.ones(len(tags.spare), np.bool_)
-        taken[spare] = False
-        used = int(taken.nonzero()[0].max(initial=-1)) + 1
+        tags.wanted[idle] = NEVER_WANTED
+        taken = kernels.compact(tags)
         for memory, array in ((self._cells, tags.cells), (self._probs, tags.probs)):
-            memory.give_back(used * array.strides[0], array.nbytes)
+            memory.give_back(taken * array.strides[0], array.nbytes)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The tags as plain arrays; of what has places for more, only the places that are taken."""
@@ -124,8 +123,9 @@ class TagTable:
         for name in KEPT_EVENT.names or ():
             tags.event[name][: len(life)][taken] = events[name]
         tags.heads[kernels.NOW] = life["last_tick"].max(initial=0)
-        kernels.unpack(tags, len(life), cells, probs, pool, limits)
+        tags.heads[kernels.SEEK] = 0
         self.due[: len(life)] = state["due"]
+        kernels.unpack(tags, self.due[: len(life)], cells, probs, pool, limits)
         self.n_free = len(self.due) - len(life)
         self.free[: self.n_free] = np.arange(len(life), len(self.due))[::-1]
         self._reindex()
@@ -148,12 +148,10 @@ class TagTable:
             probs=self._probs.array(n, np.float32).reshape(blocks, 4, kernels.BLOCK),
             spare=np.zeros(blocks, np.int32),
             pool=self._pool.array(n, np.uint64),
-            written=np.full(n, NEVER_WRITTEN, np.int64),
-            heads=np.zeros(4, np.int64),
+            wanted=np.full(n * kernels.CHUNKS, NEVER_WANTED, np.int64),
+            stream=np.zeros((kernels.EVENTS, 2), np.int64),
+            heads=np.zeros(3, np.int64),
         )
-
-
-NEVER_WRITTEN = np.iinfo(np.int64).min // 2
 
 
 class _Memory:

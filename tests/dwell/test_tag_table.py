@@ -59,8 +59,10 @@ def test_what_has_been_decided_is_written_over(layout: Layout, settings: Setting
         life = engine._table.tags.life
         words += max(int(life["n_pool"].sum()) - last, 0)
         last = int(life["n_pool"].sum())
-    assert words > 3 * kernels.CHUNK
-    assert (engine._table.tags.written >= 0).sum() <= 2
+    live = engine._table.tags.wanted >= 600 + START_US // 1_000_000 - 1
+    assert words > 10 * kernels.CHUNK
+    assert 0 < live.sum() < kernels.EVENTS
+    assert np.flatnonzero(engine._table.tags.wanted >= 0).max() < kernels.EVENTS + 10
 
 
 def test_with_a_full_pool_the_engine_goes_on(layout: Layout, settings: Settings, few: Reads) -> None:
@@ -68,10 +70,10 @@ def test_with_a_full_pool_the_engine_goes_on(layout: Layout, settings: Settings,
     engine.feed(few)
     engine.advance(START_US + 100_000_000)
     tags = engine._table.tags
-    tags.written[:] = kernels.NEVER // 2  # as if all of it were needed for ever
-    tags.heads[kernels.AT] = tags.heads[kernels.END]
+    before = tags.wanted.copy()
+    tags.wanted[:] = kernels.NEVER  # as if all of it were wanted for ever
     closed = engine.advance(START_US + 500_000_000).closed
-    tags.written[:] = 0
+    tags.wanted[:] = before
     closed = np.concatenate([closed, engine.advance(START_US + 700_000_000).closed, engine.finish().closed])
     assert len(np.unique(closed["epc"], axis=0)) == 4
     assert set(closed["zone"].tolist()) >= {0, 1}
