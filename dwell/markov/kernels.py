@@ -32,16 +32,19 @@ def kernel(function: F) -> F:
     return cast(F, compiled)
 
 
+LEAN: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+
+
 def lean(function: F) -> F:
     """Compile what makes no array: references aren't counted there, which took two fifths of the engine's time."""
-    compiled: Any = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)(function)
+    compiled: Any = njit(**LEAN)(function)
     return cast(F, compiled)
 
 
 def part(function: F) -> F:
     """Compile a part of a kernel that makes no array, into wherever it is called: the call itself would hand over
     hundreds of values."""
-    compiled: Any = njit(cache=True, nogil=True, error_model="numpy", _nrt=False, forceinline=True)(function)
+    compiled: Any = njit(**LEAN, forceinline=True)(function)
     return cast(F, compiled)
 
 
@@ -407,7 +410,7 @@ def enter(cell: Int, n: Int, room: Scratch) -> Any:
 @part
 def predict(tags: Tags, row: Int, span: Int, radio: Radio, limits: Limits, room: Scratch) -> Any:
     """Where the tag may be an event of this span later, before its evidence; returns the number of cells."""
-    count = np.int64(tags.life[row]["n_cells"])
+    count: Any = np.int64(tags.life[row]["n_cells"])
     work, support, slot = room.work, room.support, room.slot
     for first in range(0, count, BLOCK):
         block = tags.block[row, first // BLOCK]
@@ -853,7 +856,7 @@ def look_back(tags: Tags, row: Int, wanted: Int, radio: Radio, limits: Limits, r
     back, turn, words = room.back, radio.turn, room.words
     one = np.float32(1.0)
     # All at once, since they come from far: one wait for many words instead of one for each event.
-    end = 0
+    end: Any = 0
     for i in range(count):
         at = np.int64(events[i]["at"])
         for k in range(np.int64(events[i]["n"])):
@@ -1762,7 +1765,8 @@ def unpack(
 ) -> None:
     """Take over what `pack` wrote into the first rows, which have no blocks yet. They are looked at when `due`, but not
     later than their events are decided: another version may have done that later."""
-    n_cells = n_pool = 0
+    n_cells: Any = 0
+    n_pool: Any = 0
     for row in range(due.shape[0]):
         if tags.life[row]["n_events"] > 0:
             due[row] = min(due[row], next_decision(tags.life[row], np.int64(tags.event[row, 0]["tick"]), limits))
@@ -1778,7 +1782,7 @@ def unpack(
         for i in range(np.int64(tags.life[row]["n_events"])):
             event = tags.event[row, i]
             n = np.int64(event["n"])
-            at = reserve(tags, n, next_decision(tags.life[row], np.int64(event["tick"]), limits))
+            at: Any = reserve(tags, n, next_decision(tags.life[row], np.int64(event["tick"]), limits))
             if at < 0:
                 tags.life[row]["n_pool"] -= n
                 event["n"] = 0

@@ -107,7 +107,7 @@ class TagTable:
         shapes = (events, (int(n_events.sum()),)), (cells, (n_cells,)), (probs, (n_cells, 4)), (pool, (n_pool,))
         if any(array.shape != shape for array, shape in shapes) or n_pool != life["n_pool"].sum():
             return False
-        if (cells.dtype, probs.dtype, pool.dtype) != (np.uint16, np.float32, np.uint64):
+        if [cells.dtype, probs.dtype, pool.dtype] != [np.dtype(kind) for kind in (np.uint16, np.float32, np.uint64)]:
             return False
         if life["n_cells"].max(initial=0) > kernels.CELLS or n_events.max(initial=0) > kernels.EVENTS:
             return False
