@@ -14,9 +14,34 @@ from edge.cli.store_file import Config, load_store
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
+    app.command()(status)
     app.command()(doctor)
     app.command()(backup)
     app.command()(restore)
+
+
+def status(
+    config: Config,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    as_good_as: Annotated[
+        Path | None, typer.Option(help="Wait until all works again that worked then: a file with an earlier --json.")
+    ] = None,
+    within: Annotated[float, typer.Option(min=0, help="Seconds to wait at most, with --as-good-as.")] = 120,
+) -> None:
+    """Print in a line how the service is; exit code 1 if it doesn't answer."""
+    import asyncio
+
+    store = load_store(config)
+    from edge.doctor import status as tools
+    from edge.store.errors import Trouble
+
+    if as_good_as is not None:
+        now = asyncio.run(tools.wait_for(store, tools.load(as_good_as), within))
+    elif (found := asyncio.run(tools.status(store))) is None:
+        raise Trouble("the service does not answer: is it running?")
+    else:
+        now = found
+    typer.echo(tools.as_json(now) if as_json else str(now))
 
 
 def doctor(config: Config, as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False) -> None:

@@ -4,10 +4,12 @@ the release really run. `make deb-test` builds the package first; needs root."""
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -53,7 +55,8 @@ class Machine:
         path = "/usr/sbin:/usr/bin:/sbin:/bin"
         return subprocess.run(
             ["nsenter", "-t", str(self._pid), "-m", "-p", "chroot", str(self.root), *command],
-            env={"PATH": path, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"} | environment,
+            env={"PATH": path, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", "HEALTH_WAIT_S": "3"}
+            | environment,
             capture_output=True,
             text=True,
             timeout=600,
@@ -63,6 +66,18 @@ class Machine:
     def dpkg(self, *arguments: str, interpreted: bool = True) -> subprocess.CompletedProcess[str]:
         """Run dpkg. Of a release under another name kernels would be compiled anew: they are interpreted."""
         return self.run("dpkg", *arguments, **({"NUMBA_DISABLE_JIT": "1"} if interpreted else {}))
+
+    @contextmanager
+    def started(self, *command: str) -> Iterator[None]:
+        """A program that runs in the root meanwhile; it says that it is ready."""
+        within = ["nsenter", "-t", str(self._pid), "-m", "-p", "chroot", str(self.root), *command]
+        with subprocess.Popen(within, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "ready\n"
+                yield
+            finally:
+                process.kill()
 
     def status(self) -> str:
         return self.run("dpkg-query", "-W", "-f", "${Status} ${Version}", "tagtrail").stdout
@@ -210,3 +225,87 @@ def test_install_upgrade_downgrade_purge(machine: Machine, another: Callable[...
     places = ("etc", "usr/bin", "usr/lib", "usr/local", "usr/share/doc", "opt", "var/lib", "var/cache")
     left = machine.run("find", *(f"/{place}" for place in places), "-xdev", "-iname", "*tagtrail*").stdout
     assert not [line for line in left.splitlines() if "/.pyenv/" not in line]
+
+
+SYSTEMCTL = """#!/bin/sh
+# Restarting works; release 0.3.0 migrates the database.
+case "$1" in
+  try-restart)
+    if [ "$(readlink /opt/tagtrail/current)" = /opt/tagtrail/releases/0.3.0 ]; then
+      cp /var/lib/tagtrail/s1/tagtrail.db /var/lib/tagtrail/s1/tagtrail.db.before-9999_later
+      cp /tmp/packages/newer.db /var/lib/tagtrail/s1/tagtrail.db
+    fi ;;
+  stop) echo "$2" >>/tmp/stopped ;;
+esac
+"""
+SERVICE = """
+import asyncio, json, os, sys
+
+async def told(reader, writer):
+    release = os.readlink("/opt/tagtrail/current").rpartition("/")[2]
+    readers = [{"id": "r1", "link": "down" if release == "0.3.0" else "up"}]
+    state = {"version": release, "broker": {"connected": release != "0.3.0"}, "readers": readers}
+    writer.write(json.dumps(state).encode() + b"\\n")
+    writer.close()
+
+async def serve():
+    server = await asyncio.start_unix_server(told, "/var/lib/tagtrail/s1/tagtrail.db.live")
+    print("ready", flush=True)
+    await server.serve_forever()
+
+asyncio.run(serve())
+"""
+
+
+def database(file: Path, *migrations: str) -> None:
+    """A database of this release, or with further migrations of a later one."""
+    from edge.database.writer import Database
+
+    made = Database(file, store="demo", quota_mb=64)
+    for name in migrations:
+        row = ("tagtrail", name, "2030-01-01")
+        made.write_now(lambda conn, row=row: conn.execute(LATER, row).fetchall())
+    made.close()
+
+
+LATER = "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES (?, ?, ?)"
+
+
+def test_a_release_under_which_less_works_is_taken_back(
+    machine: Machine, another: Callable[..., str], packages: Path, tmp_path: Path
+) -> None:
+    """With a systemctl and a service of the test's own: what is tried is the installer."""
+    installed = machine.dpkg("-i", "/tmp/packages/first.deb")
+    assert installed.returncode == 0, installed.stdout + installed.stderr
+    first = machine.current()
+    (machine.files / "run/systemd/system").mkdir(parents=True, exist_ok=True)
+    control = machine.files / "usr/bin/systemctl"
+    control.unlink()
+    control.write_text(SYSTEMCTL)
+    control.chmod(0o755)
+    demo = (machine.files / "usr/share/doc/tagtrail/examples/store.toml").read_text()
+    path = 'path = "/var/lib/tagtrail/s1/tagtrail.db"'
+    (machine.files / "etc/tagtrail/s1.toml").write_text(re.sub(r'^path = ".*[.]db"', path, demo, flags=re.MULTILINE))
+    data = machine.files / "var/lib/tagtrail/s1"
+    data.mkdir(parents=True)
+    database(tmp_path / "store.db")
+    shutil.copy(tmp_path / "store.db", data / "tagtrail.db")
+    database(packages / "newer.db", "9999_later")
+    (machine.files / "tmp/service.py").write_text(SERVICE)
+
+    with machine.started(f"/{RELEASES}/{first}/bin/python", "/tmp/service.py"):
+        before = machine.run("tagtrail", "status", "-c", "/etc/tagtrail/s1.toml")
+        assert before.stdout == f"Tagtrail {first}: broker connected, 1 of 1 readers up\n", before.stderr
+        taken = machine.dpkg("-i", another("0.2.0"))
+        assert taken.returncode == 0, taken.stdout + taken.stderr
+        assert machine.current() == "0.2.0"
+        back = machine.dpkg("-i", another("0.3.0"))
+
+    assert back.returncode != 0
+    assert "the broker is away; reader r1 is away" in back.stderr
+    assert "store s1 is not as it was before with release 0.3.0; release 0.2.0 is active again" in back.stderr
+    assert machine.current() == "0.2.0"
+    assert f"/{RELEASES}/0.2.0/bin/tagtrail run" in (machine.files / UNIT).read_text()
+    assert (machine.files / "tmp/stopped").read_text() == "tagtrail@s1\n"
+    assert (data / "tagtrail.db").read_bytes() == (tmp_path / "store.db").read_bytes(), "that of before the migration"
+    assert not list(data.glob("*.before-*"))

@@ -78,7 +78,7 @@ def families(now: Now | None) -> Iterator[Metric]:
         pending.add_metric([name], backlog.pending)
     yield pending
     yield one("database_trouble", "1 while the database can't be written.", float(now.database.trouble is not None))
-    failing = gauge("job_failures", "Times in a row that a background job has failed; of those that fail.", "job")
+    failing = gauge("job_failures", "Times in a row that a background job has failed; of those that fail.", "task")
     for job in now.failing:
         failing.add_metric([job.job], job.times)
     yield failing
