@@ -50,59 +50,59 @@ MAX_FINDINGS = 16
 
 
 class Recognised(Numbered):
-    """class member: a member with consent was seen for the first time in a journey."""
+    """class member: a member with consent has been detected for the first time in a journey."""
 
     type: Literal["recognised"] = "recognised"
     member: Name
     tier: Name
     zone: Name
     floor: Name
-    read_us: Us = Field(description="time of the read that did it")
-    expires_us: Us = Field(description="a cue until then, history after")
+    read_us: Us = Field(description="time of the read that caused the event")
+    expires_us: Us = Field(description="until then staff can act on it; after that it is history")
     hint: Annotated[str, Field(max_length=300)] | None = Field(
-        default=None, description="the directory's word for the greeting, while it was good"
+        default=None, description="hint for the greeting from the directory, if it was still valid"
     )
 
 
 class Words(Message):
-    """A sentence for people in both languages of the page."""
+    """Text in both languages of the web page."""
 
     zh: Annotated[str, Field(max_length=300)]
     en: Annotated[str, Field(max_length=300)]
 
 
 class Cue(Numbered):
-    """class member: somebody should go to a member, and the floor has been told so."""
+    """class member: staff were asked to attend to a member."""
 
     type: Literal["cue"] = "cue"
     kind: Literal["arrival", "waiting"] = Field(
-        description="arrival: has just come in; waiting: at a counter for longer than the tier's target, no staff near"
+        description="arrival: has just come in; waiting: at a counter for longer than the tier's target, without staff"
     )
     member: Name
     tier: Name
     zone: Name
     floor: Name
-    since_us: Us = Field(description="arrival: the read that did it; waiting: when the visit to the zone began")
-    due_us: Us = Field(description="from here on somebody was wanted; made_us minus this is how long the cue took")
+    since_us: Us = Field(description="arrival: time of the read; waiting: start of the visit to the zone")
+    due_us: Us = Field(description="when staff was first needed; made_us minus due_us is the delay of the cue")
     made_us: Us
-    expires_us: Us = Field(description="a cue until then, history after")
-    action: Words | None = Field(default=None, description="the rule's word for what to do")
-    rule: Name = Field(description="id of the rule that made it")
+    expires_us: Us = Field(description="until then staff can act on it; after that it is history")
+    action: Words | None = Field(default=None, description="what to do, according to the rule")
+    rule: Name = Field(description="id of the rule that created the cue")
     rules_version: Annotated[int, Field(ge=1)]
 
 
 class CueOutcome(Numbered):
-    """class member: what became of a cue. After `acknowledged` and `snoozed` others may follow."""
+    """class member: outcome of a cue. `acknowledged` and `snoozed` may be followed by other outcomes."""
 
     type: Literal["cue_outcome"] = "cue_outcome"
     cue: Annotated[str, Field(max_length=200)] = Field(description="id of the cue's event")
     member: Name
     outcome: Literal["acknowledged", "snoozed", "done", "attended", "expired"] = Field(
-        description="attended: a staff badge stayed in the member's zone; expired: nobody came in time"
+        description="attended: a staff badge stayed in the member's zone; expired: no response in time"
     )
     at_us: Us
     until_us: Us | None = Field(
-        default=None, description="acknowledged: somebody will be there by then; snoozed: it is shown again then"
+        default=None, description="acknowledged: staff will be there by then; snoozed: shown again at that time"
     )
 
 
@@ -113,7 +113,7 @@ class Stop(Message):
     enter_us: Us
     exit_us: Us
     reads: Annotated[int, Field(ge=0)]
-    censored: bool = Field(description="an end of it was not seen, e.g. because the reader was down")
+    censored: bool = Field(description="start or end was not observed, e.g. because a reader was down")
     confidence: Annotated[float, Field(ge=0, le=1)]
 
 
@@ -123,17 +123,17 @@ class Journey(Numbered):
     type: Literal["journey"] = "journey"
     tag: Name = Field(description="stable pseudonym of the member's card")
     tag_class: TagClassName
-    member: Name | None = Field(description="directory's member id; null in journeys told by earlier versions only")
-    business_date: str = Field(description="YYYY-MM-DD in the store's zone, day cut as defined")
+    member: Name | None = Field(description="member id from the directory; null only in journeys from earlier versions")
+    business_date: str = Field(description="YYYY-MM-DD in the store's time zone; business days start at day_start")
     start_us: Us
     end_us: Us
     censored: bool
     def_version: int
     part: Annotated[int, Field(ge=1)] = Field(
-        default=1, description="of a journey too long for one message: which part this is"
+        default=1, description="number of this part, if the journey is too long for one message"
     )
     parts: Annotated[int, Field(ge=1)] = Field(
-        default=1, description="of how many; all but the stops is alike in every part"
+        default=1, description="number of parts; all parts are identical except for their stops"
     )
     stops: list[Stop]
 
@@ -147,10 +147,12 @@ class Journey(Numbered):
 
 
 class Door(Message):
-    """Counts of a zone's light barriers or door contacts in a window: passages in either direction, of anybody."""
+    """Counts of a zone's light barriers or door contacts in a window: passages of all people, in both directions."""
 
     passages: Annotated[int, Field(ge=0)]
-    coverage: Annotated[float, Field(ge=0, le=1)] = Field(description="share of the window in which they were watched")
+    coverage: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="share of the window in which the inputs were monitored"
+    )
 
 
 class ZoneWindow(Numbered):
@@ -172,76 +174,86 @@ class ZoneWindow(Numbered):
     engaged: int
     present_us: int
     peak: int
-    coverage: Annotated[float, Field(ge=0, le=1)] = Field(description="share of the window with the zone's readers up")
-    histogram: dict[str, int] = Field(description="dwell of ended visits: bin number → count; see docs/engine.md")
+    coverage: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="share of the window in which the zone's readers were up"
+    )
+    histogram: dict[str, int] = Field(
+        description="dwell times of visits that ended: bin number → count; see docs/engine.md"
+    )
     def_version: int
     door: Door | None = Field(
         default=None,
-        description="the zone's door counters, if it has any, in its event of class member only",
+        description="counts of the zone's door counters, if any; only in its event for tag class member",
     )
     revision: Annotated[int, Field(ge=1)] = Field(
         default=1,
-        description="1: as it was when the window had ended; of a window that became something else, the whole of it "
-        "anew: within an epoch the highest replaces all lower ones, whatever order they come in",
+        description="1: as sent when the window was over; higher: the complete window again, after a change. Within an "
+        "epoch the highest revision is valid, regardless of the order of arrival",
     )
-    layout_version: Name = Field(default="", description="the layout that it was measured with: see event layout")
+    layout_version: Name = Field(default="", description="layout used for the measurement: see event layout")
 
 
 class FloorTraffic(Numbered):
-    """class agg: one floor, 15 minutes, when they are over; `floor_day` has the last word on them."""
+    """class agg: one floor, 15 minutes, sent when they are over. The final figures are in `floor_day`."""
 
     type: Literal["floor_window"] = "floor_window"
     floor: Name
     window_us: Us
     length_us: Annotated[int, Field(gt=0)]
     business_date: str
-    member: int = Field(description="times that one came to the floor, from outside or from another floor")
+    member: int = Field(description="number of arrivals on the floor, from outside or from another floor")
     unknown: int
     cart: int
-    visitors: int = Field(description="people who were in any of its zones, each once: no sum of its zones' visitors")
-    present_us: int = Field(description="presence of people within the window, summed")
-    peak: int = Field(description="most people at once")
-    coverage: Annotated[float, Field(ge=0, le=1)] = Field(description="mean of its zones that have antennas")
+    visitors: int = Field(description="people in any of its zones, each counted once; not the sum over the zones")
+    present_us: int = Field(description="sum of the time that people were present within the window")
+    peak: int = Field(description="maximum number of people at the same time")
+    coverage: Annotated[float, Field(ge=0, le=1)] = Field(description="mean over its zones that have antennas")
     def_version: int
     layout_version: Name = ""
 
 
 class LayoutZone(Message):
-    """A zone as the store file has it."""
+    """A zone as defined in the store file."""
 
     zone: Name
     name: Words
     kind: Name = Field(description="entrance, exit, counter, aisle, fitting_room, checkout, service, back_room")
-    antennas: Annotated[int, Field(ge=0)] = Field(description="0: nothing is measured there")
+    antennas: Annotated[int, Field(ge=0)] = Field(description="number of antennas; 0: nothing is measured there")
 
 
 class LayoutFloor(Numbered):
-    """class agg: one floor of a layout that came into force; one event for each of its floors."""
+    """class agg: one floor of a layout that has taken effect; one event for each floor."""
 
     type: Literal["layout"] = "layout"
-    version: Name = Field(description="the same again when the store goes back to a layout that it had")
+    version: Name = Field(description="identical if the store returns to an earlier layout")
     from_us: Us
-    floors: int = Field(description="how many floors, and so events, this layout has")
+    floors: int = Field(description="number of floors of this layout, and so of events")
     floor: Name
     name: Words
     zones: list[LayoutZone]
 
 
 class ServiceDigest(Numbered):
-    """class health: what became of the cues and service cases of a business day, or of a week from Monday to Sunday."""
+    """class health: outcomes of the cues and service cases of a business day, or of a week from Monday to Sunday."""
 
     type: Literal["service_digest"] = "service_digest"
     first_date: str
     last_date: str
-    cues: dict[str, int] = Field(description="kind → cues made")
-    outcomes: dict[str, int] = Field(description="done, attended, expired → cues that ended so; open: not ended yet")
-    answer_median_s: float | None = Field(description="made → acknowledged or done, of those that were")
-    cue_p95_ms: float | None = Field(description="due → made, real time")
-    cases: dict[str, int] = Field(description="opened in the time; of them by now open, acknowledged, done, reviewed")
+    cues: dict[str, int] = Field(description="kind → number of cues")
+    outcomes: dict[str, int] = Field(
+        description="done, attended, expired → number of cues with this outcome; open: not finished"
+    )
+    answer_median_s: float | None = Field(
+        description="median time from creation to acknowledged or done, of the cues with a response"
+    )
+    cue_p95_ms: float | None = Field(description="95th percentile of the delay from due_us to made_us, in real time")
+    cases: dict[str, int] = Field(
+        description="cases opened in this period: number that are now open, acknowledged, done, reviewed"
+    )
 
 
 class ReaderHealth(Numbered):
-    """class health: a reader's link changed, or the reader has something to say."""
+    """class health: a reader's connection changed, or the reader reported something."""
 
     type: Literal["reader"] = "reader"
     reader: Name
@@ -250,17 +262,17 @@ class ReaderHealth(Numbered):
     since_us: Us
     clock_offset_us: int | None
     changes: Annotated[int, Field(ge=1)] = Field(
-        default=1, description="so many changes since the event before it; where it is more than 1, a link that flaps"
+        default=1, description="number of changes since the previous event; more than 1 for an unstable connection"
     )
 
 
 class ClockSet(Message):
-    """The gateway's clock was set. What was told of before stands as much too early, or too late."""
+    """The gateway's clock was changed. Times reported before are wrong by the difference."""
 
     from_us: Annotated[int, Field(lt=2**63)]
     to_us: Us
     unkept_us: Annotated[int, Field(lt=2**63)] | None = Field(
-        default=None, description="since when nobody had kept the clock, so that what was told since is doubtful"
+        default=None, description="start of the period without a time service; times reported since then are unreliable"
     )
 
 
@@ -274,7 +286,7 @@ class Found(Message):
 
 
 class GatewayHealth(Numbered):
-    """class health: the gateway's own state, once a minute and at start and stop."""
+    """class health: state of the gateway, once a minute and at start and stop."""
 
     type: Literal["gateway"] = "gateway"
     at_us: Us
@@ -284,19 +296,21 @@ class GatewayHealth(Numbered):
     late_reads: int
     unknown_antenna_reads: int
     left_out_reads: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="since the start, of more new tags than a shop has: see the events of their readers"
+        default=0,
+        description="reads ignored since the start because of implausibly many new tags: see the readers' events",
     )
     tags_present: int
     readers_up: int
     readers: int
     backlog: dict[str, int] = Field(description="class → events not yet acknowledged")
     failing: dict[str, Reason] = Field(
-        default={}, description="background job → why it fails; it is tried again, and everything else goes on"
+        default={},
+        description="background job → reason of its failure; it is retried and does not affect anything else",
     )
     expiring: dict[str, int] = Field(
         default={},
-        description="certificate (key of the store file, or broker) → days left, negative once it has expired; of "
-        "those that expire within 30 days",
+        description="certificate (key of the store file, or broker) → days left, negative if expired; only "
+        "certificates that expire within 30 days",
     )
     findings: Annotated[tuple[Found, ...], Field(max_length=MAX_FINDINGS)] | None = Field(
         default=None,
@@ -304,14 +318,15 @@ class GatewayHealth(Numbered):
     )
     clock: Literal["trusted", "holding over", "untrusted"] = Field(
         default="holding over",
-        description="trusted: something keeps the gateway's clock right; holding over: nothing does, and nothing "
-        "speaks against it; untrusted: what the gateway hears waits until its time is known",
+        description="trusted: a time service keeps the gateway's clock, or the CRM confirms it; holding over: nothing "
+        "confirms or contradicts it; untrusted: reads are held back until the time is known",
     )
-    clock_reason: Reason = Field(default="", description="what speaks against the clock")
+    clock_reason: Reason = Field(default="", description="what contradicts the clock")
     clock_steps: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="how often the clock was set since the start; all zones are unknown for such a time"
+        default=0,
+        description="number of changes of the clock since the start; all zones are unknown for the skipped time",
     )
-    clock_set: ClockSet | None = Field(default=None, description="the last time that it was set")
+    clock_set: ClockSet | None = Field(default=None, description="last change of the clock")
 
 
 Event = Annotated[
@@ -361,7 +376,7 @@ CLASS_OF: dict[str, EventClass] = {
 
 
 class Lost(Message):
-    """Sequence numbers `from` … `to` that the gateway no longer has, and why."""
+    """Sequence numbers `from` … `to` that the gateway no longer has, with the reason."""
 
     from_: Annotated[Seq, Field(alias="from")]
     to: Seq
@@ -375,21 +390,19 @@ class Lost(Message):
 
 
 class Envelope(Message):
-    """`up/{class}` without its events, which are numbered `first` … `first + n - 1` without a gap."""
+    """`up/{class}` without its events, which are numbered `first` … `first + n - 1` without gaps."""
 
     v: Literal[1] = V
     store: Name
-    epoch: Epoch = Field(description="drawn when the gateway's database was created")
+    epoch: Epoch = Field(description="generated when the gateway's database was created")
     class_: Annotated[EventClass, Field(alias="class")]
     first: Seq
     n: Annotated[int, Field(ge=0)]
     sent_us: Us = Field(description="gateway's wall clock at sending")
-    boot: Name = Field(description="id of the machine's boot: mono_us compares only within one")
+    boot: Name = Field(description="id of the machine's boot; mono_us is comparable only within one boot")
     mono_us: int
     clock_offset_us: int | None = Field(default=None, description="gateway's clock minus true time, if known")
-    lost: Annotated[list[Lost], Field(max_length=MAX_LOST)] = Field(
-        default=[], description="all of them before `first`"
-    )
+    lost: Annotated[list[Lost], Field(max_length=MAX_LOST)] = Field(default=[], description="all below `first`")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -401,7 +414,7 @@ class Envelope(Message):
 
 
 class Batch(Envelope):
-    """`up/{class}`: an envelope and its events."""
+    """`up/{class}`: envelope and events."""
 
     events: list[Event]
 
@@ -417,7 +430,7 @@ class Batch(Envelope):
 
 
 class State(Message):
-    """`state`, retained; the broker publishes the offline form as last will."""
+    """`state`, retained. The broker publishes the offline version as last will."""
 
     v: Literal[1] = V
     store: Name
@@ -426,7 +439,9 @@ class State(Message):
     epoch: Epoch
     config_generation: Name = Field(description="hash of the store file")
     directory_generation: int
-    instance: Name = Field(default="", description="of the gateway's process: two at a time are two gateways")
+    instance: Name = Field(
+        default="", description="id of the gateway's process; two at the same time mean two gateways"
+    )
     started_us: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
@@ -435,13 +450,13 @@ class Ack(Message):
 
     epoch: Epoch
     upto: Annotated[int, Field(ge=0, lt=2**63)]
-    pause_ms: Annotated[int, Field(ge=0)] = Field(default=0, description="send no more of this class for so long")
+    pause_ms: Annotated[int, Field(ge=0)] = Field(default=0, description="don't send this class for this time")
     accepts: Annotated[tuple[Name, ...], Field(max_length=8)] = Field(
-        default=(), description='forms of a batch that the CRM takes besides plain JSON; "gzip" is the one there is'
+        default=(), description='accepted encodings of batches besides plain JSON; the only one is "gzip"'
     )
     at_us: Us | None = Field(
         default=None,
-        description="the CRM's clock when it sent this; a gateway without a time service holds its own to it",
+        description="the CRM's clock at sending; a gateway without a time service compares its clock with it",
     )
 
 

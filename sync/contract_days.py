@@ -13,7 +13,6 @@ from config.facts import TagClassName
 from sync.contract_base import Message, Name, Numbered, Us
 
 MAX_LINKS = 300
-MAX_PATHS = 20
 MAX_WAYS = 50
 MAX_SUSPECTS = 200
 MAX_LAYOUTS = 20
@@ -21,7 +20,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Proportion(Message):
-    """k of n, and the interval that holds the truth with 95 %. None stands where n is too small to tell."""
+    """k of n, with the 95 % confidence interval of the share. Null where n is too small."""
 
     k: Annotated[int, Field(ge=0)]
     n: Annotated[int, Field(ge=0)]
@@ -30,40 +29,40 @@ class Proportion(Message):
 
 
 class LayoutInForce(Message):
-    """A layout, by the event `layout` that told it, and since when it held."""
+    """A layout, described by its event `layout`, and the time it took effect."""
 
     version: Name
     from_us: Us
 
 
 class OfDays(Numbered):
-    """Base of what is told of business days that are over: again, as the next revision, if more is known."""
+    """Base of events about past business days. After a change they are sent again with the next revision."""
 
-    first_day: str = Field(description="YYYY-MM-DD, the first business day …")
+    first_day: str = Field(description="first business day, YYYY-MM-DD")
     last_day: str = Field(
-        description="… and the last; with type, zone, floor or tag class the key of what this is about"
+        description="last business day; together with type, zone, floor or tag class it identifies the report"
     )
-    days: Annotated[int, Field(ge=0)] = Field(description="of them, those with any facts")
-    revision: Annotated[int, Field(ge=1)] = Field(description="a later one replaces all earlier ones of the same key")
+    days: Annotated[int, Field(ge=0)] = Field(description="number of these days with data")
+    revision: Annotated[int, Field(ge=1)] = Field(description="replaces all lower revisions of the same report")
     as_of_us: Us
     def_version: int
-    small_cell: Annotated[int, Field(ge=0)] = Field(description="numbers of fewer people are withheld")
+    small_cell: Annotated[int, Field(ge=0)] = Field(description="figures about fewer people are suppressed")
     layouts: list[LayoutInForce] = Field(
         default=[],
-        description="layouts that held in these days, the last 20 in order of time; the first may have begun before. "
-        "More than one: the zones were changed meanwhile. None: told before layouts were known",
+        description="layouts in effect on these days, the last 20 in chronological order; the first may have taken "
+        "effect earlier. More than one: the zones changed. Empty: sent by a version that did not record layouts",
     )
 
 
 class FloorWindow(Message):
-    """15 minutes of one floor; all null where it was unknown."""
+    """15 minutes of one floor. All values are null if the floor was unknown."""
 
     window_us: Us
-    member: int | None = Field(description="times that one came to the floor, from outside or from another floor")
+    member: int | None = Field(description="number of arrivals on the floor, from outside or from another floor")
     unknown: int | None
     cart: int | None
-    mean: float | None = Field(description="people at once, on average")
-    peak: int | None = Field(description="most people at once")
+    mean: float | None = Field(description="average number of people at the same time")
+    peak: int | None = Field(description="maximum number of people at the same time")
 
 
 class FloorDay(OfDays):
@@ -76,7 +75,7 @@ class FloorDay(OfDays):
 
 
 class FlowLink(Message):
-    """Straight from zone to zone; null from is coming in, null to is going out."""
+    """Direct transition between zones. from_zone null: entering the store; to_zone null: leaving it."""
 
     from_zone: Name | None
     to_zone: Name | None
@@ -84,7 +83,7 @@ class FlowLink(Message):
 
 
 class FlowPath(Message):
-    """A way: zones in the order of first stops."""
+    """A path: zones in the order of first stops."""
 
     zones: list[Name]
     n: int
@@ -94,23 +93,24 @@ class FlowDay(OfDays):
     """class agg: where people walked."""
 
     type: Literal["flow_day"] = "flow_day"
-    links: list[FlowLink] = Field(description="most walked first, at most 300")
-    steps: int = Field(description="all of them, those that are not listed too")
-    paths: list[FlowPath] = Field(description="the most taken, at most 20")
-    with_path: int = Field(description="journeys with a path")
-    entries: dict[str, int | None] = Field(description="zone → journeys that began there")
+    links: list[FlowLink] = Field(description="most frequent first, at most 300")
+    steps: int = Field(description="number of all transitions, including unlisted ones")
+    paths: list[FlowPath] = Field(description="the most frequent, at most 20")
+    with_path: int = Field(description="number of journeys with a path")
+    entries: dict[str, int | None] = Field(description="zone → number of journeys that began there")
     exits: dict[str, int | None]
 
 
 class WayDay(OfDays):
-    """class agg: ways of carriers of one tag class, if the store lets the CRM know of that class."""
+    """class agg: paths of one tag class, if the store file allows it for this class."""
 
     type: Literal["way_day"] = "way_day"
     tag_class: TagClassName
     ways: list[FlowPath] = Field(
-        description="the most taken, at most 50, each by `small_cell` carriers or more, and at least two; n: journeys"
+        description="the most frequent, at most 50, each taken by `small_cell` carriers or more, never by fewer than "
+        "two; n: journeys"
     )
-    with_path: int = Field(description="journeys with a path, those that are not listed too")
+    with_path: int = Field(description="number of journeys with a path, including unlisted paths")
 
 
 class Scorecard(OfDays):
@@ -120,7 +120,7 @@ class Scorecard(OfDays):
     zone: Name
     floor: Name
     coverage: Share | None
-    n: int | None = Field(description="visits whose both ends were seen; null: the zone was unknown")
+    n: int | None = Field(description="visits with observed start and end; null: the zone was unknown")
     pass_by: int | None
     touch: int | None
     visit: int | None
@@ -129,10 +129,10 @@ class Scorecard(OfDays):
     p75_s: float | None
     draw: Proportion | None
     conversion: float | None
-    engaged_share: Proportion | None = Field(description="what the rank is of")
+    engaged_share: Proportion | None = Field(description="the rank is based on this")
     bounce: Proportion | None
     first_stop: Proportion | None
-    repeat: Proportion | None = Field(description="members among its visitors who were in the store before")
+    repeat: Proportion | None = Field(description="share of member visitors who were in the store before")
     wait_median_s: float | None
     met: Proportion | None
     rank_best: int | None
@@ -143,29 +143,30 @@ class StaffHour(Message):
     """One hour of a zone."""
 
     start_us: Us
-    visits: int | None = Field(description="visits long enough to want service")
-    staff_s: float | None = Field(description="presence of staff badges, summed")
+    visits: int | None = Field(description="visits long enough to expect service")
+    staff_s: float | None = Field(description="sum of the time that staff badges were present")
 
 
 class ServiceDay(OfDays):
-    """class agg: staff, waiting and assistance in one zone. Being in one zone is a sign of service, not its proof."""
+    """class agg: staffing, waiting and assistance in one zone. Presence in the same zone indicates service; it doesn't
+    prove it."""
 
     type: Literal["service_day"] = "service_day"
     zone: Name
     floor: Name
     coverage: Share | None
-    staffed: Share | None = Field(description="of the known opening time, with at least one badge")
+    staffed: Share | None = Field(description="share of the observed opening hours with at least one staff badge")
     wanted: int | None
     met: Proportion | None
     wait_median_s: float | None
     wait_p75_s: float | None
     assist_median_s: float | None
-    visits_per_staff_hour: float | None = Field(description="visits for each hour of one member of staff")
+    visits_per_staff_hour: float | None = Field(description="visits per hour of one member of staff")
     hours: list[StaffHour] = Field(description="staffing by hour")
 
 
 class TierMix(Message):
-    """Members of one tier, with consent; all null if they are too few."""
+    """Members of one tier, with consent. All values are null if there are too few."""
 
     tier: Name
     members: int | None
@@ -176,7 +177,9 @@ class TierMix(Message):
     met: Proportion | None
     wait_median_s: float | None
     wait_target_s: float | None
-    wait_kept: Proportion | None = Field(description="met within the target, of those that wanted service")
+    wait_kept: Proportion | None = Field(
+        description="share of members who were met by staff within the target, of those who expected service"
+    )
     assist_median_s: float | None
     assist_target_s: float | None
     assist_kept: Proportion | None
@@ -187,18 +190,18 @@ class TierDay(OfDays):
     """class agg: members by tier, and how they were served."""
 
     type: Literal["tier_day"] = "tier_day"
-    journeys: int = Field(description="of all people")
+    journeys: int = Field(description="number of journeys of all people")
     tiers: list[TierMix]
-    contact: Proportion | None = Field(description="of all members with a card")
-    history_days: int = Field(description="how far back returning members can be known")
+    contact: Proportion | None = Field(description="contact coverage of all members")
+    history_days: int = Field(description="number of past days in which returning members can be recognised")
 
 
 class TrialPhase(Message):
-    """During a promotion or after it, or since a change of the layout, against the days before."""
+    """Period during or after a promotion, or since a layout change, compared with the days before."""
 
     measure: Literal["visitors", "engaged_visitors"]
     phase: Literal["during", "after"]
-    change: float | None = Field(description="0.1: ten per cent more than to be expected; null: not enough data")
+    change: float | None = Field(description="0.1: 10 % more than expected; null: not enough data")
     low: float | None
     high: float | None
     days_before: int | None
@@ -208,7 +211,7 @@ class TrialPhase(Message):
 
 
 class TrialResult(OfDays):
-    """class agg: what came of a promotion or a change of the layout, against zones where nothing was done."""
+    """class agg: result of a promotion or layout change, compared with zones without one."""
 
     type: Literal["trial"] = "trial"
     trial: Name
@@ -220,21 +223,24 @@ class TrialResult(OfDays):
 
 
 class SuspectedTag(Message):
-    """A tag that does not move like a customer."""
+    """A tag that does not behave like a customer."""
 
-    tag: Name = Field(description="stands for the tag in this event alone")
+    tag: Name = Field(description="identifies the tag within this event only")
     tag_class: TagClassName
     reasons: list[Literal["stuck", "long", "back_room"]]
     present_s: float
-    zone: Name = Field(description="where it was longest")
-    confirmed: bool | None = Field(description="a manager said: true no customer, false one; null nothing")
+    zone: Name = Field(description="zone with the longest stay")
+    confirmed: bool | None = Field(
+        description="verdict of a manager: true: not a customer, false: a customer, null: none"
+    )
 
 
 class SuspectDay(OfDays):
-    """class health: suspected staff and stuck tags: in no number of the day, unless cleared. Staff are only counted."""
+    """class health: suspected staff and stuck tags, excluded from all figures of the day unless cleared. Staff are only
+    counted."""
 
     type: Literal["suspect_day"] = "suspect_day"
-    n: int = Field(description="tags left out")
+    n: int = Field(description="number of excluded tags")
     tags: list[SuspectedTag] = Field(
-        description="stuck ones, which lie somewhere: those longest present, at most 200. Whoever walks is in n only"
+        description="stuck tags, at most 200, longest present first; tags that move are only counted in n"
     )

@@ -25,11 +25,11 @@ Generation = Annotated[int, Field(ge=1, lt=2**53)]
 
 
 class _Command(Message):
-    """Base of commands on `down/cmd`; one that comes again under its id is answered again and not done again."""
+    """Base of commands on `down/cmd`. A command repeated under its id is answered again, but not executed again."""
 
     v: Literal[1] = 1
     id: CommandId
-    expires_us: Us = Field(description="after this it is refused")
+    expires_us: Us = Field(description="the command is refused after this time")
 
 
 class Ping(_Command):
@@ -39,14 +39,14 @@ class Ping(_Command):
 
 
 class Summary(_Command):
-    """The numbers of a business day, today if absent, as `tagtrail summary --json` gives them."""
+    """Return the figures of a business day (default: today), as `tagtrail summary --json` does."""
 
     command: Literal["summary"]
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
 
 
 class Replay(_Command):
-    """Send events once more, acknowledged ones too; what is no longer kept comes as lost."""
+    """Send events again, including acknowledged ones. Events that are no longer stored are reported as lost."""
 
     command: Literal["replay"]
     class_: Annotated[EventClass, Field(alias="class")]
@@ -62,27 +62,27 @@ class Replay(_Command):
 
 
 class Erase(_Command):
-    """Forget a member everywhere; the answer is a receipt of counts once nothing is left, `pending` until then."""
+    """Erase a member. The answer is `pending` until nothing is left, then `applied` with a count of what was erased."""
 
     command: Literal["erase"]
     member: Annotated[Name, Field(min_length=1)]
 
 
 class Reload(_Command):
-    """Read the store file anew; refused if there is an error in it."""
+    """Reload the store file. Refused if the file contains an error."""
 
     command: Literal["reload"]
 
 
 class RestartReader(_Command):
-    """Close a reader's session and open it anew."""
+    """Close and reopen the connection to a reader."""
 
     command: Literal["restart-reader"]
     reader: Name
 
 
 class Capture(_Command):
-    """Record raw reads on the gateway's disk for a while, for store IT; they never cross MQTT."""
+    """Record raw reads on the gateway's disk for store IT. They are never sent over MQTT."""
 
     command: Literal["capture"]
     seconds: Annotated[int, Field(ge=1, le=600)]
@@ -90,7 +90,7 @@ class Capture(_Command):
 
 
 class Diagnostics(_Command):
-    """Request the gateway's diagnostics: links, database, outbox, counters."""
+    """Return diagnostics: connections, database, outbox and counters."""
 
     command: Literal["diagnostics"]
 
@@ -102,13 +102,14 @@ COMMAND: TypeAdapter[Command] = TypeAdapter(Command)
 
 
 class Result(Message):
-    """`up/result`: first `received`, then `applied` or `failed`; or `refused`, for a command that was not begun.
+    """`up/result`: first `received`, then `applied` or `failed`; or `refused` if the command was not started.
 
-    `pending`: it is begun and goes on, over restarts too; `reason` says what it waits for, `applied` follows.
+    `pending`: the command was started and continues, even across restarts. `reason` says what it is waiting for;
+    `applied` follows.
     """
 
     v: Literal[1] = 1
-    id: Name = Field(description="the command's; empty if it could not be read")
+    id: Name = Field(description="id of the command; empty if it could not be read")
     state: Literal["received", "pending", "applied", "failed", "refused"]
     at_us: Us
     reason: Reason = ""
@@ -116,19 +117,19 @@ class Result(Message):
 
 
 class DesiredConfig(Message):
-    """`down/config`, retained: sections that stand in place of the store's; those that it lacks stay the store's."""
+    """`down/config`, retained: sections that replace those of the store file. Missing sections stay as in that file."""
 
     v: Literal[1] = 1
     generation: Generation
-    sha256: Digest = Field(description="of the text's UTF-8")
+    sha256: Digest = Field(description="SHA-256 of the text in UTF-8")
     toml: Annotated[str, Field(max_length=60_000)] = Field(
-        description="sections of a store file, whole, but for the gateway's own mqtt, database, web, "
-        "privacy and calibration"
+        description="complete sections of a store file, except mqtt, database, web, privacy and "
+        "calibration, which only the gateway's own file can set"
     )
 
 
 class ReportedConfig(Message):
-    """`up/config`, retained: what became of it. `running` is the generation at work, 0 for the file of store IT."""
+    """`up/config`, retained: result of a pushed configuration. `running`: active generation, 0 for the store file."""
 
     v: Literal[1] = 1
     generation: Annotated[int, Field(ge=0)]
@@ -137,20 +138,18 @@ class ReportedConfig(Message):
     reason: Reason = ""
     at_us: Us
     running: Annotated[int, Field(ge=0)] = 0
-    kept: list[Name] = Field(
-        default=[], description="sections that the running generation doesn't carry, which the store's own file decides"
-    )
+    kept: list[Name] = Field(default=[], description="sections not in the active generation; the store file's apply")
     unused: list[Name] = Field(
         default=[],
-        description="sections of the store's own file that don't fit the running generation and have no effect: "
-        "calibration, once zones or antennas are other ones",
+        description="sections of the store file that don't match the active generation and have no effect: "
+        "calibration, if zones or antennas are different",
     )
 
 
 class DirectoryFile(Message):
-    """A gzipped CSV `epc,member,tier,consent,hint,hint_until_us`: all members, or changes of generation `base`.
+    """A gzipped CSV `epc,member,tier,consent,hint,hint_until_us`: all members, or the changes since generation `base`.
 
-    In changes, a row without a member takes that card out.
+    In changes, a row without a member removes the card.
     """
 
     generation: Generation
@@ -166,29 +165,31 @@ class DirectoryFile(Message):
 
 
 class Manifest(Message):
-    """`down/directory`, retained: which directory the store shall have, and the files that lead there."""
+    """`down/directory`, retained: the directory that the store should have, and the files from which to build it."""
 
     v: Literal[1] = 1
     generation: Generation
-    valid_until_us: Us = Field(description="from then on the store recognises nobody, unless a newer manifest came")
+    valid_until_us: Us = Field(
+        description="from this time on, the store recognises nobody until it gets a newer manifest"
+    )
     files: Annotated[list[DirectoryFile], Field(max_length=64)]
     withdrawn: Annotated[list[Annotated[Name, Field(min_length=1)]], Field(max_length=MAX_WITHDRAWN)] = Field(
-        default=[], description="members who took their consent back: applied at once, before any file"
+        default=[], description="members who have withdrawn consent; applied immediately, before any file"
     )
 
 
 class Want(Message):
-    """`up/directory/want`: please send parts of a file on `down/directory/part/{sha256}/{offset}`, raw bytes."""
+    """`up/directory/want`: request for parts of a file, as raw bytes on `down/directory/part/{sha256}/{offset}`."""
 
     v: Literal[1] = 1
     sha256: Digest
     offset: Annotated[int, Field(ge=0)]
-    size: Annotated[int, Field(gt=0)] = Field(description="of a part")
+    size: Annotated[int, Field(gt=0)] = Field(description="size of a part in bytes")
     parts: Annotated[int, Field(ge=1, le=64)]
 
 
 class ReportedDirectory(Message):
-    """`up/directory`, retained: which directory the store has."""
+    """`up/directory`, retained: the directory that the store has."""
 
     v: Literal[1] = 1
     generation: Annotated[int, Field(ge=0)]

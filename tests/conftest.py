@@ -16,6 +16,7 @@ LONGEST = (
     "browser/test_pages.py",
     "sync/test_documents.py",
     "sync/test_delivery.py",
+    "sync/test_watermarks.py",
     "edge/readers/test_calibrate.py",
     "edge/service/test_service.py",
     "drivers/serial/test_sessions.py",

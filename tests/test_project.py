@@ -35,7 +35,7 @@ MAY_IMPORT = {
 """The import table of docs/architecture.md."""
 ELSEWHERE_HEAVY = ("numba", "numpy", "sqlite_utils", "aiomqtt", "pydantic", "llrpkit", "sllurp", "starlette", "plotly")
 MAX_LINES = 550
-MAX_KERNEL_LINES = {"dwell/markov/kernels.py": 1650}
+MAX_KERNEL_LINES = {"dwell/markov/kernels.py": 1800}
 """Kernels that call each other must stand in one file: Numba's cache does not notice a change in another."""
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/decisions/*.md")])
 

@@ -213,3 +213,13 @@ def test_the_udev_example_names_readers_by_their_serial_number() -> None:
             r'SYMLINK\+="rfid/[^"]+", TAG\+="systemd"',
             rule,
         )
+
+
+def test_the_unit_waits_for_the_time_and_has_files_for_all_connections() -> None:
+    from edge.web.patience import ALL_CONNECTIONS
+    from edge.web.serve import BACKLOG
+
+    lines = dict(line.split("=", 1) for line in UNIT.read_text().splitlines() if "=" in line)
+    assert "time-sync.target" in lines["Wants"].split()
+    assert "time-sync.target" in lines["After"].split()
+    assert int(lines["LimitNOFILE"]) >= 2 * (ALL_CONNECTIONS + BACKLOG)

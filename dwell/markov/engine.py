@@ -283,7 +283,7 @@ class ZoneEngine:
         """An engine that goes on from `state`, which must come from the same layout, settings and tuning; `field`: what
         is known of the radio now, None: what was known then."""
         self = cls(layout, settings, tuning, field or field_.unpacked(state))
-        if state["air_up"].shape != self._air.up.shape or not self._table.restore(state):
+        if state["air_up"].shape != self._air.up.shape or not self._table.restore(state, self._model.limits):
             raise ValueError("the state comes from another layout or version")
         self._drift_db[:] = state["drift_db"]
         for name in AIR:
@@ -363,7 +363,7 @@ class ZoneEngine:
                 stop = min(stop, heard - heard % MUTE_TICKS + MUTE_TICKS)
             self._find_mute()
             if self._tick >= self._next_trim:
-                self._table.trim()
+                self._table.trim(self._tick)
                 self._next_trim = self._tick + TRIM_TICKS
             while self._tick < stop:
                 self._tick, at, self._next_look, self._table.n_free, out, n = kernels.run(

@@ -24,6 +24,7 @@ from dwell.markov.cells import NONE, Cells
 from dwell.markov.field import Field
 from dwell.markov.fit_kernels import Chunks, Heard, Walk
 from dwell.markov.ticks import Ticks
+from dwell.markov.tuning import Tuning
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -146,25 +147,18 @@ def heard(cells: Cells, geometry: radio.Geometry, field: Field, seconds: int = 1
     )
 
 
-CLEAR_RATE = 0.1
-GO_RATE = 1 / 120
-STOP_RATE = 0.1
-CHANGE_M = 1.0
-CHANGE_MOST = 0.9
-RIDE_RATE = 0.05
 POWER = 0.75
-
-
-PASS_STOP_RATE, PASS_GO_RATE = 0.01, 1 / 8
-"""Of zones that one walks through: taken for counters, aisles get the long stays of their neighbours."""
+PEOPLE = Tuning()
+"""How they move, and for how long they hide a tag: the engine's own figures, as rates."""
+CLEAR_RATE = 1 / PEOPLE.clear_s
 
 
 def walk(layout: Layout, cells: Cells, field: Field, power: float = POWER) -> Walk:
     n = len(cells)
     passed = floor.passed(cells, layout)
     weight = np.repeat([1.0, floor.DIAGONAL], 4)
-    share = np.minimum(CHANGE_MOST, CHANGE_M / cells.edge_m)[:, None] * weight / weight.sum()
-    share = np.column_stack([share, np.full(n, RIDE_RATE)])
+    share = np.minimum(PEOPLE.pace_most, PEOPLE.pace_m / cells.edge_m)[:, None] * weight / weight.sum()
+    share = np.column_stack([share, np.full(n, PEOPLE.stairs)])
     there = cells.next >= 0
     to, share = cells.next[there], share[there]
     start = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
@@ -172,8 +166,8 @@ def walk(layout: Layout, cells: Cells, field: Field, power: float = POWER) -> Wa
         start=start.astype(np.int64),
         to=to.astype(np.int64),
         share=share.astype(np.float64),
-        stop=np.where(cells.zone == NONE, 0.0, np.where(passed, PASS_STOP_RATE, STOP_RATE)),
-        go=np.where(passed, PASS_GO_RATE, GO_RATE),
+        stop=np.where(cells.zone == NONE, 0.0, np.where(passed, PEOPLE.pass_stop_rate, PEOPLE.stop_rate)),
+        go=1.0 / np.where(passed, PEOPLE.pass_stay_s, PEOPLE.stay_s),
         block=field.block_rate,
         clear=CLEAR_RATE,
         power=power,

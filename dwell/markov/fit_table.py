@@ -28,6 +28,8 @@ Parts = list[tuple[int, int, int]]
 WINDOW_S = 2
 """Fading is taken to be frozen for so long, and tags to stay where they are."""
 ROUNDS = 12
+BLOCK_DB = 40.0
+"""Through a body: the levels that are learnt have the usual bodies in them, and what is left of others is silence."""
 STAY_S = 20.0
 """Mean time in a zone."""
 BETWEEN = 0.15
@@ -104,7 +106,7 @@ def learn(layout: Layout, ticks: Ticks, start: Field, parts: Parts) -> Field:
     field = replace(field, table=_levels(model.cells, layout, field))
     for _ in range(ROUNDS):
         field = model.better(field)
-    return field
+    return replace(field, block_db=BLOCK_DB)
 
 
 def density(layout: Layout, ticks: Ticks, field: Field, parts: Parts) -> float:

@@ -6,9 +6,9 @@ Walks are tested uncompiled (tests/dwell/test_markov.py).
 
 A tag's hidden state is the cell of the floor that it is in, whether its carrier stands or walks, and whether a body
 blocks it. Each tick with reads is an *event*; so is each piece of the silence before one, which is weighed when the tag
-is heard again. The row of a tag keeps the active cells and their probabilities given all reads so far (the forward
-pass); with a lag, the events that wait are smoothed by those that followed (the backward pass), and the likeliest zone
-of each is decided. Rabiner, "A Tutorial on Hidden Markov Models", Proc. IEEE 77(2), 1989, section III.
+is heard again. A tag keeps its active cells and their probabilities given all reads so far (the forward pass); with a
+lag, the events that wait are smoothed by those that followed (the backward pass), and the likeliest zone of each is
+decided. Rabiner, "A Tutorial on Hidden Markov Models", Proc. IEEE 77(2), 1989, section III.
 """
 
 from __future__ import annotations
@@ -27,8 +27,24 @@ Int = int | np.integer[Any]
 
 
 def kernel(function: F) -> F:
-    """Compile; the one place for compiler flags. With NUMBA_DISABLE_JIT=1 the function stays Python."""
+    """Compile. With NUMBA_DISABLE_JIT=1 the function stays Python."""
     compiled: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
+    return cast(F, compiled)
+
+
+LEAN: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+
+
+def lean(function: F) -> F:
+    """Compile what makes no array: references aren't counted there, which took two fifths of the engine's time."""
+    compiled: Any = njit(**LEAN)(function)
+    return cast(F, compiled)
+
+
+def part(function: F) -> F:
+    """Compile a part of a kernel that makes no array, into wherever it is called: the call itself would hand over
+    hundreds of values."""
+    compiled: Any = njit(**LEAN, forceinline=True)(function)
     return cast(F, compiled)
 
 
@@ -36,10 +52,15 @@ CELLS = 320
 """Active cells that a tag may have."""
 EVENTS = 80
 """Undecided events that a tag may have."""
-POOL = 6144
-"""Cells that the undecided events of a tag may have together."""
+BLOCK = 32
+"""Active cells are kept in blocks of so many."""
+BLOCKS = CELLS // BLOCK
+CHUNK, CHUNKS = 2048, 4
+"""The pool of all tags' events is used in pieces of so many words, and so many pieces a tag are reserved."""
 SPANS = 3
 """A silent event lasts 1, 4 or 16 ticks."""
+WAYS = 8
+"""Ways from a cell are a multiple of this many; those that don't exist lead back to it, and nobody takes them."""
 RECENT = 6
 """Decided ticks that a tag remembers."""
 HEARD = 24
@@ -73,6 +94,19 @@ DOWNS = 8
 NONE = -1
 """In no zone."""
 NEVER = np.iinfo(np.int64).max
+SPARE, NOW, SEEK = 0, 1, 2
+"""Tags.heads: how many blocks are spare, the present tick, and the first chunk that may be free."""
+PLANE = 33_000
+"""Room.work is cut into planes of so many numbers, one a cell. Their distance is known to the compiler, which could not
+tell otherwise that they don't overlap, and would not use vectors. No multiple of 4 KiB: the caches hold few such."""
+STANDS, STANDS_BLOCKED, WALKS, WALKS_BLOCKED = 0, PLANE, 2 * PLANE, 3 * PLANE
+"""Probabilities of the support, in the order of its cells."""
+CLEAR, BLOCKED = 4 * PLANE, 5 * PLANE
+"""Emissions there."""
+OTHER_CLEAR, OTHER_BLOCKED = 6 * PLANE, 7 * PLANE
+"""Emissions for another class of bias or rate, or in cells aside; in predicting, walkers before they moved."""
+WHOLE, LEAVE, STOP = 8 * PLANE, 9 * PLANE, 10 * PLANE
+PLANES = 11
 
 OPENED, CLOSED, ENDED, STUCK = 1, 2, 3, 4
 READ, PLACED, CONFIRMED, STAYED, FADED, VISIT_CLOSED, JOURNEY_ENDED, RESTED = 0, 1, 2, 3, 4, 5, 6, 7
@@ -80,7 +114,7 @@ READ, PLACED, CONFIRMED, STAYED, FADED, VISIT_CLOSED, JOURNEY_ENDED, RESTED = 0,
 # Tags by EPC: open addressing with linear probing; `index` holds row + 1, 0 is free.
 
 
-@kernel
+@lean
 def tag_hash(epc: NDArray[np.uint64], bits: Int) -> Any:
     """64-bit mix of an EPC and its length (multiply-xorshift over the words)."""
     value = np.uint64(bits) * np.uint64(0x9E3779B97F4A7C15)
@@ -90,7 +124,7 @@ def tag_hash(epc: NDArray[np.uint64], bits: Int) -> Any:
     return value
 
 
-@kernel
+@lean
 def find(index: NDArray[np.int32], tags: NDArray[Any], epc: NDArray[np.uint64], bits: Int) -> Any:
     """Place in `index` of a tag, or of the free place where it would go."""
     mask = index.shape[0] - 1
@@ -111,7 +145,7 @@ def find(index: NDArray[np.int32], tags: NDArray[Any], epc: NDArray[np.uint64], 
         at = (at + 1) & mask
 
 
-@kernel
+@lean
 def remove(index: NDArray[np.int32], tags: NDArray[Any], row: Int) -> None:
     """Free a tag's place, closing the gap so that later tags of its run stay findable."""
     mask = index.shape[0] - 1
@@ -154,7 +188,7 @@ def classify(radio: Radio, epc: NDArray[np.uint64]) -> Any:
 # Antennas that can be heard.
 
 
-@kernel
+@lean
 def sound(radio: Radio, air: Air, limits: Limits, antenna: Int, sign: Int, tick: Int) -> None:
     """Count an antenna's silence as evidence from now on (sign 1), or no longer (-1)."""
     for q in range(air.quiet.shape[0]):
@@ -172,7 +206,7 @@ def sound(radio: Radio, air: Air, limits: Limits, antenna: Int, sign: Int, tick:
             air.changed_tick[c] = tick
 
 
-@kernel
+@lean
 def listen(radio: Radio, air: Air, limits: Limits) -> None:
     """Sum up afresh what the silence of all antennas says."""
     air.quiet_nats[:] = 0
@@ -225,7 +259,7 @@ def switch(
             air.down[z, 0, 1] = at_us
 
 
-@kernel
+@lean
 def unknown_us(air: Air, zone: Int, from_us: Int, to_us: Int) -> Any:
     """How long the zone was unknown within a time."""
     total = 0
@@ -240,7 +274,7 @@ def unknown_us(air: Air, zone: Int, from_us: Int, to_us: Int) -> Any:
 # Evidence.
 
 
-@kernel
+@part
 def levels_heard(keys: NDArray[np.uint64], n: Int, limits: Limits, room: Scratch) -> Any:
     """Mean level and number of a tick's reads by antenna; returns how many antennas there are, and the loudest.
 
@@ -273,28 +307,21 @@ def levels_heard(keys: NDArray[np.uint64], n: Int, limits: Limits, room: Scratch
     return heard, loudest
 
 
-@kernel
+@part
 def emit_levels(
-    n: Int,
-    heard: Int,
-    bias: Int,
-    rate: Int,
-    radio: Radio,
-    air: Air,
-    limits: Limits,
-    room: Scratch,
-    clear: NDArray[np.float32],
-    blocked: NDArray[np.float32],
+    n: Int, heard: Int, bias: Int, rate: Int, into: Int, radio: Radio, air: Air, limits: Limits, room: Scratch
 ) -> None:
     """Likelihood of a tick in each cell of the support, tempered: all antennas' silence, and for those that heard the
-    tag a hit instead of a miss."""
+    tag a hit instead of a miss. `into`: the plane for clear tags, before that for blocked ones."""
     shift = (bias - limits.biases // 2) * limits.bias_steps
     block = np.int64(limits.block_steps)
-    support = room.support
+    support, work = room.support, room.work
+    quiet, quiet_blocked = air.quiet[rate, bias, 0], air.quiet[rate, bias, 1]
+    clear, blocked = into, into + PLANE
     for j in range(n):
         c = support[j]
-        clear[j] = air.quiet[rate, bias, 0, c]
-        blocked[j] = air.quiet[rate, bias, 1, c]
+        work[clear + j] = quiet[c]
+        work[blocked + j] = quiet_blocked[c]
     for h in range(heard):
         a = room.antenna[h]
         p = np.int64(radio.rate[rate, a]) if air.up[a] and not air.mute[a] else 0
@@ -304,22 +331,33 @@ def emit_levels(
             unknown = radio.unknown[p]
             for j in range(n):
                 m = np.int64(level[support[j]])
-                clear[j] *= unknown[m + at]
-                blocked[j] *= unknown[m + at - block]
+                work[clear + j] *= unknown[m + at]
+                work[blocked + j] *= unknown[m + at - block]
         else:
             hit = radio.hit[room.reads[h]]
             spare = radio.spare[p]
             off = HALF + room.level[h] - shift
             for j in range(n):
                 m = np.int64(level[support[j]])
-                clear[j] *= hit[off - m] * spare[m + at]
-                blocked[j] *= hit[off - m + block] * spare[m + at - block]
+                work[clear + j] *= hit[off - m] * spare[m + at]
+                work[blocked + j] *= hit[off - m + block] * spare[m + at - block]
+
+
+@part
+def weigh(n: Int, room: Scratch) -> None:
+    """Multiply the predicted state by the emissions."""
+    work = room.work
+    for j in range(n):
+        work[STANDS + j] *= work[CLEAR + j]
+        work[STANDS_BLOCKED + j] *= work[BLOCKED + j]
+        work[WALKS + j] *= work[CLEAR + j]
+        work[WALKS_BLOCKED + j] *= work[BLOCKED + j]
 
 
 # The forward pass.
 
 
-@kernel
+@lean
 def begin(
     prior: NDArray[np.float32],
     heard: Int,
@@ -333,27 +371,28 @@ def begin(
 ) -> Any:
     """Put a tag wherever its loudest antenna may hear it; returns the number of cells."""
     level = radio.level[room.antenna[loudest]]
+    work = room.work
     n = 0
     for c in range(level.shape[0]):
         if level[c] > 0 and prior[c] > 0.0:
             room.support[n] = c
             n += 1
-    emit_levels(n, heard, bias, rate, radio, air, limits, room, room.clear, room.blocked)
+    emit_levels(n, heard, bias, rate, CLEAR, radio, air, limits, room)
     on, off = radio.block[0, 0], radio.block[0, 1]
     share = on / (on + off)
     for j in range(n):
         c = room.support[j]
         stands: Any = radio.still[c]
-        clear = prior[c] * room.clear[j] * (np.float32(1.0) - share)
-        blocked = prior[c] * room.blocked[j] * share
-        room.state[j, 0] = stands * clear
-        room.state[j, 1] = stands * blocked
-        room.state[j, 2] = (np.float32(1.0) - stands) * clear
-        room.state[j, 3] = (np.float32(1.0) - stands) * blocked
+        clear = prior[c] * work[CLEAR + j] * (np.float32(1.0) - share)
+        blocked = prior[c] * work[BLOCKED + j] * share
+        work[STANDS + j] = stands * clear
+        work[STANDS_BLOCKED + j] = stands * blocked
+        work[WALKS + j] = (np.float32(1.0) - stands) * clear
+        work[WALKS_BLOCKED + j] = (np.float32(1.0) - stands) * blocked
     return n
 
 
-@kernel
+@part
 def enter(cell: Int, n: Int, room: Scratch) -> Any:
     """Place of a cell in the support, taken in if it isn't there; returns (place, length)."""
     at = np.int64(room.slot[cell]) - 1
@@ -361,66 +400,84 @@ def enter(cell: Int, n: Int, room: Scratch) -> Any:
         return at, n
     room.slot[cell] = n + 1
     room.support[n] = cell
-    for m in range(4):
-        room.state[n, m] = 0.0
+    room.work[STANDS + n] = 0.0
+    room.work[STANDS_BLOCKED + n] = 0.0
+    room.work[WALKS + n] = 0.0
+    room.work[WALKS_BLOCKED + n] = 0.0
     return n, n + 1
 
 
-@kernel
+@part
 def predict(tags: Tags, row: Int, span: Int, radio: Radio, limits: Limits, room: Scratch) -> Any:
     """Where the tag may be an event of this span later, before its evidence; returns the number of cells."""
-    n = 0
-    cells = np.int64(tags.life[row]["n_cells"])
-    probs = tags.probs[row]
-    state = room.state
+    count: Any = np.int64(tags.life[row]["n_cells"])
+    work, support, slot = room.work, room.support, room.slot
+    for first in range(0, count, BLOCK):
+        block = tags.block[row, first // BLOCK]
+        cells, probs = tags.cells[block], tags.probs[block]
+        for i in range(min(BLOCK, count - first)):
+            j = first + i
+            support[j] = cells[i]
+            slot[cells[i]] = j + 1
+            work[STANDS + j] = probs[0, i]
+            work[STANDS_BLOCKED + j] = probs[1, i]
+            work[WALKS + j] = 0.0
+            work[WALKS_BLOCKED + j] = 0.0
+            work[OTHER_CLEAR + j] = probs[2, i]
+            work[OTHER_BLOCKED + j] = probs[3, i]
+    n = count
     faint = np.float32(FAINT * limits.least)
-    for i in range(cells):
-        c = np.int64(tags.cells[row, i])
-        at, n = enter(c, n, room)
-        state[at, 0] += probs[i, 0]
-        state[at, 1] += probs[i, 1]
-        clear, blocked = probs[i, 2], probs[i, 3]
+    one = np.float32(1.0)
+    hops, moves, turn = radio.hop[span], radio.move[span], radio.turn
+    for i in range(count):
+        clear, blocked = work[OTHER_CLEAR + i], work[OTHER_BLOCKED + i]
         if clear + blocked < faint:
-            state[at, 2] += clear
-            state[at, 3] += blocked
+            work[WALKS + i] += clear
+            work[WALKS_BLOCKED + i] += blocked
             continue
-        move = radio.move[span, c]
-        stays = np.float32(1.0) - move
-        state[at, 2] += stays * clear
-        state[at, 3] += stays * blocked
-        for d in range(radio.turn.shape[0]):
-            share = move * radio.turn[d]
-            to, n = enter(np.int64(radio.hop[span, c, d]), n, room)
-            state[to, 2] += share * clear
-            state[to, 3] += share * blocked
+        c = support[i]
+        move = moves[c]
+        work[WALKS + i] += (one - move) * clear
+        work[WALKS_BLOCKED + i] += (one - move) * blocked
+        clear *= move
+        blocked *= move
+        for d in range(turn.shape[0]):
+            to, n = enter(np.int64(hops[c, d]), n, room)
+            work[WALKS + to] += turn[d] * clear
+            work[WALKS_BLOCKED + to] += turn[d] * blocked
         if radio.stairs[c] >= 0:
             to, n = enter(np.int64(radio.stairs[c]), n, room)
             share = np.float32(limits.stairs)
-            state[to, 2] += share * clear
-            state[to, 3] += share * blocked
-    on, off = radio.block[span, 0], radio.block[span, 1]
-    one = np.float32(1.0)
+            work[WALKS + to] += share * work[OTHER_CLEAR + i]
+            work[WALKS_BLOCKED + to] += share * work[OTHER_BLOCKED + i]
+    leaves, stops = radio.leave[span], radio.stop[span]
     for j in range(n):
-        c = room.support[j]
-        leave, stop = radio.leave[span, c], radio.stop[span, c]
-        stands_clear = (one - leave) * state[j, 0] + stop * state[j, 2]
-        stands_blocked = (one - leave) * state[j, 1] + stop * state[j, 3]
-        walks_clear = (one - stop) * state[j, 2] + leave * state[j, 0]
-        walks_blocked = (one - stop) * state[j, 3] + leave * state[j, 1]
-        state[j, 0] = (one - on) * stands_clear + off * stands_blocked
-        state[j, 1] = on * stands_clear + (one - off) * stands_blocked
-        state[j, 2] = (one - on) * walks_clear + off * walks_blocked
-        state[j, 3] = on * walks_clear + (one - off) * walks_blocked
+        work[LEAVE + j] = leaves[support[j]]
+        work[STOP + j] = stops[support[j]]
+    on, off = radio.block[span, 0], radio.block[span, 1]
+    for j in range(n):
+        leave, stop = work[LEAVE + j], work[STOP + j]
+        stands_clear, stands_blocked = work[STANDS + j], work[STANDS_BLOCKED + j]
+        walks_clear, walks_blocked = work[WALKS + j], work[WALKS_BLOCKED + j]
+        stays_clear = (one - leave) * stands_clear + stop * walks_clear
+        stays_blocked = (one - leave) * stands_blocked + stop * walks_blocked
+        goes_clear = (one - stop) * walks_clear + leave * stands_clear
+        goes_blocked = (one - stop) * walks_blocked + leave * stands_blocked
+        work[STANDS + j] = (one - on) * stays_clear + off * stays_blocked
+        work[STANDS_BLOCKED + j] = on * stays_clear + (one - off) * stays_blocked
+        work[WALKS + j] = (one - on) * goes_clear + off * goes_blocked
+        work[WALKS_BLOCKED + j] = on * goes_clear + (one - off) * goes_blocked
     return n
 
 
-@kernel
+@part
 def is_lost(tag: Any, n: Int, heard: Int, loudest: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> Any:
     """True if for some time places around the antennas that hear the tag have explained it far better than all cells
     in question (Page's cumulative sum). The state must hold the prediction times the emissions."""
+    work = room.work
     total = 0.0
     for j in range(n):
-        total += room.state[j, 0] + room.state[j, 1] + room.state[j, 2] + room.state[j, 3]
+        total += work[STANDS + j] + work[STANDS_BLOCKED + j] + work[WALKS + j] + work[WALKS_BLOCKED + j]
     # The support is put aside: emit_levels works on it.
     homes = radio.home[room.antenna[loudest]]
     count = 0
@@ -429,50 +486,38 @@ def is_lost(tag: Any, n: Int, heard: Int, loudest: Int, radio: Radio, air: Air, 
             room.aside[count] = room.support[count]
             room.support[count] = homes[k]
             count += 1
-    emit_levels(
-        count,
-        heard,
-        np.int64(tag["bias"]),
-        np.int64(tag["rate"]),
-        radio,
-        air,
-        limits,
-        room,
-        room.other_clear,
-        room.other_blocked,
-    )
+    emit_levels(count, heard, np.int64(tag["bias"]), np.int64(tag["rate"]), OTHER_CLEAR, radio, air, limits, room)
     best = 0.0
     for k in range(count):
         room.support[k] = room.aside[k]
-        best = max(best, room.other_clear[k])
+        best = max(best, work[OTHER_CLEAR + k])
     more = np.log(max(best, 1e-30)) - np.log(max(total, 1e-30)) - limits.lost_drift
     tag["lost"] = max(tag["lost"] + np.float32(more), np.float32(0.0))
     return tag["lost"] > limits.lost_nats
 
 
-@kernel
+@lean
 def jump(tag: Any, n: Int, heard: Int, loudest: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> Any:
     """Bring in cells that nobody could have walked to; returns how many there are now. The state must hold the
     prediction times the emissions."""
     level = radio.level[room.antenna[loudest]]
+    work = room.work
     first = n
     for c in range(level.shape[0]):
         if level[c] > 0 and room.slot[c] == 0 and radio.prior[c] > 0.0:
             room.support[n] = c
             n += 1
-    emit_levels(
-        n, heard, np.int64(tag["bias"]), np.int64(tag["rate"]), radio, air, limits, room, room.clear, room.blocked
-    )
+    emit_levels(n, heard, np.int64(tag["bias"]), np.int64(tag["rate"]), CLEAR, radio, air, limits, room)
     for j in range(first, n):
-        room.state[j, 0] = 0.0
-        room.state[j, 1] = 0.0
-        room.state[j, 2] = np.float32(limits.jump) * room.clear[j]
-        room.state[j, 3] = 0.0
+        work[STANDS + j] = 0.0
+        work[STANDS_BLOCKED + j] = 0.0
+        work[WALKS + j] = np.float32(limits.jump) * work[CLEAR + j]
+        work[WALKS_BLOCKED + j] = 0.0
     tag["lost"] = 0.0
     return n
 
 
-@kernel
+@part
 def settle(
     tags: Tags,
     row: Int,
@@ -488,102 +533,182 @@ def settle(
     """Keep the likelier cells as the tag's active ones, and what looking back wants of the event; returns the
     likeliest cell."""
     tag = tags.life[row]
-    state = room.state
-    support = room.support
-    whole = room.whole
+    work, support, slot, kept = room.work, room.support, room.slot, room.kept
+    for j in range(n):
+        work[WHOLE + j] = (work[STANDS + j] + work[STANDS_BLOCKED + j]) + (work[WALKS + j] + work[WALKS_BLOCKED + j])
     most = np.float32(0.0)
     best = 0
     for j in range(n):
-        room.slot[support[j]] = 0
-        whole[j] = state[j, 0] + state[j, 1] + state[j, 2] + state[j, 3]
-        if whole[j] > most or (whole[j] == most and support[j] < support[best]):
-            most = whole[j]
+        slot[support[j]] = 0
+        whole = work[WHOLE + j]
+        if whole > most or (whole == most and support[j] < support[best]):
+            most = whole
             best = j
     if not most > 0.0:
-        tag["n_cells"] = 0
+        hold(tags, row, 0)
         return NONE
     bar = most * np.float32(limits.least)
-    count = 0
     while True:
         count = 0
         for j in range(n):
-            if whole[j] >= bar:
-                count += 1
+            kept[count] = j
+            count += 1 if work[WHOLE + j] >= bar else 0
         if count <= CELLS:
             break
         bar *= np.float32(3.0)
         if bar > most:
-            bar = most
-            n = best + 1
-            whole[best] = most
-    # The pool remembers less: what is left out can't come back in looking back, only in what follows.
-    bar_pool = max(bar, most * np.float32(limits.slight))
-    left = POOL - np.int64(tag["n_pool"])
-    while True:
-        pooled = 0
-        for j in range(n):
-            if whole[j] >= bar_pool:
-                pooled += 1
-        if pooled <= left:
+            kept[0] = best
+            count = 1
             break
-        bar_pool *= np.float32(3.0)
-    scale = np.float32(1.0) / most
-    loud = np.float32(0.0)
-    for j in range(n):
-        if whole[j] >= bar_pool:
-            loud = max(loud, room.clear[j], room.blocked[j])
-    loud = np.float32(1.0) / loud if loud > 0.0 else np.float32(0.0)
-    cells, probs, pool, mass = tags.cells[row], tags.probs[row], tags.pool[row], room.mass
-    at = np.int64(tag["n_pool"])
-    kept = 0
-    total = np.float32(0.0)
-    for j in range(n):
-        if whole[j] >= bar:
-            c = support[j]
-            cells[kept] = c
-            for m in range(4):
-                room.number[m] = state[j, m] * scale
-                probs[kept, m] = room.number[m]
-            total += whole[j] * scale
-            mass[radio.cell_zone[c]] += whole[j]
-            if whole[j] >= bar_pool:
-                room.number[4] = room.clear[j] * loud
-                room.number[5] = room.blocked[j] * loud
-                word = np.uint64(c)
-                for m in range(6):
-                    steps: Any = min((ONE_BITS - np.int64(room.bits[m])) >> BIT_SHIFT, 255)
-                    word |= np.uint64(steps) << np.uint64(16 + 8 * m)
-                pool[at] = word
-                at += 1
-            kept += 1
     zone = radio.cell_zone[support[best]]
-    if reads and zone != tag["live_zone"] and mass[zone] >= limits.live_share * total * most:
-        tag["live_zone"] = zone
-        tag["live_us"] = tick * limits.tick_us
-    for k in range(kept):
-        mass[radio.cell_zone[cells[k]]] = 0.0
+    total = np.float32(0.0)
+    for k in range(count):
+        total += work[WHOLE + kept[k]]
+    if reads and zone != tag["live_zone"]:
+        there = np.float32(0.0)
+        for k in range(count):
+            if radio.cell_zone[support[kept[k]]] == zone:
+                there += work[WHOLE + kept[k]]
+        if there >= limits.live_share * total:
+            tag["live_zone"] = zone
+            tag["live_us"] = tick * limits.tick_us
+    hold(tags, row, count)
     share = np.float32(1.0) / total
-    for k in range(kept):
-        for m in range(4):
-            probs[k, m] *= share
-    tag["n_cells"] = kept
+    for first in range(0, count, BLOCK):
+        block = tags.block[row, first // BLOCK]
+        cells, probs = tags.cells[block], tags.probs[block]
+        for i in range(min(BLOCK, count - first)):
+            j = kept[first + i]
+            cells[i] = support[j]
+            probs[0, i] = work[STANDS + j] * share
+            probs[1, i] = work[STANDS_BLOCKED + j] * share
+            probs[2, i] = work[WALKS + j] * share
+            probs[3, i] = work[WALKS_BLOCKED + j] * share
+    bar = max(bar, most * np.float32(limits.slight))
+    at, pooled = remember(tags, next_decision(tag, tick, limits), count, most, bar, limits, room)
     event = tags.event[row, np.int64(tag["n_events"])]
+    event["at"] = at
     event["tick"] = tick
     event["reads"] = min(reads, 65535)
-    event["n"] = at - np.int64(tag["n_pool"])
+    event["n"] = pooled
     event["span"] = span
     event["jump"] = 1 if jumped else 0
     tag["n_events"] += 1
-    tag["n_pool"] = at
+    tag["n_pool"] += pooled
     tag["last_tick"] = tick
     return support[best]
+
+
+@part
+def remember(tags: Tags, until: Int, count: Int, most: Any, bar: Any, limits: Limits, room: Scratch) -> Any:
+    """Write the likeliest of the `count` kept cells of an event into the pool, where they are wanted until a tick;
+    returns where, and how many. What is left out can't come back in looking back, only in what follows."""
+    work, support, kept, number, bits = room.work, room.support, room.kept, room.number, room.bits
+    while True:
+        n = 0
+        loud = np.float32(0.0)
+        for k in range(count):
+            j = kept[k]
+            if work[WHOLE + j] >= bar:
+                loud = max(loud, max(work[CLEAR + j], work[BLOCKED + j]))
+                if n < limits.remembered:
+                    room.pooled[n] = j
+                n += 1
+        if n <= limits.remembered or bar * np.float32(3.0) > most:
+            break
+        bar *= np.float32(3.0)
+    n = min(n, limits.remembered)
+    at = reserve(tags, n, until)
+    if at < 0:
+        return 0, 0
+    scale = np.float32(1.0) / most
+    loud = np.float32(1.0) / loud if loud > 0.0 else np.float32(0.0)
+    for k in range(n):
+        j = room.pooled[k]
+        number[k] = work[STANDS + j] * scale
+        number[CELLS + k] = work[STANDS_BLOCKED + j] * scale
+        number[2 * CELLS + k] = work[WALKS + j] * scale
+        number[3 * CELLS + k] = work[WALKS_BLOCKED + j] * scale
+        number[4 * CELLS + k] = work[CLEAR + j] * loud
+        number[5 * CELLS + k] = work[BLOCKED + j] * loud
+    pool = tags.pool
+    for k in range(n):
+        pool[at + k] = np.uint64(support[room.pooled[k]])
+    for m in range(6):
+        place = np.uint64(16 + 8 * m)
+        for k in range(n):
+            steps: Any = min((ONE_BITS - np.int64(bits[m * CELLS + k])) >> BIT_SHIFT, 255)
+            pool[at + k] |= np.uint64(steps) << place
+    return at, n
 
 
 ONE_BITS, BIT_SHIFT = 0x3F800000, 20
 """Bits of 1.0 as float32, and how many of a number's last bits the pool leaves out: steps of an eighth of an octave."""
 
 
-@kernel
+@part
+def hold(tags: Tags, row: Int, count: Int) -> None:
+    """Let a tag have as many blocks as so many active cells take."""
+    have = (np.int64(tags.life[row]["n_cells"]) + BLOCK - 1) // BLOCK
+    want = (count + BLOCK - 1) // BLOCK
+    while have < want:
+        tags.heads[SPARE] -= 1
+        tags.block[row, have] = tags.spare[tags.heads[SPARE]]
+        have += 1
+    while have > want:
+        have -= 1
+        tags.spare[tags.heads[SPARE]] = tags.block[row, have]
+        tags.heads[SPARE] += 1
+    tags.life[row]["n_cells"] = count
+
+
+@part
+def reserve(tags: Tags, n: Int, until: Int) -> Any:
+    """Where in the pool n words may be written that are wanted until a tick, NONE if it is full: beside others that are
+    wanted just as long, or in the first chunk of which nothing is wanted any more."""
+    until = max(until, tags.heads[NOW])
+    stream = tags.stream[until % EVENTS]
+    if tags.wanted[stream[0]] != until or stream[1] + n > CHUNK:
+        chunk = tags.heads[SEEK]
+        while chunk < tags.wanted.shape[0] and tags.wanted[chunk] >= tags.heads[NOW]:
+            chunk += 1
+        tags.heads[SEEK] = chunk
+        if chunk == tags.wanted.shape[0]:
+            return NONE
+        tags.wanted[chunk] = until
+        stream[0] = chunk
+        stream[1] = 0
+    at = stream[0] * CHUNK + stream[1]
+    stream[1] += n
+    return at
+
+
+@lean
+def compact(tags: Tags) -> Any:
+    """Move active cells into the lowest blocks; returns how many are taken."""
+    n_spare = tags.heads[SPARE]
+    taken = tags.spare.shape[0] - n_spare
+    seek = 0
+    for row in range(tags.life.shape[0]):
+        for i in range((np.int64(tags.life[row]["n_cells"]) + BLOCK - 1) // BLOCK):
+            block = tags.block[row, i]
+            if block < taken:
+                continue
+            while tags.spare[seek] >= taken:
+                seek += 1
+            to = tags.spare[seek]
+            seek += 1
+            for k in range(BLOCK):
+                tags.cells[to, k] = tags.cells[block, k]
+                for m in range(4):
+                    tags.probs[to, m, k] = tags.probs[block, m, k]
+            tags.block[row, i] = to
+    for k in range(n_spare):
+        tags.spare[k] = tags.spare.shape[0] - 1 - k
+    return taken
+
+
+@lean
 def keep_silence(tags: Tags, row: Int, gap: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> None:
     """Weigh `gap` ticks in which nobody heard the tag: piece by piece, short ones at both ends."""
     tag = tags.life[row]
@@ -608,29 +733,26 @@ def keep_silence(tags: Tags, row: Int, gap: Int, radio: Radio, air: Air, limits:
                 for _ in range(2 * span):
                     clear *= clear
                     blocked *= blocked
-            room.clear[j] = clear
-            room.blocked[j] = blocked
+            room.work[CLEAR + j] = clear
+            room.work[BLOCKED + j] = blocked
         follow_tag(tag, n, 0, span, radio, air, limits, room)
-        for j in range(n):
-            room.state[j, 0] *= room.clear[j]
-            room.state[j, 1] *= room.blocked[j]
-            room.state[j, 2] *= room.clear[j]
-            room.state[j, 3] *= room.blocked[j]
+        weigh(n, room)
         length = 1 << (2 * span)
         if settle(tags, row, n, tick + length, span, 0, False, radio, limits, room) < 0:
             return
 
 
-@kernel
+@lean
 def follow_tag(tag: Any, n: Int, heard: Int, span: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> None:
     """Compare the tag's classes of bias and rate with their neighbours by how well they explain an event, and move to
     one that has done better for long. The state must hold the prediction, the emissions be those of the present
     classes; `span` is that of a silent event."""
     bias, rate = np.int64(tag["bias"]), np.int64(tag["rate"])
+    work = room.work
     usual = 0.0
     for j in range(n):
-        usual += room.clear[j] * (room.state[j, 0] + room.state[j, 2])
-        usual += room.blocked[j] * (room.state[j, 1] + room.state[j, 3])
+        usual += work[CLEAR + j] * (work[STANDS + j] + work[WALKS + j])
+        usual += work[BLOCKED + j] * (work[STANDS_BLOCKED + j] + work[WALKS_BLOCKED + j])
     keep = np.float32(limits.bias_keep)
     weight = np.float32(BIAS_TICKS if heard > 0 else 1)
     for way in range(4):
@@ -638,15 +760,15 @@ def follow_tag(tag: Any, n: Int, heard: Int, span: Int, radio: Radio, air: Air, 
         to_rate = rate + (1 if way == 2 else -1 if way == 3 else 0)
         if not (0 <= to_bias < limits.biases and 0 <= to_rate < air.quiet.shape[0]):
             continue
-        emit_levels(n, heard, to_bias, to_rate, radio, air, limits, room, room.other_clear, room.other_blocked)
+        emit_levels(n, heard, to_bias, to_rate, OTHER_CLEAR, radio, air, limits, room)
         total = 0.0
         for j in range(n):
-            clear, blocked = room.other_clear[j], room.other_blocked[j]
+            clear, blocked = work[OTHER_CLEAR + j], work[OTHER_BLOCKED + j]
             for _ in range(2 * span):
                 clear *= clear
                 blocked *= blocked
-            total += clear * (room.state[j, 0] + room.state[j, 2])
-            total += blocked * (room.state[j, 1] + room.state[j, 3])
+            total += clear * (work[STANDS + j] + work[WALKS + j])
+            total += blocked * (work[STANDS_BLOCKED + j] + work[WALKS_BLOCKED + j])
         more = np.float32(np.log(max(total, 1e-30) / max(usual, 1e-30)))
         if way == 2:
             more += np.float32(heard * limits.temper * limits.rate_nats)
@@ -688,7 +810,7 @@ def follow_tag(tag: Any, n: Int, heard: Int, span: Int, radio: Radio, air: Air, 
     tag["rarer"] = 0.0
 
 
-@kernel
+@part
 def follow_antennas(tag: Any, cell: Int, heard: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> None:
     """Note which antennas should have heard a tag in its likeliest cell, and which are louder there than others: in
     integers, whose sums are the same in any order."""
@@ -726,98 +848,106 @@ def follow_antennas(tag: Any, cell: Int, heard: Int, radio: Radio, air: Air, lim
 # The backward pass.
 
 
-@kernel
+@part
 def look_back(tags: Tags, row: Int, wanted: Int, radio: Radio, limits: Limits, room: Scratch) -> None:
     """Smooth a tag's events: the likeliest zones of the first `wanted` and their probabilities, into room.top_*."""
-    tag = tags.life[row]
-    pool = tags.pool[row]
     events = tags.event[row]
-    count = np.int64(tag["n_events"])
-    end = np.int64(tag["n_pool"])
-    mine = 0
+    count = np.int64(tags.life[row]["n_events"])
+    back, turn, words = room.back, radio.turn, room.words
     one = np.float32(1.0)
-    first: Any = end - np.int64(events[count - 1]["n"])
+    # All at once, since they come from far: one wait for many words instead of one for each event.
+    end: Any = 0
+    for i in range(count):
+        at = np.int64(events[i]["at"])
+        for k in range(np.int64(events[i]["n"])):
+            words[end + k] = tags.pool[at + k]
+        end += np.int64(events[i]["n"])
+    first = end - np.int64(events[count - 1]["n"])
+    mine = 0
+    scale = one
     for k in range(end - first):
         for m in range(4):
-            room.message[mine, k, m] = 1.0
+            room.message[mine, k, m] = one
     for i in range(count - 1, -1, -1):
         n = np.int64(events[i]["n"])
         first = end - n
         message = room.message[mine]
         if i < wanted:
-            zones_of(pool, first, n, message, i, radio, room)
+            zones_of(first, n, message, i, radio, room)
         if i == 0:
             break
         span = np.int64(events[i]["span"])
         on, off = radio.block[span, 0], radio.block[span, 1]
-        back = room.back
-        most = np.float32(0.0)
+        leaves, stops = radio.leave[span], radio.stop[span]
         jumped = np.float32(0.0)
         for k in range(n):
-            word = pool[first + k]
+            word = words[first + k]
             c = np.int64(word & np.uint64(0xFFFF))
-            clear = radio.part[np.int64((word >> np.uint64(48)) & np.uint64(255))]
-            blocked = radio.part[np.int64((word >> np.uint64(56)) & np.uint64(255))]
-            stands_clear = (one - on) * clear * message[k, 0] + on * blocked * message[k, 1]
-            stands_blocked = off * clear * message[k, 0] + (one - off) * blocked * message[k, 1]
-            walks_clear = (one - on) * clear * message[k, 2] + on * blocked * message[k, 3]
-            walks_blocked = off * clear * message[k, 2] + (one - off) * blocked * message[k, 3]
-            leave, stop = radio.leave[span, c], radio.stop[span, c]
+            clear = radio.part[np.int64((word >> np.uint64(48)) & np.uint64(255))] * scale
+            blocked = radio.part[np.int64(word >> np.uint64(56))] * scale
+            clear_stands, clear_walks = clear * message[k, 0], clear * message[k, 2]
+            blocked_stands, blocked_walks = blocked * message[k, 1], blocked * message[k, 3]
+            stands_clear = (one - on) * clear_stands + on * blocked_stands
+            stands_blocked = off * clear_stands + (one - off) * blocked_stands
+            walks_clear = (one - on) * clear_walks + on * blocked_walks
+            walks_blocked = off * clear_walks + (one - off) * blocked_walks
+            leave, stop = leaves[c], stops[c]
             back[c, 0] = (one - leave) * stands_clear + leave * walks_clear
             back[c, 1] = (one - leave) * stands_blocked + leave * walks_blocked
             back[c, 2] = (one - stop) * walks_clear + stop * stands_clear
             back[c, 3] = (one - stop) * walks_blocked + stop * stands_blocked
-            jumped += clear * message[k, 2]
+            jumped += clear_walks
         jumped *= np.float32(limits.jump) if events[i]["jump"] else np.float32(0.0)
         before = np.int64(events[i - 1]["n"])
         other = room.message[1 - mine]
+        hops, moves = radio.hop[span], radio.move[span]
+        most = np.float32(0.0)
         for k in range(before):
-            c = np.int64(pool[first - before + k] & np.uint64(0xFFFF))
-            move = radio.move[span, c]
-            stays = one - move
+            c = np.int64(words[first - before + k] & np.uint64(0xFFFF))
             went_clear = np.float32(0.0)
             went_blocked = np.float32(0.0)
-            for d in range(radio.turn.shape[0]):
-                to = radio.hop[span, c, d]
-                went_clear += radio.turn[d] * back[to, 2]
-                went_blocked += radio.turn[d] * back[to, 3]
-            walks_clear = stays * back[c, 2] + move * went_clear
-            walks_blocked = stays * back[c, 3] + move * went_blocked
+            for way in range(0, turn.shape[0], WAYS):
+                for d in range(WAYS):
+                    to = np.int64(hops[c, way + d])
+                    went_clear += turn[way + d] * back[to, 2]
+                    went_blocked += turn[way + d] * back[to, 3]
+            move = moves[c]
+            walks_clear = (one - move) * back[c, 2] + move * went_clear
+            walks_blocked = (one - move) * back[c, 3] + move * went_blocked
             if radio.stairs[c] >= 0:
                 walks_clear += np.float32(limits.stairs) * back[radio.stairs[c], 2]
                 walks_blocked += np.float32(limits.stairs) * back[radio.stairs[c], 3]
-            other[k, 0] = back[c, 0] + jumped
-            other[k, 1] = back[c, 1] + jumped
-            other[k, 2] = walks_clear + jumped
-            other[k, 3] = walks_blocked + jumped
-            most = max(most, max(max(other[k, 0], other[k, 1]), max(other[k, 2], other[k, 3])))
+            stands_clear, stands_blocked = back[c, 0] + jumped, back[c, 1] + jumped
+            walks_clear += jumped
+            walks_blocked += jumped
+            most = max(most, max(max(stands_clear, stands_blocked), max(walks_clear, walks_blocked)))
+            other[k, 0] = stands_clear
+            other[k, 1] = stands_blocked
+            other[k, 2] = walks_clear
+            other[k, 3] = walks_blocked
         for k in range(n):
-            c = np.int64(pool[first + k] & np.uint64(0xFFFF))
+            c = np.int64(words[first + k] & np.uint64(0xFFFF))
             for m in range(4):
                 back[c, m] = 0.0
+        scale = one
         if most > 0.0:
             scale = one / most
-            for k in range(before):
-                for m in range(4):
-                    other[k, m] *= scale
         else:  # nothing of what was kept before leads to what was kept here
             for k in range(before):
                 for m in range(4):
-                    other[k, m] = 1.0
+                    other[k, m] = one
         mine = 1 - mine
         end = first
 
 
-@kernel
-def zones_of(
-    pool: NDArray[np.uint64], first: Int, n: Int, message: NDArray[np.float32], event: Int, radio: Radio, room: Scratch
-) -> None:
+@part
+def zones_of(first: Int, n: Int, message: NDArray[np.float32], event: Int, radio: Radio, room: Scratch) -> None:
     """The three likeliest zones of an event, of which "in none" may be one, and their smoothed probabilities."""
     none = room.mass.shape[0] - 1
     touched = 0
     total = np.float32(0.0)
     for k in range(n):
-        word = pool[first + k]
+        word = room.words[first + k]
         c = np.int64(word & np.uint64(0xFFFF))
         stands = radio.part[np.int64((word >> np.uint64(16)) & np.uint64(255))] * message[k, 0]
         stands += radio.part[np.int64((word >> np.uint64(24)) & np.uint64(255))] * message[k, 1]
@@ -832,6 +962,9 @@ def zones_of(
             room.mass[zone] += stands + np.float32(1e-30)
         else:
             room.mass[none] += stands
+        if radio.share[c, 0] == np.float32(1.0) and radio.share_zone[c, 0] == zone:
+            room.mass[zone] += walks
+            continue
         rest = walks
         for s in range(radio.share_zone.shape[1]):
             other = np.int64(radio.share_zone[c, s])
@@ -865,7 +998,7 @@ def zones_of(
                 break
 
 
-@kernel
+@lean
 def share_of(event: Int, zone: Int, room: Scratch) -> Any:
     """Smoothed probability that the tag was in a zone at an event."""
     for place in range(3):
@@ -877,13 +1010,13 @@ def share_of(event: Int, zone: Int, room: Scratch) -> Any:
 # Decisions.
 
 
-@kernel
+@lean
 def length_us(event: Any, limits: Limits) -> Any:
     """How long an event lasts."""
     return (1 << (2 * np.int64(event["span"]))) * limits.tick_us
 
 
-@kernel
+@lean
 def tidy(tags: Tags, row: Int, limits: Limits, room: Scratch) -> None:
     """Take back moments in another zone in the midst of a stay: of those that were no longer than a glance across the
     border one can't say that anybody was there."""
@@ -906,7 +1039,7 @@ def tidy(tags: Tags, row: Int, limits: Limits, room: Scratch) -> None:
         start = end
 
 
-@kernel
+@lean
 def run_end(tags: Tags, row: Int, start: Int, limits: Limits, room: Scratch) -> Any:
     """Last event, as far as is known, of the stay that begins with event `start`, and whether anything but it lies in
     between: who comes back within the join gap hasn't left."""
@@ -928,7 +1061,7 @@ def run_end(tags: Tags, row: Int, start: Int, limits: Limits, room: Scratch) -> 
     return last, whole
 
 
-@kernel
+@lean
 def expected_us(tags: Tags, row: Int, start: Int, last: Int, limits: Limits, room: Scratch) -> Any:
     """Expected time in the zone of event `start`, from RECENT ticks before it to RECENT ticks after event `last`."""
     zone = room.top_zone[start, 0]
@@ -959,7 +1092,7 @@ def expected_us(tags: Tags, row: Int, start: Int, last: Int, limits: Limits, roo
     return np.int64(total)
 
 
-@kernel
+@lean
 def is_lone(tags: Tags, row: Int, start: Int, last: Int, limits: Limits) -> Any:
     """True if a stay rests on a single tick with reads, long after the one before and long before the next."""
     heard = 0
@@ -970,14 +1103,15 @@ def is_lone(tags: Tags, row: Int, start: Int, last: Int, limits: Limits) -> Any:
             at = i
     if heard != 1:
         return heard == 0
-    tick = tags.event[row, at]["tick"]
+    tick = np.int64(tags.event[row, at]["tick"])
     for i in range(np.int64(tags.life[row]["n_events"])):
-        if i != at and tags.event[row, i]["reads"] > 0 and abs(tags.event[row, i]["tick"] - tick) <= LONE_TICKS:
+        apart = abs(np.int64(tags.event[row, i]["tick"]) - tick)
+        if i != at and tags.event[row, i]["reads"] > 0 and apart <= LONE_TICKS:
             return False
     return at > 0 or tags.life[row]["n_recent"] == 0
 
 
-@kernel
+@lean
 def decide(
     tags: Tags,
     row: Int,
@@ -995,7 +1129,7 @@ def decide(
     events = tags.event[row]
     known = np.int64(tag["n_events"])
     count = 0
-    while count < known and events[count]["tick"] <= upto_tick:
+    while count < known and np.int64(events[count]["tick"]) <= upto_tick:
         count += 1
     if count == 0:
         return n
@@ -1016,16 +1150,11 @@ def decide(
                 tags.recent_zone[row, 0, place] = room.top_zone[i, place]
                 tags.recent_p[row, 0, place] = room.top_p[i, place]
             tag["n_recent"] = min(np.int64(tag["n_recent"]) + 1, RECENT)
-    gone: Any = 0
     for i in range(count):
-        gone += np.int64(events[i]["n"])
+        tag["n_pool"] -= np.int64(events[i]["n"])
     for i in range(count, known):
         events[i - count] = events[i]
-    pool = tags.pool[row]
-    for k in range(gone, np.int64(tag["n_pool"])):
-        pool[k - gone] = pool[k]
     tag["n_events"] = known - count
-    tag["n_pool"] = np.int64(tag["n_pool"]) - gone
     if tag["ticks"] >= KNOWN_TICKS:
         air.tags[tag["tag_class"], np.int64(tag["rate"]) * limits.biases + np.int64(tag["bias"])] += 1
     return n
@@ -1035,7 +1164,7 @@ AHEAD = 28
 """Events beyond the decided ones that are looked at to tell how long a short stay was."""
 
 
-@kernel
+@lean
 def decide_events(
     tags: Tags,
     row: Int,
@@ -1055,7 +1184,7 @@ def decide_events(
     for i in range(count):
         event = tags.event[row, i]
         zone: Any = np.int64(room.top_zone[i, 0])
-        end_us = (event["tick"] + 1) * limits.tick_us
+        end_us = (np.int64(event["tick"]) + 1) * limits.tick_us
         start_us = max(end_us - length_us(event, limits), tag["first_us"])
         early_us: Any = 0
         late_us: Any = 0
@@ -1067,7 +1196,7 @@ def decide_events(
                         room.top_zone[k, 0] = NONE
                 zone = NONE
             else:
-                told_us = (tags.event[row, last]["tick"] + 1) * limits.tick_us - start_us
+                told_us = (np.int64(tags.event[row, last]["tick"]) + 1) * limits.tick_us - start_us
                 if told_us < limits.short_us and last < known - 1:
                     more_us = expected_us(tags, row, i, last, limits, room) - told_us
                     if whole:
@@ -1103,13 +1232,13 @@ def decide_events(
 # Visits.
 
 
-@kernel
+@lean
 def step(tag: Any, event: Int, radio: Radio) -> None:
     """The one place where a tag's state changes."""
     tag["state"] = radio.table[tag["state"], event]
 
 
-@kernel
+@lean
 def place(
     tag: Any,
     zone: Int,
@@ -1176,7 +1305,7 @@ def place(
     return emit(tag, OPENED, tick, out, n)
 
 
-@kernel
+@lean
 def rest(tag: Any, tick: Int, radio: Radio, out: NDArray[Any], n: Int) -> Any:
     """A visit longer than anybody's: it is no visit, and the journey ended with the one before."""
     tag["exit_us"] = tag["last_in_us"]
@@ -1190,7 +1319,7 @@ def rest(tag: Any, tick: Int, radio: Radio, out: NDArray[Any], n: Int) -> Any:
     return n
 
 
-@kernel
+@lean
 def close(
     tag: Any, next_us: Int, cut: Int, tick: Int, radio: Radio, air: Air, limits: Limits, out: NDArray[Any], n: Int
 ) -> Any:
@@ -1210,7 +1339,7 @@ def close(
     return n
 
 
-@kernel
+@lean
 def emit(tag: Any, kind: Int, tick: Int, out: NDArray[Any], n: Int) -> Any:
     """Write down a decision."""
     row = out[n]
@@ -1230,7 +1359,7 @@ def emit(tag: Any, kind: Int, tick: Int, out: NDArray[Any], n: Int) -> Any:
     return n + 1
 
 
-@kernel
+@lean
 def patience_us(tag: Any, brief: Int, limits: Limits) -> Any:
     """Silence that ends the tag's journey."""
     if tag["state"] == STUCK_STATE:
@@ -1240,17 +1369,15 @@ def patience_us(tag: Any, brief: Int, limits: Limits) -> Any:
     return limits.end_after_exit_us if brief else limits.end_silence_us
 
 
-@kernel
-def next_decision(tags: Tags, row: Int, limits: Limits) -> Any:
-    """Tick at which a tag's oldest events are decided: all tags at different ones, whenever they came."""
-    tag = tags.life[row]
-    wait: Any = limits.batch_ticks
-    if tag["n_recent"] == 0:
-        wait = np.int64(tag_hash(tag["epc"], np.int64(tag["epc_bits"])) >> np.uint64(32)) % limits.batch_ticks + 1
-    return tags.event[row, 0]["tick"] + limits.lag_ticks + wait
+@lean
+def next_decision(tag: Any, tick: Int, limits: Limits) -> Any:
+    """Tick at which an event of a tag is decided: each tag's at other ones than its neighbours', however reads come."""
+    due = tick + limits.lag_ticks + 1
+    own = np.int64(tag_hash(tag["epc"], np.int64(tag["epc_bits"])) >> np.uint64(32)) % limits.batch_ticks
+    return due + (own - due) % limits.batch_ticks
 
 
-@kernel
+@lean
 def look(
     tags: Tags, row: Int, tick: Int, radio: Radio, air: Air, limits: Limits, room: Scratch, out: NDArray[Any], n: Int
 ) -> Any:
@@ -1258,10 +1385,10 @@ def look(
     tag = tags.life[row]
     now_us = (tick + 1) * limits.tick_us
     while tag["n_events"] > 0:
-        due = next_decision(tags, row, limits)
+        due = next_decision(tag, np.int64(tags.event[row, 0]["tick"]), limits)
         if due > tick:
             return n, due
-        upto_tick = max(tick - limits.lag_ticks, tags.event[row, 0]["tick"])
+        upto_tick = max(tick - limits.lag_ticks, np.int64(tags.event[row, 0]["tick"]))
         n = decide(tags, row, upto_tick, tick, radio, air, limits, room, out, n)
     silent_us = now_us - tag["last_us"]
     if tag["visit_zone"] >= 0:
@@ -1304,7 +1431,7 @@ def enlarge(out: NDArray[Any], n: Int) -> Any:
     return larger
 
 
-@kernel
+@lean
 def admit(
     tag: Any, epc: NDArray[np.uint64], bits: Int, tag_class: Int, tick: Int, radio: Radio, air: Air, limits: Limits
 ) -> None:
@@ -1346,7 +1473,7 @@ def admit(
     step(tag, READ, radio)
 
 
-@kernel
+@lean
 def sort_keys(keys: NDArray[np.uint64], n: Int) -> Any:
     """Sort the first n keys and drop repeated ones; returns how many remain."""
     gap = 1
@@ -1369,7 +1496,7 @@ def sort_keys(keys: NDArray[np.uint64], n: Int) -> Any:
     return m
 
 
-@kernel
+@lean
 def is_frozen(tag: Any, keys: NDArray[np.uint64], n: Int, tick: Int) -> Any:
     """True if a lone read repeats the antenna and the very level of the one before, as some readers do on and on with
     the last that they heard of a tag that has long gone."""
@@ -1384,7 +1511,7 @@ def is_frozen(tag: Any, keys: NDArray[np.uint64], n: Int, tick: Int) -> Any:
     return tag["repeats"] > 1 or gap > 2 * LONE_TICKS
 
 
-@kernel
+@lean
 def hear(
     tags: Tags,
     row: Int,
@@ -1411,7 +1538,7 @@ def hear(
     heard, loudest = levels_heard(keys, n_keys, limits, room)
     gap = np.int64(tick - tag["last_tick"] - 1)
     if gap > limits.lost_ticks:
-        tag["n_cells"] = 0
+        hold(tags, row, 0)
         tag["heard"] = 0
     if tag["n_cells"] > 0 and gap > 0:
         keep_silence(tags, row, gap, radio, air, limits, room)
@@ -1422,14 +1549,10 @@ def hear(
         n = begin(prior, heard, loudest, bias, rate, radio, air, limits, room)
     else:
         n = predict(tags, row, 0, radio, limits, room)
-        emit_levels(n, heard, bias, rate, radio, air, limits, room, room.clear, room.blocked)
+        emit_levels(n, heard, bias, rate, CLEAR, radio, air, limits, room)
         if tag["ticks"] % BIAS_TICKS == 0:
             follow_tag(tag, n, heard, 0, radio, air, limits, room)
-        for j in range(n):
-            room.state[j, 0] *= room.clear[j]
-            room.state[j, 1] *= room.blocked[j]
-            room.state[j, 2] *= room.clear[j]
-            room.state[j, 3] *= room.blocked[j]
+        weigh(n, room)
         if tag["lost"] > 0.0 or tag["ticks"] % LOST_TICKS == 0:
             jumped = is_lost(tag, n, heard, loudest, radio, air, limits, room)
         if jumped:
@@ -1447,7 +1570,7 @@ def hear(
             air.mute[a] = HEARD_AGAIN
 
 
-@kernel
+@lean
 def make_room(
     tags: Tags, row: Int, tick: Int, radio: Radio, air: Air, limits: Limits, room: Scratch, out: NDArray[Any], n: Int
 ) -> Any:
@@ -1457,9 +1580,9 @@ def make_room(
     if tag["n_cells"] == 0 or gap > limits.lost_ticks:
         gap = 0
     wanted = 1 + np.int64(radio.steps[gap, 0]) + np.int64(radio.steps[gap, 1]) + np.int64(radio.steps[gap, 2])
-    while tag["n_events"] > 0 and (tag["n_events"] + wanted > EVENTS or tag["n_pool"] + CELLS > POOL):
-        half = np.int64(tag["n_events"]) // 2
-        n = decide(tags, row, tags.event[row, half]["tick"], tick, radio, air, limits, room, out, n)
+    while tag["n_events"] > 0 and tag["n_events"] + wanted > EVENTS:
+        half = np.int64(tags.event[row, np.int64(tag["n_events"]) // 2]["tick"])
+        n = decide(tags, row, half, tick, radio, air, limits, room, out, n)
     return n
 
 
@@ -1492,7 +1615,6 @@ def run(
     Returns (tick, at, next_look, n_free, out, n): a tick before end_tick when there are no free rows for its tags;
     call again with more. `chain` (rows) and `later` (reads) link a tick's reads by tag; `chain` is -1 throughout.
     """
-    touched = np.empty(chain.shape[0], np.int64)
     while tick < end_tick:
         here = tick
         next_read = reads[order[at]]["time_us"] // limits.tick_us if at < order.shape[0] else NEVER
@@ -1501,6 +1623,8 @@ def run(
             tick = end_tick
             break
         tick = max(tick, here)
+        tags.heads[NOW] = tick
+        tags.heads[SEEK] = 0
         # Rows for all tags of the tick first: if they don't suffice, nothing has happened yet.
         end = at
         while end < order.shape[0] and reads[order[end]]["time_us"] // limits.tick_us == tick:
@@ -1519,21 +1643,19 @@ def run(
                     admit(tags.life[row], read["epc"], bits, tag_class, tick, radio, air, limits)
             later[end] = row
             end += 1
-        n_touched = 0
         for i in range(at, end):
             row = later[i]
             if row < 0:
                 counters[MERCHANDISE] += 1
                 continue
-            if chain[row] < 0:
-                touched[n_touched] = row
-                n_touched += 1
             later[i] = chain[row]
             chain[row] = i
+        heard = end > at
         counters[READS] += end - at
         at = end
-        for t in range(n_touched):
-            row = touched[t]
+        for row in range(chain.shape[0] if heard else 0):  # not as they came: what is near in memory comes after
+            if chain[row] < 0:
+                continue
             tag = tags.life[row]
             m = 0
             i = chain[row]
@@ -1560,7 +1682,9 @@ def run(
                 out = enlarge(out, n)
             n = make_room(tags, row, tick, radio, air, limits, room, out, n)
             hear(tags, row, keys, kept, tick, radio, air, limits, room)
-            due[row] = next_decision(tags, row, limits) if tag["n_events"] > 0 else min(due[row], tick)
+            due[row] = min(due[row], tick)
+            if tag["n_events"] > 0:
+                due[row] = next_decision(tag, np.int64(tags.event[row, 0]["tick"]), limits)
             next_look = min(next_look, due[row])
         if next_look <= tick:
             next_look = NEVER
@@ -1574,6 +1698,7 @@ def run(
                         if tag["last_zone"] < 0:
                             counters[STRAYS] += 1
                         remove(index, tags.life, row)
+                        hold(tags, row, 0)
                         tag["state"] = 0
                         free[n_free] = row
                         n_free += 1
@@ -1608,5 +1733,62 @@ def end_all(
         if tag["journey_us"] >= 0:
             n = emit(tag, ENDED, tick, out, n)
         step(tag, JOURNEY_ENDED, radio)
+        hold(tags, row, 0)
         tag["state"] = 0
     return out, n
+
+
+# What a checkpoint keeps of blocks and pool: what is taken, tag by tag.
+
+
+@lean
+def pack(tags: Tags, rows: NDArray[np.int64], cells: NDArray[Any], probs: NDArray[Any], pool: NDArray[Any]) -> None:
+    """Write down the active cells of tags and the words of their events."""
+    n_cells = n_pool = 0
+    for row in rows:
+        for i in range(np.int64(tags.life[row]["n_cells"])):
+            block = tags.block[row, i // BLOCK]
+            cells[n_cells] = tags.cells[block, i % BLOCK]
+            for m in range(4):
+                probs[n_cells, m] = tags.probs[block, m, i % BLOCK]
+            n_cells += 1
+        for i in range(np.int64(tags.life[row]["n_events"])):
+            at = np.int64(tags.event[row, i]["at"])
+            for k in range(np.int64(tags.event[row, i]["n"])):
+                pool[n_pool] = tags.pool[at + k]
+                n_pool += 1
+
+
+@lean
+def unpack(
+    tags: Tags, due: NDArray[Any], cells: NDArray[Any], probs: NDArray[Any], pool: NDArray[Any], limits: Limits
+) -> None:
+    """Take over what `pack` wrote into the first rows, which have no blocks yet. They are looked at when `due`, but not
+    later than their events are decided: another version may have done that later."""
+    n_cells: Any = 0
+    n_pool: Any = 0
+    for row in range(due.shape[0]):
+        if tags.life[row]["n_events"] > 0:
+            due[row] = min(due[row], next_decision(tags.life[row], np.int64(tags.event[row, 0]["tick"]), limits))
+        taken = np.int64(tags.life[row]["n_cells"])
+        tags.life[row]["n_cells"] = 0
+        hold(tags, row, taken)
+        for i in range(taken):
+            block = tags.block[row, i // BLOCK]
+            tags.cells[block, i % BLOCK] = cells[n_cells]
+            for m in range(4):
+                tags.probs[block, m, i % BLOCK] = probs[n_cells, m]
+            n_cells += 1
+        for i in range(np.int64(tags.life[row]["n_events"])):
+            event = tags.event[row, i]
+            n = np.int64(event["n"])
+            at: Any = reserve(tags, n, next_decision(tags.life[row], np.int64(event["tick"]), limits))
+            if at < 0:
+                tags.life[row]["n_pool"] -= n
+                event["n"] = 0
+                at = 0
+            else:
+                for k in range(n):
+                    tags.pool[at + k] = pool[n_pool + k]
+            event["at"] = at
+            n_pool += n

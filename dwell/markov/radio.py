@@ -116,23 +116,21 @@ def air(model: Model, zones: int) -> Air:
 def scratch(model: Model) -> Scratch:
     """Room for the kernels to work in."""
     cells, zones = len(model.radio.cell_zone), len(model.radio.brief)
-    number = np.zeros(6, np.float32)
+    number = np.zeros(6 * kernels.CELLS, np.float32)
     return Scratch(
         slot=np.zeros(cells, np.int32),
         support=np.zeros(cells + HOMES, np.int32),
+        work=np.zeros(kernels.PLANES * kernels.PLANE, np.float32),
+        kept=np.zeros(cells + HOMES, np.int32),
+        pooled=np.zeros(kernels.CELLS, np.int32),
         aside=np.zeros(HOMES, np.int32),
-        state=np.zeros((cells + 1, 4), np.float32),
-        whole=np.zeros(cells + 1, np.float32),
-        clear=np.zeros(cells + 1, np.float32),
-        blocked=np.zeros(cells + 1, np.float32),
-        other_clear=np.zeros(cells + HOMES, np.float32),
-        other_blocked=np.zeros(cells + HOMES, np.float32),
         antenna=np.zeros(kernels.HEARD, np.int32),
         level=np.zeros(kernels.HEARD, np.int32),
         reads=np.zeros(kernels.HEARD, np.int32),
         number=number,
         bits=number.view(np.int32),
         back=np.zeros((cells, 4), np.float32),
+        words=np.zeros(kernels.EVENTS * kernels.CELLS, np.uint64),
         message=np.zeros((2, kernels.CELLS, 4), np.float32),
         mass=np.zeros(zones + 1, np.float32),
         zones=np.zeros(zones + 1, np.int32),
@@ -165,6 +163,7 @@ def _limits(tuning: Tuning, settings: Settings, field: Field, temper: float) -> 
         lost_nats=float(tuning.lost_nats),
         stairs=tuning.stairs,
         live_share=tuning.live_share,
+        remembered=min(tuning.remembered, kernels.CELLS),
         lag_ticks=tuning.lag_ticks,
         batch_ticks=tuning.batch_ticks,
         lost_ticks=tuning.hold_us // TICK_US,
@@ -236,7 +235,7 @@ def _home(level: NDArray[np.uint8], field: Field) -> NDArray[np.int32]:
     return found
 
 
-def _hops(cells: Cells) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def _hops(cells: Cells) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
     """(3, C, D) the cells 1, 2 and 4 steps away in each direction, beyond the edge of the floor the last one on it, and
     (D,) the share of walkers that goes there."""
     own = np.arange(len(cells), dtype=np.int32)[:, None]
@@ -250,10 +249,12 @@ def _hops(cells: Cells) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
             ways = np.flatnonzero(linked)
             one[c] = np.resize(ways, most) if len(ways) else c
         turn = np.ones(most)
+    spare = -len(turn) % kernels.WAYS
+    one, turn = np.hstack([one, np.tile(own, (1, spare))]), np.append(turn, np.zeros(spare))
     ways = np.arange(len(turn))
     two = one[one, ways]
     hops = np.stack([one, two, two[two, ways]]) if cells.placed else np.stack([one, one, one])
-    return hops.astype(np.int32), (turn / turn.sum()).astype(np.float32)
+    return hops.astype(np.uint16), (turn / turn.sum()).astype(np.float32)
 
 
 def _moving(cells: Cells, tuning: Tuning, spans: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -55,7 +55,8 @@ LIFE = np.dtype(
 
 EVENT = np.dtype(
     [
-        ("tick", "<i8"),  # last tick of the event
+        ("at", "<u4"),  # where in the pool its cells are
+        ("tick", "<u4"),  # last tick of the event
         ("reads", "<u2"),  # 0: silent
         ("n", "<u2"),  # cells in question
         ("span", "u1"),  # index of SPANS: how many ticks the event lasts
@@ -66,18 +67,26 @@ EVENT = np.dtype(
 
 
 class Tags(NamedTuple):
-    """All tags, a row each: what is known of them, the active cells now, and the undecided events.
+    """All tags: what is known of them, the active cells now, and the undecided events.
 
     Probabilities come in fours: standing and clear, standing and blocked, walking and clear, walking and blocked.
-    Records in records are slow to reach."""
+    Records in records are slow to reach. The first five have a row each tag, the others are shared: a tag has a third
+    of a block of cells or all that it may. What is decided at the same tick lies together in the pool, in chunks that
+    are free again after that.
+    """
 
     life: NDArray[Any]  # (R,) LIFE
-    cells: NDArray[np.uint16]  # (R, CELLS) active cells
-    probs: NDArray[np.float32]  # (R, CELLS, 4) given the reads up to now
     event: NDArray[Any]  # (R, EVENTS) EVENT, oldest first
-    pool: NDArray[np.uint64]  # (R, POOL) the events' cells: number, probabilities and emissions in logarithmic steps
     recent_zone: NDArray[np.int16]  # (R, RECENT, 3) likeliest zones of the last decided ticks, newest first
     recent_p: NDArray[np.float32]  # (R, RECENT, 3) and their probabilities
+    block: NDArray[np.int32]  # (R, BLOCKS) the blocks that the tag has, as many as n_cells takes
+    cells: NDArray[np.uint16]  # (R * BLOCKS, BLOCK) active cells
+    probs: NDArray[np.float32]  # (R * BLOCKS, 4, BLOCK) given the reads up to now
+    spare: NDArray[np.int32]  # (R * BLOCKS,) stack of the blocks that nobody has
+    pool: NDArray[np.uint64]  # (R * CHUNKS * CHUNK,) the events' cells: number, probabilities and emissions in steps
+    wanted: NDArray[np.int64]  # (R * CHUNKS,) tick until which anything in a chunk of the pool is wanted
+    stream: NDArray[np.int64]  # (EVENTS, 2) the chunk for what is wanted until each tick, and how much is in it
+    heads: NDArray[np.int64]  # (3,) SPARE, NOW, SEEK
 
 
 OUT = np.dtype([*((name, VISIT[name]) for name in VISIT.names or ()), ("kind", "u1"), ("tick", "<i8")], align=True)
@@ -98,7 +107,7 @@ class Radio(NamedTuple):
     cell_zone: NDArray[np.int16]  # (C,) NONE: between zones
     share_zone: NDArray[np.int16]  # (C, 4) zones that a walker in the cell may be in, NONE: no more
     share: NDArray[np.float32]  # (C, 4)
-    hop: NDArray[np.int32]  # (SPANS, C, D) where a walker gets to; the cell itself beyond the edge of the floor
+    hop: NDArray[np.uint16]  # (SPANS, C, D) where a walker gets to; the cell itself beyond the edge of the floor
     turn: NDArray[np.float32]  # (D,) share of those who leave a cell that go each of these ways
     stairs: NDArray[np.int32]  # (C,) cell on another floor, or NONE
     move: NDArray[np.float32]  # (SPANS, C) probability of a walker's leaving the cell
@@ -145,6 +154,7 @@ class Limits(NamedTuple):
     lost_nats: float
     stairs: float
     live_share: float
+    remembered: int
     lag_ticks: int
     batch_ticks: int
     lost_ticks: int
@@ -178,19 +188,17 @@ class Scratch(NamedTuple):
 
     slot: NDArray[np.int32]  # (C,) place in the support, plus one; 0 outside of an event
     support: NDArray[np.int32]  # (C,) cells in question
+    work: NDArray[np.float32]  # (PLANES * PLANE,) numbers by place in the support
+    kept: NDArray[np.int32]  # (C,) places that stay
+    pooled: NDArray[np.int32]  # (CELLS,) and that are remembered
     aside: NDArray[np.int32]  # (HOMES,)
-    state: NDArray[np.float32]  # (C, 4) their probabilities
-    clear: NDArray[np.float32]  # (C,) emission there, if clear; and if blocked
-    blocked: NDArray[np.float32]
-    whole: NDArray[np.float32]  # (C,) sums of the probabilities
-    other_clear: NDArray[np.float32]  # (C,) emissions for another class of bias
-    other_blocked: NDArray[np.float32]
     antenna: NDArray[np.int32]  # (HEARD,) antennas that heard the tag in this tick
     level: NDArray[np.int32]  # (HEARD,) mean level in steps, NONE if unknown
     reads: NDArray[np.int32]  # (HEARD,) class of how many
-    number: NDArray[np.float32]  # (6,) and the same memory as bits
+    number: NDArray[np.float32]  # (6 * CELLS,) what is remembered, and the same memory as bits
     bits: NDArray[np.int32]
     back: NDArray[np.float32]  # (C, 4) backward messages, 0 outside of a pass
+    words: NDArray[np.uint64]  # (EVENTS * CELLS,) the cells of all of a tag's events
     message: NDArray[np.float32]  # (2, CELLS, 4)
     mass: NDArray[np.float32]  # (Z + 1,) probabilities of zones, that of no zone last; 0 outside of a sum
     zones: NDArray[np.int32]  # (Z + 1,) touched

@@ -1,4 +1,4 @@
-"""TagTable: a row for each tag that is followed, found by its EPC."""
+"""TagTable: a row for each tag that is followed, found by its EPC, and what the rows share."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dwell.markov import kernels
-from dwell.markov.tables import EVENT, LIFE, Tags
+from dwell.markov.tables import EVENT, LIFE, Limits, Tags
 
-TAKEN = {"cells": "n_cells", "probs": "n_cells", "event": "n_events", "pool": "n_pool"}
-"""Arrays with places for more than a tag has, and the column of `life` that says how many it has."""
-
-
+ROWS = "life", "event", "recent_zone", "recent_p", "block"
+"""Arrays with a row for each tag."""
+KEPT_ROWS = "life", "recent_zone", "recent_p"
+"""Those that a state keeps as they are."""
+KEPT_EVENT = np.dtype([("tick", "<i8"), ("reads", "<u2"), ("n", "<u2"), ("span", "u1"), ("jump", "u1")], align=True)
+"""An event in a state."""
+NEVER_WANTED = -1
+IDLE_TICKS = 30
+"""Chunks that nothing has been written to for so long are more than are needed."""
 PAGE = mmap.PAGESIZE
+PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0) | getattr(mmap, "MAP_NORESERVE", 0)
 
 
 class TagTable:
@@ -25,7 +31,10 @@ class TagTable:
     """
 
     def __init__(self, rows: int) -> None:
-        self.tags, self._pool = _rows(0)
+        self._cells = _Memory(kernels.BLOCKS * kernels.BLOCK * 2)
+        self._probs = _Memory(kernels.BLOCKS * kernels.BLOCK * 16)
+        self._pool = _Memory(kernels.CHUNKS * kernels.CHUNK * 8)
+        self.tags = self._tags(0)
         self.due = np.zeros(0, np.int64)
         self.index = np.zeros(0, np.int32)
         self.free = np.zeros(0, np.int32)
@@ -35,16 +44,18 @@ class TagTable:
     def grow(self, rows: int) -> None:
         """Make room for `rows` more tags."""
         old = len(self.due)
-        tags, pool = _rows(old + rows)
-        for name in Tags._fields:
-            before, after = getattr(self.tags, name), getattr(tags, name)
-            if name not in TAKEN:
-                after[:old] = before
-                continue
-            # What nobody has touched takes no memory: only the places that are taken are copied.
-            for row, n in enumerate(np.where(self.tags.life["state"] != 0, self.tags.life[TAKEN[name]], 0).tolist()):
-                after[row, :n] = before[row, :n]
-        self.tags, self._pool = tags, pool
+        before, self.tags = self.tags, self._tags(0)  # nothing may look at memory that is to be moved
+        before = before._replace(cells=self.tags.cells, probs=self.tags.probs, pool=self.tags.pool)
+        self.tags = tags = self._tags(old + rows)
+        for name in ROWS:
+            getattr(tags, name)[:old] = getattr(before, name)
+        n_spare, blocks = int(before.heads[kernels.SPARE]), len(before.spare)
+        tags.spare[: len(tags.spare) - blocks] = np.arange(len(tags.spare) - 1, blocks - 1, -1)
+        tags.spare[len(tags.spare) - blocks :][:n_spare] = before.spare[:n_spare]
+        tags.heads[:] = before.heads
+        tags.heads[kernels.SPARE] += len(tags.spare) - blocks
+        tags.wanted[: len(before.wanted)] = before.wanted
+        tags.stream[:] = before.stream
         self.due = np.concatenate([self.due, np.full(rows, kernels.NEVER, np.int64)])
         free = self.free[: self.n_free]
         more = np.arange(old + rows - 1, old - 1, -1)
@@ -52,55 +63,69 @@ class TagTable:
         self.n_free += rows
         self._reindex()
 
-    def trim(self) -> None:
-        """Give back the memory of places in the pool that tags have used once and don't use now.
+    def trim(self, tick: int) -> None:
+        """Give back the memory of blocks that tags have used once and don't use now, and of chunks of the pool that are
+        idle for long.
 
-        A tag of which little is known has thousands of cells in question, but not for long.
+        A tag of which little is known has many cells in question, but not for long.
         """
-        if self._pool is None or not hasattr(mmap, "MADV_DONTNEED"):
-            return
-        row_bytes, word = self.tags.pool.strides
-        free = self.tags.life["state"] == 0
-        used = -(-np.where(free, 0, self.tags.life["n_pool"]).astype(np.int64) * word // PAGE) * PAGE
-        for row in np.flatnonzero(used < row_bytes).tolist():
-            self._pool.madvise(mmap.MADV_DONTNEED, row * row_bytes + int(used[row]), row_bytes - int(used[row]))
+        tags = self.tags
+        idle = (tags.wanted >= 0) & (tags.wanted + IDLE_TICKS < tick)
+        for chunk in np.flatnonzero(idle).tolist():
+            self._pool.give_back(chunk * kernels.CHUNK * 8, (chunk + 1) * kernels.CHUNK * 8)
+        tags.wanted[idle] = NEVER_WANTED
+        taken = kernels.compact(tags)
+        for memory, array in ((self._cells, tags.cells), (self._probs, tags.probs)):
+            memory.give_back(taken * array.strides[0], array.nbytes)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The tags as plain arrays; of what has places for more, only the places that are taken."""
         used = np.flatnonzero(self.tags.life["state"] != 0)
-        packed: dict[str, NDArray[Any]] = {"due": self.due[used]}
-        for name, rows in self.tags._asdict().items():
-            if name in TAKEN:
-                parts = [rows[row, : self.tags.life[TAKEN[name]][row]] for row in used]
-                packed[f"tags_{name}"] = np.concatenate([rows[:0, 0], *parts])
-            else:
-                packed[f"tags_{name}"] = rows[used]
+        life = self.tags.life[used]
+        cells, words = int(life["n_cells"].sum()), int(life["n_pool"].sum())
+        packed: dict[str, NDArray[Any]] = {f"tags_{name}": getattr(self.tags, name)[used] for name in KEPT_ROWS}
+        packed["due"] = self.due[used]
+        taken = np.arange(kernels.EVENTS) < life["n_events"][:, None]
+        events = np.zeros(int(taken.sum()), KEPT_EVENT)
+        for name in KEPT_EVENT.names or ():
+            events[name] = self.tags.event[name][used][taken]
+        packed["tags_event"] = events
+        packed["tags_cells"] = np.empty(cells, np.uint16)
+        packed["tags_probs"] = np.empty((cells, 4), np.float32)
+        packed["tags_pool"] = np.empty(words, np.uint64)
+        kernels.pack(self.tags, used, packed["tags_cells"], packed["tags_probs"], packed["tags_pool"])
         return packed
 
-    def restore(self, state: dict[str, NDArray[Any]]) -> bool:
+    def restore(self, state: dict[str, NDArray[Any]], limits: Limits) -> bool:
         """Take over the tags of a `state`, into an empty table; False if it is another version's."""
-        life = state["tags_life"]
-        if life.dtype != self.tags.life.dtype:
+        life, events = state["tags_life"], state["tags_event"]
+        cells, probs, pool = state["tags_cells"], state["tags_probs"], state["tags_pool"]
+        if life.dtype != LIFE or events.dtype != KEPT_EVENT:
+            return False
+        n_events = life["n_events"].astype(np.int64)
+        n_cells, n_pool = int(life["n_cells"].sum()), int(events["n"].sum())
+        shapes = (events, (int(n_events.sum()),)), (cells, (n_cells,)), (probs, (n_cells, 4)), (pool, (n_pool,))
+        if any(array.shape != shape for array, shape in shapes) or n_pool != life["n_pool"].sum():
+            return False
+        if [cells.dtype, probs.dtype, pool.dtype] != [np.dtype(kind) for kind in (np.uint16, np.float32, np.uint64)]:
+            return False
+        if life["n_cells"].max(initial=0) > kernels.CELLS or n_events.max(initial=0) > kernels.EVENTS:
             return False
         if len(life) > len(self.due):
             self.grow(len(life) - len(self.due))
-        for name, rows in self.tags._asdict().items():
-            packed = state[f"tags_{name}"]
-            if packed.dtype != rows.dtype:
+        tags = self.tags
+        for name in KEPT_ROWS:
+            kept, rows = state[f"tags_{name}"], getattr(tags, name)
+            if kept.dtype != rows.dtype or kept.shape != (len(life), *rows.shape[1:]):
                 return False
-            if name not in TAKEN:
-                if packed.shape != (len(life), *rows.shape[1:]):
-                    return False
-                rows[: len(life)] = packed
-                continue
-            ends = np.cumsum(life[TAKEN[name]].astype(np.int64))
-            if packed.shape != (ends[-1] if len(ends) else 0, *rows.shape[2:]):
-                return False
-            if len(life) and life[TAKEN[name]].max() > rows.shape[1]:
-                return False
-            for row, (start, end) in enumerate(zip(ends - life[TAKEN[name]], ends, strict=True)):
-                rows[row, : end - start] = packed[start:end]
+            rows[: len(life)] = kept
+        taken = np.arange(kernels.EVENTS) < n_events[:, None]
+        for name in KEPT_EVENT.names or ():
+            tags.event[name][: len(life)][taken] = events[name]
+        tags.heads[kernels.NOW] = life["last_tick"].max(initial=0)
+        tags.heads[kernels.SEEK] = 0
         self.due[: len(life)] = state["due"]
+        kernels.unpack(tags, self.due[: len(life)], cells, probs, pool, limits)
         self.n_free = len(self.due) - len(life)
         self.free[: self.n_free] = np.arange(len(life), len(self.due))[::-1]
         self._reindex()
@@ -110,18 +135,55 @@ class TagTable:
         self.index = np.zeros(4 << (len(self.due) - 1).bit_length(), np.int32)
         kernels.rebuild(self.index, self.tags.life)
 
+    def _tags(self, n: int) -> Tags:
+        """Room for n tags; shared memory as it is for none."""
+        blocks = n * kernels.BLOCKS
+        return Tags(
+            life=np.zeros(n, LIFE),
+            event=np.zeros((n, kernels.EVENTS), EVENT),
+            recent_zone=np.zeros((n, kernels.RECENT, 3), np.int16),
+            recent_p=np.zeros((n, kernels.RECENT, 3), np.float32),
+            block=np.zeros((n, kernels.BLOCKS), np.int32),
+            cells=self._cells.array(n, np.uint16).reshape(blocks, kernels.BLOCK),
+            probs=self._probs.array(n, np.float32).reshape(blocks, 4, kernels.BLOCK),
+            spare=np.zeros(blocks, np.int32),
+            pool=self._pool.array(n, np.uint64),
+            wanted=np.full(n * kernels.CHUNKS, NEVER_WANTED, np.int64),
+            stream=np.zeros((kernels.EVENTS, 2), np.int64),
+            heads=np.zeros(3, np.int64),
+        )
 
-def _rows(n: int) -> tuple[Tags, mmap.mmap | None]:
-    """Room for n tags, and the memory that the pool lies in: whole pages a row."""
-    memory = mmap.mmap(-1, n * kernels.POOL * 8) if n else None
-    pool = np.frombuffer(memory, np.uint64) if memory is not None else np.zeros(0, np.uint64)
-    tags = Tags(
-        life=np.zeros(n, LIFE),
-        cells=np.zeros((n, kernels.CELLS), np.uint16),
-        probs=np.zeros((n, kernels.CELLS, 4), np.float32),
-        event=np.zeros((n, kernels.EVENTS), EVENT),
-        pool=pool.reshape(n, kernels.POOL),
-        recent_zone=np.zeros((n, kernels.RECENT, 3), np.int16),
-        recent_p=np.zeros((n, kernels.RECENT, 3), np.float32),
-    )
-    return tags, memory
+
+class _Memory:
+    """So many bytes for each of a number of tags, which keep their place when there are more. What nobody has touched
+    takes no memory."""
+
+    def __init__(self, row_bytes: int) -> None:
+        self._row_bytes = row_bytes
+        self._memory: mmap.mmap | None = None
+
+    def array(self, rows: int, dtype: Any) -> NDArray[Any]:
+        """All of it, with room for so many tags. Arrays made before must be gone by then."""
+        if not rows:
+            return np.zeros(0, dtype)
+        size = rows * self._row_bytes
+        if self._memory is None:
+            self._memory = _mapped(size)
+        elif len(self._memory) < size:
+            try:
+                self._memory.resize(size)
+            except (BufferError, OSError, SystemError, ValueError):  # not all systems can move it
+                memory = _mapped(size)
+                memory[: len(self._memory)] = self._memory[:]
+                self._memory = memory
+        return np.frombuffer(self._memory, dtype)
+
+    def give_back(self, start: int, end: int) -> None:
+        """Let go of the whole pages of a part that nobody uses."""
+        start = -(-start // PAGE) * PAGE
+        if self._memory is not None and hasattr(mmap, "MADV_DONTNEED") and start < end:
+            self._memory.madvise(mmap.MADV_DONTNEED, start, end - start)
+
+
+def _mapped(size: int) -> mmap.mmap:
+    return mmap.mmap(-1, size, flags=PRIVATE) if PRIVATE else mmap.mmap(-1, size)

@@ -61,6 +61,8 @@ class Tuning:
     """Cells less likely than the likeliest by this factor are dropped; a surprise must be able to outlast it."""
     slight: float = 1e-3
     """Cells less likely than the likeliest by this factor are left out in looking back."""
+    remembered: int = 320
+    """Most cells of an event for looking back."""
     jump: float = 1e-3
     """Probability a cell of having come there otherwise than on foot, once a tag is lost."""
     lost_drift: float = 1.0

@@ -287,9 +287,9 @@ def contract(
 @app.command()
 def warmup() -> None:
     """Compile all kernels, so that the next start is fast."""
-    from edge.service.warmup import warm_up
+    from edge.service.warmup import warm_up_all
 
-    typer.echo(f"compiled in {warm_up(learning=True):.1f} s")
+    typer.echo(f"compiled in {warm_up_all():.1f} s")
 
 
 @app.command("version")

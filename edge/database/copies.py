@@ -1,7 +1,8 @@
 """Verified copies of an open database, without what the database itself soon forgets: keys of days, EPCs.
 
-A copy outlives the day on which a key is destroyed, and the seconds for which EPCs of the tags in the store are kept in
-the checkpoint, so it has neither. When a copy is put into use, visits that were open are lost.
+A copy outlives the day on which a key is destroyed, and the short time for which EPCs are kept: those of the tags in
+the store in the checkpoint, and those of reads held over a stop. So it has none of them. When a copy is put into use,
+visits that were open are lost.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from edge.store.private import make_private
 
 PAGES = 10_000
 """Pages copied at once; writers wait for so many."""
-LEFT_OUT = ("day_key", "checkpoint")
+LEFT_OUT = ("day_key", "checkpoint", "held")
 
 
 def copy(conn: sqlite3.Connection, target: Path, *, left_out: Sequence[str] = LEFT_OUT) -> dict[str, int]:

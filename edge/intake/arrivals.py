@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from drivers.session import ReaderStatus
+from drivers.session import Link, ReaderStatus
 from edge.intake.held import Held, nearer
+from edge.intake.held_rows import HeldItem
 from edge.intake.inbox import Inbox, Item
 from edge.store.clock import Clock
 from edge.store.timekeeping import Step, Timekeeper
@@ -55,6 +56,41 @@ class Arrivals:
         for item in self._fresh():
             self._held.put(item, mono_us, store_us)
         return False
+
+    @property
+    def held_reads(self) -> int:
+        """Number of reads held back."""
+        return self._held.reads
+
+    def hold(self, items: Iterable[HeldItem]) -> int | None:
+        """Hold items of an earlier service on this boot as well; return when the first came (monotonic), if any did."""
+        first_us = None
+        for mono_us, store_us, item in items:
+            first_us = mono_us if first_us is None else first_us
+            self._held.put(item, mono_us, store_us)
+        return first_us
+
+    def to_keep(self, linked: Iterable[ReaderStatus]) -> list[HeldItem]:
+        """Everything held, for the next service: between the links as they were taken, and their end now."""
+        mono_us, store_us = self._time.mono_us(), self._clock.now_us()
+        for item in self._fresh():
+            self._held.put(item, mono_us, store_us)
+        held = list(self._held.items())
+        if not held:
+            return []
+        from_us, began_us, _ = held[0]
+        before = [replace(status, since_us=began_us) for status in linked if status.link is Link.UP]
+        # As at any start after a stop, a reader may have kept its reads.
+        after = [
+            ReaderStatus(status.reader, Link.DOWN, "the service was stopped", store_us, keeps=True)
+            for status in self._readers.values()
+            if status.link is Link.UP
+        ]
+        return [
+            *((from_us, began_us, status) for status in before),
+            *held,
+            *((mono_us, store_us, status) for status in after),
+        ]
 
     def step(self) -> Step | None:
         """The change of the clock since this was last asked."""

@@ -63,16 +63,18 @@ def save(conn: sqlite3.Connection, shop: Shop, watermark_us: int, state: dict[st
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
     packed = packer.packed()
+    size = len(packed)
     before = conn.execute("SELECT length(state) FROM checkpoint").fetchone()
-    room = before[0] if before is not None and before[0] // 2 < len(packed) <= before[0] else _room(len(packed))
+    room = before[0] if before is not None and before[0] // 2 < size <= before[0] else _room(size)
+    packed += bytes(room - size)  # in place: with thousands of tags each copy is some 20 MiB
     # With the same length, it overwrites the previous one in place. Otherwise it would get new pages, and the old pages
     # would be written too, as free ones.
     conn.execute(
         "INSERT INTO checkpoint VALUES (1, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
         " SET watermark_us = excluded.watermark_us, layout = excluded.layout, state = excluded.state",
-        (watermark_us, shop.fingerprint(), packed.ljust(room, b"\0")),
+        (watermark_us, shop.fingerprint(), packed),
     )
-    return len(packed)
+    return size
 
 
 def _room(size: int) -> int:
@@ -85,17 +87,18 @@ class _Packer(io.RawIOBase):
 
     def __init__(self) -> None:
         self._zlib = zlib.compressobj(LEVEL)
-        self._parts: list[bytes] = []
+        self._packed = bytearray()
 
     def writable(self) -> bool:
         return True
 
     def write(self, part: Any) -> int:
-        self._parts.append(self._zlib.compress(part))
+        self._packed += self._zlib.compress(part)
         return memoryview(part).nbytes
 
-    def packed(self) -> bytes:
-        return b"".join([*self._parts, self._zlib.flush()])
+    def packed(self) -> bytearray:
+        self._packed += self._zlib.flush()
+        return self._packed
 
 
 def load(conn: sqlite3.Connection) -> Checkpoint | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -40,6 +41,15 @@ class Held:
             gone_us, _, (_, batch) = self._reads.popleft()  # type: ignore[misc]
             self._n -= len(batch) + BATCH_READS
             self.dropped = (self.dropped[0] if self.dropped else gone_us, gone_us)
+
+    @property
+    def reads(self) -> int:
+        """Number of reads kept."""
+        return self._n - BATCH_READS * len(self._reads)
+
+    def items(self) -> Iterator[tuple[int, int, Item]]:
+        """Yield all items in order without taking them."""
+        yield from heapq.merge(self._reads, self._events, key=lambda held: held[0])
 
     def release(self, time: Timekeeper) -> Iterator[Item]:
         """Yield all items in order, with their times as they are by the clock that is trusted now."""

@@ -28,7 +28,7 @@ from edge.cues.desk import CueDesk
 from edge.database.keys import destroy_day_keys
 from edge.database.retention import make_room
 from edge.database.writer import Database
-from edge.intake import checkpoint
+from edge.intake import checkpoint, held_rows
 from edge.intake.admission import Admission
 from edge.intake.arrivals import SETTLE_US, Arrivals
 from edge.intake.doubtful import mark
@@ -49,6 +49,7 @@ from edge.store.compose import Shop
 from edge.store.pseudonyms import Member, Pseudonyms, consents, known
 from edge.store.timekeeping import Step, Timekeeper, moment
 from sync.contract import CLASSES, EventClass, Recognised
+from sync.sending import boot_id
 
 log = logging.getLogger("tagtrail.pipeline")
 T = TypeVar("T")
@@ -125,7 +126,9 @@ class Pipeline:
         self._linked = dict(self.readers)
         """Links as far as they have been taken; `readers` has them as they are."""
         self._restored = True
-        self._start_mono = self.time.mono_us()
+        self._boot = boot_id()
+        self._held_since: int | None = None
+        """Since when items are held back (monotonic), if they were at the start."""
         self._doubtful: list[Step] = []
         """Steps after which rows of before are to be marked, with the next commit."""
         days = business_days(shop.config)
@@ -149,6 +152,11 @@ class Pipeline:
 
     def restore(self) -> None:
         """Restore the last checkpoint, with all readers down until they connect; later, if the time is unknown."""
+        held, lost = self._database.write_now(lambda conn: held_rows.take(conn, self._boot))
+        first_us = self._arrivals.hold(held)
+        self._held_since = first_us or (self.time.mono_us() if self.time.untrusted else None)
+        if lost:
+            log.warning("%d reads held until the time was known are lost: the machine has started again since", lost)
         if self.time.untrusted:
             self._restored = False
         else:
@@ -200,7 +208,8 @@ class Pipeline:
             if loop.time() - committed_s >= self._every_s:
                 committed_s = loop.time()
                 await self._commit()
-        if self.time.untrusted:  # what is held has no time, and is lost
+        if self.time.untrusted:
+            await self._keep_held()
             return
         await self._take()
         self._advance(seen_us)
@@ -212,6 +221,14 @@ class Pipeline:
             over = ZoneEngine.restore(self.shop.layout, self.shop.settings, engine.state(), field=engine.field)
             self._trace(over.finish().closed)
         await self._commit()
+
+    async def _keep_held(self) -> None:
+        """Keep what is held for the next start: it has no time yet."""
+        items, n = self._arrivals.to_keep(self._linked.values()), self._arrivals.held_reads
+        if items and await self._write(lambda conn: held_rows.save(conn, self._boot, items)):
+            log.warning("%d reads are kept until the time is known; they are lost if the machine starts again", n)
+        elif items:
+            log.error("%d reads held until the time is known are lost", n)
 
     def here(self) -> Visits:
         """Return the live positions of tags, a second or two behind."""
@@ -477,8 +494,8 @@ class Pipeline:
             log.error("can't make room in the database: %s", error)
 
     def _restore(self, conn: sqlite3.Connection) -> None:
-        # After a wait for the time what has been heard meanwhile is put through yet: readers were down before it.
-        down_us = self._clock.now_us() if self._restored else self.time.store_us(self._start_mono)
+        # What was heard while the time was unknown is put through yet: readers were down before it.
+        down_us = self._clock.now_us() if self._held_since is None else self.time.store_us(self._held_since)
         waiting_s = None
         try:
             saved = checkpoint.load(conn)

@@ -25,8 +25,11 @@ FLOORS = 2
 """No reader hears a tag through two slabs."""
 HOP_US = 5_000_000
 """Nobody runs so far in this time …"""
-HOPS, HOPS_US = 8, 60_000_000
-"""… and nobody does it so often within this; single ones may be a misread number."""
+HOPS, HOPS_US = 8, 180_000_000
+"""… and nobody does it so often within this, in which weak tags are read a few times; single ones may be a misread
+number."""
+COUNT_US = 5_000_000
+"""Hops sooner after one that counted don't: a reader whose clock is half a minute off makes many of anybody passing."""
 CALM_US = 900_000_000
 MOST = 20_000
 """Tags that are remembered; those longest silent are forgotten first."""
@@ -36,7 +39,10 @@ MOST = 20_000
 class _Seen:
     antenna: int
     at_us: int
+    hop_us: int = 0
+    """The last hop."""
     hops_us: list[int] = field(default_factory=list)
+    """Those that count."""
     double: Double | None = None
 
 
@@ -113,15 +119,16 @@ class Doubles:
             self._seen.move_to_end(key)
             if self._apart[seen.antenna, at] and abs(time_us - seen.at_us) <= HOP_US:
                 self._hop(key, seen, at, time_us, reads[row])
-            elif seen.double is not None and time_us - seen.hops_us[-1] > CALM_US:
+            elif seen.double is not None and time_us - seen.hop_us > CALM_US:
                 seen.double = None
                 self._doubles.discard(key)
             seen.antenna, seen.at_us = at, time_us
 
     def _hop(self, key: int, seen: _Seen, antenna: int, time_us: int, read: Reads) -> None:
+        seen.hop_us = time_us
+        if seen.hops_us and abs(time_us - seen.hops_us[-1]) < COUNT_US:
+            return
         seen.hops_us = [us for us in seen.hops_us if us > time_us - HOPS_US] + [time_us]
-        if len(seen.hops_us) > 2 * HOPS:
-            del seen.hops_us[0]
         if len(seen.hops_us) >= HOPS and seen.double is None:
             (tag_class,) = self._shop.classify(read["epc"][None]).tolist()
             seen.double = Double(tag_class, time_us, (seen.antenna, antenna))

@@ -107,6 +107,9 @@ def _clock(config: StoreConfig) -> Callable[[int | None], str | None]:
     def at(time_us: int | None) -> str | None:
         if time_us is None:
             return None
-        return dt.datetime.fromtimestamp(time_us / 1e6, config.store.tz).isoformat(timespec="seconds")
+        try:
+            return dt.datetime.fromtimestamp(time_us / 1e6, config.store.tz).isoformat(timespec="seconds")
+        except (ValueError, OverflowError, OSError):  # a hint may be valid for ever
+            return f"{time_us} µs after 1970"
 
     return at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 
 import numpy as np
@@ -14,20 +15,10 @@ from dwell.markov.field import Field
 from dwell.markov.learner import look
 
 
-def warm_up(*, learning: bool = False) -> float:
-    """Compile all kernels and return the seconds taken, less than one with a warm cache; `learning`: those of the
-    learning process too."""
+def warm_up() -> float:
+    """Compile the kernels of the service and return the seconds taken, less than one with a warm cache."""
     start = time.perf_counter()
-    layout = Layout(
-        antenna_zone=np.array([0, 1], np.int16),
-        antenna_xy=np.zeros((2, 2), np.float32),
-        zone_kind=np.array([ZoneKind.ENTRANCE, ZoneKind.COUNTER], np.uint8),
-        zone_floor=np.zeros(2, np.int16),
-        neighbours=~np.eye(2, dtype=np.bool_),
-        rule_mask=np.zeros((1, 8), np.uint64),
-        rule_value=np.zeros((1, 8), np.uint64),
-        rule_class=np.ones(1, np.uint8),
-    )
+    layout = _layout()
     engine = ZoneEngine(layout, Settings())
     reads = np.zeros(4, READ)
     reads["time_us"] = 1_000_000 * np.arange(4)
@@ -37,10 +28,38 @@ def warm_up(*, learning: bool = False) -> float:
     engine.outage(np.array([0]), 2_000_000, False)
     engine.advance(60_000_000)
     ZoneEngine.restore(layout, Settings(), engine.state()).finish()
-    if learning:
-        look(layout, _crowd(), Field.prior(layout))
     ReportDecoder({1: 0}).decode(np.zeros(0, np.uint8), 0, 0)
     return time.perf_counter() - start
+
+
+def warm_up_all() -> float:
+    """Compile the kernels of the service, and beside them those of the learning process. RuntimeError if that fails."""
+    start = time.perf_counter()
+    learning = multiprocessing.get_context("spawn").Process(target=_learn)
+    learning.start()
+    warm_up()
+    learning.join()
+    if learning.exitcode:
+        raise RuntimeError(f"compiling the kernels for learning failed with exit code {learning.exitcode}")
+    return time.perf_counter() - start
+
+
+def _learn() -> None:
+    layout = _layout()
+    look(layout, _crowd(), Field.prior(layout))
+
+
+def _layout() -> Layout:
+    return Layout(
+        antenna_zone=np.array([0, 1], np.int16),
+        antenna_xy=np.array([(0, 0), (4, 0)], np.float32),  # without positions learning needs no kernels
+        zone_kind=np.array([ZoneKind.ENTRANCE, ZoneKind.COUNTER], np.uint8),
+        zone_floor=np.zeros(2, np.int16),
+        neighbours=~np.eye(2, dtype=np.bool_),
+        rule_mask=np.zeros((1, 8), np.uint64),
+        rule_value=np.zeros((1, 8), np.uint64),
+        rule_class=np.ones(1, np.uint8),
+    )
 
 
 def _crowd() -> Reads:

@@ -27,10 +27,6 @@ class Clock:
         """The wall's time of a moment of the store's clock."""
         return store_us if self.speed == 1 else self.origin_us + round((store_us - self.origin_us) / self.speed)
 
-    def wall_s(self, store_us: int) -> float:
-        """Wall seconds that a span of store microseconds takes."""
-        return store_us / 1e6 / self.speed
-
 
 def offset_us() -> int | None:
     """Return the machine's clock minus true time as the kernel knows it, 0 if a daemon keeps it without an estimate.

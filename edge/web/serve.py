@@ -26,6 +26,9 @@ from edge.web import memory
 from edge.web.app import create_app
 from edge.web.patience import REQUEST_S, Patience
 
+BACKLOG = 64
+"""Maximum number of connections that asyncio accepts at once, before any of them can be closed in favour of newer ones:
+more could use up all file descriptors, and each failure to accept is logged."""
 LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]", "::1"]
 
 
@@ -61,6 +64,7 @@ def settings(config: StoreConfig, app: ASGIApp) -> uvicorn.Config:
         log_config=None,
         log_level="error",  # otherwise strangers could fill the log with invalid requests
         access_log=False,
+        backlog=BACKLOG,
         server_header=False,
         proxy_headers=config.web.public is not None,
         forwarded_allow_ips=proxies,

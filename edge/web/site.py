@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 
 from config import StoreConfig
@@ -301,7 +301,8 @@ def address(request: Request) -> str:
 
 
 async def form(request: Request) -> dict[str, str]:
-    """Read the fields of a form; 413 if it is too large, 408 if it does not arrive in time, 400 if it is malformed."""
+    """Read the fields of a form; 413 if it is too large, 408 if it does not arrive in time, 400 if it is malformed or
+    cut off."""
     body = b""
     try:
         async with asyncio.timeout(FORM_S):
@@ -311,6 +312,8 @@ async def form(request: Request) -> dict[str, str]:
                     raise HTTPException(413)
     except TimeoutError as error:
         raise HTTPException(408) from error
+    except ClientDisconnect as error:  # else anyone could fill the log with tracebacks
+        raise HTTPException(400) from error
     try:
         return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS))
     except ValueError as error:

@@ -297,9 +297,7 @@ def _join(zones: list[dict[str, Any]], floor: set[str], usual: dict[str, frozens
     while not _whole(near):
         reach_m += 0.5
         near = {
-            id_: frozenset(
-                other for other in floor if other != id_ and within(polygons[id_], polygons[other], reach_m)
-            )
+            id_: frozenset(other for other in floor if other != id_ and within(polygons[id_], polygons[other], reach_m))
             for id_ in floor
         }
     if reach_m > NEIGHBOUR_M:

@@ -7,53 +7,26 @@ import gzip
 import json
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from erasing import erase
+from erasing import MEMBER, OTHER, TAG, erase, fill
 from gateways import STORE, Gateway
 
 from config import StoreConfig
-from config.model import CueRule
 from edge.access.users import Role, Users, users_path
 from edge.access.verdicts import say, verdicts
 from edge.crm.erasure import worker
 from edge.crm.erasure.worker import Erasures, quiet
-from edge.cues import book
-from edge.cues.book import Wanted
 from edge.database.tombstones import Tombstones
 from edge.database.writer import Database
 from edge.store.business_days import parse_date
 from edge.store.files import KINDS, Erasure, beside
 from sync import outbox
 from sync.commands import Pending
-from sync.contract import Journey, Recognised, Stop
-
-TAG = bytes.fromhex("5eed0123456789abcdef0123456789ab")
-MEMBER = "CUSTOMER-0000471"
-OTHER = "CUSTOMER-0000472"
-
-
-def fill(conn: sqlite3.Connection, members: Collection[str] = (MEMBER, OTHER)) -> None:
-    """Everything that a database may have of members."""
-    for member in members:
-        tag = TAG if member == MEMBER else bytes(reversed(TAG))
-        directory = (tag, member, "A", 1, "offer her tea", 2**62)
-        conn.execute("INSERT OR REPLACE INTO directory VALUES (?, ?, ?, ?, ?, ?)", directory)
-        conn.execute("INSERT INTO visit VALUES (NULL, ?, 1, ?, 'shoes', 5, 9, 5, 1, 0, 1)", (tag, member))
-        conn.execute("INSERT INTO journey VALUES (NULL, ?, 1, ?, 5, 9, 0, '[]')", (tag, member))
-        conn.execute("INSERT OR REPLACE INTO recognised VALUES (?, ?, 5)", (tag, member))
-        rule = CueRule(id="vip", kind="arrival")
-        book.make(conn, [Wanted("arrival", tag, 5, member, "A", "shoes", "F1", 5, 5, rule)], 5, 5)
-        greeting = {"member": member, "tier": "A", "zone": "shoes", "floor": "F1", "read_us": 5, "expires_us": 9}
-        outbox.append(conn, "member", [Recognised.model_validate(greeting | {"hint": "offer her tea"})])
-        stop = Stop(zone="shoes", enter_us=5, exit_us=9, reads=1, censored=False, confidence=1)
-        way = {"tag": tag.hex(), "tag_class": "member", "member": member, "business_date": "2026-01-01"}
-        told = way | {"start_us": 5, "end_us": 9, "censored": False, "def_version": 1, "stops": [stop]}
-        outbox.append(conn, "journey", [Journey.model_validate(told)])
 
 
 class Store:

@@ -57,6 +57,15 @@ def test_the_checkpoint_with_the_epcs_of_the_tags_in_the_store_is_in_no_copy(
     assert state[:90] not in (tmp_path / "copy.db").read_bytes()
 
 
+def test_reads_held_over_a_stop_are_in_no_copy(database: Database, tmp_path: Path) -> None:
+    reads = b"\x78\x9c\xe2\x81" * 4096
+    database.write_now(lambda conn: conn.execute("INSERT INTO held VALUES ('boot', '[]', ?)", (reads,)).fetchall())
+    with closing(connect(database.path)) as conn:
+        assert copy(conn, tmp_path / "copy.db")["held"] == 0
+    assert reads[:90] in database.path.with_name("store.db-wal").read_bytes(), "or there is nothing to leave out"
+    assert reads[:90] not in (tmp_path / "copy.db").read_bytes()
+
+
 def test_a_day_begun_goes_on_with_another_key(database: Database, tmp_path: Path) -> None:
     key: bytes = database.write_now(lambda conn: DayKeys(conn, DAYS, NOON_US).of(NOON_US))
     with closing(connect(database.path)) as conn:

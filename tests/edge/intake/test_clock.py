@@ -271,12 +271,98 @@ async def test_what_was_over_of_a_window_at_the_first_start_was_not_watched(gate
     assert {coverage for _, coverage in later} == {1}
 
 
-async def test_a_stop_while_the_time_is_unknown_writes_nothing(gateway: Gateway) -> None:
+async def test_a_stop_while_the_time_is_unknown_tells_nothing(gateway: Gateway) -> None:
     machine = Machine(wall_us=20_000_000)
     async with running(shop_of(gateway), machine) as rig:
         await rig.see(member_card(1), SHOES, 5)
     assert gateway.rows("SELECT (SELECT count(*) FROM visit) + (SELECT count(*) FROM outbox)") == [(0,)]
     assert gateway.rows("SELECT count(*) FROM checkpoint") == [(0,)]
+
+
+def again(machine: Machine, after_s: float = 5) -> Machine:
+    """The same machine for the next process."""
+    machine.tick(after_s)
+    return Machine(wall_us=machine.wall_us, mono_us=machine.mono_us, kept=machine.kept, uptime_s=machine.uptime_s)
+
+
+@pytest.mark.parametrize("stops", [1, 3])
+@pytest.mark.parametrize("known", ["while it was off", "later"])
+async def test_reads_held_at_a_stop_are_put_in_their_place_by_the_next_process(
+    gateway: Gateway, stops: int, known: str
+) -> None:
+    machine = Machine(wall_us=20_000_000)
+    card, began_mono = member_card(1), machine.mono_us
+    shop = shop_of(gateway)
+    for _ in range(stops):
+        async with running(shop, machine) as rig:
+            await rig.see(card, SHOES, 60)
+        machine = again(machine)
+    assert gateway.rows("SELECT count(*) FROM held") == [(1,)]
+    if known == "while it was off":
+        machine.set_s(1_800_000_000)
+        machine = again(machine)
+    async with running(shop, machine) as rig:
+        assert machine.keeper.untrusted is (known == "later")
+        if known == "later":
+            machine.set_s(1_800_000_000)
+        began_us = machine.wall_us - machine.mono_us + began_mono
+        await rig.wait(40 * MINUTE_S)
+        await rig.settle()
+        assert rig.pipeline.engine.counters["late"] == 0
+        assert rig.pipeline.engine.counters["reads"] == 120 * stops
+    (first, last, reads) = gateway.rows(
+        "SELECT min(enter_us), max(exit_us), sum(reads) FROM visit WHERE zone = 'shoes'"
+    )[0]
+    assert first == pytest.approx(began_us, abs=8_000_000)
+    assert last == pytest.approx(began_us + stops * 65_000_000, abs=15_000_000)
+    assert reads > 110 * stops
+    assert gateway.rows("SELECT count(*) FROM held") == [(0,)]
+    told = [w for w in windows(gateway) if w["zone"] == "shoes" and w["present_us"]]
+    assert all(w["coverage"] < 1 for w in told), "nobody watched between the stops"
+
+
+async def test_reads_held_at_a_stop_are_lost_with_the_machine_and_that_is_told(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = shop_of(gateway)
+    async with running(shop, Machine(wall_us=20_000_000)) as rig:
+        await rig.see(member_card(1), SHOES, 5)
+    assert "10 reads are kept until the time is known" in caplog.text
+    monkeypatch.setattr("edge.intake.pipeline.boot_id", lambda: "another")
+    async with running(shop, Machine()) as rig:
+        await rig.wait(10)
+    assert "10 reads held until the time was known are lost: the machine has started again since" in caplog.text
+    assert gateway.rows("SELECT (SELECT count(*) FROM held) + (SELECT count(*) FROM visit)") == [(0,)]
+
+
+async def test_reads_held_while_a_running_service_doubts_the_time_outlive_its_stop(gateway: Gateway) -> None:
+    machine, card, shop = Machine(), member_card(1), shop_of(gateway)
+    async with running(shop, machine) as rig:
+        await rig.see(card, SHOES, 60)
+        machine.set_s(800 * DAY_S)
+        await rig.see(card, SHOES, 60)
+        assert machine.keeper.untrusted
+    machine = again(machine)
+    machine.set_s(-800 * DAY_S)
+    began_us = machine.wall_us - 125_000_000
+    async with running(shop, machine) as rig:
+        await rig.see(card, SHOES, 60)
+        await rig.wait(40 * MINUTE_S)
+        await rig.settle()
+        now_us = machine.wall_us
+    visits = gateway.rows("SELECT enter_us, exit_us, reads FROM visit WHERE zone = 'shoes' ORDER BY enter_us")
+    assert visits[0][0] == pytest.approx(began_us, abs=8_000_000)
+    assert sum(reads for _, _, reads in visits) > 330
+    assert max(exit_us for _, exit_us, _ in visits) < now_us
+
+
+async def test_a_database_that_refuses_what_is_held_says_how_much_is_lost(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(shop_of(gateway), Machine(wall_us=20_000_000)) as rig:
+        await rig.see(member_card(1), SHOES, 5)
+        await rig.database.write(lambda conn: conn.execute("DROP TABLE held").rowcount)
+    assert "10 reads held until the time is known are lost" in caplog.text
 
 
 async def test_an_unknown_time_at_the_start_leaves_visits_under_way_alone(gateway: Gateway) -> None:

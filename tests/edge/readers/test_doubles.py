@@ -18,7 +18,7 @@ from config.check import load
 from drivers.read import READ, Reads, epc_words
 from dwell.layout import TagClass
 from edge.readers import doubles
-from edge.readers.doubles import CALM_US, HOPS, Doubles
+from edge.readers.doubles import CALM_US, COUNT_US, HOPS, Doubles
 from edge.readers.read_file import load as load_reads
 from edge.store.compose import Shop, compose
 from simulators.shop.draws import inhabit
@@ -74,7 +74,7 @@ def through(found: Doubles, reads: Reads, cut: int) -> int:
 def test_a_cloned_card_is_left_out_once_it_is_known(shop: Shop, cut: int) -> None:
     found, reads = Doubles(shop), reads_of(both(900, SHOES, BAGS))
     left = through(found, reads, cut)
-    assert left <= (HOPS + 1 if cut == 1 else max(HOPS, cut))
+    assert left <= 2 * HOPS * COUNT_US / 1e6 + cut
     (double,) = found.now
     assert (double.tag_class, sorted(double.antennas)) == (TagClass.MEMBER, [SHOES, BAGS])
     assert len(list(found.notices())) == 1
@@ -84,8 +84,8 @@ def test_a_cloned_card_is_left_out_once_it_is_known(shop: Shop, cut: int) -> Non
 
 def test_it_comes_back_when_it_has_been_at_one_place_for_long(shop: Shop) -> None:
     found = Doubles(shop)
-    through(found, reads_of(both(30, SHOES, BAGS)), 4)
-    later_s = 30 + CALM_US / 1e6
+    through(found, reads_of(both(60, SHOES, BAGS)), 4)
+    later_s = 60 + CALM_US / 1e6
     assert through(found, reads_of([(later_s - 2, SHOES), (later_s - 1, SHOES)]), 1) == 0
     assert through(found, reads_of([(later_s + 1, SHOES), (later_s + 2, SHOES)]), 1) >= 1
     assert found.now == ()
@@ -96,6 +96,33 @@ def test_a_misread_number_now_and_then_is_no_second_card(shop: Shop) -> None:
     found = Doubles(shop)
     assert through(found, reads_of(sorted(heard)), 50) == len(heard)
     assert found.now == ()
+
+
+@pytest.mark.parametrize("off_s", [5, 30])
+def test_who_passes_a_reader_with_a_wrong_clock_is_one(shop: Shop, off_s: int) -> None:
+    """Two minutes at each of five counters, and every other reader tells times that are too early."""
+    heard = [
+        (120.0 * turn + n * 0.5 - off_s * (turn % 2), (SHOES, BAGS)[turn % 2]) for turn in range(5) for n in range(240)
+    ]
+    found = Doubles(shop)
+    assert through(found, reads_of(sorted(heard)), 9) == len(heard)
+    assert found.now == ()
+
+
+@pytest.mark.parametrize("every_s", [1, 10, 20])
+@pytest.mark.parametrize("lag_s", [0.3, 4.5])
+def test_two_cards_are_found_however_rarely_they_are_read(shop: Shop, every_s: float, lag_s: float) -> None:
+    heard = [(n * every_s + lag_s * i, place) for n in range(40) for i, place in enumerate((SHOES, BAGS))]
+    found = Doubles(shop)
+    left = through(found, reads_of(sorted(heard)), 3)
+    assert len(found.now) == 1
+    assert left <= 2 * HOPS * COUNT_US / 1e6
+
+
+def test_three_cards_of_one_number_are_one_double(shop: Shop) -> None:
+    found = Doubles(shop)
+    through(found, reads_of(both(60, DOOR, BAGS, OUT, every_s=2.0)), 5)
+    assert len(found.now) == 1
 
 
 def test_neighbours_that_hear_the_same_card_are_one_place(shop: Shop) -> None:

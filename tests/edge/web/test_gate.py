@@ -430,3 +430,17 @@ async def test_a_form_has_to_arrive(users: Users, page: Page, monkeypatch: pytes
     writer.write(b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\nname=")
     assert (await asyncio.wait_for(reader.readline(), 30)).startswith(b"HTTP/1.1 408")
     writer.close()
+
+
+async def test_a_form_that_is_cut_off_leaves_nothing_in_the_log(
+    users: Users, page: Page, caplog: pytest.LogCaptureFixture
+) -> None:
+    for end in (b"", b"name=", b"name=%ff"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", page.port)
+        writer.write(b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\n" + end)
+        await writer.drain()
+        writer.write_eof()
+        await asyncio.wait_for(reader.read(), 30)
+        writer.close()
+    assert (await page.get("/login"))[0] == 200
+    assert caplog.records == []
