@@ -12,7 +12,7 @@ from dwell.aggregates import RELATIVE_ERROR, quantile
 from dwell.compare import share
 from edge.database.reader import Past
 from edge.days.facts import Totals
-from edge.days.kept import DAY, day, totals
+from edge.days.kept import DAY, day, total
 
 ERROR_SHARE = RELATIVE_ERROR
 """Maximum relative error of medians and p75 from histograms (between 1 s and 12 h)."""
@@ -64,9 +64,7 @@ def over(past: Past, date: dt.date, days: int) -> tuple[Scope, Totals]:
     """
     config = past.config
     dates = [date - n * DAY for n in reversed(range(days))]
-    found: Totals | None = None
-    for _, one in totals(past, dates):  # one at a time, because a day of a large store takes a quarter of a MiB
-        found = one if found is None else found + one
+    found = total(past, dates)
     known = 0 if found is None else found.days
     if found is None:
         found = day(past, date).totals

@@ -14,6 +14,7 @@ from edge.database.reader import NoDatabase, Past, reading
 from edge.web.memory import give_back
 
 if TYPE_CHECKING:
+    from edge.days.against import AgainstReport
     from edge.days.changes import Comparison, Trial
     from edge.days.counters import Counters
     from edge.days.flows import FlowReport
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from edge.days.service import ServiceReport, TierReport
     from edge.days.summary import Summary
     from edge.days.suspects import Suspect
+    from edge.days.traffic import FloorTraffic
+    from edge.days.tree import Tree
 
 T = TypeVar("T")
 TRIALS = ("promotions", "layout_changes")
 FRESH_S = 5.0
 """How long a result is cached."""
-KEPT = 6
+KEPT = 8
 
 
 class Answers:
@@ -39,15 +42,18 @@ class Answers:
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[Any, ...], tuple[float, Any]] = OrderedDict()
 
-    def summary(self, date: dt.date) -> Summary | None:
-        """Return the summary of a day; cached for longer once the day is over."""
-        return cast("Summary | None", self._get("summary", date))
+    def summary(self, date: dt.date, days: int = 1) -> Summary | None:
+        """Return the summary of days; cached for longer once they are over."""
+        return cast("Summary | None", self._get("summary", date, days))
 
     def counters(self, date: dt.date, days: int = 1) -> Counters | None:
         return cast("Counters | None", self._get("counters", date, days))
 
     def flows(self, date: dt.date, days: int = 1) -> FlowReport | None:
         return cast("FlowReport | None", self._get("flows", date, days))
+
+    def tree(self, date: dt.date, days: int, zone: str) -> Tree | None:
+        return cast("Tree | None", self._get("tree", date, days, zone))
 
     def tiers(self, date: dt.date, days: int = 1) -> TierReport | None:
         return cast("TierReport | None", self._get("tiers", date, days))
@@ -65,8 +71,17 @@ class Answers:
     def occupancy(self, date: dt.date) -> OccupancyReport | None:
         return cast("OccupancyReport | None", self._get("occupancy", date))
 
-    def hours(self, date: dt.date) -> HourReport | None:
-        return cast("HourReport | None", self._get("hours", date))
+    def traffic(self, date: dt.date, days: int = 1) -> tuple[FloorTraffic, ...]:
+        return self._get("traffic", date, days) or ()
+
+    def occupancy_by_hour(self, date: dt.date, days: int = 1) -> OccupancyReport | None:
+        return cast("OccupancyReport | None", self._get("occupancy_by_hour", date, days))
+
+    def against(self, date: dt.date, days: int, other: dt.date) -> AgainstReport | None:
+        return cast("AgainstReport | None", self._get("against", date, days, other))
+
+    def hours(self, date: dt.date, days: int = 1) -> HourReport | None:
+        return cast("HourReport | None", self._get("hours", date, days))
 
     def suspects(self, date: dt.date) -> tuple[Suspect, ...]:
         return self._get("suspects", date) or ()
@@ -91,7 +106,7 @@ class Answers:
         with self._lock:
             self._kept.clear()
 
-    def _get(self, name: str, date: dt.date, *more: int) -> Any:
+    def _get(self, name: str, date: dt.date, *more: object) -> Any:
         """Return the cached result of a History method. Promotions and layout changes do not depend on the day."""
         key = (name, date, *more)
         with self._lock:

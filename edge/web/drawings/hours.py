@@ -1,4 +1,4 @@
-"""Hourly charts of a day: occupancy of floors, dwell at counters, visits per staff member."""
+"""Charts by hour of the day: occupancy of floors, dwell at counters, visits per staff member."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge.words.languages import named
 
 if TYPE_CHECKING:
     from edge.days.hours import HourReport, ZoneHour
-    from edge.days.occupancy import Occupancy, OccupancyReport
+    from edge.days.occupancy import OccupancyReport
 
 LEVELS = 4
 """Number of shades in the staffing table."""
@@ -77,21 +77,20 @@ class StaffRow:
 
 def occupancy_charts(config: StoreConfig, report: OccupancyReport, lang: str) -> tuple[HourChart, ...]:
     """Build the occupancy charts of all floors by hour: mean as bar, peak as mark, with a common scale."""
-    hours = [_by_hour(config, floor) for floor in report.floors]
-    shown = _shown(config, [[(at, value) for at, _, value, _, _ in one] for one in hours])
-    most = max((peak or 0 for one in hours for _, _, _, peak, _ in one), default=0) or 1
+    shown = _shown(config, [[(hour.start_us, hour.mean) for hour in floor.windows] for floor in report.floors])
+    most = max((hour.peak or 0 for floor in report.floors for hour in floor.windows), default=0) or 1
     names = {floor.id: named(floor.name, lang) for floor in config.floors}
     charts = []
-    for floor, one in zip(report.floors, hours, strict=True):
+    for floor in report.floors:
         columns = []
         for place, i in enumerate(shown):
-            at_us, state, mean, peak, provisional = one[i]
+            hour = floor.windows[i]
             columns.append(
                 Column(
-                    *(_label(config, at_us), *_across(place, len(shown)), state),
-                    round((mean or 0) / most * TOP_PERCENT, 2),
-                    None if peak is None else round(peak / most * TOP_PERCENT, 2),
-                    *(mean, peak, provisional),
+                    *(_label(config, hour.start_us), *_across(place, len(shown)), hour.state),
+                    round((hour.mean or 0) / most * TOP_PERCENT, 2),
+                    None if hour.peak is None else round(hour.peak / most * TOP_PERCENT, 2),
+                    *(hour.mean, hour.peak, hour.provisional),
                 )
             )
         charts.append(HourChart(floor.place, names[floor.place], floor.mean, floor.peak, tuple(columns)))
@@ -160,19 +159,6 @@ def _of_floor(floor: str, rows: Sequence[StaffRow]) -> tuple[StaffRow, ...]:
         StaffRow(floor, None, tuple(total(cells) for cells in zip(*(row.cells for row in rows), strict=True))),
         *rows,
     )
-
-
-def _by_hour(config: StoreConfig, floor: Occupancy) -> list[tuple[int, str, float | None, int | None, bool]]:
-    """Return for each hour: start, state, mean, peak, and whether it is provisional."""
-    hours = []
-    for first in range(0, len(floor.windows), 4):
-        part = floor.windows[first : first + 4]
-        means = [cell.mean for cell in part if cell.mean is not None]
-        peaks = [cell.peak for cell in part if cell.peak is not None]
-        state = "measured" if means else "unknown" if any(cell.state == "unknown" for cell in part) else "future"
-        mean = sum(means) / len(means) if means else None
-        hours.append((part[0].start_us, state, mean, max(peaks, default=None), any(cell.provisional for cell in part)))
-    return hours
 
 
 def _shown(config: StoreConfig, series: Sequence[Sequence[tuple[int, float | None]]]) -> range:

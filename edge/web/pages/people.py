@@ -73,7 +73,8 @@ class PeoplePages:
         if someone.manager and day["state"] == "ok":
             await self._site.record_look(request, "listed members", str(day["date"]))
             seen = await run_in_threadpool(self._seen, day["date"])
-        tiers = await run_in_threadpool(self._site.answers.tiers, day["date"]) if day["state"] == "ok" else None
+        good = day["state"] == "ok"
+        tiers = await run_in_threadpool(self._site.answers.tiers, day["date"], day["days"]) if good else None
         parts = self._site.live_parts(request, "members", "recognitions")
         return self._site.render(request, "members.html", seen=seen, shown=SHOWN, report=tiers, **day, **parts)
 

@@ -27,7 +27,10 @@ def same(one: DayFacts, two: DayFacts) -> None:
             elif field.name == "flows":
                 assert (x.links == y.links).all()
                 assert (x.link_journeys == y.link_journeys).all()
+                assert (x.steps == y.steps).all()
+                assert (x.step_journeys == y.step_journeys).all()
                 assert (x.unseen, x.unseen_paths, x.pathless) == (y.unseen, y.unseen_paths, y.pathless)
+                assert x.unseen_steps == y.unseen_steps
             elif field.name in ("tier_wait", "tier_assist"):
                 assert {k: v.tolist() for k, v in x.items()} == {k: v.tolist() for k, v in y.items()}
             else:
@@ -48,8 +51,15 @@ def test_stored_facts_are_those_that_were_made(day: Day) -> None:
     loaded = kept.load(day.past, [DATE])[DATE]
     same(made, loaded)
     assert made.by_hour is not None
-    assert (kept.by_hour(day.past, DATE) == made.by_hour).all()
-    assert (made.by_hour.sum(axis=0) == made.totals.dwell).all()
+    assert (made.by_hour.dwell.sum(axis=0) == made.totals.dwell).all()
+    assert (made.by_hour.wait.sum(axis=0) == made.totals.wait).all()
+    for what in ("dwell", "wait"):
+        told = getattr(made.by_hour, what)
+        assert (kept.histograms(day.past, [DATE], what=what)[: len(told)] == told).all()
+        assert (kept.histograms(day.past, [DATE], 8, what)[0] == told[8]).all()
+    ((_, hours),) = kept.hours(day.past, [DATE])
+    for field in fields(hours):
+        assert (getattr(hours, field.name) == getattr(made.by_hour.hours, field.name)).all(), field.name
     ranked = sorted(made.totals.flows.paths.items(), key=lambda item: (-item[1], item[0]))
     assert len(ranked) == 2
     for top in (1, 2, 3):
