@@ -66,14 +66,17 @@ class AgainstReport:
         return next((row for row in self.rows if (row.scope, row.id, row.measure) == (scope, id_, measure)), None)
 
 
-def against(past: Past, date: dt.date, days: int, other: dt.date) -> AgainstReport:
-    """Compare the `days` business days ending with `date` with as many ending with `other`, in the same order."""
+def against(past: Past, date: dt.date, days: int, other: dt.date, hour: int | None = None) -> AgainstReport:
+    """Compare the `days` business days ending with `date` with as many ending with `other`, in the same order.
+
+    `hour`: only this hour of the business day.
+    """
     config = past.config
     dates = [date - n * DAY for n in reversed(range(days))]
     shift = other - date
     now = dict(kept.hours(past, dates))
     before = {day - shift: hours for day, hours in kept.hours(past, [day + shift for day in dates])}
-    pairs = [_Pair(now[day], before[day]) for day in dates if day in now and day in before]
+    pairs = [_Pair(now[day], before[day], hour) for day in dates if day in now and day in before]
     rows: list[Against] = []
 
     def add(scope: str, id_: str, measure: str, counts: Iterable[Sequence[int] | None]) -> None:
@@ -107,11 +110,14 @@ def against(past: Past, date: dt.date, days: int, other: dt.date) -> AgainstRepo
 class _Pair:
     """Two days over the hours that were known on both."""
 
-    def __init__(self, now: Hours, before: Hours) -> None:
+    def __init__(self, now: Hours, before: Hours, hour: int | None) -> None:
         long = min(len(now.begun), len(before.begun))
         self._now, self._before = now, before
         self._whole = (now.zones["span_us"][:long] == HOUR_US) & (before.zones["span_us"][:long] == HOUR_US)
         self._open_us = now.zones["open_us"]
+        if hour is not None:
+            chosen = (np.arange(len(self._open_us)) == hour)[:, None]
+            self._whole, self._open_us = self._whole & chosen[:long], self._open_us * chosen
         known_us = (self._open_us[:long] * self._whole).sum(axis=0)
         open_us = self._open_us.sum(axis=0)
         self.comparable: NDArray[np.bool_] = (open_us > 0) & (known_us >= SHARED * open_us)

@@ -23,6 +23,7 @@ from edge.days import (
     habits,
     hours,
     kept,
+    lens,
     occupancy,
     service,
     summary,
@@ -38,6 +39,7 @@ from edge.days.facts import DayFacts, make
 from edge.days.flows import FlowReport
 from edge.days.habits import Habit
 from edge.days.hours import HourReport
+from edge.days.lens import Lens, TrendDay
 from edge.days.occupancy import OccupancyReport
 from edge.days.service import ServiceReport, TierReport
 from edge.days.summary import Summary
@@ -65,6 +67,16 @@ class History(Past):
     def flows(self, date: dt.date, days: int = 1) -> FlowReport:
         """Return transitions, paths, entries and exits."""
         return flows.flows(self, date, days)
+
+    def lens(
+        self, date: dt.date, days: int, measure: str, hour: int | None = None, other: dt.date | None = None
+    ) -> Lens:
+        """Return one figure of every zone."""
+        return lens.lens(self, date, days, measure, hour, other)
+
+    def trend(self, date: dt.date, zone: str) -> tuple[TrendDay, ...]:
+        """Return a zone's visits day by day."""
+        return lens.trend(self, date, zone)
 
     def tree(self, date: dt.date, days: int, zone: str) -> Tree:
         """Return the ways from and to a zone."""

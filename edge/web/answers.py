@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edge.days.flows import FlowReport
     from edge.days.habits import Habit
     from edge.days.hours import HourReport
+    from edge.days.lens import Lens, TrendDay
     from edge.days.occupancy import OccupancyReport
     from edge.days.service import ServiceReport, TierReport
     from edge.days.summary import Summary
@@ -31,7 +32,7 @@ T = TypeVar("T")
 TRIALS = ("promotions", "layout_changes")
 FRESH_S = 5.0
 """How long a result is cached."""
-KEPT = 8
+KEPT = 16
 
 
 class Answers:
@@ -51,6 +52,12 @@ class Answers:
 
     def flows(self, date: dt.date, days: int = 1) -> FlowReport | None:
         return cast("FlowReport | None", self._get("flows", date, days))
+
+    def lens(self, date: dt.date, days: int, measure: str, hour: int | None, other: dt.date | None) -> Lens | None:
+        return cast("Lens | None", self._get("lens", date, days, measure, hour, other))
+
+    def trend(self, date: dt.date, zone: str) -> tuple[TrendDay, ...]:
+        return self._get("trend", date, zone) or ()
 
     def tree(self, date: dt.date, days: int, zone: str) -> Tree | None:
         return cast("Tree | None", self._get("tree", date, days, zone))

@@ -12,7 +12,7 @@ from edge.web.drawings.charts import TOP_PERCENT, USUAL_HOURS
 from edge.words.languages import named
 
 if TYPE_CHECKING:
-    from edge.days.hours import HourReport, ZoneHour
+    from edge.days.hours import HourReport, ZoneHour, ZoneHours
     from edge.days.occupancy import OccupancyReport
 
 LEVELS = 4
@@ -99,24 +99,23 @@ def occupancy_charts(config: StoreConfig, report: OccupancyReport, lang: str) ->
 
 def dwell_charts(config: StoreConfig, report: HourReport) -> dict[str, HourChart]:
     """Build for each counter the chart of visits by hour, with the median dwell."""
-    charts = {}
-    for zone in report.zones:
-        if zone.kind != "counter":
-            continue
-        shown = _shown(config, [[(hour.start_us, hour.n) for hour in zone.hours]])
-        most = max((hour.n or 0 for hour in zone.hours), default=0) or 1
-        columns = [
-            Column(
-                *(_label(config, zone.hours[i].start_us), *_across(place, len(shown)), zone.hours[i].state),
-                round((zone.hours[i].n or 0) / most * TOP_PERCENT, 2),
-                None,
-                *(zone.hours[i].n, zone.hours[i].median_s),
-            )
-            for place, i in enumerate(shown)
-        ]
-        n = sum(hour.n or 0 for hour in zone.hours)
-        charts[zone.zone] = HourChart(zone.zone, "", n, None, tuple(columns))
-    return charts
+    return {zone.zone: zone_chart(config, zone) for zone in report.zones if zone.kind == "counter"}
+
+
+def zone_chart(config: StoreConfig, zone: ZoneHours) -> HourChart:
+    """Build the chart of a zone's visits by hour, with the median dwell."""
+    shown = _shown(config, [[(hour.start_us, hour.n) for hour in zone.hours]])
+    most = max((hour.n or 0 for hour in zone.hours), default=0) or 1
+    columns = [
+        Column(
+            *(_label(config, zone.hours[i].start_us), *_across(place, len(shown)), zone.hours[i].state),
+            round((zone.hours[i].n or 0) / most * TOP_PERCENT, 2),
+            None,
+            *(zone.hours[i].n, zone.hours[i].median_s),
+        )
+        for place, i in enumerate(shown)
+    ]
+    return HourChart(zone.zone, "", sum(hour.n or 0 for hour in zone.hours), None, tuple(columns))
 
 
 def staffing(
