@@ -146,10 +146,7 @@ async def test_the_plan_shows_what_is_known_and_leads_to_a_zone(page: Page) -> N
     zones = dict(re.findall(r'<polygon data-zone="(\w+)" class="([^"]*)"', html))
     assert zones["shoes"] == "zone counter lv4 chosen"
     assert zones["bags"] == "zone counter unknown"
-    assert (
-        'class="zone counter unknown" points="9,-0 15,-0 15,-9 12,-9 12,-4 9,-4" fill="url(#hatch-m)"'
-        in html.replace("9,0 15,0", "9,-0 15,-0")
-    )
+    assert re.search(r'data-zone="bags"[^>]* fill="url\(#hatch-m\)"', html)
     links = re.findall(r'<a href="([^"]*)#zone" aria-label="([^"]*)"', html)
     assert ("?measure=engaged&amp;hour=10&amp;zone=bags", "Bags: unknown") in [
         (link.replace("date=2026-03-14&amp;", ""), name) for link, name in links
