@@ -185,6 +185,8 @@ class Change:
     zones_before: int
     zones_after: int
     controlled: bool
+    joint: tuple[float, float]
+    """Interval of each of two such changes that hold together at LEVEL."""
 
 
 def change(before: Sequence[DayCount], after: Sequence[DayCount]) -> Change | None:
@@ -227,7 +229,8 @@ def change(before: Sequence[DayCount], after: Sequence[DayCount]) -> Change | No
     for kind in kinds:
         weight = float((weekday_a == kind).sum()) / len(left_a)
         drawn -= weight * _mean_of(pool, size[kind], dice)
-    low, high = np.quantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    tail, tail_of_two = (1 - LEVEL) / 2, (1 - of_many(2)) / 2
+    low, high, low_of_two, high_of_two = np.quantile(drawn, (tail, 1 - tail, tail_of_two, 1 - tail_of_two))
     return Change(
         float(np.expm1(middle)),
         float(np.expm1(low)),
@@ -237,6 +240,7 @@ def change(before: Sequence[DayCount], after: Sequence[DayCount]) -> Change | No
         sum(day.zones for day in before),
         sum(day.zones for day in after),
         controlled,
+        (float(np.expm1(low_of_two)), float(np.expm1(high_of_two))),
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.facts import PEOPLE
-from dwell.compare import Difference, ratio_change, share, share_change
+from dwell.compare import Difference, of_many, ratio_change, share, share_change
 from dwell.facts import Table
 from edge.database.reader import Past
 from edge.days import kept
@@ -46,8 +46,8 @@ class Against:
     change: Difference | None
     pairs: int
     """Number of pairs of days that were compared."""
-    base: tuple[int, int, int, int] | None = None
-    """Of shares: k and n now, k and n before."""
+    joint: Difference | None = None
+    """Of counts of zones: the same with an interval that holds together with those of all zones."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,9 @@ def against(past: Past, date: dt.date, days: int, other: dt.date, hour: int | No
         told = [pair for pair in counts if pair is not None]
         if told:
             one, two = zip(*told, strict=True)
-            rows.append(Against(scope, id_, measure, sum(one), sum(two), ratio_change(one, two), len(told)))
+            joint = ratio_change(one, two, of_many(len(config.zones))) if scope == "zone" else None
+            change = ratio_change(one, two)
+            rows.append(Against(scope, id_, measure, sum(one), sum(two), change, len(told), joint))
 
     floors = [floor.id for floor in config.floors]
     on = [np.array([zone.floor == floor for zone in config.zones]) for floor in floors]
@@ -101,8 +103,7 @@ def against(past: Past, date: dt.date, days: int, other: dt.date, hour: int | No
             one, two = share(k, n), share(k_before, n_before)
             change = None if one is None or two is None else share_change(one, two)
             value, was = (k / n if n else 0.0), (k_before / n_before if n_before else 0.0)
-            base = k, n, k_before, n_before
-            rows.append(Against("zone", zone.id, "engaged_share", value, was, change, len(shares), base))
+            rows.append(Against("zone", zone.id, "engaged_share", value, was, change, len(shares)))
     first = other - (days - 1) * DAY
     return AgainstReport(first.isoformat(), other.isoformat(), days, len(pairs), tuple(rows))
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.facts import SERVED
-from dwell.aggregates import BINS, RATIO
+from dwell.aggregates import EDGES_S
 from dwell.compare import LEVEL, median_interval, share
 from edge.database.reader import Past
 from edge.days import kept
@@ -24,8 +24,6 @@ from edge.days.kept import DAY
 from edge.days.scope import Scope, over, quantile_s
 
 MEASURES = ("presence", "visits", "dwell", "engaged", "conversion", "waiting", "staff", "coverage", "change")
-EDGES_S = np.concatenate([[0.0], RATIO ** np.arange(BINS - 1), [np.inf]])
-"""(BINS + 1,) edges of the histograms of dwell and wait, seconds."""
 TREND_DAYS = 28
 
 

@@ -21,6 +21,7 @@ from edge.web.drawings.hours import dwell_charts, occupancy_charts, staffing
 from edge.web.pages.service import floor_parts
 from edge.web.site import Site, language
 from edge.words.languages import named
+from edge.words.tables import Words
 
 if TYPE_CHECKING:
     from edge.days.flows import FlowReport, ZoneFlows
@@ -58,7 +59,14 @@ class DayPages:
         report = await run_in_threadpool(site.answers.flows, day["date"], day["days"]) if good else None
         flows = self._flows(None if report is None else report.folded, lang)
         scope = None if report is None else report.scope
-        return site.render(request, "today.html", against=against, whole=whole, scope=scope, **day, **drawn, **flows)
+        says = []
+        if good:
+            from edge.reports import sentences
+
+            words = Words(site.config, lang)
+            says = [*sentences.busiest(words, day["summary"]), *sentences.changes(words, day["beside"])]
+        values = {"against": against, "whole": whole, "scope": scope, "says": says}
+        return site.render(request, "today.html", **values, **day, **drawn, **flows)
 
     async def counters(self, request: Request) -> Response:
         """Show the counters: draw, engagement and rank range, and where people came from and went to."""
@@ -75,9 +83,16 @@ class DayPages:
             (row for row in (scores.zones if scores else ()) if row.kind == "counter"),
             key=lambda row: (row.n is None, row.rank is None, row.rank or (0, 0), -(row.n or 0)),
         )
+        says = []
+        if scores is not None:
+            from edge.reports import sentences
+
+            words = Words(site.config, lang)
+            says = [*sentences.longest(words, scores), *sentences.changes(words, day["beside"])]
         return site.render(
             request,
             "counters.html",
+            says=says,
             scores=scores,
             rows=rows,
             cards=cards,
@@ -94,9 +109,15 @@ class DayPages:
         flows = None if report is None else report.folded
         chosen = self._zone(request, report)
         tree = await run_in_threadpool(site.answers.tree, day["date"], days, chosen) if good and chosen else None
+        says = []
+        if report is not None:
+            from edge.reports import sentences
+
+            says = sentences.onward(Words(site.config, lang), report, chosen)
         return site.render(
             request,
             "flows.html",
+            says=says,
             matrix=((), ()) if flows is None else flow_matrix(site.config, flows),
             report=report,
             tree=tree,
@@ -129,9 +150,15 @@ class DayPages:
         floor = await floor_parts(site, request, period)
         hours = await run_in_threadpool(site.answers.hours, day["date"], days) if good else None
         staffed = staffing(site.config, hours, SERVED) if hours is not None else ((), ())
+        says = []
+        if hours is not None:
+            from edge.reports import sentences
+
+            says = sentences.unserved(Words(site.config, language(request)), hours, SERVED)
         return site.render(
             request,
             "service.html",
+            says=says,
             report=report,
             tiers=tiers,
             served=served,
@@ -151,7 +178,13 @@ class DayPages:
         site = self._site
         trials = await run_in_threadpool(site.answers.trials, kind, site.business_date())
         names = {tried.id: named(tried.name, language(request)) for tried in getattr(site.config, kind)}
-        return site.render(request, "trials.html", kind=kind, trials=trials, names=names, as_of=site.as_of())
+        says = {}
+        if trials:
+            from edge.reports import sentences
+
+            words = Words(site.config, language(request))
+            says = {trial.id: sentences.trial(words, trial) for trial in trials if trial.state != "planned"}
+        return site.render(request, "trials.html", kind=kind, trials=trials, names=names, says=says, as_of=site.as_of())
 
     def _flows(self, flows: ZoneFlows | None, lang: str) -> dict[str, Any]:
         site = self._site

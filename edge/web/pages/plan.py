@@ -15,10 +15,12 @@ from edge.web.drawings.hours import zone_chart
 from edge.web.drawings.lens import figure, keys, lens_floors, spark
 from edge.web.site import Site, language
 from edge.words.numbers import local
+from edge.words.tables import Words
 
 if TYPE_CHECKING:
     import datetime as dt
 
+    from edge.days.against import AgainstReport
     from edge.days.flows import Step
 
 
@@ -40,12 +42,13 @@ class PlanPages:
         if measure not in MEASURES:
             raise HTTPException(400)
         day = await site.day(request)
-        found, stops, card = None, (), {}
+        found, stops, card, says = None, (), {}, []
         if day["state"] == "ok":
             other = None if period.compared is None else period.compared.last
             place = None if hour is None else hours.index(hour)
             ask = site.answers.lens, period.last, period.days, measure, place, other
             found = await run_in_threadpool(*ask)
+            says = await run_in_threadpool(self._says, period.last, period.days, measure, day["beside"], lang)
             if zone is not None:
                 report = await run_in_threadpool(site.answers.flows, period.last, period.days)
                 stops = () if report is None else report.stops
@@ -59,12 +62,23 @@ class PlanPages:
             zone=zone,
             card=card,
             found=found,
+            says=says,
             hours=[label for label in hours if USUAL_HOURS[0] <= int(label) < USUAL_HOURS[1] or label == hour],
             floors=() if found is None else lens_floors(site.config, site.plans, found, lang, zone, stops),
             keys=() if found is None else keys(found, lang),
             figure=lambda value: figure(measure, value, lang),
             **day,
         )
+
+    def _says(self, date: dt.date, days: int, measure: str, beside: AgainstReport | None, lang: str) -> list[str]:
+        """Return the sentences about a figure."""
+        from edge.reports import sentences
+
+        words = Words(self._site.config, lang)
+        if measure == "dwell":
+            scores = self._site.answers.counters(date, days)
+            return [] if scores is None else sentences.longest(words, scores)
+        return sentences.changes(words, beside)
 
     def _hours(self, date: dt.date) -> list[str]:
         """Return the labels of the hours of a business day."""

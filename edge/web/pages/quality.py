@@ -15,8 +15,9 @@ from edge.access.users import Role
 from edge.access.verdicts import say
 from edge.store.business_days import parse_date
 from edge.web.gate import check_form
-from edge.web.site import Site, before, require
+from edge.web.site import Site, before, language, require
 from edge.words.numbers import local
+from edge.words.tables import Words
 
 if TYPE_CHECKING:
     from edge.days.suspects import Suspect
@@ -50,9 +51,15 @@ class QualityPages:
                 await self._site.record_look(request, "listed suspected tags", str(day["date"]))
                 suspects = await run_in_threadpool(self._site.answers.suspects, day["date"])
             hours = [f"{local(config, hour.start_us):%H}" for hour in summary.floors[0].hours]
+        says = []
+        if day["state"] == "ok":
+            from edge.reports import sentences
+
+            says = sentences.trust(Words(config, language(request)), summary)
         return self._site.render(
             request,
             "quality.html",
+            says=says,
             worst_first=worst_first,
             watched=watched,
             hours=hours,
