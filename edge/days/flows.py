@@ -6,7 +6,8 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +33,7 @@ class Transition:
     """Share of all transitions from `from_zone`, including suppressed ones."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """From a stop to the next one, whatever was walked through between; None: from outside, or out of the store."""
 
     from_zone: str | None
@@ -120,7 +120,6 @@ class ZoneFlows:
 @dataclass(frozen=True)
 class FlowReport:
     scope: Scope
-    between: ZoneFlows
     folded: ZoneFlows
     """From stop to stop, with aisles and passing-by folded, as drawn on the page."""
     stops: tuple[Step, ...]
@@ -143,6 +142,13 @@ class FlowReport:
     exits: tuple[Mix, ...]
     ways_in: Doors
     ways_out: Doors
+    direct: tuple[int, int]
+    """Number of pairs of zones with direct transitions, and number of these transitions, between zones only."""
+
+    @cached_property
+    def between(self) -> ZoneFlows:
+        """Transitions between zones, without entering and leaving the store."""
+        return _between(self.links, *self.direct, self.unseen)
 
 
 def flows(past: Past, date: dt.date, days: int = 1) -> FlowReport:
@@ -167,8 +173,7 @@ def flows(past: Past, date: dt.date, days: int = 1) -> FlowReport:
     paths = tuple(PathCount(tuple(ids[z] for z in path), n, n / with_path) for path, n in counted if n >= least)
     return FlowReport(
         scope=scope,
-        between=_between(links, made.links[:-1, :-1], made.unseen),
-        folded=_between(stops, made.steps[:-1, :-1], made.unseen_steps),
+        folded=_between(stops, *_size(made.steps), made.unseen_steps),
         stops=tuple(stops),
         links=tuple(links),
         steps=steps,
@@ -184,6 +189,7 @@ def flows(past: Past, date: dt.date, days: int = 1) -> FlowReport:
         exits=_mix(config, found.zones["exits"]),
         ways_in=_doors(config, found.zones["entries"]),
         ways_out=_doors(config, found.zones["exits"]),
+        direct=_size(made.links),
     )
 
 
@@ -192,7 +198,12 @@ def between(past: Past, date: dt.date, days: int = 1) -> ZoneFlows:
     made, config = over(past, date, days)[1].flows, past.config
     shown = (made.links > 0) & (made.link_journeys >= config.thresholds.small_cell)
     links = _transitions([*(zone.id for zone in config.zones), None], made.links, shown)
-    return _between(links, made.links[:-1, :-1], made.unseen)
+    return _between(links, *_size(made.links), made.unseen)
+
+
+def _size(n: NDArray[np.int64]) -> tuple[int, int]:
+    """Return the number of pairs of zones with any steps, and of the steps, without those from and to outside."""
+    return int((n[:-1, :-1] > 0).sum()), int(n[:-1, :-1].sum())
 
 
 def _transitions(names: list[str | None], n: NDArray[np.int64], shown: NDArray[np.bool_]) -> list[Transition]:
@@ -204,15 +215,14 @@ def _transitions(names: list[str | None], n: NDArray[np.int64], shown: NDArray[n
     return sorted(links, key=lambda link: (-link.n, link.from_zone or "", link.to_zone or ""))
 
 
-def _between(links: Sequence[Transition | Step], steps: NDArray[np.int64], unseen: int) -> ZoneFlows:
-    """Select the transitions between zones from the visible links, in their order, and from all (Z, Z) counts."""
-    flows = [
+def _between(links: Sequence[Transition | Step], pairs: int, n: int, unseen: int) -> ZoneFlows:
+    """Select the transitions between zones from the visible links, in their order."""
+    flows = tuple(
         ZoneTransition(link.from_zone, link.to_zone, link.n)
         for link in links
         if link.from_zone is not None and link.to_zone is not None
-    ]
-    n, shown_n = int(steps.sum()), sum(flow.n for flow in flows)
-    return ZoneFlows(tuple(flows), n, int((steps > 0).sum()) - len(flows), n - shown_n, unseen)
+    )
+    return ZoneFlows(flows, n, pairs - len(flows), n - sum(flow.n for flow in flows), unseen)
 
 
 def _mix(config: StoreConfig, counts: NDArray[Any]) -> tuple[Mix, ...]:

@@ -42,7 +42,7 @@ from edge.days.hours import HourReport
 from edge.days.lens import Lens, TrendDay
 from edge.days.occupancy import OccupancyReport
 from edge.days.service import ServiceReport, TierReport
-from edge.days.summary import Summary
+from edge.days.summary import Head, Summary
 from edge.days.suspects import Suspect
 from edge.days.traffic import FloorTraffic
 from edge.days.tree import Tree
@@ -55,6 +55,10 @@ class History(Past):
     def summary(self, date: dt.date, days: int = 1) -> Summary:
         """Summarise days, for `tagtrail summary` and the page "Today"."""
         return summary.summary(self, date, days)
+
+    def head(self, date: dt.date, days: int = 1) -> Head:
+        """Return how much is known of days."""
+        return summary.head(self, date, days)
 
     def traffic(self, date: dt.date, days: int = 1) -> tuple[FloorTraffic, ...]:
         """Return the arrivals on every floor by hour of the day."""

@@ -82,12 +82,18 @@ def hours(past: Past, date: dt.date, days: int = 1) -> HourReport:
         state = "measured" if table["known_windows"][h][z] else "unknown" if begun[h] else "future"
         if state != "measured":
             return ZoneHour(at_us, state, *[None] * 9)
-        bands = [table[name][h][z] for name in BANDS]
+        bands = {name: table[name][h][z] for name in BANDS}
         staff_us = table["staff_us"][h][z]
-        served = bands[2] + bands[3]
+        served = bands["visit"] + bands["engaged"]
         return ZoneHour(
-            *(at_us, state, sum(bands), *bands, median[h][z], p75[h][z], staff_us / 1e6),
-            served / (staff_us / HOUR_US) if staff_us >= LEAST_STAFF_US else None,
+            start_us=at_us,
+            state=state,
+            n=sum(bands.values()),
+            **bands,
+            median_s=median[h][z],
+            p75_s=p75[h][z],
+            staff_s=staff_us / 1e6,
+            visits_per_staff_hour=served / (staff_us / HOUR_US) if staff_us >= LEAST_STAFF_US else None,
         )
 
     return HourReport(
@@ -109,6 +115,6 @@ def quantiles(counts: NDArray[np.int64], q: float, least: int) -> NDArray[Any]:
     """
     total = counts.sum(axis=-1)
     bins = (np.cumsum(counts, axis=-1) < np.maximum(q * total, 1)[..., None]).sum(axis=-1)
-    found = MIDDLES_S[np.minimum(bins, len(MIDDLES_S) - 1)].astype(object)
+    found: NDArray[Any] = MIDDLES_S[np.minimum(bins, len(MIDDLES_S) - 1)].astype(object)
     found[total < max(least, 1)] = None
     return found

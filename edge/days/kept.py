@@ -27,6 +27,9 @@ from edge.store.business_days import business_days
 
 FORMAT = 4
 """Version of the storage format; facts in another format are computed again."""
+SO_FAR = -FORMAT
+"""In place of it: facts of a day in progress, which stand in for it until they are FRESH_US old."""
+FRESH_US = 900_000_000
 DAY = dt.timedelta(days=1)
 LINKS = ("links", "link_journeys", "steps", "step_journeys")
 MOST_HOURS = 25
@@ -220,11 +223,14 @@ def made_by_hour(past: Past, date: dt.date) -> ByHour:
     return made
 
 
-def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
-    """Store facts of a day that were made from its visits, in the caller's transaction."""
+def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts, *, so_far: bool = False) -> None:
+    """Store facts of a day that were made from its visits, in the caller's transaction.
+
+    `so_far`: the day is in progress; the next ones replace them.
+    """
     if made.by_hour is None:
         raise ValueError("facts that were loaded are stored already")
-    names = json.dumps([[zone.id for zone in config.zones], [floor.id for floor in config.floors]])
+    names = json.dumps([[zone.id for zone in config.zones], [floor.id for floor in config.floors], made.as_of_us])
     t, w = made.totals, made.windows
     flows = t.flows
     numbers = {
@@ -246,7 +252,7 @@ def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
         "INSERT OR REPLACE INTO day_summary (date, format, def_version, rows, names, totals, windows, paths, hours,"
         " verdicts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            *(made.date.isoformat(), FORMAT, made.def_version, made.rows, names),
+            *(made.date.isoformat(), SO_FAR if so_far else FORMAT, made.def_version, made.rows, names),
             *(packed_totals, packed_windows, pack(_matrix(flows.paths))),
             *(_pack_hours(made.by_hour), made.verdicts),
         ),
@@ -256,23 +262,31 @@ def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
 def load(past: Past, dates: Sequence[dt.date]) -> dict[dt.date, DayFacts]:
     """Load the stored facts of days that were computed with the current definitions."""
     config = past.config
-    days = business_days(config)
     return {
         date: DayFacts(
             date=date,
             def_version=config.thresholds.def_version,
-            as_of_us=days.bounds_us(date)[1],
-            complete=True,
+            as_of_us=json.loads(names)[2],
+            complete=format_ == FORMAT,
             rows=rows,
             verdicts=verdicts,
             by_hour=None,
             totals=_unpack_totals(config, names, packed_totals),
             windows=_unpack_windows(config, names, packed_windows),
         )
-        for date, (names, rows, verdicts, packed_totals, packed_windows) in _rows(
-            past, dates, "rows, verdicts, totals, windows"
+        for date, (names, format_, rows, verdicts, packed_totals, packed_windows) in _rows(
+            past, dates, "format, rows, verdicts, totals, windows"
         )
     }
+
+
+def as_of_us(past: Past, date: dt.date) -> int | None:
+    """Return the time before which everything on a day is counted; None if nothing is."""
+    for _, (names, *_rest) in _rows(past, [date], "0"):
+        found: int | None = json.loads(names)[2]
+        return found
+    now_us = past.watermark_us
+    return None if now_us is None else min(now_us, past.bounds_us(date)[1])
 
 
 def missing(past: Past, besides: Container[str] = ()) -> dt.date | None:
@@ -326,12 +340,15 @@ def _rows(past: Past, dates: Sequence[dt.date], columns: str) -> Iterator[tuple[
         return
     wanted = {date.isoformat(): date for date in dates}
     said = stamps(config)
-    for date, verdicts, *row in past.conn.execute(
-        f"SELECT date, verdicts, names, {columns} FROM day_summary WHERE date >= ? AND date <= ?"
-        " AND format = ? AND def_version = ?",
-        (min(wanted), max(wanted), FORMAT, config.thresholds.def_version),
+    now_us = past.watermark_us or 0
+    for date, format_, verdicts, *row in past.conn.execute(
+        f"SELECT date, format, verdicts, names, {columns} FROM day_summary WHERE date >= ? AND date <= ?"
+        f" AND format IN ({FORMAT}, {SO_FAR}) AND def_version = ?",
+        (min(wanted), max(wanted), config.thresholds.def_version),
     ):
-        if date in wanted and verdicts == said.get(date, 0):
+        if date not in wanted or verdicts != said.get(date, 0):
+            continue
+        if format_ == FORMAT or now_us - json.loads(row[0])[2] <= FRESH_US:
             yield wanted[date], row
 
 
@@ -439,7 +456,7 @@ def _unpack_windows(config: StoreConfig, names: str, packed: bytes) -> Windows:
 
 def _moved(config: StoreConfig, names: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return for each zone and floor of the store file its index in the stored facts; -1: not there."""
-    zones, floors = ({name: n for n, name in enumerate(listed)} for listed in json.loads(names))
+    zones, floors = ({name: n for n, name in enumerate(listed)} for listed in json.loads(names)[:2])
     return (
         np.array([zones.get(zone.id, -1) for zone in config.zones], np.int64),
         np.array([floors.get(floor.id, -1) for floor in config.floors], np.int64),

@@ -18,6 +18,7 @@ from config.facts import COUNTED, WINDOW_US
 from edge.database.reader import Past
 from edge.days.counters import CounterScore, counters
 from edge.days.flows import ZoneFlows, between
+from edge.days.hours import over_hours
 from edge.days.kept import DAY, day
 from edge.days.scope import over
 from edge.days.service import tiers
@@ -78,12 +79,34 @@ class Summary:
     outbox: Mapping[str, Mapping[str, int]]
     """Class → `sent`, events ever committed for the CRM, and `pending`, those not yet acknowledged."""
 
-    @property
-    def unseen(self) -> bool:
-        """True if no reader has been up and nobody was counted; on a closed day, at any hour."""
-        hours = [hour.coverage for floor in self.floors for hour in floor.hours if hour.coverage is not None]
-        dark = self.coverage == 0 or (self.coverage is None and bool(hours) and not any(hours))
-        return dark and not self.visits
+
+@dataclass(frozen=True)
+class Head:
+    """What every page tells of its days: how much of them is known."""
+
+    as_of_us: int | None
+    complete: bool
+    """As in Summary."""
+    coverage: float | None
+    small_cell: int
+    unseen: bool
+    """True if no reader has been up and nobody was counted; on a closed day, at any hour."""
+
+
+def head(past: Past, date: dt.date, days: int = 1) -> Head:
+    """Return how much is known of the `days` business days ending with `date`."""
+    scope, found = over(past, date, days)
+    dark = scope.coverage == 0
+    if scope.coverage is None:  # closed; were readers up at any hour?
+        hours = over_hours(past, date, days).zones
+        dark = bool(hours["ended"].any() and not hours["share"].any())
+    return Head(
+        scope.as_of_us,
+        _complete(past, date),
+        scope.coverage,
+        scope.small_cell,
+        dark and not found.people.get("visits", 0),
+    )
 
 
 def summary(past: Past, date: dt.date, days: int = 1) -> Summary:
@@ -91,15 +114,13 @@ def summary(past: Past, date: dt.date, days: int = 1) -> Summary:
     config = past.config
     (scope, found), scores, mix = over(past, date, days), counters(past, date, days), tiers(past, date, days)
     start_us, end_us = past.bounds_us(date - (days - 1) * DAY)[0], past.bounds_us(date)[1]
-    now_us = past.watermark_us
-    silence_us = round(config.thresholds.journey_end_silence_s * 1e6)
     return Summary(
         store=config.store.id,
         date=date.isoformat(),
         start_us=start_us,
         end_us=end_us,
         as_of_us=scope.as_of_us,
-        complete=now_us is not None and now_us >= end_us + silence_us,
+        complete=_complete(past, date),
         def_version=scope.def_version,
         small_cell=scope.small_cell,
         coverage=scope.coverage,
@@ -114,6 +135,11 @@ def summary(past: Past, date: dt.date, days: int = 1) -> Summary:
         doors=_doors(past, date, days, start_us, end_us) if any(reader.inputs for reader in config.readers) else (),
         outbox={class_: depth._asdict() for class_, depth in outbox.depth(past.conn).items()},
     )
+
+
+def _complete(past: Past, date: dt.date) -> bool:
+    now_us, end_us = past.watermark_us, past.bounds_us(date)[1]
+    return now_us is not None and now_us >= end_us + round(past.config.thresholds.journey_end_silence_s * 1e6)
 
 
 def _doors(past: Past, date: dt.date, days: int, start_us: int, end_us: int) -> tuple[DoorCount, ...]:

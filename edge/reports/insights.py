@@ -60,7 +60,7 @@ def insights(past: History, date: dt.date) -> Insights:
 def as_values(found: Insights) -> dict[str, Any]:
     """Convert to plain values for JSON, without the flows between zones, which are in the summary and exports."""
     told = asdict(found)
-    for name in ("between", "folded", "stops"):
+    for name in ("folded", "stops", "direct"):
         del told["flows"][name]
     del told["counters"]["standings"]
     return told

@@ -23,16 +23,18 @@ if TYPE_CHECKING:
     from edge.days.lens import Lens, TrendDay
     from edge.days.occupancy import OccupancyReport
     from edge.days.service import ServiceReport, TierReport
-    from edge.days.summary import Summary
+    from edge.days.summary import Head, Summary
     from edge.days.suspects import Suspect
     from edge.days.traffic import FloorTraffic
     from edge.days.tree import Tree
 
 T = TypeVar("T")
 TRIALS = ("promotions", "layout_changes")
-FRESH_S = 5.0
+FRESH_S = 30.0
 """How long a result is cached."""
-KEPT = 16
+TRIALS_FRESH_S = 600.0
+"""How long those about promotions and layout changes are, which only count days that are over."""
+KEPT = 10
 
 
 class Answers:
@@ -46,6 +48,9 @@ class Answers:
     def summary(self, date: dt.date, days: int = 1) -> Summary | None:
         """Return the summary of days; cached for longer once they are over."""
         return cast("Summary | None", self._get("summary", date, days))
+
+    def head(self, date: dt.date, days: int = 1) -> Head | None:
+        return cast("Head | None", self._get("head", date, days))
 
     def counters(self, date: dt.date, days: int = 1) -> Counters | None:
         return cast("Counters | None", self._get("counters", date, days))
@@ -120,7 +125,7 @@ class Answers:
             kept = self._kept.get(key)
             if kept is not None and (name, getattr(kept[1], "complete", False)) == ("summary", True):
                 return kept[1]
-            if kept is not None and time.monotonic() - kept[0] < FRESH_S:
+            if kept is not None and time.monotonic() - kept[0] < (TRIALS_FRESH_S if name in TRIALS else FRESH_S):
                 return kept[1]
             from edge.days.history import history
 

@@ -30,6 +30,7 @@ from edge.store.clock import Clock
 from edge.store.errors import Trouble
 from edge.store.live_state import LiveClient, Now, State
 from edge.web.answers import Answers
+from edge.web.drawings.hours import bars
 from edge.web.drawings.now import Picture, clock_time, take
 from edge.web.drawings.plan import plans
 from edge.web.drawings.tiers import tier_class, tier_styles
@@ -147,19 +148,23 @@ class Site:
         """Names of all regions."""
         return (*REGIONS, *(f"plan-{plan.id}" for plan in self.plans))
 
-    async def day(self, request: Request) -> dict[str, Any]:
-        """Return the template values common to all pages of a period: its summary, or the state in place of one."""
+    async def day(self, request: Request, *, summed: bool = False) -> dict[str, Any]:
+        """Return the template values common to all pages of a period: how much is known of it.
+
+        `summed`: also its summary.
+        """
         period = self.period(request)
-        summary = await self.summary(period)
-        as_of = None if summary is None else local(self.config, summary.as_of_us)
-        if summary is None or as_of is None or summary.as_of_us is None:
+        head = await run_in_threadpool(self.answers.head, period.last, period.days)
+        as_of = None if head is None else local(self.config, head.as_of_us)
+        if head is None or as_of is None or head.as_of_us is None:
             state = "nothing"
-        elif summary.as_of_us <= self.bounds_us(period.first)[0]:
+        elif head.as_of_us <= self.bounds_us(period.first)[0]:
             state = "future"
-        elif summary.unseen:
+        elif head.unseen:
             state = "unseen"
         else:
             state = "ok"
+        summary = await self.summary(period) if summed else None
         against = None
         if state == "ok" and period.compared is not None:
             against = await run_in_threadpool(self.answers.against, period.last, period.days, period.compared.last)
@@ -167,6 +172,7 @@ class Site:
             "date": period.last,
             "days": period.days,
             "present": period.present,
+            "head": head,
             "summary": summary,
             "as_of": as_of,
             "state": state,
@@ -258,6 +264,7 @@ class Site:
             floor_name=lambda id_: floors.get(id_, id_),
             columns=lambda table, *ids: pick(COLUMNS[table], *ids),
             words=Words(self.config, lang),
+            bars=lambda chart: bars(chart, lang),
             tier_class=lambda tier: tier_class(self.config, tier),
             tiers_css=self.tier_styles and f"/static/tiers.css?v={sha256(self.tier_styles.encode()).hexdigest()[:12]}",
         )

@@ -125,11 +125,11 @@ class Exports:
     async def _source(self, request: Request, of_day: bool) -> Source:
         site = self._site
         period = site.period(request)
-        summary = await run_in_threadpool(site.answers.summary, period.last) if of_day else None
-        if of_day and summary is None:
+        head = await run_in_threadpool(site.answers.head, period.last) if of_day else None
+        if of_day and head is None:
             raise HTTPException(503)
         return Source(
-            *(site.config, language(request), period, summary),
+            *(site.config, language(request), period, head),
             *(site.present(), partial(site.users.whole_audit, before(request)), site.answers),
         )
 
@@ -161,16 +161,16 @@ def csv_pieces(table: Table, source: Source) -> Iterator[str]:
 
 def as_object(table: Table, source: Source) -> dict[str, Any]:
     """Build the table for JSON: its scope, and its rows by column."""
-    summary = source.summary
+    told = source.head
     head: dict[str, Any] = {
         "store": source.config.store.id,
         "table": table.name,
         "as_of": _as_of(table, source) or None,
     }
-    if table.of_day and summary is not None:
+    if table.of_day and told is not None:
         days = table.days(source)
-        head |= {"date": summary.date, "complete": summary.complete, "coverage": _coverage(source, days)}
-        head |= {"def_version": summary.def_version, "days": days}
+        head |= {"date": str(source.date), "complete": told.complete, "coverage": _coverage(source, days)}
+        head |= {"def_version": source.config.thresholds.def_version, "days": days}
     rows = [dict(zip(table.ids, row, strict=True)) for row in islice(table.cells(source), MOST_ROWS)]
     if not table.bounded:
         head["next"] = rows[-1][table.ids[0]] if len(rows) == MOST_ROWS else None
@@ -188,12 +188,12 @@ def as_xlsx(tables: list[Table], source: Source) -> bytes:
     said = catalogue(source.lang).gettext
     front = book.add_worksheet("tagtrail")
     facts: list[tuple[str, Cell, str]] = [(_("Store"), named(source.config.store.name, source.lang), TEXT)]
-    if source.summary is not None:
-        facts += [(_("First day"), str(source.period.first), DATE), (_("Last day"), source.summary.date, DATE)]
-        facts += [(_("as of"), iso(source.config, source.summary.as_of_us), MOMENT)]
-        facts += [(_("Complete"), said(_("yes") if source.summary.complete else _("no")), TEXT)]
+    if source.head is not None:
+        facts += [(_("First day"), str(source.period.first), DATE), (_("Last day"), str(source.date), DATE)]
+        facts += [(_("as of"), iso(source.config, source.head.as_of_us), MOMENT)]
+        facts += [(_("Complete"), said(_("yes") if source.head.complete else _("no")), TEXT)]
         facts += [(_("Coverage"), _coverage(source, source.days), SHARE)]
-        facts += [(_("Version of the definitions"), source.summary.def_version, INTEGER)]
+        facts += [(_("Version of the definitions"), source.config.thresholds.def_version, INTEGER)]
     for row, (name, value, kind) in enumerate(facts):
         front.write_string(row, 0, said(name), bold)
         _write(front, row, 1, value, kind, forms)
@@ -211,7 +211,7 @@ def as_xlsx(tables: list[Table], source: Source) -> bytes:
         sheet = book.add_worksheet(said(table.title))
         sheet.freeze_panes(1, 0)
         fields = (*table.fields, *(SPAN if table.of_day else ()))
-        days = (str(source.date - dt.timedelta(days=table.days(source) - 1)), str(source.date))
+        ends = (str(source.date - dt.timedelta(days=table.days(source) - 1)), str(source.date))
         headings = [_heading(field, said) for field in fields]
         twice = {heading for heading in headings if headings.count(heading) > 1}
         headings = [
@@ -223,7 +223,7 @@ def as_xlsx(tables: list[Table], source: Source) -> bytes:
             sheet.write_comment(0, place, f"{field.id}\n{field.about}")
         last = 0
         for last, values in enumerate(islice(table.cells(source), MOST_ROWS), 1):
-            for place, (field, value) in enumerate(zip(fields, (*values, *days), strict=False)):
+            for place, (field, value) in enumerate(zip(fields, (*values, *ends), strict=False)):
                 if field.type == TEXT and field.id in CODED and isinstance(value, str):
                     value = said(PAGE_WORDS.get(value, value)) if source.lang != "en" else value
                 _write(sheet, last, place, value, field.type, forms)
@@ -237,15 +237,13 @@ def as_xlsx(tables: list[Table], source: Source) -> bytes:
 
 def _coverage(source: Source, days: int) -> float | None:
     """Return the coverage of all zones on the days of a table."""
-    if days == 1:
-        return None if source.summary is None else source.summary.coverage
-    found = source.answers.counters(source.date, days)
-    return None if found is None else found.scope.coverage
+    found = source.answers.head(source.date, days)
+    return None if found is None else found.coverage
 
 
 def _as_of(table: Table, source: Source) -> str:
     if table.of_day:
-        return iso(source.config, source.summary.as_of_us if source.summary else None)
+        return iso(source.config, source.head.as_of_us if source.head else None)
     return iso(source.config, source.now.as_of_us if source.now else None)
 
 

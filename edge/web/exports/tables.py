@@ -22,20 +22,20 @@ from edge.words.languages import message as _
 from edge.words.tables import Cell, Column, Field, Words, cells, fields
 
 if TYPE_CHECKING:
-    from edge.days.summary import Summary
+    from edge.days.summary import Head
 
 EVERYBODY = (Role.VIEWER, Role.MANAGER, Role.IT)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Input for tables. `summary` (of the last day) is None for live tables."""
+    """Input for tables. `head` (of the last day) is None for live tables."""
 
     config: StoreConfig
     lang: str
     period: Period
     """Business days, for tables that can span several; others are of the last one."""
-    summary: Summary | None
+    head: Head | None
     now: Now | None
     audit: Callable[[], Iterable[Entry]]
     answers: Answers

@@ -43,7 +43,7 @@ class DayPages:
 
     async def today(self, request: Request) -> Response:
         site, lang = self._site, language(request)
-        day = await site.day(request)
+        day = await site.day(request, summed=True)
         drawn: dict[str, Any] = {"charts": (), "dwell": (), "occupancy": ()}
         if day["summary"] is not None:
             drawn["charts"] = traffic_charts(site.config, day["summary"].floors, lang)
@@ -65,7 +65,7 @@ class DayPages:
 
             words = Words(site.config, lang)
             says = [*sentences.busiest(words, day["summary"]), *sentences.changes(words, day["beside"])]
-        values = {"against": against, "whole": whole, "scope": scope, "says": says}
+        values: dict[str, Any] = {"against": against, "whole": whole, "scope": scope, "says": says}
         return site.render(request, "today.html", **values, **day, **drawn, **flows)
 
     async def counters(self, request: Request) -> Response:

@@ -68,7 +68,7 @@ class PeoplePages:
         ]
 
     async def members(self, request: Request) -> Response:
-        day = await self._site.day(request)
+        day = await self._site.day(request, summed=True)
         someone = require(request, *Role)
         seen: tuple[Seen, ...] = ()
         if someone.manager and day["state"] == "ok":

@@ -42,12 +42,13 @@ class PlanPages:
         if measure not in MEASURES:
             raise HTTPException(400)
         day = await site.day(request)
-        found, stops, card, says = None, (), {}, []
+        found, card = None, {}
+        stops: tuple[Step, ...] = ()
+        says: list[str] = []
         if day["state"] == "ok":
             other = None if period.compared is None else period.compared.last
             place = None if hour is None else hours.index(hour)
-            ask = site.answers.lens, period.last, period.days, measure, place, other
-            found = await run_in_threadpool(*ask)
+            found = await run_in_threadpool(site.answers.lens, period.last, period.days, measure, place, other)
             says = await run_in_threadpool(self._says, period.last, period.days, measure, day["beside"], lang)
             if zone is not None:
                 report = await run_in_threadpool(site.answers.flows, period.last, period.days)

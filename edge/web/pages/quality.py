@@ -36,7 +36,7 @@ class QualityPages:
         ]
 
     async def quality(self, request: Request) -> Response:
-        day = await self._site.day(request)
+        day = await self._site.day(request, summed=True)
         summary, config = day["summary"], self._site.config
         watched = {antenna.zone for reader in config.readers for antenna in reader.antennas}
         worst_first, hours = [], []

@@ -141,3 +141,34 @@ def test_what_comes_later_is_read_alone_and_what_is_deleted_is_forgotten(day: Da
     busy(day, hour=13, people=1)
     assert zone(day, "shoes").n == 46
     assert day.past.counters(DATE).journeys == 46
+
+
+async def test_the_day_in_progress_is_summed_up_for_a_while(day: Day) -> None:
+    busy(day)
+    day.covered("04:00", "12:00")
+    day.watermark("12:30")
+    made = zone(day, "shoes"), day.past.hours(DATE), day.past.flows(DATE), day.past.occupancy(DATE).floors
+    database = Database(day.config.database.path, store="s1", quota_mb=64)
+    try:
+        assert await housekeeping.sum_up_so_far(database, day.config)
+        assert not await housekeeping.sum_up_so_far(database, day.config), "nothing has happened since"
+        kept._made.clear()
+        busy(day, hour=11, people=7)  # not in the stored facts
+        assert (zone(day, "shoes"), day.past.hours(DATE), day.past.flows(DATE), day.past.occupancy(DATE).floors) == made
+        assert kept._made == {}, "nothing was computed"
+        day.watermark("12:35")
+        summary = day.past.summary(DATE)
+        assert (summary.as_of_us, summary.complete, zone(day, "shoes").n) == (day.us("12:30"), False, 40)
+        day.watermark("12:46")  # they are too old now
+        summary = day.past.summary(DATE)
+        assert (summary.as_of_us, zone(day, "shoes").n) == (day.us("12:46"), 47)
+        assert await housekeeping.sum_up_so_far(database, day.config)
+        assert zone(day, "shoes").n == 47
+        day.covered("12:00", "28:00")
+        day.watermark("33:00")
+        assert day.past.missing() == DATE
+        assert await housekeeping.sum_up(database, day.config)
+        assert day.past.missing() is None
+        assert day.past.summary(DATE).complete
+    finally:
+        database.close()

@@ -100,9 +100,9 @@ def test_ways_from_and_to_a_zone(day: Day, journeys: list[list[tuple[str, int, b
     for root, ways in ((found.before, before), (found.after, after)):
         told = {way: n for way, n, _ in listed(root)}
         wanted: Counter[tuple[str, ...]] = Counter()
-        for way, n in ways.items():
-            for long in range(1, len(way) + 1):
-                wanted[way[:long]] += n
+        for path_, n in ways.items():
+            for long in range(1, len(path_) + 1):
+                wanted[path_[:long]] += n
         assert told == {
             way: n for way, n in wanted.items() if all(wanted[way[:k]] >= 5 for k in range(1, len(way))) and n >= 5
         }

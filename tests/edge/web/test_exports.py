@@ -20,6 +20,7 @@ from shopdays import DATE, Day, store_values
 
 from config import StoreConfig
 from edge.access.users import Role, Users, users_path
+from edge.days.period import parse
 from edge.reports.columns import COLUMNS
 from edge.store.live_state import State
 from edge.web.answers import Answers
@@ -351,7 +352,9 @@ async def test_answers_keep_to_their_description(service: Service, page: Page) -
 
 
 def test_readers_are_unknown_without_the_service(config: StoreConfig) -> None:
-    rows = TABLES["readers"].cells(Source(config, "en", DATE, None, None, lambda: (), Answers(config)))
+    rows = TABLES["readers"].cells(
+        Source(config, "en", parse({}, DATE, config), None, None, lambda: (), Answers(config))
+    )
     assert [row[:3] for row in rows] == [("r1", "llrp", "unknown")]
 
 
