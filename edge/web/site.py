@@ -104,7 +104,7 @@ class Site:
                 query=_kept_query(request),
                 chosen=_chosen(request),
                 who=who(request),
-                **({"period": self._kept_period(request)} | values),
+                **({"period": self._kept_period(request, code)} | values),
             )
         )
         response = HTMLResponse(
@@ -116,11 +116,13 @@ class Site:
             set_cookie(request, response, "lang", lang, 31_536_000)
         return response
 
-    def _kept_period(self, request: Request) -> Period:
-        """Return the days that the page's links keep; the present day if the request's are invalid."""
+    def _kept_period(self, request: Request, code: int) -> Period:
+        """Return the days that the page's links keep; on the page of an error, those of today if they are the error."""
         try:
             return self.period(request)
         except Trouble:
+            if code < 400:
+                raise
             return parse({}, self.business_date(), self.config)
 
     def regions(self, lang: str, manager: bool, names: Iterable[str]) -> dict[str, str]:
