@@ -105,9 +105,10 @@ async def test_pages_refuse_what_is_no_date_or_choice(
             if plain == 403:
                 continue
             for name in {"parts"} if path == STREAM else asked - {"lang", "v", "said", "next"}:
-                known = name in PARAMETERS and name in {tried for _, tried in refused}  # one module parses them for all
-                full = role is Role.MANAGER and path[:5] not in ("/api/", "/expo") and not known
-                for value in HOSTILE if full else HOSTILE[::11]:
+                values = HOSTILE if role is Role.MANAGER and path[:5] not in ("/api/", "/expo") else HOSTILE[::11]
+                if name in PARAMETERS and name in {tried for _, tried in refused}:
+                    values = ("x",)  # one module parses them for all
+                for value in values:
                     status, *_ = await page.load(f"{path}?{name}={quote(value)}", Cookie=cookie)
                     good = name == "before" and value in ("0", str(2**31))
                     assert status == 200 if good else status in (400, 404), (path, role, name, value, status)
