@@ -22,6 +22,8 @@ BINS = 114
 """RATIO**112 s are 12 h."""
 MIDDLES_S = np.where(np.arange(BINS) == 0, 0.5, RATIO ** (np.arange(BINS) - 0.5))
 """(BINS,) what a dwell time in each bin is taken for, seconds."""
+EDGES_S = np.concatenate([[0.0], RATIO ** np.arange(BINS - 1), [np.inf]])
+"""(BINS + 1,) edges of the bins, seconds."""
 NEVER = np.iinfo(np.int64).max
 
 WINDOW = np.dtype(

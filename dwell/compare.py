@@ -5,16 +5,18 @@ Every interval is at LEVEL. "Not enough data" is an answer: None, never a number
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from random import Random
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 LEVEL = 0.95
-_Z = 1.959963984540054
-"""Standard normal quantile of 1 − (1 − LEVEL) / 2."""
 ENOUGH = 30
 """A share or a quantile of fewer is not told."""
 ENOUGH_DAYS = 3
@@ -41,14 +43,107 @@ class Share:
         return self.k / self.n
 
 
-def share(k: int, n: int, enough: int = ENOUGH) -> Share | None:
+def share(k: int, n: int, enough: int = ENOUGH, level: float = LEVEL) -> Share | None:
     """k of n; None if n is not enough. Wilson, J. Am. Stat. Assoc. 22 (1927) 209."""
     if n < max(enough, 1):
         return None
-    p, zz = k / n, _Z * _Z
+    z = normal_quantile(level)
+    p, zz = k / n, z * z
     middle = (p + zz / (2 * n)) / (1 + zz / n)
-    half = _Z / (1 + zz / n) * float(np.sqrt(p * (1 - p) / n + zz / (4 * n * n)))
+    half = z / (1 + zz / n) * float(np.sqrt(p * (1 - p) / n + zz / (4 * n * n)))
     return Share(k, n, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def of_many(tests: int) -> float:
+    """Level of each of so many intervals that all of them together hold at LEVEL (Bonferroni)."""
+    return 1 - (1 - LEVEL) / max(tests, 1)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Between which values a change lies; `low` and `high` are None if there are too few days to tell."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    @property
+    def sure(self) -> bool:
+        """Is 0 outside the interval."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+def ratio_change(now: Sequence[int], before: Sequence[int], level: float = LEVEL) -> Difference | None:
+    """Relative change of a count over pairs of days; None if nothing was counted before.
+
+    Σ now ÷ Σ before − 1, with the interval of a ratio estimator over days (Cochran, Sampling Techniques, 1977, §6.4) on
+    the logarithmic scale and Student's t. Never narrower than that of independent arrivals (Poisson). Without
+    ENOUGH_DAYS pairs of days and ENOUGH_COUNT on either side there is no interval.
+    """
+    total, base, pairs = sum(now), sum(before), len(now)
+    if not base:
+        return None
+    ratio = total / base
+    if pairs < ENOUGH_DAYS or min(total, base) < ENOUGH_COUNT:
+        return Difference(ratio - 1, None, None)
+    left = np.array(now, np.float64) - ratio * np.array(before, np.float64)
+    scatter = float((left**2).sum()) * pairs / (pairs - 1) / (total * total)
+    chance = normal_quantile(level) * math.sqrt(1 / total + 1 / base)
+    half = max(t_quantile(level, pairs - 1) * math.sqrt(scatter), chance)
+    return Difference(ratio - 1, ratio * math.exp(-half) - 1, ratio * math.exp(half) - 1)
+
+
+def share_change(now: Share, before: Share) -> Difference:
+    """Difference of two shares, whose intervals have the same level. Newcombe, Stat. Med. 17 (1998) 873, method 10."""
+    value = now.value - before.value
+    low = value - math.hypot(now.value - now.low, before.high - before.value)
+    high = value + math.hypot(now.high - now.value, before.value - before.low)
+    return Difference(value, low, high)
+
+
+def median_interval(counts: NDArray[np.integer[Any]], edges: Floats, level: float = LEVEL) -> tuple[float, float]:
+    """Between which values the median lies: by order statistics, whatever the distribution (Conover 1999, §3.2).
+
+    counts: (B,) a histogram with at least one entry; edges: (B + 1,) of its bins. Limits are edges of bins.
+    """
+    n = int(counts.sum())
+    half = normal_quantile(level) * math.sqrt(n) / 2
+    cumulative = np.cumsum(counts)
+    low, high = max(1.0, math.floor(n / 2 - half)), min(float(n), math.ceil(n / 2 + half) + 1.0)
+    return float(edges[np.searchsorted(cumulative, low)]), float(edges[np.searchsorted(cumulative, high) + 1])
+
+
+@cache
+def normal_quantile(level: float) -> float:
+    """Half width, in standard deviations, of the interval that holds `level` of a normal distribution."""
+    return NormalDist().inv_cdf((1 + level) / 2)
+
+
+@cache
+def t_quantile(level: float, freedom: int) -> float:
+    """The same of Student's t, from its closed form (Abramowitz & Stegun 26.7.3, 26.7.4) by bisection."""
+    low, high = 0.0, 1.0
+    while t_within(high, freedom) < level:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_within(middle, freedom) < level else (low, middle)
+    return high
+
+
+def t_within(t: float, freedom: int) -> float:
+    """Probability that |T| ≤ t."""
+    angle = math.atan(t / math.sqrt(freedom))
+    cosine, total, term = math.cos(angle), 0.0, 1.0
+    if freedom % 2 == 0:
+        for k in range(freedom // 2):
+            total += term
+            term *= cosine * cosine * (2 * k + 1) / (2 * k + 2)
+        return math.sin(angle) * total
+    for k in range((freedom - 1) // 2):
+        total += term * cosine
+        term *= cosine * cosine * (2 * k + 2) / (2 * k + 3)
+    return 2 / math.pi * (angle + math.sin(angle) * total)
 
 
 def rank_bands(shares: Sequence[Share | None]) -> list[tuple[int, int] | None]:
@@ -90,6 +185,8 @@ class Change:
     zones_before: int
     zones_after: int
     controlled: bool
+    joint: tuple[float, float]
+    """Interval of each of two such changes that hold together at LEVEL."""
 
 
 def change(before: Sequence[DayCount], after: Sequence[DayCount]) -> Change | None:
@@ -132,7 +229,8 @@ def change(before: Sequence[DayCount], after: Sequence[DayCount]) -> Change | No
     for kind in kinds:
         weight = float((weekday_a == kind).sum()) / len(left_a)
         drawn -= weight * _mean_of(pool, size[kind], dice)
-    low, high = np.quantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    tail, tail_of_two = (1 - LEVEL) / 2, (1 - of_many(2)) / 2
+    low, high, low_of_two, high_of_two = np.quantile(drawn, (tail, 1 - tail, tail_of_two, 1 - tail_of_two))
     return Change(
         float(np.expm1(middle)),
         float(np.expm1(low)),
@@ -142,6 +240,7 @@ def change(before: Sequence[DayCount], after: Sequence[DayCount]) -> Change | No
         sum(day.zones for day in before),
         sum(day.zones for day in after),
         controlled,
+        (float(np.expm1(low_of_two)), float(np.expm1(high_of_two))),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,14 @@ class Flows:
     """Cleaned path → journeys."""
     unseen_paths: int
     """Journeys without a path, since a visit of theirs was not fully seen."""
-    pathless: int = field(default=0)
+    pathless: int
     """Journeys that stopped nowhere."""
+    steps: NDArray[np.int64]
+    """(Z + 1, Z + 1) from stop to next stop, whatever was walked through between them; row and column as in links."""
+    step_journeys: NDArray[np.int64]
+    """(Z + 1, Z + 1) journeys that did so."""
+    unseen_steps: int
+    """Steps left out because a visit at either end or between was not fully seen."""
 
     def __add__(self, other: Flows) -> Flows:
         """Flows of two spans that don't overlap."""
@@ -48,13 +54,16 @@ class Flows:
             Counter(self.paths) + Counter(other.paths),
             self.unseen_paths + other.unseen_paths,
             self.pathless + other.pathless,
+            self.steps + other.steps,
+            self.step_journeys + other.step_journeys,
+            self.unseen_steps + other.unseen_steps,
         )
 
 
 def nothing(zones: int) -> Flows:
     """Flows of an empty span."""
     none: NDArray[Any] = np.zeros((zones + 1, zones + 1), np.int64)
-    return Flows(none, none.copy(), 0, {}, 0)
+    return Flows(none, none.copy(), 0, {}, 0, 0, none.copy(), none.copy(), 0)
 
 
 def flows(stays: Stays, place: Place, span: Span) -> Flows:
@@ -80,15 +89,20 @@ def flows(stays: Stays, place: Place, span: Span) -> Flows:
     of = np.concatenate([journey[steps], journey[entries], journey[exits]])
     size = out + 1
     link = from_ * size + to
-    once = distinct(of * size * size + link) % (size * size)
-    paths, unseen_paths, pathless = _paths(zone, journey, stops(stays, place), seen)
+    stop = stops(stays, place)
+    paths, unseen_paths, pathless = _paths(zone, journey, stop, seen)
+    links, link_journeys = _counted(of, link, size)
+    steps, step_journeys, unseen_steps = _steps(zone, journey, stop, seen, size)
     return Flows(
-        np.bincount(link, minlength=size * size).reshape(size, size),
-        np.bincount(once, minlength=size * size).reshape(size, size),
+        links,
+        link_journeys,
         unseen,
         paths,
         unseen_paths,
         pathless,
+        steps,
+        step_journeys,
+        unseen_steps,
     )
 
 
@@ -112,6 +126,34 @@ def habitual(paths: Iterable[Path]) -> tuple[Path, int] | None:
         return None
     path, n = min(counts.items(), key=lambda item: (-item[1], item[0]))
     return (path, n) if n >= HABIT_JOURNEYS else None
+
+
+def _counted(of: Ints, link: Ints, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(size, size) links, and journeys with each of them."""
+    once = distinct(of * size * size + link) % (size * size)
+    links, journeys = (np.bincount(one, minlength=size * size).reshape(size, size) for one in (link, once))
+    return links, journeys
+
+
+def _steps(zone: Ints, journey: Ints, stop: Mask, seen: Mask, size: int) -> tuple[NDArray[Any], NDArray[Any], int]:
+    """(size, size) steps from stop to next stop and journeys with each, and how many were not fully seen.
+
+    The last row is coming in, the last column going out. A stay on the way that was not fully seen may hide a stop.
+    """
+    at = np.flatnonzero(stop)
+    journeys = distinct(journey[at])
+    # A journey's steps are those between neighbours among: its beginning, its stops, its end.
+    begin, end = np.searchsorted(journey, journeys), np.searchsorted(journey, journeys, "right") - 1
+    place = np.concatenate([begin, at, end])
+    rank = np.repeat((0, 1, 2), (len(begin), len(at), len(end)))
+    what = np.concatenate([np.full(len(begin), size - 1), zone[at], np.full(len(end), size - 1)])
+    order = np.lexsort((place, rank, journey[place]))
+    place, what, of = place[order], what[order], journey[place[order]]
+    step = np.flatnonzero((of[1:] == of[:-1]) & (what[1:] != what[:-1]))
+    hidden = np.concatenate([[0], np.cumsum(~seen)])
+    whole = hidden[place[step + 1] + 1] == hidden[place[step]]
+    step, unseen = step[whole], int((~whole).sum())
+    return *_counted(of[step], what[step] * size + what[step + 1], size), unseen
 
 
 def _paths(zone: Ints, journey: Ints, stop: Mask, seen: Mask) -> tuple[dict[Path, int], int, int]:

@@ -10,7 +10,8 @@ import datetime as dt
 from dataclasses import dataclass, replace
 
 from config import StoreConfig, ZoneKind
-from dwell.compare import Share, rank_bands, share
+from dwell.aggregates import EDGES_S, quantile
+from dwell.compare import ENOUGH, Share, median_interval, of_many, rank_bands, share
 from edge.database.reader import Past
 from edge.days.facts import Totals, of_people
 from edge.days.kept import DAY
@@ -60,12 +61,25 @@ class CounterScore:
     """For counters: best and worst possible rank by engaged_share, given the intervals."""
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A counter's median dwell, with an interval that holds together with those of all other counters."""
+
+    zone: str
+    median_s: float
+    low_s: float
+    high_s: float
+    n: int
+
+
 @dataclass(frozen=True)
 class Counters:
     scope: Scope
     journeys: int
     zones: tuple[CounterScore, ...]
     """In the order of the store file."""
+    standings: tuple[Standing, ...]
+    """Counters with ENOUGH visits."""
 
 
 def counters(past: Past, date: dt.date, days: int = 1) -> Counters:
@@ -78,7 +92,25 @@ def counters(past: Past, date: dt.date, days: int = 1) -> Counters:
     shares = [None if r.engaged_share is None else _as_share(r.engaged_share) for r in of_counters]
     ranks = {row.zone: rank for row, rank in zip(of_counters, rank_bands(shares), strict=True)}
     zones = tuple(replace(row, rank=ranks.get(row.zone)) for row in rows)
-    return Counters(scope, int(of_people(found.store)), zones)
+    return Counters(scope, int(of_people(found.store)), zones, _standings(config, found))
+
+
+def _standings(config: StoreConfig, found: Totals) -> tuple[Standing, ...]:
+    enough = [
+        number
+        for number, zone in enumerate(config.zones)
+        if zone.kind == ZoneKind.COUNTER and found.dwell[number].sum() >= ENOUGH
+    ]
+    level = of_many(len(enough))
+    return tuple(
+        Standing(
+            config.zones[number].id,
+            quantile(found.dwell[number], 0.5),
+            *median_interval(found.dwell[number], EDGES_S, level),
+            int(found.dwell[number].sum()),
+        )
+        for number in enough
+    )
 
 
 def _score(config: StoreConfig, found: Totals, number: int, history: int) -> CounterScore:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import StoreConfig
-from config.facts import PEOPLE
+from config.facts import COUNTED, PEOPLE
 from dwell.aggregates import BINS, histogram
 from dwell.facts import Facts, Table, facts, total
 from dwell.layout import TagClass, ZoneKind
@@ -27,6 +27,7 @@ from dwell.stays import STAY, Place, Span, Stays, distinct, in_order, people
 from dwell.suspects import Limits, Suspicion, suspicions
 from edge.access.verdicts import stamps, verdicts
 from edge.database.reader import Past
+from edge.days.hourly import FLOOR_HOUR, ZONE_HOUR, Hours, added, hour_of, summed
 from edge.store.business_days import business_days
 from edge.store.calendar import hours
 
@@ -34,7 +35,6 @@ LOOK_US = 12 * 3_600_000_000
 """Margin around a day for visits that belong to its journeys or extend into it."""
 CHUNK_ROWS = 1_000
 """Database rows held as Python objects at a time; they take ten times the memory of the arrays made from them."""
-HOUR_US = 3_600_000_000
 BASE = np.dtype(
     [
         ("journeys", "<i8"),  # people's journeys that began while the zone was known: denominator of its rates
@@ -91,7 +91,7 @@ class Totals:
             tier: Counter(self.tiers.get(tier, {})) + Counter(other.tiers.get(tier, {}))
             for tier in {**self.tiers, **other.tiers}
         }
-        arrays = {name: _both(getattr(self, name), getattr(other, name)) for name in ARRAYS}
+        arrays = {name: added(getattr(self, name), getattr(other, name)) for name in ARRAYS}
         return Totals(
             **arrays,
             flows=self.flows + other.flows,
@@ -127,6 +127,17 @@ class Windows:
 
 
 @dataclass(frozen=True)
+class ByHour:
+    """One business day by hour."""
+
+    hours: Hours
+    dwell: NDArray[np.uint32]
+    """(H, Z, BINS) of people's complete visits that began in the hour, in known windows."""
+    wait: NDArray[np.uint32]
+    """(H, Z, BINS) of the visits that met staff."""
+
+
+@dataclass(frozen=True)
 class DayFacts:
     """One business day."""
 
@@ -141,8 +152,8 @@ class DayFacts:
     """State of the managers' verdicts on suspect tags: edge.access.verdicts.stamps."""
     totals: Totals
     windows: Windows
-    by_hour: NDArray[np.uint32] | None
-    """(hours of the day, Z, BINS) dwell; None in stored facts, see kept.by_hour."""
+    by_hour: ByHour | None
+    """None in stored facts: see kept.hours and kept.histograms."""
 
 
 @dataclass(frozen=True)
@@ -289,21 +300,49 @@ def make(past: Past, date: dt.date) -> DayFacts:
         verdicts=stamp,
         totals=_totals(made, windows, by_tier, _people(stays, span), len(left_out), span),
         windows=windows,
-        by_hour=_by_hour(made, windows, span),
+        by_hour=_by_hour(config, made, windows, span, as_of_us),
     )
 
 
-def hour_of(windows_us: NDArray[np.int64], start_us: int) -> NDArray[np.int64]:
-    """Return the (W,) hour of the business day, from 0, in which each window begins."""
-    hour: NDArray[np.int64] = (np.maximum(windows_us, start_us) - start_us) // HOUR_US
-    return hour
+def _hours(config: StoreConfig, windows: Windows, span: Span, as_of_us: int | None) -> Hours:
+    """Sum a day's windows by hour."""
+    store, starts = place(config), windows.windows_us
+    hour = hour_of(starts, span.start_us)
+    known, ended, open_us = windows.known, ~np.isnan(windows.coverage), windows.open_us
+    until_us = np.minimum(np.minimum(starts + span.window_us, span.end_us), np.maximum(as_of_us or 0, starts))
+    long_us = (until_us - starts)[:, None]
+    share = np.nan_to_num(windows.coverage, nan=0.0)
+    zones = np.zeros(known.shape, ZONE_HOUR)
+    for name in windows.zones.dtype.names or ():
+        zones[name] = np.where(known, windows.zones[name], 0)
+    zones["journeys"] = known * of_people(windows.store)[:, None]
+    zones["stopped"] = known * windows.store["stopped"][:, None]
+    zones["open_us"], zones["covered_us"] = open_us * ended, open_us * share
+    zones["known_us"] = open_us * (known & ended)
+    zones["staffed_open_us"] = np.minimum(windows.zones["staffed_us"], open_us) * (known & ended)
+    zones["known_windows"], zones["span_us"] = known, known * long_us
+    zones["ended"], zones["share"] = ended, share
+    floors = np.zeros((len(starts), store.floors), FLOOR_HOUR)
+    for number in range(store.floors):
+        mine = store.zone_floor == number
+        measured = known[:, mine].any(axis=1)
+        opened = measured & (open_us[:, mine].max(axis=1, initial=0) > 0)
+        facts = windows.floors[:, number]
+        for name in COUNTED:
+            floors[name][:, number] = facts[name]
+        for name, mask in (("", measured), ("open_", opened)):
+            floors[f"{name}present_us"][:, number] = facts["present_us"] * mask
+            floors[f"{name}span_us"][:, number] = long_us[:, 0] * mask
+        floors["peak"][:, number] = facts["peak"] * measured
+    begun = np.zeros(int(hour[-1]) + 1, np.int64)
+    begun[hour[np.maximum(starts, span.start_us) < (as_of_us or 0)]] = 1
+    return Hours(summed(zones, hour), summed(floors, hour), summed(windows.store, hour), begun)
 
 
-def _by_hour(made: Facts, windows: Windows, span: Span) -> NDArray[np.uint32]:
+def _by_hour(config: StoreConfig, made: Facts, windows: Windows, span: Span, as_of_us: int | None) -> ByHour:
     hour = hour_of(made.windows_us, span.start_us)
-    out = np.zeros((int(hour[-1]) + 1, *made.dwell.shape[1:]), np.uint32)
-    np.add.at(out, hour, made.dwell * windows.known[:, :, None])
-    return out
+    dwell, wait = (summed(part * windows.known[:, :, None], hour) for part in (made.dwell, made.wait))
+    return ByHour(_hours(config, windows, span, as_of_us), dwell, wait)
 
 
 def count(past: Past, date: dt.date) -> int:
@@ -469,12 +508,3 @@ def _both_tiers(
 ) -> dict[str, NDArray[np.int64]]:
     none = np.zeros(BINS, np.int64)
     return {tier: one.get(tier, none) + two.get(tier, none) for tier in {**one, **two}}
-
-
-def _both(one: Table, two: Table) -> Table:
-    if one.dtype.names is None:
-        return one + two
-    out = one.copy()
-    for name in one.dtype.names:
-        out[name] = np.maximum(one[name], two[name]) if name == "peak" else one[name] + two[name]
-    return out

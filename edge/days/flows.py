@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,28 @@ class Transition:
     n: int
     share: float
     """Share of all transitions from `from_zone`, including suppressed ones."""
+
+
+class Step(NamedTuple):
+    """From a stop to the next one, whatever was walked through between; None: from outside, or out of the store."""
+
+    from_zone: str | None
+    to_zone: str | None
+    n: int
+    leaving: int
+    """Number of all steps from `from_zone`."""
+    coming: int
+    """Number of all steps to `to_zone`."""
+
+    @property
+    def share(self) -> Rate | None:
+        """Share of all steps from `from_zone`; None if they are too few."""
+        return rate(self.n, self.leaving)
+
+    @property
+    def back(self) -> Rate | None:
+        """Share of all steps to `to_zone`; None if they are too few."""
+        return rate(self.n, self.coming)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +120,10 @@ class ZoneFlows:
 @dataclass(frozen=True)
 class FlowReport:
     scope: Scope
-    between: ZoneFlows
+    folded: ZoneFlows
+    """From stop to stop, with aisles and passing-by folded, as drawn on the page."""
+    stops: tuple[Step, ...]
+    """The same including entering and leaving. Most frequent first; only those of at least small_cell journeys."""
     links: tuple[Transition, ...]
     """Including entering and leaving. Most frequent first; only those of at least small_cell journeys."""
     steps: int
@@ -115,6 +142,13 @@ class FlowReport:
     exits: tuple[Mix, ...]
     ways_in: Doors
     ways_out: Doors
+    direct: tuple[int, int]
+    """Number of pairs of zones with direct transitions, and number of these transitions, between zones only."""
+
+    @cached_property
+    def between(self) -> ZoneFlows:
+        """Transitions between zones, without entering and leaving the store."""
+        return _between(self.links, *self.direct, self.unseen)
 
 
 def flows(past: Past, date: dt.date, days: int = 1) -> FlowReport:
@@ -125,19 +159,22 @@ def flows(past: Past, date: dt.date, days: int = 1) -> FlowReport:
     names: list[str | None] = [*ids, None]
     least = config.thresholds.small_cell
     made = found.flows
-    leaving = made.links.sum(axis=1)
+    leaving, coming = made.steps.sum(axis=1), made.steps.sum(axis=0)
     shown = (made.links > 0) & (made.link_journeys >= least)
-    links = [
-        Transition(names[a], names[b], int(made.links[a, b]), float(made.links[a, b] / leaving[a]))
-        for a, b in np.argwhere(shown).tolist()
+    links = _transitions(names, made.links, shown)
+    stepped = (made.steps > 0) & (made.step_journeys >= least)
+    stops = [
+        Step(names[a], names[b], int(made.steps[a, b]), int(leaving[a]), int(coming[b]))
+        for a, b in np.argwhere(stepped).tolist()
     ]
-    links.sort(key=lambda link: (-link.n, link.from_zone or "", link.to_zone or ""))
+    stops.sort(key=lambda step: (-step.n, step.from_zone or "", step.to_zone or ""))
     steps = int(made.links.sum())
     counted, with_path = paths_of(past, [date - n * DAY for n in range(days)], TOP_PATHS)
     paths = tuple(PathCount(tuple(ids[z] for z in path), n, n / with_path) for path, n in counted if n >= least)
     return FlowReport(
         scope=scope,
-        between=_between(links, made.links[:-1, :-1], made.unseen),
+        folded=_between(stops, *_size(made.steps), made.unseen_steps),
+        stops=tuple(stops),
         links=tuple(links),
         steps=steps,
         suppressed_links=int(((made.links > 0) & ~shown).sum()),
@@ -152,18 +189,40 @@ def flows(past: Past, date: dt.date, days: int = 1) -> FlowReport:
         exits=_mix(config, found.zones["exits"]),
         ways_in=_doors(config, found.zones["entries"]),
         ways_out=_doors(config, found.zones["exits"]),
+        direct=_size(made.links),
     )
 
 
-def _between(links: list[Transition], steps: NDArray[np.int64], unseen: int) -> ZoneFlows:
-    """Select the transitions between zones from the visible links, in their order, and from all (Z, Z) counts."""
-    flows = [
+def between(past: Past, date: dt.date, days: int = 1) -> ZoneFlows:
+    """Compute the transitions between zones only."""
+    made, config = over(past, date, days)[1].flows, past.config
+    shown = (made.links > 0) & (made.link_journeys >= config.thresholds.small_cell)
+    links = _transitions([*(zone.id for zone in config.zones), None], made.links, shown)
+    return _between(links, *_size(made.links), made.unseen)
+
+
+def _size(n: NDArray[np.int64]) -> tuple[int, int]:
+    """Return the number of pairs of zones with any steps, and of the steps, without those from and to outside."""
+    return int((n[:-1, :-1] > 0).sum()), int(n[:-1, :-1].sum())
+
+
+def _transitions(names: list[str | None], n: NDArray[np.int64], shown: NDArray[np.bool_]) -> list[Transition]:
+    leaving = n.sum(axis=1)
+    links = [
+        Transition(names[a], names[b], int(n[a, b]), float(n[a, b] / leaving[a]))
+        for a, b in np.argwhere(shown).tolist()
+    ]
+    return sorted(links, key=lambda link: (-link.n, link.from_zone or "", link.to_zone or ""))
+
+
+def _between(links: Sequence[Transition | Step], pairs: int, n: int, unseen: int) -> ZoneFlows:
+    """Select the transitions between zones from the visible links, in their order."""
+    flows = tuple(
         ZoneTransition(link.from_zone, link.to_zone, link.n)
         for link in links
         if link.from_zone is not None and link.to_zone is not None
-    ]
-    n, shown_n = int(steps.sum()), sum(flow.n for flow in flows)
-    return ZoneFlows(tuple(flows), n, int((steps > 0).sum()) - len(flows), n - shown_n, unseen)
+    )
+    return ZoneFlows(flows, n, pairs - len(flows), n - sum(flow.n for flow in flows), unseen)
 
 
 def _mix(config: StoreConfig, counts: NDArray[Any]) -> tuple[Mix, ...]:

@@ -16,43 +16,53 @@ from config import StoreConfig
 from config.facts import TagClassName
 from edge.database.reader import Past, reading
 from edge.days import (
+    against,
     changes,
     counters,
     flows,
     habits,
     hours,
     kept,
+    lens,
     occupancy,
     service,
     summary,
     suspects,
     traffic,
+    tree,
     ways,
 )
+from edge.days.against import AgainstReport
 from edge.days.changes import Comparison, Trial
 from edge.days.counters import Counters
 from edge.days.facts import DayFacts, make
 from edge.days.flows import FlowReport
 from edge.days.habits import Habit
 from edge.days.hours import HourReport
+from edge.days.lens import Lens, TrendDay
 from edge.days.occupancy import OccupancyReport
 from edge.days.service import ServiceReport, TierReport
-from edge.days.summary import Summary
+from edge.days.summary import Head, Summary
 from edge.days.suspects import Suspect
 from edge.days.traffic import FloorTraffic
+from edge.days.tree import Tree
 from edge.days.ways import Ways
 
 
 class History(Past):
     """Past business days. Queries with `days` cover that number of days, ending with `date`."""
 
-    def summary(self, date: dt.date) -> Summary:
-        """Summarise a day, for `tagtrail summary` and the page "Today"."""
-        return summary.summary(self, date)
+    def summary(self, date: dt.date, days: int = 1) -> Summary:
+        """Summarise days, for `tagtrail summary` and the page "Today"."""
+        return summary.summary(self, date, days)
 
-    def traffic(self, date: dt.date) -> tuple[FloorTraffic, ...]:
-        """Return the arrivals on every floor by hour."""
-        return traffic.traffic(self, date)
+    def head(self, date: dt.date, days: int = 1) -> Head:
+        """Return how much is known of days."""
+        return summary.head(self, date, days)
+
+    def traffic(self, date: dt.date, days: int = 1) -> tuple[FloorTraffic, ...]:
+        """Return the arrivals on every floor by hour of the day."""
+        return traffic.traffic(self, date, days)
 
     def counters(self, date: dt.date, days: int = 1) -> Counters:
         """Return the scorecard of every zone."""
@@ -61,6 +71,20 @@ class History(Past):
     def flows(self, date: dt.date, days: int = 1) -> FlowReport:
         """Return transitions, paths, entries and exits."""
         return flows.flows(self, date, days)
+
+    def lens(
+        self, date: dt.date, days: int, measure: str, hour: int | None = None, other: dt.date | None = None
+    ) -> Lens:
+        """Return one figure of every zone."""
+        return lens.lens(self, date, days, measure, hour, other)
+
+    def trend(self, date: dt.date, zone: str) -> tuple[TrendDay, ...]:
+        """Return a zone's visits day by day."""
+        return lens.trend(self, date, zone)
+
+    def tree(self, date: dt.date, days: int, zone: str) -> Tree:
+        """Return the ways from and to a zone."""
+        return tree.tree(self, date, days, zone)
 
     def ways(self, date: dt.date, tag_class: TagClassName) -> Ways:
         """Return the paths of one tag class, without rare ones."""
@@ -74,13 +98,21 @@ class History(Past):
         """Return staffed time, waiting and assistance by zone."""
         return service.service(self, date, days)
 
-    def hours(self, date: dt.date) -> HourReport:
-        """Return the figures of every zone by hour."""
-        return hours.hours(self, date)
+    def hours(self, date: dt.date, days: int = 1) -> HourReport:
+        """Return the figures of every zone by hour of the day."""
+        return hours.hours(self, date, days)
 
     def occupancy(self, date: dt.date) -> OccupancyReport:
         """Return the occupancy by window, floor and zone."""
         return occupancy.occupancy(self, date)
+
+    def occupancy_by_hour(self, date: dt.date, days: int = 1) -> OccupancyReport:
+        """Return the occupancy by hour of the day, floor and zone."""
+        return occupancy.by_hour(self, date, days)
+
+    def against(self, date: dt.date, days: int, other: dt.date) -> AgainstReport:
+        """Compare days with as many days ending with `other`."""
+        return against.against(self, date, days, other)
 
     def comparison(self, date: dt.date) -> Comparison | None:
         """Compare a day with similar days; None while the day has no data."""

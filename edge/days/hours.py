@@ -1,4 +1,4 @@
-"""A business day by hour, from a read-only connection: dwell by zone, visits per staff member.
+"""Business days by hour of the day, from a read-only connection: dwell by zone, visits per staff member.
 
 See edge.days.counters.
 """
@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from dwell.aggregates import MIDDLES_S
 from edge.database.reader import Past
-from edge.days.facts import HOUR_US, hour_of
-from edge.days.kept import by_hour, day
-from edge.days.scope import Scope, over, quantile_s
+from edge.days import kept
+from edge.days.hourly import HOUR_US, Hours
+from edge.days.kept import DAY
+from edge.days.scope import Scope, over
 
 
 @dataclass(frozen=True, slots=True)
 class ZoneHour:
-    """One zone in one hour of the day; all None if it was unknown or lies in the future."""
+    """One zone in one hour of the day, of one or more days; all None if it was unknown or lies in the future."""
 
     start_us: int
     state: str
@@ -54,44 +58,63 @@ class HourReport:
 LEAST_STAFF_US = HOUR_US // 4
 
 
-def hours(past: Past, date: dt.date) -> HourReport:
-    """Compute for every zone and hour: dwell, and visits per staff member."""
-    config = past.config
-    scope, _ = over(past, date, 1)
-    made, dwell = day(past, date), by_hour(past, date)
-    start_us, end_us = past.bounds_us(date)
-    hour = hour_of(made.windows.windows_us, start_us)
-    as_of_us = made.as_of_us or 0
-    least = config.thresholds.small_cell
+def over_hours(past: Past, date: dt.date, days: int = 1) -> Hours:
+    """Return the hours of the `days` business days ending with `date`, added up."""
+    return kept.total_hours(past, [date - n * DAY for n in range(days)])
 
-    def cell(zone: int, number: int) -> ZoneHour:
-        at_us = start_us + number * HOUR_US
-        mine = hour == number
-        known = made.windows.known[mine, zone]
-        state = "future" if at_us >= as_of_us else "measured" if known.any() else "unknown"
+
+def hours(past: Past, date: dt.date, days: int = 1) -> HourReport:
+    """Compute for every zone and hour of the day: dwell, and visits per staff member; over several days, together.
+
+    Times are those of the last day.
+    """
+    config = past.config
+    scope, _ = over(past, date, days)
+    found = over_hours(past, date, days)
+    counts = kept.histograms(past, [date - n * DAY for n in range(days)])[: len(found.begun)]
+    median, p75 = (quantiles(counts, q, config.thresholds.small_cell).tolist() for q in (0.5, 0.75))
+    start_us = past.bounds_us(date)[0]
+    begun = found.begun.tolist()
+    table = {name: found.zones[name].tolist() for name in ("known_windows", *BANDS, "staff_us")}
+
+    def cell(h: int, z: int) -> ZoneHour:
+        at_us = start_us + h * HOUR_US
+        state = "measured" if table["known_windows"][h][z] else "unknown" if begun[h] else "future"
         if state != "measured":
             return ZoneHour(at_us, state, *[None] * 9)
-        facts = made.windows.zones[mine, zone][known]
-        bands = {name: int(facts[name].sum()) for name in ("pass_by", "touch", "visit", "engaged")}
-        histogram = dwell[number, zone] if number < len(dwell) else np.zeros(1, np.uint32)
-        staff_us = int(facts["staff_us"].sum())
+        bands = {name: table[name][h][z] for name in BANDS}
+        staff_us = table["staff_us"][h][z]
         served = bands["visit"] + bands["engaged"]
         return ZoneHour(
             start_us=at_us,
             state=state,
             n=sum(bands.values()),
             **bands,
-            median_s=quantile_s(histogram, 0.5, least),
-            p75_s=quantile_s(histogram, 0.75, least),
+            median_s=median[h][z],
+            p75_s=p75[h][z],
             staff_s=staff_us / 1e6,
             visits_per_staff_hour=served / (staff_us / HOUR_US) if staff_us >= LEAST_STAFF_US else None,
         )
 
-    every = range(-((start_us - end_us) // HOUR_US))
     return HourReport(
         scope,
         tuple(
-            ZoneHours(zone.id, zone.floor, zone.kind.value, tuple(cell(z, number) for number in every))
+            ZoneHours(zone.id, zone.floor, zone.kind.value, tuple(cell(h, z) for h in range(len(begun))))
             for z, zone in enumerate(config.zones)
         ),
     )
+
+
+BANDS = ("pass_by", "touch", "visit", "engaged")
+
+
+def quantiles(counts: NDArray[np.int64], q: float, least: int) -> NDArray[Any]:
+    """Return the (…) quantiles of (…, BINS) histograms in seconds, as dwell.aggregates.quantile does.
+
+    None where there are fewer than `least` entries.
+    """
+    total = counts.sum(axis=-1)
+    bins = (np.cumsum(counts, axis=-1) < np.maximum(q * total, 1)[..., None]).sum(axis=-1)
+    found: NDArray[Any] = MIDDLES_S[np.minimum(bins, len(MIDDLES_S) - 1)].astype(object)
+    found[total < max(least, 1)] = None
+    return found

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import math
 import sqlite3
 import threading
-import zlib
-from collections import OrderedDict
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,18 +20,30 @@ from dwell.paths import Flows, Path
 from dwell.stays import Span
 from edge.access.verdicts import stamps
 from edge.database.reader import Past
-from edge.days.facts import ARRAYS, DayFacts, Totals, Windows, count, make
+from edge.days.facts import ARRAYS, ByHour, DayFacts, Totals, Windows, count, make
+from edge.days.hourly import Hours
+from edge.days.packing import pack, unpack
 from edge.store.business_days import business_days
 
-FORMAT = 3
+FORMAT = 4
 """Version of the storage format; facts in another format are computed again."""
+SO_FAR = -FORMAT
+"""In place of it: facts of a day in progress, which stand in for it until they are FRESH_US old."""
+FRESH_US = 900_000_000
 DAY = dt.timedelta(days=1)
+LINKS = ("links", "link_journeys", "steps", "step_journeys")
+MOST_HOURS = 25
+"""Hours of a business day on which clocks are set back."""
 REMADE_DAYS = 7
 """Days younger than this are computed again when visits have been added."""
 
 _made: OrderedDict[tuple[Any, ...], DayFacts] = OrderedDict()
 _MADE = 1
 _making = threading.Lock()
+_sums: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+_SUMS = 6
+_adding = threading.Lock()
+Added = TypeVar("Added", Totals, Hours)
 
 
 def day(past: Past, date: dt.date) -> DayFacts:
@@ -66,15 +76,48 @@ def totals(past: Past, dates: Sequence[dt.date]) -> Iterator[tuple[dt.date, Tota
             yield date, replace(made, flows=replace(made.flows, paths={}))
 
 
+def total(past: Past, dates: Sequence[dt.date]) -> Totals | None:
+    """Return the facts of all days together, without their paths; None if there are none of any day."""
+    return _together(past, dates, totals)
+
+
+def total_hours(past: Past, dates: Sequence[dt.date]) -> Hours:
+    """Return the hours of all days together; all unknown if there are no facts of any day."""
+    found = _together(past, dates, hours)
+    return made_by_hour(past, max(dates)).hours if found is None else found
+
+
+def _together(
+    past: Past, dates: Sequence[dt.date], part: Callable[[Past, Sequence[dt.date]], Iterator[tuple[dt.date, Added]]]
+) -> Added | None:
+    """Add up the facts of days. The sum of stored days is cached for the next question about the same days."""
+    stored = tuple(_rows(past, dates, "rows, verdicts, length(totals), length(hours)"))
+    file = past.conn.execute("PRAGMA database_list").fetchone()[2]
+    places = tuple(zone.id for zone in past.config.zones), tuple(floor.id for floor in past.config.floors)
+    key = (part.__name__, file, places, past.config.thresholds.def_version, repr(stored))
+    found: Added | None = None
+    with _adding:
+        if key in _sums:
+            _sums.move_to_end(key)
+            found = _sums[key]
+    there = [date for date, _ in stored]
+    if found is None and there:
+        for _, one in part(past, there):  # one at a time, because a day of a large store takes a quarter of a MiB
+            found = one if found is None else found + one
+        with _adding:
+            _sums[key] = found
+            while len(_sums) > _SUMS:
+                _sums.popitem(last=False)
+    for _, one in part(past, [date for date in dates if date not in there]):
+        found = one if found is None else found + one
+    return found
+
+
 def paths(past: Past, dates: Sequence[dt.date], top: int) -> tuple[list[tuple[Path, int]], int]:
     """Return the `top` cleaned paths over all days with their counts, most frequent first; and the number of journeys
     with a path.
     """
-    stored = {date: _moved_paths(past.config, *row) for date, row in _rows(past, dates, "paths")}
-    parts = list(stored.values())
-    parts += [
-        _matrix(day(past, date).totals.flows.paths) for date in dates if date not in stored and _measured(past, date)
-    ]
+    parts = list(_path_matrices(past, dates))
     longest = max((part["zones"].shape[1] for part in parts), default=0)
     if not longest:
         return [], 0
@@ -90,30 +133,108 @@ def paths(past: Past, dates: Sequence[dt.date], top: int) -> tuple[list[tuple[Pa
     return taken, int(n.sum())
 
 
+def around(past: Past, dates: Sequence[dt.date], zone: int, depth: int) -> tuple[Counter[Path], Counter[Path]]:
+    """Count the `depth` stops before a zone, nearest first, and those after it, over all days' cleaned paths.
+
+    Where a path has no further stop, -1 follows its last one, in place of the first stop that there isn't.
+    """
+    before: Counter[Path] = Counter()
+    after: Counter[Path] = Counter()
+    for part in _path_matrices(past, dates):
+        row, at = np.nonzero(part["zones"] == zone)
+        if not len(row):
+            continue
+        edge = np.full((len(row), depth), -1, np.int16)
+        zones, n = np.hstack([edge, part["zones"][row], edge]), part["n"][row]
+        for into, step in ((before, -1), (after, 1)):
+            found = zones[np.arange(len(row))[:, None], (at + depth)[:, None] + step * np.arange(1, depth + 1)]
+            for way, long in zip(found.tolist(), n.tolist(), strict=True):
+                into[tuple(way[: way.index(-1) + 1] if -1 in way else way)] += long
+    return before, after
+
+
+def _path_matrices(past: Past, dates: Sequence[dt.date]) -> Iterator[dict[str, NDArray[Any]]]:
+    """Yield the paths of all days that have any."""
+    missing = set(dates)
+    for date, row in _rows(past, dates, "paths"):
+        missing.discard(date)
+        yield _moved_paths(past.config, *row)
+    for date in sorted(missing):
+        if _measured(past, date):
+            yield _matrix(day(past, date).totals.flows.paths)
+
+
 def day_if_any(past: Past, date: dt.date) -> DayFacts | None:
     """Return a day's facts; None for a day before the store's first or after its last."""
     stored = load(past, [date])
     return stored[date] if stored else day(past, date) if _measured(past, date) else None
 
 
-def by_hour(past: Past, date: dt.date) -> NDArray[np.uint32]:
-    """Return the (hours of the day, Z, BINS) dwell histograms of a day's complete visits."""
+def hours(past: Past, dates: Sequence[dt.date]) -> Iterator[tuple[dt.date, Hours]]:
+    """Yield the hours of all days that have any facts, one at a time, in no particular order."""
     config = past.config
-    for _, (names, packed) in _rows(past, [date], "hours"):
-        if packed:
-            dwell: NDArray[np.uint32] = _taken(_arrays(packed)["dwell"].swapaxes(0, 1), _moved(config, names)[0])
-            return dwell.swapaxes(0, 1)
+    missing = set(dates)
+    for date, (names, packed) in _rows(past, dates, "hours"):
+        missing.discard(date)
+        arrays = unpack(packed)
+        zones, floors = _moved(config, names)
+        yield (
+            date,
+            Hours(
+                _taken(arrays["zones"].T, zones).T,
+                _taken(arrays["floors"].T, floors).T,
+                arrays["store"],
+                arrays["begun"],
+            ),
+        )
+    for date in sorted(missing):
+        if _measured(past, date):
+            yield date, made_by_hour(past, date).hours
+
+
+def histograms(past: Past, dates: Sequence[dt.date], hour: int | None = None, what: str = "dwell") -> NDArray[np.int64]:
+    """Sum the (H, Z, BINS) histograms of dwell or wait by hour over days; of one hour only, if given."""
+    config = past.config
+    z = len(config.zones)
+    out = np.zeros((MOST_HOURS if hour is None else 1, z, BINS), np.int64)
+    flat = out.reshape(-1)
+
+    def add(at: NDArray[np.int64], n: NDArray[np.int64]) -> None:
+        if hour is not None:
+            mine = at // (z * BINS) == hour
+            at, n = at[mine] - hour * z * BINS, n[mine]
+        flat[at] += n
+
+    missing = set(dates)
+    for date, (names, packed) in _rows(past, dates, "hours"):
+        missing.discard(date)
+        arrays = unpack(packed)
+        add(*_moved_histogram(config, names, arrays[f"{what}_at"], arrays[f"{what}_n"]))
+    for date in sorted(missing):
+        if _measured(past, date):
+            add(*_sparse_array(getattr(made_by_hour(past, date), what)))
+    return out
+
+
+def made_by_hour(past: Past, date: dt.date) -> ByHour:
+    """Return the hours of a day that is not stored."""
     made = day(past, date).by_hour
-    return np.zeros((0, len(config.zones), BINS), np.uint32) if made is None else made
+    assert made is not None, "a day that is not stored was made just now"
+    return made
 
 
-def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
-    """Store a day's facts, in the caller's transaction."""
-    names = json.dumps([[zone.id for zone in config.zones], [floor.id for floor in config.floors]])
+def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts, *, so_far: bool = False) -> None:
+    """Store facts of a day that were made from its visits, in the caller's transaction.
+
+    `so_far`: the day is in progress; the next ones replace them.
+    """
+    if made.by_hour is None:
+        raise ValueError("facts that were loaded are stored already")
+    names = json.dumps([[zone.id for zone in config.zones], [floor.id for floor in config.floors], made.as_of_us])
     t, w = made.totals, made.windows
     flows = t.flows
     numbers = {
-        "unseen": [flows.unseen, flows.unseen_paths, flows.pathless],
+        "unseen": [flows.unseen, flows.unseen_paths, flows.pathless, flows.unseen_steps],
         "tiers": {tier: dict(counts) for tier, counts in t.tiers.items()},
         "people": dict(t.people),
         "tier_wait": _sparse(t.tier_wait),
@@ -121,19 +242,19 @@ def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
         "suspects": t.suspects,
         "as_of_us": made.as_of_us,
     }
-    packed_totals = _pack(
+    packed_totals = pack(
         {name: getattr(t, name) for name in ARRAYS}
-        | {"links": flows.links, "link_journeys": flows.link_journeys}
+        | {name: getattr(flows, name) for name in LINKS}
         | {"numbers": np.frombuffer(json.dumps(numbers).encode(), np.uint8)}
     )
-    packed_windows = _pack({field.name: getattr(w, field.name) for field in fields(w)})
+    packed_windows = pack({field.name: getattr(w, field.name) for field in fields(w)})
     conn.execute(
         "INSERT OR REPLACE INTO day_summary (date, format, def_version, rows, names, totals, windows, paths, hours,"
         " verdicts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            *(made.date.isoformat(), FORMAT, made.def_version, made.rows, names),
-            *(packed_totals, packed_windows, _pack(_matrix(flows.paths))),
-            *(b"" if made.by_hour is None else _pack({"dwell": made.by_hour}), made.verdicts),
+            *(made.date.isoformat(), SO_FAR if so_far else FORMAT, made.def_version, made.rows, names),
+            *(packed_totals, packed_windows, pack(_matrix(flows.paths))),
+            *(_pack_hours(made.by_hour), made.verdicts),
         ),
     )
 
@@ -141,23 +262,31 @@ def save(conn: sqlite3.Connection, config: StoreConfig, made: DayFacts) -> None:
 def load(past: Past, dates: Sequence[dt.date]) -> dict[dt.date, DayFacts]:
     """Load the stored facts of days that were computed with the current definitions."""
     config = past.config
-    days = business_days(config)
     return {
         date: DayFacts(
             date=date,
             def_version=config.thresholds.def_version,
-            as_of_us=days.bounds_us(date)[1],
-            complete=True,
+            as_of_us=json.loads(names)[2],
+            complete=format_ == FORMAT,
             rows=rows,
             verdicts=verdicts,
             by_hour=None,
             totals=_unpack_totals(config, names, packed_totals),
             windows=_unpack_windows(config, names, packed_windows),
         )
-        for date, (names, rows, verdicts, packed_totals, packed_windows) in _rows(
-            past, dates, "rows, verdicts, totals, windows"
+        for date, (names, format_, rows, verdicts, packed_totals, packed_windows) in _rows(
+            past, dates, "format, rows, verdicts, totals, windows"
         )
     }
+
+
+def as_of_us(past: Past, date: dt.date) -> int | None:
+    """Return the time before which everything on a day is counted; None if nothing is."""
+    for _, (names, *_rest) in _rows(past, [date], "0"):
+        found: int | None = json.loads(names)[2]
+        return found
+    now_us = past.watermark_us
+    return None if now_us is None else min(now_us, past.bounds_us(date)[1])
 
 
 def missing(past: Past, besides: Container[str] = ()) -> dt.date | None:
@@ -211,37 +340,50 @@ def _rows(past: Past, dates: Sequence[dt.date], columns: str) -> Iterator[tuple[
         return
     wanted = {date.isoformat(): date for date in dates}
     said = stamps(config)
-    for date, verdicts, *row in past.conn.execute(
-        f"SELECT date, verdicts, names, {columns} FROM day_summary WHERE date >= ? AND date <= ?"
-        " AND format = ? AND def_version = ?",
-        (min(wanted), max(wanted), FORMAT, config.thresholds.def_version),
+    now_us = past.watermark_us or 0
+    for date, format_, verdicts, *row in past.conn.execute(
+        f"SELECT date, format, verdicts, names, {columns} FROM day_summary WHERE date >= ? AND date <= ?"
+        f" AND format IN ({FORMAT}, {SO_FAR}) AND def_version = ?",
+        (min(wanted), max(wanted), config.thresholds.def_version),
     ):
-        if date in wanted and verdicts == said.get(date, 0):
+        if date not in wanted or verdicts != said.get(date, 0):
+            continue
+        if format_ == FORMAT or now_us - json.loads(row[0])[2] <= FRESH_US:
             yield wanted[date], row
 
 
-def _pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Pack arrays as a line of JSON with their names, then their compressed bytes; much faster to read than npz."""
-    head = [[name, np.lib.format.dtype_to_descr(array.dtype), array.shape] for name, array in arrays.items()]
-    body = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
-    return zlib.compress(json.dumps(head).encode() + b"\n" + body, 6)
+def _pack_hours(made: ByHour) -> bytes:
+    hours = {"zones": made.hours.zones, "floors": made.hours.floors, "store": made.hours.store}
+    hours["begun"] = made.hours.begun
+    for what in ("dwell", "wait"):
+        hours[f"{what}_at"], hours[f"{what}_n"] = _sparse_array(getattr(made, what))
+    return pack(hours)
 
 
-def _arrays(packed: bytes) -> dict[str, NDArray[Any]]:
-    raw = zlib.decompress(packed)
-    at = raw.index(b"\n") + 1
-    arrays = {}
-    for name, described, shape in json.loads(raw[:at]):
-        descr = [tuple(one) for one in described] if isinstance(described, list) else described
-        dtype = np.lib.format.descr_to_dtype(descr)
-        n = math.prod(shape)
-        arrays[name] = np.frombuffer(raw, dtype, n, at).reshape(shape)
-        at += n * dtype.itemsize
-    return arrays
+def _sparse_array(counts: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the flat indices and values of the non-zero counts."""
+    flat = counts.reshape(-1)
+    at = np.flatnonzero(flat)
+    return at, flat[at].astype(np.int64)
+
+
+def _moved_histogram(
+    config: StoreConfig, names: str, at: NDArray[np.int64], n: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return stored sparse (H, Z, BINS) counts for the zones of the store file, without removed zones."""
+    there, many = _moved(config, names)[0], len(json.loads(names)[0])
+    if np.array_equal(there, np.arange(many)):
+        return at, n
+    place = np.full(many, -1, np.int64)
+    place[there[there >= 0]] = np.flatnonzero(there >= 0)
+    hour, rest = np.divmod(at, many * BINS)
+    zone, bin_ = np.divmod(rest, BINS)
+    kept = place[zone] >= 0
+    return ((hour * len(there) + place[zone]) * BINS + bin_)[kept], n[kept]
 
 
 def _unpack_totals(config: StoreConfig, names: str, packed: bytes) -> Totals:
-    arrays = _arrays(packed)
+    arrays = unpack(packed)
     zones, floors = _moved(config, names)
     numbers = json.loads(arrays["numbers"].tobytes())
     outside = np.append(zones, len(json.loads(names)[0]))
@@ -250,12 +392,12 @@ def _unpack_totals(config: StoreConfig, names: str, packed: bytes) -> Totals:
         floors=_taken(arrays["floors"], floors),
         store=arrays["store"],
         flows=Flows(
-            links=_taken(_taken(arrays["links"], outside).T, outside).T,
-            link_journeys=_taken(_taken(arrays["link_journeys"], outside).T, outside).T,
+            **{name: _taken(_taken(arrays[name], outside).T, outside).T for name in LINKS},
             unseen=numbers["unseen"][0],
             paths={},
             unseen_paths=numbers["unseen"][1],
             pathless=numbers["unseen"][2],
+            unseen_steps=numbers["unseen"][3],
         ),
         tiers=numbers["tiers"],
         people=numbers["people"],
@@ -289,7 +431,7 @@ def _matrix(counted: Mapping[Path, int]) -> dict[str, NDArray[Any]]:
 
 def _moved_paths(config: StoreConfig, names: str, packed: bytes) -> dict[str, NDArray[Any]]:
     """Convert stored paths to the zones of the store file, without paths that contain a removed zone."""
-    arrays = _arrays(packed)
+    arrays = unpack(packed)
     there = _moved(config, names)[0]
     if np.array_equal(there, np.arange(len(json.loads(names)[0]))):
         return arrays  # the same zones in the same order
@@ -302,18 +444,19 @@ def _moved_paths(config: StoreConfig, names: str, packed: bytes) -> dict[str, ND
 
 
 def _unpack_windows(config: StoreConfig, names: str, packed: bytes) -> Windows:
-    arrays = _arrays(packed)
+    arrays = unpack(packed)
     zones, floors = _moved(config, names)
     for name in ("zones", "coverage", "known", "open_us"):
         arrays[name] = _taken(arrays[name].T, zones).T
-    arrays["coverage"][:, zones < 0] = np.nan
+    if (zones < 0).any():
+        arrays["coverage"][:, zones < 0] = np.nan
     arrays["floors"] = _taken(arrays["floors"].T, floors).T
     return Windows(**arrays)
 
 
 def _moved(config: StoreConfig, names: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return for each zone and floor of the store file its index in the stored facts; -1: not there."""
-    zones, floors = ({name: n for n, name in enumerate(listed)} for listed in json.loads(names))
+    zones, floors = ({name: n for n, name in enumerate(listed)} for listed in json.loads(names)[:2])
     return (
         np.array([zones.get(zone.id, -1) for zone in config.zones], np.int64),
         np.array([floors.get(floor.id, -1) for floor in config.floors], np.int64),
@@ -322,6 +465,8 @@ def _moved(config: StoreConfig, names: str) -> tuple[NDArray[np.int64], NDArray[
 
 def _taken(rows: NDArray[Any], at: NDArray[np.int64]) -> NDArray[Any]:
     """Return the rows at the given indices; zeros for -1."""
+    if np.array_equal(at, np.arange(len(rows))):
+        return rows  # the same zones in the same order
     out = np.zeros((len(at), *rows.shape[1:]), rows.dtype)
     out[at >= 0] = rows[at[at >= 0]]
     return out

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from config.facts import WINDOW_US
 from edge.database.reader import Past
 from edge.days.facts import place
+from edge.days.hourly import HOUR_US
+from edge.days.hours import over_hours
 from edge.days.kept import day
 from edge.days.scope import Scope, over
 
-PROVISIONAL_US = 3_600_000_000
+PROVISIONAL_US = HOUR_US
 """Visits are counted when they end, so the occupancy of the last hour may still increase."""
 
 
@@ -48,6 +50,45 @@ class OccupancyReport:
     scope: Scope
     floors: tuple[Occupancy, ...]
     zones: tuple[Occupancy, ...]
+
+
+def by_hour(past: Past, date: dt.date, days: int = 1) -> OccupancyReport:
+    """Compute mean and peak occupancy by hour of the day over one or more days; `windows` are these hours.
+
+    Times are those of the last day.
+    """
+    config = past.config
+    scope, _ = over(past, date, days)
+    found = over_hours(past, date, days)
+    start_us, end_us = past.bounds_us(date)
+    silence_us = round(config.thresholds.journey_end_silence_s * 1e6)
+    as_of_us = scope.as_of_us or 0
+    complete = (past.watermark_us or 0) >= end_us + silence_us
+
+    def row(name: str, floor: bool, facts: NDArray[Any], present: str, span: str) -> Occupancy:
+        cells = []
+        for h, (length, long_us, peak) in enumerate(
+            zip(facts["span_us"].tolist(), facts["present_us"].tolist(), facts["peak"].tolist(), strict=True)
+        ):
+            at_us = start_us + h * HOUR_US
+            state = "measured" if length else "unknown" if found.begun[h] else "future"
+            fresh = not complete and at_us + HOUR_US > as_of_us - PROVISIONAL_US
+            cells.append(
+                OccupancyWindow(at_us, long_us / length if length else None, peak if length else None, state, fresh)
+            )
+        length = int(facts[span].sum())
+        mean = float(facts[present].sum() / length) if length else None
+        peaks = [cell.peak for cell in cells if cell.peak is not None]
+        return Occupancy(name, floor, mean, max(peaks, default=None), tuple(cells))
+
+    return OccupancyReport(
+        scope,
+        tuple(
+            row(floor.id, True, found.floors[:, n], "open_present_us", "open_span_us")
+            for n, floor in enumerate(config.floors)
+        ),
+        tuple(row(zone.id, False, found.zones[:, n], "present_us", "span_us") for n, zone in enumerate(config.zones)),
+    )
 
 
 def occupancy(past: Past, date: dt.date) -> OccupancyReport:

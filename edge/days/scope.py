@@ -12,7 +12,7 @@ from dwell.aggregates import RELATIVE_ERROR, quantile
 from dwell.compare import share
 from edge.database.reader import Past
 from edge.days.facts import Totals
-from edge.days.kept import DAY, day, totals
+from edge.days.kept import DAY, as_of_us, day, total
 
 ERROR_SHARE = RELATIVE_ERROR
 """Maximum relative error of medians and p75 from histograms (between 1 s and 12 h)."""
@@ -64,18 +64,15 @@ def over(past: Past, date: dt.date, days: int) -> tuple[Scope, Totals]:
     """
     config = past.config
     dates = [date - n * DAY for n in reversed(range(days))]
-    found: Totals | None = None
-    for _, one in totals(past, dates):  # one at a time, because a day of a large store takes a quarter of a MiB
-        found = one if found is None else found + one
+    found = total(past, dates)
     known = 0 if found is None else found.days
     if found is None:
         found = day(past, date).totals
-    now_us, end_us = past.watermark_us, past.bounds_us(date)[1]
     scope = Scope(
         first_day=dates[0].isoformat(),
         last_day=date.isoformat(),
         days=known,
-        as_of_us=None if now_us is None else min(now_us, end_us),
+        as_of_us=as_of_us(past, date),
         def_version=config.thresholds.def_version,
         small_cell=config.thresholds.small_cell,
         coverage=coverage(found.base),

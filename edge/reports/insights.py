@@ -58,9 +58,11 @@ def insights(past: History, date: dt.date) -> Insights:
 
 
 def as_values(found: Insights) -> dict[str, Any]:
-    """Convert to plain values for JSON, without the flows between zones, which are in the summary."""
+    """Convert to plain values for JSON, without the flows between zones, which are in the summary and exports."""
     told = asdict(found)
-    del told["flows"]["between"]
+    for name in ("folded", "stops", "direct"):
+        del told["flows"][name]
+    del told["counters"]["standings"]
     return told
 
 

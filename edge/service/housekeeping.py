@@ -34,6 +34,9 @@ T = TypeVar("T")
 Step = Callable[["Database", StoreConfig, Container[str]], Awaitable[bool]]
 log = logging.getLogger("tagtrail.housekeeping")
 PERIOD_S, RARELY_S = 60.0, 3600.0
+SO_FAR_S = 300.0
+"""How often the present day is summed up for the page, which would otherwise do so with every look. A day of a large
+store is a hundred kilobytes: more often would wear the flash."""
 BREATH_S = 1.0
 """Pause between two steps of a job."""
 
@@ -72,6 +75,7 @@ class Housekeeping:
             (PERIOD_S, "quota", self._keep_quota),
             (PERIOD_S, "digests", self._tell_digests),
             (PERIOD_S, "day facts", partial(self._until_done, sum_up)),
+            (SO_FAR_S, "facts of the day so far", self._sum_up_so_far),
             (PERIOD_S, "day news", partial(self._until_done, tell_days)),
             (PERIOD_S, "corrections", partial(self._until_done, tell_corrections)),
         )
@@ -121,6 +125,10 @@ class Housekeeping:
     async def _tell_digests(self) -> None:
         await self._database.write(lambda conn: tell_digests(conn, self._config, self._clock()))
 
+    async def _sum_up_so_far(self) -> None:
+        async with self._reading:
+            await sum_up_so_far(self._database, self._config)
+
     async def _until_done(self, step: Step) -> None:
         """Repeat a step until there is nothing left; failed items are skipped, and their error is raised at the end."""
         failed: dict[str, NotMade] = {}
@@ -157,6 +165,25 @@ async def sum_up(database: Database, config: StoreConfig, besides: Container[str
     if made is None:
         return False
     await database.write(lambda conn: kept.save(conn, config, made))
+    return True
+
+
+async def sum_up_so_far(database: Database, config: StoreConfig) -> bool:
+    """Store the facts of the day in progress, for a while; False if nothing has happened since they were stored."""
+
+    def facts(conn: sqlite3.Connection) -> DayFacts | None:
+        past = History(conn, config)
+        now_us = past.watermark_us
+        if now_us is None:
+            return None
+        date = business_days(config).date(now_us)
+        stored = kept.load(past, [date])
+        return None if date in stored and stored[date].as_of_us == now_us else past.make(date)
+
+    made = await _look(database, facts)
+    if made is None:
+        return False
+    await database.write(lambda conn: kept.save(conn, config, made, so_far=True))
     return True
 
 

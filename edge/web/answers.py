@@ -14,21 +14,27 @@ from edge.database.reader import NoDatabase, Past, reading
 from edge.web.memory import give_back
 
 if TYPE_CHECKING:
+    from edge.days.against import AgainstReport
     from edge.days.changes import Comparison, Trial
     from edge.days.counters import Counters
     from edge.days.flows import FlowReport
     from edge.days.habits import Habit
     from edge.days.hours import HourReport
+    from edge.days.lens import Lens, TrendDay
     from edge.days.occupancy import OccupancyReport
     from edge.days.service import ServiceReport, TierReport
-    from edge.days.summary import Summary
+    from edge.days.summary import Head, Summary
     from edge.days.suspects import Suspect
+    from edge.days.traffic import FloorTraffic
+    from edge.days.tree import Tree
 
 T = TypeVar("T")
 TRIALS = ("promotions", "layout_changes")
-FRESH_S = 5.0
+FRESH_S = 30.0
 """How long a result is cached."""
-KEPT = 6
+TRIALS_FRESH_S = 600.0
+"""How long those about promotions and layout changes are, which only count days that are over."""
+KEPT = 10
 
 
 class Answers:
@@ -39,15 +45,27 @@ class Answers:
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[Any, ...], tuple[float, Any]] = OrderedDict()
 
-    def summary(self, date: dt.date) -> Summary | None:
-        """Return the summary of a day; cached for longer once the day is over."""
-        return cast("Summary | None", self._get("summary", date))
+    def summary(self, date: dt.date, days: int = 1) -> Summary | None:
+        """Return the summary of days; cached for longer once they are over."""
+        return cast("Summary | None", self._get("summary", date, days))
+
+    def head(self, date: dt.date, days: int = 1) -> Head | None:
+        return cast("Head | None", self._get("head", date, days))
 
     def counters(self, date: dt.date, days: int = 1) -> Counters | None:
         return cast("Counters | None", self._get("counters", date, days))
 
     def flows(self, date: dt.date, days: int = 1) -> FlowReport | None:
         return cast("FlowReport | None", self._get("flows", date, days))
+
+    def lens(self, date: dt.date, days: int, measure: str, hour: int | None, other: dt.date | None) -> Lens | None:
+        return cast("Lens | None", self._get("lens", date, days, measure, hour, other))
+
+    def trend(self, date: dt.date, zone: str) -> tuple[TrendDay, ...]:
+        return self._get("trend", date, zone) or ()
+
+    def tree(self, date: dt.date, days: int, zone: str) -> Tree | None:
+        return cast("Tree | None", self._get("tree", date, days, zone))
 
     def tiers(self, date: dt.date, days: int = 1) -> TierReport | None:
         return cast("TierReport | None", self._get("tiers", date, days))
@@ -65,8 +83,17 @@ class Answers:
     def occupancy(self, date: dt.date) -> OccupancyReport | None:
         return cast("OccupancyReport | None", self._get("occupancy", date))
 
-    def hours(self, date: dt.date) -> HourReport | None:
-        return cast("HourReport | None", self._get("hours", date))
+    def traffic(self, date: dt.date, days: int = 1) -> tuple[FloorTraffic, ...]:
+        return self._get("traffic", date, days) or ()
+
+    def occupancy_by_hour(self, date: dt.date, days: int = 1) -> OccupancyReport | None:
+        return cast("OccupancyReport | None", self._get("occupancy_by_hour", date, days))
+
+    def against(self, date: dt.date, days: int, other: dt.date) -> AgainstReport | None:
+        return cast("AgainstReport | None", self._get("against", date, days, other))
+
+    def hours(self, date: dt.date, days: int = 1) -> HourReport | None:
+        return cast("HourReport | None", self._get("hours", date, days))
 
     def suspects(self, date: dt.date) -> tuple[Suspect, ...]:
         return self._get("suspects", date) or ()
@@ -91,14 +118,14 @@ class Answers:
         with self._lock:
             self._kept.clear()
 
-    def _get(self, name: str, date: dt.date, *more: int) -> Any:
+    def _get(self, name: str, date: dt.date, *more: object) -> Any:
         """Return the cached result of a History method. Promotions and layout changes do not depend on the day."""
         key = (name, date, *more)
         with self._lock:
             kept = self._kept.get(key)
             if kept is not None and (name, getattr(kept[1], "complete", False)) == ("summary", True):
                 return kept[1]
-            if kept is not None and time.monotonic() - kept[0] < FRESH_S:
+            if kept is not None and time.monotonic() - kept[0] < (TRIALS_FRESH_S if name in TRIALS else FRESH_S):
                 return kept[1]
             from edge.days.history import history
 

@@ -29,6 +29,7 @@ from edge.web.gate import FOR_PROGRAMS, Gate, Login
 from edge.web.pages.day import DayPages
 from edge.web.pages.now import NowPages
 from edge.web.pages.people import PeoplePages
+from edge.web.pages.plan import PlanPages
 from edge.web.pages.quality import QualityPages
 from edge.web.pages.rules import RulesPages
 from edge.web.pages.service import ServicePages
@@ -86,6 +87,7 @@ def create_app(config: StoreConfig, live: LiveClient, clock: Clock, hosts: list[
         routes=[
             *NowPages(site).routes,
             *DayPages(site).routes,
+            *PlanPages(site).routes,
             *PeoplePages(site).routes,
             *ServicePages(site).routes,
             *RulesPages(site).routes,

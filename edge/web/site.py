@@ -23,11 +23,14 @@ from starlette.responses import HTMLResponse, Response
 
 from config import StoreConfig
 from edge.access.users import Role, Users
+from edge.days.period import AGAINST, PARAMETERS, SPANS, Period, parse
 from edge.reports.columns import COLUMNS
-from edge.store.business_days import business_days, parse_date
+from edge.store.business_days import business_days
 from edge.store.clock import Clock
+from edge.store.errors import Trouble
 from edge.store.live_state import LiveClient, Now, State
 from edge.web.answers import Answers
+from edge.web.drawings.hours import bars
 from edge.web.drawings.now import Picture, clock_time, take
 from edge.web.drawings.plan import plans
 from edge.web.drawings.tiers import tier_class, tier_styles
@@ -42,7 +45,6 @@ MAX_FORM_BYTES = 65_536
 MAX_FIELDS = 600
 FORM_S = 10.0
 """Time limit for receiving a form."""
-SPANS = (1, 7, 28)
 REGIONS = (
     *("status", "figures", "members", "recognitions", "readers", "sync", "machinery", "backlog", "cues", "cuedesk"),
 )
@@ -97,7 +99,13 @@ class Site:
         html = (
             self.templates[lang]
             .get_template(template)
-            .render(path=request.scope["path"], query=_kept_query(request), who=who(request), **values)
+            .render(
+                path=request.scope["path"],
+                query=_kept_query(request),
+                chosen=_chosen(request),
+                who=who(request),
+                **({"period": self._kept_period(request, code)} | values),
+            )
         )
         response = HTMLResponse(
             html,
@@ -107,6 +115,15 @@ class Site:
         if request.query_params.get("lang") in LANGUAGES:
             set_cookie(request, response, "lang", lang, 31_536_000)
         return response
+
+    def _kept_period(self, request: Request, code: int) -> Period:
+        """Return the days that the page's links keep; on the page of an error, those of today if they are the error."""
+        try:
+            return self.period(request)
+        except Trouble:
+            if code < 400:
+                raise
+            return parse({}, self.business_date(), self.config)
 
     def regions(self, lang: str, manager: bool, names: Iterable[str]) -> dict[str, str]:
         """Render live regions of pages as HTML, for managers or for other users.
@@ -133,20 +150,36 @@ class Site:
         """Names of all regions."""
         return (*REGIONS, *(f"plan-{plan.id}" for plan in self.plans))
 
-    async def day(self, request: Request) -> dict[str, Any]:
-        """Return the template values common to all pages of a day: its summary, or the state in place of one."""
-        date = self.date(request)
-        summary = await self.summary(date)
-        as_of = None if summary is None else local(self.config, summary.as_of_us)
-        if summary is None or as_of is None or summary.as_of_us is None:
+    async def day(self, request: Request, *, summed: bool = False) -> dict[str, Any]:
+        """Return the template values common to all pages of a period: how much is known of it.
+
+        `summed`: also its summary.
+        """
+        period = self.period(request)
+        head = await run_in_threadpool(self.answers.head, period.last, period.days)
+        as_of = None if head is None else local(self.config, head.as_of_us)
+        if head is None or as_of is None or head.as_of_us is None:
             state = "nothing"
-        elif summary.as_of_us <= summary.start_us:
+        elif head.as_of_us <= self.bounds_us(period.first)[0]:
             state = "future"
-        elif summary.unseen:
+        elif head.unseen:
             state = "unseen"
         else:
             state = "ok"
-        return {"date": date, "present": self.business_date(), "summary": summary, "as_of": as_of, "state": state}
+        summary = await self.summary(period) if summed else None
+        against = None
+        if state == "ok" and period.compared is not None:
+            against = await run_in_threadpool(self.answers.against, period.last, period.days, period.compared.last)
+        return {
+            "date": period.last,
+            "days": period.days,
+            "present": period.present,
+            "head": head,
+            "summary": summary,
+            "as_of": as_of,
+            "state": state,
+            "beside": against,
+        }
 
     def live_parts(self, request: Request, *names: str) -> dict[str, Any]:
         """Return the template values for showing and updating these regions."""
@@ -170,13 +203,12 @@ class Site:
     def business_date_of(self, at_us: int) -> dt.date:
         return business_days(self.config).date(at_us)
 
-    def date(self, request: Request) -> dt.date:
-        """Return the requested business date; default: the current one."""
-        text = request.query_params.get("date")
-        return parse_date(text) if text else self.business_date()
+    def period(self, request: Request) -> Period:
+        """Return the requested business days; default: the current one."""
+        return parse(request.query_params, self.business_date(), self.config)
 
-    async def summary(self, date: dt.date) -> Summary | None:
-        return await run_in_threadpool(self.answers.summary, date)
+    async def summary(self, period: Period) -> Summary | None:
+        return await run_in_threadpool(self.answers.summary, period.last, period.days)
 
     def zone_names(self, lang: str) -> dict[str, str]:
         return {zone.id: named(zone.name, lang) for zone in self.config.zones}
@@ -224,6 +256,8 @@ class Site:
         zones, floors = self.zone_names(lang), self.floor_names(lang)
         environment.globals.update(
             lang=lang,
+            spans=SPANS,
+            ways_to_compare=AGAINST,
             html_lang=HTML_LANG[lang],
             store_name=named(self.config.store.name, lang),
             static=lambda name: f"/static/{name}?v={stamp(self.static[name])}",
@@ -232,6 +266,7 @@ class Site:
             floor_name=lambda id_: floors.get(id_, id_),
             columns=lambda table, *ids: pick(COLUMNS[table], *ids),
             words=Words(self.config, lang),
+            bars=lambda chart: bars(chart, lang),
             tier_class=lambda tier: tier_class(self.config, tier),
             tiers_css=self.tier_styles and f"/static/tiers.css?v={sha256(self.tier_styles.encode()).hexdigest()[:12]}",
         )
@@ -262,14 +297,6 @@ def who(request: Request) -> Who | None:
     """Return the current user; None only on pages before login."""
     found: Who | None = getattr(request.state, "who", None)
     return found
-
-
-def span(request: Request) -> int:
-    """Return the number of business days requested."""
-    text = request.query_params.get("days", "1")
-    if text not in map(str, SPANS):
-        raise HTTPException(400)
-    return int(text)
 
 
 def before(request: Request) -> int | None:
@@ -325,6 +352,11 @@ def stamp(path: Path) -> str:
     """Return a short hash of a file, which must not change at run time."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()[:12]
+
+
+def _chosen(request: Request) -> Mapping[str, str]:
+    """Return what else was chosen on a page, which its links to other days keep."""
+    return {key: value for key, value in _kept_query(request).items() if key not in (*PARAMETERS, "said", "wall")}
 
 
 def _kept_query(request: Request) -> Mapping[str, str]:

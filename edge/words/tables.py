@@ -26,10 +26,10 @@ Moments and dates are ISO 8601 texts in files other than workbooks.
 
 
 class Interval(NamedTuple):
-    """A value with its 95 % confidence interval; `high` is None if there is no upper limit."""
+    """A value with its 95 % confidence interval; None where there is no limit, or too little data for one."""
 
     value: float
-    low: float
+    low: float | None
     high: float | None
 
 

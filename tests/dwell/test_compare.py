@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwell.compare import DayCount, Share, change, rank_bands, share
+from dwell.compare import (
+    DayCount,
+    Share,
+    change,
+    median_interval,
+    normal_quantile,
+    of_many,
+    rank_bands,
+    ratio_change,
+    share,
+    share_change,
+    t_quantile,
+)
 
 
 def test_wilsons_interval() -> None:
@@ -110,3 +122,69 @@ def test_the_same_days_give_the_same_interval() -> None:
     rng = np.random.default_rng(5)
     before, after = days(rng, 4, 1), days(rng, 1, 1.1)
     assert change(before, after) == change(before, after)
+
+
+@pytest.mark.parametrize(
+    ("level", "freedom", "t"),
+    [
+        (0.95, 1, 12.7062),
+        (0.95, 2, 4.3027),
+        (0.95, 6, 2.4469),
+        (0.95, 27, 2.0518),
+        (0.999, 9, 4.7809),
+        (0.9, 30, 1.6973),
+    ],
+)
+def test_students_quantiles(level: float, freedom: int, t: float) -> None:
+    assert t_quantile(level, freedom) == pytest.approx(t, abs=1e-4)
+
+
+def test_many_intervals_are_wider_than_one() -> None:
+    assert of_many(1) == 0.95
+    assert of_many(10) == pytest.approx(0.995)
+    assert normal_quantile(of_many(10)) > normal_quantile(0.95) == pytest.approx(1.959964)
+
+
+def test_the_difference_of_two_shares() -> None:
+    """Newcombe's table II, row (a): 56/70 and 48/80."""
+    one, two = share(56, 70), share(48, 80)
+    assert one is not None
+    assert two is not None
+    found = share_change(one, two)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
+    assert found.sure
+
+
+@pytest.mark.parametrize(("pairs", "spread", "rate"), [(7, 0.0, 60), (7, 0.2, 60), (28, 0.2, 400), (4, 0.1, 30)])
+def test_a_change_over_days_lies_in_its_interval_as_often_as_it_says(pairs: int, spread: float, rate: float) -> None:
+    rng, missed, rounds = np.random.default_rng(pairs), 0, 1500
+    for _ in range(rounds):
+        busy = np.exp(rng.normal(0, 0.3, pairs))  # both weeks have their busy days
+        before = rng.poisson(rate * busy * np.exp(rng.normal(0, spread, pairs)))
+        now = rng.poisson(1.2 * rate * busy * np.exp(rng.normal(0, spread, pairs)))
+        found = ratio_change(now.tolist(), before.tolist())
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        missed += not found.low <= 0.2 <= found.high
+    assert missed / rounds <= 0.075
+
+
+def test_a_change_of_few_days_or_counts_has_no_interval() -> None:
+    assert ratio_change([5], [0]) is None
+    alone = ratio_change([120, 130], [100, 100])
+    assert alone is not None
+    assert (alone.value, alone.low, alone.sure) == (0.25, None, False)
+    assert ratio_change([5, 5, 5], [5, 5, 5]).low is None
+
+
+def test_a_median_lies_in_its_interval_as_often_as_it_says() -> None:
+    rng, edges = np.random.default_rng(4), np.arange(0.0, 41.0)
+    for n in (20, 300):
+        missed = 0
+        for _ in range(800):
+            counts = np.histogram(rng.exponential(10, n), edges)[0]
+            low, high = median_interval(counts, edges)
+            missed += not low <= 10 * np.log(2) <= high
+        assert missed / 800 <= 0.06
+    assert median_interval(np.array([0, 1, 0]), np.arange(4.0)) == (1.0, 2.0)

@@ -25,6 +25,7 @@ from edge.web.serve import hosts, settings
 PATHS = (
     "/",
     "/today",
+    "/plan",
     "/counters",
     "/flows",
     "/promotions",

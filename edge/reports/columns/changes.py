@@ -96,6 +96,33 @@ COMPARISON = (
     ),
 )
 
+
+def _beside(row: Any, _: Words) -> Interval | None:
+    found = row.change
+    return None if found is None else Interval(found.value, found.low, found.high)
+
+
+# One figure of days, compared with other days.
+AGAINST = (
+    Column("place", TEXT, _("Floor or zone"), "store, floor or zone: type of the place in this row.", "scope"),
+    Column("id", TEXT, _("Id"), "Id of the place in the store file."),
+    Column(
+        "name", TEXT, _("Place"), "Name in the requested language.", lambda row, words: words.place(row.scope, row.id)
+    ),
+    Column("measure", TEXT, _("Measure"), "Quantity that is counted; engaged_share is a share."),
+    Column("value", NUMBER, _("Value"), "Value of these days, over the hours known on both days of a pair.", "now", 4),
+    Column("value_before", NUMBER, _("Value before"), "Value of the other days, over the same hours.", "before", 4),
+    Column(
+        "change",
+        RATIO,
+        _("Change"),
+        "Relative change; of shares, the difference. Its interval needs three pairs of days.",
+        _beside,
+        interval=True,
+    ),
+    Column("pairs", INTEGER, _("Pairs of days"), "Number of pairs of days that were comparable."),
+)
+
 # A Measured for a promotion or a layout change.
 TRIALS = (
     Column("trial", TEXT, _("Id"), "Id of the promotion or layout change in the store file.", "trial.id"),

@@ -46,7 +46,7 @@ def door_rows(report: FlowReport) -> Iterator[DoorWay]:
 
 
 def _end(name: str) -> Callable[[Any, Words], str | None]:
-    return lambda row, words: words.zone(getattr(row, name))
+    return lambda row, words: words.zone(getattr(row, name) or "")
 
 
 # A flow.
@@ -62,6 +62,17 @@ FLOWS = (
     Column("to_zone", TEXT, _("To, id"), "Id of the destination zone.", key=True),
     Column("to_name", TEXT, _("To"), "Name of the zone.", _end("to_zone"), key=True),
     Column("n", INTEGER, "n", "Number of direct transitions."),
+)
+
+# From a stop to the next one.
+STEPS = (
+    Column("from_zone", TEXT, _("From, id"), "Id of the zone of origin; empty: from outside.", key=True),
+    Column("from_name", TEXT, _("From"), "Name of the zone.", _end("from_zone"), key=True),
+    Column("to_zone", TEXT, _("To, id"), "Id of the next stop; empty: out of the store.", key=True),
+    Column("to_name", TEXT, _("To"), "Name of the zone.", _end("to_zone"), key=True),
+    Column("n", INTEGER, "n", "Number of steps."),
+    Column("step_share", SHARE, _("Share"), "Share of all steps from the zone of origin.", "share", interval=True),
+    Column("back_share", SHARE, _("Share of arrivals"), "Share of all steps to that stop.", "back", interval=True),
 )
 
 # A path with its count.

@@ -16,7 +16,7 @@ from edge.words.languages import named
 
 if TYPE_CHECKING:  # NumPy is imported with the first day
     from edge.days.counters import CounterScore
-    from edge.days.flows import ZoneFlows, ZoneTransition
+    from edge.days.flows import Step, ZoneFlows
     from edge.days.traffic import FloorTraffic, Hour
 
 TOP_PERCENT = 88.0
@@ -66,17 +66,17 @@ class Chart:
 
 
 Cell = tuple[int | None, int]
-NEIGHBOURS = 3
+NEIGHBOURS = 4
 
 
 @dataclass(frozen=True)
 class Counter:
-    """A counter with the zones that people came from and went to."""
+    """A counter with the stops that people came from and went to."""
 
     bands: Bands
-    came_from: tuple[tuple[str, int], ...]
-    """(zone, transitions), most frequent first."""
-    went_to: tuple[tuple[str, int], ...]
+    came_from: tuple[Step, ...]
+    """Steps from other stops or from outside, most frequent first."""
+    went_to: tuple[Step, ...]
 
 
 @dataclass(frozen=True)
@@ -169,19 +169,17 @@ def sankey(config: StoreConfig, flows: ZoneFlows, lang: str) -> str:
 
 
 def counter_cards(
-    config: StoreConfig, scores: Iterable[CounterScore], flows: ZoneFlows, lang: str
+    config: StoreConfig, scores: Iterable[CounterScore], stops: Iterable[Step], lang: str
 ) -> tuple[Counter, ...]:
-    """Build the cards of all counters, most visited first, unknown last. Scores and flows are from the same days."""
-    into: dict[str, list[ZoneTransition]] = defaultdict(list)
-    out: dict[str, list[ZoneTransition]] = defaultdict(list)
-    for link in flows.links:
-        into[link.to_zone].append(link)
-        out[link.from_zone].append(link)
+    """Build the cards of all counters, most visited first, unknown last. Scores and steps are from the same days."""
+    into: dict[str | None, list[Step]] = defaultdict(list)
+    out: dict[str | None, list[Step]] = defaultdict(list)
+    for step in stops:
+        into[step.to_zone].append(step)
+        out[step.from_zone].append(step)
     return tuple(
         Counter(
-            bands=row,
-            came_from=tuple((link.from_zone, link.n) for link in into[row.zone.zone][:NEIGHBOURS]),
-            went_to=tuple((link.to_zone, link.n) for link in out[row.zone.zone][:NEIGHBOURS]),
+            bands=row, came_from=tuple(into[row.zone.zone][:NEIGHBOURS]), went_to=tuple(out[row.zone.zone][:NEIGHBOURS])
         )
         for row in dwell_bands(config, scores, lang)
         if row.zone.kind == "counter"

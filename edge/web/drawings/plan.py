@@ -36,6 +36,9 @@ class PlanZone:
     """SVG polygon points in metres."""
     label: Box
     """Rectangle for the label, inside the polygon whatever its shape."""
+    x: float
+    """Its centre in metres, as in the SVG."""
+    y: float
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ def _plan(floor: Floor, zones: Sequence[Zone]) -> Plan:
                 *(round(share * 100, 2) for share in ((x0 - left) / width, (y0 - top) / height)),
                 *(round(share * 100, 2) for share in ((x1 - x0) / width, (y1 - y0) / height)),
             ),
+            x=(x0 + x1) / 2,
+            y=(y0 + y1) / 2,
         )
 
     return Plan(

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from edge.web.exports.openapi import openapi
 from edge.web.exports.tables import EVERYBODY, TABLES, Source, Table
-from edge.web.site import Site, before, language, span, who
+from edge.web.site import Site, before, language, who
 from edge.words import tables as words
 from edge.words.languages import catalogue, named
 from edge.words.languages import message as _
@@ -49,7 +49,7 @@ CODES = (
     *(_("measured"), _("unknown"), _("future"), _("arrival"), _("open"), _("acknowledged")),
     *(_("done"), _("reviewed"), _("snoozed"), _("attended"), _("expired"), _("planned"), _("running"), _("over")),
     *(_("during"), _("after"), _("visitors"), _("engaged_visitors"), _("journeys"), _("comings"), _("visits")),
-    *(_("engaged"), _("store"), _("floor"), _("zone"), _("member"), _("cart"), _("staff")),
+    *(_("engaged"), _("engaged_share"), _("store"), _("floor"), _("zone"), _("member"), _("cart"), _("staff")),
     *(_("up"), _("down"), _("connecting"), _("viewer"), _("manager"), _("it")),
     *(
         _("counter"),
@@ -63,6 +63,11 @@ CODES = (
     ),
 )
 """Their values, as messages."""
+SPAN = (
+    Field("days_from", DATE, _("Days from"), "First business day of the table."),
+    Field("days_to", DATE, _("Days to"), "Last business day of the table."),
+)
+"""Columns that every sheet about days ends with."""
 PAGE_WORDS = {"waiting": "wait", "hand": "manual"}
 """Codes for which the page has another message."""
 WORKBOOK = "all"
@@ -119,21 +124,21 @@ class Exports:
 
     async def _source(self, request: Request, of_day: bool) -> Source:
         site = self._site
-        date = site.date(request)
-        summary = await site.summary(date) if of_day else None
-        if of_day and summary is None:
+        period = site.period(request)
+        head = await run_in_threadpool(site.answers.head, period.last) if of_day else None
+        if of_day and head is None:
             raise HTTPException(503)
         return Source(
-            *(site.config, language(request), date, summary),
-            *(site.present(), partial(site.users.whole_audit, before(request)), site.answers, span(request)),
+            *(site.config, language(request), period, head),
+            *(site.present(), partial(site.users.whole_audit, before(request)), site.answers),
         )
 
     async def _file(
         self, request: Request, source: Source, name: str, end: str, content: bytes | Iterator[str], kind: str
     ) -> Response:
-        days = source.days if name == WORKBOOK or (name in TABLES and TABLES[name].spans) else 1
-        span = "" if days == 1 else f"{source.date - dt.timedelta(days=days - 1)}_"
-        file = f"tagtrail-{source.config.store.id}-{name}-{span}{source.date}.{end}"
+        spans = name == WORKBOOK or (name in TABLES and TABLES[name].spans)
+        days = source.period.text if spans else str(source.date)
+        file = f"tagtrail-{source.config.store.id}-{name}-{days}.{end}"
         await self._site.record(request, "export", file)
         headers = {"Content-Disposition": f'attachment; filename="{file}"', "Cache-Control": "no-store"}
         if isinstance(content, bytes):
@@ -142,28 +147,30 @@ class Exports:
 
 
 def as_csv(table: Table, source: Source) -> str:
-    """Render the table as CSV, with its date and as_of in every row."""
+    """Render the table as CSV, with its last day, as_of and number of days in every row."""
     return "".join(csv_pieces(table, source))
 
 
 def csv_pieces(table: Table, source: Source) -> Iterator[str]:
     """Render the same CSV in pieces, because the audit log may exceed the page's memory."""
     date, as_of = str(source.date), _as_of(table, source)
-    return words.csv_pieces(("date", *table.ids, "as_of"), ((date, *row, as_of) for row in table.cells(source)))
+    last: tuple[Cell, ...] = (as_of, table.days(source)) if table.of_day else (as_of,)
+    header = ("date", *table.ids, *("as_of", "days")[: len(last)])
+    return words.csv_pieces(header, ((date, *row, *last) for row in table.cells(source)))
 
 
 def as_object(table: Table, source: Source) -> dict[str, Any]:
     """Build the table for JSON: its scope, and its rows by column."""
-    summary = source.summary
+    told = source.head
     head: dict[str, Any] = {
         "store": source.config.store.id,
         "table": table.name,
         "as_of": _as_of(table, source) or None,
     }
-    if table.of_day and summary is not None:
+    if table.of_day and told is not None:
         days = table.days(source)
-        head |= {"date": summary.date, "complete": summary.complete, "coverage": _coverage(source, days)}
-        head |= {"def_version": summary.def_version, "days": days}
+        head |= {"date": str(source.date), "complete": told.complete, "coverage": _coverage(source, days)}
+        head |= {"def_version": source.config.thresholds.def_version, "days": days}
     rows = [dict(zip(table.ids, row, strict=True)) for row in islice(table.cells(source), MOST_ROWS)]
     if not table.bounded:
         head["next"] = rows[-1][table.ids[0]] if len(rows) == MOST_ROWS else None
@@ -181,13 +188,12 @@ def as_xlsx(tables: list[Table], source: Source) -> bytes:
     said = catalogue(source.lang).gettext
     front = book.add_worksheet("tagtrail")
     facts: list[tuple[str, Cell, str]] = [(_("Store"), named(source.config.store.name, source.lang), TEXT)]
-    if source.summary is not None:
-        first = source.date - dt.timedelta(days=source.days - 1)
-        facts += [(_("First day"), str(first), DATE), (_("Last day"), source.summary.date, DATE)]
-        facts += [(_("as of"), iso(source.config, source.summary.as_of_us), MOMENT)]
-        facts += [(_("Complete"), said(_("yes") if source.summary.complete else _("no")), TEXT)]
+    if source.head is not None:
+        facts += [(_("First day"), str(source.period.first), DATE), (_("Last day"), str(source.date), DATE)]
+        facts += [(_("as of"), iso(source.config, source.head.as_of_us), MOMENT)]
+        facts += [(_("Complete"), said(_("yes") if source.head.complete else _("no")), TEXT)]
         facts += [(_("Coverage"), _coverage(source, source.days), SHARE)]
-        facts += [(_("Version of the definitions"), source.summary.def_version, INTEGER)]
+        facts += [(_("Version of the definitions"), source.config.thresholds.def_version, INTEGER)]
     for row, (name, value, kind) in enumerate(facts):
         front.write_string(row, 0, said(name), bold)
         _write(front, row, 1, value, kind, forms)
@@ -204,41 +210,40 @@ def as_xlsx(tables: list[Table], source: Source) -> bytes:
     for table in tables:
         sheet = book.add_worksheet(said(table.title))
         sheet.freeze_panes(1, 0)
-        headings = [_heading(field, said) for field in table.fields]
+        fields = (*table.fields, *(SPAN if table.of_day else ()))
+        ends = (str(source.date - dt.timedelta(days=table.days(source) - 1)), str(source.date))
+        headings = [_heading(field, said) for field in fields]
         twice = {heading for heading in headings if headings.count(heading) > 1}
         headings = [
-            f"{text} ({field.id})" if text in twice else text
-            for text, field in zip(headings, table.fields, strict=True)
+            f"{text} ({field.id})" if text in twice else text for text, field in zip(headings, fields, strict=True)
         ]
         widths = [min(_width(heading), 24) for heading in headings]
-        for place, field in enumerate(table.fields):
+        for place, field in enumerate(fields):
             sheet.write_string(0, place, headings[place], bold)
             sheet.write_comment(0, place, f"{field.id}\n{field.about}")
         last = 0
         for last, values in enumerate(islice(table.cells(source), MOST_ROWS), 1):
-            for place, (field, value) in enumerate(zip(table.fields, values, strict=True)):
+            for place, (field, value) in enumerate(zip(fields, (*values, *ends), strict=False)):
                 if field.type == TEXT and field.id in CODED and isinstance(value, str):
                     value = said(PAGE_WORDS.get(value, value)) if source.lang != "en" else value
                 _write(sheet, last, place, value, field.type, forms)
                 widths[place] = max(widths[place], min(_width(value), 40))
         for place, width in enumerate(widths):
             sheet.set_column(place, place, width + 2)
-        sheet.autofilter(0, 0, max(last, 1), len(table.ids) - 1)
+        sheet.autofilter(0, 0, max(last, 1), len(fields) - 1)
     book.close()
     return out.getvalue()
 
 
 def _coverage(source: Source, days: int) -> float | None:
     """Return the coverage of all zones on the days of a table."""
-    if days == 1:
-        return None if source.summary is None else source.summary.coverage
-    found = source.answers.counters(source.date, days)
-    return None if found is None else found.scope.coverage
+    found = source.answers.head(source.date, days)
+    return None if found is None else found.coverage
 
 
 def _as_of(table: Table, source: Source) -> str:
     if table.of_day:
-        return iso(source.config, source.summary.as_of_us if source.summary else None)
+        return iso(source.config, source.head.as_of_us if source.head else None)
     return iso(source.config, source.now.as_of_us if source.now else None)
 
 

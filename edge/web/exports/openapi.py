@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edge.days.period import AGAINST, MOST_DAYS
 from edge.web.exports.tables import EVERYBODY, TABLES
-from edge.web.site import SPANS
 from edge.words.tables import DATE, INTEGER, MOMENT, NUMBER, RATIO, SECONDS, SHARE, TEXT
 
 NEXT = "Value of `before` for the next, older rows; null: there are none."
@@ -50,8 +50,20 @@ def openapi(version: str) -> dict[str, Any]:
     days = {
         "name": "days",
         "in": "query",
-        "schema": {"enum": list(SPANS)},
-        "description": "Number of days ending with that date.",
+        "schema": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": MOST_DAYS}, {"const": "month"}]},
+        "description": "Number of days ending with that date, or its calendar month; default: 1.",
+    }
+    first = {
+        "name": "from",
+        "in": "query",
+        "schema": {"type": "string", "format": "date"},
+        "description": "First day, instead of `days`.",
+    }
+    beside = {
+        "name": "against",
+        "in": "query",
+        "schema": {"enum": list(AGAINST)},
+        "description": "Compare with the same weekdays before, a year before, or the same holiday a year before.",
     }
     below = {
         "name": "before",
@@ -67,7 +79,7 @@ def openapi(version: str) -> dict[str, Any]:
 
     paths: dict[str, Any] = {
         "/api/now": get("Live state of the store; masked members for managers only.", {"type": "object"}, []),
-        "/api/today": get("A business day in one document.", {"type": "object"}, [day]),
+        "/api/today": get("Business days in one document.", {"type": "object"}, [day, days, first]),
         "/api/openapi.json": get("This description.", {"type": "object"}, []),
     }
     for table in TABLES.values():
@@ -79,8 +91,9 @@ def openapi(version: str) -> dict[str, Any]:
         more = {} if table.bounded else {"next": {"type": ["integer", "null"], "description": NEXT}}
         schema = {"type": "object", "properties": {**head, **more, "rows": rows}}
         roles = "" if table.roles == EVERYBODY else f" For {', '.join(table.roles)}."
-        asked = [*([day] if table.of_day else []), *([days] if table.spans else []), lang]
+        asked = [*([day] if table.of_day else []), *([days, first] if table.spans else []), lang]
         asked += [] if table.bounded else [below]
+        asked += [beside] if table.name == "against" else []
         paths[f"/api/tables/{table.name}"] = get(table.about + roles, schema, asked)
     return {
         "openapi": "3.1.0",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import StoreConfig
 from edge.access.users import Entry, Role
+from edge.days.period import Period
 from edge.reports.columns import COLUMNS
 from edge.reports.columns.changes import trial_rows
 from edge.reports.columns.shared import Part
@@ -21,24 +22,32 @@ from edge.words.languages import message as _
 from edge.words.tables import Cell, Column, Field, Words, cells, fields
 
 if TYPE_CHECKING:
-    from edge.days.summary import Summary
+    from edge.days.summary import Head
 
 EVERYBODY = (Role.VIEWER, Role.MANAGER, Role.IT)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Input for tables. `summary` is None for live tables."""
+    """Input for tables. `head` (of the last day) is None for live tables."""
 
     config: StoreConfig
     lang: str
-    date: dt.date
-    summary: Summary | None
+    period: Period
+    """Business days, for tables that can span several; others are of the last one."""
+    head: Head | None
     now: Now | None
     audit: Callable[[], Iterable[Entry]]
     answers: Answers
-    days: int = 1
-    """Number of business days ending with `date`, for tables that can span several."""
+
+    @property
+    def date(self) -> dt.date:
+        """The last day."""
+        return self.period.last
+
+    @property
+    def days(self) -> int:
+        return self.period.days
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ class Table:
 
 
 def _traffic(source: Source) -> Iterator[Part]:
-    for floor in source.summary.floors if source.summary else ():
+    for floor in source.answers.traffic(source.date, source.days):
         for hour in floor.hours:
             yield Part(floor, hour)
 
@@ -119,7 +128,8 @@ def _service(source: Source) -> Iterable[Any]:
 
 
 def _occupancy(source: Source) -> Iterator[Part]:
-    found = source.answers.occupancy(source.date)
+    answers, days = source.answers, source.days
+    found = answers.occupancy(source.date) if days == 1 else answers.occupancy_by_hour(source.date, days)
     for place in (*found.floors, *found.zones) if found else ():
         for window in place.windows:
             if window.state != "future":
@@ -127,11 +137,22 @@ def _occupancy(source: Source) -> Iterator[Part]:
 
 
 def _hours(source: Source) -> Iterator[Part]:
-    found = source.answers.hours(source.date)
+    found = source.answers.hours(source.date, source.days)
     for zone in found.zones if found else ():
         for hour in zone.hours:
             if hour.state != "future":
                 yield Part(zone, hour)
+
+
+def _steps(source: Source) -> Iterable[Any]:
+    found = source.answers.flows(source.date, source.days)
+    return found.stops if found else ()
+
+
+def _against(source: Source) -> Iterable[Any]:
+    other = source.period.compared
+    found = None if other is None else source.answers.against(source.date, source.days, other.last)
+    return found.rows if found else ()
 
 
 def _comparison(source: Source) -> Iterable[Any]:
@@ -145,27 +166,38 @@ def _readers(source: Source) -> Iterator[Part]:
         yield Part(reader, told.get(reader.id))
 
 
+TOGETHER = "Over several days, by hour of the day, all days together, with the times of the last one."
+
 _MADE = (
     Table(
         "cues",
         _("Cues"),
-        "Cues created on the business day, and their outcomes.",
-        lambda source: source.answers.read(lambda past: service_rows.cues(past, source.date), []),
+        "Cues created on the business days, and their outcomes.",
+        lambda source: source.answers.read(lambda past: service_rows.cues(past, source.period), []),
         roles=(Role.MANAGER,),
+        spans=True,
     ),
     Table(
         "cases",
         _("Service cases"),
-        "Service cases opened on the business day.",
-        lambda source: source.answers.read(lambda past: service_rows.cases(past, source.date), []),
+        "Service cases opened on the business days.",
+        lambda source: source.answers.read(lambda past: service_rows.cases(past, source.period), []),
+        spans=True,
     ),
-    Table("traffic", _("Traffic"), "Arrivals on each floor by hour of the business day.", _traffic),
+    Table("traffic", _("Traffic"), f"Arrivals on each floor by hour. {TOGETHER}", _traffic, spans=True),
     Table("dwell", _("Dwell"), "Dwell of people in each zone.", _scores, spans=True),
     Table(
         "flows",
         _("Flows"),
         "Transitions of people between zones; those with too few carriers are only included in a total.",
         _flows,
+        spans=True,
+    ),
+    Table(
+        "steps",
+        _("Stop to stop"),
+        "From each stop to the next one, whatever was walked through between; without a zone: outside the store.",
+        _steps,
         spans=True,
     ),
     Table("counters", _("Counters"), "Scorecard of each zone.", _scores, spans=True),
@@ -191,8 +223,27 @@ _MADE = (
         _service,
         spans=True,
     ),
-    Table("occupancy", _("Occupancy"), "Occupancy of each floor and zone, by 15 minutes.", _occupancy),
-    Table("hours", _("Zones by hour"), "Each zone by hour: dwell, and visits per staff member.", _hours),
+    Table(
+        "occupancy",
+        _("Occupancy"),
+        f"Occupancy of each floor and zone, by 15 minutes. {TOGETHER}",
+        _occupancy,
+        spans=True,
+    ),
+    Table(
+        "hours",
+        _("Zones by hour"),
+        f"Each zone by hour: dwell, and visits per staff member. {TOGETHER}",
+        _hours,
+        spans=True,
+    ),
+    Table(
+        "against",
+        _("Compared days"),
+        "The days beside those that `against` names, over hours known on both; empty without it.",
+        _against,
+        spans=True,
+    ),
     Table(
         "comparison",
         _("Other days"),

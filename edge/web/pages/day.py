@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -18,11 +19,12 @@ from edge.reports.summary import as_json
 from edge.web.drawings.charts import counter_cards, dwell_bands, flow_matrix, sankey, traffic_charts
 from edge.web.drawings.hours import dwell_charts, occupancy_charts, staffing
 from edge.web.pages.service import floor_parts
-from edge.web.site import SPANS, Site, language, span
+from edge.web.site import Site, language
 from edge.words.languages import named
+from edge.words.tables import Words
 
 if TYPE_CHECKING:
-    from edge.days.flows import ZoneFlows
+    from edge.days.flows import FlowReport, ZoneFlows
 
 
 class DayPages:
@@ -41,83 +43,126 @@ class DayPages:
 
     async def today(self, request: Request) -> Response:
         site, lang = self._site, language(request)
-        day = await site.day(request)
+        day = await site.day(request, summed=True)
         drawn: dict[str, Any] = {"charts": (), "dwell": (), "occupancy": ()}
         if day["summary"] is not None:
             drawn["charts"] = traffic_charts(site.config, day["summary"].floors, lang)
             drawn["dwell"] = dwell_bands(site.config, day["summary"].zones, lang)
-        against = await run_in_threadpool(site.answers.comparison, day["date"]) if day["state"] == "ok" else None
-        if day["state"] == "ok":
-            together = await run_in_threadpool(site.answers.occupancy, day["date"])
+        good = day["state"] == "ok"
+        # A day has its like even if no comparison was chosen.
+        alone = good and day["days"] == 1
+        against = await run_in_threadpool(site.answers.comparison, day["date"]) if alone else None
+        if good:
+            together = await run_in_threadpool(site.answers.occupancy_by_hour, day["date"], day["days"])
             drawn["occupancy"] = () if together is None else occupancy_charts(site.config, together, lang)
         whole = [row for row in (against.rows if against else ()) if row.scope != "zone"]
-        flows = self._flows(None if day["summary"] is None else day["summary"].flows, lang)
-        return site.render(request, "today.html", against=against, whole=whole, **day, **drawn, **flows)
+        report = await run_in_threadpool(site.answers.flows, day["date"], day["days"]) if good else None
+        flows = self._flows(None if report is None else report.folded, lang)
+        scope = None if report is None else report.scope
+        says = []
+        if good:
+            from edge.reports import sentences
+
+            words = Words(site.config, lang)
+            says = [*sentences.busiest(words, day["summary"]), *sentences.changes(words, day["beside"])]
+        values: dict[str, Any] = {"against": against, "whole": whole, "scope": scope, "says": says}
+        return site.render(request, "today.html", **values, **day, **drawn, **flows)
 
     async def counters(self, request: Request) -> Response:
         """Show the counters: draw, engagement and rank range, and where people came from and went to."""
-        site, lang, days = self._site, language(request), span(request)
+        site, lang = self._site, language(request)
         day = await site.day(request)
+        days = day["days"]
         good = day["state"] == "ok"
         scores = await run_in_threadpool(site.answers.counters, day["date"], days) if good else None
         report = await run_in_threadpool(site.answers.flows, day["date"], days) if good else None
-        cards = counter_cards(site.config, scores.zones, report.between, lang) if scores and report else ()
-        # The hourly chart covers one day only; next to figures of several days it would be misleading.
-        hours = await run_in_threadpool(site.answers.hours, day["date"]) if good and days == 1 else None
+        cards = counter_cards(site.config, scores.zones, report.stops, lang) if scores and report else ()
+        hours = await run_in_threadpool(site.answers.hours, day["date"], days) if good else None
         by_hour = {} if hours is None else dwell_charts(site.config, hours)
         rows = sorted(
             (row for row in (scores.zones if scores else ()) if row.kind == "counter"),
             key=lambda row: (row.n is None, row.rank is None, row.rank or (0, 0), -(row.n or 0)),
         )
+        says = []
+        if scores is not None:
+            from edge.reports import sentences
+
+            words = Words(site.config, lang)
+            says = [*sentences.longest(words, scores), *sentences.changes(words, day["beside"])]
         return site.render(
             request,
             "counters.html",
+            says=says,
             scores=scores,
             rows=rows,
             cards=cards,
             by_hour=by_hour,
-            days=days,
-            spans=SPANS,
             **day,
         )
 
     async def flows(self, request: Request) -> Response:
-        site, lang, days = self._site, language(request), span(request)
+        site, lang = self._site, language(request)
         day = await site.day(request)
+        days = day["days"]
         good = day["state"] == "ok"
         report = await run_in_threadpool(site.answers.flows, day["date"], days) if good else None
-        flows = None if report is None else report.between
+        flows = None if report is None else report.folded
+        chosen = self._zone(request, report)
+        tree = await run_in_threadpool(site.answers.tree, day["date"], days, chosen) if good and chosen else None
+        says = []
+        if report is not None:
+            from edge.reports import sentences
+
+            says = sentences.onward(Words(site.config, lang), report, chosen)
         return site.render(
             request,
             "flows.html",
+            says=says,
             matrix=((), ()) if flows is None else flow_matrix(site.config, flows),
             report=report,
-            days=days,
-            spans=SPANS,
+            tree=tree,
+            zones=site.config.zones,
             **day,
             **self._flows(flows, lang),
         )
 
+    def _zone(self, request: Request, report: FlowReport | None) -> str | None:
+        """Return the zone whose ways are asked for; default: the counter with most steps away from it."""
+        known = {zone.id: zone.kind.value for zone in self._site.config.zones}
+        asked = request.query_params.get("zone")
+        if asked is not None:
+            if asked not in known:
+                raise HTTPException(400)
+            return asked
+        busy = (step.from_zone for step in (report.stops if report else ()))
+        return next((zone for zone in busy if zone is not None and known[zone] == "counter"), None)
+
     async def service(self, request: Request) -> Response:
         """Show waiting and assistance by zone and tier, never by employee."""
-        site, days = self._site, span(request)
+        site = self._site
+        period = site.period(request)
         day = await site.day(request)
+        days = day["days"]
         good = day["state"] == "ok"
         report = await run_in_threadpool(site.answers.service, day["date"], days) if good else None
         tiers = await run_in_threadpool(site.answers.tiers, day["date"], days) if good else None
         served = [z for z in (report.zones if report else ()) if z.kind in SERVED]
-        floor = await floor_parts(site, request, day["date"])
-        hours = await run_in_threadpool(site.answers.hours, day["date"]) if good else None
+        floor = await floor_parts(site, request, period)
+        hours = await run_in_threadpool(site.answers.hours, day["date"], days) if good else None
         staffed = staffing(site.config, hours, SERVED) if hours is not None else ((), ())
+        says = []
+        if hours is not None:
+            from edge.reports import sentences
+
+            says = sentences.unserved(Words(site.config, language(request)), hours, SERVED)
         return site.render(
             request,
             "service.html",
+            says=says,
             report=report,
             tiers=tiers,
             served=served,
             staffed=staffed,
-            days=days,
-            spans=SPANS,
             **day,
             **floor,
         )
@@ -133,7 +178,13 @@ class DayPages:
         site = self._site
         trials = await run_in_threadpool(site.answers.trials, kind, site.business_date())
         names = {tried.id: named(tried.name, language(request)) for tried in getattr(site.config, kind)}
-        return site.render(request, "trials.html", kind=kind, trials=trials, names=names, as_of=site.as_of())
+        says = {}
+        if trials:
+            from edge.reports import sentences
+
+            words = Words(site.config, language(request))
+            says = {trial.id: sentences.trial(words, trial) for trial in trials if trial.state != "planned"}
+        return site.render(request, "trials.html", kind=kind, trials=trials, names=names, says=says, as_of=site.as_of())
 
     def _flows(self, flows: ZoneFlows | None, lang: str) -> dict[str, Any]:
         site = self._site
@@ -148,7 +199,7 @@ class DayPages:
         return self._site.render(request, "about.html", limits=self._site.config.thresholds)
 
     async def api_today(self, request: Request) -> Response:
-        summary = await self._site.summary(self._site.date(request))
+        summary = await self._site.summary(self._site.period(request))
         if summary is None:
             return JSONResponse({"error": "there is no database yet"}, 503)
         return Response(as_json(summary, self._site.live.now), media_type="application/json")

@@ -17,6 +17,7 @@ from edge.store.business_days import parse_date
 from edge.web.drawings.now import clock_time, mask, masks
 from edge.web.gate import check_form
 from edge.web.site import Site, language, require
+from edge.words.tables import Words
 
 if TYPE_CHECKING:
     from edge.days.habits import Habit
@@ -67,15 +68,23 @@ class PeoplePages:
         ]
 
     async def members(self, request: Request) -> Response:
-        day = await self._site.day(request)
+        day = await self._site.day(request, summed=True)
         someone = require(request, *Role)
         seen: tuple[Seen, ...] = ()
         if someone.manager and day["state"] == "ok":
             await self._site.record_look(request, "listed members", str(day["date"]))
             seen = await run_in_threadpool(self._seen, day["date"])
-        tiers = await run_in_threadpool(self._site.answers.tiers, day["date"]) if day["state"] == "ok" else None
+        good = day["state"] == "ok"
+        tiers = await run_in_threadpool(self._site.answers.tiers, day["date"], day["days"]) if good else None
         parts = self._site.live_parts(request, "members", "recognitions")
-        return self._site.render(request, "members.html", seen=seen, shown=SHOWN, report=tiers, **day, **parts)
+        says = []
+        if tiers is not None:
+            from edge.reports import sentences
+
+            says = sentences.targets(Words(self._site.config, language(request)), tiers)
+        return self._site.render(
+            request, "members.html", says=says, seen=seen, shown=SHOWN, report=tiers, **day, **parts
+        )
 
     async def look(self, request: Request) -> Response:
         """Show one member. This is a form, not a link, so that following a link can't cause a view."""

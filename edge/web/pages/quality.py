@@ -15,8 +15,9 @@ from edge.access.users import Role
 from edge.access.verdicts import say
 from edge.store.business_days import parse_date
 from edge.web.gate import check_form
-from edge.web.site import Site, before, require
+from edge.web.site import Site, before, language, require
 from edge.words.numbers import local
+from edge.words.tables import Words
 
 if TYPE_CHECKING:
     from edge.days.suspects import Suspect
@@ -35,7 +36,7 @@ class QualityPages:
         ]
 
     async def quality(self, request: Request) -> Response:
-        day = await self._site.day(request)
+        day = await self._site.day(request, summed=True)
         summary, config = day["summary"], self._site.config
         watched = {antenna.zone for reader in config.readers for antenna in reader.antennas}
         worst_first, hours = [], []
@@ -50,9 +51,15 @@ class QualityPages:
                 await self._site.record_look(request, "listed suspected tags", str(day["date"]))
                 suspects = await run_in_threadpool(self._site.answers.suspects, day["date"])
             hours = [f"{local(config, hour.start_us):%H}" for hour in summary.floors[0].hours]
+        says = []
+        if day["state"] == "ok":
+            from edge.reports import sentences
+
+            says = sentences.trust(Words(config, language(request)), summary)
         return self._site.render(
             request,
             "quality.html",
+            says=says,
             worst_first=worst_first,
             watched=watched,
             hours=hours,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from edge.access.users import Role
 from edge.cues.book import CASE_STEPS, MAX_NOTE, CaseState
 from edge.cues.digest import digest
 from edge.cues.orders import give
+from edge.days.period import Days
 from edge.store.live_socket import socket_path
 from edge.web.drawings.now import mask
 from edge.web.gate import check_form
@@ -118,14 +118,14 @@ class ServicePages:
         text = request.query_params.get("days", "1")
         if text not in ("1", "7"):
             raise HTTPException(400)
-        date = site.date(request)
+        date = site.period(request).last
         found = await run_in_threadpool(
             site.answers.read, lambda past: digest(past, date, int(text), site.clock.now_us()), None
         )
         return site.render(request, "digest.html", found=found, date=date, days=int(text), present=site.business_date())
 
 
-async def floor_parts(site: Site, request: Request, date: dt.date) -> dict[str, Any]:
+async def floor_parts(site: Site, request: Request, period: Days) -> dict[str, Any]:
     """Collect the cues and cases for the Service page."""
     region = "cues"
     if require(request, *Role).manager:
@@ -133,7 +133,7 @@ async def floor_parts(site: Site, request: Request, date: dt.date) -> dict[str, 
         await site.record_look(request, "watched members")
     return {
         "region": region,
-        "cases": await run_in_threadpool(_cases, site, date),
+        "cases": await run_in_threadpool(_cases, site, period),
         "zones": site.config.zones,
         "max_note": MAX_NOTE,
         "said": said(request),
@@ -141,9 +141,10 @@ async def floor_parts(site: Site, request: Request, date: dt.date) -> dict[str, 
     }
 
 
-def _cases(site: Site, date: dt.date) -> tuple[CaseRow, ...]:
-    """Return the cases of the day and those not yet reviewed, newest first."""
-    return site.answers.read(lambda past: cases(past.conn, *past.bounds_us(date)), ())
+def _cases(site: Site, period: Days) -> tuple[CaseRow, ...]:
+    """Return the cases of the days and those not yet reviewed, newest first."""
+    start_us, end_us = site.bounds_us(period.first)[0], site.bounds_us(period.last)[1]
+    return site.answers.read(lambda past: cases(past.conn, start_us, end_us), ())
 
 
 def cases(conn: sqlite3.Connection, start_us: int, end_us: int) -> tuple[CaseRow, ...]:

@@ -64,5 +64,5 @@ if (sankey && window.Plotly) {
   draw(sankey);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw(sankey));
 }
-const date = document.querySelector('input[type="date"]');
+const date = document.querySelector('.jump input[type="date"]');
 if (date) date.addEventListener("change", () => { if (date.checkValidity()) date.form.requestSubmit(); });

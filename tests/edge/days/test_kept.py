@@ -27,7 +27,10 @@ def same(one: DayFacts, two: DayFacts) -> None:
             elif field.name == "flows":
                 assert (x.links == y.links).all()
                 assert (x.link_journeys == y.link_journeys).all()
+                assert (x.steps == y.steps).all()
+                assert (x.step_journeys == y.step_journeys).all()
                 assert (x.unseen, x.unseen_paths, x.pathless) == (y.unseen, y.unseen_paths, y.pathless)
+                assert x.unseen_steps == y.unseen_steps
             elif field.name in ("tier_wait", "tier_assist"):
                 assert {k: v.tolist() for k, v in x.items()} == {k: v.tolist() for k, v in y.items()}
             else:
@@ -48,8 +51,15 @@ def test_stored_facts_are_those_that_were_made(day: Day) -> None:
     loaded = kept.load(day.past, [DATE])[DATE]
     same(made, loaded)
     assert made.by_hour is not None
-    assert (kept.by_hour(day.past, DATE) == made.by_hour).all()
-    assert (made.by_hour.sum(axis=0) == made.totals.dwell).all()
+    assert (made.by_hour.dwell.sum(axis=0) == made.totals.dwell).all()
+    assert (made.by_hour.wait.sum(axis=0) == made.totals.wait).all()
+    for what in ("dwell", "wait"):
+        told = getattr(made.by_hour, what)
+        assert (kept.histograms(day.past, [DATE], what=what)[: len(told)] == told).all()
+        assert (kept.histograms(day.past, [DATE], 8, what)[0] == told[8]).all()
+    ((_, hours),) = kept.hours(day.past, [DATE])
+    for field in fields(hours):
+        assert (getattr(hours, field.name) == getattr(made.by_hour.hours, field.name)).all(), field.name
     ranked = sorted(made.totals.flows.paths.items(), key=lambda item: (-item[1], item[0]))
     assert len(ranked) == 2
     for top in (1, 2, 3):
@@ -131,3 +141,34 @@ def test_what_comes_later_is_read_alone_and_what_is_deleted_is_forgotten(day: Da
     busy(day, hour=13, people=1)
     assert zone(day, "shoes").n == 46
     assert day.past.counters(DATE).journeys == 46
+
+
+async def test_the_day_in_progress_is_summed_up_for_a_while(day: Day) -> None:
+    busy(day)
+    day.covered("04:00", "12:00")
+    day.watermark("12:30")
+    made = zone(day, "shoes"), day.past.hours(DATE), day.past.flows(DATE), day.past.occupancy(DATE).floors
+    database = Database(day.config.database.path, store="s1", quota_mb=64)
+    try:
+        assert await housekeeping.sum_up_so_far(database, day.config)
+        assert not await housekeeping.sum_up_so_far(database, day.config), "nothing has happened since"
+        kept._made.clear()
+        busy(day, hour=11, people=7)  # not in the stored facts
+        assert (zone(day, "shoes"), day.past.hours(DATE), day.past.flows(DATE), day.past.occupancy(DATE).floors) == made
+        assert kept._made == {}, "nothing was computed"
+        day.watermark("12:35")
+        summary = day.past.summary(DATE)
+        assert (summary.as_of_us, summary.complete, zone(day, "shoes").n) == (day.us("12:30"), False, 40)
+        day.watermark("12:46")  # they are too old now
+        summary = day.past.summary(DATE)
+        assert (summary.as_of_us, zone(day, "shoes").n) == (day.us("12:46"), 47)
+        assert await housekeeping.sum_up_so_far(database, day.config)
+        assert zone(day, "shoes").n == 47
+        day.covered("12:00", "28:00")
+        day.watermark("33:00")
+        assert day.past.missing() == DATE
+        assert await housekeeping.sum_up(database, day.config)
+        assert day.past.missing() is None
+        assert day.past.summary(DATE).complete
+    finally:
+        database.close()

@@ -111,7 +111,7 @@ def test_the_summary_says_of_zones_what_their_scorecards_say(
     day.watermark("33:00")
     date = DATE + dt.timedelta(days=offset)
     told, scores = summarise(day, date), day.past.counters(date)
-    staff = day.past.service(date)
+    staff, head = day.past.service(date), day.past.head(date)
     day.conn.close()
     assert told.zones == scores.zones
     assert told.coverage == scores.scope.coverage == staff.scope.coverage
@@ -119,14 +119,14 @@ def test_the_summary_says_of_zones_what_their_scorecards_say(
     of_day = None if sections else pytest.approx(0.3) if dark else 1.0
     assert told.zones[1].coverage == {-1: 0, 0: of_day, 1: 0, 2: None}[offset]
     assert told.zones[1].n == (40 if offset == 0 and not dark else None)
-    assert told.unseen == (offset in (-1, 1))
+    assert (head.unseen, head.coverage) == (offset in (-1, 1), told.coverage)
 
 
 def test_a_closed_day_without_readers_is_unseen(tmp_path: Path) -> None:
     day = day_of(tmp_path, special_days=[{"date": DATE}])
     day.covered("04:00", "28:00", **dict.fromkeys((zone[0] for zone in ZONES), 0.0))
     day.watermark("33:00")
-    told = summarise(day)
+    told = day.past.head(DATE)
     day.conn.close()
     assert (told.coverage, told.unseen) == (None, True)
 

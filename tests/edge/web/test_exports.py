@@ -20,6 +20,7 @@ from shopdays import DATE, Day, store_values
 
 from config import StoreConfig
 from edge.access.users import Role, Users, users_path
+from edge.days.period import parse
 from edge.reports.columns import COLUMNS
 from edge.store.live_state import State
 from edge.web.answers import Answers
@@ -71,19 +72,21 @@ async def test_the_same_table_in_every_form(service: Service, page: Page, name: 
     assert headers["Content-Disposition"] == f'attachment; filename="tagtrail-s1-{name}-{DATE}.csv"'
     assert text.startswith("\ufeff")
     lines = list(csv.reader(io.StringIO(text[1:])))
-    assert lines[0] == ["date", *TABLES[name].ids, "as_of"]
+    last = ["as_of", "days"] if TABLES[name].of_day else ["as_of"]
+    assert lines[0] == ["date", *TABLES[name].ids, *last]
     told = json.loads((await page.get(f"/api/tables/{name}{query}"))[2])
     assert (told["store"], told["table"]) == ("s1", name)
     assert told["as_of"] == "2026-03-14T12:00:00+08:00"
     assert [list(row) for row in told["rows"]] == [list(TABLES[name].ids)] * (len(lines) - 1)
-    few = "paths", "tiers", "promotions", "layout", "cases"
+    few = "paths", "tiers", "promotions", "layout", "cases", "against"
     assert len(lines) > (name not in few)  # of which too few were seen to be shown, or none was
     status, headers, content = await page.load(f"/export/{name}.xlsx{query}")
     assert status == 200
     book = sheets(content)
     title = TABLES[name].title
     assert list(book) == ["tagtrail", title]
-    assert [len(row) for row in book[title][:1]] == [len(TABLES[name].ids)]
+    dated = ["Days from", "Days to"] if TABLES[name].of_day else []
+    assert book[title][0][len(TABLES[name].ids) :] == dated
     assert len(set(book[title][0])) == len(book[title][0]), "no heading twice"
     assert len(book[title]) == len(lines)
 
@@ -118,8 +121,17 @@ async def test_tables_are_of_the_days_that_they_say(page: Page) -> None:
         assert {row["coverage"] for row in shoes.values()} == {0.625}
         (tier,), (members,) = told["tiers"]["rows"], told["members"]["rows"]
         assert tier["members"] == members["members"] == n
-    hours = [row["n"] for row in told["hours"]["rows"] if row["zone"] == "shoes" and row["n"]]
-    assert hours == [40]
+        hours = [row["n"] for row in told["hours"]["rows"] if row["zone"] == "shoes" and row["n"]]
+        assert hours == [n]
+        traffic = [row for row in told["traffic"]["rows"] if row["floor"] == "F1" and row["members"]]
+        assert [(row["hour"], row["members"]) for row in traffic] == [(f"{DATE}T08:00:00+08:00", n)]
+        assert len(told["occupancy"]["rows"]) == (96 if days == 1 else 24) * 8
+    _, headers, text = await page.get(f"/export/dwell.csv?from=2026-03-13&date={DATE}")
+    assert headers["Content-Disposition"] == f'attachment; filename="tagtrail-s1-dwell-2026-03-13_{DATE}.csv"'
+    assert {(row["date"], row["days"]) for row in csv.DictReader(io.StringIO(text[1:]))} == {(str(DATE), "2")}
+    book = sheets((await page.load(f"/export/dwell.xlsx?date={DATE}&days=7&lang=en"))[2])["Dwell"]
+    ends = [float((DATE - dt.timedelta(days=n) - dt.date(1899, 12, 30)).days) for n in (6, 0)]
+    assert [[float(cell) for cell in row[-2:]] for row in book[1:]] == [ends] * len(page.config.zones)
 
 
 async def test_headings_are_those_of_the_page_in_its_language(page: Page) -> None:
@@ -340,7 +352,9 @@ async def test_answers_keep_to_their_description(service: Service, page: Page) -
 
 
 def test_readers_are_unknown_without_the_service(config: StoreConfig) -> None:
-    rows = TABLES["readers"].cells(Source(config, "en", DATE, None, None, lambda: (), Answers(config)))
+    rows = TABLES["readers"].cells(
+        Source(config, "en", parse({}, DATE, config), None, None, lambda: (), Answers(config))
+    )
     assert [row[:3] for row in rows] == [("r1", "llrp", "unknown")]
 
 

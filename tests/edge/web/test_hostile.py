@@ -20,6 +20,7 @@ from thorough import some
 
 from config import StoreConfig
 from edge.access.users import Role, Users, users_path
+from edge.days.period import PARAMETERS
 from edge.store.clock import Clock
 from edge.store.live_socket import socket_path
 from edge.store.live_state import LiveClient
@@ -106,7 +107,10 @@ async def test_pages_refuse_what_is_no_date_or_choice(
                 continue
             for name in {"parts"} if path == STREAM else asked - {"lang", "v", "said", "next"}:
                 shown = role is Role.MANAGER and path[:5] not in ("/api/", "/expo")
-                for value in some(HOSTILE, path + name) if shown else HOSTILE[::11]:
+                values = some(HOSTILE, path + name) if shown else HOSTILE[::11]
+                if name in PARAMETERS and name in {tried for _, tried in refused}:
+                    values = ("x",)  # one module parses them for all
+                for value in values:
                     status, *_ = await page.load(f"{path}?{name}={quote(value)}", Cookie=cookie)
                     good = name == "before" and value in ("0", str(2**31))
                     assert status == 200 if good else status in (400, 404), (path, role, name, value, status)

@@ -15,6 +15,7 @@ import sys
 from contextlib import closing
 from html import unescape
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import pages
 import pytest
@@ -509,8 +510,63 @@ async def test_all_numbers_of_a_page_are_of_the_days_that_were_chosen(page: Page
         assert [row["n"] for row in rows] == [n]
         for href in re.findall(r'href="(/export/[^"]*)"', html):
             assert ("days=7" in href) == (days == 7)
-    staffing = (await page.get(f"/service?date={DATE}&days=7&lang=en"))[2].split('id="staffing"')[1]
-    assert f"{DATE} only" in staffing.split("<table")[0]
+        assert re.search(rf'<b>{n}</b> <small>100 %</small></span><span class="route"><i>Door</i><i>Shoes</i>', html)
+        html = (await page.get(f"/today?{query}"))[2]
+        assert f"Journeys {n} " in text_of(html)
+        assert f"Ground n = {n} " in text_of(html[html.index('id="traffic"') :])
+        assert 'data-hour="08" data-state="measured"' in html
+        assert re.search(rf'data-zone="shoes">.*?data-label="n">{n}</td>', html, re.DOTALL)
+        drawn = re.search(r'data-flows="([^"]*)"', html)
+        assert drawn is not None
+        assert json.loads(unescape(drawn[1]))["n"] == [n]
+        staffing = (await page.get(f"/service?{query}"))[2].split('data-staffed="shoes">')[1].split("</tr>")[0]
+        assert f'<td class="sum">{n}</td>' in staffing
+
+
+async def test_days_are_kept_from_page_to_page(page: Page) -> None:
+    fill(page.config)
+    for query, kept in (
+        ("", ""),
+        ("days=7", "?days=7"),
+        ("days=28&date=2026-03-10&against=year", "?date=2026-03-10&amp;days=28&amp;against=year"),
+        ("from=2026-03-01&date=2026-03-14", "?from=2026-03-01&amp;date=2026-03-14"),
+        ("from=2026-03-08&date=2026-03-14", "?days=7"),
+        ("days=month&date=2026-02-10", "?date=2026-02-28&amp;days=month"),
+    ):
+        for path in ("/", "/today", "/counters", "/flows", "/promotions", "/members", "/service", "/quality"):
+            html = (await page.get(f"{path}?{query}&lang=en"))[2]
+            nav = html.split('aria-label="Pages"')[1].split("</nav>")[0]
+            assert set(re.findall(r'href="/\w*(\??[^"]*)"', nav)) == {kept}, (path, query)
+            for href in re.findall(r'href="/export/[^?"]*\?([^"]*)"', html.split("<main")[1]):
+                told = dict(parse_qsl(unescape(kept[1:])))
+                assert dict(parse_qsl(unescape(href))) == {"date": str(DATE), **told}, (path, query)
+    for bad in ("days=0", "days=365", "days=week", "from=2024-01-01", "from=soon", "against=mine"):
+        for path in ("/counters", "/export/counters.csv", "/api/tables/counters"):
+            assert (await page.get(f"{path}?{bad}"))[0] == 400, (path, bad)
+
+
+async def test_days_are_shown_beside_those_they_are_compared_with(page: Page) -> None:
+    for back in range(14):
+        day = Day(page.config, DATE - dt.timedelta(days=back))
+        for i in range(50 if back < 7 else 40):
+            day.visit(f"{back}-{i}", "shoes", f"08:{i}", 150 if i % 2 else 40, journey=f"08:{i}")
+        day.covered("04:00", "28:00", bags=0.2)
+        if not back:
+            day.watermark("33:00")
+        day.conn.close()
+    html = (await page.get(f"/today?date={DATE}&days=7&against=before&lang=en"))[2]
+    assert "compared with 2026-03-01 – 2026-03-07" in text_of(html)
+    assert "Journeys 350 +25 % +7 % … +46 %" in text_of(html)
+    counters = (await page.get(f"/counters?date={DATE}&days=7&against=before&lang=en"))[2]
+    shoes = text_of(counters.split('<tr data-zone="shoes">')[1].split("</tr>")[0])
+    assert "+25 %" in shoes
+    assert "+0.0 pp" in shoes
+    rows = json.loads((await page.get(f"/api/tables/against?date={DATE}&days=7&against=before"))[2])["rows"]
+    visits = {row["id"]: row for row in rows if row["measure"] == "visits"}
+    assert (visits["shoes"]["value"], visits["shoes"]["value_before"], visits["shoes"]["pairs"]) == (350, 280, 7)
+    assert "bags" not in visits
+    assert "no public holiday in these days" in (await page.get(f"/today?date={DATE}&against=holiday&lang=en"))[2]
+    assert "nothing to compare with" in (await page.get(f"/today?date={DATE}&against=year&lang=en"))[2]
 
 
 async def test_waiting_is_told_only_of_zones_where_people_are_served(tmp_path: Path) -> None:

@@ -1,0 +1,243 @@
+"""Say what figures show, in a sentence or two for the top of a page, and what they don't show.
+
+Rules:
+
+1. A count is said as it is: it was counted, not estimated.
+2. "Longest", "more" or "fewer" is only said without reserve if the interval says so. Otherwise the sentence itself says
+   that the difference is not certain, or that there are too few days.
+3. If a sentence chooses among several zones, their intervals are widened so that all of them together hold with 95 %
+   (Bonferroni, dwell.compare.of_many): the more zones, the larger a difference must be. A promotion makes two claims,
+   that more came and that more stayed.
+4. What is unknown is not mentioned as if it were small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from dwell.compare import of_many, share
+from edge.words.languages import catalogue
+from edge.words.numbers import duration, local, number, percent
+from edge.words.tables import Words
+
+if TYPE_CHECKING:  # keeps NumPy out of the page process until a day is requested
+    from edge.days.against import Against, AgainstReport
+    from edge.days.changes import Trial
+    from edge.days.counters import Counters
+    from edge.days.flows import FlowReport
+    from edge.days.hours import HourReport
+    from edge.days.service import TierReport
+    from edge.days.summary import Summary
+
+NAMED = 3
+"""Maximum number of zones named in a sentence."""
+BETWEEN = {"en": ", ", "zh": "、"}
+STOP = {"en": ".", "zh": "。"}
+
+
+def longest(words: Words, found: Counters) -> list[str]:
+    """Say which counter holds people longest, and whether that is certain."""
+    _ = catalogue(words.lang).gettext
+    standing = sorted(found.standings, key=lambda one: (-one.median_s, one.zone))
+    if not standing:
+        return [_("There are too few visits to say which counter holds people longest.")]
+    first, *others = standing
+    told = {
+        "zone": words.zone(first.zone),
+        "median": duration(first.median_s, words.lang),
+        "low": duration(first.low_s, words.lang),
+        "high": duration(first.high_s, words.lang),
+    }
+    near = [one for one in others if one.high_s > first.low_s]
+    if not others:
+        return [_("{zone} is the only counter with enough visits: median {median} ({low} … {high}).").format(**told)]
+    if not near:
+        return [_("{zone} holds people longest: median {median} ({low} … {high}).").format(**told)]
+    names = _listed(words, [one.zone for one in near])
+    text = _(
+        "{zone} has the longest median ({median}, {low} … {high}), but the difference from {others} is not certain."
+    )
+    return [text.format(others=names, **told)]
+
+
+def busiest(words: Words, found: Summary) -> list[str]:
+    """Say when and where most people came."""
+    _ = catalogue(words.lang).gettext
+    hours = [
+        (hour.entered["member"] + hour.entered["unknown"], floor.floor, hour.start_us)
+        for floor in found.floors
+        for hour in floor.hours
+        if hour.entered is not None
+    ]
+    n, floor, at_us = max(hours, key=lambda one: one[0], default=(0, "", 0))
+    if not n:
+        return []
+    text = _("Most people came to {floor} in the hour from {hour}: {n}.")
+    return [text.format(floor=words.floor(floor), hour=f"{local(words.config, at_us):%H:%M}", n=number(n))]
+
+
+def changes(words: Words, beside: AgainstReport | None) -> list[str]:
+    """Say whether more or fewer came than on the other days, and in which counters' visits a change is certain."""
+    _ = catalogue(words.lang).gettext
+    store = None if beside is None else beside.row("store", words.config.store.id, "journeys")
+    if beside is None or store is None or store.change is None:
+        return []
+    texts = {
+        "more": _("More people came than on the days compared: {change} ({low} … {high})."),
+        "fewer": _("Fewer people came than on the days compared: {change} ({low} … {high})."),
+        "chance": _("{change} people came against the days compared; with {low} … {high}, that may be chance."),
+        "few": _("{change} people came against the days compared; so few days can't show whether that is chance."),
+    }
+    said = [texts[_kind(store)].format(**_interval(store))]
+    kinds = {zone.id: zone.kind.value for zone in words.config.zones}
+    rows = [row for row in beside.rows if row.measure == "visits" and kinds.get(row.id) == "counter"]
+    told = [row for row in rows if row.joint is not None and row.joint.low is not None]
+    sure = sorted((row for row in told if row.joint and row.joint.sure), key=lambda row: -abs(_value(row)))
+    if sure:
+        parts = [f"{words.zone(row.id)} {_signed(_value(row))}" for row in sure[:NAMED]]
+        said.append(_("Certain changes of visits: {zones}.").format(zones=_more(words, parts, len(sure))))
+    elif told:
+        said.append(_("Of no counter is a change of visits certain."))
+    return said
+
+
+def onward(words: Words, found: FlowReport, zone: str | None) -> list[str]:
+    """Say where people go after a zone."""
+    _ = catalogue(words.lang).gettext
+    kinds = {one.id: one.kind.value for one in words.config.zones}
+    steps = [step for step in found.stops if step.from_zone == zone]
+    inside = [step for step in steps if kinds.get(step.to_zone or "", "exit") not in ("entrance", "exit")]
+    if zone is None or not inside:
+        return []
+    level = of_many(len(inside))
+    shares = [(step, share(step.n, step.leaving, level=level)) for step in inside]
+    first, best = shares[0]
+    if best is None:
+        return [_("There are too few steps to say where people go after {zone}.").format(zone=words.zone(zone))]
+    near = [step.to_zone or "" for step, one in shares[1:] if one is not None and one.high > best.low]
+    told = {"zone": words.zone(zone), "next": words.zone(first.to_zone or ""), "share": percent(best.value)}
+    told |= {"low": percent(best.low), "high": percent(best.high)}
+    if not near:
+        return [_("After {zone}, most of those who stay go to {next}: {share} ({low} … {high}).").format(**told)]
+    text = _(
+        "After {zone}, {next} is the most frequent next stop ({share}, {low} … {high}); {others} may be as frequent."
+    )
+    return [text.format(others=_listed(words, near), **told)]
+
+
+def trial(words: Words, found: Trial) -> list[str]:
+    """Say whether more came and more stayed during a promotion, or since a layout change."""
+    _ = catalogue(words.lang).gettext
+    texts = {
+        ("visitors", "more"): _("more came ({change}, {low} … {high})"),
+        ("visitors", "fewer"): _("fewer came ({change}, {low} … {high})"),
+        ("visitors", "chance"): _("not certainly more or fewer came ({change}, {low} … {high})"),
+        ("engaged_visitors", "more"): _("more stayed ({change}, {low} … {high})"),
+        ("engaged_visitors", "fewer"): _("fewer stayed ({change}, {low} … {high})"),
+        ("engaged_visitors", "chance"): _("not certainly more or fewer stayed ({change}, {low} … {high})"),
+    }
+    parts = []
+    for effect in found.effects:
+        change = effect.during.change
+        if change is None:
+            continue
+        low, high = change.joint
+        kind = "more" if low > 0 else "fewer" if high < 0 else "chance"
+        told = {"change": _signed(change.change), "low": _signed(low), "high": _signed(high)}
+        parts.append(texts[effect.measure, kind].format(**told))
+    if not parts:
+        return [_("There is not enough data yet to say what it did.")]
+    text = BETWEEN[words.lang].join(parts)
+    return [text[:1].upper() + text[1:] + STOP[words.lang]]
+
+
+def unserved(words: Words, found: HourReport, kinds: Sequence[str]) -> list[str]:
+    """Say how many visits that expected service came in hours with hardly any staff, and where most of them."""
+    _ = catalogue(words.lang).gettext
+    cells = [
+        (hour.visit or 0, hour.engaged or 0, hour.visits_per_staff_hour is None, zone.zone, hour.start_us)
+        for zone in found.zones
+        if zone.kind in kinds
+        for hour in zone.hours
+        if hour.state == "measured"
+    ]
+    wanted = sum(visit + engaged for visit, engaged, *_rest in cells)
+    alone = [(visit + engaged, zone, at_us) for visit, engaged, none, zone, at_us in cells if none]
+    n = sum(many for many, *_rest in alone)
+    if not wanted:
+        return []
+    if not n:
+        return [_("There was staff in every hour and zone in which customers stayed.")]
+    most, zone, at_us = max(alone, key=lambda one: one[0])
+    text = _(
+        "{n} of {all} longer visits were in hours with hardly any staff; most of them in {zone} from {hour} ({most})."
+    )
+    told = {"n": number(n), "all": number(wanted), "most": number(most), "zone": words.zone(zone)}
+    return [text.format(hour=f"{local(words.config, at_us):%H:%M}", **told)]
+
+
+def targets(words: Words, found: TierReport) -> list[str]:
+    """Say how often members of each tier with a target were served in time."""
+    _ = catalogue(words.lang).gettext
+    text = _("{tier}: served within {target} in {share} of visits ({low} … {high}).")
+    return [
+        text.format(
+            tier=one.tier,
+            target=duration(one.wait_target_s, words.lang),
+            share=percent(one.wait_kept.value),
+            low=percent(one.wait_kept.low),
+            high=percent(one.wait_kept.high),
+        )
+        for one in found.tiers
+        if one.wait_target_s is not None and one.wait_kept is not None
+    ][:NAMED]
+
+
+def trust(words: Words, found: Summary) -> list[str]:
+    """Say whether the figures cover all zones, and which they don't."""
+    _ = catalogue(words.lang).gettext
+    least = words.config.thresholds.min_coverage
+    dark = [zone.zone for zone in found.zones if zone.coverage is not None and zone.n is None]
+    poor = [zone.zone for zone in found.zones if zone.n is not None and (zone.coverage or 1) < 0.95]
+    if found.coverage is None:
+        return []
+    said = [_("The readers were up for {share} of the opening hours.").format(share=percent(found.coverage))]
+    if dark:
+        text = _("Nothing is known of {zones}: covered for less than {least}.")
+        said.append(text.format(zones=_listed(words, dark), least=percent(least)))
+    if poor:
+        said.append(_("Figures of {zones} lack some hours.").format(zones=_listed(words, poor)))
+    return said
+
+
+def _kind(row: Against) -> str:
+    change = row.change
+    if change is None or change.low is None:
+        return "few"
+    return "chance" if not change.sure else "more" if change.value > 0 else "fewer"
+
+
+def _interval(row: Against) -> dict[str, str]:
+    change = row.change
+    values = (None, None, None) if change is None else (change.value, change.low, change.high)
+    return dict(zip(("change", "low", "high"), map(_signed, values), strict=True))
+
+
+def _value(row: Against) -> float:
+    return 0.0 if row.change is None else row.change.value
+
+
+def _signed(share: float | None) -> str:
+    return "–" if share is None else f"{round(share * 100):+d} %"
+
+
+def _listed(words: Words, zones: Iterable[str]) -> str:
+    names = [words.zone(zone) or zone for zone in zones]
+    return _more(words, names[:NAMED], len(names))
+
+
+def _more(words: Words, parts: Sequence[str], all_: int) -> str:
+    _ = catalogue(words.lang).gettext
+    text = BETWEEN[words.lang].join(parts)
+    return text if all_ <= len(parts) else _("{zones} and {n} more").format(zones=text, n=all_ - len(parts))

@@ -1,0 +1,172 @@
+"""What the pages say of figures: nothing beyond an interval, in both languages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from shopdays import DATE, Day, busy, store_values
+
+from config import StoreConfig
+from dwell.aggregates import histogram
+from dwell.compare import Change, Difference
+from edge.days import counters as counters_of
+from edge.days import facts, kept
+from edge.days.against import Against, AgainstReport
+from edge.days.changes import Effect, Phase, Trial
+from edge.days.facts import Totals
+from edge.reports import sentences
+from edge.words.tables import Words
+
+CONFIG = StoreConfig.model_validate(store_values(Path()))
+EN, ZH = Words(CONFIG, "en"), Words(CONFIG, "zh")
+
+
+@pytest.fixture
+def day(tmp_path: Path) -> Day:
+    return Day(StoreConfig.model_validate(store_values(tmp_path)))
+
+
+def visits(day: Day, zone: str, seconds: int, n: int, spread: int = 0) -> None:
+    for i in range(n):
+        at = f"{10 + i // 60}:{i % 60}"
+        day.visit(f"{zone}{i}", zone, at, seconds + spread * (i % 21 - 10), journey=at)
+
+
+def change(day: Day, statement: str) -> None:
+    """Change visits that have been read already, which never happens outside tests."""
+    day.conn.execute(statement)
+    kept._made.clear()
+    facts._kept.clear()
+
+
+def test_the_longest_counter_is_only_named_as_such_if_that_is_certain(day: Day) -> None:
+    visits(day, "shoes", 200, 100, 3)
+    visits(day, "bags", 60, 100, 2)
+    visits(day, "books", 58, 100, 2)
+    day.covered("04:00", "28:00")
+    day.watermark("33:00")
+    (said,) = sentences.longest(EN, day.past.counters(DATE))
+    assert said.startswith("Shoes holds people longest: median 3:1")
+    change(day, "DELETE FROM visit WHERE zone = 'shoes'")
+    (said,) = sentences.longest(EN, day.past.counters(DATE))
+    assert said.endswith("but the difference from =Books() is not certain.")
+    assert said.startswith("Bags has the longest median (")
+    assert "还不显著" in sentences.longest(ZH, day.past.counters(DATE))[0]
+    change(day, "DELETE FROM visit WHERE zone = 'books'")
+    assert "is the only counter with enough visits" in sentences.longest(EN, day.past.counters(DATE))[0]
+    change(day, "DELETE FROM visit WHERE zone = 'bags'")
+    assert sentences.longest(EN, day.past.counters(DATE)) == [
+        "There are too few visits to say which counter holds people longest."
+    ]
+
+
+def test_among_many_like_counters_none_is_called_the_longest(day: Day) -> None:
+    """Twelve counters without a difference, 300 times: a claim in no more than 5 % of them, within chance."""
+    values = store_values(Path())
+    values["zones"] = [{**values["zones"][1], "id": f"z{n}", "name": f"z{n}"} for n in range(12)]
+    values["readers"][0]["antennas"] = [{"port": 1, "zone": "z0", "position": [4, 0]}]
+    config = StoreConfig.model_validate(values)
+    rng, claims = np.random.default_rng(5), 0
+    made = day.past.make(DATE).totals
+    empty = day.past.counters(DATE)
+    for _ in range(300):
+        dwell = np.array([histogram((rng.lognormal(4, 1, 120) * 1e6).astype(np.int64)) for _ in range(12)])
+        standings = counters_of._standings(config, replace(made, dwell=dwell.astype(np.int64)))
+        (said,) = sentences.longest(Words(config, "en"), replace(empty, standings=standings))
+        claims += "holds people longest" in said
+    assert isinstance(made, Totals)
+    assert claims <= 0.08 * 300
+
+
+def beside(store: Difference | None, **zones: Difference) -> AgainstReport:
+    rows = [Against("store", "s1", "journeys", 110, 100, store, 7)]
+    rows += [Against("zone", zone, "visits", 11, 10, change, 7, change) for zone, change in zones.items()]
+    return AgainstReport("2026-03-01", "2026-03-07", 7, 7, tuple(rows))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (Difference(0.1, 0.02, 0.19), "More people came than on the days compared: +10 % (+2 % … +19 %)."),
+        (Difference(-0.1, -0.2, -0.01), "Fewer people came than on the days compared: -10 % (-20 % … -1 %)."),
+        (
+            Difference(0.1, -0.02, 0.2),
+            "+10 % people came against the days compared; with -2 % … +20 %, that may be chance.",
+        ),
+        (Difference(0.1, None, None), "+10 % people came against the days compared; so few days can't show whether"),
+    ],
+)
+def test_changes_are_certain_or_said_not_to_be(change: Difference, said: str) -> None:
+    assert sentences.changes(EN, beside(change))[0].startswith(said)
+    assert sentences.changes(ZH, beside(change))[0] != sentences.changes(EN, beside(change))[0]
+
+
+def test_zones_with_certain_changes_are_named() -> None:
+    sure, chance = Difference(0.4, 0.1, 0.8), Difference(0.2, -0.1, 0.5)
+    base = Difference(0.1, 0.02, 0.2)
+    assert sentences.changes(EN, beside(base, shoes=sure, bags=chance, door=sure))[1:] == [
+        "Certain changes of visits: Shoes +40 %."
+    ]
+    assert sentences.changes(EN, beside(base, shoes=chance))[1:] == ["Of no counter is a change of visits certain."]
+    assert sentences.changes(EN, beside(base, shoes=Difference(0.1, None, None)))[1:] == []
+    assert sentences.changes(EN, beside(None)) == sentences.changes(EN, None) == []
+
+
+def test_where_people_go_next(day: Day) -> None:
+    for i in range(120):
+        at = f"{10 + i // 60}:{i % 60}"
+        day.visit(f"c{i}", "shoes", at, 40, journey=at)
+        day.visit(f"c{i}", "books" if i < 90 else "bags", f"{at}:50", 40, journey=at)
+    day.covered("04:00", "28:00")
+    day.watermark("33:00")
+    report = day.past.flows(DATE)
+    assert sentences.onward(EN, report, "shoes")[0].startswith(
+        "After Shoes, most of those who stay go to =Books(): 75 %"
+    )
+    assert sentences.onward(EN, report, "door") == []
+    change(day, "UPDATE visit SET zone = 'bags' WHERE zone = 'books' AND id % 3 = 0")
+    said = sentences.onward(EN, day.past.flows(DATE), "shoes")[0]
+    assert "may be as frequent" in said
+
+
+@pytest.mark.parametrize(
+    ("visitors", "engaged", "said"),
+    [
+        (
+            (0.33, 0.21, 0.48),
+            (0.1, -0.02, 0.25),
+            "More came (+33 %, +21 % … +48 %), not certainly more or fewer stayed (+10 %, -2 % … +25 %).",
+        ),
+        ((-0.2, -0.3, -0.1), None, "Fewer came (-20 %, -30 % … -10 %)."),
+        (None, None, "There is not enough data yet to say what it did."),
+    ],
+)
+def test_a_promotion_makes_two_claims(
+    visitors: tuple[float, float, float] | None, engaged: tuple[float, float, float] | None, said: str
+) -> None:
+    def phase(told: tuple[float, float, float] | None) -> Phase:
+        moved = told and Change(told[0], told[1] + 0.05, told[2] - 0.05, 9, 9, 99, 99, True, told[1:])
+        return Phase(moved or None, 9, 0)
+
+    effects = (Effect("visitors", phase(visitors), None), Effect("engaged_visitors", phase(engaged), None))
+    trial = Trial("x", "promotion", ("shoes",), ("bags",), "2026-03-01", "2026-03-07", "over", effects)
+    assert sentences.trial(EN, trial) == [said]
+    assert sentences.trial(ZH, trial)[0].endswith("。")
+
+
+def test_unserved_need_busy_hours_and_trust(day: Day) -> None:
+    busy(day, people=40, engaged=20)
+    day.visit("badge", "shoes", "10:00", 3600, cls="staff")
+    day.covered("04:00", "28:00", bags=0.3, shoes=0.9)
+    day.watermark("33:00")
+    past = day.past
+    kinds = ("counter",)
+    assert sentences.unserved(EN, past.hours(DATE), kinds) == [
+        "40 of 80 longer visits were in hours with hardly any staff; most of them in =Books() from 11:00 (40)."
+    ]
+    assert sentences.busiest(EN, past.summary(DATE)) == ["Most people came to Ground in the hour from 10:00: 40."]
+    told = sentences.trust(EN, past.summary(DATE))
+    assert told[1:] == ["Nothing is known of Bags: covered for less than 50 %.", "Figures of Shoes lack some hours."]
