@@ -11,6 +11,10 @@ def open_session(settings: ReaderSettings, sink: Sink, clock: Clock) -> Session:
         from drivers.llrp.session import LlrpSession
 
         return LlrpSession(settings, sink, clock)
+    if settings.driver == "json":
+        from drivers.pushed.session import PushedSession
+
+        return PushedSession(settings, sink, clock)
     if settings.driver == "thingmagic":
         from drivers.serial.thingmagic import ThingMagicSession
 
