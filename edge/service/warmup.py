@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from drivers.llrp.decoder import ReportDecoder
+from drivers.pushed.splitting import split_whole
 from drivers.read import READ, Reads
 from dwell.layout import Layout, Settings, ZoneKind
 from dwell.markov.engine import ZoneEngine
@@ -40,6 +41,7 @@ def warm_up(*, learning: bool = False) -> float:
     if learning:
         look(layout, _crowd(), Field.prior(layout))
     ReportDecoder({1: 0}).decode(np.zeros(0, np.uint8), 0, 0)
+    split_whole(b"{}")
     return time.perf_counter() - start
 
 
