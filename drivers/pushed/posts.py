@@ -7,12 +7,12 @@ full pipeline slows the readers down.
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import re
 from typing import NoReturn
 from weakref import WeakKeyDictionary
 
-import aiohttp
 from aiohttp import web
 
 from drivers import tls as reader_tls
@@ -93,12 +93,12 @@ class Posts:
             password = given.removeprefix("Bearer ").strip()
         else:
             try:
-                login = aiohttp.BasicAuth.decode(given, "utf-8")
+                login = base64.b64decode(given.removeprefix("Basic "), validate=True).decode()
             except ValueError:
                 return 401
-            if user is not None and not hmac.compare_digest(login.login.encode(), user.encode()):
+            name, _, password = login.partition(":")
+            if user is not None and not hmac.compare_digest(name.encode(), user.encode()):
                 return 401
-            password = login.password
         return 0 if hmac.compare_digest(password.encode(), self.password.encode()) else 401
 
 

@@ -5,6 +5,7 @@ interface, over which an inventory is looked after and started.
 from __future__ import annotations
 
 import asyncio
+import base64
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -211,7 +212,8 @@ def _login(push: Push) -> dict[str, str]:
         return {}
     if push.username is None:
         return {"Authorization": f"Bearer {password}"}
-    return {"Authorization": aiohttp.BasicAuth(push.username, password, "utf-8").encode()}
+    login = base64.b64encode(f"{push.username}:{password}".encode()).decode()
+    return {"Authorization": f"Basic {login}"}
 
 
 def secret(push: Push) -> str | None:

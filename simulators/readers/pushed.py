@@ -1,4 +1,4 @@
-"""Simulated readers that push JSON: fields, their order and forms are those of captured messages, where there are any."""
+"""Simulated readers that push JSON: fields, order and forms are those of captured messages, where there are any."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ class ServingReader(JsonReader):
 
     def _admitted(self, request: web.Request) -> None:
         given = request.headers.get("Authorization", "")
-        if self.login is not None and given != aiohttp.BasicAuth(*self.login).encode():
+        if self.login is not None and given != _basic(*self.login):
             raise web.HTTPUnauthorized(headers={"WWW-Authenticate": 'Basic realm="reader"'})
 
     async def _status(self, request: web.Request) -> web.Response:
@@ -264,8 +264,8 @@ class PostingReader(JsonReader):
         if self._http is None:
             self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
         data = bodies[0] if len(bodies) == 1 else b"[" + b",".join(bodies) + b"]"
-        auth = aiohttp.BasicAuth(*self.login) if self.login is not None else None
-        async with self._http.post(self.url, data=data, auth=auth) as answer:
+        login = {"Authorization": _basic(*self.login)} if self.login is not None else {}
+        async with self._http.post(self.url, data=data, headers=login) as answer:
             answer.raise_for_status()
 
 
@@ -301,6 +301,10 @@ class PublishingReader(JsonReader):
                 await self._client.__aexit__(None, None, None)
             self._client = None
             raise
+
+
+def _basic(username: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
 
 
 def _impinj(seen: Observation) -> Body:
