@@ -12,9 +12,9 @@ def open_session(settings: ReaderSettings, sink: Sink, clock: Clock) -> Session:
 
         return LlrpSession(settings, sink, clock)
     if settings.driver == "json":
-        from drivers.pushed.session import PushedSession
+        from drivers.pushed.opening import open_pushed
 
-        return PushedSession(settings, sink, clock)
+        return open_pushed(settings, sink, clock)
     if settings.driver == "thingmagic":
         from drivers.serial.thingmagic import ThingMagicSession
 

@@ -17,8 +17,7 @@ from aiohttp import web
 
 from drivers import tls as reader_tls
 from drivers.links import LinkFailure, words
-from drivers.pushed.session import PushedSession
-from drivers.pushed.streams import secret
+from drivers.pushed.session import PushedSession, secret
 from drivers.session import Push, ReaderSettings, Tls
 
 BODY_BYTES_MAX = 1 << 20

@@ -13,9 +13,9 @@ import numpy as np
 
 from drivers.backlog import Backlog
 from drivers.clock import ReaderClock
-from drivers.links import LinkFailure
+from drivers.links import LinkFailure, words
 from drivers.pushed.decoder import TIME_MAX_US, Decoded, Decoder
-from drivers.pushed.formats import FORMATS, Format, Sign, generic
+from drivers.pushed.formats import Format, Sign
 from drivers.pushed.splitting import Split, Splitter, split_whole
 from drivers.pushed.watches import Numbering, Spacing
 from drivers.read import Reads
@@ -31,6 +31,8 @@ STEADY_S = 60.0
 DRAINED_S = 2.0
 """What was kept has arrived after this long without any of it."""
 TICK_S = 0.25
+GATHER_S = 0.1
+"""Streams and subscriptions are read when the loop's time is a multiple of this, so that reads form batches."""
 GRACE_S = 5.0
 """A sign of life may be late by this much, and one may be missing."""
 
@@ -56,15 +58,14 @@ class Transport(Protocol):
 class PushedSession:
     """Session with one reader; `run` continues until cancelled."""
 
-    def __init__(self, settings: ReaderSettings, sink: Sink, clock: Clock) -> None:
-        """Raises ValueError for an invalid address, profile or mapping."""
-        self.settings, self.push = settings, settings.push or Push()
-        self.format = format_of(settings)
+    def __init__(self, settings: ReaderSettings, form: Format, transport: Transport, sink: Sink, clock: Clock) -> None:
+        """Raises ValueError for an impossible format."""
+        self.settings, self.push, self.format = settings, settings.push or Push(), form
         self.heard_s = 0.0
         """Loop time of the last sign of life."""
         self._sink, self._clock = sink, clock
         self._memory = Memory()
-        self._transport = _transport(self)
+        self._transport = transport
         self._status: ReaderStatus | None = None
         self._told: tuple[int | None, int | None] = (None, None)
         self._past: Counter[str] = Counter()
@@ -337,27 +338,11 @@ class PushedSession:
         self._sink.status(self._status)
 
 
-def format_of(settings: ReaderSettings) -> Format:
-    """Return a reader's format; ValueError for an unknown profile or an impossible mapping."""
-    if settings.profile in (None, "generic"):
-        return generic((settings.push or Push()).mapping)
-    if settings.profile not in FORMATS:
-        raise ValueError(f"reader {settings.id}: driver json has no profile {settings.profile!r}")
-    return FORMATS[settings.profile]
-
-
-def _transport(session: PushedSession) -> Transport:
-    scheme = session.settings.address.partition("://")[0]
-    if scheme in ("http", "https", "ws", "wss"):
-        from drivers.pushed.streams import Stream
-
-        return Stream(session.settings, session.format)
-    if scheme in ("mqtt", "mqtts"):
-        from drivers.pushed.topics import Topic
-
-        return Topic(session.settings)
-    if scheme == "listen":
-        from drivers.pushed.posts import Posts
-
-        return Posts(session.settings)
-    raise ValueError(f"reader {session.settings.id}: {session.settings.address!r} has no known scheme")
+def secret(push: Push) -> str | None:
+    """Return the password or token; LinkFailure if its file can't be read."""
+    if push.password_file is None:
+        return None
+    try:
+        return push.password_file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LinkFailure(f"password_file of the reader can't be read: {words(error)}") from error

@@ -18,15 +18,13 @@ import msgspec
 from drivers import tls as reader_tls
 from drivers.links import LinkFailure, insecure, words
 from drivers.pushed.formats import Format
-from drivers.pushed.session import PushedSession
+from drivers.pushed.session import GATHER_S, PushedSession, secret
 from drivers.session import Push, ReaderSettings, Tls
 
 CONNECT_S = 5.0
 ANSWER_S = 10.0
-GATHER_S = 0.1
-"""Reading pauses after each arrival until the loop's time is a multiple of this, so that reads form batches …"""
 GATHER_BYTES = 1 << 18
-"""… unless this much has arrived."""
+"""Reading pauses for GATHER_S after each arrival, unless this much has come."""
 BUFFER_BYTES = 1 << 20
 """aiohttp stops receiving beyond this, and TCP slows down the reader."""
 LOOK_S = 15.0
@@ -214,16 +212,6 @@ def _login(push: Push) -> dict[str, str]:
         return {"Authorization": f"Bearer {password}"}
     login = base64.b64encode(f"{push.username}:{password}".encode()).decode()
     return {"Authorization": f"Basic {login}"}
-
-
-def secret(push: Push) -> str | None:
-    """Return the password or token; LinkFailure if its file can't be read."""
-    if push.password_file is None:
-        return None
-    try:
-        return push.password_file.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LinkFailure(f"password_file of the reader can't be read: {words(error)}") from error
 
 
 def _context(tls: Tls | None) -> tuple[ssl.SSLContext, bytes | None]:

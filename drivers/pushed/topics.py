@@ -11,8 +11,7 @@ import aiomqtt
 
 from drivers import tls as reader_tls
 from drivers.links import LinkFailure, insecure, words
-from drivers.pushed.session import PushedSession
-from drivers.pushed.streams import GATHER_S, secret
+from drivers.pushed.session import GATHER_S, PushedSession, secret
 from drivers.session import Push, ReaderSettings, Tls
 
 CONNECT_S = 5.0

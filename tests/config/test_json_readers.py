@@ -61,7 +61,7 @@ def test_a_mapping_reaches_the_driver(gateway: Gateway) -> None:
         ({"tls": True}, "tls is only for listen://"),
         ({"address": "https://10.0.0.5/x"}, "require either ca or pin"),
         ({"address": "mqtts://10.0.0.5/x", "pin": "0a" * 32}, "pin can't be used with mqtts://"),
-        ({"ca": "ca.pem"}, "ca, pin, cert, key require https://"),
+        ({"ca": "ca.pem"}, "ca, pin, cert and key require TLS"),
         ({"address": "listen://0.0.0.0/x", "tls": True}, "tls = true requires cert and key"),
         ({"address": "listen://0.0.0.0"}, "has no path to tell readers apart"),
         ({"address": "mqtt://10.0.0.5"}, "has no topic"),
