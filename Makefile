@@ -85,8 +85,8 @@ apt-test:
 
 # Needs the package atheris, which is not in the lock file: `.venv/bin/python -m pip install atheris` on Python 3.11 to 3.13.
 fuzz: install
-	mkdir -p .fuzz/llrp .fuzz/serial
-	for room in llrp serial; do \
+	mkdir -p .fuzz/llrp .fuzz/serial .fuzz/pushed
+	for room in llrp serial pushed; do \
 	  PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_$$room.py -max_total_time=300 -max_len=2048 -artifact_prefix=.fuzz/ $(ARGS) .fuzz/$$room; \
 	done
 

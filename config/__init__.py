@@ -2,12 +2,10 @@
 
 from config.facts import ZoneKind
 from config.model import (
-    Antenna,
     Database,
     Floor,
     Mqtt,
     Name,
-    Reader,
     Store,
     StoreConfig,
     TagClass,
@@ -15,6 +13,7 @@ from config.model import (
     Web,
     Zone,
 )
+from config.readers import Antenna, Reader
 
 __all__ = [
     "Antenna",

@@ -18,8 +18,9 @@ from config.files import FILES, READER_FILES, database, resolve, variables
 from config.files import problems as problems_of_files
 from config.lines import Place, key_lines, line_of
 from config.messages import explain, is_echo, on_one_line
-from config.model import Reader, StoreConfig
+from config.model import StoreConfig
 from config.punctuation import culprit
+from config.readers import Reader
 
 OWN_FILE = "the store's own file"
 """Name of the store file in problems of a text that contains only some sections."""

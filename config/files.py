@@ -19,7 +19,7 @@ CREDENTIALS = "${CREDENTIALS_DIRECTORY}"
 """Folder of the credentials that systemd passes to the service (LoadCredential=). The only variable in paths."""
 FILES = {"mqtt": ("password_file", "ca", "cert", "key"), "web": ("cert", "key"), "calibration": ("file",)}
 """Keys of files that the service needs."""
-READER_FILES = ("ca", "cert", "key")
+READER_FILES = ("ca", "cert", "key", "password_file")
 SECRETS = ("password_file", "key")
 UNITS = Path("/etc/tagtrail")
 """Folder of the store files for the unit tagtrail@STORE."""

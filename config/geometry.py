@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from itertools import combinations, pairwise
 from math import hypot
 
-from config.model import Point, StoreConfig
+from config.basis import Point
+from config.model import StoreConfig
 
 Polygon = Sequence[Point]
 """Corners in order, clockwise or anticlockwise; the last is connected to the first."""

@@ -4,40 +4,24 @@ from __future__ import annotations
 
 import datetime as dt
 from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     IPvAnyAddress,
-    Strict,
     Tag,
     model_validator,
 )
 
 from config import timezones
+from config.basis import FilePath, Id, Int, Model, Number, Point, Seconds
 from config.facts import PrintedClass, ZoneKind
+from config.readers import Reader
 
 WayClass = Literal["member", "unknown", "cart", "staff"]
-Int = Annotated[int, Strict()]
-Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
-"""A number; strings and booleans are not accepted, integers are."""
-Metres = Annotated[Number, Field(ge=-10_000, le=10_000)]
-Seconds = Annotated[Number, Field(gt=0, le=30 * 86_400)]
-
-Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-"""Letters, digits, dot, dash and underscore, because ids are used in MQTT topics, file names and URLs."""
-
-
-class Model(BaseModel):
-    """Base model. Unknown keys are errors, because a misspelt key would otherwise be ignored silently."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Names(Model):
@@ -71,16 +55,6 @@ def _timezone(name: str) -> str:
     return name
 
 
-def _path(path: Path) -> Path:
-    # Path("") is the current folder.
-    if str(path) == "." or "\0" in str(path):
-        raise ValueError("expected: the path of a file")
-    return path
-
-
-FilePath = Annotated[Path, AfterValidator(_path)]
-
-
 class Store(Model):
     """The store itself."""
 
@@ -100,9 +74,6 @@ class Floor(Model):
     name: Name
 
 
-Point = tuple[Metres, Metres]
-
-
 class Zone(Model):
     """A named area; polygon in metres with at least three corners, in the coordinates of its floor."""
 
@@ -114,114 +85,6 @@ class Zone(Model):
     neighbours: tuple[Id, ...] | None = None
     """Zones that can be reached directly; default: zones that touch or are within 3 m on the same floor.
     If one zone lists another, they are neighbours of each other."""
-
-
-class Antenna(Model):
-    """An antenna port of a reader, the zone it covers and its position (metres)."""
-
-    port: Annotated[Int, Field(ge=1, le=64)]
-    zone: Id
-    position: Point
-    height: Annotated[Number, Field(ge=0, le=50)] = 2.5
-    """Metres above the floor."""
-    tilt: Annotated[Number, Field(ge=-90, le=90)] | None = None
-    """Degrees downwards: 90 is straight down, 0 is horizontal; default: unknown."""
-    azimuth: Annotated[Number, Field(ge=-360, le=360)] | None = None
-    """Direction on the plan, in degrees as on a compass: 0 along y, 90 along x; default: unknown."""
-    beam: Annotated[Number, Field(gt=0, le=360)] | None = None
-    """Beam width in degrees between the half-power points, as in the data sheet; default: unknown."""
-
-
-class Input(Model):
-    """A light barrier or door contact at an input (GPI); each change to active is a passage."""
-
-    port: Annotated[Int, Field(ge=1, le=64)]
-    zone: Id
-    """Zone of the door."""
-    active: Literal["high", "low"] = "high"
-    debounce_s: Annotated[Number, Field(ge=0, le=60)] = 0.1
-    """Time the input must be quiet before the next passage counts."""
-
-
-class Output(Model):
-    """A lamp or beeper at an output (GPO), switched on when a member of certain tiers enters a zone."""
-
-    port: Annotated[Int, Field(ge=1, le=64)]
-    zone: Id
-    tiers: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(min_length=1)]
-    seconds: Annotated[Number, Field(ge=0.5, le=600)] = 10
-    """Duration."""
-
-
-Driver = Literal["llrp", "thingmagic", "r2000", "uhfreader18", "chafon-cf", "m100"]
-Region = Literal["na", "eu", "kr", "in", "jp", "prc", "eu2", "eu3", "kr2", "prc2", "au", "nz", "na2", "na3"]
-"""Region names used by ThingMagic: prc is China, 920 to 925 MHz; eu3 is Europe, 865 to 868 MHz; na is FCC."""
-SERIAL_DRIVERS = frozenset(get_args(Driver)) - {"llrp"}
-
-
-class Reader(Model):
-    """A reader and its antennas.
-
-    `address`: llrp host or host:port, or listen://host:port if the reader connects to the gateway;
-    serial /dev/rfid/gate-1 or tcp://host:port. `region` is for thingmagic, all keys after it are for llrp.
-    """
-
-    id: Id
-    driver: Driver
-    address: Annotated[str, Field(min_length=1)]
-    antennas: Annotated[tuple[Antenna, ...], Field(min_length=1)]
-    region: Region | None = None
-    """Region to set. By default the reader keeps its own; a reader without one is set to China (prc)."""
-    identity: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5,15}$")] | None = None
-    """The reader's MAC address (or EPC) in hex; a different reader at this address is not used."""
-    tls: bool = False
-    """Use TLS, default port 5085; with `ca` or `pin`, or for listen:// with `cert` and `key`."""
-    ca: FilePath | None = None
-    """Certificate (PEM) of the CA of the reader's certificate, which must contain the address."""
-    pin: Annotated[str, Field(pattern=r"^([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}$")] | None = None
-    """SHA-256 fingerprint of the reader's own certificate."""
-    cert: FilePath | None = None
-    """The gateway's certificate (PEM), for readers that require one or connect to the gateway; with `key`."""
-    key: FilePath | None = None
-    profile: Literal["generic", "impinj", "zebra", "thingmagic", "alien", "kathrein"] | None = None
-    """Vendor profile; default: detected from the reader."""
-    session: Annotated[Int, Field(ge=0, le=3)] | None = None
-    """Gen2 session; default: as configured on the reader."""
-    search_mode: Literal["reader", "single", "dual", "tagfocus"] | None = None
-    """Impinj's search mode; default: as configured on the reader."""
-    phase: bool = False
-    """Request the phase in Impinj's reports, for captures; it is not used otherwise."""
-    filter: bool = False
-    """Make the reader report only members, carts and staff: no merchandise, and no tags without a class."""
-    inputs: tuple[Input, ...] = ()
-    """Door counters."""
-    outputs: tuple[Output, ...] = ()
-    """Lamps and beepers."""
-    takeover: bool = False
-    """Delete other programs' inventories (ROSpecs) from the reader if they conflict with ours."""
-
-    @model_validator(mode="after")
-    def _llrp(self) -> Self:
-        if self.region is not None and self.driver != "thingmagic":
-            raise ValueError('region: only for driver = "thingmagic"')
-        given = self.model_fields_set - {"id", "driver", "address", "antennas", "region"}
-        if given and self.driver != "llrp":
-            raise ValueError(f'{", ".join(sorted(given))}: only for driver = "llrp"')
-        if self.address.startswith("listen://"):
-            if self.identity is None:
-                raise ValueError("listen:// needs the reader's identity")
-            if self.pin is not None:
-                raise ValueError(
-                    "pin can't be used with listen://: save the reader's certificate as a PEM file "
-                    "and set ca to that file"
-                )
-            if self.tls != (self.cert is not None) or (self.ca is not None and not self.tls):
-                raise ValueError("with listen://, tls = true requires cert and key, and allows ca")
-        elif self.tls != ((self.ca is None) != (self.pin is None)):
-            raise ValueError("tls = true requires either ca or pin, and these require tls = true")
-        if (self.cert is None) != (self.key is None) or (self.cert is not None and not self.tls):
-            raise ValueError("cert and key must be used together, and with tls = true")
-        return self
 
 
 class TagClass(Model):

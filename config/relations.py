@@ -18,8 +18,9 @@ from config.facts import SERVED, ZoneKind
 from config.geometry import crosses_itself, is_flat
 from config.lines import Place
 from config.messages import did_you_mean, show
-from config.model import SERIAL_DRIVERS, TagClass, Thresholds
+from config.model import TagClass, Thresholds
 from config.punctuation import is_wide
+from config.readers import JSON_SCHEMES, SERIAL_DRIVERS
 from config.tags import masks
 
 Raw = Mapping[str, Any]
@@ -162,6 +163,10 @@ def _addresses(raw: Raw) -> Iterator[Found]:
                     text = f"tls, cert, key and ca must match readers[{first[1]}], which connects to the same port"
                     yield at, text, False
                 continue
+        elif driver == "json":
+            yield from _json_address(at, given)
+            if not given.startswith("listen://"):
+                continue  # any number of clients
         elif isinstance(driver, str) and driver in SERIAL_DRIVERS:
             host, port = host_port(given.removeprefix("tcp://"))
             wrong = hosts.trouble(given, host) if given.startswith("tcp://") else None
@@ -176,6 +181,27 @@ def _addresses(raw: Raw) -> Iterator[Found]:
             yield at, text, False
         else:
             seen[whole] = place
+
+
+def _json_address(at: Place, given: str) -> Iterator[Found]:
+    scheme = next((each for each in JSON_SCHEMES if given.startswith(each)), None)
+    if scheme is None:
+        return
+    rest = given.removeprefix(scheme)
+    place, _, path = rest.partition("/")
+    host, port = host_port(place)
+    if "@" in place:
+        yield at, "user and password are not allowed here; use username and password_file", False
+    elif wrong := hosts.trouble(place, host, listening=scheme == "listen://"):
+        yield at, f"{show(place)} {wrong}", False
+    elif host is None or re.search(r"\s", rest):
+        yield at, f'{show(given)} is not a network address; expected: "{scheme}host" or "{scheme}host:port"', False
+    elif port is not None and not 1 <= port <= 65535:
+        yield at, f"port {show(port)} does not exist; expected: 1 to 65535", False
+    elif scheme == "listen://" and not path:
+        yield at, f'{show(given)} has no path to tell readers apart; expected: "listen://host:port/name"', False
+    elif scheme.startswith("mqtt") and not path:
+        yield at, f'{show(given)} has no topic; expected: "{scheme}broker/topic"', False
 
 
 def _polygons(raw: Raw) -> Iterator[Found]:

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from config.hosts import is_local
+from config.lines import Place
 from config.messages import show
 from config.relations import Found, Raw, tables
 
 SMALL_CELL = 5
 """Smallest safe value: figures of fewer people reveal what individuals did."""
 PRIVILEGED = 1024
+BY_DOCUMENT = ("keonn",)
+"""JSON profiles of which no message of a real reader is known."""
 
 
 def doubts(raw: Raw) -> Iterator[Found]:
@@ -21,7 +24,9 @@ def doubts(raw: Raw) -> Iterator[Found]:
     yield from _page(raw)
     for place, reader in tables(raw, "readers"):
         address = reader.get("address")
-        if isinstance(address, str) and address.startswith("listen://") and reader.get("tls") is not True:
+        if isinstance(address, str) and reader.get("driver") == "json":
+            yield from _pushed(place, reader, address)
+        elif isinstance(address, str) and address.startswith("listen://") and reader.get("tls") is not True:
             host = re.sub(r":\d+$", "", address.removeprefix("listen://"))
             if not is_local(host):
                 text = (
@@ -42,6 +47,29 @@ def doubts(raw: Raw) -> Iterator[Found]:
         side = "behind" if found[1] == "+" else "ahead of"
         text = f"{show(zone)} is {found[2]} h {side} UTC, without daylight saving time; expected: the local time zone"
         yield ("store", "timezone"), text, True
+
+
+def _pushed(place: Place, reader: Raw, address: str) -> Iterator[Found]:
+    scheme, _, rest = address.partition("://")
+    local = is_local(re.sub(r":\d+$", "", rest.partition("/")[0]))
+    listens = scheme == "listen"
+    if listens and not local and not any(key in reader for key in ("password_file", "ca", "source")):
+        text = "anyone on the network can send reads here; expected: password_file, or tls with ca, or source"
+        yield (*place, "address"), text, True
+    open_wire = scheme in ("http", "ws", "mqtt") or (listens and reader.get("tls") is not True)
+    if open_wire and not local and "password_file" in reader:
+        yield (*place, "password_file"), "the password is sent unencrypted; expected: TLS", True
+    if scheme in ("mqtt", "mqtts", "listen") and "heartbeat_s" not in reader:
+        text = "without heartbeat_s a reader that has failed can't be told from one without tags"
+        yield place, text, True
+    if scheme in ("http", "https") and reader.get("profile") != "impinj" and "heartbeat_s" not in reader:
+        yield place, "without heartbeat_s a reader that has failed can't be told from one without tags", True
+    if reader.get("profile") in BY_DOCUMENT:
+        yield (
+            (*place, "profile"),
+            f"{show(reader['profile'])} is implemented by the document only; see docs/readers.md",
+            True,
+        )
 
 
 def _broker(raw: Raw) -> Iterator[Found]:

@@ -11,6 +11,10 @@ def open_session(settings: ReaderSettings, sink: Sink, clock: Clock) -> Session:
         from drivers.llrp.session import LlrpSession
 
         return LlrpSession(settings, sink, clock)
+    if settings.driver == "json":
+        from drivers.pushed.opening import open_pushed
+
+        return open_pushed(settings, sink, clock)
     if settings.driver == "thingmagic":
         from drivers.serial.thingmagic import ThingMagicSession
 

@@ -46,6 +46,24 @@ class Select:
 
 
 @dataclass(frozen=True)
+class Push:
+    """Settings of a reader that pushes JSON."""
+
+    username: str | None = None
+    password_file: Path | None = None
+    heartbeat_s: float | None = None
+    """Interval at which the reader sends something even without tags; None: it doesn't, or it isn't known."""
+    holds: bool = False
+    """True if it, or the broker, keeps what can't be delivered, and delivers it later."""
+    preset: str | None = None
+    """Impinj: inventory preset to start."""
+    source: str | None = None
+    """Only address that may send."""
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    """Generic: pointers by the names in pushed.formats."""
+
+
+@dataclass(frozen=True)
 class ReaderSettings:
     """Settings of one reader; `ports` maps its antenna ports to global antenna numbers."""
 
@@ -60,16 +78,17 @@ class ReaderSettings:
     region: str | None = None
     """ThingMagic: name in thingmagic.REGIONS; None: as configured on the reader."""
     identity: str | None = None
-    """LLRP: the reader's MAC or EPC in hex, as on its label or as it reports it; a reader with another one isn't
-    used."""
+    """LLRP and JSON: the reader's MAC or EPC in hex, as on its label or as it reports it; a reader with another one
+    isn't used."""
     profile: str | None = None
-    """LLRP: name in llrp.profiles.PROFILES; None: chosen by the maker that the reader reports."""
+    """LLRP: name in llrp.profiles.PROFILES; None: chosen by the maker that the reader reports. JSON: name in
+    pushed.formats.FORMATS; None: the mapping."""
     session: int | None = None
     """LLRP: Gen2 session, 0 to 3; None: as configured on the reader."""
     search_mode: str | None = None
     """LLRP: name in llrp.profiles.SEARCH_MODES, for makes that support it; None: as configured on the reader."""
     phase: bool = False
-    """LLRP: request the phase in reports, for makes that support it."""
+    """LLRP: request the phase in reports, for makes that support it; JSON: keep it."""
     select: tuple[Select, ...] = ()
     """LLRP: report only tags that match one of these, if the reader can; none: report all."""
     inputs: tuple[int, ...] = ()
@@ -78,6 +97,8 @@ class ReaderSettings:
     """LLRP: output ports (GPO) that may be switched; initially off."""
     takeover: bool = False
     """LLRP: delete other programs' ROSpecs if they block ours."""
+    push: Push | None = None
+    """JSON only."""
 
 
 @dataclass(frozen=True)

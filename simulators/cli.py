@@ -30,11 +30,21 @@ class Family(StrEnum):
     """Reader families that can be simulated alone."""
 
     LLRP = "llrp"
+    JSON = "json"
     THINGMAGIC = "thingmagic"
     R2000 = "r2000"
     UHFREADER18 = "uhfreader18"
     CHAFON_CF = "chafon-cf"
     M100 = "m100"
+
+
+class Profile(StrEnum):
+    """JSON formats that can be simulated."""
+
+    IMPINJ = "impinj"
+    ZEBRA = "zebra"
+    KEONN = "keonn"
+    SPEEDWAY = "speedway"
 
 
 class Fault(StrEnum):
@@ -178,6 +188,10 @@ def reads(
 def reader(
     family: Annotated[Family, typer.Option(help="Protocol of the reader.")] = Family.LLRP,
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port of an LLRP reader; 0: any free port.")] = 5084,
+    profile: Annotated[Profile, typer.Option(help="JSON: format.")] = Profile.IMPINJ,
+    address: Annotated[
+        str, typer.Option(help="JSON: address of the reader as in the store file; port 0: any free port.")
+    ] = "http://127.0.0.1:0",
     tags: Annotated[int, typer.Option(min=1, max=10_000, help="Number of tags in range.")] = 8,
     rate: Annotated[float, typer.Option(min=0.1, max=5000, help="Total reads per second.")] = 50,
     garbage: Annotated[
@@ -202,12 +216,12 @@ def reader(
     """Simulate one reader with a few tags in range, for any client, until Ctrl-C."""
     import asyncio
 
-    from simulators.readers.lone import Wrongs, run_llrp, run_serial
+    from simulators.readers.lone import Wrongs, run_json, run_llrp, run_serial
     from simulators.readers.serial_line import Faults
 
     line = Faults(garbage=garbage, split=split)
     wrongs = Wrongs(clock_offset, drift, from_2000, uptime, gpi, held, tuple(fault or ()), every)
-    if family is Family.LLRP and line != Faults():
+    if family in (Family.LLRP, Family.JSON) and line != Faults():
         raise typer.BadParameter("--garbage and --split are for serial readers")
     if family is not Family.LLRP and wrongs != Wrongs(every_s=every):
         raise typer.BadParameter("inputs, clock, memory and faults are options of LLRP readers only")
@@ -216,6 +230,8 @@ def reader(
     with _mendable():
         if family is Family.LLRP:
             asyncio.run(run_llrp(port, tags, rate, typer.echo, wrongs))
+        elif family is Family.JSON:
+            asyncio.run(run_json(profile, address, tags, rate, typer.echo))
         else:
             asyncio.run(run_serial(family, tags, rate, typer.echo, line))
 

@@ -33,7 +33,19 @@ MAY_IMPORT = {
     "simulators": {"config", "drivers", "sync"},
 }
 """The import table of docs/architecture.md."""
-ELSEWHERE_HEAVY = ("numba", "numpy", "sqlite_utils", "aiomqtt", "pydantic", "llrpkit", "sllurp", "starlette", "plotly")
+ELSEWHERE_HEAVY = (
+    "numba",
+    "numpy",
+    "sqlite_utils",
+    "aiomqtt",
+    "pydantic",
+    "llrpkit",
+    "sllurp",
+    "starlette",
+    "plotly",
+    "aiohttp",
+    "msgspec",
+)
 MAX_LINES = 550
 MAX_KERNEL_LINES = {"dwell/markov/kernels.py": 1800}
 """Kernels that call each other must stand in one file: Numba's cache does not notice a change in another."""

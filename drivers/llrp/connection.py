@@ -14,9 +14,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from drivers.backlog import Backlog, LossWatch
+from drivers.clock import ReaderClock
+from drivers.links import LinkFailure
 from drivers.llrp import codec
-from drivers.llrp.backlog import Backlog, LossWatch
-from drivers.llrp.clock import ReaderClock
 from drivers.llrp.codec import Header, Malformed, Message, NotLlrp
 from drivers.llrp.decoder import UPTIME, UTC, Decoded, ReportDecoder
 from drivers.llrp.events import ATTEMPT_REFUSED, ENDED, GONE, ROSPEC_EVENT, notices, why_ended
@@ -24,7 +25,7 @@ from drivers.llrp.inventory import Inventory, demand
 from drivers.llrp.ports import GPI_EVENT, Outputs, off_or_on, watch
 from drivers.llrp.profiles import GENERIC, IMPINJ_PEN, choose
 from drivers.llrp.state import Memory, Phase, Timing
-from drivers.llrp.wire import LinkFailure, Wire
+from drivers.llrp.wire import Wire
 from drivers.session import Clock, Contact, Gap, Notice, PhaseSink, ReaderSettings, Sink
 
 TIME_MAX_US = 1 << 60

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from drivers.links import LinkFailure
 from drivers.llrp import codec
 from drivers.llrp.codec import Message
 from drivers.llrp.ports import Ask, Tell
 from drivers.llrp.profiles import SEARCH_MODES, Profile
 from drivers.llrp.rospec import instead_of, is_ours, rospec
 from drivers.llrp.state import Memory
-from drivers.llrp.wire import LinkFailure
 from drivers.session import ReaderSettings
 
 TAGS_A_REPORT = 1

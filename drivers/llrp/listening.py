@@ -12,11 +12,12 @@ import ssl
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
+from drivers import tls as reader_tls
+from drivers.links import LinkFailure
 from drivers.llrp import codec
-from drivers.llrp import tls as llrp_tls
 from drivers.llrp.codec import Malformed, NotLlrp
 from drivers.llrp.events import ATTEMPT_REFUSED
-from drivers.llrp.wire import Address, LinkFailure, Wire
+from drivers.llrp.wire import Address, Wire
 from drivers.session import Clock, Tls
 
 LISTEN = "listen://"
@@ -101,7 +102,7 @@ class ListeningPort:
             wire.drop("closed by us")
 
     async def _listen(self) -> None:
-        self._context = llrp_tls.listening(self._tls) if self._tls is not None else None
+        self._context = reader_tls.listening(self._tls) if self._tls is not None else None
         try:
             self._server = await asyncio.get_running_loop().create_server(
                 self._caller, self._address.host, self._address.port, reuse_address=True
@@ -130,7 +131,7 @@ class ListeningPort:
                 identity = await identify(wire)
             why = f"which is {codec.shown(identity)}" if identity is not None else ""
         except ssl.SSLError as error:
-            why = f"but {llrp_tls.why_refused(error, 'that caller')}"
+            why = f"but {reader_tls.why_refused(error, 'that caller')}"
         except TimeoutError:
             why = f"but has not told within {IDENTIFY_S:g} s who it is"
         except (OSError, Malformed):

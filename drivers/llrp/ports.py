@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from drivers.links import LinkFailure
 from drivers.llrp import codec
 from drivers.llrp.codec import Message
-from drivers.llrp.wire import LinkFailure
 
 Ask = Callable[..., Awaitable[Message]]
 """Request by name and fields, returning the response; LinkFailure if none arrives. Provided by LlrpConnection."""

@@ -10,12 +10,13 @@ import ssl
 from collections import Counter
 from typing import NoReturn
 
+from drivers import tls as reader_tls
+from drivers.links import LinkFailure
 from drivers.llrp import codec
-from drivers.llrp import tls as llrp_tls
 from drivers.llrp.connection import LlrpConnection
 from drivers.llrp.listening import LISTEN, ListeningPort, listening_ports
 from drivers.llrp.state import Memory, Phase, Timing
-from drivers.llrp.wire import DEFAULT_PORT, TLS_PORT, Address, LinkFailure, Wire, connect
+from drivers.llrp.wire import DEFAULT_PORT, TLS_PORT, Address, Wire, connect
 from drivers.session import Clock, Link, ReaderSettings, ReaderStatus, Sink
 
 log = logging.getLogger("tagtrail.drivers")
@@ -106,12 +107,12 @@ class LlrpSession:
         if tls is None:
             return await connect(self._address, self._clock, self._timing.connect_s)
         try:
-            wire = await connect(self._address, self._clock, self._timing.connect_s, llrp_tls.context(tls))
+            wire = await connect(self._address, self._clock, self._timing.connect_s, reader_tls.context(tls))
         except ssl.SSLError as error:
-            raise LinkFailure(llrp_tls.why_refused(error, str(self._address))) from error
+            raise LinkFailure(reader_tls.why_refused(error, str(self._address))) from error
         if tls.pin is not None:
             try:
-                llrp_tls.check_pin(tls.pin, wire.certificate(), str(self._address))
+                reader_tls.check_pin(tls.pin, wire.certificate(), str(self._address))
             except LinkFailure as failure:
                 wire.drop(str(failure))
                 raise

@@ -12,20 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from drivers.links import LinkFailure, insecure, words
 from drivers.session import Clock
 
 _HUNG_UP = "the other end hung up"
 DEFAULT_PORT = 5084
 TLS_PORT = 5085
-
-
-class LinkFailure(Exception):
-    """The connection is lost or unusable; the text is a sentence for store IT."""
-
-    def __init__(self, text: str, since_us: int | None = None) -> None:
-        """`since_us`: store time since when it has been unusable, if not now."""
-        super().__init__(text)
-        self.since_us = since_us
 
 
 @dataclass(frozen=True)
@@ -122,7 +114,7 @@ class Wire(asyncio.BufferedProtocol):
         if isinstance(exc, ssl.SSLError):
             self._lose(insecure(exc, self.peer))  # with TLS 1.3 it's only now that the other end tells
         else:
-            self._lose(f"the connection broke: {_words(exc)}" if exc else "the reader closed the connection")
+            self._lose(f"the connection broke: {words(exc)}" if exc else "the reader closed the connection")
 
     # What the connection calls
 
@@ -227,11 +219,6 @@ async def connect(address: Address, clock: Clock, timeout_s: float, tls: ssl.SSL
     return wire
 
 
-def insecure(error: ssl.SSLError, peer: str) -> str:
-    """Return the LinkFailure for a failed TLS connection, with the reason."""
-    return f"{peer} and the gateway agree on no secure connection ({_words(error)}): does this port speak TLS?"
-
-
 def _why_not(address: Address, error: OSError) -> str:
     # Several addresses that all failed come as one error with no number, only their texts.
     found = re.search(r"\[Errno (\d+)\]", str(error))
@@ -240,10 +227,4 @@ def _why_not(address: Address, error: OSError) -> str:
         return f"{address} refused the connection: is LLRP switched on, is the port right?"
     if number in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL):
         return f"there is no route to {address}: check cable, VLAN and the gateway's address"
-    return f"{address} can't be reached: {_words(error)}"
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, ssl.SSLError):
-        return re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", str(error.strerror or error))
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return f"{address} can't be reached: {words(error)}"

@@ -25,6 +25,7 @@ class Family(StrEnum):
     """Reader protocols, by driver name."""
 
     LLRP = "llrp"
+    JSON = "json"
     THINGMAGIC = "thingmagic"
     R2000 = "r2000"
     UHFREADER18 = "uhfreader18"
@@ -48,6 +49,9 @@ def decode(
     phase: Annotated[
         bool, typer.Option("--phase", help="Add the phase (phase_deg), if the reports contain it.")
     ] = False,
+    profile: Annotated[
+        str | None, typer.Option(help="JSON: impinj, zebra, keonn or speedway; default: the one that fits best.")
+    ] = None,
 ) -> None:
     """Decode bytes captured from a reader, and report skipped bytes with the reason."""
     import sys
@@ -55,7 +59,7 @@ def decode(
     from edge.readers.decode import decode as decode_bytes
     from edge.readers.decode import load, rows_table
 
-    decoded = decode_bytes(family, load(file))
+    decoded = decode_bytes(family, load(file, family), profile)
     if as_csv:
         decoded.write_csv(sys.stdout, phase)
     else:
@@ -70,7 +74,10 @@ def decode(
 def scan(
     where: Annotated[
         list[str] | None,
-        typer.Argument(help="For LLRP: hosts, host:port or networks (CIDR); for serial: /dev/… or tcp://host:port."),
+        typer.Argument(
+            help="For LLRP: hosts, host:port or networks (CIDR); for JSON: http(s)://host; for serial: /dev/… or "
+            "tcp://host:port."
+        ),
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="LLRP port for addresses without one.")] = 5084,
     at_once: Annotated[int, typer.Option(min=1, max=64, help="Number of simultaneous LLRP connections.")] = 4,
@@ -79,11 +86,12 @@ def scan(
     """Find readers; without an argument, on this machine's serial ports. Nothing is sent to LLRP readers."""
     import asyncio
 
-    from edge.readers.scan import llrp_addresses, scan_llrp, scan_serial, serial_ports
+    from edge.readers.scan import llrp_addresses, scan_http, scan_llrp, scan_serial, serial_ports
 
     given = serial_ports() if where is None else where
     lines = [text for text in given if text.startswith(("/", "tcp://"))]
-    addresses = llrp_addresses([text for text in given if text not in lines], port)
+    pages = [text for text in given if text.startswith(("http://", "https://"))]
+    addresses = llrp_addresses([text for text in given if text not in lines + pages], port)
     if not given:
         typer.echo("this machine has no serial port; give addresses or networks for LLRP", err=True)
 
@@ -92,14 +100,15 @@ def scan(
         async for finding in scan_llrp(addresses, at_once, rate):
             typer.echo(f"{finding.address}  {finding.driver or '-'}  {finding.text}")
             found += bool(finding.driver)
-        for line in lines:
-            finding = await scan_serial(line)
+        for place in pages + lines:
+            finding = await (scan_http(place) if place in pages else scan_serial(place))
             typer.echo(f"{finding.address}  {finding.driver or '-'}  {finding.text}")
             found += bool(finding.driver)
         return found
 
     found = asyncio.run(look())
-    typer.echo(f"readers found: {found}; searched {len(addresses)} addresses, {len(lines)} serial lines", err=True)
+    places = len(addresses) + len(pages)
+    typer.echo(f"readers found: {found}; searched {places} addresses, {len(lines)} serial lines", err=True)
     raise typer.Exit(0 if found else 1)
 
 

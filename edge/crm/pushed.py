@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from config.model import Reader, StoreConfig
+from config.model import StoreConfig
+from config.readers import Reader
 
 SECTIONS = (
     *("store", "floors", "zones", "readers", "tag_classes", "thresholds", "opening_hours", "special_days"),

@@ -87,8 +87,9 @@ def degrees(phase: int) -> str:
     return f"{phase * 360 / 4096:.2f}"
 
 
-def load(path: Path) -> bytes:
-    """Load captured bytes from a file or standard input (`-`), binary or as hex text. Trouble if unreadable."""
+def load(path: Path, family: str = "") -> bytes:
+    """Load captured bytes from a file or standard input (`-`), binary or as hex text, JSON as it is. Trouble if
+    unreadable."""
     try:
         raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
@@ -100,6 +101,8 @@ def load(path: Path) -> bytes:
             "| tagtrail decode llrp -"
         )
     text = raw.strip().removeprefix(b"\xef\xbb\xbf")
+    if family == "json":
+        return text
     if not _HEX.fullmatch(text):
         if _TEXT.fullmatch(text):  # every frame of every family has bytes that no text has
             raise Trouble(
@@ -113,9 +116,10 @@ def load(path: Path) -> bytes:
     return bytes.fromhex(digits.decode())
 
 
-def decode(family: str, raw: bytes) -> Decoded:
-    """Decode all of `raw` as a complete stream; `family` is one of FAMILIES."""
-    return FAMILIES[family](raw)
+def decode(family: str, raw: bytes, profile: str | None = None) -> Decoded:
+    """Decode all of `raw` as a complete stream; `family` is one of FAMILIES. `profile`: for JSON; None: the one that
+    finds most reads."""
+    return _json(raw, profile) if family == "json" else FAMILIES[family](raw)
 
 
 def _serial(module: str, probe: str) -> Callable[[bytes], Decoded]:
@@ -152,6 +156,58 @@ def _walk(raw: bytes, probe: Probe[Any], read: Callable[[Any], Content]) -> Deco
         elif not content.tags:
             done.others[content.note] += 1
     return done
+
+
+def _json(raw: bytes, profile: str | None = None) -> Decoded:
+    from drivers.pushed.formats import FORMATS
+
+    if profile not in (None, *FORMATS):
+        raise Trouble(f"no profile {profile!r}; there are {', '.join(FORMATS)}")
+    tried = [_json_as(raw, form) for name, form in FORMATS.items() if profile in (None, name)]
+    return max(tried, key=lambda done: len(done.rows))
+
+
+def _json_as(raw: bytes, form: Any) -> Decoded:
+    from drivers.pushed.decoder import Decoder
+    from drivers.pushed.splitting import split_whole
+    from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN, epc_bytes
+    from drivers.session import PHASE_UNKNOWN
+
+    done = Decoded()
+    decoder = Decoder(form, {port: port for port in range(1, ANTENNA_UNKNOWN)})
+    at = 0
+    for value in split_whole(raw).values:
+        begins = raw.index(value, at)
+        _between(done, raw, at, begins)
+        at = begins + len(value)
+        before = dict(decoder.counters)
+        found = decoder.decode([value])
+        for read, timed, turn in zip(found.reads, found.timed.tolist(), found.phase.tolist(), strict=True):
+            antenna, rssi = int(read["antenna"]), int(read["rssi_cdbm"])
+            done.rows.append(
+                Row(
+                    int(read["time_us"]) if timed else None,
+                    None if antenna == ANTENNA_UNKNOWN else antenna,
+                    epc_bytes(read["epc"], int(read["epc_bits"])).hex().upper(),
+                    None if rssi == RSSI_UNKNOWN else rssi,
+                    int(read["count"]),
+                    None if turn == PHASE_UNKNOWN else turn,
+                )
+            )
+        given_up = {name: n for name in ("bad_epc", "malformed") if (n := decoder.counters[name] - before[name])}
+        if given_up:
+            text = ", ".join(f"{n} × {name.replace('_', ' ')}" for name, n in given_up.items())
+            done.left_out.append(LeftOut(begins, value, f"not usable: {text}"))
+        elif not len(found.reads):
+            done.others["message without a read"] += 1
+    _between(done, raw, at, len(raw))
+    return done
+
+
+def _between(done: Decoded, raw: bytes, begins: int, ends: int) -> None:
+    """Note what stands between values and is neither white space nor a comma."""
+    if between := raw[begins:ends].strip(b" \t\r\n,"):
+        done.left_out.append(LeftOut(raw.index(between, begins), between, "not JSON, or cut off"))
 
 
 def _llrp(raw: bytes) -> Decoded:
@@ -231,6 +287,7 @@ def _llrp_probe(names: dict[int, str]) -> Probe[int]:
 
 FAMILIES: dict[str, Callable[[bytes], Decoded]] = {
     "llrp": _llrp,
+    "json": _json,
     "thingmagic": _serial("thingmagic_codec", "either_at"),
     "r2000": _serial("r2000_codec", "frame_at"),
     "uhfreader18": _serial("uhfreader18_codec", "frame_at"),

@@ -9,7 +9,7 @@ import sqlite3
 from collections import defaultdict
 from dataclasses import dataclass
 
-from config.model import Input
+from config.readers import Input
 from drivers.session import Contact
 from edge.store.compose import Shop
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from config import StoreConfig
-from config.model import Output
+from config.readers import Output
 
 AGAIN_S = 600.0
 """A member who goes back and forth isn't announced again within this many wall seconds."""

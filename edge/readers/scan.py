@@ -1,4 +1,4 @@
-"""Find readers: LLRP on given addresses, serial readers on given ports; slowly, and without side effects."""
+"""Find readers: LLRP and HTTP on given addresses, serial readers on given ports; slowly, and without side effects."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ CONNECT_S = 1.5
 GREETING_S = 3.0
 GREETING_BYTES_MAX = 1 << 20
 """Limit for the greeting, before which a reader may deliver its backlog."""
+STATUS_PATH = "/api/v1/status"
 SERIAL_PLACES = ("/dev/rfid/*", "/dev/ttyUSB*", "/dev/ttyACM*")
 SERIAL_FAMILIES = ("thingmagic", "r2000", "m100", "chafon-cf", "uhfreader18")
 """Serial families in the order of trial: the last one's frames have no head, which others may misunderstand."""
@@ -133,6 +134,28 @@ async def _messages(reader: asyncio.StreamReader) -> AsyncIterator[codec.Message
         if header.type != codec.RO_ACCESS_REPORT:
             with suppress(codec.Malformed):
                 yield codec.decode(whole)
+
+
+async def scan_http(url: str) -> Finding:
+    """Ask an address for the state of Impinj's IoT device interface; nothing is changed."""
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=GREETING_S)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as http,
+            # It is only looked at: no password is sent.
+            http.get(url.rstrip("/") + STATUS_PATH, ssl=False, allow_redirects=False) as answer,
+        ):
+            body = await answer.content.read(4096)
+            status = answer.status
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        return Finding(url, "", "nothing answers HTTP there")
+    if status == 401:
+        return Finding(url, "json", f"asks for username and password at {STATUS_PATH}: an Impinj IoT device interface?")
+    if status == 200 and b'"status"' in body and body.lstrip().startswith(b"{"):
+        return Finding(url, "json", "Impinj IoT device interface")
+    return Finding(url, "", f"answers HTTP, but has no {STATUS_PATH} ({status})")
 
 
 class _Deaf:

@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from drivers.llrp.decoder import ReportDecoder
+from drivers.pushed.splitting import split_whole
 from drivers.read import READ, Reads
 from dwell.layout import Layout, Settings, ZoneKind
 from dwell.markov.engine import ZoneEngine
@@ -29,6 +30,7 @@ def warm_up() -> float:
     engine.advance(60_000_000)
     ZoneEngine.restore(layout, Settings(), engine.state()).finish()
     ReportDecoder({1: 0}).decode(np.zeros(0, np.uint8), 0, 0)
+    split_whole(b"{}")
     return time.perf_counter() - start
 
 

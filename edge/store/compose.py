@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from config import StoreConfig
 from config.geometry import neighbours
-from config.model import Reader
+from config.readers import Reader
 from config.tags import shape
-from drivers.session import ReaderSettings, Tls
+from drivers.session import Push, ReaderSettings, Tls
 from dwell.layout import Layout, Settings, TagClass, ZoneKind
 from dwell.markov.field import Field
 from edge.store import calibration_file
@@ -129,7 +129,7 @@ def compose(config: StoreConfig, speed: float = 1.0) -> Shop:
 
 def _reader(reader: Reader, ports: dict[int, int], tolerance_us: int, config: StoreConfig) -> ReaderSettings:
     tls = None
-    if reader.tls:
+    if reader.tls or reader.ca is not None or reader.pin is not None:
         pin = reader.pin.replace(":", "").upper() if reader.pin is not None else None
         tls = Tls(reader.ca, pin, reader.cert, reader.key)
     identity = None
@@ -152,6 +152,20 @@ def _reader(reader: Reader, ports: dict[int, int], tolerance_us: int, config: St
         inputs=tuple(each.port for each in reader.inputs),
         outputs=tuple(each.port for each in reader.outputs),
         takeover=reader.takeover,
+        push=_push(reader) if reader.driver == "json" else None,
+    )
+
+
+def _push(reader: Reader) -> Push:
+    mapping = reader.mapping.model_dump(exclude_none=True) if reader.mapping is not None else {}
+    return Push(
+        reader.username,
+        reader.password_file,
+        reader.heartbeat_s,
+        reader.holds,
+        reader.preset,
+        str(reader.source) if reader.source is not None else None,
+        mapping,
     )
 
 

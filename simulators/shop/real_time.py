@@ -175,6 +175,10 @@ def _reader(reader: Reader, clock: StoreClock) -> SimulatedReader:
     ports = max(4, *(antenna.port for antenna in reader.antennas))
     if reader.driver == "llrp":
         return LlrpReader(clock, name=reader.id, ports=ports)
+    if reader.driver == "json":
+        from simulators.readers.pushed import json_reader
+
+        return json_reader(clock, str(reader.profile), reader.address)
     return serial_reader(reader.driver, clock, ports)
 
 

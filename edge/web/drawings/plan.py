@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from config import StoreConfig
-from config.model import Floor, Name, Point, Zone
+from config.basis import Point
+from config.model import Floor, Name, Zone
 
 MARGIN_M = 1.0
 GRID = 12

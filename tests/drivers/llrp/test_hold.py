@@ -12,7 +12,7 @@ import pytest
 from llrp_peers import Obedient, Recorder, now_us, peer, session
 from llrpkit.protocol import messages, params
 
-from drivers.llrp.backlog import Backlog, LossWatch
+from drivers.backlog import Backlog, LossWatch
 from drivers.llrp.inventory import TAGS_A_REPORT
 from drivers.llrp.rospec import rospec
 from drivers.session import Gap, Link

@@ -34,7 +34,8 @@ from edge.store.errors import Trouble
 from edge.store.live_socket import LiveServer, socket_path
 from simulators.readers import llrp_replies
 from simulators.readers.llrp import LlrpReader
-from simulators.readers.observation import Observation
+from simulators.readers.observation import Observation, SimulatedReader
+from simulators.readers.pushed import ServingReader, json_reader
 from simulators.readers.serial_families import serial_reader
 
 
@@ -44,7 +45,8 @@ def now_us() -> int:
 
 def store_file(folder: Path, driver: str, address: str) -> Path:
     hung = antennas("door") if driver == "m100" else antennas("door", "shoes")
-    readers = [{"id": "g1", "driver": driver, "address": address, "antennas": hung}]
+    profile = {"profile": "zebra"} if driver == "json" else {}
+    readers = [{"id": "g1", "driver": driver, "address": address, "antennas": hung} | profile]
     store = {**STORE, "readers": readers, "database": {"path": str(folder / "s.db")}}
     file = folder / "store.toml"
     file.write_bytes(tomli_w.dumps(store).encode())
@@ -189,9 +191,14 @@ async def test_the_scan_command_tells_what_it_looked_at(tmp_path: Path) -> None:
 # test, show, capture
 
 
-@pytest.mark.parametrize("driver", ["r2000", "llrp"])
+@pytest.mark.parametrize("driver", ["r2000", "llrp", "json"])
 async def test_a_reader_that_works_is_shown_and_passes(driver: str, tmp_path: Path) -> None:
-    reader = LlrpReader(now_us, name="g1", tcp_port=0) if driver == "llrp" else serial_reader(driver, now_us)
+    if driver == "json":
+        reader: SimulatedReader = json_reader(now_us, "zebra", "ws://127.0.0.1:0")
+    elif driver == "llrp":
+        reader = LlrpReader(now_us, name="g1", tcp_port=0)
+    else:
+        reader = serial_reader(driver, now_us)
     async with busy(reader) as address:
         config = str(store_file(tmp_path, driver, address))
         code, out, err = await command("readers", "test", "g1", "--config", config, "--seconds", "1")
@@ -377,3 +384,16 @@ def test_a_histogram_shows_the_rarest_read() -> None:
     heard.levels_cdbm = [-5750] * 1000 + [-9000] + [-1000]
     assert heard.histogram() == "▁    █     ▁"
     assert heard.median_dbm() == -57.5
+
+
+async def test_an_iot_interface_is_found_without_a_password() -> None:
+    reader = ServingReader(now_us, "impinj", "http", 0)
+    address = await reader.start()
+    code, out, _ = await command("readers", "scan", address)
+    assert (code, "json  Impinj IoT device interface" in out) == (0, True)
+    reader.login = ("root", "impinj")
+    code, out, _ = await command("readers", "scan", address)
+    assert (code, "asks for username and password" in out) == (0, True)
+    await reader.stop()
+    code, out, _ = await command("readers", "scan", address)
+    assert (code, "nothing answers HTTP there" in out) == (1, True)

@@ -15,7 +15,8 @@ from gateways import STORE, Gateway, antennas
 
 from config import StoreConfig
 from config.check import load
-from config.model import Reader, Thresholds
+from config.model import Thresholds
+from config.readers import Reader
 from edge.crm import configuration, pushed
 from edge.crm.configuration import Desired, Overlay, merged
 from sync.down import DesiredConfig

@@ -175,3 +175,19 @@ def test_the_phase_is_shown_only_when_wanted(tmp_path: Path) -> None:
     )
     assert (plain, header) == ("time_us,antenna,epc,rssi_dbm,count", "time_us,antenna,epc,rssi_dbm,count,phase_deg")
     assert (turned.rpartition(",")[2], unknown.rpartition(",")[2]) == ("90.00", "")
+
+
+def test_json_is_decoded_by_the_profile_that_fits(tmp_path: Path) -> None:
+    file = tmp_path / "messages.json"
+    file.write_text(
+        '{"data":{"eventNum":5938,"format":"epc","idHex":"000000000000000000000343"},'
+        '"timestamp":"2024-09-05T01:07:01.785-0600","type":"CUSTOM"}'
+        '{"data":{"idHex":"XYZ"}} lost {"type":"heartbeat"}{"data":'
+    )
+    done = run("json", str(file), "--csv")
+    assert done.stdout.splitlines()[1:] == ["1725520021785000,,000000000000000000000343,,1"]
+    assert "1 reads; 1 frames without a read (1 × message without a read)" in done.stderr
+    assert "not usable: 1 × bad epc" in done.stderr
+    assert "not JSON, or cut off" in done.stderr
+    assert "0 reads" in run("json", str(file), "--profile", "impinj").stderr
+    assert "no profile 'x'" in run("json", str(file), "--profile", "x").stderr

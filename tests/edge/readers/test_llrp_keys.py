@@ -8,7 +8,7 @@ import pytest
 from gateways import Gateway, antennas
 
 from config.check import ConfigError, check, load
-from config.model import Region
+from config.readers import Region
 from drivers.serial.chafon_cf import ChafonCfSession
 from drivers.serial.r2000 import R2000Session
 from drivers.serial.thingmagic import REGIONS, ThingMagicSession

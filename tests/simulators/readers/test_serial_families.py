@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from config.model import SERIAL_DRIVERS
+from config.readers import SERIAL_DRIVERS
 from simulators.readers.observation import Observation
 from simulators.readers.serial_families import CfModule, M100Module, R2000Module, UhfModule, serial_reader
 from simulators.readers.serial_line import SerialReader

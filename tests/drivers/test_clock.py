@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
-from drivers.llrp.clock import ReaderClock
+from drivers.clock import ReaderClock
 
 S = 1_000_000
 HOUR = 3600 * S

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ssl
 from hashlib import sha256
 
-from drivers.llrp.wire import LinkFailure, insecure
+from drivers.links import LinkFailure, insecure
 from drivers.session import Tls
 
 _CIPHERS = "ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:DHE+AES:RSA+AES:!aNULL:!eNULL:@SECLEVEL=1"

@@ -1,0 +1,1 @@
+"""Readers that push their reads as JSON: over HTTP, MQTT or a WebSocket."""

@@ -1,0 +1,123 @@
+"""Reads that a reader publishes to an MQTT broker."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import uuid
+from typing import NoReturn
+
+import aiomqtt
+
+from drivers import tls as reader_tls
+from drivers.links import LinkFailure, insecure, words
+from drivers.pushed.session import GATHER_S, PushedSession, secret
+from drivers.session import Push, ReaderSettings, Tls
+
+CONNECT_S = 5.0
+KEEPALIVE_S = 30
+QUEUE_BYTES = 1 << 23
+"""Messages that wait for the pipeline; more are dropped, and reported as a gap."""
+BATCH = 1000
+
+
+class Topic:
+    """Subscription to one reader's topic: mqtt://host:port/topic, with wildcards."""
+
+    def __init__(self, settings: ReaderSettings) -> None:
+        """Raises ValueError for an invalid address."""
+        scheme, _, rest = settings.address.partition("://")
+        broker, _, self._topic = rest.partition("/")
+        host, colon, port = broker.rpartition(":")
+        if not colon or "]" in port:
+            host, port = broker, "8883" if scheme == "mqtts" else "1883"
+        self._host = host.strip("[]")
+        if not self._host or not self._topic or not port.isdecimal() or not 1 <= int(port) <= 65535:
+            raise ValueError(f"reader {settings.id}: {settings.address!r} has no host, port or topic")
+        self._port, self._id = int(port), settings.id
+        self._push, self._tls = settings.push or Push(), (settings.tls or Tls()) if scheme == "mqtts" else None
+        self._broker = f"{self._host}:{self._port}"
+        self.waits = f"waiting for the reader to publish to {self._topic} at {self._broker}"
+
+    async def run(self, session: PushedSession) -> NoReturn:
+        """Receive until the connection to the broker is lost."""
+        holds = self._push.holds
+        queue = _Queue()
+        client = aiomqtt.Client(
+            self._host,
+            self._port,
+            username=self._push.username,
+            password=secret(self._push),
+            # For kept messages the broker must know the gateway again.
+            identifier=f"tagtrail-{self._id}-{uuid.getnode():012x}" if holds else None,
+            clean_session=not holds,
+            tls_context=reader_tls.context(self._tls) if self._tls is not None else None,
+            keepalive=KEEPALIVE_S,
+            timeout=CONNECT_S,
+            queue_type=lambda maxsize: queue,  # type: ignore[arg-type]
+        )
+        try:
+            async with client:
+                await client.subscribe(self._topic, qos=1 if holds else 0)
+                session.open()
+                await self._receive(client, queue, session)
+        except ssl.SSLCertVerificationError as error:
+            raise LinkFailure(reader_tls.why_refused(error, self._broker)) from error
+        except ssl.SSLError as error:
+            raise LinkFailure(insecure(error, self._broker)) from error
+        except aiomqtt.MqttError as error:
+            raise LinkFailure(self._why(error)) from error
+        except OSError as error:
+            raise LinkFailure(f"the broker {self._broker} can't be reached: {words(error)}") from error
+        raise LinkFailure(f"the connection to the broker {self._broker} has ended")
+
+    async def _receive(self, client: aiomqtt.Client, queue: _Queue, session: PushedSession) -> None:
+        loop = asyncio.get_running_loop()
+        bodies: list[bytes] = []
+        async for message in client.messages:
+            # A retained message is as old as it likes.
+            if not message.retain and isinstance(message.payload, bytes | bytearray):
+                bodies.append(bytes(message.payload))
+            if not queue.empty() and len(bodies) < BATCH:
+                continue
+            if bodies:
+                await session.messages(bodies)
+                bodies = []
+            if queue.overflowed:
+                queue.overflowed = False
+                session.lost("the gateway could not keep up with the broker: reads were lost")
+            await asyncio.sleep(GATHER_S - loop.time() % GATHER_S)
+
+    def _why(self, error: aiomqtt.MqttError) -> str:
+        code = getattr(error, "rc", None)
+        text = str(error)
+        if code in (4, 5, 134, 135) or "authoriz" in text.lower() or "bad user" in text.lower():
+            return f"the broker {self._broker} does not accept username and password"
+        if "refused" in text:
+            return f"the broker {self._broker} refused the connection: does it run there?"
+        return f"the broker {self._broker} can't be used: {text}"
+
+
+class _Queue(asyncio.Queue[aiomqtt.Message]):
+    """Queue limited by size in bytes."""
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self.overflowed = False
+        self._bytes = 0
+
+    def full(self) -> bool:
+        return self._bytes > QUEUE_BYTES
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        self.overflowed = self.overflowed or self.full()
+        super().put_nowait(item)
+
+    def _put(self, item: aiomqtt.Message) -> None:
+        self._bytes += len(item.payload) if isinstance(item.payload, bytes | bytearray) else 64
+        super()._put(item)
+
+    def _get(self) -> aiomqtt.Message:
+        item: aiomqtt.Message = super()._get()
+        self._bytes -= len(item.payload) if isinstance(item.payload, bytes | bytearray) else 64
+        return item
