@@ -34,6 +34,11 @@ class Validity:
         return (self.until - now) // dt.timedelta(days=1)
 
 
+def in_days(days: int) -> str:
+    """Say when something happens that is whole `days` ahead."""
+    return "in less than a day" if days < 1 else f"in {days} {'day' if days == 1 else 'days'}"
+
+
 def validity(der: bytes) -> Validity:
     """Return the validity of one certificate in DER (RFC 5280, 4.1). Raises Unusable.
 

@@ -134,7 +134,7 @@ def _dates(place: Place, path: Path, now: dt.datetime) -> Iterator[Found]:
         text = f"{path} is valid only from {holds.since:%Y-%m-%d}; is this machine's clock right?"
         yield place, text, True
     elif (left := holds.days_left(now)) <= certificates.WARN_DAYS:
-        yield place, f"{path} expires on {holds.until:%Y-%m-%d}, in {left} days", True
+        yield place, f"{path} expires on {holds.until:%Y-%m-%d}, {certificates.in_days(left)}", True
 
 
 def _has_variable(given: str, credentials: bool) -> bool:
