@@ -13,7 +13,7 @@ import typer
 
 from edge.cli import privacy, readers, upkeep, users
 from edge.cli.store_file import Calibration, Config, calibrated, clock_of, load_store
-from edge.words.numbers import counted
+from edge.words.counts import counted
 
 app = typer.Typer(
     name="tagtrail",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edge.cli.store_file import Config, load_store
-from edge.words.numbers import counted
+from edge.words.counts import counted
 
 if TYPE_CHECKING:
     import asyncio

@@ -16,7 +16,7 @@ from edge.database.reader import NoDatabase, connect
 from edge.doctor.findings import Finding, error, ok, unknown, warning
 from edge.store.errors import Trouble
 from edge.store.files import backup_mark, copies
-from edge.words.numbers import counted
+from edge.words.counts import counted
 from sync import outbox, quota
 from sync.contract import CLASSES
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TextIO
 from drivers.serial.framing import Probe, walk
 from drivers.serial.tags import Content, MalformedRecordError
 from edge.store.errors import Trouble
-from edge.words.numbers import counted
+from edge.words.counts import counted
 
 HEADER = ("time_us", "antenna", "epc", "rssi_dbm", "count")
 PHASE = "phase_deg"

@@ -20,7 +20,7 @@ from edge.readers.antennas import BINS, bars, bins
 from edge.store.compose import Shop, compose
 from edge.store.errors import Trouble
 from edge.store.live_socket import read_once, socket_path
-from edge.words.numbers import counted
+from edge.words.counts import counted
 
 CONNECT_S = 30.0
 """Longest time until a reader takes inventory: probing of baud rates, greetings, its own start."""

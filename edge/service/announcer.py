@@ -10,7 +10,7 @@ from drivers.session import Link, ReaderStatus
 from edge.readers.flapping import Flapping
 from edge.service.notify import notify
 from edge.store.timekeeping import Timekeeper
-from edge.words.numbers import counted
+from edge.words.counts import counted
 from sync.publisher import Publisher, Status
 
 log = logging.getLogger("tagtrail.broker")

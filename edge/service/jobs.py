@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.store.errors import NotMade, Trouble
-from edge.words.numbers import counted
+from edge.words.counts import counted
 
 log = logging.getLogger("tagtrail.jobs")
 

@@ -53,7 +53,7 @@ from edge.store.errors import RestartNeeded, Trouble
 from edge.store.live_socket import LiveServer, socket_path
 from edge.store.page_socket import listen
 from edge.store.timekeeping import Timekeeper
-from edge.words.numbers import counted
+from edge.words.counts import counted
 from sync.publisher import Publisher
 from sync.sending import Identity
 

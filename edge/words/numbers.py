@@ -23,11 +23,6 @@ def number(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
 
 
-def counted(n: int, what: str) -> str:
-    """Format a count of things with an English noun in the singular, whose plural ends in s."""
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
-
-
 def percent(share: float | None) -> str:
     """Format a share in whole per cent; 100 % only if it is exactly 1, 0 % only if it is exactly 0."""
     if share is None:

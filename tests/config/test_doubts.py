@@ -332,7 +332,7 @@ def test_certificates_are_looked_into(told: Told, tmp_path: Path) -> None:
     for keys, key, said, soft in (
         ({"ca": "der.pem"}, "mqtt.ca", "is DER, not PEM: openssl x509 -inform der -in der.pem -out der.pem", False),
         ({"ca": "ca.key"}, "mqtt.ca", "contains a private key but no certificate", False),
-        ({"ca": "empty.pem"}, "mqtt.ca", "is empty", False),
+        ({"ca": "empty.pem"}, "mqtt.ca", "contains no certificate", False),
         ({"ca": "cut.pem"}, "mqtt.ca", "contains a certificate that can't be read", False),
         ({"ca": "old/ca.pem"}, "mqtt.ca", "expired on", False),
         ({"cert": "store.pem", "key": "soon.key"}, "mqtt.key", "is not the key of", False),
