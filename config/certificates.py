@@ -34,6 +34,11 @@ class Validity:
         return (self.until - now) // dt.timedelta(days=1)
 
 
+def in_days(days: int) -> str:
+    """Say when something happens that is whole `days` ahead."""
+    return "in less than a day" if days < 1 else f"in {days} {'day' if days == 1 else 'days'}"
+
+
 def validity(der: bytes) -> Validity:
     """Return the validity of one certificate in DER (RFC 5280, 4.1). Raises Unusable.
 
@@ -53,12 +58,17 @@ def read(path: Path) -> tuple[Validity, ...]:
     """Return the validity of all certificates of a PEM file, in its order. Raises Unusable and OSError."""
     content = path.read_bytes()
     if content[:1] == b"\x30" and b"-----BEGIN" not in content:
-        raise Unusable(f"is DER, not PEM: openssl x509 -inform der -in {path.name} -out {path.stem}.pem")
+        how = "pkcs12 -nokeys" if path.suffix.lower() in (".p12", ".pfx") else "x509 -inform der"
+        raise Unusable(f"is DER, not PEM: openssl {how} -in {path.name} -out {path.stem}.pem")
     text = content.decode("latin-1")
     found = [_decoded(body) for body in _PEM.findall(text)]
     if not found:
+        if "-----BEGIN PKCS7" in text:
+            raise Unusable(f"is PKCS #7, not PEM: openssl pkcs7 -print_certs -in {path.name} -out {path.stem}.pem")
+        if "CERTIFICATE REQUEST-----" in text:
+            raise Unusable("is the request for a certificate, not the certificate (PEM)")
         what = "contains a private key but no certificate" if _KEY.search(text) else "contains no certificate"
-        raise Unusable(f"{what} (PEM)")
+        raise Unusable("is empty" if not text.strip() else f"{what} (PEM)")
     return tuple(map(validity, found))
 
 

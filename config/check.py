@@ -165,8 +165,20 @@ def _syntax(file: str, text: str, error: Exception) -> Problem:
         if found := culprit(lines[line - 1]):
             return Problem(file, line, "", f"invalid TOML: {found[1]} (column {found[0]})")
     if at:
-        return Problem(file, int(at[1]), "", f"invalid TOML: {str(error)[: at.start()]} (column {at[2]})")
+        said = str(error)[: at.start()].replace("Cannot overwrite a value", "this key stands twice")
+        said = _plainer(lines[int(at[1]) - 1]) or said
+        return Problem(file, int(at[1]), "", f"invalid TOML: {said} (column {at[2]})")
     return Problem(file, len(lines), "", f"invalid TOML: {error}")
+
+
+def _plainer(line: str) -> str | None:
+    """Return what is most often wrong with a line of TOML, in plainer words than the parser's."""
+    found = re.fullmatch(r"\s*([\w-]+)\s*=\s*([^\s\"'\[{#][^#]*?)\s*(#.*)?", line)
+    if found is None or re.fullmatch(r"true|false|[+-]?(0|[1-9]\d*)(\.\d+)?", found[2]):
+        return None
+    if found[2].lower() in ("true", "false", "yes", "no", "on", "off", "是", "否"):
+        return f"{found[1]} is {found[2]}; expected: true or false"
+    return f'{found[1]} is {found[2]}; text is written in quotes: "{found[2].strip(chr(34))}"'
 
 
 def _absolute(config: StoreConfig, folder: Path) -> StoreConfig:

@@ -74,6 +74,8 @@ def problems(raw: Raw, folder: Path, service: bool) -> Iterator[Found]:
             yield place, f"cannot read {path}: permission denied for the current user", False
         else:
             readable[place] = path
+            if not service and place[-1] == "password_file" and not path.stat().st_size:
+                yield place, f"{path} is empty", True
             if not service and place[-1] in SECRETS and mode & 0o077:
                 yield place, f"{path} is readable by other users; expected: chmod 600 {path}", True
     if not service:
@@ -91,7 +93,13 @@ def database(raw: Raw, file: Path) -> Iterator[Found]:
     names = (file.stem, store.get("id") if isinstance(store, dict) else None)
     own = path.parent.parent == STATE and path.parent.name in names
     system = _file_system(path)
-    if system in IN_MEMORY:
+    if path.is_dir():
+        yield place, f"{path} is a folder; expected: a file in it, such as {path}/store.db", False
+    elif (file_above := next((above for above in path.parents if above.is_file()), None)) is not None:
+        yield place, f"{file_above} is a file, so nothing can be stored below it", False
+    elif _is_read_only(path):
+        yield place, f"{path} is on a file system that is read-only", True
+    elif system in IN_MEMORY:
         yield place, f"{path} is in memory ({system}): all data is lost when the machine is switched off", True
     elif system in ON_NETWORK:
         yield place, f"{path} is on a network drive ({system}), where databases get corrupted", True
@@ -102,6 +110,11 @@ def database(raw: Raw, file: Path) -> Iterator[Found]:
         yield place, text, True
     elif file.parent == UNITS or not path.is_relative_to(tempfile.gettempdir()):
         yield place, f"the unit can write only to {STATE}/{file.stem}/, not to {path.parent}/", True
+
+
+def _is_read_only(path: Path) -> bool:
+    existing = next(above for above in path.parents if above.exists())
+    return bool(os.statvfs(existing).f_flag & os.ST_RDONLY)
 
 
 def resolve(given: str, folder: Path) -> Path:
@@ -134,7 +147,7 @@ def _dates(place: Place, path: Path, now: dt.datetime) -> Iterator[Found]:
         text = f"{path} is valid only from {holds.since:%Y-%m-%d}; is this machine's clock right?"
         yield place, text, True
     elif (left := holds.days_left(now)) <= certificates.WARN_DAYS:
-        yield place, f"{path} expires on {holds.until:%Y-%m-%d}, in {left} days", True
+        yield place, f"{path} expires on {holds.until:%Y-%m-%d}, {certificates.in_days(left)}", True
 
 
 def _has_variable(given: str, credentials: bool) -> bool:

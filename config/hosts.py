@@ -19,9 +19,9 @@ def trouble(given: str, host: str | None, *, listening: bool = False) -> str | N
     if is_wide(given):
         return f'has full-width characters; expected: "{plain(given)}"'
     if (bare := _bare_ipv6(given)) is not None:
-        return f'is an IPv6 address without brackets; expected: "[{bare}]"'
+        return f'is an IPv6 address without brackets; expected: "{bare}"'
     if host is None:
-        return None
+        return _almost(given)
     if host.startswith("["):
         address = _address(host[1:-1].partition("%")[0])
         if not isinstance(address, IPv6Address):
@@ -35,6 +35,8 @@ def trouble(given: str, host: str | None, *, listening: bool = False) -> str | N
         if not all(_LABEL.fullmatch(label) for label in labels) or len(host) > 253:
             return "is not a valid host name; expected: letters, digits and -, separated by dots"
         return None
+    if address.is_link_local and isinstance(address, IPv6Address) and "%" not in host:
+        return f'is valid on one cable only; expected: its interface too, such as "[{address}%eth0]"'
     if address.is_multicast or (isinstance(address, IPv4Address) and address.is_reserved):
         return "is not the address of a single machine"
     if address.is_unspecified and not listening:
@@ -51,8 +53,21 @@ def is_local(host: str | None) -> bool:
 
 
 def _bare_ipv6(given: str) -> str | None:
+    """Return a bare IPv6 address in brackets; a number behind an interface, or behind `::1` or `::`, is a port."""
     text = re.sub(r"^(\w+)://", "", given)
-    return text if text.count(":") >= 2 and isinstance(_address(text.partition("%")[0]), IPv6Address) else None
+    if text.count(":") < 2:
+        return None
+    port = re.fullmatch(r"(.*%[^:]+|::1?):(\d{1,5})", text)
+    host = port[1] if port else text
+    if not isinstance(_address(host.partition("%")[0]), IPv6Address):
+        return None
+    return f"[{host}]:{port[2]}" if port else f"[{host}]"
+
+
+def _almost(given: str) -> str | None:
+    """Return what to leave out of a text that is an address but for that."""
+    found = re.fullmatch(r"\s*(?:https?://|llrp://)?([\w.-]+(?::\d{1,5})?)(?:/(?:\d{1,2})?)?\s*", given)
+    return f'is more than an address; expected: "{found[1]}"' if found and found[1] != given else None
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:

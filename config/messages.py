@@ -109,7 +109,7 @@ def explain(error: ErrorDetails) -> tuple[Place, str]:
         case "int_from_float":
             return place, f"{show(given)} is not whole; expected: a whole number"
         case _:
-            wide = f' (full-width characters: did you mean "{plain(given)}"?)' if _is_wide(given) else ""
+            wide = f' (full-width or invisible characters: did you mean "{plain(given)}"?)' if _is_wide(given) else ""
             return place, f"is {show(given)}{wide}; expected: {_WANTED.get(kind) or _needed(place)}"
 
 

@@ -59,10 +59,12 @@ class Store(Model):
     """The store itself."""
 
     id: Id
+    """Id by which the CRM knows the store."""
     name: Name
     timezone: Annotated[str, AfterValidator(_timezone)]
+    """Where the store is, such as "Asia/Shanghai"."""
     holidays: Literal["CN"] | None = None
-    """Country whose public holidays and make-up working days are used for comparing days; None: weekdays only."""
+    """Country whose public holidays and make-up working days are used to compare days; default: weekdays only."""
 
     @property
     def tz(self) -> ZoneInfo:
@@ -70,18 +72,21 @@ class Store(Model):
 
 
 class Floor(Model):
+    """A floor of the store, with coordinates of its own."""
+
     id: Id
     name: Name
 
 
 class Zone(Model):
-    """A named area; polygon in metres with at least three corners, in the coordinates of its floor."""
+    """An area of a floor, such as a counter."""
 
     id: Id
     name: Name
     kind: ZoneKind
     floor: Id
     polygon: Annotated[tuple[Point, ...], Field(min_length=3)]
+    """Its corners in order, at least three, as [x, y] in metres on its floor."""
     neighbours: tuple[Id, ...] | None = None
     """Zones that can be reached directly; default: zones that touch or are within 3 m on the same floor.
     If one zone lists another, they are neighbours of each other."""
@@ -95,6 +100,7 @@ class TagClass(Model):
         None
     )
     company_prefix: Annotated[str, Field(pattern=r"^[0-9]{6,12}$")] | None = None
+    """GS1 company prefix of whoever numbers the tags; default: any."""
     epc_prefix: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{1,124}$")] | None = None
 
     @model_validator(mode="after")
@@ -109,24 +115,32 @@ class TagClass(Model):
 
 
 class Mqtt(Model):
-    """The chain's broker."""
+    """The chain's MQTT broker."""
 
     url: Annotated[str, Field(pattern=r"^mqtts?://[^/\s]+$")]
+    """Its address: mqtts:// with TLS, mqtt:// without; then host, or host:port."""
     version: Literal["3.1.1", "5"] = "3.1.1"
+    """Version of MQTT."""
     username: str | None = None
     password_file: FilePath | None = None
+    """File that contains the password."""
     ca: FilePath | None = None
+    """Certificates (PEM) of the CA that signed the broker's; default: those that the machine trusts."""
     cert: FilePath | None = None
+    """The gateway's certificate (PEM), if the broker requires one; with `key`."""
     key: FilePath | None = None
 
 
 class Database(Model):
+    """The store's database: visits, windows, and events for the CRM."""
+
     path: FilePath
     quota_mb: Annotated[Int, Field(ge=16, le=1 << 20)] = 2048
+    """Most space that it may take, in MB; when it is full, the oldest data is deleted early."""
     checkpoint_s: Annotated[Number, Field(gt=0, le=60)] = 5.0
-    """Interval at which the engine's state and its results are committed, in one transaction."""
+    """Seconds between two commits; as much is computed again after a power cut."""
     keep_days: Annotated[Int, Field(ge=1, le=3660)] = 400
-    """Days that windows are kept; journeys and visits are kept for `returning_days` + 35 days."""
+    """Days that figures are kept; visits and journeys are kept for `returning_days` + 35 days."""
 
 
 class Calibration(Model):
@@ -144,9 +158,10 @@ class TierColour(Model):
 
 
 class Web(Model):
-    """The floor manager's page. On addresses other than loopback it requires users, and should use TLS."""
+    """The page for managers. Beyond this machine it requires users, and should use TLS."""
 
     listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^:\s]+):\d{1,5}$")] = "127.0.0.1:8080"
+    """Address and port of the page."""
     cert: FilePath | None = None
     """Certificate (PEM, with its chain) of the page; with it and `key` the page uses HTTPS only."""
     key: FilePath | None = None
@@ -173,21 +188,26 @@ class Privacy(Model):
 
 
 class Thresholds(Model):
-    """Definitions for people's figures; increase `def_version`, which aggregates carry, with every change."""
+    """Limits by which people's figures are counted; increase `def_version` with every change. Times ending in _s are
+    seconds."""
 
     def_version: Annotated[Int, Field(ge=1, le=1_000_000_000)] = 1
     touch_s: Seconds = 5
-    """Shorter visits are pass-bys."""
+    """Shorter visits are pass-bys; from `visit_s` on they are visits, from `engaged_s` on engaged ones."""
     visit_s: Seconds = 30
     engaged_s: Seconds = 120
     join_gap_s: Annotated[Number, Field(ge=0, le=86_400)] = 30
     """Periods of presence in one zone with at most this gap are one visit."""
     journey_end_after_exit_s: Seconds = 900
+    """A journey is over when the carrier was last seen at an exit so long ago …"""
     journey_end_silence_s: Seconds = 10800
+    """… or anywhere so long ago."""
     business_day_start: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "04:00"
     assist_s: Seconds = 15
     returning_days: Annotated[Int, Field(ge=1, le=3660)] = 90
+    """Members seen in so many days before are returning."""
     small_cell: Annotated[Int, Field(ge=0, le=1000)] = 5
+    """Figures of fewer people are not shown and not sent."""
     suspect_s: Seconds = 28_800
     """Time in the store on one day from which a tag is suspected staff, excluded and listed."""
     suspect_back_room_s: Seconds = 600
@@ -216,7 +236,7 @@ class OpeningHours(Model):
     """If not after `open`: on the next day."""
     days: Annotated[tuple[Weekday, ...], Field(min_length=1)] = WEEKDAYS
     floors: Ids | None = None
-    """None: all floors."""
+    """Default: all floors."""
 
 
 class SpecialDay(Model):
@@ -227,7 +247,7 @@ class SpecialDay(Model):
     open: Time | None = None
     close: Time | None = None
     floors: Ids | None = None
-    """None: all floors."""
+    """Default: all floors."""
 
     @model_validator(mode="after")
     def _both(self) -> Self:
@@ -252,15 +272,15 @@ class CueRule(Model):
     id: Id
     kind: CueKind
     tiers: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=32)], ...], Field(min_length=1)] | None = None
-    """Tiers in the member directory; None: all tiers."""
+    """Tiers in the member directory; default: all tiers."""
     zones: Ids | None = None
-    """None: for arrivals, all zones; for waits, all counters, fitting rooms and service desks."""
+    """Default: for arrivals, all zones; for waits, all counters, fitting rooms and service desks."""
     wait_s: Seconds | None = None
     """For kind "waiting": allowed time without a staff badge in the zone."""
     expires_s: Seconds = 300
     """Lifetime of the cue; if it is unattended by then, it becomes a service case."""
     action: Name | None = None
-    """Instruction for staff; None: the page's default text."""
+    """Instruction for staff; default: the page's default text."""
 
     @model_validator(mode="after")
     def _wait(self) -> Self:
@@ -281,7 +301,7 @@ class _Tried(Model):
     name: Name
     zones: Ids
     controls: Ids | None = None
-    """Control zones; None: all counters without a promotion or change."""
+    """Control zones; default: all counters without a promotion or change."""
 
     @model_validator(mode="after")
     def _others(self) -> Self:

@@ -68,7 +68,8 @@ def doubts(raw: Raw) -> Iterator[Found]:
         if far > NEIGHBOUR_M:
             other = next((z.id for z in fine if z.floor == own.floor and contains(z.polygon, here)), None)
             within = f", in zone {show(other)}" if other is not None else ""
-            text = f"is {far:.3g} m outside zone {show(own.id)}{within}; positions are in metres, on the zone's floor"
+            away = f"{far:,.{1 if far < 10 else 0}f}"
+            text = f"is {away} m outside zone {show(own.id)}{within}; positions are in metres, on the zone's floor"
             yield (*place, "position"), text, True
 
 
@@ -84,7 +85,7 @@ def _zones(raw: Raw) -> Iterator[_Zone]:
 def _size(zone: _Zone, zones: list[_Zone]) -> str | None:
     long = extent(zone.polygon)
     if long > WIDE_M:
-        return f"zone {show(zone.id)} is {long:.4g} m long; lengths are in metres: are these centimetres?"
+        return f"zone {show(zone.id)} is {long:.4g} m long; expected: metres. Are these centimetres or millimetres?"
     if long < NARROW_M:
         if all(-180 <= value <= 180 for corner in zone.polygon for value in corner) and _is_on_a_map(zone.polygon):
             return (

@@ -15,16 +15,20 @@ _NAMES = {
     "。．": (".", "full stop"),
     "（": ("(", "bracket"),
     "）": (")", "bracket"),
-    "【［〔「『": ("[", "bracket"),
-    "】］〕」』": ("]", "bracket"),
+    "「」『』": ('"', "quotation mark"),
+    "【［〔": ("[", "bracket"),
+    "】］〕": ("]", "bracket"),
     "｛": ("{", "bracket"),
     "｝": ("}", "bracket"),
     "＃": ("#", "number sign"),
     "－—–−": ("-", "dash"),
     "＿": ("_", "underscore"),
     "／": ("/", "slash"),
-    "\u3000\u00a0\u2002\u2003\u2009\u200b\ufeff": (" ", "space"),
+    "\u3000": (" ", "space"),
 }
+_SPACES = "\u00a0\u2002\u2003\u2009\u202f"
+_UNSEEN = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+"""Characters of no width that come along from web pages and chats."""
 _MEANT = {char: (ascii_, name) for chars, (ascii_, name) in _NAMES.items() for char in chars}
 _CLOSED = re.compile(r'"(?:\\.|[^"\\\n])*"' r"|'[^'\n]*'" r"|#.*")
 """Single-line strings and comments, which may contain any characters."""
@@ -34,6 +38,14 @@ def culprit(line: str) -> tuple[int, str] | None:
     """Return column (from 1) and message for the first such character outside strings and comments."""
     bare = _CLOSED.sub(lambda found: " " * len(found[0]), line)
     for at, char in enumerate(bare):
+        if char in _SPACES:
+            return at + 1, f"U+{ord(char):04X} is a space that TOML does not know; expected: a plain space"
+        if char in _UNSEEN:
+            return at + 1, f"U+{ord(char):04X} is an invisible character; delete it"
+        if char == "`":
+            return at + 1, "` is no quotation mark; expected: '\"'"
+        if char.isalnum() and char != plain(char) and plain(char).isascii():
+            return at + 1, f'{char} is a full-width character; expected: "{plain(char)}"'
         if char in _MEANT:
             ascii_, name = _MEANT[char]
             shown = char if char.isprintable() and not char.isspace() else f"U+{ord(char):04X}"
@@ -44,7 +56,8 @@ def culprit(line: str) -> tuple[int, str] | None:
 
 def plain(text: str) -> str:
     """Replace full-width characters and Chinese punctuation by their ASCII equivalents."""
-    return unicodedata.normalize("NFKC", "".join(_MEANT.get(char, (char,))[0] for char in text))
+    seen = "".join(" " if char in _SPACES else _MEANT.get(char, (char,))[0] for char in text if char not in _UNSEEN)
+    return unicodedata.normalize("NFKC", seen)
 
 
 def is_wide(text: str) -> bool:

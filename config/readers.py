@@ -10,7 +10,7 @@ from config.basis import FilePath, Id, Int, Model, Number, Point
 
 
 class Antenna(Model):
-    """An antenna port of a reader, the zone it covers and its position (metres)."""
+    """An antenna of a reader."""
 
     port: Annotated[Int, Field(ge=1, le=64)]
     zone: Id
@@ -22,7 +22,7 @@ class Antenna(Model):
     azimuth: Annotated[Number, Field(ge=-360, le=360)] | None = None
     """Direction on the plan, in degrees as on a compass: 0 along y, 90 along x; default: unknown."""
     beam: Annotated[Number, Field(gt=0, le=360)] | None = None
-    """Beam width in degrees between the half-power points, as in the data sheet; default: unknown."""
+    """Beam width in degrees, as in the data sheet; default: unknown."""
 
 
 class Input(Model):
@@ -43,7 +43,7 @@ class Output(Model):
     zone: Id
     tiers: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(min_length=1)]
     seconds: Annotated[Number, Field(ge=0.5, le=600)] = 10
-    """Duration."""
+    """How long it stays on."""
 
 
 Driver = Literal["llrp", "json", "thingmagic", "r2000", "uhfreader18", "chafon-cf", "m100"]
@@ -127,9 +127,9 @@ class Reader(Model):
     filter: bool = False
     """Make the reader report only members, carts and staff: no merchandise, and no tags without a class."""
     inputs: tuple[Input, ...] = ()
-    """Door counters."""
+    """Door counters at the reader's inputs."""
     outputs: tuple[Output, ...] = ()
-    """Lamps and beepers."""
+    """Lamps and beepers at the reader's outputs."""
     takeover: bool = False
     """Delete other programs' inventories (ROSpecs) from the reader if they conflict with ours."""
     username: Annotated[str, Field(min_length=1)] | None = None

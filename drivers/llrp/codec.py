@@ -281,10 +281,12 @@ def identity_of(config: Message) -> str | None:
 
 def plain(identity: str) -> str:
     """Normalise an identity for comparison: a MAC becomes its 12 digits, in whatever form it is given. Readers report
-    the MAC itself or an EUI-64: Impinj and Zebra with FFFF in the middle, others with IEEE's FFFE.
+    the MAC itself or eight bytes: Impinj and Zebra with FFFF in the middle, others with IEEE's FFFE or zeros in front.
     """
     digits = re.sub("[^0-9A-F]", "", identity.upper())
-    return digits[:6] + digits[10:] if len(digits) == 16 and digits[6:10] in ("FFFF", "FFFE") else digits
+    if len(digits) == 16 and digits[6:10] in ("FFFF", "FFFE"):
+        return digits[:6] + digits[10:]
+    return digits[4:] if len(digits) == 16 and digits.startswith("0000") else digits
 
 
 def shown(identity: str | None) -> str:

@@ -36,6 +36,7 @@ class Inventory:
         self._spec: dict[str, Any] = {}
         self._can = codec.Capabilities()
         self._others: list[int] = []
+        self._tells_rospecs = True
 
     @property
     def number(self) -> int:
@@ -121,7 +122,8 @@ class Inventory:
     async def _there(self) -> dict[int, int] | None:
         """Return the state of each ROSpec on the reader by id; None if it doesn't say."""
         answer = await self._ask("GET_ROSPECS")
-        if codec.refusal(answer):
+        self._tells_rospecs = codec.refusal(answer) is None
+        if not self._tells_rospecs:
             return None
         there = {spec["ROSpecID"]: spec["CurrentState"] for spec in answer.fields.get("ROSpec", ())}
         self._others = [rospec_id for rospec_id in there if not is_ours(rospec_id)]
@@ -150,6 +152,10 @@ class Inventory:
             raise LinkFailure(
                 f"the reader refused {what} ({refused}); ROSpec {others} of another program is on it too, "
                 "and may be in the way"
+            )
+        if not self._tells_rospecs:
+            raise LinkFailure(
+                f"the reader refused {what} ({refused}); it does not say whether another program's ROSpec is in the way"
             )
         raise LinkFailure(f"the reader refused {what} ({refused})")
 

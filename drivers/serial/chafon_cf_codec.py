@@ -9,18 +9,17 @@ CRC-16/MCRF4XX of everything before it, high byte first, unlike in the makers' o
 Big-endian.
 
     tag (0001)   status 00 │ rssi i16 in 0.1 dBm │ antenna u8 │ channel u8 │ EPC bytes u8 │ EPC
-    end (0001)   status 12
+    end (0001)   status 12; 14 or 15 after a tag that could not be read, FF: no more
 
 A 2D engine's bar codes come as tags that no antenna saw: strength, antenna and channel are 0.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from drivers.serial.checksums import crc16_mcrf4xx
-from drivers.serial.tags import Content, MalformedRecordError, TagRead, plain_epc
+from drivers.serial.tags import Content, MalformedRecordError, TagRead, is_bar_code, plain_epc
 
 HEAD = 0xCF
 EVERYONE = 0xFF
@@ -31,13 +30,13 @@ DEVICE = 0x0070
 
 OK = 0x00
 INVENTORY_OVER = 0x12
+_OVER = (INVENTORY_OVER, 0x14, 0x15, 0xFF)
+"""A round that found nothing may also end with a tag that answered too late or not clearly, or with "no more"."""
 _OVERHEAD = 7
 _TAG_FIXED = 6
 _COMMAND_BYTES = 5
 _WAYS = (0, 1)
 """First byte of the inventory command: duration in seconds, or in rounds."""
-_BAR_CODE = re.compile(rb"\x02.*\x03[\r\n]*|[ -~\x80-\xff]+[\r\n]+", re.DOTALL)
-"""Bar code: between STX and ETX, or a line of text."""
 _TENTHS_DBM = range(-2000, 501)
 """Possible signal strengths; others are rejected."""
 
@@ -94,7 +93,7 @@ def read(frame: Frame) -> Content:
         return Content(note=f"command {frame.command:04X} or the answer to it")
     if len(data) == _COMMAND_BYTES and data[0] in _WAYS:
         return Content(note="the host's inventory command")
-    if data[0] == INVENTORY_OVER:
+    if data[0] in _OVER:
         return Content(ends=True, note="end of a round")
     if data[0] != OK:
         return Content(ends=True, failure=why(data[0]))
@@ -103,7 +102,7 @@ def read(frame: Frame) -> Content:
     if len(data) < _TAG_FIXED or len(data) < _TAG_FIXED + data[5]:
         raise MalformedRecordError(f"an EPC of {data[5:6].hex() or 'no'} bytes does not fit into {len(data)}")
     told = data[_TAG_FIXED : _TAG_FIXED + data[5]]
-    if not any(data[1:5]) and _BAR_CODE.fullmatch(told):
+    if not any(data[1:5]) and is_bar_code(told, no_radio=True):
         return Content(note="a bar code of its 2D engine")
     epc = plain_epc(told)
     tenths = int.from_bytes(data[1:3], signed=True)

@@ -8,8 +8,10 @@
 `sum` is that of type to the last parameter, mod 256. 7E occurs inside too: only the length says where a frame ends. As
 the sum is weak, a tag that contradicts itself is no frame. Big-endian.
 
-    tag (notice 22)   rssi i8 dBm │ PC u16 │ EPC │ the tag's CRC u16 │ [antenna u8]      no time
-    error (answer FF) code; 15: no tag answered, as often as the field is empty
+    tag (22, or 27)   rssi i8 dBm │ PC u16 │ EPC │ the tag's CRC u16 │ [antenna u8]      no time
+    error (FF)        code │ …; 15: no tag answered, as often as the field is empty
+
+Firmwares differ in whether they tell tags as notices or as answers, and under the command of one poll or of many.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ ERROR = 0xFF
 NO_TAG = 0x15
 _OVERHEAD = 7
 _TAG_FIXED = 5
+_ACCEPTED_BYTES = 1
+"""An answer to a poll that is no longer than this only says that the poll was accepted."""
 _PARAMETERS_MAX = 512
 """More than any answer has: a wrong length must not hold back frames."""
 
@@ -88,8 +92,10 @@ def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
 def read(frame: Frame) -> Content:
     """Decode the content of a frame; MalformedRecordError for an inconsistent tag record."""
     kind, command, data = frame.kind, frame.command, frame.data
-    if kind == NOTICE and command == POLL:
-        if len(data) < 5:
+    if kind == COMMAND:
+        return Content(note=f"the host's command {command:02X}")
+    if command in (POLL, POLL_MANY) and (kind == NOTICE or len(data) > _ACCEPTED_BYTES):
+        if len(data) < _TAG_FIXED:
             raise MalformedRecordError(f"{len(data)} bytes are no tag")
         pc = int.from_bytes(data[1:3])
         end = _TAG_FIXED + 2 * (pc >> 11)
@@ -97,11 +103,9 @@ def read(frame: Frame) -> Content:
         epc = epc_of(pc, data[3 : -3 if len(data) == end + 1 else -2])
         rssi_cdbm = 100 * int.from_bytes(data[:1], signed=True)
         return Content(tags=(TagRead(epc, rssi_cdbm=rssi_cdbm, antenna=antenna or None),))
-    if command == ERROR and kind == ANSWER:
+    if command == ERROR:
         code = data[0] if data else 0
         return Content(note="no tag answered") if code == NO_TAG else Content(failure=why(code))
-    if kind == COMMAND:
-        return Content(note=f"the host's command {command:02X}")
     return Content(note=f"answer to command {command:02X}")
 
 

@@ -12,7 +12,7 @@ Answers to an inventory (89 real time, 8A over several antennas, 8B with session
     tag      len odd    freq << 2 | antenna - 1 │ PC u16 │ EPC │ rssi u8 │ [phase u16]     antenna 5 to 8 if rssi & 80
     end      len 0A     89, 8B: antenna u8 │ reads/s u16 │ reads u32      8A: reads u24 │ ms u32
     lacks    len 5      8A: antenna u8 │ code; the others go on
-    failure  len 4      code
+    failure  len 4      code; 36: no tag answered
 
 RSSI in dBm is (rssi & 7F) - 129. Eight bits of checksum let one false frame in 256 pass, so what is no known command in
 one of these shapes is no frame; a session that knows the reader's address asks for that too.
@@ -36,6 +36,7 @@ INVENTORY_SESSION = 0x8B
 
 SUCCESS = 0x10
 ANTENNA_MISSING = 0x22
+NO_TAG = 0x36
 
 _INVENTORIES = (INVENTORY, INVENTORY_FAST, INVENTORY_SESSION)
 _COMMANDS = frozenset((*range(0x60, 0xA0), *range(0xB0, 0xB5)))
@@ -124,6 +125,8 @@ def read(frame: Frame) -> Content:
     if len(data) == 1 and SUCCESS <= data[0] < 0xFF:
         if data[0] == SUCCESS:
             return Content(note="command accepted")
+        if data[0] == NO_TAG:
+            return Content(ends=True, note="no tag answered")
         return Content(ends=True, failure=why(data[0]))
     if command == INVENTORY_FAST and len(data) == 2:
         return Content(unconnected=data[0] + 1, note=f"port {data[0] + 1}: {why(data[1])}")

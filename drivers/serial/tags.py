@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from drivers.read import EPC_BITS_MAX
+
+_BAR_CODE = re.compile(rb"\x02[^\x03]*\x03[\t\r\n]*|[ -~\x80-\xff\x1d]+[\t\r\n]+", re.DOTALL)
+"""Text as scan engines frame it: between STX and ETX, or ended by a line's end or a tab; 1D separates GS1's fields."""
+_TEXT = re.compile(rb"[\x02-\x04]?[ -~\x1d]+[\x03\x04\t\r\n]*")
 
 PC_XPC = 0x0200
 XPC_W2 = 0x8000
@@ -58,3 +63,12 @@ def plain_epc(epc: bytes) -> bytes:
     if not epc or len(epc) % 2 or 8 * len(epc) > EPC_BITS_MAX:
         raise MalformedRecordError(f"an EPC can't have {8 * len(epc)} bits")
     return epc
+
+
+def is_bar_code(told: bytes, *, no_radio: bool = False) -> bool:
+    """True for a bar code that a 2D engine has put in an EPC's place. `no_radio`: the frame says nothing of the signal
+    either, so that all text is one, and all that no EPC is as long as.
+    """
+    if no_radio and told:
+        return len(told) % 2 == 1 or bool(_TEXT.fullmatch(told) or _BAR_CODE.fullmatch(told))
+    return bool(_BAR_CODE.fullmatch(told))

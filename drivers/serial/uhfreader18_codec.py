@@ -24,7 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from drivers.serial.checksums import crc16_mcrf4xx
-from drivers.serial.tags import Content, MalformedRecordError, TagRead, plain_epc
+from drivers.serial.tags import Content, MalformedRecordError, TagRead, is_bar_code, plain_epc
 
 EVERYONE = 0xFF
 
@@ -35,7 +35,7 @@ ACTIVE = 0xEE
 OK = 0x00
 DONE, TIME_UP, MORE, FULL, STATISTICS = 0x01, 0x02, 0x03, 0x04, 0x26
 NO_ANTENNA = 0xF8
-NO_TAG = 0xFB
+NO_TAG, TOO_WEAK = 0xFB, 0xFA
 NOT_UNDERSTOOD = (0xFD, 0xFE, 0xFF)
 _BYTES_MIN = 4
 _FIRST_PORT = 0x80
@@ -44,10 +44,15 @@ _MASK_FIXED, _MEMORY_MAX = 4, 3
 READER_BYTES_288 = 12
 """Data bytes of a 288M's answer to READER; an 18's has eight."""
 
+_OVER = {
+    NO_TAG: "no tag answered",
+    TOO_WEAK: "a tag answered too weakly",
+    STATISTICS: "statistics of the round",
+}
+"""Rounds that end without a tag though the reader is well."""
 _STATUS = {
     0xF8: "no antenna is connected to a port, or it is damaged",
     0xF9: "the command failed",
-    0xFA: "the tag answers too weakly",
     0xFD: "the command's length is wrong",
     0xFE: "it does not know the command or it came broken",
     0xFF: "a parameter is invalid",
@@ -100,8 +105,12 @@ def read(frame: Frame) -> Content:
         return Content(note=f"command {frame.command:02X} or the answer to it")
     status, data = frame.data[0], frame.data[1:]
     if frame.command == ACTIVE:
+        if is_bar_code(data) or (len(data) > 3 and data[1] == len(data) - 3 and is_bar_code(data[2:-1])):
+            return Content(note="a bar code of its 2D engine")
         return Content(tags=(_active(data),)) if status == OK else Content(note=f"status {status:02X}")
     if status in (DONE, TIME_UP, MORE, FULL):
+        if status in (MORE, FULL) and data in (b"", b"\0"):
+            return Content(note="the host's inventory command")  # an answer of more tags than one has tags
         try:
             tags = _tags(data) if data else ()
         except MalformedRecordError:
@@ -109,8 +118,8 @@ def read(frame: Frame) -> Content:
                 return Content(note="the host's inventory command")
             raise
         return Content(tags=tags, ends=status != MORE, note="" if tags else "end of a round without tags")
-    if status in (NO_TAG, STATISTICS):
-        return Content(ends=True, note="no tag answered" if status == NO_TAG else "statistics of the round")
+    if status in _OVER:
+        return Content(ends=True, note=_OVER[status])
     if status < 0xF0:
         return Content(note="the host's inventory command")
     return Content(ends=True, failure=why(status))

@@ -13,6 +13,7 @@ import typer
 
 from edge.cli import privacy, readers, upkeep, users
 from edge.cli.store_file import Calibration, Config, calibrated, clock_of, load_store
+from edge.words.counts import counted
 
 app = typer.Typer(
     name="tagtrail",
@@ -123,8 +124,9 @@ def check(
     store = load_store(file, files=False)
     antennas = sum(len(reader.antennas) for reader in store.readers)
     typer.echo(
-        f"{file}: {store.store.id}: {len(store.floors)} floors, {len(store.zones)} zones, "
-        f"{len(store.readers)} readers, {antennas} antennas: {'no errors' if problems else 'valid'}"
+        f"{file}: {store.store.id}: {counted(len(store.floors), 'floor')}, {counted(len(store.zones), 'zone')}, "
+        f"{counted(len(store.readers), 'reader')}, {counted(antennas, 'antenna')}: "
+        f"{'no errors' if problems else 'valid'}"
     )
     if database:
         from edge.database.schema import prove
@@ -167,9 +169,10 @@ def replay(
     for problem in report.problems:
         typer.echo(f"{reads}: {problem}", err=True)
     if report.malformed > len(report.problems):
-        typer.echo(f"{reads}: {report.malformed - len(report.problems)} more malformed rows", err=True)
+        typer.echo(f"{reads}: {counted(report.malformed - len(report.problems), 'more malformed row')}", err=True)
     typer.echo(
-        f"{report.rows} reads, {report.visits} visits; skipped: {report.malformed} malformed, {report.late} late, "
+        f"{counted(report.rows, 'read')}, {counted(report.visits, 'visit')}; skipped: {report.malformed} malformed, "
+        f"{report.late} late, "
         f"{report.unknown_antenna} from unknown antennas",
         err=True,
     )
@@ -270,7 +273,7 @@ def import_members(
 
     done = import_csv(store, file, with_erased=with_erased)
     left_out = f"; {done.left_out} left out because they were erased here" if done.left_out else ""
-    typer.echo(f"{done.rows} members{left_out}")
+    typer.echo(f"{counted(done.rows, 'member')}{left_out}")
 
 
 @app.command()

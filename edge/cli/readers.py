@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edge.cli.store_file import Config, load_store
+from edge.words.counts import counted
 
 if TYPE_CHECKING:
     import asyncio
@@ -108,7 +109,7 @@ def scan(
 
     found = asyncio.run(look())
     places = len(addresses) + len(pages)
-    typer.echo(f"readers found: {found}; searched {places} addresses, {len(lines)} serial lines", err=True)
+    typer.echo(f"readers found: {found}; searched: {places} × network, {len(lines)} × serial", err=True)
     raise typer.Exit(0 if found else 1)
 
 
@@ -232,7 +233,7 @@ def capture(
         file.close()
     _tell(each for each in tools.findings(settings, listener, was_up) if each[0] == "no")
     ended = f"; stopped at {max_mb:g} MB" if file.full else ""
-    typer.echo(f"{file.rows} reads in {out}{'' if clear else ', EPCs pseudonymised'}{ended}", err=True)
+    typer.echo(f"{counted(file.rows, 'read')} in {out}{'' if clear else ', EPCs pseudonymised'}{ended}", err=True)
     if not was_up:
         raise typer.Exit(1)
 
@@ -289,7 +290,7 @@ def _show_live(state: dict[str, Any], entry: dict[str, Any]) -> None:
     if entry.get("clock_offset_us") is not None:
         typer.echo(f"clock {entry['clock_offset_us'] / 1e6:+.3f} s relative to this gateway")
     for port, passages in (entry.get("inputs") or {}).items():
-        typer.echo(f"input {port}: {passages} passages since the service started")
+        typer.echo(f"input {port}: {counted(passages, 'passage')} since the service started")
     for name, text in (entry.get("detail") or {}).items():
         typer.echo(f"{name}: {text}")
     if radio := state.get("radio"):

@@ -75,12 +75,17 @@ def prune(conn: sqlite3.Connection, config: StoreConfig, now_us: int, most: int 
     """Delete the oldest rows whose time is over, at most `most` of each kind; returns their number."""
     upto_us = {table: now_us - round(days * DAY_US) for table, (_, _, days) in limits(config).items()}
     gone = 0
-    for table, start in (("visit", "enter_us"), ("journey", "start_us")):
-        # The highest id stays, because it says how many there ever were.
+    for table, start, nothing in (("visit", "enter_us", "zone = ''"), ("journey", "start_us", "path = '[]'")):
+        last = f"(SELECT max(id) FROM {table})"
         gone += conn.execute(
             f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {start} < ? ORDER BY {start} LIMIT ?)"
-            f" AND id < (SELECT max(id) FROM {table})",
+            f" AND id < {last}",
             (upto_us[table], most),
+        ).rowcount
+        # The highest id says how many there ever were: that row stays, but nothing in it, until there is a newer one.
+        gone += conn.execute(
+            f"UPDATE {table} SET tag = x'', member = NULL, {nothing} WHERE id = {last} AND {start} < ? AND tag != x''",
+            (upto_us[table],),
         ).rowcount
     gone += conn.execute(
         "DELETE FROM cue WHERE id IN (SELECT id FROM cue WHERE made_us < ? LIMIT ?)", (upto_us["cue"], most)
@@ -124,8 +129,8 @@ def forget_hints(conn: sqlite3.Connection, tags: list[bytes], now_us: int) -> No
 def held(conn: sqlite3.Connection, config: StoreConfig) -> Iterator[Held]:
     """Return what the database holds, and since when."""
     for table, (what, column, days) in limits(config).items():
-        last = f" WHERE id < (SELECT max(id) FROM {table})" if table in ("visit", "journey") else ""
-        yield Held(what, days, conn.execute(f"SELECT min({column}) FROM {table}{last}").fetchone()[0])
+        emptied = " WHERE tag != x''" if table in ("visit", "journey") else ""
+        yield Held(what, days, conn.execute(f"SELECT min({column}) FROM {table}{emptied}").fetchone()[0])
     (until_us,) = conn.execute(
         "SELECT valid_until_us FROM directory_state WHERE EXISTS (SELECT 1 FROM directory)"
     ).fetchone() or (None,)

@@ -51,7 +51,7 @@ def prove(path: Path, store: str) -> str:
     refuse_foreign(facts.get("store", store), store)
     if pending := _pending(done):
         _need_room(path)
-        return f"database readable, {len(pending)} migrations to come"
+        return f"database readable; migrations to come: {len(pending)}"
     return "database readable"
 
 

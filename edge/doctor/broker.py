@@ -76,9 +76,9 @@ def certificates(live: Mapping[str, Any]) -> list[Finding]:
         if days < 0:
             found.append(error("certificates", f"the certificate {what} has expired", todo))
         elif days <= WARN_DAYS:
-            found.append(warning("certificates", f"the certificate {what} expires in {days} days", todo))
+            found.append(warning("certificates", f"the certificate {what} expires in {days} d", todo))
         else:
-            found.append(ok("certificates", f"the certificate {what} holds {days} days"))
+            found.append(ok("certificates", f"the certificate {what} holds for another {days} d"))
     return found
 
 
@@ -194,10 +194,10 @@ def _holds(days: int) -> Finding:
     if days <= WARN_DAYS:
         return warning(
             "certificates",
-            f"the certificate broker expires in {days} days",
+            f"the certificate broker expires in {days} d",
             "Let the broker's certificate be renewed.",
         )
-    return ok("certificates", f"the certificate broker holds {days} days")
+    return ok("certificates", f"the certificate broker holds for another {days} d")
 
 
 def _not_readable(settings: MqttSettings) -> Path | None:

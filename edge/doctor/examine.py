@@ -82,8 +82,7 @@ def _of_machine(config: StoreConfig, file: Path, version: str, live: Live | None
     if trouble := live["database"]["trouble"]:
         found.append(error("database", f"the service can't write the database: {trouble}", TODO_LOG))
     return found + [
-        error("service", f"{job['job']} has failed {job['times']} times: {job['reason']}", TODO_LOG)
-        for job in live["failing"]
+        error("service", f"{job['job']} fails ({job['times']} ×): {job['reason']}", TODO_LOG) for job in live["failing"]
     ]
 
 

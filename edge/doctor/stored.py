@@ -16,6 +16,7 @@ from edge.database.reader import NoDatabase, connect
 from edge.doctor.findings import Finding, error, ok, unknown, warning
 from edge.store.errors import Trouble
 from edge.store.files import backup_mark, copies
+from edge.words.counts import counted
 from sync import outbox, quota
 from sync.contract import CLASSES
 
@@ -118,8 +119,8 @@ def backup(config: StoreConfig, now_s: float) -> Finding:
     except (OSError, ValueError):
         return unknown("backup", "no backup has been made", "See tagtrail backup, unless this store needs none.")
     if days > BACKUP_DAYS:
-        return warning("backup", f"the last backup is {days:.0f} days old", "See whether tagtrail backup still runs.")
-    return ok("backup", f"the last backup is {days:.0f} days old")
+        return warning("backup", f"the last backup is {days:.0f} d old", "See whether tagtrail backup still runs.")
+    return ok("backup", f"the last backup is {days:.0f} d old")
 
 
 def directory(config: StoreConfig, now_us: int) -> Iterator[Finding]:
@@ -143,7 +144,7 @@ def directory(config: StoreConfig, now_us: int) -> Iterator[Finding]:
         hours = max(0, (until_us - now_us) // 3_600_000_000)
         yield warning("directory", f"the member directory expires in {hours} h", ask)
     else:
-        yield ok("directory", f"{members} cards, generation {generation}")
+        yield ok("directory", f"{counted(members, 'card')}, generation {generation}")
 
 
 def page(config: StoreConfig) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TextIO
 from drivers.serial.framing import Probe, walk
 from drivers.serial.tags import Content, MalformedRecordError
 from edge.store.errors import Trouble
+from edge.words.counts import counted
 
 HEADER = ("time_us", "antenna", "epc", "rssi_dbm", "count")
 PHASE = "phase_deg"
@@ -55,7 +56,7 @@ class LeftOut(NamedTuple):
 
     def __str__(self) -> str:
         shown = self.raw[:SHOWN_BYTES].hex(" ").upper() + (" …" if len(self.raw) > SHOWN_BYTES else "")
-        return f"offset {self.at}: {len(self.raw)} bytes: {self.reason}: {shown}"
+        return f"offset {self.at}: {counted(len(self.raw), 'byte')}: {self.reason}: {shown}"
 
 
 @dataclass
@@ -74,11 +75,11 @@ class Decoded:
 
     def summary(self) -> str:
         """Return a summary in one line."""
-        parts = [f"{len(self.rows)} reads"]
+        parts = [counted(len(self.rows), "read")]
         if self.others:
             notes = ", ".join(f"{n} × {note}" for note, n in self.others.most_common())
-            parts.append(f"{self.others.total()} frames without a read ({notes})")
-        parts.append(f"{sum(len(each.raw) for each in self.left_out)} bytes left out")
+            parts.append(f"{counted(self.others.total(), 'frame')} without a read ({notes})")
+        parts.append(f"{counted(sum(len(each.raw) for each in self.left_out), 'byte')} left out")
         return "; ".join(parts)
 
 

@@ -20,6 +20,7 @@ from edge.readers.antennas import BINS, bars, bins
 from edge.store.compose import Shop, compose
 from edge.store.errors import Trouble
 from edge.store.live_socket import read_once, socket_path
+from edge.words.counts import counted
 
 CONNECT_S = 30.0
 """Longest time until a reader takes inventory: probing of baud rates, greetings, its own start."""
@@ -208,14 +209,14 @@ def findings(settings: ReaderSettings, listener: Listener, was_up: bool) -> Iter
     for port, heard in listener.heard.items():
         if heard.reads:
             level = "" if (dbm := heard.median_dbm()) is None else f", median {dbm:.0f} dBm"
-            yield "ok", f"port {port}: {heard.reads} reads of {len(heard.tags)} tags{level}"
+            yield "ok", f"port {port}: {counted(heard.reads, 'read')} of {counted(len(heard.tags), 'tag')}{level}"
         else:
             yield "?", f"port {port}: no tag was seen; hold one before the antenna and test again"
     if listener.unknown_antenna:
-        yield "?", f"{listener.unknown_antenna} reads came from ports that the store file does not have"
+        yield "?", f"{counted(listener.unknown_antenna, 'read')} came from ports that the store file does not have"
     for port in settings.inputs:
         if n := listener.contacts.get(port):
-            yield "ok", f"input {port}: {n} changes"
+            yield "ok", f"input {port}: {counted(n, 'change')}"
         elif port in last.inputs:
             yield "?", f"input {port}: no change was seen; walk through the door and test again"
     for note in dict.fromkeys(listener.notes):

@@ -133,7 +133,7 @@ def _service_line(config: StoreConfig, lang: str, summary: Summary, now: Now | N
     _ = catalogue(lang).gettext
     pending = sum(depth["pending"] for depth in summary.outbox.values())
     if now is None:
-        return _("The service is not running; {n} events are waiting for the CRM.").format(n=pending)
+        return _("The service is not running; events waiting for the CRM: {n}.").format(n=pending)
     pending = sum(backlog.pending for backlog in now.outbox.values())
     down = [reader.id for reader in now.readers if reader.link != "up"]
     readers = _("Readers up: {up} of {all}").format(up=len(now.readers) - len(down), all=len(now.readers))
@@ -143,7 +143,7 @@ def _service_line(config: StoreConfig, lang: str, summary: Summary, now: Now | N
         jobs = ", ".join(f"{one.job} ({one.reason})" for one in now.failing)
         readers += f" · {_('Failing, being retried: {jobs}').format(jobs=jobs)}"
     if now.broker.connected:
-        return f"{readers} · {_('CRM connected; {n} events not yet acknowledged').format(n=pending)}"
+        return f"{readers} · {_('CRM connected; events not yet acknowledged: {n}').format(n=pending)}"
     since = local(config, now.broker.since_us)
-    text = _("CRM unreachable since {time}: buffering {n} events").format(time=f"{since:%Y-%m-%d %H:%M:%S}", n=pending)
+    text = _("CRM unreachable since {time}; events buffered: {n}").format(time=f"{since:%Y-%m-%d %H:%M:%S}", n=pending)
     return f"{readers} · {text}" + (f" ({now.broker.reason})" if now.broker.reason else "")

@@ -10,6 +10,7 @@ from drivers.session import Link, ReaderStatus
 from edge.readers.flapping import Flapping
 from edge.service.notify import notify
 from edge.store.timekeeping import Timekeeper
+from edge.words.counts import counted
 from sync.publisher import Publisher, Status
 
 log = logging.getLogger("tagtrail.broker")
@@ -57,7 +58,7 @@ class Announcer:
         status, pending = self._publisher.status, sum(self._pending().values())
         broker = "broker connected" if status.connected else "broker away"
         parts = [f"{up} of {len(self._readers)} readers up", f"{broker}: {status.reason}" if status.reason else broker]
-        parts += [f"{pending} events wait"] if pending else []
+        parts += [f"{counted(pending, 'event')} waiting"] if pending else []
         parts += [f"time {self._time.trust.value}"] if self._time.untrusted else []
         return "; ".join(parts).replace("\n", " ")
 

@@ -88,7 +88,7 @@ class Certificates:
                 log.error("%s expired on %s", name, day)
             else:
                 level = logging.ERROR if one.days <= 1 else logging.WARNING
-                log.log(level, "%s expires on %s, in %d days", name, day, one.days)
+                log.log(level, "%s expires on %s, %s", name, day, certificates.in_days(one.days))
 
 
 def _expiry(what: str, file: str, until: dt.datetime, now: dt.datetime) -> Expiry:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.store.errors import NotMade, Trouble
+from edge.words.counts import counted
 
 log = logging.getLogger("tagtrail.jobs")
 
@@ -136,7 +137,7 @@ class Jobs:
     def _well(self, name: str) -> None:
         before = self._failing.pop(name, None)
         if before is not None:
-            log.info("%s works again after %d failures", name, before.times)
+            log.info("%s works again after %s", name, counted(before.times, "failure"))
             self._changed()
 
 

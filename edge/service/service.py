@@ -53,6 +53,7 @@ from edge.store.errors import RestartNeeded, Trouble
 from edge.store.live_socket import LiveServer, socket_path
 from edge.store.page_socket import listen
 from edge.store.timekeeping import Timekeeper
+from edge.words.counts import counted
 from sync.publisher import Publisher
 from sync.sending import Identity
 
@@ -227,7 +228,10 @@ class Service:
         self._start_jobs()
         notify("READY=1")
         log.info(
-            "serving %s: %d readers, database %s", self._config.store.id, len(self._shop.readers), self._database.path
+            "serving %s: %s, database %s",
+            self._config.store.id,
+            counted(len(self._shop.readers), "reader"),
+            self._database.path,
         )
         try:
             done, _ = await asyncio.wait([ending, publisher, pipeline], return_when=asyncio.FIRST_COMPLETED)

@@ -55,7 +55,7 @@ ENTRANCE = "[[0, 9], [6, 9], [6, 16], [0, 16]]"
     [
         (
             "[[0, 900], [600, 900], [600, 1600], [0, 1600]]",
-            "is 700 m long; lengths are in metres: are these centimetres?",
+            "is 700 m long; expected: metres. Are these centimetres or millimetres?",
         ),
         ("[[31.23041, 121.47370], [31.23047, 121.47370], [31.23047, 121.47377]]", "latitude and longitude"),
         ("[[0, 9], [0.06, 9], [0.06, 9.07], [0, 9.07]]", "is 7 cm long"),
@@ -148,6 +148,11 @@ def test_a_time_zone_whose_sign_is_the_other_way_round_is_doubted(told: Told) ->
         ("[[0, 9]", "[[0，9]", 14, '， is a Chinese comma; expected: ","'),
         ("[[0, 9]", "[[0, 9】", 17, '】 is a Chinese bracket; expected: "]"'),
         ("# Lengths are in metres.", "＃ Lengths", 1, "＃ is a Chinese number sign"),
+        ('id = "demo"', "id = 「demo」", 6, "「 is a Chinese quotation mark"),
+        ('id = "demo"', "id = `demo`", 6, "` is no quotation mark"),
+        ('id = "demo"', 'id =\u00a0"demo"', 5, "U+00A0 is a space that TOML does not know"),
+        ('id = "demo"', 'id =\u200b "demo"', 5, "U+200B is an invisible character; delete it"),
+        ('id = "demo"', 'id = "demo"\nx = ｔｒｕｅ', 5, 'ｔ is a full-width character; expected: "t"'),
     ],
 )
 def test_chinese_punctuation_is_called_so(
@@ -156,7 +161,23 @@ def test_chinese_punctuation_is_called_so(
     (problem,) = told((old, new)).values()
     assert said in problem.text
     assert f"(column {column})" in problem.text
-    assert problem.line == demo_text[: demo_text.index(old)].count("\n") + 1
+    assert problem.line == demo_text[: demo_text.index(old)].count("\n") + 1 + new.count("\n")
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ("id = 10:00", 'id is 10:00; text is written in quotes: "10:00"'),
+        ("id = 0614141", 'text is written in quotes: "0614141"'),
+        ("id = demo # mine", 'text is written in quotes: "demo"'),
+        ("id = 是", "id is 是; expected: true or false"),
+        ("id = True", "id is True; expected: true or false"),
+        ('id = "demo"\nid = "other"', "this key stands twice"),
+    ],
+)
+def test_what_is_often_wrong_in_toml_is_told_in_plain_words(told: Told, new: str, said: str) -> None:
+    (problem,) = told(('id = "demo"', new)).values()
+    assert said in problem.text
 
 
 def test_punctuation_within_strings_and_comments_is_nobodys_fault() -> None:
@@ -182,6 +203,12 @@ def test_punctuation_within_strings_and_comments_is_nobodys_fault() -> None:
         ("-gate.shop", "not a valid host name"),
         ("gate..shop", "not a valid host name"),
         ("tcp://10.0.0.5", "not a network address"),
+        ("http://10.0.0.5/", 'expected: "10.0.0.5"'),
+        ("10.0.0.5/24", 'expected: "10.0.0.5"'),
+        (" 10.0.0.5:5084 ", 'expected: "10.0.0.5:5084"'),
+        ("fe80::1%eth0:5084", 'expected: "[fe80::1%eth0]:5084"'),
+        ("[fe80::1]:5084", 'its interface too, such as "[fe80::1%eth0]"'),
+        ("10.0.0.5\u200b", 'expected: "10.0.0.5"'),
     ],
 )
 def test_addresses_that_no_reader_has(told: Told, address: str, said: str) -> None:

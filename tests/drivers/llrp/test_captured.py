@@ -156,6 +156,11 @@ def test_identities_are_the_macs_on_the_labels(configuration: bytes, identity: s
     assert codec.shown(label) == label
 
 
+def test_a_mac_may_have_zeros_in_front_to_fill_its_eight_bytes() -> None:
+    assert codec.plain("000084248DEE1234") == codec.plain("84:24:8d:ee:12:34")
+    assert codec.plain("0000AAFFFEBBCCDD") == codec.plain("00:00:AA:BB:CC:DD")
+
+
 def test_the_simulated_readers_tell_identities_of_that_form() -> None:
     for told in CAPTURED_IDENTITIES:
         assert told[3:5] == b"\xff\xff"

@@ -203,6 +203,14 @@ async def test_a_reader_without_room_says_whose_rospec_is_there_and_what_to_do()
     assert f"no room for more than {llrp_replies.ROSPECS_MAX} ROSpecs" in reason
 
 
+async def test_a_full_reader_that_does_not_tell_its_rospecs_may_have_one_of_another_program() -> None:
+    reader = Obedient(refuse="ADD_ROSPEC", error="GET_ROSPECS")
+    async with peer(reader) as (port, _), session(port) as sink:
+        reason = await sink.until_down()
+    assert reason.startswith("the reader refused an inventory on antenna ports")
+    assert reason.endswith("it does not say whether another program's ROSpec is in the way")
+
+
 async def test_takeover_deletes_what_is_in_the_way_and_says_so() -> None:
     reader = Occupied()
     async with at_work(reader, takeover=True) as sink:

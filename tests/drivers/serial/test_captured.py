@@ -131,6 +131,59 @@ def test_an_epc_that_looks_like_a_bar_code_is_a_tag_if_an_antenna_saw_it() -> No
 def test_bar_codes_of_any_length_are_no_tags(told: bytes) -> None:
     frame = cf.Frame(0, cf.INVENTORY, bytes(5) + bytes((len(told),)) + told)
     assert cf.read(frame) == Content(note="a bar code of its 2D engine")
+    for pushed in (told, b"\1" + bytes((len(told),)) + told + b"\0"):
+        assert uhf.read(uhf.Frame(0, uhf.ACTIVE, b"\0" + pushed)) == Content(note="a bar code of its 2D engine")
+
+
+@pytest.mark.parametrize("told", [b"6901234567892", b"]Q1HELLO", b"\x02HELLO", "会员A".encode(), b"]C10106901\x1d1726"])
+def test_text_without_an_end_is_a_bar_code_if_the_frame_says_nothing_of_the_signal(told: bytes) -> None:
+    frame = cf.Frame(0, cf.INVENTORY, bytes(5) + bytes((len(told),)) + told)
+    assert cf.read(frame) == Content(note="a bar code of its 2D engine")
+
+
+@pytest.mark.parametrize("epc", ["4D454D424552303030303031", "363930313233343536373839"])
+def test_an_epc_that_is_text_is_a_tag_where_an_antenna_or_a_list_says_so(epc: str) -> None:
+    told = bytes.fromhex(epc)
+    length = bytes((len(told),))
+    assert uhf.read(uhf.Frame(0, uhf.ACTIVE, b"\0" + told)).tags == (TagRead(told),)
+    heard = cf.read(cf.Frame(0, cf.INVENTORY, bytes.fromhex("00 FE0C 01 00") + length + told))
+    assert [each.epc for each in heard.tags] == [told]
+
+
+@pytest.mark.parametrize("kind", [m100.ANSWER, m100.NOTICE])
+@pytest.mark.parametrize("command", [m100.POLL, m100.POLL_MANY])
+@pytest.mark.parametrize("antenna", ["", "04"])
+def test_an_m100_tells_tags_in_any_of_its_frames(kind: int, command: int, antenna: str) -> None:
+    told = bytes.fromhex("CD 3400 E200471551A064265CB7010B B37D" + antenna)
+    done = decode("m100", m100.encode(kind, command, told))
+    assert [(row.epc, row.rssi_cdbm, row.antenna) for row in done.rows] == [
+        ("E200471551A064265CB7010B", -5100, 4 if antenna else None)
+    ]
+
+
+@pytest.mark.parametrize("kind", [m100.ANSWER, m100.NOTICE])
+def test_an_m100_says_with_or_without_its_antenna_that_no_tag_answered(kind: int) -> None:
+    for data in (b"\x15", b"\x15\1"):
+        assert m100.read(m100.Frame(kind, m100.ERROR, data)) == Content(note="no tag answered")
+    assert not m100.read(m100.Frame(m100.ANSWER, m100.POLL_MANY, b"\0")).tags
+
+
+@pytest.mark.parametrize(
+    ("family", "frame"),
+    [
+        ("chafon-cf", cf.encode(0, cf.INVENTORY, b"\x14")),
+        ("chafon-cf", cf.encode(0, cf.INVENTORY, b"\x15")),
+        ("chafon-cf", cf.encode(0, cf.INVENTORY, b"\xff")),
+        ("uhfreader18", uhf.encode(0, uhf.INVENTORY, bytes((uhf.TOO_WEAK,)))),
+        ("r2000", r2000.encode(1, r2000.INVENTORY, bytes((r2000.NO_TAG,)))),
+    ],
+)
+def test_a_round_in_which_no_tag_could_be_read_is_no_failure(family: str, frame: bytes) -> None:
+    probe, read = FAMILIES[family]
+    (piece,) = walk(frame, probe, whole=True)
+    assert piece.frame is not None
+    content: Content = read(piece.frame)
+    assert (content.ends, content.failure, content.tags) == (True, "", ())
 
 
 def test_a_tag_without_any_radio_fields_is_still_a_tag() -> None:
@@ -142,6 +195,7 @@ def test_a_tag_without_any_radio_fields_is_still_a_tag() -> None:
 HOSTS = {
     "288M, Q 4, session by itself": ("uhfreader18", "04 FF"),
     "288M, Q 1, session 2": ("uhfreader18", "01 02"),
+    "288M, Q 4, session 0": ("uhfreader18", "04 00"),
     "288M, Q 3, with TID": ("uhfreader18", "03 00 0006"),
     "288M, Q 2, mask of 16 bits in EPC": ("uhfreader18", "02 00 01 0020 10 E200"),
     "288M, mask, TID, target, antenna, time": ("uhfreader18", "04 01 01 0020 08 E2 0006 00 82 14"),

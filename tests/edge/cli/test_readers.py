@@ -185,7 +185,7 @@ async def test_the_scan_command_tells_what_it_looked_at(tmp_path: Path) -> None:
     code, out, err = await command("readers", "scan", str(tmp_path / "tty"), "127.0.0.1:1")
     assert code == 1
     assert "does not exist" in out
-    assert "readers found: 0; searched 1 addresses, 1 serial lines" in err
+    assert "readers found: 0; searched: 1 × network, 1 × serial" in err
 
 
 # test, show, capture

@@ -65,9 +65,9 @@ def test_the_command_reads_hex_text_and_lists_what_it_left_out(tmp_path: Path) -
     assert done.returncode == 0
     assert done.stdout == f"{','.join(HEADER)}\n,1,E200301666130121155074EF,-60,\n"
     told = done.stderr.splitlines()
-    assert told[0] == "offset 21: 1 bytes: no whole frame begins here: 77"
+    assert told[0] == "offset 21: 1 byte: no whole frame begins here: 77"
     assert told[1].startswith("offset 22: 12 bytes: bad checksum BC, should be AE: A0 0A 01")
-    assert told[2] == "1 reads; 13 bytes left out"
+    assert told[2] == "1 read; 13 bytes left out"
 
 
 def test_the_command_reads_bytes_from_standard_input_and_prints_a_table() -> None:
@@ -75,7 +75,7 @@ def test_the_command_reads_bytes_from_standard_input_and_prints_a_table() -> Non
     lines = done.stdout.splitlines()
     assert lines[0].split() == list(HEADER)
     assert lines[1].split() == ["E200001D7315016521408FC6", "-60"]
-    assert done.stderr == "1 reads; 1 frames without a read (1 × no tag answered); 0 bytes left out\n"
+    assert done.stderr == "1 read; 1 frame without a read (1 × no tag answered); 0 bytes left out\n"
 
 
 def test_an_unknown_family_and_a_missing_file_are_told(tmp_path: Path) -> None:

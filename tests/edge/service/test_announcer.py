@@ -91,8 +91,8 @@ def test_one_line_for_systemctl_status(rig: Rig, monkeypatch: pytest.MonkeyPatch
     rig.announcer.look()
     assert said == [
         "STATUS=1 of 2 readers up; broker connected",
-        "STATUS=1 of 2 readers up; broker away: no route to host; 7 events wait",
-        "STATUS=1 of 2 readers up; broker away: no route to host; 7 events wait; time untrusted",
+        "STATUS=1 of 2 readers up; broker away: no route to host; 7 events waiting",
+        "STATUS=1 of 2 readers up; broker away: no route to host; 7 events waiting; time untrusted",
     ]
 
 

@@ -16,7 +16,7 @@ from gateways import STORE, Gateway
 
 from config.model import StoreConfig
 from edge.database import life
-from edge.database.retention import DAY_US, Pace, make_room, prune
+from edge.database.retention import DAY_US, Pace, held, make_room, prune
 from edge.database.writer import Database
 from edge.service.housekeeping import Housekeeping
 from sync import outbox, quota
@@ -54,8 +54,40 @@ def test_what_is_too_old_goes_in_slices_and_the_rest_stays(opened: Callable[[], 
             conn.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("visit", "journey", "aggregate")
         ]
     )
-    # 90 days of `returning_days` and 35 more, today included; row 500 is the highest id, though the oldest here.
+    # 90 days of `returning_days` and 35 more, today included; row 500 is the highest id, and emptied.
     assert counts == [127, 127, 401]
+    database.close()
+
+
+def test_of_the_last_visit_and_journey_only_the_number_is_kept(
+    opened: Callable[[], Database], config: StoreConfig
+) -> None:
+    """A store that was shut a year ago still holds what its last customer did, if the highest row is never touched."""
+    database = opened()
+    long_ago_us = NOW_US - 300 * DAY_US
+
+    def add(conn: sqlite3.Connection, at: int) -> None:
+        conn.execute("INSERT INTO visit VALUES (NULL, x'07', 1, 'M7', 'shoes', ?, ?, ?, 1, 0, 1)", (at, at, at))
+        conn.execute("INSERT INTO journey VALUES (NULL, x'07', 1, 'M7', ?, ?, 0, '[[\"shoes\", 1, 2]]')", (at, at))
+
+    def rows(conn: sqlite3.Connection) -> list[tuple[object, ...]]:
+        return [
+            *conn.execute("SELECT id, tag, member, zone FROM visit"),
+            *conn.execute("SELECT id, tag, member, path FROM journey"),
+        ]
+
+    for _ in range(3):
+        database.write_now(lambda conn: add(conn, long_ago_us))
+    told = {each.what: each.oldest_us for each in database.write_now(lambda conn: list(held(conn, config)))}
+    assert (told["visits"], told["journeys"]) == (long_ago_us, long_ago_us)
+    while database.write_now(lambda conn: prune(conn, config, NOW_US)):
+        pass
+    assert database.write_now(rows) == [(3, b"", None, ""), (3, b"", None, "[]")]
+    told = {each.what: each.oldest_us for each in database.write_now(lambda conn: list(held(conn, config)))}
+    assert (told["visits"], told["journeys"]) == (None, None)
+    database.write_now(lambda conn: add(conn, NOW_US))
+    assert database.write_now(lambda conn: prune(conn, config, NOW_US)) == 2
+    assert [row[:3] for row in database.write_now(rows)] == [(4, b"\x07", "M7")] * 2
     database.close()
 
 

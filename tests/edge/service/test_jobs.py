@@ -30,6 +30,7 @@ from edge.days import kept
 from edge.readers import sessions
 from edge.service import housekeeping, jobs, page_process, service
 from edge.service.announcer import Announcer
+from edge.service.examination import Examination
 from edge.service.expiry import Certificates
 from edge.service.jobs import Jobs
 from edge.service.service import Service
@@ -227,6 +228,7 @@ JOBS: dict[str, tuple[Any, str]] = {
     "live state": (live_socket, "open_socket"),
     "announcements": (Announcer, "in_a_line"),
     "certificates": (Certificates, "look"),
+    "examination": (Examination, "run"),
     "orders": (orders, "open_socket"),
     "page": (page_process.asyncio, "create_subprocess_exec"),
     "reader r1": (sessions, "open_session"),

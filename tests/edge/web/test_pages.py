@@ -271,7 +271,7 @@ async def test_an_unreachable_crm_is_told_with_what_waits(service: Service, page
     service.told["outbox"] = {"journey": {"sent": 9, "pending": 1200}, "agg": {"sent": 90, "pending": 34}}
     await page.until(State.LIVE)
     html = (await page.get("/?lang=en"))[2]
-    assert "CRM unreachable since 11:50:00: buffering 1,234 events." in html
+    assert "CRM unreachable since 11:50:00; events buffered: 1,234." in html
 
 
 def html_text(html: str) -> str:
