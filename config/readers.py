@@ -152,8 +152,11 @@ class Reader(Model):
         if self.region is not None and self.driver != "thingmagic":
             raise ValueError('region: only for driver = "thingmagic"')
         given = self.model_fields_set - {"id", "driver", "address", "antennas", "region"}
-        if self.driver != "json" and (wrong := given & JSON_KEYS):
-            raise ValueError(f'{", ".join(sorted(wrong))}: only for driver = "json"')
+        if self.driver != "json":
+            fields = type(self).model_fields
+            if wrong := {key for key in given & JSON_KEYS if getattr(self, key) != fields[key].default}:
+                raise ValueError(f'{", ".join(sorted(wrong))}: only for driver = "json"')
+            given -= JSON_KEYS
         if self.driver == "json":
             if wrong := given - JSON_KEYS - NETWORK_KEYS:
                 raise ValueError(f'{", ".join(sorted(wrong))}: only for driver = "llrp"')

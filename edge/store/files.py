@@ -55,7 +55,7 @@ KINDS = (
     Kind("copy made at a stop", "{db}[.]saved" + _SIDES, Erasure.DELETED, LEFTOVER_DAYS),
     Kind(
         "copy made before a migration",
-        "{db}[.]before-[0-9a-z_]+([.]part)?" + _SIDES,
+        "{db}[.]before-[0-9][0-9a-z_]*([.]part)?" + _SIDES,
         Erasure.DELETED,
         BEFORE_DAYS,
     ),

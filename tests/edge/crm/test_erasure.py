@@ -58,7 +58,10 @@ class Store:
         """Names of the files that hold one of some texts, packed or not."""
         found = set()
         for file in self.path.parent.iterdir():
-            content = file.read_bytes() if file.is_file() else b""
+            try:
+                content = file.read_bytes() if file.is_file() else b""
+            except FileNotFoundError:  # it was written and has its name by now
+                continue
             if file.suffix == ".gz":
                 content = gzip.decompress(content)
             if any(text in content for text in texts):

@@ -102,7 +102,7 @@ def test_the_copy_is_known_erased_and_ages(older: Path) -> None:
 def test_a_release_is_proved_without_changing_anything(older: Path) -> None:
     assert prove(older.with_name("none.db"), "s1") == "no database yet"
     before = older.read_bytes()
-    assert prove(older, "s1") == f"database readable, {len(SCRIPTS) - 9} migrations to come"
+    assert prove(older, "s1") == f"database readable; migrations to come: {len(SCRIPTS) - 9}"
     assert older.read_bytes() == before
     make(older)
     assert prove(older, "s1") == "database readable"

@@ -186,7 +186,7 @@ def test_json_is_decoded_by_the_profile_that_fits(tmp_path: Path) -> None:
     )
     done = run("json", str(file), "--csv")
     assert done.stdout.splitlines()[1:] == ["1725520021785000,,000000000000000000000343,,1"]
-    assert "1 reads; 1 frames without a read (1 × message without a read)" in done.stderr
+    assert "1 read; 1 frame without a read (1 × message without a read)" in done.stderr
     assert "not usable: 1 × bad epc" in done.stderr
     assert "not JSON, or cut off" in done.stderr
     assert "0 reads" in run("json", str(file), "--profile", "impinj").stderr

@@ -243,6 +243,7 @@ JOBS: dict[str, tuple[Any, str]] = {
     "quota": (housekeeping.quota, "in_use"),
     "digests": (housekeeping, "tell_digests"),
     "day facts": (kept, "missing"),
+    "facts of the day so far": (housekeeping, "sum_up_so_far"),
     "day news": (day_news, "news"),
     "corrections": (corrections, "corrections"),
 }

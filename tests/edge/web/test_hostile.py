@@ -139,7 +139,15 @@ async def test_forms_refuse_it_too(
     service: object, page: Page, config: StoreConfig, cookies: dict[Role, tuple[str, str]]
 ) -> None:
     fill(config)
-    good = {"date": str(DATE), "ref": "0" * 32, "tag": "00" * 16, "verdict": "clear", "cue": "1", "act": "1 done"}
+    good = {
+        "date": str(DATE),
+        "ref": "0" * 32,
+        "tag": "00" * 16,
+        "verdict": "clear",
+        "cue": "1",
+        "act": "1 done",
+        "from": str(DATE),
+    }
     good |= {"base": "1", "to": "1", "do": "try", "what": "w", "zone": "shoes", "note": "n", "name": "li", "next": "/"}
     good |= {"held": "/service/cue", "held-act": "1 done"}
     good |= {

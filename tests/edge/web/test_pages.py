@@ -71,7 +71,7 @@ async def test_machinery_that_wants_looking_at_is_named(service: Service, page: 
     told = (await page.get("/readers?lang=en"))[2]
     assert "From the calibration named in the store file." in told
     assert "-45 dBm at 1 m · 27 dB per decade · 50 % read rate at -72 dBm" in told
-    assert "from 160 tags, 3,000 seconds · log likelihood per second -5.50, previously -7.25" in told
+    assert "tags: 160, reads of 3,000 s · log likelihood per second -5.50, previously -7.25" in told
     assert "by 3.2 nats per second" in told
     assert re.search(r'data-antenna="r1/2">r1 2 → Shoes: -3.4 dB', (await page.get("/readers?lang=en"))[2])
     assert re.search(r"<li>Shoes <small>cart · since 03-14 07:00", (await page.get("/quality?lang=en"))[2])
@@ -496,7 +496,7 @@ async def test_all_numbers_of_a_page_are_of_the_days_that_were_chosen(page: Page
         query = f"date={DATE}&days={days}&lang=en"
         html = (await page.get(f"/counters?{query}"))[2]
         card = text_of(html[html.index('<section class="card" id="shoes"') :].split("</section>")[0])
-        assert f"Ground n = {n} " in card
+        assert f"n = {n} " in card
         assert f"Engaged {n} " in card
         assert f"Came from Door {n}" in card
         assert set(re.findall(r"n = (\d+)", card)) - {"0"} == {str(n)}
