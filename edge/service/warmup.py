@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -37,12 +38,10 @@ def warm_up() -> float:
 def warm_up_all() -> float:
     """Compile the kernels of the service, and beside them those of the learning process. RuntimeError if that fails."""
     start = time.perf_counter()
-    learning = multiprocessing.get_context("spawn").Process(target=_learn)
-    learning.start()
-    warm_up()
-    learning.join()
-    if learning.exitcode:
-        raise RuntimeError(f"compiling the kernels for learning failed with exit code {learning.exitcode}")
+    with subprocess.Popen([sys.executable, "-m", "edge.service.warmup"]) as learning:
+        warm_up()
+    if learning.returncode:
+        raise RuntimeError(f"compiling the kernels for learning failed with exit code {learning.returncode}")
     return time.perf_counter() - start
 
 
@@ -71,3 +70,7 @@ def _crowd() -> Reads:
     reads["time_us"], reads["epc"][:, 0], reads["antenna"] = number // 5 * 1_000_000, 1 + number % 5, number % 2
     reads["rssi_cdbm"], reads["count"], reads["epc_bits"] = -5500, 1, 96
     return reads
+
+
+if __name__ == "__main__":
+    _learn()
