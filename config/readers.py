@@ -13,8 +13,11 @@ class Antenna(Model):
     """An antenna of a reader."""
 
     port: Annotated[Int, Field(ge=1, le=64)]
+    """Port of the reader that it is connected to, as printed on the reader."""
     zone: Id
+    """The zone it covers."""
     position: Point
+    """Where it hangs, as [x, y] in metres on the zone's floor."""
     height: Annotated[Number, Field(ge=0, le=50)] = 2.5
     """Metres above the floor."""
     tilt: Annotated[Number, Field(ge=-90, le=90)] | None = None
@@ -42,6 +45,7 @@ class Output(Model):
     port: Annotated[Int, Field(ge=1, le=64)]
     zone: Id
     tiers: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(min_length=1)]
+    """Tiers of the members that are announced."""
     seconds: Annotated[Number, Field(ge=0.5, le=600)] = 10
     """How long it stays on."""
 
@@ -152,15 +156,14 @@ class Reader(Model):
         if self.region is not None and self.driver != "thingmagic":
             raise ValueError('region: only for driver = "thingmagic"')
         given = self.model_fields_set - {"id", "driver", "address", "antennas", "region"}
-        if self.driver != "json":
-            fields = type(self).model_fields
-            if wrong := {key for key in given & JSON_KEYS if getattr(self, key) != fields[key].default}:
-                raise ValueError(f'{", ".join(sorted(wrong))}: only for driver = "json"')
-            given -= JSON_KEYS
         if self.driver == "json":
             if wrong := given - JSON_KEYS - NETWORK_KEYS:
                 raise ValueError(f'{", ".join(sorted(wrong))}: only for driver = "llrp"')
             return self._json()
+        fields = type(self).model_fields
+        if wrong := {key for key in given & JSON_KEYS if getattr(self, key) != fields[key].default}:
+            raise ValueError(f'{", ".join(sorted(wrong))}: only for driver = "json"')
+        given -= JSON_KEYS
         if given and self.driver != "llrp":
             raise ValueError(f'{", ".join(sorted(given))}: only for driver = "llrp"')
         if self.profile not in (None, *LLRP_PROFILES):

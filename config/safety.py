@@ -59,10 +59,11 @@ def _pushed(place: Place, reader: Raw, address: str) -> Iterator[Found]:
     open_wire = scheme in ("http", "ws", "mqtt") or (listens and reader.get("tls") is not True)
     if open_wire and not local and "password_file" in reader:
         yield (*place, "password_file"), "the password is sent unencrypted; expected: TLS", True
-    if scheme in ("mqtt", "mqtts", "listen") and "heartbeat_s" not in reader:
-        text = "without heartbeat_s a reader that has failed can't be told from one without tags"
-        yield place, text, True
-    if scheme in ("http", "https") and reader.get("profile") != "impinj" and "heartbeat_s" not in reader:
+    # A WebSocket is pinged, and Impinj's stream carries a sign of life by itself.
+    may_be_silent = scheme in ("mqtt", "mqtts", "listen") or (
+        scheme in ("http", "https") and reader.get("profile") != "impinj"
+    )
+    if may_be_silent and "heartbeat_s" not in reader:
         yield place, "without heartbeat_s a reader that has failed can't be told from one without tags", True
     if reader.get("profile") in BY_DOCUMENT:
         yield (
