@@ -234,8 +234,7 @@ class Model:
             for a, n, t0, t1 in heard.down.tolist():
                 emitted[b, n, t0:t1] -= miss[a]
             off = np.minimum(np.abs(heard.level[:, None] - db - table[heard.antenna]), _FARTHEST_DB)
-            hit = np.stack([radio.fit(off, k, field.spread_db) for k in range(1, radio.READS + 1)])
-            hit = hit[heard.reads - 1, np.arange(len(off))]
+            hit = radio.fit(off, heard.reads[:, None].astype(np.float64), field.spread_db)
             hit = np.where(np.isfinite(heard.level)[:, None], hit, 0.0) + got[:, None]
             np.add.at(emitted[b], (heard.part, heard.at), hit - miss[heard.antenna])
         return emitted

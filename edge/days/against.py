@@ -72,7 +72,7 @@ def against(past: Past, date: dt.date, days: int, other: dt.date, hour: int | No
     `hour`: only this hour of the business day.
     """
     config = past.config
-    dates = [date - n * DAY for n in reversed(range(days))]
+    dates = kept.ending(date, days)
     shift = other - date
     now = dict(kept.hours(past, dates))
     before = {day - shift: hours for day, hours in kept.hours(past, [day + shift for day in dates])}

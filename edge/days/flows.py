@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from config import StoreConfig
 from config.facts import DOORS
 from edge.database.reader import Past
-from edge.days.kept import DAY
+from edge.days.kept import ending
 from edge.days.kept import paths as paths_of
 from edge.days.scope import Rate, Scope, hide, over, rate
 
@@ -169,7 +169,7 @@ def flows(past: Past, date: dt.date, days: int = 1) -> FlowReport:
     ]
     stops.sort(key=lambda step: (-step.n, step.from_zone or "", step.to_zone or ""))
     steps = int(made.links.sum())
-    counted, with_path = paths_of(past, [date - n * DAY for n in range(days)], TOP_PATHS)
+    counted, with_path = paths_of(past, ending(date, days), TOP_PATHS)
     paths = tuple(PathCount(tuple(ids[z] for z in path), n, n / with_path) for path, n in counted if n >= least)
     return FlowReport(
         scope=scope,

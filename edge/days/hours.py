@@ -16,7 +16,6 @@ from dwell.aggregates import MIDDLES_S
 from edge.database.reader import Past
 from edge.days import kept
 from edge.days.hourly import HOUR_US, Hours
-from edge.days.kept import DAY
 from edge.days.scope import Scope, over
 
 
@@ -60,7 +59,7 @@ LEAST_STAFF_US = HOUR_US // 4
 
 def over_hours(past: Past, date: dt.date, days: int = 1) -> Hours:
     """Return the hours of the `days` business days ending with `date`, added up."""
-    return kept.total_hours(past, [date - n * DAY for n in range(days)])
+    return kept.total_hours(past, kept.ending(date, days))
 
 
 def hours(past: Past, date: dt.date, days: int = 1) -> HourReport:
@@ -71,7 +70,7 @@ def hours(past: Past, date: dt.date, days: int = 1) -> HourReport:
     config = past.config
     scope, _ = over(past, date, days)
     found = over_hours(past, date, days)
-    counts = kept.histograms(past, [date - n * DAY for n in range(days)])[: len(found.begun)]
+    counts = kept.histograms(past, kept.ending(date, days))[: len(found.begun)]
     median, p75 = (quantiles(counts, q, config.thresholds.small_cell).tolist() for q in (0.5, 0.75))
     start_us = past.bounds_us(date)[0]
     begun = found.begun.tolist()

@@ -66,14 +66,12 @@ def day(past: Past, date: dt.date) -> DayFacts:
 
 def totals(past: Past, dates: Sequence[dt.date]) -> Iterator[tuple[dt.date, Totals]]:
     """Yield the facts of all days that have any, one at a time, in no particular order, without their paths."""
-    missing = set(dates)
-    for date, (names, packed) in _rows(past, dates, "totals"):
-        missing.discard(date)
-        yield date, _unpack_totals(past.config, names, packed)
-    for date in sorted(missing):
-        if _measured(past, date):
+    for date, row in _stored_or_not(past, dates, "totals"):
+        if row is None:
             made = day(past, date).totals
             yield date, replace(made, flows=replace(made.flows, paths={}))
+        else:
+            yield date, _unpack_totals(past.config, *row)
 
 
 def total(past: Past, dates: Sequence[dt.date]) -> Totals | None:
@@ -155,13 +153,13 @@ def around(past: Past, dates: Sequence[dt.date], zone: int, depth: int) -> tuple
 
 def _path_matrices(past: Past, dates: Sequence[dt.date]) -> Iterator[dict[str, NDArray[Any]]]:
     """Yield the paths of all days that have any."""
-    missing = set(dates)
-    for date, row in _rows(past, dates, "paths"):
-        missing.discard(date)
-        yield _moved_paths(past.config, *row)
-    for date in sorted(missing):
-        if _measured(past, date):
-            yield _matrix(day(past, date).totals.flows.paths)
+    for date, row in _stored_or_not(past, dates, "paths"):
+        yield _matrix(day(past, date).totals.flows.paths) if row is None else _moved_paths(past.config, *row)
+
+
+def ending(date: dt.date, days: int) -> list[dt.date]:
+    """Return the `days` dates ending with `date`, the first one first."""
+    return [date - n * DAY for n in reversed(range(days))]
 
 
 def day_if_any(past: Past, date: dt.date) -> DayFacts | None:
@@ -172,12 +170,12 @@ def day_if_any(past: Past, date: dt.date) -> DayFacts | None:
 
 def hours(past: Past, dates: Sequence[dt.date]) -> Iterator[tuple[dt.date, Hours]]:
     """Yield the hours of all days that have any facts, one at a time, in no particular order."""
-    config = past.config
-    missing = set(dates)
-    for date, (names, packed) in _rows(past, dates, "hours"):
-        missing.discard(date)
-        arrays = unpack(packed)
-        zones, floors = _moved(config, names)
+    for date, row in _stored_or_not(past, dates, "hours"):
+        if row is None:
+            yield date, made_by_hour(past, date).hours
+            continue
+        arrays = unpack(row[1])
+        zones, floors = _moved(past.config, row[0])
         yield (
             date,
             Hours(
@@ -187,9 +185,6 @@ def hours(past: Past, dates: Sequence[dt.date]) -> Iterator[tuple[dt.date, Hours
                 arrays["begun"],
             ),
         )
-    for date in sorted(missing):
-        if _measured(past, date):
-            yield date, made_by_hour(past, date).hours
 
 
 def histograms(past: Past, dates: Sequence[dt.date], hour: int | None = None, what: str = "dwell") -> NDArray[np.int64]:
@@ -205,14 +200,12 @@ def histograms(past: Past, dates: Sequence[dt.date], hour: int | None = None, wh
             at, n = at[mine] - hour * z * BINS, n[mine]
         flat[at] += n
 
-    missing = set(dates)
-    for date, (names, packed) in _rows(past, dates, "hours"):
-        missing.discard(date)
-        arrays = unpack(packed)
-        add(*_moved_histogram(config, names, arrays[f"{what}_at"], arrays[f"{what}_n"]))
-    for date in sorted(missing):
-        if _measured(past, date):
+    for date, row in _stored_or_not(past, dates, "hours"):
+        if row is None:
             add(*_sparse_array(getattr(made_by_hour(past, date), what)))
+            continue
+        arrays = unpack(row[1])
+        add(*_moved_histogram(config, row[0], arrays[f"{what}_at"], arrays[f"{what}_n"]))
     return out
 
 
@@ -334,7 +327,21 @@ def _measured(past: Past, date: dt.date) -> bool:
     return first is not None and now_us is not None and start_us <= now_us and bool(end_us > first)
 
 
+def _stored_or_not(
+    past: Past, dates: Sequence[dt.date], columns: str
+) -> Iterator[tuple[dt.date, Sequence[Any] | None]]:
+    """Yield stored days with their rows, then those that are not stored and have any facts, with None."""
+    missing = set(dates)
+    for date, row in _rows(past, dates, columns):
+        missing.discard(date)
+        yield date, row
+    for date in sorted(missing):
+        if _measured(past, date):
+            yield date, None
+
+
 def _rows(past: Past, dates: Sequence[dt.date], columns: str) -> Iterator[tuple[dt.date, Sequence[Any]]]:
+    """Yield stored days that are up to date, with the names of their places and some columns."""
     config = past.config
     if not dates:
         return

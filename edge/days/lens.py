@@ -19,9 +19,9 @@ from edge.database.reader import Past
 from edge.days import kept
 from edge.days.against import against
 from edge.days.facts import of_people
-from edge.days.hours import over_hours
-from edge.days.kept import DAY
-from edge.days.scope import Scope, over, quantile_s
+from edge.days.hourly import summed
+from edge.days.hours import BANDS, over_hours
+from edge.days.scope import Scope, over, quantile_s, ratio
 
 MEASURES = ("presence", "visits", "dwell", "engaged", "conversion", "waiting", "staff", "coverage", "change")
 TREND_DAYS = 28
@@ -70,7 +70,7 @@ def lens(
     config = past.config
     scope, totals = over(past, date, days)
     zones = _one(over_hours(past, date, days).zones, hour)
-    dates = [date - n * DAY for n in range(days)]
+    dates = kept.ending(date, days)
     least = config.thresholds.small_cell
     histogram: NDArray[Any] | None = None
     if measure in ("dwell", "waiting"):
@@ -83,7 +83,7 @@ def lens(
         zone, facts = config.zones[number], zones[number]
         match measure:
             case "presence":
-                return _ratio(facts["present_us"], facts["span_us"]), None, None, None
+                return ratio(float(facts["present_us"]), int(facts["span_us"])), None, None, None
             case "visits":
                 return float(of_people(facts)), None, None, None
             case "dwell" | "waiting":
@@ -94,13 +94,13 @@ def lens(
             case "engaged":
                 return _share(int(facts["engaged_visitors"]), int(facts["journeys"]))
             case "conversion":
-                n = int(sum(facts[name] for name in ("pass_by", "touch", "visit", "engaged")))
+                n = int(sum(facts[name] for name in BANDS))
                 value, low, high, n_ = _share(int(facts["engaged"]), n)
                 return _odds(value), _odds(low), _odds(high), n_
             case "staff":
-                return _ratio(facts["staffed_open_us"], facts["known_us"]), None, None, None
+                return ratio(float(facts["staffed_open_us"]), int(facts["known_us"])), None, None, None
             case "coverage":
-                return _ratio(facts["covered_us"], facts["open_us"]), None, None, None
+                return ratio(float(facts["covered_us"]), int(facts["open_us"])), None, None, None
             case _:
                 row = changes.get(zone.id)
                 found = None if row is None else row.change
@@ -131,7 +131,7 @@ def trend(past: Past, date: dt.date, zone: str) -> tuple[TrendDay, ...]:
     """Return a zone's visits on each of the TREND_DAYS days ending with `date`, the first one first."""
     config = past.config
     number = [one.id for one in config.zones].index(zone)
-    dates = [date - n * DAY for n in reversed(range(TREND_DAYS))]
+    dates = kept.ending(date, TREND_DAYS)
     found = {}
     for day, made in kept.totals(past, dates):
         base = made.base[number]
@@ -144,14 +144,8 @@ def _one(hours: NDArray[Any], hour: int | None) -> NDArray[Any]:
     """Return the (Z,) facts of one hour, or of all of them."""
     if hour is not None:
         return hours[hour] if hour < len(hours) else np.zeros_like(hours[0])
-    out = np.zeros(hours.shape[1:], hours.dtype)
-    for name in hours.dtype.names or ():
-        out[name] = hours[name].max(axis=0) if name == "peak" else hours[name].sum(axis=0)
-    return out
-
-
-def _ratio(k: float, n: float) -> float | None:
-    return float(k) / float(n) if n else None
+    whole: NDArray[Any] = summed(hours, np.zeros(len(hours), np.int64))[0]
+    return whole
 
 
 def _share(k: int, n: int) -> tuple[float | None, float | None, float | None, int]:

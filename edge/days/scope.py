@@ -12,7 +12,7 @@ from dwell.aggregates import RELATIVE_ERROR, quantile
 from dwell.compare import share
 from edge.database.reader import Past
 from edge.days.facts import Totals
-from edge.days.kept import DAY, as_of_us, day, total
+from edge.days.kept import as_of_us, day, ending, total
 
 ERROR_SHARE = RELATIVE_ERROR
 """Maximum relative error of medians and p75 from histograms (between 1 s and 12 h)."""
@@ -63,7 +63,7 @@ def over(past: Past, date: dt.date, days: int) -> tuple[Scope, Totals]:
     If the service did not run on any of them, these are the facts of `date` itself, with everything unknown.
     """
     config = past.config
-    dates = [date - n * DAY for n in reversed(range(days))]
+    dates = ending(date, days)
     found = total(past, dates)
     known = 0 if found is None else found.days
     if found is None:

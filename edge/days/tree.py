@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from dwell.paths import Path
 from edge.database.reader import Past
-from edge.days.kept import DAY, around
+from edge.days.kept import around, ending
 from edge.days.scope import Rate, Scope, over, rate
 
 DEPTH = 3
@@ -46,7 +46,7 @@ def tree(past: Past, date: dt.date, days: int, zone: str) -> Tree:
     config = past.config
     scope, _ = over(past, date, days)
     ids = [one.id for one in config.zones]
-    before, after = around(past, [date - n * DAY for n in range(days)], ids.index(zone), DEPTH)
+    before, after = around(past, ending(date, days), ids.index(zone), DEPTH)
     n, least = sum(after.values()), config.thresholds.small_cell
     return Tree(scope, zone, n, *(_branch(ids, zone, n, None, ways, least) for ways in (before, after)))
 
