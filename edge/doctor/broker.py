@@ -53,7 +53,7 @@ def todo_for(reason: str) -> str:
     """Return what to do about a reason for which there is no connection."""
     said = reason.lower()
     hints = (
-        ("operation not permitted", TODO_ALLOW),
+        ("operation not permitted", ALLOW_ADDRESS),
         ("certificate", "Check the certificates and their dates, and [mqtt] ca: openssl s_client shows the broker's."),
         ("not authorized", "Check [mqtt] username and the password file, and the broker's users."),
         ("bad user name", "Check [mqtt] username and the password file, and the broker's users."),
@@ -64,22 +64,21 @@ def todo_for(reason: str) -> str:
     return next((todo for sign, todo in hints if sign in said), "Check the network between the gateway and the broker.")
 
 
-TODO_ALLOW = "Allow the address in a drop-in: systemctl edit tagtrail@STORE, then [Service] IPAddressAllow=ADDRESS."
+ALLOW_ADDRESS = "Allow the address in a drop-in: systemctl edit tagtrail@STORE, then [Service] IPAddressAllow=ADDRESS."
 
 
 def certificates(live: Mapping[str, Any]) -> list[Finding]:
     """Judge certificates by what the service says of them."""
-    found = []
-    for one in live.get("certificates", ()):
-        what, days = one["what"], one["days"]
-        todo = "Renew it, and restart the service." if one["file"] else "Let the broker's certificate be renewed."
-        if days < 0:
-            found.append(error("certificates", f"the certificate {what} has expired", todo))
-        elif days <= WARN_DAYS:
-            found.append(warning("certificates", f"the certificate {what} expires in {days} d", todo))
-        else:
-            found.append(ok("certificates", f"the certificate {what} holds for another {days} d"))
-    return found
+    return [_certificate(one["what"], one["days"], own=bool(one["file"])) for one in live.get("certificates", ())]
+
+
+def _certificate(what: str, days: int, *, own: bool) -> Finding:
+    todo = "Renew it, and restart the service." if own else "Let the broker's certificate be renewed."
+    if days < 0:
+        return error("certificates", f"the certificate {what} has expired", todo)
+    if days <= WARN_DAYS:
+        return warning("certificates", f"the certificate {what} expires in {days} d", todo)
+    return ok("certificates", f"the certificate {what} holds for another {days} d")
 
 
 async def examine(config: StoreConfig, config_file: Path) -> AsyncIterator[Finding]:
@@ -94,7 +93,7 @@ async def examine(config: StoreConfig, config_file: Path) -> AsyncIterator[Findi
     allowed = await asyncio.to_thread(unit_allows, config_file.stem)
     barred = [one for one in addresses if allowed is not None and not any(one in network for network in allowed)]
     if barred:
-        yield error("broker address", f"the unit may not connect to {barred[0]}", TODO_ALLOW)
+        yield error("broker address", f"the unit may not connect to {barred[0]}", ALLOW_ADDRESS)
     elif allowed is not None:
         yield ok("broker address", f"the unit may connect to {', '.join(map(str, addresses))}")
     if missing := _not_readable(settings):
@@ -104,7 +103,7 @@ async def examine(config: StoreConfig, config_file: Path) -> AsyncIterator[Findi
         async with connect(settings) as connection:
             yield await _rules(connection, config)
             if connection.until_s is not None:
-                yield _holds(int((connection.until_s - time.time()) // 86_400))
+                yield _certificate("broker", int((connection.until_s - time.time()) // 86_400), own=False)
     except BrokerError as failed:
         yield error("broker", str(failed), todo_for(str(failed)))
 
@@ -188,16 +187,6 @@ async def _state(connection: MqttConnection, topic: str, within_s: float) -> byt
                         return message.payload
     except TimeoutError:
         return None
-
-
-def _holds(days: int) -> Finding:
-    if days <= WARN_DAYS:
-        return warning(
-            "certificates",
-            f"the certificate broker expires in {days} d",
-            "Let the broker's certificate be renewed.",
-        )
-    return ok("certificates", f"the certificate broker holds for another {days} d")
 
 
 def _not_readable(settings: MqttSettings) -> Path | None:

@@ -80,13 +80,13 @@ def _of_machine(config: StoreConfig, file: Path, version: str, live: Live | None
     found.append(machine.clock(live["clock"]["trust"], live["clock"]["reason"]))
     found.append(stored.backlog({name: depth["pending"] for name, depth in live["outbox"].items()}))
     if trouble := live["database"]["trouble"]:
-        found.append(error("database", f"the service can't write the database: {trouble}", TODO_LOG))
+        found.append(error("database", f"the service can't write the database: {trouble}", SEE_LOG))
     return found + [
-        error("service", f"{job['job']} fails ({job['times']} ×): {job['reason']}", TODO_LOG) for job in live["failing"]
+        error("service", f"{job['job']} fails ({job['times']} ×): {job['reason']}", SEE_LOG) for job in live["failing"]
     ]
 
 
-TODO_LOG = "Look at the service's log: journalctl -u tagtrail@STORE -p warning."
+SEE_LOG = "Look at the service's log: journalctl -u tagtrail@STORE -p warning."
 
 
 def _told(found: Sequence[Finding], config_file: Path) -> list[Finding]:

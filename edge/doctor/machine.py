@@ -35,7 +35,7 @@ def examine(version: str, config_file: Path, *, live_version: str | None) -> Ite
 def _program(version: str, live_version: str | None) -> Finding:
     python = platform.python_version()
     if struct.calcsize("P") < 8 or sys.version_info < (3, 11):
-        return error("program", f"Python {python} on {platform.machine()} is not supported", TODO_PYTHON)
+        return error("program", f"Python {python} on {platform.machine()} is not supported", NEEDS_PYTHON)
     if live_version is not None and live_version != version:
         return warning(
             "program", f"the service runs {live_version}, but {version} is installed", "Restart the service."
@@ -43,7 +43,7 @@ def _program(version: str, live_version: str | None) -> Finding:
     return ok("program", f"Tagtrail {version}, Python {python}, {platform.machine()}")
 
 
-TODO_PYTHON = "Use a 64-bit system with Python 3.11 or newer."
+NEEDS_PYTHON = "Use a 64-bit system with Python 3.11 or newer."
 
 
 def _room() -> Iterator[Finding]:
@@ -86,11 +86,11 @@ def _kernels(version: str, config_file: Path) -> Finding:
         return unknown("kernels", "no folder for compiled kernels is set (NUMBA_CACHE_DIR)")
     count = sum(1 for _ in Path(where).rglob("*.nbc"))
     if not count:
-        return warning("kernels", f"no compiled kernels in {where}: the next start takes minutes", TODO_KERNELS)
+        return warning("kernels", f"no compiled kernels in {where}: the next start takes minutes", WARM_UP)
     return ok("kernels", f"{count} compiled kernels in {where}")
 
 
-TODO_KERNELS = "Run tagtrail warmup with NUMBA_CACHE_DIR set to that folder, or wait for the next start to end."
+WARM_UP = "Run tagtrail warmup with NUMBA_CACHE_DIR set to that folder, or wait for the next start to end."
 
 
 def clock(trust: str | None, reason: str) -> Finding:

@@ -114,7 +114,7 @@ def test_what_the_service_says_of_the_broker_counts() -> None:
     assert judge(True, "").state is State.OK
     assert judge(True, "an access rule").state is State.WARNING
     barred = judge(False, "203.0.113.9:8883: [Errno 1] Operation not permitted")
-    assert (barred.state, barred.todo) == (State.ERROR, broker.TODO_ALLOW)
+    assert (barred.state, barred.todo) == (State.ERROR, broker.ALLOW_ADDRESS)
     assert "password" in judge(False, "b:8883: [code:135] Not authorized").todo
 
 
@@ -306,9 +306,9 @@ def test_every_finding_says_what_to_do() -> None:
         with pytest.raises(TypeError):
             make("what", "said")  # type: ignore[call-arg]
     for todo in (
-        broker.TODO_ALLOW,
+        broker.ALLOW_ADDRESS,
         broker.SEE_RULES,
-        machine.TODO_KERNELS,
+        machine.WARM_UP,
         broker.todo_for(""),
         broker.todo_for("name"),
     ):
