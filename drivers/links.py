@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import random
 import re
 import ssl
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+log = logging.getLogger("tagtrail.drivers")
 
 
 class LinkFailure(Exception):
@@ -13,6 +20,35 @@ class LinkFailure(Exception):
         """`since_us`: store time since when it has been unusable, if not now."""
         super().__init__(text)
         self.since_us = since_us
+
+
+async def keep_trying(
+    reader: str,
+    once: Callable[[], Awaitable[object]],
+    failed: Callable[[str, int | None], bool],
+    was_steady: Callable[[], bool],
+    retry_s: tuple[float, float],
+) -> NoReturn:
+    """Run a connection `once` after the other for ever, with a backoff between the two times of `retry_s`.
+
+    `failed` is told the reason and since when (None: now), and returns True if it hadn't been the reason already;
+    after a connection that `was_steady` the backoff begins anew.
+    """
+    pause_s = retry_s[0]
+    while True:
+        try:
+            await once()
+        except LinkFailure as failure:
+            failed(str(failure), failure.since_us)
+        except Exception as error:
+            # A fault of ours with one reader's bytes must not end the others.
+            if failed(f"unexpected error: {error!r}", None):
+                log.exception("reader %s: unexpected error", reader)
+        if was_steady():
+            pause_s = retry_s[0]
+        # Jitter: 64 readers behind a switch that restarts must not come back in one instant.
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+        pause_s = min(2 * pause_s, retry_s[1])
 
 
 def insecure(error: ssl.SSLError, peer: str) -> str:

@@ -53,10 +53,15 @@ def check_pin(pin: str, certificate: bytes, peer: str) -> None:
     """Raise LinkFailure unless the certificate (DER) has that SHA-256 fingerprint."""
     found = sha256(certificate).hexdigest().upper()
     if found != pin:
-        raise LinkFailure(
-            f"the certificate of {peer} has the fingerprint {found}, not the pinned one: was the reader replaced or "
-            "reset, or does someone pose as it?"
-        )
+        raise LinkFailure(other_pin(found, peer))
+
+
+def other_pin(found: str, peer: str) -> str:
+    """Return the LinkFailure for a certificate whose fingerprint is not the pinned one."""
+    return (
+        f"the certificate of {peer} has the fingerprint {found}, not the pinned one: was the reader replaced or "
+        "reset, or does someone pose as it?"
+    )
 
 
 def why_refused(error: ssl.SSLError, peer: str) -> str:

@@ -4,22 +4,18 @@ connection."""
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
 import ssl
 from collections import Counter
 from typing import NoReturn
 
 from drivers import tls as reader_tls
-from drivers.links import LinkFailure
+from drivers.links import LinkFailure, keep_trying
 from drivers.llrp import codec
 from drivers.llrp.connection import LlrpConnection
 from drivers.llrp.listening import LISTEN, ListeningPort, listening_ports
 from drivers.llrp.state import Memory, Phase, Timing
 from drivers.llrp.wire import DEFAULT_PORT, TLS_PORT, Address, Wire, connect
 from drivers.session import Clock, Link, ReaderSettings, ReaderStatus, Sink
-
-log = logging.getLogger("tagtrail.drivers")
 
 __all__ = ["LlrpSession", "Phase", "Timing"]
 
@@ -44,6 +40,8 @@ class LlrpSession:
         self._status: ReaderStatus | None = None
         self._past: Counter[str] = Counter()
         self._connection: LlrpConnection | None = None
+        self._up_since_s: float | None = None
+        """Of the last connection, loop time."""
         self._memory = Memory()
 
     async def run(self) -> None:
@@ -60,31 +58,31 @@ class LlrpSession:
             self._port.leave(identity)
 
     async def _go_on(self) -> NoReturn:
-        loop, timing = asyncio.get_running_loop(), self._timing
-        retry_s = timing.retry_first_s
-        while True:
-            connection = LlrpConnection(
-                self._settings, self._open, self._sink, self._clock, timing, self._memory, self._up, self._idle
-            )
-            self._connection = connection
-            try:
-                await connection.run()
-            except LinkFailure as failure:
-                self._say(Link.DOWN, str(failure), failure.since_us)
-            except Exception as error:
-                # A fault of ours with one reader's bytes must not end the others.
-                reason = f"unexpected error: {error!r}"
-                if self._status is None or self._status.reason != reason:
-                    log.exception("reader %s: unexpected error", self._settings.id)
-                self._say(Link.DOWN, reason)
-            finally:
-                self._past.update(connection.counters)
-                self._connection = None
-            if connection.up_since_s is not None and loop.time() - connection.up_since_s >= timing.steady_s:
-                retry_s = timing.retry_first_s
-            # Jitter: 64 readers behind a switch that restarts must not come back in one instant.
-            await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))
-            retry_s = min(2 * retry_s, timing.retry_cap_s)
+        timing = self._timing
+        await keep_trying(
+            self._settings.id, self._once, self._failed, self._was_steady, (timing.retry_first_s, timing.retry_cap_s)
+        )
+
+    async def _once(self) -> None:
+        connection = LlrpConnection(
+            self._settings, self._open, self._sink, self._clock, self._timing, self._memory, self._up, self._idle
+        )
+        self._connection = connection
+        try:
+            await connection.run()
+        finally:
+            self._past.update(connection.counters)
+            self._connection = None
+            self._up_since_s = connection.up_since_s
+
+    def _was_steady(self) -> bool:
+        up_since_s = self._up_since_s
+        return up_since_s is not None and asyncio.get_running_loop().time() - up_since_s >= self._timing.steady_s
+
+    def _failed(self, reason: str, since_us: int | None) -> bool:
+        new = self._status is None or self._status.reason != reason
+        self._say(Link.DOWN, reason, since_us)
+        return new
 
     def switch(self, port: int, high: bool) -> None:
         """Switch an output, now or as soon as the reader is connected."""

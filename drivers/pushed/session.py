@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
@@ -13,15 +11,13 @@ import numpy as np
 
 from drivers.backlog import Backlog
 from drivers.clock import ReaderClock
-from drivers.links import LinkFailure, words
+from drivers.links import LinkFailure, keep_trying, words
 from drivers.pushed.decoder import TIME_MAX_US, Decoded, Decoder
 from drivers.pushed.formats import Format, Sign
 from drivers.pushed.splitting import Split, Splitter, split_whole
 from drivers.pushed.watches import Numbering, Spacing
 from drivers.read import Reads
 from drivers.session import Clock, Gap, Link, Notice, PhaseSink, Push, ReaderSettings, ReaderStatus, Sink
-
-log = logging.getLogger("tagtrail.drivers")
 
 NOTICE_S = 600.0
 """A message isn't repeated within this many wall seconds."""
@@ -85,28 +81,26 @@ class PushedSession:
 
     async def run(self) -> NoReturn:
         """Receive for ever; report failures and try again."""
-        loop = asyncio.get_running_loop()
-        retry_s = RETRY_S[0]
         self.say(Link.CONNECTING, f"connecting to {self.settings.address}")
-        while True:
-            self._begin()
-            self.heard_s = loop.time()
-            try:
-                await self._both()
-            except LinkFailure as failure:
-                self.say(Link.DOWN, str(failure), failure.since_us)
-            except Exception as error:
-                # A fault of ours with one reader's bytes must not end the others.
-                reason = f"unexpected error: {error!r}"
-                if self._status is None or self._status.reason != reason:
-                    log.exception("reader %s: unexpected error", self.settings.id)
-                self.say(Link.DOWN, reason)
-            finally:
-                self._past.update(self._decoder.counters)
-            if self._up_since_s is not None and loop.time() - self._up_since_s >= STEADY_S:
-                retry_s = RETRY_S[0]
-            await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))
-            retry_s = min(2 * retry_s, RETRY_S[1])
+        await keep_trying(self.settings.id, self._once, self._failed, self._was_steady, RETRY_S)
+
+    async def _once(self) -> NoReturn:
+        self._begin()
+        self.alive()
+        try:
+            await self._both()
+        finally:
+            self._past.update(self._decoder.counters)
+            self._decoder.counters = dict.fromkeys(self._decoder.counters, 0)
+
+    def _was_steady(self) -> bool:
+        up_since_s = self._up_since_s
+        return up_since_s is not None and asyncio.get_running_loop().time() - up_since_s >= STEADY_S
+
+    def _failed(self, reason: str, since_us: int | None) -> bool:
+        new = self._status is None or self._status.reason != reason
+        self.say(Link.DOWN, reason, since_us)
+        return new
 
     async def _both(self) -> NoReturn:
         """Receive and watch; the first failure of either ends both."""

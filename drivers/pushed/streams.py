@@ -182,11 +182,7 @@ class Stream:
 
     def _why(self, error: aiohttp.ClientError) -> str:
         if isinstance(error, aiohttp.ServerFingerprintMismatch):
-            found = bytes(error.got).hex().upper()
-            return (
-                f"the certificate of {self._peer} has the fingerprint {found}, not the pinned one: was the reader "
-                "replaced or reset, or does someone pose as it?"
-            )
+            return reader_tls.other_pin(bytes(error.got).hex().upper(), self._peer)
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
             return reader_tls.why_refused(error.certificate_error, self._peer)  # type: ignore[arg-type]
         if isinstance(error, aiohttp.ClientConnectorDNSError):

@@ -15,7 +15,7 @@ import pytest
 from llrp_peers import CARD, QUICK, Obedient, Recorder, forever, now_us, peer, report, session, spec_of
 from llrpkit.protocol import enums, messages, params
 
-from drivers.llrp import session as llrp
+from drivers import links
 from drivers.llrp.rospec import is_ours
 from drivers.llrp.state import Timing
 from drivers.session import Link
@@ -97,7 +97,7 @@ async def test_one_that_ends_again_and_again_is_started_more_and_more_rarely(mon
         waits.append(delay_s)
         await asyncio.sleep(0)
 
-    monkeypatch.setattr(llrp, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": at_once}))
+    monkeypatch.setattr(links, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": at_once}))
     slow = replace(WATCHFUL, retry_first_s=0.5, retry_cap_s=60)
     async with at_work(reader, sink=Ending(), timing=slow) as sink:
         await sink.until(lambda: len(waits) >= 4, 30)

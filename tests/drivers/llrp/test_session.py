@@ -33,7 +33,7 @@ from llrp_peers import (
 from llrpkit.emulator import EmulatedTag, LLRPEmulator
 from llrpkit.protocol import decode_message, enums, messages, params
 
-from drivers import open_session
+from drivers import links, open_session
 from drivers.llrp import codec
 from drivers.llrp import session as llrp
 from drivers.llrp.rospec import is_ours, rospec
@@ -410,7 +410,7 @@ async def test_attempts_become_rarer_up_to_a_minute_with_jitter(monkeypatch: pyt
         waits.append(delay_s)
         await asyncio.sleep(0 if len(waits) < 200 else 60)
 
-    monkeypatch.setattr(llrp, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": at_once}))
+    monkeypatch.setattr(links, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": at_once}))
     async with session(free_port(), Timing()):
         async with asyncio.timeout(10):
             while len(waits) < 200:
@@ -432,7 +432,7 @@ async def test_a_link_that_cuts_soon_after_it_came_up_is_tried_more_and_more_rar
     async def cut(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()
 
-    monkeypatch.setattr(llrp, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": at_once}))
+    monkeypatch.setattr(links, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": at_once}))
     timing = replace(QUICK, retry_first_s=0.02, retry_cap_s=60)
     async with peer(Obedient(then=cut)) as (port, _), session(port, timing) as sink:
         await sink.until(lambda: sink.links.count(Link.UP) >= 6, 30)

@@ -7,11 +7,11 @@ import base64
 import json
 import zlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from ssl import PEM_cert_to_DER_cert
-from typing import Any
+from typing import Any, NoReturn
 
 import aiohttp
 import aiomqtt
@@ -23,7 +23,9 @@ from pushed_peers import EPC, now_us, password, receiving, seen
 
 from drivers import open_session
 from drivers import tls as reader_tls
+from drivers.links import LinkFailure
 from drivers.pushed import posts, session, streams
+from drivers.pushed.formats import FORMATS
 from drivers.read import ANTENNA_UNKNOWN, epc_bytes
 from drivers.session import Link, Push, ReaderSettings, Tls
 from simulators.headquarters.broker import NatsBroker
@@ -516,3 +518,24 @@ def test_impossible_addresses_are_refused(address: str) -> None:
 def test_unknown_profiles_are_refused() -> None:
     with pytest.raises(ValueError, match="profile"):
         open_session(ReaderSettings("a", "json", "http://h/x", {1: 1}, profile="alien"), Recorder(), now_us)
+
+
+async def test_what_was_counted_is_counted_once_while_it_waits_to_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "RETRY_S", (60.0, 60.0))
+
+    class Once:
+        waits = ""
+
+        async def run(self, to: session.PushedSession) -> NoReturn:
+            await to.messages([b'{"data": {"idHex": "E2C451A3A5011FA00F354693", "antenna": 1}}'])
+            raise LinkFailure("gone")
+
+    sink = Recorder()
+    settings = ReaderSettings("gate-1", "json", "http://127.0.0.1", {1: 10})
+    found = session.PushedSession(settings, FORMATS["zebra"], Once(), sink, now_us)
+    task = asyncio.create_task(found.run())
+    assert await sink.until_down() == "gone"
+    assert (found.counters["messages"], found.counters["reads"]) == (1, 1)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
