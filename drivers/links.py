@@ -22,6 +22,28 @@ class LinkFailure(Exception):
         self.since_us = since_us
 
 
+NOTICE_S = 600.0
+"""A message isn't repeated within this many wall seconds."""
+_NOTICES_MAX = 256
+
+
+class Noticed:
+    """Messages about a reader that were reported of late."""
+
+    def __init__(self) -> None:
+        self._at_s: dict[str, float] = {}
+
+    def is_new(self, text: str) -> bool:
+        """Return whether a message is to be reported, and note it if so."""
+        now_s = asyncio.get_running_loop().time()
+        if text in self._at_s and now_s - self._at_s[text] < NOTICE_S:
+            return False
+        if len(self._at_s) >= _NOTICES_MAX:
+            self._at_s.clear()
+        self._at_s[text] = now_s
+        return True
+
+
 async def keep_trying(
     reader: str,
     once: Callable[[], Awaitable[object]],

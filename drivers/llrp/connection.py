@@ -43,9 +43,6 @@ _POLL_S = 0.25
 """Interval at which an open backlog or loss is checked for its end."""
 _LINK_MONITOR = 38
 """Subtype of ImpinjLinkMonitorConfiguration: u16 mode, u16 missed keepalives."""
-_NOTICE_S = 600.0
-"""A message isn't repeated within this many wall seconds."""
-_NOTICES_MAX = 256
 _SETTLE_S = 0.25
 """Time for a reader that has ended its inventory to restart it by itself."""
 _LOOK_MOST = 4
@@ -266,13 +263,8 @@ class LlrpConnection:
             self._wire.drop("the reader ended the connection")
 
     def _notice(self, text: str) -> None:
-        now_s, noticed = asyncio.get_running_loop().time(), self._memory.noticed
-        if text in noticed and now_s - noticed[text] < _NOTICE_S:
-            return
-        if len(noticed) >= _NOTICES_MAX:
-            noticed.clear()
-        noticed[text] = now_s
-        self._sink.notice(Notice(self._settings.id, self._clock(), text))
+        if self._memory.noticed.is_new(text):
+            self._sink.notice(Notice(self._settings.id, self._clock(), text))
 
     def _tell(self) -> None:
         """Report changes of a connection that is up: the reader's clock was set, or the buffered reads have arrived."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from drivers.links import Noticed
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -62,5 +64,5 @@ class Memory:
     """Inputs that the reader reports."""
     outputs: dict[int, bool] = field(default_factory=dict)
     """Wanted states of outputs."""
-    noticed: dict[str, float] = field(default_factory=dict)
-    """Messages passed on to health, and when (loop time): a loose plug must not flood it."""
+    noticed: Noticed = field(default_factory=Noticed)
+    """Messages passed on to health: a loose plug must not flood it."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from drivers.backlog import Backlog
 from drivers.clock import ReaderClock
-from drivers.links import LinkFailure, keep_trying, words
+from drivers.links import LinkFailure, Noticed, keep_trying, words
 from drivers.pushed.decoder import TIME_MAX_US, Decoded, Decoder
 from drivers.pushed.formats import Format, Sign
 from drivers.pushed.splitting import Split, Splitter, split_whole
@@ -19,8 +19,6 @@ from drivers.pushed.watches import Numbering, Spacing
 from drivers.read import Reads
 from drivers.session import Clock, Gap, Link, Notice, PhaseSink, Push, ReaderSettings, ReaderStatus, Sink
 
-NOTICE_S = 600.0
-"""A message isn't repeated within this many wall seconds."""
 BAD_SHARE = 0.01
 RETRY_S = (0.5, 60.0)
 STEADY_S = 60.0
@@ -38,7 +36,7 @@ class Memory:
     """What is remembered from one connection to the next."""
 
     newest_us: int = 0
-    noticed: dict[str, float] = field(default_factory=dict)
+    noticed: Noticed = field(default_factory=Noticed)
     detail: dict[str, str] = field(default_factory=dict)
 
 
@@ -161,13 +159,8 @@ class PushedSession:
 
     def notice(self, text: str) -> None:
         """Report a message, at most every ten minutes."""
-        now_s, noticed = asyncio.get_running_loop().time(), self._memory.noticed
-        if text in noticed and now_s - noticed[text] < NOTICE_S:
-            return
-        if len(noticed) >= 256:
-            noticed.clear()
-        noticed[text] = now_s
-        self._sink.notice(Notice(self.settings.id, self._clock(), text))
+        if self._memory.noticed.is_new(text):
+            self._sink.notice(Notice(self.settings.id, self._clock(), text))
 
     def knows(self, **detail: str) -> None:
         """Note what the reader tells about itself."""
