@@ -153,7 +153,7 @@ class Model:
         np.add.at(hits, (heard.antenna[known], heard.reads[known] - 1, at), there[known])
         spread = max(SPREADS, key=lambda db: float((hits * self._fits(field, db)).sum()))
         field = replace(field, spread_db=spread)
-        rate = self._rates(field, missed, heard, bias)
+        rate = self._rates(field, missed, heard)
         field = replace(field, rate=rate)
         sure = SURE * WINDOW_S
         value = sure * np.einsum("akrc,krm->acm", hits, _fit(spread))
@@ -172,7 +172,7 @@ class Model:
         off = LEVELS[:, None] - np.where(np.isfinite(field.table), field.table, LEVELS[0])[:, None, :]
         return np.stack([radio.fit(off, k, spread_db) for k in range(1, radio.READS + 1)], axis=1)
 
-    def _rates(self, field: Field, missed: Floats, heard: Heard, bias: Ints) -> Floats:
+    def _rates(self, field: Field, missed: Floats, heard: Heard) -> Floats:
         """(A,) share of the seconds in which each antenna reads a tag that is loud enough."""
         assert field.table is not None
         common = float(np.exp(np.log(field.rate).mean()))
