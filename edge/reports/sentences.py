@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from dwell.compare import of_many, share
 from edge.words.languages import catalogue
 from edge.words.numbers import duration, local, number, percent
 from edge.words.tables import Words
@@ -110,6 +109,8 @@ def onward(words: Words, found: FlowReport, zone: str | None) -> list[str]:
     inside = [step for step in steps if kinds.get(step.to_zone or "", "exit") not in ("entrance", "exit")]
     if zone is None or not inside:
         return []
+    from dwell.compare import of_many, share  # NumPy comes with the first day that is asked for
+
     level = of_many(len(inside))
     shares = [(step, share(step.n, step.leaving, level=level)) for step in inside]
     first, best = shares[0]

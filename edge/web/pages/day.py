@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from config.facts import SERVED
+from edge.reports import sentences
 from edge.reports.summary import as_json
 from edge.web.drawings.charts import counter_cards, dwell_bands, flow_matrix, sankey, traffic_charts
 from edge.web.drawings.hours import dwell_charts, occupancy_charts, staffing
@@ -61,8 +62,6 @@ class DayPages:
         scope = None if report is None else report.scope
         says = []
         if good:
-            from edge.reports import sentences
-
             words = Words(site.config, lang)
             says = [*sentences.busiest(words, day["summary"]), *sentences.changes(words, day["beside"])]
         values: dict[str, Any] = {"against": against, "whole": whole, "scope": scope, "says": says}
@@ -85,8 +84,6 @@ class DayPages:
         )
         says = []
         if scores is not None:
-            from edge.reports import sentences
-
             words = Words(site.config, lang)
             says = [*sentences.longest(words, scores), *sentences.changes(words, day["beside"])]
         return site.render(
@@ -111,8 +108,6 @@ class DayPages:
         tree = await run_in_threadpool(site.answers.tree, day["date"], days, chosen) if good and chosen else None
         says = []
         if report is not None:
-            from edge.reports import sentences
-
             says = sentences.onward(Words(site.config, lang), report, chosen)
         return site.render(
             request,
@@ -152,8 +147,6 @@ class DayPages:
         staffed = staffing(site.config, hours, SERVED) if hours is not None else ((), ())
         says = []
         if hours is not None:
-            from edge.reports import sentences
-
             says = sentences.unserved(Words(site.config, language(request)), hours, SERVED)
         return site.render(
             request,
@@ -180,8 +173,6 @@ class DayPages:
         names = {tried.id: named(tried.name, language(request)) for tried in getattr(site.config, kind)}
         says = {}
         if trials:
-            from edge.reports import sentences
-
             words = Words(site.config, language(request))
             says = {trial.id: sentences.trial(words, trial) for trial in trials if trial.state != "planned"}
         return site.render(request, "trials.html", kind=kind, trials=trials, names=names, says=says, as_of=site.as_of())

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edge.access.users import Role
+from edge.reports import sentences
 from edge.store.business_days import parse_date
 from edge.web.drawings.now import clock_time, mask, masks
 from edge.web.gate import check_form
@@ -79,8 +80,6 @@ class PeoplePages:
         parts = self._site.live_parts(request, "members", "recognitions")
         says = []
         if tiers is not None:
-            from edge.reports import sentences
-
             says = sentences.targets(Words(self._site.config, language(request)), tiers)
         return self._site.render(
             request, "members.html", says=says, seen=seen, shown=SHOWN, report=tiers, **day, **parts

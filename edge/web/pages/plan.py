@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from edge.reports import sentences
 from edge.web.drawings.charts import NEIGHBOURS, USUAL_HOURS, dwell_bands
 from edge.web.drawings.hours import zone_chart
 from edge.web.drawings.lens import figure, keys, lens_floors, spark
@@ -73,8 +74,6 @@ class PlanPages:
 
     def _says(self, date: dt.date, days: int, measure: str, beside: AgainstReport | None, lang: str) -> list[str]:
         """Return the sentences about a figure."""
-        from edge.reports import sentences
-
         words = Words(self._site.config, lang)
         if measure == "dwell":
             scores = self._site.answers.counters(date, days)

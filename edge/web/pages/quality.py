@@ -13,6 +13,7 @@ from starlette.routing import Route
 from edge.access.members import SHORT
 from edge.access.users import Role
 from edge.access.verdicts import say
+from edge.reports import sentences
 from edge.store.business_days import parse_date
 from edge.web.gate import check_form
 from edge.web.site import Site, before, language, require
@@ -53,8 +54,6 @@ class QualityPages:
             hours = [f"{local(config, hour.start_us):%H}" for hour in summary.floors[0].hours]
         says = []
         if day["state"] == "ok":
-            from edge.reports import sentences
-
             says = sentences.trust(Words(config, language(request)), summary)
         return self._site.render(
             request,
