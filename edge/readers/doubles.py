@@ -7,7 +7,6 @@ the tag has been at one place for a while.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -32,18 +31,7 @@ COUNT_US = 5_000_000
 """Hops sooner after one that counted don't: a reader whose clock is half a minute off makes many of anybody passing."""
 CALM_US = 900_000_000
 MOST = 20_000
-"""Tags that are remembered; those longest silent are forgotten first."""
-
-
-@dataclass
-class _Seen:
-    antenna: int
-    at_us: int
-    hop_us: int = 0
-    """The last hop."""
-    hops_us: list[int] = field(default_factory=list)
-    """Those that count."""
-    double: Double | None = None
+"""Tags that are remembered; if there are more, the quarter that is longest silent is forgotten."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +54,17 @@ class Doubles:
         across_m = np.linalg.norm(layout.antenna_xy[:, None] - layout.antenna_xy[None, :], axis=2)
         self._apart = (across_m > APART_M) | (floors >= FLOORS)
         self._some_apart = bool(self._apart.any())
-        self._seen: OrderedDict[int, _Seen] = OrderedDict()
-        self._doubles: set[int] = set()
+        self._tags = np.zeros(0, np.uint64)
+        """Hashes of the tags that are remembered, sorted, and where and when each was heard last."""
+        self._antenna = np.zeros(0, np.int64)
+        self._at_us = np.zeros(0, np.int64)
+        self._hopped: dict[int, _Hops] = {}
         self._fresh: list[Double] = []
 
     @property
     def now(self) -> tuple[Double, ...]:
         """Tags whose reads are left out, the first found first."""
-        found = [seen.double for tag in self._doubles if (seen := self._seen.get(tag)) and seen.double is not None]
+        found = [hops.double for hops in self._hopped.values() if hops.double is not None]
         return tuple(sorted(found, key=lambda double: double.since_us))
 
     def notices(self) -> Iterator[tuple[str, str]]:
@@ -90,47 +81,71 @@ class Doubles:
             return reads
         tags = hashes(reads)
         self._look(reads, tags)
-        if not self._doubles:
+        doubles = [tag for tag, hops in self._hopped.items() if hops.double is not None]
+        if not doubles:
             return reads
-        out = np.isin(tags, np.fromiter(self._doubles, np.uint64, len(self._doubles)))
+        out = np.isin(tags, np.array(doubles, np.uint64))
         return reads[~out] if out.any() else reads
 
     def _look(self, reads: Reads, tags: NDArray[np.uint64]) -> None:
-        known = reads["antenna"] < len(self._apart)
         order = np.lexsort((reads["time_us"], tags))
-        order = order[known[order]]
+        order = order[(reads["antenna"] < len(self._apart))[order]]
         if not len(order):
             return
-        tag, antenna = tags[order], reads["antenna"][order].astype(np.int64)
-        # Only where a tag is heard by another antenna than before, and its last read.
-        turns = np.ones(len(order), bool)
-        turns[1:-1] = (tag[1:-1] != tag[:-2]) | (antenna[1:-1] != antenna[:-2]) | (tag[1:-1] != tag[2:])
-        turns[1:-1] |= antenna[1:-1] != antenna[2:]
-        rows = order[turns]
-        for key, at, time_us, row in zip(
-            tags[rows].tolist(), antenna[turns].tolist(), reads["time_us"][rows].tolist(), rows.tolist(), strict=True
-        ):
-            seen = self._seen.get(key)
-            if seen is None:
-                self._seen[key] = _Seen(at, time_us)
-                if len(self._seen) > MOST:
-                    self._doubles.discard(self._seen.popitem(last=False)[0])
-                continue
-            self._seen.move_to_end(key)
-            if self._apart[seen.antenna, at] and abs(time_us - seen.at_us) <= HOP_US:
-                self._hop(key, seen, at, time_us, reads[row])
-            elif seen.double is not None and time_us - seen.hop_us > CALM_US:
-                seen.double = None
-                self._doubles.discard(key)
-            seen.antenna, seen.at_us = at, time_us
+        tag, antenna, at_us = tags[order], reads["antenna"][order].astype(np.int64), reads["time_us"][order]
+        first = np.append(True, tag[1:] != tag[:-1])
+        last = np.append(first[1:], True)
+        self._remember(tag[first], antenna[first], at_us[first])
+        seen = np.searchsorted(self._tags, tag[first])
+        before, before_us = np.roll(antenna, 1), np.roll(at_us, 1)
+        before[first], before_us[first] = self._antenna[seen], self._at_us[seen]
+        hops = self._apart[before, antenna] & (np.abs(at_us - before_us) <= HOP_US)
+        self._antenna[seen], self._at_us[seen] = antenna[last], at_us[last]
+        if hops.any() or self._hopped:
+            watched = hops | np.isin(tag, np.array([*self._hopped, *tag[hops].tolist()], np.uint64))
+            for n in np.flatnonzero(watched).tolist():
+                key, when_us = int(tag[n]), int(at_us[n])
+                if hops[n]:
+                    self._hop(key, (int(before[n]), int(antenna[n])), when_us, reads[order[n]])
+                elif (known := self._hopped.get(key)) is not None and when_us - known.last_us > CALM_US:
+                    del self._hopped[key]
+        if len(self._tags) > MOST:
+            self._forget()
 
-    def _hop(self, key: int, seen: _Seen, antenna: int, time_us: int, read: Reads) -> None:
-        seen.hop_us = time_us
-        if seen.hops_us and abs(time_us - seen.hops_us[-1]) < COUNT_US:
+    def _remember(self, tag: NDArray[np.uint64], antenna: NDArray[np.int64], at_us: NDArray[np.int64]) -> None:
+        """Take in those of some sorted tags that are not known yet."""
+        place = np.searchsorted(self._tags, tag)
+        new = np.append(self._tags, np.uint64(0))[place] != tag
+        new |= place == len(self._tags)
+        if new.any():
+            place = place[new]
+            self._tags = np.insert(self._tags, place, tag[new])
+            self._antenna = np.insert(self._antenna, place, antenna[new])
+            self._at_us = np.insert(self._at_us, place, at_us[new])
+
+    def _forget(self) -> None:
+        most = MOST * 3 // 4
+        kept = np.sort(np.argpartition(self._at_us, -most)[-most:])
+        self._tags, self._antenna, self._at_us = self._tags[kept], self._antenna[kept], self._at_us[kept]
+        left = set(self._tags.tolist())
+        self._hopped = {tag: hops for tag, hops in self._hopped.items() if tag in left}
+
+    def _hop(self, key: int, antennas: tuple[int, int], at_us: int, read: Reads) -> None:
+        known = self._hopped.setdefault(key, _Hops())
+        known.last_us = at_us
+        if known.counted_us and abs(at_us - known.counted_us[-1]) < COUNT_US:
             return
-        seen.hops_us = [us for us in seen.hops_us if us > time_us - HOPS_US] + [time_us]
-        if len(seen.hops_us) >= HOPS and seen.double is None:
+        known.counted_us = [us for us in known.counted_us if us > at_us - HOPS_US] + [at_us]
+        if len(known.counted_us) >= HOPS and known.double is None:
             (tag_class,) = self._shop.classify(read["epc"][None]).tolist()
-            seen.double = Double(tag_class, time_us, (seen.antenna, antenna))
-            self._doubles.add(key)
-            self._fresh.append(seen.double)
+            known.double = Double(tag_class, at_us, antennas)
+            self._fresh.append(known.double)
+
+
+@dataclass
+class _Hops:
+    """Of a tag that was at two places at once."""
+
+    last_us: int = 0
+    counted_us: list[int] = field(default_factory=list)
+    double: Double | None = None

@@ -172,8 +172,8 @@ def test_memory_has_a_ceiling(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> No
     found = Doubles(shop)
     for n in range(200):
         found.filter(reads_of(both(3, SHOES, BAGS), member_card(n)))
-    assert len(found._seen) == 50
-    assert len(found._doubles) <= 50
+        assert len(found._tags) <= 50
+    assert len(found._hopped) <= 50
 
 
 async def test_a_cloned_card_is_told_and_is_no_visit_of_all_reads(gateway: Gateway, clock: HandClock) -> None:
