@@ -45,6 +45,7 @@ ELSEWHERE_HEAVY = (
     "plotly",
     "aiohttp",
     "msgspec",
+    "zstandard",
 )
 MAX_LINES = 550
 MAX_KERNEL_LINES = {"dwell/markov/kernels.py": 1800}

@@ -124,7 +124,7 @@ class Day:
                 )
 
     def watermark(self, time: str) -> None:
-        self.conn.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, 'layout', x'')", (self.us(time),))
+        self.conn.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, 'layout')", (self.us(time),))
 
 
 def day_of(folder: Path, **sections: Any) -> Day:

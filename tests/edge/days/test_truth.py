@@ -189,7 +189,7 @@ def test_the_database_the_summary_and_the_analytics_keep_to_it(
         "INSERT INTO aggregate VALUES (?, ?, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, x'')",
         [(at, zone.id) for at in range(start_us, end_us, WINDOW_US) for zone in config.zones],
     )
-    store.conn.execute("INSERT INTO checkpoint VALUES (1, ?, 'layout', x'')", (end_us,))
+    store.conn.execute("INSERT INTO checkpoint VALUES (1, ?, 'layout')", (end_us,))
     store.conn.execute("COMMIT")
     told, together = store.past.summary(date), store.past.occupancy(date)
     store.conn.close()

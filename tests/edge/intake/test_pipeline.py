@@ -132,7 +132,7 @@ async def test_a_changed_layout_ends_what_was_open_under_its_old_name(gateway: G
     assert gateway.rows("SELECT count(*) FROM aggregate WHERE zone = 'shoes' AND ended > 0 AND tag_class = 1") == [(1,)]
 
 
-@pytest.mark.parametrize("damage", ["blob", "version"])
+@pytest.mark.parametrize("damage", ["bytes", "cut", "gone", "version"])
 async def test_a_state_that_cannot_be_read_costs_the_open_visits_and_no_more(
     gateway: Gateway, clock: HandClock, damage: str
 ) -> None:
@@ -141,8 +141,12 @@ async def test_a_state_that_cannot_be_read_costs_the_open_visits_and_no_more(
         await rig.see(member_card(1), SHOES, 120)
         before = sum(row[0] for row in await rig.query("SELECT next_seq - 1 FROM outbox_class"))
     with sqlite3.connect(gateway.database) as conn:
-        if damage == "blob":
-            conn.execute("UPDATE checkpoint SET state = x'00'")
+        if damage == "bytes":
+            conn.execute("UPDATE checkpoint_part SET part = CAST(x'00' || substr(part, 2) AS BLOB)")
+        elif damage == "cut":
+            conn.execute("UPDATE checkpoint_part SET part = CAST(substr(part, 1, 100) AS BLOB)")
+        elif damage == "gone":
+            conn.execute("DELETE FROM checkpoint_part")
         else:
             saved = checkpoint.load(conn)
             assert saved is not None
@@ -152,6 +156,34 @@ async def test_a_state_that_cannot_be_read_costs_the_open_visits_and_no_more(
         await rig.see(member_card(1), SHOES, 120)
         await rig.until(lambda: len(rig.pipeline.here()))
         assert sum(row[0] for row in await rig.query("SELECT next_seq - 1 FROM outbox_class")) > before
+
+
+@pytest.mark.parametrize("numbers", [0, 1, 70_000])
+def test_a_state_of_any_kinds_of_numbers_comes_back_from_its_parts(
+    gateway: Gateway, numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = shop_of(gateway)
+    dice = np.random.default_rng(2)
+    monkeypatch.setattr(checkpoint, "PART_BYTES", 40_000)
+    row = np.dtype([("tick", "<i8"), ("n", "u1"), ("p", "<f4", (3,))], align=True)
+    state = {
+        "whole": dice.integers(0, 2**63, (numbers, 2)),
+        "part": dice.random((3, numbers)).astype(np.float32),
+        "flag": dice.random(numbers) < 0.5,
+        "rows": np.frombuffer(dice.bytes(numbers * row.itemsize), row),
+        "one": np.array(7),
+    }
+    database = Database(gateway.database, store="s1", quota_mb=64)
+    for kept in (state, {"one": np.array(8)}, state):
+        database.write_now(lambda conn, kept=kept: checkpoint.save(conn, shop, 1_800_000_000_000_000, kept))
+        saved = database.write_now(checkpoint.load)
+        assert saved is not None
+        assert saved.state.keys() == kept.keys()
+        for name, array in kept.items():
+            assert saved.state[name].dtype == array.dtype
+            assert saved.state[name].shape == array.shape
+            assert saved.state[name].tobytes() == array.tobytes()
+    database.close()
 
 
 def test_a_state_of_much_the_same_size_is_written_over_the_last_one(gateway: Gateway) -> None:
@@ -173,7 +205,7 @@ def test_a_state_of_much_the_same_size_is_written_over_the_last_one(gateway: Gat
         assert np.array_equal(saved.state["tags"], state["tags"])
     database.close()
     # Where it does not fit, or would leave too much, what is freed is written too.
-    assert [pages[1], pages[2], pages[3], pages[5], pages[7]] == [7, 7, 7, 9, 3]
+    assert [pages[1], pages[2], pages[3], pages[5], pages[7]] == [6, 7, 7, 9, 3]
     assert pages[4] > 9
     assert pages[6] > 3
 
