@@ -25,6 +25,8 @@ Reads = NDArray[Any]
 """One-dimensional array of dtype READ."""
 
 
+USUAL_WORDS = 2
+"""Longer EPCs are rare."""
 MIX = np.uint64(0xFF51AFD7ED558CCD)
 """Of EPCs to 64 bits: two tags that become one in a million years do no harm where this is used."""
 
@@ -32,11 +34,24 @@ MIX = np.uint64(0xFF51AFD7ED558CCD)
 def hashed(rows: Any, start: NDArray[np.uint64] | None = None) -> NDArray[np.uint64]:
     """(n,) 64-bit hashes of the EPCs of READ or VISIT rows; `start`: (n,) what else tells rows apart."""
     bits = rows["epc_bits"].astype(np.uint64)
-    key = bits if start is None else start * MIX ^ bits
+    key = np.asarray(bits if start is None else start * MIX ^ bits)
+    longer: Any = slice(None)
     for word in range(rows["epc"].shape[1]):
-        key = (key ^ rows["epc"][:, word]) * MIX
-        key ^= key >> np.uint64(32)
-    return np.asarray(key, np.uint64)
+        if word >= USUAL_WORDS:
+            longer = np.flatnonzero(bits > 64 * word)
+            if not len(longer):
+                break
+        mixed = (key[longer] ^ rows["epc"][longer, word]) * MIX
+        key[longer] = mixed ^ mixed >> np.uint64(32)
+    return key
+
+
+def picked(reads: Reads, which: NDArray[np.bool_]) -> Reads:
+    """The reads marked by `which` (n,), as reads[which] would, which takes five times as long over their dtype."""
+    if which.all():
+        return reads
+    rows = np.ascontiguousarray(reads).view(np.uint64).reshape(len(reads), -1)
+    return rows[which].view(READ).reshape(-1)
 
 
 def joined(batches: Sequence[Reads]) -> Reads:

@@ -23,7 +23,7 @@ from dwell.markov.radio import Model
 from dwell.markov.tables import OUT
 from dwell.markov.tag_table import TagTable
 from dwell.markov.tuning import TICK_US, Tuning
-from dwell.read import READ, Reads, joined
+from dwell.read import READ, Reads, joined, picked
 from dwell.visits import VISIT, Visits
 
 ROWS = 256
@@ -404,8 +404,8 @@ class ZoneEngine:
             if now.all():
                 ready.append(reads)
             elif now.any():
-                ready.append(reads[now])
-                waiting.append(reads[~now])
+                ready.append(picked(reads, now))
+                waiting.append(picked(reads, ~now))
             else:
                 waiting.append(reads)
         self._pending = waiting
@@ -417,7 +417,7 @@ class ZoneEngine:
         if not (wanted := known & ~late).all():
             self._unknown_antenna += len(reads) - int(known.sum())
             self._late += int(late.sum())
-            reads, ticks = reads[wanted], ticks[wanted]
+            reads, ticks = picked(reads, wanted), ticks[wanted]
         return reads, ticks
 
     def _switch(self, at_us: int, up: bool, antennas: NDArray[np.int64]) -> None:

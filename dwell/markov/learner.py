@@ -16,7 +16,7 @@ from dwell.markov import ticks as ticks_
 from dwell.markov.field import Field
 from dwell.markov.learning import Learnt
 from dwell.markov.tuning import TICK_US
-from dwell.read import READ, Reads, hashed, joined
+from dwell.read import READ, Reads, hashed, joined, picked
 
 MOMENTS_US = (120_000_000, 600_000_000, 1_800_000_000)
 """After the first read: at the first one usual radios are compared, at the others the store's own is learnt."""
@@ -29,6 +29,8 @@ MOST_SECONDS = 6_000
 """Seconds with reads, of all tags, that are kept, …"""
 MOST_READS = 80_000
 """… and reads."""
+FEW_READS = 8_000
+"""So many may be too many: to leave out chunks means to sort the sample."""
 
 
 class Learner:
@@ -47,6 +49,8 @@ class Learner:
         self._reads: Reads = np.zeros(0, READ)
         self._rank = np.zeros(0, np.uint64)
         self._limit = int(np.iinfo(np.uint64).max)
+        self._uncut = 0
+        """Number of reads in the sample when it was last seen to have room for them."""
 
     @property
     def due_us(self) -> int | None:
@@ -78,7 +82,7 @@ class Learner:
         known = reads["antenna"] < len(self._layout.antenna_zone)
         known[known] = self._layout.antenna_zone[reads["antenna"][known]] >= 0
         if known.any():
-            self._waiting.append(reads[known])
+            self._waiting.append(picked(reads, known))
             if self._moments == MOMENTS_US:
                 begin_us = int(self._waiting[-1]["time_us"].min())
                 self._begin_us = begin_us if self._begin_us is None else min(begin_us, self._begin_us)
@@ -94,6 +98,7 @@ class Learner:
 
     def take(self) -> Reads:
         """The sample of reads before the moment that is due; on to the next moment."""
+        self._cut()
         sample = self._reads.copy()
         if self._moments:
             self._moments = self._moments[1:]
@@ -115,15 +120,16 @@ class Learner:
             return
         reads = joined(self._waiting)
         ready = reads["time_us"] < complete_us
-        self._waiting = [reads[~ready]] if not ready.all() else []
-        reads = reads[ready & (reads["time_us"] >= self._complete_us)]
+        self._waiting = [picked(reads, ~ready)] if not ready.all() else []
+        reads = picked(reads, ready & (reads["time_us"] >= self._complete_us))
         self._complete_us = complete_us
         rank = _ranks(reads)
         wanted = rank < np.uint64(self._limit)
         wanted[wanted] = ticks_.classes(self._layout, reads["epc"][wanted]) != TagClass.MERCHANDISE
-        self._reads = joined([self._reads, reads[wanted]])
+        self._reads = joined([self._reads, picked(reads, wanted)])
         self._rank = np.concatenate([self._rank, rank[wanted]])
-        self._cut()
+        if len(self._reads) > self._uncut + FEW_READS:
+            self._cut()
 
     def _count(self, complete_us: int) -> None:
         """Find the second in which the first moment's reads are enough."""
@@ -136,7 +142,7 @@ class Learner:
 
     def _forget(self) -> None:
         self._reads, self._rank = np.zeros(0, READ), np.zeros(0, np.uint64)
-        self._limit = int(np.iinfo(np.uint64).max)
+        self._limit, self._uncut = int(np.iinfo(np.uint64).max), 0
 
     def _cut(self) -> None:
         """Leave out the chunks for which there is no room, the highest first."""
@@ -148,7 +154,8 @@ class Learner:
         if over.any():
             self._limit = int(rank[int(np.argmax(over))])
             kept = self._rank < np.uint64(self._limit)
-            self._reads, self._rank = self._reads[kept], self._rank[kept]
+            self._reads, self._rank = picked(self._reads, kept), self._rank[kept]
+        self._uncut = len(self._reads)
 
 
 def look(layout: Layout, reads: Reads, known: Field | None) -> Learnt | None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from drivers.read import Reads
 from dwell.layout import TagClass
+from dwell.read import picked
 from edge.store.compose import Shop
 from edge.store.epc_hash import hashes
 
@@ -101,7 +102,7 @@ class Admission:
         ahead = reads["time_us"] > now_us + AHEAD_US
         if ahead.any():
             self.ahead += int(ahead.sum())
-            reads = reads[~ahead]
+            reads = picked(reads, ~ahead)
         tags = hashes(reads)
         through = self._find(tags)
         if through.all():
@@ -123,7 +124,7 @@ class Admission:
                 self._readers[number].left_out += 1
         if taken:
             self._add(taken, now_us)
-        return reads if through.all() else reads[through]
+        return picked(reads, through)
 
     def keep(self, following: list[Reads], weighed_us: int) -> None:
         """Forget the tags that the engine no longer follows; `weighed_us`: time the engine has reached."""

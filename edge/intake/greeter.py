@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from drivers.read import ANTENNA_UNKNOWN, Reads, epc_bytes
 from dwell.layout import TagClass
+from dwell.read import picked
 from edge.store.compose import Shop
 from edge.store.epc_hash import hashes
 from edge.store.pseudonyms import Member, Pseudonyms, known, look_up
@@ -53,7 +54,7 @@ class Greeter:
     def fresh(self, reads: Reads) -> Reads:
         """Return one read of each member-class tag in a batch that was not read recently; mark all tags as read."""
         if (foreign := reads["antenna"] == ANTENNA_UNKNOWN).any():
-            reads = reads[~foreign]  # without a zone: the tag waits for a read in a zone
+            reads = picked(reads, ~foreign)  # without a zone: the tag waits for a read in a zone
         if not len(reads):
             return reads
         now = int(reads["time_us"].max())
@@ -64,7 +65,7 @@ class Greeter:
             found = self._known[places] == tags
             heard = places[found]
             self._seen_us[heard] = np.maximum(self._seen_us[heard], now)
-        new = reads[~found]
+        new = picked(reads, ~found)
         if len(new):
             tags, rows = np.unique(tags[~found], return_index=True)
             self._remember(tags, now)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from config.facts import TAG_CLASSES
 from drivers.read import Reads
+from dwell.read import picked
 from edge.store.compose import Shop
 from edge.store.epc_hash import hashes
 
@@ -85,7 +86,7 @@ class Doubles:
         if not doubles:
             return reads
         out = np.isin(tags, np.array(doubles, np.uint64))
-        return reads[~out] if out.any() else reads
+        return picked(reads, ~out)
 
     def _look(self, reads: Reads, tags: NDArray[np.uint64]) -> None:
         order = np.lexsort((reads["time_us"], tags))

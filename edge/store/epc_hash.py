@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 def hashes(rows: Any) -> NDArray[np.uint64]:
     """(n,) 64-bit hashes of the EPCs of READ or VISIT rows."""
-    mixed: NDArray[np.uint64] = (rows["epc"] * _MIX).sum(axis=1, dtype=np.uint64)
+    words = max(2, -(-int(rows["epc_bits"].max(initial=0)) // 64))  # there is nothing but zeros behind
+    mixed: NDArray[np.uint64] = (rows["epc"][:, :words] * _MIX[:words]).sum(axis=1, dtype=np.uint64)
     lengths: NDArray[np.uint64] = rows["epc_bits"].astype(np.uint64) * _MIX[0]
     return mixed ^ lengths
 
