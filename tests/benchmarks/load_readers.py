@@ -1,13 +1,15 @@
 """Many LLRP readers in one process, each with a steady rate of reads: `load_readers.py READERS RATE SECONDS ANNOUNCE`.
 
 Writes the readers' addresses to ANNOUNCE, waits until all are inventorying, plays, and ends with a line of JSON.
-5,000 tags stay where they are, four readings of every five; one new member a second walks in.
+5,000 tags stay where they are, under antennas 6 m apart that hear them the better the nearer; one new member a second
+walks in.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import sys
 import time
@@ -20,10 +22,22 @@ from simulators.readers.observation import Observation
 TAGS = 5_000
 STEP_S = 0.05
 PREFIX = "0614141"
+APART_M, HEIGHT_M = 6.0, 1.5
+CHOICES = 64
+"""Antennas that are drawn for a place, from which each read takes one."""
 
 
 def now_us() -> int:
     return time.time_ns() // 1000
+
+
+def heard_at(rng: random.Random) -> list[tuple[int, int]]:
+    """Port and level of reads of a tag that stands somewhere under the four antennas of a reader."""
+    at_m = rng.uniform(0, 4 * APART_M)
+    away_m = [math.hypot(at_m - APART_M * (n + 0.5), HEIGHT_M) for n in range(4)]
+    level_dbm = [-50 - 25 * math.log10(m) for m in away_m]
+    ports = rng.choices(range(4), [10 ** (level / 15) for level in level_dbm], k=CHOICES)
+    return [(port + 1, round(100 * rng.gauss(level_dbm[port], 3))) for port in ports]
 
 
 async def play(readers: int, rate: int, seconds: float, announce: Path) -> dict[str, float]:
@@ -35,20 +49,21 @@ async def play(readers: int, rate: int, seconds: float, announce: Path) -> dict[
     while not all(reader.inventorying for reader in made):
         await asyncio.sleep(0.05)
     await asyncio.sleep(1)
-    here = [[gsrn96(PREFIX, n) for n in range(r, TAGS, readers)] for r in range(readers)]
+    here = [[(gsrn96(PREFIX, n), heard_at(rng)) for n in range(r, TAGS, readers)] for r in range(readers)]
     per_step = round(rate * STEP_S)
     began = due = time.monotonic()
     steps = newcomers = 0
     behind_s = 0.0
     while time.monotonic() < began + seconds:
         if rate and steps % round(1 / STEP_S) == 0:
-            here[newcomers % readers].append(gsrn96(PREFIX, TAGS + newcomers))
+            here[newcomers % readers].append((gsrn96(PREFIX, TAGS + newcomers), heard_at(rng)))
             newcomers += 1
         at_us = now_us()
         for reader, tags in zip(made, here, strict=True) if rate else ():
             reader.push(
-                Observation(at_us - round(STEP_S * 1e6 * (1 - i / per_step)), rng.randint(1, 4), tag, -5500, 1)
-                for i, tag in enumerate([tags[-1], *rng.choices(tags, k=per_step - 1)])
+                Observation(at_us - round(STEP_S * 1e6 * (1 - i / per_step)), port, tag, level_cdbm, 1)
+                for i, (tag, heard) in enumerate([tags[-1], *rng.choices(tags, k=per_step - 1)])
+                for port, level_cdbm in [heard[(steps + i) % CHOICES]]
             )
         steps += 1
         due += STEP_S

@@ -61,9 +61,11 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def rss_mib(pid: int) -> float:
-    line = next(x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if x.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
+def memory_mib(pid: int) -> tuple[int, int]:
+    """At rest, and at the peak since the start."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    rss, peak = (next(x for x in lines if x.startswith(name)).split()[1] for name in ("VmRSS", "VmHWM"))
+    return int(rss) // 1024, int(peak) // 1024
 
 
 @pytest.mark.benchmark_suite
@@ -123,7 +125,7 @@ async def under_load(folder: Path, nats: NatsBroker, until: Any, rate: int, seco
         used_s, began_s = cpu_s(pid), loop.time()
         result = json.loads(await asyncio.to_thread(shop.stdout.readline))
         share = (cpu_s(pid) - used_s) / (loop.time() - began_s)
-        memory = rss_mib(pid)
+        memory, peak = memory_mib(pid)
         state = await gateway.until(lambda s: s["reads"] >= result["sent"])
         cues = state["cues"]["took_ms"]
         await gateway.until(lambda s: s["outbox"]["member"]["pending"] == 0)
@@ -141,7 +143,8 @@ async def under_load(folder: Path, nats: NatsBroker, until: Any, rate: int, seco
         "seconds": result["seconds"],
         "late": state["counters"]["late"],
         "core": round(share, 3),
-        "rss_mib": round(memory),
+        "rss_mib": memory,
+        "peak_mib": peak,
         "last_recognitions_ms": latencies,
         "cues": cues["arrival"]["n"],
         "cue_p95_ms": cues["arrival"]["p95"],
