@@ -9,23 +9,16 @@ those of dwell.field, of a cell and of whether a body is in between: state 2 · 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-F = TypeVar("F", bound=Callable[..., Any])
+from dwell.compiled import inner_kernel, kernel
+
 Int = int | np.integer[Any]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-def kernel(function: F) -> F:
-    """Compile; with NUMBA_DISABLE_JIT=1 the function stays Python."""
-    compiled: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
-    return cast(F, compiled)
 
 
 LOUD = 320
@@ -117,7 +110,7 @@ class Walk(NamedTuple):
     """To which densities are raised: ticks partly say the same again."""
 
 
-@kernel
+@inner_kernel
 def _emit(chunks: Chunks, heard: Heard, k: Int, t: Int, bias: float, base: Floats, some: Ints, out: Floats) -> None:
     """(cells, 2) log density of tick t of T in some of the cells, given the base of silence of all antennas near."""
     c0 = chunks.cell[k]
@@ -157,13 +150,13 @@ def _emit(chunks: Chunks, heard: Heard, k: Int, t: Int, bias: float, base: Float
                 out[c, b] += known - 0.5 * heard.tail * q / (q + heard.tail) - counted * heard.miss[a, _step(m)]
 
 
-@kernel
+@inner_kernel
 def _step(level: float) -> Any:
     """Step of a mean level."""
     return np.int64(min(max((level - LOUD_DBM) / LOUD_STEP_DB + 0.5, 0.0), LOUD - 1.0))
 
 
-@kernel
+@inner_kernel
 def _silence(chunks: Chunks, heard: Heard, k: Int, bias: float, base: Floats) -> None:
     """(cells, 2) log probability that no antenna near hears a tag."""
     c0, c1 = chunks.cell[k], chunks.cell[k + 1]
@@ -176,7 +169,7 @@ def _silence(chunks: Chunks, heard: Heard, k: Int, bias: float, base: Floats) ->
             base[c, 1] += heard.miss[a, _step(level - heard.block_db)]
 
 
-@kernel
+@inner_kernel
 def _total(heard: Heard, cells: Ints, prior: Floats, out: Floats) -> Any:
     """Log density of a tick, whatever its cell and whether blocked."""
     top = -np.inf
@@ -227,7 +220,7 @@ def weigh(chunks: Chunks, heard: Heard, which: Ints, bias: Floats, result: Float
             result[i] += value
 
 
-@kernel
+@inner_kernel
 def _walked(walk: Walk, cells: Ints, place: Ints, now: Floats, moved: Floats) -> None:
     """(cells, 2) where walkers are a tick later, who don't leave the chunk's cells."""
     n = len(cells)
@@ -246,7 +239,7 @@ def _walked(walk: Walk, cells: Ints, place: Ints, now: Floats, moved: Floats) ->
                     moved[to, b] += part
 
 
-@kernel
+@inner_kernel
 def _walked_back(walk: Walk, cells: Ints, place: Ints, then: Floats, moved: Floats) -> None:
     """The transpose of `_walked`."""
     for c in range(len(cells)):

@@ -13,39 +13,15 @@ decided. Rabiner, "A Tutorial on Hidden Markov Models", Proc. IEEE 77(2), 1989, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from dwell.compiled import inner, inner_kernel, kernel, lean, part
 from dwell.markov.tables import Air, Limits, Radio, Scratch, Tags
 
-F = TypeVar("F", bound=Callable[..., Any])
 Int = int | np.integer[Any]
-
-
-def kernel(function: F) -> F:
-    """Compile. With NUMBA_DISABLE_JIT=1 the function stays Python."""
-    compiled: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
-    return cast(F, compiled)
-
-
-LEAN: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
-
-
-def lean(function: F) -> F:
-    """Compile what makes no array: references aren't counted there, which took two fifths of the engine's time."""
-    compiled: Any = njit(**LEAN)(function)
-    return cast(F, compiled)
-
-
-def part(function: F) -> F:
-    """Compile a part of a kernel that makes no array, into wherever it is called: the call itself would hand over
-    hundreds of values."""
-    compiled: Any = njit(**LEAN, forceinline=True)(function)
-    return cast(F, compiled)
 
 
 CELLS = 320
@@ -114,7 +90,7 @@ READ, PLACED, CONFIRMED, STAYED, FADED, VISIT_CLOSED, JOURNEY_ENDED, RESTED = 0,
 # Tags by EPC: open addressing with linear probing; `index` holds row + 1, 0 is free.
 
 
-@lean
+@inner
 def tag_hash(epc: NDArray[np.uint64], bits: Int) -> Any:
     """64-bit mix of an EPC and its length (multiply-xorshift over the words)."""
     value = np.uint64(bits) * np.uint64(0x9E3779B97F4A7C15)
@@ -124,7 +100,7 @@ def tag_hash(epc: NDArray[np.uint64], bits: Int) -> Any:
     return value
 
 
-@lean
+@inner
 def find(index: NDArray[np.int32], tags: NDArray[Any], epc: NDArray[np.uint64], bits: Int) -> Any:
     """Place in `index` of a tag, or of the free place where it would go."""
     mask = index.shape[0] - 1
@@ -145,7 +121,7 @@ def find(index: NDArray[np.int32], tags: NDArray[Any], epc: NDArray[np.uint64], 
         at = (at + 1) & mask
 
 
-@lean
+@inner
 def remove(index: NDArray[np.int32], tags: NDArray[Any], row: Int) -> None:
     """Free a tag's place, closing the gap so that later tags of its run stay findable."""
     mask = index.shape[0] - 1
@@ -188,7 +164,7 @@ def classify(radio: Radio, epc: NDArray[np.uint64]) -> Any:
 # Antennas that can be heard.
 
 
-@lean
+@inner
 def sound(radio: Radio, air: Air, limits: Limits, antenna: Int, sign: Int, tick: Int) -> None:
     """Count an antenna's silence as evidence from now on (sign 1), or no longer (-1)."""
     for q in range(air.quiet.shape[0]):
@@ -259,7 +235,7 @@ def switch(
             air.down[z, 0, 1] = at_us
 
 
-@lean
+@inner
 def unknown_us(air: Air, zone: Int, from_us: Int, to_us: Int) -> Any:
     """How long the zone was unknown within a time."""
     total = 0
@@ -357,7 +333,7 @@ def weigh(n: Int, room: Scratch) -> None:
 # The forward pass.
 
 
-@lean
+@inner
 def begin(
     prior: NDArray[np.float32],
     heard: Int,
@@ -496,7 +472,7 @@ def is_lost(tag: Any, n: Int, heard: Int, loudest: Int, radio: Radio, air: Air, 
     return tag["lost"] > limits.lost_nats
 
 
-@lean
+@inner
 def jump(tag: Any, n: Int, heard: Int, loudest: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> Any:
     """Bring in cells that nobody could have walked to; returns how many there are now. The state must hold the
     prediction times the emissions."""
@@ -708,7 +684,7 @@ def compact(tags: Tags) -> Any:
     return taken
 
 
-@lean
+@inner
 def keep_silence(tags: Tags, row: Int, gap: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> None:
     """Weigh `gap` ticks in which nobody heard the tag: piece by piece, short ones at both ends."""
     tag = tags.life[row]
@@ -742,7 +718,7 @@ def keep_silence(tags: Tags, row: Int, gap: Int, radio: Radio, air: Air, limits:
             return
 
 
-@lean
+@inner
 def follow_tag(tag: Any, n: Int, heard: Int, span: Int, radio: Radio, air: Air, limits: Limits, room: Scratch) -> None:
     """Compare the tag's classes of bias and rate with their neighbours by how well they explain an event, and move to
     one that has done better for long. The state must hold the prediction, the emissions be those of the present
@@ -998,7 +974,7 @@ def zones_of(first: Int, n: Int, message: NDArray[np.float32], event: Int, radio
                 break
 
 
-@lean
+@inner
 def share_of(event: Int, zone: Int, room: Scratch) -> Any:
     """Smoothed probability that the tag was in a zone at an event."""
     for place in range(3):
@@ -1010,13 +986,13 @@ def share_of(event: Int, zone: Int, room: Scratch) -> Any:
 # Decisions.
 
 
-@lean
+@inner
 def length_us(event: Any, limits: Limits) -> Any:
     """How long an event lasts."""
     return (1 << (2 * np.int64(event["span"]))) * limits.tick_us
 
 
-@lean
+@inner
 def tidy(tags: Tags, row: Int, limits: Limits, room: Scratch) -> None:
     """Take back moments in another zone in the midst of a stay: of those that were no longer than a glance across the
     border one can't say that anybody was there."""
@@ -1039,7 +1015,7 @@ def tidy(tags: Tags, row: Int, limits: Limits, room: Scratch) -> None:
         start = end
 
 
-@lean
+@inner
 def run_end(tags: Tags, row: Int, start: Int, limits: Limits, room: Scratch) -> Any:
     """Last event, as far as is known, of the stay that begins with event `start`, and whether anything but it lies in
     between: who comes back within the join gap hasn't left."""
@@ -1061,7 +1037,7 @@ def run_end(tags: Tags, row: Int, start: Int, limits: Limits, room: Scratch) -> 
     return last, whole
 
 
-@lean
+@inner
 def expected_us(tags: Tags, row: Int, start: Int, last: Int, limits: Limits, room: Scratch) -> Any:
     """Expected time in the zone of event `start`, from RECENT ticks before it to RECENT ticks after event `last`."""
     zone = room.top_zone[start, 0]
@@ -1092,7 +1068,7 @@ def expected_us(tags: Tags, row: Int, start: Int, last: Int, limits: Limits, roo
     return np.int64(total)
 
 
-@lean
+@inner
 def is_lone(tags: Tags, row: Int, start: Int, last: Int, limits: Limits) -> Any:
     """True if a stay rests on a single tick with reads, long after the one before and long before the next."""
     heard = 0
@@ -1111,7 +1087,7 @@ def is_lone(tags: Tags, row: Int, start: Int, last: Int, limits: Limits) -> Any:
     return at > 0 or tags.life[row]["n_recent"] == 0
 
 
-@lean
+@inner
 def decide(
     tags: Tags,
     row: Int,
@@ -1164,7 +1140,7 @@ AHEAD = 28
 """Events beyond the decided ones that are looked at to tell how long a short stay was."""
 
 
-@lean
+@inner
 def decide_events(
     tags: Tags,
     row: Int,
@@ -1232,13 +1208,13 @@ def decide_events(
 # Visits.
 
 
-@lean
+@inner
 def step(tag: Any, event: Int, radio: Radio) -> None:
     """The one place where a tag's state changes."""
     tag["state"] = radio.table[tag["state"], event]
 
 
-@lean
+@inner
 def place(
     tag: Any,
     zone: Int,
@@ -1305,7 +1281,7 @@ def place(
     return emit(tag, OPENED, tick, out, n)
 
 
-@lean
+@inner
 def rest(tag: Any, tick: Int, radio: Radio, out: NDArray[Any], n: Int) -> Any:
     """A visit longer than anybody's: it is no visit, and the journey ended with the one before."""
     tag["exit_us"] = tag["last_in_us"]
@@ -1319,7 +1295,7 @@ def rest(tag: Any, tick: Int, radio: Radio, out: NDArray[Any], n: Int) -> Any:
     return n
 
 
-@lean
+@inner
 def close(
     tag: Any, next_us: Int, cut: Int, tick: Int, radio: Radio, air: Air, limits: Limits, out: NDArray[Any], n: Int
 ) -> Any:
@@ -1339,7 +1315,7 @@ def close(
     return n
 
 
-@lean
+@inner
 def emit(tag: Any, kind: Int, tick: Int, out: NDArray[Any], n: Int) -> Any:
     """Write down a decision."""
     row = out[n]
@@ -1359,7 +1335,7 @@ def emit(tag: Any, kind: Int, tick: Int, out: NDArray[Any], n: Int) -> Any:
     return n + 1
 
 
-@lean
+@inner
 def patience_us(tag: Any, brief: Int, limits: Limits) -> Any:
     """Silence that ends the tag's journey."""
     if tag["state"] == STUCK_STATE:
@@ -1369,7 +1345,7 @@ def patience_us(tag: Any, brief: Int, limits: Limits) -> Any:
     return limits.end_after_exit_us if brief else limits.end_silence_us
 
 
-@lean
+@inner
 def next_decision(tag: Any, tick: Int, limits: Limits) -> Any:
     """Tick at which an event of a tag is decided: each tag's at other ones than its neighbours', however reads come."""
     due = tick + limits.lag_ticks + 1
@@ -1377,7 +1353,7 @@ def next_decision(tag: Any, tick: Int, limits: Limits) -> Any:
     return due + (own - due) % limits.batch_ticks
 
 
-@lean
+@inner
 def look(
     tags: Tags, row: Int, tick: Int, radio: Radio, air: Air, limits: Limits, room: Scratch, out: NDArray[Any], n: Int
 ) -> Any:
@@ -1423,7 +1399,7 @@ MERCHANDISE_CLASS = 4
 """layout.TagClass.MERCHANDISE: such tags get no place at all."""
 
 
-@kernel
+@inner_kernel
 def enlarge(out: NDArray[Any], n: Int) -> Any:
     """`out` with room for twice as much."""
     larger = np.empty(2 * out.shape[0], out.dtype)
@@ -1431,7 +1407,7 @@ def enlarge(out: NDArray[Any], n: Int) -> Any:
     return larger
 
 
-@lean
+@inner
 def admit(
     tag: Any, epc: NDArray[np.uint64], bits: Int, tag_class: Int, tick: Int, radio: Radio, air: Air, limits: Limits
 ) -> None:
@@ -1473,7 +1449,7 @@ def admit(
     step(tag, READ, radio)
 
 
-@lean
+@inner
 def sort_keys(keys: NDArray[np.uint64], n: Int) -> Any:
     """Sort the first n keys and drop repeated ones; returns how many remain."""
     gap = 1
@@ -1496,7 +1472,7 @@ def sort_keys(keys: NDArray[np.uint64], n: Int) -> Any:
     return m
 
 
-@lean
+@inner
 def is_frozen(tag: Any, keys: NDArray[np.uint64], n: Int, tick: Int) -> Any:
     """True if a lone read repeats the antenna and the very level of the one before, as some readers do on and on with
     the last that they heard of a tag that has long gone."""
@@ -1511,7 +1487,7 @@ def is_frozen(tag: Any, keys: NDArray[np.uint64], n: Int, tick: Int) -> Any:
     return tag["repeats"] > 1 or gap > 2 * LONE_TICKS
 
 
-@lean
+@inner
 def hear(
     tags: Tags,
     row: Int,
@@ -1570,7 +1546,7 @@ def hear(
             air.mute[a] = HEARD_AGAIN
 
 
-@lean
+@inner
 def make_room(
     tags: Tags, row: Int, tick: Int, radio: Radio, air: Air, limits: Limits, room: Scratch, out: NDArray[Any], n: Int
 ) -> Any:

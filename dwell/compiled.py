@@ -1,0 +1,57 @@
+"""How kernels are compiled: one place for the options of Numba.
+
+Compiling all of them takes a new gateway half a minute. What a function is compiled for is most of it: the call of a
+kernel hands over hundreds of values, since named tuples of arrays are passed piece by piece. Numba's cache does not
+notice a change in this file: it is the files of the kernels that it looks at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from numba import njit
+from numba.core.types import unliteral as kind_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""No ways in but from other kernels: a third of the time."""
+LEAN: dict[str, Any] = {"_nrt": False}
+"""References aren't counted, which took two fifths of the engine's time; arrays can't be made."""
+
+
+def kernel(function: F) -> F:
+    """Compile. With NUMBA_DISABLE_JIT=1 the function stays Python."""
+    return _once(function, njit(**OPTIONS))
+
+
+def inner_kernel(function: F) -> F:
+    """Compile what is called by kernels only."""
+    return _once(function, njit(**OPTIONS, **INNER))
+
+
+def lean(function: F) -> F:
+    """Compile what makes no array."""
+    return _once(function, njit(**OPTIONS, **LEAN))
+
+
+def inner(function: F) -> F:
+    """Compile what makes no array and is called by kernels only."""
+    return _once(function, njit(**OPTIONS, **LEAN, **INNER))
+
+
+def part(function: F) -> F:
+    """Compile a part of a kernel that makes no array, into wherever it is called."""
+    return _once(function, njit(**OPTIONS, **LEAN, **INNER, forceinline=True))
+
+
+def _once(function: F, jit: Callable[[F], Any]) -> F:
+    """Compile by the types of arguments alone: a constant among them would have the function compiled for its value,
+    which took a fifth of the time. Inlined, it is known as one anyway."""
+    compiled = jit(function)
+    if hasattr(compiled, "get_call_template"):  # else compiling is off
+        ask = compiled.get_call_template
+        compiled.get_call_template = lambda args, kws: ask(tuple(map(kind_of, args)), kws)
+    return cast(F, compiled)
