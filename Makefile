@@ -9,8 +9,8 @@ STAMP := .venv/.installed
 export NUMBA_CACHE_DIR ?= $(CURDIR)/.numba
 # Otherwise each of hundreds of processes would compile all modules again.
 export PYTHONDONTWRITEBYTECODE :=
-# Tests wait as much as they compute.
-WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 8 ? 2 * cores : 16)))
+# Tests wait three times as long as they compute.
+WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 4 ? 4 * cores : 16)))
 
 .PHONY: demo test check bench chaos pictures fuzz lock wheelhouse deb deb-test install coverage apt-test kernels collected clean
 

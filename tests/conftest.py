@@ -13,17 +13,27 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".numba"))  # as `make test`
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 LONGEST = (
-    "browser/test_pages.py",
-    "sync/test_documents.py",
     "sync/test_delivery.py",
-    "sync/test_watermarks.py",
-    "edge/readers/test_calibrate.py",
     "edge/service/test_service.py",
-    "drivers/serial/test_sessions.py",
+    "edge/intake/test_clock.py",
     "edge/crm/test_down.py",
-    "dwell/test_markov.py",
-    "drivers/llrp/test_decoder.py",
+    "browser/test_pages.py",
+    "browser/test_shapes.py",
+    "edge/web/test_hostile.py",
+    "edge/web/test_pages.py",
+    "sync/test_documents.py",
     "simulators/shop/test_draws.py",
+    "edge/crm/test_directory.py",
+    "edge/readers/test_calibrate.py",
+    "browser/test_signed_in.py",
+    "dwell/test_field_without_positions.py",
+    "dwell/test_invariance.py",
+    "edge/days/test_truth.py",
+    "edge/cli/test_readers.py",
+    "edge/intake/test_consent.py",
+    "edge/backup/test_backup.py",
+    "dwell/test_markov.py",
+    "drivers/serial/test_sessions.py",
 )
 """Files that take the longest, in this order."""
 

@@ -1,0 +1,138 @@
+"""Every page at every width, on the wall and on paper."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+import pytest
+from browsing import LANGUAGES, keep, log_in, opened, shoot
+from pages import NOON_US, PATHS
+
+LOST = """() => {
+  const lost = new Set(), walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const skipped = '.visually-hidden, .skip, foreignObject, svg, script, noscript, option, #sankey, thead';
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    const holder = node.parentElement;
+    if (!node.data.trim() || !holder.checkVisibility() || holder.closest(skipped) && getComputedStyle(
+      holder.closest(skipped)).position !== 'static') continue;
+    if (holder.closest('svg, #sankey, foreignObject')) continue;
+    const range = document.createRange();
+    range.selectNodeContents(node);
+    for (let box of range.getClientRects()) {
+      for (let e = holder; e !== document.documentElement; e = e.parentElement) {
+        const style = getComputedStyle(e), own = e.getBoundingClientRect();
+        if (style.display === 'inline' || style.display === 'contents') continue;
+        if (/auto|scroll/.test(style.overflow)) { box = own; continue; }
+        const clips = style.overflowY === 'hidden' || style.overflowY === 'clip';
+        if (box.right > own.right + 1.5 || box.left < own.left - 1.5 || clips
+          && (box.bottom > own.bottom + 1.5 || box.top < own.top - 1.5))
+          lost.add(e.tagName + '.' + e.className + ': ' + node.data.trim().slice(0, 50));
+      }
+      if (box.right > document.documentElement.clientWidth + 1) lost.add('page: ' + node.data.trim().slice(0, 50));
+    }
+  }
+  return [...lost] }"""
+"""Text that leaves its box, or that cannot be reached by scrolling."""
+WIDTHS = (320, 360, 384, 410, 512, 620, 641, 720, 768, 820, 960, 1024, 1240, 1440, 1920)
+"""Of phones, tablets and desks; half of a width is that width at 200 %."""
+OUTSIDE = """() => [...document.querySelectorAll('.plan')].flatMap(plan => {
+  const zones = [...plan.querySelectorAll('polygon')].map(e => e.getBoundingClientRect());
+  return [...plan.querySelectorAll('foreignObject')].map(e => e.getBoundingClientRect())
+    .filter((box, i) => box.left < zones[i].left - 2 || box.right > zones[i].right + 2
+      || box.top < zones[i].top - 2 || box.bottom > zones[i].bottom + 2).map(() => plan.innerText.slice(0, 40)) })"""
+"""Labels that do not lie on their zones."""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_no_text_leaves_its_box_at_any_width(chromium: Any, wordy: Any, lang: str) -> None:
+    with opened(chromium, lang) as (page, _):
+        log_in(page, wordy.url, "li")
+        found = {}
+        for path in PATHS:
+            page.goto(wordy.url + path)
+            for width in WIDTHS:
+                page.set_viewport_size({"width": width, "height": 900})
+                wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+                lost = page.evaluate(LOST)
+                if lost or wider > 0:
+                    found[path, width] = (wider, lost)
+        assert found == {}
+
+
+@pytest.mark.parametrize("size", ["wall"])
+def test_dark_and_on_the_wall(chromium: Any, site: Any, size: str) -> None:
+    with opened(chromium, "zh", size, color_scheme="dark") as (page, wrong):
+        for path in ("/", "/today"):
+            page.goto(site.url + path)
+            shoot(page, f"{path.strip('/') or 'now'}-zh-{size}-dark")
+            dark = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+            assert dark == "rgb(16, 21, 20)"
+        assert wrong == []
+
+
+@pytest.mark.parametrize("size", ["wall", "hd"])
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_wall_screen_shows_all_at_once(chromium: Any, site: Any, lang: str, size: str) -> None:
+    with opened(chromium, lang, size) as (page, wrong):
+        page.goto(site.url + "/")
+        page.click('a[href="/?wall=1"]')
+        page.wait_for_selector('html.wall [data-state="live"]')
+        shoot(page, f"now-wall-{lang}-{size}")
+        assert page.evaluate("document.documentElement.scrollHeight - innerHeight") <= 0
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        assert page.evaluate(OUTSIDE) == []
+        assert not page.is_visible("header nav")
+        page.click(".legend a")
+        page.wait_for_selector("header nav")
+        assert wrong == []
+
+
+@pytest.mark.parametrize("path", ["/quality", "/flows", "/service"])
+def test_no_heading_is_printed_without_its_table(chromium: Any, site: Any, path: str) -> None:
+    with opened(chromium) as (page, _):
+        page.goto(site.url + path)
+        page.emulate_media(media="print")
+        page.set_viewport_size({"width": 725, "height": 1054})  # A4 within its margins
+        tables = page.locator(".card:has(h2):has(.grid)")
+        assert tables.count()
+        for card in tables.all():
+            assert card.locator(".grid").is_visible(), card.inner_text()[:60]
+
+
+@pytest.mark.parametrize("name", ["today", "service/digest"])
+def test_one_sheet_of_paper(chromium: Any, site: Any, name: str) -> None:
+    for lang in LANGUAGES:
+        with opened(chromium, lang) as (page, _):
+            page.goto(f"{site.url}/{name}")
+            if name == "today":
+                page.wait_for_selector("#sankey svg.main-svg")
+            paper = page.pdf(prefer_css_page_size=True, print_background=True)
+            keep(f"{name.replace('/', '-')}-{lang}.pdf", paper)
+            assert len(re.findall(rb"/Type\s*/Page\b", paper)) == 1
+            box = re.search(rb"/MediaBox\s*\[0 0 ([\d.]+) ([\d.]+)\]", paper)
+            assert box is not None
+            assert (round(float(box[1])), round(float(box[2]))) in ((595, 842), (594, 842), (596, 842), (595, 841))
+
+
+def test_a_bad_day_is_one_sheet_too(chromium: Any, site: Any) -> None:
+    with closing(sqlite3.connect(site.config.database.path)) as conn, opened(chromium) as (page, wrong):
+        conn.executemany(
+            "INSERT INTO service_case (id, at_us, kind, zone, state, changed_us)"
+            " VALUES (?, ?, 'hand', 'shoes', 'open', 0)",
+            [(number, NOON_US - 60_000_000) for number in range(1000, 1060)],
+        )
+        conn.commit()
+        page.goto(f"{site.url}/service/digest")
+        assert page.locator("tr.off-paper").count() > 30
+        assert len(re.findall(rb"/Type\s*/Page\b", page.pdf(prefer_css_page_size=True, print_background=True))) == 1
+        page.goto(f"{site.url}/service")
+        assert not page.is_visible('[data-case="1000"]'), "the newest first, the others on demand"
+        page.click("text=and 44 more")
+        assert page.is_visible('[data-case="1020"]')
+        conn.execute("DELETE FROM service_case WHERE id >= 1000")
+        conn.commit()
+        assert wrong == []
