@@ -58,6 +58,27 @@ def wordy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The same in a store of nine floors."""
+    folder = tmp_path_factory.mktemp("tower")
+    values = store_values(folder, **SECTIONS)
+    for number in range(3, 10):
+        values["floors"].append({"id": f"F{number}", "name": f"{number}"})
+        square = [[0, 0], [6, 0], [6, 6], [0, 6]]
+        values["zones"].append(
+            {
+                "id": f"c{number}",
+                "name": f"Counter {number}",
+                "kind": "counter",
+                "floor": f"F{number}",
+                "polygon": square,
+            }
+        )
+    with running(folder, StoreConfig.model_validate(values)) as found:
+        yield found
+
+
 @contextmanager
 def with_users(folder: Path, config: StoreConfig | None = None) -> Iterator[Site]:
     with pytest.MonkeyPatch.context() as patch:

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from browsing import LANGUAGES, keep, log_in, opened, shoot
+from browsing import LANGUAGES, SIZES, keep, log_in, opened, shoot
 from pages import NOON_US, PATHS
 
 LOST = """() => {
@@ -38,6 +38,11 @@ LOST = """() => {
 """Text that leaves its box, or that cannot be reached by scrolling."""
 WIDTHS = (320, 360, 384, 410, 512, 620, 641, 720, 768, 820, 960, 1024, 1240, 1440, 1920)
 """Of phones, tablets and desks; half of a width is that width at 200 %."""
+SHOWN = "[...document.querySelectorAll('.plan')].filter(e => e.checkVisibility()).map(e => e.innerText)"
+SMALL = """() => [...document.querySelectorAll(
+    'button, input:not([type=hidden], [type=checkbox], [type=radio]), select, summary, nav a, .button, .csv, .spans a')]
+  .filter(e => e.checkVisibility() && e.getBoundingClientRect().height < 43.5).map(e => e.outerHTML.slice(0, 90))"""
+"""What a thumb can hardly hit."""
 OUTSIDE = """() => [...document.querySelectorAll('.plan')].flatMap(plan => {
   const zones = [...plan.querySelectorAll('polygon')].map(e => e.getBoundingClientRect());
   return [...plan.querySelectorAll('foreignObject')].map(e => e.getBoundingClientRect())
@@ -88,6 +93,46 @@ def test_a_wall_screen_shows_all_at_once(chromium: Any, site: Any, lang: str, si
         assert not page.is_visible("header nav")
         page.click(".legend a")
         page.wait_for_selector("header nav")
+        assert wrong == []
+
+
+def test_a_wall_screen_shows_nine_floors_within_a_minute(chromium: Any, tower: Any) -> None:
+    with opened(chromium, "en", "hd") as (page, wrong):
+        page.clock.install()
+        page.goto(tower.url + "/?wall=1")
+        page.wait_for_selector(".plans > .plan[hidden]", state="attached")
+        seen: set[str] = set()
+        for _ in range(4):
+            shown = page.evaluate(
+                "[...document.querySelectorAll('.plan')].filter(e => e.checkVisibility()).map(e => e.innerText)"
+            )
+            assert 1 <= len(shown) <= 4
+            seen.update(text.splitlines()[0] for text in shown)
+            page.clock.run_for(19_000)
+        assert len(seen) == 9
+        assert wrong == []
+
+
+@pytest.mark.parametrize("path", ["/", "/counters", "/flows", "/members", "/service"])
+def test_on_a_phone_pages_are_under_the_thumb(chromium: Any, guarded: Any, path: str) -> None:
+    with opened(chromium, "zh", "phone") as (page, wrong):
+        log_in(page, guarded.url, "li")
+        page.goto(guarded.url + path)
+        assert page.locator("header.top").bounding_box()["height"] <= 72
+        bar = page.locator("header nav").bounding_box()
+        assert (bar["x"], bar["width"], round(bar["y"] + bar["height"])) == (0, SIZES["phone"][0], SIZES["phone"][1])
+        tabs = [*page.locator("header nav > ul >> nth=0 >> a").all(), page.locator("header nav .more")]
+        assert len(tabs) == 5
+        assert [tab.is_visible() for tab in tabs] == [True] * 5
+        here = page.locator("header nav a[aria-current]")
+        name = here.text_content()
+        assert name in [tab.text_content() for tab in tabs], "the page that is open is not in the bar"
+        if not here.is_visible():
+            page.click("header nav .more")
+            assert here.is_visible()
+            page.keyboard.press("Escape")
+        small = page.evaluate(SMALL)
+        assert small == []
         assert wrong == []
 
 

@@ -3,6 +3,7 @@
 // open lists and transitions.
 
 const SILENCE_MS = 6000; // the server sends something at least every 2 s
+const PLANS_AT_ONCE = 4, TURN_MS = 15000, ROUND_MS = 56000; // wall screen
 
 function morph(before, after) {
   // Replace a button whose action changes, so that nobody presses the new one by mistake.
@@ -91,4 +92,16 @@ function start() {
   });
 }
 
+// A wall screen has room for four plans at a time; if there are more, they take turns, so that each is seen every minute.
+function takeTurns() {
+  const plans = [...document.querySelectorAll(".wall .plans > .plan")];
+  const pages = Math.ceil(plans.length / PLANS_AT_ONCE);
+  if (pages < 2) return;
+  let page = 0;
+  const show = () => plans.forEach((plan, i) => { plan.hidden = Math.floor(i / PLANS_AT_ONCE) !== page; });
+  show();
+  setInterval(() => { page = (page + 1) % pages; show(); }, Math.min(TURN_MS, ROUND_MS / pages));
+}
+
 start();
+takeTurns();
