@@ -26,8 +26,18 @@ from config.tags import masks
 Raw = Mapping[str, Any]
 PORTS = {"antennas": "antenna", "inputs": "contact", "outputs": "lamp"}
 """Tables of a reader whose items have ports, and the name of the connected device."""
-PORT_MAX = {"thingmagic": 16, "r2000": 8, "uhfreader18": 16, "chafon-cf": 16}
+PORT_MAX = {
+    "thingmagic": 16,
+    "r2000": 16,
+    "uhfreader18": 16,
+    "chafon-cf": 16,
+    "chainway": 16,
+    "hopeland": 8,
+    "gx": 32,
+}
 """Highest antenna port by driver."""
+BY_DOCUMENT = {"hopeland": "its reports of tags are"}
+"""What of a driver no bytes of a real reader confirm; docs/readers.md has the sources."""
 Found = tuple[Place, str, bool]
 """Place, message, and True if it is only a warning."""
 
@@ -131,6 +141,12 @@ def _families(raw: Raw) -> Iterator[Found]:
             port = antenna.get("port")
             if isinstance(port, int) and most < port <= 64:
                 yield (*place, *at, "port"), f"{driver} readers have ports 1 to {most}, not {port}", False
+        if driver == "r2000" and any(isinstance(at.get("port"), int) and 8 < at["port"] <= 16 for _, at in antennas):
+            text = "r2000 ports above 8 are implemented by the document only; try them with tagtrail readers test"
+            yield (*place, "antennas"), text, True
+        if driver in BY_DOCUMENT:
+            text = f"{BY_DOCUMENT[driver]} implemented by the document only; try it with tagtrail readers test"
+            yield (*place, "driver"), text, True
         if driver == "thingmagic" and "region" not in reader:
             text = 'without region the reader keeps its own; a reader without one is set to China (region = "prc")'
             yield place, text, True

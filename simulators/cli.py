@@ -36,6 +36,9 @@ class Family(StrEnum):
     UHFREADER18 = "uhfreader18"
     CHAFON_CF = "chafon-cf"
     M100 = "m100"
+    CHAINWAY = "chainway"
+    HOPELAND = "hopeland"
+    GX = "gx"
 
 
 class Profile(StrEnum):

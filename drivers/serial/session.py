@@ -110,6 +110,10 @@ class SerialSession(ABC, Generic[F]):
         """True if the reader has just booted and lost its settings."""
         return False
 
+    def _reply(self, frame: F) -> bytes:
+        """Return what the reader wants to be sent back for a frame, such as a sign of life."""
+        return b""
+
     def _stamp(self, tags: Sequence[TagRead]) -> list[int]:
         """Return the store time of each tag: the time of receipt, unless the reader has a clock."""
         return [self._received_us] * len(tags)
@@ -293,6 +297,9 @@ class SerialSession(ABC, Generic[F]):
                 frames = self._framer.feed(chunk)
                 self._tell_noise(loop.time())
                 gap_s = GAP_S
+            for frame in frames:
+                if reply := self._reply(frame):
+                    await line.write(reply)
             if frames:
                 return frames
         return []

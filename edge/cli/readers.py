@@ -32,6 +32,9 @@ class Family(StrEnum):
     UHFREADER18 = "uhfreader18"
     CHAFON_CF = "chafon-cf"
     M100 = "m100"
+    CHAINWAY = "chainway"
+    HOPELAND = "hopeland"
+    GX = "gx"
 
 
 def register(app: typer.Typer) -> None:

@@ -294,6 +294,9 @@ FAMILIES: dict[str, Callable[[bytes], Decoded]] = {
     "uhfreader18": _serial("uhfreader18_codec", "frame_at"),
     "chafon-cf": _serial("chafon_cf_codec", "frame_at"),
     "m100": _serial("m100_codec", "frame_at"),
+    "chainway": _serial("chainway_codec", "frame_at"),
+    "hopeland": _serial("hopeland_codec", "aa_at"),
+    "gx": _serial("hopeland_codec", "five_a_at"),
 }
 
 

@@ -12,6 +12,8 @@ import atheris
 with atheris.instrument_imports(include=["drivers"]):
     from drivers.read import EPC_BITS_MAX
     from drivers.serial import chafon_cf_codec as cf
+    from drivers.serial import chainway_codec as chainway
+    from drivers.serial import hopeland_codec as hopeland
     from drivers.serial import m100_codec as m100
     from drivers.serial import r2000_codec as r2000
     from drivers.serial import thingmagic_codec as thingmagic
@@ -34,6 +36,9 @@ def sound(data: bytes) -> dict[str, list[bytes]]:
         "uhfreader18": [uhf.encode(0, command, data) for command in (uhf.INVENTORY, uhf.ACTIVE)],
         "chafon-cf": [cf.encode(0, cf.INVENTORY, data)],
         "m100": [m100.encode(kind, m100.POLL, data) for kind in (1, 2)] + [m100.encode(1, m100.ERROR, data)],
+        "chainway": [chainway.encode(command, data) for command in (chainway.TAG, chainway.SINGLE + 1)],
+        "hopeland": [hopeland.encode(hopeland.Frame(2, number, data, True)) for number in hopeland.TAGS],
+        "gx": [hopeland.encode(hopeland.Frame(2, 0, data, True, dialect=hopeland.FIVE_A))],
     }
 
 
@@ -43,6 +48,9 @@ FAMILIES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "uhfreader18": (uhf.frame_at, uhf.read),
     "chafon-cf": (cf.frame_at, cf.read),
     "m100": (m100.frame_at, m100.read),
+    "chainway": (chainway.frame_at, chainway.read),
+    "hopeland": (hopeland.aa_at, hopeland.read),
+    "gx": (hopeland.five_a_at, hopeland.read),
 }
 
 

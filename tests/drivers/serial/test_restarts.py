@@ -16,6 +16,7 @@ import pytest
 from serial_hosts import Collector
 
 from drivers import open_session
+from drivers.open import SERIAL
 from drivers.read import ANTENNA_UNKNOWN
 from drivers.serial import chafon_cf_codec as cf
 from drivers.serial import r2000_codec as r2000
@@ -283,7 +284,7 @@ async def test_an_m100_that_tells_none_takes_one_port(sink: Collector) -> None:
 # Pulled out.
 
 
-@pytest.mark.parametrize("family", ["thingmagic", "r2000", "uhfreader18", "chafon-cf", "m100"])
+@pytest.mark.parametrize("family", sorted(SERIAL))
 async def test_pulling_a_reader_out_is_told_without_a_traceback(
     family: str, sink: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:

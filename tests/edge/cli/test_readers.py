@@ -28,7 +28,7 @@ from edge.readers import scan
 from edge.readers.antennas import Antennas
 from edge.readers.capture import EpcPseudonyms
 from edge.readers.listening import Heard, Listener, findings, service_state
-from edge.readers.scan import Finding, llrp_addresses, scan_llrp, scan_serial
+from edge.readers.scan import SERIAL_FAMILIES, Finding, llrp_addresses, scan_llrp, scan_serial
 from edge.store.compose import compose
 from edge.store.errors import Trouble
 from edge.store.live_socket import LiveServer, socket_path
@@ -168,7 +168,7 @@ async def test_a_scan_opens_no_more_connections_than_it_is_told(monkeypatch: pyt
     assert (len(found), most) == (30, 3)
 
 
-@pytest.mark.parametrize("family", ["thingmagic", "r2000", "m100", "chafon-cf", "uhfreader18"])
+@pytest.mark.parametrize("family", SERIAL_FAMILIES)
 async def test_a_serial_reader_is_known_by_its_answers(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "ANSWER_S", 0.3)
     reader = serial_reader(family, now_us)

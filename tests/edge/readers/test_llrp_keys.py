@@ -9,10 +9,9 @@ from gateways import Gateway, antennas
 
 from config.check import ConfigError, check, load
 from config.readers import Region
-from drivers.serial.chafon_cf import ChafonCfSession
-from drivers.serial.r2000 import R2000Session
-from drivers.serial.thingmagic import REGIONS, ThingMagicSession
-from drivers.serial.uhfreader18 import UhfReader18Session
+from config.relations import BY_DOCUMENT, PORT_MAX
+from drivers.open import serial_family
+from drivers.serial.thingmagic import REGIONS
 from drivers.session import ReaderSettings, Select, Tls
 from edge.store.compose import compose
 
@@ -108,10 +107,9 @@ def serial(driver: str, *ports: int, **more: Any) -> dict[str, Any]:
     return {"id": "r1", "driver": driver, "address": "/dev/x", "antennas": [door | {"port": p} for p in ports]} | more
 
 
-@pytest.mark.parametrize("driver", ["thingmagic", "r2000", "uhfreader18", "chafon-cf"])
+@pytest.mark.parametrize("driver", sorted(PORT_MAX))
 def test_a_port_that_a_family_does_not_have_is_told_by_check(gateway: Gateway, driver: str) -> None:
-    limits = {"thingmagic": ThingMagicSession, "r2000": R2000Session, "uhfreader18": UhfReader18Session}
-    most = limits.get(driver, ChafonCfSession).PORT_MAX
+    most = serial_family(driver).PORT_MAX
     gateway.configure(readers=[serial(driver, 1, most)])
     load(gateway.file)
     gateway.configure(readers=[serial(driver, 1, most + 1)])
@@ -143,3 +141,11 @@ def test_every_region_of_the_store_file_is_one_of_the_readers(gateway: Gateway) 
     gateway.configure(readers=[reader(region="eu3")])
     with pytest.raises(ConfigError, match="region: only for driver"):
         load(gateway.file)
+
+
+@pytest.mark.parametrize("driver", sorted(BY_DOCUMENT))
+def test_what_no_real_reader_has_confirmed_is_told_by_check(gateway: Gateway, driver: str) -> None:
+    gateway.configure(readers=[serial(driver, 1)])
+    told = [problem.text for problem in check(gateway.file) if problem.warning and problem.key == "readers[0].driver"]
+    assert len(told) == 1
+    assert "implemented by the document only" in told[0]
