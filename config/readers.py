@@ -51,7 +51,19 @@ class Output(Model):
 
 
 Driver = Literal[
-    "llrp", "json", "thingmagic", "r2000", "uhfreader18", "chafon-cf", "m100", "chainway", "hopeland", "gx"
+    "llrp",
+    "json",
+    "thingmagic",
+    "r2000",
+    "uhfreader18",
+    "chafon-cf",
+    "m100",
+    "chainway",
+    "hopeland",
+    "gx",
+    "nordicid",
+    "tsl",
+    "metratec",
 ]
 Region = Literal["na", "eu", "kr", "in", "jp", "prc", "eu2", "eu3", "kr2", "prc2", "au", "nz", "na2", "na3"]
 """Region names used by ThingMagic: prc is China, 920 to 925 MHz; eu3 is Europe, 865 to 868 MHz; na is FCC."""

@@ -34,9 +34,15 @@ PORT_MAX = {
     "chainway": 16,
     "hopeland": 8,
     "gx": 32,
+    "nordicid": 32,
+    "metratec": 16,
 }
 """Highest antenna port by driver."""
-BY_DOCUMENT = {"hopeland": "its reports of tags are"}
+BY_DOCUMENT = {
+    "hopeland": "its reports of tags are",
+    "nordicid": "its answers are",
+    "metratec": "all that it says is",
+}
 """What of a driver no bytes of a real reader confirm; docs/readers.md has the sources."""
 Found = tuple[Place, str, bool]
 """Place, message, and True if it is only a warning."""
@@ -136,6 +142,8 @@ def _families(raw: Raw) -> Iterator[Found]:
         antennas = list(tables(reader, "antennas"))
         if driver == "m100" and len(antennas) > 1:
             yield (*place, "antennas"), "most m100 readers have one antenna; only few report which one saw a tag", True
+        if driver == "tsl" and len(antennas) > 1:
+            yield (*place, "antennas"), "tsl readers have one antenna", True
         most = PORT_MAX.get(driver, 64)
         for at, antenna in antennas:
             port = antenna.get("port")

@@ -19,6 +19,9 @@ SERIAL = {
     "chainway": ("chainway", "ChainwaySession"),
     "hopeland": ("hopeland", "HopelandSession"),
     "gx": ("hopeland", "GxSession"),
+    "nordicid": ("nordicid", "NordicIdSession"),
+    "tsl": ("tsl", "TslSession"),
+    "metratec": ("metratec", "MetratecSession"),
 }
 """Module and class of each serial family, by driver."""
 

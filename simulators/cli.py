@@ -39,6 +39,9 @@ class Family(StrEnum):
     CHAINWAY = "chainway"
     HOPELAND = "hopeland"
     GX = "gx"
+    NORDICID = "nordicid"
+    TSL = "tsl"
+    METRATEC = "metratec"
 
 
 class Profile(StrEnum):

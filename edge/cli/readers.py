@@ -35,6 +35,9 @@ class Family(StrEnum):
     CHAINWAY = "chainway"
     HOPELAND = "hopeland"
     GX = "gx"
+    NORDICID = "nordicid"
+    TSL = "tsl"
+    METRATEC = "metratec"
 
 
 def register(app: typer.Typer) -> None:

@@ -12,6 +12,7 @@ from drivers.serial import m100_codec as m100
 from drivers.serial import r2000_codec as r2000
 from drivers.serial import uhfreader18_codec as uhf
 from simulators.readers.observation import RSSI_UNKNOWN, Observation, dbm_of, pc_of
+from simulators.readers.polled_families import POLLED
 from simulators.readers.serial_line import Faults, Module, RoundModule, SerialReader
 from simulators.readers.streaming_families import ChainwayModule, HopelandModule
 from simulators.readers.thingmagic import ThingMagicReader
@@ -256,4 +257,6 @@ def serial_reader(
         return SerialReader(
             HopelandModule(hopeland.AA if family == "hopeland" else hopeland.FIVE_A, ports), faults=faults, seed=seed
         )
+    if family in POLLED:
+        return SerialReader(POLLED[family](ports), faults=faults, seed=seed)
     raise ValueError(f"no serial reader of family {family!r} can be simulated")

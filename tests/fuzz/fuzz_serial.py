@@ -15,8 +15,11 @@ with atheris.instrument_imports(include=["drivers"]):
     from drivers.serial import chainway_codec as chainway
     from drivers.serial import hopeland_codec as hopeland
     from drivers.serial import m100_codec as m100
+    from drivers.serial import metratec_codec as metratec
+    from drivers.serial import nordicid_codec as nur
     from drivers.serial import r2000_codec as r2000
     from drivers.serial import thingmagic_codec as thingmagic
+    from drivers.serial import tsl_codec as tsl
     from drivers.serial import uhfreader18_codec as uhf
     from drivers.serial.framing import Framer, scan, walk
     from drivers.serial.tags import MalformedRecordError
@@ -38,6 +41,9 @@ def sound(data: bytes) -> dict[str, list[bytes]]:
         "m100": [m100.encode(kind, m100.POLL, data) for kind in (1, 2)] + [m100.encode(1, m100.ERROR, data)],
         "chainway": [chainway.encode(command, data) for command in (chainway.TAG, chainway.SINGLE + 1)],
         "hopeland": [hopeland.encode(hopeland.Frame(2, number, data, True)) for number in hopeland.TAGS],
+        "nordicid": [nur.encode(nur.Frame(nur.FETCH, b"\0" + data, flags)) for flags in (0, nur.MEMORY)],
+        "tsl": [b"EP: " + data.hex().encode() + b"\r\nRI: -" + data[:2] + b"\r\nOK:\r\n"],
+        "metratec": [data.hex().upper().encode() + b"\r" + data[:3] + b"\rIVF 01\r"],
         "gx": [hopeland.encode(hopeland.Frame(2, 0, data, True, dialect=hopeland.FIVE_A))],
     }
 
@@ -51,6 +57,9 @@ FAMILIES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "chainway": (chainway.frame_at, chainway.read),
     "hopeland": (hopeland.aa_at, hopeland.read),
     "gx": (hopeland.five_a_at, hopeland.read),
+    "nordicid": (nur.frame_at, nur.read),
+    "tsl": (tsl.frame_at, tsl.read),
+    "metratec": (metratec.frame_at, metratec.read),
 }
 
 

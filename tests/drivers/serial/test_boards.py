@@ -13,12 +13,16 @@ from serial_hosts import Collector
 
 from drivers import open_session
 from drivers.serial import hopeland_codec as hopeland
+from drivers.serial import metratec_codec as metratec
+from drivers.serial import nordicid_codec as nur
 from drivers.serial import r2000_codec as r2000
 from drivers.serial import session as serial_session
+from drivers.serial import tsl_codec as tsl
 from drivers.serial.framing import scan
 from drivers.serial.streaming import StreamingSession
 from drivers.session import Link, ReaderSettings
 from simulators.readers.observation import Observation
+from simulators.readers.polled_families import MetratecModule, NurModule, metratec_round
 from simulators.readers.serial_families import R2000Module, serial_reader
 from simulators.readers.serial_line import SerialReader
 from simulators.readers.streaming_families import ChainwayModule, HopelandModule, hopeland_tag
@@ -195,3 +199,129 @@ def test_frames_on_rs485_have_an_address(dialect: hopeland.Dialect, address: int
     assert frame == sent
     (tag,) = hopeland.read(frame).tags
     assert (tag.epc, tag.antenna) == (b"\xab\xcd", 3)
+
+
+# Readers that are asked for each round.
+
+
+@pytest.mark.parametrize(("old", "ports"), [(False, (1, 2, 30)), (True, (1, 4))], ids=["new", "old"])
+async def test_a_nordic_id_is_told_its_antennas(old: bool, ports: tuple[int, ...], sink: Collector) -> None:
+    module = NurModule(4 if old else 32, old)
+    reader = SerialReader(module)
+    wanted = {port: port for port in ports}
+    async with reading("nordicid", reader, sink, wanted):
+        await heard(reader, sink, wanted)
+    assert module.antennas == set(ports)
+    assert sink.states[-1].detail["model"] == "NUR-05WL2"
+    assert sink.states[-1].detail["firmware"] == "5.10-A"
+
+
+async def test_a_nordic_id_that_lacks_an_antenna_is_told(sink: Collector) -> None:
+    async with reading("nordicid", SerialReader(NurModule(2)), sink, {1: 1, 3: 2}):
+        assert "it refuses ports 1, 3 (status 05)" in (await sink.until_link(Link.DOWN)).reason
+
+
+async def test_a_nordic_id_that_restarts_is_set_up_again(sink: Collector) -> None:
+    module = NurModule()
+    reader = SerialReader(module)
+    async with reading("nordicid", reader, sink, {2: 1, 3: 2}):
+        await heard(reader, sink, {2: 1, 3: 2})
+        reader.send(module.restart())
+        await sink.until(lambda: any("it has restarted" in state.reason for state in sink.states))
+        async with asyncio.timeout(10):
+            while module.antennas != {2, 3}:
+                await asyncio.sleep(0.01)
+
+
+def test_what_a_nordic_id_wants_to_be_acknowledged_is() -> None:
+    boot = nur.Frame(nur.BOOT, b"\0", nur.UNASKED | nur.WANTS_ACK)
+    assert nur.reply(boot).hex().upper() == "A5030000005902B2C1"
+    assert nur.reply(nur.Frame(nur.BOOT, b"\0", nur.UNASKED)) == b""
+
+
+def test_a_nordic_ids_tags_may_carry_memory_and_protocol_words() -> None:
+    def block(pc: str, body: str, memory: int) -> bytes:
+        told = bytes.fromhex("C8 32 0100 2C370D00") + bytes((memory,)) + bytes.fromhex(pc)[::-1] + b"\x03\x01"
+        told += bytes.fromhex(body)
+        return bytes((len(told),)) + told
+
+    data = b"\0" + block("3000", "E2801160600002094ED74AA6 E280 1160", 4) + block("1A00", "0001 ABCD1234", 0)
+    (frame,) = scan(nur.encode(nur.Frame(nur.FETCH, data, nur.MEMORY)), nur.frame_at).frames
+    first, second = nur.read(frame).tags
+    assert (first.epc.hex(), first.rssi_cdbm, first.antenna) == ("e2801160600002094ed74aa6", -5600, 2)
+    assert second.epc.hex() == "abcd1234"
+
+
+async def test_a_tsl_takes_one_port(sink: Collector) -> None:
+    async with reading("tsl", serial_reader("tsl", now_us), sink, {1: 1, 2: 2}):
+        assert "it has one antenna" in (await sink.until_link(Link.DOWN)).reason
+
+
+def test_a_tsl_tells_its_failures() -> None:
+    def content(line: str) -> Any:
+        (frame,) = scan(line.encode() + b"\r\n", tsl.frame_at).frames
+        return tsl.read(frame)
+
+    assert content("ER: 008").failure == "no antenna is connected (error 008)"
+    assert content("ER:001").failure == "it does not know the command (error 001)"
+    assert content("ER: 005").failure == ""
+    assert content("ME: Battery low EP: x").note == "line ME"
+
+
+@pytest.mark.parametrize("ports", [{1: 5}, {3: 5}, {1: 5, 2: 6, 4: 7}], ids=str)
+async def test_a_metratec_searches_its_antennas_in_turn(ports: dict[int, int], sink: Collector) -> None:
+    module = MetratecModule(4)
+    reader = SerialReader(module)
+    async with reading("metratec", reader, sink, ports):
+        await heard(reader, sink, ports)
+    assert module.turns == (tuple(ports) if len(ports) == 1 else (1, 2, 3, 4))
+    assert sink.states[-1].detail == {"model": "PULSAR_MX", "hardware": "0100", "firmware": "0315", "baud": "115200"}
+
+
+@pytest.mark.parametrize("ports", [{1: 5}, {1: 5, 2: 6}], ids=["one", "two"])
+async def test_a_metratec_without_a_switch_takes_one_port(ports: dict[int, int], sink: Collector) -> None:
+    reader = SerialReader(MetratecModule(1))
+    async with reading("metratec", reader, sink, ports):
+        if len(ports) == 1:
+            await heard(reader, sink, ports)
+        else:
+            assert "it has one antenna" in (await sink.until_link(Link.DOWN)).reason
+
+
+async def test_a_metratec_that_restarts_is_set_up_again(sink: Collector) -> None:
+    module = MetratecModule()
+    reader = SerialReader(module)
+    async with reading("metratec", reader, sink, {1: 5}):
+        await heard(reader, sink, {1: 5})
+        module.searching = False
+        reader.send(b"SRT 01\r")
+        await sink.until(lambda: any("it has restarted" in state.reason for state in sink.states))
+        async with asyncio.timeout(10):
+            while not module.searching:
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("lines", "tags"),
+    [
+        ("E200A1B2 -58 ARP 02 IVF 01", [("e200a1b2", -5800, 3)]),
+        ("E200A1B2 E200A1B2 -58 3000AAAA 3000AAAA -61 IVF 02", [("e200a1b2", -5800, None), ("3000aaaa", -6100, None)]),
+        ("E200A1B2 E200A1B2 3000AAAA 3000AAAA ARP 00 IVF 02", [("e200a1b2", None, 1), ("3000aaaa", None, 1)]),
+        ("TOE 3000AAAA -61 IVF 01", [("3000aaaa", -6100, None)]),
+        ("ARP 01 IVF 00", []),
+    ],
+    ids=["once", "twice", "without strength", "one lost", "none"],
+)
+def test_a_metratec_round_is_read_line_by_line(lines: str, tags: list[Any]) -> None:
+    words = lines.replace("ARP ", "ARP_").replace("IVF ", "IVF_").split()
+    raw = b"".join(word.replace("_", " ").encode() + b"\r" for word in words)
+    for end in (b"", b"\n"):
+        frame, *_ = scan(raw + end, metratec.frame_at).frames
+        assert [(tag.epc.hex(), tag.rssi_cdbm, tag.antenna) for tag in metratec.read(frame).tags] == tags
+
+
+def test_a_metratec_line_that_belongs_to_no_round_ends_none() -> None:
+    seen = Observation(0, 1, bytes.fromhex("E200A1B2"), -5800)
+    found = scan(b"3000AAAA\rHBT\r" + metratec_round([seen]), metratec.frame_at)
+    assert [len(metratec.read(frame).tags) for frame in found.frames][-1] == 1
+    assert found.skipped == len(b"3000AAAA")

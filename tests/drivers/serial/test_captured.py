@@ -16,9 +16,11 @@ from drivers.serial import chafon_cf_codec as cf
 from drivers.serial import chainway_codec as chainway
 from drivers.serial import hopeland_codec as hopeland
 from drivers.serial import m100_codec as m100
+from drivers.serial import nordicid_codec as nur
 from drivers.serial import r2000_codec as r2000
 from drivers.serial import session
 from drivers.serial import thingmagic_codec as thingmagic
+from drivers.serial import tsl_codec as tsl
 from drivers.serial import uhfreader18_codec as uhf
 from drivers.serial.framing import walk
 from drivers.serial.tags import Content, TagRead
@@ -36,6 +38,8 @@ FAMILIES: dict[str, tuple[Any, Any]] = {
     "chainway": (chainway.frame_at, chainway.read),
     "hopeland": (hopeland.aa_at, hopeland.read),
     "gx": (hopeland.five_a_at, hopeland.read),
+    "nordicid": (nur.frame_at, nur.read),
+    "tsl": (tsl.frame_at, tsl.read),
 }
 
 # A UHFReader288 behind a serial server, as a public emulator of one answers; the host's bytes come first.
@@ -85,6 +89,18 @@ GX_ESP_TAG = "5A000112000018000CE2806915600002166510B33130000101FE08000DF732497B
 GX_STARTED = "5A0001021000010029B5"
 GX_STOP = "5A000102FF0000885A"
 GX_RESTART = "5A000101010000EBD5"
+# Commands that a public program sends to a Nordic ID reader on a drone: start streaming, ping, fetch, clear.
+NUR_STREAM = "A5060000005C3900000A14FA"
+NUR_PING = "A5030000005901D1F1"
+NUR_FETCH = "A5040000005E0701B994"
+NUR_CLEAR = "A503000000590555B1"
+# TSL: the log of a stock-taking program of a laboratory, and tags that an 1128 read, in its inventory program.
+TSL_ECHO = b"CS: .iv\r\n".hex()
+TSL_NOTHING = b"ER: 005\r\n".hex()
+TSL_OVER = b"OK:\r\n".hex()
+TSL_BLANK = b"\r\n".hex()
+TSL_LOG = b"CS: .iv\r\nEP: 000000000000000000001242\r\nRI: -61\r\nOK:\r\n\r\n"
+TSL_1128 = b"EP: 41524E4C3030303030310000\r\nEP: 330DE29525C0210005F5F8F2\r\nOK:\r\n\r\n"
 
 
 class Seen(NamedTuple):
@@ -136,6 +152,14 @@ CAPTURED = {
     GX_STARTED: Seen("gx", note="command accepted"),
     GX_STOP: Seen("gx", note="command or answer 02 FF"),
     GX_RESTART: Seen("gx", note="command or answer 01 01"),
+    NUR_STREAM: Seen("nordicid", note="command 39 or the answer to it"),
+    NUR_PING: Seen("nordicid", note="command 01 or the answer to it"),
+    NUR_FETCH: Seen("nordicid", note="command 07 or the answer to it"),
+    NUR_CLEAR: Seen("nordicid", note="command 05 or the answer to it"),
+    TSL_ECHO: Seen("tsl", note="line CS"),
+    TSL_NOTHING: Seen("tsl", note="no tag answered", ends=True),
+    TSL_OVER: Seen("tsl", note="end of an answer", ends=True),
+    TSL_BLANK: Seen("tsl", note="empty line"),
 }
 
 
@@ -174,6 +198,22 @@ def test_all_of_a_family_in_one_stream_leave_nothing_out_but_failures(family: st
 def test_a_ur4_tells_antenna_and_strength_behind_whatever_else(record: str, epc: str, rssi_cdbm: int) -> None:
     found = chainway.read(chainway.Frame(chainway.TAG, bytes.fromhex(record)))
     assert found.tags == (tag(epc, rssi_cdbm, 1),)
+
+
+def test_a_log_of_a_tsl_reader_is_read() -> None:
+    done = decode("tsl", TSL_LOG + TSL_1128)
+    assert [(row.epc, row.rssi_cdbm) for row in done.rows] == [
+        ("000000000000000000001242", -6100),
+        ("41524E4C3030303030310000", None),
+        ("330DE29525C0210005F5F8F2", None),
+    ]
+    assert done.left_out == []
+
+
+def test_what_metratecs_library_shows_of_a_round_is_read() -> None:
+    """The only public lines, and nobody says that a reader sent them: 64-bit tags at the antenna behind a 12."""
+    done = decode("metratec", b"E0040150954F02B1\rE200600311753E33\rARP 12\rIVF 02\r")
+    assert [(row.epc, row.antenna) for row in done.rows] == [("E0040150954F02B1", 13), ("E200600311753E33", 13)]
 
 
 def test_a_hopeland_tag_is_as_long_as_a_real_reader_says() -> None:

@@ -19,6 +19,7 @@ from drivers import open_session
 from drivers.open import SERIAL
 from drivers.read import ANTENNA_UNKNOWN
 from drivers.serial import chafon_cf_codec as cf
+from drivers.serial import nordicid_codec as nur
 from drivers.serial import r2000_codec as r2000
 from drivers.serial import session as serial_session
 from drivers.serial import thingmagic_codec as tm
@@ -223,6 +224,16 @@ def r2000_answer(command: bytes) -> bytes:
     return r2000.encode(1, command[3], data)
 
 
+def nur_answer(command: bytes) -> bytes:
+    data = {nur.INVENTORY: bytes((nur.NO_TAG,)), nur.READER_INFO: bytes(20)}.get(command[6], b"\0")
+    return nur.encode(nur.Frame(command[6], data))
+
+
+def tsl_answer(command: bytes) -> bytes:
+    over = b"ER: 005" if command == b".iv\r\n" else b"OK:"
+    return b"CS: " + command + over + b"\r\n\r\n"
+
+
 def thingmagic_answer(command: bytes) -> bytes:
     op = command[2]
     data = {tm.OP_VERSION: bytes(20), tm.OP_GET_REGION: b"\x08", tm.OP_CONTINUOUS: b"\x01"}.get(op, b"")
@@ -235,6 +246,8 @@ def thingmagic_answer(command: bytes) -> bytes:
     [
         ("chafon-cf", cf_answer, lambda command: command[2:4] == b"\0\1"),
         ("uhfreader18", uhf_answer, lambda command: command[2] == uhf.INVENTORY),
+        ("nordicid", nur_answer, lambda command: command[6] == nur.INVENTORY),
+        ("tsl", tsl_answer, lambda command: command == b".iv\r\n"),
         ("r2000", r2000_answer, lambda command: command[3] == r2000.INVENTORY),
         ("thingmagic", thingmagic_answer, lambda command: command[2] == tm.OP_CONTINUOUS and len(command) > 10),
     ],
