@@ -457,6 +457,7 @@ class LlrpConnection:
         loop, timing = asyncio.get_running_loop(), self._timing
         await self._inventorying.wait()
         looked_s = loop.time() - timing.look_s
+        offered_s = loop.time()
         while True:
             # Reads are a sign that it runs, though not for ever: they may be those of another program.
             due_s = max(self._seen_s + timing.quiet_s, looked_s + timing.look_s)
@@ -480,6 +481,12 @@ class LlrpConnection:
                 await self._restart(why, max(at_us, self._seen_us), state)
             elif ended is not None:
                 await self._restart(*ended, codec.ROSPEC_INACTIVE)
+            elif looked_s - max(self._seen_s, offered_s) >= timing.blind_s:
+                offered_s = looked_s
+                if (lost := await self._inventory.lost()) is False:
+                    self._seen_us = max(self._seen_us, asked_us)
+                elif lost:
+                    await self._restart(GONE, self._seen_us, codec.ROSPEC_DISABLED)
 
     async def _restart(self, why: str, since_us: int, state: int | None) -> None:
         """Restart our inventory; LinkFailure if it was restarted a moment ago, so that retries back off."""

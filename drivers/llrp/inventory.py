@@ -37,6 +37,7 @@ class Inventory:
         self._can = codec.Capabilities()
         self._others: list[int] = []
         self._tells_rospecs = True
+        self._takes_doubles = False
 
     @property
     def number(self) -> int:
@@ -92,6 +93,25 @@ class Inventory:
             return None, None
         state = there.get(self.number)
         return state == codec.ROSPEC_ACTIVE, state
+
+    async def lost(self) -> bool | None:
+        """Offer our inventory again to a reader that refuses to say what it has: True if it was lost, and is now there,
+        not yet started; False if the reader still has it; None if that can't be told.
+
+        A ROSpec that exists can't be added again (17.1.8), so a running inventory isn't disturbed.
+        """
+        if self._tells_rospecs or self._takes_doubles:
+            return None
+        if codec.refusal(await self._ask("ADD_ROSPEC", ROSpec=self._spec)) is not None:
+            # It may have been stopped. What runs is left alone, or refuses to be started.
+            await self._ask("ENABLE_ROSPEC", ROSpecID=self.number)
+            await self._start()
+            return False
+        if codec.refusal(await self._ask("ADD_ROSPEC", ROSpec=self._spec)) is not None:
+            return True
+        self._takes_doubles = True  # so it says nothing, and must not be disturbed again
+        await self.run(codec.ROSPEC_DISABLED)
+        return None
 
     async def note_state(self) -> None:
         """Remember the state value of the reader's configuration."""

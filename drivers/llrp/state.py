@@ -28,6 +28,8 @@ class Timing:
     """After this long without reads, the reader is asked whether the inventory still runs …"""
     look_s: float = 15.0
     """… and again each time after so long."""
+    blind_s: float = 60.0
+    """A reader that doesn't say which ROSpecs it has is offered ours again after this long without reads."""
     close_s: float = 1.0
     """Longest wait, at the end, for what the reader is just sending."""
     retry_first_s: float = 0.5
