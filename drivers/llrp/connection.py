@@ -246,7 +246,8 @@ class LlrpConnection:
                 self._wire.drop(ATTEMPT_REFUSED[status])
             else:
                 self._greeted.set_result(None)
-        if (why := why_ended(event.get(ROSPEC_EVENT, {}), self._inventory.number)) is not None:
+        why = why_ended(event.get(ROSPEC_EVENT, {}), self._inventory.number)
+        if why is not None and not (why == ENDED and self._inventory.loops):
             self._ended = why, min(at_us, received_us)
             self._doubt.set()
         for text in notices(event):
@@ -332,6 +333,10 @@ class LlrpConnection:
         if "GeneralDeviceCapabilities" in answer.fields:
             detail["manufacturer"], detail["model"], detail["firmware"] = str(can.maker), str(can.model), can.firmware
             detail["antennas"] = str(can.antennas)
+        if can.powers:
+            detail["powers"] = f"{min(can.powers.values()) / 100:g} to {max(can.powers.values()) / 100:g} dBm"
+        if can.modes:
+            detail["modes"] = ", ".join(map(str, can.modes))
         self._profile = choose(can.maker, self._settings.profile)
         detail["profile"] = self._profile.name
         config = await self._ask("GET_READER_CONFIG", RequestedData=_IDENTIFICATION)

@@ -134,7 +134,11 @@ def test_capabilities() -> None:
         can_hold=True,
         can_warn=True,
         rospecs=1,
+        specs_a_rospec=32,
         select_filters=2,
+        powers={index: 975 + 25 * index for index in range(1, 82)},
+        modes=(0, 1, 2, 3, 4, 1000, 1002, 1003, 1004, 1005),
+        hop_table=1,
     )
 
 

@@ -12,7 +12,7 @@ from config.readers import Region
 from config.relations import BY_DOCUMENT, PORT_MAX
 from drivers.open import serial_family
 from drivers.serial.thingmagic import REGIONS
-from drivers.session import ReaderSettings, Select, Tls
+from drivers.session import Radio, ReaderSettings, Select, Tls
 from edge.store.compose import compose
 
 PIN = "0A" * 32
@@ -97,6 +97,33 @@ def test_many_readers_may_connect_to_one_port(gateway: Gateway) -> None:
     ],
 )
 def test_what_does_not_go_together_is_told(gateway: Gateway, given: dict[str, Any], words: str) -> None:
+    gateway.configure(readers=[reader(**given)])
+    with pytest.raises(ConfigError, match=words):
+        load(gateway.file)
+
+
+def with_radio(**more: Any) -> list[dict[str, Any]]:
+    return [antenna | more for antenna in antennas("door")]
+
+
+def test_power_mode_and_population_are_given_to_the_antennas(gateway: Gateway) -> None:
+    hung = with_radio(power=24.5, mode=1002, population=8)
+    told = settings(gateway, antennas=hung, session=1, report_tags=4)
+    assert told.radio == {hung[0]["port"]: Radio(2450, 1002, 8)}
+    assert (told.report_tags, told.groups) == (4, ())
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"antennas": with_radio(population=8)}, "population of antennas needs the reader's session"),
+        ({"groups": [[1]]}, "groups: two or more"),
+        ({"groups": [[1], [2]]}, "groups: each port of antennas belongs to one group"),
+        ({"driver": "m100", "address": "/dev/x", "antennas": with_radio(power=20)}, 'power: only for driver = "llrp"'),
+        ({"driver": "r2000", "address": "/dev/x", "report_tags": 4}, 'report_tags: only for driver = "llrp"'),
+    ],
+)
+def test_radio_keys_that_do_not_go_together_are_told(gateway: Gateway, given: dict[str, Any], words: str) -> None:
     gateway.configure(readers=[reader(**given)])
     with pytest.raises(ConfigError, match=words):
         load(gateway.file)
