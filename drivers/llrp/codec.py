@@ -54,7 +54,7 @@ _ROSPEC_HEAD = struct.Struct("!IBB")
 _GENERAL_HEAD = struct.Struct("!HHIIH")
 _LLRP_HEAD = struct.Struct("!B3xII")
 _POWER = struct.Struct("!Hh")
-_MODE = struct.Struct("!I")
+_MODE = struct.Struct("!IxB2xI")
 _REGULATORY_HEAD_BYTES = 4
 _BAND, _POWER_ENTRY, _FREQUENCIES, _HOP_TABLE, _MODES, _MODE_ENTRY = 144, 145, 146, 147, 328, 329
 _C1G2_HEAD = struct.Struct("!xH")
@@ -105,7 +105,7 @@ def _decode_c1g2_capabilities(body: bytes, _name: str) -> tuple[dict[str, Any], 
 def _decode_regulatory(body: bytes, _name: str) -> tuple[dict[str, Any], str]:
     """Read the tables of powers and modes, and the first hop table (17.2.3.4)."""
     powers: dict[int, int] = {}
-    modes: list[int] = []
+    modes: dict[int, int] = {}
     hopping, table = False, 0
     for band in _inside(body[_REGULATORY_HEAD_BYTES:], _BAND):
         for kind, entry in _parts(band):
@@ -116,8 +116,11 @@ def _decode_regulatory(body: bytes, _name: str) -> tuple[dict[str, Any], str]:
                 hopping = bool(entry[0] & 0x80)
                 table = next((each[0] for each in _inside(entry[1:], _HOP_TABLE) if each), 0)
             elif kind == _MODES:
-                modes += [_MODE.unpack_from(each)[0] for each in _inside(entry, _MODE_ENTRY) if len(each) >= 4]
-    return {"Powers": powers, "Modes": tuple(modes), "Hopping": hopping, "HopTable": table}, ""
+                for each in _inside(entry, _MODE_ENTRY):
+                    if len(each) >= _MODE.size:
+                        number, miller, rate = _MODE.unpack_from(each)
+                        modes.setdefault(number, rate >> (miller & 3))
+    return {"Powers": powers, "Modes": modes, "Hopping": hopping, "HopTable": table}, ""
 
 
 def _parts(body: bytes) -> Iterator[tuple[int, bytes]]:
@@ -349,8 +352,8 @@ class Capabilities:
     select_filters: int = 0
     powers: Mapping[int, int] = field(default_factory=dict)
     """Powers in 0.01 dBm by their index; empty if the reader has no table."""
-    modes: tuple[int, ...] = ()
-    """Numbers of its modes."""
+    modes: Mapping[int, int] = field(default_factory=dict)
+    """Bits a second from the tag, by the numbers of its modes."""
     hop_table: int = 0
     """First hop table; 0 for a reader that doesn't hop."""
 
@@ -372,7 +375,7 @@ def capabilities_of(answer: Message) -> Capabilities:
         specs_a_rospec=llrp.get("Specs", 0),
         select_filters=gen2.get("SelectFilters", 0),
         powers=radio.get("Powers", {}),
-        modes=radio.get("Modes", ()),
+        modes=radio.get("Modes", {}),
         hop_table=radio.get("HopTable", 0) if radio.get("Hopping") else 0,
     )
 

@@ -24,6 +24,7 @@ from drivers.llrp.events import ATTEMPT_REFUSED, ENDED, GONE, ROSPEC_EVENT, noti
 from drivers.llrp.inventory import Inventory, demand
 from drivers.llrp.ports import GPI_EVENT, Outputs, off_or_on, watch
 from drivers.llrp.profiles import GENERIC, IMPINJ_PEN, choose
+from drivers.llrp.radio import tables
 from drivers.llrp.state import Memory, Phase, Timing
 from drivers.llrp.wire import Wire
 from drivers.session import Clock, Contact, Gap, Notice, PhaseSink, ReaderSettings, Sink
@@ -333,10 +334,7 @@ class LlrpConnection:
         if "GeneralDeviceCapabilities" in answer.fields:
             detail["manufacturer"], detail["model"], detail["firmware"] = str(can.maker), str(can.model), can.firmware
             detail["antennas"] = str(can.antennas)
-        if can.powers:
-            detail["powers"] = f"{min(can.powers.values()) / 100:g} to {max(can.powers.values()) / 100:g} dBm"
-        if can.modes:
-            detail["modes"] = ", ".join(map(str, can.modes))
+        detail.update(tables(can))
         self._profile = choose(can.maker, self._settings.profile)
         detail["profile"] = self._profile.name
         config = await self._ask("GET_READER_CONFIG", RequestedData=_IDENTIFICATION)

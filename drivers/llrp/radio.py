@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from drivers.llrp.codec import Capabilities
@@ -46,3 +47,24 @@ def _mode(port: int, wanted: int | None, can: Capabilities, tell: Tell) -> int |
     listed = ", ".join(map(str, can.modes)) or "not told"
     tell(f"the reader has no mode {wanted} (its modes: {listed}): port {port} keeps its own")
     return None
+
+
+def tables(can: Capabilities) -> dict[str, str]:
+    """Return what the reader can do as details of its status."""
+    told = {}
+    if can.powers:
+        told["powers"] = f"{min(can.powers.values()) / 100:g} to {max(can.powers.values()) / 100:g} dBm"
+    if can.modes:
+        told["modes"] = ", ".join(f"{number} ({rate / 1000:g} kb/s)" for number, rate in can.modes.items())
+    return told
+
+
+def powers_of(detail: Mapping[str, str]) -> tuple[float, float] | None:
+    """Return the lowest and highest power in dBm of a status's details."""
+    found = re.fullmatch(r"(\S+) to (\S+) dBm", detail.get("powers", ""))
+    return (float(found[1]), float(found[2])) if found else None
+
+
+def modes_of(detail: Mapping[str, str]) -> dict[int, float]:
+    """Return the kilobits a second of each mode of a status's details."""
+    return {int(number): float(rate) for number, rate in re.findall(r"(\d+) \((\S+) kb/s\)", detail.get("modes", ""))}

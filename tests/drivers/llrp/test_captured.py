@@ -137,7 +137,8 @@ def test_capabilities() -> None:
         specs_a_rospec=32,
         select_filters=2,
         powers={index: 975 + 25 * index for index in range(1, 82)},
-        modes=(0, 1, 2, 3, 4, 1000, 1002, 1003, 1004, 1005),
+        modes={0: 640_000, 1: 320_000, 2: 68_500, 3: 21_325, 4: 160_000}
+        | dict.fromkeys((1000, 1002, 1003, 1004, 1005), 40_000),
         hop_table=1,
     )
 

@@ -10,6 +10,7 @@ from llrp_peers import CARD, OK, Obedient, forever, now_us, peer, report, sessio
 from llrpkit.protocol import enums, impinj, messages, params
 
 from drivers.llrp.profiles import GENERIC, PROFILES, choose
+from drivers.llrp.radio import modes_of, powers_of
 from drivers.llrp.rospec import instead_of, rospec
 from drivers.llrp.state import Timing
 from drivers.session import Link, Radio, Select
@@ -206,7 +207,8 @@ async def test_each_antenna_gets_its_power_mode_and_population() -> None:
     (command,) = told[2].air_protocol_inventory_command_settings
     assert (command.c1_g2_rf_control, command.c1_g2_singulation_control.tag_population) == (None, 32)
     assert notices == []
-    assert (detail["powers"], detail["modes"]) == ("10 to 30 dBm", "2")
+    assert (detail["powers"], detail["modes"]) == ("10 to 30 dBm", "2 (68.5 kb/s)")
+    assert (powers_of(detail), modes_of(detail)) == ((10, 30), {2: 68.5})
 
 
 async def test_the_readers_own_tables_are_the_limits() -> None:

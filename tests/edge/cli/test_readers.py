@@ -220,6 +220,55 @@ async def test_a_reader_that_is_not_there_fails(tmp_path: Path, monkeypatch: pyt
     assert (code, "readers are: g1" in err) == (1, True)
 
 
+# tune
+
+
+@asynccontextmanager
+async def crowded(reader: LlrpReader) -> AsyncIterator[str]:
+    """A reader whose first antenna hears forty tags, most of them nearer to its second."""
+
+    async def see() -> None:
+        while True:
+            seen = [(1, n, -6500) for n in range(40)] + [(2, n, -4500) for n in range(30)]
+            reader.push([Observation(now_us(), port, n.to_bytes(12), cdbm) for port, n, cdbm in seen])
+            await asyncio.sleep(0.2)
+
+    address = await reader.start()
+    seeing = asyncio.create_task(see())
+    try:
+        yield address
+    finally:
+        seeing.cancel()
+        await reader.stop()
+
+
+async def test_a_reader_is_tuned_after_a_yes(tmp_path: Path) -> None:
+    async with crowded(LlrpReader(now_us, name="g1", tcp_port=0)) as address:
+        file = store_file(tmp_path, "llrp", address)
+        before = file.read_text()
+        base = ("readers", "tune", "g1", "--config", str(file), "--minutes", "0.05")
+        code, out, err = await command(*base)  # nobody answers
+        assert code == 1, out + err
+        assert "port 1 (door): power 24 dBm instead of the reader's highest, 30: 75% of its reads" in out
+        assert "session 0: up to 40 tags at once before port 1" in out
+        assert file.read_text() == before
+        code, out, err = await command(*base, "--yes")
+    assert code == 0, out + err
+    assert (tmp_path / "store.toml.before").read_text() == before
+    (told,) = load(file, files=False).readers
+    assert told.session == 0
+    assert told.antennas[0].power == 24
+    assert told.antennas[1].power is None
+
+
+async def test_too_few_reads_are_said(tmp_path: Path) -> None:
+    async with busy(serial_reader("r2000", now_us)) as address:
+        file = store_file(tmp_path, "r2000", address)
+        code, out, _ = await command("readers", "tune", "g1", "--config", str(file), "--minutes", "0.05")
+    assert code == 1
+    assert "too few reads: an antenna needs 200" in out
+
+
 async def test_a_capture_replays_and_hides_the_tags(tmp_path: Path) -> None:
     async with busy(serial_reader("chafon-cf", now_us)) as address:
         config = str(store_file(tmp_path, "chafon-cf", address))
