@@ -16,7 +16,7 @@ import pytest
 from serial_hosts import Collector
 
 from drivers import open_session
-from drivers.open import SERIAL
+from drivers.open import SERIAL, serial_family
 from drivers.read import ANTENNA_UNKNOWN
 from drivers.serial import chafon_cf_codec as cf
 from drivers.serial import nordicid_codec as nur
@@ -292,6 +292,46 @@ async def test_an_m100_that_tells_none_takes_one_port(sink: Collector) -> None:
         links = [state.link for state in sink.states]
         assert (links.count(Link.UP), links[-1]) == (1, Link.DOWN), "it does not flap"
         assert len(sink.all) == 0
+
+
+# Power lost for a moment, while the line stays: settings and search are gone, and nothing is said.
+
+
+def ports_of(family: str) -> dict[int, int]:
+    return {1: 11} if family in ("m100", "tsl") else {1: 11, 2: 12}
+
+
+@pytest.mark.parametrize("family", sorted(SERIAL))
+async def test_a_reader_that_has_lost_its_power_reads_on_all_its_antennas_again(
+    family: str, sink: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serial_family(family), "SILENCE_S", 0.6)
+    ports = ports_of(family)
+    reader = serial_reader(family, now_us)
+    async with plugged(reader) as address, session(family, address, sink, ports):
+        await heard_on(reader, sink, ports)
+        reader.module = serial_reader(family, now_us).module
+        await heard_on(reader, sink, ports)
+        assert sink.states[-1].link is Link.UP
+
+
+@pytest.mark.parametrize("family", sorted(SERIAL))
+async def test_a_serial_server_that_wants_tls_is_down_with_words(
+    family: str, sink: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serial_session, "ANSWER_S", 0.1)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(bytes.fromhex("1503010002 0246"))  # an alert: not a ClientHello
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        address = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with session(family, address, sink, {1: 7}):
+            down = await sink.until_link(Link.DOWN)
+    assert "closed by the other end" in down.reason or "no " in down.reason
 
 
 # Pulled out.

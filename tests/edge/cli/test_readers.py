@@ -181,6 +181,22 @@ async def test_a_serial_reader_is_known_by_its_answers(family: str, monkeypatch:
     assert "baud" in finding.text
 
 
+@pytest.mark.parametrize("family", SERIAL_FAMILIES)
+async def test_a_serial_reader_is_known_behind_a_serial_server(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "ANSWER_S", 0.15)
+    module = serial_reader(family, now_us).module
+
+    async def serve(incoming: asyncio.StreamReader, outgoing: asyncio.StreamWriter) -> None:
+        while chunk := await incoming.read(4096):
+            outgoing.write(b"".join(module.receive(chunk)))
+        outgoing.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        finding = await scan_serial(f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    assert finding.driver == family, finding
+
+
 async def test_the_scan_command_tells_what_it_looked_at(tmp_path: Path) -> None:
     code, out, err = await command("readers", "scan", str(tmp_path / "tty"), "127.0.0.1:1")
     assert code == 1

@@ -10,7 +10,7 @@ from gateways import Gateway, antennas
 from config.check import ConfigError, check, load
 from config.readers import Region
 from config.relations import BY_DOCUMENT, PORT_MAX
-from drivers.open import serial_family
+from drivers.open import SERIAL, serial_family
 from drivers.serial.thingmagic import REGIONS
 from drivers.session import Radio, ReaderSettings, Select, Tls
 from edge.store.compose import compose
@@ -141,6 +141,16 @@ def test_a_port_that_a_family_does_not_have_is_told_by_check(gateway: Gateway, d
     load(gateway.file)
     gateway.configure(readers=[serial(driver, 1, most + 1)])
     with pytest.raises(ConfigError, match=rf"readers\[0\].antennas\[1\].port: {driver} readers have ports 1 to {most}"):
+        load(gateway.file)
+
+
+@pytest.mark.parametrize("driver", sorted(SERIAL))
+@pytest.mark.parametrize("key", [{"tls": True}, {"pin": PIN, "tls": True}, {"session": 1}, {"groups": [[1], [2]]}])
+def test_keys_of_networks_and_of_llrp_are_refused_for_each_serial_family(
+    gateway: Gateway, driver: str, key: dict[str, Any]
+) -> None:
+    gateway.configure(readers=[serial(driver, 1, **key)])
+    with pytest.raises(ConfigError, match=f'{", ".join(sorted(key))}: only for driver = "llrp"'):
         load(gateway.file)
 
 
