@@ -179,7 +179,8 @@ def reply(frame: Frame) -> bytes:
         return b""
     if (frame.kind, frame.id) == (READER, CONFIRM):
         return encode(Frame(READER, CONFIRM, frame.data, address=frame.address, dialect=frame.dialect))
-    if frame.kind == RADIO and frame.id in TAGS:
+    # Most readers number nothing: their tags aren't split a second time.
+    if frame.kind == RADIO and frame.id in TAGS and frame.dialect.sequence in frame.data:
         try:
             sequence = _tag(frame)[1].get(frame.dialect.sequence)
         except MalformedRecordError:

@@ -50,8 +50,7 @@ def encode(command: str) -> bytes:
 def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
     """See framing.Probe."""
     if buffer[at] in END:
-        size = 2 if buffer[at : at + 2] == END else 1
-        return Frame(""), size
+        return Frame(""), 1
     line = _line_at(buffer, at)
     if not isinstance(line, tuple):
         return line

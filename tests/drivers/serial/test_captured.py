@@ -98,7 +98,7 @@ NUR_CLEAR = "A503000000590555B1"
 TSL_ECHO = b"CS: .iv\r\n".hex()
 TSL_NOTHING = b"ER: 005\r\n".hex()
 TSL_OVER = b"OK:\r\n".hex()
-TSL_BLANK = b"\r\n".hex()
+TSL_BLANK = b"\n".hex()
 TSL_LOG = b"CS: .iv\r\nEP: 000000000000000000001242\r\nRI: -61\r\nOK:\r\n\r\n"
 TSL_1128 = b"EP: 41524E4C3030303030310000\r\nEP: 330DE29525C0210005F5F8F2\r\nOK:\r\n\r\n"
 
