@@ -21,6 +21,7 @@ from drivers.llrp import codec
 from drivers.llrp.codec import Header, Malformed, Message, NotLlrp
 from drivers.llrp.decoder import UPTIME, UTC, Decoded, ReportDecoder
 from drivers.llrp.events import ATTEMPT_REFUSED, ENDED, GONE, ROSPEC_EVENT, notices, why_ended
+from drivers.llrp.identity import check_identity
 from drivers.llrp.inventory import Inventory, demand
 from drivers.llrp.ports import GPI_EVENT, Outputs, off_or_on, watch
 from drivers.llrp.profiles import GENERIC, IMPINJ_PEN, choose
@@ -341,25 +342,10 @@ class LlrpConnection:
         identity = codec.identity_of(config)
         if identity is not None:
             detail["identity"] = identity
-        self._check_identity(identity)
+        check_identity(self._settings.identity, identity, self._memory, self._wire.peer, self._notice)
         self._extended = False
         if self._profile.extensions:
             self._extended = codec.refusal(await self._ask("IMPINJ_ENABLE_EXTENSIONS")) is None
-
-    def _check_identity(self, identity: str | None) -> None:
-        wanted, before = self._settings.identity, self._memory.identity
-        if wanted is not None and (identity is None or codec.plain(identity) != codec.plain(wanted)):
-            raise LinkFailure(
-                f"the reader at {self._wire.peer} is {codec.shown(identity)}, not {codec.shown(wanted)} as the store "
-                "file says: have two readers swapped addresses, or was this one replaced?"
-            )
-        if identity is not None:
-            if before is not None and before != identity:
-                self._notice(
-                    f"another reader than before answers at {self._wire.peer}: {identity} instead of {before}; "
-                    "see that its antennas hang where the store file says"
-                )
-            self._memory.identity = identity
 
     async def _configure(self) -> None:
         """Configure what readers forget with each connection, or may have forgotten."""
