@@ -193,7 +193,7 @@ async def scan_serial(port: str) -> Finding:
         assert isinstance(session, SerialSession)
         sessions.append((family, session))
     usual = [(family, session, session.BAUDS[:1]) for family, session in sessions]
-    others = [(family, session, session.BAUDS[1:]) for family, session in sessions]
+    others = [(family, session, session.BAUDS[1:]) for family, session in sessions if session.BAUDS[1:]]
     for family, session, bauds in usual if port.startswith("tcp://") else usual + others:
         try:
             detail = await session.identify(bauds)

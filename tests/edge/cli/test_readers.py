@@ -197,6 +197,18 @@ async def test_a_serial_reader_is_known_behind_a_serial_server(family: str, monk
     assert finding.driver == family, finding
 
 
+async def test_a_line_without_a_reader_is_tried_at_all_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "ANSWER_S", 0.02)
+    monkeypatch.setattr(session, "PROBE_S", 0.02)
+    near, far = os.openpty()
+    try:
+        finding = await scan_serial(os.ttyname(far))
+    finally:
+        os.close(near)
+        os.close(far)
+    assert (finding.driver, finding.text) == ("", "no reader of a known family answers")
+
+
 async def test_the_scan_command_tells_what_it_looked_at(tmp_path: Path) -> None:
     code, out, err = await command("readers", "scan", str(tmp_path / "tty"), "127.0.0.1:1")
     assert code == 1
