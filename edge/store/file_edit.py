@@ -17,7 +17,7 @@ def edit(
 ) -> Path:
     """Set keys of a reader and of its antennas by port; returns where the old file is kept. Trouble if that can't be
     done, and then nothing has changed."""
-    part, kept = file.with_name(f"{file.name}.new"), file.with_name(f"{file.name}.before")
+    part, kept = file.with_name(f"{file.name}.new"), file.with_stem(f"{file.stem}-before")
     try:
         text = with_keys(file.read_text(encoding="utf-8"), reader, keys, antennas)
         part.write_text(text, encoding="utf-8")
