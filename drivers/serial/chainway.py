@@ -21,6 +21,8 @@ class ChainwaySession(StreamingSession[Frame]):
     NAME = "Chainway"
     BAUDS = (115200, 57600, 38400, 230400)
     PORT_MAX = 16
+    ALIVE = b"\0"
+    """What the maker's library sends meanwhile; it begins no frame."""
 
     def _frame_at(self, buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
         return codec.frame_at(buffer, at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from contextlib import suppress
 from typing import ClassVar, TypeVar
@@ -20,10 +21,22 @@ class StreamingSession(SerialSession[F]):
 
     SETS_PORTS = True
     SILENCE_S: ClassVar[float] = 2.0
+    ALIVE: ClassVar[bytes] = b""
+    """Sign of life that the reader is sent every ALIVE_S, also while it reads."""
+    ALIVE_S: ClassVar[float] = 5.0
+    _alive_s = 0.0
 
     @abstractmethod
     async def _stop(self, line: Line, patience_s: float) -> None:
         """Stop reading; ReaderError if the reader does not answer."""
+
+    async def _frames(self, line: Line, patience_s: float) -> list[F]:
+        frames = await super()._frames(line, patience_s)
+        now_s = asyncio.get_running_loop().time()
+        if self.ALIVE and now_s - self._alive_s >= self.ALIVE_S:
+            self._alive_s = now_s
+            await line.write(self.ALIVE)
+        return frames
 
     async def _hush(self, line: Line, patience_s: float) -> None:
         with suppress(ReaderError):

@@ -132,6 +132,27 @@ async def test_an_empty_shop_is_no_failure_and_a_dead_reader_is(
         assert down.since_us < now_us() - 400_000, "unknown since its last word"
 
 
+async def test_a_chainway_that_reads_gets_signs_of_life(sink: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StreamingSession, "ALIVE_S", 0.1)
+    reader = serial_reader("chainway", now_us)
+    received: list[bytes] = []
+    receive = reader.module.receive
+
+    def noted(chunk: bytes) -> list[bytes]:
+        received.append(chunk)
+        return receive(chunk)
+
+    monkeypatch.setattr(reader.module, "receive", noted)
+    async with reading("chainway", reader, sink, {1: 7}):
+        await heard(reader, sink, {1: 7})
+        received.clear()
+        async with asyncio.timeout(10):
+            while received.count(b"\0") < 3:
+                reader.push([Observation(now_us(), 1, (1).to_bytes(12), -5500, 1)])
+                await asyncio.sleep(0.02)
+        assert Link.DOWN not in [state.link for state in sink.states]
+
+
 @pytest.mark.parametrize("family", ["chainway", "hopeland", "gx"])
 async def test_ports_that_the_reader_lacks_are_refused(family: str, sink: Collector) -> None:
     async with reading(family, serial_reader(family, now_us, 4), sink, {1: 1, 6: 2}):
