@@ -1,6 +1,6 @@
 """Simulated serial readers that stream until they are stopped: Chainway, Hopeland/CLOU (AA) and its relatives (5A).
 
-What they say of themselves is what real ones said in public captures.
+What Chainway and Hopeland say of themselves is what real ones said in public captures, the 5A's is by its document.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ async def test_each_antenna_gets_its_power_mode_and_population() -> None:
     told = configured(spec)
     assert sorted(told) == [1, 2, 3, 4]
     power = told[1].rf_transmitter
-    assert (power.hop_table_id, power.channel_index, power.transmit_power) == (1, 0, 11), "20 dBm is the eleventh"
+    assert (power.hop_table_id, power.channel_index, power.transmit_power) == (1, 0, 43), "20.5 dBm is the 43rd"
     assert told[2].rf_transmitter is None
     (command,) = told[3].air_protocol_inventory_command_settings
     assert command.c1_g2_rf_control.mode_index == 2
@@ -207,20 +207,22 @@ async def test_each_antenna_gets_its_power_mode_and_population() -> None:
     (command,) = told[2].air_protocol_inventory_command_settings
     assert (command.c1_g2_rf_control, command.c1_g2_singulation_control.tag_population) == (None, 32)
     assert notices == []
-    assert (detail["powers"], detail["modes"]) == ("10 to 30 dBm", "2 (68.5 kb/s)")
-    assert (powers_of(detail), modes_of(detail)) == ((10, 30), {2: 68.5})
+    assert detail["powers"] == "10 to 30 dBm"
+    assert detail["modes"].startswith("0 (640 kb/s), 1 (320 kb/s), 2 (68.5 kb/s), 3 (21.325 kb/s)")
+    assert powers_of(detail) == (10, 30)
+    assert modes_of(detail) == {0: 640, 1: 320, 2: 68.5, 3: 21.325, 4: 160}
 
 
 async def test_the_readers_own_tables_are_the_limits() -> None:
     radio = {1: Radio(power_cdbm=3300), 2: Radio(power_cdbm=500), 3: Radio(mode=7)}
     spec, notices, _ = await inventory(reader_of(0), radio=radio)
     told = configured(spec)
-    assert [told[port].rf_transmitter.transmit_power for port in (1, 2)] == [21, 1]
+    assert [told[port].rf_transmitter.transmit_power for port in (1, 2)] == [81, 1]
     assert 3 not in told
     assert notices == [
         "the reader's powers are 10 to 30 dBm, not 33: port 1 has 30 dBm",
         "the reader's powers are 10 to 30 dBm, not 5: port 2 has 10 dBm",
-        "the reader has no mode 7 (its modes: 2): port 3 keeps its own",
+        "the reader has no mode 7 (its modes: 0, 1, 2, 3, 4): port 3 keeps its own",
     ]
 
 
