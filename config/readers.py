@@ -26,6 +26,12 @@ class Antenna(Model):
     """Direction on the plan, in degrees as on a compass: 0 along y, 90 along x; default: unknown."""
     beam: Annotated[Number, Field(gt=0, le=360)] | None = None
     """Beam width in degrees, as in the data sheet; default: unknown."""
+    power: Annotated[Number, Field(ge=-10, le=40)] | None = None
+    """LLRP: transmit power in dBm, rounded down to one of the reader's own; default: as configured on the reader."""
+    mode: Annotated[Int, Field(ge=0, le=65535)] | None = None
+    """LLRP: number of a mode of the reader, as shown by readers test; default: as configured on the reader."""
+    population: Annotated[Int, Field(ge=1, le=65535)] | None = None
+    """LLRP: number of tags to expect in its field; with the reader's session."""
 
 
 class Input(Model):
@@ -50,15 +56,31 @@ class Output(Model):
     """How long it stays on."""
 
 
-Driver = Literal["llrp", "json", "thingmagic", "r2000", "uhfreader18", "chafon-cf", "m100"]
+Driver = Literal[
+    "llrp",
+    "json",
+    "thingmagic",
+    "r2000",
+    "uhfreader18",
+    "chafon-cf",
+    "m100",
+    "chainway",
+    "hopeland",
+    "gx",
+    "nordicid",
+    "tsl",
+    "metratec",
+]
 Region = Literal["na", "eu", "kr", "in", "jp", "prc", "eu2", "eu3", "kr2", "prc2", "au", "nz", "na2", "na3"]
 """Region names used by ThingMagic: prc is China, 920 to 925 MHz; eu3 is Europe, 865 to 868 MHz; na is FCC."""
 SERIAL_DRIVERS = frozenset(get_args(Driver)) - {"llrp", "json"}
-LLRP_PROFILES = ("generic", "impinj", "zebra", "thingmagic", "alien", "kathrein")
+LLRP_PROFILES = ("generic", "impinj", "zebra", "thingmagic", "alien", "kathrein", "slow")
 JSON_PROFILES = ("generic", "impinj", "zebra", "keonn", "speedway")
 JSON_KEYS = frozenset({"username", "password_file", "heartbeat_s", "holds", "preset", "source", "mapping"})
 NETWORK_KEYS = frozenset({"identity", "tls", "ca", "pin", "cert", "key", "profile", "phase"})
 """Keys for llrp and json."""
+RADIO_KEYS = ("power", "mode", "population")
+"""Keys of antennas for llrp."""
 STREAM_SCHEMES = ("http://", "https://", "ws://", "wss://")
 JSON_SCHEMES = (*STREAM_SCHEMES, "mqtt://", "mqtts://", "listen://")
 
@@ -120,12 +142,20 @@ class Reader(Model):
     cert: FilePath | None = None
     """The gateway's certificate (PEM), for readers that require one or connect to the gateway; with `key`."""
     key: FilePath | None = None
-    profile: Literal["generic", "impinj", "zebra", "thingmagic", "alien", "kathrein", "keonn", "speedway"] | None = None
+    profile: (
+        Literal["generic", "impinj", "zebra", "thingmagic", "alien", "kathrein", "slow", "keonn", "speedway"] | None
+    ) = None
     """Vendor profile; llrp: detected from the reader by default; json: required."""
     session: Annotated[Int, Field(ge=0, le=3)] | None = None
     """Gen2 session; default: as configured on the reader."""
     search_mode: Literal["reader", "single", "dual", "tagfocus"] | None = None
     """Impinj's search mode; default: as configured on the reader."""
+    groups: tuple[tuple[Annotated[Int, Field(ge=1, le=64)], ...], ...] = ()
+    """Antenna ports to search together, a group after the other, for hubs that can't have all at once."""
+    group_s: Annotated[Number, Field(ge=0.1, le=60)] = 1
+    """Time for each group."""
+    report_tags: Annotated[Int, Field(ge=1, le=64)] = 1
+    """Number of tags that the reader gathers for a report; above 1 a lone tag is reported late."""
     phase: bool = False
     """Request the phase in Impinj's reports, or keep it from JSON, for captures; it is not used otherwise."""
     filter: bool = False
@@ -155,6 +185,11 @@ class Reader(Model):
     def _family(self) -> Self:
         if self.region is not None and self.driver != "thingmagic":
             raise ValueError('region: only for driver = "thingmagic"')
+        radio = {key for each in self.antennas for key in RADIO_KEYS if getattr(each, key) is not None}
+        if radio and self.driver != "llrp":
+            raise ValueError(f'antennas: {", ".join(sorted(radio))}: only for driver = "llrp"')
+        if "population" in radio and self.session is None:
+            raise ValueError("population of antennas needs the reader's session")
         given = self.model_fields_set - {"id", "driver", "address", "antennas", "region"}
         if self.driver == "json":
             if wrong := given - JSON_KEYS - NETWORK_KEYS:
@@ -166,6 +201,7 @@ class Reader(Model):
         given -= JSON_KEYS
         if given and self.driver != "llrp":
             raise ValueError(f'{", ".join(sorted(given))}: only for driver = "llrp"')
+        self._check_groups()
         if self.profile not in (None, *LLRP_PROFILES):
             raise ValueError(f'profile = "{self.profile}": only for driver = "json"')
         if self.address.startswith("listen://"):
@@ -183,6 +219,14 @@ class Reader(Model):
         if (self.cert is None) != (self.key is None) or (self.cert is not None and not self.tls):
             raise ValueError("cert and key must be used together, and with tls = true")
         return self
+
+    def _check_groups(self) -> None:
+        grouped = [port for group in self.groups for port in group]
+        ports = {each.port for each in self.antennas}
+        if self.groups and (len(self.groups) < 2 or not all(self.groups)):
+            raise ValueError("groups: two or more, with a port or more each")
+        if self.groups and (set(grouped) != ports or len(grouped) != len(ports)):
+            raise ValueError("groups: each port of antennas belongs to one group")
 
     def _json(self) -> Self:
         scheme = next((each for each in JSON_SCHEMES if self.address.startswith(each)), None)

@@ -26,8 +26,24 @@ from config.tags import masks
 Raw = Mapping[str, Any]
 PORTS = {"antennas": "antenna", "inputs": "contact", "outputs": "lamp"}
 """Tables of a reader whose items have ports, and the name of the connected device."""
-PORT_MAX = {"thingmagic": 16, "r2000": 8, "uhfreader18": 16, "chafon-cf": 16}
+PORT_MAX = {
+    "thingmagic": 16,
+    "r2000": 16,
+    "uhfreader18": 16,
+    "chafon-cf": 16,
+    "chainway": 16,
+    "hopeland": 8,
+    "gx": 32,
+    "nordicid": 32,
+    "metratec": 16,
+}
 """Highest antenna port by driver."""
+BY_DOCUMENT = {
+    "hopeland": "its reports of tags are",
+    "nordicid": "its answers are",
+    "metratec": "all that it says is",
+}
+"""What of a driver no bytes of a real reader confirm; docs/readers.md has the sources."""
 Found = tuple[Place, str, bool]
 """Place, message, and True if it is only a warning."""
 
@@ -126,11 +142,19 @@ def _families(raw: Raw) -> Iterator[Found]:
         antennas = list(tables(reader, "antennas"))
         if driver == "m100" and len(antennas) > 1:
             yield (*place, "antennas"), "most m100 readers have one antenna; only few report which one saw a tag", True
+        if driver == "tsl" and len(antennas) > 1:
+            yield (*place, "antennas"), "tsl readers have one antenna", True
         most = PORT_MAX.get(driver, 64)
         for at, antenna in antennas:
             port = antenna.get("port")
             if isinstance(port, int) and most < port <= 64:
                 yield (*place, *at, "port"), f"{driver} readers have ports 1 to {most}, not {port}", False
+        if driver == "r2000" and any(isinstance(at.get("port"), int) and 8 < at["port"] <= 16 for _, at in antennas):
+            text = "r2000 ports above 8 are implemented by the document only; try them with tagtrail readers test"
+            yield (*place, "antennas"), text, True
+        if driver in BY_DOCUMENT:
+            text = f"{BY_DOCUMENT[driver]} implemented by the document only; try it with tagtrail readers test"
+            yield (*place, "driver"), text, True
         if driver == "thingmagic" and "region" not in reader:
             text = 'without region the reader keeps its own; a reader without one is set to China (region = "prc")'
             yield place, text, True

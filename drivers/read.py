@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ READ = np.dtype(
 ANTENNA_UNKNOWN = 0xFFFF
 RSSI_UNKNOWN = -32768
 EPC_BITS_MAX = 496
+_WORDS = struct.Struct(">8Q")
 
 Reads = NDArray[Any]
 """One-dimensional array of dtype READ."""
@@ -30,6 +32,13 @@ def epc_words(epc: bytes) -> NDArray[np.uint64]:
     if len(epc) * 8 > EPC_BITS_MAX:
         raise ValueError(f"EPC of {len(epc) * 8} bits; Gen2 allows {EPC_BITS_MAX}")
     return np.frombuffer(epc.ljust(64, b"\0"), ">u8").astype(np.uint64)
+
+
+def epc_row(epc: bytes) -> tuple[int, ...]:
+    """Convert an EPC to the same words as a tuple, for rows of READ that are made one by one; ValueError."""
+    if len(epc) * 8 > EPC_BITS_MAX:
+        raise ValueError(f"EPC of {len(epc) * 8} bits; Gen2 allows {EPC_BITS_MAX}")
+    return _WORDS.unpack(epc.ljust(64, b"\0"))
 
 
 def epc_bytes(words: NDArray[np.uint64], bits: int) -> bytes:

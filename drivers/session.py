@@ -46,6 +46,17 @@ class Select:
 
 
 @dataclass(frozen=True)
+class Radio:
+    """Settings of one antenna port; None: as configured on the reader."""
+
+    power_cdbm: int | None = None
+    mode: int | None = None
+    """Number in the reader's own table of modes."""
+    population: int | None = None
+    """Number of tags to expect."""
+
+
+@dataclass(frozen=True)
 class Push:
     """Settings of a reader that pushes JSON."""
 
@@ -87,6 +98,13 @@ class ReaderSettings:
     """LLRP: Gen2 session, 0 to 3; None: as configured on the reader."""
     search_mode: str | None = None
     """LLRP: name in llrp.profiles.SEARCH_MODES, for makes that support it; None: as configured on the reader."""
+    radio: Mapping[int, Radio] = field(default_factory=dict)
+    """LLRP: settings by antenna port, within the reader's own tables."""
+    groups: tuple[tuple[int, ...], ...] = ()
+    """LLRP: antenna ports that are searched together, for `group_s` in turn; none: all at once."""
+    group_s: float = 1.0
+    report_tags: int = 1
+    """LLRP: number of tags gathered for a report."""
     phase: bool = False
     """LLRP: request the phase in reports, for makes that support it; JSON: keep it."""
     select: tuple[Select, ...] = ()

@@ -36,6 +36,12 @@ class Family(StrEnum):
     UHFREADER18 = "uhfreader18"
     CHAFON_CF = "chafon-cf"
     M100 = "m100"
+    CHAINWAY = "chainway"
+    HOPELAND = "hopeland"
+    GX = "gx"
+    NORDICID = "nordicid"
+    TSL = "tsl"
+    METRATEC = "metratec"
 
 
 class Profile(StrEnum):

@@ -28,3 +28,5 @@ def test_epc_words_and_bytes_are_inverse() -> None:
     epc = bytes(range(62))
     assert drivers.read.epc_bytes(drivers.read.epc_words(epc), 496) == epc
     assert drivers.read.epc_bytes(drivers.read.epc_words(epc[:12]), 96) == epc[:12]
+    for size in (2, 12, 62):
+        assert drivers.read.epc_row(epc[:size]) == tuple(drivers.read.epc_words(epc[:size]).tolist())

@@ -20,7 +20,7 @@ import logging
 import re
 import struct
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sllurp.llrp import LLRPMessage
@@ -52,7 +52,11 @@ _MASK = struct.Struct("!BHH")
 _OUTPUT = struct.Struct("!HB")
 _ROSPEC_HEAD = struct.Struct("!IBB")
 _GENERAL_HEAD = struct.Struct("!HHIIH")
-_LLRP_HEAD = struct.Struct("!B3xI")
+_LLRP_HEAD = struct.Struct("!B3xII")
+_POWER = struct.Struct("!Hh")
+_MODE = struct.Struct("!IxB2xI")
+_REGULATORY_HEAD_BYTES = 4
+_BAND, _POWER_ENTRY, _FREQUENCIES, _HOP_TABLE, _MODES, _MODE_ENTRY = 144, 145, 146, 147, 328, 329
 _C1G2_HEAD = struct.Struct("!xH")
 _VENDOR = struct.Struct("!IB")
 _CUSTOM_MESSAGE = 1023
@@ -89,13 +93,44 @@ def _decode_general(body: bytes, _name: str) -> tuple[dict[str, Any], str]:
 
 
 def _decode_llrp_capabilities(body: bytes, _name: str) -> tuple[dict[str, Any], str]:
-    flags, rospecs = _LLRP_HEAD.unpack_from(body)
-    return {"CanWarn": bool(flags & 0x40), "CanHold": bool(flags & 0x08), "ROSpecs": rospecs}, ""
+    flags, rospecs, specs = _LLRP_HEAD.unpack_from(body)
+    return {"CanWarn": bool(flags & 0x40), "CanHold": bool(flags & 0x08), "ROSpecs": rospecs, "Specs": specs}, ""
 
 
 def _decode_c1g2_capabilities(body: bytes, _name: str) -> tuple[dict[str, Any], str]:
     (filters,) = _C1G2_HEAD.unpack_from(body)
     return {"SelectFilters": filters}, ""
+
+
+def _decode_regulatory(body: bytes, _name: str) -> tuple[dict[str, Any], str]:
+    """Read the tables of powers and modes, and the first hop table (17.2.3.4)."""
+    powers: dict[int, int] = {}
+    modes: dict[int, int] = {}
+    hopping, table = False, 0
+    for band in _inside(body[_REGULATORY_HEAD_BYTES:], _BAND):
+        for kind, entry in _parts(band):
+            if kind == _POWER_ENTRY and len(entry) >= _POWER.size:
+                index, power = _POWER.unpack_from(entry)
+                powers.setdefault(index, power)
+            elif kind == _FREQUENCIES and entry:
+                hopping = bool(entry[0] & 0x80)
+                table = next((each[0] for each in _inside(entry[1:], _HOP_TABLE) if each), 0)
+            elif kind == _MODES:
+                for each in _inside(entry, _MODE_ENTRY):
+                    if len(each) >= _MODE.size:
+                        number, miller, rate = _MODE.unpack_from(each)
+                        modes.setdefault(number, rate >> (miller & 3))
+    return {"Powers": powers, "Modes": modes, "Hopping": hopping, "HopTable": table}, ""
+
+
+def _parts(body: bytes) -> Iterator[tuple[int, bytes]]:
+    """Iterate over type and content of the parameters of a body."""
+    for parameter in parameters(body):
+        yield _TLV.unpack_from(parameter)[0] & 0x3FF, parameter[_TLV.size :]
+
+
+def _inside(body: bytes, wanted: int) -> Iterator[bytes]:
+    return (content for kind, content in _parts(body) if kind == wanted)
 
 
 def _decode_status(body: bytes, _name: str) -> tuple[dict[str, Any], str]:
@@ -104,13 +139,14 @@ def _decode_status(body: bytes, _name: str) -> tuple[dict[str, Any], str]:
     return {"StatusCode": Error_Type2Name.get(code, f"status {code}"), "ErrorDescription": text, **more}, ""
 
 
-# Of these only the first fields (17.2.8.1, 17.2.4.1, 17.2.3.1, 17.2.3.2, 17.3.1.1.2) are needed, and readers differ in
-# what follows: an odd byte there must keep no reader out.
+# Of these only the first fields (17.2.8.1, 17.2.4.1, 17.2.3.1, 17.2.3.2, 17.3.1.1.2) or some tables are needed, and
+# readers differ in what follows: an odd byte there must keep no reader out.
 for _name, _decoder in (
     ("LLRPStatus", _decode_status),
     ("ROSpec", _decode_rospec),
     ("GeneralDeviceCapabilities", _decode_general),
     ("LLRPCapabilities", _decode_llrp_capabilities),
+    ("RegulatoryCapabilities", _decode_regulatory),
     ("C1G2LLRPCapabilities", _decode_c1g2_capabilities),
 ):
     Param_struct[_name]["decode"] = _decoder
@@ -311,7 +347,15 @@ class Capabilities:
     can_warn: bool = False
     rospecs: int = 0
     """Maximum number of ROSpecs; 0: no limit."""
+    specs_a_rospec: int = 0
+    """Maximum number of AISpecs in a ROSpec; 0: no limit."""
     select_filters: int = 0
+    powers: Mapping[int, int] = field(default_factory=dict)
+    """Powers in 0.01 dBm by their index; empty if the reader has no table."""
+    modes: Mapping[int, int] = field(default_factory=dict)
+    """Bits a second from the tag, by the numbers of its modes."""
+    hop_table: int = 0
+    """First hop table; 0 for a reader that doesn't hop."""
 
 
 def capabilities_of(answer: Message) -> Capabilities:
@@ -319,6 +363,7 @@ def capabilities_of(answer: Message) -> Capabilities:
     general = _table(answer.fields.get("GeneralDeviceCapabilities"))
     llrp = _table(answer.fields.get("LLRPCapabilities"))
     gen2 = _table(answer.fields.get("C1G2LLRPCapabilities"))
+    radio = _table(answer.fields.get("RegulatoryCapabilities"))
     return Capabilities(
         maker=general.get("Maker", 0),
         model=general.get("Model", 0),
@@ -327,7 +372,11 @@ def capabilities_of(answer: Message) -> Capabilities:
         can_hold=llrp.get("CanHold", False),
         can_warn=llrp.get("CanWarn", False),
         rospecs=llrp.get("ROSpecs", 0),
+        specs_a_rospec=llrp.get("Specs", 0),
         select_filters=gen2.get("SelectFilters", 0),
+        powers=radio.get("Powers", {}),
+        modes=radio.get("Modes", {}),
+        hop_table=radio.get("HopTable", 0) if radio.get("Hopping") else 0,
     )
 
 

@@ -21,9 +21,11 @@ from drivers.llrp import codec
 from drivers.llrp.codec import Header, Malformed, Message, NotLlrp
 from drivers.llrp.decoder import UPTIME, UTC, Decoded, ReportDecoder
 from drivers.llrp.events import ATTEMPT_REFUSED, ENDED, GONE, ROSPEC_EVENT, notices, why_ended
+from drivers.llrp.identity import check_identity
 from drivers.llrp.inventory import Inventory, demand
 from drivers.llrp.ports import GPI_EVENT, Outputs, off_or_on, watch
 from drivers.llrp.profiles import GENERIC, IMPINJ_PEN, choose
+from drivers.llrp.radio import tables
 from drivers.llrp.state import Memory, Phase, Timing
 from drivers.llrp.wire import Wire
 from drivers.session import Clock, Contact, Gap, Notice, PhaseSink, ReaderSettings, Sink
@@ -246,7 +248,8 @@ class LlrpConnection:
                 self._wire.drop(ATTEMPT_REFUSED[status])
             else:
                 self._greeted.set_result(None)
-        if (why := why_ended(event.get(ROSPEC_EVENT, {}), self._inventory.number)) is not None:
+        why = why_ended(event.get(ROSPEC_EVENT, {}), self._inventory.number)
+        if why is not None and not (why == ENDED and self._inventory.loops):
             self._ended = why, min(at_us, received_us)
             self._doubt.set()
         for text in notices(event):
@@ -332,31 +335,17 @@ class LlrpConnection:
         if "GeneralDeviceCapabilities" in answer.fields:
             detail["manufacturer"], detail["model"], detail["firmware"] = str(can.maker), str(can.model), can.firmware
             detail["antennas"] = str(can.antennas)
+        detail.update(tables(can))
         self._profile = choose(can.maker, self._settings.profile)
         detail["profile"] = self._profile.name
         config = await self._ask("GET_READER_CONFIG", RequestedData=_IDENTIFICATION)
         identity = codec.identity_of(config)
         if identity is not None:
             detail["identity"] = identity
-        self._check_identity(identity)
+        check_identity(self._settings.identity, identity, self._memory, self._wire.peer, self._notice)
         self._extended = False
         if self._profile.extensions:
             self._extended = codec.refusal(await self._ask("IMPINJ_ENABLE_EXTENSIONS")) is None
-
-    def _check_identity(self, identity: str | None) -> None:
-        wanted, before = self._settings.identity, self._memory.identity
-        if wanted is not None and (identity is None or codec.plain(identity) != codec.plain(wanted)):
-            raise LinkFailure(
-                f"the reader at {self._wire.peer} is {codec.shown(identity)}, not {codec.shown(wanted)} as the store "
-                "file says: have two readers swapped addresses, or was this one replaced?"
-            )
-        if identity is not None:
-            if before is not None and before != identity:
-                self._notice(
-                    f"another reader than before answers at {self._wire.peer}: {identity} instead of {before}; "
-                    "see that its antennas hang where the store file says"
-                )
-            self._memory.identity = identity
 
     async def _configure(self) -> None:
         """Configure what readers forget with each connection, or may have forgotten."""
@@ -457,6 +446,7 @@ class LlrpConnection:
         loop, timing = asyncio.get_running_loop(), self._timing
         await self._inventorying.wait()
         looked_s = loop.time() - timing.look_s
+        offered_s = loop.time()
         while True:
             # Reads are a sign that it runs, though not for ever: they may be those of another program.
             due_s = max(self._seen_s + timing.quiet_s, looked_s + timing.look_s)
@@ -480,6 +470,12 @@ class LlrpConnection:
                 await self._restart(why, max(at_us, self._seen_us), state)
             elif ended is not None:
                 await self._restart(*ended, codec.ROSPEC_INACTIVE)
+            elif looked_s - max(self._seen_s, offered_s) >= timing.blind_s:
+                offered_s = looked_s
+                if (lost := await self._inventory.lost()) is False:
+                    self._seen_us = max(self._seen_us, asked_us)
+                elif lost:
+                    await self._restart(GONE, self._seen_us, codec.ROSPEC_DISABLED)
 
     async def _restart(self, why: str, since_us: int, state: int | None) -> None:
         """Restart our inventory; LinkFailure if it was restarted a moment ago, so that retries back off."""

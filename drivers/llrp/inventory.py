@@ -14,12 +14,10 @@ from drivers.llrp import codec
 from drivers.llrp.codec import Message
 from drivers.llrp.ports import Ask, Tell
 from drivers.llrp.profiles import SEARCH_MODES, Profile
+from drivers.llrp.radio import allowed
 from drivers.llrp.rospec import instead_of, is_ours, rospec
 from drivers.llrp.state import Memory
 from drivers.session import ReaderSettings
-
-TAGS_A_REPORT = 1
-"""Report each tag at once; batching is done here, not in the reader."""
 
 _STATE_VALUE, _EVENTS_AND_REPORTS = 7, 11
 """RequestedData of GET_READER_CONFIG (17.1.21)."""
@@ -37,11 +35,17 @@ class Inventory:
         self._can = codec.Capabilities()
         self._others: list[int] = []
         self._tells_rospecs = True
+        self._takes_doubles = False
 
     @property
     def number(self) -> int:
         """ROSpecID of our inventory; 0, which is never used, before one was requested."""
         return int(self._spec.get("ROSpecID", 0))
+
+    @property
+    def loops(self) -> bool:
+        """True if the inventory ends and begins again by itself all the time."""
+        return len(self._spec.get("AISpec", ())) > 1
 
     async def find(self, can: codec.Capabilities, profile: Profile, extended: bool) -> tuple[bool, int | None]:
         """Return whether the reader holds events and reports for us, and the state of our ROSpec if it still exists,
@@ -77,7 +81,7 @@ class Inventory:
             await self._insist(f"an inventory on antenna ports {ports}", self._add)
         if state in (None, codec.ROSPEC_DISABLED):
             await demand(self._ask, "to enable the inventory", "ENABLE_ROSPEC", ROSpecID=self.number)
-        if state != codec.ROSPEC_ACTIVE:
+        if state != codec.ROSPEC_ACTIVE and not (self.loops and state in (None, codec.ROSPEC_DISABLED)):
             await self._insist("to start the inventory", self._start)
         await self.note_state()
 
@@ -91,7 +95,27 @@ class Inventory:
         if there is None:
             return None, None
         state = there.get(self.number)
-        return state == codec.ROSPEC_ACTIVE, state
+        between = self.loops and state == codec.ROSPEC_INACTIVE
+        return state == codec.ROSPEC_ACTIVE or between, state
+
+    async def lost(self) -> bool | None:
+        """Offer our inventory again to a reader that refuses to say what it has: True if it was lost, and is now there,
+        not yet started; False if the reader still has it; None if that can't be told.
+
+        A ROSpec that exists can't be added again (17.1.8), so a running inventory isn't disturbed.
+        """
+        if self._tells_rospecs or self._takes_doubles:
+            return None
+        if codec.refusal(await self._ask("ADD_ROSPEC", ROSpec=self._spec)) is not None:
+            # It may have been stopped. What runs is left alone, or refuses to be started.
+            await self._ask("ENABLE_ROSPEC", ROSpecID=self.number)
+            await self._start()
+            return False
+        if codec.refusal(await self._ask("ADD_ROSPEC", ROSpec=self._spec)) is not None:
+            return True
+        self._takes_doubles = True  # so it says nothing, and must not be disturbed again
+        await self.run(codec.ROSPEC_DISABLED)
+        return None
 
     async def note_state(self) -> None:
         """Remember the state value of the reader's configuration."""
@@ -111,13 +135,23 @@ class Inventory:
             self._tell(f"the reader has no search mode {settings.search_mode!r}: it keeps its own")
         return rospec(
             sorted(settings.ports),
-            TAGS_A_REPORT,
+            settings.report_tags,  # by default each at once: batching is done here, not in the reader
+            antennas=allowed(settings.radio, self._can, self._tell),
+            groups=self._groups(),
+            group_s=settings.group_s,
             fine_rssi=profile.fine_rssi and extended,
             phase=settings.phase and profile.phase and extended,
             session=settings.session,
             search_mode=None if mode is None else SEARCH_MODES[mode],
             select=select,
         )
+
+    def _groups(self) -> tuple[tuple[int, ...], ...]:
+        groups, room = self._settings.groups, self._can.specs_a_rospec
+        if 0 < room < len(groups):
+            self._tell(f"the reader takes {room} groups of antennas, not {len(groups)}: it searches all at once")
+            return ()
+        return groups
 
     async def _there(self) -> dict[int, int] | None:
         """Return the state of each ROSpec on the reader by id; None if it doesn't say."""
@@ -169,8 +203,8 @@ class Inventory:
         if refused_too is None:
             self._spec = plain
             self._tell(
-                f"the reader refuses session, search mode, filters or what is its make's own ({refused}): "
-                "it takes a plain inventory"
+                "the reader refuses power, mode, session, search mode, groups, filters or what is its make's own "
+                f"({refused}): it takes a plain inventory"
             )
         return refused_too
 

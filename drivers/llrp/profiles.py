@@ -29,6 +29,8 @@ class Profile:
     link_monitor: int = 0
     """Impinj: the reader drops a client after this many missed keepalives; otherwise it keeps the dead connection and
     rejects the new one."""
+    patience: float = 1.0
+    """Factor of all the times that the reader is given."""
     search_modes: bool = False
     """Impinj: ImpinjInventorySearchMode chooses target and TagFocus."""
 
@@ -46,7 +48,10 @@ PROFILES = {
         Profile("thingmagic", (26554,), events=("ROSpecEvent", "ReaderExceptionEvent")),
         Profile("alien", (17996,)),
         # Answers what it does not expect with ERROR_MESSAGE: it is asked for nothing that is not needed.
-        Profile("kathrein", events=()),
+        # Its number is that of Kathrein-Werke in IANA's register; no reader has been seen with it.
+        Profile("kathrein", (6437,), events=()),
+        # Not a make: for readers and links that take their time, and so are asked for little and given long.
+        Profile("slow", events=(), patience=3.0),
     )
 }
 SEARCH_MODES = {"reader": 0, "single": 1, "dual": 2, "tagfocus": 3}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from drivers.llrp import codec
@@ -21,6 +22,17 @@ _POPULATION = 32
 """Initial tag population for the reader, which adapts by itself."""
 
 
+@dataclass(frozen=True)
+class Antenna:
+    """What a reader is told of one antenna, by its own tables; None: it keeps its own."""
+
+    power: int | None = None
+    """Index in its table of powers."""
+    mode: int | None = None
+    population: int | None = None
+    hop_table: int = 0
+
+
 def is_ours(rospec_id: int) -> bool:
     """True for ROSpecs of ours, of this or an earlier configuration."""
     return rospec_id & _OURS_MASK == OURS
@@ -30,16 +42,20 @@ def rospec(
     ports: Sequence[int],
     tags_a_report: int,
     *,
+    antennas: Mapping[int, Antenna] | None = None,
+    groups: Sequence[Sequence[int]] = (),
+    group_s: float = 1.0,
     fine_rssi: bool = False,
     phase: bool = False,
     session: int | None = None,
     search_mode: int | None = None,
     select: Sequence[Select] = (),
 ) -> dict[str, Any]:
-    """Build the inventory: these antenna ports endlessly, with the reader's own power and mode, a report every few
-    tags.
+    """Build the inventory: these antenna ports endlessly, with the reader's own power and mode unless `antennas` has
+    others, a report every few tags.
 
-    The AISpec has no stop trigger: a reader stops and restarts its radio at each. It is started by START_ROSPEC.
+    The AISpec has no stop trigger: a reader stops and restarts its radio at each. It is started by START_ROSPEC. With
+    `groups` there is one for each, which ends after `group_s`; the ROSpec then begins again by itself.
     `fine_rssi`, `phase` and `search_mode` are Impinj's; `select` are filters that the reader must have room for.
     """
     spec: dict[str, Any] = {
@@ -47,15 +63,19 @@ def rospec(
         "Priority": 0,
         "CurrentState": "Disabled",
         "ROBoundarySpec": {
-            "ROSpecStartTrigger": {"ROSpecStartTriggerType": "Null"},
+            "ROSpecStartTrigger": {"ROSpecStartTriggerType": "Immediate" if groups else "Null"},
             "ROSpecStopTrigger": {"ROSpecStopTriggerType": "Null", "DurationTriggerValue": 0},
         },
         "AISpec": [
             {
-                "AntennaID": list(ports),
-                "AISpecStopTrigger": {"AISpecStopTriggerType": "Null", "DurationTriggerValue": 0},
-                "InventoryParameterSpec": [{"InventoryParameterSpecID": 1, "ProtocolID": 1}],
+                "AntennaID": list(group),
+                "AISpecStopTrigger": {
+                    "AISpecStopTriggerType": "Duration" if groups else "Null",
+                    "DurationTriggerValue": round(1000 * group_s) if groups else 0,
+                },
+                "InventoryParameterSpec": [{"InventoryParameterSpecID": number, "ProtocolID": 1}],
             }
+            for number, group in enumerate(groups or (ports,), 1)
         ],
         "ROReportSpec": {
             "ROReportTrigger": "Upon_N_Tags_Or_End_Of_AISpec",
@@ -76,14 +96,36 @@ def rospec(
         custom["ImpinjEnablePeakRSSI"] = {"PeakRSSIMode": 1}
     if custom:
         spec["ROReportSpec"]["ImpinjTagReportContentSelector"] = custom
-    command = _inventory_command(session, search_mode, select)
-    if command:
-        antennas = [{"AntennaID": port, "C1G2InventoryCommand": [command]} for port in ports]
-        spec["AISpec"][0]["InventoryParameterSpec"][0]["AntennaConfiguration"] = antennas
+    settings = {
+        port: _configuration((antennas or {}).get(port, Antenna()), session, search_mode, select) for port in ports
+    }
+    for ai in spec["AISpec"]:
+        configured = [{"AntennaID": port, **settings[port]} for port in ai["AntennaID"] if settings[port]]
+        if configured:
+            ai["InventoryParameterSpec"][0]["AntennaConfiguration"] = configured
     return numbered(spec)
 
 
-def _inventory_command(session: int | None, search_mode: int | None, select: Sequence[Select]) -> dict[str, Any]:
+def _configuration(
+    antenna: Antenna, session: int | None, search_mode: int | None, select: Sequence[Select]
+) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    if antenna.power is not None:
+        # Readers that don't hop have one channel after the other: the first.
+        channel = 0 if antenna.hop_table else 1
+        told["RFTransmitter"] = {
+            "HopTableId": antenna.hop_table,
+            "ChannelIndex": channel,
+            "TransmitPower": antenna.power,
+        }
+    if command := _inventory_command(antenna, session, search_mode, select):
+        told["C1G2InventoryCommand"] = [command]
+    return told
+
+
+def _inventory_command(
+    antenna: Antenna, session: int | None, search_mode: int | None, select: Sequence[Select]
+) -> dict[str, Any]:
     command: dict[str, Any] = {}
     if select:
         # The first unselects all that it does not match, the others add to what is selected.
@@ -99,8 +141,11 @@ def _inventory_command(session: int | None, search_mode: int | None, select: Seq
             }
             for i, each in enumerate(select)
         ]
+    if antenna.mode is not None:
+        command["C1G2RFControl"] = {"ModeIndex": antenna.mode, "Tari": 0}
     if session is not None:
-        command["C1G2SingulationControl"] = {"Session": session, "TagPopulation": _POPULATION, "TagTransitTime": 0}
+        population = antenna.population or _POPULATION
+        command["C1G2SingulationControl"] = {"Session": session, "TagPopulation": population, "TagTransitTime": 0}
     if search_mode is not None:
         command["ImpinjInventorySearchMode"] = {"InventorySearchMode": search_mode}
     return {"TagInventoryStateAware": False, **command} if command else {}
@@ -110,8 +155,8 @@ def instead_of(refined: Mapping[str, Any]) -> dict[str, Any]:
     """Build the plain inventory of the same ports, for a reader that refuses the refined one; the same if that is
     plain. Its id depends on the refined one: once that changes, it is tried again.
     """
-    (ai,) = refined["AISpec"]
-    plain = rospec(ai["AntennaID"], refined["ROReportSpec"]["N"])
+    ports = sorted(port for ai in refined["AISpec"] for port in ai["AntennaID"])
+    plain = rospec(ports, refined["ROReportSpec"]["N"])
     return plain if plain["ROSpecID"] == refined["ROSpecID"] else numbered(plain, refined["ROSpecID"])
 
 

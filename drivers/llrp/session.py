@@ -13,6 +13,7 @@ from drivers.links import LinkFailure, keep_trying
 from drivers.llrp import codec
 from drivers.llrp.connection import LlrpConnection
 from drivers.llrp.listening import LISTEN, ListeningPort, listening_ports
+from drivers.llrp.profiles import choose
 from drivers.llrp.state import Memory, Phase, Timing
 from drivers.llrp.wire import DEFAULT_PORT, TLS_PORT, Address, Wire, connect
 from drivers.session import Clock, Link, ReaderSettings, ReaderStatus, Sink
@@ -31,7 +32,7 @@ class LlrpSession:
         ):
             raise ValueError(f"reader {settings.id}: {LISTEN} needs an identity, and a certificate of ours for TLS")
         self._settings, self._sink, self._clock = settings, sink, clock
-        self._timing = timing or Timing()
+        self._timing = (timing or Timing()).patient(choose(0, settings.profile).patience)
         self._listens = settings.address.startswith(LISTEN)
         self._address = Address.parse(
             settings.address.removeprefix(LISTEN), DEFAULT_PORT if settings.tls is None else TLS_PORT

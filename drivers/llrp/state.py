@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from drivers.links import Noticed
@@ -28,12 +28,19 @@ class Timing:
     """After this long without reads, the reader is asked whether the inventory still runs …"""
     look_s: float = 15.0
     """… and again each time after so long."""
+    blind_s: float = 60.0
+    """A reader that doesn't say which ROSpecs it has is offered ours again after this long without reads."""
     close_s: float = 1.0
     """Longest wait, at the end, for what the reader is just sending."""
     retry_first_s: float = 0.5
     retry_cap_s: float = 60.0
     steady_s: float = 60.0
     """A connection up for this long resets the backoff."""
+
+    def patient(self, factor: float) -> Timing:
+        """Return the timing for a reader that needs so much longer; retries and limits of our own stay."""
+        longer = ("connect_s", "greeting_s", "answer_s", "keepalive_s", "drained_s", "quiet_s", "look_s", "blind_s")
+        return replace(self, **{name: factor * getattr(self, name) for name in longer})
 
 
 class Phase(Enum):

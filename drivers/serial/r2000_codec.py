@@ -7,6 +7,9 @@
 
 `len` counts addr to check; all bytes of a frame add up to 0 mod 256. Address FF is everyone's. Big-endian.
 
+Boards with 16 ports have two banks of eight: 6C chooses one (0, or 10 hex; some boards say 1), and all other commands
+and answers mean ports of that bank.
+
 Answers to an inventory (89 real time, 8A over several antennas, 8B with session and target):
 
     tag      len odd    freq << 2 | antenna - 1 │ PC u16 │ EPC │ rssi u8 │ [phase u16]     antenna 5 to 8 if rssi & 80
@@ -20,15 +23,17 @@ one of these shapes is no frame; a session that knows the reader's address asks 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from drivers.serial.tags import Content, MalformedRecordError, TagRead, epc_of
 
 HEAD = 0xA0
 EVERYONE = 0xFF
+BANK_PORTS = 8
 
 RESET = 0x70
 GET_VERSION = 0x72
+SET_BANK = 0x6C
 SET_ANTENNA = 0x74
 INVENTORY = 0x89
 INVENTORY_FAST = 0x8A
@@ -80,10 +85,10 @@ def encode(address: int, command: int, data: bytes = b"") -> bytes:
     return frame + bytes((-sum(frame) & 0xFF,))
 
 
-def inventory_fast(address: int, ports: list[int], repeat: int) -> bytes:
-    """Encode the command to cycle through `ports` (from 1) `repeat` times: four slots, or eight if a port needs
-    them."""
-    places = 8 if max(ports) > 4 else 4
+def inventory_fast(address: int, ports: list[int], repeat: int, banks: bool = False) -> bytes:
+    """Encode the command to cycle through `ports` (from 1) `repeat` times: four slots, or eight if a port needs them
+    or the board has `banks`."""
+    places = 8 if banks or max(ports) > 4 else 4
     turns = [port - 1 for port in ports] + [0xFF] * (places - len(ports))
     data = bytes(value for turn in turns for value in (turn, 1)) + bytes((0, repeat))
     return encode(address, INVENTORY_FAST, data)
@@ -128,7 +133,7 @@ def read(frame: Frame) -> Content:
         if data[0] == NO_TAG:
             return Content(ends=True, note="no tag answered")
         return Content(ends=True, failure=why(data[0]))
-    if command == INVENTORY_FAST and len(data) == 2:
+    if command == INVENTORY_FAST and len(data) == 2:  # port and code
         return Content(unconnected=data[0] + 1, note=f"port {data[0] + 1}: {why(data[1])}")
     try:
         return Content(tags=(_tag(data),))
@@ -136,6 +141,19 @@ def read(frame: Frame) -> Content:
         if len(data) in _HOST_BYTES[command]:
             return Content(note="the host's inventory command")
         raise
+
+
+def in_bank(content: Content, bank: int) -> Content:
+    """Return the content with the board's port numbers in place of those of a bank (from 0)."""
+    more = bank * BANK_PORTS
+    if not more:
+        return content
+    return replace(
+        content,
+        tags=tuple(tag if tag.antenna is None else tag._replace(antenna=tag.antenna + more) for tag in content.tags),
+        antenna=None if content.antenna is None else content.antenna + more,
+        unconnected=None if content.unconnected is None else content.unconnected + more,
+    )
 
 
 def why(code: int) -> str:

@@ -17,7 +17,7 @@ from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from drivers.read import ANTENNA_UNKNOWN, READ, RSSI_UNKNOWN, Reads, epc_words
+from drivers.read import ANTENNA_UNKNOWN, READ, RSSI_UNKNOWN, Reads, epc_row
 from drivers.serial.framing import GAP_S, Framer, scan
 from drivers.serial.tags import Content, MalformedRecordError, TagRead
 from drivers.serial.transport import Line, TransportError, open_line
@@ -109,6 +109,10 @@ class SerialSession(ABC, Generic[F]):
     def _has_restarted(self, frame: F) -> bool:
         """True if the reader has just booted and lost its settings."""
         return False
+
+    def _reply(self, frame: F) -> bytes:
+        """Return what the reader wants to be sent back for a frame, such as a sign of life."""
+        return b""
 
     def _stamp(self, tags: Sequence[TagRead]) -> list[int]:
         """Return the store time of each tag: the time of receipt, unless the reader has a clock."""
@@ -293,6 +297,9 @@ class SerialSession(ABC, Generic[F]):
                 frames = self._framer.feed(chunk)
                 self._tell_noise(loop.time())
                 gap_s = GAP_S
+            for frame in frames:
+                if reply := self._reply(frame):
+                    await line.write(reply)
             if frames:
                 return frames
         return []
@@ -300,17 +307,18 @@ class SerialSession(ABC, Generic[F]):
     def _batch(self, tags: Sequence[TagRead], stamps_us: Sequence[int]) -> Reads:
         ports = self._settings.ports
         alone = next(iter(ports.values())) if len(ports) == 1 else ANTENNA_UNKNOWN
-        batch = np.zeros(len(tags), READ)
-        for row, (tag, time_us) in enumerate(zip(tags, stamps_us, strict=True)):
-            batch[row] = (
+        rows = [
+            (
                 time_us,
-                epc_words(tag.epc),
+                epc_row(tag.epc),
                 alone if tag.antenna is None else ports.get(tag.antenna, ANTENNA_UNKNOWN),
                 RSSI_UNKNOWN if tag.rssi_cdbm is None else tag.rssi_cdbm,
                 max(tag.seen or 1, 1),
                 8 * len(tag.epc),
             )
-        return batch
+            for tag, time_us in zip(tags, stamps_us, strict=True)
+        ]
+        return np.array(rows, READ)
 
     def _reading(self) -> str:
         ports = set(self._settings.ports)

@@ -32,6 +32,12 @@ class Family(StrEnum):
     UHFREADER18 = "uhfreader18"
     CHAFON_CF = "chafon-cf"
     M100 = "m100"
+    CHAINWAY = "chainway"
+    HOPELAND = "hopeland"
+    GX = "gx"
+    NORDICID = "nordicid"
+    TSL = "tsl"
+    METRATEC = "metratec"
 
 
 def register(app: typer.Typer) -> None:
@@ -192,6 +198,76 @@ def check_reader(
     found = list(tools.findings(settings, listener, asyncio.run(watch())))
     _tell(found)
     raise typer.Exit(1 if any(verdict == "no" for verdict, _ in found) else 0)
+
+
+@readers.command()
+def tune(
+    reader: Id,
+    config: Config,
+    minutes: Annotated[float, typer.Option(min=0.05, max=120, help="How long to listen.")] = 10,
+    yes: Annotated[bool, typer.Option("--yes", help="Write the proposal into the store file without asking.")] = False,
+) -> None:
+    """Measure a reader's antennas, propose session, mode, power and more, and write it into the store file after a
+    yes; the service must not be using the reader."""
+    import asyncio
+
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    from config.editing import as_toml
+    from drivers.read import READ
+    from edge.readers import listening as tools
+    from edge.readers import tuning
+    from edge.store.errors import Trouble
+    from edge.store.file_edit import edit
+
+    store = load_store(config)
+    shop, settings = tools.reader_of(store, reader)
+    entry = next(each for each in store.readers if each.id == reader)
+    if state := asyncio.run(tools.service_state(store)):
+        raise Trouble(f"the service (process {state['pid']}) is using the reader; stop it for these minutes")
+    batches: list[Any] = [np.zeros(0, READ)]
+    listener = tools.Listener(settings, lambda _reader, batch, _phases: batches.append(batch))
+
+    async def watch() -> bool:
+        return await tools.listen(settings, listener, minutes * 60, stop=_stop())
+
+    was_up = asyncio.run(watch())
+    if not was_up:
+        _tell(tools.findings(settings, listener, was_up))
+        raise typer.Exit(1)
+    reads = np.concatenate(batches)
+    zones = {antenna: shop.zones[int(shop.layout.antenna_zone[antenna])] for antenna in settings.ports.values()}
+    seconds = float(reads["time_us"].max() - reads["time_us"].min()) / 1e6 if len(reads) else 0.0
+    ports = tuning.measure(reads, settings.ports, zones, seconds)
+    table = Table(*tuning.COLUMNS, title=f"{reader}: {counted(len(reads), 'read')} in {seconds / 60:.1f} minutes")
+    for row in tuning.rows(ports):
+        table.add_row(*row)
+    Console().print(table)
+    if not any(port.says_enough for port in ports):
+        typer.echo(
+            f"too few reads: an antenna needs {tuning.READS_WANTED}; carry some tags through the zones meanwhile"
+        )
+        raise typer.Exit(1)
+    proposal = tuning.propose(entry, ports, listener.last.detail if listener.last else {})
+    if not proposal:
+        typer.echo("nothing to change")
+        return
+    for reason in proposal.reasons:
+        typer.echo(reason)
+    if entry.driver != "llrp":
+        typer.echo(
+            f"the store file has no such keys for {entry.driver}: set it in the reader, with the vendor's program"
+        )
+        return
+    for port, keys in proposal.antennas.items():
+        typer.echo(f"  antenna {port}: {as_toml(keys)}")
+    if proposal.keys:
+        typer.echo(f"  reader {reader}: {as_toml(proposal.keys)}")
+    if yes or typer.confirm(f"write this into {config}?"):
+        kept = edit(config, reader, proposal.keys, proposal.antennas)
+        typer.echo(f"written; the file as it was is {kept}. Restart the service, and measure again after a day")
 
 
 def capture(

@@ -19,6 +19,8 @@ from edge.words.counts import counted
 HEADER = ("time_us", "antenna", "epc", "rssi_dbm", "count")
 PHASE = "phase_deg"
 """Column in degrees, which only some LLRP readers provide."""
+AS_TEXT = ("tsl", "metratec")
+"""Families whose frames are lines of text."""
 SHOWN_BYTES = 24
 """Number of skipped bytes shown."""
 
@@ -104,6 +106,8 @@ def load(path: Path, family: str = "") -> bytes:
     text = raw.strip().removeprefix(b"\xef\xbb\xbf")
     if family == "json":
         return text
+    if family in AS_TEXT:
+        return raw
     if not _HEX.fullmatch(text):
         if _TEXT.fullmatch(text):  # every frame of every family has bytes that no text has
             raise Trouble(
@@ -294,6 +298,12 @@ FAMILIES: dict[str, Callable[[bytes], Decoded]] = {
     "uhfreader18": _serial("uhfreader18_codec", "frame_at"),
     "chafon-cf": _serial("chafon_cf_codec", "frame_at"),
     "m100": _serial("m100_codec", "frame_at"),
+    "chainway": _serial("chainway_codec", "frame_at"),
+    "hopeland": _serial("hopeland_codec", "aa_at"),
+    "gx": _serial("hopeland_codec", "five_a_at"),
+    "nordicid": _serial("nordicid_codec", "frame_at"),
+    "tsl": _serial("tsl_codec", "frame_at"),
+    "metratec": _serial("metratec_codec", "frame_at"),
 }
 
 

@@ -24,7 +24,19 @@ GREETING_BYTES_MAX = 1 << 20
 """Limit for the greeting, before which a reader may deliver its backlog."""
 STATUS_PATH = "/api/v1/status"
 SERIAL_PLACES = ("/dev/rfid/*", "/dev/ttyUSB*", "/dev/ttyACM*")
-SERIAL_FAMILIES = ("thingmagic", "r2000", "m100", "chafon-cf", "uhfreader18")
+SERIAL_FAMILIES = (
+    "thingmagic",
+    "r2000",
+    "m100",
+    "chafon-cf",
+    "chainway",
+    "hopeland",
+    "gx",
+    "nordicid",
+    "tsl",
+    "metratec",
+    "uhfreader18",
+)
 """Serial families in the order of trial: the last one's frames have no head, which others may misunderstand."""
 
 
@@ -181,7 +193,7 @@ async def scan_serial(port: str) -> Finding:
         assert isinstance(session, SerialSession)
         sessions.append((family, session))
     usual = [(family, session, session.BAUDS[:1]) for family, session in sessions]
-    others = [(family, session, session.BAUDS[1:]) for family, session in sessions]
+    others = [(family, session, session.BAUDS[1:]) for family, session in sessions if session.BAUDS[1:]]
     for family, session, bauds in usual if port.startswith("tcp://") else usual + others:
         try:
             detail = await session.identify(bauds)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from config import StoreConfig
 from config.geometry import neighbours
-from config.readers import Reader
+from config.readers import RADIO_KEYS, Reader
 from config.tags import shape
-from drivers.session import Push, ReaderSettings, Tls
+from drivers.session import Push, Radio, ReaderSettings, Tls
 from dwell.layout import Layout, Settings, TagClass, ZoneKind
 from dwell.markov.field import Field
 from edge.store import calibration_file
@@ -147,6 +147,14 @@ def _reader(reader: Reader, ports: dict[int, int], tolerance_us: int, config: St
         profile=reader.profile,
         session=reader.session,
         search_mode=reader.search_mode,
+        radio={
+            each.port: Radio(None if each.power is None else round(100 * each.power), each.mode, each.population)
+            for each in reader.antennas
+            if any(getattr(each, key) is not None for key in RADIO_KEYS)
+        },
+        groups=reader.groups,
+        group_s=reader.group_s,
+        report_tags=reader.report_tags,
         phase=reader.phase,
         select=selects(config.tag_classes) if reader.filter else (),
         inputs=tuple(each.port for each in reader.inputs),

@@ -14,7 +14,10 @@ FX7500 (its host name fx7500fcc3e9). A MAC becomes an EUI-64 with FFFF in its mi
 ROSPECS_MAX = 1
 GPIO_PORTS = 4
 """Number of inputs, and of outputs."""
-_POWERS_CDBM = range(1000, 3001, 100)
+_POWERS_CDBM = range(1000, 3001, 25)
+_MODES = ((0, 0, 2, 640_000), (1, 1, 2, 640_000), (2, 2, 3, 274_000), (3, 3, 3, 170_600), (4, 2, 2, 640_000))
+"""Number, M, spectral mask and backscatter rate. Powers and modes are those of a captured Impinj Speedway R420 (EdgeX
+device-rfid-llrp-go, GetReaderCapabilitiesResponse-000)."""
 _WANTED = enums.GetReaderConfigRequestedData
 
 
@@ -107,17 +110,20 @@ def _general(ports: int, uptime: bool) -> params.GeneralDeviceCapabilities:
 
 
 def _regulatory() -> params.RegulatoryCapabilities:
-    """A Chinese reader: 920.625 to 924.375 MHz in 16 channels, 10 to 30 dBm, one dense-reader mode."""
-    mode = params.C1G2UHFRFModeTableEntry(
-        mode_identifier=2,
-        dr_value=True,
-        m_value=2,
-        spectral_mask_indicator=2,
-        bdr_value=274_000,
-        pie_value=1500,
-        min_tari_value=20_000,
-        max_tari_value=20_000,
-    )
+    """A Chinese reader: 920.625 to 924.375 MHz in 16 channels."""
+    modes = [
+        params.C1G2UHFRFModeTableEntry(
+            mode_identifier=number,
+            dr_value=True,
+            m_value=miller,
+            spectral_mask_indicator=mask,
+            bdr_value=rate,
+            pie_value=1500 if rate == 640_000 else 2000,
+            min_tari_value=6250 if rate == 640_000 else 20_000,
+            max_tari_value=6250 if rate == 640_000 else 20_000,
+        )
+        for number, miller, mask, rate in _MODES
+    ]
     hops = params.FrequencyHopTable(hop_table_id=1, frequency=[920_625 + 250 * i for i in range(16)])
     return params.RegulatoryCapabilities(
         country_code=156,
@@ -128,6 +134,6 @@ def _regulatory() -> params.RegulatoryCapabilities:
                 for i, power in enumerate(_POWERS_CDBM, 1)
             ],
             frequency_information=params.FrequencyInformation(hopping=True, frequency_hop_tables=[hops]),
-            air_protocol_uhfrf_mode_tables=[params.C1G2UHFRFModeTable(c1_g2_uhfrf_mode_table_entrys=[mode])],
+            air_protocol_uhfrf_mode_tables=[params.C1G2UHFRFModeTable(c1_g2_uhfrf_mode_table_entrys=modes)],
         ),
     )

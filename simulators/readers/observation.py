@@ -29,3 +29,14 @@ class SimulatedReader(Protocol):
 
     def push(self, observations: Iterable[Observation]) -> None:
         """Take observations in order of arrival; they are lost unless a client has started an inventory."""
+
+
+def dbm_of(seen: Observation, low: int, high: int) -> int:
+    """Return the RSSI in whole dBm within a family's limits; the lower one if it is unknown."""
+    given = low if seen.rssi_cdbm == RSSI_UNKNOWN else round(seen.rssi_cdbm / 100)
+    return max(low, min(high, given))
+
+
+def pc_of(epc: bytes) -> bytes:
+    """Return the protocol control word of a tag with this EPC."""
+    return (len(epc) // 2 << 11).to_bytes(2)

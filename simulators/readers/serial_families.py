@@ -1,4 +1,4 @@
-"""Simulated serial readers: R2000, UHFReader18 and 288M, Chafon CF, M100."""
+"""Simulated serial readers by their drivers' names; here R2000, UHFReader18 and 288M, Chafon CF and M100."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from drivers.serial import chafon_cf_codec as cf
+from drivers.serial import hopeland_codec as hopeland
 from drivers.serial import m100_codec as m100
 from drivers.serial import r2000_codec as r2000
 from drivers.serial import uhfreader18_codec as uhf
-from simulators.readers.observation import RSSI_UNKNOWN, Observation
+from simulators.readers.observation import RSSI_UNKNOWN, Observation, dbm_of, pc_of
+from simulators.readers.polled_families import POLLED
 from simulators.readers.serial_line import Faults, Module, RoundModule, SerialReader
+from simulators.readers.streaming_families import ChainwayModule, HopelandModule
 from simulators.readers.thingmagic import ThingMagicReader
 
 ROUND_S = 0.3
@@ -21,27 +24,19 @@ RSSI_RAW_ZERO_DBM = 170
 """Zero of the raw RSSI: its meaning on 288M readers is unknown; the simulated ones count dBm from here."""
 
 
-def _dbm(seen: Observation, low: int, high: int) -> int:
-    given = low if seen.rssi_cdbm == RSSI_UNKNOWN else round(seen.rssi_cdbm / 100)
-    return max(low, min(high, given))
-
-
-def _pc(epc: bytes) -> bytes:
-    return (len(epc) // 2 << 11).to_bytes(2)
-
-
 def r2000_tag(seen: Observation, command: int, address: int = 1, phase: bytes = b"") -> bytes:
-    """Encode a tag's frame; antenna 1 to 8, RSSI between -129 and -2 dBm."""
+    """Encode a tag's frame; antenna 1 to 8, or within its bank, RSSI between -129 and -2 dBm."""
     first = 0x04 | seen.port - 1 & 3
-    rssi = _dbm(seen, -129, -2) + 129 | (0x80 if seen.port > 4 else 0)
-    return r2000.encode(address, command, bytes((first,)) + _pc(seen.epc) + seen.epc + bytes((rssi,)) + phase)
+    high = (seen.port - 1) % r2000.BANK_PORTS > 3
+    rssi = dbm_of(seen, -129, -2) + 129 | (0x80 if high else 0)
+    return r2000.encode(address, command, bytes((first,)) + pc_of(seen.epc) + seen.epc + bytes((rssi,)) + phase)
 
 
 def m100_tag(seen: Observation, antenna: bytes = b"") -> bytes:
     """Encode a tag's frame; RSSI between -128 and 127 dBm. `antenna`: a byte from firmware that reports it."""
-    block = _pc(seen.epc) + seen.epc
+    block = pc_of(seen.epc) + seen.epc
     crc = binascii.crc_hqx(block, 0xFFFF) ^ 0xFFFF
-    rssi = _dbm(seen, -128, 127).to_bytes(1, signed=True)
+    rssi = dbm_of(seen, -128, 127).to_bytes(1, signed=True)
     return m100.encode(m100.NOTICE, m100.POLL, rssi + block + crc.to_bytes(2) + antenna)
 
 
@@ -61,17 +56,19 @@ def uhf_tags(observations: list[Observation], status: int, antenna: bool, addres
     for seen in observations:
         data += bytes((len(seen.epc),)) + seen.epc
         if antenna:
-            data += bytes((_dbm(seen, -RSSI_RAW_ZERO_DBM, 0) + RSSI_RAW_ZERO_DBM,))
+            data += bytes((dbm_of(seen, -RSSI_RAW_ZERO_DBM, 0) + RSSI_RAW_ZERO_DBM,))
     return uhf.encode(address, uhf.INVENTORY, data)
 
 
 class R2000Module(RoundModule[r2000.Frame]):
-    """R2000 reader with address 1. `unconnected` ports are reported in every round of fast switching, and refused
-    alone."""
+    """R2000 reader with address 1, above 8 ports in two banks of which the second is called `second`. `unconnected`
+    ports are reported in every round of fast switching, and refused alone."""
 
-    def __init__(self, ports: int = 4, round_s: float = ROUND_S) -> None:
+    def __init__(self, ports: int = 4, round_s: float = ROUND_S, second: int = 0x10) -> None:
         super().__init__(r2000.frame_at, round_s)
         self._ports = ports
+        self._second = second
+        self.bank = 0
         self._command = r2000.INVENTORY
         self.antennas: tuple[int, ...] = (1,)
         self.unconnected: set[int] = set()
@@ -83,30 +80,47 @@ class R2000Module(RoundModule[r2000.Frame]):
         if number == r2000.GET_VERSION:
             return [r2000.encode(1, number, b"\x08\x02")]
         if number == r2000.SET_ANTENNA:
-            if data and data[0] < self._ports:
-                self.antennas = (data[0] + 1,)
+            if data and self._port(data[0]) <= self._ports:
+                self.antennas = (self._port(data[0]),)
                 return [r2000.encode(1, number, bytes((r2000.SUCCESS,)))]
             return [r2000.encode(1, number, b"\x47")]
+        if number == r2000.SET_BANK:
+            if self._ports <= r2000.BANK_PORTS or data not in (b"\0", bytes((self._second,))):
+                return [r2000.encode(1, number, b"\x41")]
+            if self.bank != int(data != b"\0"):  # what it tells is told by numbers within the bank
+                self._waiting.clear()
+                self.antennas = ()
+            self.bank = int(data != b"\0")
+            return [r2000.encode(1, number, bytes((r2000.SUCCESS,)))]
         self._command = number
         if number in (r2000.INVENTORY, r2000.INVENTORY_SESSION):
             if set(self.antennas) & self.unconnected:
                 return [r2000.encode(1, number, bytes((r2000.ANTENNA_MISSING,)))]
             self.begin()
         elif number == r2000.INVENTORY_FAST and len(data) in (10, 18):
-            self.antennas = tuple(turn + 1 for turn in data[:-2:2] if turn < self._ports)
+            self.antennas = tuple(self._port(turn) for turn in data[:-2:2] if self._port(turn) <= self._ports)
             self.begin()
             lacking = sorted(set(self.antennas) & self.unconnected)
-            return [r2000.encode(1, number, bytes((port - 1, r2000.ANTENNA_MISSING))) for port in lacking]
+            return [
+                r2000.encode(1, number, bytes(((port - 1) % r2000.BANK_PORTS, r2000.ANTENNA_MISSING)))
+                for port in lacking
+            ]
         return []
 
     def listens(self, port: int) -> bool:
         return super().listens(port) and port in self.antennas and port not in self.unconnected
 
+    def _port(self, turn: int) -> int:
+        """Return the port of a number within the bank."""
+        return turn + 1 + self.bank * r2000.BANK_PORTS
+
     def tag_frame(self, seen: Observation) -> bytes:
         return r2000_tag(seen, self._command)
 
     def end_frame(self) -> bytes:
-        return r2000.encode(1, self._command, bytes((self.antennas[0] - 1,)) + bytes(6))
+        return r2000.encode(
+            1, self._command, bytes(((max(self.antennas, default=1) - 1) % r2000.BANK_PORTS,)) + bytes(6)
+        )
 
 
 class UhfModule(RoundModule[uhf.Frame]):
@@ -237,4 +251,12 @@ def serial_reader(
         return SerialReader(CfModule(ports), faults=faults, seed=seed)
     if family == "m100":
         return SerialReader(M100Module(), faults=faults, seed=seed)
+    if family == "chainway":
+        return SerialReader(ChainwayModule(ports), faults=faults, seed=seed)
+    if family in ("hopeland", "gx"):
+        return SerialReader(
+            HopelandModule(hopeland.AA if family == "hopeland" else hopeland.FIVE_A, ports), faults=faults, seed=seed
+        )
+    if family in POLLED:
+        return SerialReader(POLLED[family](ports), faults=faults, seed=seed)
     raise ValueError(f"no serial reader of family {family!r} can be simulated")

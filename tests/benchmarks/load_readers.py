@@ -1,6 +1,7 @@
-"""Many LLRP readers in one process, each with a steady rate of reads: `load_readers.py READERS RATE SECONDS ANNOUNCE`.
+"""Many readers in one process, each with a steady rate of reads: `load_readers.py READERS RATE SECONDS ANNOUNCE`.
 
-Writes the readers' addresses to ANNOUNCE, waits until all are inventorying, plays, and ends with a line of JSON.
+READERS is a number of LLRP readers, or of LLRP, pushing (JSON) and serial ones (5A over TCP), as in 40,16,8. Writes
+their entries in a store file to ANNOUNCE, waits until all are inventorying, plays, and ends with a line of JSON.
 5,000 tags stay where they are, under antennas 6 m apart that hear them the better the nearer; one new member a second
 walks in.
 """
@@ -13,11 +14,16 @@ import math
 import random
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from config.tags import gsrn96
+from drivers.serial.hopeland_codec import FIVE_A
 from simulators.readers.llrp import LlrpReader
 from simulators.readers.observation import Observation
+from simulators.readers.pushed import ServingReader
+from simulators.readers.streaming_families import HopelandModule
 
 TAGS = 5_000
 STEP_S = 0.05
@@ -40,11 +46,76 @@ def heard_at(rng: random.Random) -> list[tuple[int, int]]:
     return [(port + 1, round(100 * rng.gauss(level_dbm[port], 3))) for port in ports]
 
 
-async def play(readers: int, rate: int, seconds: float, announce: Path) -> dict[str, float]:
+class Pushing(ServingReader):
+    """Impinj's HTTP stream."""
+
+    lost = 0
+
+    def __init__(self) -> None:
+        super().__init__(now_us, "impinj", "http", 0)
+        self.sent = 0
+
+    @property
+    def inventorying(self) -> bool:
+        return self.running and bool(self._queues)
+
+    def push(self, observations: Iterable[Observation]) -> None:
+        seen = list(observations)
+        self.sent += len(seen)
+        super().push(seen)
+
+
+class SerialServer:
+    """A reader of the 5A kind behind a serial server, as fast as the network."""
+
+    def __init__(self) -> None:
+        self.sent = self.lost = 0
+        self._module = HopelandModule(FIVE_A)
+        self._out: asyncio.StreamWriter | None = None
+        self._server: asyncio.Server | None = None
+
+    @property
+    def inventorying(self) -> bool:
+        return self._module.searching
+
+    async def start(self) -> str:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"tcp://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    def push(self, observations: Iterable[Observation]) -> None:
+        frames = [self._module.tag_frame(seen) for seen in observations]
+        if self._out is None or not self._module.searching:
+            self.lost += len(frames)
+            return
+        self.sent += len(frames)
+        self._out.write(b"".join(frames))
+
+    async def _serve(self, incoming: asyncio.StreamReader, outgoing: asyncio.StreamWriter) -> None:
+        self._out = outgoing
+        while chunk := await incoming.read(4096):
+            outgoing.write(b"".join(self._module.receive(chunk)))
+        self._out = None
+        outgoing.close()
+
+
+def made_of(given: str) -> list[tuple[Any, dict[str, str]]]:
+    """Return the readers, and what the store file says of each but its id and address."""
+    llrp, json_, serial = (*map(int, given.split(",")), 0, 0)[:3]
+    made: list[tuple[Any, dict[str, str]]] = [(LlrpReader(now_us, name=f"r{n}"), {}) for n in range(llrp)]
+    made += [(Pushing(), {"driver": "json", "profile": "impinj", "preset": "default"}) for _ in range(json_)]
+    return made + [(SerialServer(), {"driver": "gx"}) for _ in range(serial)]
+
+
+async def play(given: str, rate: int, seconds: float, announce: Path) -> dict[str, float]:
     rng = random.Random(1)
-    made = [LlrpReader(now_us, name=f"r{n}") for n in range(readers)]
-    addresses = {f"r{n}": await reader.start() for n, reader in enumerate(made)}
-    announce.with_suffix(".part").write_text(json.dumps(addresses))
+    kinds = made_of(given)
+    made, readers = [reader for reader, _ in kinds], len(kinds)
+    entries = {f"r{n}": {"address": await reader.start()} | more for n, (reader, more) in enumerate(kinds)}
+    announce.with_suffix(".part").write_text(json.dumps(entries))
     announce.with_suffix(".part").rename(announce)
     while not all(reader.inventorying for reader in made):
         await asyncio.sleep(0.05)
@@ -85,4 +156,4 @@ async def play(readers: int, rate: int, seconds: float, announce: Path) -> dict[
 
 
 if __name__ == "__main__":
-    asyncio.run(play(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4])))
+    asyncio.run(play(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4])))

@@ -18,6 +18,8 @@ from config.tags import gsrn96
 from simulators.headquarters.broker import NatsBroker
 
 READERS, RATE, SECONDS = 64, 1_000, 60
+MIXED = "40,16,8"
+"""LLRP, pushed JSON and serial readers."""
 RATES, RATE_SECONDS = (0, 250, 500, 750), 20
 ZONES = 200
 TAGS = 5_000
@@ -31,7 +33,7 @@ RULES = {
 CPU_BUDGET, RSS_BUDGET_MIB, P99_BUDGET_MS = 0.25, 220, 300
 
 
-def store(addresses: dict[str, str]) -> dict[str, Any]:
+def store(entries: dict[str, dict[str, str]]) -> dict[str, Any]:
     """200 counters of 5 × 5 m in rows, 256 antennas over them."""
     zones: list[dict[str, Any]] = [
         {
@@ -45,13 +47,13 @@ def store(addresses: dict[str, str]) -> dict[str, Any]:
         for x, y in [(6 * (n % 50 % 10), 6 * (n % 50 // 10))]
     ]
     readers = []
-    for r, (id_, address) in enumerate(addresses.items()):
+    for r, (id_, entry) in enumerate(entries.items()):
         ports = []
         for port in range(1, 5):
             zone = zones[(4 * r + port - 1) % ZONES]
             x, y = zone["polygon"][0]
             ports.append({"port": port, "zone": zone["id"], "position": [x + 2.5, y + 2.5]})
-        readers.append({"id": id_, "driver": "llrp", "address": address, "antennas": ports})
+        readers.append({"id": id_, "driver": "llrp", "antennas": ports} | entry)
     floors = [{"id": f"F{n}", "name": f"F{n}"} for n in range(4)]
     return {"floors": floors, "zones": zones, "readers": readers, "cues": RULES}
 
@@ -79,6 +81,15 @@ async def test_load(tmp_path: Path, nats: NatsBroker, until: Any, record_propert
 
 
 @pytest.mark.benchmark_suite
+async def test_mixed_load(tmp_path: Path, nats: NatsBroker, until: Any, record_property: Any, capsys: Any) -> None:
+    figures = await under_load(tmp_path, nats, until, RATE, SECONDS, MIXED)
+    record_property("mixed_load", json.dumps(figures))
+    with capsys.disabled():
+        print("\n" + json.dumps(figures))
+    assert figures["reads_counted"] == figures["reads_sent"]
+
+
+@pytest.mark.benchmark_suite
 async def test_rates(tmp_path: Path, nats: NatsBroker, until: Any, record_property: Any, capsys: Any) -> None:
     """What a read and an idle reader cost, and up to which rate nothing is lost and nobody waits."""
     points = []
@@ -92,14 +103,16 @@ async def test_rates(tmp_path: Path, nats: NatsBroker, until: Any, record_proper
     assert all(point["reads_counted"] == point["reads_sent"] for point in points)
 
 
-async def under_load(folder: Path, nats: NatsBroker, until: Any, rate: int, seconds: int) -> dict[str, Any]:
+async def under_load(
+    folder: Path, nats: NatsBroker, until: Any, rate: int, seconds: int, readers: str = str(READERS)
+) -> dict[str, Any]:
     """The service with so many reads a second from each reader; at 0 they only stay connected."""
     gateway = Gateway(folder)
     announce = folder / "readers.json"
     assert gateway.run("warmup", within_s=300).returncode == 0
     script = Path(__file__).with_name("load_readers.py")
     shop = subprocess.Popen(
-        [sys.executable, str(script), str(READERS), str(rate), str(seconds), str(announce)],
+        [sys.executable, str(script), readers, str(rate), str(seconds), str(announce)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},

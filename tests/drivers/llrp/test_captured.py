@@ -134,7 +134,12 @@ def test_capabilities() -> None:
         can_hold=True,
         can_warn=True,
         rospecs=1,
+        specs_a_rospec=32,
         select_filters=2,
+        powers={index: 975 + 25 * index for index in range(1, 82)},
+        modes={0: 640_000, 1: 320_000, 2: 68_500, 3: 21_325, 4: 160_000}
+        | dict.fromkeys((1000, 1002, 1003, 1004, 1005), 40_000),
+        hop_table=1,
     )
 
 

@@ -13,7 +13,6 @@ from llrp_peers import Obedient, Recorder, now_us, peer, session
 from llrpkit.protocol import messages, params
 
 from drivers.backlog import Backlog, LossWatch
-from drivers.llrp.inventory import TAGS_A_REPORT
 from drivers.llrp.rospec import rospec
 from drivers.session import Gap, Link
 from simulators.readers.llrp import LlrpReader
@@ -121,7 +120,7 @@ async def test_a_reader_that_restarted_has_kept_nothing() -> None:
     ("state", "expected"), [(2, []), (1, ["START_ROSPEC"]), (0, ["ENABLE_ROSPEC", "START_ROSPEC"])]
 )
 async def test_a_surviving_rospec_gets_only_what_it_lacks(state: Any, expected: Any) -> None:
-    reader = Obedient(rospecs={rospec([1, 2, 3, 4], TAGS_A_REPORT)["ROSpecID"]: state})
+    reader = Obedient(rospecs={rospec([1, 2, 3, 4], 1)["ROSpecID"]: state})
     async with peer(reader) as (port, _), session(port) as sink:
         await sink.until(lambda: Link.UP in sink.links)
         assert [name for name in reader.asked if name.endswith("_ROSPEC")] == expected

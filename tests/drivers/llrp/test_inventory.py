@@ -151,6 +151,72 @@ async def test_it_is_started_again_on_the_word_of_such_a_reader() -> None:
         assert len(connections) == 1
 
 
+class Blind(LlrpReader):
+    """A reader that refuses to say which ROSpecs it has."""
+
+    def __init__(self) -> None:
+        super().__init__(now_us)
+        self.asked: list[str] = []
+
+    def _answer(self, message: Any) -> Any:
+        self.asked.append(type(message).__name__)
+        if isinstance(message, messages.GET_ROSPECS):
+            return messages.ERROR_MESSAGE(llrp_status=llrp_replies.status(109, "not supported"))
+        return super()._answer(message)
+
+
+BLIND = replace(WATCHFUL, blind_s=0.4, steady_s=0.0)
+
+
+async def test_a_reader_that_says_nothing_of_its_rospecs_is_offered_ours_when_it_is_quiet() -> None:
+    reader = Blind()
+    async with at_work(reader, timing=BLIND) as sink:
+        await reads_again(sink)
+        before_us = now_us()
+        reader.lose_inventory()
+        await sink.until(lambda: sink.links.count(Link.UP) == 2)
+        await reads_again(sink)
+    down = next(status for status in sink.statuses if status.link is Link.DOWN)
+    assert "the inventory is gone from the reader" in down.reason
+    assert down.since_us <= before_us + 100_000, "unknown since the last read"
+
+
+async def test_a_quiet_shop_is_no_outage_for_such_a_reader_either() -> None:
+    reader = Blind()
+    port = int((await reader.start()).rpartition(":")[2])
+    try:
+        async with session(port, BLIND) as sink:
+            async with asyncio.timeout(20):
+                while reader.asked.count("ADD_ROSPEC") < 4:
+                    await asyncio.sleep(0.02)
+            assert sink.links == [Link.CONNECTING, Link.UP]
+    finally:
+        await reader.stop()
+
+
+async def test_one_that_was_stopped_is_started_without_knowing_it() -> None:
+    reader = Blind()
+    async with at_work(reader, timing=BLIND) as sink:
+        await reads_again(sink)
+        for spec in reader._rospecs.values():
+            spec.current_state = enums.ROSpecState.Disabled
+        reader._activate()
+        await asyncio.sleep(0.1)
+        await reads_again(sink)
+        assert Link.DOWN not in sink.links
+
+
+async def test_a_reader_that_takes_the_same_rospec_twice_is_not_asked_again() -> None:
+    reader = Obedient(refuse="GET_ROSPECS", beside=lambda _, writer: forever(writer, keepalive(), 0.1))
+    async with peer(reader) as (port, _), session(port, BLIND) as sink:
+        async with asyncio.timeout(20):
+            while reader.asked.count("GET_ROSPECS") < 9:
+                await asyncio.sleep(0.02)
+        assert reader.asked.count("ADD_ROSPEC") == 3
+        assert reader.asked.count("START_ROSPEC") == 2
+        assert sink.links == [Link.CONNECTING, Link.UP]
+
+
 async def test_another_programs_inventory_instead_of_ours_is_named() -> None:
     there: dict[int, int] = {}
 

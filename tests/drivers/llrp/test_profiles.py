@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from llrp_peers import CARD, OK, Obedient, forever, now_us, peer, report, session
-from llrpkit.protocol import impinj, messages, params
+from llrpkit.protocol import enums, impinj, messages, params
 
 from drivers.llrp.profiles import GENERIC, PROFILES, choose
+from drivers.llrp.radio import modes_of, powers_of
 from drivers.llrp.rospec import instead_of, rospec
-from drivers.session import Link, Select
+from drivers.llrp.state import Timing
+from drivers.session import Link, Radio, Select
 from simulators.readers import llrp_replies
 from simulators.readers.llrp import LlrpReader
 from simulators.readers.observation import Observation
@@ -91,8 +93,8 @@ async def test_a_profile_of_the_store_file_wins_and_kathrein_is_asked_for_no_eve
 
 
 def test_profiles_are_chosen_by_maker() -> None:
-    assert [choose(maker, None).name for maker in (25882, 161, 388, 26554, 17996)] == [
-        "impinj", "zebra", "zebra", "thingmagic", "alien",
+    assert [choose(maker, None).name for maker in (25882, 161, 388, 26554, 17996, 6437)] == [
+        "impinj", "zebra", "zebra", "thingmagic", "alien", "kathrein",
     ]  # fmt: skip
     assert choose(1, None) is GENERIC
     assert choose(1, "zebra") is PROFILES["zebra"]
@@ -177,3 +179,133 @@ def test_the_plain_inventory_is_another_for_each_that_it_stands_for() -> None:
     assert instead_of(plain) == plain
     ids = {spec["ROSpecID"] for spec in (plain, one, two, instead_of(one), instead_of(two))}
     assert len(ids) == 5
+
+
+# Power, mode and population of each antenna.
+
+
+def configured(spec: params.ROSpec) -> dict[int, params.AntennaConfiguration]:
+    return {
+        each.antenna_id: each
+        for ai in spec.spec_parameters
+        for parameters in ai.inventory_parameter_specs
+        for each in parameters.antenna_configurations
+    }
+
+
+async def test_each_antenna_gets_its_power_mode_and_population() -> None:
+    radio = {1: Radio(power_cdbm=2050), 3: Radio(mode=2, population=16)}
+    spec, notices, detail = await inventory(reader_of(0), radio=radio, session=1)
+    told = configured(spec)
+    assert sorted(told) == [1, 2, 3, 4]
+    power = told[1].rf_transmitter
+    assert (power.hop_table_id, power.channel_index, power.transmit_power) == (1, 0, 43), "20.5 dBm is the 43rd"
+    assert told[2].rf_transmitter is None
+    (command,) = told[3].air_protocol_inventory_command_settings
+    assert command.c1_g2_rf_control.mode_index == 2
+    assert command.c1_g2_singulation_control.tag_population == 16
+    (command,) = told[2].air_protocol_inventory_command_settings
+    assert (command.c1_g2_rf_control, command.c1_g2_singulation_control.tag_population) == (None, 32)
+    assert notices == []
+    assert detail["powers"] == "10 to 30 dBm"
+    assert detail["modes"].startswith("0 (640 kb/s), 1 (320 kb/s), 2 (68.5 kb/s), 3 (21.325 kb/s)")
+    assert powers_of(detail) == (10, 30)
+    assert modes_of(detail) == {0: 640, 1: 320, 2: 68.5, 3: 21.325, 4: 160}
+
+
+async def test_the_readers_own_tables_are_the_limits() -> None:
+    radio = {1: Radio(power_cdbm=3300), 2: Radio(power_cdbm=500), 3: Radio(mode=7)}
+    spec, notices, _ = await inventory(reader_of(0), radio=radio)
+    told = configured(spec)
+    assert [told[port].rf_transmitter.transmit_power for port in (1, 2)] == [81, 1]
+    assert 3 not in told
+    assert notices == [
+        "the reader's powers are 10 to 30 dBm, not 33: port 1 has 30 dBm",
+        "the reader's powers are 10 to 30 dBm, not 5: port 2 has 10 dBm",
+        "the reader has no mode 7 (its modes: 0, 1, 2, 3, 4): port 3 keeps its own",
+    ]
+
+
+async def test_a_reader_without_tables_keeps_its_own() -> None:
+    reader = reader_of(0)
+    reader.answers["GET_READER_CAPABILITIES"].regulatory_capabilities = None
+    spec, notices, detail = await inventory(reader, radio={2: Radio(power_cdbm=2000, mode=2)})
+    assert configured(spec) == {}
+    assert notices == [
+        "the reader has no table of powers: port 2 keeps its own",
+        "the reader has no mode 2 (its modes: not told): port 2 keeps its own",
+    ]
+    assert "powers" not in detail
+
+
+async def test_what_the_reader_refuses_of_it_gives_way_to_a_plain_inventory() -> None:
+    reader = LlrpReader(now_us, tcp_port=0)
+    add = reader._add
+
+    def picky(spec: params.ROSpec) -> params.LLRPStatus:
+        return llrp_replies.status(101, "no such power") if configured(spec) else add(spec)
+
+    reader._add = picky  # type: ignore[method-assign]
+    port = int((await reader.start()).rpartition(":")[2])
+    try:
+        async with session(port, radio={1: Radio(power_cdbm=2000)}) as sink:
+            await sink.until(lambda: Link.UP in sink.links)
+            assert any("it takes a plain inventory" in notice for notice in sink.notices)
+    finally:
+        await reader.stop()
+
+
+async def test_tags_are_gathered_on_demand() -> None:
+    spec, _, _ = await inventory(reader_of(0), report_tags=8)
+    assert spec.ro_report_spec.n == 8
+
+
+# Groups of antennas, and readers that take their time.
+
+
+async def test_groups_are_searched_one_after_the_other_and_again() -> None:
+    reader = reader_of(0, beside=lambda _, writer: forever(writer, report(CARD)))
+    spec, notices, _ = await inventory(reader, groups=((1, 2), (3,), (4,)), group_s=0.5, session=1)
+    assert [list(ai.antenna_ids) for ai in spec.spec_parameters] == [[1, 2], [3], [4]]
+    assert [ai.ai_spec_stop_trigger.duration_trigger for ai in spec.spec_parameters] == [500] * 3
+    assert {int(ai.ai_spec_stop_trigger.ai_spec_stop_trigger_type) for ai in spec.spec_parameters} == {1}
+    assert int(spec.ro_boundary_spec.ro_spec_start_trigger.ro_spec_start_trigger_type) == 1
+    assert sorted(configured(spec)) == [1, 2, 3, 4]
+    assert "START_ROSPEC" not in reader.asked, "it starts by itself"
+    assert notices == []
+
+
+async def test_a_reader_without_room_for_the_groups_searches_all_at_once() -> None:
+    reader = reader_of(0)
+    reader.answers["GET_READER_CAPABILITIES"].llrp_capabilities.max_num_specs_per_ro_spec = 1
+    spec, notices, _ = await inventory(reader, groups=((1, 2), (3, 4)))
+    assert [list(ai.antenna_ids) for ai in spec.spec_parameters] == [[1, 2, 3, 4]]
+    assert notices == ["the reader takes 1 groups of antennas, not 2: it searches all at once"]
+
+
+async def test_the_end_of_a_turn_through_the_groups_is_no_outage() -> None:
+    reader = LlrpReader(now_us, tcp_port=0)
+    port = int((await reader.start()).rpartition(":")[2])
+    try:
+        async with session(port, groups=((1, 2), (3, 4)), group_s=0.1) as sink:
+            await sink.until(lambda: Link.UP in sink.links)
+            for _ in range(3):
+                (spec,) = reader._rospecs.values()
+                reader._ro_spec_event(spec, enums.ROSpecEventType.End_Of_ROSpec)
+            reader.push([Observation(now_us(), 3, CARD, -5000)])
+            await sink.until(lambda: len(sink.all) == 1)
+            assert Link.DOWN not in sink.links
+    finally:
+        await reader.stop()
+
+
+async def test_a_slow_reader_is_given_long() -> None:
+    slow, usual = Timing().patient(PROFILES["slow"].patience), Timing()
+    assert (slow.answer_s, slow.keepalive_s, slow.look_s) == (60, 30, 45)
+    assert (slow.retry_cap_s, slow.gather_s, slow.steady_s) == (usual.retry_cap_s, usual.gather_s, usual.steady_s)
+    reader = reader_of(25882)
+    _, _, detail = await inventory(reader, profile="slow")
+    assert detail["profile"] == "slow"
+    assert "IMPINJ_ENABLE_EXTENSIONS" not in reader.asked
+    (period,) = {m.keepalive_spec.periodic_trigger_value for m in reader.got if getattr(m, "keepalive_spec", None)}
+    assert period == 3000

@@ -13,15 +13,21 @@ from serial_hosts import Collector
 
 from drivers import open_session
 from drivers.serial import chafon_cf_codec as cf
+from drivers.serial import chainway_codec as chainway
+from drivers.serial import hopeland_codec as hopeland
 from drivers.serial import m100_codec as m100
+from drivers.serial import nordicid_codec as nur
 from drivers.serial import r2000_codec as r2000
 from drivers.serial import session
 from drivers.serial import thingmagic_codec as thingmagic
+from drivers.serial import tsl_codec as tsl
 from drivers.serial import uhfreader18_codec as uhf
 from drivers.serial.framing import walk
 from drivers.serial.tags import Content, TagRead
 from drivers.session import Link, ReaderSettings
 from edge.readers.decode import decode
+from simulators.readers.observation import Observation
+from simulators.readers.streaming_families import hopeland_tag
 
 FAMILIES: dict[str, tuple[Any, Any]] = {
     "thingmagic": (thingmagic.either_at, thingmagic.read),
@@ -29,6 +35,11 @@ FAMILIES: dict[str, tuple[Any, Any]] = {
     "uhfreader18": (uhf.frame_at, uhf.read),
     "chafon-cf": (cf.frame_at, cf.read),
     "m100": (m100.frame_at, m100.read),
+    "chainway": (chainway.frame_at, chainway.read),
+    "hopeland": (hopeland.aa_at, hopeland.read),
+    "gx": (hopeland.five_a_at, hopeland.read),
+    "nordicid": (nur.frame_at, nur.read),
+    "tsl": (tsl.frame_at, tsl.read),
 }
 
 # A UHFReader288 behind a serial server, as a public emulator of one answers; the host's bytes come first.
@@ -55,6 +66,41 @@ R2000_PORT_SET = "A004017410D7"
 R2000_NO_ANTENNA = "A004018922B0"
 R2000_TAG = "A0130189743000E2004074850A0103163070E13629"
 R2000_HOST = "A004018901D1"
+# Chainway: a UR4 with firmware 7.40.1 (github DaanVervacke/chainway-serial, tests; the records without their frames),
+# and modules in a cutting machine (UM202), a tool cabinet and a handheld (HYM360), each in a log of its own program.
+UR4_POWER = "A55A0010270110020003000400230D0A"
+UR4_STOP = "A55A00088C840D0A"
+UR4_TID = "3400523742303030303539353538E28011702000419F40AC0B9FFE1301"
+UR4_USER = "3400523742303030303539353536E28011702000518F40AC0B9F00000000FDCD01"
+UR4_PHASE = "34005237423030303035393535380147FE1701"
+UR4_EPC = "3000523730303030303534373633E28011702000037D615E0B20FDEF01"
+UM202_TAG = "A55A0019833000E200001B66040082172034D500D401B00D0A"
+CUTTER_TAG = "A55A0019833000E280699500005014CCA7398600D301760D0A"
+CABINET_TAG = "A55A0019833000EFAC800000048400145A0100FD5901030D0A"
+HYM360_TAG = "A55A0019833000E20030984107020218005BCD000001290D0A"
+# A CL7206B2: tests of a public library for it; the last is a command of the same library, sent to a real one.
+CL7206_INFO = "AA0100001B000101100011434C3732303642325F3230313730363036000160424A14"
+CL7206_ABILITY = "AA0200000E0024040005000102030400020001527C"
+CL7206_START = "AA02100002010171AD"
+# Readers of the 5A kind: a web page for one (RS-232 and TCP), a smart cabinet, and the log of an ESP32 with one.
+GX_TAG = "5A00011200002B000CE2801160600002094ED74AA6300001014B020003000CE2801160200062A6DAE9092908000E1A5A09645EFC"
+GX_CABINET_TAG = "5A000112000029000C300833B2DDD90140000000003400020104020003000CE280110C2000774978240A8B08000DD9E634C1"
+GX_ESP_TAG = "5A000112000018000CE2806915600002166510B33130000101FE08000DF732497B"
+GX_STARTED = "5A0001021000010029B5"
+GX_STOP = "5A000102FF0000885A"
+GX_RESTART = "5A000101010000EBD5"
+# Commands that a public program sends to a Nordic ID reader on a drone: start streaming, ping, fetch, clear.
+NUR_STREAM = "A5060000005C3900000A14FA"
+NUR_PING = "A5030000005901D1F1"
+NUR_FETCH = "A5040000005E0701B994"
+NUR_CLEAR = "A503000000590555B1"
+# TSL: the log of a stock-taking program of a laboratory, and tags that an 1128 read, in its inventory program.
+TSL_ECHO = b"CS: .iv\r\n".hex()
+TSL_NOTHING = b"ER: 005\r\n".hex()
+TSL_OVER = b"OK:\r\n".hex()
+TSL_BLANK = b"\n".hex()
+TSL_LOG = b"CS: .iv\r\nEP: 000000000000000000001242\r\nRI: -61\r\nOK:\r\n\r\n"
+TSL_1128 = b"EP: 41524E4C3030303030310000\r\nEP: 330DE29525C0210005F5F8F2\r\nOK:\r\n\r\n"
 
 
 class Seen(NamedTuple):
@@ -91,6 +137,29 @@ CAPTURED = {
     R2000_NO_ANTENNA: Seen("r2000", ends=True, failure="no antenna is connected"),
     R2000_TAG: Seen("r2000", tag("E2004074850A0103163070E1", -7500, 1)),
     R2000_HOST: Seen("r2000", note="the host's inventory command"),
+    UR4_POWER: Seen("chainway", note="command 27 or the answer to it"),
+    UR4_STOP: Seen("chainway", note="command 8C or the answer to it"),
+    UM202_TAG: Seen("chainway", tag("E200001B66040082172034D5", -4400, 1)),
+    CUTTER_TAG: Seen("chainway", tag("E280699500005014CCA73986", -4500, 1)),
+    CABINET_TAG: Seen("chainway", tag("EFAC800000048400145A0100", -6790, 1)),
+    HYM360_TAG: Seen("chainway", tag("E20030984107020218005BCD", None, 1)),
+    CL7206_INFO: Seen("hopeland", note="command or answer 01 00"),
+    CL7206_ABILITY: Seen("hopeland", note="command or answer 02 00"),
+    CL7206_START: Seen("hopeland", note="command or answer 02 10"),
+    GX_TAG: Seen("gx", tag("E2801160600002094ED74AA6", None, 1)),
+    GX_CABINET_TAG: Seen("gx", tag("300833B2DDD9014000000000", None, 2)),
+    GX_ESP_TAG: Seen("gx", tag("E2806915600002166510B331", None, 1)),
+    GX_STARTED: Seen("gx", note="command accepted"),
+    GX_STOP: Seen("gx", note="command or answer 02 FF"),
+    GX_RESTART: Seen("gx", note="command or answer 01 01"),
+    NUR_STREAM: Seen("nordicid", note="command 39 or the answer to it"),
+    NUR_PING: Seen("nordicid", note="command 01 or the answer to it"),
+    NUR_FETCH: Seen("nordicid", note="command 07 or the answer to it"),
+    NUR_CLEAR: Seen("nordicid", note="command 05 or the answer to it"),
+    TSL_ECHO: Seen("tsl", note="line CS"),
+    TSL_NOTHING: Seen("tsl", note="no tag answered", ends=True),
+    TSL_OVER: Seen("tsl", note="end of an answer", ends=True),
+    TSL_BLANK: Seen("tsl", note="empty line"),
 }
 
 
@@ -115,6 +184,42 @@ def test_all_of_a_family_in_one_stream_leave_nothing_out_but_failures(family: st
     done = decode(family, bytes.fromhex("".join(mine)))
     assert len(done.rows) == sum(seen.tag is not None for seen in mine.values())
     assert len(done.left_out) == sum(bool(seen.failure) for seen in mine.values())
+
+
+@pytest.mark.parametrize(
+    ("record", "epc", "rssi_cdbm"),
+    [
+        (UR4_TID, "523742303030303539353538", -4930),
+        (UR4_USER, "523742303030303539353536", -5630),
+        (UR4_PHASE, "523742303030303539353538", -4890),
+        (UR4_EPC, "523730303030303534373633", -5290),
+    ],
+)
+def test_a_ur4_tells_antenna_and_strength_behind_whatever_else(record: str, epc: str, rssi_cdbm: int) -> None:
+    found = chainway.read(chainway.Frame(chainway.TAG, bytes.fromhex(record)))
+    assert found.tags == (tag(epc, rssi_cdbm, 1),)
+
+
+def test_a_log_of_a_tsl_reader_is_read() -> None:
+    done = decode("tsl", TSL_LOG + TSL_1128)
+    assert [(row.epc, row.rssi_cdbm) for row in done.rows] == [
+        ("000000000000000000001242", -6100),
+        ("41524E4C3030303030310000", None),
+        ("330DE29525C0210005F5F8F2", None),
+    ]
+    assert done.left_out == []
+
+
+def test_what_metratecs_library_shows_of_a_round_is_read() -> None:
+    """The only public lines, and nobody says that a reader sent them: 64-bit tags at the antenna behind a 12."""
+    done = decode("metratec", b"E0040150954F02B1\rE200600311753E33\rARP 12\rIVF 02\r")
+    assert [(row.epc, row.antenna) for row in done.rows] == [("E0040150954F02B1", 13), ("E200600311753E33", 13)]
+
+
+def test_a_hopeland_tag_is_as_long_as_a_real_reader_says() -> None:
+    """What an ESP32 logged of a CL7206C2 begins so, with 19 bytes of data; nobody has published more."""
+    told = hopeland_tag(Observation(0, 1, bytes(12), -5000))
+    assert told.hex().startswith("aa12000013000c")
 
 
 def test_an_epc_that_looks_like_a_bar_code_is_a_tag_if_an_antenna_saw_it() -> None:
@@ -251,6 +356,31 @@ def serving(answers: dict[str, list[str]]) -> Any:
             {"A003FF72": [IND903_VERSION], "A0040174": [R2000_PORT_SET], "A0040189": [R2000_TAG]},
             "E2004074850A0103163070E1",
             7,
+        ),
+        (
+            "chainway",
+            {1: 7},
+            {
+                "0802": ["A55A000B03072801260D0A"],
+                "00088C": ["A55A00098D01850D0A"],
+                "0B28": ["A55A0009290121 0D0A"],
+                "0C70": ["A55A00097101790D0A"],
+                "0A82": [UM202_TAG, CABINET_TAG],
+            },
+            "E200001B66040082172034D5",
+            7,
+        ),
+        (
+            "gx",
+            {1: 7, 2: 8},
+            {
+                "0102FF0000": ["5A000102FF00010079B1"],
+                "0101000000": ["5A00010100000100DCC0"],
+                "0102000000": ["5A000102000001003212"],
+                "0102100005": [GX_STARTED, GX_CABINET_TAG],
+            },
+            "300833B2DDD9014000000000",
+            8,
         ),
     ],
 )

@@ -16,8 +16,10 @@ import pytest
 from serial_hosts import Collector
 
 from drivers import open_session
+from drivers.open import SERIAL, serial_family
 from drivers.read import ANTENNA_UNKNOWN
 from drivers.serial import chafon_cf_codec as cf
+from drivers.serial import nordicid_codec as nur
 from drivers.serial import r2000_codec as r2000
 from drivers.serial import session as serial_session
 from drivers.serial import thingmagic_codec as tm
@@ -222,6 +224,16 @@ def r2000_answer(command: bytes) -> bytes:
     return r2000.encode(1, command[3], data)
 
 
+def nur_answer(command: bytes) -> bytes:
+    data = {nur.INVENTORY: bytes((nur.NO_TAG,)), nur.READER_INFO: bytes(20)}.get(command[6], b"\0")
+    return nur.encode(nur.Frame(command[6], data))
+
+
+def tsl_answer(command: bytes) -> bytes:
+    over = b"ER: 005" if command == b".iv\r\n" else b"OK:"
+    return b"CS: " + command + over + b"\r\n\r\n"
+
+
 def thingmagic_answer(command: bytes) -> bytes:
     op = command[2]
     data = {tm.OP_VERSION: bytes(20), tm.OP_GET_REGION: b"\x08", tm.OP_CONTINUOUS: b"\x01"}.get(op, b"")
@@ -234,6 +246,8 @@ def thingmagic_answer(command: bytes) -> bytes:
     [
         ("chafon-cf", cf_answer, lambda command: command[2:4] == b"\0\1"),
         ("uhfreader18", uhf_answer, lambda command: command[2] == uhf.INVENTORY),
+        ("nordicid", nur_answer, lambda command: command[6] == nur.INVENTORY),
+        ("tsl", tsl_answer, lambda command: command == b".iv\r\n"),
         ("r2000", r2000_answer, lambda command: command[3] == r2000.INVENTORY),
         ("thingmagic", thingmagic_answer, lambda command: command[2] == tm.OP_CONTINUOUS and len(command) > 10),
     ],
@@ -280,10 +294,50 @@ async def test_an_m100_that_tells_none_takes_one_port(sink: Collector) -> None:
         assert len(sink.all) == 0
 
 
+# Power lost for a moment, while the line stays: settings and search are gone, and nothing is said.
+
+
+def ports_of(family: str) -> dict[int, int]:
+    return {1: 11} if family in ("m100", "tsl") else {1: 11, 2: 12}
+
+
+@pytest.mark.parametrize("family", sorted(SERIAL))
+async def test_a_reader_that_has_lost_its_power_reads_on_all_its_antennas_again(
+    family: str, sink: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serial_family(family), "SILENCE_S", 0.6)
+    ports = ports_of(family)
+    reader = serial_reader(family, now_us)
+    async with plugged(reader) as address, session(family, address, sink, ports):
+        await heard_on(reader, sink, ports)
+        reader.module = serial_reader(family, now_us).module
+        await heard_on(reader, sink, ports)
+        assert sink.states[-1].link is Link.UP
+
+
+@pytest.mark.parametrize("family", sorted(SERIAL))
+async def test_a_serial_server_that_wants_tls_is_down_with_words(
+    family: str, sink: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serial_session, "ANSWER_S", 0.1)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(bytes.fromhex("1503010002 0246"))  # an alert: not a ClientHello
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        address = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with session(family, address, sink, {1: 7}):
+            down = await sink.until_link(Link.DOWN)
+    assert "closed by the other end" in down.reason or "no " in down.reason
+
+
 # Pulled out.
 
 
-@pytest.mark.parametrize("family", ["thingmagic", "r2000", "uhfreader18", "chafon-cf", "m100"])
+@pytest.mark.parametrize("family", sorted(SERIAL))
 async def test_pulling_a_reader_out_is_told_without_a_traceback(
     family: str, sink: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,13 +21,18 @@ from drivers.serial import framing
 from drivers.serial import session as serial_session
 from drivers.serial import uhfreader18_codec as uhf
 from drivers.serial.m100 import M100Session
+from drivers.serial.streaming import StreamingSession
 from drivers.serial.transport import PIECE_BYTES, open_line
 from drivers.session import Link, ReaderSettings
 from simulators.readers.observation import Observation
 from simulators.readers.serial_families import M100Module, R2000Module, UhfModule, serial_reader
 from simulators.readers.serial_line import Faults, RoundModule, SerialReader
 
-FAMILIES = ("r2000", "uhfreader18", "chafon-cf", "m100")
+FAMILIES = ("r2000", "uhfreader18", "chafon-cf", "m100", "chainway", "hopeland", "gx", "nordicid", "tsl", "metratec")
+ALONE = ("m100", "tsl")
+"""Families with one antenna."""
+IN_ONE = ("nordicid", "metratec")
+"""Families that tell all tags of a round in one frame, which is rarely disturbed."""
 TWO_PORTS = {1: 7, 2: 8}
 
 
@@ -56,6 +61,7 @@ def sink() -> Collector:
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serial_session, "RETRY_S", (0.05, 0.1))
+    monkeypatch.setattr(StreamingSession, "SILENCE_S", 0.8)
 
 
 @asynccontextmanager
@@ -66,8 +72,16 @@ async def plugged(reader: SerialReader[Any]) -> AsyncIterator[str]:
         await reader.stop()
 
 
+async def reading(reader: SerialReader[Any], sink: Collector, after: int = 0) -> None:
+    """Until the session is up and its reader obeys: some don't answer the command to start."""
+    await sink.until_link(Link.UP, after)
+    async with asyncio.timeout(20):
+        while not reader.module.searching and not isinstance(reader.module, RoundModule):
+            await asyncio.sleep(0.01)
+
+
 def ports_of(family: str) -> dict[int, int]:
-    return {1: 7} if family == "m100" else TWO_PORTS
+    return {1: 7} if family in ALONE else TWO_PORTS
 
 
 def seen(number: int, port: int = 1, rssi_cdbm: int = -5500) -> Observation:
@@ -78,15 +92,17 @@ def seen(number: int, port: int = 1, rssi_cdbm: int = -5500) -> Observation:
 async def test_reads_arrive_with_what_the_family_knows_of_them(family: str, sink: Collector) -> None:
     reader = serial_reader(family, now_us)
     async with plugged(reader) as address, session(family, address, sink, ports_of(family)):
-        await sink.until_link(Link.UP)
+        await reading(reader, sink)
         before_us = now_us()
         reader.push([seen(1, 1, -6000), Observation(now_us(), 2, b"\x12\x34" * 31, -4500, 1)])
         await sink.until(lambda: len(sink.all) == 2)
         after_us = now_us()
     assert sink.epcs == [(1).to_bytes(12), b"\x12\x34" * 31]
     assert sink.all["epc_bits"].tolist() == [96, 496]
-    assert sink.all["antenna"].tolist() == ([7, 7] if family == "m100" else [7, 8])
-    assert sink.all["rssi_cdbm"].tolist() == ([RSSI_UNKNOWN] * 2 if family == "uhfreader18" else [-6000, -4500])
+    assert sink.all["antenna"].tolist() == ([7, 7] if family in ALONE else [7, 8])
+    assert sink.all["rssi_cdbm"].tolist() == (
+        [RSSI_UNKNOWN] * 2 if family in ("uhfreader18", "hopeland") else [-6000, -4500]
+    )
     assert sink.all["count"].tolist() == [1, 1]
     assert ((sink.all["time_us"] >= before_us) & (sink.all["time_us"] <= after_us)).all()
     assert [state.link for state in sink.states] == [Link.CONNECTING, Link.CONNECTING, Link.UP]
@@ -97,7 +113,7 @@ async def test_reads_arrive_with_what_the_family_knows_of_them(family: str, sink
 async def test_reading_goes_on_round_after_round(family: str, sink: Collector) -> None:
     reader = serial_reader(family, now_us)
     async with plugged(reader) as address, session(family, address, sink, ports_of(family)):
-        await sink.until_link(Link.UP)
+        await reading(reader, sink)
         for number in range(8):
             reader.push([seen(number)])
             await sink.until(lambda n=number: len(sink.all) == n + 1)
@@ -115,11 +131,12 @@ async def test_no_good_frame_is_lost_on_a_bad_line(
     monkeypatch.setattr(RoundModule, "MEMORY_S", 60.0)
     reader = serial_reader(family, now_us, seed=1)
     async with plugged(reader) as address, session(family, address, sink, ports_of(family)) as running:
-        await sink.until_link(Link.UP)
+        await reading(reader, sink)
         reader.faults = faults
         reader.push([seen(n) for n in range(30)])
         await sink.until(lambda: len(set(sink.epcs)) == 30)
-        assert (running.counters["skipped_bytes"] > 0) == bool(faults.garbage)
+        if family not in IN_ONE:
+            assert (running.counters["skipped_bytes"] > 0) == bool(faults.garbage)
     assert {n.to_bytes(12) for n in range(30)} <= set(sink.epcs)
 
 
@@ -141,13 +158,13 @@ async def test_a_noisy_line_is_told_and_a_clean_one_is_not(sink: Collector, monk
 async def test_unplugged_is_down_and_replugged_reads_again(family: str, sink: Collector) -> None:
     reader = serial_reader(family, now_us)
     async with plugged(reader) as address, session(family, address, sink, ports_of(family)):
-        await sink.until_link(Link.UP)
+        await reading(reader, sink)
         await reader.stop()
         assert "unplugged" in (await sink.until_link(Link.DOWN)).reason
         await sink.until(lambda: "does not exist" in sink.states[-1].reason)
         told = len(sink.states)
         assert await reader.start() == address
-        await sink.until_link(Link.UP, told)
+        await reading(reader, sink, told)
         reader.push([seen(9)])
         await sink.until(lambda: len(sink.all) == 1)
 
@@ -160,7 +177,7 @@ async def test_a_reader_that_forgets_its_round_is_started_again(
     monkeypatch.setattr(serial_session.SerialSession, "SILENCE_S", 0.6)
     reader = serial_reader(family, now_us)
     async with plugged(reader) as address, session(family, address, sink, ports_of(family)):
-        await sink.until_link(Link.UP)
+        await reading(reader, sink)
         reader.module.searching = False  # as after a brown-out: no end of the round will come
         reader.push([])
         async with asyncio.timeout(20):
@@ -194,7 +211,7 @@ async def test_a_reader_busy_for_a_dead_host_is_taken_over(
         with suppress(asyncio.CancelledError):
             await task
         async with session(family, address, sink, ports_of(family)):
-            await sink.until_link(Link.UP)
+            await reading(reader, sink)
             reader.push([seen(1000)])
             await sink.until(lambda: (1000).to_bytes(12) in sink.epcs)
 
@@ -353,7 +370,7 @@ async def test_the_same_session_works_through_a_serial_server(family: str, sink:
     async with server:
         port = server.sockets[0].getsockname()[1]
         async with session(family, f"tcp://127.0.0.1:{port}", sink, ports_of(family)):
-            await sink.until_link(Link.UP)
+            await reading(reader, sink)
             reader.push([seen(4)])
             await sink.until(lambda: len(sink.all) == 1)
     assert sink.epcs == [(4).to_bytes(12)]

@@ -28,7 +28,7 @@ from edge.readers import scan
 from edge.readers.antennas import Antennas
 from edge.readers.capture import EpcPseudonyms
 from edge.readers.listening import Heard, Listener, findings, service_state
-from edge.readers.scan import Finding, llrp_addresses, scan_llrp, scan_serial
+from edge.readers.scan import SERIAL_FAMILIES, Finding, llrp_addresses, scan_llrp, scan_serial
 from edge.store.compose import compose
 from edge.store.errors import Trouble
 from edge.store.live_socket import LiveServer, socket_path
@@ -168,7 +168,7 @@ async def test_a_scan_opens_no_more_connections_than_it_is_told(monkeypatch: pyt
     assert (len(found), most) == (30, 3)
 
 
-@pytest.mark.parametrize("family", ["thingmagic", "r2000", "m100", "chafon-cf", "uhfreader18"])
+@pytest.mark.parametrize("family", SERIAL_FAMILIES)
 async def test_a_serial_reader_is_known_by_its_answers(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "ANSWER_S", 0.3)
     reader = serial_reader(family, now_us)
@@ -179,6 +179,34 @@ async def test_a_serial_reader_is_known_by_its_answers(family: str, monkeypatch:
         await reader.stop()
     assert (finding.address, finding.driver) == (address, family)
     assert "baud" in finding.text
+
+
+@pytest.mark.parametrize("family", SERIAL_FAMILIES)
+async def test_a_serial_reader_is_known_behind_a_serial_server(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "ANSWER_S", 0.15)
+    module = serial_reader(family, now_us).module
+
+    async def serve(incoming: asyncio.StreamReader, outgoing: asyncio.StreamWriter) -> None:
+        while chunk := await incoming.read(4096):
+            outgoing.write(b"".join(module.receive(chunk)))
+        outgoing.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        finding = await scan_serial(f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    assert finding.driver == family, finding
+
+
+async def test_a_line_without_a_reader_is_tried_at_all_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "ANSWER_S", 0.02)
+    monkeypatch.setattr(session, "PROBE_S", 0.02)
+    near, far = os.openpty()
+    try:
+        finding = await scan_serial(os.ttyname(far))
+    finally:
+        os.close(near)
+        os.close(far)
+    assert (finding.driver, finding.text) == ("", "no reader of a known family answers")
 
 
 async def test_the_scan_command_tells_what_it_looked_at(tmp_path: Path) -> None:
@@ -218,6 +246,55 @@ async def test_a_reader_that_is_not_there_fails(tmp_path: Path, monkeypatch: pyt
     assert [verdict for verdict, _ in findings(settings, listener, False)] == ["no"]
     code, _, err = await command("readers", "test", "g9", "--config", str(tmp_path / "store.toml"))
     assert (code, "readers are: g1" in err) == (1, True)
+
+
+# tune
+
+
+@asynccontextmanager
+async def crowded(reader: LlrpReader) -> AsyncIterator[str]:
+    """A reader whose first antenna hears forty tags, most of them nearer to its second."""
+
+    async def see() -> None:
+        while True:
+            seen = [(1, n, -6500) for n in range(40)] + [(2, n, -4500) for n in range(30)]
+            reader.push([Observation(now_us(), port, n.to_bytes(12), cdbm) for port, n, cdbm in seen])
+            await asyncio.sleep(0.2)
+
+    address = await reader.start()
+    seeing = asyncio.create_task(see())
+    try:
+        yield address
+    finally:
+        seeing.cancel()
+        await reader.stop()
+
+
+async def test_a_reader_is_tuned_after_a_yes(tmp_path: Path) -> None:
+    async with crowded(LlrpReader(now_us, name="g1", tcp_port=0)) as address:
+        file = store_file(tmp_path, "llrp", address)
+        before = file.read_text()
+        base = ("readers", "tune", "g1", "--config", str(file), "--minutes", "0.05")
+        code, out, err = await command(*base)  # nobody answers
+        assert code == 1, out + err
+        assert "port 1 (door): power 24 dBm instead of the reader's highest, 30: 75% of its reads" in out
+        assert "session 0: up to 40 tags at once before port 1" in out
+        assert file.read_text() == before
+        code, out, err = await command(*base, "--yes")
+    assert code == 0, out + err
+    assert (tmp_path / "store-before.toml").read_text() == before
+    (told,) = load(file, files=False).readers
+    assert told.session == 0
+    assert told.antennas[0].power == 24
+    assert told.antennas[1].power is None
+
+
+async def test_too_few_reads_are_said(tmp_path: Path) -> None:
+    async with busy(serial_reader("r2000", now_us)) as address:
+        file = store_file(tmp_path, "r2000", address)
+        code, out, _ = await command("readers", "tune", "g1", "--config", str(file), "--minutes", "0.05")
+    assert code == 1
+    assert "too few reads: an antenna needs 200" in out
 
 
 async def test_a_capture_replays_and_hides_the_tags(tmp_path: Path) -> None:

@@ -9,11 +9,10 @@ from gateways import Gateway, antennas
 
 from config.check import ConfigError, check, load
 from config.readers import Region
-from drivers.serial.chafon_cf import ChafonCfSession
-from drivers.serial.r2000 import R2000Session
-from drivers.serial.thingmagic import REGIONS, ThingMagicSession
-from drivers.serial.uhfreader18 import UhfReader18Session
-from drivers.session import ReaderSettings, Select, Tls
+from config.relations import BY_DOCUMENT, PORT_MAX
+from drivers.open import SERIAL, serial_family
+from drivers.serial.thingmagic import REGIONS
+from drivers.session import Radio, ReaderSettings, Select, Tls
 from edge.store.compose import compose
 
 PIN = "0A" * 32
@@ -103,19 +102,55 @@ def test_what_does_not_go_together_is_told(gateway: Gateway, given: dict[str, An
         load(gateway.file)
 
 
+def with_radio(**more: Any) -> list[dict[str, Any]]:
+    return [antenna | more for antenna in antennas("door")]
+
+
+def test_power_mode_and_population_are_given_to_the_antennas(gateway: Gateway) -> None:
+    hung = with_radio(power=24.5, mode=1002, population=8)
+    told = settings(gateway, antennas=hung, session=1, report_tags=4)
+    assert told.radio == {hung[0]["port"]: Radio(2450, 1002, 8)}
+    assert (told.report_tags, told.groups) == (4, ())
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"antennas": with_radio(population=8)}, "population of antennas needs the reader's session"),
+        ({"groups": [[1]]}, "groups: two or more"),
+        ({"groups": [[1], [2]]}, "groups: each port of antennas belongs to one group"),
+        ({"driver": "m100", "address": "/dev/x", "antennas": with_radio(power=20)}, 'power: only for driver = "llrp"'),
+        ({"driver": "r2000", "address": "/dev/x", "report_tags": 4}, 'report_tags: only for driver = "llrp"'),
+    ],
+)
+def test_radio_keys_that_do_not_go_together_are_told(gateway: Gateway, given: dict[str, Any], words: str) -> None:
+    gateway.configure(readers=[reader(**given)])
+    with pytest.raises(ConfigError, match=words):
+        load(gateway.file)
+
+
 def serial(driver: str, *ports: int, **more: Any) -> dict[str, Any]:
     (door,) = antennas("door")
     return {"id": "r1", "driver": driver, "address": "/dev/x", "antennas": [door | {"port": p} for p in ports]} | more
 
 
-@pytest.mark.parametrize("driver", ["thingmagic", "r2000", "uhfreader18", "chafon-cf"])
+@pytest.mark.parametrize("driver", sorted(PORT_MAX))
 def test_a_port_that_a_family_does_not_have_is_told_by_check(gateway: Gateway, driver: str) -> None:
-    limits = {"thingmagic": ThingMagicSession, "r2000": R2000Session, "uhfreader18": UhfReader18Session}
-    most = limits.get(driver, ChafonCfSession).PORT_MAX
+    most = serial_family(driver).PORT_MAX
     gateway.configure(readers=[serial(driver, 1, most)])
     load(gateway.file)
     gateway.configure(readers=[serial(driver, 1, most + 1)])
     with pytest.raises(ConfigError, match=rf"readers\[0\].antennas\[1\].port: {driver} readers have ports 1 to {most}"):
+        load(gateway.file)
+
+
+@pytest.mark.parametrize("driver", sorted(SERIAL))
+@pytest.mark.parametrize("key", [{"tls": True}, {"pin": PIN, "tls": True}, {"session": 1}, {"groups": [[1], [2]]}])
+def test_keys_of_networks_and_of_llrp_are_refused_for_each_serial_family(
+    gateway: Gateway, driver: str, key: dict[str, Any]
+) -> None:
+    gateway.configure(readers=[serial(driver, 1, **key)])
+    with pytest.raises(ConfigError, match=f'{", ".join(sorted(key))}: only for driver = "llrp"'):
         load(gateway.file)
 
 
@@ -143,3 +178,11 @@ def test_every_region_of_the_store_file_is_one_of_the_readers(gateway: Gateway) 
     gateway.configure(readers=[reader(region="eu3")])
     with pytest.raises(ConfigError, match="region: only for driver"):
         load(gateway.file)
+
+
+@pytest.mark.parametrize("driver", sorted(BY_DOCUMENT))
+def test_what_no_real_reader_has_confirmed_is_told_by_check(gateway: Gateway, driver: str) -> None:
+    gateway.configure(readers=[serial(driver, 1)])
+    told = [problem.text for problem in check(gateway.file) if problem.warning and problem.key == "readers[0].driver"]
+    assert len(told) == 1
+    assert "implemented by the document only" in told[0]
