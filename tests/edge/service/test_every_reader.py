@@ -22,7 +22,8 @@ from simulators.readers.serial_families import serial_reader
 
 JSON = {"impinj": "http://127.0.0.1:0", "zebra": "ws://127.0.0.1:0", "keonn": "ws://127.0.0.1:0"}
 CAPTURED = {
-    # What readers answered in public logs, by how the commands begin (see tests/drivers/serial/test_captured.py).
+    # By how the commands begin. Tag frames are what readers sent in public logs (drivers/serial/test_captured.py),
+    # answers to settings are built by the documents.
     "chainway": {
         "a55a000802": "A55A000B03072801260D0A",
         "a55a00088c": "A55A00098D01850D0A",
