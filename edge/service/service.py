@@ -211,6 +211,7 @@ class Service:
         """Compile the kernels and restore the last checkpoint; False if stopped meanwhile."""
         life.begin(self._database)
         # Without a cache, compiling takes a minute; do it before readers connect, so that no reads have to wait.
+        let_go_of(COMPILER)  # loading kernels needs less of it than importing it did: a start has a lower peak
         if not await _unless(self._end.wanted, warm_up):
             return False
         # The current objects are permanent: scanning them in every garbage collection would delay greetings.
