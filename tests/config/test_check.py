@@ -202,6 +202,16 @@ def test_a_mistake_is_told_with_its_line(
     assert told[0].line == demo_text[:at].count("\n") + new.partition("¶")[0].count("\n") * ("¶" in new) + 1
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "10.1.2.3", "[::]"])
+def test_metrics_are_for_this_machine_only(host: str, demo_text: str, problems_of: Say) -> None:
+    (problem,) = (each for each in problems_of(demo_text + MONITORING.format(host)) if not each.warning)
+    assert (problem.key, "without a login" in problem.text) == ("monitoring.listen", True)
+    assert not [each for each in problems_of(demo_text + MONITORING.format("127.0.0.1")) if not each.warning]
+
+
+MONITORING = '\n[monitoring]\nlisten = "{}:9464"\n'
+
+
 def test_all_mistakes_are_told_at_once(demo_text: str, problems_of: Say) -> None:
     text = demo_text
     for old, new in [
