@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ async def read_once(path: Path, timeout_s: float = 2.0) -> dict[str, Any] | None
     return dict(json.loads(line)) if line else None
 
 
-async def follow(path: Path, reader: str) -> AsyncIterator[dict[str, Any]]:
+async def follow(path: Path, reader: str) -> AsyncGenerator[dict[str, Any], None]:
     """Iterate over the live state twice a second, with the antennas of a reader; ends with the service."""
     try:
         stream, writer = await asyncio.open_unix_connection(path, limit=LINE_LIMIT_BYTES)
