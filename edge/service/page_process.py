@@ -32,7 +32,7 @@ async def run(config_file: Path, listening: socket.socket, clock: Clock) -> None
     if clock.speed != 1:
         arguments += ["--clock-speed", str(clock.speed), "--clock-origin-us", str(clock.origin_us)]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "edge.web", *arguments, pass_fds=[listening.fileno()]
+        sys.executable, "-P", "-m", "edge.web", *arguments, pass_fds=[listening.fileno()]
     )
     try:
         code = await process.wait()

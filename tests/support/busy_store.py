@@ -27,7 +27,9 @@ OPEN = range(10, 22)
 STAYS_S = (180, 1200)
 COUNTERS_A_VISIT = 3
 RETURNS = 0.3
-"""Share of the members of a day who have been there before; everybody else is new."""
+"""Share of members who have been there before; everybody else is new …"""
+AWAY_US = 3 * 3_600_000_000
+"""… and so long ago at least."""
 
 
 @dataclass
@@ -49,6 +51,9 @@ class BusyStore:
         self._chance = random.Random(seed)
         self.readers = [LlrpReader(clock.now_us, name=f"r{n:02}", ports=PORTS) for n in range(READERS)]
         self.here: list[Walker] = []
+        self._left: list[tuple[int, int]] = []
+        """When members left, or will have left, and who."""
+        self._new = 0
         self.came = 0
         self.pushed = 0
 
@@ -83,17 +88,23 @@ class BusyStore:
         return dt.datetime.fromtimestamp(now_us / 1e6, ZONE).hour
 
     def _enter(self, now_us: int) -> None:
-        known = min(self._members - 1, max(1, self.came))
-        number = self._chance.randrange(known) if self._chance.random() < RETURNS else known
+        number = self._who(now_us)
         self.came += 1
         way, at_us = [], now_us
         counters = self._chance.sample(range(2, READERS * PORTS), COUNTERS_A_VISIT)
         for antenna, stay_s in [(0, 60), *((each, self._chance.uniform(*STAYS_S)) for each in counters), (1, 90)]:
             at_us += round(stay_s * 1e6)
             way.append((antenna, at_us))
-        card = member_card(number % self._members)
-        if all(walker.card != card for walker in self.here):
-            self.here.append(Walker(card, way))
+        self._left.append((at_us, number))
+        self.here.append(Walker(member_card(number), way))
+
+    def _who(self, now_us: int) -> int:
+        """Somebody new, or who was here some hours ago: a journey of their own, not the same again."""
+        gone = next((n for n, (at_us, _) in enumerate(self._left) if now_us - at_us < AWAY_US), len(self._left))
+        if (gone and self._chance.random() < RETURNS) or self._new >= self._members:
+            return self._left.pop(self._chance.randrange(gone))[1]
+        self._new += 1
+        return self._new - 1
 
     def _read(self, now_us: int) -> None:
         heard: dict[int, list[Observation]] = {}
