@@ -123,7 +123,7 @@ def gateway(machine: Booted, shop: Shop, packages: Path) -> Booted:
 
 
 def install(machine: Booted, package: str, check: bool = True, **environment: str) -> Any:
-    command = ("apt-get", "install", "-y", "-q", "--no-download", "--allow-downgrades", f"/srv/packages/{package}")
+    command = ("apt-get", "install", "-y", "-q", "--allow-downgrades", f"/srv/packages/{package}")
     return machine.run(*command, check=check, **environment)
 
 
@@ -202,7 +202,8 @@ def test_from_a_bare_machine_to_reads_at_the_crm(
     machine.until(lambda: shop.recognised() == TAGS)
     found = findings(machine)
     assert found["error"] == set(), found
-    assert {"database", "kernels", "program", "broker", "store file"} <= found["ok"], found
+    assert found["warning"] <= {"store file"}, "the reader's tags are merchandise, but members here"
+    assert {"database", "kernels", "program", "broker", "clock"} <= found["ok"], found
     assert monitor(machine, "ready")[0] == 200
     machine.until(lambda: "\ntagtrail_page_up 1.0" in monitor(machine, "metrics")[1])
     tell(f"package installed in {installed_s:.1f} s; the first start of a new store was ready after {ready_s:.1f} s")
@@ -217,7 +218,8 @@ def test_from_a_bare_machine_to_reads_at_the_crm(
     assert machine.run("setpriv", "--reuid", "nobody", "--clear-groups", "ls", f"{STATE}/", check=False).returncode != 0
     for place in ("/etc/tagtrail/x", "/usr/x", "/opt/tagtrail/x", "/var/lib/x", "/x"):
         assert machine.run(*inside, "touch", place, check=False).returncode != 0, place
-    assert machine.run(*inside, "ls", "/root", check=False).returncode != 0
+    machine.run("touch", "/root/mine")
+    assert machine.run(*inside, "ls", "/root", check=False).stdout == ""
     uid = machine.sh(f"stat -c %u /proc/{pid}")
     assert uid != "0"
     assert machine.sh(f"stat -c '%a %u' {STATE}/tagtrail.db") == f"600 {uid}"

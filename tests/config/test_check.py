@@ -451,3 +451,31 @@ def test_the_committed_schema_is_current(demo_path: Path) -> None:
 def test_the_demo_is_a_good_file(demo_path: Path) -> None:
     assert check(demo_path) == ()
     assert load(demo_path).store == StoreConfig.model_validate(tomllib.loads(demo_path.read_text("utf-8"))).store
+
+
+def test_a_credential_is_looked_for_where_systemd_takes_it_from(
+    demo_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    monkeypatch.setattr("config.files.UNITS", tmp_path)
+    plain, sealed = tmp_path / "credstore", tmp_path / "sealed"
+    monkeypatch.setattr("config.files.CREDSTORES", (plain, sealed))
+    file = tmp_path / "s7.toml"
+    lines = '# username = "store-demo"\n# password_file = "${CREDENTIALS_DIRECTORY}/mqtt-password"'
+    file.write_text(demo_text.replace(lines, lines.replace("# ", "")))
+
+    def said() -> str:
+        return " ".join(problem.text for problem in check(file) if problem.key == "mqtt.password_file")
+
+    assert "only the service" in said(), "nobody but root may look"
+    for folder in (plain, sealed):
+        folder.mkdir()
+    assert f"there is no {plain}/tagtrail.s7.mqtt-password" in said()
+    secret = sealed / "tagtrail.s7.mqtt-password"
+    secret.write_text("")
+    secret.chmod(0o644)
+    assert f"chmod 600 {secret}" in said()
+    secret.chmod(0o600)
+    assert "is empty" in said()
+    secret.write_text("x")
+    assert said() == ""
