@@ -1,11 +1,13 @@
-"""The table of what was measured."""
+"""A machine, the shop around it, a gateway that works there; and the table of what was measured."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+import technician
 
+gateway, machine, packages, shop = technician.gateway, technician.machine, technician.packages, technician.shop
 ROWS: list[tuple[str, str]] = []
 
 

@@ -245,7 +245,8 @@ async def test_a_week(
             rises.append(what)
     assert there == {class_: (1, n, n) for class_, n in given.items() if n}
     assert soak.largest_mb <= QUOTA_MB
-    assert 0.97 * soak.store.came <= recognised <= soak.store.came + soak.here_then
+    # Where the clock is set by minutes, journeys begin anew; who comes just then counts, too.
+    assert 0.97 * soak.store.came <= recognised <= soak.store.came + 3 * soak.here_then
     assert not rises
 
 

@@ -43,7 +43,8 @@ if [ ! -e etc/bare ]; then
   # A bare machine: no Python, nothing of a store, no services but systemd's own.
   : >etc/machine-id
   rm -rf etc/systemd/system/*.wants etc/tagtrail var/lib/tagtrail opt/tagtrail root usr/local/bin
-  rm -rf "usr/lib/$python" usr/bin/python3*
+  mkdir away
+  mv "usr/lib/$python" usr/bin/python3* away
   mkdir root srv/packages
   for unit in systemd-udevd systemd-logind mosquitto postgresql; do
     ln -sf /dev/null etc/systemd/system/$unit.service
@@ -110,6 +111,10 @@ class Booted:
                     return
             time.sleep(0.1)
         pytest.skip(f"systemd can't be booted in namespaces here: {self._log.read_text()[-300:].strip()}")
+
+    def give_python(self) -> None:
+        """Give it the Python of this machine, as other distributions have one."""
+        self.sh(f"mv /away/{VERSIONED} /tmp/library; mv /away/* /usr/bin/; mv /tmp/library /usr/lib/{VERSIONED}")
 
     def cut_power(self) -> None:
         """End everything at once, programs beside it too."""
