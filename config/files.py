@@ -93,7 +93,7 @@ def _credential(given: str, file: Path) -> str | None:
     there = next((store / name for store in CREDSTORES if (store / name).is_file()), None)
     if there is None:
         return f"there is no {CREDSTORES[0] / name}, from which systemd takes it: docs/install.md"
-    if there.stat().st_mode & 0o077:
+    if there.parent == CREDSTORES[0] and there.stat().st_mode & 0o077:  # others are encrypted
         return f"{there} is readable by other users; expected: chmod 600 {there}"
     return None if there.stat().st_size else f"{there} is empty"
 

@@ -125,6 +125,18 @@ def test_a_first_start_without_kernels_is_not_taken_for_hung(gateway: Booted, te
     tell(f"then ready after {warm_s:.1f} s")
 
 
+def test_the_brokers_password_can_be_sealed(gateway: Booted, shop: Shop) -> None:
+    """By the words of docs/install.md."""
+    words = (ROOT / "docs" / "install.md").read_text("utf-8")
+    (script,) = re.findall(r"```sh\n(mkdir -p -m 0700 /etc/credstore.encrypted\nsystemd-creds.*?)```", words, re.DOTALL)
+    gateway.sh(script.replace("STORE", "s1"))
+    gateway.until(lambda: works(gateway))
+    assert gateway.run("cat", f"/run/credentials/{UNIT}.service/mqtt-password").stdout == BROKER_PASSWORD
+    on_disk = gateway.run("grep", "-rl", BROKER_PASSWORD, "/etc", "/var/lib", "/opt", check=False).stdout
+    assert on_disk == ""
+    assert findings(gateway)["error"] == set()
+
+
 def test_the_tag_key_can_be_sealed_to_the_machine(gateway: Booted, shop: Shop) -> None:
     """By the words of docs/install.md."""
     gateway.run("tagtrail", "directory", "import", "/srv/packages/members.csv", "-c", FILE)

@@ -471,11 +471,13 @@ def test_a_credential_is_looked_for_where_systemd_takes_it_from(
     for folder in (plain, sealed):
         folder.mkdir()
     assert f"there is no {plain}/tagtrail.s7.mqtt-password" in said()
-    secret = sealed / "tagtrail.s7.mqtt-password"
-    secret.write_text("")
-    secret.chmod(0o644)
-    assert f"chmod 600 {secret}" in said()
-    secret.chmod(0o600)
-    assert "is empty" in said()
-    secret.write_text("x")
-    assert said() == ""
+    for folder in (sealed, plain):
+        secret = folder / "tagtrail.s7.mqtt-password"
+        secret.write_text("")
+        secret.chmod(0o600)
+        assert "is empty" in said()
+        secret.write_text("x")
+        assert said() == ""
+        secret.chmod(0o644)
+        assert (f"chmod 600 {secret}" in said()) == (folder == plain)
+        secret.unlink()
