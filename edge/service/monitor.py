@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
@@ -22,6 +23,8 @@ from edge.service.metrics import Antennas
 from edge.store.live_socket import open_socket
 from edge.store.live_state import Now
 from edge.store.page_socket import listen
+
+log = logging.getLogger("tagtrail.monitor")
 
 REQUEST_S = 5.0
 """Time for one request, from its connection to its answer."""
@@ -41,6 +44,7 @@ class Monitor:
         self._snapshot = snapshot
         self._antennas = antennas
         self._clients = 0
+        self._failed: set[type[Exception]] = set()
         self.phase: Phase = "starting"
 
     async def on_socket(self, path: Path) -> None:
@@ -110,7 +114,13 @@ class Monitor:
     def _respond(self, request: h11.Request) -> Answer:
         if request.method not in (b"GET", b"HEAD"):
             return HTTPStatus.METHOD_NOT_ALLOWED, "text/plain", b"GET and HEAD only\n"
-        return self.answer(request.target.decode("ascii").partition("?")[0])
+        try:
+            return self.answer(request.target.decode("ascii").partition("?")[0])
+        except Exception as error:
+            if type(error) not in self._failed:  # it is asked again every few seconds
+                self._failed.add(type(error))
+                log.exception("the gateway's state can't be told")
+            return HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"the state can't be told, see the log\n"
 
 
 async def _forever(server: asyncio.Server) -> None:

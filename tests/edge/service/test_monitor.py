@@ -172,6 +172,17 @@ async def test_what_is_no_question_is_refused(asked: Asked, request_: bytes, sta
     assert (await asked.get("/ready"))[0] == 200
 
 
+async def test_a_state_that_can_not_be_told_is_logged_once(asked: Asked, caplog: pytest.LogCaptureFixture) -> None:
+    asked.told = {"nonsense": 1}
+    assert [(await asked.get(path))[0] for path in ("/health", "/metrics", "/metrics", "/ready")] == [
+        500,
+        500,
+        500,
+        200,
+    ]
+    assert len(caplog.records) == 1
+
+
 async def test_head_has_the_length_and_no_content(asked: Asked) -> None:
     status, head, content = await asked.get("/ready", "HEAD")
     assert (status, content) == (200, "")
