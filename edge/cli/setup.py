@@ -175,7 +175,6 @@ def _database(file: Path) -> Path:
 def _create_user(config: StoreConfig, user: str, asks: bool) -> bool:
     from edge.store.errors import Trouble
 
-    config.database.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     question = f"Password of the page's user {user}"
     while True:
         password = typer.prompt(question, hide_input=True, confirmation_prompt=True) if asks else first_line()

@@ -21,7 +21,7 @@ from sqlite_utils import Database as Tables
 
 from edge.database import copies, keys, schema
 from edge.store.errors import Trouble
-from edge.store.private import make_private
+from edge.store.private import make_folder, make_private
 from edge.store.quarantine import is_damage, set_aside
 
 T = TypeVar("T")
@@ -163,7 +163,7 @@ class Database:
 
     def _open(self, store: str, quota_mb: int, repair: bool) -> sqlite3.Connection:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
         except OSError as error:
             raise Trouble(f"cannot create the folder of the database {self.path}: {error.strerror}") from error
         try:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from config import StoreConfig
+from edge.store.private import make_folder
 
 PERIOD_S = 0.5
 BREATH_S = 0.05
@@ -42,7 +43,7 @@ async def open_socket(
     """Open a server on a Unix socket for the store's own user and group."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     listening = socket.socket(socket.AF_UNIX)
     mask = os.umask(
         0o117

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from booted import Booted
-from technician import FILE, NEEDS, ROOT, STATE, TAGS, UNIT, Shop, install, monitor, set_up, started, works
+from technician import FILE, NEEDS, ROOT, STATE, TAGS, UNIT, Shop, install, monitor, reads, set_up, started, works
 
 pytestmark = NEEDS
 
@@ -62,13 +62,6 @@ def test_a_disk_that_refuses(
     lines = [line for line in gateway.journal().splitlines() if "database" in line]
     assert len(lines) < 12, lines
     tell(f"{len(lines)} lines of journal about it")
-
-
-def reads(machine: Booted) -> float:
-    content = monitor(machine, "metrics")[1]
-    return sum(
-        float(line.split()[-1]) for line in content.splitlines() if line.startswith("tagtrail_reader_reads_total")
-    )
 
 
 def test_a_clock_that_is_set(gateway: Booted, shop: Shop, packages: Path) -> None:

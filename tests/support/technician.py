@@ -178,3 +178,10 @@ def started(machine: Booted) -> float:
     before = time.monotonic()
     machine.run("systemctl", "restart", UNIT)
     return time.monotonic() - before
+
+
+def reads(machine: Booted) -> float:
+    content = monitor(machine, "metrics")[1]
+    return sum(
+        float(line.split()[-1]) for line in content.splitlines() if line.startswith("tagtrail_reader_reads_total")
+    )
