@@ -23,6 +23,7 @@ from technician import (
     findings,
     install,
     monitor,
+    reads,
     set_up,
     started,
     works,
