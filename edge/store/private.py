@@ -29,8 +29,8 @@ def make_folder(folder: Path) -> None:
     user has to get through them.
     """
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    for each in reversed(missing):
-        each.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
         each.chmod(FOLDER_MODE if each == folder else ABOVE_MODE)
 
 
