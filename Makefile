@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Tests wait three times as long as they compute.
 WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 4 ? 4 * cores : 16)))
 
-.PHONY: demo test check bench chaos pictures fuzz lock wheelhouse deb deb-test install coverage apt-test kernels collected clean
+.PHONY: demo test check bench chaos soak boot-test pictures fuzz lock wheelhouse deb deb-test install coverage apt-test kernels collected clean
 
 demo: install
 	$(BIN)/tagtrail demo $(ARGS)
@@ -49,6 +49,10 @@ bench: install
 # Fault tests, see docs/reliability.md.
 chaos: install apt-test
 	$(BIN)/python -m pytest tests/chaos -o norecursedirs= -p no:timeout $(ARGS)
+
+# A compressed week of a store with sixteen readers, in an hour; ARGS="--hours 0.1 --days 0.7" is a short one.
+soak: install apt-test
+	$(BIN)/python -m pytest tests/soak -o norecursedirs= -p no:timeout $(ARGS)
 
 # Regenerate the screenshots in README.md and docs/manager*.md.
 pictures: install apt-test
@@ -108,6 +112,10 @@ deb: wheelhouse
 # Install, upgrade, downgrade and purge it in an overlay over this machine's root; needs root.
 deb-test: deb
 	$(BIN)/python -m pytest tests/package -o norecursedirs= $(ARGS)
+
+# Boot systemd as PID 1 on a bare machine, install the package there, and do what a technician does; needs root.
+boot-test: deb apt-test
+	$(BIN)/python -m pytest tests/boot -o norecursedirs= $(ARGS)
 
 clean:
 	rm -rf .venv .numba .node .coverage build dist wheelhouse *.egg-info

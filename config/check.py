@@ -141,7 +141,7 @@ def _judge(
     found += relations.problems(raw)
     found += variables(raw)
     if files:
-        found += problems_of_files(raw, path.parent, service=not doubts)
+        found += problems_of_files(raw, path, service=not doubts)
     if doubts:
         found += [*places.doubts(raw), *safety.doubts(raw), *database(raw, path)]
     lines = key_lines(text)

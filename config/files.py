@@ -23,6 +23,8 @@ READER_FILES = ("ca", "cert", "key", "password_file")
 SECRETS = ("password_file", "key")
 UNITS = Path("/etc/tagtrail")
 """Folder of the store files for the unit tagtrail@STORE."""
+CREDSTORES = (Path("/etc/credstore"), Path("/etc/credstore.encrypted"))
+"""Where systemd looks for credentials of the unit, as tagtrail.STORE.NAME."""
 STATE = Path("/var/lib/tagtrail")
 """Folder in which the unit can write, in a subfolder named after the store."""
 IN_MEMORY, ON_NETWORK = ("tmpfs", "ramfs"), ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs")
@@ -41,8 +43,9 @@ def variables(raw: Raw) -> Iterator[Found]:
             yield place, "~ is not replaced in a store file; expected: the full path", False
 
 
-def problems(raw: Raw, folder: Path, service: bool) -> Iterator[Found]:
-    """Yield files that are missing or unreadable; outside the service, also those with unusable content.
+def problems(raw: Raw, file: Path, service: bool) -> Iterator[Found]:
+    """Yield files that are missing or unreadable; outside the service, also those with unusable content. `file`: the
+    store file.
 
     systemd's credentials can be read only by the service. A reader's files don't prevent the service from starting.
     """
@@ -56,12 +59,12 @@ def problems(raw: Raw, folder: Path, service: bool) -> Iterator[Found]:
         ]
     readable: dict[Place, Path] = {}
     for place, given in places:
-        path = resolve(given, folder)
+        path = resolve(given, file.parent)
         if _has_variable(given, credentials=True) or given.startswith("~"):
             continue
         if given.startswith(CREDENTIALS) and "CREDENTIALS_DIRECTORY" not in os.environ:
-            text = f"{CREDENTIALS} is not set here: only the service, started by systemd, can read it"
-            yield place, text, not service
+            if (text := _credential(given, file)) is not None:
+                yield place, text, not service
             continue
         try:
             mode = path.stat().st_mode
@@ -80,6 +83,19 @@ def problems(raw: Raw, folder: Path, service: bool) -> Iterator[Found]:
                 yield place, f"{path} is readable by other users; expected: chmod 600 {path}", True
     if not service:
         yield from _contents(readable)
+
+
+def _credential(given: str, file: Path) -> str | None:
+    """Return what is wrong with a credential outside the service; None if it is where the unit takes it from."""
+    name = f"tagtrail.{file.stem}.{Path(given).name}"
+    if file.parent != UNITS or not os.access(CREDSTORES[0], os.X_OK):
+        return f"{CREDENTIALS} is not set here: only the service, started by systemd, can read it"
+    there = next((store / name for store in CREDSTORES if (store / name).is_file()), None)
+    if there is None:
+        return f"there is no {CREDSTORES[0] / name}, from which systemd takes it: docs/install.md"
+    if there.parent == CREDSTORES[0] and there.stat().st_mode & 0o077:  # others are encrypted
+        return f"{there} is readable by other users; expected: chmod 600 {there}"
+    return None if there.stat().st_size else f"{there} is empty"
 
 
 def database(raw: Raw, file: Path) -> Iterator[Found]:

@@ -46,6 +46,7 @@ NEEDED = {
     "mqtt": "a table [mqtt] with url",
     "database": "a table [database] with path",
     "web": "a table [web]",
+    "monitoring": "a table [monitoring] with listen",
     "privacy": "a table [privacy] with ways",
     "ways": 'a list of tag classes, such as ["unknown", "staff"]',
     "thresholds": "a table [thresholds]",

@@ -179,6 +179,13 @@ class Web(Model):
         return self
 
 
+class Monitoring(Model):
+    """Health and metrics for programs on this machine. They need no login, and name nobody."""
+
+    listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^:\s]+):\d{1,5}$")] | None = None
+    """Loopback address and port, such as "127.0.0.1:9464"; default: only the Unix socket beside the database."""
+
+
 class Privacy(Model):
     """Data sent to the CRM in addition to journeys of members with consent and totals of everyone."""
 
@@ -359,6 +366,7 @@ class StoreConfig(Model):
     database: Database
     calibration: Calibration = Calibration()
     web: Web = Web()
+    monitoring: Monitoring = Monitoring()
     privacy: Privacy = Privacy()
     thresholds: Thresholds = Thresholds()
     cues: Cues = Cues()

@@ -320,13 +320,18 @@ def _listen(raw: Raw) -> Iterator[Found]:
     for one, other in (("key", "cert"), ("cert", "key")):
         if isinstance(web, dict) and one in web and other not in web:
             yield ("web", one), f"{one} without {other}; HTTPS needs both", False
-    given = web.get("listen") if isinstance(web, dict) else None
-    if not isinstance(given, str):
-        return
-    if wrong := hosts.trouble(given, host_port(given)[0], listening=True):
-        yield ("web", "listen"), f"{show(given)} {wrong}", False
-    elif (found := re.search(r":(\d{1,5})$", given)) and int(found[1]) > 65535:
-        yield ("web", "listen"), f"port {found[1]} does not exist; expected: 1 to 65535, or 0 for any free one", False
+    for section in ("web", "monitoring"):
+        given = table.get("listen") if isinstance(table := raw.get(section), dict) else None
+        if not isinstance(given, str):
+            continue
+        at, (host, _) = (section, "listen"), host_port(given)
+        if wrong := hosts.trouble(given, host, listening=True):
+            yield at, f"{show(given)} {wrong}", False
+        elif (found := re.search(r":(\d{1,5})$", given)) and int(found[1]) > 65535:
+            yield at, f"port {found[1]} does not exist; expected: 1 to 65535, or 0 for any free one", False
+        elif section == "monitoring" and host is not None and not hosts.is_local(host):
+            text = f'{show(given)} could be read by others without a login; expected: "127.0.0.1:9464" or the like'
+            yield at, text, False
 
 
 _RULES: tuple[Callable[[Raw], Iterator[Found]], ...] = (

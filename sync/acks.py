@@ -66,6 +66,8 @@ class Acks:
         self._taken_back = False
         self._beyond: dict[EventClass, int] = {}
         self._last: dict[EventClass, bytes] = {}
+        self.heard_s: dict[EventClass, float] = {}
+        """When the CRM last acknowledged a class, by the monotonic clock; retained acks don't count."""
         self.packed: set[EventClass] = set()
         """Classes that the CRM accepts as gzip."""
 
@@ -135,6 +137,8 @@ class Acks:
         if ack.upto > in_flight.highest and not await self._is_of_a_lost_life(class_, ack.upto):
             return None
         self._counters["acks"] += 1
+        if not incoming.retained:
+            self.heard_s[class_] = time.monotonic()
         (self.packed.add if GZIP in ack.accepts else self.packed.discard)(class_)
         now_s = time.monotonic()
         pause_s = min(ack.pause_ms, MAX_PAUSE_MS) / 1000

@@ -120,6 +120,11 @@ class Publisher:
         """Return the number up to which the CRM has the class; the outbox stores it a little later."""
         return self._in_flight[class_].acked
 
+    def heard_s(self) -> Mapping[EventClass, float]:
+        """Return class → seconds since the CRM last acknowledged it; only of classes heard of since the start."""
+        now_s = time.monotonic()
+        return {class_: now_s - at_s for class_, at_s in self._acks.heard_s.items()}
+
     def say(self, rest: str, message: bytes, *, retain: bool = False) -> None:
         """Publish at QoS 1 when connected; retained messages are published again on every connection."""
         self._sayings.add(rest, message, retain=retain)

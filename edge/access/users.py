@@ -25,6 +25,7 @@ from config import StoreConfig
 from edge.access.members import digest
 from edge.access.page_file import check, had_users, mark, trouble
 from edge.store.errors import Trouble
+from edge.store.private import make_folder
 
 MIN_PASSWORD = 10
 MAX_PASSWORD_BYTES = 1024
@@ -153,7 +154,7 @@ class Users:
             raise Trouble(f"a password has at most {MAX_PASSWORD_BYTES} bytes")
         if name.casefold() in password.casefold() or len(set(password)) < 4:
             raise Trouble("a password must not contain the user name or consist of one repeated character")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         for file in (self._path, self._mark):
             if not file.exists():
                 file.touch(0o600)

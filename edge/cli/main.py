@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from edge.cli import privacy, readers, upkeep, users
+from edge.cli import privacy, readers, setup, upkeep, users
 from edge.cli.store_file import Calibration, Config, calibrated, clock_of, load_store
 from edge.words.counts import counted
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 directory = typer.Typer(help="Manage the member directory.", no_args_is_help=True)
 app.add_typer(directory, name="directory")
+setup.register(app)
 readers.register(app)
 users.register(app)
 privacy.register(app)

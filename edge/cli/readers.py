@@ -93,28 +93,22 @@ def scan(
     """Find readers; without an argument, on this machine's serial ports. Nothing is sent to LLRP readers."""
     import asyncio
 
-    from edge.readers.scan import llrp_addresses, scan_http, scan_llrp, scan_serial, serial_ports
+    from edge.readers.scan import apart, llrp_addresses, search, serial_ports
 
     given = serial_ports() if where is None else where
-    lines = [text for text in given if text.startswith(("/", "tcp://"))]
-    pages = [text for text in given if text.startswith(("http://", "https://"))]
-    addresses = llrp_addresses([text for text in given if text not in lines + pages], port)
+    lines, pages, networks = apart(given)
+    places = len(llrp_addresses(networks, port)) + len(pages)
     if not given:
         typer.echo("this machine has no serial port; give addresses or networks for LLRP", err=True)
 
     async def look() -> int:
         found = 0
-        async for finding in scan_llrp(addresses, at_once, rate):
-            typer.echo(f"{finding.address}  {finding.driver or '-'}  {finding.text}")
-            found += bool(finding.driver)
-        for place in pages + lines:
-            finding = await (scan_http(place) if place in pages else scan_serial(place))
+        async for finding in search(given, port=port, at_once=at_once, per_s=rate):
             typer.echo(f"{finding.address}  {finding.driver or '-'}  {finding.text}")
             found += bool(finding.driver)
         return found
 
     found = asyncio.run(look())
-    places = len(addresses) + len(pages)
     typer.echo(f"readers found: {found}; searched: {places} × network, {len(lines)} × serial", err=True)
     raise typer.Exit(0 if found else 1)
 

@@ -15,6 +15,7 @@ from edge.cli.store_file import Config, load_store
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command()(status)
+    app.command()(top)
     app.command()(doctor)
     app.command("support-bundle")(support_bundle)
     app.command()(backup)
@@ -43,6 +44,24 @@ def status(
     else:
         now = found
     typer.echo(tools.as_json(now) if as_json else str(now))
+
+
+def top(
+    config: Config,
+    once: Annotated[bool, typer.Option("--once", help="Print it once instead.")] = False,
+) -> None:
+    """Show the gateway live on a terminal: readers, backlog, zones, memory; Ctrl-C ends."""
+    import asyncio
+    import contextlib
+
+    from rich.console import Console
+
+    store = load_store(config)
+    from edge.doctor.top import watch
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(watch(store, console, once=once or not console.is_terminal))
 
 
 def doctor(config: Config, as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False) -> None:

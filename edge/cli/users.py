@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +11,7 @@ import typer
 from edge.cli.store_file import Config, load_store
 
 if TYPE_CHECKING:
+    from config import StoreConfig
     from edge.access.users import Users
 
 group = typer.Typer(help="Manage the users of the web page.", no_args_is_help=True)
@@ -37,13 +37,24 @@ def put(
     role: Annotated[RoleName, typer.Option(help="Role of the user.")],
 ) -> None:
     """Create a user, or set a new password and role. Asks for the password, or reads it from standard input."""
-    from edge.access.users import Role
-
-    users = _users(config)
+    store = load_store(config, overlay=False)
     if sys.stdin.isatty():
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
-        password = sys.stdin.readline().rstrip("\r\n")
+        password = first_line()
+    put_user(store, name, role, password)
+
+
+def first_line() -> str:
+    """Return the first line of standard input, without its end."""
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+def put_user(store: StoreConfig, name: str, role: str, password: str) -> None:
+    """Create a user of a store's page, or change one."""
+    from edge.access.users import Role
+
+    users = _users(store)
     users.put(name, Role(role), password)
     users.record("console", "", "", "user set", f"{name} ({role})")
     typer.echo(f"{name} is {role}")
@@ -54,7 +65,7 @@ def remove(name: Annotated[str, typer.Argument(help="The user's name.")], config
     """Remove a user and end the user's sessions."""
     from edge.store.errors import Trouble
 
-    users = _users(config)
+    users = _users(load_store(config, overlay=False))
     if not users.remove(name):
         raise Trouble(f"no such user: {name}")
     users.record("console", "", "", "user removed", name)
@@ -64,16 +75,16 @@ def remove(name: Annotated[str, typer.Argument(help="The user's name.")], config
 @group.command("list")
 def show(config: Config) -> None:
     """List all users with their roles."""
-    for user in _users(config).users():
+    for user in _users(load_store(config, overlay=False)).users():
         typer.echo(f"{user.name}\t{user.role}")
 
 
-def _users(config: Path) -> Users:
+def _users(store: StoreConfig) -> Users:
     from edge.access.page_file import prove
     from edge.access.users import Users, users_path
     from edge.store.errors import Trouble
 
-    path = users_path(load_store(config, overlay=False))
+    path = users_path(store)
     try:
         prove(path)
     except Trouble as trouble:

@@ -52,7 +52,7 @@ class FetchError(Exception):
 async def slices_apart(packed: Path, key: bytes, whole: bool) -> AsyncIterator[list[Any]]:
     """Run `slices` in a separate process; raises FetchError for an invalid file, OSError if the process fails."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "edge.crm.directory_file", str(packed), "whole" if whole else "changes"),
+        *(sys.executable, "-P", "-m", "edge.crm.directory_file", str(packed), "whole" if whole else "changes"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

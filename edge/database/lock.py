@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import IO
 
 from edge.store.errors import Trouble
+from edge.store.private import make_folder
 
 
 def hold(database: Path) -> IO[bytes]:
     """Lock the database for this process until it closes the file or ends; Trouble if another process holds it."""
     try:
-        database.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(database.parent)
         file = Path(f"{database}.lock").open("ab")  # noqa: SIM115 - held until the process ends
     except OSError as error:
         raise Trouble(f"cannot use the folder of the database {database}: {error.strerror}") from error

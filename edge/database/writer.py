@@ -11,6 +11,7 @@ import contextlib
 import os
 import secrets
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,7 @@ from sqlite_utils import Database as Tables
 
 from edge.database import copies, keys, schema
 from edge.store.errors import Trouble
-from edge.store.private import make_private
+from edge.store.private import make_folder, make_private
 from edge.store.quarantine import is_damage, set_aside
 
 T = TypeVar("T")
@@ -40,6 +41,11 @@ class Database:
         self.quarantined: Path | None = None
         self.damage: str | None = None
         """SQLite's error once it has found the file damaged while running: call `condemn` and reopen."""
+        self.commits = 0
+        self.commit_s = 0.0
+        """Commits since the file was opened, the time they took …"""
+        self.failed_commits = 0
+        """… and transactions that the database refused."""
         self.rekeyed = False
         """True if the tag key is not the one of the directory, so that nobody is recognised."""
         self._tag_key: bytes | None = None
@@ -128,14 +134,18 @@ class Database:
 
     def _transact(self, job: Job[T]) -> T:
         with self._judging():
-            self._conn.execute("BEGIN IMMEDIATE")
+            began_s = time.monotonic()
             try:
+                self._conn.execute("BEGIN IMMEDIATE")
                 result = job(self._conn)
                 self._conn.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
+                self.failed_commits += isinstance(error, sqlite3.Error)
                 if self._conn.in_transaction:
                     self._conn.execute("ROLLBACK")
                 raise
+            self.commits += 1
+            self.commit_s += time.monotonic() - began_s
         return result
 
     def _look(self, job: Job[T]) -> T:
@@ -153,7 +163,7 @@ class Database:
 
     def _open(self, store: str, quota_mb: int, repair: bool) -> sqlite3.Connection:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
         except OSError as error:
             raise Trouble(f"cannot create the folder of the database {self.path}: {error.strerror}") from error
         try:

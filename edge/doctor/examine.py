@@ -78,6 +78,8 @@ def _of_machine(config: StoreConfig, file: Path, version: str, live: Live | None
         found.append(error("service", "the service is not running", "Start it: systemctl start tagtrail@STORE."))
         return found
     found.append(machine.clock(live["clock"]["trust"], live["clock"]["reason"]))
+    if (process := live.get("process")) is not None:  # of an older release it is not told
+        found += machine.written(process["up_s"], process["written_bytes"])
     found.append(stored.backlog({name: depth["pending"] for name, depth in live["outbox"].items()}))
     if trouble := live["database"]["trouble"]:
         found.append(error("database", f"the service can't write the database: {trouble}", SEE_LOG))

@@ -22,6 +22,9 @@ BLOCK_DEVICES = Path("/sys/block")
 WORN = 0x08
 """JEDEC eMMC life time estimate, in steps of 10 %: 70 to 80 % used."""
 WORN_OUT = 0x0B
+WRITES_AFTER_S = 3600.0
+MUCH_WRITTEN_MB = 10_000
+"""A day. Consumer flash of 32 GB, good for some hundred times its size, lasts a year then."""
 
 
 def examine(version: str, config_file: Path, *, live_version: str | None) -> Iterator[Finding]:
@@ -76,6 +79,21 @@ def flash(devices: Path) -> Iterator[Finding]:
             yield warning("flash", f"{name} has used {10 * used} % of its rated life", "Plan to replace the device.")
         elif used:
             yield ok("flash", f"{name} has used at most {10 * used} % of its rated life")
+
+
+def written(up_s: float, written_bytes: int | None) -> Iterator[Finding]:
+    """Judge how much the service writes to disk, once it has run for long enough to tell."""
+    if written_bytes is None or up_s < WRITES_AFTER_S:
+        return
+    a_day_mb = written_bytes / up_s * 86_400 / 1e6
+    if a_day_mb > MUCH_WRITTEN_MB:
+        yield warning(
+            "writing",
+            f"the service writes {a_day_mb:.0f} MB a day: flash wears out",
+            "Raise [database] checkpoint_s; look for floods of tags.",
+        )
+    else:
+        yield ok("writing", f"the service writes {a_day_mb:.0f} MB a day")
 
 
 def _kernels(version: str, config_file: Path) -> Finding:

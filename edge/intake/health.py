@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from drivers.session import Link, ReaderStatus
 from edge.intake.admission import Admission
 from edge.intake.ledger import Ledger
-from edge.readers.flapping import Flapping
+from edge.readers.flapping import JOURNAL, Flapping
 from edge.store.clock import Clock
 from edge.store.timekeeping import Timekeeper
 from sync.contract import ClockSet, Found, GatewayHealth, ReaderHealth
@@ -64,6 +64,7 @@ class HealthNews:
         self._clock = clock
         self._elsewhere = elsewhere
         self._flapping: Flapping[ReaderHealth] = Flapping()
+        self._journal: Flapping[ReaderHealth] = Flapping(JOURNAL)
         self._told: tuple[set[str], str, int] | None = None
         self._examined: tuple[Found, ...] | None = None
         self._told_us = clock.now_us()
@@ -78,13 +79,19 @@ class HealthNews:
             since_us=since_us,
             clock_offset_us=status.clock_offset_us,
         )
-        if self._flapping.now((reader, kind), told, time.monotonic()):
-            self._add(told)
+        now_s = time.monotonic()
+        if self._flapping.now((reader, kind), told, now_s):
+            self._ledger.add_health(told)
+        if self._journal.now((reader, kind), told, now_s):
+            self._log(told)
 
     def tell_repeated(self, *, all_: bool = False) -> None:
         """Tell as one what has repeated itself."""
-        for told, changes in self._flapping.due(time.monotonic(), all_=all_):
-            self._add(told.model_copy(update={"changes": changes}))
+        now_s = time.monotonic()
+        for told, changes in self._flapping.due(now_s, all_=all_):
+            self._ledger.add_health(told.model_copy(update={"changes": changes}))
+        for told, changes in self._journal.due(now_s, all_=all_):
+            self._log(told, changes)
 
     def tell_news(self, engine: EngineNow) -> None:
         """Tell how the gateway is, once a minute and when a job's or the time's state has changed."""
@@ -125,9 +132,8 @@ class HealthNews:
             )
         )
 
-    def _add(self, told: ReaderHealth) -> None:
+    def _log(self, told: ReaderHealth, changes: int = 1) -> None:
         good = told.link == "up" and self._readers[told.reader].reason == told.reason
-        often = f" (after {told.changes} changes)" if told.changes > 1 else ""
+        often = f" (after {changes} changes)" if changes > 1 else ""
         level = logging.INFO if good else logging.WARNING
         log.log(level, "reader %s is %s: %s%s", told.reader, told.link, told.reason, often)
-        self._ledger.add_health(told)

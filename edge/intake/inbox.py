@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -36,9 +37,16 @@ class Inbox:
         self._events_of: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         """Reader → number of dropped contacts and notices."""
+        self._since_s: float | None = None
         self._arrived = asyncio.Event()
         self._drained = asyncio.Event()
         self._drained.set()
+
+    @property
+    def waiting(self) -> tuple[int, float]:
+        """Return how many reads wait, and for how many seconds the oldest item has waited."""
+        reads = sum(len(item[1]) for item in self._items if isinstance(item, tuple))
+        return reads, 0.0 if self._since_s is None else time.monotonic() - self._since_s
 
     async def reads(self, reader: str, batch: Reads) -> None:
         """Queue a batch; waits while the inbox is full with all readers' reads or with this reader's."""
@@ -85,6 +93,7 @@ class Inbox:
             elif isinstance(item, Contact | Notice):
                 self._events_of[item.reader] -= 1
             yield item
+        self._since_s = None
         self._drained.set()
 
     def _count(self, reader: str, batch: Reads, sign: int) -> None:
@@ -101,5 +110,7 @@ class Inbox:
         self._put(item)
 
     def _put(self, item: Item) -> None:
+        if self._since_s is None:
+            self._since_s = time.monotonic()
         self._items.append(item)
         self._arrived.set()

@@ -109,6 +109,8 @@ class Pipeline:
         self.readers = {r.id: ReaderStatus(r.id, Link.DOWN, "not yet connected", start) for r in shop.readers}
         self.reads_of = dict.fromkeys(self.readers, 0)
         self.trouble: str | None = None
+        self.checkpoint_bytes = 0
+        """Size of the last checkpoint."""
         self._inbox = inbox
         self._database = database
         self._clock = clock
@@ -255,6 +257,11 @@ class Pipeline:
     def recognitions(self) -> list[dict[str, Any]]:
         """Return the latest recognitions, latest first."""
         return list(self._greeter.shown)
+
+    @property
+    def queue(self) -> tuple[int, float, int]:
+        """Return reads that wait, seconds that the oldest has waited, and reads held back until the time is known."""
+        return *self._inbox.waiting, self._arrivals.held_reads
 
     def covered(self) -> set[int]:
         """Return the zones whose readers are up."""
@@ -460,6 +467,7 @@ class Pipeline:
 
         if await self._write(job):
             rarely_s = min(size / CHECKPOINT_BYTES_PER_S, CHECKPOINT_MOST_S)
+            self.checkpoint_bytes = size
             self._every_s = max(self.shop.config.database.checkpoint_s, rarely_s)
             self._ledger.clear()
             # The windows that the engine cut in two at a step forward come yet.

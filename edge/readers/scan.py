@@ -77,6 +77,27 @@ def serial_ports() -> list[str]:
     return sorted(path for pattern in SERIAL_PLACES for path in glob(pattern))
 
 
+async def search(
+    given: Sequence[str], *, port: int = 5084, at_once: int = 4, per_s: float = 10
+) -> AsyncIterator[Finding]:
+    """Iterate over what is found at hosts and networks (LLRP), http(s)://host (JSON), devices and tcp://host:port
+    (serial); Trouble for invalid addresses."""
+    lines, pages, networks = apart(given)
+    async for finding in scan_llrp(llrp_addresses(networks, port), at_once, per_s):
+        yield finding
+    for page in pages:
+        yield await scan_http(page)
+    for line in lines:
+        yield await scan_serial(line)
+
+
+def apart(given: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Divide places into serial lines, HTTP addresses, and hosts or networks."""
+    lines = [text for text in given if text.startswith(("/", "tcp://"))]
+    pages = [text for text in given if text.startswith(("http://", "https://"))]
+    return lines, pages, [text for text in given if text not in lines + pages]
+
+
 async def scan_llrp(addresses: Sequence[Address], at_once: int, per_s: float) -> AsyncIterator[Finding]:
     """Iterate over what answers; at most `at_once` connections at a time and `per_s` new ones a second."""
     loop = asyncio.get_running_loop()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from drivers.session import Link, ReaderStatus
-from edge.readers.flapping import Flapping
+from edge.readers.flapping import JOURNAL, Flapping
 from edge.service.notify import notify
 from edge.store.timekeeping import Timekeeper
 from edge.words.counts import counted
@@ -35,7 +35,7 @@ class Announcer:
         self._readers = readers
         self._time = time_
         self._pending = pending
-        self._flapping: Flapping[Status] = Flapping()
+        self._flapping: Flapping[Status] = Flapping(JOURNAL)
         self._seen: tuple[bool, str] | None = None
         self._status = ""
 

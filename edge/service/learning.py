@@ -177,6 +177,7 @@ async def learn(shop: Shop, reads: Reads, known: Any) -> Learnt | None:
     """Learn in a process of its own, which ends with this call. Raises OSError, EOFError or UnpicklingError."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
+        "-P",
         "-m",
         "edge.service.learning_process",
         stdin=asyncio.subprocess.PIPE,

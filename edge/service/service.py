@@ -42,6 +42,7 @@ from edge.service.housekeeping import Housekeeping
 from edge.service.jobs import Jobs
 from edge.service.learning import Learning, learner_of, with_kept
 from edge.service.memory import COMPILER, let_go_of
+from edge.service.monitor import Monitor
 from edge.service.notify import long_work, notify
 from edge.service.snapshot import Snapshot
 from edge.service.totals import Totals
@@ -153,6 +154,7 @@ class Service:
             f"{mqtt.host}:{mqtt.port}", self._publisher, self._pipeline.readers, self._time, self._totals.pending
         )
         self._learning = Learning(shop, self._pipeline, learner, clock)
+        self._probe = page_process.Probe(config, self._web_socket) if self._web_socket else None
         self._snapshot = Snapshot(
             config,
             shop,
@@ -166,9 +168,10 @@ class Service:
             lambda: self._examination.told(),
             clock,
             version=version,
-            page=page_process.address(config, self._web_socket) if self._web_socket else None,
+            page=self._probe,
         )
         self._examination = Examination(config, config_file, version, self._snapshot.take, self._snapshot.all_antennas)
+        self._monitor = Monitor(self._snapshot.take, self._snapshot.all_antennas)
         self._live = LiveServer(socket_path(config), self._snapshot.take, self._snapshot.antennas, news)
         self._downlink = Downlink(
             config,
@@ -192,12 +195,14 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end.stop)
+        self._start_monitoring()
         try:
             with long_work():
                 ready = await self._prepare()
             if ready:
                 await self._serve()
         finally:
+            await self._jobs.stop()
             if self._trace:
                 self._trace.close()
             with contextlib.suppress(sqlite3.Error):
@@ -227,6 +232,7 @@ class Service:
         pipeline = asyncio.create_task(self._pipeline.run(), name="pipeline")
         ending = asyncio.create_task(self._end.wanted.wait(), name="end")
         self._start_jobs()
+        self._monitor.phase = "serving"
         notify("READY=1")
         log.info(
             "serving %s: %s, database %s",
@@ -239,6 +245,7 @@ class Service:
             if self._end.stopped:  # at a restart the process continues
                 notify("STOPPING=1")
         finally:
+            self._monitor.phase = "stopping"
             await self._jobs.stop()
             self._pipeline.stop()
             await asyncio.wait([pipeline])
@@ -256,6 +263,11 @@ class Service:
         if not self._end.stopped:
             raise RestartNeeded(self._end.why)
 
+    def _start_monitoring(self) -> None:
+        self._jobs.run("monitoring", partial(self._monitor.on_socket, socket_path(self._config, "monitor")))
+        if (address := self._config.monitoring.listen) is not None:
+            self._jobs.run("monitoring port", partial(self._monitor.on_port, address), page_process.RETRY_S)
+
     def _start_jobs(self) -> None:
         jobs = self._jobs
         jobs.every(1, "watchdog", self._beat)
@@ -271,6 +283,8 @@ class Service:
         if self._web_socket is not None:
             page = partial(page_process.run, self._config_file, self._web_socket, self._clock)
             jobs.run("page", page, page_process.RETRY_S)
+        if self._probe is not None:
+            jobs.every(page_process.ASK_S, "page's answers", self._probe.look)
         for reader in self._shop.readers:
             jobs.run(f"reader {reader.id}", partial(self._readers.run, reader.id), READER_RETRY_S)
         for name, work in self._downlink.jobs.items():

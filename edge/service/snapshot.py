@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,15 +16,17 @@ from config import StoreConfig
 from config.facts import TAG_CLASSES
 from dwell.layout import TagClass
 from dwell.visits import Visits
-from edge.database.writer import Database
+from edge.database.writer import SIDES, Database
 from edge.intake.pipeline import Pipeline
 from edge.readers import antennas
+from edge.service import page_process
 from edge.service.expiry import Certificates
 from edge.service.jobs import Jobs
 from edge.service.learning import Learning
 from edge.service.totals import Totals
 from edge.store.clock import Clock
 from edge.store.compose import Shop
+from sync.contract import EventClass
 from sync.publisher import Publisher
 
 RATE_WINDOW = 4
@@ -47,7 +51,7 @@ class Snapshot:
         clock: Clock,
         *,
         version: str,
-        page: str | None,
+        page: page_process.Probe | None,
     ) -> None:
         self._config = config
         self._shop = shop
@@ -62,6 +66,7 @@ class Snapshot:
         self._totals = totals
         self._jobs = jobs
         self._certificates = certificates
+        self._began_s = time.monotonic()
         self._rates: dict[str, list[tuple[float, int]]] = {}
 
     def take(self) -> dict[str, Any]:
@@ -79,7 +84,8 @@ class Snapshot:
             "store": self._config.store.id,
             "version": self._version,
             "pid": os.getpid(),
-            "page": self._page,
+            "page": self._page and self._page.url,
+            "page_took_s": self._page and self._page.took_s,
             "zones": self._zones(visits, pipeline.covered()),
             "members": members,
             "cues": pipeline.desk.told({member["member"]: member["zone"] for member in members}, as_of_us),
@@ -97,9 +103,12 @@ class Snapshot:
             "database": {
                 "trouble": pipeline.trouble or self._publisher.trouble,
                 "quarantined": self._database.quarantined and str(self._database.quarantined),
+                **self._sizes(),
             },
+            "queue": dict(zip(("reads", "oldest_s", "held"), pipeline.queue, strict=True)),
+            "process": {"up_s": round(time.monotonic() - self._began_s, 1), "written_bytes": written_bytes()},
             "clock": self._time(),
-            "outbox": self._totals.depth,
+            "outbox": self._outbox(),
             "failing": [asdict(each) for each in self._jobs.failing],
             "certificates": [asdict(one) for one in self._certificates.all],
             "counters": counters,
@@ -130,6 +139,24 @@ class Snapshot:
         for reader, count in self._pipeline.reads_of.items():
             self._rate(reader, count)
         self._rate("", sum(self._pipeline.reads_of.values()))
+
+    def _sizes(self) -> dict[str, Any]:
+        path, database = self._database.path, self._database
+        return {
+            "bytes": sum(size_of(path.with_name(path.name + side)) for side in ("", *SIDES)),
+            "quota_bytes": self._config.database.quota_mb << 20,
+            "checkpoint_bytes": self._pipeline.checkpoint_bytes,
+            "commits": database.commits,
+            "commit_s": round(database.commit_s, 6),
+            "failed_commits": database.failed_commits,
+        }
+
+    def _outbox(self) -> dict[str, dict[str, Any]]:
+        oldest_s, heard_s = self._totals.oldest_s(), self._publisher.heard_s()
+        return {
+            name: depth | {"oldest_s": round(oldest_s[name], 1), "acked_s": heard_s.get(cast("EventClass", name))}
+            for name, depth in self._totals.depth.items()
+        }
 
     def _time(self) -> dict[str, Any]:
         time = self._pipeline.time
@@ -195,3 +222,20 @@ class Snapshot:
             del seen[: -RATE_WINDOW - 1]
         (t0, n0), (t1, n1) = seen[0], seen[-1]
         return round((n1 - n0) / (t1 - t0), 1) if t1 > t0 else 0.0
+
+
+def written_bytes() -> int | None:
+    """Return the bytes that this process has had written to disk, see proc(5); None if the system doesn't tell."""
+    try:
+        lines = Path("/proc/self/io").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("write_bytes:")), None)
+
+
+def size_of(file: Path) -> int:
+    """Return the size of a file; 0 if it isn't there."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0

@@ -38,7 +38,7 @@ def warm_up() -> float:
 def warm_up_all() -> float:
     """Compile the kernels of the service, and beside them those of the learning process. RuntimeError if that fails."""
     start = time.perf_counter()
-    with subprocess.Popen([sys.executable, "-m", "edge.service.warmup"]) as learning:
+    with subprocess.Popen([sys.executable, "-P", "-m", "edge.service.warmup"]) as learning:
         warm_up()
     if learning.returncode:
         raise RuntimeError(f"compiling the kernels for learning failed with exit code {learning.returncode}")

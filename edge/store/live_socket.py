@@ -12,12 +12,13 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from config import StoreConfig
+from edge.store.private import make_folder
 
 PERIOD_S = 0.5
 BREATH_S = 0.05
@@ -42,7 +43,7 @@ async def open_socket(
     """Open a server on a Unix socket for the store's own user and group."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     listening = socket.socket(socket.AF_UNIX)
     mask = os.umask(
         0o117
@@ -132,7 +133,7 @@ async def read_once(path: Path, timeout_s: float = 2.0) -> dict[str, Any] | None
     return dict(json.loads(line)) if line else None
 
 
-async def follow(path: Path, reader: str) -> AsyncIterator[dict[str, Any]]:
+async def follow(path: Path, reader: str) -> AsyncGenerator[dict[str, Any], None]:
     """Iterate over the live state twice a second, with the antennas of a reader; ends with the service."""
     try:
         stream, writer = await asyncio.open_unix_connection(path, limit=LINE_LIMIT_BYTES)

@@ -146,8 +146,13 @@ class BrokerNow(_Part):
 
 
 class BacklogNow(_Part):
+    """Events of a class. The oldest has waited for `oldest_s`, since the start at most; the CRM last acknowledged any
+    `acked_s` ago."""
+
     sent: int
     pending: int
+    oldest_s: float = 0
+    acked_s: float | None = None
 
 
 class FailingNow(_Part):
@@ -197,6 +202,29 @@ class DoctorNow(_Part):
 
 class DatabaseNow(_Part):
     trouble: str | None = None
+    bytes: int = 0
+    quota_bytes: int = 0
+    checkpoint_bytes: int = 0
+    commits: int = 0
+    """Since the start, as the next two."""
+    commit_s: float = 0
+    failed_commits: int = 0
+
+
+class QueueNow(_Part):
+    """Reads on their way to the engine: so many wait, the oldest for so long; so many are held back until the time is
+    known."""
+
+    reads: int = 0
+    oldest_s: float = 0
+    held: int = 0
+
+
+class ProcessNow(_Part):
+    """The service's process: seconds since its start, and bytes written to disk since then, if the system tells."""
+
+    up_s: float = 0
+    written_bytes: int | None = None
 
 
 class Now(_Part):
@@ -221,6 +249,12 @@ class Now(_Part):
     recognised: int = 0
     broker: BrokerNow
     database: DatabaseNow = DatabaseNow()
+    queue: QueueNow = QueueNow()
+    process: ProcessNow = ProcessNow()
+    page: str | None = None
+    """Address of the page, if there is one, and …"""
+    page_took_s: float | None = None
+    """… how long it took to answer; None if it does not, or was not asked yet."""
     clock: ClockNow = ClockNow()
     outbox: dict[str, BacklogNow] = Field(default_factory=dict)
     failing: tuple[FailingNow, ...] = ()

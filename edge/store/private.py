@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 MODE = 0o600
+FOLDER_MODE, ABOVE_MODE = 0o750, 0o755
 
 
 def create_private(path: Path, content: bytes) -> None:
@@ -19,6 +20,18 @@ def create_private(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     hand_over(part)
     os.replace(part, path)
+
+
+def make_folder(folder: Path) -> None:
+    """Create the folder of a store's files if it doesn't exist. Raises OSError.
+
+    Those above it can be passed by everybody, whatever the umask is: made by root before the first start, the service's
+    user has to get through them.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        each.chmod(FOLDER_MODE if each == folder else ABOVE_MODE)
 
 
 def make_private(path: Path) -> None:

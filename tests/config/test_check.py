@@ -202,6 +202,15 @@ def test_a_mistake_is_told_with_its_line(
     assert told[0].line == demo_text[:at].count("\n") + new.partition("¶")[0].count("\n") * ("¶" in new) + 1
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "10.1.2.3", "[::]"])
+def test_metrics_are_for_this_machine_only(host: str, demo_text: str, problems_of: Say) -> None:
+    (problem,) = (each for each in problems_of(demo_text + MONITORING.format(host)) if not each.warning)
+    assert (problem.key, "without a login" in problem.text) == ("monitoring.listen", True)
+
+
+MONITORING = '\n[monitoring]\nlisten = "{}:9464"\n'
+
+
 def test_all_mistakes_are_told_at_once(demo_text: str, problems_of: Say) -> None:
     text = demo_text
     for old, new in [
@@ -442,3 +451,33 @@ def test_the_committed_schema_is_current(demo_path: Path) -> None:
 def test_the_demo_is_a_good_file(demo_path: Path) -> None:
     assert check(demo_path) == ()
     assert load(demo_path).store == StoreConfig.model_validate(tomllib.loads(demo_path.read_text("utf-8"))).store
+
+
+def test_a_credential_is_looked_for_where_systemd_takes_it_from(
+    demo_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    monkeypatch.setattr("config.files.UNITS", tmp_path)
+    plain, sealed = tmp_path / "credstore", tmp_path / "sealed"
+    monkeypatch.setattr("config.files.CREDSTORES", (plain, sealed))
+    file = tmp_path / "s7.toml"
+    lines = '# username = "store-demo"\n# password_file = "${CREDENTIALS_DIRECTORY}/mqtt-password"'
+    file.write_text(demo_text.replace(lines, lines.replace("# ", "")))
+
+    def said() -> str:
+        return " ".join(problem.text for problem in check(file) if problem.key == "mqtt.password_file")
+
+    assert "only the service" in said(), "nobody but root may look"
+    for folder in (plain, sealed):
+        folder.mkdir()
+    assert f"there is no {plain}/tagtrail.s7.mqtt-password" in said()
+    for folder in (sealed, plain):
+        secret = folder / "tagtrail.s7.mqtt-password"
+        secret.write_text("")
+        secret.chmod(0o600)
+        assert "is empty" in said()
+        secret.write_text("x")
+        assert said() == ""
+        secret.chmod(0o644)
+        assert (f"chmod 600 {secret}" in said()) == (folder == plain)
+        secret.unlink()

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from later_release import RELEASES, Change, later
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = sorted((ROOT / "dist").glob("tagtrail_*.deb"), key=lambda file: file.stat().st_mtime)
-RELEASES = "opt/tagtrail/releases"
 VERSIONED = os.path.basename(os.path.realpath("/usr/bin/python3"))  # python3.11
 UNIT = "usr/lib/systemd/system/tagtrail@.service"
 MOUNTS = """
@@ -126,27 +126,11 @@ def machine(tmp_path: Path, packages: Path) -> Iterator[Machine]:
 
 
 @pytest.fixture
-def another(packages: Path, tmp_path: Path) -> Callable[..., str]:
+def another(packages: Path) -> Callable[..., str]:
     """Return the package as another version, changed by `change`."""
 
-    def make(version: str, change: Callable[[Path], None] = lambda release: None) -> str:
-        tree = tmp_path / version
-        subprocess.run(["dpkg-deb", "-R", str(packages / "first.deb"), str(tree)], check=True)
-        release = tree / "usr/lib/tagtrail/release"
-        first = (release / "share/pyproject.toml").read_text().partition('\nversion = "')[2].partition('"')[0]
-        for file in (release / "bin/tagtrail", release / "pyvenv.cfg"):
-            file.write_text(file.read_text().replace(f"/{RELEASES}/{first}/", f"/{RELEASES}/{version}/"))
-        for file, sign in (
-            (release / "share/pyproject.toml", 'version = "{}"'),
-            (tree / "DEBIAN/control", "Version: {}"),
-        ):
-            file.write_text(file.read_text().replace(sign.format(first), sign.format(version)))
-        (release / ".complete").write_text(version)
-        change(release)
-        file = packages / f"{version}.deb"
-        subprocess.run(["dpkg-deb", "-Znone", "--build", str(tree), str(file)], check=True, capture_output=True)
-        shutil.rmtree(tree)
-        return f"/tmp/packages/{file.name}"
+    def make(version: str, change: Change = lambda release: None) -> str:
+        return f"/tmp/packages/{later(packages / 'first.deb', version, packages, change).name}"
 
     return make
 

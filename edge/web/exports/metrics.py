@@ -1,99 +1,61 @@
-"""The gateway's state for a monitoring system, in Prometheus' text format. Of no person, and of nobody's way."""
+"""The service's metrics on the page's own address, for a monitoring system elsewhere, which has to log in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import asyncio
+from http import HTTPStatus
+from pathlib import Path
 
+import h11
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from edge.store.live_state import Now
+from edge.store.live_socket import socket_path
 from edge.web.site import Site
 
-if TYPE_CHECKING:
-    from prometheus_client import Metric
-
-TRUST = ("trusted", "holding over", "untrusted")
+WAIT_S = 5.0
+MOST_BYTES = 1 << 16
+KIND = "text/plain; version=0.0.4; charset=utf-8"
+AWAY = b"# HELP tagtrail_up 1 while the service answers.\n# TYPE tagtrail_up gauge\ntagtrail_up 0.0\n"
 
 
 class Metrics:
     """`/metrics`, for whoever may log in: with HTTP Basic."""
 
     def __init__(self, site: Site) -> None:
-        self._site = site
+        self._path = socket_path(site.config, "monitor")
         self.routes = [Route("/metrics", self.metrics)]
 
     async def metrics(self, _: Request) -> Response:
-        from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-
-        now = self._site.present()
-
-        class Collector:
-            def collect(self) -> Iterator[Metric]:
-                return families(now)
-
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(Collector())
-        headers = {"Cache-Control": "no-store", "Content-Type": CONTENT_TYPE_LATEST}
-        return Response(generate_latest(registry), headers=headers)
+        text = await fetch(self._path)
+        headers = {"Cache-Control": "no-store", "Content-Type": KIND}
+        return Response(AWAY if text is None else text, headers=headers)
 
 
-def families(now: Now | None) -> Iterator[Metric]:
-    """What there is to measure; without the service only that it does not answer."""
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+async def fetch(path: Path) -> bytes | None:
+    """Return the metrics of the service that answers on a Unix socket; None if none does."""
+    try:
+        async with asyncio.timeout(WAIT_S):
+            reader, writer = await asyncio.open_unix_connection(path)
+            try:
+                return await _ask(reader, writer)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, h11.RemoteProtocolError):
+        return None
 
-    def gauge(name: str, about: str, *labels: str) -> GaugeMetricFamily:
-        return GaugeMetricFamily(f"tagtrail_{name}", about, labels=labels)
 
-    def one(name: str, about: str, value: float) -> GaugeMetricFamily:
-        return GaugeMetricFamily(f"tagtrail_{name}", about, value=value)
-
-    yield one("up", "1 while the service answers the page.", float(now is not None))
-    if now is None:
-        return
-    yield InfoMetricFamily("tagtrail_service", "Which.", {"store": now.store, "version": now.version})
-    yield one("as_of_seconds", "The gateway's clock.", now.as_of_us / 1e6)
-    yield one("watermark_seconds", "Up to when everything has been weighed.", now.watermark_us / 1e6)
-    up = gauge("reader_up", "1 while a reader takes inventory.", "reader")
-    reads = CounterMetricFamily("tagtrail_reader_reads", "Reads of a reader since the start.", labels=["reader"])
-    left_out = CounterMetricFamily(
-        "tagtrail_reader_left_out_reads", "Of these left out, of more new tags than a shop has.", labels=["reader"]
-    )
-    for reader in now.readers:
-        up.add_metric([reader.id], float(reader.link == "up"))
-        reads.add_metric([reader.id], reader.reads)
-        left_out.add_metric([reader.id], reader.left_out)
-    yield from (up, reads, left_out)
-    covered = gauge("zone_covered", "1 while a reader watches a zone.", "zone")
-    for zone in now.zones:
-        covered.add_metric([zone.id], float(zone.state == "ok"))
-    yield covered
-    yield one("tags_present", "Tags in the store.", now.tags_present)
-    yield one("double_tags", "Tags at two places at once.", len(now.doubles))
-    yield one("broker_connected", "1 while the broker of the CRM is connected.", float(now.broker.connected))
-    pending = gauge("outbox_pending", "Events that the CRM has not acknowledged.", "class")
-    for name, backlog in now.outbox.items():
-        pending.add_metric([name], backlog.pending)
-    yield pending
-    yield one("database_trouble", "1 while the database can't be written.", float(now.database.trouble is not None))
-    failing = gauge("job_failures", "Times in a row that a background job has failed; of those that fail.", "task")
-    for job in now.failing:
-        failing.add_metric([job.job], job.times)
-    yield failing
-    if now.doctor.at_us is not None:
-        yield one("doctor_at_seconds", "When the gateway was last examined, since 1970.", now.doctor.at_us / 1e6)
-        found = gauge("doctor_findings", "What the last examination found wrong.", "state")
-        for state in ("warning", "error"):
-            found.add_metric([state], sum(each.state == state for each in now.doctor.found))
-        yield found
-    clock = gauge("clock_trust", "1 for how far the gateway's clock is trusted.", "trust")
-    for trust in TRUST:
-        clock.add_metric([trust], float(now.clock.trust == trust))
-    yield clock
-    yield CounterMetricFamily("tagtrail_clock_steps", "Times that the clock was set since the start.", now.clock.steps)
-    until = gauge("certificate_expires_seconds", "When a certificate expires, since 1970.", "certificate")
-    for certificate in now.certificates:
-        until.add_metric([certificate.what], certificate.until_us / 1e6)
-    yield until
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes | None:
+    http = h11.Connection(h11.CLIENT)
+    request = h11.Request(method="GET", target="/metrics", headers=[("Host", "service"), ("Connection", "close")])
+    writer.write((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
+    content, status = b"", 0
+    while not isinstance(event := http.next_event(), h11.EndOfMessage | h11.ConnectionClosed):
+        if event is h11.NEED_DATA:
+            http.receive_data(await reader.read(MOST_BYTES))
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+        elif isinstance(event, h11.Data):
+            content += event.data
+    return content if status == HTTPStatus.OK else None

@@ -193,6 +193,7 @@ async def test_every_file_of_a_whole_life_is_in_the_list(gateway: Gateway) -> No
         "store.db",
         "store.db-wal",
         "store.db.live",
+        "store.db.monitor",
         "store.db.orders",
         "store.db.lock",
         "store.db.tag-key",

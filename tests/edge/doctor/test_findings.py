@@ -195,6 +195,14 @@ def test_a_worn_flash_is_told(tmp_path: Path) -> None:
     assert not list(machine.flash(tmp_path / "none"))
 
 
+@pytest.mark.parametrize(
+    ("up_s", "written", "states"),
+    [(3599, 10**12, []), (86_400, None, []), (86_400, 9 * 10**9, [State.OK]), (3600, 10**9, [State.WARNING])],
+)
+def test_what_is_written_in_a_day_is_told_after_an_hour(up_s: float, written: int | None, states: list[State]) -> None:
+    assert [one.state for one in machine.written(up_s, written)] == states
+
+
 def test_the_clock_is_judged_by_service_and_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for kept, trust, why, expected in (
         (Kept.UNKEPT, "untrusted", "the clock stands at 1970", State.ERROR),

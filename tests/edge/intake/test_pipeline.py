@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,44 @@ async def test_what_a_refusing_database_did_not_take_is_kept_and_told_once(
         await rig.until(lambda: not rig.pipeline._greeter.waiting)
     assert gateway.rows("SELECT next_seq - 1 FROM outbox_class WHERE class < 2") == [(1,), (1,)]
     assert gateway.rows("SELECT zone FROM visit WHERE tag_class = 1 ORDER BY enter_us")[0] == ("shoes",)
+
+
+async def test_a_slow_disk_delays_commits_and_nothing_else(
+    gateway: Gateway, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each commit takes a third of a second, at least as long as all that is to be committed meanwhile."""
+    shop = shop_of(gateway)
+    card = member_card(1)
+    give_card(gateway, shop, card)
+    turns = 0
+    async with running(shop, clock) as rig:
+        transact = rig.database._transact
+
+        def slowly(job: Callable[[sqlite3.Connection], Any]) -> Any:
+            def job_of_a_slow_disk(conn: sqlite3.Connection) -> Any:
+                time.sleep(0.3)
+                return job(conn)
+
+            return transact(job_of_a_slow_disk)
+
+        async def turn() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0.01)
+
+        monkeypatch.setattr(rig.database, "_transact", slowly)
+        turning = asyncio.create_task(turn())
+        for zone in (DOOR, SHOES, OUT):
+            await rig.see(card, zone, 60)
+        await rig.wait(40 * 60)
+        await rig.until(lambda: not len(rig.pipeline.engine.open_visits()))
+        turning.cancel()
+        assert turns > 5 * rig.database.commits > 5, "the loop turned while the disk wrote"
+        assert rig.pipeline.queue[0] == 0
+        assert rig.database.commit_s > 0.3 * rig.database.commits - 1
+    assert gateway.rows("SELECT next_seq - 1 FROM outbox_class WHERE class < 2") == [(1,), (1,)]
+    assert [zone for (zone,) in gateway.rows("SELECT zone FROM visit ORDER BY enter_us")] == ["door", "shoes", "out"]
 
 
 async def test_a_restart_goes_on_inside_the_same_visit(gateway: Gateway, clock: HandClock) -> None:

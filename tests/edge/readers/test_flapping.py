@@ -10,7 +10,7 @@ from gateways import Gateway
 from rigs import HandClock, running, shop_of
 
 from drivers.session import Gap, Link, Notice, ReaderStatus
-from edge.readers.flapping import CALM_S, SINGLY, TOGETHER_S, Flapping
+from edge.readers.flapping import CALM_S, JOURNAL, SINGLY, TOGETHER_S, Flapping
 
 DAY_S = 86_400
 
@@ -42,6 +42,18 @@ def test_a_link_that_cuts_every_two_seconds_for_a_day() -> None:
 @pytest.mark.parametrize("every_s", [5.0, 30.0, 61.0, 100.0])
 def test_slower_ones_are_never_more_than_one_a_minute_for_long(every_s: float) -> None:
     assert len(told(every_s, DAY_S)) <= SINGLY + DAY_S / CALM_S
+
+
+@pytest.mark.parametrize("every_s", [1.0, 100.0, 890.0, 910.0, 1200.0, 3000.0])
+def test_the_journal_of_a_day_is_read_in_a_minute(every_s: float) -> None:
+    flapping: Flapping[int] = Flapping(JOURNAL)
+    lines, change = 0, 0
+    for second in range(DAY_S):
+        if second % every_s < 1:
+            change += 1
+            lines += flapping.now("gate-1", change, second)
+        lines += len(list(flapping.due(second)))
+    assert lines <= JOURNAL.singly * (1 + DAY_S / JOURNAL.together_s)
 
 
 @pytest.mark.parametrize("every_s", [TOGETHER_S / 3, 3600.0])
@@ -82,7 +94,7 @@ async def test_a_flapping_reader_in_outbox_and_log(
         rig.inbox.status(ReaderStatus("r1", Link.DOWN, "no answer", clock.now_us()))
         await rig.until(lambda: rig.pipeline.readers["r1"].reason == "no answer")
         lines = [record for record in caplog.records if "reader r1" in record.getMessage()]
-        assert len(lines) == 3 * SINGLY
+        assert len(lines) == 3 * JOURNAL.singly
     events = [
         event
         for (payload,) in gateway.rows("SELECT payload FROM outbox_health ORDER BY seq")
@@ -93,4 +105,4 @@ async def test_a_flapping_reader_in_outbox_and_log(
     assert sum(event.get("changes", 1) for event in events) == 1 + 400 + 1 + 200 + 200
     last = next(event for event in events if event["reason"] == "no answer")
     assert (last["link"], last["changes"]) == ("down", 402 - SINGLY)
-    assert any(f"(after {402 - SINGLY} changes)" in record.getMessage() for record in caplog.records)
+    assert any(f"(after {402 - JOURNAL.singly} changes)" in record.getMessage() for record in caplog.records)

@@ -19,10 +19,12 @@ from hands import Machine
 
 from config.model import StoreConfig
 from drivers.session import Link, ReaderStatus
+from edge.intake.health import Elsewhere, HealthNews
 from edge.readers import flapping
 from edge.service import announcer
 from edge.service.announcer import Announcer
 from edge.service.expiry import Certificates
+from sync.contract import ReaderHealth
 from sync.publisher import Status
 
 NOW = dt.datetime.now(dt.UTC)
@@ -73,10 +75,38 @@ def test_a_broker_that_comes_and_goes_is_a_few_lines(rig: Rig, caplog: pytest.Lo
     for n in range(3600):
         rig.seconds += 1
         rig.say(n % 2 == 0, "" if n % 2 == 0 else "connection lost")
-    rig.seconds += flapping.TOGETHER_S
+    rig.seconds += flapping.JOURNAL.together_s
     rig.announcer.look()
     assert len(caplog.messages) < 20
     assert sum(int(text.split("after ")[1].split()[0]) for text in caplog.messages if "after" in text) > 3500
+
+
+def test_a_day_with_a_dead_broker_and_a_flapping_reader_is_read_in_a_minute(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    events: list[ReaderHealth] = []
+    links = {"r1": ReaderStatus("r1", Link.DOWN, "", 0)}
+    said: Any = SimpleNamespace(add_health=events.append)
+    news = HealthNews(said, links, links, rig.machine.keeper, None, rig.machine.keeper._clock, Elsewhere("1"))  # type: ignore[arg-type]
+    reasons = ("no route to host", "no answer within 10 s")
+    for second in range(86_400):
+        rig.seconds += 1
+        if second % 60 == 0:  # the publisher's longest wait
+            rig.say(False, reasons[second // 60 % 2])
+        if second % 7 == 0:
+            up = second % 2 == 0
+            links["r1"] = ReaderStatus(
+                "r1", Link.UP if up else Link.DOWN, "taking inventory" if up else "reset", second
+            )
+            news.tell("link", "r1", links["r1"].reason, second)
+            news.tell("gap", "r1", "reads were lost", second)
+        rig.announcer.look()
+        news.tell_repeated()
+    news.tell_repeated(all_=True)
+    assert 3 < len(caplog.messages) < 200
+    assert caplog.messages[-1].startswith("reader r1 is ")
+    assert sum(event.changes or 1 for event in events) == 2 * (86_400 // 7 + 1)
 
 
 def test_one_line_for_systemctl_status(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from edge.database.scrub import Scrubber
 from edge.database.writer import Database
 from edge.days import kept
 from edge.readers import sessions
-from edge.service import housekeeping, jobs, page_process, service
+from edge.service import housekeeping, jobs, monitor, page_process, service
 from edge.service.announcer import Announcer
 from edge.service.examination import Examination
 from edge.service.expiry import Certificates
@@ -198,6 +198,7 @@ class Faults:
 
 async def names_of(running: Service) -> set[str]:
     """Names of the jobs that a service starts."""
+    running._start_monitoring()
     running._start_jobs()
     names = set(running._jobs.failures)
     await running._jobs.stop()
@@ -230,6 +231,9 @@ JOBS: dict[str, tuple[Any, str]] = {
     "certificates": (Certificates, "look"),
     "examination": (Examination, "run"),
     "orders": (orders, "open_socket"),
+    "monitoring": (monitor, "open_socket"),
+    "monitoring port": (monitor, "listen"),
+    "page's answers": (page_process.Probe, "look"),
     "page": (page_process.asyncio, "create_subprocess_exec"),
     "reader r1": (sessions, "open_session"),
     "commands": (sync_commands.Commands, "_tell_interrupted"),
@@ -262,7 +266,8 @@ async def test_an_exception_in_any_job_ends_neither_the_service_nor_another_job(
     for job, (owner, name) in JOBS.items():
         faults.inject(job, owner, name)
     readers = [{"id": "r1", "driver": "llrp", "address": "r1", "antennas": antennas("door")}]
-    gateway.configure(readers=readers, database={"path": str(gateway.database), "checkpoint_s": 0.2})
+    database = {"path": str(gateway.database), "checkpoint_s": 0.2}
+    gateway.configure(readers=readers, database=database, monitoring={"listen": "127.0.0.1:0"})
     config = load(gateway.file)
     overlay = Overlay(config, gateway.file)
     running = Service(config, gateway.file, Clock(), version="test", web=True, trace=None, overlay=overlay)

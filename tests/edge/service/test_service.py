@@ -20,6 +20,7 @@ from brokers import MosquittoBroker
 from gateways import WAIT_S, Gateway, antennas, member_card
 from llrpkit.emulator import EmulatedTag, LLRPEmulator
 
+from edge.web.exports.metrics import fetch
 from simulators.headquarters.broker import NatsBroker
 from simulators.readers.llrp import LlrpReader
 from simulators.readers.observation import Observation
@@ -242,6 +243,11 @@ async def test_a_page_that_is_killed_comes_back(gateway: Gateway) -> None:
     await answers()
     first = await page_process()
     subprocess.run(["kill", "-9", str(first)], check=True)
+    # The service answers for itself meanwhile.
+    measured = await fetch(gateway.database.with_name("store.db.monitor"))
+    assert measured is not None
+    assert b"\ntagtrail_up 1.0\n" in measured
+    assert b"\ntagtrail_page_up " in measured
     await answers()
     second = await page_process()
     assert second != first

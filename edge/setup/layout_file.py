@@ -1,0 +1,162 @@
+"""Polygons of zones and positions of antennas in a store file, read, changed and written back with its comments."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from pydantic import BaseModel, ConfigDict, Field
+from tomlkit.exceptions import TOMLKitError
+
+from config import StoreConfig
+from config.basis import Point
+from config.check import Problem, check, load_text
+from config.model import Names
+from edge.store.errors import Trouble
+
+DIGITS = 2
+"""Positions are kept to the centimetre."""
+
+
+class Moved(BaseModel):
+    """What has been moved: corners by zone, and positions by reader and port, as `reader:port`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stamp: str
+    zones: dict[str, list[Point]] = Field(default_factory=dict, max_length=1000)
+    antennas: dict[str, Point] = Field(default_factory=dict, max_length=5000)
+
+
+class Changed(Exception):
+    """Raised if the file is no longer as it was when the editor read it."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The file after a change: its stamp, and warnings."""
+
+    stamp: str
+    warnings: tuple[Problem, ...]
+
+
+def read(file: Path) -> tuple[StoreConfig, str]:
+    """Read a valid store file; return it with the stamp of its content. ConfigError, Trouble."""
+    text = _text(file)
+    return load_text(text, file.name, file.absolute().parent), stamp(text)
+
+
+def stamp(text: str) -> str:
+    """Return what tells one content of a file from another."""
+    return sha256(text.encode()).hexdigest()[:16]
+
+
+def drawing(config: StoreConfig) -> dict[str, Any]:
+    """Return floors, zones and antennas for the editor; lengths in metres."""
+    floor_of = {zone.id: zone.floor for zone in config.zones}
+    return {
+        "store": _names(config.store.name),
+        "floors": [{"id": floor.id, "name": _names(floor.name)} for floor in config.floors],
+        "zones": [
+            {"id": zone.id, "name": _names(zone.name), "kind": zone.kind.value, "floor": zone.floor,
+             "polygon": zone.polygon}
+            for zone in config.zones
+        ],
+        "antennas": [
+            {"id": f"{reader.id}:{antenna.port}", "reader": reader.id, "port": antenna.port, "zone": antenna.zone,
+             "floor": floor_of[antenna.zone], "position": antenna.position}
+            for reader in config.readers
+            for antenna in reader.antennas
+        ],
+    }  # fmt: skip
+
+
+def save(file: Path, moved: Moved) -> Saved:
+    """Write what has been moved into the file, all else as it was.
+
+    Raises Changed if another program has changed the file, ConfigError if it would not be valid, Trouble if it can't be
+    written; then the file stays as it is.
+    """
+    before = _text(file)
+    if stamp(before) != moved.stamp:
+        raise Changed
+    after = apply(before, moved)
+    load_text(after, file.name, file.absolute().parent)
+    if after != before:
+        _write(file, after)
+    return Saved(stamp(after), tuple(problem for problem in check(file) if problem.warning))
+
+
+def apply(text: str, moved: Moved) -> str:
+    """Return a store file with zones and antennas moved. Zones and antennas that it doesn't have are ignored."""
+    try:
+        document = tomlkit.parse(text)
+    except TOMLKitError as error:
+        raise Trouble(f"the store file can't be changed: {error}") from error
+    content: Mapping[str, Any] = document
+    for zone in content.get("zones", ()):
+        if (polygon := moved.zones.get(zone["id"])) is not None:
+            _move(zone, "polygon", polygon)
+    for reader in content.get("readers", ()):
+        for antenna in reader["antennas"]:
+            if (position := moved.antennas.get(f"{reader['id']}:{antenna['port']}")) is not None:
+                _move(antenna, "position", position)
+    return tomlkit.dumps(document)
+
+
+def _move(table: Any, key: str, to: Sequence[Any]) -> None:
+    """Change numbers where they stand, so that line breaks and comments between them stay."""
+    target = _plain(to)
+    there = table[key]
+    if len(there) != len(target):
+        table[key] = target
+        return
+    for index, value in enumerate(target):
+        if isinstance(value, list):
+            _move(there, index, value)  # type: ignore[arg-type]
+        elif there[index] != value:
+            there[index] = value
+
+
+def _plain(value: Any) -> Any:
+    """Return lists of numbers rounded to the centimetre, whole ones without a point."""
+    if isinstance(value, Sequence):
+        return [_plain(each) for each in value]
+    rounded = round(float(value), DIGITS)
+    return int(rounded) if rounded.is_integer() else rounded
+
+
+def _names(name: str | Names) -> str:
+    return name if isinstance(name, str) else f"{name.en} · {name.zh}"
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Trouble(f"can't read {file}: {error}") from error
+
+
+def _write(file: Path, text: str) -> None:
+    """Replace the file at once, with the same owner and permissions; a link stays one."""
+    target = Path(os.path.realpath(file))
+    part = target.with_name(f"{target.name}.new")
+    try:
+        was = target.stat()
+        with part.open("w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        part.chmod(was.st_mode & 0o7777)
+        with contextlib.suppress(PermissionError):
+            os.chown(part, was.st_uid, was.st_gid)
+        os.replace(part, target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise Trouble(f"can't write {file}: {error.strerror}") from error

@@ -1,0 +1,162 @@
+"""Zones and antennas are moved in a store file, and not a byte besides."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.check import ConfigError, load
+from edge.setup import layout_file
+from edge.setup.layout_file import Changed, Moved, apply, drawing, read, save
+from edge.setup.plan_svg import svg
+from edge.store.errors import Trouble
+
+DEMO = Path(__file__).parents[3] / "config" / "demo.toml"
+TEXT = DEMO.read_text("utf-8")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    file = tmp_path / "s.toml"
+    file.write_text(TEXT, encoding="utf-8")
+    return file
+
+
+def changed_lines(after: str) -> list[str]:
+    lines = difflib.unified_diff(TEXT.splitlines(), after.splitlines(), n=0, lineterm="")
+    return [line for line in lines if line[0] in "+-" and not line.startswith(("+++", "---"))]
+
+
+def test_only_what_was_moved_changes_and_comments_stay(file: Path) -> None:
+    _, stamp = read(file)
+    home = [[8, 15], [17, 15], [17, 19.5], [13, 19.5], [13, 22], [8, 22]]
+    saved = save(
+        file, Moved.model_validate({"stamp": stamp, "zones": {"home": home}, "antennas": {"f1-doors:1": [2.25, 12]}})
+    )
+    lines = changed_lines(file.read_text("utf-8"))
+    assert [line.partition("#")[0].rstrip() for line in lines] == [
+        "-polygon = [[8, 15], [17, 15], [17, 19], [13, 19], [13, 22], [8, 22]]",
+        "+polygon = [[8, 15], [17, 15], [17, 19.5], [13, 19.5], [13, 22], [8, 22]]",
+        '-    { port = 1, zone = "f1-entrance", position = [2, 12.5] },',
+        '+    { port = 1, zone = "f1-entrance", position = [2.25, 12] },',
+    ]
+    comments = [line.partition("#")[2] for line in lines]
+    assert comments[::2] == comments[1::2]
+    assert all(comments)
+    assert saved.stamp == read(file)[1] != stamp
+    store = load(file, files=False)
+    assert store.readers[0].antennas[0].position == (2.25, 12)
+
+
+def test_corners_come_and_go() -> None:
+    polygon = [[7, 15], [15, 15], [15, 22], [11, 23], [7, 22]]
+    after = apply(TEXT, Moved.model_validate({"stamp": "", "zones": {"cosmetics": polygon}}))
+    assert changed_lines(after) == [
+        "-polygon = [[7, 15], [15, 15], [15, 22], [7, 22]]",
+        "+polygon = [[7, 15], [15, 15], [15, 22], [11, 23], [7, 22]]",
+    ]
+
+
+def test_lists_over_many_lines_keep_theirs() -> None:
+    text = """[[zones]]
+id = "a"
+polygon = [
+  [0, 0],   # by the door
+  [4, 0],
+  [4, 3],
+]
+[[readers]]
+id = "r"
+[[readers.antennas]]
+port = 2
+position = [1, 1]   # on the pillar
+"""
+    moved = Moved.model_validate({"stamp": "", "zones": {"a": [[0, 0], [5, 0.5], [4, 3]]}, "antennas": {"r:2": [2, 1]}})
+    assert apply(text, moved) == text.replace("[4, 0]", "[5, 0.5]").replace("[1, 1]", "[2, 1]")
+
+
+@given(st.lists(st.floats(-99, 99), min_size=2, max_size=2))
+def test_nothing_moves_by_more_than_half_a_centimetre(position: list[float]) -> None:
+    after = apply(TEXT, Moved.model_validate({"stamp": "", "antennas": {"f3-east:4": position}}))
+    import tomllib
+
+    (east,) = (reader for reader in tomllib.loads(after)["readers"] if reader["id"] == "f3-east")
+    assert east["antennas"][3]["position"] == pytest.approx(position, abs=0.00501)
+
+
+def test_saving_nothing_leaves_every_byte(file: Path) -> None:
+    config, stamp = read(file)
+    told = drawing(config)
+    before = file.stat()
+    moved = {"zones": {zone["id"]: zone["polygon"] for zone in told["zones"]},
+             "antennas": {each["id"]: each["position"] for each in told["antennas"]}}  # fmt: skip
+    save(file, Moved.model_validate({"stamp": stamp} | moved))
+    assert (file.read_text("utf-8"), file.stat().st_ino) == (TEXT, before.st_ino)
+
+
+def test_a_file_that_another_program_changed_is_left_alone(file: Path) -> None:
+    _, stamp = read(file)
+    file.write_text(TEXT + "\n# edited\n", encoding="utf-8")
+    with pytest.raises(Changed):
+        save(file, Moved.model_validate({"stamp": stamp, "antennas": {"f1-doors:1": [1, 1]}}))
+    assert file.read_text("utf-8").endswith("# edited\n")
+
+
+def test_what_would_not_be_valid_is_not_saved(file: Path) -> None:
+    _, stamp = read(file)
+    bow = [[7, 15], [15, 22], [15, 15], [7, 22]]
+    with pytest.raises(ConfigError, match="crosses"):
+        save(file, Moved.model_validate({"stamp": stamp, "zones": {"cosmetics": bow}}))
+    assert file.read_text("utf-8") == TEXT
+    assert os.listdir(file.parent) == ["s.toml"]
+
+
+def test_owner_permissions_and_links_stay(file: Path, tmp_path: Path) -> None:
+    file.chmod(0o640)
+    link = tmp_path / "link.toml"
+    link.symlink_to(file)
+    _, stamp = read(link)
+    save(link, Moved.model_validate({"stamp": stamp, "antennas": {"f1-doors:1": [1, 10]}}))
+    assert link.is_symlink()
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert "position = [1, 10]" in file.read_text("utf-8")
+
+
+def test_a_file_that_can_not_be_written_stays(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    _, stamp = read(file)
+    monkeypatch.setattr(layout_file.os, "fsync", full)
+    with pytest.raises(Trouble, match="No space left"):
+        save(file, Moved.model_validate({"stamp": stamp, "antennas": {"f1-doors:1": [1, 10]}}))
+    assert file.read_text("utf-8") == TEXT
+    assert os.listdir(file.parent) == ["s.toml"]
+
+
+def test_the_drawing_has_every_zone_and_antenna_within_it() -> None:
+    import re
+    from xml.etree import ElementTree
+
+    told = drawing(load(DEMO, files=False))
+    drawn = ElementTree.fromstring(svg(told))
+    name = "{http://www.w3.org/2000/svg}"
+    assert len(list(drawn.iter(f"{name}polygon"))) == len(told["zones"]) == 24
+    assert len(list(drawn.iter(f"{name}circle"))) == len(told["antennas"]) == 34
+    width, height = map(float, drawn.attrib["viewBox"].split()[2:])
+    for group in drawn.iter(f"{name}g"):
+        dx, dy = map(float, re.findall(r"-?[\d.]+", group.attrib["transform"])[:2])
+        for shape in group.iter(f"{name}polygon"):
+            for x, y in (map(float, point.split(",")) for point in shape.attrib["points"].split()):
+                assert 0 <= x + dx <= width
+                assert 0 <= dy - y <= height
+
+
+def test_names_are_text_in_the_drawing() -> None:
+    told = drawing(load(DEMO, files=False)) | {"store": "<script>&"}
+    assert "<script>" not in svg(told)
