@@ -209,12 +209,11 @@ def tune(
     from rich.console import Console
     from rich.table import Table
 
-    from config.editing import as_toml
     from drivers.read import READ
     from edge.readers import listening as tools
     from edge.readers import tuning
     from edge.store.errors import Trouble
-    from edge.store.file_edit import edit
+    from edge.store.file_edit import as_toml, edit
 
     store = load_store(config)
     shop, settings = tools.reader_of(store, reader)

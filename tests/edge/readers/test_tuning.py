@@ -113,7 +113,7 @@ def test_the_file_is_changed_only_if_it_stays_valid(tmp_path: Path) -> None:
         edit(file, "g", {"session": 1}, {})
     assert file.read_text() == text
     assert [each.name for each in tmp_path.iterdir()] == ["store.toml"]
-    with pytest.raises(Trouble, match="by hand"):
+    with pytest.raises(Trouble, match="no reader"):
         edit(file, "other", {"session": 1}, {})
 
 

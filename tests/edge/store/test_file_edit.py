@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.editing import CannotEdit, with_keys
+from edge.store.errors import Trouble
+from edge.store.file_edit import with_keys
 
 INLINE = """# a store
 [[readers]]
@@ -54,10 +55,10 @@ def test_a_key_is_replaced_and_its_remark_stays() -> None:
 
 def test_keys_of_antennas_are_set_in_their_tables() -> None:
     text = with_keys(INLINE, "gate", {}, {1: {"power": 24.5}, 12: {"mode": 2, "population": 8}})
-    assert '{ port = 1, zone = "a", power = 24.5 }, { port = 12, zone = "b", mode = 2, population = 8 }' in text
+    assert '[{ port = 1, zone = "a", power = 24.5 }, { port = 12, zone = "b", mode = 2, population = 8' in text
     text = with_keys(INLINE, "shoes", {"report_tags": 4}, {2: {"power": 20}})
-    assert '  { port = 2, zone = "b", power = 20 },' in text
-    assert '[[readers]]\nreport_tags = 4\nid = "shoes"' in text
+    assert '  { port = 2, zone = "b", power = 20' in text
+    assert tomllib.loads(text)["readers"][1]["report_tags"] == 4
     assert '  { port = 1, zone = "a" },  # left' in text
 
 
@@ -71,16 +72,23 @@ def test_tables_of_antennas_are_edited_too() -> None:
     [
         'readers = [{ id = "gate", antennas = [{ port = 1, zone = "a" }] }]',
         '[[readers]]\nid = "gate"\nantennas = [{ port = 1, zone = "{ port = 1 }" }]',
-        '[[readers]]\nid = "gate"\nsession = """\n2"""',
+        "[[readers]]\nid = \"gate\"\nsession = '2' # two\n[[readers.antennas]]\nport = 1",
     ],
 )
-def test_what_is_written_in_another_form_is_not_touched(text: str) -> None:
-    with pytest.raises(CannotEdit):
-        with_keys(text, "gate", {"session": 1}, {1: {"power": 20}})
+def test_forms_that_few_people_write_are_edited_too(text: str) -> None:
+    after = tomllib.loads(with_keys(text, "gate", {"session": 1}, {1: {"power": 20}}))
+    (entry,) = after["readers"]
+    assert (entry["session"], entry["antennas"][0]["power"], entry["antennas"][0]["port"]) == (1, 20, 1)
+    assert ("# two" in text) == ("# two" in with_keys(text, "gate", {"session": 1}, {}))
+
+
+def test_a_file_that_is_no_toml_is_told() -> None:
+    with pytest.raises(Trouble, match="can't be changed"):
+        with_keys("[[readers", "gate", {"session": 1}, {})
 
 
 def test_an_unknown_reader_is_told() -> None:
-    with pytest.raises(CannotEdit, match="no reader 'x'"):
+    with pytest.raises(Trouble, match="no reader 'x'"):
         with_keys(INLINE, "x", {"session": 1}, {})
 
 
