@@ -76,7 +76,7 @@ def sink(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    servers = _log(log, log_credentials, (log_ca, log_cert, log_key), replicas=replicas, stream_gib=log_gib)
+    servers = _log(log, log_credentials, (log_ca, log_cert, log_key), replicas, log_gib)
     _try_database(database)
     if lane is None:
         supervise(sys.argv[1:])
@@ -128,14 +128,14 @@ def _shards(text: str) -> tuple[int, int]:
 
 
 def _log(
-    servers: str | None, credentials: Path | None, tls: tuple[Path | None, Path | None, Path | None], **streams: int
+    servers: str | None, credentials: Path | None, tls: tuple[Path | None, Path | None, Path | None], replicas: int, gib: int
 ) -> LogSettings | None:
     if servers is None:
         return None
     _need("nats", "chain")
     from sync.chain.log import LogSettings
 
-    return LogSettings(servers, credentials, *tls, **streams)
+    return LogSettings(servers, credentials, *tls, replicas, gib)
 
 
 def _try_database(url: str) -> None:

@@ -17,7 +17,7 @@ from config import topics
 from sync.chain import numbers
 from sync.chain.decoding import Bad, Batch, Good, judge
 from sync.chain.numbers import Range
-from sync.chain.rows import COLUMNS, Origin, Rows, day_of, rows_of, today
+from sync.chain.rows import COLUMNS, Origin, Rows, rows_of, today
 from sync.contract import EventClass
 
 Key = tuple[str, str, EventClass]
@@ -336,15 +336,9 @@ class Ledger:
     def _store(self, fresh: Sequence[tuple[_Series, int, Good, int]]) -> None:
         if not fresh:
             return
-        days: dict[int, Any] = {}
-        rows, events = [], []
-        for it, seq, good, us in fresh:
-            on = days.get(us)
-            if on is None:
-                on = days[us] = day_of(us)
-            rows.append((on, it.id, seq, us, good.type, good.raw))
-            events.append((good, Origin(it.key[0], it.key[1], seq, us, on)))
-        self._copy("event", "received_on, series, seq, received_us, type, payload", rows)
+        rows = [(it.id, seq, us, good.type, good.raw.decode()) for it, seq, good, us in fresh]
+        self._copy("event", "series, seq, received_us, type, payload", rows)
+        events = [(good, Origin(it.key[0], it.key[1], seq, us)) for it, seq, good, us in fresh]
         made = rows_of(events)
         for table, columns in COLUMNS.items():
             if table in made:

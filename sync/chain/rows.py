@@ -28,7 +28,6 @@ class Origin(NamedTuple):
     epoch: str
     seq: int
     received_us: int
-    received_on: date
 
 
 Rows = dict[str, list[tuple[Any, ...]]]
@@ -37,14 +36,14 @@ Make = Callable[[Any, Origin, Rows], None]
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "recognition": (
-        *("received_on", "store", "epoch", "seq", "member", "tier", "zone", "floor", "read_us", "expires_us"),
+        *("store", "epoch", "seq", "member", "tier", "zone", "floor", "read_us", "expires_us"),
         "received_us",
     ),
     "cue": (
-        *("received_on", "store", "epoch", "seq", "kind", "member", "tier", "zone", "floor", "since_us", "due_us"),
+        *("store", "epoch", "seq", "kind", "member", "tier", "zone", "floor", "since_us", "due_us"),
         *("made_us", "expires_us", "rule", "rules_version"),
     ),
-    "cue_outcome": ("received_on", "store", "epoch", "seq", "cue", "member", "outcome", "at_us"),
+    "cue_outcome": ("store", "epoch", "seq", "cue", "member", "outcome", "at_us"),
     "journey": (
         *("business_date", "store", "epoch", "seq", "member", "tag", "tag_class", "start_us", "end_us", "censored"),
         *("def_version", "part", "parts"),
@@ -63,8 +62,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *("visitors", "present_us", "peak", "coverage", "def_version", "layout_version"),
     ),
 }
-"""Columns of the tables that are appended to; the first is the day that they are partitioned by."""
-BY_BUSINESS_DAY = tuple(table for table, columns in COLUMNS.items() if columns[0] == "business_date")
+"""Columns of the tables that are appended to. Those without a business date are partitioned by the day of receipt, by
+the database's clock."""
 ABOUT = ("trial", "zone", "floor", "tag_class")
 
 
@@ -100,18 +99,18 @@ def today() -> date:
 def _recognised(event: Any, at: Origin, made: Rows) -> None:
     place = (event.member, event.tier, event.zone, event.floor)
     times = (event.read_us, event.expires_us, at.received_us)
-    made["recognition"].append((at.received_on, at.store, at.epoch, at.seq, *place, *times))
+    made["recognition"].append((at.store, at.epoch, at.seq, *place, *times))
 
 
 def _cue(event: Any, at: Origin, made: Rows) -> None:
     of = (event.kind, event.member, event.tier, event.zone, event.floor)
     times = (event.since_us, event.due_us, event.made_us, event.expires_us)
-    made["cue"].append((at.received_on, at.store, at.epoch, at.seq, *of, *times, event.rule, event.rules_version))
+    made["cue"].append((at.store, at.epoch, at.seq, *of, *times, event.rule, event.rules_version))
 
 
 def _cue_outcome(event: Any, at: Origin, made: Rows) -> None:
     told = (event.cue, event.member, event.outcome, event.at_us)
-    made["cue_outcome"].append((at.received_on, at.store, at.epoch, at.seq, *told))
+    made["cue_outcome"].append((at.store, at.epoch, at.seq, *told))
 
 
 def _journey(event: Any, at: Origin, made: Rows) -> None:

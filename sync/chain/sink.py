@@ -44,6 +44,8 @@ COMMIT_BYTES = 1024 * 1024
 """Limits of one transaction: while one is committed, the next messages gather."""
 UNACKED = 8192
 """Messages that the broker hands over without our PUBACK."""
+FILTERS = 128
+"""Topic filters in one subscription."""
 RENEW_S = 1.0
 """Interval at which leases are looked at: as long it takes to notice that a sink came or went."""
 LINGER_S = 3.0
@@ -211,9 +213,9 @@ class Sink:
                     counters = self.counters | (self._feed.counters if self._feed else Counter())
                     counters["waiting"] = len(self._waiting)
                     taken, leaving = await self._in(self._lease_thread, leases.renew, counters)
-                    self._shards |= dict.fromkeys(leases.held)
                     await self._listen(connection, leases.held - listening)
                     listening |= leases.held
+                    self._shards |= dict.fromkeys(leases.held)
                     self._fresh_shards |= taken
                     if leaving:
                         await self._in(self._lease_thread, leases.release, leaving)
@@ -245,8 +247,9 @@ class Sink:
             self._leases = None
 
     async def _listen(self, connection: MqttConnection, shards: set[int]) -> None:
-        for shard in sorted(shards):
-            await connection.subscribe([f"{topics.ROOT}/{shard}/+/{rest}" for rest in self._below()])
+        wanted = [f"{topics.ROOT}/{shard}/+/{rest}" for shard in sorted(shards) for rest in self._below()]
+        for at in range(0, len(wanted), FILTERS):
+            await connection.subscribe(wanted[at : at + FILTERS])
 
     async def _leave(self, connection: MqttConnection, held: set[int]) -> set[int]:
         """Stop listening to shards that were given up a while ago; returns them."""

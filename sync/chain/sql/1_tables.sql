@@ -38,20 +38,23 @@ CREATE TABLE chain.fanout (
 );
 
 CREATE TABLE chain.event (
-    received_on date NOT NULL, series bigint NOT NULL, seq bigint NOT NULL, received_us bigint NOT NULL,
+    received_on date NOT NULL DEFAULT (now() AT TIME ZONE 'UTC')::date,
+    series bigint NOT NULL, seq bigint NOT NULL, received_us bigint NOT NULL,
     type text NOT NULL, payload text NOT NULL, PRIMARY KEY (series, seq, received_on)
 ) PARTITION BY RANGE (received_on);
 CREATE TABLE chain.event_other PARTITION OF chain.event DEFAULT;
 
 CREATE TABLE chain.recognition (
-    received_on date NOT NULL, store text NOT NULL, epoch text NOT NULL, seq bigint NOT NULL, member text NOT NULL,
+    received_on date NOT NULL DEFAULT (now() AT TIME ZONE 'UTC')::date,
+    store text NOT NULL, epoch text NOT NULL, seq bigint NOT NULL, member text NOT NULL,
     tier text NOT NULL, zone text NOT NULL, floor text NOT NULL, read_us bigint NOT NULL, expires_us bigint NOT NULL,
     received_us bigint NOT NULL
 ) PARTITION BY RANGE (received_on);
 CREATE TABLE chain.recognition_other PARTITION OF chain.recognition DEFAULT;
 CREATE INDEX recognition_member ON chain.recognition (member);
 CREATE TABLE chain.cue (
-    received_on date NOT NULL, store text NOT NULL, epoch text NOT NULL, seq bigint NOT NULL, kind text NOT NULL,
+    received_on date NOT NULL DEFAULT (now() AT TIME ZONE 'UTC')::date,
+    store text NOT NULL, epoch text NOT NULL, seq bigint NOT NULL, kind text NOT NULL,
     member text NOT NULL, tier text NOT NULL, zone text NOT NULL, floor text NOT NULL, since_us bigint NOT NULL,
     due_us bigint NOT NULL, made_us bigint NOT NULL, expires_us bigint NOT NULL, rule text NOT NULL,
     rules_version bigint NOT NULL
@@ -59,7 +62,8 @@ CREATE TABLE chain.cue (
 CREATE TABLE chain.cue_other PARTITION OF chain.cue DEFAULT;
 CREATE INDEX cue_member ON chain.cue (member);
 CREATE TABLE chain.cue_outcome (
-    received_on date NOT NULL, store text NOT NULL, epoch text NOT NULL, seq bigint NOT NULL, cue text NOT NULL,
+    received_on date NOT NULL DEFAULT (now() AT TIME ZONE 'UTC')::date,
+    store text NOT NULL, epoch text NOT NULL, seq bigint NOT NULL, cue text NOT NULL,
     member text NOT NULL, outcome text NOT NULL, at_us bigint NOT NULL
 ) PARTITION BY RANGE (received_on);
 CREATE TABLE chain.cue_outcome_other PARTITION OF chain.cue_outcome DEFAULT;
@@ -157,8 +161,7 @@ DECLARE
     found record;
     today date := (now() AT TIME ZONE 'UTC')::date;
 BEGIN
-    PERFORM chain.prepare(ARRAY(SELECT generate_series(today - 1, today + 7, interval '1 day')::date), true);
-    PERFORM chain.prepare(ARRAY(SELECT generate_series(today - 1, today + 2, interval '1 day')::date), false);
+    PERFORM chain.prepare(ARRAY[today, today + 1, today + 2], true);
     FOR found IN
         SELECT child.relname AS name, s.value::integer AS days
         FROM pg_inherits i JOIN pg_class child ON child.oid = i.inhrelid JOIN pg_class parent ON parent.oid = i.inhparent
