@@ -114,6 +114,66 @@ def setup(
     typer.echo(f"applied: {', '.join(applied)}" if applied else "up to date")
 
 
+@app.command()
+def read(
+    log: Annotated[str, typer.Option(help="Servers of the log: nats://host:port, several separated by commas.")],
+    to: Annotated[str, typer.Option(help="Where to: parquet:FOLDER.")],
+    classes: Annotated[str, typer.Option(help="Classes of events.")] = "member,journey,agg,health",
+    shards: Annotated[str, typer.Option(help="Only these shards, so that several readers share the work.")] = "0-63",
+    every: Annotated[float, typer.Option(min=1, help="Seconds between files.")] = 60,
+    once: Annotated[bool, typer.Option("--once", help="Stop at the end of what is there.")] = False,
+    log_credentials: LogCredentials = None,
+    log_ca: LogCa = None,
+    log_cert: LogCert = None,
+    log_key: LogKey = None,
+) -> None:
+    """Copy the log into files for a data lake, each event once, until SIGTERM."""
+    import asyncio
+    import contextlib
+    import signal
+
+    from config.topics import CLASSES
+    from edge.store.errors import Trouble
+
+    kind, _, folder = to.partition(":")
+    wanted = classes.split(",")
+    if kind != "parquet" or not folder:
+        raise typer.BadParameter(f"{to!r}; write parquet:FOLDER", param_hint="--to")
+    if unknown := set(wanted) - set(CLASSES):
+        raise typer.BadParameter(f"no class {', '.join(sorted(unknown))}: {', '.join(CLASSES)}", param_hint="--classes")
+    try:
+        first, last = _shards(shards)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--shards") from None
+    _need("nats", "chain")
+    _need("pyarrow", "parquet")
+    from nats.errors import Error as NatsError
+
+    from sync.chain.log import LogSettings
+    from sync.chain.parquet import InUseError, copy
+
+    settings = LogSettings(log, log_credentials, log_ca, log_cert, log_key)
+
+    async def until_told() -> int:
+        task = asyncio.create_task(
+            copy(settings, Path(folder), wanted, range(first, last + 1), every_s=every, once=once)
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            return await task
+        return 0
+
+    try:
+        n = asyncio.run(until_told())
+    except (NatsError, OSError) as error:
+        raise Trouble(f"the log at {log}: {error or type(error).__name__}") from None
+    except InUseError as error:
+        raise Trouble(str(error)) from None
+    if once:
+        typer.echo(f"{n} events")
+
+
 def _shards(text: str) -> tuple[int, int]:
     from config.topics import SHARDS
 
@@ -128,7 +188,11 @@ def _shards(text: str) -> tuple[int, int]:
 
 
 def _log(
-    servers: str | None, credentials: Path | None, tls: tuple[Path | None, Path | None, Path | None], replicas: int, gib: int
+    servers: str | None,
+    credentials: Path | None,
+    tls: tuple[Path | None, Path | None, Path | None],
+    replicas: int,
+    gib: int,
 ) -> LogSettings | None:
     if servers is None:
         return None

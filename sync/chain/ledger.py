@@ -17,7 +17,7 @@ from config import topics
 from sync.chain import numbers
 from sync.chain.decoding import Bad, Batch, Good, judge
 from sync.chain.numbers import Range
-from sync.chain.rows import COLUMNS, Origin, Rows, rows_of, today
+from sync.chain.rows import COLUMNS, DAY_US, Origin, Rows, day_of, rows_of, today
 from sync.contract import EventClass
 
 Key = tuple[str, str, EventClass]
@@ -30,6 +30,8 @@ ERASING_S = 2.0
 KEEPING_HOUSE = 0x7467_6B68
 GONE = b"null"
 """In place of an event that has been erased, or is no longer kept."""
+FED_AGAIN = 200
+"""Events of a message that is fed to the log again."""
 RETAKEN = 500
 """Dead letters judged again in one transaction."""
 
@@ -41,6 +43,7 @@ class Run(NamedTuple):
     key: Key
     first: int
     payloads: list[bytes]
+    again: bool = False
 
     @property
     def last(self) -> int:
@@ -172,23 +175,23 @@ class Ledger:
         """Return runs that the log has not confirmed and that aren't `known`, oldest first: of a sink that died, or put
         off while the log was away."""
         found = self._conn.execute(
-            "SELECT f.id, s.store, s.epoch, s.class, f.first, f.last, f.series FROM chain.fanout f"
+            "SELECT f.id, s.store, s.epoch, s.class, f.first, f.last, f.series, f.again FROM chain.fanout f"
             " JOIN chain.series s ON s.id = f.series WHERE f.shard = ANY(%s) AND f.class = ANY(%s) AND f.id <> ALL(%s)"
             " ORDER BY f.id LIMIT %s",
             (list(shards), list(classes), list(known), limit),
         ).fetchall()
         made = []
         events: dict[int, dict[int, bytes]] = {}
-        for id_, _, _, _, first, last, series in found:
+        for id_, _, _, _, first, last, series, _ in found:
             rows = self._conn.execute(
                 "SELECT seq, payload FROM chain.event WHERE series = %s AND seq BETWEEN %s AND %s",
                 (series, first, last),
             )
             events[id_] = {seq: payload.encode() for seq, payload in rows}
-        for id_, store, epoch, class_, first, last, _ in found:
+        for id_, store, epoch, class_, first, last, _, again in found:
             there = events[id_]
             payloads = [there.get(seq, GONE) for seq in range(first, last + 1)]
-            made.append(Run(id_, (store, epoch, class_), first, payloads))
+            made.append(Run(id_, (store, epoch, class_), first, payloads, again))
         return made
 
     def refresh_erasing(self) -> None:
@@ -457,6 +460,21 @@ def connect(url: str, application_name: str = "tagtrail") -> psycopg.Connection[
         options="-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
         application_name=application_name,
     )
+
+
+def feed_again(conn: psycopg.Connection[Any], since_us: int) -> int:
+    """Have sinks publish what was received since a time once more, because the log has lost it; returns the number of
+    events. Readers drop what they have."""
+    (n,) = conn.execute(
+        "WITH island AS (SELECT e.series, e.seq, s.shard, s.class, e.seq - row_number() OVER (PARTITION BY e.series"
+        " ORDER BY e.seq) AS number FROM chain.event e JOIN chain.series s ON s.id = e.series"
+        " WHERE e.received_us >= %s AND e.received_on >= %s), made AS (INSERT INTO chain.fanout (series, first, last,"
+        " shard, class, again) SELECT series, min(seq), max(seq), shard, class, true FROM island"
+        " GROUP BY series, shard, class, number, seq / %s RETURNING last - first + 1 AS n)"
+        " SELECT coalesce(sum(n), 0)::bigint FROM made",
+        (since_us, day_of(max(0, since_us - DAY_US)), FED_AGAIN),
+    ).fetchone() or (0,)
+    return int(n)
 
 
 def now_us() -> int:

@@ -79,7 +79,8 @@ def decoded(token: str) -> str:
 def message_id(run: Run) -> str:
     """Return the id by which the log recognises a repetition."""
     store, epoch, class_ = run.key
-    return f"{encoded(store)}/{epoch}/{class_}/{run.first}-{run.last}"
+    again = f"/{run.id}" if run.again else ""
+    return f"{encoded(store)}/{epoch}/{class_}/{run.first}-{run.last}{again}"
 
 
 def body(run: Run) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import secrets
 import sys
 import time
@@ -43,7 +44,8 @@ class Series:
 
 
 class Herd:
-    """Stores that send `events` of each of `classes`; `run` returns when all are acknowledged. Reconnects for ever."""
+    """Stores that send `events` of each of `classes`, `per_s` batches a second; `run` returns when all are
+    acknowledged, and reconnects for ever."""
 
     def __init__(
         self,
@@ -54,8 +56,11 @@ class Herd:
         batch_events: int,
         connections: int = 2,
         epoch: str = "e",
+        per_s: float = float("inf"),
     ) -> None:
         self._url, self._epoch = url, epoch
+        self._per_s = per_s / connections
+        self._credit = [per_s] * connections
         self._groups: list[list[Series]] = [[] for _ in range(connections)]
         classes = list(classes)
         for n, store in enumerate(stores):
@@ -97,24 +102,28 @@ class Herd:
                         await connection.subscribe(wanted[at : at + 100])
                     for one in group:
                         one.sent = one.acked
-                    await self._serve(connection, group, by_topic)
+                    await self._serve(connection, number, group, by_topic)
             except BrokerError:
                 self.reconnections += 1
                 await asyncio.sleep(0.2)
 
-    async def _serve(self, connection: MqttConnection, group: list[Series], by_topic: dict[str, Series]) -> None:
+    async def _serve(
+        self, connection: MqttConnection, number: int, group: list[Series], by_topic: dict[str, Series]
+    ) -> None:
         looked_s = 0.0
         turn = list(group)
         while not all(one.done for one in turn):
             now = time.monotonic()
             if now - looked_s > 0.25:
+                self._credit[number] = min(self._per_s, self._credit[number] + self._per_s * min(1, now - looked_s))
                 looked_s = now
+                random.shuffle(turn)
                 turn = [one for one in turn if not one.done]
                 for one in turn:
                     if one.sent > one.acked and now - one.heard_s > SILENCE_S and now > one.paused_until_s:
                         self.repeated += one.sent - one.acked
                         one.sent, one.heard_s = one.acked, now
-                    self._send(connection, one, now)
+                    self._send(connection, number, one, now)
             try:
                 async with asyncio.timeout(0.25):
                     arrived = await connection.receive()
@@ -132,12 +141,13 @@ class Herd:
                 if whole > one.acked:
                     one.acked, one.heard_s = whole, now
                     one.sent = max(one.sent, whole)
-                self._send(connection, one, now)
+                self._send(connection, number, one, now)
 
-    def _send(self, connection: MqttConnection, one: Series, now: float) -> None:
+    def _send(self, connection: MqttConnection, number: int, one: Series, now: float) -> None:
         if now < one.paused_until_s:
             return
-        while one.sent < min(len(one.messages), one.acked + WINDOW):
+        while one.sent < min(len(one.messages), one.acked + WINDOW) and self._credit[number] >= 1:
+            self._credit[number] -= 1
             if one.sent == one.acked:
                 one.heard_s = now
             connection.post(*one.messages[one.sent])

@@ -30,11 +30,11 @@ CREATE TABLE chain.dead_message (
     digest bytea PRIMARY KEY, topic text NOT NULL, error text NOT NULL, payload bytea NOT NULL,
     received_us bigint NOT NULL
 );
--- Ranges of events committed but not yet confirmed by the log.
+-- Ranges of events committed but not yet confirmed by the log; `again`: published a second time, because it lost them.
 CREATE TABLE chain.fanout (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, series bigint NOT NULL,
     first bigint NOT NULL, last bigint NOT NULL, shard smallint NOT NULL, class text NOT NULL,
-    at timestamptz NOT NULL DEFAULT now()
+    again boolean NOT NULL DEFAULT false, at timestamptz NOT NULL DEFAULT now()
 );
 
 CREATE TABLE chain.event (

@@ -20,7 +20,7 @@ from sync.chain.structs import event_decoder, type_of
 from sync.consumer import decode as by_models
 from sync.contract import CLASS_OF, Event, event_id
 
-ODD = (
+ODD: tuple[Any, ...] = (
     None,
     True,
     -1,

@@ -7,16 +7,15 @@ import random
 import threading
 from typing import Any
 
+import psycopg
 import pytest
 from brokers import MAKERS
 from chains import batch, counted, message
 
-psycopg = pytest.importorskip("psycopg")
-
-from sync.chain import schema  # noqa: E402
-from sync.chain.decoding import decode  # noqa: E402
-from sync.chain.ledger import GONE, Ledger, Letter, connect  # noqa: E402
-from sync.contract import event_id  # noqa: E402
+psycopg = from sync.chain import schema
+from sync.chain.decoding import decode
+from sync.chain.ledger import GONE, Ledger, Letter, connect
+from sync.contract import event_id
 
 
 def take(ledger: Ledger, *messages: tuple[str, bytes], us: int = 1) -> Any:
@@ -89,26 +88,26 @@ def test_any_order_of_batches_counts_as_sets_do(chain: str, seed: int) -> None:
                     return {seq for first, last in rows for seq in range(first, last + 1)}
                 return {seq for (seq,) in conn.execute(f"SELECT seq FROM chain.{table} WHERE series = %s", (id_,))}
 
-            events, dead, lost = numbers("event"), numbers("dead_letter"), numbers("lost")
-            assert events == received[store]
+            there, dead, gone = numbers("event"), numbers("dead_letter"), numbers("lost")
+            assert there == received[store]
             assert dead == sent[store] & invalid[store]
-            assert lost == reported[store] - sent[store]
-            everything = events | dead | lost
+            assert gone == reported[store] - sent[store]
+            everything = there | dead | gone
             assert highest == max(everything)
             assert set(range(1, upto + 1)) <= everything
             assert upto + 1 not in everything
             assert numbers("ahead") == {seq for seq in everything if seq > upto}
-            assert (n_received, n_lost, n_dead) == (len(events), len(lost), len(dead))
+            assert (n_received, n_lost, n_dead) == (len(there), len(gone), len(dead))
             runs = conn.execute("SELECT first, last FROM chain.fanout WHERE series = %s", (id_,)).fetchall()
             fed = [seq for first, last in runs for seq in range(first, last + 1)]
-            assert sorted(fed) == sorted(events)
+            assert sorted(fed) == sorted(there)
 
 
 def test_a_few_statements_whatever_comes(conn: Any) -> None:
     ledger = Ledger(conn, version="1", feed=True)
     said: list[str] = []
 
-    class Counting(psycopg.Cursor):  # type: ignore[name-defined]
+    class Counting(psycopg.Cursor[Any]):
         def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
             said.append(str(query))
             return super().execute(query, *args, **kwargs)

@@ -37,18 +37,18 @@ async def retained(url: str, topic: str) -> list[Incoming]:
 
 
 async def test_what_is_committed_is_acknowledged(
-    mosquitto: MosquittoBroker, chain: str, conn: Any, start: StartSink, until: Until
+    cell: MosquittoBroker, chain: str, conn: Any, start: StartSink, until: Until
 ) -> None:
     """All classes of many stores, by the two lanes; the acks that stay at the broker are the watermarks."""
     for lane in ("member", "bulk"):
-        sink, _ = start(mosquitto.url, lane)
+        sink, _ = start(cell.url, lane)
         await until(lambda sink=sink: len(sink.shards) == topics.SHARDS)
-    herd = Herd(mosquitto.url, [f"h{n}" for n in range(20)], ("member", "journey", "agg", "health"), 60, 7)
+    herd = Herd(cell.url, [f"h{n}" for n in range(20)], ("member", "journey", "agg", "health"), 60, 7)
     async with asyncio.timeout(60):
         await herd.run()
     for numbers in counted(conn).values():
         assert {numbers[name] for name in ("received", "upto", "highest", "rows")} == {20 * 60}
-    acks = await retained(mosquitto.url, topics.topic("+", "down/ack/+"))
+    acks = await retained(cell.url, topics.topic("+", "down/ack/+"))
     assert len(acks) == 20 * 4
     assert {(ack["epoch"], ack["upto"], ack["pause_ms"]) for ack in (json.loads(one.payload) for one in acks)} == {
         ("e", 60, 0)
@@ -56,14 +56,14 @@ async def test_what_is_committed_is_acknowledged(
 
 
 async def test_shards_are_shared_and_taken_over(
-    mosquitto: MosquittoBroker, conn: Any, start: StartSink, until: Until
+    cell: MosquittoBroker, conn: Any, start: StartSink, until: Until
 ) -> None:
-    first, ending = start(mosquitto.url)
+    first, ending = start(cell.url)
     await until(lambda: len(first.shards) == topics.SHARDS)
-    second, _ = start(mosquitto.url)
+    second, _ = start(cell.url)
     await until(lambda: len(first.shards) == len(second.shards) == topics.SHARDS // 2, within_s=20)
     assert set(first.shards) | set(second.shards) == set(range(topics.SHARDS))
-    herd = Herd(mosquitto.url, [f"h{n}" for n in range(30)], ("agg",), 400, 5)
+    herd = Herd(cell.url, [f"h{n}" for n in range(30)], ("agg",), 400, 5)
     sending = asyncio.create_task(herd.run())
     await until(lambda: herd.acked > 100)
     ending.cancel()
@@ -74,11 +74,11 @@ async def test_shards_are_shared_and_taken_over(
 
 
 async def test_a_database_that_goes_away_costs_nothing(
-    mosquitto: MosquittoBroker, postgres_server: Postgres, chain: str, start: StartSink, until: Until
+    cell: MosquittoBroker, postgres_server: Postgres, chain: str, start: StartSink, until: Until
 ) -> None:
-    sink, _ = start(mosquitto.url)
+    sink, _ = start(cell.url)
     await until(lambda: len(sink.shards) == topics.SHARDS)
-    herd = Herd(mosquitto.url, [f"h{n}" for n in range(20)], ("health",), 300, 3)
+    herd = Herd(cell.url, [f"h{n}" for n in range(20)], ("health",), 300, 3)
     sending = asyncio.create_task(herd.run())
     await until(lambda: herd.acked > 50)
     postgres_server.end(signal.SIGQUIT)
@@ -94,31 +94,31 @@ async def test_a_database_that_goes_away_costs_nothing(
 
 
 async def test_a_broker_that_goes_away_costs_nothing(
-    mosquitto: MosquittoBroker, conn: Any, start: StartSink, until: Until
+    cell: MosquittoBroker, conn: Any, start: StartSink, until: Until
 ) -> None:
-    sink, _ = start(mosquitto.url)
+    sink, _ = start(cell.url)
     await until(lambda: len(sink.shards) == topics.SHARDS)
-    herd = Herd(mosquitto.url, [f"h{n}" for n in range(20)], ("health",), 200, 3)
+    herd = Herd(cell.url, [f"h{n}" for n in range(20)], ("health",), 200, 3)
     sending = asyncio.create_task(herd.run())
     await until(lambda: herd.acked > 50)
-    await mosquitto.kill()
+    await cell.kill()
     await until(lambda: "broker" in sink.trouble)
-    await mosquitto.start()
+    await cell.start()
     async with asyncio.timeout(60):
         await sending
     assert counted(conn)["health"]["rows"] == 20 * 200
 
 
 async def test_garbage_and_refusals_stop_nothing(
-    mosquitto: MosquittoBroker, conn: Any, start: StartSink, until: Until, monkeypatch: pytest.MonkeyPatch
+    cell: MosquittoBroker, conn: Any, start: StartSink, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Messages that are no batches, and an event that the database refuses for a reason that nobody foresaw."""
     conn.execute("ALTER TABLE chain.event ADD CHECK (payload NOT LIKE '%unforeseen%')")
-    sink, _ = start(mosquitto.url)
+    sink, _ = start(cell.url)
     await until(lambda: len(sink.shards) == topics.SHARDS)
     bad = json.loads(batch("s2", 1, 2)[1])["events"]
     bad[1]["version"] = "unforeseen"
-    async with connect_to_broker(MqttSettings.from_url(mosquitto.url, "sends")) as link:
+    async with connect_to_broker(MqttSettings.from_url(cell.url, "sends")) as link:
         await link.publish(topics.topic("s1", "up/health"), b"{")
         await link.publish(topics.topic("s1", "up/result"), b"\xff")
         await link.publish(*message("s2", 1, bad))
@@ -132,15 +132,15 @@ async def test_garbage_and_refusals_stop_nothing(
 
 
 async def test_a_store_that_waits_too_long_is_asked_to_pause(
-    mosquitto: MosquittoBroker, conn: Any, start: StartSink, until: Until, monkeypatch: pytest.MonkeyPatch
+    cell: MosquittoBroker, conn: Any, start: StartSink, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sink_module, "LATE_S", -1.0)
-    sink, _ = start(mosquitto.url)
+    sink, _ = start(cell.url)
     await until(lambda: len(sink.shards) == topics.SHARDS)
-    async with connect_to_broker(MqttSettings.from_url(mosquitto.url, "s1")) as link:
+    async with connect_to_broker(MqttSettings.from_url(cell.url, "s1")) as link:
         await link.subscribe([topics.topic("s1", "down/ack/+")])
         for class_ in ("health", "journey"):
-            await link.publish(*batch("s1", 1, 3, class_))  # type: ignore[arg-type]
+            await link.publish(*batch("s1", 1, 3, class_))
         acks: list[tuple[str, int, bool]] = []
 
         async def paused() -> bool:
@@ -151,17 +151,17 @@ async def test_a_store_that_waits_too_long_is_asked_to_pause(
 
         await until(paused)
     assert sorted(acks) == [("health", 3, False), ("health", 3, True), ("journey", 3, False)]
-    (kept,) = await retained(mosquitto.url, topics.topic("s1", "down/ack/health"))
+    (kept,) = await retained(cell.url, topics.topic("s1", "down/ack/health"))
     assert (json.loads(kept.payload)["upto"], json.loads(kept.payload)["pause_ms"]) == (3, 0)
 
 
 async def test_what_stores_say_of_themselves_is_written_down(
-    mosquitto: MosquittoBroker, conn: Any, start: StartSink, until: Until
+    cell: MosquittoBroker, conn: Any, start: StartSink, until: Until
 ) -> None:
-    sink, _ = start(mosquitto.url)
+    sink, _ = start(cell.url)
     await until(lambda: len(sink.shards) == topics.SHARDS)
     told = {"v": 1, "store": "s1", "online": True, "version": "1", "epoch": "e", "config_generation": "c"}
-    async with connect_to_broker(MqttSettings.from_url(mosquitto.url, "s1")) as link:
+    async with connect_to_broker(MqttSettings.from_url(cell.url, "s1")) as link:
         state = told | {"directory_generation": 3}
         await link.publish(topics.topic("s1", "state"), json.dumps(state).encode(), retain=True)
         await link.publish(*batch("s1", 1, 1))
