@@ -1,5 +1,5 @@
-"""A chain's sinks, its broker, PostgreSQL, the log's nodes and its reader are killed at random while 300 stores send; in
-the end every event is in PostgreSQL once, and once at the reader of the log."""
+"""A chain's sinks, its broker, PostgreSQL, the log's nodes and its reader are killed at random while 300 stores send;
+in the end every event is in PostgreSQL once, and once at the reader of the log."""
 
 from __future__ import annotations
 

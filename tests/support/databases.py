@@ -76,7 +76,7 @@ def postgres_server() -> Iterator[Postgres]:
         server = Postgres(folder, who)
         server.start()
         yield server
-        server.end(signal.SIGINT)
+        server.end(signal.SIGQUIT)  # its files are deleted, so it need not write them out
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

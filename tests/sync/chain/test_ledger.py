@@ -12,7 +12,7 @@ import pytest
 from brokers import MAKERS
 from chains import batch, counted, message
 
-psycopg = from sync.chain import schema
+from sync.chain import schema
 from sync.chain.decoding import decode
 from sync.chain.ledger import GONE, Ledger, Letter, connect
 from sync.contract import event_id
