@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    import psycopg
+
     from sync.chain.log import LogSettings
 
 app = typer.Typer(help="Run a chain's headquarters: sinks, the log, and the fleet of stores.", no_args_is_help=True)
@@ -174,6 +178,198 @@ def read(
         typer.echo(f"{n} events")
 
 
+@app.command()
+def status(
+    database: Database,
+    store: Annotated[list[str] | None, typer.Argument(help="Only these stores.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show sinks and stores: freshness, what is missing, versions, clocks; those that need looking after first."""
+    from sync.chain import fleet
+    from sync.chain.leases import holders
+
+    with _connected(database) as conn:
+        stores, sinks = fleet.status(conn, store or []), holders(conn)
+        left = conn.execute("SELECT count(*) FROM chain.fanout").fetchone()
+        erasures = conn.execute("SELECT count(*) FROM chain.erasure WHERE completed_at IS NULL").fetchone()
+        letters = conn.execute("SELECT type, count(*) FROM chain.dead_letter GROUP BY type ORDER BY 2 DESC").fetchall()
+        rollouts = conn.execute(
+            "SELECT DISTINCT ON (kind) kind, generation, state, reason FROM chain.rollout ORDER BY kind, id DESC"
+        ).fetchall()
+    told = {
+        "sinks": list(sinks.values()),
+        "not_in_the_log": left[0] if left else 0,
+        "erasures": erasures[0] if erasures else 0,
+        "dead_letters": dict(letters),
+        "rollouts": [dict(zip(("kind", "generation", "state", "reason"), row, strict=True)) for row in rollouts],
+        "stores": stores,
+    }
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(told, default=str, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    from edge.cli.chain_status import show
+
+    show(told, Console(soft_wrap=True))
+
+
+@app.command()
+def push(
+    kind: Annotated[str, typer.Argument(help="What: config or directory.")],
+    file: Annotated[
+        Path, typer.Argument(help="Sections of a store file (TOML), or a CSV file of members.", exists=True)
+    ],
+    database: Database,
+    wave: Annotated[str, typer.Option(help="Number of stores in each wave; the last number is repeated.")] = "1,10,100",
+    halt_on: Annotated[str, typer.Option(help="What halts the rollout: refused, offline, both, or none.")] = "refused",
+    within: Annotated[float, typer.Option(min=1, help="Seconds within which a store must have answered.")] = 900,
+    valid_days: Annotated[float, typer.Option(min=0.01, help="Days that a directory is valid.")] = 30,
+    store: Annotated[list[str] | None, typer.Option(help="Only this store; may be repeated.")] = None,
+) -> None:
+    """Push a configuration or a member directory to the stores, in waves. Run again to go on after a halt."""
+    from edge.store.errors import Trouble
+    from sync.chain import fleet
+
+    try:
+        waves = [int(size) for size in wave.split(",")]
+        halts = [] if halt_on == "none" else halt_on.split(",")
+    except ValueError:
+        waves, halts = [0], []
+    if min(waves) < 1:
+        raise typer.BadParameter(f"no sizes of waves: {wave!r}; write for example 1,10,100", param_hint="--wave")
+    if unknown := set(halts) - set(fleet.HALTS):
+        raise typer.BadParameter(
+            f"{', '.join(sorted(unknown))}: {', '.join(fleet.HALTS)}, none", param_hint="--halt-on"
+        )
+    if kind not in ("config", "directory"):
+        raise typer.BadParameter(f"{kind!r}: config or directory", param_hint="KIND")
+    with _connected(database) as conn:
+        try:
+            pushed = fleet.config_push(file) if kind == "config" else fleet.directory_push(conn, file, valid_days)
+        except (OSError, ValueError) as error:
+            raise Trouble(f"{file}: {error}") from None
+        try:
+            for one in fleet.roll_out(conn, pushed, waves, halts, stores=store or [], within_s=within):
+                typer.echo(
+                    f"wave {one.number}: {len(one.applied)} applied, {len(one.refused)} refused, "
+                    f"{len(one.offline)} offline, {len(one.waiting)} without an answer"
+                )
+                for name, why in one.refused.items():
+                    typer.echo(f"  {name}: {why}")
+        except fleet.HaltedError as halted:
+            raise Trouble(str(halted)) from None
+
+
+@app.command()
+def erase(
+    member: Annotated[str, typer.Argument(help="The member's number.")],
+    database: Database,
+    log: Log = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the stores.")] = 60,
+    proof: Annotated[Path | None, typer.Option(help="Write the proof to this file (JSON).")] = None,
+    log_credentials: LogCredentials = None,
+    log_ca: LogCa = None,
+    log_cert: LogCert = None,
+    log_key: LogKey = None,
+) -> None:
+    """Erase a member in the database, the log and all stores. Run again until it is complete; then there is a proof."""
+    import asyncio
+    import json
+    import time
+
+    from edge.store.errors import Trouble
+    from sync.chain import erasure
+    from sync.chain.desk import OPEN
+
+    settings = _log(log, log_credentials, (log_ca, log_cert, log_key), 3, 1)
+    if not 0 < len(member) <= 128:
+        raise typer.BadParameter("expected: 1 to 128 characters", param_hint="MEMBER")
+    with _connected(database) as conn:
+        id_ = erasure.ask(conn, member)
+        until_s = time.monotonic() + wait
+        while sum(erasure.progress(conn, id_).get(state, 0) for state in OPEN) and time.monotonic() < until_s:
+            time.sleep(0.5)
+        there = None
+        if settings is not None:
+            from nats.errors import Error as NatsError
+
+            async def in_log() -> dict[str, int]:
+                from sync.chain.log import connect
+
+                client = await connect(settings, "tagtrail-erase")
+                try:
+                    return await erasure.erase_in_log(client, conn, member)
+                finally:
+                    await client.close()
+
+            erasure.erase_here(conn, id_, member)
+            try:
+                there = asyncio.run(in_log())
+            except (NatsError, OSError, TimeoutError) as error:
+                raise Trouble(f"the log at {log}: {error or type(error).__name__}; run it again") from None
+        done = erasure.complete(conn, id_, there)
+        counts = erasure.progress(conn, id_)
+    if done is None:
+        told = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+        raise Trouble(f"not complete yet: {told}; the stores are asked every minute, run it again later")
+    text = json.dumps(done, indent=1, ensure_ascii=False)
+    if proof is not None:
+        proof.write_text(text, encoding="utf-8")
+    typer.echo(f"erased at {len(done['stores'])} stores" if proof is not None else text)
+
+
+@app.command()
+def replay(
+    database: Database,
+    store: Annotated[
+        str | None, typer.Argument(help="The store; by default all gaps of all stores are asked for.")
+    ] = None,
+    class_: Annotated[str, typer.Option("--class", help="Class of events.")] = "agg",
+    first: Annotated[int, typer.Option("--from", min=1, help="First number.")] = 1,
+    last: Annotated[int | None, typer.Option("--to", help="Last number; default: the highest received.")] = None,
+    epoch: Annotated[str | None, typer.Option(help="Epoch; default: the one heard last.")] = None,
+    to_log: Annotated[
+        str | None, typer.Option("--to-log", help="Instead have the log fed again with what was received since (UTC).")
+    ] = None,
+) -> None:
+    """Have stores send events again, a few stores at a time; or have the log fed again with what it lost."""
+    from datetime import UTC, datetime
+
+    from edge.store.errors import Trouble
+    from sync.chain import fleet
+    from sync.chain.ledger import feed_again
+
+    with _connected(database) as conn:
+        if to_log is not None:
+            try:
+                since = datetime.fromisoformat(to_log)
+            except ValueError:
+                raise typer.BadParameter(
+                    f"no time: {to_log!r}; write 2026-03-14T09:00", param_hint="--to-log"
+                ) from None
+            since = since if since.tzinfo else since.replace(tzinfo=UTC)
+            n = feed_again(conn, max(0, round(since.timestamp() * 1_000_000)))
+            typer.echo(f"{n} events will be published again; readers drop those that they have")
+            return
+        if store is None:
+            wanted = fleet.gaps(conn)
+        else:
+            if last is None:
+                row = conn.execute(
+                    "SELECT max(highest) FROM chain.series WHERE store = %s AND class = %s", (store, class_)
+                ).fetchone()
+                last = row[0] if row and row[0] else 0
+            wanted = [(store, epoch or "", class_, first, last)]
+        try:
+            n = sum(fleet.replay(conn, one, kind, low, high, of or None) for one, of, kind, low, high in wanted)
+        except ValueError as error:
+            raise Trouble(str(error)) from None
+    typer.echo(f"{n} replays will be asked for" if n else "nothing is missing")
+
+
 def _shards(text: str) -> tuple[int, int]:
     from config.topics import SHARDS
 
@@ -218,6 +414,26 @@ def _try_database(url: str) -> None:
         return
     except psycopg.Error as error:
         raise Trouble(f"cannot use the PostgreSQL database: {str(error).strip()}") from None
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[psycopg.Connection[Any]]:
+    """Connect to the chain's database; what is wrong with it is one line."""
+    _need("psycopg", "postgresql")
+    import psycopg
+
+    from edge.store.errors import Trouble
+    from sync.chain import schema
+    from sync.chain.ledger import connect
+
+    try:
+        with connect(url, "tagtrail-chain") as conn:
+            schema.require(conn)
+            yield conn
+    except schema.OutdatedError as error:
+        raise Trouble(str(error)) from None
+    except psycopg.Error as error:
+        raise Trouble(f"the PostgreSQL database: {str(error).strip()}") from None
 
 
 def _need(module: str, extra: str) -> None:

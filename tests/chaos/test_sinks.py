@@ -25,7 +25,7 @@ from herds import Herd
 from nats.errors import Error as NatsError
 from nats.js.errors import Error as JetStreamError
 
-from simulators.headquarters.log import Log
+from simulators.headquarters.log import Log, LogNode
 from sync.chain import schema
 from sync.chain.ledger import connect, feed_again
 from sync.chain.log import LogSettings, stream_of
@@ -86,7 +86,7 @@ class Chain:
         self.reader = Part(folder / "reader.log", "-m", "edge", *reading)
         self.did: Counter[str] = Counter()
         self.lost_from_the_log = False
-        self._later: set[asyncio.Task[None]] = set()
+        self._gone: dict[LogNode, asyncio.Task[None]] = {}
 
     async def fault(self, dice: random.Random) -> None:
         """Let something happen."""
@@ -129,14 +129,11 @@ class Chain:
         await self.cell.start()
 
     async def kill_a_log_node(self, dice: random.Random) -> None:
-        node = dice.choice(self.log.nodes)
-        await node.kill()
-        self._in(dice.uniform(0.5, 3), node.start)
+        await self._away(dice.choice(self.log.nodes), dice.uniform(0.5, 3))
 
     async def kill_the_log(self, dice: random.Random) -> None:
         for node in self.log.nodes:
-            await node.kill()
-            self._in(dice.uniform(1, 4), node.start)
+            await self._away(node, dice.uniform(1, 4))
 
     async def stop_the_database(self, dice: random.Random) -> None:
         how = dice.choice((signal.SIGQUIT, signal.SIGINT))
@@ -164,17 +161,22 @@ class Chain:
                 finally:
                     await client.close()
 
-    def _in(self, seconds: float, job: Callable[[], Any]) -> None:
-        async def wait() -> None:
-            await asyncio.sleep(seconds)
-            await job()
+    async def _away(self, node: LogNode, seconds: float) -> None:
+        """Kill a node that is there, and start it again after some seconds."""
+        if node in self._gone:
+            return
+        await node.kill()
 
-        self._later.add(task := asyncio.create_task(wait()))
-        task.add_done_callback(self._later.discard)
+        async def come_back() -> None:
+            await asyncio.sleep(seconds)
+            await node.start()
+            del self._gone[node]
+
+        self._gone[node] = asyncio.create_task(come_back())
 
     async def mend(self) -> None:
         """Have everything work again."""
-        await asyncio.gather(*self._later)
+        await asyncio.gather(*self._gone.values())
         for sink in self.sinks:
             sink.start()
 

@@ -36,7 +36,7 @@ def main() -> None:
             self.held = set(range(64))
             return set(), set()
 
-        leases.Leases.renew = all_of_them  # type: ignore[method-assign, assignment]
+        leases.Leases.renew = all_of_them  # type: ignore[method-assign]
     from edge.cli.main import main as run
 
     run()
