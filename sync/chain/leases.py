@@ -22,7 +22,7 @@ LANES: dict[str, tuple[str, ...]] = {"member": ("member",), "bulk": ("journey", 
 """Classes of events by lane: recognitions never wait behind anything else."""
 _SINKS = 0x7467_0000
 """First part of the keys of locks by which sinks are known, …"""
-_SHARDS = {"member": 0x7467_0001, "bulk": 0x7467_0002}
+SHARD_LOCKS = {"member": 0x7467_0001, "bulk": 0x7467_0002}
 """… and of those of shards, by lane."""
 
 
@@ -62,7 +62,7 @@ class Leases:
         taken = set()
         if wanted := sorted(due - self.held):
             query = "SELECT shard, pg_try_advisory_lock(%s, shard) FROM unnest(%s::integer[]) AS w (shard)"
-            taken = {shard for shard, got in self._conn.execute(query, (_SHARDS[self._lane], wanted)) if got}
+            taken = {shard for shard, got in self._conn.execute(query, (SHARD_LOCKS[self._lane], wanted)) if got}
             self.held |= taken
         if counters is not None:
             self._conn.execute(
@@ -73,7 +73,7 @@ class Leases:
     def release(self, shards: set[int]) -> None:
         """Give shards up."""
         query = "SELECT pg_advisory_unlock(%s, shard) FROM unnest(%s::integer[]) AS w (shard)"
-        self._conn.execute(query, (_SHARDS[self._lane], sorted(shards))).fetchall()
+        self._conn.execute(query, (SHARD_LOCKS[self._lane], sorted(shards))).fetchall()
         self.held -= shards
 
     def close(self) -> None:
@@ -117,7 +117,7 @@ def holders(conn: psycopg.Connection[Any]) -> dict[int, dict[str, Any]]:
         " AND l.objid = s.id AND l.objsubid = 2 LEFT JOIN pg_locks h ON h.pid = l.pid AND h.locktype = 'advisory'"
         " AND h.classid = ANY(%s::oid[]) AND h.objsubid = 2 GROUP BY s.id ORDER BY s.lane, s.first, s.id"
     )
-    cursor = conn.execute(query, (_SINKS, list(_SHARDS.values())))
+    cursor = conn.execute(query, (_SINKS, list(SHARD_LOCKS.values())))
     names = [column.name for column in cursor.description or ()]
     rows = [dict(zip(names, row, strict=True)) for row in cursor]
     return {row["id"]: row for row in rows}

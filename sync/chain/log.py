@@ -14,7 +14,7 @@ import logging
 import re
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,8 +91,10 @@ def body(run: Run) -> bytes:
     return told[:-1] + b',"events":[' + b",".join(run.payloads) + b"]}"
 
 
-async def connect(settings: LogSettings, name: str) -> Client:
-    """Connect, and stay so: it reconnects for ever. Raises nats.errors.Error or OSError if no server answers."""
+async def connect(settings: LogSettings, name: str, tell: Callable[[str], None] = lambda error: None) -> Client:
+    """Connect, and stay so: it reconnects for ever. `tell` is called with what goes wrong, such as a missing right.
+    Raises nats.errors.Error or OSError if no server answers.
+    """
     tls: dict[str, Any] = {}
     if settings.ca or settings.cert:
         import ssl
@@ -104,8 +106,8 @@ async def connect(settings: LogSettings, name: str) -> Client:
     if settings.credentials:
         tls["user_credentials"] = str(settings.credentials)
 
-    async def quiet(_: Exception) -> None:
-        """Say nothing: what matters shows as missing confirmations."""
+    async def wrong(error: Exception) -> None:
+        tell(str(error) or type(error).__name__)
 
     return await nats.connect(
         settings.servers.split(","),
@@ -114,7 +116,7 @@ async def connect(settings: LogSettings, name: str) -> Client:
         reconnect_time_wait=0.5,
         ping_interval=5,
         max_outstanding_pings=2,
-        error_cb=quiet,
+        error_cb=wrong,
         **tls,
     )
 
@@ -210,7 +212,7 @@ class Feed:
         """Publish."""
         while True:
             try:
-                client = await connect(self._settings, self._name)
+                client = await connect(self._settings, self._name, self._wrong)
             except (NatsError, OSError, TimeoutError, ValueError) as error:
                 self.trouble = f"the log: {error or type(error).__name__}"
                 await asyncio.sleep(RETRY_S)
@@ -224,6 +226,9 @@ class Feed:
                 with contextlib.suppress(Exception):
                     async with asyncio.timeout(1):
                         await client.close()
+
+    def _wrong(self, error: str) -> None:
+        self.trouble = f"the log: {error}"
 
     async def _publish(self, client: Client) -> None:
         inbox = client.new_inbox()

@@ -32,10 +32,7 @@ def set_up(conn: psycopg.Connection[Any]) -> list[str]:
                 conn.execute(text.encode())
                 conn.execute("INSERT INTO chain.applied (name) VALUES (%s)", (name,))
                 applied.append(name)
-        for role, rights in ((SINK_ROLE, "SELECT, INSERT, UPDATE, DELETE"), (READER_ROLE, "SELECT")):
-            if conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone():
-                conn.execute(f"GRANT USAGE ON SCHEMA chain TO {role}".encode())
-                conn.execute(f"GRANT {rights} ON ALL TABLES IN SCHEMA chain TO {role}".encode())
+        _grant(conn)
         conn.execute("SELECT chain.keep_house()")
     return applied
 
@@ -54,6 +51,20 @@ def require(conn: psycopg.Connection[Any]) -> None:
         raise OutdatedError(
             f"the database lacks {', '.join(missing)}: run `tagtrail chain setup` as the owner of its schema ({error})"
         ) from None
+
+
+def _grant(conn: psycopg.Connection[Any]) -> None:
+    """Let sinks write and readers see the views, if these roles exist."""
+    conn.execute("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA chain FROM PUBLIC")
+    there = {role for (role,) in conn.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'tagtrail%'")}
+    for role in sorted(there & {SINK_ROLE, READER_ROLE}):
+        conn.execute(f"GRANT USAGE ON SCHEMA chain TO {role}".encode())
+    if SINK_ROLE in there:
+        conn.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA chain TO {SINK_ROLE}".encode())
+        conn.execute(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA chain TO {SINK_ROLE}".encode())
+    if READER_ROLE in there:
+        for (view,) in conn.execute("SELECT quote_ident(viewname) FROM pg_views WHERE schemaname = 'chain'").fetchall():
+            conn.execute(f"GRANT SELECT ON chain.{view} TO {READER_ROLE}".encode())
 
 
 def _applied(conn: psycopg.Connection[Any]) -> set[str]:

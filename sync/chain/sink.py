@@ -61,6 +61,8 @@ LATE_S = 3.0
 PAUSE_S = (2.0, 30.0)
 AWAY_PAUSE_S = 5.0
 """Pause while the database is away; afterwards stores begin again within this time."""
+SAID_S = 10.0
+"""Interval at which the log of the process tells that a trouble has become another one."""
 POSTED = 1000
 """Publishes that may wait for the broker."""
 STEADY_S = 10.0
@@ -111,6 +113,7 @@ class Sink:
 
             self._feed = Feed(settings.log, self._classes, f"{CLIENT_ID}-{settings.lane}")
         self._desk = Desk() if settings.lane == "bulk" else None
+        self._said_s: dict[str, float] = {}
         self.trouble: dict[str, str] = {}
         """What is wrong now: broker, database, leases, log."""
         self.counters: Counter[str] = Counter()
@@ -386,6 +389,8 @@ class Sink:
                 if self._fresh_shards:
                     some, self._fresh_shards = self._fresh_shards, set()
                     await self._retake(sorted(some))
+                if self._feed is not None:
+                    self._tell("log", self._feed.trouble)
                 if self._feed is not None and not self._feed.full and self._feed.waiting < SWEPT:
                     known = self._feed.known()
                     runs = await self._in(self._thread, self._leftovers, shards, known)
@@ -439,11 +444,12 @@ class Sink:
         if trouble is None:
             if self.trouble.pop(what, None) is not None:
                 log.info("%s: works again", what)
-        elif what not in self.trouble:
+            return
+        now = time.monotonic()
+        if what not in self.trouble or (self.trouble[what] != trouble and now - self._said_s[what] > SAID_S):
             log.warning("%s: %s", what, trouble)
-            self.trouble[what] = trouble
-        else:
-            self.trouble[what] = trouble
+            self._said_s[what] = now
+        self.trouble[what] = trouble
 
 
 def _refused(batch: Batch, error: Exception) -> Batch:

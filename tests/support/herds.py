@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 from chains import batch
 
@@ -57,8 +58,9 @@ class Herd:
         connections: int = 2,
         epoch: str = "e",
         per_s: float = float("inf"),
+        **settings: Any,
     ) -> None:
-        self._url, self._epoch = url, epoch
+        self._url, self._epoch, self._settings = url, epoch, settings
         self._per_s = per_s / connections
         self._credit = [per_s] * connections
         self._groups: list[list[Series]] = [[] for _ in range(connections)]
@@ -94,7 +96,7 @@ class Herd:
         while not all(one.done for one in group):
             try:
                 async with AsyncExitStack() as stack:
-                    settings = MqttSettings.from_url(self._url, f"herd-{id(self)}-{number}")
+                    settings = MqttSettings.from_url(self._url, f"herd-{id(self)}-{number}", **self._settings)
                     connection = await stack.enter_async_context(connect(settings, deferred=60_000))
                     connection._client.paho._max_inflight_messages = 1000  # one connection stands for many
                     wanted = sorted(by_topic)
