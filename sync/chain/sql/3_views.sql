@@ -144,3 +144,16 @@ SELECT s.store, s.shard, (t.state ->> 'online')::boolean AS online, t.state ->> 
        (t.config ->> 'running')::bigint AS config, t.config ->> 'state' AS config_state,
        (t.directory ->> 'generation')::bigint AS directory, t.directory ->> 'state' AS directory_state
 FROM chain.series s LEFT JOIN chain.store t USING (store) GROUP BY s.store, s.shard, t.store;
+
+-- Events by minute of receipt, of today and yesterday.
+CREATE VIEW chain.arrival AS
+SELECT date_trunc('minute', to_timestamp(e.received_us / 1e6)) AS minute, s.class, count(*) AS events
+FROM chain.event e JOIN chain.series s ON s.id = e.series
+WHERE e.received_on >= (now() AT TIME ZONE 'UTC')::date - 1 GROUP BY 1, 2;
+
+-- What waits or was put aside.
+CREATE VIEW chain.waiting AS
+SELECT (SELECT count(*) FROM chain.fanout) AS not_in_the_log, (SELECT count(*) FROM chain.dead_letter) AS dead_letters,
+       (SELECT count(*) FROM chain.dead_message) AS dead_messages,
+       (SELECT count(*) FROM chain.erasure WHERE completed_at IS NULL) AS erasures,
+       (SELECT count(*) FROM chain.command WHERE state IN ('waiting', 'sent', 'received', 'pending')) AS commands;

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +22,8 @@ from sync.chain.ledger import Ledger
 from sync.consumer import Delivery
 from sync.consumer import Ledger as Reference
 from sync.contract import Cue, CueOutcome, event_id
+
+DASHBOARD = Path(__file__).parents[3] / "docs/chain/dashboard.json"
 
 
 def take(conn: Any, events: Iterable[Any], epoch: str = "e") -> list[Delivery]:
@@ -185,3 +189,17 @@ def test_every_view_can_be_read(conn: Any) -> None:
     assert len(views) >= 13
     for view in views:
         conn.execute(f"SELECT * FROM chain.{view}").fetchall()
+
+
+def test_the_dashboards_queries_run(conn: Any) -> None:
+    """As the reader: all that they need are the views."""
+    dashboard = json.loads(DASHBOARD.read_text("utf-8"))
+    queries = [target["rawSql"] for panel in dashboard["panels"] for target in panel["targets"]]
+    queries.append(next(one["query"] for one in dashboard["templating"]["list"] if one["name"] == "store"))
+    assert len(queries) >= 12
+    views = {name for (name,) in conn.execute("SELECT viewname FROM pg_views WHERE schemaname = 'chain'")}
+    for query in queries:
+        assert set(re.findall(r"chain\.(\w+)", query)) <= views, query
+        conn.execute(
+            re.sub(r"\$__timeFilter\((.*?)\)", r"\1 > now() - interval '1 day'", query).replace("$store", "'s1'")
+        )
