@@ -63,7 +63,7 @@ def decode(topic: str, payload: bytes) -> Batch:
     if _ESCAPE not in message:
         try:
             return _quick(topic, message)
-        except (msgspec.MsgspecError, UnicodeDecodeError, _UnclearError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, _UnclearError):
             pass
     envelope, items = decode_by_models(topic, message)
     lost = [LostRange(gap.from_, gap.to, gap.reason) for gap in envelope.lost]

@@ -69,16 +69,22 @@ class Desk:
         """Write down what came, and return what stores of these shards shall get. Raises psycopg.Error; what came is
         kept then."""
         told, results, wants = dict(self._told), list(self._results), list(self._wants)
-        with conn.transaction():
-            for column in set(_COLUMNS.values()):
-                rows = sorted((key[0], *value) for key, value in told.items() if key[1] == column)
-                if rows:
-                    _note(conn, column, rows)
-            for store, result in results:
-                _answered(conn, store, result)
-            sending = [*_commands(conn, shards), *_desired(conn, shards)]
-            for store, want in wants[:AT_ONCE]:
-                sending += _parts(conn, store, want)
+        try:
+            with conn.transaction():
+                for column in set(_COLUMNS.values()):
+                    rows = sorted((key[0], *value) for key, value in told.items() if key[1] == column)
+                    if rows:
+                        _note(conn, column, rows)
+                for store, result in results:
+                    _answered(conn, store, result)
+                sending = [*_commands(conn, shards), *_desired(conn, shards)]
+                for store, want in wants[:AT_ONCE]:
+                    sending += _parts(conn, store, want)
+        except psycopg.DataError:  # nothing that a store says may stop the others; it says it again
+            self._told.clear()
+            self._results.clear()
+            self._wants.clear()
+            raise
         self._told = {key: value for key, value in self._told.items() if told.get(key) != value}
         del self._results[: len(results)], self._wants[: len(wants)]
         return sending

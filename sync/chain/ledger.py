@@ -457,6 +457,7 @@ def connect(url: str, application_name: str = "tagtrail") -> psycopg.Connection[
         keepalives_idle=5,
         keepalives_interval=5,
         keepalives_count=3,
+        tcp_user_timeout=15_000,
         options="-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
         application_name=application_name,
     )

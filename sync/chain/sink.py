@@ -322,16 +322,23 @@ class Sink:
                 batches.append((decode(incoming.topic, incoming.payload), received_us))
             except ValueError as error:
                 letters.append(_letter(incoming, str(error), received_us))
+            except Exception as error:  # our own mistake: it must not stop the others, either
+                log.exception("a message on %s cannot be decoded", incoming.topic[:200])
+                letters.append(_letter(incoming, f"{type(error).__name__}: {error}", received_us))
         ledger = self._open()
         try:
             return ledger.take(batches, letters, done)
-        except (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError) as error:
-            log.warning("the database refuses some of %d messages: %s", len(messages), error)
+        except Exception as error:
+            if _is_outage(error):
+                raise
+            log.warning("some of %d messages can't be committed: %s", len(messages), error)
         taken = ledger.take([], letters, done)
-        for one in batches:  # whatever it is, it must not stop the others
+        for one in batches:
             try:
                 more = ledger.take([one])
-            except (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError) as error:
+            except Exception as error:
+                if _is_outage(error):
+                    raise
                 more = ledger.take([(_refused(one[0], error), one[1])])
             taken = Taken(taken.upto | more.upto, taken.runs + more.runs, taken.fresh + more.fresh)
         return taken
@@ -414,9 +421,9 @@ class Sink:
 
     async def _keep_house(self) -> None:
         while True:
-            await asyncio.sleep(random.uniform(0.5, 1.0) * HOUSE_S)
-            with contextlib.suppress(psycopg.Error):
+            with contextlib.suppress(psycopg.Error, schema.OutdatedError):
                 await self._in(self._thread, lambda: self._open().keep_house())
+            await asyncio.sleep(random.uniform(0.5, 1.0) * HOUSE_S)
 
     async def _mind_desk(self, connection: MqttConnection, desk: Desk) -> None:
         """Write what stores answer, and send them what they shall have."""
@@ -452,9 +459,15 @@ class Sink:
         self.trouble[what] = trouble
 
 
+def _is_outage(error: Exception) -> bool:
+    """Return whether an error of the database has nothing to do with what was to be committed: it is retried."""
+    return isinstance(error, psycopg.Error) and not isinstance(error, psycopg.DataError | psycopg.IntegrityError)
+
+
 def _refused(batch: Batch, error: Exception) -> Batch:
-    """The batch as dead letters: the database can't keep it, and its class must not stop."""
-    events: list[Any] = [Bad(one.raw, one.type, f"the database refuses it: {error}") for one in batch.events]
+    """The batch as dead letters: it can't be committed, and its class must not stop."""
+    said = str(error).replace("\0", "")
+    events: list[Any] = [Bad(one.raw, one.type, f"it can't be committed: {said}") for one in batch.events]
     return batch._replace(events=events)
 
 

@@ -31,7 +31,7 @@ from sync.mqtt import connect as connect_to_broker
 
 ROOT = Path(__file__).parents[2]
 STORES = 200
-EVENTS = {1: 100, 10: 500, 100: 2_000}
+EVENTS = {1: 60, 10: 300, 100: 600}
 """Events of each store, by batch."""
 SINKS = (1, 2, 4)
 BACKLOG_STORES, BACKLOG_EVENTS = 250, 1_000
@@ -66,7 +66,11 @@ def started(*commands: list[str]) -> Iterator[list[subprocess.Popen[bytes]]]:
         for process in running:
             process.terminate()
         for process in running:
-            process.wait(30)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def sink(cell: MosquittoBroker, database: str, lane: str, log: Log | None) -> list[str]:
@@ -105,8 +109,12 @@ async def herd_process(url: str, stores: int, events: int, batch: int, class_: s
 
 
 async def drive(process: Any, within_s: float = 240) -> dict[str, float]:
-    async with asyncio.timeout(within_s):
-        out, _ = await process.communicate(b"\n")
+    try:
+        async with asyncio.timeout(within_s):
+            out, _ = await process.communicate(b"\n")
+    finally:
+        if process.returncode is None:
+            process.kill()
     return dict(json.loads(out))
 
 

@@ -194,3 +194,12 @@ def test_the_models_convert_what_structs_refuse() -> None:
     (one,) = decoding.decode(topics.topic("s1", "up/agg"), message(event)).events
     assert isinstance(one, Good)
     assert one.event.entered == 7
+
+
+@pytest.mark.parametrize(
+    "deep", [b"[" * 20_000 + b"]" * 20_000, b'{"a":' * 9_000 + b"1" + b"}" * 9_000], ids=["lists", "objects"]
+)
+def test_what_is_nested_too_deep_is_put_aside(deep: bytes) -> None:
+    raw = message(EVENTS["zone_window"] | {"later": "@@"}).replace(b'"@@"', deep)
+    with pytest.raises(ValueError):
+        decoding.decode(topics.topic("s1", "up/agg"), raw)

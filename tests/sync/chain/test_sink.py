@@ -15,6 +15,7 @@ from databases import Postgres
 from herds import Herd
 
 from config import topics
+from sync.chain import ledger as ledger_module
 from sync.chain import sink as sink_module
 from sync.chain.ledger import connect
 from sync.mqtt import Incoming, MqttSettings
@@ -125,8 +126,8 @@ async def test_garbage_and_refusals_stop_nothing(
         await link.publish(*batch("s3", 1, 4))
     await until(lambda: len(conn.execute("SELECT 1 FROM chain.series WHERE upto > 0").fetchall()) == 2)
     assert conn.execute("SELECT count(*) FROM chain.dead_message").fetchone() == (1,)
-    letters = conn.execute("SELECT type, left(error, 23) FROM chain.dead_letter ORDER BY seq").fetchall()
-    assert letters == [("gateway", "the database refuses it")] * 2
+    letters = conn.execute("SELECT type, left(error, 24) FROM chain.dead_letter ORDER BY seq").fetchall()
+    assert letters == [("gateway", "it can't be committed: n")] * 2
     assert counted(conn)["health"]["rows"] == 4
     assert "broker" not in sink.trouble
 
@@ -167,3 +168,30 @@ async def test_what_stores_say_of_themselves_is_written_down(
         await link.publish(*batch("s1", 1, 1))
     query = "SELECT state ->> 'directory_generation', health ->> 'reads' FROM chain.store WHERE store = 's1'"
     await until(lambda: conn.execute(query).fetchone() == ("3", "1"))
+
+
+async def test_a_mistake_of_ours_costs_only_what_it_is_about(
+    cell: MosquittoBroker, conn: Any, start: StartSink, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a missing right is nobody's dead letter: it is waited for."""
+    rows_of = ledger_module.rows_of
+
+    def mistaken(events: Any) -> Any:
+        if any(origin.store == "s2" for _, origin in events):
+            raise KeyError("a mistake")
+        return rows_of(events)
+
+    monkeypatch.setattr(ledger_module, "rows_of", mistaken)
+    sink, _ = start(cell.url)
+    await until(lambda: len(sink.shards) == topics.SHARDS)
+    conn.execute("ALTER TABLE chain.ahead RENAME TO away")
+    async with connect_to_broker(MqttSettings.from_url(cell.url, "sends")) as link:
+        await link.publish(*batch("s1", 5, 2))
+        await until(lambda: "database" in sink.trouble)
+        assert conn.execute("SELECT count(*) FROM chain.dead_letter").fetchone() == (0,)
+        conn.execute("ALTER TABLE chain.away RENAME TO ahead")
+        await link.publish(*batch("s2", 1, 2))
+        await link.publish(*batch("s3", 1, 4))
+    await until(lambda: counted(conn).get("health", {}).get("received") == 6)
+    await until(lambda: counted(conn)["health"]["dead"] == 2)
+    assert counted(conn)["health"]["rows"] == 6
