@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import psycopg
 
 from config import topics
-from sync.chain import numbers
+from sync.chain import numbers, tables
 from sync.chain.decoding import Bad, Batch, Good, judge
 from sync.chain.numbers import Range
-from sync.chain.rows import COLUMNS, DAY_US, Origin, Rows, day_of, rows_of, today
+from sync.chain.rows import DAY_US, Origin, day_of, today
 from sync.contract import EventClass
 
 Key = tuple[str, str, EventClass]
@@ -115,9 +115,9 @@ class Ledger:
             dead: list[tuple[Any, ...]] = []
             for batch, received_us in batches:
                 self._account(series[batch.key], batch, received_us, fresh, dead)
-            self._store(fresh)
+            tables.keep(self._conn, _with_origins(fresh))
             if dead:
-                self._copy("dead_letter", _DEAD, dead)
+                tables.copy(self._conn, "dead_letter", _DEAD, dead)
             self._keep_ranges(series.values())
             self._move(series.values(), max((us for _, us in batches), default=0))
             runs = self._note_runs(fresh) if self._feed and fresh else []
@@ -164,9 +164,9 @@ class Ledger:
                     dead.append((it.id, seq, one.type, one.error[:1000], one.raw, us, self._version))
                 else:
                     it.dead -= 1
-            self._store(fresh)
+            tables.keep(self._conn, _with_origins(fresh))
             if dead:
-                self._copy("dead_letter", _DEAD, dead)
+                tables.copy(self._conn, "dead_letter", _DEAD, dead)
             self._move(series.values(), 0)
             runs = self._note_runs(fresh) if self._feed and fresh else []
         return len(fresh), runs
@@ -336,66 +336,14 @@ class Ledger:
         if len(self._days) > 10_000:  # a store that invents dates must not fill the memory
             self._days.clear()
 
-    def _store(self, fresh: Sequence[tuple[_Series, int, Good, int]]) -> None:
-        if not fresh:
-            return
-        rows = [(it.id, seq, us, good.type, good.raw.decode()) for it, seq, good, us in fresh]
-        self._copy("event", "series, seq, received_us, type, payload", rows)
-        events = [(good, Origin(it.key[0], it.key[1], seq, us)) for it, seq, good, us in fresh]
-        made = rows_of(events)
-        for table, columns in COLUMNS.items():
-            if table in made:
-                self._copy(table, ", ".join(columns), made[table])
-        self._upsert(made)
-
-    def _copy(self, table: str, columns: str, rows: Iterable[Sequence[Any]]) -> None:
-        with (
-            self._conn.cursor() as cursor,
-            cursor.copy(f"COPY chain.{table} ({columns}) FROM STDIN".encode()) as copy,
-        ):
-            for row in rows:
-                copy.write_row(row)
-
-    def _upsert(self, made: Rows) -> None:
-        """Replace what later revisions and reports make void. Sorted, so that sinks don't block each other."""
-        if reports := made.get("day_report"):
-            latest = {row[:6]: row for row in sorted(reports, key=lambda row: (row[:6], row[6]))}
-            self._insert("day_report", _REPORT, 6, latest.values(), "excluded.revision > day_report.revision")
-        if layouts := made.get("layout"):
-            latest = {row[:3]: row for row in sorted(layouts)}
-            self._insert("layout", _LAYOUT, 3, latest.values(), "excluded.from_us >= layout.from_us")
-        if told := made.get("health"):
-            stores: dict[str, list[Any]] = {}
-            for store, at_us, health, examined in sorted(told, key=lambda row: row[:2]):
-                before = stores.get(store)
-                stores[store] = [store, topics.shard(store), health, at_us, examined or (before[4] if before else None)]
-            self._conn.execute(
-                "INSERT INTO chain.store AS s (store, shard, health, health_us, examined) SELECT * FROM"
-                " unnest(%s::text[], %s::smallint[], %s::jsonb[], %s::bigint[], %s::jsonb[])"
-                " ON CONFLICT (store) DO UPDATE SET health = excluded.health, health_us = excluded.health_us,"
-                " examined = coalesce(excluded.examined, s.examined)"
-                " WHERE excluded.health_us >= coalesce(s.health_us, 0)",
-                [list(column) for column in zip(*stores.values(), strict=True)],
-            )
-
-    def _insert(self, table: str, kinds: Mapping[str, str], key: int, rows: Iterable[Sequence[Any]], when: str) -> None:
-        names = list(kinds)
-        sets = ", ".join(f"{name} = excluded.{name}" for name in names[key:])
-        self._conn.execute(
-            f"INSERT INTO chain.{table} ({', '.join(names)}) SELECT * FROM"
-            f" unnest({', '.join(f'%s::{kind}[]' for kind in kinds.values())})"
-            f" ON CONFLICT ({', '.join(names[:key])}) DO UPDATE SET {sets} WHERE {when}".encode(),
-            [list(column) for column in zip(*rows, strict=True)],
-        )
-
     def _keep_ranges(self, series: Iterable[_Series]) -> None:
         changed = [one for one in series if tuple(one.ahead) != one.ahead_before]
         if stale := [one.id for one in changed if one.ahead_before]:
             self._conn.execute("DELETE FROM chain.ahead WHERE series = ANY(%s)", (stale,))
         if ahead := [(one.id, *span) for one in changed for span in one.ahead]:
-            self._copy("ahead", "series, first, last", ahead)
+            tables.copy(self._conn, "ahead", "series, first, last", ahead)
         if lost := [(one.id, *span) for one in series for span in _merged(one.lost)]:
-            self._copy("lost", "series, first, last, reason", lost)
+            tables.copy(self._conn, "lost", "series, first, last, reason", lost)
 
     def _move(self, series: Iterable[_Series], heard_us: int) -> None:
         rows = [
@@ -437,15 +385,6 @@ class Ledger:
 
 
 _DEAD = "series, seq, type, error, payload, received_us, judged_by"
-_REPORT = {
-    **dict.fromkeys(("store", "epoch", "type", "about"), "text"),
-    "first_day": "date",
-    "last_day": "date",
-    "revision": "bigint",
-    "as_of_us": "bigint",
-    "payload": "jsonb",
-}
-_LAYOUT = {"store": "text", "version": "text", "floor": "text", "from_us": "bigint", "payload": "jsonb"}
 
 
 def connect(url: str, application_name: str = "tagtrail") -> psycopg.Connection[Any]:
@@ -480,6 +419,10 @@ def feed_again(conn: psycopg.Connection[Any], since_us: int) -> int:
 
 def now_us() -> int:
     return time.time_ns() // 1000
+
+
+def _with_origins(fresh: Iterable[tuple[_Series, int, Good, int]]) -> list[tuple[int, Good, Origin]]:
+    return [(it.id, good, Origin(it.key[0], it.key[1], seq, us)) for it, seq, good, us in fresh]
 
 
 def _reach(it: _Series, first: int, last: int) -> None:

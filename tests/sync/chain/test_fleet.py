@@ -31,8 +31,8 @@ StartSink = Callable[..., Any]
 
 
 class Stores:
-    """Stores at the other end of a broker. `refuses`: those that refuse a configuration; `silent`: those that answer no
-    command."""
+    """Stores at the other end of a broker. `refuses`: those that refuse a configuration; `silent`: those that answer
+    nothing."""
 
     def __init__(self, link: MqttConnection, names: list[str]) -> None:
         self._link, self.names = link, names
@@ -58,7 +58,7 @@ class Stores:
                 self.got.append((store, rest, incoming.payload))
                 if rest == "down/cmd":
                     await self._carry_out(store, json.loads(incoming.payload))
-                elif rest == "down/config":
+                elif rest == "down/config" and store not in self.silent:
                     desired = json.loads(incoming.payload)
                     told = {"v": 1, "generation": desired["generation"], "at_us": 1}
                     state = "failed" if store in self.refuses else "applied"
@@ -148,6 +148,7 @@ async def test_a_store_that_is_offline_halts_if_told_so(
     file = tmp_path / "shared.toml"
     file.write_text("[thresholds]\n")
     await stores.online("s1", False)
+    stores.silent = {"s1"}
     query = "SELECT state -> 'online' FROM chain.store WHERE store = 's1'"
     await until(lambda: conn.execute(query).fetchone() == (False,))
     waves = await asyncio.to_thread(rolled(chain, file, [2, 3], ("offline",)))

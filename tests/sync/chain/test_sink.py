@@ -15,8 +15,8 @@ from databases import Postgres
 from herds import Herd
 
 from config import topics
-from sync.chain import ledger as ledger_module
 from sync.chain import sink as sink_module
+from sync.chain import tables
 from sync.chain.ledger import connect
 from sync.mqtt import Incoming, MqttSettings
 from sync.mqtt import connect as connect_to_broker
@@ -174,14 +174,14 @@ async def test_a_mistake_of_ours_costs_only_what_it_is_about(
     cell: MosquittoBroker, conn: Any, start: StartSink, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And a missing right is nobody's dead letter: it is waited for."""
-    rows_of = ledger_module.rows_of
+    rows_of = tables.rows_of
 
     def mistaken(events: Any) -> Any:
         if any(origin.store == "s2" for _, origin in events):
             raise KeyError("a mistake")
         return rows_of(events)
 
-    monkeypatch.setattr(ledger_module, "rows_of", mistaken)
+    monkeypatch.setattr(tables, "rows_of", mistaken)
     sink, _ = start(cell.url)
     await until(lambda: len(sink.shards) == topics.SHARDS)
     conn.execute("ALTER TABLE chain.ahead RENAME TO away")
