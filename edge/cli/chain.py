@@ -28,6 +28,9 @@ LogCert = Annotated[Path | None, typer.Option(help="Certificate for the log (PEM
 LogKey = Annotated[Path | None, typer.Option(help="Its key (PEM).")]
 
 
+CONNECT_S = 15
+
+
 def register(into: typer.Typer) -> None:
     """Add the commands to the command line."""
     into.add_typer(app, name="chain")
@@ -158,9 +161,16 @@ def read(
 
     settings = LogSettings(log, log_credentials, log_ca, log_cert, log_key)
 
+    said: list[str] = []
+
+    def tell(error: str) -> None:
+        if error not in said[-1:]:
+            typer.echo(f"the log: {error}", err=True)
+            said.append(error)
+
     async def until_told() -> int:
         task = asyncio.create_task(
-            copy(settings, Path(folder), wanted, range(first, last + 1), every_s=every, once=once)
+            copy(settings, Path(folder), wanted, range(first, last + 1), every_s=every, once=once, tell=tell)
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
@@ -170,7 +180,7 @@ def read(
 
     try:
         n = asyncio.run(until_told())
-    except (NatsError, OSError) as error:
+    except (NatsError, OSError, ValueError) as error:
         raise Trouble(f"the log at {log}: {error or type(error).__name__}") from None
     except InUseError as error:
         raise Trouble(str(error)) from None
@@ -299,7 +309,8 @@ def erase(
             async def in_log() -> dict[str, int]:
                 from sync.chain.log import connect
 
-                client = await connect(settings, "tagtrail-erase")
+                async with asyncio.timeout(CONNECT_S):
+                    client = await connect(settings, "tagtrail-erase")
                 try:
                     return await erasure.erase_in_log(client, conn, member)
                 finally:

@@ -92,8 +92,8 @@ def body(run: Run) -> bytes:
 
 
 async def connect(settings: LogSettings, name: str, tell: Callable[[str], None] = lambda error: None) -> Client:
-    """Connect, and stay so: it reconnects for ever. `tell` is called with what goes wrong, such as a missing right.
-    Raises nats.errors.Error or OSError if no server answers.
+    """Connect, and stay so: it waits for a server, and reconnects, for ever. `tell` is called with what goes wrong,
+    such as a missing right. Raises nats.errors.Error, OSError (credentials) or ValueError (addresses).
     """
     tls: dict[str, Any] = {}
     if settings.ca or settings.cert:

@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -114,11 +114,12 @@ async def copy(
     *,
     every_s: float = 60.0,
     once: bool = False,
+    tell: Callable[[str], None] = lambda error: None,
 ) -> int:
     """Copy the log into files until cancelled, every `every_s` seconds; `once`: what is there, and return the number of
-    events. Raises InUseError, OSError, and nats.errors.Error if the log can't be reached at the start.
+    events. `tell` is called with what goes wrong meanwhile. Raises InUseError, OSError, nats.errors.Error, ValueError.
     """
-    client = await connect(settings, "tagtrail-parquet")
+    client = await connect(settings, "tagtrail-parquet", tell)
     with Lake(folder) as lake:
         waiting: list[LogEvent] = []
         total = 0

@@ -14,7 +14,11 @@ from sync.chain.rows import COLUMNS, Origin, Rows, rows_of
 
 _REPORT = {
     **dict.fromkeys(("store", "epoch", "type", "about"), "text"),
-    "first_day": "date", "last_day": "date", "revision": "bigint", "as_of_us": "bigint", "payload": "jsonb",
+    "first_day": "date",
+    "last_day": "date",
+    "revision": "bigint",
+    "as_of_us": "bigint",
+    "payload": "jsonb",
 }
 _HEALTH = {"store": "text", "shard": "smallint", "health_us": "bigint", "health": "jsonb"}
 _EXAMINED = {"store": "text", "shard": "smallint", "examined": "jsonb"}
