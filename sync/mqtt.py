@@ -43,6 +43,8 @@ MAX_INBOX = 10_000
 """Maximum number of waiting incoming messages; more are dropped and counted …"""
 MAX_INBOX_BYTES = 16 * 1024 * 1024
 """… as they are beyond this many bytes."""
+MAX_DEFERRED_BYTES = 64 * 1024 * 1024
+"""The same with `deferred`."""
 MAX_PACKET_BYTES = 256 * 1024
 """A larger message is skipped and dropped: with MQTT 3.1.1 the broker can't be told not to send one."""
 KEPT_BYTES = 4096
@@ -323,7 +325,7 @@ class _Client(aiomqtt.Client):
     def defer(self, most: int) -> None:
         """Leave acknowledging to our user, and read many packets at a time: thousands come in a second."""
         self._deferred = True
-        self._limits = most, most * MAX_PACKET_BYTES
+        self._limits = most, MAX_DEFERRED_BYTES
         self.paho.manual_ack_set(True)
         self._receive_some, self._receive = self._receive, self._buffered
         self._read_one = self.paho.loop_read

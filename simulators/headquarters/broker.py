@@ -40,6 +40,13 @@ class Broker:
     def url(self) -> str:
         return f"mqtt://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Number of its process; RuntimeError if it isn't running."""
+        if self._process is None:
+            raise RuntimeError("the broker is not running")
+        return self._process.pid
+
     def command(self) -> list[str]:
         """Write the configuration into the folder; returns the command line."""
         raise NotImplementedError

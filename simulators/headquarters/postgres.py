@@ -32,6 +32,13 @@ class Postgres:
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"postgresql://crm@127.0.0.1:{self._port}/postgres"
 
+    @property
+    def pid(self) -> int:
+        """Number of its first process; RuntimeError if it isn't running."""
+        if self._process is None:
+            raise RuntimeError("PostgreSQL is not running")
+        return self._process.pid
+
     def create(self) -> None:
         """Create the data directory; RuntimeError if that is impossible here."""
         initdb = tool("initdb")

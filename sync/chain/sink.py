@@ -43,7 +43,9 @@ COMMIT_TOGETHER = 256
 COMMIT_BYTES = 1024 * 1024
 """Limits of one transaction: while one is committed, the next messages gather."""
 UNACKED = 8192
-"""Messages that the broker hands over without our PUBACK."""
+"""Messages that the broker hands over without our PUBACK, …"""
+WAITING_BYTES = 128 * 1024 * 1024
+"""… and the most that is kept of them, also from a broker that knows no such limit. More is dropped: it comes again."""
 FILTERS = 128
 """Topic filters in one subscription."""
 RENEW_S = 1.0
@@ -96,6 +98,7 @@ class Sink:
         self._settings = settings
         self._classes = LANES[settings.lane]
         self._waiting: deque[_Message] = deque()
+        self._bytes = 0
         self._arrived = asyncio.Event()
         self._acks: dict[Key, int] = {}
         self._pauses: dict[Key, tuple[int, float]] = {}
@@ -176,12 +179,15 @@ class Sink:
             arrived = await connection.receive()
             now = now_us()
             self.counters["messages"] += len(arrived)
-            self.counters["dropped"] = connection.dropped
             for incoming in arrived:
                 if self._desk is not None and self._desk.takes(incoming.topic):
                     self._desk.take(incoming, now)
                     connection.done((incoming.mid,))
+                elif self._bytes > WAITING_BYTES:
+                    connection.done((incoming.mid,))
+                    self.counters["dropped"] += 1
                 else:
+                    self._bytes += len(incoming.payload)
                     self._waiting.append(_Message(incoming, now, connection))
             self._arrived.set()
 
@@ -294,6 +300,7 @@ class Sink:
         while self._waiting and len(messages) < COMMIT_TOGETHER and size < COMMIT_BYTES:
             messages.append(self._waiting.popleft())
             size += len(messages[-1].incoming.payload)
+        self._bytes -= size
         done = self._feed.confirmed() if self._feed is not None else []
         if not messages and not done:
             return
@@ -301,17 +308,21 @@ class Sink:
             taken = await self._in(self._thread, self._take, messages, done)
         except psycopg.Error as error:
             self._tell("database", str(error).strip())
-            self._waiting.extendleft(reversed(messages))
+            self._put_back(messages)
             if self._feed is not None:
                 self._feed.deleted(done, False)
             self._pause_all()
             await asyncio.sleep(DATABASE_RETRY_S)
             return
         except BaseException:
-            self._waiting.extendleft(reversed(messages))
+            self._put_back(messages)
             raise
         self._tell("database", None)
         self._after(messages, done, taken)
+
+    def _put_back(self, messages: Sequence[_Message]) -> None:
+        self._waiting.extendleft(reversed(messages))
+        self._bytes += sum(len(message.incoming.payload) for message in messages)
 
     def _take(self, messages: Sequence[_Message], done: Sequence[int]) -> Taken:
         """Decode and commit, in the ledger's thread."""

@@ -396,10 +396,14 @@ def chain(run: Run) -> str:
         batches = list(next(iter(told["rates"].values())))
         rows = [(name, *(f"{by[batch]:,}" for batch in batches)) for name, by in told["rates"].items()]
         parts.append(table(("events/s at a batch of", *batches), rows))
+    if "costs" in told:
+        batches = list(next(iter(told["costs"].values())))
+        rows = [(name, *by.values()) for name, by in told["costs"].items()]
+        parts.append(table(("CPU, µs an event at a batch of", *batches), rows))
     if (seen := told.get("recognitions")) is not None:
         parts.append(
-            f"Recognitions behind {seen['backlog']:,} windows, which took {seen['drained_s']} s: sent to acknowledged in"
-            f" {seen['p50_ms']} ms (p50), {seen['p99_ms']} ms (p99), n = {seen['n']}."
+            f"Recognitions behind {seen['backlog']:,} windows, which took {seen['drained_s']} s: sent to acknowledged"
+            f" in {seen['p50_ms']} ms (p50), {seen['p99_ms']} ms (p99), n = {seen['n']}."
         )
     if (storms := told.get("storm")) is not None:
         rows = [

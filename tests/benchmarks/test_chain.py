@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from brokers import MAKERS, MosquittoBroker, Until, need_mosquitto
 from chains import message
+from databases import Postgres
 from storms import storm
 
 from config import topics
@@ -76,6 +77,19 @@ def started(*commands: list[str]) -> Iterator[list[subprocess.Popen[bytes]]]:
 def sink(cell: MosquittoBroker, database: str, lane: str, log: Log | None) -> list[str]:
     fed = ["--log", log.servers, "--log-gib", "1"] if log else []
     return ["chain", "sink", "--lane", lane, "--broker", cell.url, "--database", database, *fed]
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time of a process, its children, and those that have ended."""
+    ticks = 0
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            fields = (folder / "stat").read_text().rsplit(")", 1)[1].split() if folder.name.isdigit() else []
+            if fields and int(folder.name) == pid:
+                ticks += sum(map(int, fields[11:15]))
+            elif fields and int(fields[1]) == pid:
+                ticks += sum(map(int, fields[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def fresh(url: str) -> str:
@@ -154,6 +168,45 @@ async def test_events_a_second(
 
 
 @pytest.mark.benchmark_suite
+async def test_what_an_event_costs(
+    cell: MosquittoBroker,
+    log: Log,
+    postgres_server: Postgres,
+    postgres: str,
+    until: Until,
+    record_property: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """CPU of each part for an event: what sizes are reckoned from, and hardly depends on what else the machine does."""
+    costs: dict[str, dict[int, float]] = {}
+    for batch, events in EVENTS.items():
+        database = fresh(postgres)
+        herd = await herd_process(cell.url, STORES, events, batch, "agg")
+        with (
+            started(sink(cell, database, "bulk", log)) as sinks,
+            psycopg.connect(database, autocommit=True) as conn,
+        ):
+            await until(lambda conn=conn: leased(conn, "bulk") == topics.SHARDS)
+            await asyncio.sleep(2)
+            parts = {
+                "sink": [sinks[0].pid],
+                "PostgreSQL": [postgres_server.pid],
+                "Mosquitto": [cell.pid],
+                "log, three nodes": [node.pid for node in log.nodes],
+            }
+            before = {name: sum(map(cpu_s, pids)) for name, pids in parts.items()}
+            await drive(herd)
+            left = "SELECT count(*) FROM chain.fanout"
+            await until(lambda conn=conn, left=left: conn.execute(left).fetchone() == (0,), within_s=60)
+            for name, pids in parts.items():
+                used_s = sum(map(cpu_s, pids)) - before[name]
+                costs.setdefault(name, {})[batch] = round(used_s / (STORES * events) * 1e6, 1)
+    record_property("chain", json.dumps({"costs": costs}))
+    with capsys.disabled():
+        print(f"\nCPU, µs an event at {list(EVENTS)} a batch: {costs}")
+
+
+@pytest.mark.benchmark_suite
 async def test_recognitions_behind_a_backlog(
     cell: MosquittoBroker,
     log: Log,
@@ -210,8 +263,7 @@ async def test_stores_on_one_broker(
             await cell.start()
         async with storm(cell.port, STORM) as result:
             took = sorted(result.took_ms)
-            assert cell._process is not None
-            status = Path(f"/proc/{cell._process.pid}/status").read_text()
+            status = Path(f"/proc/{cell.pid}/status").read_text()
             memory = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
             figures.append(
                 {

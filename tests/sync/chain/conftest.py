@@ -70,8 +70,8 @@ async def start(chain: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[St
         monkeypatch.setattr(sink, name, value)
     running: list[asyncio.Task[None]] = []
 
-    def make(url: str, lane: str = "bulk", **others: Any) -> tuple[Sink, asyncio.Task[None]]:
-        made = Sink(SinkSettings(MqttSettings.from_url(url, "", version="5"), chain, lane, version="1", **others))
+    def make(url: str, lane: str = "bulk", mqtt: str = "5", **others: Any) -> tuple[Sink, asyncio.Task[None]]:
+        made = Sink(SinkSettings(MqttSettings.from_url(url, "", version=mqtt), chain, lane, version="1", **others))
         task = asyncio.create_task(made.run())
         running.append(task)
         return made, task

@@ -195,3 +195,15 @@ async def test_a_mistake_of_ours_costs_only_what_it_is_about(
     await until(lambda: counted(conn).get("health", {}).get("received") == 6)
     await until(lambda: counted(conn)["health"]["dead"] == 2)
     assert counted(conn)["health"]["rows"] == 6
+
+
+async def test_what_is_too_much_at_once_comes_again(
+    cell: MosquittoBroker, conn: Any, start: StartSink, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_module, "WAITING_BYTES", 20_000)
+    sink, _ = start(cell.url, mqtt="3.1.1")
+    await until(lambda: len(sink.shards) == topics.SHARDS)
+    async with asyncio.timeout(60):
+        await Herd(cell.url, [f"h{n}" for n in range(30)], ("health",), 80, 10).run()
+    assert counted(conn)["health"]["rows"] == 30 * 80
+    assert sink.counters["dropped"] > 0
