@@ -50,7 +50,7 @@ def sink(
     ca: Annotated[Path | None, typer.Option(help="Certificate of the broker's CA (PEM).")] = None,
     cert: Annotated[Path | None, typer.Option(help="Certificate for the broker (PEM).")] = None,
     key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
-    mqtt: Annotated[str, typer.Option(help="MQTT version, 5 or 3.1.1.")] = "5",
+    mqtt: Annotated[str, typer.Option(help="MQTT version, 3.1.1 or 5; the latter takes more of a core.")] = "3.1.1",
     replicas: Replicas = 3,
     log_gib: LogGib = 5,
     log_credentials: LogCredentials = None,

@@ -44,7 +44,7 @@ class Cell(Broker):
         config = self._folder / "mosquitto.conf"
         lines = (f"listener {self.port} 127.0.0.1", "allow_anonymous true", "max_queued_messages 0")
         config.write_text(
-            "\n".join((*lines, "max_inflight_messages 0", f"log_dest file {self._folder}/mosquitto.log", ""))
+            "\n".join((*lines, "max_inflight_messages 8192", f"log_dest file {self._folder}/mosquitto.log", ""))
         )
         return [str(shutil.which("mosquitto", path=MOSQUITTO_AT)), "-c", str(config)]
 

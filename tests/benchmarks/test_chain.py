@@ -43,7 +43,7 @@ STORM = 5_000
 @pytest.fixture
 async def cell(tmp_path: Path) -> AsyncIterator[MosquittoBroker]:
     need_mosquitto()
-    options = "allow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0"
+    options = "allow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 8192"
     async with MosquittoBroker(tmp_path / "cell", options, persistent=False) as broker:
         yield broker
 

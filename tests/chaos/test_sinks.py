@@ -190,7 +190,7 @@ async def chain(tmp_path: Path, postgres_server: Postgres, postgres: str) -> Asy
     need_mosquitto()
     with connect(postgres) as conn:
         schema.set_up(conn)
-    options = "allow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0"
+    options = "allow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 8192"
     async with (
         MosquittoBroker(tmp_path / "cell", options, persistent=False) as cell,
         Log(tmp_path / "log") as log,

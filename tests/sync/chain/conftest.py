@@ -49,7 +49,7 @@ def conn(chain: str) -> Iterator[Any]:
 async def cell(tmp_path: Path) -> AsyncIterator[MosquittoBroker]:
     """A cell's broker, configured as docs/chain has it."""
     need_mosquitto()
-    options = "allow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0"
+    options = "allow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 8192"
     async with MosquittoBroker(tmp_path / "cell", options, persistent=False) as broker:
         yield broker
 
@@ -70,7 +70,7 @@ async def start(chain: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[St
         monkeypatch.setattr(sink, name, value)
     running: list[asyncio.Task[None]] = []
 
-    def make(url: str, lane: str = "bulk", mqtt: str = "5", **others: Any) -> tuple[Sink, asyncio.Task[None]]:
+    def make(url: str, lane: str = "bulk", mqtt: str = "3.1.1", **others: Any) -> tuple[Sink, asyncio.Task[None]]:
         made = Sink(SinkSettings(MqttSettings.from_url(url, "", version=mqtt), chain, lane, version="1", **others))
         task = asyncio.create_task(made.run())
         running.append(task)

@@ -37,12 +37,13 @@ async def retained(url: str, topic: str) -> list[Incoming]:
             return [one for one in found if one.retained]
 
 
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
 async def test_what_is_committed_is_acknowledged(
-    cell: MosquittoBroker, chain: str, conn: Any, start: StartSink, until: Until
+    cell: MosquittoBroker, chain: str, conn: Any, start: StartSink, until: Until, version: str
 ) -> None:
     """All classes of many stores, by the two lanes; the acks that stay at the broker are the watermarks."""
     for lane in ("member", "bulk"):
-        sink, _ = start(cell.url, lane)
+        sink, _ = start(cell.url, lane, version)
         await until(lambda sink=sink: len(sink.shards) == topics.SHARDS)
     herd = Herd(cell.url, [f"h{n}" for n in range(20)], ("member", "journey", "agg", "health"), 60, 7)
     async with asyncio.timeout(60):
@@ -201,7 +202,7 @@ async def test_what_is_too_much_at_once_comes_again(
     cell: MosquittoBroker, conn: Any, start: StartSink, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sink_module, "WAITING_BYTES", 20_000)
-    sink, _ = start(cell.url, mqtt="3.1.1")
+    sink, _ = start(cell.url)
     await until(lambda: len(sink.shards) == topics.SHARDS)
     async with asyncio.timeout(60):
         await Herd(cell.url, [f"h{n}" for n in range(30)], ("health",), 80, 10).run()
