@@ -29,6 +29,8 @@ LogKey = Annotated[Path | None, typer.Option(help="Its key (PEM).")]
 
 
 CONNECT_S = 15
+WIDTH = 150
+"""Columns of tables that are not shown in a terminal."""
 
 
 def register(into: typer.Typer) -> None:
@@ -223,7 +225,8 @@ def status(
 
     from edge.cli.chain_status import show
 
-    show(told, Console(soft_wrap=True))
+    console = Console()
+    show(told, console if console.is_terminal else Console(width=WIDTH))
 
 
 @app.command()

@@ -63,6 +63,8 @@ class Chain:
         """Programs that must not end."""
         self.url = ""
         """The broker's."""
+        self.database = ""
+        """The database's address."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -92,6 +94,7 @@ class Chain:
         await asyncio.to_thread(server.create)
         await asyncio.to_thread(server.start)
         self._stack.callback(server.end, signal.SIGQUIT)
+        self.database = server.url
         self._conn = psycopg.connect(server.url, autocommit=True)
         self._stack.callback(self._conn.close)
         feeding = ["--log", log.servers, "--log-gib", "1"]

@@ -141,6 +141,7 @@ class _Demo:
             store = str(tomllib.loads((resources.files("config") / "demo.toml").read_text("utf-8"))["store"]["id"])
             chain = Chain(self._folder / "chain", store, self._part, self._options.speed, self._origin_us)
             self._chain = await stack.enter_async_context(chain)
+            self._say(f"look into it from another terminal: tagtrail chain status --database {chain.database}")
             return self._chain
         if lacking is not None:
             self._say(f"a chain needs {lacking}: this is a single store with a CRM on SQLite instead")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import itertools
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -274,18 +273,18 @@ def _reported(
 def _watch(
     conn: psycopg.Connection[Any], kind: str, generation: int, wave: Sequence[str], number: int, within_s: float
 ) -> Wave:
+    """Wait for the stores of a wave. One that goes offline meanwhile is waited for, too: a gateway restarts to apply a
+    configuration."""
     until_s = time.monotonic() + within_s
+    away: set[str] | None = None
     while True:
         states = _reported(conn, kind, generation, wave)
         by: dict[str, list[str]] = {"applied": [], "refused": [], "offline": [], "waiting": []}
         for store, (state, _) in states.items():
             by["waiting" if state == "unsent" else state].append(store)
-        refused = {store: states[store][1] for store in by["refused"]}
-        if not by["waiting"] or time.monotonic() > until_s:
+        if away is None:
+            away = set(by["offline"])
+        if not (by["waiting"] or set(by["offline"]) - away) or time.monotonic() > until_s:
+            refused = {store: states[store][1] for store in by["refused"]}
             return Wave(number, by["applied"], refused, by["offline"], by["waiting"])
         time.sleep(POLL_S)
-
-
-def proof_text(proof: dict[str, Any]) -> str:
-    """Return a proof as JSON, for the files of whoever must keep it."""
-    return json.dumps(proof, indent=1, ensure_ascii=False, default=str)

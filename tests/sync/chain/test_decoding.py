@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
+from thorough import examples
 
 from config import topics
 from simulators.headquarters.inventor import Inventor
@@ -100,6 +101,7 @@ def test_every_type_of_event_is_judged_by_its_struct(kind: str) -> None:
     assert batch.key == ("s1", "e", class_)
 
 
+@settings(max_examples=examples(300), deadline=None)
 @given(mutated())
 def test_structs_accept_nothing_that_the_models_refuse(event: dict[str, Any]) -> None:
     raw = json.dumps(event, ensure_ascii=False).encode()
@@ -112,6 +114,7 @@ def test_structs_accept_nothing_that_the_models_refuse(event: dict[str, Any]) ->
     assert msgspec.to_builtins(struct) == model.model_dump(mode="json", by_alias=True)
 
 
+@settings(max_examples=examples(300), deadline=None)
 @given(mutated(), st.booleans())
 def test_the_verdict_is_the_reference_consumers(event: dict[str, Any], sandwiched: bool) -> None:
     class_ = CLASS_OF.get(event["type"], "agg") if isinstance(event.get("type"), str) else "agg"

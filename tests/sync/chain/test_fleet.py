@@ -39,6 +39,7 @@ class Stores:
         self.refuses: set[str] = set()
         self.silent: set[str] = set()
         self.fails_once: set[str] = set()
+        self.restarts: set[str] = set()
         self.got: list[tuple[str, str, bytes]] = []
 
     async def say(self, store: str, rest: str, told: dict[str, Any], *, retain: bool = True) -> None:
@@ -60,6 +61,10 @@ class Stores:
                     await self._carry_out(store, json.loads(incoming.payload))
                 elif rest == "down/config" and store not in self.silent:
                     desired = json.loads(incoming.payload)
+                    if store in self.restarts:
+                        await self.online(store, False)
+                        await asyncio.sleep(0.5)
+                        await self.online(store)
                     told = {"v": 1, "generation": desired["generation"], "at_us": 1}
                     state = "failed" if store in self.refuses else "applied"
                     await self.say(store, "up/config", told | {"state": state, "reason": "no such zone"})
@@ -116,7 +121,8 @@ def rolled(chain: str, file: Path, waves: list[int], halt_on: tuple[str, ...]) -
 async def test_a_configuration_goes_out_in_waves(chain: str, conn: Any, stores: Stores, tmp_path: Path) -> None:
     file = tmp_path / "shared.toml"
     file.write_text("[thresholds]\nsmall_cell = 9\n")
-    waves = await asyncio.to_thread(rolled(chain, file, [1, 3], ("refused",)))
+    stores.restarts = {"s1"}
+    waves = await asyncio.to_thread(rolled(chain, file, [1, 3], ("refused", "offline")))
     assert [len(wave.applied) for wave in waves] == [1, 3, 1]
     sent = [json.loads(payload) for _, rest, payload in stores.got if rest == "down/config"]
     assert [one["generation"] for one in sent] == [1] * 5

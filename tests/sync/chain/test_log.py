@@ -13,8 +13,9 @@ import pytest
 from brokers import MosquittoBroker, Until
 from chains import counted
 from herds import Herd
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from config import topics
 from simulators.headquarters.log import Log
@@ -36,13 +37,13 @@ async def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         yield running
 
 
-def settings(log: Log) -> LogSettings:
+def settings_of(log: Log) -> LogSettings:
     return LogSettings(log.servers, replicas=1, stream_gib=1)
 
 
 async def everything(log: Log, class_: str, place: Place) -> list[tuple[str, int]]:
     """What is new in a class since a place, to its end."""
-    client = await connect_to_log(settings(log), "test")
+    client = await connect_to_log(settings_of(log), "test")
     try:
         found = []
         async for messages in follow(client, class_, place, once=True):
@@ -52,6 +53,7 @@ async def everything(log: Log, class_: str, place: Place) -> list[tuple[str, int
         await client.close()
 
 
+@settings(max_examples=examples(300), deadline=None)
 @given(st.text())
 def test_any_store_id_is_one_token_of_a_subject(store: str) -> None:
     try:
@@ -87,7 +89,7 @@ async def test_what_is_committed_is_in_the_log_once(
     cell: MosquittoBroker, conn: Any, log: Log, start: StartSink, until: Until
 ) -> None:
     """While the log is away, the chain commits on; afterwards it catches up, even if it has lost its streams."""
-    sink, _ = start(cell.url, log=settings(log))
+    sink, _ = start(cell.url, log=settings_of(log))
     await until(lambda: len(sink.shards) == topics.SHARDS)
     stores = ["a.b", "门店*", *(f"h{n}" for n in range(10))]
     left = "SELECT count(*) FROM chain.fanout"
@@ -107,7 +109,7 @@ async def test_what_is_committed_is_in_the_log_once(
     await log.nodes[0].start()
     await until(lambda: conn.execute(left).fetchone() == (0,))
     assert sorted(await everything(log, "agg", place)) == sorted((store, n) for store in stores for n in range(1, 31))
-    client = await connect_to_log(settings(log), "test")
+    client = await connect_to_log(settings_of(log), "test")
     await client.jetstream().delete_stream(stream_of("agg"))
     await client.close()
     await send(5, "three")
@@ -124,7 +126,7 @@ async def test_what_a_dead_sink_left_is_fed_by_the_next(
     async with asyncio.timeout(60):
         await Herd(cell.url, ["s1", "s2"], ("journey",), 1200, 50).run()
     task.cancel()
-    second, _ = start(cell.url, log=settings(log))
+    second, _ = start(cell.url, log=settings_of(log))
     await until(lambda: conn.execute("SELECT count(*) FROM chain.fanout").fetchone() == (0,))
     found = await everything(log, "journey", Place())
     assert sorted(found) == sorted((store, n) for store in ("s1", "s2") for n in range(1, 1201))
@@ -135,7 +137,7 @@ async def test_files_hold_each_event_once(
     cell: MosquittoBroker, conn: Any, log: Log, start: StartSink, until: Until, tmp_path: Path
 ) -> None:
     """Also if the reader died after it wrote files and before it wrote its place, and if it starts twice."""
-    sink, _ = start(cell.url, log=settings(log))
+    sink, _ = start(cell.url, log=settings_of(log))
     await until(lambda: len(sink.shards) == topics.SHARDS)
     folder = tmp_path / "lake"
 
@@ -152,12 +154,12 @@ async def test_files_hold_each_event_once(
         await until(lambda: conn.execute("SELECT count(*) FROM chain.fanout").fetchone() == (0,))
         wanted += [(epoch, store, n) for store in ("a", "b") for n in range(1, 41) for _ in range(2)]
         place = (folder / "_place.json").read_text() if epoch == "two" else None
-        assert await copy(settings(log), folder, ["agg", "journey"], once=True) == 160
+        assert await copy(settings_of(log), folder, ["agg", "journey"], once=True) == 160
         assert kept() == sorted(wanted)
         if place is not None:
             (folder / "_place.json").write_text(place)  # as if it had died
-            assert await copy(settings(log), folder, ["agg", "journey"], once=True) == 160
+            assert await copy(settings_of(log), folder, ["agg", "journey"], once=True) == 160
             assert kept() == sorted(wanted)
-    assert await copy(settings(log), folder, ["agg", "journey"], once=True) == 0
+    assert await copy(settings_of(log), folder, ["agg", "journey"], once=True) == 0
     with Lake(folder), pytest.raises(InUseError), Lake(folder):
         pass

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from sync.chain import numbers
 
@@ -16,6 +17,7 @@ def spread(ranges: list[tuple[int, int]]) -> set[int]:
     return {n for first, last in ranges for n in range(first, last + 1)}
 
 
+@settings(max_examples=examples(300), deadline=None)
 @given(RANGES, st.integers(1, 60), st.integers(0, 20))
 def test_ranges_say_what_sets_say(ranges: list[tuple[int, int]], first: int, more: int) -> None:
     made: list[tuple[int, int]] = []
