@@ -88,7 +88,7 @@ def sink(
     servers = _log(log, log_credentials, (log_ca, log_cert, log_key), replicas, log_gib)
     _try_database(database)
     if lane is None:
-        supervise(sys.argv[1:])
+        supervise([sys.executable, "-m", "edge", *sys.argv[1:]])
         return
     try:
         run_lane(SinkSettings(settings, database, lane, first, last, servers, version("tagtrail")))

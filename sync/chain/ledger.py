@@ -418,6 +418,7 @@ def feed_again(conn: psycopg.Connection[Any], since_us: int) -> int:
 
 
 def now_us() -> int:
+    """Return UTC now in microseconds."""
     return time.time_ns() // 1000
 
 

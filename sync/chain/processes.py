@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import sys
 import time
 from collections.abc import Sequence
 
@@ -21,9 +20,10 @@ def run_lane(settings: SinkSettings) -> None:
     asyncio.run(_until_told(Sink(settings)))
 
 
-def supervise(arguments: Sequence[str]) -> None:
-    """Run a process for each lane, until SIGTERM or SIGINT, and start one that has died again."""
-    asyncio.run(_supervise(arguments))
+def supervise(command: Sequence[str]) -> None:
+    """Run a process for each lane, by a command to which `--lane` is added, until SIGTERM or SIGINT, and start one that
+    has died again."""
+    asyncio.run(_supervise(command))
 
 
 async def _until_told(sink: Sink) -> None:
@@ -34,22 +34,20 @@ async def _until_told(sink: Sink) -> None:
         await running
 
 
-async def _supervise(arguments: Sequence[str]) -> None:
+async def _supervise(command: Sequence[str]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with asyncio.TaskGroup() as tasks:
         for lane in LANES:
-            tasks.create_task(_keep(lane, arguments, stop))
+            tasks.create_task(_keep(lane, command, stop))
 
 
-async def _keep(lane: str, arguments: Sequence[str], stop: asyncio.Event) -> None:
+async def _keep(lane: str, command: Sequence[str], stop: asyncio.Event) -> None:
     stopped = asyncio.create_task(stop.wait())
     while not stop.is_set():
         began = time.monotonic()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "edge", *arguments, "--lane", lane, stdin=asyncio.subprocess.DEVNULL
-        )
+        process = await asyncio.create_subprocess_exec(*command, "--lane", lane, stdin=asyncio.subprocess.DEVNULL)
         ended = asyncio.create_task(process.wait())
         await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
         if not ended.done():

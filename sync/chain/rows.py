@@ -93,6 +93,7 @@ def date_of(text: str, instead_us: int) -> date:
 
 
 def today() -> date:
+    """Return today's date in UTC."""
     return datetime.now(UTC).date()
 
 

@@ -12,7 +12,7 @@ LOCK = 0x7461_6763
 SINK_ROLE, READER_ROLE = "tagtrail_sink", "tagtrail_reader"
 
 
-class OutdatedError(Exception):
+class OutdatedError(psycopg.OperationalError):
     """The database lacks files of this version; the text says what to do."""
 
 

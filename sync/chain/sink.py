@@ -20,7 +20,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import psycopg
 
@@ -34,6 +34,9 @@ from sync.contract import GZIP, MAX_MESSAGE_BYTES, Ack
 from sync.mqtt import BrokerError, Incoming, MqttConnection, MqttSettings
 from sync.mqtt import connect as connect_to_broker
 from sync.publisher import backoff_s
+
+if TYPE_CHECKING:
+    from sync.chain.log import LogSettings
 
 log = logging.getLogger("tagtrail.chain")
 
@@ -81,7 +84,7 @@ class SinkSettings:
     lane: str
     first: int = 0
     last: int = topics.SHARDS - 1
-    log: Any = None
+    log: LogSettings | None = None
     version: str = ""
 
 
@@ -230,7 +233,7 @@ class Sink:
                         await self._in(self._lease_thread, leases.release, leaving)
                     listening -= await self._leave(connection, leases.held)
                     await asyncio.sleep(RENEW_S)
-            except (psycopg.Error, schema.OutdatedError) as error:
+            except psycopg.Error as error:
                 self._tell("leases", str(error).strip())
                 await asyncio.sleep(DATABASE_RETRY_S)
             finally:
@@ -432,7 +435,7 @@ class Sink:
 
     async def _keep_house(self) -> None:
         while True:
-            with contextlib.suppress(psycopg.Error, schema.OutdatedError):
+            with contextlib.suppress(psycopg.Error):
                 await self._in(self._thread, lambda: self._open().keep_house())
             await asyncio.sleep(random.uniform(0.5, 1.0) * HOUSE_S)
 

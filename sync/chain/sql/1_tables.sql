@@ -163,23 +163,24 @@ DECLARE
 BEGIN
     PERFORM chain.prepare(ARRAY[today, today + 1, today + 2], true);
     FOR found IN
-        SELECT child.relname AS name, s.value::integer AS days
+        SELECT child.relname AS name, parent.relname AS parent, kept.day, today - s.value::integer AS first
         FROM pg_inherits i JOIN pg_class child ON child.oid = i.inhrelid JOIN pg_class parent ON parent.oid = i.inhparent
-        JOIN (VALUES ('event', 'keep_events_days'), ('recognition', 'keep_members_days'), ('cue', 'keep_members_days'),
-              ('cue_outcome', 'keep_members_days'), ('journey', 'keep_members_days'), ('visit', 'keep_members_days'),
-              ('window_told', 'keep_windows_days'), ('floor_window', 'keep_windows_days')) AS kept (parent, setting)
+        JOIN (VALUES ('event', 'received_on', 'keep_events_days'), ('recognition', 'received_on', 'keep_members_days'),
+              ('cue', 'received_on', 'keep_members_days'), ('cue_outcome', 'received_on', 'keep_members_days'),
+              ('journey', 'business_date', 'keep_members_days'), ('visit', 'business_date', 'keep_members_days'),
+              ('window_told', 'business_date', 'keep_windows_days'),
+              ('floor_window', 'business_date', 'keep_windows_days')) AS kept (parent, day, setting)
             ON kept.parent = parent.relname
         JOIN chain.setting s ON s.name = kept.setting
-        WHERE parent.relnamespace = 'chain'::regnamespace AND parent.relkind = 'p' AND child.relname ~ '_[0-9]{8}$'
+        WHERE parent.relnamespace = 'chain'::regnamespace AND parent.relkind = 'p'
     LOOP
-        IF to_date(right(found.name, 8), 'YYYYMMDD') < today - found.days THEN
+        IF found.name = found.parent || '_other' THEN
+            EXECUTE format('DELETE FROM chain.%I WHERE %I < %L', found.name, found.day, found.first);
+        ELSIF to_date(right(found.name, 8), 'YYYYMMDD') < found.first THEN
             EXECUTE format('DROP TABLE chain.%I', found.name);
             RETURN NEXT found.name;
         END IF;
     END LOOP;
-    DELETE FROM chain.event_other WHERE received_on < today - (SELECT value::integer FROM chain.setting WHERE name = 'keep_events_days');
-    DELETE FROM chain.recognition_other WHERE received_on < today - (SELECT value::integer FROM chain.setting WHERE name = 'keep_members_days');
-    DELETE FROM chain.cue_other WHERE received_on < today - (SELECT value::integer FROM chain.setting WHERE name = 'keep_members_days');
-    DELETE FROM chain.cue_outcome_other WHERE received_on < today - (SELECT value::integer FROM chain.setting WHERE name = 'keep_members_days');
-    DELETE FROM chain.day_report WHERE last_day < today - (SELECT value::integer FROM chain.setting WHERE name = 'keep_windows_days');
+    DELETE FROM chain.day_report
+    WHERE last_day < today - (SELECT value::integer FROM chain.setting WHERE name = 'keep_windows_days');
 END $$;

@@ -224,6 +224,9 @@ def test_partitions_are_made_and_dropped(conn: Any) -> None:
     assert len(dropped) == 2  # recognitions and cues are kept for longer
     assert counted(conn)["agg"]["rows"] == 2
     assert ledger.keep_house() == []
+    conn.execute("INSERT INTO chain.event_other SELECT current_date - 36, 1, 1, 1, 'x', '{}'")
+    ledger.keep_house()
+    assert conn.execute("SELECT count(*) FROM chain.event_other").fetchone() == (0,)
 
 
 def test_a_user_without_rights_is_told_who_must_act(chain: str) -> None:
