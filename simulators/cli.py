@@ -117,12 +117,15 @@ def demo(
     keep: Annotated[
         Path | None, typer.Option(help="Keep store file, databases, truth and logs in this folder.")
     ] = None,
+    chain: Annotated[
+        bool, typer.Option("--chain", help="With a chain's headquarters: PostgreSQL, two sinks, a log, a second store.")
+    ] = False,
 ) -> None:
     """Run the complete system: a simulated store with readers on real wires, the service, a broker and a CRM."""
     from simulators.demo.run import Options
     from simulators.demo.run import demo as run
 
-    raise typer.Exit(run(Options(seed, shoppers, speed, port, duration, headless, as_json, keep)))
+    raise typer.Exit(run(Options(seed, shoppers, speed, port, duration, headless, as_json, keep, chain)))
 
 
 @simulate.command()

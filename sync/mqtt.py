@@ -18,14 +18,15 @@ import struct
 import termios
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
 
 import aiomqtt
-from paho.mqtt.client import MQTT_ERR_SUCCESS, error_string
+from paho.mqtt.client import MQTT_ERR_SUCCESS, PUBACK, error_string
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -42,11 +43,14 @@ MAX_INBOX = 10_000
 """Maximum number of waiting incoming messages; more are dropped and counted …"""
 MAX_INBOX_BYTES = 16 * 1024 * 1024
 """… as they are beyond this many bytes."""
+MAX_DEFERRED_BYTES = 64 * 1024 * 1024
+"""The same with `deferred`."""
 MAX_PACKET_BYTES = 256 * 1024
 """A larger message is skipped and dropped: with MQTT 3.1.1 the broker can't be told not to send one."""
 KEPT_BYTES = 4096
 """Kept bytes of a message that is too large: enough for its topic and packet id, which must be acknowledged."""
 BITE_BYTES = 64 * 1024
+PACKETS_AT_ONCE = 200
 SESSION_EXPIRY_S = 14 * 86400
 """Time that the broker keeps a durable session (MQTT 5; a 3.1.1 broker decides by itself)."""
 
@@ -91,9 +95,12 @@ class MqttSettings:
 
 
 class Incoming(NamedTuple):
+    """Message; `mid` is for MqttConnection.done."""
+
     topic: str
     payload: bytes
     retained: bool
+    mid: int = 0
 
 
 class MqttConnection:
@@ -136,6 +143,23 @@ class MqttConnection:
                 self._client.unanswered.pop(sent.mid, None)
         if reason.is_failure:
             raise RefusedError(f"the broker refused {topic}: {reason}")
+
+    def post(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish at QoS 1 without waiting for the broker: for what may be lost with the connection."""
+        self._check()
+        self._client.paho.publish(topic, payload, 1, retain)
+
+    @property
+    def unanswered(self) -> int:
+        """Number of publishes that the broker has not acknowledged, or that wait to be sent."""
+        return len(self._client.paho._out_messages)
+
+    def done(self, mids: Iterable[int]) -> None:
+        """Acknowledge incoming messages to the broker, on a connection with `deferred`."""
+        packets = b"".join(struct.pack("!BBH", PUBACK, 2, mid) for mid in mids if mid)
+        if packets and not self.closed.done():
+            # All at once: by paho's ack each would be a system call of its own.
+            self._client.paho._packet_queue(PUBACK, packets, 0, 0)
 
     @property
     def until_s(self) -> float | None:
@@ -196,10 +220,14 @@ class MqttConnection:
 
 @contextlib.asynccontextmanager
 async def connect(
-    settings: MqttSettings, *, will: tuple[str, bytes] | None = None, durable: bool = False
+    settings: MqttSettings, *, will: tuple[str, bytes] | None = None, durable: bool = False, deferred: int = 0
 ) -> AsyncIterator[MqttConnection]:
-    """Connect, with an optional retained last will; `durable` keeps subscriptions and queue while disconnected."""
-    client = _client(settings, will, durable)
+    """Connect, with an optional retained last will; `durable` keeps subscriptions and queue while disconnected.
+
+    `deferred`: incoming messages are acknowledged to the broker by MqttConnection.done, not on arrival, and with MQTT 5
+    it sends no more than so many without that.
+    """
+    client = _client(settings, will, durable, deferred)
     try:
         try:
             await client.__aenter__()
@@ -217,19 +245,21 @@ async def connect(
         client.drop()
 
 
-def _client(settings: MqttSettings, will: tuple[str, bytes] | None, durable: bool) -> _Client:
+def _client(settings: MqttSettings, will: tuple[str, bytes] | None, durable: bool, deferred: int) -> _Client:
     v5 = settings.version == "5"
     properties = None
     if v5:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.MaximumPacketSize = MAX_PACKET_BYTES
         properties.SessionExpiryInterval = SESSION_EXPIRY_S if durable else 0
+        if deferred:
+            properties.ReceiveMaximum = deferred
     try:
         password = settings.password_file and settings.password_file.read_text().strip()
         context = _tls_context(settings) if settings.tls else None
     except (OSError, ValueError) as error:
         raise BrokerError(f"a credential of the broker cannot be read: {error}") from None
-    return _Client(
+    client = _Client(
         settings.host,
         settings.port,
         identifier=settings.client_id,
@@ -247,6 +277,9 @@ def _client(settings: MqttSettings, will: tuple[str, bytes] | None, durable: boo
         socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         **({"clean_start": not durable} if v5 else {"clean_session": not durable}),
     )
+    if deferred:
+        client.defer(deferred)
+    return client
 
 
 def _tls_context(settings: MqttSettings) -> ssl.SSLContext:
@@ -270,6 +303,9 @@ class _Client(aiomqtt.Client):
         self.arrived = asyncio.Event()
         self.dropped = 0
         self._inbox_bytes = 0
+        self._limits = MAX_INBOX, MAX_INBOX_BYTES
+        self._deferred = False
+        self._ahead = memoryview(b"")
         self._too_large = 0
         self._dropped_out = False
 
@@ -286,6 +322,37 @@ class _Client(aiomqtt.Client):
                 (kept,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
                 waiting += kept
         return waiting
+
+    def defer(self, most: int) -> None:
+        """Leave acknowledging to our user, and read many packets at a time: thousands come in a second."""
+        self._deferred = True
+        self._limits = most, MAX_DEFERRED_BYTES
+        self.paho.manual_ack_set(True)
+        self._receive_some, self._receive = self._receive, self._buffered
+        self._read_one = self.paho.loop_read
+        self.paho.loop_read = self._read_many  # type: ignore[method-assign]
+
+    def _buffered(self, bufsize: int) -> bytes:
+        if not self._ahead:
+            self._ahead = memoryview(self._receive_some(BITE_BYTES))
+        taken, self._ahead = self._ahead[:bufsize], self._ahead[bufsize:]
+        return bytes(taken)
+
+    def _read_many(self, max_packets: int = 1) -> MQTTErrorCode:
+        code = self._read_one()
+        for _ in range(PACKETS_AT_ONCE):
+            if code != MQTT_ERR_SUCCESS or not self._ahead:
+                return code
+            code = self._read_one()
+        self._loop.call_soon(self._read_on)  # the socket alone would not say that there is more
+        return code
+
+    def _read_on(self) -> None:
+        try:
+            self._read_many()
+        except Exception as error:
+            if not self._disconnected.done():
+                self._disconnected.set_exception(error)
 
     def drop(self) -> None:
         """Close the socket in any state; otherwise a cancelled connect leaves it open."""
@@ -345,9 +412,13 @@ class _Client(aiomqtt.Client):
         too_large, self._too_large = self._too_large, 0
         if too_large:
             log.warning("dropped a message of %d bytes on %s: too large", too_large, message.topic[:200])
-        if too_large or len(self.inbox) >= MAX_INBOX or self._inbox_bytes + len(message.payload) > MAX_INBOX_BYTES:
+        messages, size = self._limits
+        if too_large or len(self.inbox) >= messages or self._inbox_bytes + len(message.payload) > size:
             self.dropped += 1
+            if self._deferred:
+                self.paho.ack(message.mid, message.qos)
             return
         self._inbox_bytes += len(message.payload)
-        self.inbox.append(Incoming(message.topic, message.payload, message.retain))
+        mid = message.mid if message.qos else 0
+        self.inbox.append(Incoming(message.topic, message.payload, message.retain, mid))
         self.arrived.set()

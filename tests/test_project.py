@@ -50,7 +50,9 @@ ELSEWHERE_HEAVY = (
 MAX_LINES = 550
 MAX_KERNEL_LINES = {"dwell/markov/kernels.py": 1800}
 """Kernels that call each other must stand in one file: Numba's cache does not notice a change in another."""
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/decisions/*.md")])
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/decisions/*.md"), *ROOT.glob("docs/chain/*.md")]
+)
 
 
 def test_the_lock_names_no_host_and_no_option() -> None:

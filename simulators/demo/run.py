@@ -26,8 +26,9 @@ import tomli_w
 from rich.console import Console
 from rich.live import Live
 
+from simulators.demo.chain import Chain, missing
 from simulators.demo.view import farewell, view
-from simulators.headquarters.broker import NatsBroker, die_with_parent
+from simulators.headquarters.broker import Broker, NatsBroker, die_with_parent
 from simulators.shop.score import Stay, read_stays, score
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class Options:
     headless: bool
     json_line: bool
     keep: Path | None
+    chain: bool = False
 
 
 class DemoFailed(Exception):
@@ -89,6 +91,8 @@ class _Demo:
         self._members = folder / "members.csv"
         self._truth = folder / "truth.csv"
         self._visits = folder / "visits.csv"
+        self._chain: Chain | None = None
+        self._last_crm: dict[str, Any] = {}
         self._login = ""
         self._stopped = asyncio.Event()
         self._origin_us = time.time_ns() // 1000
@@ -99,8 +103,7 @@ class _Demo:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._stopped.set)
         async with AsyncExitStack() as stack:
-            self._say("starting the broker: NATS, speaking MQTT 3.1.1")
-            broker = await stack.enter_async_context(NatsBroker(self._folder / "nats"))
+            broker = await self._headquarters(stack)
             self._say("opening the shop: readers on LLRP over TCP and one serial reader on a pty")
             shop = stack.enter_context(self._part("shop", self._shop_arguments()))
             addresses = await self._wait_for("shop", shop, self._announced)
@@ -110,21 +113,40 @@ class _Demo:
             )
             await self._wait_for("directory", members, lambda: members.poll() == 0 or None)
             self._make_users()
-            crm = stack.enter_context(self._part("crm", self._crm_arguments(broker.url)))
+            crm = self._chain or stack.enter_context(self._part("crm", self._crm_arguments(broker.url)))
             self._say("starting the service; the first start compiles its kernels")
             service_arguments = ["run", *self._config(), "--visits", str(self._visits), *self._clock]
             service = stack.enter_context(self._part("service", service_arguments))
             first = await self._wait_for("service", service, self._all_up)
             self._say(f"the floor manager's page: {first['page']}")
             self._say(f"log in as {self._login}")
-            last = await self._show({"shop": shop, "crm": crm, "service": service}) or first
+            parts = crm.parts if isinstance(crm, Chain) else {"crm": crm}
+            last = await self._show({"shop": shop, "service": service, **parts}) or first
             await _stop(service)
-            await self._wait_for_last_ack(crm)
-            await _stop(crm)
+            await self._wait_for_last_ack(parts)
+            self._last_crm = self._crm()
+            if not isinstance(crm, Chain):
+                await _stop(crm)
+                self._last_crm = self._crm()
             await _stop(shop)
         return self._add_up(first, last)
 
     # Parts.
+
+    async def _headquarters(self, stack: AsyncExitStack) -> Broker | Chain:
+        """Start the broker, and with --chain all that stands behind it."""
+        lacking = missing() if self._options.chain else None
+        if self._options.chain and lacking is None:
+            self._say("starting headquarters: Mosquitto, PostgreSQL, a log of three nodes, two sinks, a second store")
+            store = str(tomllib.loads((resources.files("config") / "demo.toml").read_text("utf-8"))["store"]["id"])
+            chain = Chain(self._folder / "chain", store, self._part, self._options.speed, self._origin_us)
+            self._chain = await stack.enter_async_context(chain)
+            self._say(f"look into it from another terminal: tagtrail chain status --database {chain.database}")
+            return self._chain
+        if lacking is not None:
+            self._say(f"a chain needs {lacking}: this is a single store with a CRM on SQLite instead")
+        self._say("starting the broker: NATS, speaking MQTT 3.1.1")
+        return await stack.enter_async_context(NatsBroker(self._folder / "nats"))
 
     @contextmanager
     def _part(self, name: str, arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
@@ -256,12 +278,14 @@ class _Demo:
         return dict(json.loads(line)) if line else None
 
     def _crm(self) -> dict[str, Any]:
+        if self._chain is not None:
+            return self._chain.status()
         return dict(json.loads(self._crm_status.read_text())) if self._crm_status.exists() else {}
 
-    async def _wait_for_last_ack(self, crm: subprocess.Popen[bytes]) -> None:
+    async def _wait_for_last_ack(self, parts: dict[str, subprocess.Popen[bytes]]) -> None:
         sent = sum(sent for sent, _ in self._outbox())
         until = time.monotonic() + LAST_ACK_S
-        while time.monotonic() < until and crm.poll() is None and self._crm().get("received", 0) < sent:
+        while time.monotonic() < until and not _ended(parts) and self._crm().get("received", 0) < sent:
             await asyncio.sleep(0.05)
 
     # Adding up.
@@ -275,7 +299,7 @@ class _Demo:
         return self._query("SELECT next_seq - 1, next_seq - 1 - acked FROM outbox_class ORDER BY class")
 
     def _add_up(self, first: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
-        crm, outbox = self._crm(), self._outbox()
+        crm, outbox = self._last_crm, self._outbox()
         return {
             "readers": len(last["readers"]),
             "reads": last["reads"],
@@ -286,6 +310,7 @@ class _Demo:
             "cues": self._cues(last),
             "outbox": {"sent": sum(sent for sent, _ in outbox), "pending": sum(pending for _, pending in outbox)},
             "crm": {key: crm[key] for key in ("received", "duplicates", "gaps")},
+            **({"chain": crm["chain"]} if "chain" in crm else {}),
             "truth": self._judge(first, last),
         }
 
@@ -300,6 +325,10 @@ class _Demo:
         from_us, to_us = max(reader["since_us"] for reader in first["readers"]), last["watermark_us"]
         judged = score(_clip(self._truth, from_us, to_us), _clip(self._visits, from_us, to_us))
         return {"visit_f1": round(judged.f1, 4), "dwell_wape": round(judged.dwell_wape, 4)}
+
+
+def _ended(parts: dict[str, subprocess.Popen[bytes]]) -> bool:
+    return any(process.poll() is not None for process in parts.values())
 
 
 def _opening(now: dt.datetime) -> dict[str, Any]:

@@ -39,11 +39,21 @@ def farewell(result: dict[str, Any]) -> RenderableType:
         ("events committed to the outbox", f"{result['outbox']['sent']:,}"),
         ("events in the CRM's database", f"{result['crm']['received']:,}"),
         ("counted twice / missing", f"{result['crm']['duplicates']} absorbed / {result['crm']['gaps']}"),
+        *_chain(result.get("chain")),
         ("visits against the walkers' truth", f"F1 {_number(truth['visit_f1'], 3)}"),
         ("dwell against the truth", f"WAPE {_number(truth['dwell_wape'], 3)}"),
     ):
         table.add_row(name, str(value))
     return table
+
+
+def _chain(chain: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if chain is None:
+        return []
+    return [
+        ("events of the chain in PostgreSQL", f"{chain['events']:,} of {chain['stores']} stores"),
+        ("not yet in the log / files at its reader", f"{chain['not_in_the_log']} / {chain['files']}"),
+    ]
 
 
 def _zones(live: dict[str, Any]) -> Table:
@@ -87,6 +97,11 @@ def _totals(live: dict[str, Any], crm: dict[str, Any]) -> Panel:
         f"{crm.get('gaps', 0)} gaps\ncues told to the CRM: {cues or 'none yet'}\n"
         f"{live['visits']} visits, {live['journeys']} journeys"
     )
+    if chain := crm.get("chain"):
+        counted.append(
+            f"\nchain: {chain['stores']} stores, {chain['events']:,} events, {chain['not_in_the_log']} not yet in"
+            f" the log, {chain['files']} files at its reader"
+        )
     return Panel(Group(table, counted), title="Outbox and CRM")
 
 

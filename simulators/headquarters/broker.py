@@ -40,6 +40,13 @@ class Broker:
     def url(self) -> str:
         return f"mqtt://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Number of its process; RuntimeError if it isn't running."""
+        if self._process is None:
+            raise RuntimeError("the broker is not running")
+        return self._process.pid
+
     def command(self) -> list[str]:
         """Write the configuration into the folder; returns the command line."""
         raise NotImplementedError
@@ -89,7 +96,7 @@ class NatsBroker(Broker):
         """See Broker."""
         config = self._folder / "nats.conf"
         config.write_text(_CONFIG.format(folder=self._folder.resolve(), port=self.port))
-        return [_binary(), "-c", str(config)]
+        return [binary(), "-c", str(config)]
 
 
 def die_with_parent() -> None:
@@ -138,7 +145,8 @@ async def end(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
-def _binary() -> str:
+def binary() -> str:
+    """Return the path of the NATS server; RuntimeError if there is none."""
     beside = Path(sys.executable).with_name("nats-server")
     found = str(beside) if beside.exists() else shutil.which("nats-server")
     if found is None:

@@ -387,6 +387,33 @@ def drawn(run: Run) -> str:
     return f"{text}\n\nMean F1 of the peers: {means}. Learning took at most {learnt_s:.0f} s of CPU a shop."
 
 
+def chain(run: Run) -> str:
+    told: dict[str, Any] = {}
+    for each in run["properties"].get("chain", ()):
+        told |= each
+    parts = []
+    if "rates" in told:
+        batches = list(next(iter(told["rates"].values())))
+        rows = [(name, *(f"{by[batch]:,}" for batch in batches)) for name, by in told["rates"].items()]
+        parts.append(table(("events/s at a batch of", *batches), rows))
+    if "costs" in told:
+        batches = list(next(iter(told["costs"].values())))
+        rows = [(name, *by.values()) for name, by in told["costs"].items()]
+        parts.append(table(("CPU, µs an event at a batch of", *batches), rows))
+    if (seen := told.get("recognitions")) is not None:
+        parts.append(
+            f"Recognitions behind {seen['backlog']:,} windows, which took {seen['drained_s']} s: sent to acknowledged"
+            f" in {seen['p50_ms']} ms (p50), {seen['p99_ms']} ms (p99), n = {seen['n']}."
+        )
+    if (storms := told.get("storm")) is not None:
+        rows = [
+            (name, f"{one['connected']:,}", f"{one['per_s']:,}/s", f"{one['p99_ms']:,} ms", f"{one['mib']} MiB")
+            for name, one in zip(("at once", "again, after a kill"), storms, strict=True)
+        ]
+        parts.append(table(("stores on one Mosquitto", "connected", "rate", "p99", "memory"), rows))
+    return "\n\n".join(parts)
+
+
 BLOCKS: dict[str, Callable[[Run], str]] = {
     "machine": machine,
     "budgets": budgets,
@@ -399,6 +426,7 @@ BLOCKS: dict[str, Callable[[Run], str]] = {
     "recorded": recorded,
     "sync": sync,
     "load": load,
+    "chain": chain,
 }
 
 WIDE, HIGH, LEFT, TOP, GAP = 250, 170, 46, 30, 30

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from config import StoreConfig
 from config.facts import TAG_CLASSES, WINDOW_US
 from edge.database.writer import Database
 from edge.days.counters import CounterScore
 from edge.days.history import History
+from edge.service import housekeeping
+from sync.contract import CLASS_OF, CLASSES, Event
+from sync.outbox import table
 
 DATE = dt.date(2026, 3, 14)
+_EVENT: TypeAdapter[Any] = TypeAdapter(Event)
 ZONES = (
     ("door", {"zh": "正门", "en": "Door"}, "entrance", "F1", [[0, 0], [4, 0], [4, 4], [0, 4]]),
     ("shoes", {"zh": "鞋", "en": "Shoes"}, "counter", "F1", [[4, 0], [9, 0], [9, 4], [4, 4]]),
@@ -146,3 +153,39 @@ def busy(day: Day, date_offset: int = 0, people: int = 40, engaged: int = 20, ho
         day.visit(tag, "shoes", f"{at}:{i}:20", 150 if i < engaged else 40, journey=start)
         day.visit(tag, "hall", f"{at + 1}:{i}", 20, journey=start)
         day.visit(tag, "books", f"{at + 1}:{i}:30", 60, journey=start)
+
+
+def morning(day: Day, people: int = 40) -> None:
+    """Fill a day: passers-by and customers, members who are served, a badge, and a tag that lies around."""
+    for i in range(people):
+        start = f"10:{i}"
+        day.visit(f"c{i}", "door", start, 10, journey=start)
+        day.visit(f"c{i}", "shoes", f"10:{i}:20", 150 if i % 2 else 40, journey=start)
+        day.visit(f"c{i}", "books", f"11:{i}", 60, journey=start)
+    for i in range(6):
+        day.member(f"m{i}", "A")
+        day.visit(f"m{i}", "shoes", f"12:{5 * i}", 180, cls="member", member=f"M-m{i}")
+        day.visit("badge", "shoes", f"12:{5 * i}:30", 120, cls="staff", journey="12:00")
+    for hour in range(9, 18):
+        day.visit("all day", "bags", f"{hour}:00", 3300, journey="09:00")
+    day.covered("04:00", "28:00")
+    day.watermark("33:00")
+
+
+async def tell(day: Day) -> list[Any]:
+    """Everything that is new to the CRM."""
+    before = int(day.conn.execute("SELECT SUM(next_seq) FROM outbox_class").fetchone()[0])
+    database = Database(day.config.database.path, store="s1", quota_mb=64)
+    try:
+        while await housekeeping.sum_up(database, day.config) or await housekeeping.tell_days(database, day.config):
+            pass
+    finally:
+        database.close()
+    rows = day.conn.execute("SELECT payload FROM outbox ORDER BY class, seq").fetchall()
+    events = [_EVENT.validate_python(json.loads(payload)) for (payload,) in rows]
+    told = int(day.conn.execute("SELECT SUM(next_seq) FROM outbox_class").fetchone()[0]) - before
+    assert all(event.id.split("/")[2] == CLASS_OF[event.type] for event in events)
+    for class_ in CLASSES:
+        day.conn.execute(f"DELETE FROM {table(class_)}")
+    assert told == len(events)
+    return events

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
-from shopdays import DATE, Day, store_values
+from shopdays import DATE, Day, morning, store_values, tell
 from thorough import examples
 
 from config import StoreConfig
@@ -27,8 +27,7 @@ from edge.database.writer import Database
 from edge.days import kept
 from edge.days.history import History
 from edge.service import housekeeping
-from sync.contract import CLASS_OF, CLASSES, Event
-from sync.outbox import table
+from sync.contract import Event
 from sync.quota import merge_windows
 
 EVENT: TypeAdapter[Any] = TypeAdapter(Event)
@@ -59,41 +58,6 @@ def day(tmp_path: Path) -> Iterator[Day]:
     day = Day(StoreConfig.model_validate(store_values(tmp_path, promotions=[trial], service_targets=targets)))
     yield day
     day.conn.close()
-
-
-def morning(day: Day, people: int = 40) -> None:
-    for i in range(people):
-        start = f"10:{i}"
-        day.visit(f"c{i}", "door", start, 10, journey=start)
-        day.visit(f"c{i}", "shoes", f"10:{i}:20", 150 if i % 2 else 40, journey=start)
-        day.visit(f"c{i}", "books", f"11:{i}", 60, journey=start)
-    for i in range(6):
-        day.member(f"m{i}", "A")
-        day.visit(f"m{i}", "shoes", f"12:{5 * i}", 180, cls="member", member=f"M-m{i}")
-        day.visit("badge", "shoes", f"12:{5 * i}:30", 120, cls="staff", journey="12:00")
-    for hour in range(9, 18):
-        day.visit("all day", "bags", f"{hour}:00", 3300, journey="09:00")
-    day.covered("04:00", "28:00")
-    day.watermark("33:00")
-
-
-async def tell(day: Day) -> list[Any]:
-    """Everything that is new to the CRM."""
-    before = int(day.conn.execute("SELECT SUM(next_seq) FROM outbox_class").fetchone()[0])
-    database = Database(day.config.database.path, store="s1", quota_mb=64)
-    try:
-        while await housekeeping.sum_up(database, day.config) or await housekeeping.tell_days(database, day.config):
-            pass
-    finally:
-        database.close()
-    rows = day.conn.execute("SELECT payload FROM outbox ORDER BY class, seq").fetchall()
-    events = [EVENT.validate_python(json.loads(payload)) for (payload,) in rows]
-    told = int(day.conn.execute("SELECT SUM(next_seq) FROM outbox_class").fetchone()[0]) - before
-    assert all(event.id.split("/")[2] == CLASS_OF[event.type] for event in events)
-    for class_ in CLASSES:
-        day.conn.execute(f"DELETE FROM {table(class_)}")
-    assert told == len(events)
-    return events
 
 
 async def test_a_day_that_is_over_is_told_with_the_pages_numbers(day: Day) -> None:

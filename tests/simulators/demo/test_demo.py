@@ -9,6 +9,7 @@ import pytest
 
 from config import StoreConfig
 from edge.store.calendar import hours
+from simulators.demo import chain
 from simulators.demo.run import _opening
 
 
@@ -24,3 +25,11 @@ def test_the_shop_is_open_from_the_demos_start_to_the_days_end(demo_store: Store
     following = hours(config, "F1", date + dt.timedelta(days=1))
     assert open_.close_us == following.open_us, "and on the next day the whole of it"
     assert following.close_us - following.open_us == 86_400_000_000
+
+
+def test_what_a_chain_lacks_is_said_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, found in (("Mosquitto", None), ("PostgreSQL", "/usr/sbin/mosquitto")):
+        with monkeypatch.context() as patched:
+            patched.setattr(chain.shutil, "which", lambda *_, found=found, **__: found)
+            patched.setattr(chain, "tool", lambda _: None)
+            assert name in str(chain.missing())

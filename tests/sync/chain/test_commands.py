@@ -1,0 +1,116 @@
+"""The commands of `tagtrail chain` beside the sink's: what they print, and what they say when something is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chains import batch, counted
+from typer.testing import CliRunner
+
+from edge.cli.chain import app
+from edge.store.errors import Trouble
+from simulators.headquarters.broker import free_port
+from sync.chain.decoding import decode
+from sync.chain.ledger import Ledger, now_us
+
+RUN = CliRunner()
+
+
+def call(*arguments: str) -> Any:
+    """Run a command; what is for the operator to mend is raised as by the command line."""
+    result = RUN.invoke(app, list(arguments))
+    if isinstance(result.exception, Trouble):
+        raise result.exception
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+@pytest.fixture
+def some(conn: Any) -> None:
+    """Two stores, one with a gap, and a member's events."""
+    ledger = Ledger(conn, version="1", feed=True)
+    told = [batch("s1", 1, 3, "member"), batch("s1", 1, 3), batch("s1", 9, 1), batch("s2", 1, 2)]
+    ledger.take([(decode(*one), now_us()) for one in told], done=[])
+
+
+@pytest.mark.usefixtures("some")
+def test_what_is_missing_is_asked_for(chain: str, conn: Any) -> None:
+    assert call("replay", "--database", chain).stdout == "1 replays will be asked for\n"
+    (row,) = conn.execute("SELECT store, body FROM chain.command").fetchall()
+    assert row == ("s1", {"class": "health", "epoch": "e", "from": 4, "to": 8})
+    made = call("replay", "s1", "--class", "member", "--from", "2", "--database", chain)
+    assert made.stdout == "1 replays will be asked for\n"
+    (row,) = conn.execute("SELECT body FROM chain.command ORDER BY no DESC LIMIT 1").fetchall()
+    assert row[0] | {"class": "member"} == {"class": "member", "epoch": "e", "from": 2, "to": 3}
+    with pytest.raises(Trouble, match="nothing of s9"):
+        call("replay", "s9", "--database", chain)
+
+
+@pytest.mark.usefixtures("some")
+def test_the_log_is_fed_again(chain: str, conn: Any) -> None:
+    conn.execute("DELETE FROM chain.fanout")
+    made = call("replay", "--to-log", "2026-01-01T00:00", "--database", chain)
+    assert made.stdout.startswith("9 events will be published again")
+    rows = conn.execute(
+        "SELECT class, first, last, again FROM chain.fanout ORDER BY class, first, last DESC"
+    ).fetchall()
+    assert rows == [("health", 1, 3, True), ("health", 1, 2, True), ("health", 9, 9, True), ("member", 1, 3, True)]
+    assert call("replay", "--to-log", "never", "--database", chain).exit_code == 2
+
+
+@pytest.mark.usefixtures("some")
+def test_an_erasure_is_not_complete_without_all_receipts(chain: str, conn: Any, tmp_path: Path) -> None:
+    proof = tmp_path / "proof.json"
+    command = ("erase", "M2", "--database", chain, "--wait", "0", "--proof", str(proof))
+    with pytest.raises(Trouble, match=r"not complete yet: 2 waiting"):
+        call(*command)
+    assert counted(conn)["member"]["rows"] == 2
+    conn.execute("UPDATE chain.command SET state = 'applied', output = '{}', answered_at = now()")
+    assert call(*command).stdout == "erased at 2 stores\n"
+    told = json.loads(proof.read_text())
+    assert (told["database"]["events"], [one["store"] for one in told["stores"]]) == (1, ["s1", "s2"])
+    assert "M2" not in proof.read_text()
+    assert conn.execute("SELECT member FROM chain.erasure").fetchall() == [(None,)]
+    assert conn.execute("SELECT count(*) FROM chain.command WHERE body::text LIKE '%M2%'").fetchone() == (0,)
+
+
+def test_a_push_that_can_reach_nobody_is_over_at_once(chain: str, tmp_path: Path) -> None:
+    file = tmp_path / "shared.toml"
+    file.write_text("[thresholds]\n")
+    assert call("push", "config", str(file), "--database", chain).stdout == ""
+    for wrong in (("--wave", "1,x"), ("--wave", "0"), ("--halt-on", "rain")):
+        assert call("push", "config", str(file), "--database", chain, *wrong).exit_code == 2
+    assert call("push", "weather", str(file), "--database", chain).exit_code == 2
+    with pytest.raises(Trouble, match="columns"):
+        call("push", "directory", str(file), "--database", chain)
+
+
+def test_keeping_times_are_set_one_by_one(chain: str, conn: Any) -> None:
+    assert call("setup", "--database", chain, "--keep-windows", "90").stdout == "up to date\n"
+    found = dict(conn.execute("SELECT name, value FROM chain.setting").fetchall())
+    assert found == {"keep_events_days": "35", "keep_windows_days": "90", "keep_members_days": "400"}
+
+
+def test_a_database_that_is_not_there_is_one_line() -> None:
+    nowhere = f"postgresql://crm@127.0.0.1:{free_port()}/postgres"
+    for command in (("status",), ("setup",), ("replay",), ("erase", "M1")):
+        with pytest.raises(Trouble, match="database"):
+            call(*command, "--database", nowhere)
+
+
+def test_options_are_checked_before_anything_begins(chain: str, tmp_path: Path) -> None:
+    sink = ("sink", "--broker", "mqtt://127.0.0.1:1", "--database", chain)
+    wrong: tuple[str, ...]
+    for wrong in (("--shards", "5-1"), ("--shards", "0-64"), ("--lane", "fast"), ("--mqtt", "4")):
+        assert call(*sink, *wrong).exit_code == 2, wrong
+    assert call("sink", "--broker", "http://x", "--database", chain).exit_code == 2
+    read = ("read", "--log", "nats://127.0.0.1:1", "--to")
+    for wrong in (
+        (f"csv:{tmp_path}",),
+        (f"parquet:{tmp_path}", "--classes", "all"),
+        (f"parquet:{tmp_path}", "--shards", "x"),
+    ):
+        assert call(*read, *wrong).exit_code == 2, wrong
