@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from config.check import ConfigError, load
 from edge.setup import layout_file
@@ -80,6 +81,7 @@ position = [1, 1]   # on the pillar
     assert apply(text, moved) == text.replace("[4, 0]", "[5, 0.5]").replace("[1, 1]", "[2, 1]")
 
 
+@settings(max_examples=examples(60))
 @given(st.lists(st.floats(-99, 99), min_size=2, max_size=2))
 def test_nothing_moves_by_more_than_half_a_centimetre(position: list[float]) -> None:
     after = apply(TEXT, Moved.model_validate({"stamp": "", "antennas": {"f3-east:4": position}}))
