@@ -56,6 +56,7 @@ soak: install apt-test
 
 # Regenerate the screenshots in README.md and docs/manager*.md.
 pictures: install apt-test
+	fc-list :lang=zh 2>/dev/null | grep -q . || apt-get install -y -qq --no-install-recommends fontconfig fonts-noto-cjk
 	$(BIN)/python tests/browser/pictures.py
 
 install: $(STAMP)

@@ -28,7 +28,7 @@ FOLDER = ROOT / "docs" / "pictures"
 PAGES = {
     "now": "/",
     "wall": "/?wall=1",
-    **{name: f"/{name}" for name in ("today", "counters", "flows", "promotions", "layout", "members", "service")},
+    **{name: f"/{name}" for name in ("today", "plan", "counters", "flows", "promotions", "layout", "members", "service")},
     **{name: f"/{name}" for name in ("quality", "readers")},
 }
 SIZE: sync_api.ViewportSize = {"width": 1240, "height": 860}
