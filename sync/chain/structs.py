@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from sync.contract import CLASS_OF, Envelope, Event
 
 INT64 = 2**63
-"""Numbers from here on don't fit into a database's column."""
+"""Numbers as large as this, of either sign, are refused: they may not fit into a database's column."""
 
 
 def event_decoder() -> msgspec.json.Decoder[msgspec.Struct]:
@@ -84,7 +84,7 @@ def _bounded(kind: Any, metadata: list[Any]) -> Any:
     if origin is Literal or kind in (bool, type(None)):
         return kind
     if kind is int:
-        low = max(-INT64, limits.get("ge", -INT64), limits.get("gt", -INT64 - 1) + 1)
+        low = max(1 - INT64, limits.get("ge", -INT64), limits.get("gt", -INT64) + 1)
         high = min(INT64 - 1, limits.get("le", INT64 - 1), limits.get("lt", INT64) - 1)
         return Annotated[int, msgspec.Meta(ge=low, le=high)]
     if kind is float:
