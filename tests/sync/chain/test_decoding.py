@@ -188,6 +188,7 @@ def test_a_dead_letter_is_judged_as_in_its_batch() -> None:
     later = decoding.judge(json.dumps(event | {"type": "later"}).encode(), key, 7)  # type: ignore[arg-type]
     assert isinstance(later, Bad)
     assert later.type == "later"
+    assert isinstance(decoding.judge(b"{", key, 7), Bad)  # type: ignore[arg-type]
 
 
 def test_the_models_convert_what_structs_refuse() -> None:
