@@ -30,23 +30,24 @@ def show(told: dict[str, Any], console: Console) -> None:
         "store",
         "state",
         "silent s",
+        "backlog",
         "missing",
         "lost",
         "dead",
+        "coverage",
         "readers",
         "clock",
         "version",
-        "config",
-        "directory",
     )
-    stores = Table(*names, title="stores", title_justify="left")
+    stores = Table(*names, "config", "directory", title="stores", title_justify="left")
     for one in told["stores"][:SHOWN]:
         readers = "" if one["readers"] is None else f"{one['readers_up']}/{one['readers']}"
         stores.add_row(
             one["store"],
             "online" if one["online"] else "offline",
             f"{one['silent_s']:,.0f}",
-            *(f"{one[name]:,}" for name in ("behind", "lost", "dead")),
+            *(f"{one[name]:,}" for name in ("backlog", "behind", "lost", "dead")),
+            "" if one["coverage"] is None else f"{one['coverage']:.0%}",
             readers,
             *(str(one[name] or "") for name in ("clock", "version", "config", "directory")),
         )

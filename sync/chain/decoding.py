@@ -75,12 +75,8 @@ def decode(topic: str, payload: bytes) -> Batch:
             events.append(Bad(raw, _type_in(raw), item.event))
         else:
             model = item.event
-            try:
-                made = msgspec.convert(model.model_dump(by_alias=True), struct(type(model)))
-            except msgspec.ValidationError as error:
-                events.append(Bad(raw, model.type, str(error)))
-            else:
-                events.append(Good(raw, model.type, made))
+            made = msgspec.convert(model.model_dump(by_alias=True), struct(type(model), limited=False))
+            events.append(Good(raw, model.type, made))
     return Batch(key, envelope.first, events, lost)
 
 
@@ -89,7 +85,10 @@ def judge(raw: bytes, key: tuple[str, str, EventClass], seq: int) -> Good | Bad:
     store, epoch, class_ = key
     head = {"v": 1, "store": store, "epoch": epoch, "class": class_, "first": seq, "n": 1, "sent_us": 0, "boot": ""}
     message = msgspec.json.encode(head | {"mono_us": 0, "events": [msgspec.Raw(raw)]})
-    return decode(topics.topic(store, f"up/{class_}"), message).events[0]
+    try:
+        return decode(topics.topic(store, f"up/{class_}"), message).events[0]
+    except ValueError as error:
+        return Bad(raw, "", str(error))
 
 
 class _UnclearError(Exception):

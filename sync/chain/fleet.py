@@ -189,9 +189,10 @@ def over(conn: psycopg.Connection[Any], prefix: str) -> bool:
 
 
 def status(conn: psycopg.Connection[Any], stores: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Return how stores are, the ones that need looking after first."""
+    """Return how stores are, the ones that need looking after first; `coverage` is that of the last day summarised."""
     cursor = conn.execute(
-        "SELECT f.*, (SELECT count(*) FROM chain.command c WHERE c.store = f.store AND c.state = ANY(%s)) AS commands"
+        "SELECT f.*, (SELECT count(*) FROM chain.command c WHERE c.store = f.store AND c.state = ANY(%s)) AS commands,"
+        " (SELECT c.coverage FROM chain.coverage c WHERE c.store = f.store ORDER BY c.day DESC LIMIT 1) AS coverage"
         " FROM chain.freshness f WHERE %s::text[] = '{}' OR store = ANY(%s)"
         " ORDER BY coalesce(online, false), behind > 0 DESC, silent_s DESC, store",
         (list(OPEN), list(stores), list(stores)),

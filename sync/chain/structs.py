@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from sync.contract import CLASS_OF, Envelope, Event
 
 INT64 = 2**63
-"""Numbers from here on don't fit into a database's column."""
+"""Numbers as large as this, of either sign, are refused: they may not fit into a database's column."""
 
 
 def event_decoder() -> msgspec.json.Decoder[msgspec.Struct]:
@@ -35,9 +35,10 @@ def head_decoder() -> msgspec.json.Decoder[Any]:
 
 
 @cache
-def struct(model: type[BaseModel]) -> type[msgspec.Struct]:
-    """Return the struct of a model; that of an event is recognised by its `type`."""
-    made = _fields(model)
+def struct(model: type[BaseModel], limited: bool = True) -> type[msgspec.Struct]:
+    """Return the struct of a model; that of an event is recognised by its `type`. Without limits it is for values that
+    the model has accepted."""
+    made = _fields(model, limited)
     kind = model.model_fields.get("type")
     tag: dict[str, Any] = {}
     if kind is not None and kind.default in CLASS_OF:
@@ -57,10 +58,10 @@ def _names(model: type[BaseModel]) -> dict[str, str]:
     return {name: field.alias for name, field in model.model_fields.items() if field.alias}
 
 
-def _fields(model: type[BaseModel]) -> list[Any]:
+def _fields(model: type[BaseModel], limited: bool = True) -> list[Any]:
     made: list[Any] = []
     for name, field in model.model_fields.items():
-        kind = _bounded(field.annotation, field.metadata)
+        kind = _bounded(field.annotation, field.metadata, limited)
         made.append((name, kind) if field.is_required() else (name, kind, _default(field)))
     return made
 
@@ -70,21 +71,23 @@ def _default(field: FieldInfo) -> Any:
     return msgspec.field(default_factory=type(value)) if isinstance(value, list | dict) else value
 
 
-def _bounded(kind: Any, metadata: list[Any]) -> Any:
+def _bounded(kind: Any, metadata: list[Any], limited: bool) -> Any:
     """Convert a type with its constraints; TypeError for what the contract doesn't use."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is not None and hasattr(kind, "__metadata__"):  # Annotated
         told: list[Any] = []
         for one in kind.__metadata__:
             told += one.metadata if isinstance(one, FieldInfo) else [one]
-        return _bounded(inner[0], [*told, *metadata])
-    limits = _limits(metadata)
+        return _bounded(inner[0], [*told, *metadata], limited)
+    if not limited and kind in (int, float, str):
+        return kind
+    limits = _limits(metadata) if limited else {}
     if origin in (Union, types.UnionType):
-        return Union[tuple(_bounded(one, metadata if one is not type(None) else []) for one in inner)]  # noqa: UP007
+        return Union[tuple(_bounded(one, metadata if one is not type(None) else [], limited) for one in inner)]  # noqa: UP007
     if origin is Literal or kind in (bool, type(None)):
         return kind
     if kind is int:
-        low = max(-INT64, limits.get("ge", -INT64), limits.get("gt", -INT64 - 1) + 1)
+        low = max(1 - INT64, limits.get("ge", -INT64), limits.get("gt", -INT64) + 1)
         high = min(INT64 - 1, limits.get("le", INT64 - 1), limits.get("lt", INT64) - 1)
         return Annotated[int, msgspec.Meta(ge=low, le=high)]
     if kind is float:
@@ -94,12 +97,12 @@ def _bounded(kind: Any, metadata: list[Any]) -> Any:
     if kind is str:
         return _with(str, limits)
     if origin is list or origin is tuple:
-        one = _bounded(inner[0], [])
+        one = _bounded(inner[0], [], limited)
         return _with(list[one] if origin is list else tuple[one, ...], limits)  # type: ignore[valid-type]
     if origin is dict:
-        return dict[str, _bounded(inner[1], [])]  # type: ignore[misc]
+        return dict[str, _bounded(inner[1], [], limited)]  # type: ignore[misc]
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return struct(kind)
+        return struct(kind, limited)
     raise TypeError(f"no struct for {kind!r}")
 
 
