@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,13 +10,12 @@ from typing import Any
 
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field
-from tomlkit.exceptions import TOMLKitError
 
 from config import StoreConfig
 from config.basis import Point
 from config.check import Problem, check, load_text
 from config.model import Names
-from edge.store.errors import Trouble
+from edge.store import file_edit
 
 DIGITS = 2
 """Positions are kept to the centimetre."""
@@ -48,7 +45,7 @@ class Saved:
 
 def read(file: Path) -> tuple[StoreConfig, str]:
     """Read a valid store file; return it with the stamp of its content. ConfigError, Trouble."""
-    text = _text(file)
+    text = file_edit.read(file)
     return load_text(text, file.name, file.absolute().parent), stamp(text)
 
 
@@ -83,22 +80,19 @@ def save(file: Path, moved: Moved) -> Saved:
     Raises Changed if another program has changed the file, ConfigError if it would not be valid, Trouble if it can't be
     written; then the file stays as it is.
     """
-    before = _text(file)
+    before = file_edit.read(file)
     if stamp(before) != moved.stamp:
         raise Changed
     after = apply(before, moved)
     load_text(after, file.name, file.absolute().parent)
     if after != before:
-        _write(file, after)
+        file_edit.replace(file, after)
     return Saved(stamp(after), tuple(problem for problem in check(file) if problem.warning))
 
 
 def apply(text: str, moved: Moved) -> str:
     """Return a store file with zones and antennas moved. Zones and antennas that it doesn't have are ignored."""
-    try:
-        document = tomlkit.parse(text)
-    except TOMLKitError as error:
-        raise Trouble(f"the store file can't be changed: {error}") from error
+    document = file_edit.parsed(text)
     content: Mapping[str, Any] = document
     for zone in content.get("zones", ()):
         if (polygon := moved.zones.get(zone["id"])) is not None:
@@ -134,29 +128,3 @@ def _plain(value: Any) -> Any:
 
 def _names(name: str | Names) -> str:
     return name if isinstance(name, str) else f"{name.en} · {name.zh}"
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Trouble(f"can't read {file}: {error}") from error
-
-
-def _write(file: Path, text: str) -> None:
-    """Replace the file at once, with the same owner and permissions; a link stays one."""
-    target = Path(os.path.realpath(file))
-    part = target.with_name(f"{target.name}.new")
-    try:
-        was = target.stat()
-        with part.open("w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        part.chmod(was.st_mode & 0o7777)
-        with contextlib.suppress(PermissionError):
-            os.chown(part, was.st_uid, was.st_gid)
-        os.replace(part, target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise Trouble(f"can't write {file}: {error.strerror}") from error

@@ -282,7 +282,8 @@ async def test_a_reader_is_tuned_after_a_yes(tmp_path: Path) -> None:
         assert file.read_text() == before
         code, out, err = await command(*base, "--yes")
     assert code == 0, out + err
-    assert (tmp_path / "store-before.toml").read_text() == before
+    assert (tmp_path / "store.toml~").read_text() == before
+    assert list(tmp_path.glob("*.toml")) == [file], "each would be a store of the gateway"
     (told,) = load(file, files=False).readers
     assert told.session == 0
     assert told.antennas[0].power == 24

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from config.check import ConfigError, load
-from edge.setup import layout_file
 from edge.setup.layout_file import Changed, Moved, apply, drawing, read, save
 from edge.setup.plan_svg import svg
 from edge.store.errors import Trouble
@@ -134,7 +133,7 @@ def test_a_file_that_can_not_be_written_stays(file: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     _, stamp = read(file)
-    monkeypatch.setattr(layout_file.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(Trouble, match="No space left"):
         save(file, Moved.model_validate({"stamp": stamp, "antennas": {"f1-doors:1": [1, 10]}}))
     assert file.read_text("utf-8") == TEXT

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.check import load
 from edge.store.errors import Trouble
-from edge.store.file_edit import with_keys
+from edge.store.file_edit import edit, with_keys
 
 INLINE = """# a store
 [[readers]]
@@ -107,3 +110,31 @@ def test_whatever_is_set_is_there_and_nothing_else(power: float, mode: int, read
     for antenna in entry["antennas"]:
         if antenna["port"] == port:
             assert (antenna["power"], antenna["mode"]) == (power, mode)
+
+
+def test_a_file_behind_a_link_and_from_another_editor_is_changed(tmp_path: Path) -> None:
+    """With a byte order mark and CRLF, as Notepad writes it."""
+    demo = (Path(__file__).parents[3] / "config" / "demo.toml").read_text("utf-8")
+    real, link = tmp_path / "real.toml", tmp_path / "link.toml"
+    written = b"\xef\xbb\xbf" + demo.replace("\n", "\r\n").encode()
+    real.write_bytes(written)
+    real.chmod(0o640)
+    link.symlink_to(real)
+    kept = edit(link, "f1-doors", {"report_tags": 3}, {})
+    assert link.is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o640
+    assert load(real, files=False).readers[0].report_tags == 3
+    assert kept.read_bytes() == written
+
+
+def test_a_change_that_does_not_reach_the_disk_leaves_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    demo = (Path(__file__).parents[3] / "config" / "demo.toml").read_bytes()
+    file = tmp_path / "store.toml"
+    file.write_bytes(demo)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Trouble, match="No space left"):
+        edit(file, "f1-doors", {"report_tags": 3}, {})
+    assert file.read_bytes() == demo
