@@ -43,13 +43,13 @@ def init(
         typer.Option(help="Where to look for readers: as for `readers scan`, or serial. Can be repeated."),
     ] = None,
     antennas: Annotated[int, typer.Option(min=1, max=64, help="Antennas of each LLRP reader that is found.")] = 4,
-    database: Annotated[Path | None, typer.Option(help="The database; default: where the unit may write.")] = None,
+    database: Annotated[Path | None, typer.Option(help="The database; default: where the service can write.")] = None,
     listen: Annotated[str, typer.Option(help="Address and port of the page.")] = "127.0.0.1:8080",
     user: Annotated[str, typer.Option(help="First user of the page, with the role it.")] = "admin",
 ) -> None:
-    """Write a store file with comments, set the first password, examine the gateway, and say what comes next.
+    """Write a store file with comments, create the page's first user, examine the gateway, and print the next commands.
 
-    Asks on a terminal; otherwise options are required, and the password is read from standard input.
+    Asks on a terminal. Otherwise --store and --broker are required, and the password is read from standard input.
     """
     import asyncio
 
@@ -59,6 +59,8 @@ def init(
 
     if file.exists():
         raise Trouble(f"{file} exists: change it with an editor, or choose another name")
+    if not file.parent.is_dir():
+        raise Trouble(f"there is no folder {file.parent}: is Tagtrail installed? See docs/install.md")
     asks = sys.stdin.isatty()
     timezone = timezone or (None if asks else machine_timezone())
     if asks:
@@ -73,9 +75,7 @@ def init(
     given = {"--store": store, "--timezone": timezone, "--broker": broker}
     if not (store and timezone and broker):
         missing = ", ".join(option for option, value in given.items() if not value)
-        raise Trouble(f"not on a terminal, where it would ask, it needs: {missing}")
-    if not file.parent.is_dir():
-        raise Trouble(f"there is no folder {file.parent}: is Tagtrail installed? docs/install.md")
+        raise Trouble(f"without a terminal to ask on, these options are required: {missing}")
     readers = asyncio.run(_found(scan or [], antennas))
     answers = Answers(
         store, name or store, timezone, broker, database or _database(file), username, members, listen, readers
@@ -89,7 +89,7 @@ def init(
         file.unlink()
         raise
     _examine(config, file)
-    _say_what_comes_next(file, answers, created)
+    _say_what_comes_next(file, answers, None if created else user)
 
 
 def layout(
@@ -201,14 +201,15 @@ def _examine(config: StoreConfig, file: Path) -> None:
     typer.echo(as_text([one for one in found if one.what != "service"]))
 
 
-def _say_what_comes_next(file: Path, answers: Answers, created: bool) -> None:
+def _say_what_comes_next(file: Path, answers: Answers, missing: str | None) -> None:
+    """Print the next commands; `missing`: the page's first user, if there is none yet."""
     unit = file.parent.absolute() == STORES
     typer.echo("\nNext:")
     if answers.username and unit:
         typer.echo(
             f"  install -m 0600 /dev/stdin /etc/credstore/tagtrail.{file.stem}.mqtt-password   # the password, Ctrl-D"
         )
-    if not created:
-        typer.echo(f"  tagtrail users set admin --role it -c {file}")
+    if missing is not None:
+        typer.echo(f"  tagtrail users set {missing} --role it -c {file}")
     typer.echo(f"  tagtrail layout {file}   # where zones and antennas are")
     typer.echo(f"  systemctl enable --now tagtrail@{file.stem}" if unit else f"  tagtrail run -c {file}")

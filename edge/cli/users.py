@@ -57,7 +57,7 @@ def put_user(store: StoreConfig, name: str, role: str, password: str) -> None:
     users = _users(store)
     users.put(name, Role(role), password)
     users.record("console", "", "", "user set", f"{name} ({role})")
-    typer.echo(f"{name} is {role}")
+    typer.echo(f"user {name} set, role {role}")
 
 
 @group.command("remove")
@@ -69,7 +69,7 @@ def remove(name: Annotated[str, typer.Argument(help="The user's name.")], config
     if not users.remove(name):
         raise Trouble(f"no such user: {name}")
     users.record("console", "", "", "user removed", name)
-    typer.echo(f"{name} removed")
+    typer.echo(f"user {name} removed")
 
 
 @group.command("list")

@@ -205,10 +205,10 @@ def test_commands(tmp_path: Path) -> None:
 
     assert "at least 10" in tagtrail("set", "li", "--role", "manager", given="short\n").stderr
     made = tagtrail("set", "li", "--role", "manager", given=f"{PASSWORD}\n")
-    assert (made.returncode, made.stdout) == (0, "li is manager\n")
+    assert (made.returncode, made.stdout) == (0, "user li set, role manager\n")
     assert tagtrail("set", "chen", "--role", "it", given=f"{PASSWORD}\n").returncode == 0
     assert tagtrail("list").stdout == "chen\tit\nli\tmanager\n"
-    assert tagtrail("remove", "li").stdout == "li removed\n"
+    assert tagtrail("remove", "li").stdout == "user li removed\n"
     gone = tagtrail("remove", "li")
     assert (gone.returncode, gone.stderr) == (1, "tagtrail: no such user: li\n")
     with sqlite3.connect(tmp_path / "store.web.db") as conn:

@@ -61,7 +61,7 @@ def test_it_overwrites_nothing(file: Path) -> None:
 def test_without_a_terminal_it_says_what_it_needs(file: Path) -> None:
     refused = init(file, "--timezone", "Asia/Shanghai")
     assert refused.returncode == 1
-    assert "it needs: --store, --broker" in refused.stderr
+    assert "required: --store, --broker" in refused.stderr
     assert not file.exists()
 
 
@@ -85,9 +85,15 @@ def test_nothing_is_left_of_a_file_that_would_not_be_right(
 
 
 def test_without_a_password_it_says_how_to_make_a_user(file: Path) -> None:
-    done = init(file, *GIVEN)
+    done = init(file, *GIVEN, "--user", "li")
     assert done.returncode == 0, done.stderr
-    assert f"tagtrail users set admin --role it -c {file}" in done.stdout
+    assert f"tagtrail users set li --role it -c {file}" in done.stdout
+
+
+def test_the_folder_is_looked_at_before_anything_is_asked(tmp_path: Path) -> None:
+    refused = init(tmp_path / "no" / "s7.toml")
+    assert refused.returncode == 1
+    assert "there is no folder" in refused.stderr
 
 
 @pytest.mark.parametrize("members", [None, "9521141", "0xE280aa"])
@@ -99,7 +105,7 @@ def test_whatever_is_told_the_file_is_valid_and_without_doubts(
     answers = Answers(
         's-"7"'.replace('"', ""),
         'a "name"\\ \n',
-        "Europe/Berlin",
+        "Asia/Shanghai",
         "mqtts://b",
         database,
         "me",
@@ -112,6 +118,14 @@ def test_whatever_is_told_the_file_is_valid_and_without_doubts(
         [] if members else [each for each in doubts if "member" in each]
     )
     assert tomllib.loads(file.read_text())["store"]["name"] == 'a "name"\\ \n'
+
+
+@pytest.mark.parametrize(("timezone", "region"), [("Asia/Shanghai", "prc"), ("Europe/Berlin", None)])
+def test_a_reader_gets_the_band_of_china_only_there(file: Path, timezone: str, region: str | None) -> None:
+    reader = FoundReader("thingmagic", "/dev/x", 1)
+    file.write_text(text(Answers("s7", "s7", timezone, "mqtts://b", Path("s7.db"), readers=(reader,))))
+    assert load(file).readers[0].region == region
+    assert any("without region" in each.text for each in check(file)) == (region is None)
 
 
 def test_every_line_that_is_commented_out_would_be_valid(file: Path) -> None:
