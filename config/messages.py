@@ -26,7 +26,7 @@ NEEDED = {
     "neighbours": "a list of zone ids",
     "position": "metres, as [x, y]",
     "port": "the number of the reader's antenna port, 1 to 64",
-    "address": 'llrp: "host" or "host:port"; thingmagic: "/dev/…" or "tcp://host:port"',
+    "address": 'llrp: "host" or "host:port"; serial readers: "/dev/…" or "tcp://host:port"',
     "identity": 'the reader\'s MAC or EPC in hex, such as "00:16:25:12:34:56"',
     "pin": "the SHA-256 fingerprint of the reader's certificate: 64 hex digits, with or without colons",
     "antennas": 'a list of { port = 1, zone = "…", position = [x, y] }, at least one',

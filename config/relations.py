@@ -39,11 +39,12 @@ PORT_MAX = {
 }
 """Highest antenna port by driver."""
 BY_DOCUMENT = {
-    "hopeland": "its reports of tags are",
-    "nordicid": "its answers are",
-    "metratec": "all that it says is",
+    "hopeland": "how it reports tags",
+    "nordicid": "how it answers",
+    "metratec": "what it sends",
 }
 """What of a driver no bytes of a real reader confirm; docs/readers.md has the sources."""
+UNCONFIRMED = "{}: {} is known from documents only, not from a real reader; try it with tagtrail readers test"
 Found = tuple[Place, str, bool]
 """Place, message, and True if it is only a warning."""
 
@@ -150,11 +151,9 @@ def _families(raw: Raw) -> Iterator[Found]:
             if isinstance(port, int) and most < port <= 64:
                 yield (*place, *at, "port"), f"{driver} readers have ports 1 to {most}, not {port}", False
         if driver == "r2000" and any(isinstance(at.get("port"), int) and 8 < at["port"] <= 16 for _, at in antennas):
-            text = "r2000 ports above 8 are implemented by the document only; try them with tagtrail readers test"
-            yield (*place, "antennas"), text, True
+            yield (*place, "antennas"), UNCONFIRMED.format(driver, "how ports above 8 are selected"), True
         if driver in BY_DOCUMENT:
-            text = f"{BY_DOCUMENT[driver]} implemented by the document only; try it with tagtrail readers test"
-            yield (*place, "driver"), text, True
+            yield (*place, "driver"), UNCONFIRMED.format(driver, BY_DOCUMENT[driver]), True
         if driver == "thingmagic" and "region" not in reader:
             text = 'without region the reader keeps its own; a reader without one is set to China (region = "prc")'
             yield place, text, True

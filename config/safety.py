@@ -68,7 +68,7 @@ def _pushed(place: Place, reader: Raw, address: str) -> Iterator[Found]:
     if reader.get("profile") in BY_DOCUMENT:
         yield (
             (*place, "profile"),
-            f"{show(reader['profile'])} is implemented by the document only; see docs/readers.md",
+            f"{show(reader['profile'])} is known from documents only, not from a real reader; see docs/readers.md",
             True,
         )
 

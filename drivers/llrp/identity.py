@@ -20,6 +20,6 @@ def check_identity(wanted: str | None, identity: str | None, memory: Memory, pee
         if before is not None and before != identity:
             tell(
                 f"another reader than before answers at {peer}: {identity} instead of {before}; "
-                "see that its antennas hang where the store file says"
+                "check that its antennas are where the store file says"
             )
         memory.identity = identity

@@ -251,7 +251,7 @@ def tune(
         typer.echo(reason)
     if entry.driver != "llrp":
         typer.echo(
-            f"the store file has no such keys for {entry.driver}: set it in the reader, with the vendor's program"
+            f"the store file has no key for this with {entry.driver}: set it in the reader, with the vendor's program"
         )
         return
     for port, keys in proposal.antennas.items():

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from config import StoreConfig
@@ -34,7 +35,9 @@ def store_file(file: Path) -> Iterator[Finding]:
     for problem in problems:
         make = warning if problem.warning else error
         yield make(
-            "store file", f"{problem}", "Correct the store file, then run tagtrail check and restart the service."
+            "store file",
+            str(replace(problem, warning=False)),
+            "Correct the store file, then run tagtrail check and restart the service.",
         )
     if not problems:
         yield ok("store file", f"{file} is valid")

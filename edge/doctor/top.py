@@ -55,7 +55,7 @@ async def watch(config: StoreConfig, console: Console, *, once: bool) -> None:
         until_s = asyncio.get_running_loop().time() + ANSWER_S
         while client.now is None:
             if asyncio.get_running_loop().time() > until_s:
-                raise Trouble("the service does not answer: systemctl status tagtrail@STORE")
+                raise Trouble("the service does not answer: is it running?")
             await client.wait(client.version, WAIT_S)
         if once:
             console.print(draw(config, client, console.height))

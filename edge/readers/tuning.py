@@ -180,6 +180,8 @@ def propose(reader: Reader, ports: list[Port], detail: Mapping[str, str]) -> Pro
     if not enough:
         return done
     _session(reader, enough, done)
+    if reader.driver != "llrp":  # others take no more from the store file, nor do they tell what they can do
+        return done
     _report_tags(reader, ports, done)
     for port in enough:
         _power(reader, port, detail, done)

@@ -98,7 +98,7 @@ def test_keys_of_json_are_only_for_json(gateway: Gateway) -> None:
     [
         ({"address": "listen://0.0.0.0:8484/a"}, "anyone on the network can send reads here"),
         ({"address": "mqtt://10.0.0.5/t"}, "without heartbeat_s a reader that has failed can't be told"),
-        ({"profile": "keonn", "address": "listen://127.0.0.1:8484/a"}, "implemented by the document only"),
+        ({"profile": "keonn", "address": "listen://127.0.0.1:8484/a"}, "known from documents only"),
         ({"password_file": "pw"}, "the password is sent unencrypted"),
     ],
 )

@@ -363,3 +363,10 @@ def test_sentences_in_sentences_are_translated() -> None:
     said = f"reader r1 has been away for 3 h: {refused}"
     assert reason(said, "zh") == f"读写器 r1 已断开 3 h：{reason(refused, 'zh')}"
     assert reason(refused, "zh") != refused
+
+
+def test_a_warning_of_the_store_file_does_not_say_twice_what_it_is(store: Gateway) -> None:
+    store.configure(thresholds={"small_cell": 2})
+    told = [one for one in stored.store_file(store.file) if "small_cell" in one.said]
+    assert [one.state for one in told] == [State.WARNING]
+    assert "warning: " not in told[0].said

@@ -185,4 +185,4 @@ def test_what_no_real_reader_has_confirmed_is_told_by_check(gateway: Gateway, dr
     gateway.configure(readers=[serial(driver, 1)])
     told = [problem.text for problem in check(gateway.file) if problem.warning and problem.key == "readers[0].driver"]
     assert len(told) == 1
-    assert "implemented by the document only" in told[0]
+    assert "known from documents only" in told[0]

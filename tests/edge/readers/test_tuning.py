@@ -105,6 +105,13 @@ def test_without_tables_neither_power_nor_mode_is_proposed() -> None:
     assert not done
 
 
+def test_of_other_families_only_the_session_is_proposed() -> None:
+    """Nothing else can be set, in the store file or in most readers."""
+    other = Reader.model_validate(entry().model_dump(exclude_unset=True) | {"driver": "tsl", "address": "/dev/x"})
+    done = propose(other, [replace(GOOD, field=5, reads_per_s=1000, neighbours=0.9)], DETAIL)
+    assert (done.keys, done.antennas, len(done.reasons)) == ({"session": 0}, {}, 1)
+
+
 def test_the_file_is_changed_only_if_it_stays_valid(tmp_path: Path) -> None:
     file = tmp_path / "store.toml"
     text = '[[readers]]\nid = "g"\n'
