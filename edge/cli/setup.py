@@ -175,9 +175,13 @@ def _database(file: Path) -> Path:
 def _create_user(config: StoreConfig, user: str, asks: bool) -> bool:
     from edge.store.errors import Trouble
 
-    question = f"Password of the page's user {user}"
+    question = f"Password of the page's user {user} (empty: no user yet)"
     while True:
-        password = typer.prompt(question, hide_input=True, confirmation_prompt=True) if asks else first_line()
+        password = (
+            typer.prompt(question, default="", show_default=False, hide_input=True, confirmation_prompt=True)
+            if asks
+            else first_line()
+        )
         if not password:
             return False
         try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -88,6 +91,42 @@ def test_without_a_password_it_says_how_to_make_a_user(file: Path) -> None:
     done = init(file, *GIVEN, "--user", "li")
     assert done.returncode == 0, done.stderr
     assert f"tagtrail users set li --role it -c {file}" in done.stdout
+
+
+def test_on_a_terminal_it_asks_until_the_answers_are_right(file: Path) -> None:
+    """A password of none can be given there too."""
+    answers = [
+        ("Id of the store", ""),
+        ("Name of the store", "Bund"),
+        ("Time zone", "beijing"),
+        ('did you mean "Asia/Shanghai"', "Asia/Shanghai"),
+        ("Broker", "mqtt://127.0.0.1:1"),
+        ("name at the broker", ""),
+        ("company prefix", "12"),
+        ("6 to 12 digits", "9521141"),
+        ("Where to look", ""),
+        ("(empty: no user yet)", ""),
+        ("Repeat", ""),
+    ]
+    near, far = os.openpty()
+    started = [sys.executable, "-m", "edge", "init", str(file)]
+    with subprocess.Popen(started, stdin=far, stdout=far, stderr=far, start_new_session=True) as process:
+        os.close(far)
+        said = ""
+        for wanted, answer in answers:
+            while wanted not in said or not said.endswith(": "):
+                said += os.read(near, 1024).decode()
+            said = ""
+            os.write(near, f"{answer}\n".encode())
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while part := os.read(near, 1024):
+                said += part.decode()
+    os.close(near)
+    assert process.returncode == 0, said
+    assert f"tagtrail users set admin --role it -c {file}" in said
+    store = load(file)
+    assert (store.store.id, store.store.name, store.store.timezone) == ("s7", "Bund", "Asia/Shanghai")
+    assert store.tag_classes[0].company_prefix == "9521141"
 
 
 def test_the_folder_is_looked_at_before_anything_is_asked(tmp_path: Path) -> None:
