@@ -103,7 +103,7 @@ def layout(
         Path | None, typer.Option(help="Draw the layout to this file instead; - for standard output.")
     ] = None,
 ) -> None:
-    """Move zones and antennas on a page of this machine, over a floor plan, and note a walk test; Ctrl-C ends."""
+    """Open a page on this machine to move zones and antennas over a floor plan, or note a walk test; Ctrl-C ends."""
     import asyncio
     import contextlib
 

@@ -26,11 +26,12 @@ def status(
     config: Config,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
     as_good_as: Annotated[
-        Path | None, typer.Option(help="Wait until all works again that worked then: a file with an earlier --json.")
+        Path | None,
+        typer.Option(help="File with an earlier --json output: wait until everything that worked then works again."),
     ] = None,
     within: Annotated[float, typer.Option(min=0, help="Seconds to wait at most, with --as-good-as.")] = 120,
 ) -> None:
-    """Print in a line how the service is; exit code 1 if it doesn't answer."""
+    """Print the state of the service in one line; exit code 1 if it doesn't answer."""
     import asyncio
 
     store = load_store(config)
@@ -82,7 +83,7 @@ def doctor(config: Config, as_json: Annotated[bool, typer.Option("--json", help=
 def support_bundle(
     config: Config, out: Annotated[Path, typer.Option(help="Output file, a .tar.gz readable by its owner only.")]
 ) -> None:
-    """Collect for support what the gateway is and says, without secrets, EPCs and member numbers."""
+    """Collect what support needs in one file, without secrets, EPCs and member numbers."""
     import asyncio
     import io
     import time
