@@ -106,8 +106,8 @@ def load(path: Path, family: str = "") -> bytes:
     text = raw.strip().removeprefix(b"\xef\xbb\xbf")
     if family == "json":
         return text
-    if family in AS_TEXT:
-        return raw
+    if family in AS_TEXT:  # saved by an editor, its lines may have lost what readers end them with
+        return raw if b"\r" in raw else raw.replace(b"\n", b"\r\n")
     if not _HEX.fullmatch(text):
         if _TEXT.fullmatch(text):  # every frame of every family has bytes that no text has
             raise Trouble(

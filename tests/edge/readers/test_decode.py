@@ -201,3 +201,17 @@ def test_json_is_decoded_by_the_profile_that_fits(tmp_path: Path) -> None:
     assert "not JSON, or cut off" in done.stderr
     assert "0 reads" in run("json", str(file), "--profile", "impinj").stderr
     assert "no profile 'x'" in run("json", str(file), "--profile", "x").stderr
+
+
+@pytest.mark.parametrize(
+    ("family", "lines"),
+    [
+        ("tsl", "EP: 300833B2DDD9014000000000\nRI: -58\nOK:\n\n"),
+        ("metratec", "300833B2DDD9014000000000\n-58\nARP 00\nIVF 01\n"),
+    ],
+)
+def test_lines_saved_by_an_editor_are_decoded(tmp_path: Path, family: str, lines: str) -> None:
+    file = tmp_path / "lines.txt"
+    file.write_bytes(lines.encode())
+    (row,) = decode(family, load(file, family)).rows
+    assert (row.epc, row.rssi_cdbm) == ("300833B2DDD9014000000000", -5800)
