@@ -81,11 +81,18 @@ def flash(devices: Path) -> Iterator[Finding]:
             yield ok("flash", f"{name} has used at most {10 * used} % of its rated life")
 
 
-def written(up_s: float, written_bytes: int | None) -> Iterator[Finding]:
-    """Judge how much the service writes to disk, once it has run for long enough to tell."""
+def mb_a_day(up_s: float, written_bytes: int | None) -> float | None:
+    """Return the MB that the service writes to disk in a day; None if it has not run for long enough to tell."""
     if written_bytes is None or up_s < WRITES_AFTER_S:
+        return None
+    return written_bytes / up_s * 86_400 / 1e6
+
+
+def written(up_s: float, written_bytes: int | None) -> Iterator[Finding]:
+    """Judge how much the service writes to disk, once that can be told."""
+    a_day_mb = mb_a_day(up_s, written_bytes)
+    if a_day_mb is None:
         return
-    a_day_mb = written_bytes / up_s * 86_400 / 1e6
     if a_day_mb > MUCH_WRITTEN_MB:
         yield warning(
             "writing",

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from config import StoreConfig
 from edge.doctor.health import judge, lag_s
+from edge.doctor.machine import mb_a_day
 from edge.store.errors import Trouble
 from edge.store.live_socket import socket_path
 from edge.store.live_state import LiveClient, Now, State
@@ -94,12 +95,8 @@ def _head(config: StoreConfig, now: Now, process: Process, status: str, live: bo
     first = Text.assemble(("Tagtrail ", "bold"), f"{now.version}  {now.store}  {at:%Y-%m-%d %H:%M:%S}  ", state)
     memory = "?" if process.memory_mb is None else f"{process.memory_mb:.0f} MB"
     share = process.cpu_s and now.process.up_s and process.cpu_s / now.process.up_s
-    written = now.process.written_bytes
-    day = (
-        ""
-        if not written or not now.process.up_s
-        else f", written {written / now.process.up_s * 86_400 / 1e6:,.0f} MB/day"
-    )
+    a_day_mb = mb_a_day(now.process.up_s, now.process.written_bytes)
+    day = "" if a_day_mb is None else f", written {a_day_mb:,.0f} MB/day"
     broker = "broker connected" if now.broker.connected else "broker away"
     page = (
         "no page"
@@ -124,16 +121,16 @@ def _head(config: StoreConfig, now: Now, process: Process, status: str, live: bo
 
 
 def _readers(now: Now, most: int) -> RenderableType:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     for column, justify in (
         ("READER", "left"),
         ("LINK", "left"),
         ("READS/S", "right"),
         ("READS", "right"),
         ("SINCE", "right"),
-        ("", "left"),
     ):
         table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("", no_wrap=True, ratio=1)  # a long reason is cut off, not the names of readers
     order = sorted(now.readers, key=lambda reader: (reader.link == "up", -reader.reads_per_s))
     for reader in order[:most]:
         since = duration((now.as_of_us - reader.since_us) / 1e6)

@@ -24,8 +24,8 @@ def config(tmp_path: Path) -> StoreConfig:
     return StoreConfig.model_validate(store_values(tmp_path))
 
 
-def lines(config: StoreConfig, height: int = 40, *, live: bool = True, **told: object) -> str:
-    out = Console(file=io.StringIO(), width=100, height=height, markup=False)
+def lines(config: StoreConfig, height: int = 40, *, width: int = 100, live: bool = True, **told: object) -> str:
+    out = Console(file=io.StringIO(), width=width, height=height, markup=False)
     now = Now.model_validate(FULL | {"failing": []} | told)
     out.print(view(config, now, Process(93.0, 1.2), height, live=live))
     assert isinstance(out.file, io.StringIO)
@@ -59,6 +59,25 @@ def test_readers_that_are_away_come_first_and_many_fit(config: StoreConfig) -> N
     assert "r00" not in text
     assert " more" in text
     assert text.count("\n") <= 30
+
+
+def test_on_a_small_terminal_a_long_reason_is_cut_off_and_nothing_else(config: StoreConfig) -> None:
+    reason = "/dev/rfid/gate-1 does not exist: plug the reader in, or correct the address or the udev rule"
+    readers = [
+        {"id": f"gate-{n}", "driver": "tsl", "link": "down", "reason": reason, "since_us": 1} for n in range(1, 65)
+    ]
+    broker = {"connected": False, "reason": "10.20.0.5:8883: [Errno 111] Connection refused", "since_us": 1}
+    failing = [{"job": "learning", "reason": "disk", "since_us": 1, "times": 2}]
+    text = lines(config, 24, width=80, readers=readers, broker=broker, failing=failing)
+    assert "gate-1 " in text
+    assert "down" in text
+    assert "/dev/rfid/gate-1 does" in text
+    assert text.count("\n") <= 24, text
+    assert "! learning fails: disk" in text
+
+
+def test_what_is_written_is_not_foretold_from_seconds(config: StoreConfig) -> None:
+    assert "MB/day" not in lines(config, process={"up_s": 5, "written_bytes": 500_000})
 
 
 def test_faults_and_silence_are_told(config: StoreConfig) -> None:
