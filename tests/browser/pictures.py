@@ -28,8 +28,8 @@ FOLDER = ROOT / "docs" / "pictures"
 PAGES = {
     "now": "/",
     "wall": "/?wall=1",
-    **{name: f"/{name}" for name in ("today", "plan", "counters", "flows", "promotions", "layout", "members", "service")},
-    **{name: f"/{name}" for name in ("quality", "readers")},
+    **{name: f"/{name}" for name in ("today", "plan", "counters", "flows", "promotions", "layout", "members")},
+    **{name: f"/{name}" for name in ("service", "quality", "readers")},
 }
 SIZE: sync_api.ViewportSize = {"width": 1240, "height": 860}
 WALL: sync_api.ViewportSize = {"width": 1920, "height": 1080}
