@@ -130,7 +130,7 @@ async def read_once(path: Path, timeout_s: float = 2.0) -> dict[str, Any] | None
                 writer.close()
     except (OSError, TimeoutError):
         return None
-    return dict(json.loads(line)) if line else None
+    return dict(json.loads(line)) if line.endswith(b"\n") else None
 
 
 async def follow(path: Path, reader: str) -> AsyncGenerator[dict[str, Any], None]:
@@ -141,7 +141,7 @@ async def follow(path: Path, reader: str) -> AsyncGenerator[dict[str, Any], None
         return
     try:
         writer.write(f"{reader}\n".encode())
-        while line := await stream.readline():
+        while (line := await stream.readline()).endswith(b"\n"):  # a killed service leaves part of one
             state = json.loads(line)
             if "antennas" in state:
                 yield state
