@@ -205,11 +205,9 @@ def tune(
     yes; the service must not be using the reader."""
     import asyncio
 
-    import numpy as np
     from rich.console import Console
     from rich.table import Table
 
-    from drivers.read import READ
     from edge.readers import listening as tools
     from edge.readers import tuning
     from edge.store.errors import Trouble
@@ -220,17 +218,23 @@ def tune(
     entry = next(each for each in store.readers if each.id == reader)
     if state := asyncio.run(tools.service_state(store)):
         raise Trouble(f"the service (process {state['pid']}) is using the reader; stop it for these minutes")
-    batches: list[Any] = [np.zeros(0, READ)]
-    listener = tools.Listener(settings, lambda _reader, batch, _phases: batches.append(batch))
+    collected = tuning.Collected()
+    listener = tools.Listener(settings, collected.add)
 
     async def watch() -> bool:
-        return await tools.listen(settings, listener, minutes * 60, stop=_stop())
+        stop = _stop()
+
+        def look() -> None:
+            if collected.full:
+                stop.set()
+
+        return await tools.listen(settings, listener, minutes * 60, look, stop)
 
     was_up = asyncio.run(watch())
     if not was_up:
         _tell(tools.findings(settings, listener, was_up))
         raise typer.Exit(1)
-    reads = np.concatenate(batches)
+    reads = collected.reads()
     zones = {antenna: shop.zones[int(shop.layout.antenna_zone[antenna])] for antenna in settings.ports.values()}
     seconds = float(reads["time_us"].max() - reads["time_us"].min()) / 1e6 if len(reads) else 0.0
     ports = tuning.measure(reads, settings.ports, zones, seconds)

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from config.readers import Reader
 from drivers.llrp.radio import modes_of, powers_of
-from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN, Reads
+from drivers.read import ANTENNA_UNKNOWN, READ, RSSI_UNKNOWN, Reads
 
+MOST_READS = 1_000_000
+"""Reads kept in memory, 80 MB; a reader that is so fast has said enough."""
 WINDOW_S = 5
 """A tag is nearest to the antenna that hears it loudest in this time."""
 GAP_S = 4
@@ -72,6 +74,30 @@ class Proposal:
 
     def __bool__(self) -> bool:
         return bool(self.keys or self.antennas)
+
+
+class Collected:
+    """Reads as they arrive, until there are MOST_READS."""
+
+    def __init__(self, most: int = MOST_READS) -> None:
+        self._most = most
+        self._batches: list[Reads] = [np.zeros(0, READ)]
+        self._number = 0
+
+    @property
+    def full(self) -> bool:
+        """True once there are enough: no more are taken."""
+        return self._number >= self._most
+
+    def add(self, _reader: str, batch: Reads, _phases: object = None) -> None:
+        """Take a batch, or as much of it as there is room for."""
+        taken = batch[: self._most - self._number]
+        self._number += len(taken)
+        self._batches.append(taken)
+
+    def reads(self) -> Reads:
+        """Return what has been taken."""
+        return np.concatenate(self._batches)
 
 
 class _Heard(NamedTuple):

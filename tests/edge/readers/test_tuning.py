@@ -40,6 +40,15 @@ def entry(session: int | None = None, **antenna: Any) -> Reader:
 GOOD = Port(1, "shoes", 5000, 8.0, 40, 10, 4.0, 0.05, 0.2)
 
 
+def test_no_more_reads_are_kept_than_there_is_room_for() -> None:
+    collected = tuning.Collected(most=5)
+    for _ in range(3):
+        assert not collected.full or len(collected.reads()) == 5
+        collected.add("g", np.zeros(3, READ))
+    assert collected.full
+    assert len(collected.reads()) == 5
+
+
 def test_ports_are_measured_by_second_and_tag() -> None:
     told = [(second, 1, 0, -50) for second in range(10) for _ in range(3)]
     told += [(second, 1, 2, -65) for second in range(0, 10, 2)]  # heard across the aisle
