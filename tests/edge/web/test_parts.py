@@ -75,10 +75,10 @@ def test_templates_say_nothing_that_is_not_translated() -> None:
 
 
 def sentences() -> set[str]:
-    """Every string of readers' drivers, the broker's client and the timekeeper; `{}` for a value in it."""
+    """Every string of readers' drivers, the broker's client, the timekeeper and the jobs; `{}` for a value in it."""
     found = set()
     root = WEB.parent.parent
-    for folder in ("drivers", "sync", "edge/store", "edge/doctor"):
+    for folder in ("drivers", "sync", "edge/store", "edge/doctor", "edge/service"):
         for source in (root / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(source.read_text("utf-8"))):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -105,6 +105,9 @@ def test_what_readers_and_broker_report_is_said_in_chinese_too() -> None:
         "no M100 reader answers on /dev/rfid/a at 9600 and 115200 baud: check its power and cable and the driver's name"
     )
     assert reason(silent, "zh").startswith("/dev/rfid/a at 9600 and 115200 baud 上没有 M100 读写器")
+    lacking = "it does not read: it does not have the antennas in the store file (status 1)"
+    assert reason(lacking, "zh") == "读写器无法读取：读写器没有门店配置中的天线（状态 1）"
+    assert reason("it refuses ports above 8: unknown (code 47)", "zh").startswith("读写器不接受 8 以上的端口")
     assert reason("a word of {nobody}", "zh") == "a word of {nobody}"
 
 
