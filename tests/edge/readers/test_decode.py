@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import tracemalloc
 from pathlib import Path
+from typing import get_args
 
 import forked
 import numpy as np
@@ -15,8 +16,11 @@ from llrpkit.protocol import messages, params
 from llrpkit.protocol.impinj import ImpinjRFPhaseAngle
 from thorough import examples
 
+from config.readers import SERIAL_DRIVERS, Driver
+from drivers.open import SERIAL
 from edge.cli.readers import Family
 from edge.readers.decode import FAMILIES, HEADER, decode, load
+from edge.readers.scan import SERIAL_FAMILIES
 from edge.store.errors import Trouble
 
 CAPTURES = {
@@ -56,6 +60,13 @@ def rows_of(family: str, raw: bytes) -> list[str]:
 
 def test_the_families_of_the_command_are_those_that_can_be_decoded() -> None:
     assert list(Family) == list(FAMILIES)
+
+
+def test_every_place_that_lists_families_has_them_all() -> None:
+    from simulators.cli import Family as SimulatedFamily
+
+    assert set(FAMILIES) == set(get_args(Driver)) == set(SimulatedFamily)
+    assert set(SERIAL) == SERIAL_DRIVERS == set(SERIAL_FAMILIES)
 
 
 @pytest.mark.parametrize("family", CAPTURES)
