@@ -134,7 +134,7 @@ class Booted:
 
     def run(self, *command: str, check: bool = True, given: str = "", **environment: str) -> Ran:
         """Run a command as root in it; with `check` it must succeed."""
-        inherited = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"}
+        inherited = {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"}
         ran = subprocess.run(
             ["nsenter", "-t", str(self._pid), "-m", "-p", "-n", "-u", "-i", "-C", "-r", "-w", *command],
             env=inherited | {"DEBIAN_FRONTEND": "noninteractive"} | environment,
