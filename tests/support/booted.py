@@ -19,6 +19,8 @@ import pytest
 SYSTEMD = Path("/lib/systemd/systemd")
 WITHIN_S = 120.0
 VERSIONED = os.path.basename(os.path.realpath("/usr/bin/python3"))
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+"""No machine outlives its test, however that ends."""
 BOOT = """
 set -e
 disk=$1 packages=$2 python=$3
@@ -70,8 +72,8 @@ def why_not() -> str | None:
     """Return why no machine can be booted here; None if it can be tried."""
     if os.geteuid() != 0:
         return "needs root to boot systemd in namespaces of its own"
-    if not SYSTEMD.exists() or shutil.which("unshare") is None or shutil.which("nsenter") is None:
-        return "needs systemd, unshare and nsenter (Debian)"
+    if not SYSTEMD.exists() or shutil.which("unshare") is None or shutil.which("setpriv") is None:
+        return "needs systemd, unshare, nsenter and setpriv (Debian)"
     return None
 
 
@@ -94,7 +96,18 @@ class Booted:
 
     def boot(self) -> None:
         """Boot it; skips the test where namespaces or mounts aren't allowed."""
-        command = ["unshare", "--pid", "--mount", "--uts", "--ipc", "--net", "--cgroup", "--fork", "--kill-child"]
+        command = [
+            *DIES_WITH_US,
+            "unshare",
+            "--pid",
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--net",
+            "--cgroup",
+            "--fork",
+            "--kill-child",
+        ]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, "bash", "-c", BOOT, "boot", str(self._disk), str(self._packages), VERSIONED],
@@ -156,7 +169,7 @@ class Booted:
         """Start a program of this machine in the other's network."""
         with self._log.open("ab") as log:
             process = subprocess.Popen(
-                ["nsenter", "-t", str(self._pid), "-n", *map(str, command)],
+                [*DIES_WITH_US, "nsenter", "-t", str(self._pid), "-n", *map(str, command)],
                 env={**os.environ, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
