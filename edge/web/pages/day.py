@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from functools import cache
 from mmap import ACCESS_READ, mmap
@@ -26,6 +27,9 @@ from edge.words.tables import Words
 
 if TYPE_CHECKING:
     from edge.days.flows import FlowReport, ZoneFlows
+
+
+WEEK = dt.timedelta(days=7)
 
 
 class DayPages:
@@ -65,6 +69,7 @@ class DayPages:
             words = Words(site.config, lang)
             says = [*sentences.busiest(words, day["summary"]), *sentences.changes(words, day["beside"])]
         values: dict[str, Any] = {"against": against, "whole": whole, "scope": scope, "says": says}
+        values["far_back"] = (day["date"] - 4 * WEEK).isoformat()
         return site.render(request, "today.html", **values, **day, **drawn, **flows)
 
     async def counters(self, request: Request) -> Response:
