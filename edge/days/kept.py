@@ -97,20 +97,9 @@ def _together(
             found = one if found is None else found + one
         return found
 
-    found = _remembered(past, part.__name__, there, add_up)
+    found = remembered(past, part.__name__, there, add_up)
     for _, one in part(past, [date for date in dates if date not in there]):
         found = one if found is None else found + one
-    return found
-
-
-def _remembered(past: Past, what: str, there: Mapping[dt.date, Any], compute: Callable[[], T]) -> T:
-    """Return what is computed from stored days; the last few results are cached until one of the days changes."""
-    if len(there) < 2:
-        return compute()
-    file = past.conn.execute("PRAGMA database_list").fetchone()[2]
-    places = tuple(zone.id for zone in past.config.zones), tuple(floor.id for floor in past.config.floors)
-    key = (what, file, places, past.config.thresholds.def_version, tuple(sorted(there.items())))
-    found: T = _sums.get(key, compute)
     return found
 
 
@@ -120,7 +109,7 @@ def paths(past: Past, dates: Sequence[dt.date], top: int) -> tuple[list[tuple[Pa
     """
     there = stored(past, dates)
     if all(date in there or not _measured(past, date) for date in dates):
-        return _remembered(past, f"{top} paths", there, lambda: _top_paths(past, dates, top))
+        return remembered(past, f"{top} paths", there, lambda: _top_paths(past, dates, top))
     return _top_paths(past, dates, top)
 
 
@@ -176,6 +165,17 @@ def day_if_any(past: Past, date: dt.date) -> DayFacts | None:
     """Return a day's facts; None for a day before the store's first or after its last."""
     stored = load(past, [date])
     return stored[date] if stored else day(past, date) if _measured(past, date) else None
+
+
+def remembered(past: Past, what: str, there: Mapping[dt.date, Any], compute: Callable[[], T]) -> T:
+    """Return what is computed from stored days; the last few results are cached until one of the days changes."""
+    if len(there) < 2:
+        return compute()
+    file = past.conn.execute("PRAGMA database_list").fetchone()[2]
+    places = tuple(zone.id for zone in past.config.zones), tuple(floor.id for floor in past.config.floors)
+    key = (what, file, places, past.config.thresholds.def_version, tuple(sorted(there.items())))
+    found: T = _sums.get(key, compute)
+    return found
 
 
 def stored(past: Past, dates: Sequence[dt.date]) -> dict[dt.date, tuple[int, ...]]:
@@ -245,7 +245,7 @@ def histograms(past: Past, dates: Sequence[dt.date], hour: int | None = None, wh
             add(*_moved_histogram(config, names, arrays[f"{what}_at"], arrays[f"{what}_n"]))
         return _sparse_array(out)
 
-    at, n = _remembered(past, f"{what} {hour}", there, of_stored)
+    at, n = remembered(past, f"{what} {hour}", there, of_stored)
     flat[:] = 0
     flat[at] = n
     for date in sorted(set(dates) - set(there)):

@@ -20,6 +20,7 @@ from edge.reports import sentences
 from edge.reports.summary import as_json
 from edge.web.drawings.charts import counter_cards, dwell_bands, flow_matrix, sankey, traffic_charts
 from edge.web.drawings.hours import dwell_charts, occupancy_charts, staffing
+from edge.web.drawings.trends import ORDERS, in_order, spark_line
 from edge.web.pages.service import floor_parts
 from edge.web.site import Site, language
 from edge.words.languages import named
@@ -83,10 +84,11 @@ class DayPages:
         cards = counter_cards(site.config, scores.zones, report.stops, lang) if scores and report else ()
         hours = await run_in_threadpool(site.answers.hours, day["date"], days) if good else None
         by_hour = {} if hours is None else dwell_charts(site.config, hours)
-        rows = sorted(
-            (row for row in (scores.zones if scores else ()) if row.kind == "counter"),
-            key=lambda row: (row.n is None, row.rank is None, row.rank or (0, 0), -(row.n or 0)),
-        )
+        order = request.query_params.get("sort", "rank")
+        if order not in ORDERS:
+            raise HTTPException(400)
+        rows = in_order((row for row in (scores.zones if scores else ()) if row.kind == "counter"), order)
+        trends = await run_in_threadpool(site.answers.trends, day["date"]) if good else {}
         says = []
         if scores is not None:
             words = Words(site.config, lang)
@@ -97,6 +99,9 @@ class DayPages:
             says=says,
             scores=scores,
             rows=rows,
+            order=order,
+            orders=ORDERS,
+            trends={zone: spark_line(days, lang) for zone, days in trends.items()},
             cards=cards,
             by_hour=by_hour,
             **day,
