@@ -24,6 +24,7 @@ from edge.days import (
     hours,
     kept,
     lens,
+    need,
     occupancy,
     service,
     summary,
@@ -41,6 +42,7 @@ from edge.days.flows import FlowReport
 from edge.days.habits import Habit
 from edge.days.hours import HourReport
 from edge.days.lens import Lens
+from edge.days.need import NeedReport
 from edge.days.occupancy import OccupancyReport
 from edge.days.service import ServiceReport, TierReport
 from edge.days.summary import Head, Summary
@@ -107,6 +109,10 @@ class History(Past):
     def service(self, date: dt.date, days: int = 1) -> ServiceReport:
         """Return staffed time, waiting and assistance by zone."""
         return service.service(self, date, days)
+
+    def need(self, date: dt.date, days: int = 1) -> NeedReport:
+        """Return unserved visits and waits by floor and hour, and proposals for more staff."""
+        return need.need(self, date, days)
 
     def hours(self, date: dt.date, days: int = 1) -> HourReport:
         """Return the figures of every zone by hour of the day."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edge.days.habits import Habit
     from edge.days.hours import HourReport
     from edge.days.lens import Lens
+    from edge.days.need import NeedReport
     from edge.days.occupancy import OccupancyReport
     from edge.days.service import ServiceReport, TierReport
     from edge.days.summary import Head, Summary
@@ -98,6 +99,9 @@ class Answers:
 
     def hours(self, date: dt.date, days: int = 1) -> HourReport | None:
         return cast("HourReport | None", self._get("hours", date, days))
+
+    def need(self, date: dt.date, days: int = 1) -> NeedReport | None:
+        return cast("NeedReport | None", self._get("need", date, days))
 
     def suspects(self, date: dt.date) -> tuple[Suspect, ...]:
         return self._get("suspects", date) or ()

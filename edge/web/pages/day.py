@@ -19,7 +19,7 @@ from config.facts import SERVED
 from edge.reports import sentences
 from edge.reports.summary import as_json
 from edge.web.drawings.charts import counter_cards, dwell_bands, flow_matrix, sankey, traffic_charts
-from edge.web.drawings.hours import dwell_charts, occupancy_charts, staffing
+from edge.web.drawings.hours import dwell_charts, need_table, occupancy_charts, staffing
 from edge.web.drawings.trends import ORDERS, in_order, spark_line
 from edge.web.pages.service import floor_parts
 from edge.web.site import Site, language
@@ -158,6 +158,8 @@ class DayPages:
         says = []
         if hours is not None:
             says = sentences.unserved(Words(site.config, language(request)), hours, SERVED)
+        need = await run_in_threadpool(site.answers.need, day["date"], days) if good else None
+        words = Words(site.config, language(request))
         return site.render(
             request,
             "service.html",
@@ -166,6 +168,10 @@ class DayPages:
             tiers=tiers,
             served=served,
             staffed=staffed,
+            need=need if need is not None and need.floors else None,
+            need_table=((), ()) if need is None else need_table(site.config, need),
+            proposals=[] if need is None else sentences.proposals(words, need),
+            kept_targets=[] if tiers is None else sentences.targets(words, tiers),
             **day,
             **floor,
         )
