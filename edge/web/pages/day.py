@@ -27,6 +27,7 @@ from edge.words.languages import named
 from edge.words.tables import Words
 
 if TYPE_CHECKING:
+    from edge.database.reader import Past
     from edge.days.flows import FlowReport, ZoneFlows
 
 
@@ -43,6 +44,7 @@ class DayPages:
             Route("/service", self.service),
             Route("/promotions", self.promotions),
             Route("/layout", self.layout),
+            Route("/digest", self.digest),
             Route("/about", self.about),
             Route("/api/today", self.api_today),
         ]
@@ -201,6 +203,23 @@ class DayPages:
             "floors": site.config.floors,
             "plotly_styles": plotly_styles(site.static["plotly.min.js"]),
         }
+
+    async def digest(self, request: Request) -> Response:
+        """Show the digest of a day or a week as a document of its own, to be printed or saved."""
+        site, lang, period = self._site, language(request), self._site.period(request)
+        if period.days not in (1, 7):
+            raise HTTPException(400)
+
+        def draw(past: Past) -> str:
+            from edge.days.history import History
+            from edge.reports.document import document
+
+            return document(History(past.conn, past.config), period.last, period.days, lang, "/static/document.css")
+
+        html = await run_in_threadpool(site.answers.read, draw, "")
+        if not html:
+            raise HTTPException(503)
+        return Response(html, media_type="text/html", headers={"Cache-Control": "no-store"})
 
     async def about(self, request: Request) -> Response:
         return self._site.render(request, "about.html", limits=self._site.config.thresholds)
