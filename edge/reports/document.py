@@ -41,11 +41,14 @@ h1 { font-size: 17pt; margin: 0; } h2 { font-size: 11.5pt; margin: 5mm 0 1.5mm; 
 dl { display: flex; gap: 9mm; margin: 3mm 0; } dt { color: #56615d; font-size: 9pt; } dd { margin: 0; font-size: 15pt; }
 svg { display: block; width: 100%; height: auto; } svg text { font-size: 10px; fill: #56615d; text-anchor: middle; }
 svg .bar { fill: #0e7268; } svg .dark { fill: #d9dedb; }
-table { border-collapse: collapse; width: 100%; font-size: 9pt; line-height: 1.2; } td small { font-size: 7.5pt; } th { font-weight: 600; text-align: left; }
+table { border-collapse: collapse; width: 100%; font-size: 9pt; line-height: 1.2; }
+td small { font-size: 7.5pt; } th { font-weight: 600; text-align: left; }
 td, thead th:not(:first-child) { text-align: right; padding: .6mm 1.2mm; } tbody tr { border-top: .2mm solid #d9dedb; }
 td small { color: #56615d; font-weight: 400; }
 td.late { background: #f6d9d6; font-weight: 700; } section { break-inside: avoid; }
-@media print { body { padding: 0; font-size: 9.5pt; line-height: 1.3; } h1 { font-size: 15pt; } h2 { margin: 3.5mm 0 1mm; }
+@media print { body { padding: 0; font-size: 9.5pt; line-height: 1.3; } h1 { font-size: 15pt; }
+  h2 { margin: 3mm 0 1mm; }
+  svg[role=img] { max-height: 24mm; } td, thead th:not(:first-child) { padding: .3mm 1.2mm; }
   dl { margin: 2mm 0; } .says { font-size: 10.5pt; margin: 2mm 0; } .todo { margin: 1mm 0; } }
 @media (max-width: 600px) { dl { flex-wrap: wrap; gap: 3mm 7mm; } .across { overflow-x: auto; } }
 """
