@@ -36,7 +36,7 @@ FRESH_S = 30.0
 """How long a result is cached."""
 TRIALS_FRESH_S = 600.0
 """How long those about promotions and layout changes are, which only count days that are over."""
-KEPT = 8
+KEPT = 6
 
 
 class Answers:
