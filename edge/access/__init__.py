@@ -1,1 +1,1 @@
-"""The page's own data: users, sessions, the audit log and verdicts."""
+"""The page's own data: users, sessions, tokens, the audit log and verdicts."""

@@ -1,7 +1,7 @@
-"""Users, sessions and the audit log, in a small file next to the store's database, to which the page never writes.
+"""Users, sessions, tokens of programs and the audit log, in a small file next to the store's database.
 
-Passwords are stored with scrypt (RFC 7914; N=2¹⁴, r=8, p=5: 16 MiB and about 0.1 s per attempt), session tokens as
-hashes.
+The page never writes to that database. Passwords are stored with scrypt (RFC 7914; N=2¹⁴, r=8, p=5: 16 MiB and about
+0.1 s per attempt), tokens as hashes.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ from edge.access.page_file import check, had_users, mark, trouble
 from edge.store.errors import Trouble
 from edge.store.private import make_folder
 
+TOKEN_DAYS = 365
+"""How long a program's token lasts unless the console says otherwise."""
+TOKEN_PREFIX = "ttr_"
+"""What tokens begin with, so that one that leaked into a script or log is recognised."""
 MIN_PASSWORD = 10
 MAX_PASSWORD_BYTES = 1024
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 14, 8, 5
@@ -60,6 +64,8 @@ CREATE TABLE IF NOT EXISTS failure (who TEXT PRIMARY KEY, tries INTEGER NOT NULL
 CREATE TABLE IF NOT EXISTS audit (id INTEGER PRIMARY KEY, at_s REAL NOT NULL, name TEXT NOT NULL, role TEXT NOT NULL,
     address TEXT NOT NULL, action TEXT NOT NULL, object TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS secret (id INTEGER PRIMARY KEY CHECK (id = 1), key BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS program (token BLOB PRIMARY KEY, name TEXT NOT NULL UNIQUE, made_s REAL NOT NULL,
+    ends_s REAL NOT NULL, used_s REAL) WITHOUT ROWID;
 """
 
 
@@ -85,6 +91,17 @@ class Session:
     name: str
     role: Role
     csrf: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that reads figures with a token: as a viewer, without individual members. Times in s since 1970."""
+
+    name: str
+    made_s: float
+    ends_s: float
+    used_s: float | None
+    """Last use, to within SEEN_EVERY_S; None: never."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +163,7 @@ class Users:
 
     def put(self, name: str, role: Role, password: str) -> None:
         """Create a user, or set a new password and role; ends the user's sessions. Trouble for a weak password."""
-        if not re.fullmatch(r"[\w.@-]{1,40}", name):
-            raise Trouble(f"invalid user name {name!r}; allowed: at most 40 letters, digits and . _ - @")
+        _check_name(name)
         if len(password) < MIN_PASSWORD:
             raise Trouble(f"a password needs at least {MIN_PASSWORD} characters")
         if len(password.encode()) > MAX_PASSWORD_BYTES:
@@ -228,6 +244,41 @@ class Users:
     def log_out(self, token: str) -> None:
         self._do("DELETE FROM session WHERE token = ?", (_hash(token),))
 
+    def make_token(self, name: str, days: int = TOKEN_DAYS) -> str:
+        """Create a token for a program and return it; only its hash is kept. Trouble if the name is taken."""
+        _check_name(name)
+        if not self.anyone():
+            raise Trouble("there are no users yet, so the page needs no token; create a user first: tagtrail users set")
+        token, now_s = TOKEN_PREFIX + secrets.token_urlsafe(32), self._now_s()
+        kept = (_hash(token), name, now_s, now_s + days * 86_400)
+        if not self._do("INSERT OR IGNORE INTO program VALUES (?, ?, ?, ?, NULL)", kept):
+            raise Trouble(f"there is a token {name} already; revoke it first, or choose another name")
+        return token
+
+    def revoke_token(self, name: str) -> bool:
+        """Make a program's token void at once; False if there is none of this name."""
+        return self._path.exists() and self._do("DELETE FROM program WHERE name = ?", (name,)) > 0
+
+    def programs(self) -> tuple[Program, ...]:
+        """Return all programs with tokens, also with those that have expired."""
+        if not self._path.exists():
+            return ()
+        return tuple(
+            Program(*row) for row in self._ask("SELECT name, made_s, ends_s, used_s FROM program ORDER BY name")
+        )
+
+    def program(self, token: str) -> Program | None:
+        """Return the program of a token; None if it is unknown, revoked or expired."""
+        if not token.startswith(TOKEN_PREFIX) or not self._path.exists():
+            return None
+        rows = self._ask("SELECT name, made_s, ends_s, used_s FROM program WHERE token = ?", (_hash(token),))
+        found, now_s = Program(*rows[0]) if rows else None, self._now_s()
+        if found is None or now_s > found.ends_s:
+            return None
+        if found.used_s is None or now_s - found.used_s > SEEN_EVERY_S:
+            self._do("UPDATE program SET used_s = ? WHERE token = ?", (now_s, _hash(token)))
+        return found
+
     def record(self, name: str, role: str, address: str, action: str, object_: str = "") -> None:
         """Write a line to the audit log."""
         line = (self._now_s(), name[:40], role, address, action, object_[:200])
@@ -236,6 +287,10 @@ class Users:
     def record_look(self, name: str, role: str, address: str, action: str, object_: str = "") -> None:
         """Write a line for viewing a list, unless the same user has viewed it within LOOK_S."""
         self._record_once((self._now_s(), name[:40], role, address, action, object_[:200]), LOOK_S, ("name", "object"))
+
+    def record_refused(self, address: str) -> None:
+        """Write a line for invalid tokens, rate-limited per address."""
+        self._record_once((self._now_s(), "", "", address, "token refused", ""), FORGET_S, ("address",))
 
     def record_throttled(self, name: str, address: str) -> None:
         """Write a line for delayed attempts, rate-limited per address, so that strangers can't fill the disk."""
@@ -349,6 +404,11 @@ class Users:
                 raise
             self._conn = conn
         return self._conn
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[\w.@-]{1,40}", name):
+        raise Trouble(f"invalid name {name!r}; allowed: at most 40 letters, digits and . _ - @")
 
 
 def scrypt(password: str) -> str:

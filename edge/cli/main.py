@@ -232,17 +232,30 @@ def summary(
         DigestOf | None,
         typer.Option(help="Print cues and service cases of the day, or of the 7 days up to it, instead."),
     ] = None,
+    as_html: Annotated[
+        bool,
+        typer.Option("--html", help="With --digest: print an A4 page of figures, pictures and what to do, as HTML."),
+    ] = False,
 ) -> None:
     """Print a day in the store (traffic, dwell, flows) and the state of the service."""
     store = load_store(config)
     if digest is not None:
+        from edge.reports.digest import as_html as digest_as_html
         from edge.reports.digest import render as render_digest
 
-        if as_csv:
-            raise typer.BadParameter("a digest can be printed as text or with --json", param_hint="--csv")
         days = 7 if digest is DigestOf.WEEK else 1
+        if as_csv or (as_html and as_json):
+            raise typer.BadParameter(
+                "a digest can be printed as text, with --json or with --html",
+                param_hint="--csv" if as_csv else "--html",
+            )
+        if as_html:
+            typer.echo(digest_as_html(store, date, days, lang))
+            return
         typer.echo(render_digest(store, date, days, "json" if as_json else "text", lang))
         return
+    if as_html:
+        raise typer.BadParameter("only a digest can be printed as HTML: --digest day or week", param_hint="--html")
     from edge.reports.render import render
 
     form = "json" if as_json else "csv" if as_csv else "text"

@@ -1,4 +1,4 @@
-"""Commands for managing users of the web page. Imports nothing heavy."""
+"""Commands for managing users of the web page, and tokens of programs. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from edge.access.users import Users
 
 group = typer.Typer(help="Manage the users of the web page.", no_args_is_help=True)
+tokens = typer.Typer(help="Manage the tokens with which programs read figures.", no_args_is_help=True)
+group.add_typer(tokens, name="token")
 
 
 class RoleName(StrEnum):
@@ -77,6 +79,44 @@ def show(config: Config) -> None:
     """List all users with their roles."""
     for user in _users(load_store(config, overlay=False)).users():
         typer.echo(f"{user.name}\t{user.role}")
+
+
+@tokens.command("make")
+def make_token(
+    name: Annotated[str, typer.Argument(help="Name of the program, as it will be in the audit log.")],
+    config: Config,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="Days until the token expires.")] = 365,
+) -> None:
+    """Create a token for a program and print it, once: only its hash is kept. It reads figures, as a viewer does."""
+    users = _users(load_store(config, overlay=False))
+    token = users.make_token(name, days)
+    users.record("console", "", "", "token made", name)
+    typer.echo(token)
+    typer.echo(f"keep it now, it is not shown again; valid for {days} days: Authorization: Bearer …", err=True)
+
+
+@tokens.command("list")
+def show_tokens(config: Config) -> None:
+    """List the tokens of programs: name, day made, last day, day of last use."""
+    import datetime as dt
+
+    def day(at_s: float | None) -> str:
+        return "never" if at_s is None else f"{dt.datetime.fromtimestamp(at_s):%Y-%m-%d}"
+
+    for one in _users(load_store(config, overlay=False)).programs():
+        typer.echo("\t".join((one.name, day(one.made_s), day(one.ends_s), day(one.used_s))))
+
+
+@tokens.command("revoke")
+def revoke_token(name: Annotated[str, typer.Argument(help="Name of the program.")], config: Config) -> None:
+    """Revoke the token of a program, from its next request on."""
+    from edge.store.errors import Trouble
+
+    users = _users(load_store(config, overlay=False))
+    if not users.revoke_token(name):
+        raise Trouble(f"no such token: {name}")
+    users.record("console", "", "", "token revoked", name)
+    typer.echo(f"{name} revoked")
 
 
 def _users(store: StoreConfig) -> Users:

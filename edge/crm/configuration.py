@@ -31,7 +31,6 @@ from config import StoreConfig
 from config.check import ConfigError, load_text
 from config.model import Calibration
 from edge.crm.pushed import SECTIONS, complete, loosened
-from edge.store.compose import compose
 from edge.store.errors import Trouble
 from sync.down import MAX_CONFIG_BYTES, DesiredConfig, ReportedConfig
 
@@ -324,6 +323,8 @@ def merged(text: str, config: StoreConfig) -> StoreConfig:
 def _calibrated(config: StoreConfig) -> bool:
     """Return False if there is a calibration that can't be used."""
     try:
+        from edge.store.compose import compose  # the page doesn't try anything, and has no memory to spare
+
         compose(config)
     except Trouble:
         return False

@@ -19,8 +19,10 @@ from config.facts import WINDOW_US
 from config.model import LayoutChange, Promotion
 from dwell.compare import Change, DayCount, change
 from edge.database.reader import Past
-from edge.days.facts import DayFacts, of_people
+from edge.days import kept
+from edge.days.facts import Windows, of_people
 from edge.days.kept import DAY, day_if_any, totals
+from edge.days.lately import Lately
 from edge.store.business_days import business_days
 from edge.store.calendar import holiday, kind_of_day, knows_year, same_holiday_before
 
@@ -28,8 +30,10 @@ BASE_DAYS = 28
 """Number of days before a promotion or change used for comparison, and number of days after it that are evaluated."""
 SHARED = 0.8
 """Two days are comparable if this share of the opening hours so far was known on both."""
-Series = tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]
-"""(W,) counts, (W,) known flags and (W,) opening time."""
+LIKE_DAYS = 4
+"""Number of earlier days that a day's median is made of."""
+LOOK_BACK_WEEKS = 12
+"""How far back they are looked for: after a long holiday, the weeks before it are the nearest of their kind."""
 MEASURES = ("visitors", "engaged_visitors")
 """Measures for promotions and layout changes: journeys with a touch or longer, and engaged journeys."""
 
@@ -62,9 +66,11 @@ class ComparisonRow:
     """None if nothing was measured."""
     last_week: Reference | None
     median_4w: float | None
-    """Median of the last four weeks' days of the same weekday and kind, at least two; None without them."""
+    """Median of the last LIKE_DAYS days of the same weekday and kind, at least two; None without them."""
     median_days: int
-    """Number of days of the same weekday and kind in the last four weeks that can be compared; few after holidays."""
+    """Number of such days that can be compared, within LOOK_BACK_WEEKS."""
+    median_from: str | None
+    """The earliest of them: four weeks before, or earlier after holidays."""
     median_change: float | None
     """Median of the changes against each of those days."""
     holiday: Reference | None
@@ -91,33 +97,31 @@ def comparison(past: Past, date: dt.date) -> Comparison | None:
         return None
     starts = now.windows.windows_us
     whole = int(((starts + WINDOW_US) <= now.as_of_us).sum())
-    weeks = [(d, day_if_any(past, d)) for d in (date - n * 7 * DAY for n in range(1, 5))]
-    aligned = same_holiday_before(config, date)
-    before = day_if_any(past, aligned) if aligned is not None else None
-    others = [*weeks, *([] if aligned is None else [(aligned, before)])]
+    last_week, aligned = date - 7 * DAY, same_holiday_before(config, date)
+    like = _like(config, date)
+    own = _by_window(config, now.windows).until(whole)
+    against = {}
+    for other in {last_week, *like, *([] if aligned is None else [aligned])}:
+        found = _windows_of(past, other)
+        against[other] = None if found is None else _beside(config, (date, other), own, found)
     rows = []
-    for scope, id_, measure in _measures(config):
-        own, known, open_us = _series(config, now, scope, id_, measure)
-        own, known, open_us = own[:whole], known[:whole], open_us[:whole]
-        found = [
-            None
-            if other is None
-            else _against(config, (date, d), (own, known, open_us), _series(config, other, scope, id_, measure))
-            for d, other in others
-        ]
-        like = [reference for reference in found[:4] if reference is not None and reference.same_kind]
-        changes = [reference.change for reference in like if reference.change is not None]
+    for number, (scope, id_, measure) in enumerate(_measures(config)):
+        told = {other: None if beside is None else beside[number] for other, beside in against.items()}
+        alike = [one for other in like if (one := told[other]) is not None]
+        changes = [one.change for one in alike if one.change is not None]
+        known = own.known[:, number]
         rows.append(
             ComparisonRow(
                 scope=scope,
                 id=id_,
                 measure=measure,
-                now=int(own[known].sum()) if known.any() else None,
-                last_week=found[0],
-                median_4w=statistics.median(reference.before for reference in like) if len(like) >= 2 else None,
-                median_days=len(like),
+                now=int(own.counts[known, number].sum()) if known.any() else None,
+                last_week=told[last_week],
+                median_4w=statistics.median(one.before for one in alike) if len(alike) >= 2 else None,
+                median_days=len(alike),
+                median_from=min((one.date for one in alike), default=None),
                 median_change=statistics.median(changes) if len(changes) >= 2 else None,
-                holiday=found[4] if aligned is not None else None,
+                holiday=told[aligned] if aligned is not None else None,
             )
         )
     today = holiday(config.store.holidays, date)
@@ -281,15 +285,61 @@ def _phase(base: list[DayCount], days: list[DayCount], all_days: int) -> Phase:
     return Phase(change(base, days), len(used), all_days - len(used))
 
 
-def _against(config: StoreConfig, dates: tuple[dt.date, dt.date], mine: Series, theirs: Series) -> Reference | None:
-    n = min(len(mine[0]), len(theirs[0]))
-    counts, known, open_us = mine
-    both = known[:n] & theirs[1][:n]
-    if not open_us.sum() or open_us[:n][both].sum() < SHARED * open_us.sum():
-        return None
-    now, before = int(counts[:n][both].sum()), int(theirs[0][:n][both].sum())
+@dataclass(frozen=True)
+class _ByWindow:
+    """Counts of all S measures by window."""
+
+    counts: NDArray[np.int32]
+    """(W, S)"""
+    known: NDArray[np.bool_]
+    """(W, S)"""
+    open_us: NDArray[np.int32]
+    """(W, S) opening time."""
+
+    def until(self, windows: int) -> _ByWindow:
+        """Return the first windows."""
+        return _ByWindow(self.counts[:windows], self.known[:windows], self.open_us[:windows])
+
+
+_days: Lately[_ByWindow | None] = Lately(8)
+
+
+def _like(config: StoreConfig, date: dt.date) -> list[dt.date]:
+    """Return the last LIKE_DAYS days of the same weekday and kind, latest first."""
+    kind = kind_of_day(config, date)
+    weeks = (date - n * 7 * DAY for n in range(1, LOOK_BACK_WEEKS + 1))
+    return [day for day in weeks if kind_of_day(config, day) == kind][:LIKE_DAYS]
+
+
+def _windows_of(past: Past, date: dt.date) -> _ByWindow | None:
+    """Return the windows of an earlier day; stored days are cached, at 120 KiB a day in a large store."""
+
+    def read() -> _ByWindow | None:
+        day = day_if_any(past, date)
+        return None if day is None else _by_window(past.config, day.windows)
+
+    stamp = kept.stored(past, [date]).get(date)
+    if stamp is None:
+        return read()
+    file = past.conn.execute("PRAGMA database_list").fetchone()[2]
+    return _days.get((file, date, stamp, past.config), read)
+
+
+def _beside(
+    config: StoreConfig, dates: tuple[dt.date, dt.date], mine: _ByWindow, theirs: _ByWindow
+) -> list[Reference | None]:
+    """Compare a day with another one, measure by measure; None where too little was known on both."""
+    n = min(len(mine.counts), len(theirs.counts))
+    both = mine.known[:n] & theirs.known[:n]
+    shared_us, open_us = (mine.open_us[:n] * both).sum(axis=0), mine.open_us.sum(axis=0)
+    good = (open_us > 0) & (shared_us >= SHARED * open_us)
+    counts = [(day.counts[:n] * both).sum(axis=0).tolist() for day in (mine, theirs)]
     same = kind_of_day(config, dates[0]) == kind_of_day(config, dates[1])
-    return Reference(dates[1].isoformat(), same, now, before, now / before - 1 if before else None)
+    date = dates[1].isoformat()
+    return [
+        Reference(date, same, now, before, now / before - 1 if before else None) if comparable else None
+        for comparable, now, before in zip(good.tolist(), *counts, strict=True)
+    ]
 
 
 def _measures(config: StoreConfig) -> list[tuple[str, str, str]]:
@@ -300,19 +350,16 @@ def _measures(config: StoreConfig) -> list[tuple[str, str, str]]:
     ]
 
 
-def _series(config: StoreConfig, made: DayFacts, scope: str, id_: str, measure: str) -> Series:
-    """(W,) counts, (W,) known flags and (W,) opening time."""
-    windows = made.windows
-    if scope == "zone":
-        number = [zone.id for zone in config.zones].index(id_)
-        facts = windows.zones[:, number]
-        counts = facts["engaged"] if measure == "engaged" else of_people(facts)
-        return counts, windows.known[:, number], windows.open_us[:, number]
-    if scope == "floor":
-        facts = windows.floors[:, [floor.id for floor in config.floors].index(id_)]
-        mine = np.array([zone.floor == id_ for zone in config.zones])
-    else:
-        facts = windows.store
-        mine = np.ones(len(config.zones), np.bool_)
-    known: NDArray[np.bool_] = np.any(windows.known[:, mine], axis=1)
-    return of_people(facts), known, windows.open_us[:, mine].max(axis=1, initial=0)
+def _by_window(config: StoreConfig, windows: Windows) -> _ByWindow:
+    """Put the counts of _measures side by side, in their order."""
+    everywhere = np.ones(len(config.zones), np.bool_)
+    places = [everywhere, *(np.array([zone.floor == floor.id for zone in config.zones]) for floor in config.floors)]
+    zones = np.stack([of_people(windows.zones), windows.zones["engaged"]], axis=2).reshape(len(windows.windows_us), -1)
+    counts = [of_people(windows.store)[:, None], of_people(windows.floors), zones]
+    known = [np.stack([windows.known[:, mine].any(axis=1) for mine in places], axis=1)]
+    open_us = [np.stack([windows.open_us[:, mine].max(axis=1, initial=0) for mine in places], axis=1)]
+    return _ByWindow(
+        np.hstack(counts).astype(np.int32),
+        np.hstack([*known, np.repeat(windows.known, 2, axis=1)]),
+        np.hstack([*open_us, np.repeat(windows.open_us, 2, axis=1)]).astype(np.int32),
+    )

@@ -36,6 +36,9 @@ class CounterScore:
     engaged: int | None
     cart_visits: int | None
     median_s: float | None
+    median_low_s: float | None
+    """95 % confidence interval of the median, whatever the distribution."""
+    median_high_s: float | None
     p75_s: float | None
     journeys: int | None
     """People's journeys that began while the zone was known."""
@@ -116,13 +119,15 @@ def _standings(config: StoreConfig, found: Totals) -> tuple[Standing, ...]:
 def _score(config: StoreConfig, found: Totals, number: int, history: int) -> CounterScore:
     zone, facts, base = config.zones[number], found.zones[number], found.base[number]
     if not base["known_windows"]:
-        return CounterScore(zone.id, zone.floor, zone.kind.value, coverage(base), *[None] * 22)
+        return CounterScore(zone.id, zone.floor, zone.kind.value, coverage(base), *[None] * 24)
     value = {name: int(facts[name]) for name in facts.dtype.names}
     journeys = int(base["journeys"])
     rest = value["pass_by"] + value["touch"] + value["visit"]
     n = rest + value["engaged"]
     odds = share(value["engaged"], n)
     least = config.thresholds.small_cell
+    median = quantile_s(found.dwell[number], 0.5, least)
+    limits = (None, None) if median is None else median_interval(found.dwell[number], EDGES_S)
     return CounterScore(
         zone=zone.id,
         floor=zone.floor,
@@ -135,7 +140,9 @@ def _score(config: StoreConfig, found: Totals, number: int, history: int) -> Cou
         visit=value["visit"],
         engaged=value["engaged"],
         cart_visits=value["cart"],
-        median_s=quantile_s(found.dwell[number], 0.5, least),
+        median_s=median,
+        median_low_s=limits[0],
+        median_high_s=limits[1],
         p75_s=quantile_s(found.dwell[number], 0.75, least),
         journeys=journeys,
         visitors=value["visitors"],

@@ -22,8 +22,7 @@ from edge.days.scope import Rate, Scope, hide, over, rate
 TOP_PATHS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(NamedTuple):
     """Direct transition between two zones; `from_zone` None: entering the store, `to_zone` None: leaving it."""
 
     from_zone: str | None
@@ -163,11 +162,9 @@ def flows(past: Past, date: dt.date, days: int = 1) -> FlowReport:
     shown = (made.links > 0) & (made.link_journeys >= least)
     links = _transitions(names, made.links, shown)
     stepped = (made.steps > 0) & (made.step_journeys >= least)
-    stops = [
-        Step(names[a], names[b], int(made.steps[a, b]), int(leaving[a]), int(coming[b]))
-        for a, b in np.argwhere(stepped).tolist()
-    ]
-    stops.sort(key=lambda step: (-step.n, step.from_zone or "", step.to_zone or ""))
+    a, b = _ordered(names, made.steps, stepped)
+    told = zip(a.tolist(), b.tolist(), made.steps[a, b].tolist(), leaving[a].tolist(), coming[b].tolist(), strict=True)
+    stops = [Step(names[one], names[two], n, left, came) for one, two, n, left, came in told]
     steps = int(made.links.sum())
     counted, with_path = paths_of(past, ending(date, days), TOP_PATHS)
     paths = tuple(PathCount(tuple(ids[z] for z in path), n, n / with_path) for path, n in counted if n >= least)
@@ -207,12 +204,22 @@ def _size(n: NDArray[np.int64]) -> tuple[int, int]:
 
 
 def _transitions(names: list[str | None], n: NDArray[np.int64], shown: NDArray[np.bool_]) -> list[Transition]:
-    leaving = n.sum(axis=1)
-    links = [
-        Transition(names[a], names[b], int(n[a, b]), float(n[a, b] / leaving[a]))
-        for a, b in np.argwhere(shown).tolist()
-    ]
-    return sorted(links, key=lambda link: (-link.n, link.from_zone or "", link.to_zone or ""))
+    a, b = _ordered(names, n, shown)
+    counts, shares = n[a, b].tolist(), (n[a, b] / n.sum(axis=1)[a]).tolist()
+    links = zip(a.tolist(), b.tolist(), counts, shares, strict=True)
+    return [Transition(names[one], names[two], count, share) for one, two, count, share in links]
+
+
+def _ordered(
+    names: list[str | None], n: NDArray[np.int64], shown: NDArray[np.bool_]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return rows and columns of the links that are shown: most frequent first, then by name."""
+    alphabetical = sorted(range(len(names)), key=lambda at: names[at] or "")
+    place = np.empty(len(names), np.intp)
+    place[alphabetical] = np.arange(len(names))
+    a, b = np.nonzero(shown)
+    order = np.lexsort((place[b], place[a], -n[a, b]))
+    return a[order], b[order]
 
 
 def _between(links: Sequence[Transition | Step], pairs: int, n: int, unseen: int) -> ZoneFlows:

@@ -9,7 +9,7 @@ All results within one `with` block are from the same moment.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 
 from config import StoreConfig
@@ -24,12 +24,14 @@ from edge.days import (
     hours,
     kept,
     lens,
+    need,
     occupancy,
     service,
     summary,
     suspects,
     traffic,
     tree,
+    trends,
     ways,
 )
 from edge.days.against import AgainstReport
@@ -39,13 +41,15 @@ from edge.days.facts import DayFacts, make
 from edge.days.flows import FlowReport
 from edge.days.habits import Habit
 from edge.days.hours import HourReport
-from edge.days.lens import Lens, TrendDay
+from edge.days.lens import Lens
+from edge.days.need import NeedReport
 from edge.days.occupancy import OccupancyReport
 from edge.days.service import ServiceReport, TierReport
 from edge.days.summary import Head, Summary
 from edge.days.suspects import Suspect
 from edge.days.traffic import FloorTraffic
 from edge.days.tree import Tree
+from edge.days.trends import TrendDay, Week
 from edge.days.ways import Ways
 
 
@@ -80,7 +84,15 @@ class History(Past):
 
     def trend(self, date: dt.date, zone: str) -> tuple[TrendDay, ...]:
         """Return a zone's visits day by day."""
-        return lens.trend(self, date, zone)
+        return trends.trend(self, date, zone)
+
+    def trends(self, date: dt.date) -> Mapping[str, tuple[TrendDay, ...]]:
+        """Return every zone's visits day by day."""
+        return trends.trends(self, date)
+
+    def week(self, date: dt.date) -> Week:
+        """Return every zone's visits by weekday and hour."""
+        return trends.week(self, date)
 
     def tree(self, date: dt.date, days: int, zone: str) -> Tree:
         """Return the ways from and to a zone."""
@@ -97,6 +109,10 @@ class History(Past):
     def service(self, date: dt.date, days: int = 1) -> ServiceReport:
         """Return staffed time, waiting and assistance by zone."""
         return service.service(self, date, days)
+
+    def need(self, date: dt.date, days: int = 1) -> NeedReport:
+        """Return unserved visits and waits by floor and hour, and proposals for more staff."""
+        return need.need(self, date, days)
 
     def hours(self, date: dt.date, days: int = 1) -> HourReport:
         """Return the figures of every zone by hour of the day."""

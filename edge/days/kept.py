@@ -22,6 +22,7 @@ from edge.access.verdicts import stamps
 from edge.database.reader import Past
 from edge.days.facts import ARRAYS, ByHour, DayFacts, Totals, Windows, count, make
 from edge.days.hourly import Hours
+from edge.days.lately import Lately
 from edge.days.packing import pack, unpack
 from edge.store.business_days import business_days
 
@@ -40,10 +41,9 @@ REMADE_DAYS = 7
 _made: OrderedDict[tuple[Any, ...], DayFacts] = OrderedDict()
 _MADE = 1
 _making = threading.Lock()
-_sums: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-_SUMS = 6
-_adding = threading.Lock()
+_sums: Lately[Any] = Lately(16)
 Added = TypeVar("Added", Totals, Hours)
+T = TypeVar("T")
 
 
 def day(past: Past, date: dt.date) -> DayFacts:
@@ -89,23 +89,15 @@ def _together(
     past: Past, dates: Sequence[dt.date], part: Callable[[Past, Sequence[dt.date]], Iterator[tuple[dt.date, Added]]]
 ) -> Added | None:
     """Add up the facts of days. The sum of stored days is cached for the next question about the same days."""
-    stored = tuple(_rows(past, dates, "rows, verdicts, length(totals), length(hours)"))
-    file = past.conn.execute("PRAGMA database_list").fetchone()[2]
-    places = tuple(zone.id for zone in past.config.zones), tuple(floor.id for floor in past.config.floors)
-    key = (part.__name__, file, places, past.config.thresholds.def_version, repr(stored))
-    found: Added | None = None
-    with _adding:
-        if key in _sums:
-            _sums.move_to_end(key)
-            found = _sums[key]
-    there = [date for date, _ in stored]
-    if found is None and there:
-        for _, one in part(past, there):  # one at a time, because a day of a large store takes a quarter of a MiB
+    there = stored(past, dates)
+
+    def add_up() -> Added | None:
+        found: Added | None = None
+        for _, one in part(past, list(there)):  # one at a time, because a day of a large store takes a quarter of a MiB
             found = one if found is None else found + one
-        with _adding:
-            _sums[key] = found
-            while len(_sums) > _SUMS:
-                _sums.popitem(last=False)
+        return found
+
+    found = remembered(past, part.__name__, there, add_up)
     for _, one in part(past, [date for date in dates if date not in there]):
         found = one if found is None else found + one
     return found
@@ -115,6 +107,13 @@ def paths(past: Past, dates: Sequence[dt.date], top: int) -> tuple[list[tuple[Pa
     """Return the `top` cleaned paths over all days with their counts, most frequent first; and the number of journeys
     with a path.
     """
+    there = stored(past, dates)
+    if all(date in there or not _measured(past, date) for date in dates):
+        return remembered(past, f"{top} paths", there, lambda: _top_paths(past, dates, top))
+    return _top_paths(past, dates, top)
+
+
+def _top_paths(past: Past, dates: Sequence[dt.date], top: int) -> tuple[list[tuple[Path, int]], int]:
     parts = list(_path_matrices(past, dates))
     longest = max((part["zones"].shape[1] for part in parts), default=0)
     if not longest:
@@ -168,6 +167,44 @@ def day_if_any(past: Past, date: dt.date) -> DayFacts | None:
     return stored[date] if stored else day(past, date) if _measured(past, date) else None
 
 
+def remembered(past: Past, what: str, there: Mapping[dt.date, Any], compute: Callable[[], T]) -> T:
+    """Return what is computed from stored days; the last few results are cached until one of the days changes."""
+    if len(there) < 2:
+        return compute()
+    file = past.conn.execute("PRAGMA database_list").fetchone()[2]
+    places = tuple(zone.id for zone in past.config.zones), tuple(floor.id for floor in past.config.floors)
+    key = (what, file, places, past.config.thresholds.def_version, tuple(sorted(there.items())))
+    found: T = _sums.get(key, compute)
+    return found
+
+
+def stored(past: Past, dates: Sequence[dt.date]) -> dict[dt.date, tuple[int, ...]]:
+    """Return the stored days that are up to date, each with what changes when its facts do.
+
+    Read from an index: behind the arrays, some hundred KiB a day, SQLite would have to look for each of them.
+    """
+    if not dates:
+        return {}
+    wanted = {date.isoformat(): date for date in dates}
+    said = stamps(past.config)
+    found: dict[dt.date, tuple[int, ...]] = {}
+    for date, format_, verdicts, rows in past.conn.execute(
+        "SELECT date, format, verdicts, rows FROM day_summary WHERE date >= ? AND date <= ?"
+        f" AND format IN ({FORMAT}, {SO_FAR}) AND def_version = ?",
+        (min(wanted), max(wanted), past.config.thresholds.def_version),
+    ):
+        if date not in wanted or verdicts != said.get(date, 0):
+            continue
+        told_us = 0
+        if format_ == SO_FAR:
+            names = past.conn.execute("SELECT names FROM day_summary WHERE date = ?", (date,)).fetchone()[0]
+            told_us = json.loads(names)[2]
+            if (past.watermark_us or 0) - told_us > FRESH_US:
+                continue
+        found[wanted[date]] = (format_, verdicts, rows, told_us)
+    return found
+
+
 def hours(past: Past, dates: Sequence[dt.date]) -> Iterator[tuple[dt.date, Hours]]:
     """Yield the hours of all days that have any facts, one at a time, in no particular order."""
     for date, row in _stored_or_not(past, dates, "hours"):
@@ -200,12 +237,20 @@ def histograms(past: Past, dates: Sequence[dt.date], hour: int | None = None, wh
             at, n = at[mine] - hour * z * BINS, n[mine]
         flat[at] += n
 
-    for date, row in _stored_or_not(past, dates, "hours"):
-        if row is None:
+    there = stored(past, dates)
+
+    def of_stored() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        for _, (names, packed) in _rows(past, list(there), "hours"):
+            arrays = unpack(packed)
+            add(*_moved_histogram(config, names, arrays[f"{what}_at"], arrays[f"{what}_n"]))
+        return _sparse_array(out)
+
+    at, n = remembered(past, f"{what} {hour}", there, of_stored)
+    flat[:] = 0
+    flat[at] = n
+    for date in sorted(set(dates) - set(there)):
+        if _measured(past, date):
             add(*_sparse_array(getattr(made_by_hour(past, date), what)))
-            continue
-        arrays = unpack(row[1])
-        add(*_moved_histogram(config, row[0], arrays[f"{what}_at"], arrays[f"{what}_n"]))
     return out
 
 
@@ -342,21 +387,14 @@ def _stored_or_not(
 
 def _rows(past: Past, dates: Sequence[dt.date], columns: str) -> Iterator[tuple[dt.date, Sequence[Any]]]:
     """Yield stored days that are up to date, with the names of their places and some columns."""
-    config = past.config
-    if not dates:
+    there = stored(past, dates)
+    if not there:
         return
-    wanted = {date.isoformat(): date for date in dates}
-    said = stamps(config)
-    now_us = past.watermark_us or 0
-    for date, format_, verdicts, *row in past.conn.execute(
-        f"SELECT date, format, verdicts, names, {columns} FROM day_summary WHERE date >= ? AND date <= ?"
-        f" AND format IN ({FORMAT}, {SO_FAR}) AND def_version = ?",
-        (min(wanted), max(wanted), config.thresholds.def_version),
+    for date, *row in past.conn.execute(
+        f"SELECT date, names, {columns} FROM day_summary WHERE date IN ({', '.join('?' * len(there))})",
+        [date.isoformat() for date in there],
     ):
-        if date not in wanted or verdicts != said.get(date, 0):
-            continue
-        if format_ == FORMAT or now_us - json.loads(row[0])[2] <= FRESH_US:
-            yield wanted[date], row
+        yield dt.date.fromisoformat(date), row
 
 
 def _pack_hours(made: ByHour) -> bytes:

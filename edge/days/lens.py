@@ -24,7 +24,6 @@ from edge.days.hours import BANDS, over_hours
 from edge.days.scope import Scope, over, quantile_s, ratio
 
 MEASURES = ("presence", "visits", "dwell", "engaged", "conversion", "waiting", "staff", "coverage", "change")
-TREND_DAYS = 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +50,6 @@ class Lens:
     """Hour of the business day, from 0; None: all."""
     zones: tuple[Shade, ...]
     """In the order of the store file."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrendDay:
-    date: dt.date
-    visits: int | None
-    """People's visits; None if the zone was not sufficiently covered in its opening hours."""
 
 
 def lens(
@@ -125,19 +117,6 @@ def middle(
         return None, None, None, n
     low, high = median_interval(histogram, EDGES_S, level)
     return value, low, high, n
-
-
-def trend(past: Past, date: dt.date, zone: str) -> tuple[TrendDay, ...]:
-    """Return a zone's visits on each of the TREND_DAYS days ending with `date`, the first one first."""
-    config = past.config
-    number = [one.id for one in config.zones].index(zone)
-    dates = kept.ending(date, TREND_DAYS)
-    found = {}
-    for day, made in kept.totals(past, dates):
-        base = made.base[number]
-        covered = base["covered_us"] >= config.thresholds.min_coverage * base["open_us"] and base["known_windows"]
-        found[day] = int(of_people(made.zones[number])) if covered else None
-    return tuple(TrendDay(day, found.get(day)) for day in dates)
 
 
 def _one(hours: NDArray[Any], hour: int | None) -> NDArray[Any]:

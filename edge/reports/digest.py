@@ -1,4 +1,4 @@
-"""Print the digest of cues and service cases on a terminal."""
+"""Print the digest of cues and service cases on a terminal, or that of the store as a document."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict
 
 from config import StoreConfig
-from edge.cues.digest import Digest, digest
+from edge.cues.digest import DAY, Digest, digest
 from edge.database.reader import reading
 from edge.reports.terminal import Terminal
 from edge.store.business_days import business_days, parse_date
@@ -31,6 +31,20 @@ def render(config: StoreConfig, date: str | None, days: int, form: str, lang: st
     if form == "json":
         return json.dumps(asdict(found), ensure_ascii=False)
     return as_text(found, config, lang)
+
+
+def as_html(config: StoreConfig, date: str | None, days: int, lang: str) -> str:
+    """Render the digest as one A4 page of HTML; by default of the last business day that is over. Raises Trouble."""
+    from edge.days.history import history
+    from edge.reports.document import document
+
+    if lang not in LANGUAGES:
+        raise Trouble(f"no language {lang!r}; there are {', '.join(LANGUAGES)}")
+    with history(config) as past:
+        if date is not None:
+            return document(past, parse_date(date), days, lang)
+        now_us = time.time_ns() // 1000 if past.watermark_us is None else past.watermark_us
+        return document(past, business_days(config).date(now_us) - DAY, days, lang)
 
 
 def as_text(found: Digest, config: StoreConfig, lang: str) -> str:

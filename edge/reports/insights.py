@@ -107,7 +107,7 @@ def as_text(found: Insights, config: StoreConfig, lang: str) -> str:
             for row in found.comparison.rows
             if row.scope in ("store", "floor")
         ]
-        out.grid(title, [_("Floor"), "n", _("Last week"), _("Four weeks, median")], against)
+        out.grid(title, [_("Floor"), "n", _("Last week"), _("Median of four like days")], against)
 
     for title, trials in ((_("Promotions"), found.promotions), (_("Layout"), found.layout_changes)):
         tried = []

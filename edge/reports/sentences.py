@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # keeps NumPy out of the page process until a day is requeste
     from edge.days.counters import Counters
     from edge.days.flows import FlowReport
     from edge.days.hours import HourReport
+    from edge.days.need import NeedReport
     from edge.days.service import TierReport
     from edge.days.summary import Summary
 
@@ -176,6 +177,33 @@ def unserved(words: Words, found: HourReport, kinds: Sequence[str]) -> list[str]
     )
     told = {"n": number(n), "all": number(wanted), "most": number(most), "zone": words.zone(zone)}
     return [text.format(hour=f"{local(words.config, at_us):%H:%M}", **told)]
+
+
+def proposals(words: Words, found: NeedReport) -> list[str]:
+    """Propose where more staff would have met customers, and say what that assumes."""
+    _ = catalogue(words.lang).gettext
+    if found.per_hour is None:
+        return [_("Too few visits met staff to say how many more members of staff would help.")]
+    if not found.proposals:
+        return [_("In no hour was so much work missing that another member of staff would have been busy.")]
+    text = _("{start}–{end} {floor}: +{more} at {zone}; {unserved} of {wanted} visits met nobody.")
+    said = [
+        text.format(
+            start=f"{local(words.config, one.start_us):%H:%M}",
+            end=f"{local(words.config, one.end_us):%H:%M}",
+            floor=words.floor(one.floor),
+            more=one.more,
+            zone=words.zone(one.zone),
+            unserved=number(one.unserved),
+            wanted=number(one.wanted),
+        )
+        for one in found.proposals
+    ]
+    assumed = _(
+        "Assumed: a member of staff meets {rate} visits an hour, as in the busiest quarter of the staffed hours, and"
+        " customers come as on these days."
+    )
+    return [*said, assumed.format(rate=f"{found.per_hour:.1f}")]
 
 
 def targets(words: Words, found: TierReport) -> list[str]:

@@ -12,12 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from config.check import ConfigError, load
-from edge.crm.configuration import Overlay
-from edge.store.clock import Clock
-from edge.store.errors import Trouble
-from edge.store.journal import set_up
-from edge.web.serve import serve
+from edge.web import memory
 
 
 def main() -> None:
@@ -31,6 +26,14 @@ def main() -> None:
     given = parser.parse_args()
     if given.parent is not None:
         _die_with(given.parent)
+    memory.begin()
+    from config.check import ConfigError, load
+    from edge.crm.configuration import Overlay
+    from edge.store.clock import Clock
+    from edge.store.errors import Trouble
+    from edge.store.journal import set_up
+    from edge.web.serve import serve
+
     set_up()
     try:
         store = Overlay(load(given.config, files=False), given.config).config()

@@ -6,7 +6,7 @@ import datetime as dt
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from config import StoreConfig
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from edge.days.flows import FlowReport
     from edge.days.habits import Habit
     from edge.days.hours import HourReport
-    from edge.days.lens import Lens, TrendDay
+    from edge.days.lens import Lens
+    from edge.days.need import NeedReport
     from edge.days.occupancy import OccupancyReport
     from edge.days.service import ServiceReport, TierReport
     from edge.days.summary import Head, Summary
     from edge.days.suspects import Suspect
     from edge.days.traffic import FloorTraffic
     from edge.days.tree import Tree
+    from edge.days.trends import TrendDay, Week
 
 T = TypeVar("T")
 TRIALS = ("promotions", "layout_changes")
@@ -34,7 +36,7 @@ FRESH_S = 30.0
 """How long a result is cached."""
 TRIALS_FRESH_S = 600.0
 """How long those about promotions and layout changes are, which only count days that are over."""
-KEPT = 10
+KEPT = 6
 
 
 class Answers:
@@ -61,8 +63,11 @@ class Answers:
     def lens(self, date: dt.date, days: int, measure: str, hour: int | None, other: dt.date | None) -> Lens | None:
         return cast("Lens | None", self._get("lens", date, days, measure, hour, other))
 
-    def trend(self, date: dt.date, zone: str) -> tuple[TrendDay, ...]:
-        return self._get("trend", date, zone) or ()
+    def trends(self, date: dt.date) -> Mapping[str, tuple[TrendDay, ...]]:
+        return self._get("trends", date) or {}
+
+    def week(self, date: dt.date) -> Week | None:
+        return cast("Week | None", self._get("week", date))
 
     def tree(self, date: dt.date, days: int, zone: str) -> Tree | None:
         return cast("Tree | None", self._get("tree", date, days, zone))
@@ -94,6 +99,9 @@ class Answers:
 
     def hours(self, date: dt.date, days: int = 1) -> HourReport | None:
         return cast("HourReport | None", self._get("hours", date, days))
+
+    def need(self, date: dt.date, days: int = 1) -> NeedReport | None:
+        return cast("NeedReport | None", self._get("need", date, days))
 
     def suspects(self, date: dt.date) -> tuple[Suspect, ...]:
         return self._get("suspects", date) or ()

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from config import StoreConfig
 from edge.access.users import Users, users_path
+from edge.reports.document import STYLE
 from edge.store.clock import Clock
 from edge.store.errors import Trouble
 from edge.store.live_state import LiveClient
@@ -70,6 +71,8 @@ def create_app(config: StoreConfig, live: LiveClient, clock: Clock, hosts: list[
     async def static(request: Request) -> Response:
         if request.path_params["name"] == "tiers.css":
             return Response(site.tier_styles, media_type="text/css", headers={"Cache-Control": "no-cache"})
+        if request.path_params["name"] == "document.css":
+            return Response(STYLE, media_type="text/css", headers={"Cache-Control": "no-cache"})
         path = site.static.get(request.path_params["name"])
         if path is None:
             raise HTTPException(404)

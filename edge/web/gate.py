@@ -1,4 +1,4 @@
-"""Access control of the page: session cookies, or HTTP Basic for programs; login and logout; CSRF protection.
+"""Access control of the page: session cookies; for programs tokens or HTTP Basic; login and logout; CSRF protection.
 
 - Until the first user is created, the page on loopback is open to everyone as a viewer, and says so. On any other
   address, behind a proxy, and once there has been a user, it only shows how to create one.
@@ -6,6 +6,7 @@
   entered is lost, and nothing is done in the name of someone else who logs in.
 - A form counts only if it comes from this site (Origin, Sec-Fetch-Site) and carries the session's token. The form of
   the login, before any session, carries the token of a cookie that only a visit of the login page sets.
+- A program's token reads figures and downloads as a viewer does: GET only, and no individual members.
 - Paths are taken from the scope, which is used for routing, because `request.url` also depends on the Host header.
 """
 
@@ -53,7 +54,9 @@ FORMS = (
 """Forms that are kept until their sender has logged in again."""
 BY_BASIC = ("/api/", "/metrics")
 """Paths with HTTP Basic for programs."""
-FOR_PROGRAMS = (*BY_BASIC, "/events", "/export/")
+BY_TOKEN = (*BY_BASIC, "/export/")
+"""Paths with tokens of programs."""
+FOR_PROGRAMS = (*BY_TOKEN, "/events")
 
 
 Held = tuple[str, Mapping[str, str]]
@@ -100,11 +103,10 @@ class Gate:
                 return RedirectResponse("/login", 303)
             return ask_to_log_in(self._site, request, target=back_of(path), held=(path, fields))
         if path.startswith(FOR_PROGRAMS):
-            return JSONResponse(
-                {"error": "log in"},
-                401,
-                {"WWW-Authenticate": 'Basic realm="tagtrail"'} if path.startswith(BY_BASIC) else {},
-            )
+            # Without Basic for downloads, or browsers would ask for a password in a window of their own.
+            ways = ['Basic realm="tagtrail"'] * path.startswith(BY_BASIC) + ["Bearer"] * path.startswith(BY_TOKEN)
+            error = "log in" if _bearer(request) is None else "this token is unknown, revoked or has expired"
+            return JSONResponse({"error": error}, 401, {"WWW-Authenticate": ", ".join(ways)} if ways else {})
         if request.method not in ("GET", "HEAD"):
             return RedirectResponse("/login", 303)
         target = quote(path) + (f"?{request.scope['query_string'].decode()}" if request.scope["query_string"] else "")
@@ -117,9 +119,25 @@ class Gate:
         session = users.session(request.cookies.get(COOKIE, ""), watching=request.scope["path"] == "/events")
         if session is not None:
             return Who(session.name, session.role, session.csrf)
+        if _bearer(request) is not None:
+            return await self._by_token(request)
         if request.scope["path"].startswith(BY_BASIC):
             return await self._by_basic(request)
         return None
+
+    async def _by_token(self, request: Request) -> Who | None:
+        path = request.scope["path"]
+        if request.method not in ("GET", "HEAD") or not path.startswith(BY_TOKEN):
+            return None
+        users, at = self._site.users, address(request)
+        program = await run_in_threadpool(users.program, _bearer(request) or "")
+        if program is None:
+            await run_in_threadpool(users.record_refused, at)
+            return None
+        # No user can have this name, because a colon is not allowed in one.
+        someone = Who(f"token:{program.name}", Role.VIEWER, "")
+        await run_in_threadpool(users.record_look, someone.name, someone.role.value, at, "token used", path)
+        return someone
 
     async def _by_basic(self, request: Request) -> Who | None:
         scheme, _, coded = request.headers.get("authorization", "").partition(" ")
@@ -290,6 +308,12 @@ async def check_form(request: Request) -> dict[str, str]:
     ):
         raise HTTPException(403)
     return fields
+
+
+def _bearer(request: Request) -> str | None:
+    """Return the token of a request of a program (RFC 6750); None if it has none."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _held(fields: Mapping[str, str]) -> Held | None:

@@ -136,6 +136,31 @@ def test_on_a_phone_pages_are_under_the_thumb(chromium: Any, guarded: Any, path:
         assert wrong == []
 
 
+@pytest.mark.parametrize("path", ["/counters", "/members"])
+def test_on_a_phone_cards_unfold(chromium: Any, site: Any, path: str) -> None:
+    """With a tap, by keyboard, and by a link to one of them; on paper and on desks nothing is folded."""
+    with opened(chromium, "en", "phone") as (page, wrong):
+        page.goto(site.url + path)
+        row = page.locator("[data-fold] > tbody > tr:has(.fold)").first
+        figures = "row => [...row.querySelectorAll('td')].filter(e => e.checkVisibility()).length"
+        few, fold = row.evaluate(figures), row.locator(".fold")
+        assert fold.get_attribute("aria-expanded") == "false"
+        fold.focus()
+        page.keyboard.press("Enter")
+        assert row.evaluate(figures) > few
+        assert fold.get_attribute("aria-expanded") == "true"
+        fold.click()
+        assert row.evaluate(figures) == few
+        if path == "/counters":
+            card = page.locator(".cards > .card").first
+            assert not card.locator(".pairs").first.is_visible()
+            page.goto(f"{site.url}{path}#{card.get_attribute('id')}")
+            assert card.locator(".pairs").first.is_visible()
+        page.emulate_media(media="print")
+        assert row.evaluate(figures) > few
+        assert wrong == []
+
+
 @pytest.mark.parametrize("path", ["/quality", "/flows", "/service"])
 def test_no_heading_is_printed_without_its_table(chromium: Any, site: Any, path: str) -> None:
     with opened(chromium) as (page, _):
@@ -148,7 +173,7 @@ def test_no_heading_is_printed_without_its_table(chromium: Any, site: Any, path:
             assert card.locator(".grid").is_visible(), card.inner_text()[:60]
 
 
-@pytest.mark.parametrize("name", ["today", "service/digest"])
+@pytest.mark.parametrize("name", ["today", "service/digest", "digest"])
 def test_one_sheet_of_paper(chromium: Any, site: Any, name: str) -> None:
     for lang in LANGUAGES:
         with opened(chromium, lang) as (page, _):

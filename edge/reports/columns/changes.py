@@ -66,18 +66,22 @@ COMPARISON = (
         "last_week.change",
     ),
     Column(
-        "median_4w", NUMBER, _("Median of four weeks"), "Median of the last four days of the same weekday and kind."
+        "median_4w",
+        NUMBER,
+        _("Median of four like days"),
+        "Median of the last four days of the same weekday and kind, up to twelve weeks back.",
     ),
     Column(
         "median_days",
         INTEGER,
         _("Comparable days"),
-        "Number of days of the same weekday and kind in the last four weeks; the median needs two.",
+        "Number of comparable days among these; the median needs two.",
     ),
+    Column("median_from", DATE, _("Earliest like day"), "The earliest of these days."),
     Column(
         "median_change",
         RATIO,
-        _("Change from four weeks"),
+        _("Change from like days"),
         "Median of the relative changes from each of these days.",
     ),
     Column(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
@@ -16,10 +17,13 @@ from edge.words.numbers import duration
 
 if TYPE_CHECKING:
     from edge.days.hours import HourReport, ZoneHour, ZoneHours
+    from edge.days.need import FloorNeed, NeedHour, NeedReport
     from edge.days.occupancy import OccupancyReport
 
 LEVELS = 4
 """Number of shades in the staffing table."""
+LATE_SHADES = 3
+"""Number of shades of unserved visits."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,13 @@ class StaffCell:
     """Number of visits long enough to expect service."""
     unserved: int
     """Number of these while there was hardly any staff in the zone."""
+
+
+@dataclass(frozen=True)
+class NeedCell:
+    hour: NeedHour
+    shade: int
+    """1 (few unserved visits) to LATE_SHADES; 0 without."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +186,24 @@ def staffing(
     return (
         tuple(_label(config, zones[0].hours[i].start_us) for i in shown),
         tuple(row for floor in floors for row in _of_floor(floor, [row for row in rows if row.floor == floor])),
+    )
+
+
+def need_table(
+    config: StoreConfig, report: NeedReport
+) -> tuple[tuple[str, ...], tuple[tuple[FloorNeed, tuple[NeedCell, ...]], ...]]:
+    """Build the table of unserved visits: labels of the hours, and each floor with its cells."""
+    if not report.floors:
+        return (), ()
+    shown = _shown(config, [[(hour.start_us, hour.wanted) for hour in floor.hours] for floor in report.floors])
+    most = max((hour.unserved or 0 for floor in report.floors for hour in floor.hours), default=0) or 1
+
+    def cell(hour: NeedHour) -> NeedCell:
+        return NeedCell(hour, ceil(LATE_SHADES * (hour.unserved or 0) / most))
+
+    return (
+        tuple(_label(config, report.floors[0].hours[i].start_us) for i in shown),
+        tuple((floor, tuple(cell(floor.hours[i]) for i in shown)) for floor in report.floors),
     )
 
 

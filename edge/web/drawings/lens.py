@@ -16,7 +16,8 @@ from edge.words.numbers import duration, number, percent
 
 if TYPE_CHECKING:  # NumPy is imported with the first day
     from edge.days.flows import Step
-    from edge.days.lens import Lens, Shade, TrendDay
+    from edge.days.lens import Lens, Shade
+    from edge.days.trends import TrendDay
 
 STEPS = 5
 """Number of shades of a scale from 0."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from itertools import islice
@@ -20,7 +20,7 @@ from edge.web.exports.openapi import openapi
 from edge.web.exports.tables import EVERYBODY, TABLES, Source, Table
 from edge.web.site import Site, before, language, who
 from edge.words import tables as words
-from edge.words.languages import catalogue, named
+from edge.words.languages import LANGUAGES, catalogue, named
 from edge.words.languages import message as _
 from edge.words.numbers import iso
 from edge.words.tables import DATE, INTEGER, MOMENT, RATIO, SHARE, TEXT, Cell, Field
@@ -44,7 +44,7 @@ CODED = (
     "state",
     "tag_class",
 )
-"""Columns with codes, which workbooks show in the language asked for. CSV and JSON keep the codes, for programs."""
+"""Columns with codes, which workbooks, and CSV with `lang`, show in words. JSON, and CSV without, keep the codes."""
 CODES = (
     *(_("measured"), _("unknown"), _("future"), _("arrival"), _("open"), _("acknowledged")),
     *(_("done"), _("reviewed"), _("snoozed"), _("attended"), _("expired"), _("planned"), _("running"), _("over")),
@@ -63,6 +63,10 @@ CODES = (
     ),
 )
 """Their values, as messages."""
+DATE_OF = Field("date", DATE, _("Date"), "Business date; of several days, the last one.")
+AS_OF = Field("as_of", MOMENT, _("as of"), "Everything that ended before this time is counted.")
+DAYS = Field("days", INTEGER, _("Number of days"), "Number of business days.")
+"""Columns of CSV files besides those of the table."""
 SPAN = (
     Field("days_from", DATE, _("Days from"), "First business day of the table."),
     Field("days_to", DATE, _("Days to"), "Last business day of the table."),
@@ -87,9 +91,10 @@ class Exports:
     async def csv(self, request: Request) -> Response:
         table = self._table(request)
         source = await self._source(request, table.of_day)
+        in_words = request.query_params.get("lang") in LANGUAGES
         if not table.bounded:
-            return await self._file(request, source, table.name, "csv", csv_pieces(table, source), CSV)
-        text = await run_in_threadpool(as_csv, table, source)
+            return await self._file(request, source, table.name, "csv", csv_pieces(table, source, in_words), CSV)
+        text = await run_in_threadpool(as_csv, table, source, in_words)
         return await self._file(request, source, table.name, "csv", text.encode(), CSV)
 
     async def xlsx(self, request: Request) -> Response:
@@ -146,17 +151,25 @@ class Exports:
         return StreamingResponse(content, media_type=kind, headers=headers)
 
 
-def as_csv(table: Table, source: Source) -> str:
-    """Render the table as CSV, with its last day, as_of and number of days in every row."""
-    return "".join(csv_pieces(table, source))
+def as_csv(table: Table, source: Source, in_words: bool = False) -> str:
+    """Render the table as CSV, with its last day, as_of and number of days in every row.
+
+    `in_words`: with headings and values in the language asked for, for people; otherwise with ids and codes.
+    """
+    return "".join(csv_pieces(table, source, in_words))
 
 
-def csv_pieces(table: Table, source: Source) -> Iterator[str]:
+def csv_pieces(table: Table, source: Source, in_words: bool = False) -> Iterator[str]:
     """Render the same CSV in pieces, because the audit log may exceed the page's memory."""
     date, as_of = str(source.date), _as_of(table, source)
     last: tuple[Cell, ...] = (as_of, table.days(source)) if table.of_day else (as_of,)
-    header = ("date", *table.ids, *("as_of", "days")[: len(last)])
-    return words.csv_pieces(header, ((date, *row, *last) for row in table.cells(source)))
+    fields = (DATE_OF, *table.fields, *(AS_OF, DAYS)[: len(last)])
+    rows: Iterator[tuple[Cell, ...]] = ((date, *row, *last) for row in table.cells(source))
+    if not in_words:
+        return words.csv_pieces([field.id for field in fields], rows)
+    said = catalogue(source.lang).gettext
+    told = (tuple(_told(*pair, source.lang) for pair in zip(fields, row, strict=True)) for row in rows)
+    return words.csv_pieces(_headings(fields, said), told)
 
 
 def as_object(table: Table, source: Source) -> dict[str, Any]:
@@ -212,11 +225,7 @@ def as_xlsx(tables: list[Table], source: Source) -> bytes:
         sheet.freeze_panes(1, 0)
         fields = (*table.fields, *(SPAN if table.of_day else ()))
         ends = (str(source.date - dt.timedelta(days=table.days(source) - 1)), str(source.date))
-        headings = [_heading(field, said) for field in fields]
-        twice = {heading for heading in headings if headings.count(heading) > 1}
-        headings = [
-            f"{text} ({field.id})" if text in twice else text for text, field in zip(headings, fields, strict=True)
-        ]
+        headings = _headings(fields, said)
         widths = [min(_width(heading), 24) for heading in headings]
         for place, field in enumerate(fields):
             sheet.write_string(0, place, headings[place], bold)
@@ -224,8 +233,7 @@ def as_xlsx(tables: list[Table], source: Source) -> bytes:
         last = 0
         for last, values in enumerate(islice(table.cells(source), MOST_ROWS), 1):
             for place, (field, value) in enumerate(zip(fields, (*values, *ends), strict=False)):
-                if field.type == TEXT and field.id in CODED and isinstance(value, str):
-                    value = said(PAGE_WORDS.get(value, value)) if source.lang != "en" else value
+                value = _told(field, value, source.lang)
                 _write(sheet, last, place, value, field.type, forms)
                 widths[place] = max(widths[place], min(_width(value), 40))
         for place, width in enumerate(widths):
@@ -255,6 +263,21 @@ def _write(sheet: Any, row: int, column: int, value: Cell, kind: str, forms: Map
         sheet.write_string(row, column, value)
     elif value is not None:
         sheet.write_number(row, column, value, forms.get(kind))
+
+
+def _told(field: Field, value: Cell, lang: str) -> Cell:
+    """Return a code in the words of a language, and any other value as it is."""
+    if field.type != TEXT or field.id not in CODED or not isinstance(value, str) or lang == "en":
+        return value
+    return catalogue(lang).gettext(PAGE_WORDS.get(value, value))
+
+
+def _headings(fields: Sequence[Field], said: Callable[[str], str]) -> list[str]:
+    """Return headings in the words of a language; where two are alike, with the ids of their columns."""
+    found = [_heading(field, said) for field in fields]
+    return [
+        f"{text} ({field.id})" if found.count(text) > 1 else text for text, field in zip(found, fields, strict=True)
+    ]
 
 
 def _heading(field: Field, said: Callable[[str], str]) -> str:

@@ -102,12 +102,15 @@ def openapi(version: str) -> dict[str, Any]:
             "version": version,
             "license": {"name": "GPL-3.0-or-later", "identifier": "GPL-3.0-or-later"},
             "description": "Figures of a store, read-only. null means unknown, not zero."
-            " If users have been created: HTTP Basic authentication.",
+            " If users have been created: a token made on the console (tagtrail users token make), or HTTP Basic.",
         },
         "paths": paths,
         "components": {
             "schemas": {"Error": {"type": "object", "properties": {"error": {"type": "string"}}}},
-            "securitySchemes": {"basic": {"type": "http", "scheme": "basic"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "Reads as a viewer; no single members."},
+                "basic": {"type": "http", "scheme": "basic"},
+            },
         },
-        "security": [{"basic": []}, {}],
+        "security": [{"token": []}, {"basic": []}, {}],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from functools import cache
 from mmap import ACCESS_READ, mmap
@@ -18,14 +19,19 @@ from config.facts import SERVED
 from edge.reports import sentences
 from edge.reports.summary import as_json
 from edge.web.drawings.charts import counter_cards, dwell_bands, flow_matrix, sankey, traffic_charts
-from edge.web.drawings.hours import dwell_charts, occupancy_charts, staffing
+from edge.web.drawings.hours import dwell_charts, need_table, occupancy_charts, staffing
+from edge.web.drawings.trends import ORDERS, in_order, spark_line
 from edge.web.pages.service import floor_parts
 from edge.web.site import Site, language
 from edge.words.languages import named
 from edge.words.tables import Words
 
 if TYPE_CHECKING:
+    from edge.database.reader import Past
     from edge.days.flows import FlowReport, ZoneFlows
+
+
+WEEK = dt.timedelta(days=7)
 
 
 class DayPages:
@@ -38,6 +44,7 @@ class DayPages:
             Route("/service", self.service),
             Route("/promotions", self.promotions),
             Route("/layout", self.layout),
+            Route("/digest", self.digest),
             Route("/about", self.about),
             Route("/api/today", self.api_today),
         ]
@@ -65,6 +72,7 @@ class DayPages:
             words = Words(site.config, lang)
             says = [*sentences.busiest(words, day["summary"]), *sentences.changes(words, day["beside"])]
         values: dict[str, Any] = {"against": against, "whole": whole, "scope": scope, "says": says}
+        values["far_back"] = (day["date"] - 4 * WEEK).isoformat()
         return site.render(request, "today.html", **values, **day, **drawn, **flows)
 
     async def counters(self, request: Request) -> Response:
@@ -78,10 +86,11 @@ class DayPages:
         cards = counter_cards(site.config, scores.zones, report.stops, lang) if scores and report else ()
         hours = await run_in_threadpool(site.answers.hours, day["date"], days) if good else None
         by_hour = {} if hours is None else dwell_charts(site.config, hours)
-        rows = sorted(
-            (row for row in (scores.zones if scores else ()) if row.kind == "counter"),
-            key=lambda row: (row.n is None, row.rank is None, row.rank or (0, 0), -(row.n or 0)),
-        )
+        order = request.query_params.get("sort", "rank")
+        if order not in ORDERS:
+            raise HTTPException(400)
+        rows = in_order((row for row in (scores.zones if scores else ()) if row.kind == "counter"), order)
+        trends = await run_in_threadpool(site.answers.trends, day["date"]) if good else {}
         says = []
         if scores is not None:
             words = Words(site.config, lang)
@@ -92,6 +101,9 @@ class DayPages:
             says=says,
             scores=scores,
             rows=rows,
+            order=order,
+            orders=ORDERS,
+            trends={zone: spark_line(days, lang) for zone, days in trends.items()},
             cards=cards,
             by_hour=by_hour,
             **day,
@@ -148,6 +160,8 @@ class DayPages:
         says = []
         if hours is not None:
             says = sentences.unserved(Words(site.config, language(request)), hours, SERVED)
+        need = await run_in_threadpool(site.answers.need, day["date"], days) if good else None
+        words = Words(site.config, language(request))
         return site.render(
             request,
             "service.html",
@@ -156,6 +170,10 @@ class DayPages:
             tiers=tiers,
             served=served,
             staffed=staffed,
+            need=need if need is not None and need.floors else None,
+            need_table=((), ()) if need is None else need_table(site.config, need),
+            proposals=[] if need is None else sentences.proposals(words, need),
+            kept_targets=[] if tiers is None else sentences.targets(words, tiers),
             **day,
             **floor,
         )
@@ -185,6 +203,23 @@ class DayPages:
             "floors": site.config.floors,
             "plotly_styles": plotly_styles(site.static["plotly.min.js"]),
         }
+
+    async def digest(self, request: Request) -> Response:
+        """Show the digest of a day or a week as a document of its own, to be printed or saved."""
+        site, lang, period = self._site, language(request), self._site.period(request)
+        if period.days not in (1, 7):
+            raise HTTPException(400)
+
+        def draw(past: Past) -> str:
+            from edge.days.history import History
+            from edge.reports.document import document
+
+            return document(History(past.conn, past.config), period.last, period.days, lang, "/static/document.css")
+
+        html = await run_in_threadpool(site.answers.read, draw, "")
+        if not html:
+            raise HTTPException(503)
+        return Response(html, media_type="text/html", headers={"Cache-Control": "no-store"})
 
     async def about(self, request: Request) -> Response:
         return self._site.render(request, "about.html", limits=self._site.config.thresholds)

@@ -14,6 +14,7 @@ from edge.reports import sentences
 from edge.web.drawings.charts import NEIGHBOURS, USUAL_HOURS, dwell_bands
 from edge.web.drawings.hours import zone_chart
 from edge.web.drawings.lens import figure, keys, lens_floors, spark
+from edge.web.drawings.trends import week_picture
 from edge.web.site import Site, language
 from edge.words.numbers import local
 from edge.words.tables import Words
@@ -93,12 +94,15 @@ class PlanPages:
         hours = site.answers.hours(date, days)
         if scores is None or service is None or hours is None:
             return {}
+        week = site.answers.week(date)
         row = next(row for row in dwell_bands(site.config, scores.zones, lang) if row.zone.zone == zone)
         return {
             "row": row,
             "served": next(one for one in service.zones if one.zone == zone),
             "chart": zone_chart(site.config, next(one for one in hours.zones if one.zone == zone)),
-            "spark": spark(site.answers.trend(date, zone)),
+            "spark": spark(site.answers.trends(date).get(zone, ())),
+            "known_days": 0 if week is None else week.days,
+            "week": None if week is None else week_picture(site.config, week, zone, site.bounds_us(date)[0]),
             "came_from": [step for step in stops if step.to_zone == zone][:NEIGHBOURS],
             "went_to": [step for step in stops if step.from_zone == zone][:NEIGHBOURS],
         }

@@ -66,3 +66,41 @@ if (sankey && window.Plotly) {
 }
 const date = document.querySelector('.jump input[type="date"]');
 if (date) date.addEventListener("change", () => { if (date.checkValidity()) date.form.requestSubmit(); });
+
+// On phones, cards show their first figures and unfold on a tap; without scripts, and on paper, everything is there.
+const PHONE = window.matchMedia("(max-width: 640px)");
+
+function unfold(card, open) {
+  card.classList.toggle("shut", !open);
+  card.querySelector(":scope .fold")?.setAttribute("aria-expanded", String(open));
+}
+
+function fold(card, head, text) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "fold";
+  button.textContent = text;
+  button.setAttribute("aria-label", `${text}: ${head.textContent.trim().replace(/\s+/g, " ")}`);
+  button.addEventListener("click", () => unfold(card, card.classList.contains("shut")));
+  head.append(button);
+  unfold(card, false);
+}
+
+function foldAll() {
+  if (!PHONE.matches) return;
+  for (const group of document.querySelectorAll("[data-fold]")) {
+    for (const card of group.querySelectorAll(":scope > tbody > tr, :scope > .card")) {
+      if (!card.querySelector(".fold")) fold(card, card.querySelector("th, header"), group.dataset.fold);
+    }
+  }
+  unfoldTarget();
+}
+
+function unfoldTarget() {
+  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (target && target.classList.contains("shut")) unfold(target, true);
+}
+
+foldAll();
+PHONE.addEventListener("change", foldAll);
+window.addEventListener("hashchange", unfoldTarget);

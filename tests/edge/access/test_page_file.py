@@ -103,6 +103,7 @@ def test_whoever_comes_upon_it_moves_it_aside(file: Path, config: StoreConfig, d
 
     def look() -> None:
         users.anyone()
+        users.programs()
         users.audit(1000)
         verdicts.stamps(config)
 

@@ -220,6 +220,51 @@ def test_commands(tmp_path: Path) -> None:
     ]
 
 
+def test_tokens_of_programs_expire_and_are_kept_as_hashes(users: Users, clock: Hands, tmp_path: Path) -> None:
+    with pytest.raises(Trouble, match="create a user first"):
+        users.make_token("reports")
+    users.put("li", Role.MANAGER, PASSWORD)
+    token = users.make_token("reports", days=2)
+    with pytest.raises(Trouble, match="already"):
+        users.make_token("reports")
+    with pytest.raises(Trouble, match="invalid name"):
+        users.make_token("two words")
+    assert token.encode() not in (tmp_path / "store.web.db").read_bytes()
+    assert users.programs()[0].used_s is None
+    found = users.program(token)
+    assert found is not None
+    assert found.name == "reports"
+    assert users.programs()[0].used_s == clock.now_s
+    for wrong in ("", token[:-1], token + "x", "ttr_", PASSWORD):
+        assert users.program(wrong) is None
+    clock.now_s += 2 * 86_400 + 1
+    assert users.program(token) is None
+    assert not users.revoke_token("other")
+    assert users.revoke_token("reports")
+    assert users.program(users.make_token("reports")) is not None, "the name is free again"
+
+
+def test_token_commands(tmp_path: Path) -> None:
+    file = tmp_path / "store.toml"
+    file.write_text(tomli_w.dumps(store_values(tmp_path)))
+
+    def tagtrail(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        return forked.run("users", *arguments, "--config", file, given=given.encode())
+
+    assert "create a user first" in tagtrail("token", "make", "reports").stderr
+    assert tagtrail("set", "li", "--role", "manager", given=f"{PASSWORD}\n").returncode == 0
+    made = tagtrail("token", "make", "reports", "--days", "30")
+    assert made.returncode == 0
+    assert Users(tmp_path / "store.web.db").program(made.stdout.strip()) is not None
+    name, _, _, used = tagtrail("token", "list").stdout.strip().split("\t")
+    assert (name, used != "never") == ("reports", True)
+    assert tagtrail("token", "revoke", "reports").stdout == "reports revoked\n"
+    assert tagtrail("token", "revoke", "reports").stderr == "tagtrail: no such token: reports\n"
+    with sqlite3.connect(tmp_path / "store.web.db") as conn:
+        lines = conn.execute("SELECT action, object FROM audit WHERE action LIKE 'token%' ORDER BY id").fetchall()
+    assert lines == [("token made", "reports"), ("token revoked", "reports")]
+
+
 def test_the_file_lies_beside_the_database(tmp_path: Path) -> None:
     from config import StoreConfig
 

@@ -87,6 +87,26 @@ def test_a_day_is_compared_up_to_its_time_of_day(day: Day) -> None:
     assert rows["F2", "comings"].now == 30
 
 
+def test_after_a_long_holiday_the_weeks_before_it_are_looked_at(tmp_path: Path) -> None:
+    values = store_values(tmp_path)
+    values["store"]["holidays"] = "CN"
+    day = Day(StoreConfig.model_validate(values))
+    for weeks in range(13):  # of the last Saturdays, one was a holiday, and two were worked in exchange
+        busy(day, -7 * weeks, people=10 + weeks)
+        day.covered(f"{4 - 168 * weeks}:00", f"{28 - 168 * weeks}:00")
+    day.watermark("28:00")
+    found = day.past.comparison(DATE)
+    assert found is not None
+    journeys = next(row for row in found.rows if row.measure == "journeys")
+    assert (journeys.median_days, journeys.median_from) == (4, "2026-01-24")
+    assert journeys.median_4w == np.median([11, 15, 16, 17])
+    day.conn.execute("DELETE FROM aggregate WHERE window_us < ?", (day.us("-24:00") - 4 * 7 * 86_400_000_000,))
+    rows = day.past.comparison(DATE).rows
+    journeys = next(row for row in rows if row.measure == "journeys")
+    assert (journeys.median_4w, journeys.median_days, journeys.median_from) == (None, 1, "2026-03-07")
+    day.conn.close()
+
+
 def trial_day(folder: Path, **sections: Any) -> Day:
     """Eight weeks until DATE; shoes twice as engaged from DATE − 10 to DATE − 4, the others as ever."""
     day = day_of(folder, **sections)

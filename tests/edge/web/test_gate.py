@@ -170,7 +170,38 @@ async def test_programs_use_basic(users: Users, page: Page) -> None:
         assert (await page.get("/api/now", Authorization=bad))[0] == 401
     while users.audit()[0].action != "login throttled":
         assert (await page.get("/api/now", Authorization=basic("li", "wrong wrong wrong")))[0] == 401
-    assert {line.action for line in users.audit()} == {"login failed", "login throttled"}
+    assert {line.action for line in users.audit()} == {"login failed", "login throttled", "token refused"}
+
+
+async def test_a_token_reads_figures_and_nothing_else(service: Service, users: Users, page: Page) -> None:
+    token = users.make_token("reports")
+    bearer = f"Bearer {token}"
+    for path in (
+        "/api/now",
+        "/api/today",
+        "/api/tables/counters",
+        "/export/counters.csv",
+        "/export/all.xlsx",
+        "/metrics",
+    ):
+        assert (await page.load(path, Authorization=bearer))[0] in (200, 503), path
+    told = (await page.get("/api/now", Authorization=bearer))[2]
+    assert "4567" not in told, "no single members, not even masked"
+    for path in ("/export/cues.csv", "/export/audit.csv", "/api/tables/suspects"):
+        assert (await page.get(path, Authorization=bearer))[0] == 403, path
+    for path in ("/", "/members", "/events", "/audit"):
+        assert (await page.get(path, Authorization=bearer))[0] in (303, 401), path
+    assert (await page.get("/service/cue", "POST", "cue=1", Authorization=bearer))[0] != 200
+    used = [(line.name, line.role, line.object) for line in users.audit() if line.action == "token used"]
+    assert ("token:reports", "viewer", "/api/now") in used
+    assert len(used) == len(set(used)), "one line an hour"
+    assert users.revoke_token("reports")
+    for path in ("/api/now", "/export/counters.csv"):
+        status, headers, text = await page.get(path, Authorization=bearer)
+        assert status == 401
+        assert "Bearer" in headers["WWW-Authenticate"]
+        assert "revoked" in text
+    assert [line.action for line in users.audit()].count("token refused") == 1
 
 
 async def test_a_stream_ends_with_its_session(service: Service, users: Users, page: Page) -> None:

@@ -163,3 +163,22 @@ async def test_the_plan_shows_what_is_known_and_leads_to_a_zone(page: Page) -> N
     assert dict(re.findall(r'<polygon data-zone="(\w+)" class="([^"]*)"', empty))["shoes"] == "zone counter none"
     for bad in ("measure=x", "zone=x", "hour=25"):
         assert (await page.get(f"/plan?date={DATE}&{bad}"))[0] == 400
+
+
+async def test_counters_are_sorted_by_any_column_with_ties_marked(page: Page) -> None:
+    day = Day(page.config)
+    for i in range(60):
+        day.visit(f"{i}", "shoes", f"10:{i}", 150 if i % 2 else 140, journey=f"10:{i}")
+        day.visit(f"b{i}", "books", f"10:{i}", 150 if i % 3 else 130, journey=f"10:{i}")
+        day.visit(f"c{i}", "bags", f"10:{i}", 20, journey=f"10:{i}")
+    day.covered("04:00", "28:00")
+    day.watermark("33:00")
+    day.conn.close()
+    html = (await page.get(f"/counters?date={DATE}&sort=median_s&lang=en"))[2]
+    table = html.split('id="hold"')[1].split("</table>")[0]
+    rows = re.findall(r'<tr data-zone="(\w+)">(.*?)</tr>', table, re.DOTALL)
+    assert [zone for zone, _ in rows][-1] == "bags"
+    assert [zone for zone, row in rows if "≈" in row] == [rows[1][0]], "bags are certainly shorter"
+    assert re.search(r'aria-sort="descending"><a href="[^"]*sort=median_s', table)
+    assert re.search(r"<small>\d+ s–\d+ s</small>|<small>\d+:\d+–\d+:\d+</small>|<small>\d+ min[^<]*–", rows[0][1])
+    assert (await page.get(f"/counters?date={DATE}&sort=zone"))[0] == 400

@@ -59,6 +59,6 @@ async def test_with_users_it_wants_one(page: Page, config: StoreConfig) -> None:
     users.put("prometheus", Role.VIEWER, "correct horse battery")
     users.close()
     status, answer, _ = await page.get("/metrics")
-    assert (status, answer["WWW-Authenticate"]) == (401, 'Basic realm="tagtrail"')
+    assert (status, answer["WWW-Authenticate"]) == (401, 'Basic realm="tagtrail", Bearer')
     basic = base64.b64encode(b"prometheus:correct horse battery").decode()
     assert await up(page, Authorization=f"Basic {basic}") in (0, 1)

@@ -539,7 +539,7 @@ async def test_days_are_kept_from_page_to_page(page: Page) -> None:
             assert set(re.findall(r'href="/\w*(\??[^"]*)"', nav)) == {kept}, (path, query)
             for href in re.findall(r'href="/export/[^?"]*\?([^"]*)"', html.split("<main")[1]):
                 told = dict(parse_qsl(unescape(kept[1:])))
-                assert dict(parse_qsl(unescape(href))) == {"date": str(DATE), **told}, (path, query)
+                assert dict(parse_qsl(unescape(href))) == {"date": str(DATE), "lang": "en", **told}, (path, query)
     for bad in ("days=0", "days=365", "days=week", "from=2024-01-01", "from=soon", "against=mine"):
         for path in ("/counters", "/export/counters.csv", "/api/tables/counters"):
             assert (await page.get(f"{path}?{bad}"))[0] == 400, (path, bad)

@@ -1,0 +1,216 @@
+"""The morning's or the week's digest as a document: one A4 page of HTML with sentences, pictures, and what to do.
+
+It needs nothing from elsewhere: pictures are SVG, and the style is in it, or at an address of the same site.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup, escape
+
+from config.facts import SERVED
+from edge.cues.digest import digest
+from edge.reports import sentences
+from edge.words.languages import HTML_LANG, catalogue, named
+from edge.words.numbers import duration, local, number, percent
+from edge.words.tables import Words
+
+if TYPE_CHECKING:  # keeps NumPy out of the page process until a day is requested
+    from edge.days.counters import CounterScore
+    from edge.days.history import History
+    from edge.days.need import NeedReport
+    from edge.days.traffic import FloorTraffic
+
+SENTENCES = 3
+COUNTERS = 6
+WIDE, HIGH = 640, 110
+"""Size of the picture of arrivals, in its own units."""
+TABLE = '<div class="across"><table><thead><tr><th>{}</th>{}</tr></thead><tbody>{}</tbody></table></div>'
+BAR = '<svg viewBox="0 0 100 8" preserveAspectRatio="none"><rect class="bar" width="{}" height="8"/></svg>'
+STYLE = """
+@page { size: A4; margin: 11mm 14mm; }
+body { font: 10.5pt/1.45 system-ui, "Noto Sans SC", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif;
+  color: #1b2321; background: #fff; max-width: 182mm; margin: 0 auto; padding: 4mm; }
+h1 { font-size: 17pt; margin: 0; } h2 { font-size: 11.5pt; margin: 5mm 0 1.5mm; }
+.basis, .note { color: #56615d; font-size: 9pt; margin: 1mm 0; }
+.says { font-size: 11.5pt; margin: 3mm 0; padding-left: 5mm; } .says li, .todo li { margin: 1mm 0; }
+.todo { padding-left: 5mm; }
+dl { display: flex; gap: 9mm; margin: 3mm 0; } dt { color: #56615d; font-size: 9pt; } dd { margin: 0; font-size: 15pt; }
+svg { display: block; width: 100%; height: auto; } svg text { font-size: 10px; fill: #56615d; text-anchor: middle; }
+svg .bar { fill: #0e7268; } svg .dark { fill: #d9dedb; }
+table { border-collapse: collapse; width: 100%; font-size: 9pt; line-height: 1.2; }
+td small { font-size: 7.5pt; } th { font-weight: 600; text-align: left; }
+td, thead th:not(:first-child) { text-align: right; padding: .6mm 1.2mm; } tbody tr { border-top: .2mm solid #d9dedb; }
+td small { color: #56615d; font-weight: 400; }
+td.late { background: #f6d9d6; font-weight: 700; } section { break-inside: avoid; }
+@media print { body { padding: 0; font-size: 9.5pt; line-height: 1.3; } h1 { font-size: 15pt; }
+  h2 { margin: 3mm 0 1mm; }
+  svg[role=img] { max-height: 24mm; } td, thead th:not(:first-child) { padding: .3mm 1.2mm; }
+  dl { margin: 2mm 0; } .says { font-size: 10.5pt; margin: 2mm 0; } .todo { margin: 1mm 0; } }
+@media (max-width: 600px) { dl { flex-wrap: wrap; gap: 3mm 7mm; } .across { overflow-x: auto; } }
+"""
+
+
+def document(past: History, date: dt.date, days: int, lang: str, style: str | None = None) -> str:
+    """Render the digest of the `days` business days ending with `date`.
+
+    `style`: address of STYLE, where a page must not contain any.
+    """
+    words = Words(past.config, lang)
+    _ = catalogue(lang).gettext
+    head = past.head(date, days)
+    first = date - dt.timedelta(days=days - 1)
+    when = str(date) if days == 1 else f"{first} – {date}"
+    title = _("Digest of the day") if days == 1 else _("Digest of the week")
+    store = named(past.config.store.name, lang)
+    sheet = Markup("<style>{}</style>").format(Markup(STYLE))
+    if style is not None:
+        sheet = Markup('<link rel="stylesheet" href="{}">').format(style)
+    parts = [
+        Markup('<!doctype html><html lang="{}"><head><meta charset="utf-8">').format(HTML_LANG[lang]),
+        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        Markup("<title>{} · {} {}</title>{}</head><body>").format(store, title, when, sheet),
+        Markup("<h1>{} <small>{}</small></h1>").format(store, when),
+    ]
+    if head.as_of_us is None or head.unseen:
+        parts.append(Markup("<p>{}</p></body></html>").format(_("Nothing is known of these days: no reader was up.")))
+        return Markup("").join(parts)
+    as_of = f"{local(past.config, head.as_of_us):%Y-%m-%d %H:%M}"
+    basis = f"{title} · {_('as of')} {as_of} · {_('coverage')} {percent(head.coverage)}"
+    parts.append(Markup('<p class="basis">{}</p>').format(basis))
+    parts += _content(past, date, days, words)
+    return Markup("").join((*parts, Markup("</body></html>")))
+
+
+def _content(past: History, date: dt.date, days: int, words: Words) -> list[Markup]:
+    _ = catalogue(words.lang).gettext
+    summary, scores, need = past.summary(date, days), past.counters(date, days), past.need(date, days)
+    beside = past.against(date, days, date - dt.timedelta(days=7))
+    service = past.service(date, days)
+    wanted = sum(floor.wanted for floor in need.floors)
+    unserved = sum(floor.unserved for floor in need.floors)
+    people = summary.journeys["member"] + summary.journeys["unknown"]
+    figures = (
+        (_("Journeys of people"), number(people)),
+        (_("Members seen"), number(summary.members_seen)),
+        (_("Met staff"), percent((wanted - unserved) / wanted) if wanted else "–"),
+        (_("Members with contact"), "–" if service.contact is None else percent(service.contact.value)),
+    )
+    hours = past.hours(date, days)
+    says = [
+        *sentences.changes(words, beside)[:1],
+        *sentences.longest(words, scores),
+        *sentences.unserved(words, hours, SERVED),
+        *sentences.busiest(words, summary),
+    ]
+    counters = sorted((row for row in scores.zones if row.kind == "counter"), key=lambda row: (-(row.n or 0), row.zone))
+    return [
+        Markup("<dl>{}</dl>").format(_each("<div><dt>{}</dt><dd>{}</dd></div>", figures)),
+        Markup('<ul class="says">{}</ul>').format(_each("<li>{}</li>", ((one,) for one in says[:SENTENCES]))),
+        _section(_("Arrivals on the floors by hour"), _arrivals(words, summary.floors)),
+        _section(_("Which counters drew and held them"), _counters(words, counters[:COUNTERS])),
+        _section(_("Where staff was missing"), _needs(words, need)),
+        _section(_("What to do"), _to_do(past, date, days, words, need)),
+    ]
+
+
+def _arrivals(words: Words, floors: Sequence[FloorTraffic]) -> Markup:
+    """Draw the arrivals on all floors by hour."""
+    _ = catalogue(words.lang).gettext
+    hours = []
+    for parts in zip(*(floor.hours for floor in floors), strict=True):
+        told = [one.entered["member"] + one.entered["unknown"] for one in parts if one.entered is not None]
+        hours.append((f"{local(words.config, parts[0].start_us):%H}", sum(told) if told else None, parts[0].state))
+    used = [place for place, (_label, n, _state) in enumerate(hours) if n]
+    if not used:
+        return Markup("<p>{}</p>").format(_("Nobody was counted."))
+    shown = hours[min(used) : max(used) + 1]
+    most, step = max(n or 0 for _label, n, _state in shown), WIDE / len(shown)
+    bars = []
+    for place, (label, n, state) in enumerate(shown):
+        x, high = place * step, (n or 0) / most * (HIGH - 32)
+        kind, top = ("dark", 0.0) if n is None and state == "unknown" else ("bar", HIGH - 16 - high)
+        middle = round(x + step / 2, 1)
+        size = (round(x + step * 0.12, 1), round(top, 1), round(step * 0.76, 1), round(HIGH - 16 - top, 1))
+        bars.append(Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(kind, *size))
+        bars.append(Markup('<text x="{}" y="{}">{}</text>').format(middle, HIGH - 4, label))
+        bars.append(Markup('<text x="{}" y="{}">{}</text>').format(middle, round(top - 3, 1), "?" if n is None else n))
+    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        WIDE, HIGH, _("Arrivals on the floors by hour"), Markup("").join(bars)
+    )
+
+
+def _counters(words: Words, rows: Sequence[CounterScore]) -> Markup:
+    """Draw the visits of the most visited counters, with the median dwell and its interval."""
+    _ = catalogue(words.lang).gettext
+    most = max((row.n or 0 for row in rows), default=0) or 1
+    lines = []
+    for row in rows:
+        median = "–"
+        if row.median_s is not None:
+            limits = (duration(row.median_low_s, words.lang), duration(row.median_high_s, words.lang))
+            median = f"{duration(row.median_s, words.lang)} ({limits[0]} … {limits[1]})"
+        share = row.engaged_share
+        engaged = "–" if share is None else f"{percent(share.value)} ({percent(share.low)} … {percent(share.high)})"
+        bar = Markup(
+            '<svg viewBox="0 0 100 8" preserveAspectRatio="none"><rect class="bar" width="{}" height="8"/></svg>'
+        )
+        drawn = bar.format(round(100 * (row.n or 0) / most, 1))
+        lines.append((words.zone(row.zone), drawn, "?" if row.n is None else number(row.n), engaged, median))
+    headings = _each("<th>{}</th>", ((text,) for text in ("", _("Visits"), _("Engaged"), _("Median"))))
+    body = _each('<tr><th>{}</th><td width="30%">{}</td><td>{}</td><td>{}</td><td>{}</td></tr>', lines)
+    return Markup(
+        '<div class="across"><table><thead><tr><th>{}</th>{}</tr></thead><tbody>{}</tbody></table></div>'
+    ).format(_("Counter"), headings, body)
+
+
+def _needs(words: Words, need: NeedReport) -> Markup:
+    """Draw unserved visits by floor and hour."""
+    _ = catalogue(words.lang).gettext
+    used = [place for floor in need.floors for place, hour in enumerate(floor.hours) if hour.wanted]
+    if not used:
+        return Markup("<p>{}</p>").format(_("No visit was long enough to expect service."))
+    shown = range(min(used), max(used) + 1)
+    labels = [f"{local(words.config, need.floors[0].hours[place].start_us):%H}" for place in shown]
+    most = max(hour.unserved or 0 for floor in need.floors for hour in floor.hours) or 1
+    lines = []
+    for floor in need.floors:
+        cells = []
+        for hour in (floor.hours[place] for place in shown):
+            late = Markup(' class="late"') if (hour.unserved or 0) > most / 2 else ""
+            text: str | Markup = "?" if hour.state == "unknown" else ""
+            if hour.wanted:
+                text = Markup("{}<br><small>/ {}</small>").format(hour.unserved, hour.wanted)
+            cells.append((late, text))
+        lines.append((words.floor(floor.floor), _each("<td{}>{}</td>", cells)))
+    table = Markup(
+        '<div class="across"><table><thead><tr><th>{}</th>{}</tr></thead><tbody>{}</tbody></table></div>'
+    ).format(_("Floor"), _each("<th>{}</th>", ((label,) for label in labels)), _each("<tr><th>{}</th>{}</tr>", lines))
+    note = _("Visits that met nobody, of those long enough to expect service.")
+    return table + Markup('<p class="note">{}</p>').format(note)
+
+
+def _to_do(past: History, date: dt.date, days: int, words: Words, need: NeedReport) -> Markup:
+    """List proposals, service cases that are not reviewed, and zones whose readers need a look."""
+    _ = catalogue(words.lang).gettext
+    lines = sentences.proposals(words, need)
+    now_us = past.watermark_us
+    if now_us is not None:
+        cases = digest(past, date, days, now_us).cases
+        left = cases["opened"] - cases["reviewed"]
+        if left:
+            lines.append(_("Review service cases: {n} of {all} are left.").format(n=left, all=cases["opened"]))
+    lines += sentences.trust(words, past.summary(date, days))[1:]
+    return Markup('<ul class="todo">{}</ul>').format(_each("<li>{}</li>", ((line,) for line in lines)))
+
+
+def _section(title: str, content: Markup) -> Markup:
+    return Markup("<section><h2>{}</h2>{}</section>").format(title, content)
+
+
+def _each(form: str, rows: Iterable[Sequence[object]]) -> Markup:
+    """Fill a piece of HTML with each row, escaped, and put the pieces together."""
+    return Markup("").join(Markup(form).format(*(escape(one) for one in row)) for row in rows)
