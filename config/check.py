@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from config import places, relations, safety
-from config.files import FILES, READER_FILES, database, resolve, variables
+from config.files import FILES, FORWARDER_FILES, FORWARDING_FILES, READER_FILES, database, resolve, variables
 from config.files import problems as problems_of_files
 from config.lines import Place, key_lines, line_of
 from config.messages import explain, is_echo, on_one_line
 from config.model import StoreConfig
 from config.punctuation import culprit
-from config.readers import Reader
 
+M = TypeVar("M", bound=BaseModel)
 OWN_FILE = "the store's own file"
 """Name of the store file in problems of a text that contains only some sections."""
 
@@ -184,16 +184,18 @@ def _plainer(line: str) -> str | None:
 def _absolute(config: StoreConfig, folder: Path) -> StoreConfig:
     def resolved(table: str, names: Iterable[str]) -> BaseModel:
         model: BaseModel = getattr(config, table)
-        given = {name: value for name in names if (value := getattr(model, name)) is not None}
-        return model.model_copy(update={name: resolve(str(value), folder) for name, value in given.items()})
+        return _with_paths(model, names, folder)
 
     tables = {**FILES, "database": ("path",)}
-    readers = tuple(_reader_files(reader, folder) for reader in config.readers)
-    return config.model_copy(
-        update={"readers": readers} | {table: resolved(table, names) for table, names in tables.items()}
-    )
+    listed: dict[str, Any] = {
+        "readers": tuple(_with_paths(reader, READER_FILES, folder) for reader in config.readers),
+        "forwarders": tuple(_with_paths(one, FORWARDER_FILES, folder) for one in config.forwarders),
+    }
+    if config.forwarding is not None:
+        listed["forwarding"] = _with_paths(config.forwarding, FORWARDING_FILES, folder)
+    return config.model_copy(update=listed | {table: resolved(table, names) for table, names in tables.items()})
 
 
-def _reader_files(reader: Reader, folder: Path) -> Reader:
-    given = {name: value for name in READER_FILES if (value := getattr(reader, name)) is not None}
-    return reader.model_copy(update={name: resolve(str(value), folder) for name, value in given.items()})
+def _with_paths(model: M, names: Iterable[str], folder: Path) -> M:
+    given = {name: value for name in names if (value := getattr(model, name)) is not None}
+    return model.model_copy(update={name: resolve(str(value), folder) for name, value in given.items()})

@@ -19,8 +19,11 @@ CREDENTIALS = "${CREDENTIALS_DIRECTORY}"
 """Folder of the credentials that systemd passes to the service (LoadCredential=). The only variable in paths."""
 FILES = {"mqtt": ("password_file", "ca", "cert", "key"), "web": ("cert", "key"), "calibration": ("file",)}
 """Keys of files that the service needs."""
+FORWARDING_FILES = ("cert", "key", "ca")
+"""The service needs the former two, a forwarder the last: their connection says what is missing."""
+FORWARDER_FILES = ("token_file",)
 READER_FILES = ("ca", "cert", "key", "password_file")
-SECRETS = ("password_file", "key")
+SECRETS = ("password_file", "key", "token_file")
 UNITS = Path("/etc/tagtrail")
 """Folder of the store files for the unit tagtrail@STORE."""
 CREDSTORES = (Path("/etc/credstore"), Path("/etc/credstore.encrypted"))
@@ -55,8 +58,15 @@ def problems(raw: Raw, file: Path, service: bool) -> Iterator[Found]:
             ((*at, key), given)
             for at, reader in tables(raw, "readers")
             for key in READER_FILES
-            if isinstance(given := reader.get(key), str) and given and "\0" not in given
+            if isinstance(given := reader.get(key), str) and given and "\0" not in given and "via" not in reader
         ]
+        places += [
+            ((*at, key), given)
+            for at, forwarder in tables(raw, "forwarders")
+            for key in FORWARDER_FILES
+            if isinstance(given := forwarder.get(key), str) and given and "\0" not in given
+        ]
+        places += _paths(raw, {"forwarding": FORWARDING_FILES})
     readable: dict[Place, Path] = {}
     for place, given in places:
         path = resolve(given, file.parent)

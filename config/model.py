@@ -19,6 +19,7 @@ from pydantic import (
 from config import timezones
 from config.basis import FilePath, Id, Int, Model, Number, Point, Seconds
 from config.facts import PrintedClass, ZoneKind
+from config.forwarding import Forwarder, Forwarding
 from config.readers import Reader
 
 WayClass = Literal["member", "unknown", "cart", "staff"]
@@ -362,6 +363,8 @@ class StoreConfig(Model):
     promotions: tuple[Promotion, ...] = ()
     layout_changes: tuple[LayoutChange, ...] = ()
     service_targets: tuple[ServiceTarget, ...] = ()
+    forwarders: tuple[Forwarder, ...] = ()
+    forwarding: Forwarding | None = None
     mqtt: Mqtt
     database: Database
     calibration: Calibration = Calibration()

@@ -129,6 +129,8 @@ class Reader(Model):
     driver: Driver
     address: Annotated[str, Field(min_length=1)]
     antennas: Annotated[tuple[Antenna, ...], Field(min_length=1)]
+    via: Id | None = None
+    """Forwarder at which the reader is; default: the gateway that runs the service."""
     region: Region | None = None
     """Region to set. By default the reader keeps its own; a reader without one is set to China (prc)."""
     identity: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5,15}$")] | None = None
@@ -190,7 +192,7 @@ class Reader(Model):
             raise ValueError(f'antennas: {", ".join(sorted(radio))}: only for driver = "llrp"')
         if "population" in radio and self.session is None:
             raise ValueError("population of antennas needs the reader's session")
-        given = self.model_fields_set - {"id", "driver", "address", "antennas", "region"}
+        given = self.model_fields_set - {"id", "driver", "address", "antennas", "via", "region"}
         if self.driver == "json":
             if wrong := given - JSON_KEYS - NETWORK_KEYS:
                 raise ValueError(f'{", ".join(sorted(wrong))}: only for driver = "llrp"')

@@ -55,7 +55,7 @@ def problems(raw: Raw) -> list[Found]:
 
 
 def _unique_ids(raw: Raw) -> Iterator[Found]:
-    for table in ("floors", "zones", "readers", "promotions", "layout_changes", "service_targets"):
+    for table in ("floors", "zones", "readers", "forwarders", "promotions", "layout_changes", "service_targets"):
         seen: dict[str, Place] = {}
         key = "tier" if table == "service_targets" else "id"
         for place, item in tables(raw, table):
@@ -90,6 +90,35 @@ def _references(raw: Raw) -> Iterator[Found]:
                 listed = item.get(name)
                 for i, given in enumerate(listed if isinstance(listed, list) else ()):
                     yield from _known((*place, name, i), given, what, ids)
+
+
+def _forwarders(raw: Raw) -> Iterator[Found]:
+    ids = _ids(raw, "forwarders")
+    used = set()
+    for place, reader in tables(raw, "readers"):
+        via = reader.get("via")
+        if via is None:
+            continue
+        used.add(via)
+        if isinstance(via, str) and not ids:
+            yield (*place, "via"), f"no forwarder {show(via)}: there is no [[forwarders]] with this id", False
+        yield from _known((*place, "via"), via, "forwarder", ids)
+        if reader.get("outputs"):
+            yield (*place, "outputs"), "lamps at a forwarder's reader are not switched; use a reader without via", False
+    for place, forwarder in tables(raw, "forwarders"):
+        if forwarder.get("id") not in used:
+            yield place, f"no reader has via = {show(forwarder.get('id'))}: it forwards nothing", True
+    section = raw.get("forwarding")
+    if ids and not isinstance(section, dict):
+        yield ("forwarders",), "forwarders need [forwarding] with the address of the service", False
+    for key in ("address", "listen"):
+        given = section.get(key) if isinstance(section, dict) else None
+        if isinstance(given, str) and given:
+            host, port = host_port(given)
+            if wrong := hosts.trouble(given, host, listening=key == "listen"):
+                yield ("forwarding", key), f"{show(given)} {wrong}", False
+            elif port is not None and not 1 <= port <= 65535:
+                yield ("forwarding", key), f"port {show(port)} does not exist; expected: 1 to 65535", False
 
 
 def cues(raw: Raw) -> Iterator[Found]:
@@ -181,7 +210,7 @@ def _addresses(raw: Raw) -> Iterator[Found]:
             whole = f"{host}:{(5085 if secure else 5084) if port is None else port}"
             if listens:  # any number of readers may connect to one port
                 secured = [reader.get(key) for key in ("tls", "cert", "key", "ca")]
-                first, its = doors.setdefault(whole, (place, secured))
+                first, its = doors.setdefault(f"{reader.get('via')} {whole}", (place, secured))
                 if secured != its:
                     text = f"tls, cert, key and ca must match readers[{first[1]}], which connects to the same port"
                     yield at, text, False
@@ -199,6 +228,7 @@ def _addresses(raw: Raw) -> Iterator[Found]:
                 yield at, f'{show(given)} has no host or no port from 1 to 65535; expected: "tcp://host:port"', False
             elif not given.startswith(("/", "tcp://")):
                 yield at, f'{show(given)} is not a serial device; expected: "/dev/…" or "tcp://host:port"', False
+        whole = f"{reader.get('via')} {whole}"  # a device of another gateway is another one
         if whole in seen:
             text = f"{show(given)} is also the address of readers[{seen[whole][1]}]; a reader accepts one connection"
             yield at, text, False
@@ -345,6 +375,7 @@ _RULES: tuple[Callable[[Raw], Iterator[Found]], ...] = (
     _broker,
     _bands,
     _listen,
+    _forwarders,
     cues,
 )
 

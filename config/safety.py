@@ -22,6 +22,7 @@ def doubts(raw: Raw) -> Iterator[Found]:
     """Yield all warnings."""
     yield from _broker(raw)
     yield from _page(raw)
+    yield from _forwarding(raw)
     for place, reader in tables(raw, "readers"):
         address = reader.get("address")
         if isinstance(address, str) and reader.get("driver") == "json":
@@ -87,6 +88,15 @@ def _broker(raw: Raw) -> Iterator[Found]:
             "the password and member data" if "username" in mqtt or "password_file" in mqtt else "member data and cards"
         )
         yield ("mqtt", "url"), f"{what} are sent unencrypted; expected: mqtts://", True
+
+
+def _forwarding(raw: Raw) -> Iterator[Found]:
+    section = raw.get("forwarding")
+    address = section.get("address") if isinstance(section, dict) else None
+    if isinstance(section, dict) and isinstance(address, str) and "cert" not in section:
+        host = address.rpartition(":")[0]
+        if host and not is_local(host):
+            yield ("forwarding", "address"), "reads of cards are sent unencrypted; expected: cert, key and ca", True
 
 
 def _page(raw: Raw) -> Iterator[Found]:

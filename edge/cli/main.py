@@ -102,6 +102,31 @@ def run(
 
 
 @app.command()
+def forward(
+    config: Config,
+    id_: Annotated[
+        str | None,
+        typer.Option("--as", help="Which forwarder of the store file this is, if there are several."),
+    ] = None,
+    clock_speed: ClockSpeed = 1.0,
+    clock_origin_us: ClockOrigin = 0,
+) -> None:
+    """Run the readers of one of the store's other gateways, and send their reads to the service, until SIGTERM."""
+    import asyncio
+    import os
+
+    from edge.store.journal import set_up
+
+    os.umask(0o077)
+    set_up()
+    store = calibrated(load_store(config, overlay=False), None, without=True)
+    from edge.service.forwarder import ForwarderService, chosen
+
+    service = ForwarderService(store, chosen(store, id_), clock_of(clock_speed, clock_origin_us))
+    asyncio.run(service.run())
+
+
+@app.command()
 def check(
     file: Annotated[Path | None, typer.Argument(help="The store file.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema for editors instead.")] = False,

@@ -16,9 +16,9 @@ SECTIONS = (
     *("store", "floors", "zones", "readers", "tag_classes", "thresholds", "opening_hours", "special_days"),
     *("promotions", "layout_changes", "service_targets", "cues"),
 )
-OWN = ("mqtt", "database", "web", "privacy", "calibration")
-"""Sections that can't be pushed: broker, files and ports of the gateway, data about people that leaves it, and its
-calibration."""
+OWN = ("mqtt", "database", "web", "monitoring", "privacy", "calibration", "forwarders", "forwarding")
+"""Sections that can't be pushed: broker, files and ports of the gateway, data about people that leaves it, its
+calibration, and the store's other gateways."""
 FREE_THRESHOLDS = frozenset(
     {
         *("def_version", "touch_s", "visit_s", "engaged_s", "join_gap_s", "business_day_start", "assist_s"),

@@ -18,7 +18,7 @@ from edge.store.private import make_private
 
 PAGES = 10_000
 """Pages copied at once; writers wait for so many."""
-LEFT_OUT = ("day_key", "checkpoint", "checkpoint_part", "held")
+LEFT_OUT = ("day_key", "checkpoint", "checkpoint_part", "held", "forwarded")
 
 
 def copy(conn: sqlite3.Connection, target: Path, *, left_out: Sequence[str] = LEFT_OUT) -> dict[str, int]:

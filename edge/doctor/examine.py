@@ -42,6 +42,7 @@ async def in_service(
     now_us = live["as_of_us"]
     found = await asyncio.to_thread(_of_machine, config, config_file, version, live, now_us)
     found += [broker.by_service(live), *broker.certificates(live), *readers.by_service(live, antennas, now_us)]
+    found += readers.forwarders(live, now_us)
     return _told(found, config_file)
 
 

@@ -21,6 +21,32 @@ LLRP_PORT = 5084
 SEE_REASONS = "See docs/readers.md, and run tagtrail readers test {}."
 
 
+def forwarders(live: Mapping[str, Any], now_us: int) -> Iterator[Finding]:
+    """Judge the store's other gateways by the live state."""
+    for one in live.get("forwarders", ()):
+        id_ = one["id"]
+        todo = "Look at its log there: journalctl -u tagtrail@STORE. See docs/gateways.md."
+        if one["foreign"]:
+            listed = ", ".join(one["foreign"])
+            yield warning(
+                "forwarder",
+                f"{id_} sends readers that are not its own: {listed}",
+                "Put the same store file on all gateways of the store.",
+            )
+        if one["link"] == "down":
+            away = duration(max(0, now_us - one["since_us"]))
+            yield error("forwarder", f"{id_} has been away for {away}: {one['reason']}", todo)
+        elif one["lost"]:
+            yield warning("forwarder", f"{id_} had no room for reads and deleted the oldest, {one['lost']} times", todo)
+        elif one["link"] == "connecting":
+            old = duration(one["behind_us"] or 0)
+            yield warning("forwarder", f"{id_} is still sending what it kept, {old} old", todo)
+        elif one["left_out"]:
+            yield warning("forwarder", f"reads of {id_} were left out because its clock was wrong", todo)
+        else:
+            yield ok("forwarder", f"{id_} is connected")
+
+
 def by_service(
     live: Mapping[str, Any], antennas: Mapping[str, Sequence[Mapping[str, Any]]], now_us: int
 ) -> Iterator[Finding]:
@@ -67,6 +93,9 @@ def _antennas(id_: str, antennas: Sequence[Mapping[str, Any]], now_us: int) -> I
 async def examine(config: StoreConfig) -> AsyncIterator[Finding]:
     """See whether readers answer, without the service. Nothing is sent to LLRP readers."""
     for reader in config.readers:
+        if reader.via is not None:
+            yield unknown("reader", f"reader {reader.id} is tried by {reader.via} only")
+            continue
         todo = SEE_REASONS.format(reader.id)
         address = reader.address
         if reader.driver == "llrp" and not reader.tls and not address.startswith("listen://"):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from drivers.session import Contact, Gap, Notice, ReaderStatus
+from edge.forwarding.relay import Mark
 from edge.intake.inbox import BATCH_READS, Item
 from edge.store.timekeeping import Timekeeper
 
@@ -71,6 +72,8 @@ def _time_us(item: Item) -> int | None:
         return int(item[1]["time_us"][-1]) if len(item[1]) else None
     if isinstance(item, ReaderStatus):
         return item.since_us
+    if isinstance(item, Mark):
+        return None
     return item.to_us if isinstance(item, Gap) else item.at_us
 
 
@@ -88,5 +91,7 @@ def moved(item: Item, by_us: int) -> Item:
         return replace(item, since_us=item.since_us + by_us, reads_from_us=from_us and from_us + by_us)
     if isinstance(item, Gap):
         return replace(item, from_us=item.from_us + by_us, to_us=item.to_us + by_us)
+    if isinstance(item, Mark):
+        return replace(item, newest_us=item.newest_us and item.newest_us + by_us)
     assert isinstance(item, Contact | Notice)
     return replace(item, at_us=item.at_us + by_us)

@@ -16,12 +16,13 @@ import numpy as np
 
 from drivers.read import READ
 from drivers.session import Contact, Gap, Link, Notice, ReaderStatus
+from edge.forwarding.relay import Mark
 from edge.intake.inbox import Item
 
 LEVEL = 1
 HeldItem = tuple[int, int, Item]
 """Monotonic time and store time of the arrival, and what arrived."""
-_KINDS = {kind.__name__: kind for kind in (Contact, Gap, Notice, ReaderStatus)}
+_KINDS = {kind.__name__: kind for kind in (Contact, Gap, Mark, Notice, ReaderStatus)}
 
 
 def save(conn: sqlite3.Connection, boot: str, items: Iterable[HeldItem]) -> None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from drivers.read import Reads
 from drivers.session import Contact, Gap, Notice, ReaderStatus
+from edge.forwarding.relay import Mark
 
 log = logging.getLogger("tagtrail.inbox")
 
@@ -23,8 +24,8 @@ BATCH_READS = 20
 MAX_EVENTS = 10_000
 """Maximum number of queued contacts and notices per reader; further ones are dropped."""
 
-Item = tuple[str, Reads] | ReaderStatus | Gap | Notice | Contact
-"""A reader's id with its reads, or an event of a reader."""
+Item = tuple[str, Reads] | ReaderStatus | Gap | Notice | Contact | Mark
+"""A reader's id with its reads, an event of a reader, or how far a forwarder's are here."""
 
 
 class Inbox:
@@ -71,6 +72,10 @@ class Inbox:
     def contact(self, contact: Contact) -> None:
         """Queue a change of an input."""
         self._put_event(contact)
+
+    def mark(self, mark: Mark) -> None:
+        """Queue how far a forwarder's reads and events are in the queue."""
+        self._put(mark)
 
     async def wait(self, timeout_s: float, gather_s: float) -> None:
         """Return `gather_s` after something has arrived, or after `timeout_s` with nothing."""

@@ -28,10 +28,12 @@ from edge.cues.desk import CueDesk
 from edge.database.keys import destroy_day_keys
 from edge.database.retention import make_room
 from edge.database.writer import Database
+from edge.forwarding.relay import Mark
 from edge.intake import checkpoint, held_rows
 from edge.intake.admission import Admission
 from edge.intake.arrivals import SETTLE_US, Arrivals
 from edge.intake.doubtful import mark
+from edge.intake.forwarded import Forwarded
 from edge.intake.greeter import Greeter
 from edge.intake.health import Elsewhere, EngineNow, HealthNews
 from edge.intake.inbox import Inbox, Item
@@ -146,6 +148,7 @@ class Pipeline:
         self._health = HealthNews(self._ledger, self.readers, self._linked, self.time, self.admission, clock, elsewhere)
         self._bound_us: int | None = None
         self._waiting = 0
+        self.forwarded = Forwarded()
         self._greeter = Greeter(shop, self._pseudonyms)
         self.desk = CueDesk(shop, clock.speed)
         self._every_s = shop.config.database.checkpoint_s
@@ -155,6 +158,7 @@ class Pipeline:
     def restore(self) -> None:
         """Restore the last checkpoint, with all readers down until they connect; later, if the time is unknown."""
         held, lost = self._database.write_now(lambda conn: held_rows.take(conn, self._boot))
+        self._database.write_now(self.forwarded.restore)
         first_us = self._arrivals.hold(held)
         self._held_since = first_us or (self.time.mono_us() if self.time.untrusted else None)
         if lost:
@@ -315,6 +319,8 @@ class Pipeline:
                 self._health.tell("notice", item.reader, item.text, item.at_us)
             elif isinstance(item, Contact):
                 self.doors.take(item)
+            elif isinstance(item, Mark):
+                self.forwarded.take(item)
             else:
                 batches.append(item[1])
         await self._feed(batches)
@@ -452,6 +458,7 @@ class Pipeline:
         state = self.engine.state(pending=self._stopping)
         watermark_us, decided_us = self.engine.weighed_us, self.engine.decided_us
         size = destroyed = 0
+        forwarded = self.forwarded.within(None if self._stopping or len(state["reads"]) else watermark_us)
         latencies_ms, doubtful = list(self.desk.untold_ms), list(self._doubtful)
 
         def job(conn: sqlite3.Connection) -> None:
@@ -464,12 +471,14 @@ class Pipeline:
             if begun_us is not None:
                 destroyed = destroy_day_keys(conn, self._days, now, begun_us)
             size = checkpoint.save(conn, self.shop, watermark_us, state)
+            self.forwarded.write(conn, forwarded)
 
         if await self._write(job):
             rarely_s = min(size / CHECKPOINT_BYTES_PER_S, CHECKPOINT_MOST_S)
             self.checkpoint_bytes = size
             self._every_s = max(self.shop.config.database.checkpoint_s, rarely_s)
             self._ledger.clear()
+            self.forwarded.wrote(forwarded)
             # The windows that the engine cut in two at a step forward come yet.
             self._doubtful = [step for step in self._doubtful if step not in doubtful or decided_us < step.to_us]
             self.time.known_us = max(watermark_us, now)

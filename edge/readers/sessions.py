@@ -25,6 +25,7 @@ class Readers:
 
     def __init__(self, shop: Shop, sink: Sink, clock: Callable[[], int]) -> None:
         self._settings = {reader.id: reader for reader in shop.readers}
+        self._via = {reader.id: reader.via for reader in shop.config.readers}
         self._sink = sink
         self._clock = clock
         self._sessions: dict[str, asyncio.Task[None]] = {}
@@ -62,6 +63,8 @@ class Readers:
         """Restart a reader's session; ValueError for an unknown reader."""
         if reader not in self._settings:
             raise ValueError(f"no reader {reader!r}; there are {', '.join(sorted(self._settings)) or 'none'}")
+        if (via := self._via[reader]) is not None and reader not in self._sessions:
+            raise ValueError(f"reader {reader} is at {via}; restart that gateway instead")
         if reader in self._sessions:
             self._restarting.add(reader)
             self._sessions[reader].cancel()

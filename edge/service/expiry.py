@@ -97,6 +97,8 @@ def _expiry(what: str, file: str, until: dt.datetime, now: dt.datetime) -> Expir
 
 def _files(config: StoreConfig) -> Iterator[tuple[str, Path]]:
     named = [("mqtt.ca", config.mqtt.ca), ("mqtt.cert", config.mqtt.cert), ("web.cert", config.web.cert)]
+    if config.forwarding is not None:
+        named += [("forwarding.cert", config.forwarding.cert), ("forwarding.ca", config.forwarding.ca)]
     for reader in config.readers:
         named += [(f"readers.{reader.id}.ca", reader.ca), (f"readers.{reader.id}.cert", reader.cert)]
     yield from ((what, path) for what, path in named if path is not None)

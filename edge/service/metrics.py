@@ -41,6 +41,7 @@ def families(now: Now, antennas: Antennas) -> Iterator[Metric]:
     yield _one("up", "1 while the service answers.", 1)
     yield InfoMetricFamily("tagtrail_service", "Store and version.", {"store": now.store, "version": now.version})
     yield from _reads(now, antennas)
+    yield from _forwarders(now)
     yield from _to_crm(now)
     yield from _database(now)
     yield from _gateway(now)
@@ -71,6 +72,28 @@ def _reads(now: Now, antennas: Antennas) -> Iterator[Metric]:
     yield covered
     yield _one("tags_present", "Tags in the store.", now.tags_present)
     yield _one("double_tags", "Tags at two places at once.", len(now.doubles))
+
+
+def _forwarders(now: Now) -> Iterator[Metric]:
+    if not now.forwarders:
+        return
+    up = _gauge("forwarder_up", "1 while a forwarder's reads come as they are made.", "forwarder")
+    behind = _gauge("forwarder_behind_seconds", "How old what a forwarder sends is.", "forwarder")
+    kept = _gauge("forwarder_kept_bytes", "Reads on a forwarder's disk.", "forwarder")
+    clock = _gauge("forwarder_clock_offset_seconds", "A forwarder's clock minus the service's.", "forwarder")
+    lost = _counter("forwarder_lost", "Times that a forwarder deleted reads unsent.", "forwarder")
+    left_out = _counter("forwarder_left_out_reads", "Reads of a forwarder whose time is not known.", "forwarder")
+    for one in now.forwarders:
+        up.add_metric([one.id], float(one.link == "up"))
+        lost.add_metric([one.id], one.lost)
+        left_out.add_metric([one.id], one.left_out)
+        if one.behind_us is not None:
+            behind.add_metric([one.id], one.behind_us / 1e6)
+        if one.kept_bytes is not None:
+            kept.add_metric([one.id], one.kept_bytes)
+        if one.clock_offset_us is not None:
+            clock.add_metric([one.id], one.clock_offset_us / 1e6)
+    yield from (up, behind, kept, clock, lost, left_out)
 
 
 def _to_crm(now: Now) -> Iterator[Metric]:

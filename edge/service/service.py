@@ -28,6 +28,7 @@ from edge.database.lock import hold
 from edge.database.retention import Pace
 from edge.database.scrub import Scrubber
 from edge.database.writer import Database
+from edge.forwarding.receiver import Receiver
 from edge.intake.health import Elsewhere
 from edge.intake.inbox import Inbox
 from edge.intake.pipeline import Pipeline
@@ -148,6 +149,12 @@ class Service:
             timekeeper=self._time,
             retained_us=self._retained.now_us,
         )
+        self._receiver = None
+        if config.forwarding is not None and config.forwarders:
+            # The pipeline reads what is committed when it is restored, which is before the port opens.
+            self._receiver = Receiver(
+                config, shop, inbox, clock, lambda: self._pipeline.forwarded.committed, lambda: self._time.untrusted
+            )
         self._certificates = Certificates(config, lambda: self._publisher.broker_until_s)
         mqtt = broker.settings(config)
         self._announcer = Announcer(
@@ -166,6 +173,7 @@ class Service:
             self._certificates,
             self._learning,
             lambda: self._examination.told(),
+            self._receiver.told if self._receiver is not None else list,
             clock,
             version=version,
             page=self._probe,
@@ -285,7 +293,11 @@ class Service:
             jobs.run("page", page, page_process.RETRY_S)
         if self._probe is not None:
             jobs.every(page_process.ASK_S, "page's answers", self._probe.look)
-        for reader in self._shop.readers:
+        if self._receiver is not None:
+            jobs.run("forwarders", self._receiver.run, READER_RETRY_S)
+        for reader in self._config.readers:
+            if reader.via is not None:
+                continue
             jobs.run(f"reader {reader.id}", partial(self._readers.run, reader.id), READER_RETRY_S)
         for name, work in self._downlink.jobs.items():
             jobs.run(name, work)

@@ -48,6 +48,7 @@ class Snapshot:
         certificates: Certificates,
         learning: Learning,
         examined: Callable[[], dict[str, Any]],
+        forwarders: Callable[[], list[dict[str, Any]]],
         clock: Clock,
         *,
         version: str,
@@ -60,6 +61,8 @@ class Snapshot:
         self._pipeline = pipeline
         self._learning = learning
         self._examined = examined
+        self._forwarders = forwarders
+        self._via = {reader.id: reader.via for reader in config.readers}
         self._clock = clock
         self._version = version
         self._page = page
@@ -91,6 +94,7 @@ class Snapshot:
             "cues": pipeline.desk.told({member["member"]: member["zone"] for member in members}, as_of_us),
             "recognitions": pipeline.recognitions,
             "readers": [self._reader(reader.id) for reader in shop.readers],
+            "forwarders": self._forwarders(),
             "reads": sum(pipeline.reads_of.values()),
             "reads_per_s": self._rate("", sum(pipeline.reads_of.values())),
             "tags_present": len(np.unique(visits[["epc", "epc_bits"]])),
@@ -201,6 +205,7 @@ class Snapshot:
         return {
             "id": id_,
             "driver": next(reader.driver for reader in self._shop.readers if reader.id == id_),
+            "via": self._via[id_],
             "link": status.link.value,
             "reason": status.reason,
             "since_us": status.since_us,

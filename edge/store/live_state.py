@@ -82,6 +82,8 @@ class CuesNow(_Part):
 class ReaderNow(_Part):
     id: str
     driver: str
+    via: str | None = None
+    """The forwarder at which it is."""
     link: Literal["up", "connecting", "down"]
     reason: str = ""
     since_us: int
@@ -92,6 +94,26 @@ class ReaderNow(_Part):
     """True if the reader reports more new tags than a shop can have …"""
     left_out: int = 0
     """… and the number of its reads dropped since the start."""
+
+
+class ForwarderNow(_Part):
+    """Another gateway of the store. Without a connection `behind_us` and `kept_bytes` are unknown."""
+
+    id: str
+    link: Literal["up", "connecting", "down"]
+    reason: str = ""
+    since_us: int
+    clock_offset_us: int | None = None
+    """Its clock minus the service's."""
+    behind_us: int | None = None
+    """So old is what it sends."""
+    kept_bytes: int | None = None
+    lost: int = 0
+    """Times that it had to delete reads unsent …"""
+    left_out: int = 0
+    """… and the number of reads whose time is not known."""
+    foreign: tuple[str, ...] = ()
+    """Readers that it sends and that are not its own by the service's store file."""
 
 
 class AntennaNow(_Part):
@@ -241,6 +263,7 @@ class Now(_Part):
     recognitions: tuple[RecognitionNow, ...] = ()
     cues: CuesNow = CuesNow()
     readers: tuple[ReaderNow, ...] = ()
+    forwarders: tuple[ForwarderNow, ...] = ()
     reads: int = 0
     reads_per_s: float = 0
     tags_present: int = 0

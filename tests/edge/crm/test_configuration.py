@@ -174,7 +174,7 @@ def test_every_section_and_threshold_is_the_stores_own_or_may_be_carried() -> No
     assert all(name in told for name in pushed.OWN)
     keep_times = {"returning_days"}
     assert pushed.FREE_THRESHOLDS | set(pushed.BOUNDS) | keep_times == set(Thresholds.model_fields)
-    connection = {"driver", "address", "identity", "tls", "ca", "pin", "cert", "key", "takeover"}
+    connection = {"driver", "address", "identity", "tls", "ca", "pin", "cert", "key", "takeover", "via"}
     connection |= {"username", "password_file", "heartbeat_s", "holds", "preset", "source", "mapping"}
     assert pushed.FREE_OF_READERS | connection == set(Reader.model_fields)
 

@@ -1,0 +1,218 @@
+"""The service's port for forwarders: greets them, and hands what they send to their relays."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import secrets
+import ssl
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from config import StoreConfig
+from drivers.links import LinkFailure
+from edge.forwarding import wire
+from edge.forwarding.records import Malformed, decoded
+from edge.forwarding.relay import ForwardedSink, Phase, Relay
+from edge.store.clock import Clock
+from edge.store.compose import Shop
+
+log = logging.getLogger("tagtrail.forwarders")
+
+CALLERS_MAX = 32
+"""Connections that have not yet greeted; more are closed."""
+EPOCH = 1
+"""A store has one service."""
+NOT_YET = "the service does not know the time yet"
+
+Positions = Mapping[str, tuple[str, int]]
+"""Life and number of a record, by forwarder."""
+
+
+_LINKS = {Phase.AWAY: "down", Phase.HANDING: "connecting", Phase.LATE: "connecting", Phase.LIVE: "up"}
+
+
+@dataclass
+class _Known:
+    relay: Relay
+    token: bytes
+    connection: asyncio.Task[None] | None = None
+    refused: str = ""
+    """Why the last caller of this name was refused."""
+
+
+class Receiver:
+    """Listen until cancelled. `committed` tells what is in the database; `untrusted`, whether nothing may be taken
+    because the service doesn't know the time. Trouble if a token or certificate can't be used."""
+
+    def __init__(
+        self,
+        config: StoreConfig,
+        shop: Shop,
+        sink: ForwardedSink,
+        clock: Clock,
+        committed: Callable[[], Positions],
+        untrusted: Callable[[], bool],
+    ) -> None:
+        settings = config.forwarding
+        assert settings is not None
+        self._store = config.store.id
+        self._at = settings.listen or settings.address
+        self._context: ssl.SSLContext | None = None
+        if settings.cert is not None:
+            self._context = wire.listening_context(settings.cert, settings.key)
+        self._clock, self._committed, self._untrusted = clock, committed, untrusted
+        ports = {reader.id: reader.ports for reader in shop.readers}
+        self._known = {
+            each.id: _Known(
+                Relay(
+                    each.id,
+                    {reader.id: ports[reader.id] for reader in config.readers if reader.via == each.id},
+                    sink,
+                    clock,
+                ),
+                wire.token(each.token_file),
+            )
+            for each in config.forwarders
+        }
+        self._greeting: set[asyncio.Task[None]] = set()
+        self._told: dict[str, None] = {}
+
+    async def run(self) -> NoReturn:
+        """Listen; OSError if the port can't be opened."""
+        host, port = wire.host_port(self._at)
+        for id_, known in self._known.items():
+            known.relay.resume(self._committed().get(id_, ("", 0)))
+        patience_s = wire.GREETING_S if self._context else None
+        server = await asyncio.start_server(
+            self._called, host, port, ssl=self._context, ssl_handshake_timeout=patience_s
+        )
+        try:
+            while True:
+                await asyncio.sleep(wire.EVERY_S / 2)
+                if self._untrusted():
+                    for known in self._known.values():
+                        if known.connection is not None:
+                            known.connection.cancel(NOT_YET)
+        finally:
+            server.close()
+            tasks = [*self._greeting, *(each.connection for each in self._known.values() if each.connection)]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def told(self) -> list[dict[str, Any]]:
+        """Return the state of each forwarder for the live state."""
+        return [
+            {
+                "id": id_,
+                "link": _LINKS[known.relay.phase],
+                "reason": known.refused or known.relay.reason,
+                "since_us": known.relay.since_us,
+                "clock_offset_us": known.relay.offset_us,
+                "behind_us": known.relay.behind_us if known.connection else None,
+                "kept_bytes": known.relay.kept_bytes if known.connection else None,
+                "lost": known.relay.lost,
+                "left_out": known.relay.left_out,
+                "foreign": list(known.relay.foreign),
+            }
+            for id_, known in self._known.items()
+        ]
+
+    async def _called(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = writer.get_extra_info("peername")
+        caller = str(peer[0]) if peer else "?"
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._greeting) >= CALLERS_MAX:
+            writer.transport.abort()
+            return
+        self._greeting.add(task)
+        known = None
+        try:
+            async with asyncio.timeout(wire.GREETING_S):
+                known = await self._greet(reader, writer)
+        except (Malformed, EOFError, OSError, TimeoutError, ValueError) as error:
+            self._tell(caller, f"a caller from {caller} is not a forwarder: {error or type(error).__name__}")
+        except LinkFailure as failure:
+            self._tell(caller, f"refused a caller from {caller}: {failure}")
+            with suppress(OSError):
+                writer.write(wire.framed(wire.Refused(str(failure))))
+                await asyncio.wait_for(writer.drain(), 1)
+        finally:
+            self._greeting.discard(task)
+            if known is None:
+                writer.close()
+        if known is not None:
+            await self._serve(known, reader, writer)
+
+    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Known:
+        nonce = secrets.token_bytes(wire.NONCE_BYTES)
+        writer.write(wire.framed(wire.Challenge(wire.VERSION, self._store, EPOCH, nonce)))
+        hello = await wire.expect(reader, wire.Hello)
+        known = self._known.get(hello.id)
+        both = self._store, hello.id, nonce, hello.nonce
+        # Without such a forwarder it takes as long, and is told the same.
+        expected = wire.proof(known.token if known else nonce, "forwarder", *both)
+        if not hmac.compare_digest(expected, hello.proof) or known is None:
+            if known is not None and known.connection is None:
+                known.refused = "a caller of this name has another token"
+            raise LinkFailure("there is no such forwarder in the service's store file, or its token is another one")
+        if hello.version != wire.VERSION:
+            known.refused = "it runs another release: install the same on both gateways"
+            raise LinkFailure("the service runs another release: install the same on both gateways")
+        if self._untrusted():
+            raise LinkFailure(NOT_YET)
+        if known.connection is not None:  # it has lost that one, and we have not noticed yet
+            known.connection.cancel("it has connected anew")
+            await asyncio.wait([known.connection])
+        known.connection = asyncio.current_task()
+        known.refused = ""
+        life, seq = known.relay.taken
+        proof = wire.proof(known.token, "service", *both)
+        writer.write(wire.framed(wire.Welcome(proof, self._clock.now_us(), life, seq)))
+        return known
+
+    async def _serve(self, known: _Known, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        relay = known.relay
+        relay.connected()
+        log.info("%s has connected", relay.forwarder)
+        acknowledging = asyncio.create_task(self._acknowledge(relay.forwarder, writer))
+        why = "the service is stopping"
+        try:
+            while True:
+                async with asyncio.timeout(wire.SILENT_S):
+                    payload = await wire.receive(reader)
+                await relay.take(decoded(payload))
+        except Malformed as error:
+            why = f"sends what is not Tagtrail's: {error}"
+        except (EOFError, ConnectionError):
+            why = "the connection is closed"
+        except TimeoutError:
+            why = "has stopped sending"
+        except OSError as error:
+            why = f"the connection is lost: {error.strerror or error}"
+        except asyncio.CancelledError as error:
+            why = str(error) or why
+        finally:
+            known.connection = None
+            acknowledging.cancel()
+            writer.transport.abort()
+            relay.disconnected(why)
+            log.warning("%s is away: %s", relay.forwarder, why)
+
+    async def _acknowledge(self, id_: str, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while True:
+                life, seq = self._committed().get(id_, ("", 0))
+                writer.write(wire.framed(wire.Ack(self._clock.now_us(), life, seq)))
+                await writer.drain()
+                await asyncio.sleep(wire.EVERY_S)
+
+    def _tell(self, caller: str, text: str) -> None:
+        if caller not in self._told and len(self._told) < 100:
+            self._told[caller] = None
+            log.warning("%s", text)
