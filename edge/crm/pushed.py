@@ -37,7 +37,10 @@ BOUNDS: dict[str, Literal["at least", "at most"]] = {
 }
 """Thresholds that may be changed in one direction only; retention times are in neither list and can't be changed."""
 FREE_OF_READERS = frozenset(
-    {"id", "antennas", "region", "profile", "session", "search_mode", "phase", "filter", "inputs", "outputs"}
+    {
+        *("id", "antennas", "region", "profile", "session", "search_mode", "phase", "filter", "inputs", "outputs"),
+        *("groups", "group_s", "report_tags"),
+    }
 )
 """Keys of a reader that may be pushed; `filter` may be turned on, but not off."""
 

@@ -72,6 +72,7 @@ KINDS = (
     Kind("mark that there are users", "{web}[.]guarded", Erasure.NOTHING),
     Kind("mark that the database is damaged", "{db}[.]condemned", Erasure.NOTHING),
     Kind("lock", "{db}[.]lock", Erasure.NOTHING),
+    Kind("reads on their way to the store's service, a day at most", "{db}[.]forward", Erasure.NOTHING),
     Kind("socket", "{db}[.](live|orders|monitor)", Erasure.NOTHING),
 )
 
