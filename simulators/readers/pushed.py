@@ -92,8 +92,10 @@ class JsonReader:
     async def stop(self) -> None:
         """Disconnect."""
         if self._sending is not None:
-            self._sending.cancel()
-            await asyncio.gather(self._sending, return_exceptions=True)
+            # Python 3.11's wait_for, in which aiomqtt waits, swallows a cancellation that comes with the answer.
+            while not self._sending.done():
+                self._sending.cancel()
+                await asyncio.wait([self._sending], timeout=0.2)
             self._sending = None
 
     def push(self, observations: Iterable[Observation]) -> None:
