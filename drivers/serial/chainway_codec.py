@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import xor
 
-from drivers.serial.tags import Content, MalformedRecordError, TagRead, epc_of
+from drivers.serial.tags import Content, MalformedRecordError, TagRead, epc_of, readable
 
 HEADS = (b"\xa5\x5a", b"\xc8\x8c")
 TAIL = b"\r\n"
@@ -81,11 +81,7 @@ def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
     if (expected := reduce(xor, raw[2:-3])) != raw[-3]:
         return f"bad checksum {raw[-3]:02X}, should be {expected:02X}"
     frame = Frame(raw[4], raw[5:-3])
-    try:
-        read(frame)
-    except MalformedRecordError as error:
-        return str(error)
-    return frame, size
+    return readable(frame, size, read)
 
 
 def read(frame: Frame) -> Content:

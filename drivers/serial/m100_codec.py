@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from drivers.serial.tags import Content, MalformedRecordError, TagRead, epc_of
+from drivers.serial.tags import Content, MalformedRecordError, TagRead, epc_of, readable
 
 HEAD = 0xBB
 TAIL = 0x7E
@@ -82,11 +82,7 @@ def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
     if (total := sum(raw[1:-2]) & 0xFF) != raw[-2]:
         return f"bad checksum {raw[-2]:02X}, should be {total:02X}"
     frame = Frame(raw[1], raw[2], raw[5:-2])
-    try:
-        read(frame)
-    except MalformedRecordError as error:
-        return str(error)
-    return frame, size
+    return readable(frame, size, read)
 
 
 def read(frame: Frame) -> Content:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from drivers.serial.tags import Content, MalformedRecordError, TagRead, plain_epc
+from drivers.serial.tags import Content, TagRead, plain_epc, readable
 
 END = b"\r"
 OK, STOPPED, IDLE, UNKNOWN, UNSUPPORTED, RESTARTED, CHECKED = "OK!", "BRA", "NCM", "UCO", "NOS", "SRT", "CCE"
@@ -81,11 +81,7 @@ def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
         if end - at > _ROUND_MAX:
             return "a round can't be that long"
     frame = Frame(tuple(lines))
-    try:
-        read(frame)
-    except MalformedRecordError as error:
-        return str(error)
-    return frame, end - at
+    return readable(frame, end - at, read)
 
 
 def read(frame: Frame) -> Content:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from drivers.serial.tags import Content, MalformedRecordError, TagRead, epc_of
+from drivers.serial.tags import Content, MalformedRecordError, TagRead, epc_of, readable
 
 HEAD = 0xA0
 EVERYONE = 0xFF
@@ -112,11 +112,7 @@ def frame_at(buffer: bytes, at: int, address: int | None = None) -> tuple[Frame,
     if (total := sum(raw)) & 0xFF:
         return f"bad checksum {raw[-1]:02X}, should be {raw[-1] - total & 0xFF:02X}"
     frame = Frame(raw[2], raw[3], raw[4:-1])
-    try:
-        read(frame)
-    except MalformedRecordError as error:
-        return str(error)
-    return frame, size
+    return readable(frame, size, read)
 
 
 def read(frame: Frame) -> Content:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from drivers.read import EPC_BITS_MAX
+
+F = TypeVar("F")
 
 _BAR_CODE = re.compile(rb"\x02[^\x03]*\x03[\t\r\n]*|[ -~\x80-\xff\x1d]+[\t\r\n]+", re.DOTALL)
 """Text as scan engines frame it: between STX and ETX, or ended by a line's end or a tab; 1D separates GS1's fields."""
@@ -45,6 +48,15 @@ class Content:
     """Port without an antenna; the reader continues with the others."""
     note: str = ""
     """Meaning of a frame without tags."""
+
+
+def readable(frame: F, size: int, read: Callable[[F], Content]) -> tuple[F, int] | str:
+    """Return a frame with its size as framing.Probe does, or the reason why its content can't be read."""
+    try:
+        read(frame)
+    except MalformedRecordError as error:
+        return str(error)
+    return frame, size
 
 
 def epc_of(pc: int, body: bytes) -> bytes:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from drivers.serial.tags import Content, MalformedRecordError, TagRead, plain_epc
+from drivers.serial.tags import Content, MalformedRecordError, TagRead, plain_epc, readable
 
 END = b"\r\n"
 OK, ERROR, ECHO, TAG, RSSI = "OK", "ER", "CS", "EP", "RI"
@@ -74,11 +74,7 @@ def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
         more.append(following[:2])
         end = following[2]
     frame = Frame(TAG, value, tuple(more))
-    try:
-        read(frame)
-    except MalformedRecordError as error:
-        return str(error)
-    return frame, end - at
+    return readable(frame, end - at, read)
 
 
 def read(frame: Frame) -> Content:

@@ -24,7 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from drivers.serial.checksums import crc16_mcrf4xx
-from drivers.serial.tags import Content, MalformedRecordError, TagRead, is_bar_code, plain_epc
+from drivers.serial.tags import Content, MalformedRecordError, TagRead, is_bar_code, plain_epc, readable
 
 EVERYONE = 0xFF
 
@@ -92,11 +92,7 @@ def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
     if crc16_mcrf4xx(raw[:-2]) != int.from_bytes(raw[-2:], "little"):
         return ""
     frame = Frame(raw[1], raw[2], raw[3:-2])
-    try:
-        read(frame)
-    except MalformedRecordError as error:
-        return str(error)
-    return frame, size
+    return readable(frame, size, read)
 
 
 def read(frame: Frame) -> Content:
