@@ -24,9 +24,8 @@ from numpy.typing import NDArray
 
 from drivers.read import Reads
 from dwell.layout import TagClass
-from dwell.read import picked
+from dwell.read import hashed, picked
 from edge.store.compose import Shop
-from edge.store.epc_hash import hashes
 
 MOST_TAGS, MOST_OF_READER = 12_000, 6_000
 BURST, PER_S, CALM_S = 2_000.0, 100.0, 60.0
@@ -93,7 +92,7 @@ class Admission:
 
     def restore(self, following: Reads) -> None:
         """Restore the tags that the engine already follows (rows with epc and epc_bits)."""
-        self._known = np.unique(hashes(following))
+        self._known = np.unique(hashed(following))
         self._owner = np.full(len(self._known), -1)
         self._since_us = np.full(len(self._known), np.iinfo(np.int64).min)
 
@@ -103,7 +102,7 @@ class Admission:
         if ahead.any():
             self.ahead += int(ahead.sum())
             reads = picked(reads, ~ahead)
-        tags = hashes(reads)
+        tags = hashed(reads)
         through = self._find(tags)
         if through.all():
             return reads
@@ -128,7 +127,7 @@ class Admission:
 
     def keep(self, following: list[Reads], weighed_us: int) -> None:
         """Forget the tags that the engine no longer follows; `weighed_us`: time the engine has reached."""
-        still = np.concatenate([np.zeros(0, np.uint64), *(hashes(rows) for rows in following)])
+        still = np.concatenate([np.zeros(0, np.uint64), *(hashed(rows) for rows in following)])
         stays = np.isin(self._known, still) | (self._since_us > weighed_us - YOUNG_US)
         self._known, self._owner, self._since_us = self._known[stays], self._owner[stays], self._since_us[stays]
         held = np.bincount(self._owner[self._owner >= 0], minlength=len(self._readers))

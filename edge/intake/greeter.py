@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from drivers.read import ANTENNA_UNKNOWN, Reads, epc_bytes
 from dwell.layout import TagClass
-from dwell.read import picked
+from dwell.read import hashed, picked
 from edge.store.compose import Shop
-from edge.store.epc_hash import hashes
 from edge.store.pseudonyms import Member, Pseudonyms, known, look_up
 from sync import outbox
 from sync.contract import Recognised
@@ -47,8 +46,8 @@ class Greeter:
         """Restore the state after a restart with open `visits` (VISIT array)."""
         self._announced = dict(conn.execute("SELECT tag, at_us FROM recognised").fetchall())
         members = visits[visits["tag_class"] == TagClass.MEMBER]
-        self._remember(hashes(members), at_us)
-        for tag, visit in zip(hashes(members).tolist(), members, strict=True):
+        self._remember(hashed(members), at_us)
+        for tag, visit in zip(hashed(members).tolist(), members, strict=True):
             self._look_up(conn, tag, visit)
 
     def fresh(self, reads: Reads) -> Reads:
@@ -58,7 +57,7 @@ class Greeter:
         if not len(reads):
             return reads
         now = int(reads["time_us"].max())
-        tags = hashes(reads)
+        tags = hashed(reads)
         found = np.zeros(len(tags), np.bool_)
         if len(self._known):
             places = np.minimum(np.searchsorted(self._known, tags), len(self._known) - 1)
@@ -75,7 +74,7 @@ class Greeter:
 
     def recognise(self, conn: sqlite3.Connection, fresh: Reads) -> None:
         """Look up new tags; queue members with consent who have not been announced in this journey for `tell`."""
-        for tag, row in zip(hashes(fresh).tolist(), fresh, strict=True):
+        for tag, row in zip(hashed(fresh).tolist(), fresh, strict=True):
             member = self._look_up(conn, tag, row)
             if member is not None and member.tag not in self._announced:
                 self._announced[member.tag] = int(row["time_us"])
@@ -124,7 +123,7 @@ class Greeter:
             if journey.tag_class == TagClass.MEMBER:
                 self._announced.pop(self._pseudonyms.member(*epc_of(journey.visits[0])), None)
         if journeys:
-            self._forget(np.isin(self._known, hashes(np.stack([journey.visits[0] for journey in journeys]))))
+            self._forget(np.isin(self._known, hashed(np.stack([journey.visits[0] for journey in journeys]))))
 
     def sweep(self, now_us: int, under_way: Any) -> list[bytes]:
         """Forget tags that have not been read for long; return announcements to delete because no journey followed.
@@ -165,7 +164,7 @@ class Greeter:
         """Return the members with consent among `visits` (VISIT array) who are `wanted`, with their visit."""
         # Filter with arrays first, because accessing a single row takes longer than checking whether it is wanted.
         found = np.fromiter((tag for tag, member in self._members.items() if wanted(member)), np.uint64)
-        tags = hashes(visits)
+        tags = hashed(visits)
         here = np.isin(tags, found) & (visits["tag_class"] == TagClass.MEMBER)
         return [(self._members[tag], visit) for tag, visit in zip(tags[here].tolist(), visits[here], strict=True)]
 

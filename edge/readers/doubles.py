@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from config.facts import TAG_CLASSES
 from drivers.read import Reads
-from dwell.read import picked
+from dwell.read import hashed, picked
 from edge.store.compose import Shop
-from edge.store.epc_hash import hashes
 
 APART_M = 60.0
 """Readers hear tags 30 m away where a hall is empty; two of them, each on its side, hear the same one."""
@@ -80,7 +79,7 @@ class Doubles:
         """The reads of tags that are at one place."""
         if not self._some_apart or not len(reads):
             return reads
-        tags = hashes(reads)
+        tags = hashed(reads)
         self._look(reads, tags)
         doubles = [tag for tag, hops in self._hopped.items() if hops.double is not None]
         if not doubles:

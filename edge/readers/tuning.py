@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from config.readers import Reader
 from drivers.llrp.radio import modes_of, powers_of
 from drivers.read import ANTENNA_UNKNOWN, READ, RSSI_UNKNOWN, Reads
-from edge.store.epc_hash import hashes
+from dwell.read import hashed
 
 MOST_READS = 1_000_000
 """Reads kept in memory, 80 MB; a reader that is so fast has said enough."""
@@ -127,7 +127,7 @@ def _by_second(reads: Reads) -> _Heard:
     if not len(reads):
         none = np.zeros(0, np.int64)
         return _Heard(none, none, none, none, np.zeros(0))
-    tags = _numbered(hashes(reads))
+    tags = _numbered(hashed(reads))
     key, sizes = _joined(tags, reads["antenna"], reads["time_us"] // 1_000_000)
     unique, row = np.unique(key, return_inverse=True)
     known = reads["rssi_cdbm"] != RSSI_UNKNOWN
