@@ -33,6 +33,11 @@ class Past:
         row = self.conn.execute("SELECT watermark_us FROM checkpoint").fetchone()
         return None if row is None or row[0] < 0 else int(row[0])
 
+    @property
+    def file(self) -> str:
+        """Path of the database, by which days of several are told apart."""
+        return str(self.conn.execute("PRAGMA database_list").fetchone()[2])
+
     def bounds_us(self, date: dt.date) -> tuple[int, int]:
         """Return start and end of a business day."""
         return business_days(self.config).bounds_us(date)

@@ -321,8 +321,7 @@ def _windows_of(past: Past, date: dt.date) -> _ByWindow | None:
     stamp = kept.stored(past, [date]).get(date)
     if stamp is None:
         return read()
-    file = past.conn.execute("PRAGMA database_list").fetchone()[2]
-    return _days.get((file, date, stamp, past.config), read)
+    return _days.get((past.file, date, stamp, past.config), read)
 
 
 def _beside(

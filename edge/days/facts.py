@@ -197,8 +197,7 @@ def read_stays(past: Past, span: Span) -> tuple[Stays, list[bytes]]:
 
     The result for the last span is cached, and only newer visits are read.
     """
-    file = past.conn.execute("PRAGMA database_list").fetchone()[2]
-    key = (file, span, tuple(zone.id for zone in past.config.zones))
+    key = (past.file, span, tuple(zone.id for zone in past.config.zones))
     with _reading:
         kept = _kept.get(key) or _Read(0, 0, np.zeros(0, STAY), {})
         fresh = _more(past, span, kept)

@@ -52,10 +52,9 @@ def day(past: Past, date: dt.date) -> DayFacts:
     stored = load(past, [date])
     if date in stored:
         return stored[date]
-    file = past.conn.execute("PRAGMA database_list").fetchone()[2]
     last = past.conn.execute("SELECT MAX(id) FROM visit").fetchone()[0]
     stamp = stamps(config).get(date.isoformat(), 0)
-    key = (file, date, config, last, (past.watermark_us or 0) // Span(0, 0).window_us, stamp)
+    key = (past.file, date, config, last, (past.watermark_us or 0) // Span(0, 0).window_us, stamp)
     with _making:
         if key not in _made:
             _made[key] = make(past, date)
@@ -171,9 +170,8 @@ def remembered(past: Past, what: str, there: Mapping[dt.date, Any], compute: Cal
     """Return what is computed from stored days; the last few results are cached until one of the days changes."""
     if len(there) < 2:
         return compute()
-    file = past.conn.execute("PRAGMA database_list").fetchone()[2]
     places = tuple(zone.id for zone in past.config.zones), tuple(floor.id for floor in past.config.floors)
-    key = (what, file, places, past.config.thresholds.def_version, tuple(sorted(there.items())))
+    key = (what, past.file, places, past.config.thresholds.def_version, tuple(sorted(there.items())))
     found: T = _sums.get(key, compute)
     return found
 
