@@ -13,9 +13,11 @@ from edge.words.counts import counted
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from config import StoreConfig
+    from drivers.session import ReaderSettings
+    from edge.readers.listening import Listener
 
 readers = typer.Typer(help="Find, monitor and test readers.", no_args_is_help=True)
 
@@ -221,16 +223,7 @@ def tune(
     collected = tuning.Collected()
     listener = tools.Listener(settings, collected.add)
 
-    async def watch() -> bool:
-        stop = _stop()
-
-        def look() -> None:
-            if collected.full:
-                stop.set()
-
-        return await tools.listen(settings, listener, minutes * 60, look, stop)
-
-    was_up = asyncio.run(watch())
+    was_up = asyncio.run(_collect(settings, listener, minutes, lambda: collected.full))
     if not was_up:
         _tell(tools.findings(settings, listener, was_up))
         raise typer.Exit(1)
@@ -291,17 +284,8 @@ def capture(
     file = CaptureFile(out, shop, clear=clear, max_bytes=round(max_mb * (1 << 20)), phase=settings.phase)
     listener = tools.Listener(settings, file.add)
 
-    async def record() -> bool:
-        stop = _stop()
-
-        def look() -> None:
-            if file.full:
-                stop.set()
-
-        return await tools.listen(settings, listener, minutes * 60, look, stop)
-
     try:
-        was_up = asyncio.run(record())
+        was_up = asyncio.run(_collect(settings, listener, minutes, lambda: file.full))
     finally:
         file.close()
     _tell(each for each in tools.findings(settings, listener, was_up) if each[0] == "no")
@@ -374,6 +358,19 @@ def _show_live(state: dict[str, Any], entry: dict[str, Any]) -> None:
 def _tell(found: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> None:
     for verdict, text in found:
         typer.echo(f"{verdict:<3} {text}")
+
+
+async def _collect(settings: ReaderSettings, listener: Listener, minutes: float, full: Callable[[], bool]) -> bool:
+    """Listen for some minutes, or until it is enough or Ctrl-C; returns whether the reader was up."""
+    from edge.readers import listening as tools
+
+    stop = _stop()
+
+    def look() -> None:
+        if full():
+            stop.set()
+
+    return await tools.listen(settings, listener, minutes * 60, look, stop)
 
 
 def _stop() -> asyncio.Event:
