@@ -6,16 +6,17 @@ import asyncio
 import base64
 import datetime as dt
 import json
+import secrets
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-import aiomqtt
 from aiohttp import web
 
 from simulators.readers.observation import RSSI_UNKNOWN, Observation
+from sync.mqtt import BrokerError, MqttConnection, MqttSettings, connect
 
 Clock = Callable[[], int]
 Body = dict[str, Any]
@@ -92,10 +93,8 @@ class JsonReader:
     async def stop(self) -> None:
         """Disconnect."""
         if self._sending is not None:
-            # Python 3.11's wait_for, in which aiomqtt waits, swallows a cancellation that comes with the answer.
-            while not self._sending.done():
-                self._sending.cancel()
-                await asyncio.wait([self._sending], timeout=0.2)
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
             self._sending = None
 
     def push(self, observations: Iterable[Observation]) -> None:
@@ -124,7 +123,7 @@ class JsonReader:
                 bodies, self._waiting = self._waiting, []
                 try:
                     await self.send(bodies)
-                except (aiohttp.ClientError, aiomqtt.MqttError, OSError, TimeoutError):
+                except (aiohttp.ClientError, BrokerError, OSError, TimeoutError):
                     self._waiting = (bodies + self._waiting)[-WAITING_MAX:]
                     await asyncio.sleep(0.2)
 
@@ -276,33 +275,30 @@ class PublishingReader(JsonReader):
 
     def __init__(self, clock: Clock, profile: str, address: str) -> None:
         super().__init__(clock, profile, address)
-        parts = urlsplit(address)
-        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 1883
-        self._topic = parts.path.lstrip("/") or "reads"
-        self._client: aiomqtt.Client | None = None
+        self._broker = MqttSettings.from_url(address, f"simulated-{secrets.token_hex(6)}")
+        self._topic = urlsplit(address).path.lstrip("/") or "reads"
+        self._connection: MqttConnection | None = None
+        self._open = AsyncExitStack()
 
     async def stop(self) -> None:
         """Disconnect."""
         await super().stop()
-        if self._client is not None:
-            with suppress(aiomqtt.MqttError):
-                await self._client.__aexit__(None, None, None)
-            self._client = None
+        await self._close()
 
     async def send(self, bodies: list[bytes]) -> None:
         """Publish each message."""
-        if self._client is None:
-            client = aiomqtt.Client(self._host, self._port)
-            await client.__aenter__()
-            self._client = client
         try:
+            if self._connection is None:
+                self._connection = await self._open.enter_async_context(connect(self._broker))
             for body in bodies:
-                await self._client.publish(self._topic, body, qos=1)
-        except aiomqtt.MqttError:
-            with suppress(aiomqtt.MqttError):
-                await self._client.__aexit__(None, None, None)
-            self._client = None
+                await self._connection.publish(self._topic, body)
+        except BrokerError:
+            await self._close()
             raise
+
+    async def _close(self) -> None:
+        self._connection = None
+        await self._open.aclose()
 
 
 def _basic(username: str, password: str) -> str:
