@@ -80,6 +80,17 @@ def decode(topic: str, payload: bytes) -> Batch:
     return Batch(key, envelope.first, events, lost)
 
 
+def key_of(topic: str, payload: bytes) -> tuple[str, str, EventClass]:
+    """Return whose a batch is, without judging its events; ValueError if that can't be told."""
+    try:
+        head = _HEAD.decode(unpack(payload))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    if topic != topics.topic(head.store, f"up/{head.class_}"):
+        raise ValueError(f"{head.store} publishes on another topic: {topic}")
+    return head.store, head.epoch, head.class_
+
+
 def judge(raw: bytes, key: tuple[str, str, EventClass], seq: int) -> Good | Bad:
     """Judge an event by itself, e.g. a dead letter that this version may understand."""
     store, epoch, class_ = key

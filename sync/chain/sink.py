@@ -26,7 +26,7 @@ import psycopg
 
 from config import topics
 from sync.chain import schema
-from sync.chain.decoding import Bad, Batch, decode
+from sync.chain.decoding import Bad, Batch, decode, key_of
 from sync.chain.desk import Desk, Outgoing
 from sync.chain.leases import LANES, Leases
 from sync.chain.ledger import Key, Ledger, Letter, Run, Taken, connect, now_us
@@ -393,8 +393,10 @@ class Sink:
         """While the database is away, ask the stores that have sent something to pause."""
         for message in list(self._waiting)[:UNACKED]:
             with contextlib.suppress(ValueError):
-                batch = decode(message.incoming.topic, message.incoming.payload)
-                self._pauses[batch.key] = 0, random.uniform(0.5, 1.0) * AWAY_PAUSE_S
+                self._pauses[key_of(message.incoming.topic, message.incoming.payload)] = (
+                    0,
+                    random.uniform(0.5, 1.0) * AWAY_PAUSE_S,
+                )
         self._committed.set()
 
     async def _sweep(self) -> None:

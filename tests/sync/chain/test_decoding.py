@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from typing import Any
 
 import msgspec
 import pytest
+from chains import batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
@@ -207,3 +209,12 @@ def test_what_is_nested_too_deep_is_put_aside(deep: bytes) -> None:
     raw = message(EVENTS["zone_window"] | {"later": "@@"}).replace(b'"@@"', deep)
     with pytest.raises(ValueError):
         decoding.decode(topics.topic("s1", "up/agg"), raw)
+
+
+def test_whose_a_batch_is_can_be_told_without_its_events() -> None:
+    topic, payload = batch("s1", 7, 3)
+    assert decoding.key_of(topic, payload) == decoding.decode(topic, payload).key
+    assert decoding.key_of(topic, gzip.compress(payload)) == ("s1", "e", "health")
+    for wrong in ((topic.replace("s1", "s2"), payload), (topic, payload[:-1]), (topic, b"[]")):
+        with pytest.raises(ValueError):
+            decoding.key_of(*wrong)
