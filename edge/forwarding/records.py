@@ -17,6 +17,7 @@ import zstandard
 
 from drivers.read import READ, Reads
 from drivers.session import Contact, Gap, Notice, ReaderStatus
+from dwell.read import joined
 
 HEADER = struct.Struct(">II")
 FRAME_BYTES_MAX = 1 << 20
@@ -159,8 +160,8 @@ def frames(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def packed(batches: list[tuple[str, Reads]]) -> Read:
     """Return reads of readers as a record's content; READS_MAX in all at most."""
-    joined = np.concatenate([batch for _, batch in batches])
-    return Read([(reader, len(batch)) for reader, batch in batches], _packer.compress(joined.tobytes()))
+    reads = joined([batch for _, batch in batches])
+    return Read([(reader, len(batch)) for reader, batch in batches], _packer.compress(reads.tobytes()))
 
 
 def unpacked(read: Read) -> tuple[Reads, list[tuple[str, slice]]]:
