@@ -29,9 +29,7 @@ Reads = NDArray[Any]
 
 def epc_words(epc: bytes) -> NDArray[np.uint64]:
     """Convert an EPC to READ's eight words, shape (8,); ValueError beyond 62 bytes."""
-    if len(epc) * 8 > EPC_BITS_MAX:
-        raise ValueError(f"EPC of {len(epc) * 8} bits; Gen2 allows {EPC_BITS_MAX}")
-    return np.frombuffer(epc.ljust(64, b"\0"), ">u8").astype(np.uint64)
+    return np.array(epc_row(epc), np.uint64)
 
 
 def epc_row(epc: bytes) -> tuple[int, ...]:

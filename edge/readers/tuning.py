@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from config.readers import Reader
 from drivers.llrp.radio import modes_of, powers_of
 from drivers.read import ANTENNA_UNKNOWN, READ, RSSI_UNKNOWN, Reads
-from dwell.read import hashed
+from dwell.read import hashed, joined
 
 MOST_READS = 1_000_000
 """Reads kept in memory, 80 MB; a reader that is so fast has said enough."""
@@ -98,7 +98,7 @@ class Collected:
 
     def reads(self) -> Reads:
         """Return what has been taken."""
-        return np.concatenate(self._batches)
+        return joined(self._batches)
 
 
 class _Heard(NamedTuple):
