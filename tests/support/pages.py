@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +193,8 @@ def fill(config: StoreConfig) -> None:
     day.covered("10:00", "12:00", bags=0)
     day.watermark("12:00")
     day.conn.close()
+
+
+def text_of(html: str) -> str:
+    """What people read of a page."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
