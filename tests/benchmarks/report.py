@@ -31,7 +31,6 @@ def main(bench: Path, properties: Path) -> None:
         name, text = each.attrib["name"], each.attrib["value"]
         told.setdefault(name, []).append(_value(text))
     run["properties"] = told
-    run["load_average"] = os.getloadavg()
     bench.write_text(json.dumps(run, indent=1), "utf-8")
     document = DOCUMENT.read_text("utf-8")
     for name, block in BLOCKS.items():
@@ -76,11 +75,12 @@ def machine(run: Run) -> str:
     cpu = run["machine_info"].get("cpu", {})
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     date = dt.datetime.fromisoformat(run["datetime"]).date()
-    load = ", ".join(f"{x:.1f}" for x in run["load_average"])
+    loads = run["properties"]["load"]
     return (
         f"{date}: {cpu.get('brand_raw', platform.processor())}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, "
         f"{platform.system()} {platform.release().split('-')[0]}, Python {platform.python_version()}. "
-        f"Load average of the machine at the end (1, 5, 15 min; the benchmarks themselves make about 1): {load}."
+        f"Load average when a timing began: {statistics.median(loads):.1f} in the median, {max(loads):.1f} at most "
+        "(the benchmark before it makes about 1)."
     )
 
 
