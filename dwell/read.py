@@ -34,7 +34,9 @@ MIX = np.uint64(0xFF51AFD7ED558CCD)
 def hashed(rows: Any, start: NDArray[np.uint64] | None = None) -> NDArray[np.uint64]:
     """(n,) 64-bit hashes of the EPCs of READ or VISIT rows; `start`: (n,) what else tells rows apart."""
     bits = rows["epc_bits"].astype(np.uint64)
-    key = np.asarray(bits if start is None else start * MIX ^ bits)
+    key: NDArray[np.uint64] = bits.copy()  # what it becomes is not the number of bits
+    if start is not None:
+        key ^= start * MIX
     longer: Any = slice(None)
     for word in range(rows["epc"].shape[1]):
         if word >= USUAL_WORDS:
@@ -47,16 +49,15 @@ def hashed(rows: Any, start: NDArray[np.uint64] | None = None) -> NDArray[np.uin
 
 
 def picked(reads: Reads, which: NDArray[np.bool_]) -> Reads:
-    """The reads marked by `which` (n,), as reads[which] would, which takes five times as long over their dtype."""
+    """The reads marked by `which` (n,), as reads[which] would, which takes twenty times as long over their dtype."""
     if which.all():
         return reads
     rows = np.ascontiguousarray(reads).view(np.uint64).reshape(len(reads), -1)
-    return rows[which].view(READ).reshape(-1)
+    return rows.compress(which, axis=0).view(READ).reshape(-1)
 
 
 def joined(batches: Sequence[Reads]) -> Reads:
-    """Batches as one, as numpy.concatenate would, which takes twenty times as long over their dtype."""
+    """Batches as one, as numpy.concatenate would, which takes a hundred times as long over their dtype."""
     if len(batches) == 1:
         return batches[0]
-    words = (np.ascontiguousarray(batch).view(np.uint64) for batch in batches)
-    return np.concatenate([np.zeros(0, np.uint64), *words]).view(READ)
+    return np.frombuffer(bytearray().join(np.ascontiguousarray(batch).data for batch in batches), READ)

@@ -37,7 +37,9 @@ TRIM_TICKS = 20
 IDLE_US = 86_400_000_000
 """Windows are left out when there is nothing at all for longer than this: the engine wasn't running."""
 HOLD_US = 180_000_000
-"""Reads are held back for a first idea of the radio at most for so long."""
+"""Reads are held back for a first idea of the radio at most for so long, …"""
+HOLD_TAGS = 1_000
+"""… and of so many tags: while reads are held back, tags take twice the memory."""
 CATCH_UP_TICKS = 4
 """What was held back is decided in pieces of so many ticks, so that nobody waits for long."""
 AIR = ("up", "mute", "missed", "missed_by", "drift", "tags", "changed_tick", "down")
@@ -61,7 +63,8 @@ class ZoneEngine:
         hold: int = 0,
     ) -> None:
         """`field`: what has been learnt of the store's radio; None: nothing. `hold`: decide nothing until `adopt` or
-        `release` is called, HOLD_US is over or so many reads wait; meanwhile a usual radio tells the `whereabouts`."""
+        `release` is called, HOLD_US is over, so many reads wait or HOLD_TAGS are there; meanwhile a usual radio tells
+        the `whereabouts`."""
         tuning = tuning or Tuning()
         if not 0 < tuning.lag_ticks + tuning.batch_ticks < kernels.EVENTS - 1:
             raise ValueError(f"lag_ticks + batch_ticks must stay below {kernels.EVENTS - 1}")
@@ -313,7 +316,11 @@ class ZoneEngine:
         before = guess._tick
         guess.advance(watermark_us)
         if not self._released:
-            self._released = self._held_reads >= self._hold or guess._tick - self._first_tick() >= HOLD_US // TICK_US
+            self._released = (
+                self._held_reads >= self._hold
+                or guess._tick - self._first_tick() >= HOLD_US // TICK_US
+                or guess.counters["tags_tracked"] >= HOLD_TAGS
+            )
         if not self._released:
             return -1
         start = self._tick if self._tick >= 0 else self._first_tick()

@@ -59,7 +59,7 @@ class Learner:
             if self._begin_us is None:
                 return None
             at_us = self._begin_us + self._moments[0]
-            return at_us if self._full_us is None else min(at_us, self._full_us)
+            return min(at_us, self._full_us) if self.first and self._full_us is not None else at_us
         return self._own_due_us
 
     @due_us.setter
@@ -81,11 +81,16 @@ class Learner:
         """Take reads in any order; those of unknown antennas are left out."""
         known = reads["antenna"] < len(self._layout.antenna_zone)
         known[known] = self._layout.antenna_zone[reads["antenna"][known]] >= 0
-        if known.any():
-            self._waiting.append(picked(reads, known))
-            if self._moments == MOMENTS_US:
-                begin_us = int(self._waiting[-1]["time_us"].min())
-                self._begin_us = begin_us if self._begin_us is None else min(begin_us, self._begin_us)
+        reads = picked(reads, known)
+        if not len(reads):
+            return
+        if self._moments == MOMENTS_US:
+            begin_us = int(reads["time_us"].min())
+            self._begin_us = begin_us if self._begin_us is None else min(begin_us, self._begin_us)
+        elif self._own_due_us is not None or self._moments:
+            # Most are of chunks for which there is no room. Those after the moment may be of another sample.
+            reads = picked(reads, (_ranks(reads) < np.uint64(self._limit)) | (reads["time_us"] >= (self.due_us or 0)))
+        self._waiting.append(reads)
 
     def due(self, complete_us: int) -> bool:
         """True if it is time to learn; all reads before `complete_us` have been fed, those that come later are late."""

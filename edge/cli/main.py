@@ -75,13 +75,14 @@ def run(
     import asyncio
     import os
 
-    from edge.service.memory import settle
+    from edge.service.memory import import_compiler, settle
     from edge.store.journal import set_up
 
     settle()
     os.umask(0o077)  # all files written may contain member data
     set_up()
     own = load_store(config, files=True, overlay=False)
+    import_compiler()
     from edge.crm.configuration import Overlay
     from edge.service.service import Service
     from edge.store.errors import RestartNeeded, Trouble

@@ -58,7 +58,7 @@ T = TypeVar("T")
 
 WAITING_READS = 1_000_000
 """Maximum number of reads while the engine waits for stored reads of a reader; then it continues without them."""
-GATHER_S = 0.02
+GATHER_S = 0.04
 """Reads that arrive within this time are processed as one batch."""
 ADVANCE_S = 0.25
 LOOK_AROUND_S = 0.5

@@ -27,7 +27,7 @@ from sync.sending import boot_id
 
 log = logging.getLogger("tagtrail.forwarder")
 
-GATHER_S = 0.02
+GATHER_S = 0.04
 """Reads that arrive within this time become one record."""
 READER_RETRY_S = (1.0, 60.0)
 

@@ -129,7 +129,7 @@ async def under_load(
         assert gateway.run("directory", "import", str(folder / "members.csv"), "-c", str(gateway.file)).returncode == 0
         await crm.start()
         await until(crm.ready, within_s=WAIT_S)
-        gateway.start("--no-web")
+        gateway.start("--no-web", cold=True)  # a fork has the memory of these tests, too
         state = await gateway.until(lambda s: all(r["link"] == "up" for r in s["readers"]))
         # The first seconds announce 5,000 members at once; measured is what follows.
         if rate:

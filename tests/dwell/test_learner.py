@@ -74,6 +74,33 @@ def test_moments_are_two_ten_and_thirty_minutes_and_then_when_told(layout: Layou
     assert Learner(layout, known=True).over
 
 
+def test_a_full_store_is_learnt_from_sooner_the_first_time_only(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learner_, "FULL_READS", 600)
+    learner: Any = Learner(layout)
+    reads = crowd(layout, 11)
+    begin_us = int(reads["time_us"][0])
+    learner.feed(reads)
+    assert learner.due(begin_us + MINUTE_US)
+    assert learner.take()["time_us"].max() < begin_us + MINUTE_US
+    assert not learner.due(begin_us + 10 * MINUTE_US - 1)
+    assert learner.due(begin_us + 10 * MINUTE_US)
+
+
+def test_what_there_is_no_room_for_does_not_wait(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learner_, "MOST_SECONDS", 100)
+    learner: Any = Learner(layout)
+    reads = crowd(layout, 8, tags=400)
+    cut_us = T0 + 5 * MINUTE_US
+    learner.feed(reads[reads["time_us"] < cut_us])
+    assert learner.due(cut_us)
+    learner.take()
+    assert not learner.due(cut_us)
+    learner.feed(reads[reads["time_us"] >= cut_us])
+    assert sum(map(len, learner._waiting)) < len(reads) / 100
+
+
 def test_the_sample_is_bounded_and_of_whole_chunks(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learner_, "MOST_SECONDS", 2000)
     reads = crowd(layout, 33)
