@@ -21,7 +21,7 @@ from dwell.markov.decisions import NOTHING, Decisions, by_tag, join, visits_of
 from dwell.markov.field import Field
 from dwell.markov.radio import Model
 from dwell.markov.tables import OUT
-from dwell.markov.tag_table import TagTable
+from dwell.markov.tag_table import Sliced, TagTable
 from dwell.markov.tuning import TICK_US, Tuning
 from dwell.read import READ, Reads, joined, picked
 from dwell.visits import VISIT, Visits
@@ -258,6 +258,11 @@ class ZoneEngine:
 
         Without `pending` the reads that are not yet weighed are left out: those from `weighed_us` on are then lost.
         """
+        state = self.sliced_state(pending=pending)
+        return {name: value.whole() if isinstance(value, Sliced) else value for name, value in state.items()}
+
+    def sliced_state(self, *, pending: bool = True) -> dict[str, NDArray[Any] | Sliced]:
+        """The `state`, of which the largest array is yet to be made, before the engine goes on."""
         pending = pending or self._guess is not None
         outages = [(at_us, int(up), a) for at_us, up, antennas in self._outages for a in antennas]
         return {

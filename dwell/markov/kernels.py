@@ -1718,9 +1718,9 @@ def end_all(
 
 
 @lean
-def pack(tags: Tags, rows: NDArray[np.int64], cells: NDArray[Any], probs: NDArray[Any], pool: NDArray[Any]) -> None:
-    """Write down the active cells of tags and the words of their events."""
-    n_cells = n_pool = 0
+def pack_cells(tags: Tags, rows: NDArray[np.int64], cells: NDArray[Any], probs: NDArray[Any]) -> None:
+    """Write down the active cells of tags."""
+    n_cells = 0
     for row in rows:
         for i in range(np.int64(tags.life[row]["n_cells"])):
             block = tags.block[row, i // BLOCK]
@@ -1728,6 +1728,13 @@ def pack(tags: Tags, rows: NDArray[np.int64], cells: NDArray[Any], probs: NDArra
             for m in range(4):
                 probs[n_cells, m] = tags.probs[block, m, i % BLOCK]
             n_cells += 1
+
+
+@lean
+def pack_pool(tags: Tags, rows: NDArray[np.int64], pool: NDArray[Any]) -> None:
+    """Write down the words of tags' events."""
+    n_pool = 0
+    for row in rows:
         for i in range(np.int64(tags.life[row]["n_events"])):
             at = np.int64(tags.event[row, i]["at"])
             for k in range(np.int64(tags.event[row, i]["n"])):
@@ -1739,8 +1746,8 @@ def pack(tags: Tags, rows: NDArray[np.int64], cells: NDArray[Any], probs: NDArra
 def unpack(
     tags: Tags, due: NDArray[Any], cells: NDArray[Any], probs: NDArray[Any], pool: NDArray[Any], limits: Limits
 ) -> None:
-    """Take over what `pack` wrote into the first rows, which have no blocks yet. They are looked at when `due`, but not
-    later than their events are decided: another version may have done that later."""
+    """Take over what was written down into the first rows, which have no blocks yet. They are looked at when `due`, but
+    not later than their events are decided: another version may have done that later."""
     n_cells: Any = 0
     n_pool: Any = 0
     for row in range(due.shape[0]):

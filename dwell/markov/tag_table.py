@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import mmap
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,21 @@ KEPT_EVENT = np.dtype([("tick", "<i8"), ("reads", "<u2"), ("n", "<u2"), ("span",
 NEVER_WANTED = -1
 IDLE_TICKS = 30
 """Chunks that nothing has been written to for so long are more than are needed."""
+SLICE_ROWS = 256
 PAGE = mmap.PAGESIZE
 PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0) | getattr(mmap, "MAP_NORESERVE", 0)
+
+
+class Sliced(NamedTuple):
+    """(size,) numbers that are made a slice after the other, since they are half of what an engine knows. They must be
+    made before the engine goes on."""
+
+    size: int
+    slices: Callable[[], Iterator[NDArray[np.uint64]]]
+
+    def whole(self) -> NDArray[np.uint64]:
+        """All of them."""
+        return np.concatenate([np.zeros(0, np.uint64), *self.slices()])
 
 
 class TagTable:
@@ -78,23 +92,34 @@ class TagTable:
         for memory, array in ((self._cells, tags.cells), (self._probs, tags.probs)):
             memory.give_back(taken * array.strides[0], array.nbytes)
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state(self) -> dict[str, NDArray[Any] | Sliced]:
         """The tags as plain arrays; of what has places for more, only the places that are taken."""
         used = np.flatnonzero(self.tags.life["state"] != 0)
         life = self.tags.life[used]
         cells, words = int(life["n_cells"].sum()), int(life["n_pool"].sum())
-        packed: dict[str, NDArray[Any]] = {f"tags_{name}": getattr(self.tags, name)[used] for name in KEPT_ROWS}
+        packed: dict[str, NDArray[Any] | Sliced] = {
+            f"tags_{name}": getattr(self.tags, name)[used] for name in KEPT_ROWS
+        }
         packed["due"] = self.due[used]
         taken = np.arange(kernels.EVENTS) < life["n_events"][:, None]
         events = np.zeros(int(taken.sum()), KEPT_EVENT)
         for name in KEPT_EVENT.names or ():
             events[name] = self.tags.event[name][used][taken]
         packed["tags_event"] = events
-        packed["tags_cells"] = np.empty(cells, np.uint16)
-        packed["tags_probs"] = np.empty((cells, 4), np.float32)
-        packed["tags_pool"] = np.empty(words, np.uint64)
-        kernels.pack(self.tags, used, packed["tags_cells"], packed["tags_probs"], packed["tags_pool"])
+        packed["tags_cells"], packed["tags_probs"] = active = (
+            np.empty(cells, np.uint16),
+            np.empty((cells, 4), np.float32),
+        )
+        kernels.pack_cells(self.tags, used, *active)
+        packed["tags_pool"] = Sliced(words, lambda: self._pools(used))
         return packed
+
+    def _pools(self, used: NDArray[np.int64]) -> Iterator[NDArray[np.uint64]]:
+        for start in range(0, len(used), SLICE_ROWS):
+            rows = used[start : start + SLICE_ROWS]
+            pool = np.empty(int(self.tags.life["n_pool"][rows].sum()), np.uint64)
+            kernels.pack_pool(self.tags, rows, pool)
+            yield pool
 
     def restore(self, state: dict[str, NDArray[Any]], limits: Limits) -> bool:
         """Take over the tags of a `state`, into an empty table; False if it is another version's."""

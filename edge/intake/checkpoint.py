@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from dwell.layout import Layout, Settings
 from dwell.markov.engine import ZoneEngine
 from dwell.markov.field import Field
+from dwell.markov.tag_table import Sliced
 from edge.store.compose import Shop
 
 LAYOUT = "layout."
@@ -58,9 +59,10 @@ class Checkpoint:
             raise Unreadable(str(error)) from error
 
 
-def save(conn: sqlite3.Connection, shop: Shop, watermark_us: int, state: dict[str, NDArray[Any]]) -> int:
-    """Replace the checkpoint, in the caller's transaction; return its size. Compresses, so call it in a thread."""
-    arrays = {STATE + name: array for name, array in state.items()}
+def save(conn: sqlite3.Connection, shop: Shop, watermark_us: int, state: Mapping[str, NDArray[Any] | Sliced]) -> int:
+    """Replace the checkpoint, in the caller's transaction; return its size. Compresses, so call it in a thread, and let
+    the engine rest meanwhile if its state is sliced."""
+    arrays: dict[str, NDArray[Any] | Sliced] = {STATE + name: array for name, array in state.items()}
     arrays |= {LAYOUT + field.name: getattr(shop.layout, field.name) for field in fields(Layout)}
     meaning = {"zones": shop.zones, "floors": shop.floors, "settings": asdict(shop.settings), "arrays": list(arrays)}
     conn.execute(
@@ -101,12 +103,26 @@ def _unpacked(watermark_us: int, fingerprint: str, stream: _Stream) -> Checkpoin
     )
 
 
-def _write(stream: Any, array: NDArray[Any]) -> None:
-    array = np.ascontiguousarray(array).reshape(array.shape)
-    npy.write_array_header_1_0(stream, npy.header_data_from_array_1_0(array))
-    numbers = array.reshape(-1).view(np.uint8).reshape(array.size, array.itemsize)
-    for start in range(0, len(numbers), BLOCK):
-        stream.write(numbers[start : start + BLOCK].T.tobytes())
+def _write(stream: Any, array: NDArray[Any] | Sliced) -> None:
+    if isinstance(array, Sliced):
+        head = npy.header_data_from_array_1_0(np.zeros(0, np.uint64)) | {"shape": (array.size,)}
+        slices = array.slices()
+    else:
+        array = np.ascontiguousarray(array).reshape(array.shape)
+        head, slices = npy.header_data_from_array_1_0(array), iter((array.reshape(-1),))
+    npy.write_array_header_1_0(stream, head)
+    rest = None
+    for numbers in slices:
+        rest = numbers if rest is None else np.concatenate([rest, numbers])
+        while len(rest) >= BLOCK:
+            _write_block(stream, rest[:BLOCK])
+            rest = rest[BLOCK:]
+    if rest is not None and len(rest):
+        _write_block(stream, rest)
+
+
+def _write_block(stream: Any, numbers: NDArray[Any]) -> None:
+    stream.write(numbers.view(np.uint8).reshape(len(numbers), -1).T.tobytes())
 
 
 def _read(stream: Any) -> NDArray[Any]:

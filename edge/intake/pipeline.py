@@ -455,7 +455,7 @@ class Pipeline:
             self._keep_admitted()
             self.desk.forget(self._greeter.greeted, now)
         # Unprocessed reads are omitted except at a stop: a crash loses reads anyway; they would be half of the state.
-        state = self.engine.state(pending=self._stopping)
+        state = self.engine.sliced_state(pending=self._stopping)
         watermark_us, decided_us = self.engine.weighed_us, self.engine.decided_us
         size = destroyed = 0
         forwarded = self.forwarded.within(None if self._stopping or len(state["reads"]) else watermark_us)
