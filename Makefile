@@ -79,7 +79,7 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 
 # Programs used by the tests; without root or apt, the tests that need them are skipped with a reason.
 apt-test:
-	@missing=; for pkg in mosquitto chromium-headless-shell postgresql tshark; do \
+	@missing=; for pkg in mosquitto chromium-headless-shell postgresql tshark faketime; do \
 	  [ -x /usr/sbin/$$pkg ] || command -v $$pkg >/dev/null || ls /usr/lib/$$pkg/*/bin/postgres >/dev/null 2>&1 || missing+=" $$pkg"; \
 	done; \
 	get() { DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$$@" >/dev/null 2>&1; }; \

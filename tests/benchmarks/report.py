@@ -194,7 +194,7 @@ def errors_beside_peers(told: dict[str, list[Any]]) -> list[tuple[str, str, floa
             ("… ghosts", "none", ghosts, ghosts == 0),
             ("… F1 that learning costs in a case, at most", "≤ 0.005", cost, cost <= 0.005),
         ]
-    for it in told.get("seconds", ()):
+    for it in told.get("seconds_right", ()):
         least = 0.8 if it["what"].startswith("quadrants") else 0.88
         rows.append((f"seconds right, {it['what']}", f"≥ {least}", it["learnt"], it["learnt"] >= least))
     for room in told.get("recorded", ()):
@@ -339,7 +339,7 @@ def recorded(run: Run) -> str:
 
 def seconds(run: Run) -> str:
     rows = []
-    for each in run["properties"].get("seconds", ()):
+    for each in run["properties"].get("seconds_right", ()):
         best = max(each["peers"], key=each["peers"].get)
         rows.append((each["what"], f"{each['box']:.3f}", f"{each['learnt']:.3f}", f"{best} {each['peers'][best]:.3f}"))
     return table(("seconds in the right zone", "out of the box", "learnt", "best peer"), rows) if rows else ""

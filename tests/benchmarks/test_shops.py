@@ -70,7 +70,7 @@ def test_quadrants(record_property: Tell, capsys: Any) -> None:
     """One antenna a zone, and nothing is known of where."""
     rooms = [seconds.quadrants(seed) for seed in JUDGING]
     told = _told(rooms)
-    record_property("seconds", json.dumps({"what": f"quadrants of {len(rooms)} drawn rooms", **told}))
+    record_property("seconds_right", json.dumps({"what": f"quadrants of {len(rooms)} drawn rooms", **told}))
     with capsys.disabled():
         print(f"\nquadrants: {_line(told)}")
     assert told["learnt"] > 0.5
@@ -81,7 +81,7 @@ def test_quadrants(record_property: Tell, capsys: Any) -> None:
 def test_tracks(record_property: Tell, capsys: Any) -> None:
     """Another radio than UHF, with true positions; learnt from the same reads, without labels."""
     told = _told([seconds.tracks(Path(str(TRACKS)))])
-    record_property("seconds", json.dumps({"what": "tracks in a hall", **told}))
+    record_property("seconds_right", json.dumps({"what": "tracks in a hall", **told}))
     with capsys.disabled():
         print(f"\ntracks: {_line(told)}")
     assert told["learnt"] > 0.5
