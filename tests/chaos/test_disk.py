@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 from brokers import MakeCrm, Until
-from chaos_shops import book, by_epoch, open_shop, serving
+from chaos_shops import THRESHOLDS, book, by_epoch, open_shop, serving
 from gateways import Gateway
 
 from simulators.headquarters.broker import NatsBroker
@@ -28,6 +28,8 @@ from simulators.headquarters.broker import NatsBroker
 SHUTDOWN, NO_FLUSH = 0x8004587D, 2
 SIZE = 128 << 20
 CUTS = 8
+PATIENT = THRESHOLDS | {"journey_end_after_exit_s": 300, "journey_end_silence_s": 300}
+"""However long a start takes here: who is announced again was announced in the same journey."""
 GREETED = "SELECT count(*), count(DISTINCT json_extract(payload, '$.member')) FROM event WHERE class = 'member'"
 
 
@@ -101,7 +103,7 @@ async def test_a_disk_that_becomes_read_only(
     tell: Callable[[str], None],
 ) -> None:
     """It is said why nothing is written; after the repair and a restart nothing is missing or there twice."""
-    async with open_shop(gateway, nats.url, 90, database=on(gateway, disk)) as shop:
+    async with open_shop(gateway, nats.url, 90, database=on(gateway, disk), thresholds=PATIENT) as shop:
         consumer = crm(nats.url)
         await consumer.start()
         gateway.start("--no-web")
@@ -144,7 +146,8 @@ async def test_power_cuts(
 ) -> None:
     """The power goes while members come and go, again and again: what the CRM has heard was on the disk."""
     dice, people = random.Random(7), 40
-    async with open_shop(gateway, nats.url, CUTS * people, database=on(gateway, disk)) as shop:
+    parts = {"database": on(gateway, disk), "thresholds": PATIENT}
+    async with open_shop(gateway, nats.url, CUTS * people, **parts) as shop:
         consumer = crm(nats.url)
         await consumer.start()
         gateway.start("--no-web")
