@@ -25,7 +25,7 @@ from drivers.llrp.identity import check_identity
 from drivers.llrp.inventory import Inventory, demand
 from drivers.llrp.ports import GPI_EVENT, Outputs, off_or_on, watch
 from drivers.llrp.profiles import GENERIC, IMPINJ_PEN, choose
-from drivers.llrp.radio import tables
+from drivers.llrp.radio import shown, tables_of
 from drivers.llrp.state import Memory, Phase, Timing
 from drivers.llrp.wire import Wire
 from drivers.session import Clock, Contact, Gap, Notice, PhaseSink, ReaderSettings, Sink
@@ -335,7 +335,8 @@ class LlrpConnection:
         if "GeneralDeviceCapabilities" in answer.fields:
             detail["manufacturer"], detail["model"], detail["firmware"] = str(can.maker), str(can.model), can.firmware
             detail["antennas"] = str(can.antennas)
-        detail.update(tables(can))
+        self._memory.tables = tables_of(can)
+        detail.update(shown(self._memory.tables))
         self._profile = choose(can.maker, self._settings.profile)
         detail["profile"] = self._profile.name
         config = await self._ask("GET_READER_CONFIG", RequestedData=_IDENTIFICATION)
