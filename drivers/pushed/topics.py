@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import uuid
-from typing import NoReturn
+from collections.abc import Awaitable
+from typing import NoReturn, TypeVar
 
 import aiomqtt
 
@@ -19,6 +20,8 @@ KEEPALIVE_S = 30
 QUEUE_BYTES = 1 << 23
 """Messages that wait for the pipeline; more are dropped, and reported as a gap."""
 BATCH = 1000
+
+T = TypeVar("T")
 
 
 class Topic:
@@ -43,7 +46,7 @@ class Topic:
         """Receive until the connection to the broker is lost."""
         holds = self._push.holds
         queue = _Queue()
-        client = aiomqtt.Client(
+        client = Client(
             self._host,
             self._port,
             username=self._push.username,
@@ -96,6 +99,18 @@ class Topic:
         if "refused" in text:
             return f"the broker {self._broker} refused the connection: does it run there?"
         return f"the broker {self._broker} can't be used: {text}"
+
+
+class Client(aiomqtt.Client):
+    """aiomqtt's client with cancellation that isn't swallowed."""
+
+    async def _wait_for(self, fut: Awaitable[T], timeout: float | None) -> T:
+        # Under Python 3.11 asyncio.wait_for, which this replaces, loses a cancellation that comes with the answer.
+        try:
+            async with asyncio.timeout(self.timeout if timeout is None else timeout):
+                return await fut
+        except TimeoutError:
+            raise aiomqtt.MqttError("no answer in time") from None
 
 
 class _Queue(asyncio.Queue[aiomqtt.Message]):
