@@ -9,6 +9,8 @@ import asyncio
 from typing import Any, NamedTuple
 
 import pytest
+from captured_readers import CAPTURED as CAPTURED_READERS
+from captured_readers import captured_reader
 from serial_hosts import Collector
 
 from drivers import open_session
@@ -320,84 +322,16 @@ def test_what_hosts_say_is_told_from_answers(data: tuple[str, str]) -> None:
 # The same bytes in a session.
 
 
-def serving(answers: dict[str, list[str]]) -> Any:
-    """A reader behind a serial server that answers commands, by how they begin, with captured frames."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while command := (await reader.read(512)).hex().upper():
-            for begins, frames in answers.items():
-                if begins in command:
-                    writer.write(bytes.fromhex("".join(frames)))
-        writer.close()
-
-    return serve
-
-
-@pytest.mark.parametrize(
-    ("family", "ports", "answers", "epc", "antenna"),
-    [
-        (
-            "uhfreader18",
-            {1: 7, 2: 8},
-            {"04FF21": [UHF288_READER], "090001": [UHF288_TAG, UHF288_TAG, UHF288_NOTHING]},
-            "E20000194604005221003DFF",
-            7,
-        ),
-        (
-            "m100",
-            {1: 7, 2: 8},
-            {"BB0003": [M100_VERSION], "BB0028": ["BB01280001002A7E"], "BB0027": [M100_ANTENNA]},
-            "E200471551A064265CB7010B",
-            7,
-        ),
-        (
-            "r2000",
-            {1: 7},
-            {"A003FF72": [IND903_VERSION], "A0040174": [R2000_PORT_SET], "A0040189": [R2000_TAG]},
-            "E2004074850A0103163070E1",
-            7,
-        ),
-        (
-            "chainway",
-            {1: 7},
-            {
-                "0802": ["A55A000B03072801260D0A"],
-                "00088C": ["A55A00098D01850D0A"],
-                "0B28": ["A55A0009290121 0D0A"],
-                "0C70": ["A55A00097101790D0A"],
-                "0A82": [UM202_TAG, CABINET_TAG],
-            },
-            "E200001B66040082172034D5",
-            7,
-        ),
-        (
-            "gx",
-            {1: 7, 2: 8},
-            {
-                "0102FF0000": ["5A000102FF00010079B1"],
-                "0101000000": ["5A00010100000100DCC0"],
-                "0102000000": ["5A000102000001003212"],
-                "0102100005": [GX_STARTED, GX_CABINET_TAG],
-            },
-            "300833B2DDD9014000000000",
-            8,
-        ),
-    ],
-)
-async def test_captured_answers_make_a_session(
-    family: str,
-    ports: dict[int, int],
-    answers: dict[str, list[str]],
-    epc: str,
-    antenna: int,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.parametrize("name", CAPTURED_READERS)
+async def test_captured_answers_make_a_session(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "ANSWER_S", 0.5)
+    expected = CAPTURED_READERS[name]
+    ports = {port: 70 + port for port in expected.ports}
     sink = Collector()
-    server = await asyncio.start_server(serving(answers), "127.0.0.1", 0)
-    async with server:
-        address = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        running = open_session(ReaderSettings("gate", family, address, ports), sink, lambda: 1_800_000_000_000_000)
+    async with captured_reader(name) as address:
+        running = open_session(
+            ReaderSettings("gate", expected.driver, address, ports), sink, lambda: 1_800_000_000_000_000
+        )
         task = asyncio.create_task(running.run())
         try:
             await sink.until(lambda: len(sink.all) > 0)
@@ -405,5 +339,5 @@ async def test_captured_answers_make_a_session(
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
     assert sink.states[-1].link is Link.UP
-    assert sink.epcs[0].hex().upper() == epc
-    assert sink.all["antenna"][0] == antenna
+    read = dict(zip([epc.hex().upper() for epc in sink.epcs], sink.all["antenna"].tolist(), strict=True))
+    assert read[expected.epc] == 70 + expected.port
