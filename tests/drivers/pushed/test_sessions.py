@@ -440,12 +440,19 @@ async def test_what_was_held_keeps_its_times() -> None:
     assert sink.all["time_us"][:4].tolist() == [old_us + i for i in range(1, 5)]
 
 
-async def test_silence_after_heartbeats_is_down_and_a_message_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("profile", "sign"),
+    [("zebra", b'{"data":{"cpu":3},"type":"heartbeat"}'), ("impinj", b"[]")],
+    ids=["a heartbeat", "the empty batch of an R700's webhook"],
+)
+async def test_silence_after_heartbeats_is_down_and_a_message_ends_it(
+    profile: str, sign: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(session, "GRACE_S", 0.3)
     port = free_port()
-    async with receiving(door(port), heartbeat_s=0.01) as sink:
+    async with receiving(door(port), profile, heartbeat_s=0.01) as sink:
         await sink.until(lambda: len(sink.statuses) == 2)
-        assert await post(port, b'{"data":{"cpu":3},"type":"heartbeat"}') == 200
+        assert await post(port, sign) == 200
         await until_up(sink)
         assert "nothing heard from the reader" in await sink.until_down()
         assert await post(port, message()) == 200
