@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from drivers import tls as reader_tls
 from drivers.backlog import Backlog, LossWatch
 from drivers.clock import ReaderClock
 from drivers.links import LinkFailure
@@ -157,11 +158,7 @@ class LlrpConnection:
                 batches = []
             if wire.lost is not None:
                 if self._settings.tls is not None and not wire.received_us:
-                    # With TLS 1.3 a reader turns a client away after the handshake, and some do it without a word.
-                    raise LinkFailure(
-                        f"{wire.peer} hung up as soon as the connection was secure ({wire.lost}): does it want a "
-                        "certificate of the gateway, or another one?"
-                    )
+                    raise LinkFailure(reader_tls.hung_up(wire.peer, wire.lost))
                 raise LinkFailure(wire.lost)
             wire.resume(self._timing.gather_s if batches else 0)
 

@@ -17,7 +17,7 @@ SAYING = {
 NAMES = {"reason", "text", "waits"}
 """Variables that hold what is said later."""
 TABLES = re.compile(r"_?(CODES|ERRORS|STATUS|STATUSES|FAILURES|REASONS|START_REFUSED|ATTEMPT_REFUSED|ENDED|GONE)")
-WHY = re.compile(r"_?why\w*|insecure|other_pin")
+WHY = re.compile(r"_?why\w*|insecure|other_pin|hung_up")
 """Functions that return a sentence."""
 OURS = {"closed by us", "too many callers", "nobody waits for this caller"}
 """Said of connections that nobody hears of."""
