@@ -54,6 +54,10 @@ UHF288_NO_ANTENNA = "050001F8690F"
 # An M100 board of four antennas: a comment in its maker's firmware. The version: docs.electron.id/el-uhf-rmt01.
 M100_ANTENNA = "BB02220012CD3400E200471551A064265CB7010BB37D01407E"
 M100_VERSION = "BB0103000B004D3130302056312E3030227E"
+# The same chip with one antenna, in a contract test of a public firmware: a tag, another's user memory, and silence.
+M100_TAG = "BB02220011C33400E200470F22D060130435E50102E5CF7E"
+M100_USER = "BB0139001F0E3400E20042120230601201CEACC731281A00013100050C0A2800000006EE937E"
+M100_NOTHING = "BB01FF000115167E"
 # An M6e Nano that has started: community.sparkfun.com/t/44173.
 M6E_STARTS = "FF1404000014120800300000022019092301090202000000106C33"
 # A Chafon H103 with a 2D engine, from the first session with the hardware; the bar code is "490".
@@ -67,6 +71,10 @@ IND903_VERSION = "A00501720109DE"
 R2000_PORT_SET = "A004017410D7"
 R2000_NO_ANTENNA = "A004018922B0"
 R2000_TAG = "A0130189743000E2004074850A0103163070E13629"
+# Fast switching: an 8-port board in a comment of a public C++ program, and a board behind a serial server whose ports
+# 2 to 4 had no antenna, in a public Java client's log (its tag frames were edited: their checksums don't fit).
+R2000_FAST_TAG = "A013018AB330000000000000000000000008254C66"
+R2000_PORT_LACKS = "A005018A0122AD"
 R2000_HOST = "A004018901D1"
 # Chainway: a UR4 with firmware 7.40.1 (github DaanVervacke/chainway-serial, tests; the records without their frames),
 # and modules in a cutting machine (UM202), a tool cabinet and a handheld (HYM360), each in a log of its own program.
@@ -113,6 +121,8 @@ class Seen(NamedTuple):
     note: str = ""
     ends: bool = False
     failure: str = ""
+    lacks: int | None = None
+    """Port without an antenna."""
 
 
 def tag(epc: str, rssi_cdbm: int | None = None, antenna: int | None = None) -> TagRead:
@@ -127,6 +137,9 @@ CAPTURED = {
     UHF288_TAG: Seen("uhfreader18", tag("E20000194604005221003DFF", antenna=1)),
     UHF288_NO_ANTENNA: Seen("uhfreader18", ends=True, failure="no antenna is connected"),
     M100_ANTENNA: Seen("m100", tag("E200471551A064265CB7010B", -5100, 1)),
+    M100_TAG: Seen("m100", tag("E200470F22D060130435E501", -6100)),
+    M100_USER: Seen("m100", note="answer to command 39"),
+    M100_NOTHING: Seen("m100", note="no tag answered"),
     M100_VERSION: Seen("m100", note="answer to command 03"),
     M6E_STARTS: Seen("thingmagic", note="it has started"),
     H103_SWEEP: Seen("chafon-cf", note="command 0001 or the answer to it"),
@@ -138,6 +151,10 @@ CAPTURED = {
     R2000_PORT_SET: Seen("r2000", note="command 74 or the answer to it"),
     R2000_NO_ANTENNA: Seen("r2000", ends=True, failure="no antenna is connected"),
     R2000_TAG: Seen("r2000", tag("E2004074850A0103163070E1", -7500, 1)),
+    R2000_FAST_TAG: Seen("r2000", tag("000000000000000000000825", -5300, 4)),
+    R2000_PORT_LACKS: Seen(
+        "r2000", note="port 2: no antenna is connected to one of the configured ports (code 22)", lacks=2
+    ),
     R2000_HOST: Seen("r2000", note="the host's inventory command"),
     UR4_POWER: Seen("chainway", note="command 27 or the answer to it"),
     UR4_STOP: Seen("chainway", note="command 8C or the answer to it"),
@@ -174,6 +191,7 @@ def test_a_captured_frame_says_what_it_says(raw: str) -> None:
     content: Content = read(piece.frame)
     assert content.tags == ((seen.tag,) if seen.tag else ())
     assert content.ends == seen.ends
+    assert content.unconnected == seen.lacks
     assert seen.failure in content.failure
     assert bool(content.failure) == bool(seen.failure)
     if seen.note:
@@ -185,7 +203,7 @@ def test_all_of_a_family_in_one_stream_leave_nothing_out_but_failures(family: st
     mine = {raw: seen for raw, seen in CAPTURED.items() if seen.family == family}
     done = decode(family, bytes.fromhex("".join(mine)))
     assert len(done.rows) == sum(seen.tag is not None for seen in mine.values())
-    assert len(done.left_out) == sum(bool(seen.failure) for seen in mine.values())
+    assert len(done.left_out) == sum(bool(seen.failure or seen.lacks) for seen in mine.values())
 
 
 @pytest.mark.parametrize(
