@@ -99,6 +99,8 @@ GX_ESP_TAG = "5A000112000018000CE2806915600002166510B33130000101FE08000DF732497B
 GX_STARTED = "5A0001021000010029B5"
 GX_STOP = "5A000102FF0000885A"
 GX_RESTART = "5A000101010000EBD5"
+# What a store room's program sends to such a reader, there called "R2000, hopping", with 8 ports.
+GX_START_8 = "5A000102100005000000FF01C449"
 # Commands that a public program sends to a Nordic ID reader on a drone: start streaming, ping, fetch, clear.
 NUR_STREAM = "A5060000005C3900000A14FA"
 NUR_PING = "A5030000005901D1F1"
@@ -170,6 +172,7 @@ CAPTURED = {
     GX_ESP_TAG: Seen("gx", tag("E2806915600002166510B331", None, 1)),
     GX_STARTED: Seen("gx", note="command accepted"),
     GX_STOP: Seen("gx", note="command or answer 02 FF"),
+    GX_START_8: Seen("gx", note="command or answer 02 10"),
     GX_RESTART: Seen("gx", note="command or answer 01 01"),
     NUR_STREAM: Seen("nordicid", note="command 39 or the answer to it"),
     NUR_PING: Seen("nordicid", note="command 01 or the answer to it"),
@@ -315,6 +318,10 @@ def test_a_tag_without_any_radio_fields_is_still_a_tag() -> None:
     epc = bytes.fromhex("E280691500004020ED9648B3")
     frame = cf.Frame(0, cf.INVENTORY, bytes(5) + bytes((len(epc),)) + epc)
     assert [each.epc for each in cf.read(frame).tags] == [epc]
+
+
+def test_another_program_starts_eight_ports_with_the_same_bytes() -> None:
+    assert hopeland.start(hopeland.FIVE_A, list(range(1, 9))).hex().upper() == GX_START_8
 
 
 HOSTS = {
