@@ -130,7 +130,7 @@ async def test_wrong_and_right_passwords(tmp_path: Path) -> None:
 async def test_a_closed_port_and_something_else_are_told_apart() -> None:
     async with receiving(f"http://127.0.0.1:{free_port()}", "impinj") as sink:
         assert "refused the connection" in await sink.until_down()
-    async with serving("zebra") as reader, receiving(f"{reader.address}/nothing", "zebra") as sink:
+    async with serving("zebra") as reader, receiving(f"http://127.0.0.1:{reader.port}/nothing", "zebra") as sink:
         assert "has no /nothing (HTTP 404)" in await sink.until_down()
 
     async def rude(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -147,7 +147,7 @@ async def test_silence_longer_than_two_heartbeats_is_a_failure(monkeypatch: pyte
     monkeypatch.setattr(session, "GRACE_S", 0.2)
     async with (
         serving("zebra") as reader,
-        receiving(f"{reader.address}/api/v1/data/stream", "zebra", heartbeat_s=0.01) as sink,
+        receiving(reader.address, "zebra", heartbeat_s=0.01) as sink,
     ):
         await until_up(sink)
         assert "nothing heard from the reader" in await sink.until_down()

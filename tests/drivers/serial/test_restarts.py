@@ -344,7 +344,7 @@ async def test_a_reader_that_has_lost_its_power_reads_on_all_its_antennas_again(
 async def test_a_reader_that_loses_its_power_while_it_is_asked_or_set_up_reads_after_all(
     family: str, command: int, sink: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At each of its first commands, whose answer is lost with all that came before."""
+    """At each of its first commands, as far as it is asked that much; the answer is lost with all that came before."""
     monkeypatch.setattr(serial_family(family), "SILENCE_S", 0.6)
     monkeypatch.setattr(serial_session, "ANSWER_S", 0.4)
     ports = ports_of(family)
@@ -362,7 +362,7 @@ async def test_a_reader_that_loses_its_power_while_it_is_asked_or_set_up_reads_a
     monkeypatch.setattr(reader.module, "receive", failing)
     async with plugged(reader) as address, session(family, address, sink, ports):
         await heard_on(reader, sink, ports)
-        assert heard == command
+        assert heard <= command, "after that another one answers"
         assert sink.states[-1].link is Link.UP
 
 
