@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
+import logging
 import re
 import ssl
 from typing import NoReturn
@@ -33,6 +34,8 @@ STRANGERS_MAX = 3
 PORTS = {False: 8484, True: 8485}
 """Ports without and with TLS."""
 
+_SILENT = logging.getLogger(f"{__name__}.http")
+_SILENT.setLevel(logging.CRITICAL)  # else each request that is no HTTP would fill the journal
 _TLS_HELLO = b"\x16\x03"
 Place = tuple[str, int, Tls | None]
 
@@ -109,7 +112,7 @@ class _Port:
     def __init__(self, place: Place) -> None:
         self.doors: dict[str, Posts] = {}
         self._place = place
-        self._handlers = web.Server(self._handle, keepalive_timeout=KEEPALIVE_S)
+        self._handlers = web.Server(self._handle, keepalive_timeout=KEEPALIVE_S, access_log=None, logger=_SILENT)
         self._server: asyncio.Server | None = None
         self._context = reader_tls.listening(place[2]) if place[2] is not None else None
         self._strangers: dict[str, str] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 from drivers.serial import chafon_cf_codec as cf
@@ -211,8 +211,9 @@ async def captured_reader(name: str) -> AsyncIterator[str]:
     """A serial server that answers with captured frames; yields its address for the store file."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while command := await reader.read(512):
-            writer.write(CAPTURED[name].answer(command))
+        with suppress(asyncio.CancelledError):  # asyncio of Python 3.11 prints it
+            while command := await reader.read(512):
+                writer.write(CAPTURED[name].answer(command))
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)

@@ -56,9 +56,9 @@ def _said(node: ast.AST) -> Iterator[tuple[int, str]]:
         if names & NAMES or any(map(TABLES.fullmatch, names)):
             yield from _texts(node.value)
     elif isinstance(node, ast.FunctionDef) and WHY.fullmatch(node.name):
-        for each in ast.walk(node):
-            if isinstance(each, ast.Return) and each.value is not None:
-                yield from _texts(each.value)
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.Return) and inner.value is not None:
+                yield from _texts(inner.value)
 
 
 def _texts(node: ast.AST) -> Iterator[tuple[int, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -272,6 +273,25 @@ async def test_readers_share_a_port_and_are_known_by_their_path() -> None:
         assert not len(first.all)
         assert any("no reader in the store file has the path /c" in text for text in first.notices)
     assert await post(port, message(), "/a") == 0, "the port is closed"
+
+
+async def test_requests_leave_the_journal_alone(caplog: pytest.LogCaptureFixture) -> None:
+    port = free_port()
+    with caplog.at_level(logging.INFO):
+        async with receiving(door(port)) as sink:
+            await sink.until(lambda: len(sink.statuses) == 2)
+            assert await post(port, message()) == 200
+            assert await post(port, message(), "/c") == 404
+            for nonsense in (
+                b"\x00" * 100,
+                b"GET / HTTP/9.9\r\n\r\n",
+                b"POST /gate-1 HTTP/1.1\r\nA" + b"a" * 20_000 + b"\r\n\r\n",
+            ):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(nonsense)
+                assert b" 400 " in await reader.read()
+                writer.close()
+    assert not [record for record in caplog.records if "pushed" in record.name or "aiohttp" in record.name]
 
 
 async def test_credentials_and_source(tmp_path: Path) -> None:
