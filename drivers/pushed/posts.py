@@ -36,6 +36,7 @@ PORTS = {False: 8484, True: 8485}
 
 _SILENT = logging.getLogger(f"{__name__}.http")
 _SILENT.setLevel(logging.CRITICAL)  # else each request that is no HTTP would fill the journal
+_NOBODY = "an unknown address"
 _TLS_HELLO = b"\x16\x03"
 Place = tuple[str, int, Tls | None]
 
@@ -155,23 +156,22 @@ class _Port:
         task.add_done_callback(self._securing.discard)
 
     async def _secure(self, caller: _Caller, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
-        who = str((transport.get_extra_info("peername") or ["an unknown address"])[0])
         try:
             secured = await asyncio.get_running_loop().start_tls(
                 transport, caller, context, server_side=True, ssl_handshake_timeout=BODY_S
             )
         except OSError as error:
             transport.abort()
-            self.turned_away(caller, who, f"no secure connection: {words(error)}")
+            self.turned_away(caller, f"{caller.who}: no secure connection, {words(error)}")
             return
         assert secured is not None
         caller.begin(secured)
 
-    def turned_away(self, caller: _Caller, who: str, why: str) -> None:
+    def turned_away(self, caller: _Caller, told: str) -> None:
         """Note a connection that came to nothing."""
         if (timer := self._silent.pop(caller.handler, None)) is not None:
             timer.cancel()
-        self._note(who, why)
+        self._note(caller.who, told)
 
     def _give_up(self, connection: web.RequestHandler) -> None:
         """End a connection on which no request has come in time."""
@@ -183,13 +183,15 @@ class _Port:
         if (timer := self._silent.pop(request.protocol, None)) is not None:
             timer.cancel()
         door = self.doors.get(request.path)
+        who, path = request.remote or _NOBODY, request.path[:60]
         if door is None:
-            return self._refuse(request, 404, f"no reader in the store file has the path {request.path[:60]}")
+            return self._refuse(request, 404, f"{who}: no reader in the store file has the path {path}")
         if request.method not in ("POST", "PUT"):
             return web.Response(status=405, headers={"Allow": "POST, PUT"})
         if status := door.admits(request):
-            why = "username, password or token are wrong" if status == 401 else "its address is not the source"
-            return self._refuse(request, status, f"{request.path[:60]}: {why}")
+            if status == 401:
+                return self._refuse(request, status, f"{who} at {path}: username, password or token are wrong")
+            return self._refuse(request, status, f"{who} at {path}: its address is not the source")
         if door.under_way >= AT_ONCE_MAX:
             return web.Response(status=503, headers={"Retry-After": "1"})
         door.under_way += 1
@@ -207,25 +209,24 @@ class _Port:
             door.under_way -= 1
         return web.Response(status=200)
 
-    def _refuse(self, request: web.BaseRequest, status: int, why: str) -> web.Response:
-        self._note(request.remote or "an unknown address", why)
+    def _refuse(self, request: web.BaseRequest, status: int, told: str) -> web.Response:
+        self._note(request.remote or _NOBODY, told)
         headers = {"WWW-Authenticate": 'Basic realm="tagtrail"'} if status == 401 else {}
         return web.Response(status=status, headers=headers)
 
-    def _note(self, caller: str, why: str) -> None:
+    def _note(self, caller: str, told: str) -> None:
         known = self._strangers
-        if known.get(caller) != why and (caller in known or len(known) < STRANGERS_MAX):
-            known[caller] = why
-            told = "; ".join(f"{who} ({reason})" for who, reason in known.items())
+        if known.get(caller) != told and (caller in known or len(known) < STRANGERS_MAX):
+            known[caller] = told
             for door in self.doors.values():
-                door.strange(told)
+                door.strange("; ".join(known.values()))
 
 
 class _Caller(asyncio.Protocol):
     """A connection up to its first bytes, which is then left to the HTTP server."""
 
     def __init__(self, port: _Port, handler: web.RequestHandler) -> None:
-        self.handler = handler
+        self.handler, self.who = handler, _NOBODY
         self._port = port
         self._transport: asyncio.Transport | None = None
         self._early: list[bytes] = []
@@ -243,6 +244,7 @@ class _Caller(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
+        self.who = str((transport.get_extra_info("peername") or [_NOBODY])[0])
         self._port.opened(self, transport)
 
     def data_received(self, data: bytes) -> None:
@@ -250,8 +252,7 @@ class _Caller(asyncio.Protocol):
         if transport is None:  # secured just now
             self._early.append(data)
         elif data.startswith(_TLS_HELLO):
-            who = str((transport.get_extra_info("peername") or ["an unknown address"])[0])
-            self._port.turned_away(self, who, "it speaks TLS, and the store file has no tls there")
+            self._port.turned_away(self, f"{self.who} speaks TLS, and the store file has no tls there")
             transport.abort()
         else:
             transport.set_protocol(self.handler)

@@ -176,8 +176,9 @@ class Stream:
             raise LinkFailure(f"{self._peer} does not accept username and password (HTTP {status})")
         if status == 404:
             raise LinkFailure(f"{self._peer} has no {path} (HTTP 404): check the path, and the interface that is set")
-        said = f": {body[:120].decode('utf-8', 'replace')}" if body else ""
-        raise LinkFailure(f"{self._peer} answered {path} with HTTP {status}{said}")
+        if not body:
+            raise LinkFailure(f"{self._peer} answered {path} with HTTP {status}")
+        raise LinkFailure(f"{self._peer} answered {path} with HTTP {status}: {body[:120].decode('utf-8', 'replace')}")
 
     def _why(self, error: aiohttp.ClientError) -> str:
         if isinstance(error, aiohttp.ServerFingerprintMismatch):

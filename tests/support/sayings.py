@@ -11,7 +11,7 @@ from typing import NamedTuple
 DRIVERS = Path(__file__).parents[2] / "drivers"
 SAYING = {
     *("LinkFailure", "ReaderError", "TransportError", "Gap", "Notice", "notice", "_notice"),
-    *("tell", "_tell", "say", "_say", "idle", "lost", "strange", "drop"),
+    *("tell", "_tell", "say", "_say", "idle", "lost", "strange", "drop", "turned_away", "_refuse"),
 }
 """Calls whose arguments people read."""
 NAMES = {"reason", "text", "waits"}

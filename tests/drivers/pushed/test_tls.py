@@ -166,10 +166,10 @@ async def _hang_up(port: int) -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda ours: _http, "no secure connection: http request"),
-        (lambda ours: _https(Tls(ca=ours.other.folder / "ca.pem")), "no secure connection: "),
-        (lambda ours: _https(trusting(ours)), "no secure connection: peer did not return a certificate"),
-        (lambda ours: _hang_up, f"no secure connection: {HUNG_UP}"),
+        (lambda ours: _http, "no secure connection, http request"),
+        (lambda ours: _https(Tls(ca=ours.other.folder / "ca.pem")), "no secure connection, "),
+        (lambda ours: _https(trusting(ours)), "no secure connection, peer did not return a certificate"),
+        (lambda ours: _hang_up, f"no secure connection, {HUNG_UP}"),
     ],
     ids=["plain", "of another CA", "without a certificate", "hangs up"],
 )
@@ -183,7 +183,7 @@ async def test_a_caller_that_comes_to_no_secure_connection_is_told(
         with suppress(aiohttp.ClientError, OSError):
             await call(ours)(port)
         await sink.until(lambda: bool(sink.notices))
-        assert "requests that belong to no reader in the store file: 127.0.0.1 (" in sink.notices[0]
+        assert "requests that belong to no reader in the store file: 127.0.0.1: " in sink.notices[0]
         assert words in sink.notices[0]
         assert "未能建立安全连接" in reason(sink.notices[0], "zh")
 
@@ -195,5 +195,5 @@ async def test_a_caller_that_speaks_tls_at_a_plain_port_is_told(ours: Ours) -> N
         with pytest.raises(aiohttp.ClientError):
             await _https(trusting(ours))(port)
         await sink.until(lambda: bool(sink.notices))
-        assert "127.0.0.1 (it speaks TLS, and the store file has no tls there)" in sink.notices[0]
+        assert "127.0.0.1 speaks TLS, and the store file has no tls there" in sink.notices[0]
         await _http(port)
