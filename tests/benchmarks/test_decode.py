@@ -24,7 +24,7 @@ from simulators.readers.pushed import messages as pushed_messages
 
 BUDGET_RATIO = 300
 """Times sllurp, at 32 reports a message (docs/architecture.md)."""
-PUSHED_RATIO = 0.4
+PUSHED_RATIO = 0.2
 """Times the standard library's parser, which makes no READ of what it parses."""
 
 
