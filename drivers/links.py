@@ -22,6 +22,7 @@ class LinkFailure(Exception):
         self.since_us = since_us
 
 
+HUNG_UP = "the other end hung up"
 NOTICE_S = 600.0
 """A message isn't repeated within this many wall seconds."""
 _NOTICES_MAX = 256
@@ -73,13 +74,15 @@ async def keep_trying(
         pause_s = min(2 * pause_s, retry_s[1])
 
 
-def insecure(error: ssl.SSLError, peer: str) -> str:
+def insecure(error: OSError, peer: str) -> str:
     """Return the LinkFailure for a failed TLS connection, with the reason."""
     return f"{peer} and the gateway agree on no secure connection ({words(error)}): does this port speak TLS?"
 
 
-def words(error: Exception) -> str:
+def words(error: BaseException) -> str:
     """Return the system's own message about an error."""
+    if isinstance(error, ConnectionResetError) and not str(error):
+        return HUNG_UP
     if isinstance(error, ssl.SSLError):
         return re.sub(r"^\[.*?\] | \(_ssl\.c:\d+\)$", "", str(error.strerror or error))
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -120,6 +120,16 @@ class ReaderSettings:
 
 
 @dataclass(frozen=True)
+class Tables:
+    """A reader's own tables of its radio; empty where it doesn't tell them."""
+
+    powers_cdbm: tuple[int, ...] = ()
+    """Transmit powers in 0.01 dBm, in ascending order."""
+    modes: Mapping[int, int] = field(default_factory=dict)
+    """Bits a second from the tag, by the numbers of its modes."""
+
+
+@dataclass(frozen=True)
 class ReaderStatus:
     """State of the connection to a reader since `since_us` (store clock); `reason` is a sentence for store IT."""
 
@@ -138,6 +148,8 @@ class ReaderStatus:
     None if no more are expected. Only a link that comes up with it set has lost nothing."""
     inputs: frozenset[int] = frozenset()
     """While the link is up: the requested inputs that the reader reports."""
+    tables: Tables = Tables()
+    """While the link is up: what the reader's radio can do."""
 
 
 @dataclass(frozen=True)

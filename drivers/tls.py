@@ -64,6 +64,15 @@ def other_pin(found: str, peer: str) -> str:
     )
 
 
+def hung_up(peer: str, why: str) -> str:
+    """Return the LinkFailure for a connection that the other end gives up after the handshake: with TLS 1.3 it turns a
+    client away only then, and some do it without a word."""
+    return (
+        f"{peer} hung up as soon as the connection was secure ({why}): does it want a certificate of the gateway, or "
+        "another one?"
+    )
+
+
 def why_refused(error: ssl.SSLError, peer: str) -> str:
     """Describe a failed handshake in a sentence."""
     if isinstance(error, ssl.SSLCertVerificationError):

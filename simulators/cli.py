@@ -51,6 +51,7 @@ class Profile(StrEnum):
     ZEBRA = "zebra"
     KEONN = "keonn"
     SPEEDWAY = "speedway"
+    GENERIC = "generic"
 
 
 class Fault(StrEnum):

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from drivers import tls as reader_tls
 from drivers.backlog import Backlog, LossWatch
 from drivers.clock import ReaderClock
 from drivers.links import LinkFailure
@@ -25,7 +26,7 @@ from drivers.llrp.identity import check_identity
 from drivers.llrp.inventory import Inventory, demand
 from drivers.llrp.ports import GPI_EVENT, Outputs, off_or_on, watch
 from drivers.llrp.profiles import GENERIC, IMPINJ_PEN, choose
-from drivers.llrp.radio import tables
+from drivers.llrp.radio import shown, tables_of
 from drivers.llrp.state import Memory, Phase, Timing
 from drivers.llrp.wire import Wire
 from drivers.session import Clock, Contact, Gap, Notice, PhaseSink, ReaderSettings, Sink
@@ -157,11 +158,7 @@ class LlrpConnection:
                 batches = []
             if wire.lost is not None:
                 if self._settings.tls is not None and not wire.received_us:
-                    # With TLS 1.3 a reader turns a client away after the handshake, and some do it without a word.
-                    raise LinkFailure(
-                        f"{wire.peer} hung up as soon as the connection was secure ({wire.lost}): does it want a "
-                        "certificate of the gateway, or another one?"
-                    )
+                    raise LinkFailure(reader_tls.hung_up(wire.peer, wire.lost))
                 raise LinkFailure(wire.lost)
             wire.resume(self._timing.gather_s if batches else 0)
 
@@ -335,7 +332,8 @@ class LlrpConnection:
         if "GeneralDeviceCapabilities" in answer.fields:
             detail["manufacturer"], detail["model"], detail["firmware"] = str(can.maker), str(can.model), can.firmware
             detail["antennas"] = str(can.antennas)
-        detail.update(tables(can))
+        self._memory.tables = tables_of(can)
+        detail.update(shown(self._memory.tables))
         self._profile = choose(can.maker, self._settings.profile)
         detail["profile"] = self._profile.name
         config = await self._ask("GET_READER_CONFIG", RequestedData=_IDENTIFICATION)

@@ -36,8 +36,13 @@ def notices(event: Mapping[str, Any]) -> list[str]:
         text = bytes(exception.get("Message", b"")).decode("utf-8", "replace").strip("\0 ")
         told.append(f"the reader reports an exception: {text or 'without a word'}")
     if antenna := event.get("AntennaEvent"):
+        port = antenna["AntennaID"]
         came = antenna["EventType"] == "Connected"
-        told.append(f"the reader says that antenna port {antenna['AntennaID']} was {'' if came else 'dis'}connected")
+        told.append(
+            f"the reader says that antenna port {port} was connected"
+            if came
+            else f"the reader says that antenna port {port} was disconnected"
+        )
     if event.get("ConnectionAttemptEvent", {}).get("Status") == _ATTEMPT_OTHER:
         told.append("another client tried to connect to the reader, which takes one at a time")
     if "ReportBufferLevelWarning" in event:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from drivers.llrp.codec import Capabilities
 from drivers.llrp.ports import Tell
 from drivers.llrp.rospec import Antenna
-from drivers.session import Radio
+from drivers.session import Radio, Tables
 
 
 def allowed(wanted: Mapping[int, Radio], can: Capabilities, tell: Tell) -> dict[int, Antenna]:
@@ -49,22 +48,16 @@ def _mode(port: int, wanted: int | None, can: Capabilities, tell: Tell) -> int |
     return None
 
 
-def tables(can: Capabilities) -> dict[str, str]:
-    """Return what the reader can do as details of its status."""
+def tables_of(can: Capabilities) -> Tables:
+    """Return the tables that a reader has told."""
+    return Tables(tuple(sorted(can.powers.values())), dict(can.modes))
+
+
+def shown(tables: Tables) -> dict[str, str]:
+    """Return the tables as details of a status, for people."""
     told = {}
-    if can.powers:
-        told["powers"] = f"{min(can.powers.values()) / 100:g} to {max(can.powers.values()) / 100:g} dBm"
-    if can.modes:
-        told["modes"] = ", ".join(f"{number} ({rate / 1000:g} kb/s)" for number, rate in can.modes.items())
+    if powers := tables.powers_cdbm:
+        told["powers"] = f"{powers[0] / 100:g} to {powers[-1] / 100:g} dBm"
+    if tables.modes:
+        told["modes"] = ", ".join(f"{number} ({rate / 1000:g} kb/s)" for number, rate in tables.modes.items())
     return told
-
-
-def powers_of(detail: Mapping[str, str]) -> tuple[float, float] | None:
-    """Return the lowest and highest power in dBm of a status's details."""
-    found = re.fullmatch(r"(\S+) to (\S+) dBm", detail.get("powers", ""))
-    return (float(found[1]), float(found[2])) if found else None
-
-
-def modes_of(detail: Mapping[str, str]) -> dict[int, float]:
-    """Return the kilobits a second of each mode of a status's details."""
-    return {int(number): float(rate) for number, rate in re.findall(r"(\d+) \((\S+) kb/s\)", detail.get("modes", ""))}

@@ -16,7 +16,7 @@ from drivers.llrp.listening import LISTEN, ListeningPort, listening_ports
 from drivers.llrp.profiles import choose
 from drivers.llrp.state import Memory, Phase, Timing
 from drivers.llrp.wire import DEFAULT_PORT, TLS_PORT, Address, Wire, connect
-from drivers.session import Clock, Link, ReaderSettings, ReaderStatus, Sink
+from drivers.session import Clock, Link, ReaderSettings, ReaderStatus, Sink, Tables
 
 __all__ = ["LlrpSession", "Phase", "Timing"]
 
@@ -160,6 +160,7 @@ class LlrpSession:
             keeps=memory.keeps and not up and not idle,
             reads_from_us=reads_from_us,
             inputs=memory.inputs if up else frozenset(),
+            tables=memory.tables if up else Tables(),
         )
         if status != last:
             self._status = status

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from drivers.links import Noticed
+from drivers.session import Tables
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Memory:
     """Store time of the newest read received."""
     detail: dict[str, str] = field(default_factory=dict)
     """Details that the reader reports about itself."""
+    tables: Tables = field(default_factory=Tables)
     inputs: frozenset[int] = frozenset()
     """Inputs that the reader reports."""
     outputs: dict[int, bool] = field(default_factory=dict)

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.links import LinkFailure, insecure, words
+from drivers.links import HUNG_UP, LinkFailure, insecure, words
 from drivers.session import Clock
 
-_HUNG_UP = "the other end hung up"
 DEFAULT_PORT = 5084
 TLS_PORT = 5085
 
@@ -155,7 +154,7 @@ class Wire(asyncio.BufferedProtocol):
         except ssl.SSLError:
             raise
         except OSError as error:
-            raise ssl.SSLError(error.errno or 0, _HUNG_UP) from error
+            raise ssl.SSLError(error.errno or 0, HUNG_UP) from error
         self._transport = secured
 
     def certificate(self) -> bytes:
@@ -214,7 +213,7 @@ async def connect(address: Address, clock: Clock, timeout_s: float, tls: ssl.SSL
         raise
     except OSError as error:
         if reached:
-            raise ssl.SSLError(error.errno or errno.ECONNRESET, _HUNG_UP) from error
+            raise ssl.SSLError(error.errno or errno.ECONNRESET, HUNG_UP) from error
         raise LinkFailure(_why_not(address, error)) from error
     return wire
 

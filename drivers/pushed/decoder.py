@@ -31,6 +31,9 @@ _EPC_BYTES_MAX = EPC_BITS_MAX // 8
 _RSSI_MAX, _COUNT_MAX = 32767, 65535
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _HEX = re.compile(r"[0-9A-Fa-f]+")
+_NUMBER = re.compile(r"\s*[+-]?\d{1,20}(\.\d{1,20})?\s*", re.ASCII)
+_MANY_NUMBERS = re.compile(r"(?:[+-]?\d{1,20}+(?:\.\d{1,20}+)?;)++", re.ASCII)
+_MANY_WHOLE = re.compile(r"(?:(?:\d{1,18}+|[1-8]\d{18});)++", re.ASCII)
 _ZONE = re.compile(r"Z|[+-]\d\d:?\d\d")
 _MAC = re.compile(r"^[0-9A-Fa-f]{2}(?:[:-]?[0-9A-Fa-f]{2}){5,7}$")
 
@@ -152,7 +155,10 @@ class Decoder:
 
     def _antennas(self, ports: Column) -> list[int]:
         tally, known = self.counters, self._ports
-        if set(map(type, ports)) != {int}:
+        kinds = set(map(type, ports))
+        if kinds == {str} and _all_match(_MANY_WHOLE, ports):
+            ports = list(map(int, ports))
+        elif kinds != {int}:
             ports = [_whole(port) for port in ports]
             tally["no_antenna"] += ports.count(None) if self._alone is None else 0
         numbers = [known.get(port, ANTENNA_UNKNOWN) for port in ports]
@@ -255,41 +261,73 @@ def steps(pointer: Pointer) -> list[str]:
 
 def _epcs(hexed: Column, coded: Column) -> tuple[list[int], NDArray[np.uint64], NDArray[np.uint16]]:
     """Return the rows with a possible EPC, their words (n, 8) and lengths in bits."""
+    data, size = _alike(hexed, coded)
+    if size:
+        rows, lengths = list(range(len(hexed))), np.full(len(hexed), 8 * size, np.uint16)
+        return rows, _words([(data, size)]), lengths
     texts = hexed
     if None in hexed:
         texts = [_from_base64(there) if here is None else here for here, there in zip(hexed, coded, strict=True)]
-    if set(map(type, texts)) == {str} and len(found := set(map(len, texts))) == 1:
-        by_length = {found.pop(): list(range(len(texts)))}
-    else:
-        by_length = {}
-        for i, text in enumerate(texts):
-            if type(text) is str:
-                by_length.setdefault(len(text), []).append(i)
-    rows: list[int] = []
-    parts: list[NDArray[np.uint8]] = []
-    lengths: list[int] = []
+    by_length: dict[int, list[int]] = {}
+    for i, text in enumerate(texts):
+        if type(text) is str:
+            by_length.setdefault(len(text), []).append(i)
+    rows = []
+    parts: list[tuple[bytes, int]] = []
+    bits: list[int] = []
     for digits, group in by_length.items():
         size = digits // 2
-        if digits % 4 or not 0 < size <= _EPC_BYTES_MAX:  # Gen2 counts words of 16 bits
+        if not _possible(digits):
             continue
         try:
-            data = bytes.fromhex("".join(texts if len(group) == len(texts) else [texts[i] for i in group]))
+            data = bytes.fromhex("".join([texts[i] for i in group]))
         except ValueError:
             data = b""
         if len(data) != size * len(group):  # also because of spaces, which fromhex takes
             group = [i for i in group if _HEX.fullmatch(texts[i])]
             data = bytes.fromhex("".join([texts[i] for i in group]))
-        part = np.zeros((len(group), 64), np.uint8)
-        part[:, :size] = np.frombuffer(data, np.uint8).reshape(-1, size)
         rows += group
-        parts.append(part)
-        lengths += [8 * size] * len(group)
-    words = (np.concatenate(parts) if parts else np.zeros((0, 64), np.uint8)).view(">u8").astype(np.uint64)
-    bits = np.array(lengths, np.uint16)
+        parts.append((data, size))
+        bits += [8 * size] * len(group)
+    words, lengths = _words(parts), np.array(bits, np.uint16)
     if len(by_length) > 1:
         order = np.argsort(np.array(rows, np.int64), kind="stable")
-        rows, words, bits = [rows[i] for i in order], words[order], bits[order]
-    return rows, words, bits
+        rows, words, lengths = [rows[i] for i in order], words[order], lengths[order]
+    return rows, words, lengths
+
+
+def _possible(digits: int) -> bool:
+    """Gen2 counts words of 16 bits."""
+    return digits % 4 == 0 and 0 < digits // 2 <= _EPC_BYTES_MAX
+
+
+def _words(parts: Sequence[tuple[bytes, int]]) -> NDArray[np.uint64]:
+    """Return the words of EPCs: bytes one after the other, and how many make one."""
+    filled = [np.zeros((0, 64), np.uint8)]
+    for data, size in parts:
+        part = np.zeros((len(data) // size, 64), np.uint8)
+        part[:, :size] = np.frombuffer(data, np.uint8).reshape(-1, size)
+        filled.append(part)
+    return np.concatenate(filled).view(">u8").astype(np.uint64)
+
+
+def _alike(hexed: Column, coded: Column) -> tuple[bytes, int]:
+    """Return all EPCs one after the other and the bytes that each has, if all are written alike; else size 0."""
+    texts = coded if hexed.count(None) == len(hexed) else hexed
+    if set(map(type, texts)) != {str} or len(lengths := set(map(len, texts))) > 1:
+        return b"", 0
+    length = lengths.pop()
+    try:
+        if texts is hexed:
+            size = length // 2
+            data = bytes.fromhex("".join(texts)) if _possible(length) else b""
+        else:  # padding ends a text, so only texts without any can be decoded as one
+            size = length // 4 * 3
+            whole = "".join(texts).replace("-", "+").replace("_", "/")
+            data = binascii.a2b_base64(whole, strict_mode=True) if length % 4 == 0 and _possible(2 * size) else b""
+    except ValueError:
+        return b"", 0
+    return (data, size) if data and len(data) == size * len(texts) else (b"", 0)
 
 
 def _from_base64(text: Any) -> str:
@@ -305,19 +343,32 @@ def _from_base64(text: Any) -> str:
 
 def _times(given: Column) -> NDArray[np.int64]:
     """Return microseconds since 1970; -1 where there is no time, or none that can be."""
-    if set(map(type, given)) == {str}:
+    kinds = set(map(type, given))
+    if kinds == {str} and _all_match(_MANY_WHOLE, given):
+        return _scaled(np.array(list(map(int, given)), np.int64))
+    if kinds == {int} and min(given) >= 0 and max(given) < 1 << 63:
+        return _scaled(np.array(given, np.int64))
+    if kinds == {str} and min(given) >= "0" and max(given) < ":":  # numpy also understands "now"
         for cut in (1, 5, 6):
             zones = {text[-cut:] for text in given}
             if len(zones) > 1 or not _ZONE.fullmatch(zone := zones.pop()):
                 continue
             try:
+                offset = dt.datetime.fromisoformat("2000-01-01T00:00" + zone).utcoffset() or dt.timedelta()
                 times = np.array([text[:-cut] for text in given], "M8[us]").astype(np.int64)
             except ValueError:
                 break
-            offset = dt.datetime.fromisoformat("2000-01-01T00:00" + zone).utcoffset() or dt.timedelta()
             times -= offset // dt.timedelta(microseconds=1)
             return np.where((times >= 0) & (times < TIME_MAX_US), times, -1)
     return np.array([_time_us(value) for value in given], np.int64)
+
+
+def _scaled(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return microseconds of whole numbers since 1970, of a unit that their size tells."""
+    times = numbers // 1000
+    for below, us in reversed(_SCALES):
+        times = np.where(numbers < below, numbers * us, times)
+    return np.where((numbers >= EPOCH_MIN_S) & (times < TIME_MAX_US), times, -1)
 
 
 def _time_us(value: Any) -> int:
@@ -330,10 +381,16 @@ def _time_us(value: Any) -> int:
     number = _number(value)
     if not number >= EPOCH_MIN_S:
         return -1
-    scale = next((us for below, us in _SCALES if number < below), None)
     exact = int(value) if type(value) is not float and _whole(value) is not None else number
+    scale = next((us for below, us in _SCALES if exact < below), None)
     time_us = round(exact * scale) if scale is not None else int(exact) // 1000
     return time_us if time_us < TIME_MAX_US else -1
+
+
+def _all_match(pattern: re.Pattern[str], texts: Column) -> bool:
+    """Whether the pattern of many, each followed by a semicolon, fits all texts."""
+    whole = ";".join(texts) + ";"
+    return whole.count(";") == len(texts) and pattern.fullmatch(whole) is not None
 
 
 def _numbers(values: Column) -> NDArray[np.float64]:
@@ -346,13 +403,15 @@ def _numbers(values: Column) -> NDArray[np.float64]:
             return np.array(values, np.float64)
         except OverflowError:
             pass
+    if kinds == {str} and _all_match(_MANY_NUMBERS, values):
+        return np.array(list(map(float, values)), np.float64)
     return np.array([_number(value) for value in values], np.float64)
 
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return float("nan")
-    if isinstance(value, str) and not re.fullmatch(r"\s*[+-]?\d{1,20}(\.\d{1,20})?\s*", value, re.ASCII):
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
         return float("nan")
     try:
         return float(value)

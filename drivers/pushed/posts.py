@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
+import logging
 import re
+import ssl
 from typing import NoReturn
 from weakref import WeakKeyDictionary
 
@@ -32,6 +34,10 @@ STRANGERS_MAX = 3
 PORTS = {False: 8484, True: 8485}
 """Ports without and with TLS."""
 
+_SILENT = logging.getLogger(f"{__name__}.http")
+_SILENT.setLevel(logging.CRITICAL)  # else each request that is no HTTP would fill the journal
+_NOBODY = "an unknown address"
+_TLS_HELLO = b"\x16\x03"
 Place = tuple[str, int, Tls | None]
 
 
@@ -107,17 +113,18 @@ class _Port:
     def __init__(self, place: Place) -> None:
         self.doors: dict[str, Posts] = {}
         self._place = place
-        self._handlers = web.Server(self._handle, keepalive_timeout=KEEPALIVE_S)
+        self._handlers = web.Server(self._handle, keepalive_timeout=KEEPALIVE_S, access_log=None, logger=_SILENT)
         self._server: asyncio.Server | None = None
+        self._context = reader_tls.listening(place[2]) if place[2] is not None else None
         self._strangers: dict[str, str] = {}
+        self._securing: set[asyncio.Task[None]] = set()
         self._silent: dict[web.RequestHandler, asyncio.TimerHandle] = {}
 
     async def open(self) -> None:
-        host, port, tls = self._place
-        context = reader_tls.listening(tls) if tls is not None else None
+        host, port, _ = self._place
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                self._connection, host, port, ssl=context, reuse_address=True
+                self._connection, host, port, reuse_address=True
             )
         except OSError as error:
             raise LinkFailure(f"the gateway can't listen on {host}:{port} for readers: {words(error)}") from error
@@ -127,18 +134,48 @@ class _Port:
             self._server.close()
         for timer in self._silent.values():
             timer.cancel()
+        for task in self._securing:
+            task.cancel()
         await self._handlers.shutdown(1.0)
 
     def _connection(self) -> asyncio.Protocol:
-        if len(self._handlers.connections) >= CONNECTIONS_MAX:
+        if len(self._handlers.connections) + len(self._securing) >= CONNECTIONS_MAX:
             return _Full()
         connection = self._handlers()
         self._silent[connection] = asyncio.get_running_loop().call_later(BODY_S, self._give_up, connection)
-        return connection
+        return _Caller(self, connection)
+
+    def opened(self, caller: _Caller, transport: asyncio.Transport) -> None:
+        """Begin a connection; with TLS once it is secure."""
+        if self._context is None:
+            caller.begin(transport)
+            return
+        transport.pause_reading()
+        task = asyncio.create_task(self._secure(caller, transport, self._context))
+        self._securing.add(task)
+        task.add_done_callback(self._securing.discard)
+
+    async def _secure(self, caller: _Caller, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
+        try:
+            secured = await asyncio.get_running_loop().start_tls(
+                transport, caller, context, server_side=True, ssl_handshake_timeout=BODY_S
+            )
+        except OSError as error:
+            transport.abort()
+            self.turned_away(caller, f"{caller.who}: no secure connection, {words(error)}")
+            return
+        assert secured is not None
+        caller.begin(secured)
+
+    def turned_away(self, caller: _Caller, told: str) -> None:
+        """Note a connection that came to nothing."""
+        if (timer := self._silent.pop(caller.handler, None)) is not None:
+            timer.cancel()
+        self._note(caller.who, told)
 
     def _give_up(self, connection: web.RequestHandler) -> None:
         """End a connection on which no request has come in time."""
-        del self._silent[connection]
+        self._silent.pop(connection, None)
         if connection.transport is not None:
             connection.transport.abort()
 
@@ -146,13 +183,15 @@ class _Port:
         if (timer := self._silent.pop(request.protocol, None)) is not None:
             timer.cancel()
         door = self.doors.get(request.path)
+        who, path = request.remote or _NOBODY, request.path[:60]
         if door is None:
-            return self._refuse(request, 404, f"no reader in the store file has the path {request.path[:60]}")
+            return self._refuse(request, 404, f"{who}: no reader in the store file has the path {path}")
         if request.method not in ("POST", "PUT"):
             return web.Response(status=405, headers={"Allow": "POST, PUT"})
         if status := door.admits(request):
-            why = "username, password or token are wrong" if status == 401 else "its address is not the source"
-            return self._refuse(request, status, f"{request.path[:60]}: {why}")
+            if status == 401:
+                return self._refuse(request, status, f"{who} at {path}: username, password or token are wrong")
+            return self._refuse(request, status, f"{who} at {path}: its address is not the source")
         if door.under_way >= AT_ONCE_MAX:
             return web.Response(status=503, headers={"Retry-After": "1"})
         door.under_way += 1
@@ -170,15 +209,59 @@ class _Port:
             door.under_way -= 1
         return web.Response(status=200)
 
-    def _refuse(self, request: web.BaseRequest, status: int, why: str) -> web.Response:
-        known, caller = self._strangers, request.remote or "an unknown address"
-        if known.get(caller) != why and (caller in known or len(known) < STRANGERS_MAX):
-            known[caller] = why
-            told = "; ".join(f"{who} ({reason})" for who, reason in known.items())
-            for door in self.doors.values():
-                door.strange(told)
+    def _refuse(self, request: web.BaseRequest, status: int, told: str) -> web.Response:
+        self._note(request.remote or _NOBODY, told)
         headers = {"WWW-Authenticate": 'Basic realm="tagtrail"'} if status == 401 else {}
         return web.Response(status=status, headers=headers)
+
+    def _note(self, caller: str, told: str) -> None:
+        known = self._strangers
+        if known.get(caller) != told and (caller in known or len(known) < STRANGERS_MAX):
+            known[caller] = told
+            for door in self.doors.values():
+                door.strange("; ".join(known.values()))
+
+
+class _Caller(asyncio.Protocol):
+    """A connection up to its first bytes, which is then left to the HTTP server."""
+
+    def __init__(self, port: _Port, handler: web.RequestHandler) -> None:
+        self.handler, self.who = handler, _NOBODY
+        self._port = port
+        self._transport: asyncio.Transport | None = None
+        self._early: list[bytes] = []
+        self._lost = False
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        """Take the transport for requests, secure where it must be."""
+        if self._lost:
+            return
+        self._transport = transport
+        self.handler.connection_made(transport)
+        early, self._early = b"".join(self._early), []
+        if early:
+            self.data_received(early)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.who = str((transport.get_extra_info("peername") or [_NOBODY])[0])
+        self._port.opened(self, transport)
+
+    def data_received(self, data: bytes) -> None:
+        transport = self._transport
+        if transport is None:  # secured just now
+            self._early.append(data)
+        elif data.startswith(_TLS_HELLO):
+            self._port.turned_away(self, f"{self.who} speaks TLS, and the store file has no tls there")
+            transport.abort()
+        else:
+            transport.set_protocol(self.handler)
+            self.handler.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        if self._transport is not None:
+            self.handler.connection_lost(exc)
 
 
 class _Full(asyncio.Protocol):

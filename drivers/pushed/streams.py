@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 
 from drivers import tls as reader_tls
-from drivers.links import LinkFailure, insecure, words
+from drivers.links import HUNG_UP, LinkFailure, insecure, words
 from drivers.pushed.formats import Format
 from drivers.pushed.session import GATHER_S, PushedSession, secret
 from drivers.session import Push, ReaderSettings, Tls
@@ -52,7 +52,7 @@ class Stream:
         path = parts.path if parts.path not in ("", "/") else form.stream_path
         self._path = path + (f"?{parts.query}" if parts.query else "")
         self._rest = form.rest and not self._socket
-        self._started = False
+        self._started = self._answered = False
 
     async def run(self, session: PushedSession) -> NoReturn:
         """Receive until the connection is lost."""
@@ -64,15 +64,13 @@ class Stream:
         async with aiohttp.ClientSession(
             connector=connector, timeout=timeout, headers=_login(self._push), read_bufsize=BUFFER_BYTES
         ) as http:
-            self._http, self._context = http, context
+            self._http, self._context, self._answered = http, context, False
             try:
                 await self._receive(session)
             except aiohttp.ClientError as error:
                 raise LinkFailure(self._why(error)) from error
             except TimeoutError:
-                raise LinkFailure(
-                    f"no answer from {self._peer} within {CONNECT_S:g} s: is it switched on and wired?"
-                ) from None
+                raise LinkFailure(f"{self._peer} did not answer within {ANSWER_S:g} s") from None
             finally:
                 if self._started:
                     await asyncio.shield(self._stop())
@@ -171,14 +169,16 @@ class Stream:
         return told if isinstance(told, dict) else {}
 
     def _accepted(self, status: int, path: str, body: bytes = b"") -> None:
+        self._answered = True
         if 200 <= status < 300 or status == 101:
             return
         if status in (401, 403):
             raise LinkFailure(f"{self._peer} does not accept username and password (HTTP {status})")
         if status == 404:
             raise LinkFailure(f"{self._peer} has no {path} (HTTP 404): check the path, and the interface that is set")
-        said = f": {body[:120].decode('utf-8', 'replace')}" if body else ""
-        raise LinkFailure(f"{self._peer} answered {path} with HTTP {status}{said}")
+        if not body:
+            raise LinkFailure(f"{self._peer} answered {path} with HTTP {status}")
+        raise LinkFailure(f"{self._peer} answered {path} with HTTP {status}: {body[:120].decode('utf-8', 'replace')}")
 
     def _why(self, error: aiohttp.ClientError) -> str:
         if isinstance(error, aiohttp.ServerFingerprintMismatch):
@@ -190,12 +190,20 @@ class Stream:
         cause = error.__cause__
         if isinstance(error, aiohttp.ClientConnectorSSLError) and isinstance(cause, ssl.SSLError):
             return insecure(cause, self._peer)
+        if isinstance(error, aiohttp.ServerTimeoutError):
+            return f"no answer from {self._peer} within {CONNECT_S:g} s: is it switched on and wired?"
         if isinstance(error, aiohttp.ClientConnectorError):
+            if self._secure and isinstance(error.os_error, ConnectionResetError):
+                return insecure(error.os_error, self._peer)
             if isinstance(error.os_error, ConnectionRefusedError):
                 return f"{self._peer} refused the connection: is its interface switched on, is the port right?"
             return f"{self._peer} can't be reached: {words(error.os_error)}"
         if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
-            return "the connection broke: the reader ended the stream"
+            if self._answered:
+                return "the connection broke: the reader ended the stream"
+            if self._secure:
+                return reader_tls.hung_up(self._peer, words(cause) if cause is not None else HUNG_UP)
+            return f"{self._peer} hung up without an answer: does this port want TLS (https, wss)?"
         return f"{self._peer} does not speak HTTP as expected: {error}"
 
 

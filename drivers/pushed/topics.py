@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 import uuid
-from typing import NoReturn
+from collections.abc import Awaitable
+from typing import Any, NoReturn, TypeVar
 
 import aiomqtt
 
 from drivers import tls as reader_tls
-from drivers.links import LinkFailure, insecure, words
+from drivers.links import HUNG_UP, LinkFailure, insecure, words
 from drivers.pushed.session import GATHER_S, PushedSession, secret
 from drivers.session import Push, ReaderSettings, Tls
 
@@ -19,6 +20,8 @@ KEEPALIVE_S = 30
 QUEUE_BYTES = 1 << 23
 """Messages that wait for the pipeline; more are dropped, and reported as a gap."""
 BATCH = 1000
+
+T = TypeVar("T")
 
 
 class Topic:
@@ -43,7 +46,7 @@ class Topic:
         """Receive until the connection to the broker is lost."""
         holds = self._push.holds
         queue = _Queue()
-        client = aiomqtt.Client(
+        client = Client(
             self._host,
             self._port,
             username=self._push.username,
@@ -54,17 +57,15 @@ class Topic:
             tls_context=reader_tls.context(self._tls) if self._tls is not None else None,
             keepalive=KEEPALIVE_S,
             timeout=CONNECT_S,
-            queue_type=lambda maxsize: queue,  # type: ignore[arg-type]
+            queue_type=lambda maxsize: queue,
         )
         try:
             async with client:
                 await client.subscribe(self._topic, qos=1 if holds else 0)
                 session.open()
                 await self._receive(client, queue, session)
-        except ssl.SSLCertVerificationError as error:
-            raise LinkFailure(reader_tls.why_refused(error, self._broker)) from error
-        except ssl.SSLError as error:
-            raise LinkFailure(insecure(error, self._broker)) from error
+        except HungUpError as error:
+            raise LinkFailure(self._why_hung_up(error)) from error
         except aiomqtt.MqttError as error:
             raise LinkFailure(self._why(error)) from error
         except OSError as error:
@@ -89,6 +90,13 @@ class Topic:
             await asyncio.sleep(GATHER_S - loop.time() % GATHER_S)
 
     def _why(self, error: aiomqtt.MqttError) -> str:
+        cause = error.__context__  # of the connection, which aiomqtt keeps only as text
+        if isinstance(cause, ssl.SSLError):
+            return reader_tls.why_refused(cause, self._broker)
+        if isinstance(cause, ConnectionResetError) and self._tls is not None:
+            return insecure(cause, self._broker)
+        if isinstance(cause, TimeoutError):
+            return f"no answer from {self._broker} within {CONNECT_S:g} s: is it switched on and wired?"
         code = getattr(error, "rc", None)
         text = str(error)
         if code in (4, 5, 134, 135) or "authoriz" in text.lower() or "bad user" in text.lower():
@@ -96,6 +104,43 @@ class Topic:
         if "refused" in text:
             return f"the broker {self._broker} refused the connection: does it run there?"
         return f"the broker {self._broker} can't be used: {text}"
+
+    def _why_hung_up(self, error: HungUpError) -> str:
+        if self._tls is not None:
+            return reader_tls.hung_up(self._broker, str(error))
+        return f"{self._broker} hung up without an answer: does this port want TLS (mqtts)?"
+
+
+class HungUpError(aiomqtt.MqttError):
+    """The broker ended the connection before it had accepted it."""
+
+
+class Client(aiomqtt.Client):
+    """aiomqtt's client, with cancellation that isn't swallowed and without waiting for a broker that has hung up."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._disconnected.add_done_callback(self._hung_up)
+
+    def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:
+        self._refused(HUNG_UP)
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
+
+    def _hung_up(self, done: asyncio.Future[None]) -> None:
+        if not done.cancelled() and (error := done.exception()) is not None:
+            self._refused(words(error))
+
+    def _refused(self, why: str) -> None:
+        if not self._connected.done():
+            self._connected.set_exception(HungUpError(why))
+
+    async def _wait_for(self, fut: Awaitable[T], timeout: float | None) -> T:
+        # Under Python 3.11 asyncio.wait_for, which this replaces, loses a cancellation that comes with the answer.
+        try:
+            async with asyncio.timeout(self.timeout if timeout is None else timeout):
+                return await fut
+        except TimeoutError:
+            raise aiomqtt.MqttError("no answer in time") from None
 
 
 class _Queue(asyncio.Queue[aiomqtt.Message]):

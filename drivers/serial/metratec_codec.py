@@ -91,7 +91,7 @@ def read(frame: Frame) -> Content:
     if frame.text:
         code = frame.text[:3]
         if code in _FAILURES:
-            return Content(failure=f"{_FAILURES[code]} ({frame.text})")
+            return Content(failure=f"{_FAILURES[code]} (answer {frame.text})")
         return Content(note=f"line {code}")
     tags: list[TagRead] = []
     antenna = None

@@ -149,14 +149,11 @@ class SerialSession(ABC, Generic[F]):
         await asyncio.sleep(self._retry_s * random.uniform(0.8, 1.2))
         self._retry_s = min(2 * self._retry_s, RETRY_S[1])
 
-    async def identify(self, bauds: Sequence[int]) -> Mapping[str, str]:
-        """Find out what is connected and return its details; TransportError or ReaderError if there is no reader."""
+    async def identify(self, line: Line, bauds: Sequence[int]) -> Mapping[str, str]:
+        """Ask over an open line which reader this is, and return its details; ReaderError if none of this family
+        answers, TransportError if the line fails."""
         self._bauds = tuple(bauds)
-        line = await open_line(self._settings.address, self._bauds[0])
-        try:
-            await self._find(line)
-        finally:
-            await line.close()
+        await self._find(line)
         return self._detail
 
     async def _attempt(self) -> None:

@@ -187,7 +187,7 @@ def read(reply: Reply | Command) -> Content:
 
 def why(status: int) -> str:
     """Return a reader's status as text for store IT."""
-    return f"{_REASONS[status]} ({status:04X})" if status in _REASONS else f"status {status:04X}"
+    return f"{_REASONS[status]} (status {status:04X})" if status in _REASONS else f"status {status:04X}"
 
 
 def read_record(data: bytes) -> TagRead | StreamEnd | None:

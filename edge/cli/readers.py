@@ -102,6 +102,8 @@ def scan(
     places = len(llrp_addresses(networks, port)) + len(pages)
     if not given:
         typer.echo("this machine has no serial port; give addresses or networks for LLRP", err=True)
+    if lines:
+        typer.echo(f"asking on {', '.join(lines)}: up to a minute each if nothing answers", err=True)
 
     async def look() -> int:
         found = 0
@@ -210,6 +212,7 @@ def tune(
     from rich.console import Console
     from rich.table import Table
 
+    from drivers.session import Tables
     from edge.readers import listening as tools
     from edge.readers import tuning
     from edge.store.errors import Trouble
@@ -240,7 +243,7 @@ def tune(
             f"too few reads: an antenna needs {tuning.READS_WANTED}; carry some tags through the zones meanwhile"
         )
         raise typer.Exit(1)
-    proposal = tuning.propose(entry, ports, listener.last.detail if listener.last else {})
+    proposal = tuning.propose(entry, ports, listener.last.tables if listener.last else Tables())
     if not proposal:
         typer.echo("nothing to change")
         return

@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from drivers.read import ANTENNA_UNKNOWN
-from drivers.session import Gap, Link, Notice, ReaderStatus, Sink
+from drivers.session import Gap, Link, Notice, ReaderStatus, Sink, Tables
 from edge.forwarding.records import (
     Alive,
     Begun,
@@ -319,7 +319,7 @@ class Relay:
     def _learn(self, status: ReaderStatus) -> None:
         if status.reader in self._own:
             detail = {str(key)[:40]: str(value)[:200] for key, value in list(status.detail.items())[:20]}
-            self._own[status.reader] = replace(status, reason=status.reason[:500], detail=detail)
+            self._own[status.reader] = replace(status, reason=status.reason[:500], detail=detail, tables=Tables())
 
     def _come_up(self, own: ReaderStatus, since_us: int) -> None:
         """A reader that was down is up since then."""

@@ -9,11 +9,11 @@ from contextlib import suppress
 from glob import glob
 from typing import Any, NamedTuple
 
-from drivers import open_session
 from drivers.llrp import codec
 from drivers.llrp.wire import Address
+from drivers.open import serial_family
 from drivers.serial.session import ReaderError, SerialSession
-from drivers.serial.transport import TransportError
+from drivers.serial.transport import Line, TransportError, open_line
 from drivers.session import Contact, Gap, Notice, ReaderSettings, ReaderStatus
 from edge.store.errors import Trouble
 
@@ -207,20 +207,40 @@ class _Deaf:
 
 async def scan_serial(port: str) -> Finding:
     """Find the family that answers on a tty or tcp://host:port: each at its usual baud rate, then each at its
-    others."""
-    sessions = []
-    for family in SERIAL_FAMILIES:
-        session = open_session(ReaderSettings("scan", family, port, {1: 0}), _Deaf(), lambda: 0)
-        assert isinstance(session, SerialSession)
-        sessions.append((family, session))
+    others. All ask over one connection: many readers take one at a time, and some need seconds until they take the
+    next. One that hangs up on what it doesn't understand is connected to again.
+    """
+    line: Line | None = None
+    hung_up = False
+    try:
+        for family, session, bauds in _trials(port):
+            try:
+                line = line or await open_line(port, bauds[0])
+            except TransportError as error:
+                return Finding(port, "", str(error))
+            try:
+                detail = await session.identify(line, bauds)
+            except ReaderError:
+                continue
+            except TransportError:
+                hung_up = True
+                await line.close()
+                line = None
+                continue
+            return Finding(port, family, ", ".join(f"{name} {text}" for name, text in detail.items()))
+    finally:
+        if line is not None:
+            await line.close()
+    how = ": it hangs up" if hung_up else ""
+    return Finding(port, "", f"no reader of a known family answers{how}")
+
+
+def _trials(port: str) -> list[tuple[str, SerialSession[object], tuple[int, ...]]]:
+    """Return the families to try with their baud rates; a serial server has its own."""
+    sessions = [
+        (family, serial_family(family)(ReaderSettings("scan", family, port, {1: 0}), _Deaf(), lambda: 0))
+        for family in SERIAL_FAMILIES
+    ]
     usual = [(family, session, session.BAUDS[:1]) for family, session in sessions]
     others = [(family, session, session.BAUDS[1:]) for family, session in sessions if session.BAUDS[1:]]
-    for family, session, bauds in usual if port.startswith("tcp://") else usual + others:
-        try:
-            detail = await session.identify(bauds)
-        except ReaderError:
-            continue
-        except TransportError as error:
-            return Finding(port, "", str(error))
-        return Finding(port, family, ", ".join(f"{name} {text}" for name, text in detail.items()))
-    return Finding(port, "", "no reader of a known family answers")
+    return usual if port.startswith("tcp://") else usual + others

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.readers import Reader
-from drivers.llrp.radio import modes_of, powers_of
 from drivers.read import ANTENNA_UNKNOWN, READ, RSSI_UNKNOWN, Reads
+from drivers.session import Tables
 from dwell.read import hashed, joined
 
 MOST_READS = 1_000_000
@@ -223,8 +223,8 @@ def _staying(tags: NDArray[np.int64], seconds: NDArray[np.int64], reads: NDArray
     return float(reads[:-1][stays].sum() / there), float((steps[stays] - 1).sum() / there)
 
 
-def propose(reader: Reader, ports: list[Port], detail: Mapping[str, str]) -> Proposal:
-    """Propose settings; `detail`: what the reader says of itself."""
+def propose(reader: Reader, ports: list[Port], tables: Tables) -> Proposal:
+    """Propose settings, within the reader's own `tables`."""
     done = Proposal()
     enough = [port for port in ports if port.says_enough]
     if not enough:
@@ -234,8 +234,8 @@ def propose(reader: Reader, ports: list[Port], detail: Mapping[str, str]) -> Pro
         return done
     _report_tags(reader, ports, done)
     for port in enough:
-        _power(reader, port, detail, done)
-        _mode(reader, port, detail, done)
+        _power(reader, port, tables, done)
+        _mode(reader, port, tables, done)
         _population(reader, port, done)
     return done
 
@@ -260,12 +260,12 @@ def _report_tags(reader: Reader, ports: list[Port], done: Proposal) -> None:
         done.reasons.append(f"report_tags {wanted}: {per_s:.0f} reads a second")
 
 
-def _power(reader: Reader, port: Port, detail: Mapping[str, str], done: Proposal) -> None:
-    table = powers_of(detail)
-    if table is None:
+def _power(reader: Reader, port: Port, tables: Tables, done: Proposal) -> None:
+    if not tables.powers_cdbm:
         return
+    lowest, highest = tables.powers_cdbm[0] / 100, tables.powers_cdbm[-1] / 100
     given = _given(reader, port.port, "power")
-    now = table[1] if given is None else float(given)
+    now = highest if given is None else float(given)
     if port.neighbours > NEIGHBOURS:
         step = -STEP_DB * (2 if port.neighbours > MANY_NEIGHBOURS else 1)
         why = f"{port.neighbours:.0%} of its reads are of tags nearer to another zone"
@@ -274,14 +274,14 @@ def _power(reader: Reader, port: Port, detail: Mapping[str, str], done: Proposal
         why = f"a tag that stays is missed in {port.missed:.0%} of the seconds"
     else:
         return
-    wanted = min(max(now + step, table[0]), table[1])
+    wanted = min(max(now + step, lowest), highest)
     if wanted != now:
         assumed = f"the reader's highest, {now:g}" if given is None else f"{now:g}"
         _antenna(done, port, "power", wanted, f"{wanted:g} dBm instead of {assumed}: {why}")
 
 
-def _mode(reader: Reader, port: Port, detail: Mapping[str, str], done: Proposal) -> None:
-    modes = {number: rate for number, rate in modes_of(detail).items() if number < MAKERS_MODES}
+def _mode(reader: Reader, port: Port, tables: Tables, done: Proposal) -> None:
+    modes = {number: rate / 1000 for number, rate in tables.modes.items() if number < MAKERS_MODES}
     given = _given(reader, port.port, "mode")
     if len(modes) < 2 or not port.missed > MISSED or (given is not None and given not in modes):
         return

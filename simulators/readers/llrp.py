@@ -46,8 +46,10 @@ class LlrpReader:
         held_max: int = HELD_MAX,
         uptime: bool = False,
         tls: ssl.SSLContext | None = None,
+        maker: int = llrp_replies.MANUFACTURER_PEN,
     ) -> None:
-        """`holds`: can it buffer events and reports for an absent client; `tls`: its context for secure connections.
+        """`holds`: can it buffer events and reports for an absent client; `tls`: its context for secure connections;
+        `maker`: enterprise number that it tells.
 
         `uptime`: it has no UTC, and `clock` is its uptime.
         """
@@ -67,6 +69,7 @@ class LlrpReader:
         """Outputs set by clients."""
         self._uptime = uptime
         self._tls = tls
+        self._maker = maker
         self._tcp_port = tcp_port
         self._server: asyncio.Server | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -293,7 +296,9 @@ class LlrpReader:
     def _answer(self, message: LLRPMessage) -> LLRPMessage | None:
         match message:
             case messages.GET_READER_CAPABILITIES():
-                return llrp_replies.capabilities(int(message.requested_data), self.ports, self.holds, self._uptime)
+                return llrp_replies.capabilities(
+                    int(message.requested_data), self.ports, self.holds, self._uptime, self._maker
+                )
             case messages.GET_READER_CONFIG():
                 return llrp_replies.configuration(
                     int(message.requested_data),

@@ -48,12 +48,12 @@ def identity(name: str) -> bytes:
 
 
 def capabilities(
-    wanted: int, ports: int, holds: bool, uptime: bool = False
+    wanted: int, ports: int, holds: bool, uptime: bool = False, maker: int = MANUFACTURER_PEN
 ) -> messages.GET_READER_CAPABILITIES_RESPONSE:
     """Return the requested part of the capabilities (0: all)."""
     reply = messages.GET_READER_CAPABILITIES_RESPONSE(llrp_status=status())
     if wanted in (0, 1):
-        reply.general_device_capabilities = _general(ports, uptime)
+        reply.general_device_capabilities = _general(ports, uptime, maker)
     if wanted in (0, 2):
         reply.llrp_capabilities = params.LLRPCapabilities(
             can_report_buffer_fill_warning=True,
@@ -93,11 +93,11 @@ def configuration(
     return reply
 
 
-def _general(ports: int, uptime: bool) -> params.GeneralDeviceCapabilities:
+def _general(ports: int, uptime: bool, maker: int) -> params.GeneralDeviceCapabilities:
     return params.GeneralDeviceCapabilities(
         max_number_of_antenna_supported=ports,
         has_utc_clock_capability=not uptime,
-        device_manufacturer_name=MANUFACTURER_PEN,
+        device_manufacturer_name=maker,
         model_name=4,
         reader_firmware_version="simulated 1.0",
         receive_sensitivity_table_entrys=[params.ReceiveSensitivityTableEntry(index=1, receive_sensitivity_value=0)],

@@ -13,7 +13,7 @@ from config.tags import sgtin96
 from simulators.readers.llrp import HELD_MAX, LlrpReader
 from simulators.readers.llrp_faults import Faults, WrongClock
 from simulators.readers.observation import Observation, SimulatedReader
-from simulators.readers.pushed import json_reader
+from simulators.readers.pushed import GENERIC, json_reader
 from simulators.readers.serial_families import serial_reader
 from simulators.readers.serial_line import Faults as LineFaults
 
@@ -70,6 +70,9 @@ async def run_serial(family: str, tags: int, rate: float, say: Callable[[str], N
 
 async def run_json(profile: str, address: str, tags: int, rate: float, say: Callable[[str], None]) -> None:
     """Run a reader that pushes JSON, see `run`; `address`: as in the store file."""
+    if profile == "generic":
+        keys = ", ".join(f'{key} = "{pointer}"' for key, pointer in GENERIC.items())
+        say(f"mapping = {{ {keys} }}")
     await run(f"json ({profile})", json_reader(_now_us, profile, address), _now_us, tags, rate, say)
 
 

@@ -14,8 +14,10 @@ from simulators.readers.observation import RSSI_UNKNOWN, Observation, dbm_of, pc
 from simulators.readers.serial_line import Module, RoundModule
 
 NUR_INFO = b"\x01IDR" + b"".join(
-    bytes((len(text),)) + text for text in (b"NUR-05WL2-001", b"", b"NUR-05WL2", b"SCCNUR05W2", b"A")
+    bytes((len(text),)) + text for text in (b"K134500382", b"K134700326", b"STIX", b"", b"PWM00226")
 )
+NUR_FIRMWARE = bytes((5, 10, ord("A")))
+"""What a Stix tells of itself, as nurapy (an independent program) shows it."""
 ROUND_S = 0.2
 
 
@@ -74,7 +76,7 @@ class NurModule(Module[nur.Frame]):
                 self._waiting.clear()
             return [told]
         if number == nur.READER_INFO:
-            return [self._answer(number, b"\0" + NUR_INFO + bytes((5, 10, ord("A"), 8, 0, 11, self._ports)))]
+            return [self._answer(number, b"\0" + NUR_INFO + NUR_FIRMWARE + bytes((0, 0, 21, self._ports)))]
         if number == nur.SETUP:
             flags = int.from_bytes(command.data[:4], "little")
             wide = bool(flags & nur.SETUP_MASK_32)

@@ -23,8 +23,11 @@ Body = dict[str, Any]
 MAC = "00:16:25:14:2F:F4"
 HOSTNAME = "impinj-14-2f-f4"
 SERIAL = "37020340091"
+STREAM_PATH = "/api/v1/data/stream"
 KEEPALIVE_S = 30.0
 GATHER_S = 0.05
+GENERIC = {"reads": "/tags", "epc": "/id", "antenna": "/ant", "rssi": "/rssi", "time": "/ts"}
+"""The `mapping` for `generic`."""
 WAITING_MAX = 10_000
 """Messages that wait for a receiver that is away or slow; more are lost."""
 
@@ -46,12 +49,18 @@ def messages(profile: str, seen: list[Observation], first: int) -> list[Body]:
             for each in seen
         ]
         return [{"devid": "AdvanReader-01", "devmac": MAC.lower(), "reads": reads}]
+    if profile == "generic":
+        tags = [
+            {"id": each.epc.hex().upper(), "ant": each.port, "ts": each.time_us // 1000, **_whole_rssi(each, "rssi")}
+            for each in seen
+        ]
+        return [{"tags": tags}]
     reads = [
         {
             "antennaPort": each.port,
             "epc": each.epc.hex().upper(),
             "firstSeenTimestamp": _iso(each.time_us, "Z"),
-            **({} if each.rssi_cdbm == RSSI_UNKNOWN else {"peakRssi": round(each.rssi_cdbm / 100)}),
+            **_whole_rssi(each, "peakRssi"),
             "isHeartBeat": False,
         }
         for each in seen
@@ -153,14 +162,15 @@ class ServingReader(JsonReader):
         app.router.add_get("/api/v1/status", self._status)
         app.router.add_post("/api/v1/profiles/inventory/presets/{preset}/start", self._start_preset)
         app.router.add_post("/api/v1/profiles/stop", self._stop_preset)
-        app.router.add_get("/api/v1/data/stream", self._stream)
+        app.router.add_get(STREAM_PATH, self._stream)
         app.router.add_get("/ws", self._socket)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await site.start()
         self.port = self._runner.addresses[0][1]
-        self.address = f"{self._scheme}://127.0.0.1:{self.port}" + ("/ws" if self._scheme == "ws" else "")
+        path = "/ws" if self._scheme == "ws" else "" if self.profile == "impinj" else STREAM_PATH
+        self.address = f"{self._scheme}://127.0.0.1:{self.port}{path}"
         return await super().start()
 
     async def stop(self) -> None:
@@ -330,12 +340,16 @@ def _zebra(seen: Observation, number: int) -> Body:
             "eventNum": number,
             "format": "epc",
             "idHex": seen.epc.hex(),
-            **({} if seen.rssi_cdbm == RSSI_UNKNOWN else {"peakRssi": round(seen.rssi_cdbm / 100)}),
+            **_whole_rssi(seen, "peakRssi"),
             "reads": seen.count,
         },
         "timestamp": _iso(seen.time_us, "+0000", "milliseconds"),
         "type": "CUSTOM",
     }
+
+
+def _whole_rssi(seen: Observation, key: str) -> Body:
+    return {} if seen.rssi_cdbm == RSSI_UNKNOWN else {key: round(seen.rssi_cdbm / 100)}
 
 
 def _text_rssi(seen: Observation) -> Body:

@@ -107,6 +107,9 @@ def budgets(run: Run) -> str:
         add("LLRP decode, 32 reports a message", "≥ 300 × sllurp", ratio, f"{ratio:.0f} ×", ratio >= 300)
     if (rate := extra("test_decode[ours-32]", "reports_per_s")) is not None:
         add("LLRP decode", "≥ 25 M reports/s", rate, f"{rate / 1e6:.0f} M/s", rate >= 25e6)
+    if pushed := pushed_rates(run):
+        profile, rate = min(pushed.items(), key=lambda item: item[1])
+        add("pushed JSON, bytes to reads", "≥ 200 k reads/s", rate, f"{rate / 1e3:.0f} k/s ({profile})", rate >= 2e5)
     if (us := extra("test_full_load", "tag_second_us")) is not None:
         worst = extra("test_full_load", "worst_ms") or 0
         text = f"{us:.1f} µs a tag-second (worst second {worst:.0f} ms)"
@@ -275,7 +278,20 @@ def decode(run: Run) -> str:
         (codec, *(f"{(rates.get(f'test_decode[{codec}-{n}]') or 0) / 1e3:,.0f}" for n in (1, 32)))
         for codec in ("ours", "sllurp", "llrpkit")
     ]
-    return table(("decoder", "k reports/s, 1 a message", "32 a message"), rows) if rates else ""
+    text = table(("decoder", "k reports/s, 1 a message", "32 a message"), rows) if rates else ""
+    if pushed := pushed_rates(run):
+        columns = [(profile, f"{rate / 1e3:,.0f}") for profile, rate in pushed.items()]
+        text += "\n\n" + table(("pushed JSON, 64 KB at a time", "k reads/s"), columns)
+    return text
+
+
+def pushed_rates(run: Run) -> dict[str, float]:
+    """Reads a second by profile."""
+    return {
+        b["name"][len("test_pushed_json[") : -1]: b["extra_info"]["reads_per_s"]
+        for b in run["benchmarks"]
+        if b["name"].startswith("test_pushed_json[")
+    }
 
 
 def engine(run: Run) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -10,10 +9,9 @@ from llrp_peers import CARD, OK, Obedient, forever, now_us, peer, report, sessio
 from llrpkit.protocol import enums, impinj, messages, params
 
 from drivers.llrp.profiles import GENERIC, PROFILES, choose
-from drivers.llrp.radio import modes_of, powers_of
 from drivers.llrp.rospec import instead_of, rospec
 from drivers.llrp.state import Timing
-from drivers.session import Link, Radio, Select
+from drivers.session import Link, Radio, ReaderStatus, Select, Tables
 from simulators.readers import llrp_replies
 from simulators.readers.llrp import LlrpReader
 from simulators.readers.observation import Observation
@@ -29,12 +27,12 @@ def reader_of(maker: int, filters: int = 2, **more: Any) -> Obedient:
     return Obedient(answers=answers, **more)
 
 
-async def inventory(reader: Obedient, **settings: Any) -> tuple[params.ROSpec, list[str], Mapping[str, str]]:
+async def inventory(reader: Obedient, **settings: Any) -> tuple[params.ROSpec, list[str], ReaderStatus]:
     """The ROSpec that the reader gets, what health hears, and what is known of the reader."""
     async with peer(reader) as (port, _), session(port, **settings) as sink:
         await sink.until(lambda: Link.UP in sink.links)
         (spec,) = (m.ro_spec for m in reader.got if isinstance(m, messages.ADD_ROSPEC))
-        return spec, sink.notices, sink.statuses[-1].detail
+        return spec, sink.notices, sink.statuses[-1]
 
 
 def command_of(spec: params.ROSpec) -> params.C1G2InventoryCommand:
@@ -47,8 +45,8 @@ def command_of(spec: params.ROSpec) -> params.C1G2InventoryCommand:
 
 async def test_impinj_gets_extensions_link_monitor_and_fine_rssi() -> None:
     reader = reader_of(25882)
-    spec, _, detail = await inventory(reader)
-    assert detail["profile"] == "impinj"
+    spec, _, status = await inventory(reader)
+    assert status.detail["profile"] == "impinj"
     assert "IMPINJ_ENABLE_EXTENSIONS" in reader.asked[: reader.asked.index("ADD_ROSPEC")]
     customs = [c for m in reader.got if isinstance(m, messages.SET_READER_CONFIG) for c in m.custom]
     (monitor,) = customs
@@ -76,8 +74,8 @@ async def test_session_and_search_mode_go_to_each_antenna() -> None:
 @pytest.mark.parametrize("maker", [161, 26554, 17996, 32473])
 async def test_other_makers_get_nothing_custom(maker: Any) -> None:
     reader = reader_of(maker)
-    spec, _, detail = await inventory(reader)
-    assert detail["profile"] == choose(maker, None).name
+    spec, _, status = await inventory(reader)
+    assert status.detail["profile"] == choose(maker, None).name
     assert spec.ro_report_spec.custom == []
     assert spec.spec_parameters[0].inventory_parameter_specs[0].antenna_configurations == []
     assert not any("IMPINJ" in name for name in reader.asked)
@@ -85,8 +83,8 @@ async def test_other_makers_get_nothing_custom(maker: Any) -> None:
 
 async def test_a_profile_of_the_store_file_wins_and_kathrein_is_asked_for_no_events() -> None:
     reader = reader_of(25882)
-    _, _, detail = await inventory(reader, profile="kathrein")
-    assert detail["profile"] == "kathrein"
+    _, _, status = await inventory(reader, profile="kathrein")
+    assert status.detail["profile"] == "kathrein"
     events = [m.reader_event_notification_spec for m in reader.got if isinstance(m, messages.SET_READER_CONFIG)]
     wished = [state.event_type for spec in events if spec for state in spec.event_notification_states]
     assert [int(event) for event in wished] == [3]  # the buffer warning, which its capabilities offer
@@ -195,7 +193,7 @@ def configured(spec: params.ROSpec) -> dict[int, params.AntennaConfiguration]:
 
 async def test_each_antenna_gets_its_power_mode_and_population() -> None:
     radio = {1: Radio(power_cdbm=2050), 3: Radio(mode=2, population=16)}
-    spec, notices, detail = await inventory(reader_of(0), radio=radio, session=1)
+    spec, notices, status = await inventory(reader_of(0), radio=radio, session=1)
     told = configured(spec)
     assert sorted(told) == [1, 2, 3, 4]
     power = told[1].rf_transmitter
@@ -207,10 +205,11 @@ async def test_each_antenna_gets_its_power_mode_and_population() -> None:
     (command,) = told[2].air_protocol_inventory_command_settings
     assert (command.c1_g2_rf_control, command.c1_g2_singulation_control.tag_population) == (None, 32)
     assert notices == []
-    assert detail["powers"] == "10 to 30 dBm"
-    assert detail["modes"].startswith("0 (640 kb/s), 1 (320 kb/s), 2 (68.5 kb/s), 3 (21.325 kb/s)")
-    assert powers_of(detail) == (10, 30)
-    assert modes_of(detail) == {0: 640, 1: 320, 2: 68.5, 3: 21.325, 4: 160}
+    assert status.detail["powers"] == "10 to 30 dBm"
+    assert status.detail["modes"].startswith("0 (640 kb/s), 1 (320 kb/s), 2 (68.5 kb/s), 3 (21.325 kb/s)")
+    powers = status.tables.powers_cdbm
+    assert (powers[0], powers[42], powers[-1], len(powers)) == (1000, 2050, 3000, 81)
+    assert status.tables.modes == {0: 640_000, 1: 320_000, 2: 68_500, 3: 21_325, 4: 160_000}
 
 
 async def test_the_readers_own_tables_are_the_limits() -> None:
@@ -229,13 +228,14 @@ async def test_the_readers_own_tables_are_the_limits() -> None:
 async def test_a_reader_without_tables_keeps_its_own() -> None:
     reader = reader_of(0)
     reader.answers["GET_READER_CAPABILITIES"].regulatory_capabilities = None
-    spec, notices, detail = await inventory(reader, radio={2: Radio(power_cdbm=2000, mode=2)})
+    spec, notices, status = await inventory(reader, radio={2: Radio(power_cdbm=2000, mode=2)})
     assert configured(spec) == {}
     assert notices == [
         "the reader has no table of powers: port 2 keeps its own",
         "the reader has no mode 2 (its modes: not told): port 2 keeps its own",
     ]
-    assert "powers" not in detail
+    assert "powers" not in status.detail
+    assert status.tables == Tables()
 
 
 async def test_what_the_reader_refuses_of_it_gives_way_to_a_plain_inventory() -> None:
@@ -304,8 +304,8 @@ async def test_a_slow_reader_is_given_long() -> None:
     assert (slow.answer_s, slow.keepalive_s, slow.look_s) == (60, 30, 45)
     assert (slow.retry_cap_s, slow.gather_s, slow.steady_s) == (usual.retry_cap_s, usual.gather_s, usual.steady_s)
     reader = reader_of(25882)
-    _, _, detail = await inventory(reader, profile="slow")
-    assert detail["profile"] == "slow"
+    _, _, status = await inventory(reader, profile="slow")
+    assert status.detail["profile"] == "slow"
     assert "IMPINJ_ENABLE_EXTENSIONS" not in reader.asked
     (period,) = {m.keepalive_spec.periodic_trigger_value for m in reader.got if getattr(m, "keepalive_spec", None)}
     assert period == 3000

@@ -98,7 +98,24 @@ def test_times_of_all_forms(given: Any, expected: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["", "soon", "2024-13-01T00:00:00Z", 12, -5, 1e40, 10**40, [], {}, False, "9" * 30, "NaNZ"]
+    "given",
+    [
+        "",
+        "soon",
+        "nowZ",
+        "-2360",
+        "2024-01-01T00:00:00+24:00",
+        "2024-13-01T00:00:00Z",
+        12,
+        -5,
+        1e40,
+        10**40,
+        [],
+        {},
+        False,
+        "9" * 30,
+        "NaNZ",
+    ],
 )
 def test_what_is_no_time_is_none(given: Any) -> None:
     decoder = Decoder(ZEBRA, PORTS)
@@ -239,3 +256,31 @@ def test_whatever_comes_becomes_reads_or_nothing(profile: str, values: list[byte
     again = Decoder(FORMATS[profile], PORTS)
     apart = [again.decode([value]).reads for value in values]
     assert np.concatenate([reads[:0], *apart]).tobytes() == reads.tobytes()
+
+
+WRITTEN = st.one_of(
+    st.integers(-(10**20), 10**20),
+    st.integers(1_000_000_000, 2 * 10**18),
+    st.floats(-1e19, 1e19),
+    st.sampled_from(
+        ["1", "02", "-61", "+3", " 7", "1;2", ";", "", "٣", "1.5", "1e3", "nan", "-", "2024-09-05T07:07:01Z"]
+    ),
+)
+CODED = st.sampled_from(["4sRRo6UBH6APNUaT", "4sRRo6UBH6APNUaU", "AAE=", "AAE", "4sRR-_UBH6APNUaT", "====", "é234"])
+
+
+@given(st.lists(WRITTEN, min_size=1, max_size=4), st.booleans(), st.lists(CODED, min_size=4, max_size=4))
+def test_a_value_means_the_same_whatever_others_come_with_it(values: list[Any], text: bool, epcs: list[str]) -> None:
+    written = [str(value) if text else value for value in values]
+    form = generic(
+        {"epc": "/e", "epc_as": "base64", "antenna": "/a", "rssi": "/r", "time": "/t", "count": "/n", "sequence": "/s"}
+    )
+    bodies = [
+        json.dumps({"e": epc, "a": value, "r": value, "t": value, "n": value, "s": value}).encode()
+        for epc, value in zip(epcs, written, strict=False)
+    ]
+    together = Decoder(form, PORTS).decode(bodies)
+    apart = [Decoder(form, PORTS).decode([body]) for body in bodies]
+    assert together.reads.tobytes() == b"".join(one.reads.tobytes() for one in apart)
+    assert together.timed.tolist() == [given for one in apart for given in one.timed]
+    np.testing.assert_array_equal(together.sequence, np.concatenate([one.sequence for one in apart]))

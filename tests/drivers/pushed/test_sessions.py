@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -130,7 +131,7 @@ async def test_wrong_and_right_passwords(tmp_path: Path) -> None:
 async def test_a_closed_port_and_something_else_are_told_apart() -> None:
     async with receiving(f"http://127.0.0.1:{free_port()}", "impinj") as sink:
         assert "refused the connection" in await sink.until_down()
-    async with serving("zebra") as reader, receiving(f"{reader.address}/nothing", "zebra") as sink:
+    async with serving("zebra") as reader, receiving(f"http://127.0.0.1:{reader.port}/nothing", "zebra") as sink:
         assert "has no /nothing (HTTP 404)" in await sink.until_down()
 
     async def rude(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -147,7 +148,7 @@ async def test_silence_longer_than_two_heartbeats_is_a_failure(monkeypatch: pyte
     monkeypatch.setattr(session, "GRACE_S", 0.2)
     async with (
         serving("zebra") as reader,
-        receiving(f"{reader.address}/api/v1/data/stream", "zebra", heartbeat_s=0.01) as sink,
+        receiving(reader.address, "zebra", heartbeat_s=0.01) as sink,
     ):
         await until_up(sink)
         assert "nothing heard from the reader" in await sink.until_down()
@@ -272,6 +273,25 @@ async def test_readers_share_a_port_and_are_known_by_their_path() -> None:
         assert not len(first.all)
         assert any("no reader in the store file has the path /c" in text for text in first.notices)
     assert await post(port, message(), "/a") == 0, "the port is closed"
+
+
+async def test_requests_leave_the_journal_alone(caplog: pytest.LogCaptureFixture) -> None:
+    port = free_port()
+    with caplog.at_level(logging.INFO):
+        async with receiving(door(port)) as sink:
+            await sink.until(lambda: len(sink.statuses) == 2)
+            assert await post(port, message()) == 200
+            assert await post(port, message(), "/c") == 404
+            for nonsense in (
+                b"\x00" * 100,
+                b"GET / HTTP/9.9\r\n\r\n",
+                b"POST /gate-1 HTTP/1.1\r\nA" + b"a" * 20_000 + b"\r\n\r\n",
+            ):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(nonsense)
+                assert b" 400 " in await reader.read()
+                writer.close()
+    assert not [record for record in caplog.records if "pushed" in record.name or "aiohttp" in record.name]
 
 
 async def test_credentials_and_source(tmp_path: Path) -> None:
@@ -440,12 +460,19 @@ async def test_what_was_held_keeps_its_times() -> None:
     assert sink.all["time_us"][:4].tolist() == [old_us + i for i in range(1, 5)]
 
 
-async def test_silence_after_heartbeats_is_down_and_a_message_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("profile", "sign"),
+    [("zebra", b'{"data":{"cpu":3},"type":"heartbeat"}'), ("impinj", b"[]")],
+    ids=["a heartbeat", "the empty batch of an R700's webhook"],
+)
+async def test_silence_after_heartbeats_is_down_and_a_message_ends_it(
+    profile: str, sign: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(session, "GRACE_S", 0.3)
     port = free_port()
-    async with receiving(door(port), heartbeat_s=0.01) as sink:
+    async with receiving(door(port), profile, heartbeat_s=0.01) as sink:
         await sink.until(lambda: len(sink.statuses) == 2)
-        assert await post(port, b'{"data":{"cpu":3},"type":"heartbeat"}') == 200
+        assert await post(port, sign) == 200
         await until_up(sink)
         assert "nothing heard from the reader" in await sink.until_down()
         assert await post(port, message()) == 200

@@ -233,7 +233,7 @@ async def test_a_nordic_id_is_told_its_antennas(old: bool, ports: tuple[int, ...
     async with reading("nordicid", reader, sink, wanted):
         await heard(reader, sink, wanted)
     assert module.antennas == set(ports)
-    assert sink.states[-1].detail["model"] == "NUR-05WL2"
+    assert sink.states[-1].detail["model"] == "STIX"
     assert sink.states[-1].detail["firmware"] == "5.10-A"
 
 

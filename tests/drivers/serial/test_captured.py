@@ -9,6 +9,8 @@ import asyncio
 from typing import Any, NamedTuple
 
 import pytest
+from captured_readers import CAPTURED as CAPTURED_READERS
+from captured_readers import captured_reader
 from serial_hosts import Collector
 
 from drivers import open_session
@@ -52,6 +54,10 @@ UHF288_NO_ANTENNA = "050001F8690F"
 # An M100 board of four antennas: a comment in its maker's firmware. The version: docs.electron.id/el-uhf-rmt01.
 M100_ANTENNA = "BB02220012CD3400E200471551A064265CB7010BB37D01407E"
 M100_VERSION = "BB0103000B004D3130302056312E3030227E"
+# The same chip with one antenna, in a contract test of a public firmware: a tag, another's user memory, and silence.
+M100_TAG = "BB02220011C33400E200470F22D060130435E50102E5CF7E"
+M100_USER = "BB0139001F0E3400E20042120230601201CEACC731281A00013100050C0A2800000006EE937E"
+M100_NOTHING = "BB01FF000115167E"
 # An M6e Nano that has started: community.sparkfun.com/t/44173.
 M6E_STARTS = "FF1404000014120800300000022019092301090202000000106C33"
 # A Chafon H103 with a 2D engine, from the first session with the hardware; the bar code is "490".
@@ -65,6 +71,10 @@ IND903_VERSION = "A00501720109DE"
 R2000_PORT_SET = "A004017410D7"
 R2000_NO_ANTENNA = "A004018922B0"
 R2000_TAG = "A0130189743000E2004074850A0103163070E13629"
+# Fast switching: an 8-port board in a comment of a public C++ program, and a board behind a serial server whose ports
+# 2 to 4 had no antenna, in a public Java client's log (its tag frames were edited: their checksums don't fit).
+R2000_FAST_TAG = "A013018AB330000000000000000000000008254C66"
+R2000_PORT_LACKS = "A005018A0122AD"
 R2000_HOST = "A004018901D1"
 # Chainway: a UR4 with firmware 7.40.1 (github DaanVervacke/chainway-serial, tests; the records without their frames),
 # and modules in a cutting machine (UM202), a tool cabinet and a handheld (HYM360), each in a log of its own program.
@@ -89,6 +99,8 @@ GX_ESP_TAG = "5A000112000018000CE2806915600002166510B33130000101FE08000DF732497B
 GX_STARTED = "5A0001021000010029B5"
 GX_STOP = "5A000102FF0000885A"
 GX_RESTART = "5A000101010000EBD5"
+# What a store room's program sends to such a reader, there called "R2000, hopping", with 8 ports.
+GX_START_8 = "5A000102100005000000FF01C449"
 # Commands that a public program sends to a Nordic ID reader on a drone: start streaming, ping, fetch, clear.
 NUR_STREAM = "A5060000005C3900000A14FA"
 NUR_PING = "A5030000005901D1F1"
@@ -111,6 +123,8 @@ class Seen(NamedTuple):
     note: str = ""
     ends: bool = False
     failure: str = ""
+    lacks: int | None = None
+    """Port without an antenna."""
 
 
 def tag(epc: str, rssi_cdbm: int | None = None, antenna: int | None = None) -> TagRead:
@@ -125,6 +139,9 @@ CAPTURED = {
     UHF288_TAG: Seen("uhfreader18", tag("E20000194604005221003DFF", antenna=1)),
     UHF288_NO_ANTENNA: Seen("uhfreader18", ends=True, failure="no antenna is connected"),
     M100_ANTENNA: Seen("m100", tag("E200471551A064265CB7010B", -5100, 1)),
+    M100_TAG: Seen("m100", tag("E200470F22D060130435E501", -6100)),
+    M100_USER: Seen("m100", note="answer to command 39"),
+    M100_NOTHING: Seen("m100", note="no tag answered"),
     M100_VERSION: Seen("m100", note="answer to command 03"),
     M6E_STARTS: Seen("thingmagic", note="it has started"),
     H103_SWEEP: Seen("chafon-cf", note="command 0001 or the answer to it"),
@@ -136,6 +153,10 @@ CAPTURED = {
     R2000_PORT_SET: Seen("r2000", note="command 74 or the answer to it"),
     R2000_NO_ANTENNA: Seen("r2000", ends=True, failure="no antenna is connected"),
     R2000_TAG: Seen("r2000", tag("E2004074850A0103163070E1", -7500, 1)),
+    R2000_FAST_TAG: Seen("r2000", tag("000000000000000000000825", -5300, 4)),
+    R2000_PORT_LACKS: Seen(
+        "r2000", note="port 2: no antenna is connected to one of the configured ports (code 22)", lacks=2
+    ),
     R2000_HOST: Seen("r2000", note="the host's inventory command"),
     UR4_POWER: Seen("chainway", note="command 27 or the answer to it"),
     UR4_STOP: Seen("chainway", note="command 8C or the answer to it"),
@@ -151,6 +172,7 @@ CAPTURED = {
     GX_ESP_TAG: Seen("gx", tag("E2806915600002166510B331", None, 1)),
     GX_STARTED: Seen("gx", note="command accepted"),
     GX_STOP: Seen("gx", note="command or answer 02 FF"),
+    GX_START_8: Seen("gx", note="command or answer 02 10"),
     GX_RESTART: Seen("gx", note="command or answer 01 01"),
     NUR_STREAM: Seen("nordicid", note="command 39 or the answer to it"),
     NUR_PING: Seen("nordicid", note="command 01 or the answer to it"),
@@ -172,6 +194,7 @@ def test_a_captured_frame_says_what_it_says(raw: str) -> None:
     content: Content = read(piece.frame)
     assert content.tags == ((seen.tag,) if seen.tag else ())
     assert content.ends == seen.ends
+    assert content.unconnected == seen.lacks
     assert seen.failure in content.failure
     assert bool(content.failure) == bool(seen.failure)
     if seen.note:
@@ -183,7 +206,7 @@ def test_all_of_a_family_in_one_stream_leave_nothing_out_but_failures(family: st
     mine = {raw: seen for raw, seen in CAPTURED.items() if seen.family == family}
     done = decode(family, bytes.fromhex("".join(mine)))
     assert len(done.rows) == sum(seen.tag is not None for seen in mine.values())
-    assert len(done.left_out) == sum(bool(seen.failure) for seen in mine.values())
+    assert len(done.left_out) == sum(bool(seen.failure or seen.lacks) for seen in mine.values())
 
 
 @pytest.mark.parametrize(
@@ -297,6 +320,10 @@ def test_a_tag_without_any_radio_fields_is_still_a_tag() -> None:
     assert [each.epc for each in cf.read(frame).tags] == [epc]
 
 
+def test_another_program_starts_eight_ports_with_the_same_bytes() -> None:
+    assert hopeland.start(hopeland.FIVE_A, list(range(1, 9))).hex().upper() == GX_START_8
+
+
 HOSTS = {
     "288M, Q 4, session by itself": ("uhfreader18", "04 FF"),
     "288M, Q 1, session 2": ("uhfreader18", "01 02"),
@@ -320,84 +347,16 @@ def test_what_hosts_say_is_told_from_answers(data: tuple[str, str]) -> None:
 # The same bytes in a session.
 
 
-def serving(answers: dict[str, list[str]]) -> Any:
-    """A reader behind a serial server that answers commands, by how they begin, with captured frames."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while command := (await reader.read(512)).hex().upper():
-            for begins, frames in answers.items():
-                if begins in command:
-                    writer.write(bytes.fromhex("".join(frames)))
-        writer.close()
-
-    return serve
-
-
-@pytest.mark.parametrize(
-    ("family", "ports", "answers", "epc", "antenna"),
-    [
-        (
-            "uhfreader18",
-            {1: 7, 2: 8},
-            {"04FF21": [UHF288_READER], "090001": [UHF288_TAG, UHF288_TAG, UHF288_NOTHING]},
-            "E20000194604005221003DFF",
-            7,
-        ),
-        (
-            "m100",
-            {1: 7, 2: 8},
-            {"BB0003": [M100_VERSION], "BB0028": ["BB01280001002A7E"], "BB0027": [M100_ANTENNA]},
-            "E200471551A064265CB7010B",
-            7,
-        ),
-        (
-            "r2000",
-            {1: 7},
-            {"A003FF72": [IND903_VERSION], "A0040174": [R2000_PORT_SET], "A0040189": [R2000_TAG]},
-            "E2004074850A0103163070E1",
-            7,
-        ),
-        (
-            "chainway",
-            {1: 7},
-            {
-                "0802": ["A55A000B03072801260D0A"],
-                "00088C": ["A55A00098D01850D0A"],
-                "0B28": ["A55A0009290121 0D0A"],
-                "0C70": ["A55A00097101790D0A"],
-                "0A82": [UM202_TAG, CABINET_TAG],
-            },
-            "E200001B66040082172034D5",
-            7,
-        ),
-        (
-            "gx",
-            {1: 7, 2: 8},
-            {
-                "0102FF0000": ["5A000102FF00010079B1"],
-                "0101000000": ["5A00010100000100DCC0"],
-                "0102000000": ["5A000102000001003212"],
-                "0102100005": [GX_STARTED, GX_CABINET_TAG],
-            },
-            "300833B2DDD9014000000000",
-            8,
-        ),
-    ],
-)
-async def test_captured_answers_make_a_session(
-    family: str,
-    ports: dict[int, int],
-    answers: dict[str, list[str]],
-    epc: str,
-    antenna: int,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.parametrize("name", CAPTURED_READERS)
+async def test_captured_answers_make_a_session(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "ANSWER_S", 0.5)
+    expected = CAPTURED_READERS[name]
+    ports = {port: 70 + port for port in expected.ports}
     sink = Collector()
-    server = await asyncio.start_server(serving(answers), "127.0.0.1", 0)
-    async with server:
-        address = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        running = open_session(ReaderSettings("gate", family, address, ports), sink, lambda: 1_800_000_000_000_000)
+    async with captured_reader(name) as address:
+        running = open_session(
+            ReaderSettings("gate", expected.driver, address, ports), sink, lambda: 1_800_000_000_000_000
+        )
         task = asyncio.create_task(running.run())
         try:
             await sink.until(lambda: len(sink.all) > 0)
@@ -405,5 +364,5 @@ async def test_captured_answers_make_a_session(
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
     assert sink.states[-1].link is Link.UP
-    assert sink.epcs[0].hex().upper() == epc
-    assert sink.all["antenna"][0] == antenna
+    read = dict(zip([epc.hex().upper() for epc in sink.epcs], sink.all["antenna"].tolist(), strict=True))
+    assert read[expected.epc] == 70 + expected.port

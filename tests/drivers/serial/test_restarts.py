@@ -301,17 +301,68 @@ def ports_of(family: str) -> dict[int, int]:
     return {1: 11} if family in ("m100", "tsl") else {1: 11, 2: 12}
 
 
+class Off:
+    """What is on the line of a reader that is off or boots: it hears nothing and says nothing."""
+
+    def receive(self, chunk: bytes) -> list[bytes]:
+        return []
+
+    def see(self, observations: Any) -> None: ...
+
+    def next_tag(self) -> None: ...
+
+    def idle(self, quiet_s: float) -> None: ...
+
+
+NOISE = bytes.fromhex("00FFFE00") + b"\r\nboot v1.2 A5 5A\r\n" + bytes.fromhex("A0BBCF5AAA00FF")
+"""What a line carries while a reader's supply comes up and its boot loader speaks: also the heads of frames."""
+
+
+@pytest.mark.parametrize("boots", ["at once", "in a second", "with noise"])
 @pytest.mark.parametrize("family", sorted(SERIAL))
 async def test_a_reader_that_has_lost_its_power_reads_on_all_its_antennas_again(
-    family: str, sink: Collector, monkeypatch: pytest.MonkeyPatch
+    family: str, boots: str, sink: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serial_family(family), "SILENCE_S", 0.6)
+    monkeypatch.setattr(serial_session, "ANSWER_S", 0.4)
     ports = ports_of(family)
     reader = serial_reader(family, now_us)
     async with plugged(reader) as address, session(family, address, sink, ports):
         await heard_on(reader, sink, ports)
+        if boots == "in a second":
+            reader.module = Off()
+            await asyncio.sleep(1.0)
+        if boots == "with noise":
+            reader.send(NOISE)
         reader.module = serial_reader(family, now_us).module
         await heard_on(reader, sink, ports)
+        assert sink.states[-1].link is Link.UP
+
+
+@pytest.mark.parametrize("command", [1, 2, 3, 4])
+@pytest.mark.parametrize("family", sorted(SERIAL))
+async def test_a_reader_that_loses_its_power_while_it_is_asked_or_set_up_reads_after_all(
+    family: str, command: int, sink: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each of its first commands, as far as it is asked that much; the answer is lost with all that came before."""
+    monkeypatch.setattr(serial_family(family), "SILENCE_S", 0.6)
+    monkeypatch.setattr(serial_session, "ANSWER_S", 0.4)
+    ports = ports_of(family)
+    reader = serial_reader(family, now_us)
+    receive, heard = reader.module.receive, 0
+
+    def failing(chunk: bytes) -> list[bytes]:
+        nonlocal heard
+        heard += 1
+        if heard < command:
+            return list(receive(chunk))
+        reader.module = serial_reader(family, now_us).module
+        return []
+
+    monkeypatch.setattr(reader.module, "receive", failing)
+    async with plugged(reader) as address, session(family, address, sink, ports):
+        await heard_on(reader, sink, ports)
+        assert heard <= command, "after that another one answers"
         assert sink.states[-1].link is Link.UP
 
 

@@ -209,11 +209,35 @@ async def test_a_line_without_a_reader_is_tried_at_all_speeds(monkeypatch: pytes
     assert (finding.driver, finding.text) == ("", "no reader of a known family answers")
 
 
+@pytest.mark.parametrize("hangs_up", [False, True], ids=["silent", "hangs up on what it does not understand"])
+async def test_all_families_ask_over_one_connection(hangs_up: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "ANSWER_S", 0.02)
+    connections, open_now, most = 0, 0, 0
+
+    async def serve(incoming: asyncio.StreamReader, outgoing: asyncio.StreamWriter) -> None:
+        nonlocal connections, open_now, most
+        connections, open_now = connections + 1, open_now + 1
+        most = max(most, open_now)
+        while await incoming.read(4096):
+            if hangs_up:
+                break
+        open_now -= 1
+        outgoing.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        finding = await scan_serial(f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    told = "no reader of a known family answers"
+    assert (finding.driver, finding.text) == ("", f"{told}: it hangs up" if hangs_up else told)
+    assert (connections, most) == (len(SERIAL_FAMILIES) if hangs_up else 1, 1)
+
+
 async def test_the_scan_command_tells_what_it_looked_at(tmp_path: Path) -> None:
     code, out, err = await command("readers", "scan", str(tmp_path / "tty"), "127.0.0.1:1")
     assert code == 1
     assert "does not exist" in out
     assert "readers found: 0; searched: 1 × network, 1 × serial" in err
+    assert f"asking on {tmp_path / 'tty'}: up to a minute" in err
 
 
 # test, show, capture

@@ -12,6 +12,7 @@ import pytest
 
 from config.readers import Reader
 from drivers.read import ANTENNA_UNKNOWN, READ, RSSI_UNKNOWN, epc_words
+from drivers.session import Tables
 from edge.readers import tuning
 from edge.readers.tuning import Port, measure, propose
 from edge.store.errors import Trouble
@@ -19,7 +20,7 @@ from edge.store.file_edit import edit
 
 ZONES = {0: "shoes", 1: "shoes", 2: "bags"}
 PORTS = {1: 0, 2: 1, 3: 2}
-DETAIL = {"powers": "10 to 30 dBm", "modes": "0 (640 kb/s), 1 (320 kb/s), 2 (68.5 kb/s), 3 (21 kb/s), 1000 (40 kb/s)"}
+TABLES = Tables((1000, 2000, 3000), {0: 640_000, 1: 320_000, 2: 68_500, 3: 21_000, 1000: 40_000})
 
 
 def reads(*rows: tuple[float, int, int, int]) -> Any:
@@ -78,7 +79,7 @@ def test_without_strength_the_antenna_with_most_reads_is_the_nearest() -> None:
 
 def test_no_reads_are_measured_too() -> None:
     assert [port.reads for port in measure(np.zeros(0, READ), PORTS, ZONES, 0)] == [0, 0, 0]
-    assert not propose(entry(), measure(np.zeros(0, READ), PORTS, ZONES, 0), DETAIL)
+    assert not propose(entry(), measure(np.zeros(0, READ), PORTS, ZONES, 0), TABLES)
 
 
 @pytest.mark.parametrize(
@@ -103,21 +104,21 @@ def test_no_reads_are_measured_too() -> None:
     ],
 )
 def test_what_is_proposed(port: Port, given: dict[str, Any], keys: dict[str, Any], antenna: dict[str, Any]) -> None:
-    done = propose(entry(**given), [port], DETAIL)
+    done = propose(entry(**given), [port], TABLES)
     assert done.keys == keys
     assert done.antennas == ({1: antenna} if antenna else {})
     assert len(done.reasons) == len(keys) + len(antenna)
 
 
 def test_without_tables_neither_power_nor_mode_is_proposed() -> None:
-    done = propose(entry(session=0, population=16), [replace(GOOD, neighbours=0.9, missed=0.9)], {})
+    done = propose(entry(session=0, population=16), [replace(GOOD, neighbours=0.9, missed=0.9)], Tables())
     assert not done
 
 
 def test_of_other_families_only_the_session_is_proposed() -> None:
     """Nothing else can be set, in the store file or in most readers."""
     other = Reader.model_validate(entry().model_dump(exclude_unset=True) | {"driver": "tsl", "address": "/dev/x"})
-    done = propose(other, [replace(GOOD, field=5, reads_per_s=1000, neighbours=0.9)], DETAIL)
+    done = propose(other, [replace(GOOD, field=5, reads_per_s=1000, neighbours=0.9)], TABLES)
     assert (done.keys, done.antennas, len(done.reasons)) == ({"session": 0}, {}, 1)
 
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import Environment
+from sayings import MARK, Saying, sayings
 from shopdays import ZONES, store_values
 
 import edge.web
@@ -109,6 +110,16 @@ def test_what_readers_and_broker_report_is_said_in_chinese_too() -> None:
     assert reason(lacking, "zh") == "读写器无法读取：读写器没有门店配置中的天线（状态 1）"
     assert reason("it refuses ports above 8: unknown (code 47)", "zh").startswith("读写器不接受 8 以上的端口")
     assert reason("a word of {nobody}", "zh") == "a word of {nobody}"
+
+
+@pytest.mark.parametrize("saying", sayings(), ids=lambda saying: saying.where)
+def test_everything_that_drivers_say_of_readers_is_said_in_chinese(saying: Saying) -> None:
+    said = saying.text
+    for number in range(1, said.count(MARK) + 1):
+        said = said.replace(MARK, f"<{number}>", 1)
+    chinese = reason(said, "zh")
+    assert re.search("[一-鿿]", chinese), said
+    assert sorted(re.findall(r"<\d>", chinese)) == sorted(re.findall(r"<\d>", said)), chinese
 
 
 def test_a_catalogue_with_what_it_cannot_hold_is_refused() -> None:
