@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, ValidationError
@@ -32,6 +33,8 @@ SLICE_ROWS = 1_000
 """Hours written in one transaction: a greeting waits for at most a few milliseconds."""
 WAITING = 64
 """Messages that may wait: a chain may send a week at once."""
+MOST_FILLED = 20_000
+"""Most hours without sales that a message may fill: 60 zones for two weeks."""
 PROBLEMS_TOLD = 20
 """Maximum number of refused hours in an answer; the others are counted."""
 CURRENCY = "currency"
@@ -79,8 +82,6 @@ class SalesDesk:
         self._clock = clock
         self._say = say
         self._waiting: asyncio.Queue[Incoming] = asyncio.Queue(WAITING)
-        self.counters: Counter[str] = Counter()
-        """Counters: taken, refused."""
 
     async def take(self, incoming: Incoming) -> None:
         """Take a message; refused at once if too many are waiting."""
@@ -122,22 +123,29 @@ class SalesDesk:
             else:
                 problems.append((place, reason))
         if message.whole_days and not problems:
-            sold += nothing_else(self._config, sold, terms.now_us)
-        done = await self._database.write(lambda conn: take(conn, self._config, sold, terms))
-        problems += [(places[place], reason) for place, reason in done.problems if place < len(places)]
+            sold += islice(nothing_else(self._config, sold, terms.now_us), MOST_FILLED + 1)
+        if len(sold) - len(places) > MOST_FILLED:
+            self._answer(message.id, "refused", "whole_days: too many days and zones for one message: send several")
+            return
+        taken = changed = 0
+        for start in range(0, len(sold), SLICE_ROWS):
+            some = sold[start : start + SLICE_ROWS]
+            done = await self._database.write(partial(take, config=self._config, sold=some, terms=terms))
+            taken, changed = taken + done.taken, changed + done.changed
+            told = ((start + place, reason) for place, reason in done.problems)
+            problems += [(places[place], reason) for place, reason in told if place < len(places)]
         output = {
-            "taken": done.taken,
-            "changed": done.changed,
+            "taken": taken,
+            "changed": changed,
             "refused": len(problems),
             "problems": [{"hour": place, "reason": reason} for place, reason in sorted(problems)[:PROBLEMS_TOLD]],
         }
-        if done.taken:
+        if taken:
             self._answer(message.id, "applied", output=output)
         else:
             self._answer(message.id, "refused", f"no hour could be taken: {min(problems)[1]}", output)
 
     def _answer(self, id_: str, state: str, reason: str = "", output: dict[str, Any] | None = None) -> None:
-        self.counters["taken" if state == "applied" else "refused"] += 1
         made = {"id": id_, "state": state, "at_us": self._clock(), "reason": reason, "output": output or {}}
         self._say("up/result", Result.model_validate(made).model_dump_json().encode())
 

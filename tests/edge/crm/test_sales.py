@@ -142,6 +142,23 @@ async def test_a_message_is_taken_but_for_its_wrong_hours(day: Day) -> None:
     heard.database.close()
 
 
+async def test_a_message_cannot_fill_the_database(day: Day) -> None:
+    heard = Heard(day)
+    day_us = 24 * HOUR_US
+    hours = [
+        {"zone": zone, "hour_us": day.us("10:00") - n * day_us, "tickets": 1}
+        for n in range(300)
+        for zone in ("shoes", "bags", "books")
+    ]
+    message = {"v": 1, "id": "a", "whole_days": True, "hours": hours}
+    answer = await heard.tell(json.dumps(message).encode())
+    assert (answer["state"], rows(day)) == ("refused", [])
+    assert "send several" in answer["reason"]
+    answer = await heard.tell(json.dumps(message | {"hours": hours[:60]}).encode())
+    assert answer["output"]["taken"] == 20 * 3 * 24 - 3 * 8, "the last hours of today are not over"
+    heard.database.close()
+
+
 @pytest.mark.parametrize(
     ("payload", "id_", "reason"),
     [
