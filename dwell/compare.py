@@ -26,6 +26,8 @@ ENOUGH_COUNT = 30
 RESAMPLES = 2_000
 SEED = 20_240
 """The same days always give the same interval."""
+TINY = 1e-3
+"""In place of 0, which has no logarithm."""
 Floats = NDArray[np.float64]
 
 
@@ -99,6 +101,55 @@ def share_change(now: Share, before: Share) -> Difference:
     low = value - math.hypot(now.value - now.low, before.high - before.value)
     high = value + math.hypot(now.high - now.value, before.value - before.low)
     return Difference(value, low, high)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Two counts over days: sums, and sums of products, from which one tells how they vary together."""
+
+    days: int
+    k: int
+    n: int
+    kk: int
+    kn: int
+    nn: int
+
+
+def per(found: Pairs, enough: int = ENOUGH, level: float = LEVEL) -> tuple[float, float, float] | None:
+    """k per n, and between which values it lies, for counts of which one is no part of the other; None if n is not
+    enough.
+
+    The interval is at least that of independent events (Poisson, by Byar's approximation: Breslow & Day, Statistical
+    Methods in Cancer Research II, 1987, §2.3). From ENOUGH_DAYS days on it is also that of a ratio estimator over days
+    (as in `ratio_change`), so that days on which everything differs count as what they are.
+    """
+    if found.n < max(enough, 1):
+        return None
+    k, z, ratio = found.k, normal_quantile(level), found.k / found.n
+    low = k * (1 - 1 / (9 * k) - z / (3 * math.sqrt(k))) ** 3 / found.n if k else 0.0
+    high = (k + 1) * (1 - 1 / (9 * (k + 1)) + z / (3 * math.sqrt(k + 1))) ** 3 / found.n
+    if k and found.days >= ENOUGH_DAYS:
+        scatter = max(0.0, found.kk - 2 * ratio * found.kn + ratio * ratio * found.nn)
+        error = math.sqrt(scatter * found.days / (found.days - 1)) / k
+        half = t_quantile(level, found.days - 1) * error
+        low, high = min(low, ratio * math.exp(-half)), max(high, ratio * math.exp(half))
+    return ratio, low, high
+
+
+def median_change(
+    now: tuple[float, float, float], before: tuple[float, float, float], *, enough: bool = True
+) -> Difference:
+    """Relative change of a median; both are (value, lower limit, upper limit) above 0, with limits of the same level.
+
+    The interval joins theirs on the logarithmic scale, as `share_change` does those of shares (method of variance
+    estimates recovery: Zou & Donner, Stat. Med. 27 (2008) 1693). There is none if there is not `enough` on both sides.
+    """
+    (one, low_1, high_1), (two, low_2, high_2) = ([math.log(max(x, TINY)) for x in side] for side in (now, before))
+    if not enough:
+        return Difference(math.expm1(one - two), None, None)
+    low = one - two - math.hypot(one - low_1, high_2 - two)
+    high = one - two + math.hypot(high_1 - one, two - low_2)
+    return Difference(math.expm1(one - two), math.expm1(low), math.expm1(high))
 
 
 def median_interval(counts: NDArray[np.integer[Any]], edges: Floats, level: float = LEVEL) -> tuple[float, float]:
@@ -186,15 +237,16 @@ class Change:
     zones_after: int
     controlled: bool
     joint: tuple[float, float]
-    """Interval of each of two such changes that hold together at LEVEL."""
+    """Interval of each of several such changes that hold together at LEVEL."""
 
 
-def change(before: Sequence[DayCount], after: Sequence[DayCount]) -> Change | None:
+def change(before: Sequence[DayCount], after: Sequence[DayCount], claims: int = 2) -> Change | None:
     """How the zones' counts changed from some days to others, relative to the control zones and weekday by weekday.
 
     A day's measure is log((zones + ½) / (controls + ½)); the change is the mean, over the later days, of its difference
     from the mean of the earlier days of the same weekday. The interval resamples days on both sides (bootstrap,
-    Efron & Tibshirani 1993, residuals by weekday). None without enough days or counts.
+    Efron & Tibshirani 1993, residuals by weekday). None without enough days or counts. `claims`: number of changes
+    whose joint intervals hold together.
     """
     kinds = {day.weekday for day in before} & {day.weekday for day in after}
     before = [day for day in before if day.weekday in kinds]
@@ -229,8 +281,8 @@ def change(before: Sequence[DayCount], after: Sequence[DayCount]) -> Change | No
     for kind in kinds:
         weight = float((weekday_a == kind).sum()) / len(left_a)
         drawn -= weight * _mean_of(pool, size[kind], dice)
-    tail, tail_of_two = (1 - LEVEL) / 2, (1 - of_many(2)) / 2
-    low, high, low_of_two, high_of_two = np.quantile(drawn, (tail, 1 - tail, tail_of_two, 1 - tail_of_two))
+    tail, tail_of_all = (1 - LEVEL) / 2, (1 - of_many(claims)) / 2
+    low, high, low_of_all, high_of_all = np.quantile(drawn, (tail, 1 - tail, tail_of_all, 1 - tail_of_all))
     return Change(
         float(np.expm1(middle)),
         float(np.expm1(low)),
@@ -240,7 +292,7 @@ def change(before: Sequence[DayCount], after: Sequence[DayCount]) -> Change | No
         sum(day.zones for day in before),
         sum(day.zones for day in after),
         controlled,
-        (float(np.expm1(low_of_two)), float(np.expm1(high_of_two))),
+        (float(np.expm1(low_of_all)), float(np.expm1(high_of_all))),
     )
 
 

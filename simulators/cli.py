@@ -98,13 +98,19 @@ def crm(
     username: Annotated[str | None, typer.Option(help="User name for the broker.")] = None,
     password_file: Annotated[Path | None, typer.Option(help="File with the password.")] = None,
     ca: Annotated[Path | None, typer.Option(help="Certificate of the broker's CA (PEM).")] = None,
+    tills: Annotated[
+        Path | None, typer.Option(help="Send the sales in this CSV file to a store, as for tagtrail sales import.")
+    ] = None,
+    store: Annotated[str | None, typer.Option(help="The store that the tills are in.")] = None,
     clock_speed: Annotated[float, typer.Option(hidden=True)] = 1.0,
     clock_origin_us: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Run a central CRM: commit every store's events once, acknowledge them, and count missing events."""
     from simulators.headquarters.crm import command
 
-    command(url, database, status, clock_speed, clock_origin_us, username, password_file, ca)
+    if (tills is None) != (store is None):
+        raise typer.BadParameter("--tills and --store go together", param_hint="--tills")
+    command(url, database, status, clock_speed, clock_origin_us, username, password_file, ca, tills, store)
 
 
 def demo(
@@ -144,6 +150,9 @@ def shop(
     members: Annotated[
         Path | None, typer.Option(help="Write the member directory: epc,member,tier,consent,hint.")
     ] = None,
+    tills: Annotated[
+        Path | None, typer.Option(help="Write what was sold in each hour: hour,zone,tickets,units,amount,currency.")
+    ] = None,
     duration: Annotated[float | None, typer.Option(min=0, help="Seconds to run; default: until stopped.")] = None,
 ) -> None:
     """Simulate a store's readers with their real protocols and people walking past, until SIGTERM or Ctrl-C."""
@@ -156,7 +165,7 @@ def shop(
     chosen, antennas = _world(world, store, seed, shoppers)
     clock = StoreClock(speed, origin_us or time.time_ns() // 1000)
     seed = chosen.seed if seed is None else seed
-    told = Plays(store, chosen, seed, shoppers, clock, announce, truth, members, duration, antennas)
+    told = Plays(store, chosen, seed, shoppers, clock, announce, truth, members, duration, tills, antennas)
     with _mendable():
         typer.echo(json.dumps(asyncio.run(play(told))))
 

@@ -160,7 +160,7 @@ class Commands:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(step) for step in first["loc"])
-            return _Refusal(_id_of(payload), f"{where}: {first['msg']}" if where else first["msg"])
+            return _Refusal(id_of(payload), f"{where}: {first['msg']}" if where else first["msg"])
         now = self._clock()
         if command.expires_us <= now:
             return _Refusal(command.id, "expired")
@@ -220,6 +220,16 @@ class Commands:
             log.warning("commands interrupted by the restart could not be answered: %s", error)
 
 
+def id_of(payload: bytes) -> str:
+    """Return the id of a message that can't be read otherwise, so that its sender recognises the answer; or nothing."""
+    try:
+        id_ = json.loads(payload)["id"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    # JSON can name half a character, which no answer can.
+    return id_[:64].encode(errors="ignore").decode() if isinstance(id_, str) else ""
+
+
 _CUT_OFF = {"state": "failed", "reason": "cut off by a restart of the gateway"}
 _GOES_ON = {"state": "pending", "reason": "goes on after a restart of the gateway"}
 
@@ -246,12 +256,3 @@ def _begin(conn: sqlite3.Connection, command: Command, now_us: int) -> tuple[str
         (REMEMBERED,),
     )
     return None, False
-
-
-def _id_of(payload: bytes) -> str:
-    try:
-        id_ = json.loads(payload)["id"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return ""
-    # JSON can name half a character, which no answer can.
-    return id_[:64].encode(errors="ignore").decode() if isinstance(id_, str) else ""

@@ -28,6 +28,26 @@ class Proportion(Message):
     high: Share
 
 
+class Quotient(Message):
+    """k per n, with the 95 % confidence interval. k is no part of n, so it may exceed 1."""
+
+    k: Annotated[int, Field(ge=0)]
+    n: Annotated[int, Field(ge=0)]
+    low: Annotated[float, Field(ge=0)]
+    high: Annotated[float, Field(ge=0)]
+
+
+class ZoneSales(Message):
+    """What the chain told on `down/sales`, beside the visits of the same hours."""
+
+    days: Annotated[int, Field(ge=0)] = Field(description="days with sales known for most of the opening hours")
+    tickets: int
+    units: int | None
+    amount: float | None = Field(description="in the currency of the messages")
+    per_visit: Quotient | None = Field(description="tickets per visit of people, over hours in which both are known")
+    per_engaged: Quotient | None = Field(description="tickets per engaged visit")
+
+
 class LayoutInForce(Message):
     """A layout, described by its event `layout`, and the time it took effect."""
 
@@ -137,6 +157,7 @@ class Scorecard(OfDays):
     met: Proportion | None
     rank_best: int | None
     rank_worst: int | None
+    sales: ZoneSales | None = Field(default=None, description="null: no sales of the zone are known")
 
 
 class StaffHour(Message):

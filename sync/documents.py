@@ -11,10 +11,10 @@ from pydantic import ConfigDict, TypeAdapter
 from config import topics
 from sync.contract import CLASS_OF, CLASSES, Ack, Batch, Envelope, Event, State
 from sync.contract_base import Numbered
-from sync.down import Command, DesiredConfig, Manifest, ReportedConfig, ReportedDirectory, Result, Want
+from sync.down import Command, DesiredConfig, Manifest, ReportedConfig, ReportedDirectory, Result, Sales, Want
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-VERSION = "1.3.0"
+VERSION = "1.4.0"
 ALWAYS = ("v", "id", "type")
 """Keys with a default that stores nevertheless always send. Other keys with a default may be newer than the first
 version, whose stores don't send them."""
@@ -44,7 +44,8 @@ CHANNELS: tuple[Channel, ...] = (
     Channel("state", "state", State, True, True, "Is the gateway there; also the broker's last word for it"),
     Channel("ack", "down/ack/{class}", Ack, False, True, "What the CRM has committed"),
     Channel("command", "down/cmd", Command, False, False, "Something to be done once"),
-    Channel("result", "up/result", Result, True, False, "What became of a command"),
+    Channel("result", "up/result", Result, True, False, "What became of a command, or of sales"),
+    Channel("sales", "down/sales", Sales, False, False, "What was sold, by zone and hour"),
     Channel("desired-config", "down/config", DesiredConfig, False, True, "What the store file shall be"),
     Channel("reported-config", "up/config", ReportedConfig, True, True, "What became of that"),
     Channel("manifest", "down/directory", Manifest, False, True, "Which member directory the store shall have"),

@@ -18,10 +18,13 @@ MAX_DIRECTORY_BYTES = 256 * 1024 * 1024
 PART_BYTES = 48 * 1024
 """Size of a part of a directory file, but for the last."""
 MAX_WITHDRAWN = 1000
+MAX_SALES_BYTES = 64 * 1024
+MAX_SALES = 1000
 
 CommandId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Generation = Annotated[int, Field(ge=1, lt=2**53)]
+Sold = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class _Command(Message):
@@ -114,6 +117,45 @@ class Result(Message):
     at_us: Us
     reason: Reason = ""
     output: dict[str, Any] = Field(default={})
+
+
+class SalesHour(Message):
+    """What was sold in one zone in one hour. An hour that is not sent is unknown: send 0 if nothing was sold."""
+
+    zone: Name
+    hour_us: Us = Field(description="beginning of an hour of the business day; the hour must be over")
+    tickets: Sold = Field(description="number of receipts")
+    units: Sold | None = Field(default=None, description="number of articles")
+    amount: Annotated[float, Field(ge=0, lt=1e12, allow_inf_nan=False)] | None = Field(
+        default=None, description="value in the currency, to two decimals"
+    )
+
+
+class SalesHead(Message):
+    """What a message of sales says besides the hours."""
+
+    v: Literal[1] = 1
+    id: CommandId = Field(description="repeated in the answer on `up/result`")
+    revision: Annotated[int, Field(ge=1, lt=2**53)] | None = Field(
+        default=None,
+        description="an hour is replaced by the same or a higher revision, never by a lower one; null: by any that "
+        "comes later",
+    )
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = Field(
+        default=None, description="of the amounts, ISO 4217; the same in all messages"
+    )
+    whole_days: bool = Field(
+        default=False,
+        description="true: on the business days of these hours, the zones of these hours sold nothing in all other "
+        "hours that are over; ignored if any of these hours is refused",
+    )
+
+
+class Sales(SalesHead):
+    """`down/sales`: sales by zone and hour. The same hour again replaces it. The answer on `up/result` counts the hours
+    taken and lists those that were not, with the reason; one wrong hour does not affect the others."""
+
+    hours: Annotated[list[SalesHour], Field(min_length=1, max_length=MAX_SALES)]
 
 
 class DesiredConfig(Message):

@@ -231,9 +231,9 @@ def status(
 
 @app.command()
 def push(
-    kind: Annotated[str, typer.Argument(help="What: config or directory.")],
+    kind: Annotated[str, typer.Argument(help="What: config, directory or sales.")],
     file: Annotated[
-        Path, typer.Argument(help="Sections of a store file (TOML), or a CSV file of members.", exists=True)
+        Path, typer.Argument(help="Sections of a store file (TOML), or a CSV file of members or of sales.", exists=True)
     ],
     database: Database,
     wave: Annotated[str, typer.Option(help="Number of stores in each wave; the last number is repeated.")] = "1,10,100",
@@ -242,7 +242,8 @@ def push(
     valid_days: Annotated[float, typer.Option(min=0.01, help="Days that a directory is valid.")] = 30,
     store: Annotated[list[str] | None, typer.Option(help="Only this store; may be repeated.")] = None,
 ) -> None:
-    """Push a configuration or a member directory to the stores, in waves. Run again to go on after a halt."""
+    """Push a configuration or a member directory to the stores, in waves; or sales, to all at once. Run again to go on
+    after a halt."""
     from edge.store.errors import Trouble
     from sync.chain import fleet
 
@@ -257,9 +258,12 @@ def push(
         raise typer.BadParameter(
             f"{', '.join(sorted(unknown))}: {', '.join(fleet.HALTS)}, none", param_hint="--halt-on"
         )
-    if kind not in ("config", "directory"):
-        raise typer.BadParameter(f"{kind!r}: config or directory", param_hint="KIND")
+    if kind not in ("config", "directory", "sales"):
+        raise typer.BadParameter(f"{kind!r}: config, directory or sales", param_hint="KIND")
     with _connected(database) as conn:
+        if kind == "sales":
+            _push_sales(conn, file, store or [], within)
+            return
         try:
             pushed = fleet.config_push(file) if kind == "config" else fleet.directory_push(conn, file, valid_days)
         except (OSError, ValueError) as error:
@@ -274,6 +278,30 @@ def push(
                     typer.echo(f"  {name}: {why}")
         except fleet.HaltedError as halted:
             raise Trouble(str(halted)) from None
+
+
+def _push_sales(conn: psycopg.Connection[Any], file: Path, stores: list[str], within_s: float) -> None:
+    import time
+
+    from edge.store.errors import Trouble
+    from sync.chain import sales
+
+    try:
+        orders = sales.orders(file, stores)
+    except (OSError, ValueError) as error:
+        raise Trouble(f"{file}: {error}") from None
+    prefix = sales.push(conn, orders)
+    until_s = time.monotonic() + within_s
+    while (found := sales.progress(conn, prefix)).waiting and time.monotonic() < until_s:
+        time.sleep(0.5)
+    typer.echo(f"{found.taken} hours taken, {found.refused} refused")
+    for name, why in found.reasons.items():
+        typer.echo(f"  {name}: {why}", err=True)
+    if found.waiting:
+        names = ", ".join(found.waiting[:5]) + (" …" if len(found.waiting) > 5 else "")
+        typer.echo(f"not answered yet: {names}; these stores are asked every minute", err=True)
+    if found.reasons or found.waiting:
+        raise typer.Exit(1)
 
 
 @app.command()

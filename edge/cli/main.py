@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from edge.cli import chain, privacy, readers, setup, upkeep, users
+from edge.cli import chain, privacy, readers, sales, setup, upkeep, users
 from edge.cli.store_file import Calibration, Config, calibrated, clock_of, load_store
 from edge.words.counts import counted
 
@@ -27,6 +27,7 @@ app.add_typer(directory, name="directory")
 setup.register(app)
 readers.register(app)
 users.register(app)
+sales.register(app)
 privacy.register(app)
 upkeep.register(app)
 chain.register(app)

@@ -19,10 +19,12 @@ from config.facts import COUNTED
 from dwell.compare import Change
 from edge.access.verdicts import stamps
 from edge.database.reader import Past
-from edge.days.changes import Phase, Trial
+from edge.days.changes import MEASURES, Phase, Trial
 from edge.days.history import History
 from edge.days.kept import DAY, FORMAT, REMADE_DAYS
+from edge.days.sales import ZoneSales
 from edge.days.scope import Rate, Scope
+from edge.days.sold import changes
 from edge.store import layouts
 from edge.store.errors import NotMade
 from sync import outbox
@@ -39,6 +41,7 @@ from sync.contract_days import (
     LayoutInForce,
     OfDays,
     Proportion,
+    Quotient,
     Scorecard,
     ServiceDay,
     StaffHour,
@@ -50,6 +53,7 @@ from sync.contract_days import (
     TrialResult,
     WayDay,
 )
+from sync.contract_days import ZoneSales as SalesOfZone
 
 SUNDAY = 6
 
@@ -136,12 +140,15 @@ def _subjects(past: History) -> Iterator[tuple[str, str, tuple[str, dt.date]]]:
     if not stored:
         return
     last = max(stored)
+    sales = changes(past, young(stored))
     head = f"{FORMAT}/{config.thresholds.def_version}/{_digest_of(config)}"
     for date in young(stored):
-        yield f"day/{date}", f"{head}/{stored[date]}", ("day", date)
+        yield f"day/{date}", f"{head}/{stored[date]}{sales.get(date, '')}", ("day", date)
         if date.weekday() == SUNDAY:
-            week = [stored.get(date - n * DAY, "") for n in range(7)]
-            yield f"week/{date}", f"{head}/{' '.join(week)}", ("week", date)
+            dates = [date - n * DAY for n in range(7)]
+            week = " ".join(stored.get(day, "") for day in dates)
+            sold = "".join(changes(past, dates).values())
+            yield f"week/{date}", f"{head}/{week}{sold}", ("week", date)
     if config.promotions or config.layout_changes:
         yield "trials", f"{head}/{last}/{stored[last]}", ("trials", last)
 
@@ -258,6 +265,7 @@ def _scorecards(past: History, date: dt.date, revision: int, days: int) -> Itera
             met=_proportion(zone.met),
             rank_best=best,
             rank_worst=worst,
+            sales=_sales(zone.sales),
         )
 
 
@@ -358,6 +366,8 @@ def _trials(past: History, date: dt.date, revision: int) -> tuple[OfDays, ...]:
 
 def _phases(trial: Trial) -> Iterator[TrialPhase]:
     for effect in trial.effects:
+        if effect.measure not in MEASURES:  # tickets came from there
+            continue
         for name, phase in (("during", effect.during), ("after", effect.after)):
             if phase is not None:
                 yield TrialPhase.model_validate({"measure": effect.measure, "phase": name} | _change(phase))
@@ -380,6 +390,17 @@ def _proportion(found: Rate | None) -> Proportion | None:
     return (
         None if found is None else Proportion(k=found.k, n=found.n, low=round(found.low, 4), high=round(found.high, 4))
     )
+
+
+def _sales(found: ZoneSales | None) -> SalesOfZone | None:
+    if found is None:
+        return None
+    told = {name: getattr(found, name) for name in ("days", "tickets", "units", "amount")}
+    return SalesOfZone(**told, per_visit=_quotient(found.per_visit), per_engaged=_quotient(found.per_engaged))
+
+
+def _quotient(found: Rate | None) -> Quotient | None:
+    return None if found is None else Quotient(k=found.k, n=found.n, low=round(found.low, 4), high=round(found.high, 4))
 
 
 def _rounded(value: float | None, digits: int = 4) -> float | None:

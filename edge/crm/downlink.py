@@ -11,6 +11,7 @@ from edge.crm.commands import CommandHandlers
 from edge.crm.configuration import Desired, Overlay
 from edge.crm.directory import MemberDirectory
 from edge.crm.erasure.worker import Erasures
+from edge.crm.sales import SalesDesk
 from edge.database.writer import Database
 from edge.intake.pipeline import Pipeline
 from edge.readers.sessions import Readers
@@ -20,7 +21,7 @@ from sync.publisher import Handler, Publisher
 
 
 class Downlink:
-    """Member directory, commands, and configuration if there is an `overlay`.
+    """Member directory, commands, sales, and configuration if there is an `overlay`.
 
     `snapshot` returns the live state; `reload` and `restart` restart the service, the former only if the store file is
     valid.
@@ -67,12 +68,14 @@ class Downlink:
         )
         carried_out = CommandHandlers(config, database, publisher, readers, snapshot, self.erasures, reload)
         commands = Commands(carried_out.table, database, now_us, say, self.erasures.commands)
-        self.handlers: dict[str, Handler] = {"cmd": commands.take, "directory": members.take}
+        sales = SalesDesk(config, database, now_us, lambda rest, message: say(rest, message))
+        self.handlers: dict[str, Handler] = {"cmd": commands.take, "directory": members.take, "sales": sales.take}
         """Topic below `down/` → handler."""
         self.jobs: dict[str, Callable[[], Awaitable[None]]] = {
             "commands": commands.run,
             "member directory": members.run,
             "erasures": self.erasures.run,
+            "sales": sales.run,
         }
         """Name → job that runs forever."""
         if overlay is not None:

@@ -68,6 +68,7 @@ def limits(config: StoreConfig) -> dict[str, tuple[str, str, float]]:
         "aggregate": ("windows", "window_us", windows),
         "corrected": ("windows told anew", "window_us", windows),
         "door": ("passages at doors", "window_us", windows),
+        "sales": ("sales", "hour_us", windows),
     }
 
 
@@ -94,6 +95,10 @@ def prune(conn: sqlite3.Connection, config: StoreConfig, now_us: int, most: int 
     cases = conn.execute(query, (upto_us["service_case"], most)).fetchall()
     for table, key in (("case_step", "case_id"), ("service_case", "id")):
         gone += conn.executemany(f"DELETE FROM {table} WHERE {key} = ?", cases).rowcount
+    gone += conn.execute(
+        "DELETE FROM sales WHERE (hour_us, zone) IN (SELECT hour_us, zone FROM sales WHERE hour_us < ? LIMIT ?)",
+        (upto_us["sales"], most),
+    ).rowcount
     oldest = "SELECT window_us FROM aggregate WHERE window_us < ? ORDER BY window_us LIMIT 1 OFFSET ?"
     row = conn.execute(oldest, (upto_us["aggregate"], most)).fetchone()
     until_us = row[0] if row else upto_us["aggregate"]

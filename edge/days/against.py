@@ -72,11 +72,7 @@ def against(past: Past, date: dt.date, days: int, other: dt.date, hour: int | No
     `hour`: only this hour of the business day.
     """
     config = past.config
-    dates = kept.ending(date, days)
-    shift = other - date
-    now = dict(kept.hours(past, dates))
-    before = {day - shift: hours for day, hours in kept.hours(past, [day + shift for day in dates])}
-    pairs = [_Pair(now[day], before[day], hour) for day in dates if day in now and day in before]
+    pairs = _pairs(past, kept.ending(date, days), other - date, hour)
     rows: list[Against] = []
 
     def add(scope: str, id_: str, measure: str, counts: Iterable[Sequence[int] | None]) -> None:
@@ -106,6 +102,31 @@ def against(past: Past, date: dt.date, days: int, other: dt.date, hour: int | No
             rows.append(Against("zone", zone.id, "engaged_share", value, was, change, len(shares)))
     first = other - (days - 1) * DAY
     return AgainstReport(first.isoformat(), other.isoformat(), days, len(pairs), tuple(rows))
+
+
+def visits(past: Past, date: dt.date, days: int, other: dt.date) -> dict[str, list[tuple[int, int]]]:
+    """Return zone → people's visits, now and before, of each comparable pair of days, as `against` pairs them."""
+    dates, shift = kept.ending(date, days), other - date
+    there = kept.stored(past, [*dates, *(day + shift for day in dates)])
+    over = {day: (there[day], there[day + shift]) for day in dates if day < date and {day, day + shift} <= there.keys()}
+
+    def of(some: Sequence[dt.date]) -> list[NDArray[np.int64]]:
+        """(3, Z): 1 if comparable, now, before."""
+        return [np.stack([pair.comparable, *pair.zones["visits"]]) for pair in _pairs(past, some, shift)]
+
+    # The day in progress changes every few minutes, those before it don't.
+    stored = kept.remembered(past, f"visits {shift}", over, lambda: of(list(over)))
+    pairs = stored + of([day for day in dates if day not in over])
+    return {
+        zone.id: [(int(now), int(before)) for good, now, before in (pair[:, n] for pair in pairs) if good]
+        for n, zone in enumerate(past.config.zones)
+    }
+
+
+def _pairs(past: Past, dates: Sequence[dt.date], shift: dt.timedelta, hour: int | None = None) -> list[_Pair]:
+    now = dict(kept.hours(past, dates))
+    before = {day - shift: hours for day, hours in kept.hours(past, [day + shift for day in dates])}
+    return [_Pair(now[day], before[day], hour) for day in dates if day in now and day in before]
 
 
 class _Pair:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from config.facts import WINDOW_US
 from config.model import LayoutChange, Promotion
 from dwell.compare import Change, DayCount, change
 from edge.database.reader import Past
-from edge.days import kept
+from edge.days import kept, sold
 from edge.days.facts import Windows, of_people
 from edge.days.kept import DAY, day_if_any, totals
 from edge.days.lately import Lately
@@ -36,6 +36,8 @@ LOOK_BACK_WEEKS = 12
 """How far back they are looked for: after a long holiday, the weeks before it are the nearest of their kind."""
 MEASURES = ("visitors", "engaged_visitors")
 """Measures for promotions and layout changes: journeys with a touch or longer, and engaged journeys."""
+TICKETS = "tickets"
+"""A third one, if sales are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +151,23 @@ class Phase:
 @dataclass(frozen=True)
 class Effect:
     measure: str
-    """One of MEASURES."""
+    """One of MEASURES, or TICKETS."""
     during: Phase
     """For a layout change: the days from the change on."""
     after: Phase | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialDay:
+    """One day before, during or after a promotion or layout change."""
+
+    date: dt.date
+    phase: str
+    """before · during · after; for a layout change, during means since then."""
+    state: str
+    """measured · unknown · closed · future."""
+    counts: Mapping[str, tuple[int, int | None]]
+    """Measure → count in the zones and in the control zones (None without any), where both are known."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +184,8 @@ class Trial:
     state: str
     """planned · running · over."""
     effects: tuple[Effect, ...]
+    days: tuple[TrialDay, ...] = ()
+    """All days in question, also those that can't be used, in order; none while it is planned."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +193,7 @@ class Tried:
     """Data of one day that trials need."""
 
     counts: Mapping[str, NDArray[np.int64]]
-    """Measure → (Z,) counts."""
+    """Measure → (Z,) counts; -1 where tickets are unknown."""
     base: NDArray[Any]
     """(Z,) BASE."""
 
@@ -208,27 +225,38 @@ def _trial(
         stop = end if over is None else min(end, over)
         return [start + n * DAY for n in range((stop - start).days + 1)]
 
-    before, during = days_of(first - BASE_DAYS * DAY, first - DAY), days_of(first, last)
-    after = days_of(last + DAY, last + BASE_DAYS * DAY) if kind == "promotion" else []
-    found = _tried(past, [*before, *during, *after]) if state != "planned" else {}
-    effects = []
-    for measure in MEASURES:
-        base = _counts(config, found, before, tried.zones, controls, measure)
-        effects.append(
-            Effect(
-                measure,
-                _phase(base, _counts(config, found, during, tried.zones, controls, measure), len(during)),
-                _phase(base, _counts(config, found, after, tried.zones, controls, measure), len(after))
-                if kind == "promotion"
-                else None,
-            )
+    spans = {"before": days_of(first - BASE_DAYS * DAY, first - DAY), "during": days_of(first, last)}
+    spans["after"] = days_of(last + DAY, last + BASE_DAYS * DAY) if kind == "promotion" else []
+    planned = state == "planned"
+    found = {} if planned else _tried(past, [date for dates in spans.values() for date in dates])
+    whole = {**spans, "during": [first + n * DAY for n in range((last - first).days + 1)]}
+    days = [
+        _day(config, date, phase, found.get(date), (tried.zones, controls), over)
+        for phase, dates in ({} if planned else whole).items()
+        for date in dates
+    ]
+    measures = [*MEASURES, TICKETS] if any(TICKETS in day.counts for day in days) else MEASURES
+
+    def effect(measure: str) -> Effect:
+        before, *later = (_counts(config, days, phase, measure) for phase in spans)
+        during, after = (
+            _phase(before, counts, len(spans[phase]), len(measures))
+            for phase, counts in zip(("during", "after"), later, strict=True)
         )
-    return Trial(tried.id, kind, tried.zones, controls, first.isoformat(), last.isoformat(), state, tuple(effects))
+        return Effect(measure, during, after if kind == "promotion" else None)
+
+    effects = tuple(effect(measure) for measure in measures)
+    named = (tried.id, kind, tried.zones, controls, first.isoformat(), last.isoformat(), state)
+    return Trial(*named, effects, tuple(days))
 
 
 def _tried(past: Past, dates: Sequence[dt.date]) -> dict[dt.date, Tried]:
+    tickets = sold.tickets(past, dates)
+    none = np.full(len(past.config.zones), -1)
     return {
-        date: Tried({name: made.zones[name].copy() for name in MEASURES}, made.base)
+        date: Tried(
+            {name: made.zones[name].copy() for name in MEASURES} | {TICKETS: tickets.get(date, none)}, made.base
+        )
         for date, made in totals(past, dates)
     }
 
@@ -249,40 +277,47 @@ def _controls(config: StoreConfig, tried: Promotion | LayoutChange, first: dt.da
     return tuple(z.id for z in config.zones if z.kind == ZoneKind.COUNTER and z.id not in touched)
 
 
-def _counts(
+def _day(
     config: StoreConfig,
-    found: Mapping[dt.date, Tried],
-    dates: Iterable[dt.date],
-    zones: Sequence[str],
-    controls: Sequence[str],
-    measure: str,
-) -> list[DayCount]:
+    date: dt.date,
+    phase: str,
+    made: Tried | None,
+    places: tuple[Sequence[str], Sequence[str]],
+    over: dt.date | None,
+) -> TrialDay:
+    """Count a day in the zones and in the control zones, if all of them were open and sufficiently covered."""
     number = {zone.id: n for n, zone in enumerate(config.zones)}
-    chosen, others = ([number[zone] for zone in names] for names in (zones, controls))
-    counts = []
-    for date in dates:
-        made = found.get(date)
-        if made is None:
-            continue
-        base = made.base[[*chosen, *others]]
-        if (
-            not (base["open_us"] > 0).all()
-            or not (base["covered_us"] >= config.thresholds.min_coverage * base["open_us"]).all()
-        ):
-            continue
-        values = made.counts[measure]
-        counts.append(
-            DayCount(
-                kind_of_day(config, date), int(values[chosen].sum()), int(values[others].sum()) if others else None
-            )
-        )
-    return counts
+    chosen, others = ([number[zone] for zone in names] for names in places)
+    if over is None or date > over:
+        return TrialDay(date, phase, "future", {})
+    if made is None:
+        return TrialDay(date, phase, "unknown", {})
+    base = made.base[[*chosen, *others]]
+    if not (base["open_us"] > 0).any():
+        return TrialDay(date, phase, "closed", {})
+    opened = (base["open_us"] > 0).all()
+    if not opened or not (base["covered_us"] >= config.thresholds.min_coverage * base["open_us"]).all():
+        return TrialDay(date, phase, "unknown", {})
+    counts = {
+        measure: (int(values[chosen].sum()), int(values[others].sum()) if others else None)
+        for measure, values in made.counts.items()
+        if (values[[*chosen, *others]] >= 0).all()
+    }
+    return TrialDay(date, phase, "measured", counts)
 
 
-def _phase(base: list[DayCount], days: list[DayCount], all_days: int) -> Phase:
+def _counts(config: StoreConfig, days: Sequence[TrialDay], phase: str, measure: str) -> list[DayCount]:
+    return [
+        DayCount(kind_of_day(config, day.date), *day.counts[measure])
+        for day in days
+        if day.phase == phase and measure in day.counts
+    ]
+
+
+def _phase(base: list[DayCount], days: list[DayCount], all_days: int, claims: int) -> Phase:
     kinds = {one.weekday for one in base}
     used = [one for one in days if one.weekday in kinds]
-    return Phase(change(base, days), len(used), all_days - len(used))
+    return Phase(change(base, days, claims), len(used), all_days - len(used))
 
 
 @dataclass(frozen=True)

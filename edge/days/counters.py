@@ -15,6 +15,7 @@ from dwell.compare import ENOUGH, Share, median_interval, of_many, rank_bands, s
 from edge.database.reader import Past
 from edge.days.facts import Totals, of_people
 from edge.days.kept import DAY
+from edge.days.sales import ZoneSales, zone_sales
 from edge.days.scope import Rate, Scope, coverage, history_days, over, quantile_s, rate
 
 
@@ -62,6 +63,8 @@ class CounterScore:
     met: Rate | None
     rank: tuple[int, int] | None
     """For counters: best and worst possible rank by engaged_share, given the intervals."""
+    sales: ZoneSales | None = None
+    """None if no sales of the zone are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,8 @@ def counters(past: Past, date: dt.date, days: int = 1) -> Counters:
     of_counters = [row for row in rows if row.kind == ZoneKind.COUNTER]
     shares = [None if r.engaged_share is None else _as_share(r.engaged_share) for r in of_counters]
     ranks = {row.zone: rank for row, rank in zip(of_counters, rank_bands(shares), strict=True)}
-    zones = tuple(replace(row, rank=ranks.get(row.zone)) for row in rows)
+    sales = zone_sales(past, date, days)
+    zones = tuple(replace(row, rank=ranks.get(row.zone), sales=sales.get(row.zone)) for row in rows)
     return Counters(scope, int(of_people(found.store)), zones, _standings(config, found))
 
 

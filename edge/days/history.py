@@ -26,6 +26,8 @@ from edge.days import (
     lens,
     need,
     occupancy,
+    performance,
+    sales,
     service,
     summary,
     suspects,
@@ -44,6 +46,8 @@ from edge.days.hours import HourReport
 from edge.days.lens import Lens
 from edge.days.need import NeedReport
 from edge.days.occupancy import OccupancyReport
+from edge.days.performance import Performance
+from edge.days.sales import SalesReport
 from edge.days.service import ServiceReport, TierReport
 from edge.days.summary import Head, Summary
 from edge.days.suspects import Suspect
@@ -114,6 +118,10 @@ class History(Past):
         """Return unserved visits and waits by floor and hour, and proposals for more staff."""
         return need.need(self, date, days)
 
+    def sales(self, date: dt.date, days: int = 1) -> SalesReport:
+        """Return tickets and tickets per visit of every zone by hour of the day."""
+        return sales.sales(self, date, days)
+
     def hours(self, date: dt.date, days: int = 1) -> HourReport:
         """Return the figures of every zone by hour of the day."""
         return hours.hours(self, date, days)
@@ -129,6 +137,10 @@ class History(Past):
     def against(self, date: dt.date, days: int, other: dt.date) -> AgainstReport:
         """Compare days with as many days ending with `other`."""
         return against.against(self, date, days, other)
+
+    def performance(self, date: dt.date, days: int, other: dt.date) -> Performance:
+        """Compare the counters' visits, dwell and tickets with those of as many days ending with `other`."""
+        return performance.performance(self, date, days, other)
 
     def comparison(self, date: dt.date) -> Comparison | None:
         """Compare a day with similar days; None while the day has no data."""

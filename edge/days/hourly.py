@@ -35,6 +35,9 @@ FLOOR_HOUR = np.dtype(
 )
 
 
+PARTS = ("zones", "floors", "store", "begun")
+
+
 @dataclass(frozen=True)
 class Hours:
     """H hours of the business day, Z zones, F floors; of one day or of several together."""
@@ -51,8 +54,7 @@ class Hours:
     def __add__(self, other: Hours) -> Hours:
         """Add two; days on which clocks change have an hour more or less."""
         long = max(len(self.begun), len(other.begun))
-        one, two = _padded(self, long), _padded(other, long)
-        return Hours(*(added(a, b) for a, b in zip(one, two, strict=True)))
+        return Hours(*(added(*(padded(getattr(of, name), long) for of in (self, other))) for name in PARTS))
 
 
 def added(one: Table, two: Table) -> Table:
@@ -85,10 +87,8 @@ def summed(table: Table, hour: NDArray[np.int64], dtype: np.dtype[np.void] | Non
     return out
 
 
-def _padded(hours: Hours, long: int) -> tuple[Table, ...]:
-    tables = (hours.zones, hours.floors, hours.store, hours.begun)
-    if len(hours.begun) == long:
-        return tables
-    return tuple(
-        np.concatenate([table, np.zeros((long - len(table), *table.shape[1:]), table.dtype)]) for table in tables
-    )
+def padded(table: Table, long: int) -> Table:
+    """Return a table with zeros for the hours that it lacks."""
+    if len(table) == long:
+        return table
+    return np.concatenate([table, np.zeros((long - len(table), *table.shape[1:]), table.dtype)])

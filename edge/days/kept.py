@@ -24,6 +24,7 @@ from edge.days.facts import ARRAYS, ByHour, DayFacts, Totals, Windows, count, ma
 from edge.days.hourly import Hours
 from edge.days.lately import Lately
 from edge.days.packing import pack, unpack
+from edge.days.places import in_place, moved
 from edge.store.business_days import business_days
 
 FORMAT = 4
@@ -210,12 +211,12 @@ def hours(past: Past, dates: Sequence[dt.date]) -> Iterator[tuple[dt.date, Hours
             yield date, made_by_hour(past, date).hours
             continue
         arrays = unpack(row[1])
-        zones, floors = _moved(past.config, row[0])
+        zones, floors = moved(past.config, row[0])
         yield (
             date,
             Hours(
-                _taken(arrays["zones"].T, zones).T,
-                _taken(arrays["floors"].T, floors).T,
+                in_place(arrays["zones"].T, zones).T,
+                in_place(arrays["floors"].T, floors).T,
                 arrays["store"],
                 arrays["begun"],
             ),
@@ -414,7 +415,7 @@ def _moved_histogram(
     config: StoreConfig, names: str, at: NDArray[np.int64], n: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return stored sparse (H, Z, BINS) counts for the zones of the store file, without removed zones."""
-    there, many = _moved(config, names)[0], len(json.loads(names)[0])
+    there, many = moved(config, names)[0], len(json.loads(names)[0])
     if np.array_equal(there, np.arange(many)):
         return at, n
     place = np.full(many, -1, np.int64)
@@ -427,15 +428,15 @@ def _moved_histogram(
 
 def _unpack_totals(config: StoreConfig, names: str, packed: bytes) -> Totals:
     arrays = unpack(packed)
-    zones, floors = _moved(config, names)
+    zones, floors = moved(config, names)
     numbers = json.loads(arrays["numbers"].tobytes())
     outside = np.append(zones, len(json.loads(names)[0]))
     return Totals(
-        **{name: _taken(arrays[name], zones) for name in ("zones", "base", "dwell", "wait", "assist")},
-        floors=_taken(arrays["floors"], floors),
+        **{name: in_place(arrays[name], zones) for name in ("zones", "base", "dwell", "wait", "assist")},
+        floors=in_place(arrays["floors"], floors),
         store=arrays["store"],
         flows=Flows(
-            **{name: _taken(_taken(arrays[name], outside).T, outside).T for name in LINKS},
+            **{name: in_place(in_place(arrays[name], outside).T, outside).T for name in LINKS},
             unseen=numbers["unseen"][0],
             paths={},
             unseen_paths=numbers["unseen"][1],
@@ -475,7 +476,7 @@ def _matrix(counted: Mapping[Path, int]) -> dict[str, NDArray[Any]]:
 def _moved_paths(config: StoreConfig, names: str, packed: bytes) -> dict[str, NDArray[Any]]:
     """Convert stored paths to the zones of the store file, without paths that contain a removed zone."""
     arrays = unpack(packed)
-    there = _moved(config, names)[0]
+    there = moved(config, names)[0]
     if np.array_equal(there, np.arange(len(json.loads(names)[0]))):
         return arrays  # the same zones in the same order
     place = np.full(len(json.loads(names)[0]) + 1, -2, np.int16)
@@ -488,28 +489,10 @@ def _moved_paths(config: StoreConfig, names: str, packed: bytes) -> dict[str, ND
 
 def _unpack_windows(config: StoreConfig, names: str, packed: bytes) -> Windows:
     arrays = unpack(packed)
-    zones, floors = _moved(config, names)
+    zones, floors = moved(config, names)
     for name in ("zones", "coverage", "known", "open_us"):
-        arrays[name] = _taken(arrays[name].T, zones).T
+        arrays[name] = in_place(arrays[name].T, zones).T
     if (zones < 0).any():
         arrays["coverage"][:, zones < 0] = np.nan
-    arrays["floors"] = _taken(arrays["floors"].T, floors).T
+    arrays["floors"] = in_place(arrays["floors"].T, floors).T
     return Windows(**arrays)
-
-
-def _moved(config: StoreConfig, names: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return for each zone and floor of the store file its index in the stored facts; -1: not there."""
-    zones, floors = ({name: n for n, name in enumerate(listed)} for listed in json.loads(names)[:2])
-    return (
-        np.array([zones.get(zone.id, -1) for zone in config.zones], np.int64),
-        np.array([floors.get(floor.id, -1) for floor in config.floors], np.int64),
-    )
-
-
-def _taken(rows: NDArray[Any], at: NDArray[np.int64]) -> NDArray[Any]:
-    """Return the rows at the given indices; zeros for -1."""
-    if np.array_equal(at, np.arange(len(rows))):
-        return rows  # the same zones in the same order
-    out = np.zeros((len(at), *rows.shape[1:]), rows.dtype)
-    out[at >= 0] = rows[at[at >= 0]]
-    return out

@@ -16,14 +16,17 @@ from config.facts import SERVED
 from dwell.aggregates import EDGES_S
 from dwell.compare import LEVEL, median_interval, share
 from edge.database.reader import Past
-from edge.days import kept
+from edge.days import kept, sold
 from edge.days.against import against
 from edge.days.facts import of_people
 from edge.days.hourly import summed
 from edge.days.hours import BANDS, over_hours
+from edge.days.sales import rate_of
 from edge.days.scope import Scope, over, quantile_s, ratio
 
 MEASURES = ("presence", "visits", "dwell", "engaged", "conversion", "waiting", "staff", "coverage", "change")
+SOLD = ("tickets", "per_visit", "per_engaged")
+"""Measures of sales, if any are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Shade:
     n: int | None
     """What it is based on: visits, journeys or pairs of days; None if it has no such number."""
     known: bool
-    """False if the zone was unknown all the time."""
+    """False if the zone, or its sales, were unknown all the time."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,12 @@ class Lens:
 def lens(
     past: Past, date: dt.date, days: int, measure: str, hour: int | None = None, other: dt.date | None = None
 ) -> Lens:
-    """Compute one of MEASURES of every zone over the `days` business days ending with `date`.
+    """Compute one of MEASURES or SOLD of every zone over the `days` business days ending with `date`.
 
     `other`: last of the days that `change` compares with.
     """
+    if measure in SOLD:
+        return _sold(past, date, days, measure, hour)
     config = past.config
     scope, totals = over(past, date, days)
     zones = _one(over_hours(past, date, days).zones, hour)
@@ -117,6 +122,26 @@ def middle(
         return None, None, None, n
     low, high = median_interval(histogram, EDGES_S, level)
     return value, low, high, n
+
+
+def _sold(past: Past, date: dt.date, days: int, measure: str, hour: int | None) -> Lens:
+    scope, _ = over(past, date, days)
+    dates = kept.ending(date, days)
+    hours = None if hour is None else sold.of_hours(past, dates)
+    rows = sold.of_days(past, dates) if hour is None else None if hours is None else _one(hours, hour)
+    shades = []
+    for number, zone in enumerate(past.config.zones):
+        told: tuple[float | None, float | None, float | None, int | None] = (None, None, None, None)
+        known = rows is not None and bool(rows[number]["hours"])
+        if rows is not None and known:
+            row = rows[number]
+            rate = None if measure == "tickets" else rate_of(row, "visits" if measure == "per_visit" else "engaged")
+            if rate is not None:
+                told = rate.value, rate.low, rate.high, rate.n
+            elif measure == "tickets":
+                told = float(row["tickets"]), None, None, None
+        shades.append(Shade(zone.id, zone.floor, *told, known))
+    return Lens(scope, measure, hour, tuple(shades))
 
 
 def _one(hours: NDArray[Any], hour: int | None) -> NDArray[Any]:

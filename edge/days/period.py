@@ -68,6 +68,11 @@ class Period(Days):
     """Days for comparison, in the same order; None without any: no holiday among the days, or none a year before."""
 
     @property
+    def before(self) -> Days:
+        """The same weekdays directly before."""
+        return self.moved(-(-(-self.days // 7) * 7 * DAY))
+
+    @property
     def query(self) -> dict[str, str]:
         """Query parameters of these days, as few as possible: without a date, they follow the present day."""
         found = {"from": str(self.first)} if self.kind == RANGE else {}
@@ -129,7 +134,7 @@ def _compared(period: Period, config: StoreConfig) -> Days | None:
                 before = same_holiday_before(config, date)
                 return None if before is None else period.moved(before - date)
         return None
-    return period.moved(-YEAR if period.against == "year" else -(-(-period.days // 7) * 7 * DAY))
+    return period.moved(-YEAR) if period.against == "year" else period.before
 
 
 def _end_of_month(date: dt.date) -> dt.date:

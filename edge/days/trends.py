@@ -8,15 +8,18 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.database.reader import Past
-from edge.days import kept
+from edge.days import kept, sold
 from edge.days.facts import Totals, of_people
 from edge.days.hourly import HOUR_US, Hours
+from edge.days.hours import quantiles
 
+Figures = tuple[NDArray[np.int64], NDArray[Any]]
 TREND_DAYS = 28
 LEAST_DAYS = 14
 """Number of days that must be known before a week is shown: each weekday twice."""
@@ -27,6 +30,10 @@ class TrendDay:
     date: dt.date
     visits: int | None
     """People's visits; None if the zone was not sufficiently covered in its opening hours."""
+    median_s: float | None = None
+    """Median dwell; None then too, and if there were too few visits."""
+    tickets: int | None = None
+    """None if sales are not known for most of the opening hours."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +49,20 @@ class Week:
 
 
 def trends(past: Past, date: dt.date) -> Mapping[str, tuple[TrendDay, ...]]:
-    """Return each zone's visits on each of the TREND_DAYS days ending with `date`, the first one first."""
+    """Return each zone's visits, dwell and tickets on each of the TREND_DAYS days ending with `date`, the first one
+    first."""
     dates = kept.ending(date, TREND_DAYS)
     before = {day: stamp for day, stamp in kept.stored(past, dates).items() if day < date}
 
-    def of_stored() -> dict[dt.date, NDArray[np.int64]]:
-        return {day: _visits(past, made) for day, made in kept.totals(past, list(before))}
+    def of_stored() -> dict[dt.date, Figures]:
+        return {day: _figures(past, made) for day, made in kept.totals(past, list(before))}
 
     # The day in progress changes every few minutes, those before it don't.
-    found = dict(kept.remembered(past, "visits by day", before, of_stored))
-    found |= {day: _visits(past, made) for day, made in kept.totals(past, [d for d in dates if d not in before])}
+    found = dict(kept.remembered(past, "figures by day", before, of_stored))
+    found |= {day: _figures(past, made) for day, made in kept.totals(past, [d for d in dates if d not in before])}
+    tickets = sold.tickets(past, dates)
     return {
-        zone.id: tuple(TrendDay(day, _told(found, day, number)) for day in dates)
+        zone.id: tuple(TrendDay(day, *_told(found, day, number), _sold(tickets, day, number)) for day in dates)
         for number, zone in enumerate(past.config.zones)
     }
 
@@ -92,15 +101,21 @@ def _of_hours(hours: Hours) -> NDArray[np.int64]:
     return of_people(hours.zones)
 
 
-def _visits(past: Past, made: Totals) -> NDArray[np.int64]:
-    """Return the (Z,) visits of a day; -1 where the zone was not sufficiently covered."""
+def _figures(past: Past, made: Totals) -> Figures:
+    """Return the (Z,) visits of a day, -1 where the zone was not sufficiently covered; and the (Z,) median dwell."""
     base = made.base
     covered = (base["covered_us"] >= past.config.thresholds.min_coverage * base["open_us"]) & (
         base["known_windows"] > 0
     )
-    return np.where(covered, of_people(made.zones), -1)
+    medians = quantiles(made.dwell, 0.5, past.config.thresholds.small_cell)
+    return np.where(covered, of_people(made.zones), -1), medians
 
 
-def _told(found: Mapping[dt.date, NDArray[np.int64]], day: dt.date, number: int) -> int | None:
+def _told(found: Mapping[dt.date, Figures], day: dt.date, number: int) -> tuple[int | None, float | None]:
+    n = int(found[day][0][number]) if day in found else -1
+    return (None, None) if n < 0 else (n, found[day][1][number])
+
+
+def _sold(found: Mapping[dt.date, NDArray[np.int64]], day: dt.date, number: int) -> int | None:
     n = int(found[day][number]) if day in found else -1
     return None if n < 0 else n

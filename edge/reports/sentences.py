@@ -7,7 +7,7 @@ Rules:
    that the difference is not certain, or that there are too few days.
 3. If a sentence chooses among several zones, their intervals are widened so that all of them together hold with 95 %
    (Bonferroni, dwell.compare.of_many): the more zones, the larger a difference must be. A promotion makes two claims,
-   that more came and that more stayed.
+   that more came and that more stayed; with sales three.
 4. What is unknown is not mentioned as if it were small.
 """
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # keeps NumPy out of the page process until a day is requeste
     from edge.days.flows import FlowReport
     from edge.days.hours import HourReport
     from edge.days.need import NeedReport
+    from edge.days.performance import Performance
     from edge.days.service import TierReport
     from edge.days.summary import Summary
 
@@ -102,6 +103,36 @@ def changes(words: Words, beside: AgainstReport | None) -> list[str]:
     return said
 
 
+def course(words: Words, found: Performance) -> list[str]:
+    """Say which counters certainly fall in visits, dwell or tickets, and what isn't known."""
+    _ = catalogue(words.lang).gettext
+    some = [
+        row
+        for row in found.counters
+        if any(one.change is not None and one.change.low is not None for one in row.courses)
+    ]
+    if not some:
+        return [_("There are too few days to compare, or too few visits, to say how counters fare: choose 28 days.")]
+    texts = {
+        ("visits", "tickets"): _("Certainly fewer visits and fewer tickets: {zones}."),
+        ("visits",): _("Certainly fewer visits: {zones}."),
+        ("tickets",): _("Certainly fewer tickets: {zones}."),
+        ("dwell",): _("Certainly shorter dwell only: {zones}."),
+    }
+    said = []
+    left = {row.zone: row for row in some}
+    for names, text in texts.items():
+        zones = [zone for zone, row in left.items() if all(getattr(row, name).falls for name in names)]
+        if zones:
+            said.append(text.format(zones=_listed(words, zones)))
+        left = {zone: row for zone, row in left.items() if zone not in zones}
+    if not said:
+        said.append(_("Of no counter is it certain that visits, dwell or tickets have fallen."))
+    if not found.sold:
+        said.append(_("No sales are known, so nothing can be said about tickets."))
+    return said
+
+
 def onward(words: Words, found: FlowReport, zone: str | None) -> list[str]:
     """Say where people go after a zone."""
     _ = catalogue(words.lang).gettext
@@ -138,6 +169,9 @@ def trial(words: Words, found: Trial) -> list[str]:
         ("engaged_visitors", "more"): _("more stayed ({change}, {low} … {high})"),
         ("engaged_visitors", "fewer"): _("fewer stayed ({change}, {low} … {high})"),
         ("engaged_visitors", "chance"): _("not certainly more or fewer stayed ({change}, {low} … {high})"),
+        ("tickets", "more"): _("more tickets ({change}, {low} … {high})"),
+        ("tickets", "fewer"): _("fewer tickets ({change}, {low} … {high})"),
+        ("tickets", "chance"): _("not certainly more or fewer tickets ({change}, {low} … {high})"),
     }
     parts = []
     for effect in found.effects:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import logging
 import sqlite3
 import time
@@ -19,7 +20,7 @@ from edge.crm import corrections, day_news
 from edge.cues.digest import tell as tell_digests
 from edge.database.reader import connect
 from edge.database.retention import DAY_US, SLICE_ROWS, forget_hints, make_room, old_hints, prune
-from edge.days import kept
+from edge.days import kept, sold
 from edge.days.facts import DayFacts
 from edge.days.history import History
 from edge.store.business_days import business_days
@@ -75,6 +76,7 @@ class Housekeeping:
             (PERIOD_S, "quota", self._keep_quota),
             (PERIOD_S, "digests", self._tell_digests),
             (PERIOD_S, "day facts", partial(self._until_done, sum_up)),
+            (PERIOD_S, "sales facts", partial(self._until_done, sum_up_sales)),
             (SO_FAR_S, "facts of the day so far", self._sum_up_so_far),
             (PERIOD_S, "day news", partial(self._until_done, tell_days)),
             (PERIOD_S, "corrections", partial(self._until_done, tell_corrections)),
@@ -93,7 +95,7 @@ class Housekeeping:
             config, now_us = self._config, self._retained_us()
             gone = outbox.forget(conn, now_us, SLICE_ROWS) + prune(conn, config, now_us)
             gone += day_news.forget(conn, config, business_days(config).date(now_us))
-            return gone + kept.prune(conn, config, now_us)
+            return gone + kept.prune(conn, config, now_us) + sold.prune(conn, config, now_us)
 
         while await self._database.write(tidy):
             await asyncio.sleep(0)
@@ -184,6 +186,26 @@ async def sum_up_so_far(database: Database, config: StoreConfig) -> bool:
     if made is None:
         return False
     await database.write(lambda conn: kept.save(conn, config, made, so_far=True))
+    return True
+
+
+async def sum_up_sales(database: Database, config: StoreConfig, besides: Container[str] = ()) -> bool:
+    """Store the facts about the sales of one summarised day; False if there is none. Raises NotMade."""
+
+    def facts(conn: sqlite3.Connection) -> tuple[dt.date, str, sold.SalesFacts] | None:
+        past = History(conn, config)
+        found = sold.missing(past, besides)
+        try:
+            return None if found is None else (*found, sold.make(past, found[0]))
+        except sqlite3.Error:
+            raise
+        except Exception as error:
+            raise NotMade(str(found and found[0]), error) from error
+
+    made = await _look(database, facts)
+    if made is None:
+        return False
+    await database.write(lambda conn: sold.save(conn, config, *made))
     return True
 
 

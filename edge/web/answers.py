@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from edge.days.lens import Lens
     from edge.days.need import NeedReport
     from edge.days.occupancy import OccupancyReport
+    from edge.days.performance import Performance
+    from edge.days.sales import SalesReport
     from edge.days.service import ServiceReport, TierReport
     from edge.days.summary import Head, Summary
     from edge.days.suspects import Suspect
@@ -97,8 +99,14 @@ class Answers:
     def against(self, date: dt.date, days: int, other: dt.date) -> AgainstReport | None:
         return cast("AgainstReport | None", self._get("against", date, days, other))
 
+    def performance(self, date: dt.date, days: int, other: dt.date) -> Performance | None:
+        return cast("Performance | None", self._get("performance", date, days, other))
+
     def hours(self, date: dt.date, days: int = 1) -> HourReport | None:
         return cast("HourReport | None", self._get("hours", date, days))
+
+    def sales(self, date: dt.date, days: int = 1) -> SalesReport | None:
+        return cast("SalesReport | None", self._get("sales", date, days))
 
     def need(self, date: dt.date, days: int = 1) -> NeedReport | None:
         return cast("NeedReport | None", self._get("need", date, days))

@@ -16,10 +16,11 @@ from edge.words.numbers import duration, iso, number, percent
 Cell = str | int | float | None
 BOM = "\ufeff"
 PIECE_CHARS = 65_536
-INTEGER, NUMBER, SECONDS, SHARE, RATIO, TEXT, MOMENT, DATE = (
-    *("integer", "number", "seconds", "share", "ratio", "text", "moment", "date"),
+INTEGER, NUMBER, SECONDS, SHARE, QUOTIENT, RATIO, TEXT, MOMENT, DATE = (
+    *("integer", "number", "seconds", "share", "quotient", "ratio", "text", "moment", "date"),
 )
-"""Column types. A share is between 0 and 1; a ratio can be any number. Both are shown in per cent.
+"""Column types. A share is between 0 and 1, a quotient of counts is 0 or more; a ratio is a change, which can be any
+number. All three are shown in per cent.
 
 Moments and dates are ISO 8601 texts in files other than workbooks.
 """
@@ -145,7 +146,7 @@ class Column:
             return value or "–"
         if self.type == MOMENT:
             return words.moment(value)
-        if self.type in (SHARE, RATIO):
+        if self.type in (SHARE, QUOTIENT, RATIO):
             return percent(value)
         if self.type == SECONDS:
             return duration(value, words.lang)
@@ -163,7 +164,7 @@ def follow(row: Any, path: str) -> Any:
     return row
 
 
-_DIGITS = {NUMBER: 2, SECONDS: 1, SHARE: 4, RATIO: 4}
+_DIGITS = {NUMBER: 2, SECONDS: 1, SHARE: 4, QUOTIENT: 4, RATIO: 4}
 
 
 def pick(columns: Iterable[Column], *ids: str) -> tuple[Column, ...]:

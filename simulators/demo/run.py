@@ -90,6 +90,7 @@ class _Demo:
         self._crm_status = folder / "crm.json"
         self._members = folder / "members.csv"
         self._truth = folder / "truth.csv"
+        self._tills = folder / "tills.csv"
         self._visits = folder / "visits.csv"
         self._chain: Chain | None = None
         self._last_crm: dict[str, Any] = {}
@@ -138,8 +139,7 @@ class _Demo:
         lacking = missing() if self._options.chain else None
         if self._options.chain and lacking is None:
             self._say("starting headquarters: Mosquitto, PostgreSQL, a log of three nodes, two sinks, a second store")
-            store = str(tomllib.loads((resources.files("config") / "demo.toml").read_text("utf-8"))["store"]["id"])
-            chain = Chain(self._folder / "chain", store, self._part, self._options.speed, self._origin_us)
+            chain = Chain(self._folder / "chain", self._store_id, self._part, self._options.speed, self._origin_us)
             self._chain = await stack.enter_async_context(chain)
             self._say(f"look into it from another terminal: tagtrail chain status --database {chain.database}")
             return self._chain
@@ -173,12 +173,17 @@ class _Demo:
                 *("simulate", "shop", "--config", str(plan), "--world", "drawn", "--seed", str(options.seed)),
                 *("--shoppers", str(options.shoppers), "--speed", str(options.speed)),
                 *("--origin-us", str(self._origin_us), "--announce", str(self._folder / "readers.json")),
-                *("--truth", str(self._truth), "--members", str(self._members)),
+                *("--truth", str(self._truth), "--members", str(self._members), "--tills", str(self._tills)),
             ]
 
     def _crm_arguments(self, broker: str) -> list[str]:
         files = ["--database", str(self._crm_database), "--status", str(self._crm_status)]
-        return ["crm", "--url", broker, *files, *self._clock]
+        sales = ["--tills", str(self._tills), "--store", self._store_id]
+        return ["crm", "--url", broker, *files, *sales, *self._clock]
+
+    @property
+    def _store_id(self) -> str:
+        return str(tomllib.loads((resources.files("config") / "demo.toml").read_text("utf-8"))["store"]["id"])
 
     def _config(self) -> list[str]:
         return ["--config", str(self._store_file)]

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from config import topics
+from simulators.headquarters.tills import Tills
 from sync.consumer import POSTGRES, Delivery, Gap, Ledger, Taken
 from sync.contract import CLASSES, Ack, Cue, CueOutcome, EventClass, Recognised, State
 from sync.down import Replay, Result
@@ -41,6 +42,7 @@ STEADY_S = 10.0
 DATABASE_RETRY_S = 1.0
 COUNTING_SHARE = 0.1
 """Maximum share of time for counting totals."""
+SALES_S = 5.0
 GAP_S = 10.0
 """A gap unchanged for this long is requested."""
 GAP_US = 3600 * 1_000_000
@@ -50,7 +52,15 @@ CONNECTED = "connected"
 class Crm:
     """CRM on a database; `run` continues until cancelled. `speed` and `origin_us` are those of the stores' clock."""
 
-    def __init__(self, settings: MqttSettings, database: Path | str, speed: float = 1.0, origin_us: int = 0) -> None:
+    def __init__(
+        self,
+        settings: MqttSettings,
+        database: Path | str,
+        speed: float = 1.0,
+        origin_us: int = 0,
+        tills: Tills | None = None,
+    ) -> None:
+        self._tills = tills
         self._settings = settings
         self._ledger = Ledger(database)
         self._thread = ThreadPoolExecutor(1, "ledger")  # a commit waits for the disk; receiving must not
@@ -150,6 +160,7 @@ class Crm:
                 tasks.create_task(self._acknowledge(connection, group))
                 if group == BULK:
                     tasks.create_task(self._ask(connection))
+                    tasks.create_task(self._tell_sales(connection))
 
     async def _receive(self, connection: MqttConnection, group: str) -> None:
         while True:
@@ -223,6 +234,13 @@ class Crm:
             self._answered &= set(self._asked.values())
             before = gaps
 
+    async def _tell_sales(self, connection: MqttConnection) -> None:
+        """Send what the tills sold, again until the store has taken it."""
+        while self._tills is not None:
+            for message in await asyncio.to_thread(self._tills.due):
+                await connection.publish(topics.topic(self._tills.store, "down/sales"), message)
+            await asyncio.sleep(SALES_S)
+
     async def _commit(self, group: str) -> Taken:
         waiting = self._waiting[group]
         deliveries: list[Delivery] = []
@@ -259,6 +277,8 @@ class Crm:
             return
         if result.state != "received":
             self._answered.add(result.id)
+        if result.state == "applied" and self._tills is not None:
+            self._tills.taken(result.id)
 
     def _take_state(self, incoming: Incoming) -> None:
         try:
@@ -287,6 +307,8 @@ def command(
     username: str | None = None,
     password_file: Path | None = None,
     ca: Path | None = None,
+    tills: Path | None = None,
+    store: str | None = None,
 ) -> None:
     """Run the CRM until SIGTERM or SIGINT; prints the last status as one line of JSON.
 
@@ -296,15 +318,16 @@ def command(
         settings = MqttSettings.from_url(url, CLIENT_ID, username=username, password_file=password_file, ca=ca)
     except ValueError as error:
         raise SystemExit(str(error)) from None
-    last = asyncio.run(_main(settings, database, status, clock_speed, clock_origin_us))
+    sold = None if tills is None or store is None else Tills(tills, store)
+    last = asyncio.run(_main(settings, database, status, clock_speed, clock_origin_us, sold))
     sys.stdout.write(json.dumps(last, ensure_ascii=False) + "\n")
 
 
 async def _main(
-    settings: MqttSettings, database: str, path: Path | None, speed: float, origin_us: int
+    settings: MqttSettings, database: str, path: Path | None, speed: float, origin_us: int, tills: Tills | None
 ) -> dict[str, Any]:
     try:
-        crm = Crm(settings, database, speed, origin_us)
+        crm = Crm(settings, database, speed, origin_us, tills)
     except sqlite3.Error as error:
         raise SystemExit(f"cannot open the database {database}: {error}; is its folder there and writable?") from None
     except ImportError:

@@ -19,6 +19,7 @@ from config import Reader, StoreConfig
 from simulators.readers.llrp import LlrpReader
 from simulators.readers.observation import Observation, SimulatedReader
 from simulators.readers.serial_families import serial_reader
+from simulators.shop import tills
 from simulators.shop.antennas import Antennas
 from simulators.shop.radio import ROW, Rows
 from simulators.shop.score import write_stays
@@ -26,6 +27,7 @@ from simulators.shop.world import Member, SimulatedShop
 from simulators.shop.worlds import World
 
 PUSH_S = 0.02
+SELL_S = 0.5
 AHEAD_US = 12_000_000
 """Store time simulated ahead of delivery: more than a slice of the world."""
 
@@ -55,6 +57,8 @@ class Plays:
     truth: Path | None = None
     members: Path | None = None
     duration_s: float | None = None
+    tills: Path | None = None
+    """Sales by zone and hour, written anew whenever an hour is over."""
     antennas: Antennas | None = None
     """Real mounting of antennas; as in the store file unless given."""
 
@@ -76,16 +80,34 @@ async def play(plays: Plays) -> dict[str, int]:
         if plays.announce is not None:
             _write_atomically(plays.announce, json.dumps({"readers": addresses}) + "\n")
         player = _Player(shop, list(readers.values()), plays.clock)
+        selling = asyncio.create_task(_sell(plays, shop, player))
         try:
             async with asyncio.timeout(plays.duration_s):
                 await player.run(stopped)
         except TimeoutError:
             pass
+        finally:
+            selling.cancel()
+            await asyncio.gather(selling, return_exceptions=True)
         if plays.truth is not None:
             write_stays(plays.truth, shop.truth(min(plays.clock(), player.made_us)))
         return {"reads": player.pushed, "walkers": shop.walkers}
     finally:
         await asyncio.gather(*(reader.stop() for reader in readers.values()))
+
+
+async def _sell(plays: Plays, shop: SimulatedShop, player: _Player) -> None:
+    """Write what the tills have sold, whenever an hour is over."""
+    told = 0
+    while plays.tills is not None:
+        now_us = min(plays.clock(), player.made_us)
+        over = len(tills.hours_over(plays.config, shop.origin_us, now_us))
+        if over > told:
+            stays = await asyncio.to_thread(shop.truth, now_us)
+            found = tills.sales(plays.config, stays, shop.origin_us, now_us, plays.seed)
+            tills.write(plays.tills, plays.config, found)
+            told = over
+        await asyncio.sleep(SELL_S)
 
 
 def write_members(path: Path, members: Sequence[Member]) -> None:

@@ -25,6 +25,8 @@ REPLAYS = 10
 """Replays under way in the shards of one sink: more would delay what is new."""
 EXPIRES_US = 3600 * 1_000_000
 """Expiry of a command; it is sent again with a later one."""
+SALES = "sales"
+"""Name of what is no command, but sent again until it is answered as commands are: a message on `down/sales`."""
 RETRIED = ("erase",)
 """Commands that a store must carry out some day: those that fail are given a new id."""
 MAX_KEPT = 100_000
@@ -143,8 +145,9 @@ def _answered(conn: psycopg.Connection[Any], store: str, result: Result) -> None
         )
         return
     conn.execute(
-        "UPDATE chain.command SET state = %s, reason = %s, output = %s, answered_at = now() WHERE no = %s",
-        (result.state, result.reason, json.dumps(result.output), no),
+        "UPDATE chain.command SET state = %s, reason = %s, output = %s, answered_at = now(),"
+        " body = CASE name WHEN %s THEN '{}' ELSE body END WHERE no = %s",  # a year of sales would fill the table
+        (result.state, result.reason, json.dumps(result.output), SALES, no),
     )
 
 
@@ -183,8 +186,11 @@ def _commands(conn: psycopg.Connection[Any], shards: Sequence[int]) -> list[Outg
     )
     made = []
     for id_, store, name, body in sent:
-        message = {"v": 1, "id": id_, "expires_us": now_us() + EXPIRES_US, "command": name} | body
-        made.append((topics.topic(store, "down/cmd"), json.dumps(message, ensure_ascii=False).encode(), False))
+        message = {"v": 1, "id": id_} | body
+        if name != SALES:
+            message |= {"expires_us": now_us() + EXPIRES_US, "command": name}
+        topic = topics.topic(store, "down/sales" if name == SALES else "down/cmd")
+        made.append((topic, json.dumps(message, ensure_ascii=False).encode(), False))
     return made
 
 

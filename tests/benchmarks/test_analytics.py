@@ -23,7 +23,8 @@ from shopdays import DATE, Day, store_values
 
 from config import StoreConfig
 from config.facts import WINDOW_US
-from edge.days import kept
+from edge.crm.sales import HOUR_US, Sold, Terms, take
+from edge.days import kept, sold
 from edge.store.live_socket import socket_path
 
 pytestmark = pytest.mark.benchmark_suite
@@ -70,6 +71,9 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
     made = day.past.make(DATE - kept.DAY)
     for back in range(1, DAYS):
         kept.save(day.conn, day.config, replace(made, date=DATE - back * kept.DAY))
+    found = sold.make(day.past, DATE - kept.DAY)
+    while (missing := sold.missing(day.past)) is not None:
+        sold.save(day.conn, day.config, *missing, found)
     yield day
     day.conn.close()
 
@@ -104,11 +108,25 @@ def _fill(day: Day, back: int) -> None:
         [(at, f"z{n}") for at in range(morning_us, morning_us + DAY_US, WINDOW_US) for n in range(ZONES)],
     )
     day.conn.execute("COMMIT")
+    hours = [day.us("10:00") - back * DAY_US + h * HOUR_US for h in range(12)]
+    tills = [
+        Sold(f"z{n}", at, rng.randrange(20), rng.randrange(40), rng.randrange(10**6))
+        for at in hours
+        for n in range(ZONES)
+    ]
+    take(day.conn, day.config, tills, Terms(hours[-1] + HOUR_US, "CNY"))
 
 
 @pytest.mark.parametrize(
     ("ask", "days"),
-    [*(("counters", days) for days in (1, 7, 28)), ("flows", 1), ("flows", 7), ("tiers", 7), ("service", 7)],
+    [
+        *(("counters", days) for days in (1, 7, 28)),
+        ("flows", 1),
+        ("flows", 7),
+        ("tiers", 7),
+        ("service", 7),
+        ("sales", 28),
+    ],
 )
 def test_answers_over_days(benchmark: Any, day: Day, ask: str, days: int) -> None:
     """With today's visits made into facts anew each time, as after every commit of the service."""
@@ -118,6 +136,10 @@ def test_answers_over_days(benchmark: Any, day: Day, ask: str, days: int) -> Non
 @pytest.mark.parametrize("ask", ["summary", "occupancy", "comparison"])
 def test_answers_of_a_day(benchmark: Any, day: Day, ask: str) -> None:
     _measure(benchmark, lambda: getattr(day.past, ask)(DATE))
+
+
+def test_how_counters_fare(benchmark: Any, day: Day) -> None:
+    _measure(benchmark, lambda: day.past.performance(DATE, 28, DATE - 28 * kept.DAY))
 
 
 def test_promotions(benchmark: Any, day: Day) -> None:
@@ -130,12 +152,14 @@ OPENED = (
         "/counters",
         "/counters?days=7",
         "/counters?days=28",
+        "/counters?view=trend&days=28",
         "/flows",
         "/flows?days=7",
         "/members",
         "/plan",
         "/plan?days=7&measure=dwell",
         "/plan?days=28&zone=z3",
+        "/plan?days=28&measure=per_visit",
         "/plan?measure=change&against=before",
     ),
     *(

@@ -21,7 +21,8 @@ from sites import FLAGS, PASSWORD, browser, running  # noqa: E402
 from config import StoreConfig  # noqa: E402
 from config.check import load  # noqa: E402
 from edge.access.users import Role, Users, users_path  # noqa: E402
-from edge.days import kept  # noqa: E402
+from edge.crm.sales import Sold, Terms, take  # noqa: E402
+from edge.days import kept, sold  # noqa: E402
 from edge.days.history import History  # noqa: E402
 
 FOLDER = ROOT / "docs" / "pictures"
@@ -30,10 +31,12 @@ PAGES = {
     "wall": "/?wall=1",
     **{name: f"/{name}" for name in ("today", "plan", "counters", "flows", "promotions", "layout", "members")},
     **{name: f"/{name}" for name in ("service", "quality", "readers")},
+    "performance": "/counters?view=trend&days=7",
 }
 SIZE: sync_api.ViewportSize = {"width": 1240, "height": 860}
 WALL: sync_api.ViewportSize = {"width": 1920, "height": 1080}
 DAYS = 29
+LYING = (b"lost card in a drawer", b"a student who helps out")
 DAY_US = 86_400_000_000
 ONE = kept.DAY
 
@@ -67,6 +70,9 @@ def weeks(config: StoreConfig) -> None:
     day.watermark("20:30")
     for back in range(1, DAYS):
         kept.save(day.conn, config, replace(History(day.conn, config).make(DATE - back * ONE), complete=True))
+    past = History(day.conn, config)
+    while (found := sold.missing(past)) is not None:
+        sold.save(day.conn, config, *found, sold.make(past, found[0]))
     day.conn.close()
     users = Users(users_path(config))
     for name, role in (("li", Role.MANAGER), ("wall", Role.VIEWER)):
@@ -118,9 +124,9 @@ def _day(day: Day, back: int) -> None:
             stay(b"badge%d" % badge, 3, None, zone, at, long, 36_000)
             at += long + dice.uniform(60, 400)
     for hour in range(10, 20):
-        stay(b"lost card in a drawer", 0, None, "watches", hour * 3600, 3500, 36_000)
+        stay(LYING[0], 0, None, "watches", hour * 3600, 3500, 36_000)
         stay(
-            b"a student who helps out",
+            LYING[1],
             0,
             None,
             ("home", "bedding", "f3-stockroom")[hour % 3],
@@ -128,8 +134,20 @@ def _day(day: Day, back: int) -> None:
             3400,
             36_000,
         )
+    tickets: dict[tuple[str, int], int] = {}
+    for tag, cls, _, zone, enter_us, exit_us, _ in rows:
+        buys = dice.random() < 0.12 * min(1.0, (exit_us - enter_us) / 9e7)
+        if zone in counters and cls in (0, 1) and tag not in LYING and buys:
+            hour_us = enter_us // 3_600_000_000 * 3_600_000_000
+            tickets[zone, hour_us] = tickets.get((zone, hour_us), 0) + dice.choice((1, 1, 2))
+    if back < 7:
+        tickets = {key: n for key, n in tickets.items() if key[0] != "jewellery" or n > 1}
+    hours = range(midnight_us + 10 * 3_600_000_000, midnight_us + round(last_s * 1e6) - 3_599_999_999, 3_600_000_000)
+    told = [(zone, hour_us, tickets.get((zone, hour_us), 0)) for zone in counters for hour_us in hours]
+    made = [Sold(zone, at, n, n + n // 3, n * dice.randrange(8_000, 90_000)) for zone, at, n in told]
     rows.sort(key=lambda row: row[4])
     day.conn.execute("BEGIN")
+    take(day.conn, day.config, made, Terms(hours.stop, "CNY"))
     day.conn.executemany(
         "INSERT INTO visit (tag, tag_class, member, zone, enter_us, exit_us, journey_us, reads, censored, confidence)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, 9, 0, 0.9)",

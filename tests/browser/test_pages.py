@@ -30,14 +30,14 @@ LANDMARKS = """() => ({main: document.querySelectorAll('main').length, h1: docum
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_every_page(chromium: Any, site: Any, lang: str, size: str) -> None:
     with opened(chromium, lang, size) as (page, wrong):
-        for path in PATHS:
+        for path in (*PATHS, "/counters?view=trend"):
             answer = page.goto(site.url + path)
             assert answer.status == 200, path
             if path in ("/today", "/flows"):
                 page.wait_for_selector("#sankey svg.main-svg")
             if path == "/":
                 page.wait_for_selector('[data-state="live"]')
-            shoot(page, f"{path.strip('/').replace('/', '-') or 'now'}-{lang}-{size}")
+            shoot(page, f"{path.strip('/').replace('/', '-').replace('?', '-') or 'now'}-{lang}-{size}")
             found = page.evaluate(LANDMARKS)
             assert (found["main"], found["h1"], found["nav"]) == (1, 1, 1), path
             assert found["lang"] == LANGUAGES[lang].replace("en-GB", "en")
@@ -147,6 +147,8 @@ QUESTIONS = (
     ("/today", "#against", "the day is against others"),
     ("/about", "dl.glossary", "numbers mean"),
     ("/counters", 'a[href*="days=7"] >> #hold', "counters draw and hold"),
+    ("/counters", 'a[href*="view=trend"] >> #fare', "counters fare badly, also by sales"),
+    ("/counters", '[data-zone="shoes"] td[data-label]', "visits become sales"),
 )
 """Link of the navigation, then what answers; before `>>` the second click."""
 OVERLAPS = """() => {

@@ -57,7 +57,7 @@ def test_no_text_leaves_its_box_at_any_width(chromium: Any, wordy: Any, lang: st
     with opened(chromium, lang) as (page, _):
         log_in(page, wordy.url, "li")
         found = {}
-        for path in PATHS:
+        for path in (*PATHS, "/counters?view=trend", "/plan?measure=per_visit&zone=shoes"):
             page.goto(wordy.url + path)
             for width in WIDTHS:
                 page.set_viewport_size({"width": width, "height": 900})

@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 
 from dwell.compare import (
     DayCount,
+    Pairs,
     Share,
     change,
+    median_change,
     median_interval,
     normal_quantile,
     of_many,
+    per,
     rank_bands,
     ratio_change,
     share,
@@ -51,6 +54,50 @@ def test_rank_bands_hold_the_rank(given_: list[tuple[int, int] | None]) -> None:
         best, worst = band
         above = sum(other.value > mine.value for other in known)
         assert 1 <= best <= above + 1 <= worst <= len(known)
+
+
+def pairs_of(pairs: list[tuple[int, int]]) -> Pairs:
+    k, n = (np.array(side) for side in zip(*pairs, strict=True))
+    return Pairs(len(pairs), *(int(x) for x in (k.sum(), n.sum(), (k * k).sum(), (k * n).sum(), (n * n).sum())))
+
+
+def test_a_quotient_of_counts_has_poissons_interval() -> None:
+    """Exact limits of a mean of 10: 4.795 and 18.39 (Garwood, Biometrika 28 (1936) 437)."""
+    found = per(Pairs(1, 10, 100, 100, 1000, 10_000))
+    assert found == pytest.approx((0.1, 0.04795, 0.1839), rel=2e-3)
+    assert per(Pairs(1, 0, 100, 0, 0, 10_000)) == pytest.approx((0, 0, 0.03689), rel=2e-2)
+    assert per(Pairs(1, 200, 100, 40_000, 20_000, 10_000))[0] == 2  # type: ignore[index]
+    assert per(Pairs(1, 5, 29, 25, 145, 841)) is None
+    assert per(Pairs(0, 0, 0, 0, 0, 0), enough=0) is None
+
+
+@pytest.mark.parametrize("varies", [0.0, 0.4])
+def test_a_quotients_interval_holds_the_truth_also_if_days_differ(varies: float) -> None:
+    rng = np.random.default_rng(3)
+    held = narrow = 0
+    for _ in range(400):
+        n = rng.poisson(60, 14)
+        k = rng.poisson(0.3 * n * rng.lognormal(-varies * varies / 2, varies, 14))
+        made = pairs_of(list(zip(k.tolist(), n.tolist(), strict=True)))
+        found, alone = per(made), per(Pairs(1, *list(vars(made).values())[1:]))
+        assert found is not None
+        assert alone is not None
+        held += found[1] <= 0.3 <= found[2]
+        narrow += alone[1] <= 0.3 <= alone[2]
+    assert 0.91 <= held / 400 <= 0.995
+    assert varies == 0 or narrow < held - 20, "days that differ would be taken for certainty"
+
+
+def test_a_change_of_medians_joins_their_intervals() -> None:
+    change_ = median_change((60.0, 50.0, 70.0), (60.0, 50.0, 70.0))
+    assert change_.value == 0
+    assert not change_.sure
+    assert change_.low == pytest.approx(-1 + 1 / (1 + change_.high))  # type: ignore[operator]
+    halved = median_change((30.0, 28.0, 32.0), (60.0, 55.0, 65.0))
+    assert halved.value == pytest.approx(-0.5)
+    assert halved.sure
+    assert median_change((30.0, 28.0, 32.0), (60.0, 55.0, 65.0), enough=False).low is None
+    assert median_change((0.5, 0.0, 1.0), (60.0, 55.0, 65.0)).sure
 
 
 def test_clear_differences_give_clear_ranks() -> None:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from config import StoreConfig
 from config.facts import TAG_CLASSES, WINDOW_US
+from edge.crm.sales import Sold, Terms, take
 from edge.database.writer import Database
 from edge.days.counters import CounterScore
 from edge.days.history import History
@@ -20,6 +21,7 @@ from sync.contract import CLASS_OF, CLASSES, Event
 from sync.outbox import table
 
 DATE = dt.date(2026, 3, 14)
+NEVER_US = 2**62
 _EVENT: TypeAdapter[Any] = TypeAdapter(Event)
 ZONES = (
     ("door", {"zh": "正门", "en": "Door"}, "entrance", "F1", [[0, 0], [4, 0], [4, 4], [0, 4]]),
@@ -129,6 +131,12 @@ class Day:
                     "INSERT OR REPLACE INTO aggregate VALUES (?, ?, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, ?, 1, x'')",
                     (window_us, zone.id, coverage.get(zone.id, 1.0)),
                 )
+
+    def sold(self, zone: str, at: str, tickets: int, **more: Any) -> None:
+        """Sales of one hour; `units`, `cents`, `currency` and other terms if known."""
+        terms = Terms(NEVER_US, more.pop("currency", None), more.pop("revision", None))
+        done = take(self.conn, self.config, [Sold(zone, self.us(at), tickets, **more)], terms)
+        assert (done.taken, done.problems) == (1, [])
 
     def watermark(self, time: str) -> None:
         self.conn.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, 'layout')", (self.us(time),))

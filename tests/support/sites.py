@@ -116,6 +116,10 @@ def a_day(config: StoreConfig) -> None:
             at = f"{10 + minute // 60}:{minute % 60:02}"
             day.visit(badge, zone, at, dice.choice([60, 120, 200]), cls="staff", journey="10:00")
     day.visit("lost card", "shoes", "04:10", 5 * 3600)
+    for hour in range(4, 12):
+        for zone, of in (("shoes", 30), ("books", 9)):
+            n = 0 if hour < 10 else dice.randrange(of)
+            day.sold(zone, f"{hour}:00", n, units=2 * n, cents=12_345 * n, currency="CNY")
     day.covered("04:00", "09:00", shoes=0.0)
     day.covered("09:00", "12:00", bags=0.4)
     day.watermark("12:00")

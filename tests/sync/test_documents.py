@@ -23,7 +23,7 @@ from shopdays import Day
 
 from config.check import load
 from dwell.markov.engine import ZoneEngine
-from edge.crm import directory
+from edge.crm import directory, sales
 from edge.database.keys import find_tag_key
 from edge.intake import checkpoint
 from edge.store import layouts
@@ -170,6 +170,9 @@ def test_the_page_tells_the_numbers_that_hold() -> None:
         f"Beyond a burst of {commands.BURST:g}",
         f"requested again after {directory.PATIENCE_S[0]:g} s (rising to {directory.PATIENCE_S[1]:g} s)",
         f"is at most 64, currently {directory.PARTS}",
+        f"at most {down.MAX_SALES_BYTES // 1024} KiB, has up to {down.MAX_SALES} hours",
+        f"{sales.WAITING} messages are waiting already",
+        f"the first {sales.PROBLEMS_TOLD} with the number of the hour",
         f"keep-alive {mqtt.KEEPALIVE_S} s",
     ):
         assert told in text, told
@@ -192,6 +195,8 @@ def yesterday(gateway: Gateway, now_us: int) -> None:
             "INSERT INTO journey (tag, tag_class, start_us, end_us, censored, path) VALUES (?, 0, ?, ?, 0, ?)",
             (f"c{i}".encode(), path[0][1], path[1][2], json.dumps(path)),
         )
+    for hour in range(4, 28):
+        day.sold("shoes", f"{hour}:00", hour % 4, units=hour % 5, cents=990 * hour, currency="CNY")
     for i in range(6):
         card = Pseudonyms(key).member(member_card(10 + i), 96)
         day.conn.execute("INSERT INTO directory VALUES (?, ?, 'A', 1, NULL, NULL)", (card, f"M-m{i}"))
@@ -308,6 +313,12 @@ async def test_what_a_running_service_says_fits_the_schemas(gateway: Gateway, na
         ping = hq.order("7f1c", "ping") | {"v": 1, "expires_us": first["sent_us"] + 3600_000_000 * 24}
         await hq.send("down/cmd", ping)
         await hq.answer("7f1c")
+        hour_us = (first["sent_us"] // 3_600_000_000 - 3) * 3_600_000_000
+        sold = [{"zone": "bags", "hour_us": hour_us, "tickets": 4, "units": 5, "amount": 1234.5}]
+        sold.append({"zone": "shoes", "hour_us": hour_us, "tickets": 0})
+        head = {"v": 1, "id": "sales-7", "revision": 1, "currency": "CNY", "whole_days": False}
+        await hq.send("down/sales", head | {"hours": sold})
+        assert (await hq.answer("sales-7"))["output"] == {"taken": 2, "changed": 2, "refused": 0, "problems": []}
         ack = {"epoch": first["epoch"], "upto": first["first"] + first["n"] - 1, "pause_ms": 0, "accepts": ["gzip"]}
         await hq.send("down/ack/member", ack, retain=True)
         text = '[[opening_hours]]\nopen = "10:00"\nclose = "22:00"\n'

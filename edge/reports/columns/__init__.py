@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edge.reports.columns import changes, people, ways, works, zones
+from edge.reports.columns import changes, people, sales, ways, works, zones
 from edge.words.tables import Column
 
 COLUMNS: Mapping[str, tuple[Column, ...]] = {
@@ -24,10 +24,17 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "service": zones.SERVICE,
     "occupancy": zones.OCCUPANCY,
     "hours": zones.HOURS,
+    "need": zones.NEED,
+    "proposals": zones.PROPOSALS,
+    "sales": sales.SALES,
+    "performance": sales.PERFORMANCE,
+    "trends": sales.TRENDS,
+    "weekdays": sales.WEEKDAYS,
     "against": changes.AGAINST,
     "comparison": changes.COMPARISON,
     "promotions": changes.TRIALS,
     "layout": changes.TRIALS,
+    "lines": changes.LINES,
     "suspects": people.SUSPECTS,
     "members": people.MEMBERS,
     "quality": zones.QUALITY,

@@ -11,7 +11,7 @@ from edge.words.languages import message as _
 from edge.words.tables import DATE, INTEGER, NUMBER, RATIO, TEXT, Column, Interval, Words
 
 if TYPE_CHECKING:  # keeps NumPy out of the page process until a day is requested
-    from edge.days.changes import Effect, Phase, Trial
+    from edge.days.changes import Effect, Phase, Trial, TrialDay
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,48 @@ AGAINST = (
         interval=True,
     ),
     Column("pairs", INTEGER, _("Pairs of days"), "Number of pairs of days that were comparable."),
+)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One measure on one day of a trial; the counts are None if it is unknown."""
+
+    trial: Trial
+    day: TrialDay
+    measure: str
+    zones: int | None
+    controls: int | None
+
+
+def line_rows(trials: Iterable[Trial]) -> Iterator[Counted]:
+    """Yield the days of all trials that are not in the future, measure by measure."""
+    for trial in trials:
+        for effect in trial.effects:
+            for day in trial.days:
+                if day.state != "future":
+                    yield Counted(trial, day, effect.measure, *day.counts.get(effect.measure, (None, None)))
+
+
+# A Counted.
+LINES = (
+    Column("trial_kind", TEXT, _("Kind"), "promotion or layout.", "trial.kind"),
+    Column("trial", TEXT, _("Id"), "Id of the promotion or layout change in the store file.", "trial.id"),
+    Column(
+        "name",
+        TEXT,
+        _("What"),
+        "Name in the requested language.",
+        lambda row, words: words.trial(row.trial.kind, row.trial.id),
+    ),
+    Column("measure", TEXT, _("Measure"), "Quantity that is counted.", "measure"),
+    Column("day", DATE, _("Day"), "Business day.", lambda row, _: row.day.date.isoformat(), key=True),
+    Column(
+        "phase", TEXT, _("Phase"), "before, during or after; for a layout change, during means since then.", "day.phase"
+    ),
+    Column("state", TEXT, _("State"), "measured, unknown (not all zones were covered) or closed.", "day.state"),
+    Column("in_zones", INTEGER, _("in the zones"), "Count in the zones affected.", "zones"),
+    Column("in_controls", INTEGER, _("in the control zones"), "Count in the control zones.", "controls"),
 )
 
 # A Measured for a promotion or a layout change.

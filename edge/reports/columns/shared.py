@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from edge.words.languages import message as _
-from edge.words.tables import INTEGER, MOMENT, NUMBER, SECONDS, SHARE, TEXT, Column, Words, follow
+from edge.words.tables import INTEGER, MOMENT, NUMBER, QUOTIENT, SECONDS, SHARE, TEXT, Column, Words, follow
 
 
 class Part(NamedTuple):
@@ -92,6 +92,27 @@ def per_staff_hour(path: str = "") -> Column:
         _("Visits per staff member and hour"),
         "Visits of visit_s or longer per staff member and hour.",
         f"{path}visits_per_staff_hour",
+    )
+
+
+def sold(path: str) -> tuple[Column, ...]:
+    """Columns with what was sold; `path` is the prefix of their attributes."""
+    return (
+        Column("tickets", INTEGER, _("Tickets"), "Receipts of the tills, of all customers.", f"{path}tickets"),
+        Column("units", INTEGER, _("Units"), "Articles sold; null if not told for all hours.", f"{path}units"),
+        Column("amount", NUMBER, _("Amount"), "Value of the tickets, in the currency.", f"{path}amount"),
+    )
+
+
+def per_visit(path: str) -> Column:
+    """Column with tickets per visit."""
+    return Column(
+        "tickets_per_visit",
+        QUOTIENT,
+        _("Tickets per visit"),
+        "tickets ÷ visits of people, over hours in which both are known; may exceed 1, as not everybody carries a tag.",
+        f"{path}per_visit",
+        interval=True,
     )
 
 

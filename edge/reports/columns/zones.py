@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from edge.reports.columns.sales import OF_ZONE
 from edge.reports.columns.shared import (
     ASSIST,
     CARTS,
@@ -20,9 +21,10 @@ from edge.reports.columns.shared import (
     n,
     per_staff_hour,
     place,
+    zone,
 )
 from edge.words.languages import message as _
-from edge.words.tables import INTEGER, MOMENT, NUMBER, RATIO, SECONDS, SHARE, TEXT, Column, Interval, Words
+from edge.words.tables import INTEGER, MOMENT, NUMBER, QUOTIENT, SECONDS, SHARE, TEXT, Column, Interval, Words
 
 
 def _conversion(row: Any, _: Words) -> Interval | None:
@@ -79,7 +81,7 @@ COUNTERS = (
     Column("draw", SHARE, _("Draw"), "visitors ÷ journeys.", interval=True),
     Column(
         "conversion",
-        RATIO,
+        QUOTIENT,
         _("Conversion"),
         "engaged ÷ (pass_by + touch + visit).",
         _conversion,
@@ -120,6 +122,7 @@ COUNTERS = (
         "Worst possible rank by engaged_share, given the intervals.",
         lambda row, _: row.rank and row.rank[1],
     ),
+    *OF_ZONE,
     COVERAGE,
 )
 
@@ -151,6 +154,40 @@ SERVICE = (
     ),
     per_staff_hour(),
     COVERAGE,
+)
+
+# A floor's hour.
+NEED = (
+    Column("floor", TEXT, _("Floor id"), "Id of the floor in the store file.", "of.floor", key=True),
+    floor_name("of.floor"),
+    HOUR,
+    Column("state", TEXT, _("State"), MEASURED, "part.state"),
+    Column("wanted", INTEGER, _("Visits"), "Visits long enough to expect service.", "part.wanted"),
+    Column("unserved", INTEGER, _("met nobody"), "Of these, visits that met no staff.", "part.unserved"),
+    Column(
+        "wait_median_s", SECONDS, _("Wait, median"), "Median wait of the visits that met staff, seconds.", "part.wait_s"
+    ),
+)
+
+# More staff for a zone, with what that assumes.
+PROPOSALS = (
+    Column("floor", TEXT, _("Floor id"), "Id of the floor in the store file.", "part.floor", key=True),
+    floor_name("part.floor"),
+    *zone("part.zone"),
+    Column(
+        "start", MOMENT, _("From hour"), "Beginning, ISO 8601 in the store's time, on the last day.", "part.start_us"
+    ),
+    Column("end", MOMENT, _("To hour"), "End.", "part.end_us"),
+    Column("more", INTEGER, _("More staff"), "Proposed additional members of staff.", "part.more"),
+    Column("unserved", INTEGER, _("met nobody"), "Visits that met no staff in these hours.", "part.unserved"),
+    Column("wanted", INTEGER, _("Visits"), "Visits long enough to expect service in these hours.", "part.wanted"),
+    Column(
+        "per_staff_hour",
+        NUMBER,
+        _("Assumed visits per staff member and hour"),
+        "Assumption: visits that one member of staff meets in an hour, as in the busiest quarter of the staffed hours.",
+        "of.per_hour",
+    ),
 )
 
 # A zone's hour.

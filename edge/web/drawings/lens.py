@@ -86,7 +86,7 @@ def figure(measure: str, value: float | None, lang: str) -> str:
         return duration(value, lang)
     if measure == "presence":
         return f"{value:.1f}"
-    if measure == "visits":
+    if measure in ("visits", "tickets"):
         return number(round(value))
     return f"{round(value * 100):+d} %" if measure == "change" else percent(value)
 

@@ -16,8 +16,13 @@ from edge.words.numbers import local
 
 if TYPE_CHECKING:  # NumPy is imported with the first day
     from edge.days.counters import CounterScore
+    from edge.days.performance import CounterCourse, Course
     from edge.days.trends import TrendDay, Week
 
+COURSE_ORDERS = (
+    *("falls", "visits", "visits_change", "dwell", "dwell_change", "tickets", "tickets_change", "tickets_per_visit"),
+)
+"""Columns by which counters can be sorted that are compared with other days."""
 SHADES = 4
 ORDERS = ("rank", "n", "draw", "engaged_share", "conversion", "bounce", "first_stop", "median_s", "p75_s")
 """Columns by which counters can be sorted."""
@@ -100,6 +105,31 @@ def in_order(rows: Iterable[CounterScore], by: str) -> list[tuple[CounterScore, 
     found = sorted(rows, key=lambda row: (_limits(row, by) is None, -(_limits(row, by) or (0, 0, 0))[0], row.zone))
     ties = [False, *(_tied(_limits(one, by), _limits(two, by)) for one, two in pairwise(found))]
     return list(zip(found, ties, strict=False))
+
+
+def courses_in_order(rows: Iterable[CounterCourse], by: str) -> list[tuple[CounterCourse, bool]]:
+    """Sort counters by a column, lowest first, unknown last, or as they come by `falls`; ties as `in_order` does."""
+    if by == "falls":
+        return [(row, False) for row in rows]
+    known = [(_course(row, by), row) for row in rows]
+    found = sorted(known, key=lambda one: (one[0] is None, (one[0] or (0.0,))[0], one[1].zone))
+    ties = [False, *(_tied(two, one) for (one, _), (two, _) in pairwise(found))]
+    return [(row, tied) for (_, row), tied in zip(found, ties, strict=False)]
+
+
+def _course(row: CounterCourse, by: str) -> tuple[float, float, float] | None:
+    """Return value, lower and upper limit of a column; figures without an interval are exact."""
+    if by == "tickets_per_visit":
+        rate = None if row.sales is None else row.sales.per_visit
+        return None if rate is None else (rate.value, rate.low, rate.high)
+    name, _, change = by.partition("_")
+    found: Course = getattr(row, name)
+    if not change:
+        return None if found.now is None else (found.now, found.now, found.now)
+    if found.change is None:
+        return None
+    low, high = found.change.low, found.change.high
+    return found.change.value, float("-inf") if low is None else low, float("inf") if high is None else high
 
 
 def _tied(above: tuple[float, float, float] | None, below: tuple[float, float, float] | None) -> bool:

@@ -23,13 +23,19 @@ from edge.words import tables as words
 from edge.words.languages import LANGUAGES, catalogue, named
 from edge.words.languages import message as _
 from edge.words.numbers import iso
-from edge.words.tables import DATE, INTEGER, MOMENT, RATIO, SHARE, TEXT, Cell, Field
+from edge.words.tables import DATE, INTEGER, MOMENT, QUOTIENT, RATIO, SHARE, TEXT, Cell, Field
 
 CSV = "text/csv; charset=utf-8"
 MOST_ROWS = 20_000
 """Maximum rows per answer or sheet. Longer tables return `next`, and are complete as CSV."""
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
-FORMS = {SHARE: "0 %", RATIO: "+0 %;-0 %;0 %", MOMENT: "yyyy-mm-dd hh:mm:ss", DATE: "yyyy-mm-dd"}
+FORMS = {
+    SHARE: "0 %",
+    QUOTIENT: "0 %",
+    RATIO: "+0 %;-0 %;0 %",
+    MOMENT: "yyyy-mm-dd hh:mm:ss",
+    DATE: "yyyy-mm-dd",
+}
 """Number formats of workbooks by column type."""
 CODED = (
     "about",
@@ -43,12 +49,14 @@ CODED = (
     "role",
     "state",
     "tag_class",
+    "trial_kind",
 )
 """Columns with codes, which workbooks, and CSV with `lang`, show in words. JSON, and CSV without, keep the codes."""
 CODES = (
     *(_("measured"), _("unknown"), _("future"), _("arrival"), _("open"), _("acknowledged")),
     *(_("done"), _("reviewed"), _("snoozed"), _("attended"), _("expired"), _("planned"), _("running"), _("over")),
     *(_("during"), _("after"), _("visitors"), _("engaged_visitors"), _("journeys"), _("comings"), _("visits")),
+    *(_("before"), _("closed"), _("tickets"), _("promotion"), _("layout")),
     *(_("engaged"), _("engaged_share"), _("store"), _("floor"), _("zone"), _("member"), _("cart"), _("staff")),
     *(_("up"), _("down"), _("connecting"), _("viewer"), _("manager"), _("it")),
     *(

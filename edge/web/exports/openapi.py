@@ -7,8 +7,10 @@ from typing import Any
 
 from edge.days.period import AGAINST, MOST_DAYS
 from edge.web.exports.tables import EVERYBODY, TABLES
-from edge.words.tables import DATE, INTEGER, MOMENT, NUMBER, RATIO, SECONDS, SHARE, TEXT
+from edge.words.tables import DATE, INTEGER, MOMENT, NUMBER, QUOTIENT, RATIO, SECONDS, SHARE, TEXT
 
+COMPARING = ("against", "performance")
+"""Tables that take `against`."""
 NEXT = "Value of `before` for the next, older rows; null: there are none."
 
 
@@ -19,6 +21,7 @@ def openapi(version: str) -> dict[str, Any]:
         NUMBER: {"type": ["number", "null"]},
         SECONDS: {"type": ["number", "null"]},
         RATIO: {"type": ["number", "null"]},
+        QUOTIENT: {"type": ["number", "null"], "minimum": 0},
         SHARE: {"type": ["number", "null"], "minimum": 0, "maximum": 1},
         TEXT: {"type": ["string", "null"]},
         DATE: {"type": ["string", "null"], "format": "date"},
@@ -93,7 +96,7 @@ def openapi(version: str) -> dict[str, Any]:
         roles = "" if table.roles == EVERYBODY else f" For {', '.join(table.roles)}."
         asked = [*([day] if table.of_day else []), *([days, first] if table.spans else []), lang]
         asked += [] if table.bounded else [below]
-        asked += [beside] if table.name == "against" else []
+        asked += [beside] if table.name in COMPARING else []
         paths[f"/api/tables/{table.name}"] = get(table.about + roles, schema, asked)
     return {
         "openapi": "3.1.0",

@@ -6,25 +6,45 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config import StoreConfig
+from config.model import Zone
 from edge.access.users import Entry, Role
 from edge.days.period import Period
 from edge.reports.columns import COLUMNS
-from edge.reports.columns.changes import trial_rows
+from edge.reports.columns.changes import line_rows, trial_rows
+from edge.reports.columns.sales import WeekHour
 from edge.reports.columns.shared import Part
 from edge.reports.columns.ways import door_rows, flow_rows
+from edge.store.business_days import business_days
 from edge.store.live_state import Now
-from edge.web.answers import Answers
+from edge.web.answers import TRIALS, Answers
 from edge.web.exports import service_rows
 from edge.words.languages import message as _
+from edge.words.numbers import local
 from edge.words.tables import Cell, Column, Field, Words, cells, fields
 
 if TYPE_CHECKING:
     from edge.days.summary import Head
 
 EVERYBODY = (Role.VIEWER, Role.MANAGER, Role.IT)
+
+
+class Sold(NamedTuple):
+    """A zone's hour with the currency of its amount."""
+
+    of: Any
+    part: Any
+    currency: str | None
+
+
+class Place(NamedTuple):
+    """A zone of the store file."""
+
+    zone: str
+    floor: str
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -149,6 +169,56 @@ def _steps(source: Source) -> Iterable[Any]:
     return found.stops if found else ()
 
 
+def _need(source: Source) -> Iterator[Part]:
+    found = source.answers.need(source.date, source.days)
+    for floor in found.floors if found else ():
+        for hour in floor.hours:
+            if hour.state != "future":
+                yield Part(floor, hour)
+
+
+def _proposals(source: Source) -> Iterator[Part]:
+    found = source.answers.need(source.date, source.days)
+    for proposal in found.proposals if found else ():
+        yield Part(found, proposal)
+
+
+def _sales(source: Source) -> Iterator[Sold]:
+    found = source.answers.sales(source.date, source.days)
+    for zone in found.zones if found else ():
+        for hour in zone.hours:
+            if hour.state != "future":
+                yield Sold(zone, hour, None if hour.amount is None or found is None else found.currency)
+
+
+def _performance(source: Source) -> Iterable[Any]:
+    other = (source.period.compared or source.period.before).last
+    found = source.answers.performance(source.date, source.days, other)
+    return found.counters if found else ()
+
+
+def _trends(source: Source) -> Iterator[Part]:
+    found = source.answers.trends(source.date)
+    for zone in source.config.zones:
+        for day in found.get(zone.id, ()):
+            yield Part(_place(zone), day)
+
+
+def _weekdays(source: Source) -> Iterator[Part]:
+    found = source.answers.week(source.date)
+    start_us = business_days(source.config).bounds_us(source.date)[0]
+    for zone in source.config.zones:
+        for weekday, hours in enumerate(found.zones.get(zone.id, ()) if found else (), 1):
+            for hour, mean in enumerate(hours):
+                at = local(source.config, start_us + hour * 3_600_000_000)
+                yield Part(_place(zone), WeekHour(weekday, f"{at:%H:%M}", mean))
+
+
+def _lines(source: Source) -> Iterator[Any]:
+    for kind in TRIALS:
+        yield from line_rows(source.answers.trials(kind, source.date))
+
+
 def _against(source: Source) -> Iterable[Any]:
     other = source.period.compared
     found = None if other is None else source.answers.against(source.date, source.days, other.last)
@@ -164,6 +234,10 @@ def _readers(source: Source) -> Iterator[Part]:
     told = {reader.id: reader for reader in (source.now.readers if source.now else ())}
     for reader in source.config.readers:
         yield Part(reader, told.get(reader.id))
+
+
+def _place(zone: Zone) -> Place:
+    return Place(zone.id, zone.floor, zone.kind.value)
 
 
 TOGETHER = "Over several days, by hour of the day, all days together, with the times of the last one."
@@ -238,6 +312,41 @@ _MADE = (
         spans=True,
     ),
     Table(
+        "need",
+        _("Staff missing"),
+        f"Visits that met nobody, and waits, by floor and hour. {TOGETHER}",
+        _need,
+        spans=True,
+    ),
+    Table(
+        "proposals",
+        _("Staff proposed"),
+        "Where one more member of staff would have had enough to do, and what that assumes.",
+        _proposals,
+        spans=True,
+    ),
+    Table(
+        "sales",
+        _("Sales by hour"),
+        f"Tickets of zones whose sales are known, beside their visits, by hour. {TOGETHER}",
+        _sales,
+        spans=True,
+    ),
+    Table(
+        "performance",
+        _("Trend and sales"),
+        "Visits, dwell and tickets of the counters beside the days that `against` names; default: the days before.",
+        _performance,
+        spans=True,
+    ),
+    Table("trends", _("28 days"), "Each zone on each of the 28 days up to the date.", _trends),
+    Table(
+        "weekdays",
+        _("By weekday and hour"),
+        "Mean visits of each zone by weekday and hour, over the 28 days before; empty with fewer than two weeks.",
+        _weekdays,
+    ),
+    Table(
         "against",
         _("Compared days"),
         "The days beside those that `against` names, over hours known on both; empty without it.",
@@ -261,6 +370,12 @@ _MADE = (
         _("Layout"),
         "Effects of layout changes, compared with control zones.",
         lambda source: trial_rows(source.answers.trials("layout_changes", source.date)),
+    ),
+    Table(
+        "lines",
+        _("Promotions day by day"),
+        "Promotions and layout changes day by day, beside their control zones: before, during and after.",
+        _lines,
     ),
     Table(
         "suspects",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Mapping
 from functools import cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -20,7 +21,8 @@ from edge.reports import sentences
 from edge.reports.summary import as_json
 from edge.web.drawings.charts import counter_cards, dwell_bands, flow_matrix, sankey, traffic_charts
 from edge.web.drawings.hours import dwell_charts, need_table, occupancy_charts, staffing
-from edge.web.drawings.trends import ORDERS, in_order, spark_line
+from edge.web.drawings.lines import trial_lines
+from edge.web.drawings.trends import COURSE_ORDERS, ORDERS, courses_in_order, in_order, spark_line
 from edge.web.pages.service import floor_parts
 from edge.web.site import Site, language
 from edge.words.languages import named
@@ -29,6 +31,7 @@ from edge.words.tables import Words
 if TYPE_CHECKING:
     from edge.database.reader import Past
     from edge.days.flows import FlowReport, ZoneFlows
+    from edge.days.trends import TrendDay
 
 
 WEEK = dt.timedelta(days=7)
@@ -78,6 +81,11 @@ class DayPages:
     async def counters(self, request: Request) -> Response:
         """Show the counters: draw, engagement and rank range, and where people came from and went to."""
         site, lang = self._site, language(request)
+        view = request.query_params.get("view")
+        if view not in (None, "trend"):
+            raise HTTPException(400)
+        if view is not None:
+            return await self._performance(request)
         day = await site.day(request)
         days = day["days"]
         good = day["state"] == "ok"
@@ -103,9 +111,35 @@ class DayPages:
             rows=rows,
             order=order,
             orders=ORDERS,
+            sold=any(row.sales is not None for row, _ in rows),
             trends={zone: spark_line(days, lang) for zone, days in trends.items()},
             cards=cards,
             by_hour=by_hour,
+            **day,
+        )
+
+    async def _performance(self, request: Request) -> Response:
+        """Show how the counters fare: visits, dwell and tickets beside those of other days, the weakest first."""
+        site, lang, period = self._site, language(request), self._site.period(request)
+        day = await site.day(request)
+        order = request.query_params.get("sort", COURSE_ORDERS[0])
+        if order not in COURSE_ORDERS:
+            raise HTTPException(400)
+        found = None
+        trends: Mapping[str, tuple[TrendDay, ...]] = {}
+        if day["state"] == "ok":
+            other = period.compared or period.before
+            found = await run_in_threadpool(site.answers.performance, period.last, period.days, other.last)
+            trends = await run_in_threadpool(site.answers.trends, period.last)
+        return site.render(
+            request,
+            "performance.html",
+            says=[] if found is None else sentences.course(Words(site.config, lang), found),
+            found=found,
+            rows=[] if found is None else courses_in_order(found.counters, order),
+            order=order,
+            orders=COURSE_ORDERS,
+            trends={zone: spark_line(days, lang) for zone, days in trends.items()},
             **day,
         )
 
@@ -193,7 +227,9 @@ class DayPages:
         if trials:
             words = Words(site.config, language(request))
             says = {trial.id: sentences.trial(words, trial) for trial in trials if trial.state != "planned"}
-        return site.render(request, "trials.html", kind=kind, trials=trials, names=names, says=says, as_of=site.as_of())
+        lines = {trial.id: trial_lines(trial, language(request)) for trial in trials}
+        values: dict[str, Any] = {"kind": kind, "trials": trials, "names": names, "says": says, "lines": lines}
+        return site.render(request, "trials.html", as_of=site.as_of(), **values)
 
     def _flows(self, flows: ZoneFlows | None, lang: str) -> dict[str, Any]:
         site = self._site

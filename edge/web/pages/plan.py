@@ -22,6 +22,7 @@ from edge.words.tables import Words
 if TYPE_CHECKING:
     import datetime as dt
 
+    from edge.database.reader import Past
     from edge.days.against import AgainstReport
     from edge.days.flows import Step
 
@@ -39,10 +40,11 @@ class PlanPages:
         hour = request.query_params.get("hour") or None
         if hour not in (None, *hours) or zone not in (None, *(one.id for one in site.config.zones)):
             raise HTTPException(400)
-        from edge.days.lens import MEASURES
+        from edge.days.lens import MEASURES, SOLD
 
-        if measure not in MEASURES:
+        if measure not in (*MEASURES, *SOLD):
             raise HTTPException(400)
+        with_sales = await run_in_threadpool(site.answers.read, _any_sales, False)
         day = await site.day(request)
         found, card = None, {}
         stops: tuple[Step, ...] = ()
@@ -60,7 +62,7 @@ class PlanPages:
             request,
             "plan.html",
             measure=measure,
-            measures=MEASURES,
+            measures=(*MEASURES, *(SOLD if with_sales else ())),
             hour=hour,
             zone=zone,
             card=card,
@@ -106,3 +108,9 @@ class PlanPages:
             "came_from": [step for step in stops if step.to_zone == zone][:NEIGHBOURS],
             "went_to": [step for step in stops if step.from_zone == zone][:NEIGHBOURS],
         }
+
+
+def _any_sales(past: Past) -> bool:
+    from edge.days.sales import any_known  # NumPy is imported with the first day
+
+    return any_known(past)

@@ -185,6 +185,30 @@ async def test_nothing_is_told_twice_and_what_changed_is_the_next_revision(day: 
     assert await tell(day) == []  # summed up anew, and the same
 
 
+async def test_sales_are_told_beside_visits_and_again_when_they_change(day: Day) -> None:
+    morning(day)
+    before = {event.zone: event for event in await tell(day) if event.type == "scorecard"}
+    assert {event.sales for event in before.values()} == {None}
+    for hour in range(4, 28):
+        day.sold("shoes", f"{hour}:00", 2 if hour < 20 else 0)
+    told = {event.zone: event for event in await tell(day) if event.type == "scorecard"}
+    assert {event.revision for event in told.values()} == {2}
+    assert told["bags"].sales is None
+    found = told["shoes"].sales
+    score = next(zone for zone in day.past.counters(DATE).zones if zone.zone == "shoes").sales
+    assert score is not None
+    assert score.per_visit is not None
+    assert (found.days, found.tickets, found.units, found.amount) == (1, 32, None, None)
+    assert (found.per_visit.k, found.per_visit.n) == (score.per_visit.k, score.per_visit.n) == (32, 46)
+    assert found.per_visit.high == pytest.approx(score.per_visit.high, abs=1e-4)
+    assert await tell(day) == []
+    day.sold("shoes", "10:00", 2)
+    assert await tell(day) == [], "the same again is no news"
+    day.sold("shoes", "10:00", 3)
+    again = {event.zone: event for event in await tell(day) if event.type == "scorecard"}
+    assert (again["shoes"].revision, again["shoes"].sales.tickets) == (3, 33)
+
+
 async def test_sundays_tell_the_week(day: Day) -> None:
     morning(day)
     sunday = Day(day.config, DATE + ONE)  # 15 March 2026

@@ -125,6 +125,50 @@ def trial_day(folder: Path, **sections: Any) -> Day:
     return day
 
 
+def test_every_day_of_a_trial_is_told_as_its_visits_say(tmp_path: Path) -> None:
+    promotion: dict[str, Any] = {"id": "p", "name": "P", "zones": ["shoes"], "controls": ["bags", "books"]}
+    promotion |= {"first_day": DATE - 10 * ONE, "last_day": DATE - 4 * ONE}
+    running = {**promotion, "id": "r", "last_day": DATE + 5 * ONE}
+    closed = [{"date": DATE - 7 * ONE}]
+    day = trial_day(tmp_path, promotions=[promotion, running], special_days=closed)
+    dark = DATE - 12 * ONE
+    day.conn.execute("DELETE FROM day_summary WHERE date IN (?, ?)", (str(dark), str(DATE - 7 * ONE)))
+    for at in range(4, 28):
+        day.covered(f"{at - 24 * 12}:00", f"{at + 1 - 24 * 12}:00", books=0.1)
+    for offset in range(-50, 0):
+        for name in ("shoes", "bags", "books"):
+            for hour in range(24):
+                day.sold(name, f"{24 * offset + 4 + hour}:00", (offset + hour) % 3)
+    day.conn.execute("DELETE FROM sales WHERE zone = 'bags' AND hour_us < ?", (day.us("-476:00"),))
+    found, other = day.past.promotions()
+    assert [one.measure for one in found.effects] == ["visitors", "engaged_visitors", "tickets"]
+    dates = [DATE - n * ONE for n in reversed(range(39))]
+    assert [one.date for one in found.days] == dates
+    assert [one.phase for one in found.days] == ["before"] * 28 + ["during"] * 7 + ["after"] * 4
+    for one in found.days:
+        if one.date == dark:
+            assert (one.state, one.counts) == ("unknown", {}), "a control zone was dark"
+            continue
+        if one.date == DATE - 7 * ONE:
+            assert (one.state, one.counts) == ("closed", {})
+            continue
+        bounds = day.past.bounds_us(one.date)
+        for measure, longer in (("visitors", 0), ("engaged_visitors", 120)):
+            query = (
+                "SELECT count(DISTINCT journey_us || tag) FROM visit WHERE zone = ? AND journey_us >= ?"
+                f" AND journey_us < ? AND exit_us - enter_us >= {longer} * 1000000"
+            )
+            n = {name: day.conn.execute(query, (name, *bounds)).fetchone()[0] for name in ("shoes", "bags", "books")}
+            assert one.counts[measure] == (n["shoes"], n["bags"] + n["books"])
+        query = "SELECT zone, sum(tickets) FROM sales WHERE hour_us >= ? AND hour_us < ? GROUP BY zone"
+        n = dict(day.conn.execute(query, bounds).fetchall())
+        known = "bags" in n and one.date < DATE
+        assert (one.counts.get("tickets")) == ((n["shoes"], n["bags"] + n["books"]) if known else None)
+    assert [one.state for one in other.days][-6:] == ["measured"] + ["future"] * 5
+    assert other.days[-1].date == DATE + 5 * ONE
+    day.conn.close()
+
+
 def test_promotions_and_layout_changes(tmp_path: Path) -> None:
     first, last = DATE - 10 * ONE, DATE - 4 * ONE
     promotion = {"id": "p", "name": "P", "first_day": first, "last_day": last}

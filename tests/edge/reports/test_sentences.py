@@ -17,6 +17,7 @@ from edge.days import facts, kept
 from edge.days.against import Against, AgainstReport
 from edge.days.changes import Effect, Phase, Trial
 from edge.days.facts import Totals
+from edge.days.performance import CounterCourse, Course, Performance
 from edge.reports import sentences
 from edge.words.tables import Words
 
@@ -155,6 +156,59 @@ def test_a_promotion_makes_two_claims(
     trial = Trial("x", "promotion", ("shoes",), ("bags",), "2026-03-01", "2026-03-07", "over", effects)
     assert sentences.trial(EN, trial) == [said]
     assert sentences.trial(ZH, trial)[0].endswith("。")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(0.1, 0.4, "more tickets (+"), (-0.4, -0.1, "fewer tickets (-"), (-0.1, 0.4, "not certainly")],
+)
+def test_tickets_are_a_third_claim_of_a_promotion(low: float, high: float, said: str) -> None:
+    change = Change((low + high) / 2, low, high, 9, 9, 99, 99, True, (low, high))
+    effects = tuple(
+        Effect(measure, Phase(change, 9, 0), None) for measure in ("visitors", "engaged_visitors", "tickets")
+    )
+    trial = Trial("x", "promotion", ("shoes",), ("bags",), "2026-03-01", "2026-03-07", "over", effects)
+    assert f", {said}" in sentences.trial(EN, trial)[0]
+    assert "成交单数" in sentences.trial(ZH, trial)[0]
+
+
+def course(value: float, sure: bool) -> Course:
+    limits = (value - 0.05, value + 0.05) if sure else (-1.0, 1.0)
+    return Course(10, 10, Difference(value, *limits), 7)
+
+
+@pytest.mark.parametrize(
+    ("shoes", "bags", "sold", "said"),
+    [
+        ((-0.3, -0.3, -0.3), (0, 0, 0), True, ["Certainly fewer visits and fewer tickets: Shoes."]),
+        ((-0.3, 0, 0), (0, 0, -0.3), True, ["Certainly fewer visits: Shoes.", "Certainly fewer tickets: Bags."]),
+        ((0, -0.3, 0), (0.3, 0, 0), True, ["Certainly shorter dwell only: Shoes."]),
+        ((0, 0.3, 0), (0, 0, 0), True, ["Of no counter is it certain that visits, dwell or tickets have fallen."]),
+        (
+            (-0.3, 0, 0),
+            (-0.3, 0, 0),
+            False,
+            ["Certainly fewer visits: Shoes, Bags.", "No sales are known, so nothing can be said about tickets."],
+        ),
+    ],
+)
+def test_how_counters_fare_is_said_if_it_is_certain(
+    shoes: tuple[float, ...], bags: tuple[float, ...], sold: bool, said: list[str]
+) -> None:
+    rows = []
+    for zone, values in (("shoes", shoes), ("bags", bags)):
+        visits_, dwell, tickets = (course(value, value != 0) for value in values)
+        rows.append(CounterCourse(zone, "F1", visits_, dwell, tickets, None))
+    found = Performance("2026-03-01", "2026-03-07", tuple(rows), 1, sold)
+    assert sentences.course(EN, found) == said
+    assert len(sentences.course(ZH, found)) == len(said)
+
+
+def test_too_few_days_say_nothing_about_how_counters_fare() -> None:
+    none = Course(10, 10, Difference(-0.5, None, None), 1)
+    row = CounterCourse("shoes", "F1", none, Course(None, None, None, None), none, None)
+    (said,) = sentences.course(EN, Performance("2026-03-01", "2026-03-01", (row,), 1, True))
+    assert said.startswith("There are too few days to compare")
 
 
 def test_unserved_need_busy_hours_and_trust(day: Day) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 from html import unescape
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 import pages
@@ -97,6 +98,118 @@ async def test_what_was_tried_is_told_even_if_it_proves_nothing(tmp_path: Path) 
             assert status == 200
             assert f">{name} <small>" in html
             assert "not enough data" in html
+
+
+def trading(config: StoreConfig) -> None:
+    """Two weeks of visits and sales; in the second one half as many of shoes."""
+    for back in range(14):
+        day = Day(config, DATE - dt.timedelta(days=back))
+        for hour in range(10, 20):
+            for name, n in (("shoes", 4 if back < 7 else 8), ("bags", 6), ("books", 5)):
+                for i in range(n):
+                    day.visit(f"{back}{hour}{name}{i}", name, f"{hour}:{5 * i}", 30 + 20 * i)
+                if name != "books":
+                    day.sold(name, f"{hour}:00", n // 2, units=n)
+        day.covered("04:00", "28:00")
+        day.conn.close()
+    day = Day(config)
+    day.watermark("33:00")
+    day.conn.close()
+
+
+async def test_how_counters_fare_is_one_click_from_counters(tmp_path: Path) -> None:
+    hours = [{"open": "10:00", "close": "20:00"}]
+    config = StoreConfig.model_validate(store_values(tmp_path, opening_hours=hours))
+    trading(config)
+    async with pages.serving(config) as page:
+        html = (await page.get(f"/counters?date={DATE}&lang=en"))[2]
+        href = re.search(r'href="([^"]*view=trend[^"]*)"', html)
+        assert href is not None
+        assert "days=28" in href[1], "a day proves nothing"
+        query = f"/counters?date={DATE}&days=7&view=trend&lang="
+        english, chinese = (await page.get(query + "en"))[2], (await page.get(query + "zh"))[2]
+        assert "Certainly fewer visits and fewer tickets: Shoes." in text_of(english)
+        assert "到访和成交单数都显著减少：鞋。" in text_of(chinese)
+        rows = re.findall(r'<tr data-zone="(\w+)">(.*?)</tr>', english, re.DOTALL)
+        assert [zone for zone, _ in rows] == ["shoes", "books", "bags"]
+        shoes, books = text_of(rows[0][1]), text_of(rows[1][1])
+        assert "280 -50 %" in shoes
+        assert "140 -50 %" in shoes
+        assert "50 % 42–" in shoes
+        assert books.count("–") >= 3, "no sales are known there"
+        told = json.loads((await page.get(f"/api/tables/performance?date={DATE}&days=7"))[2])["rows"]
+        assert [row["zone"] for row in told] == ["shoes", "books", "bags"]
+        assert (told[0]["tickets"], told[0]["tickets_before"], told[0]["tickets_change"]) == (140, 280, -0.5)
+        assert (told[1]["tickets"], told[1]["tickets_change"], told[1]["tickets_per_visit"]) == (None, None, None)
+        by_visits = (await page.get(query + "en&sort=visits"))[2]
+        assert re.findall(r'<tr data-zone="(\w+)">', by_visits) == ["shoes", "books", "bags"]
+        assert (await page.get(query + "en&sort=colour"))[0] == 400
+
+
+async def test_tickets_stand_beside_visits_wherever_a_counter_is_told_of(tmp_path: Path) -> None:
+    hours = [{"open": "10:00", "close": "20:00"}]
+    config = StoreConfig.model_validate(store_values(tmp_path, opening_hours=hours))
+    trading(config)
+    async with pages.serving(config) as page:
+        html = (await page.get(f"/counters?date={DATE}&days=7&lang=en"))[2]
+        row = text_of(html[html.index('data-zone="bags"') :].split("</tr>")[0])
+        assert "at most 60 50 % 43–57 % 100 %" in row
+        card = text_of(html[html.index('<section class="card" id="bags"') :].split("</section>")[0])
+        assert "Tickets 210 Tickets per visit 50 % 43–57 %" in card
+        assert "Tickets" not in text_of(html[html.index('<section class="card" id="books"') :].split("</section>")[0])
+        plan = (await page.get(f"/plan?date={DATE}&days=7&measure=per_visit&zone=bags&lang=en"))[2]
+        assert 'aria-label="Bags: 50 %"' in plan
+        assert 'aria-label="Books: unknown"' in plan or 'aria-label="=Books(): unknown"' in plan
+        assert "Tickets 210" in text_of(plan[plan.index('id="zone"') :])
+        scores = {
+            row["zone"]: row
+            for row in json.loads((await page.get(f"/api/tables/counters?date={DATE}&days=7"))[2])["rows"]
+        }
+        assert (scores["bags"]["tickets"], scores["bags"]["units"], scores["bags"]["tickets_per_visit"]) == (
+            210,
+            420,
+            0.5,
+        )
+        assert scores["books"]["tickets"] is None
+        sold = json.loads((await page.get(f"/api/tables/sales?date={DATE}"))[2])["rows"]
+        noon = next(row for row in sold if row["zone"] == "bags" and row["hour"] == f"{DATE}T12:00:00+08:00")
+        assert (noon["state"], noon["tickets"], noon["units"], noon["visits"]) == ("measured", 3, 6, 6)
+        none = (await page.get("/counters?date=2026-02-01&lang=en"))[2]
+        assert "Tickets" not in none
+
+
+async def test_a_promotion_is_drawn_day_by_day_beside_its_control_zones(tmp_path: Path) -> None:
+    tried: dict[str, Any] = {"id": "spring", "name": "Spring", "zones": ["shoes"], "controls": ["bags"]}
+    tried |= {"first_day": DATE - dt.timedelta(days=6), "last_day": DATE - dt.timedelta(days=3)}
+    closed = [{"date": DATE - dt.timedelta(days=4)}]
+    hours = [{"open": "10:00", "close": "20:00"}]
+    values = store_values(tmp_path, promotions=[tried], opening_hours=hours, special_days=closed)
+    config = StoreConfig.model_validate(values)
+    trading(config)
+    day = Day(config, DATE - dt.timedelta(days=9))
+    day.covered("04:00", "28:00", bags=0.1)
+    day.conn.close()
+    async with pages.serving(config) as page:
+        html = (await page.get("/promotions?lang=en"))[2]
+        rows = json.loads((await page.get(f"/api/tables/lines?date={DATE}"))[2])["rows"]
+        chinese = (await page.get("/promotions?lang=zh"))[2]
+    drawn = re.findall(r'<svg class="bars course".*?</svg>', html, re.DOTALL)
+    assert len(drawn) == 3, "visitors, engaged visitors and tickets"
+    tickets = drawn[2]
+    assert tickets.count('fill="url(#hatch)"') == 22, "21 days without data, and one that was dark"
+    assert tickets.count('class="shut"') == 1
+    assert (
+        len(re.findall(r'<circle class="own"', tickets)) == len(re.findall(r'<circle class="control"', tickets)) == 12
+    )
+    assert "2026-03-05: 40 · control zones 30" not in tickets
+    assert "2026-03-06: 40 · control zones 30" in tickets
+    assert "during 3 20.0 50 % 30.0 100 %" in text_of(html)
+    assert "期间 3 20.0 50 % 30.0 100 %" in text_of(chinese)
+    line = {(row["measure"], row["day"]): row for row in rows}
+    assert (line["tickets", "2026-03-06"]["in_zones"], line["tickets", "2026-03-06"]["phase"]) == (40, "before")
+    assert line["tickets", "2026-03-05"]["state"] == "unknown"
+    assert line["tickets", "2026-03-05"]["in_zones"] is None
+    assert line["tickets", "2026-03-10"]["state"] == "closed"
 
 
 async def test_all_numbers_of_a_page_are_of_the_days_that_were_chosen(page: Page) -> None:

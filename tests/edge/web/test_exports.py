@@ -8,6 +8,7 @@ import io
 import json
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,6 +21,7 @@ from shopdays import DATE, Day, store_values
 
 from config import StoreConfig
 from edge.access.users import Role, Users, users_path
+from edge.days import kept
 from edge.days.period import parse
 from edge.reports.columns import COLUMNS
 from edge.store.live_state import State
@@ -78,7 +80,7 @@ async def test_the_same_table_in_every_form(service: Service, page: Page, name: 
     assert (told["store"], told["table"]) == ("s1", name)
     assert told["as_of"] == "2026-03-14T12:00:00+08:00"
     assert [list(row) for row in told["rows"]] == [list(TABLES[name].ids)] * (len(lines) - 1)
-    few = "paths", "tiers", "promotions", "layout", "cases", "against"
+    few = "paths", "tiers", "promotions", "layout", "lines", "cases", "against", "proposals", "sales", "weekdays"
     assert len(lines) > (name not in few)  # of which too few were seen to be shown, or none was
     status, headers, content = await page.load(f"/export/{name}.xlsx{query}")
     assert status == 200
@@ -132,6 +134,39 @@ async def test_tables_are_of_the_days_that_they_say(page: Page) -> None:
     book = sheets((await page.load(f"/export/dwell.xlsx?date={DATE}&days=7&lang=en"))[2])["Dwell"]
     ends = [float((DATE - dt.timedelta(days=n) - dt.date(1899, 12, 30)).days) for n in (6, 0)]
     assert [[float(cell) for cell in row[-2:]] for row in book[1:]] == [ends] * len(page.config.zones)
+
+
+async def test_need_and_trends_are_the_numbers_of_the_page(page: Page) -> None:
+    day = Day(page.config)
+    for hour in (10, 15):
+        for i in range(40):
+            day.visit(f"{hour}{i}", "shoes", f"{hour}:{i}", 100, journey=f"{hour}:{i}")
+    day.visit("badge", "shoes", "10:00", 3600, cls="staff")
+    day.covered("04:00", "28:00")
+    day.watermark("33:00")
+    made = day.past.make(DATE)
+    for back in range(15):
+        kept.save(day.conn, day.config, replace(made, date=DATE - back * dt.timedelta(days=1)))
+    need, trend, week = day.past.need(DATE), day.past.trend(DATE, "shoes"), day.past.week(DATE)
+    day.conn.close()
+    told = {
+        name: json.loads((await page.get(f"/api/tables/{name}?date={DATE}"))[2])["rows"]
+        for name in ("need", "proposals", "trends", "weekdays")
+    }
+    upstairs = [row for row in told["need"] if row["floor"] == "F1"]
+    of_page = next(floor for floor in need.floors if floor.floor == "F1")
+    assert [(row["wanted"], row["unserved"]) for row in upstairs] == [(h.wanted, h.unserved) for h in of_page.hours]
+    assert sum(row["unserved"] for row in upstairs) == 40
+    (one,) = told["proposals"]
+    assert (one["zone"], one["more"], one["unserved"], one["per_staff_hour"]) == ("shoes", 1, 40, need.per_hour)
+    assert (one["start"], one["end"]) == (f"{DATE}T15:00:00+08:00", f"{DATE}T16:00:00+08:00")
+    shoes = [row for row in told["trends"] if row["zone"] == "shoes"]
+    assert [row["visits"] for row in shoes] == [of.visits for of in trend]
+    assert [row["day"] for row in shoes] == [of.date.isoformat() for of in trend]
+    assert shoes[-1]["median_s"] == pytest.approx(trend[-1].median_s, abs=0.1)
+    ten = [row for row in told["weekdays"] if (row["zone"], row["clock"]) == ("shoes", "10:00")]
+    assert [row["mean_visits"] for row in ten] == [hours[6] for hours in week.zones["shoes"]] == [40] * 7
+    assert [(row["weekday"], row["weekday_name"]) for row in ten][-1] == (7, "星期日")
 
 
 async def test_headings_are_those_of_the_page_in_its_language(page: Page) -> None:

@@ -16,6 +16,7 @@ from config import topics
 from simulators.headquarters import crm as crm_module
 from simulators.headquarters.broker import NatsBroker
 from simulators.headquarters.crm import Crm
+from simulators.headquarters.tills import Tills
 from sync import outbox
 from sync.consumer import Delivery
 from sync.contract import CLASSES, Envelope, EventClass, encode, event_id
@@ -53,6 +54,37 @@ async def test_the_status_file_follows(
         await until(lambda: json.loads(status.read_text())["received"] == 5)
         assert json.loads(status.read_text())["stores"]["s1"]["online"] is True
     await until(lambda: json.loads(status.read_text())["stores"]["s1"]["online"] is False)
+
+
+async def test_sales_are_sent_until_the_store_has_taken_them(
+    nats: NatsBroker, until: Until, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crm_module, "SALES_S", 0.1)
+    file = tmp_path / "tills.csv"
+    file.write_text("hour,zone,tickets,units,amount,currency\n2026-03-14T10:00:00+08:00,shoes,3,4,59.90,CNY\n")
+    central = Crm(MqttSettings.from_url(nats.url, "crm"), tmp_path / "crm.db", tills=Tills(file, "s1"))
+    running = asyncio.create_task(central.run())
+    came: list[dict[str, Any]] = []
+    async with connect(MqttSettings.from_url(nats.url, "store")) as link:
+        await link.subscribe([topics.topic("s1", "down/sales")])
+
+        async def listen() -> None:
+            while True:
+                came.extend(json.loads(one.payload) for one in await link.receive())
+
+        listening = asyncio.create_task(listen())
+        await until(lambda: len(came) > 1)
+        answer = {"v": 1, "id": came[0]["id"], "state": "applied", "at_us": 1}
+        await link.publish(topics.topic("s1", "up/result"), json.dumps(answer).encode())
+        await until(lambda: central._tills is not None and not central._tills.due())
+        listening.cancel()
+    running.cancel()
+    await asyncio.gather(running, listening, return_exceptions=True)
+    await central.close()
+    assert {one["id"] for one in came} == {came[0]["id"]}
+    assert came[0]["hours"] == [
+        {"zone": "shoes", "hour_us": 1773453600000000, "tickets": 3, "units": 4, "amount": 59.9}
+    ]
 
 
 async def test_poison_does_not_stop_it(nats: NatsBroker, store: MakeStore, crm: MakeCrm, until: Until) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,44 @@ def test_a_push_that_can_reach_nobody_is_over_at_once(chain: str, tmp_path: Path
     assert call("push", "weather", str(file), "--database", chain).exit_code == 2
     with pytest.raises(Trouble, match="columns"):
         call("push", "directory", str(file), "--database", chain)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("s1,2026-03-14T10:00,shoes,1,,,", "line 3: hour: '2026-03-14T10:00' has no offset"),
+        ("s1,yesterday,shoes,1,,,", "line 3: Invalid isoformat"),
+        ("s1,2026-03-14T10:00Z,shoes,-1,,,", "line 3: tickets: Input should be greater"),
+        ("s1,2026-03-14T10:00Z,shoes,,,,", "line 3: tickets: Field required"),
+        ("s1,2026-03-14T10:00Z,shoes,1,,5,", "line 3: amount: its currency is missing"),
+        ("s1,2026-03-14T10:00Z,shoes,1,,5,yuan", "line 3: currency: 'yuan'"),
+        (",2026-03-14T10:00Z,shoes,1,,,", "line 3: store: empty"),
+        ("s1,2026-03-14T10:00Z,shoes,1,,,,9", "line 3: more cells"),
+    ],
+)
+def test_a_file_of_sales_with_a_wrong_line_is_not_sent(
+    chain: str, conn: Any, tmp_path: Path, line: str, reason: str
+) -> None:
+    file = tmp_path / "sales.csv"
+    head = "store,hour,zone,tickets,units,amount,currency\ns1,2026-03-14T10:00Z,bags,1,,,\n"
+    file.write_text(head + line)
+    with pytest.raises(Trouble, match=re.escape(reason)):
+        call("push", "sales", str(file), "--database", chain)
+    assert conn.execute("SELECT count(*) FROM chain.command").fetchone() == (0,)
+    file.write_text("store,hour,tickets\n")
+    with pytest.raises(Trouble, match="the column zone is missing"):
+        call("push", "sales", str(file), "--database", chain)
+
+
+def test_stores_that_have_not_answered_sales_are_named(chain: str, conn: Any, tmp_path: Path) -> None:
+    file = tmp_path / "sales.csv"
+    file.write_text("store,hour,zone,tickets\ns1,2026-03-14T10:00Z,shoes,1\n")
+    done = call("push", "sales", str(file), "--database", chain, "--within", "1")
+    assert done.exit_code == 1
+    assert done.stdout.startswith("0 hours taken, 0 refused\n")
+    assert "not answered yet: s1" in done.output
+    (row,) = conn.execute("SELECT store, name, body FROM chain.command").fetchall()
+    assert row == ("s1", "sales", {"hours": [{"zone": "shoes", "hour_us": 1773482400000000, "tickets": 1}]})
 
 
 def test_keeping_times_are_set_one_by_one(chain: str, conn: Any) -> None:

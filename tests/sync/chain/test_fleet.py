@@ -17,13 +17,14 @@ from chains import batch, counted, message
 
 from config import topics
 from simulators.headquarters.log import Log
-from sync.chain import desk, erasure, fleet
+from sync.chain import desk, erasure, fleet, sales
 from sync.chain.decoding import decode
 from sync.chain.ledger import Ledger, connect
 from sync.chain.log import LogSettings
 from sync.chain.log import connect as connect_to_log
 from sync.chain.reader import Place, follow
 from sync.contract import event_id
+from sync.down import Sales
 from sync.mqtt import MqttConnection, MqttSettings
 from sync.mqtt import connect as connect_to_broker
 
@@ -59,6 +60,14 @@ class Stores:
                 self.got.append((store, rest, incoming.payload))
                 if rest == "down/cmd":
                     await self._carry_out(store, json.loads(incoming.payload))
+                elif rest == "down/sales" and store not in self.silent:
+                    sales = Sales.model_validate_json(incoming.payload, strict=True)
+                    bad = [
+                        {"hour": n, "reason": "no zone"} for n, hour in enumerate(sales.hours) if hour.zone == "toys"
+                    ]
+                    told = {"v": 1, "id": sales.id, "at_us": 1, "state": "applied"}
+                    output = {"taken": len(sales.hours) - len(bad), "changed": 0, "refused": len(bad), "problems": bad}
+                    await self.say(store, "up/result", told | {"output": output}, retain=False)
                 elif rest == "down/config" and store not in self.silent:
                     desired = json.loads(incoming.payload)
                     if store in self.restarts:
@@ -129,6 +138,29 @@ async def test_a_configuration_goes_out_in_waves(chain: str, conn: Any, stores: 
     assert {one["toml"] for one in sent} == {file.read_text()}
     assert conn.execute("SELECT state FROM chain.rollout").fetchall() == [("done",)]
     assert await asyncio.to_thread(rolled(chain, file, [1], ("refused",))) == []  # there is nothing more to do
+
+
+async def test_sales_go_to_their_stores_until_they_are_answered(
+    conn: Any, stores: Stores, tmp_path: Path, until: Until
+) -> None:
+    file = tmp_path / "sales.csv"
+    hours = [f"s1,2026-03-14T{hour:02}:00+08:00,shoes,{hour},,12.50,CNY" for hour in range(10, 20)]
+    many = [f"s2,2026-03-14T10:00Z,z{n},1,2,," for n in range(sales.HOURS + 5)]
+    lines = ["store,hour,zone,tickets,units,amount,currency", *hours, *many, "s3,2026-03-14T10:00Z,toys,0,,,"]
+    file.write_text("\n".join(lines))
+    stores.silent = {"s1"}
+    prefix = sales.push(conn, sales.orders(file))
+    await until(lambda: sales.progress(conn, prefix).waiting == ["s1"])
+    stores.silent = set()
+    await until(lambda: not sales.progress(conn, prefix).waiting)
+    found = sales.progress(conn, prefix)
+    assert (found.taken, found.refused, found.reasons) == (10 + sales.HOURS + 5, 1, {"s3": "no zone"})
+    told = {store: Sales.model_validate_json(payload) for store, rest, payload in stores.got if rest == "down/sales"}
+    assert (told["s1"].currency, told["s1"].hours[0].amount, told["s1"].hours[0].tickets) == ("CNY", 12.5, 10)
+    assert told["s1"].hours[0].hour_us == 1773453600000000
+    assert sum(rest == "down/sales" and store == "s2" for store, rest, _ in stores.got) == 2
+    assert conn.execute("SELECT count(*) FROM chain.command WHERE body <> '{}'").fetchone() == (0,)
+    assert len(sales.orders(file, ["s3"])) == 1
 
 
 async def test_a_refusal_halts_and_the_same_command_goes_on(

@@ -1,0 +1,45 @@
+"""Commands for the sales of a store, which the chain's tills know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge.cli.store_file import Config, load_store
+from edge.words.counts import counted
+
+group = typer.Typer(help="Manage the sales by zone and hour.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.add_typer(group, name="sales")
+
+
+@group.command("import")
+def take(
+    file: Annotated[Path, typer.Argument(help="CSV file hour,zone,tickets and, if known, units,amount,currency.")],
+    config: Config,
+    whole_days: Annotated[
+        bool,
+        typer.Option("--whole-days", help="In all other hours of these days, these zones sold nothing."),
+    ] = False,
+) -> None:
+    """Import sales by zone and hour; the same hour again replaces it. Exit code 1 if lines were left out."""
+    import time
+
+    store = load_store(config)
+    from edge.crm.sales_csv import import_csv
+
+    done = import_csv(store, file, time.time_ns() // 1000, whole_days=whole_days)
+    for problem in done.problems:
+        typer.echo(problem, err=True)
+    filled = f", {done.filled} filled with 0" if done.filled else ""
+    left_out = f"; {counted(len(done.problems), 'line')} left out" if done.problems else ""
+    typer.echo(f"{counted(done.hours, 'hour')}, {done.changed} new or different{filled}{left_out}")
+    if whole_days and done.problems:
+        typer.echo("no hours were filled with 0, because lines were left out", err=True)
+    if done.problems:
+        raise typer.Exit(1)
