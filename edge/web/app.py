@@ -112,7 +112,7 @@ def create_app(config: StoreConfig, live: LiveClient, clock: Clock, hosts: list[
 
 
 class _Headers:
-    """Middleware that adds HEADERS to every response, including streams."""
+    """Middleware that adds HEADERS to every response, including streams; those that one has itself are kept."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -120,7 +120,9 @@ class _Headers:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         await self._app(scope, receive, sending)

@@ -11,9 +11,13 @@ import pages
 import pytest
 from numpy.typing import NDArray
 from pages import Page
+from pictures_made import SVG, png
 from shopdays import DATE, Day, busy
 
 import edge.web
+from config import StoreConfig
+from config.floor_image import POLICY
+from config.model import FloorImage
 from edge.days import kept
 from edge.days.lens import MEASURES
 
@@ -182,3 +186,40 @@ async def test_counters_are_sorted_by_any_column_with_ties_marked(page: Page) ->
     assert re.search(r'aria-sort="descending"><a href="[^"]*sort=median_s', table)
     assert re.search(r"<small>\d+ s–\d+ s</small>|<small>\d+:\d+–\d+:\d+</small>|<small>\d+ min[^<]*–", rows[0][1])
     assert (await page.get(f"/counters?date={DATE}&sort=zone"))[0] == 400
+
+
+@pytest.mark.parametrize("content", [png(30, 18), SVG.format('<path d="M0 0h9"/>').encode()])
+async def test_a_floors_picture_is_drawn_and_sent_as_a_picture_only(config: StoreConfig, content: bytes) -> None:
+    file = config.database.path.with_name("f1.png")
+    file.write_bytes(content)
+    place = {"file": file, "left": -1, "bottom": -2, "width": 17, "height": 10.2}
+    floors = (config.floors[0].model_copy(update={"image": FloorImage.model_validate(place)}), *config.floors[1:])
+    pages.fill(config)
+    async with pages.serving(config.model_copy(update={"floors": floors})) as page:
+        for path in ("/", f"/plan?date={DATE}"):
+            _, _, html = await page.get(path)
+            (drawn,) = re.findall(r'<image class="picture" href="([^"]+)" ([^>]*)/>', html)
+            assert drawn[1] == 'x="-1.0" y="-8.2" width="17.0" height="10.2" preserveAspectRatio="none"'
+        status, headers, sent = await page.load(drawn[0])
+        assert (status, sent) == (200, content)
+        kind = "image/png" if content.startswith(b"\x89") else "image/svg+xml"
+        assert headers["Content-Type"].partition(";")[0] == kind
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Content-Security-Policy"] == POLICY
+        assert "immutable" in headers["Cache-Control"]
+        assert (await page.load(f"{drawn[0].partition('?')[0]}"))[1]["Cache-Control"] == "no-cache"
+        assert (await page.load("/plan/image/F2"))[0] == (await page.load("/plan/image/elsewhere"))[0] == 404
+        file.write_bytes(b"<html><script>alert(1)</script></html>")
+        assert (await page.load(drawn[0]))[0] == 404
+
+
+async def test_a_picture_that_cannot_be_shown_is_left_out(
+    config: StoreConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = FloorImage(file=config.database.path.with_name("missing.png"), width=3, height=3)
+    floors = (config.floors[0].model_copy(update={"image": image}), *config.floors[1:])
+    async with pages.serving(config.model_copy(update={"floors": floors})) as page:
+        status, _, html = await page.get("/")
+    assert status == 200
+    assert "<image" not in html
+    assert "missing.png No such file" in caplog.text
