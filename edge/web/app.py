@@ -30,6 +30,7 @@ from edge.web.gate import FOR_PROGRAMS, Gate, Login
 from edge.web.pages.day import DayPages
 from edge.web.pages.now import NowPages
 from edge.web.pages.people import PeoplePages
+from edge.web.pages.pin import PinPages
 from edge.web.pages.plan import PlanPages
 from edge.web.pages.quality import QualityPages
 from edge.web.pages.rules import RulesPages
@@ -95,6 +96,7 @@ def create_app(config: StoreConfig, live: LiveClient, clock: Clock, hosts: list[
             *ServicePages(site).routes,
             *RulesPages(site).routes,
             *QualityPages(site).routes,
+            *PinPages(site).routes,
             *Exports(site).routes,
             *Metrics(site).routes,
             *Login(site).routes,
