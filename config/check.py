@@ -19,6 +19,7 @@ from config.files import (
     FLOOR_FILES,
     FORWARDER_FILES,
     FORWARDING_FILES,
+    MAIL_FILES,
     READER_FILES,
     database,
     pictures,
@@ -207,6 +208,8 @@ def _absolute(config: StoreConfig, folder: Path) -> StoreConfig:
         else floor.model_copy(update={"image": _with_paths(floor.image, FLOOR_FILES, folder)})
         for floor in config.floors
     )
+    if config.mail is not None:
+        listed["mail"] = _with_paths(config.mail, MAIL_FILES, folder)
     if config.forwarding is not None:
         listed["forwarding"] = _with_paths(config.forwarding, FORWARDING_FILES, folder)
     return config.model_copy(update=listed | {table: resolved(table, names) for table, names in tables.items()})

@@ -21,6 +21,8 @@ FILES = {"mqtt": ("password_file", "ca", "cert", "key"), "web": ("cert", "key"),
 """Keys of files that the service needs."""
 FORWARDING_FILES = ("cert", "key", "ca")
 """The service needs the former two, a forwarder the last: their connection says what is missing."""
+MAIL_FILES = ("password_file", "ca")
+"""The service works without them, and says that it can't send mail."""
 FORWARDER_FILES = ("token_file",)
 FLOOR_FILES = ("file",)
 """Pictures of floors. The page does without one that it can't show."""
@@ -38,9 +40,9 @@ Raw = Mapping[str, Any]
 
 def variables(raw: Raw) -> Iterator[Found]:
     """Yield paths with variables that are not replaced."""
-    for place, given in _paths(raw, {**FILES, "database": ("path",)}):
-        if _has_variable(given, place[0] in FILES):
-            text = f"only {CREDENTIALS} at the beginning of a path is replaced, and only in [mqtt] and [web]"
+    for place, given in _paths(raw, {**FILES, "mail": MAIL_FILES, "database": ("path",)}):
+        if _has_variable(given, place[0] in (*FILES, "mail")):
+            text = f"only {CREDENTIALS} at the beginning of a path is replaced, and only in [mqtt], [web] and [mail]"
             if given.startswith("%d/"):
                 text += f"; write {CREDENTIALS}/{given[3:]}"
             yield place, text, False
@@ -68,7 +70,7 @@ def problems(raw: Raw, file: Path, service: bool) -> Iterator[Found]:
             for key in FORWARDER_FILES
             if isinstance(given := forwarder.get(key), str) and given and "\0" not in given
         ]
-        places += _paths(raw, {"forwarding": FORWARDING_FILES})
+        places += _paths(raw, {"forwarding": FORWARDING_FILES, "mail": MAIL_FILES})
     readable: dict[Place, Path] = {}
     for place, given in places:
         path = resolve(given, file.parent)

@@ -20,6 +20,7 @@ from config import timezones
 from config.basis import FilePath, Id, Int, Metres, Model, Number, Point, Seconds
 from config.facts import PrintedClass, ZoneKind
 from config.forwarding import Forwarder, Forwarding
+from config.mail import Mail
 from config.readers import Reader
 
 WayClass = Literal["member", "unknown", "cart", "staff"]
@@ -385,6 +386,7 @@ class StoreConfig(Model):
     calibration: Calibration = Calibration()
     web: Web = Web()
     monitoring: Monitoring = Monitoring()
+    mail: Mail | None = None
     privacy: Privacy = Privacy()
     thresholds: Thresholds = Thresholds()
     cues: Cues = Cues()

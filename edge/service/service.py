@@ -42,6 +42,9 @@ from edge.service.expiry import Certificates
 from edge.service.housekeeping import Housekeeping
 from edge.service.jobs import Jobs
 from edge.service.learning import Learning, learner_of, with_kept
+from edge.service.mailing import LOOK_S as MAIL_S
+from edge.service.mailing import RETRY_S as MAIL_RETRY_S
+from edge.service.mailing import Mailing
 from edge.service.memory import COMPILER, let_go_of
 from edge.service.monitor import Monitor
 from edge.service.notify import long_work, notify
@@ -315,6 +318,11 @@ class Service:
         )
         for period_s, name, work in keeping.rounds():
             jobs.every(period_s, name, work)
+        if self._config.mail is not None:
+            mailing = Mailing(
+                self._config, self._config.mail, self._database, self._clock.now_us, lambda: self._time.untrusted
+            )
+            jobs.every(MAIL_S, "mail", mailing.look, MAIL_RETRY_S)
 
     async def _beat(self) -> None:
         """Notify the supervisor that the event loop is running."""
