@@ -45,7 +45,7 @@ from edge.service.learning import Learning, learner_of, with_kept
 from edge.service.mailing import LOOK_S as MAIL_S
 from edge.service.mailing import RETRY_S as MAIL_RETRY_S
 from edge.service.mailing import Mailing
-from edge.service.memory import COMPILER, let_go_of
+from edge.service.memory import COMPILER
 from edge.service.monitor import Monitor
 from edge.service.notify import long_work, notify
 from edge.service.snapshot import Snapshot
@@ -57,6 +57,7 @@ from edge.store.compose import compose
 from edge.store.errors import RestartNeeded, Trouble
 from edge.store.live_socket import LiveServer, socket_path
 from edge.store.page_socket import listen
+from edge.store.resident import let_go_of
 from edge.store.timekeeping import Timekeeper
 from edge.words.counts import counted
 from sync.publisher import Publisher
