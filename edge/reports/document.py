@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup, escape
 
 from config import StoreConfig
-from config.facts import SERVED
 from edge.cues.digest import digest
 from edge.reports import sentences
 from edge.words.languages import HTML_LANG, catalogue, named
@@ -27,6 +26,8 @@ if TYPE_CHECKING:  # keeps NumPy out of the page process until a day is requeste
     from edge.days.traffic import FloorTraffic
 
 SENTENCES = 3
+BACK = 7
+"""Days from the days compared to those of the digest."""
 COUNTERS = 6
 WIDE, HIGH = 640, 110
 """Size of the picture of arrivals, in its own units."""
@@ -76,7 +77,7 @@ def document(past: History, date: dt.date, days: int, lang: str, style: str | No
     if not _known(past, head, date, days):
         parts.append(Markup("<p>{}</p></body></html>").format(_nothing(lang)))
         return Markup("").join(parts)
-    parts.append(Markup('<p class="basis">{}</p>').format(_basis(past.config, head, title, lang)))
+    parts.append(Markup('<p class="basis">{}</p>').format(_basis(past.config, head, date, days, lang)))
     parts += _content(past, date, days, words)
     return Markup("").join((*parts, Markup("</body></html>")))
 
@@ -84,14 +85,14 @@ def document(past: History, date: dt.date, days: int, lang: str, style: str | No
 def plain(past: History, date: dt.date, days: int, lang: str) -> str:
     """Render figures, sentences and what to do as plain text, for a mail that carries the document."""
     words, head = Words(past.config, lang), past.head(date, days)
-    store, title, when = heading(past.config, date, days, lang)
+    store, _title, when = heading(past.config, date, days, lang)
     lines = [f"{store} {when}", ""]
     if not _known(past, head, date, days):
         return "\n".join((*lines, _nothing(lang), ""))
     summary, need = past.summary(date, days), past.need(date, days)
-    lines += [_basis(past.config, head, title, lang), ""]
+    lines += [_basis(past.config, head, date, days, lang), ""]
     lines += [f"{name}: {value}" for name, value in _figures(past, date, days, words, summary, need)]
-    lines += ["", *(f"- {one}" for one in _says(past, date, days, words, summary, past.counters(date, days)))]
+    lines += ["", *(f"- {one}" for one in _says(past, date, days, words, summary, past.counters(date, days), need))]
     if todo := _todo(past, date, days, words, need):
         lines += ["", f"{catalogue(lang).gettext('What to do')}:", *(f"- {one}" for one in todo)]
     return "\n".join((*lines, ""))
@@ -116,10 +117,13 @@ def _nothing(lang: str) -> str:
     return _("Nothing is known of these days: no reader was up.")
 
 
-def _basis(config: StoreConfig, head: Head, title: str, lang: str) -> str:
+def _basis(config: StoreConfig, head: Head, date: dt.date, days: int, lang: str) -> str:
     _ = catalogue(lang).gettext
+    title = heading(config, date, days, lang)[1]
     as_of = "–" if head.as_of_us is None else f"{local(config, head.as_of_us):%Y-%m-%d %H:%M}"
-    return f"{title} · {_('as of')} {as_of} · {_('coverage')} {percent(head.coverage)}"
+    first, last = (day - dt.timedelta(days=BACK) for day in (date - dt.timedelta(days=days - 1), date))
+    other = _("compared with %(days)s") % {"days": first if days == 1 else f"{first} – {last}"}
+    return f"{title} · {_('as of')} {as_of} · {_('coverage')} {percent(head.coverage)} · {other}"
 
 
 def _figures(
@@ -138,13 +142,15 @@ def _figures(
     )
 
 
-def _says(past: History, date: dt.date, days: int, words: Words, summary: Summary, scores: Counters) -> list[str]:
+def _says(
+    past: History, date: dt.date, days: int, words: Words, summary: Summary, scores: Counters, need: NeedReport
+) -> list[str]:
     """Return the sentences that matter most."""
-    beside = past.against(date, days, date - dt.timedelta(days=7))
+    beside = past.against(date, days, date - dt.timedelta(days=BACK))
     says = [
         *sentences.changes(words, beside)[:1],
         *sentences.longest(words, scores),
-        *sentences.unserved(words, past.hours(date, days), SERVED),
+        *sentences.unmet(words, need),
         *sentences.busiest(words, summary),
     ]
     return says[:SENTENCES]
@@ -154,7 +160,7 @@ def _content(past: History, date: dt.date, days: int, words: Words) -> list[Mark
     _ = catalogue(words.lang).gettext
     summary, scores, need = past.summary(date, days), past.counters(date, days), past.need(date, days)
     figures = _figures(past, date, days, words, summary, need)
-    says = _says(past, date, days, words, summary, scores)
+    says = _says(past, date, days, words, summary, scores, need)
     todo = _todo(past, date, days, words, need)
     counters = sorted((row for row in scores.zones if row.kind == "counter"), key=lambda row: (-(row.n or 0), row.zone))
     return [

@@ -48,9 +48,10 @@ class MailServer:
         made = email.message_from_bytes(envelope.content, policy=default)
         assert isinstance(made, EmailMessage)
         self.taken.append((list(envelope.rcpt_tos), made))
-        self.encrypted.append(server.transport.get_extra_info("ssl_object") is not None)
+        connection: Any = server.transport
+        self.encrypted.append(connection.get_extra_info("ssl_object") is not None)
         if self.hang_up:
-            server.transport.abort()
+            connection.abort()
         return "250 OK"
 
     def authenticate(self, _s: SMTP, _n: Session, _e: Envelope, _m: str, data: Any) -> AuthResult:
@@ -89,12 +90,13 @@ class _Controller(Controller):
 
     @property
     def listening(self) -> int:
-        return int(self.server.sockets[0].getsockname()[1])
+        listening: Any = self.server
+        return int(listening.sockets[0].getsockname()[1])
 
     def _trigger_server(self) -> None:
         """The base class connects to the port that it was given, to see whether the server runs."""
         self.port, given = self.listening, self.port
-        super()._trigger_server()
+        super()._trigger_server()  # type: ignore[no-untyped-call]
         self.port = given
 
 

@@ -70,7 +70,7 @@ class PlanPages:
             says=says,
             hours=[label for label in hours if USUAL_HOURS[0] <= int(label) < USUAL_HOURS[1] or label == hour],
             floors=() if found is None else lens_floors(site.config, site.plans, found, lang, zone, stops),
-            keys=() if found is None else keys(found, lang),
+            keys=() if found is None else keys(site.config, found, lang),
             figure=lambda value: figure(measure, value, lang),
             **day,
         )

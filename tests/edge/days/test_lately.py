@@ -19,7 +19,7 @@ class Sums:
 
 
 def made(eights: int) -> Sums:
-    return Sums(np.zeros(eights // 2), {"A": np.zeros(eights - eights // 2)})
+    return Sums(np.zeros(eights // 2, np.int64), {"A": np.zeros(eights - eights // 2, np.int64)})
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -19,7 +21,10 @@ from config import StoreConfig
 from config.floor_image import POLICY
 from config.model import FloorImage
 from edge.days import kept
-from edge.days.lens import MEASURES
+from edge.days.lens import MEASURES, Lens, Shade
+from edge.days.scope import Scope
+from edge.web.drawings.lens import SHORT_M, _between, keys, scale
+from edge.web.drawings.plan import plans
 
 config, page, cheap_passwords = pages.config, pages.page, pages.cheap_passwords
 STYLES = Path(edge.web.__path__[0], "static", "app.css").read_text("utf-8")
@@ -223,3 +228,36 @@ async def test_a_picture_that_cannot_be_shown_is_left_out(
     assert status == 200
     assert "<image" not in html
     assert "missing.png No such file" in caplog.text
+
+
+def lens_of(config: StoreConfig, values: dict[str, float | None]) -> Lens:
+    floors = {zone.id: zone.floor for zone in config.zones}
+    shades = tuple(Shade(zone, floors[zone], value, None, None, 9, True) for zone, value in values.items())
+    scope = Scope(str(DATE), str(DATE), 1, None, 1, 5, 1.0, 0.05, 0)
+    return Lens(scope, "visits", None, shades)
+
+
+def test_what_everybody_passes_does_not_hide_the_differences_between_counters(config: StoreConfig) -> None:
+    values: dict[str, float | None] = {
+        "door": 2000.0,
+        "hall": 900.0,
+        "shoes": 180.0,
+        "bags": 40.0,
+        "books": None,
+        "attic": 0.0,
+    }
+    found = lens_of(config, values)
+    assert scale(config, found) == (40, 80, 120, 160)
+    assert keys(config, found, "en")[-1].text == "≥ 160"
+    only = replace(found, zones=tuple(one for one in found.zones if one.zone in ("door", "hall")))
+    assert scale(config, only)[-1] == 1600, "where nothing else is known, it goes by them"
+
+
+def test_an_arrow_leaves_the_figures_readable(config: StoreConfig) -> None:
+    zones = {zone.id: zone for zone in plans(config)[0].zones}
+    x1, y1, x2, y2 = _between(zones["door"], zones["bags"])
+    one, other = zones["door"], zones["bags"]
+    assert math.dist((x1, y1), (one.x, one.y)) == pytest.approx(SHORT_M, abs=0.02)
+    assert math.dist((x2, y2), (other.x, other.y)) == pytest.approx(SHORT_M, abs=0.02)
+    near = replace(one, x=one.x + 1)
+    assert _between(one, near) == pytest.approx((one.x + 0.3, one.y, one.x + 0.7, one.y), abs=0.01)
