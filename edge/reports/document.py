@@ -46,14 +46,16 @@ svg { display: block; width: 100%; height: auto; } svg text { font-size: 10px; f
 svg .bar { fill: #0e7268; } svg .dark { fill: #d9dedb; }
 table { border-collapse: collapse; width: 100%; font-size: 9pt; line-height: 1.2; }
 td small { font-size: 7.5pt; } th { font-weight: 600; text-align: left; }
-td, thead th:not(:first-child) { text-align: right; padding: .6mm 1.2mm; } tbody tr { border-top: .2mm solid #d9dedb; }
+td, thead th:not(:first-child) { text-align: right; padding: .6mm 1.2mm; white-space: nowrap; }
+tbody tr { border-top: .2mm solid #d9dedb; }
 td small { color: #56615d; font-weight: 400; }
 td.late { background: #f6d9d6; font-weight: 700; } section { break-inside: avoid; }
 @media print { body { padding: 0; font-size: 9.5pt; line-height: 1.3; } h1 { font-size: 15pt; }
   h2 { margin: 3mm 0 1mm; }
   svg[role=img] { max-height: 24mm; } td, thead th:not(:first-child) { padding: .3mm 1.2mm; }
   dl { margin: 2mm 0; } .says { font-size: 10.5pt; margin: 2mm 0; } .todo { margin: 1mm 0; } }
-@media (max-width: 600px) { dl { flex-wrap: wrap; gap: 3mm 7mm; } .across { overflow-x: auto; } }
+@media (max-width: 600px) { dl { flex-wrap: wrap; gap: 3mm 7mm; } .across { overflow-x: auto; }
+  svg[role=img] { min-width: 520px; } }
 """
 
 
@@ -196,7 +198,7 @@ def _arrivals(words: Words, floors: Sequence[FloorTraffic]) -> Markup:
         bars.append(Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(kind, *size))
         bars.append(Markup('<text x="{}" y="{}">{}</text>').format(middle, HIGH - 4, label))
         bars.append(Markup('<text x="{}" y="{}">{}</text>').format(middle, round(top - 3, 1), "?" if n is None else n))
-    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+    return Markup('<div class="across"><svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg></div>').format(
         WIDE, HIGH, _("Arrivals on the floors by hour"), Markup("").join(bars)
     )
 

@@ -170,7 +170,7 @@ def unmet(words: Words, found: NeedReport) -> list[str]:
         ((hour.unserved or 0, floor.floor, hour) for floor in found.floors for hour in floor.hours),
         key=lambda one: one[0],
     )
-    text = _("{n} of {all} longer visits met nobody, most of them on {floor} from {hour} on ({most} of {then}).")
+    text = _("{n} of {all} longer visits met nobody, above all on {floor} in the hour from {hour} ({most} of {then}).")
     told = {"n": number(n), "all": number(wanted), "most": number(most), "then": number(hour.wanted)}
     return [text.format(floor=words.floor(floor), hour=f"{local(words.config, hour.start_us):%H:%M}", **told)]
 
@@ -194,7 +194,7 @@ def unserved(words: Words, found: HourReport, kinds: Sequence[str]) -> list[str]
         return [_("There was staff in every hour and zone in which customers stayed.")]
     most, zone, at_us = max(alone, key=lambda one: one[0])
     text = _(
-        "{n} of {all} longer visits were in hours with hardly any staff; most of them in {zone} from {hour} ({most})."
+        "{n} of {all} longer visits were in hours with hardly any staff, above all in {zone} from {hour} ({most})."
     )
     told = {"n": number(n), "all": number(wanted), "most": number(most), "zone": words.zone(zone)}
     return [text.format(hour=f"{local(words.config, at_us):%H:%M}", **told)]

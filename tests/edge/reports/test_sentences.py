@@ -166,7 +166,7 @@ def test_unserved_need_busy_hours_and_trust(day: Day) -> None:
     past = day.past
     kinds = ("counter",)
     assert sentences.unserved(EN, past.hours(DATE), kinds) == [
-        "40 of 80 longer visits were in hours with hardly any staff; most of them in =Books() from 11:00 (40)."
+        "40 of 80 longer visits were in hours with hardly any staff, above all in =Books() from 11:00 (40)."
     ]
     assert sentences.busiest(EN, past.summary(DATE)) == ["Most people came to Ground in the hour from 10:00: 40."]
     told = sentences.trust(EN, past.summary(DATE))
@@ -205,8 +205,8 @@ def test_visits_that_met_nobody_are_told_with_where_most_of_them_were(day: Day) 
     assert floors["F1"] == 4
     assert 0 < floors["F2"] < 7
     most = max(floors, key=lambda floor: floors[floor])
-    at = {"F1": "Ground from 10:00 on (4 of 4)", "F2": f"2 from 11:00 on ({floors['F2']} of 7)"}[most]
-    assert said == f"{sum(floors.values())} of 11 longer visits met nobody, most of them on {at}."
+    at = {"F1": "Ground in the hour from 10:00 (4 of 4)", "F2": f"2 in the hour from 11:00 ({floors['F2']} of 7)"}[most]
+    assert said == f"{sum(floors.values())} of 11 longer visits met nobody, above all on {at}."
     assert "无人接待" in sentences.unmet(ZH, day.past.need(DATE))[0]
     change(day, "DELETE FROM visit WHERE zone = 'shoes'")
     day.visit("badge 2", "books", "11:00", 3000, cls="staff")
