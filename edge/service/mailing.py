@@ -14,6 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from email.message import EmailMessage
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -107,7 +108,7 @@ class Mailing:
         if refused:
             log.warning("the mail server refuses %s: check [mail] to", counted(refused, "recipient"))
 
-    def _make(self, one: Due, conn: sqlite3.Connection) -> post.EmailMessage | None:
+    def _make(self, one: Due, conn: sqlite3.Connection) -> EmailMessage | None:
         """Make the message; None if the store's records don't reach to the end of these days yet."""
         from edge.days.history import History
 

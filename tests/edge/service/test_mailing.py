@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ async def test_one_digest_that_fails_keeps_no_other(
     sending = post.send
     calls: list[str] = []
 
-    def send(mail: Mail, made: post.EmailMessage) -> int:
+    def send(mail: Mail, made: EmailMessage) -> int:
         calls.append(made["Subject"])
         if "day" in made["Subject"]:
             raise Trouble("no")
