@@ -55,7 +55,7 @@ td.late { background: #f6d9d6; font-weight: 700; } section { break-inside: avoid
   svg[role=img] { max-height: 24mm; } td, thead th:not(:first-child) { padding: .3mm 1.2mm; }
   dl { margin: 2mm 0; } .says { font-size: 10.5pt; margin: 2mm 0; } .todo { margin: 1mm 0; } }
 @media (max-width: 600px) { dl { flex-wrap: wrap; gap: 3mm 7mm; } .across { overflow-x: auto; }
-  svg[role=img] { min-width: 520px; } }
+  svg[role=img] text { font-size: 17px; } tbody th, th:first-child { min-width: 5.5em; } }
 """
 
 
@@ -198,7 +198,7 @@ def _arrivals(words: Words, floors: Sequence[FloorTraffic]) -> Markup:
         bars.append(Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(kind, *size))
         bars.append(Markup('<text x="{}" y="{}">{}</text>').format(middle, HIGH - 4, label))
         bars.append(Markup('<text x="{}" y="{}">{}</text>').format(middle, round(top - 3, 1), "?" if n is None else n))
-    return Markup('<div class="across"><svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg></div>').format(
+    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDE, HIGH, _("Arrivals on the floors by hour"), Markup("").join(bars)
     )
 
