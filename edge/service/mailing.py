@@ -109,11 +109,13 @@ class Mailing:
             log.warning("the mail server refuses %s: check [mail] to", counted(refused, "recipient"))
 
     def _make(self, one: Due, conn: sqlite3.Connection) -> EmailMessage | None:
-        """Make the message; None if the store's records don't reach to the end of these days yet."""
+        """Make the message; None for days before the store's first record, and as long as they are not over for it."""
         from edge.days.history import History
 
         past = History(conn, self._config)
-        if past.watermark_us is None or past.watermark_us < past.bounds_us(one.date)[1]:
+        end_us = past.bounds_us(one.date)[1]
+        first_us = conn.execute("SELECT MIN(window_us) FROM aggregate").fetchone()[0]
+        if first_us is None or first_us >= end_us or (past.watermark_us or 0) < end_us:
             return None
         from edge.reports.document import document, heading, plain
 

@@ -186,13 +186,26 @@ async def test_one_digest_that_fails_keeps_no_other(
     assert (morning.noted("day"), morning.noted("week")) == (None, "2026-03-14")
 
 
-async def test_nothing_is_sent_at_an_unknown_time_or_without_records(tmp_path: Path, server: MailServer) -> None:
+async def test_nothing_is_sent_of_days_before_the_first_record(tmp_path: Path, server: MailServer) -> None:
     empty = StoreConfig.model_validate(store_values(tmp_path))
     morning = Morning(empty, mail_to(server))
     await morning.look()
+    day = Day(empty)
+    day.covered("28:00", "33:00")
+    day.watermark("33:00")
+    day.conn.close()
+    await morning.look()
+    assert server.taken == [], "the store has been open since this morning"
+
+
+async def test_nothing_is_sent_while_the_time_is_unknown(config: StoreConfig, server: MailServer) -> None:
+    morning = Morning(config, mail_to(server))
     morning.waits = True
     await morning.look()
     assert server.taken == []
+    morning.waits = False
+    await morning.look()
+    assert len(server.taken) == 1
 
 
 async def test_a_day_without_readers_is_told_as_such(config: StoreConfig, server: MailServer) -> None:
