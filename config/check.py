@@ -14,7 +14,18 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from config import places, relations, safety
-from config.files import FILES, FORWARDER_FILES, FORWARDING_FILES, READER_FILES, database, resolve, variables
+from config.files import (
+    FILES,
+    FLOOR_FILES,
+    FORWARDER_FILES,
+    FORWARDING_FILES,
+    MAIL_FILES,
+    READER_FILES,
+    database,
+    pictures,
+    resolve,
+    variables,
+)
 from config.files import problems as problems_of_files
 from config.lines import Place, key_lines, line_of
 from config.messages import explain, is_echo, on_one_line
@@ -143,7 +154,7 @@ def _judge(
     if files:
         found += problems_of_files(raw, path, service=not doubts)
     if doubts:
-        found += [*places.doubts(raw), *safety.doubts(raw), *database(raw, path)]
+        found += [*places.doubts(raw), *safety.doubts(raw), *database(raw, path), *pictures(raw, path)]
     lines = key_lines(text)
     # A set, because a value can be invalid by itself and in relation to others.
     problems = {
@@ -191,6 +202,14 @@ def _absolute(config: StoreConfig, folder: Path) -> StoreConfig:
         "readers": tuple(_with_paths(reader, READER_FILES, folder) for reader in config.readers),
         "forwarders": tuple(_with_paths(one, FORWARDER_FILES, folder) for one in config.forwarders),
     }
+    listed["floors"] = tuple(
+        floor
+        if floor.image is None
+        else floor.model_copy(update={"image": _with_paths(floor.image, FLOOR_FILES, folder)})
+        for floor in config.floors
+    )
+    if config.mail is not None:
+        listed["mail"] = _with_paths(config.mail, MAIL_FILES, folder)
     if config.forwarding is not None:
         listed["forwarding"] = _with_paths(config.forwarding, FORWARDING_FILES, folder)
     return config.model_copy(update=listed | {table: resolved(table, names) for table, names in tables.items()})

@@ -8,9 +8,9 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from config import certificates
+from config import certificates, floor_image
 from config.certificates import Unusable
 from config.lines import Place
 from config.relations import Found, tables
@@ -21,7 +21,11 @@ FILES = {"mqtt": ("password_file", "ca", "cert", "key"), "web": ("cert", "key"),
 """Keys of files that the service needs."""
 FORWARDING_FILES = ("cert", "key", "ca")
 """The service needs the former two, a forwarder the last: their connection says what is missing."""
+MAIL_FILES = ("password_file", "ca")
+"""The service works without them, and says that it can't send mail."""
 FORWARDER_FILES = ("token_file",)
+FLOOR_FILES = ("file",)
+"""Pictures of floors. The page does without one that it can't show."""
 READER_FILES = ("ca", "cert", "key", "password_file")
 SECRETS = ("password_file", "key", "token_file")
 UNITS = Path("/etc/tagtrail")
@@ -36,9 +40,9 @@ Raw = Mapping[str, Any]
 
 def variables(raw: Raw) -> Iterator[Found]:
     """Yield paths with variables that are not replaced."""
-    for place, given in _paths(raw, {**FILES, "database": ("path",)}):
-        if _has_variable(given, place[0] in FILES):
-            text = f"only {CREDENTIALS} at the beginning of a path is replaced, and only in [mqtt] and [web]"
+    for place, given in _paths(raw, {**FILES, "mail": MAIL_FILES, "database": ("path",)}):
+        if _has_variable(given, place[0] in (*FILES, "mail")):
+            text = f"only {CREDENTIALS} at the beginning of a path is replaced, and only in [mqtt], [web] and [mail]"
             if given.startswith("%d/"):
                 text += f"; write {CREDENTIALS}/{given[3:]}"
             yield place, text, False
@@ -66,7 +70,7 @@ def problems(raw: Raw, file: Path, service: bool) -> Iterator[Found]:
             for key in FORWARDER_FILES
             if isinstance(given := forwarder.get(key), str) and given and "\0" not in given
         ]
-        places += _paths(raw, {"forwarding": FORWARDING_FILES})
+        places += _paths(raw, {"forwarding": FORWARDING_FILES, "mail": MAIL_FILES})
     readable: dict[Place, Path] = {}
     for place, given in places:
         path = resolve(given, file.parent)
@@ -106,6 +110,40 @@ def _credential(given: str, file: Path) -> str | None:
     if there.parent == CREDSTORES[0] and there.stat().st_mode & 0o077:  # others are encrypted
         return f"{there} is readable by other users; expected: chmod 600 {there}"
     return None if there.stat().st_size else f"{there} is empty"
+
+
+def pictures(raw: Raw, file: Path) -> Iterator[Found]:
+    """Yield warnings about pictures of floors that can't be shown, or would look wrong."""
+    for at, floor in tables(raw, "floors"):
+        image = floor.get("image")
+        given = image.get("file") if isinstance(image, dict) else None
+        if not isinstance(image, dict) or not isinstance(given, str) or not given or "\0" in given:
+            continue
+        place, path = (*at, "image", "file"), resolve(given, file.parent)
+        if _has_variable(given, credentials=False) or given.startswith("~"):
+            yield place, "variables and ~ are not replaced here; expected: the path of a file", True
+            continue
+        try:
+            picture = floor_image.read(path)
+        except OSError as error:
+            yield place, f"can't read {path}: {error.strerror}; the plan is shown without it", True
+            continue
+        except floor_image.Unusable as unusable:
+            yield place, f"{path} {unusable}; the plan is shown without it", True
+            continue
+        width, height = image.get("width"), image.get("height")
+        if _is_length(width) and _is_length(height) and floor_image.is_skewed(picture, width, height):
+            sizes = f"{picture.width:g} × {picture.height:g}, but {width:g} × {height:g} m on the floor"
+            yield (*at, "image"), f"{path} is {sizes}: it is distorted; tagtrail layout places it", True
+        if len(picture.content) > floor_image.SLOW_BYTES:
+            size = f"{len(picture.content) / 1e6:.1f} MB"
+            yield place, f"{path} has {size}, which takes long on a phone; save it smaller", True
+        if file.parent == UNITS and not path.stat().st_mode & 0o004:
+            yield place, f"{path} can't be read by the service; expected: chmod 644 {path}", True
+
+
+def _is_length(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 def database(raw: Raw, file: Path) -> Iterator[Found]:

@@ -25,6 +25,10 @@ NEEDED = {
     "polygon": "at least three corners in metres, such as [[0, 0], [6, 0], [6, 5]]",
     "neighbours": "a list of zone ids",
     "position": "metres, as [x, y]",
+    "image": '{ file = "plan.png", left = 0, bottom = 0, width = 40, height = 25 }, in metres',
+    "file": "the path of a file",
+    "width": "the width on the floor in metres",
+    "height": "a height in metres",
     "port": "the number of the reader's antenna port, 1 to 64",
     "address": 'llrp: "host" or "host:port"; serial readers: "/dev/…" or "tcp://host:port"',
     "identity": 'the reader\'s MAC or EPC in hex, such as "00:16:25:12:34:56"',
@@ -46,6 +50,11 @@ NEEDED = {
     "mqtt": "a table [mqtt] with url",
     "database": "a table [database] with path",
     "web": "a table [web]",
+    "mail": "a table [mail] with server, sender and to",
+    "server": 'the mail server as "host" or "host:port"',
+    "sender": 'an e-mail address, such as "tagtrail@shop.example"',
+    "to": 'a list of e-mail addresses, such as ["manager@shop.example"]',
+    "at": '"HH:MM", such as "08:00"',
     "monitoring": "a table [monitoring] with listen",
     "privacy": "a table [privacy] with ways",
     "ways": 'a list of tag classes, such as ["unknown", "staff"]',
@@ -171,6 +180,8 @@ def _needed(place: Place) -> str:
         return "a corner, as [x, y]"
     if place[-2:-1] == ("proxies",):
         return "an IP address"
+    if place[-2:-1] == ("to",):
+        return NEEDED["sender"]
     if place[-2:-1] == ("tiers",):
         return "a tier's name, at most 32 characters"
     return NEEDED["id"] if place[-2:-1] == ("neighbours",) else NEEDED.get(str(place[0]), "another value")

@@ -17,9 +17,10 @@ from pydantic import (
 )
 
 from config import timezones
-from config.basis import FilePath, Id, Int, Model, Number, Point, Seconds
+from config.basis import FilePath, Id, Int, Metres, Model, Number, Point, Seconds
 from config.facts import PrintedClass, ZoneKind
 from config.forwarding import Forwarder, Forwarding
+from config.mail import Mail
 from config.readers import Reader
 
 WayClass = Literal["member", "unknown", "cart", "staff"]
@@ -72,11 +73,26 @@ class Store(Model):
         return ZoneInfo(self.timezone)
 
 
+class FloorImage(Model):
+    """A picture of a floor, shown faintly under its zones, and the area of the floor that it covers."""
+
+    file: FilePath
+    """A PNG, JPEG or SVG file of at most 2 MB, without anything that isn't a drawing."""
+    left: Metres = 0.0
+    """Where its left edge is, in metres."""
+    bottom: Metres = 0.0
+    width: Annotated[Number, Field(gt=0, le=10_000)]
+    """Its size on the floor, in metres."""
+    height: Annotated[Number, Field(gt=0, le=10_000)]
+
+
 class Floor(Model):
     """A floor of the store, with coordinates of its own."""
 
     id: Id
     name: Name
+    image: FloorImage | None = None
+    """Picture of the floor, such as the architect's plan."""
 
 
 class Zone(Model):
@@ -370,6 +386,7 @@ class StoreConfig(Model):
     calibration: Calibration = Calibration()
     web: Web = Web()
     monitoring: Monitoring = Monitoring()
+    mail: Mail | None = None
     privacy: Privacy = Privacy()
     thresholds: Thresholds = Thresholds()
     cues: Cues = Cues()

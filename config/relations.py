@@ -334,6 +334,17 @@ def _broker(raw: Raw) -> Iterator[Found]:
         yield at, f"{show(url)} has no host or an invalid port; ports are 1 to 65535", False
 
 
+def _mail(raw: Raw) -> Iterator[Found]:
+    section = raw.get("mail")
+    given = section.get("server") if isinstance(section, dict) else None
+    if isinstance(given, str) and given:
+        host, port = host_port(given)
+        if wrong := hosts.trouble(given, host):
+            yield ("mail", "server"), f"{show(given)} {wrong}", False
+        elif port is not None and not 1 <= port <= 65535:
+            yield ("mail", "server"), f"port {show(port)} does not exist; expected: 1 to 65535", False
+
+
 def _bands(raw: Raw) -> Iterator[Found]:
     given = raw.get("thresholds", {})
     names = ("touch_s", "visit_s", "engaged_s")
@@ -376,6 +387,7 @@ _RULES: tuple[Callable[[Raw], Iterator[Found]], ...] = (
     _bands,
     _listen,
     _forwarders,
+    _mail,
     cues,
 )
 

@@ -23,6 +23,7 @@ def doubts(raw: Raw) -> Iterator[Found]:
     yield from _broker(raw)
     yield from _page(raw)
     yield from _forwarding(raw)
+    yield from _mail(raw)
     for place, reader in tables(raw, "readers"):
         address = reader.get("address")
         if isinstance(address, str) and reader.get("driver") == "json":
@@ -97,6 +98,15 @@ def _forwarding(raw: Raw) -> Iterator[Found]:
         host = address.rpartition(":")[0]
         if host and not is_local(host):
             yield ("forwarding", "address"), "reads of cards are sent unencrypted; expected: cert, key and ca", True
+
+
+def _mail(raw: Raw) -> Iterator[Found]:
+    section = raw.get("mail")
+    server = section.get("server") if isinstance(section, dict) else None
+    if isinstance(section, dict) and isinstance(server, str) and section.get("tls") == "none":
+        host = re.sub(r":\d+$", "", server)
+        if "password_file" in section and not is_local(host):
+            yield ("mail", "tls"), 'the password is sent unencrypted; expected: "starttls" or "tls"', True
 
 
 def _page(raw: Raw) -> Iterator[Found]:

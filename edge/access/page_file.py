@@ -20,6 +20,7 @@ log = logging.getLogger("tagtrail.access")
 COLUMNS = {
     "user": {"name", "role", "password", "changed_s"},
     "session": {"token", "name", "csrf", "seen_s"},
+    "pin": {"name", "hash", "set_s"},
     "program": {"token", "name", "made_s", "ends_s", "used_s"},
     "verdict": {"id", "date", "tag", "staff"},
 }

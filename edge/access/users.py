@@ -1,14 +1,16 @@
 """Users, sessions, tokens of programs and the audit log, in a small file next to the store's database.
 
-The page never writes to that database. Passwords are stored with scrypt (RFC 7914; N=2¹⁴, r=8, p=5: 16 MiB and about
-0.1 s per attempt), tokens as hashes.
+The page never writes to that database. Passwords and PINs are stored with scrypt, tokens as hashes.
+
+A manager or IT may set a PIN. Their session is then locked after LOCK_S without use, and again has the rights of its
+role after the PIN. A PIN is of use only with the cookie of that session, PIN_TRIES times, and until the end of the day
+in which the session began: then the password is needed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import hmac
 import os
 import re
 import secrets
@@ -18,12 +20,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from config import StoreConfig
 from edge.access.members import digest
 from edge.access.page_file import check, had_users, mark, trouble
+from edge.access.passwords import MAX_BYTES, matches, scrypt
 from edge.store.errors import Trouble
 from edge.store.private import make_folder
 
@@ -32,10 +36,13 @@ TOKEN_DAYS = 365
 TOKEN_PREFIX = "ttr_"
 """What tokens begin with, so that one that leaked into a script or log is recognised."""
 MIN_PASSWORD = 10
-MAX_PASSWORD_BYTES = 1024
-SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 14, 8, 5
 IDLE_S = {"viewer": 30 * 86_400, "manager": 12 * 3600, "it": 12 * 3600}
 """Idle timeout of sessions. Wall screens are viewers, and nobody should have to log them in often."""
+LOCK_S = 900
+"""Time without use after which a session is locked, if its user has a PIN."""
+PIN_DIGITS = (4, 8)
+PIN_TRIES = 5
+"""Number of wrong PINs in a row that end a session."""
 SEEN_EVERY_S = 300
 FREE_TRIES = 5
 """Number of wrong passwords for a name, or by a device, before the next attempt is delayed."""
@@ -66,6 +73,9 @@ CREATE TABLE IF NOT EXISTS audit (id INTEGER PRIMARY KEY, at_s REAL NOT NULL, na
 CREATE TABLE IF NOT EXISTS secret (id INTEGER PRIMARY KEY CHECK (id = 1), key BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS program (token BLOB PRIMARY KEY, name TEXT NOT NULL UNIQUE, made_s REAL NOT NULL,
     ends_s REAL NOT NULL, used_s REAL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS shift (token BLOB PRIMARY KEY, ends_s REAL NOT NULL, wrong INTEGER NOT NULL DEFAULT 0)
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pin (name TEXT PRIMARY KEY, hash TEXT NOT NULL, set_s REAL NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -86,11 +96,16 @@ class User:
 
 @dataclass(frozen=True)
 class Session:
-    """A logged-in user. `csrf` must be sent with every form."""
+    """A logged-in user. `csrf` must be sent with every form.
+
+    `pin`: whether the user has a PIN; `locked`: whether it is needed for more than what a viewer sees.
+    """
 
     name: str
     role: Role
     csrf: str
+    pin: bool = False
+    locked: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,12 +177,12 @@ class Users:
         return tuple(User(name, Role(role), at) for name, role, at in rows)
 
     def put(self, name: str, role: Role, password: str) -> None:
-        """Create a user, or set a new password and role; ends the user's sessions. Trouble for a weak password."""
+        """Create a user, or set a new password and role; ends the user's sessions and PIN. Trouble for a weak one."""
         _check_name(name)
         if len(password) < MIN_PASSWORD:
             raise Trouble(f"a password needs at least {MIN_PASSWORD} characters")
-        if len(password.encode()) > MAX_PASSWORD_BYTES:
-            raise Trouble(f"a password has at most {MAX_PASSWORD_BYTES} bytes")
+        if len(password.encode()) > MAX_BYTES:
+            raise Trouble(f"a password has at most {MAX_BYTES} bytes")
         if name.casefold() in password.casefold() or len(set(password)) < 4:
             raise Trouble("a password must not contain the user name or consist of one repeated character")
         make_folder(self._path.parent)
@@ -180,7 +195,7 @@ class Users:
                     os.chown(file, owner.st_uid, owner.st_gid)
         kept = (name, role.value, scrypt(password), self._now_s())
         self._do("INSERT OR REPLACE INTO user VALUES (?, ?, ?, ?)", kept)
-        for table in ("session", "device"):
+        for table in ("session", "device", "pin"):
             self._do(f"DELETE FROM {table} WHERE name = ?", (name,))
         self._do("DELETE FROM failure WHERE who = ?", (f"name {name}",))
 
@@ -188,24 +203,25 @@ class Users:
         """Remove a user and the user's sessions; False if there is no such user. Trouble for the last user."""
         if [user.name for user in self.users()] == [name]:
             raise Trouble(f"{name} is the last user; create another user first, or nobody could log in")
-        for table in ("session", "device"):
+        for table in ("session", "device", "pin"):
             self._do(f"DELETE FROM {table} WHERE name = ?", (name,))
         return self._path.exists() and self._do("DELETE FROM user WHERE name = ?", (name,)) > 0
 
-    def log_in(self, name: str, password: str, address: str, device: str = "") -> str | None:
+    def log_in(
+        self, name: str, password: str, address: str, device: str = "", day_s: float | None = None
+    ) -> str | None:
         """Log in and return the session's token; None for a wrong name or password; Throttled after too many of them.
 
-        `device`: token from `trust`, if this user has logged in on the device before. Wrong passwords count for the
-        name, from any address, and for the address. On a known device they count for the device only, so that
-        strangers can't lock a user out, even from the same address.
+        `day_s`: time left of the day, after which a user with a PIN has to log in again. `device`: token from `trust`,
+        if this user has logged in on the device before. Wrong passwords count for the name, from any address, and for
+        the address. On a known device they count for the device only, so that strangers can't lock a user out, even
+        from the same address.
         """
         known = self._knows(device, name)
         who = (f"device {_hash(device).hex()} {name}",) if known else (f"name {name[:40]}", f"address {address}")
         self._check_tries(who)
         row = self._ask("SELECT password, role FROM user WHERE name = ?", (name,))
-        # An unknown name takes as long as a wrong password.
-        right = _matches(password, row[0][0] if row else _NOBODY)
-        if not row or not right:
+        if not matches(password, row[0][0] if row else None):
             self._count_failure(who)
             return None
         # The address is not reset, or logging in would allow more guesses at other users' passwords.
@@ -214,6 +230,8 @@ class Users:
         self._do(
             "INSERT INTO session VALUES (?, ?, ?, ?)", (_hash(token), name, secrets.token_urlsafe(24), self._now_s())
         )
+        if day_s is not None:
+            self._do("INSERT INTO shift (token, ends_s) VALUES (?, ?)", (_hash(token), self._now_s() + day_s))
         return token
 
     def trust(self, name: str, device: str) -> None:
@@ -229,20 +247,65 @@ class Users:
         if not token or not self._path.exists():
             return None
         rows = self._ask(
-            "SELECT name, role, csrf, seen_s FROM session JOIN user USING (name) WHERE token = ?", (_hash(token),)
+            "SELECT session.name, role, csrf, seen_s, ends_s, hash FROM session JOIN user USING (name)"
+            " LEFT JOIN shift USING (token) LEFT JOIN pin ON pin.name = session.name WHERE token = ?",
+            (_hash(token),),
         )
         if not rows:
             return None
-        name, role, csrf, seen_s = rows[0]
+        name, role, csrf, seen_s, ends_s, hashed = rows[0]
         now_s = self._now_s()
-        if now_s - seen_s > IDLE_S[role]:
+        pin = hashed is not None and role != Role.VIEWER
+        if now_s - seen_s > IDLE_S[role] or (pin and ends_s is not None and now_s >= ends_s):
             return None
-        if now_s - seen_s > SEEN_EVERY_S and (not watching or role == Role.VIEWER):
+        # What a locked page asks for by itself doesn't unlock it.
+        locked = pin and now_s - seen_s > LOCK_S
+        if now_s - seen_s > SEEN_EVERY_S and not locked and (not watching or role == Role.VIEWER):
             self._do("UPDATE session SET seen_s = ? WHERE token = ?", (now_s, _hash(token)))
-        return Session(name, Role(role), csrf)
+        return Session(name, Role(role), csrf, pin, locked)
 
     def log_out(self, token: str) -> None:
-        self._do("DELETE FROM session WHERE token = ?", (_hash(token),))
+        for table in ("session", "shift"):
+            self._do(f"DELETE FROM {table} WHERE token = ?", (_hash(token),))
+
+    def set_pin(self, token: str, password: str, pin: str | None) -> bool:
+        """Set the PIN of a session's user, or remove it; False for a wrong password. Trouble for a weak PIN, Throttled
+        after too many wrong passwords.
+        """
+        session = self.session(token)
+        if session is None or session.locked or session.role is Role.VIEWER:
+            return False
+        if pin is not None:
+            _check_pin(pin)
+        rows = self._ask("SELECT password FROM user WHERE name = ?", (session.name,))
+        who = (f"name {session.name}",)
+        self._check_tries(who)
+        if not matches(password, rows[0][0] if rows else None):
+            self._count_failure(who)
+            return False
+        if pin is None:
+            self._do("DELETE FROM pin WHERE name = ?", (session.name,))
+        else:
+            self._do("INSERT OR REPLACE INTO pin VALUES (?, ?, ?)", (session.name, scrypt(pin), self._now_s()))
+        return True
+
+    def unlock(self, token: str, pin: str) -> bool:
+        """Unlock a session that exists; False for a wrong PIN, PIN_TRIES of which in a row end the session."""
+        session = self.session(token)
+        if session is None or not session.locked:
+            return session is not None
+        # Counted first, so that tries at the same time are counted, too. Only the right PIN forgets them.
+        self._do("INSERT OR IGNORE INTO shift (token, ends_s) VALUES (?, ?)", (_hash(token), self._now_s() + LOCK_S))
+        self._do("UPDATE shift SET wrong = wrong + 1 WHERE token = ?", (_hash(token),))
+        tries = self._ask("SELECT wrong FROM shift WHERE token = ?", (_hash(token),))
+        rows = self._ask("SELECT hash FROM pin WHERE name = ?", (session.name,))
+        if tries and tries[0][0] <= PIN_TRIES and matches(pin, rows[0][0] if rows else None):
+            self._do("UPDATE shift SET wrong = 0 WHERE token = ?", (_hash(token),))
+            self._do("UPDATE session SET seen_s = ? WHERE token = ?", (self._now_s(), _hash(token)))
+            return True
+        if not tries or tries[0][0] >= PIN_TRIES:
+            self.log_out(token)
+        return False
 
     def make_token(self, name: str, days: int = TOKEN_DAYS) -> str:
         """Create a token for a program and return it; only its hash is kept. Trouble if the name is taken."""
@@ -320,6 +383,7 @@ class Users:
         for role, idle_s in IDLE_S.items():
             query = "DELETE FROM session WHERE seen_s < ? AND name IN (SELECT name FROM user WHERE role = ?)"
             self._do(query, (now_s - idle_s, role))
+        self._do("DELETE FROM shift WHERE token NOT IN (SELECT token FROM session)", ())
         self._do("DELETE FROM device WHERE seen_s < ?", (now_s - DEVICE_S,))
         self._do("DELETE FROM failure WHERE at_s < ?", (now_s - FORGET_S,))
 
@@ -411,23 +475,13 @@ def _check_name(name: str) -> None:
         raise Trouble(f"invalid name {name!r}; allowed: at most 40 letters, digits and . _ - @")
 
 
-def scrypt(password: str) -> str:
-    """Hash a password for storage: `scrypt$N$r$p$salt$hash`."""
-    salt = secrets.token_bytes(16)
-    digest = _scrypt(password, salt, SCRYPT_N, SCRYPT_R, SCRYPT_P)
-    return f"scrypt${SCRYPT_N}${SCRYPT_R}${SCRYPT_P}${salt.hex()}${digest.hex()}"
-
-
-def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
-    return hashlib.scrypt(password.encode(), salt=salt, n=n, r=r, p=p, maxmem=1 << 26, dklen=32)
-
-
-def _matches(password: str, kept: str) -> bool:
-    _, n, r, p, salt, digest = kept.split("$")
-    if len(password.encode()) > MAX_PASSWORD_BYTES:
-        return False
-    made = _scrypt(password, bytes.fromhex(salt), int(n), int(r), int(p))
-    return hmac.compare_digest(made, bytes.fromhex(digest))
+def _check_pin(pin: str) -> None:
+    low, high = PIN_DIGITS
+    if not re.fullmatch(rf"[0-9]{{{low},{high}}}", pin):
+        raise Trouble(f"a PIN has {low} to {high} digits")
+    steps = {(int(b) - int(a)) % 10 for a, b in pairwise(pin)}
+    if steps in ({0}, {1}, {9}):
+        raise Trouble("a PIN must not be one repeated digit, or digits in a row such as 1234")
 
 
 def _pause_s(who: str, tries: int) -> float:
@@ -438,6 +492,3 @@ def _pause_s(who: str, tries: int) -> float:
 
 def _hash(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
-
-
-_NOBODY = f"scrypt${SCRYPT_N}${SCRYPT_R}${SCRYPT_P}${'00' * 16}${'00' * 32}"

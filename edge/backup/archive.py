@@ -42,7 +42,7 @@ from edge.store.private import create_private, make_private
 
 FORMAT = 1
 MANIFEST, STORE_FILE, DATABASE, WEB, RADIO = "manifest.json", "store.toml", "database", "web", "radio.json"
-SESSIONS = ("session", "device", "failure")
+SESSIONS = ("session", "shift", "device", "failure")
 """Tables of the page's file that are of no use elsewhere."""
 LEVEL = 1
 SEALED = ".sealed"

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from edge.cli import chain, privacy, readers, sales, setup, upkeep, users
+from edge.cli import chain, mail, privacy, readers, sales, setup, upkeep, users
 from edge.cli.store_file import Calibration, Config, calibrated, clock_of, load_store
 from edge.words.counts import counted
 
@@ -30,6 +30,7 @@ users.register(app)
 sales.register(app)
 privacy.register(app)
 upkeep.register(app)
+mail.register(app)
 chain.register(app)
 
 ClockSpeed = Annotated[float, typer.Option(hidden=True, min=0.01, max=1000, help="Run the clock faster (demo).")]

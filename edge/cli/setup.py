@@ -96,7 +96,7 @@ def layout(
     file: Annotated[Path, typer.Argument(help="The store file.")],
     image: Annotated[
         list[str] | None,
-        typer.Option(help="Floor-plan picture: FLOOR=FILE, or FILE for the first floor. Can be repeated."),
+        typer.Option(help="New floor-plan picture: FLOOR=FILE, or FILE for the first floor. Can be repeated."),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; default: any free one.")] = 0,
     svg: Annotated[
@@ -124,11 +124,11 @@ def layout(
 
 
 def _draw(config: StoreConfig, out: Path) -> None:
-    from edge.setup.layout_file import drawing
+    from edge.setup.layout_file import drawing, pictures
     from edge.setup.plan_svg import svg as draw
     from edge.store.errors import Trouble
 
-    drawn = draw(drawing(config))
+    drawn = draw(drawing(config), pictures(config))
     if out == Path("-"):
         typer.echo(drawn, nl=False)
         return

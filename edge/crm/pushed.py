@@ -1,7 +1,7 @@
 """Rules for configurations from the CRM: they may tighten privacy, never loosen it.
 
-Anyone who controls the broker can push one. The addresses and protocols of readers, the tag classes and retention times
-belong to the store: they may be included only unchanged, and keep their values if omitted.
+Anyone who controls the broker can push one. The addresses and protocols of readers, the tag classes, retention times
+and pictures of floors belong to the store: they may be included only unchanged, and keep their values if omitted.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ SECTIONS = (
     *("store", "floors", "zones", "readers", "tag_classes", "thresholds", "opening_hours", "special_days"),
     *("promotions", "layout_changes", "service_targets", "cues"),
 )
-OWN = ("mqtt", "database", "web", "monitoring", "privacy", "calibration", "forwarders", "forwarding")
-"""Sections that can't be pushed: broker, files and ports of the gateway, data about people that leaves it, its
+OWN = ("mqtt", "database", "web", "monitoring", "mail", "privacy", "calibration", "forwarders", "forwarding")
+"""Sections that can't be pushed: broker, files and ports of the gateway, data that leaves it and to whom, its
 calibration, and the store's other gateways."""
 FREE_THRESHOLDS = frozenset(
     {
@@ -51,6 +51,9 @@ def complete(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
     thresholds, mine = given.get("thresholds"), own.get("thresholds", {})
     if isinstance(thresholds, dict):
         made["thresholds"] = {key: mine[key] for key in mine if key not in FREE_THRESHOLDS} | thresholds
+    if isinstance(floors := given.get("floors"), list):
+        images = {floor["id"]: floor["image"] for floor in own.get("floors", []) if "image" in floor}
+        made["floors"] = [_with_image(floor, images) for floor in floors]
     if isinstance(readers := given.get("readers"), list):
         known = {reader["id"]: reader for reader in own.get("readers", [])}
         made["readers"] = [_completed(reader, known) for reader in readers]
@@ -60,9 +63,19 @@ def complete(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
 def loosened(made: StoreConfig, own: StoreConfig) -> list[str]:
     """List the changes that a configuration is not allowed to make, with key and reason."""
     problems = [*_thresholds(made, own), *_readers(made, own)]
+    mine = {floor.id: floor.image for floor in own.floors}
+    for number, floor in enumerate(made.floors):
+        if floor.image is not None and floor.image != mine.get(floor.id):
+            problems.append(f"floors[{number}].image: pictures are files of the gateway, determined by the store")
     if made.tag_classes != own.tag_classes:
         problems.append("tag_classes: tag classes are determined by the store")
     return problems
+
+
+def _with_image(floor: Any, images: Mapping[str, Any]) -> Any:
+    if not isinstance(floor, dict) or not isinstance(id_ := floor.get("id"), str) or id_ not in images:
+        return floor
+    return {"image": images[id_], **floor}
 
 
 def _completed(reader: Any, known: Mapping[str, Mapping[str, Any]]) -> Any:

@@ -336,7 +336,7 @@ class _ByWindow:
         return _ByWindow(self.counts[:windows], self.known[:windows], self.open_us[:windows])
 
 
-_days: Lately[_ByWindow | None] = Lately(8)
+_days: Lately[_ByWindow | None] = Lately(8, 4 << 20)
 
 
 def _like(config: StoreConfig, date: dt.date) -> list[dt.date]:

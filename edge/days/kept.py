@@ -42,7 +42,7 @@ REMADE_DAYS = 7
 _made: OrderedDict[tuple[Any, ...], DayFacts] = OrderedDict()
 _MADE = 1
 _making = threading.Lock()
-_sums: Lately[Any] = Lately(16)
+_sums: Lately[Any] = Lately(16, 4 << 20)
 Added = TypeVar("Added", Totals, Hours)
 T = TypeVar("T")
 

@@ -21,16 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from config import StoreConfig, topics
-from config.files import CREDENTIALS
 from edge.database import reader as database
 from edge.doctor.findings import Finding, error, ok, unknown, warning
 from edge.store import broker
+from edge.store.credentials import CREDSTORE, at_its_source
 from edge.store.errors import Trouble
 from sync.contract import State
 from sync.mqtt import BrokerError, MqttConnection, MqttSettings, RefusedError, connect
 
-CREDSTORE = Path("/etc/credstore")
-"""Where systemd takes the service's credentials from, under tagtrail.STORE.NAME; for root only."""
 FIRST_S, ECHO_S = 1.0, 10.0
 """Time for what the broker has kept, and for what was just written."""
 WARN_DAYS = 30
@@ -110,13 +108,8 @@ async def examine(config: StoreConfig, config_file: Path) -> AsyncIterator[Findi
 
 def with_credentials(settings: MqttSettings, name: str) -> MqttSettings:
     """Replace credentials, which only the service has, by the files that systemd takes them from."""
-
-    def real(path: Path | None) -> Path | None:
-        if path is None or CREDENTIALS not in str(path) or "CREDENTIALS_DIRECTORY" in os.environ:
-            return path
-        return CREDSTORE / f"tagtrail.{name}.{path.name}"
-
-    return replace(settings, password_file=real(settings.password_file), key=real(settings.key))
+    password_file, key = (at_its_source(file, name) for file in (settings.password_file, settings.key))
+    return replace(settings, password_file=password_file, key=key)
 
 
 async def addresses_of(host: str, port: int) -> list[Address]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
-from config.facts import SERVED
+from config import StoreConfig
 from edge.cues.digest import digest
 from edge.reports import sentences
 from edge.words.languages import HTML_LANG, catalogue, named
@@ -19,12 +19,15 @@ from edge.words.numbers import duration, local, number, percent
 from edge.words.tables import Words
 
 if TYPE_CHECKING:  # keeps NumPy out of the page process until a day is requested
-    from edge.days.counters import CounterScore
+    from edge.days.counters import Counters, CounterScore
     from edge.days.history import History
     from edge.days.need import NeedReport
+    from edge.days.summary import Head, Summary
     from edge.days.traffic import FloorTraffic
 
 SENTENCES = 3
+BACK = 7
+"""Days from the days compared to those of the digest."""
 COUNTERS = 6
 WIDE, HIGH = 640, 110
 """Size of the picture of arrivals, in its own units."""
@@ -43,14 +46,16 @@ svg { display: block; width: 100%; height: auto; } svg text { font-size: 10px; f
 svg .bar { fill: #0e7268; } svg .dark { fill: #d9dedb; }
 table { border-collapse: collapse; width: 100%; font-size: 9pt; line-height: 1.2; }
 td small { font-size: 7.5pt; } th { font-weight: 600; text-align: left; }
-td, thead th:not(:first-child) { text-align: right; padding: .6mm 1.2mm; } tbody tr { border-top: .2mm solid #d9dedb; }
+td, thead th:not(:first-child) { text-align: right; padding: .6mm 1.2mm; white-space: nowrap; }
+tbody tr { border-top: .2mm solid #d9dedb; }
 td small { color: #56615d; font-weight: 400; }
 td.late { background: #f6d9d6; font-weight: 700; } section { break-inside: avoid; }
 @media print { body { padding: 0; font-size: 9.5pt; line-height: 1.3; } h1 { font-size: 15pt; }
   h2 { margin: 3mm 0 1mm; }
   svg[role=img] { max-height: 24mm; } td, thead th:not(:first-child) { padding: .3mm 1.2mm; }
   dl { margin: 2mm 0; } .says { font-size: 10.5pt; margin: 2mm 0; } .todo { margin: 1mm 0; } }
-@media (max-width: 600px) { dl { flex-wrap: wrap; gap: 3mm 7mm; } .across { overflow-x: auto; } }
+@media (max-width: 600px) { dl { flex-wrap: wrap; gap: 3mm 7mm; } .across { overflow-x: auto; }
+  svg[role=img] text { font-size: 17px; } tbody th, th:first-child { min-width: 5.5em; } }
 """
 
 
@@ -60,12 +65,8 @@ def document(past: History, date: dt.date, days: int, lang: str, style: str | No
     `style`: address of STYLE, where a page must not contain any.
     """
     words = Words(past.config, lang)
-    _ = catalogue(lang).gettext
     head = past.head(date, days)
-    first = date - dt.timedelta(days=days - 1)
-    when = str(date) if days == 1 else f"{first} – {date}"
-    title = _("Digest of the day") if days == 1 else _("Digest of the week")
-    store = named(past.config.store.name, lang)
+    store, title, when = heading(past.config, date, days, lang)
     sheet = Markup("<style>{}</style>").format(Markup(STYLE))
     if style is not None:
         sheet = Markup('<link rel="stylesheet" href="{}">').format(style)
@@ -75,45 +76,104 @@ def document(past: History, date: dt.date, days: int, lang: str, style: str | No
         Markup("<title>{} · {} {}</title>{}</head><body>").format(store, title, when, sheet),
         Markup("<h1>{} <small>{}</small></h1>").format(store, when),
     ]
-    if head.as_of_us is None or head.unseen:
-        parts.append(Markup("<p>{}</p></body></html>").format(_("Nothing is known of these days: no reader was up.")))
+    if not _known(past, head, date, days):
+        parts.append(Markup("<p>{}</p></body></html>").format(_nothing(lang)))
         return Markup("").join(parts)
-    as_of = f"{local(past.config, head.as_of_us):%Y-%m-%d %H:%M}"
-    basis = f"{title} · {_('as of')} {as_of} · {_('coverage')} {percent(head.coverage)}"
-    parts.append(Markup('<p class="basis">{}</p>').format(basis))
+    parts.append(Markup('<p class="basis">{}</p>').format(_basis(past.config, head, date, days, lang)))
     parts += _content(past, date, days, words)
     return Markup("").join((*parts, Markup("</body></html>")))
 
 
-def _content(past: History, date: dt.date, days: int, words: Words) -> list[Markup]:
+def plain(past: History, date: dt.date, days: int, lang: str) -> str:
+    """Render figures, sentences and what to do as plain text, for a mail that carries the document."""
+    words, head = Words(past.config, lang), past.head(date, days)
+    store, _title, when = heading(past.config, date, days, lang)
+    lines = [f"{store} {when}", ""]
+    if not _known(past, head, date, days):
+        return "\n".join((*lines, _nothing(lang), ""))
+    summary, need = past.summary(date, days), past.need(date, days)
+    lines += [_basis(past.config, head, date, days, lang), ""]
+    lines += [f"{name}: {value}" for name, value in _figures(past, date, days, words, summary, need)]
+    lines += ["", *(f"- {one}" for one in _says(past, date, days, words, summary, past.counters(date, days), need))]
+    if todo := _todo(past, date, days, words, need):
+        lines += ["", f"{catalogue(lang).gettext('What to do')}:", *(f"- {one}" for one in todo)]
+    return "\n".join((*lines, ""))
+
+
+def heading(config: StoreConfig, date: dt.date, days: int, lang: str) -> tuple[str, str, str]:
+    """Return the store's name, the title, and the days that a digest is about."""
+    _ = catalogue(lang).gettext
+    first = date - dt.timedelta(days=days - 1)
+    title = _("Digest of the day") if days == 1 else _("Digest of the week")
+    return named(config.store.name, lang), title, str(date) if days == 1 else f"{first} – {date}"
+
+
+def _known(past: History, head: Head, date: dt.date, days: int) -> bool:
+    """Return whether anything is known of these days, which the service may not have reached yet."""
+    first_us = past.bounds_us(date - dt.timedelta(days=days - 1))[0]
+    return head.as_of_us is not None and head.as_of_us > first_us and not head.unseen
+
+
+def _nothing(lang: str) -> str:
+    _ = catalogue(lang).gettext
+    return _("Nothing is known of these days: no reader was up.")
+
+
+def _basis(config: StoreConfig, head: Head, date: dt.date, days: int, lang: str) -> str:
+    _ = catalogue(lang).gettext
+    title = heading(config, date, days, lang)[1]
+    as_of = "–" if head.as_of_us is None else f"{local(config, head.as_of_us):%Y-%m-%d %H:%M}"
+    first, last = (day - dt.timedelta(days=BACK) for day in (date - dt.timedelta(days=days - 1), date))
+    other = _("compared with %(days)s") % {"days": first if days == 1 else f"{first} – {last}"}
+    return f"{title} · {_('as of')} {as_of} · {_('coverage')} {percent(head.coverage)} · {other}"
+
+
+def _figures(
+    past: History, date: dt.date, days: int, words: Words, summary: Summary, need: NeedReport
+) -> tuple[tuple[str, str], ...]:
     _ = catalogue(words.lang).gettext
-    summary, scores, need = past.summary(date, days), past.counters(date, days), past.need(date, days)
-    beside = past.against(date, days, date - dt.timedelta(days=7))
     service = past.service(date, days)
     wanted = sum(floor.wanted for floor in need.floors)
     unserved = sum(floor.unserved for floor in need.floors)
     people = summary.journeys["member"] + summary.journeys["unknown"]
-    figures = (
+    return (
         (_("Journeys of people"), number(people)),
         (_("Members seen"), number(summary.members_seen)),
         (_("Met staff"), percent((wanted - unserved) / wanted) if wanted else "–"),
         (_("Members with contact"), "–" if service.contact is None else percent(service.contact.value)),
     )
-    hours = past.hours(date, days)
+
+
+def _says(
+    past: History, date: dt.date, days: int, words: Words, summary: Summary, scores: Counters, need: NeedReport
+) -> list[str]:
+    """Return the sentences that matter most."""
+    beside = past.against(date, days, date - dt.timedelta(days=BACK))
     says = [
         *sentences.changes(words, beside)[:1],
         *sentences.longest(words, scores),
-        *sentences.unserved(words, hours, SERVED),
+        *sentences.unmet(words, need),
         *sentences.busiest(words, summary),
     ]
+    return says[:SENTENCES]
+
+
+def _content(past: History, date: dt.date, days: int, words: Words) -> list[Markup]:
+    _ = catalogue(words.lang).gettext
+    summary, scores, need = past.summary(date, days), past.counters(date, days), past.need(date, days)
+    figures = _figures(past, date, days, words, summary, need)
+    says = _says(past, date, days, words, summary, scores, need)
+    todo = _todo(past, date, days, words, need)
     counters = sorted((row for row in scores.zones if row.kind == "counter"), key=lambda row: (-(row.n or 0), row.zone))
     return [
         Markup("<dl>{}</dl>").format(_each("<div><dt>{}</dt><dd>{}</dd></div>", figures)),
-        Markup('<ul class="says">{}</ul>').format(_each("<li>{}</li>", ((one,) for one in says[:SENTENCES]))),
+        Markup('<ul class="says">{}</ul>').format(_each("<li>{}</li>", ((one,) for one in says))),
         _section(_("Arrivals on the floors by hour"), _arrivals(words, summary.floors)),
         _section(_("Which counters drew and held them"), _counters(words, counters[:COUNTERS])),
         _section(_("Where staff was missing"), _needs(words, need)),
-        _section(_("What to do"), _to_do(past, date, days, words, need)),
+        _section(
+            _("What to do"), Markup('<ul class="todo">{}</ul>').format(_each("<li>{}</li>", ((one,) for one in todo)))
+        ),
     ]
 
 
@@ -193,7 +253,7 @@ def _needs(words: Words, need: NeedReport) -> Markup:
     return table + Markup('<p class="note">{}</p>').format(note)
 
 
-def _to_do(past: History, date: dt.date, days: int, words: Words, need: NeedReport) -> Markup:
+def _todo(past: History, date: dt.date, days: int, words: Words, need: NeedReport) -> list[str]:
     """List proposals, service cases that are not reviewed, and zones whose readers need a look."""
     _ = catalogue(words.lang).gettext
     lines = sentences.proposals(words, need)
@@ -203,8 +263,7 @@ def _to_do(past: History, date: dt.date, days: int, words: Words, need: NeedRepo
         left = cases["opened"] - cases["reviewed"]
         if left:
             lines.append(_("Review service cases: {n} of {all} are left.").format(n=left, all=cases["opened"]))
-    lines += sentences.trust(words, past.summary(date, days))[1:]
-    return Markup('<ul class="todo">{}</ul>').format(_each("<li>{}</li>", ((line,) for line in lines)))
+    return lines + sentences.trust(words, past.summary(date, days))[1:]
 
 
 def _section(title: str, content: Markup) -> Markup:

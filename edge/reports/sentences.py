@@ -8,6 +8,7 @@ Rules:
 3. If a sentence chooses among several zones, their intervals are widened so that all of them together hold with 95 %
    (Bonferroni, dwell.compare.of_many): the more zones, the larger a difference must be. A promotion makes two claims,
    that more came and that more stayed; with sales three.
+   The interval that is told is the figure's own, as in the tables.
 4. What is unknown is not mentioned as if it were small.
 """
 
@@ -44,11 +45,13 @@ def longest(words: Words, found: Counters) -> list[str]:
     if not standing:
         return [_("There are too few visits to say which counter holds people longest.")]
     first, *others = standing
+    own = next(((row.median_low_s, row.median_high_s) for row in found.zones if row.zone == first.zone), None)
+    low_s, high_s = own or (first.low_s, first.high_s)
     told = {
         "zone": words.zone(first.zone),
         "median": duration(first.median_s, words.lang),
-        "low": duration(first.low_s, words.lang),
-        "high": duration(first.high_s, words.lang),
+        "low": duration(low_s, words.lang),
+        "high": duration(high_s, words.lang),
     }
     near = [one for one in others if one.high_s > first.low_s]
     if not others:
@@ -149,8 +152,9 @@ def onward(words: Words, found: FlowReport, zone: str | None) -> list[str]:
     if best is None:
         return [_("There are too few steps to say where people go after {zone}.").format(zone=words.zone(zone))]
     near = [step.to_zone or "" for step, one in shares[1:] if one is not None and one.high > best.low]
-    told = {"zone": words.zone(zone), "next": words.zone(first.to_zone or ""), "share": percent(best.value)}
-    told |= {"low": percent(best.low), "high": percent(best.high)}
+    own = first.share or best
+    told = {"zone": words.zone(zone), "next": words.zone(first.to_zone or ""), "share": percent(own.value)}
+    told |= {"low": percent(own.low), "high": percent(own.high)}
     if not near:
         return [_("After {zone}, most of those who stay go to {next}: {share} ({low} … {high}).").format(**told)]
     text = _(
@@ -188,6 +192,23 @@ def trial(words: Words, found: Trial) -> list[str]:
     return [text[:1].upper() + text[1:] + STOP[words.lang]]
 
 
+def unmet(words: Words, found: NeedReport) -> list[str]:
+    """Say how many visits that expected service met nobody, and where and when most of them."""
+    _ = catalogue(words.lang).gettext
+    wanted, n = (sum(getattr(floor, name) for floor in found.floors) for name in ("wanted", "unserved"))
+    if not wanted:
+        return []
+    if not n:
+        return [_("Every visit long enough to expect service met staff.")]
+    most, floor, hour = max(
+        ((hour.unserved or 0, floor.floor, hour) for floor in found.floors for hour in floor.hours),
+        key=lambda one: one[0],
+    )
+    text = _("{n} of {all} longer visits met nobody, above all on {floor} in the hour from {hour} ({most} of {then}).")
+    told = {"n": number(n), "all": number(wanted), "most": number(most), "then": number(hour.wanted)}
+    return [text.format(floor=words.floor(floor), hour=f"{local(words.config, hour.start_us):%H:%M}", **told)]
+
+
 def unserved(words: Words, found: HourReport, kinds: Sequence[str]) -> list[str]:
     """Say how many visits that expected service came in hours with hardly any staff, and where most of them."""
     _ = catalogue(words.lang).gettext
@@ -207,7 +228,7 @@ def unserved(words: Words, found: HourReport, kinds: Sequence[str]) -> list[str]
         return [_("There was staff in every hour and zone in which customers stayed.")]
     most, zone, at_us = max(alone, key=lambda one: one[0])
     text = _(
-        "{n} of {all} longer visits were in hours with hardly any staff; most of them in {zone} from {hour} ({most})."
+        "{n} of {all} longer visits were in hours with hardly any staff, above all in {zone} from {hour} ({most})."
     )
     told = {"n": number(n), "all": number(wanted), "most": number(most), "zone": words.zone(zone)}
     return [text.format(hour=f"{local(words.config, at_us):%H:%M}", **told)]

@@ -107,7 +107,7 @@ class Housekeeping:
         path, now_us = self._database.path, self._retained_us()
         for file in await asyncio.to_thread(delete_old, path, self._retained_s()):
             log.info("%s has expired and was deleted", file.name)
-        while tags := await _look(self._database, lambda conn: old_hints(conn, now_us)):
+        while tags := await look_at(self._database, lambda conn: old_hints(conn, now_us)):
             await self._database.write(partial(forget_hints, tags=tags, now_us=now_us))
         await asyncio.to_thread(forget_verdicts, self._config, business_days(self._config).date(now_us))
         users = Users(users_path(self._config))
@@ -163,7 +163,7 @@ async def sum_up(database: Database, config: StoreConfig, besides: Container[str
         except Exception as error:
             raise NotMade(str(date), error) from error
 
-    made = await _look(database, facts)
+    made = await look_at(database, facts)
     if made is None:
         return False
     await database.write(lambda conn: kept.save(conn, config, made))
@@ -182,7 +182,7 @@ async def sum_up_so_far(database: Database, config: StoreConfig) -> bool:
         stored = kept.load(past, [date])
         return None if date in stored and stored[date].as_of_us == now_us else past.make(date)
 
-    made = await _look(database, facts)
+    made = await look_at(database, facts)
     if made is None:
         return False
     await database.write(lambda conn: kept.save(conn, config, made, so_far=True))
@@ -202,7 +202,7 @@ async def sum_up_sales(database: Database, config: StoreConfig, besides: Contain
         except Exception as error:
             raise NotMade(str(found and found[0]), error) from error
 
-    made = await _look(database, facts)
+    made = await look_at(database, facts)
     if made is None:
         return False
     await database.write(lambda conn: sold.save(conn, config, *made))
@@ -211,7 +211,7 @@ async def sum_up_sales(database: Database, config: StoreConfig, besides: Contain
 
 async def tell_days(database: Database, config: StoreConfig, besides: Container[str] = ()) -> bool:
     """Send one report about summarised days to the CRM; False if there is none."""
-    item = await _look(database, lambda conn: day_news.news(History(conn, config), besides))
+    item = await look_at(database, lambda conn: day_news.news(History(conn, config), besides))
     if item is None:
         return False
     await database.write(lambda conn: day_news.tell(conn, item))
@@ -220,13 +220,13 @@ async def tell_days(database: Database, config: StoreConfig, besides: Container[
 
 async def tell_corrections(database: Database, config: StoreConfig, besides: Container[str] = ()) -> bool:
     """Re-send the changed windows of one summarised day to the CRM; False if there are none."""
-    found = await _look(database, lambda conn: corrections.corrections(History(conn, config), besides))
+    found = await look_at(database, lambda conn: corrections.corrections(History(conn, config), besides))
     while found is not None and not await database.write(partial(corrections.tell, found=found)):
         found = replace(found, windows=found.windows[corrections.AT_ONCE :])
     return found is not None
 
 
-async def _look(database: Database, find: Callable[[sqlite3.Connection], T]) -> T:
+async def look_at(database: Database, find: Callable[[sqlite3.Connection], T]) -> T:
     """Run `find` on one snapshot of the database, outside the event loop and the writer."""
 
     def look() -> T:

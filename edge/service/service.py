@@ -42,7 +42,10 @@ from edge.service.expiry import Certificates
 from edge.service.housekeeping import Housekeeping
 from edge.service.jobs import Jobs
 from edge.service.learning import Learning, learner_of, with_kept
-from edge.service.memory import COMPILER, let_go_of
+from edge.service.mailing import LOOK_S as MAIL_S
+from edge.service.mailing import RETRY_S as MAIL_RETRY_S
+from edge.service.mailing import Mailing
+from edge.service.memory import COMPILER
 from edge.service.monitor import Monitor
 from edge.service.notify import long_work, notify
 from edge.service.snapshot import Snapshot
@@ -54,6 +57,7 @@ from edge.store.compose import compose
 from edge.store.errors import RestartNeeded, Trouble
 from edge.store.live_socket import LiveServer, socket_path
 from edge.store.page_socket import listen
+from edge.store.resident import let_go_of
 from edge.store.timekeeping import Timekeeper
 from edge.words.counts import counted
 from sync.publisher import Publisher
@@ -315,6 +319,11 @@ class Service:
         )
         for period_s, name, work in keeping.rounds():
             jobs.every(period_s, name, work)
+        if self._config.mail is not None:
+            mailing = Mailing(
+                self._config, self._config.mail, self._database, self._clock.now_us, lambda: self._time.untrusted
+            )
+            jobs.every(MAIL_S, "mail", mailing.look, MAIL_RETRY_S)
 
     async def _beat(self) -> None:
         """Notify the supervisor that the event loop is running."""

@@ -10,7 +10,6 @@ import contextlib
 import csv
 import hmac
 import io
-import mimetypes
 import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping
@@ -29,6 +28,7 @@ from starlette.routing import Route
 
 from config import StoreConfig
 from config.check import ConfigError
+from config.floor_image import POLICY
 from edge.setup import layout_file
 from edge.setup.layout_file import Changed, Moved
 from edge.store.errors import Trouble
@@ -38,7 +38,6 @@ STATIC = Path(__file__).parent / "static"
 HOSTS = ["127.0.0.1", "localhost"]
 COOKIE = "tagtrail-layout"
 MOST_BYTES = 1 << 20
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".svg"}
 AGAIN_S = 2.0
 HEADERS = {
     "Cache-Control": "no-store",
@@ -70,7 +69,7 @@ class Walk(BaseModel):
 
 
 class Editor:
-    """The page for one store file. `images`: floor → picture of its plan."""
+    """The page for one store file. `images`: floor → picture of its plan, instead of that in the store file."""
 
     def __init__(self, file: Path, images: Mapping[str, Path]) -> None:
         self._file = file
@@ -131,15 +130,16 @@ class Editor:
         if (refused := self._refused(request)) is not None:
             return refused
         config, stamp = layout_file.read(self._file)
-        told = layout_file.drawing(config) | {"stamp": stamp, "file": str(self._file), "images": sorted(self._images)}
-        return JSONResponse(told, headers=HEADERS)
+        shown = sorted(floor.id for floor in config.floors if floor.image or floor.id in self._images)
+        told = {"stamp": stamp, "file": str(self._file), "images": shown, "new": sorted(self._images)}
+        return JSONResponse(layout_file.drawing(config) | told, headers=HEADERS)
 
     async def _save(self, request: Request) -> Response:
         if (refused := self._refused(request)) is not None:
             return refused
         moved = Moved.model_validate_json(await _body(request))
         try:
-            saved = layout_file.save(self._file, moved)
+            saved = layout_file.save(self._file, moved, self._images)
         except Changed:
             said = f"{self._file} was changed by another program meanwhile: reload the page, and move things again"
             return JSONResponse({"error": said}, 409, headers=HEADERS)
@@ -175,10 +175,16 @@ class Editor:
     async def _image(self, request: Request) -> Response:
         if (refused := self._refused(request)) is not None:
             return refused
-        file = self._images.get(request.path_params["floor"])
+        name = request.path_params["floor"]
+        config, _stamp = layout_file.read(self._file)
+        kept = {floor.id: floor.image.file for floor in config.floors if floor.image is not None}
+        file = (kept | self._images).get(name)
         if file is None:
-            return Response(status_code=404)
-        return FileResponse(file, media_type=mimetypes.guess_type(file.name)[0], headers=HEADERS)
+            return Response(status_code=404, headers=HEADERS)
+        picture = layout_file.picture(file)
+        return Response(
+            picture.content, media_type=picture.type, headers={**HEADERS, "Content-Security-Policy": POLICY}
+        )
 
     async def _static(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -204,12 +210,10 @@ def pictures(given: list[str], config: StoreConfig) -> dict[str, Path]:
         floor, equals, name = text.partition("=")
         if not equals:
             floor, name = floors[0], text
-        file = Path(name)
         if floor not in floors:
             raise Trouble(f"no floor {floor!r}; floors are: {', '.join(floors)}")
-        if file.suffix.lower() not in IMAGES or not file.is_file():
-            raise Trouble(f"{name} is no picture that can be read; expected: a file {', '.join(sorted(IMAGES))}")
-        found[floor] = file
+        layout_file.picture(Path(name))
+        found[floor] = Path(name)
     return found
 
 

@@ -1,4 +1,6 @@
-"""Polygons of zones and positions of antennas in a store file, read, changed and written back with its comments."""
+"""Polygons of zones, positions of antennas and places of floors' pictures in a store file, read, changed and written
+back with its comments.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +8,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field
 
-from config import StoreConfig
-from config.basis import Point
+from config import StoreConfig, floor_image
+from config.basis import Metres, Point
 from config.check import Problem, check, load_text
+from config.floor_image import Picture
 from config.model import Names
 from edge.store import file_edit
+from edge.store.errors import Trouble
 
 DIGITS = 2
 """Positions are kept to the centimetre."""
 
 
+Positive = Annotated[Metres, Field(gt=0)]
+PLACE = ("left", "bottom", "width", "height")
+
+
 class Moved(BaseModel):
-    """What has been moved: corners by zone, and positions by reader and port, as `reader:port`."""
+    """What has been moved: corners by zone, positions by reader and port, as `reader:port`, and pictures by floor, as
+    left, bottom, width and height."""
 
     model_config = ConfigDict(extra="forbid")
 
     stamp: str
     zones: dict[str, list[Point]] = Field(default_factory=dict, max_length=1000)
     antennas: dict[str, Point] = Field(default_factory=dict, max_length=5000)
+    images: dict[str, tuple[Metres, Metres, Positive, Positive]] = Field(default_factory=dict, max_length=1000)
 
 
 class Changed(Exception):
@@ -59,7 +69,11 @@ def drawing(config: StoreConfig) -> dict[str, Any]:
     floor_of = {zone.id: zone.floor for zone in config.zones}
     return {
         "store": _names(config.store.name),
-        "floors": [{"id": floor.id, "name": _names(floor.name)} for floor in config.floors],
+        "floors": [
+            {"id": floor.id, "name": _names(floor.name),
+             "image": floor.image and floor.image.model_dump(include=set(PLACE))}
+            for floor in config.floors
+        ],
         "zones": [
             {"id": zone.id, "name": _names(zone.name), "kind": zone.kind.value, "floor": zone.floor,
              "polygon": zone.polygon}
@@ -74,8 +88,23 @@ def drawing(config: StoreConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def save(file: Path, moved: Moved) -> Saved:
-    """Write what has been moved into the file, all else as it was.
+def pictures(config: StoreConfig) -> dict[str, Picture]:
+    """Read the pictures of floors; Trouble for one that can't be shown."""
+    return {floor.id: picture(floor.image.file) for floor in config.floors if floor.image is not None}
+
+
+def picture(file: Path) -> Picture:
+    """Read a picture; Trouble if it can't be shown."""
+    try:
+        return floor_image.read(file)
+    except OSError as error:
+        raise Trouble(f"can't read {file}: {error.strerror}") from error
+    except floor_image.Unusable as unusable:
+        raise Trouble(f"{file} {unusable}") from unusable
+
+
+def save(file: Path, moved: Moved, pictures: Mapping[str, Path] | None = None) -> Saved:
+    """Write what has been moved into the file, all else as it was. `pictures`: floor → file of a new picture.
 
     Raises Changed if another program has changed the file, ConfigError if it would not be valid, Trouble if it can't be
     written; then the file stays as it is.
@@ -83,17 +112,24 @@ def save(file: Path, moved: Moved) -> Saved:
     before = file_edit.read(file)
     if stamp(before) != moved.stamp:
         raise Changed
-    after = apply(before, moved)
-    load_text(after, file.name, file.absolute().parent)
+    folder = file.absolute().parent
+    after = apply(before, moved, {floor: _beside(path, folder) for floor, path in (pictures or {}).items()})
+    load_text(after, file.name, folder)
     if after != before:
         file_edit.replace(file, after)
     return Saved(stamp(after), tuple(problem for problem in check(file) if problem.warning))
 
 
-def apply(text: str, moved: Moved) -> str:
-    """Return a store file with zones and antennas moved. Zones and antennas that it doesn't have are ignored."""
+def apply(text: str, moved: Moved, pictures: Mapping[str, str] | None = None) -> str:
+    """Return a store file with zones, antennas and pictures moved. Those that it doesn't have are ignored.
+
+    `pictures`: floor → file of a new picture, as it is to be written.
+    """
     document = file_edit.parsed(text)
     content: Mapping[str, Any] = document
+    for floor in content.get("floors", ()):
+        if (place := moved.images.get(floor["id"])) is not None:
+            _place(floor, place, (pictures or {}).get(floor["id"]))
     for zone in content.get("zones", ()):
         if (polygon := moved.zones.get(zone["id"])) is not None:
             _move(zone, "polygon", polygon)
@@ -102,6 +138,28 @@ def apply(text: str, moved: Moved) -> str:
             if (position := moved.antennas.get(f"{reader['id']}:{antenna['port']}")) is not None:
                 _move(antenna, "position", position)
     return tomlkit.dumps(document)
+
+
+def _place(floor: Any, place: Sequence[float], file: str | None) -> None:
+    """Change the place of a floor's picture, or add a picture."""
+    there = floor.get("image")
+    if there is None:
+        if file is None:
+            return
+        there = tomlkit.inline_table()
+        there["file"] = file
+        floor["image"] = there
+    elif file is not None and there["file"] != file:
+        there["file"] = file
+    for key, value in zip(PLACE, _plain(place), strict=True):
+        if there.get(key) != value:
+            there[key] = value
+
+
+def _beside(path: Path, folder: Path) -> str:
+    """Return the path of a file as it is written in a store file: relative if it is in the same folder or below."""
+    absolute = path.absolute()
+    return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute)
 
 
 def _move(table: Any, key: str, to: Sequence[Any]) -> None:

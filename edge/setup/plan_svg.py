@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from collections.abc import Mapping
 from html import escape
 from typing import Any
+
+from config.floor_image import Picture
 
 MARGIN_M = 1.5
 TITLE_M = 2.0
@@ -19,8 +23,11 @@ FILLS = {
 }
 
 
-def svg(drawing: dict[str, Any]) -> str:
-    """Draw a layout, as edge.setup.layout_file.drawing returns it: floors one below the other, north up."""
+def svg(drawing: dict[str, Any], pictures: Mapping[str, Picture] | None = None) -> str:
+    """Draw a layout, as edge.setup.layout_file.drawing returns it: floors one below the other, north up.
+
+    `pictures`: floor → its picture, which is put into the drawing.
+    """
     parts, top, width = [], 0.0, 1.0
     for floor in drawing["floors"]:
         zones = [zone for zone in drawing["zones"] if zone["floor"] == floor["id"]]
@@ -32,6 +39,8 @@ def svg(drawing: dict[str, Any]) -> str:
         low, high = min(y for _, y in points) - MARGIN_M, max(y for _, y in points) + MARGIN_M
         # y grows upwards in the store file, downwards in SVG.
         parts.append(f'<g transform="translate({-left:g} {top + TITLE_M + high:g}) scale(1 -1)">')
+        if floor["image"] is not None and (picture := (pictures or {}).get(floor["id"])) is not None:
+            parts.append(_picture(floor["image"], picture))
         parts += [_zone(zone) for zone in zones] + [_antenna(antenna) for antenna in antennas]
         parts.append("</g>")
         parts.append(f'<text x="{MARGIN_M}" y="{top + 1.4:g}" class="floor">{escape(floor["name"])}</text>')
@@ -44,9 +53,17 @@ def svg(drawing: dict[str, Any]) -> str:
 
 
 STYLE = (
-    "polygon{stroke:#5b6663;stroke-width:.06}text{font-size:.6px;text-anchor:middle;fill:#1c2321}"
+    "image{opacity:.4}image~polygon{fill-opacity:.6}polygon{stroke:#5b6663;stroke-width:.06}text{font-size:.6px;text-anchor:middle;fill:#1c2321}"
     ".floor{font-size:1px;text-anchor:start}.port{font-size:.5px}circle{fill:#b42318;stroke:#fff;stroke-width:.06}"
 )
+
+
+def _picture(place: dict[str, float], picture: Picture) -> str:
+    size = " ".join(f'{name}="{place[name]:g}"' for name in ("width", "height"))
+    return (
+        f'<image transform="translate({place["left"]:g} {place["bottom"] + place["height"]:g}) scale(1 -1)" {size}'
+        f' preserveAspectRatio="none" href="data:{picture.type};base64,{b64encode(picture.content).decode()}"/>'
+    )
 
 
 def _zone(zone: dict[str, Any]) -> str:

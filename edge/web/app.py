@@ -30,6 +30,7 @@ from edge.web.gate import FOR_PROGRAMS, Gate, Login
 from edge.web.pages.day import DayPages
 from edge.web.pages.now import NowPages
 from edge.web.pages.people import PeoplePages
+from edge.web.pages.pin import PinPages
 from edge.web.pages.plan import PlanPages
 from edge.web.pages.quality import QualityPages
 from edge.web.pages.rules import RulesPages
@@ -95,6 +96,7 @@ def create_app(config: StoreConfig, live: LiveClient, clock: Clock, hosts: list[
             *ServicePages(site).routes,
             *RulesPages(site).routes,
             *QualityPages(site).routes,
+            *PinPages(site).routes,
             *Exports(site).routes,
             *Metrics(site).routes,
             *Login(site).routes,
@@ -112,7 +114,7 @@ def create_app(config: StoreConfig, live: LiveClient, clock: Clock, hosts: list[
 
 
 class _Headers:
-    """Middleware that adds HEADERS to every response, including streams."""
+    """Middleware that adds HEADERS to every response, including streams; those that one has itself are kept."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -120,7 +122,9 @@ class _Headers:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         await self._app(scope, receive, sending)

@@ -3,7 +3,8 @@
 - Until the first user is created, the page on loopback is open to everyone as a viewer, and says so. On any other
   address, behind a proxy, and once there has been a user, it only shows how to create one.
 - A form sent after its session has ended is kept in the login page. After login it is sent by one more press: nothing
-  entered is lost, and nothing is done in the name of someone else who logs in.
+  entered is lost, and nothing is done in the name of someone else who logs in. The same with a session that is locked.
+- A locked session has the rights of a viewer until its user's PIN is entered; see edge.access.users.
 - A form counts only if it comes from this site (Origin, Sec-Fetch-Site) and carries the session's token. The form of
   the login, before any session, carries the token of a cookie that only a visit of the login page sets.
 - A program's token reads figures and downloads as a viewer does: GET only, and no individual members.
@@ -52,6 +53,9 @@ FORMS = (
     "/quality/verdict",
 )
 """Forms that are kept until their sender has logged in again."""
+UNLOCK = "/unlock"
+BACKS = ("/", "/service")
+"""Pages with buttons for cues, to which an answer leads back."""
 BY_BASIC = ("/api/", "/metrics")
 """Paths with HTTP Basic for programs."""
 BY_TOKEN = (*BY_BASIC, "/export/")
@@ -92,16 +96,26 @@ class Gate:
             return JSONResponse({"error": "this form comes from another site"}, 403)
         someone = await self._known(request)
         request.state.who = someone
+        if someone is not None and someone.locked and request.method == "POST" and path in FORMS:
+            try:
+                fields = await form(request)
+            except HTTPException:
+                return RedirectResponse(UNLOCK, 303)
+            return ask_for_pin(self._site, request, target=way_back(fields, back_of(path)), held=(path, fields))
         if someone is not None or path == "/login":
             return None
         if not self._site.users.anyone():
             return self._site.render(request, "setup.html", 403, lost=self._site.users.ever())
-        if request.method == "POST" and path in FORMS:
+        if request.method == "POST" and path in (*FORMS, UNLOCK):
             try:
                 fields = await form(request)
             except HTTPException:
                 return RedirectResponse("/login", 303)
-            return ask_to_log_in(self._site, request, target=back_of(path), held=(path, fields))
+            if path == UNLOCK:  # the day has ended meanwhile
+                target, held = inside(fields.get("next", "/")), held_of(fields)
+            else:
+                target, held = way_back(fields, back_of(path)), (path, fields)
+            return ask_to_log_in(self._site, request, target=target, held=held)
         if path.startswith(FOR_PROGRAMS):
             # Without Basic for downloads, or browsers would ask for a password in a window of their own.
             ways = ['Basic realm="tagtrail"'] * path.startswith(BY_BASIC) + ["Bearer"] * path.startswith(BY_TOKEN)
@@ -118,7 +132,8 @@ class Gate:
             return Who("", Role.VIEWER, "") if self._alone else None
         session = users.session(request.cookies.get(COOKIE, ""), watching=request.scope["path"] == "/events")
         if session is not None:
-            return Who(session.name, session.role, session.csrf)
+            role = Role.VIEWER if session.locked else session.role
+            return Who(session.name, role, session.csrf, session.pin, session.locked)
         if _bearer(request) is not None:
             return await self._by_token(request)
         if request.scope["path"].startswith(BY_BASIC):
@@ -175,7 +190,8 @@ class Gate:
 
         async def sending(message: Message) -> None:
             someone = who(request)
-            if message["type"] == "http.response.start" and someone is not None and someone.csrf and token:
+            renews = someone is not None and someone.csrf and not someone.locked
+            if message["type"] == "http.response.start" and someone is not None and renews and token:
                 headers = MutableHeaders(scope=message)
                 if not any(line.startswith(f"{COOKIE}=") for line in headers.getlist("set-cookie")):
                     renewed = Response()
@@ -207,20 +223,22 @@ class Login:
 
     async def ask(self, request: Request) -> Response:
         if who(request) is not None:
-            return RedirectResponse(_inside(request.query_params.get("next", "/")), 303)
+            return RedirectResponse(inside(request.query_params.get("next", "/")), 303)
         return self._form(request)
 
     async def log_in(self, request: Request) -> Response:
         fields = await form(request)
-        name, target = fields.get("name", ""), _inside(fields.get("next", "/"))
-        held = _held(fields)
+        name, target = fields.get("name", ""), inside(fields.get("next", "/"))
+        held = held_of(fields)
         cookie = request.cookies.get(FORM_COOKIE, "")
         if not cookie or not hmac.compare_digest(cookie.encode(), fields.get("csrf", "").encode()):
             return self._form(request, name, target, "again", 403, held)
         users, at = self._site.users, address(request)
         device = request.cookies.get(DEVICE_COOKIE, "")
         try:
-            token = await run_in_threadpool(users.log_in, name, fields.get("password", ""), at, device)
+            token = await run_in_threadpool(
+                users.log_in, name, fields.get("password", ""), at, device, self._site.day_left_s()
+            )
         except Throttled as throttled:
             await run_in_threadpool(users.record_throttled, name, at)
             refused = self._form(request, name, target, "wait", 429, held)
@@ -241,7 +259,7 @@ class Login:
         if held is not None and session is not None:
             request.state.who = Who(session.name, session.role, session.csrf)
             path, kept = held
-            response = self._site.render(request, "held.html", action=path, kept=kept, back=target)
+            response = self._site.render(request, "held.html", action=path, kept=kept, back=target, unlocked=False)
         set_cookie(request, response, COOKIE, token, IDLE_S[role])
         set_cookie(request, response, DEVICE_COOKIE, device, DEVICE_S, path="/login")
         response.delete_cookie(FORM_COOKIE, path="/login")
@@ -264,7 +282,7 @@ class Login:
         status: int = 200,
         held: Held | None = None,
     ) -> Response:
-        target = target or _inside(request.query_params.get("next", "/"))
+        target = target or inside(request.query_params.get("next", "/"))
         return ask_to_log_in(self._site, request, name, target, failed, status, held)
 
 
@@ -284,6 +302,20 @@ def ask_to_log_in(
     response = site.render(request, "login.html", status, **values, prefix=HELD)
     set_cookie(request, response, FORM_COOKIE, token, path="/login")
     return response
+
+
+def ask_for_pin(
+    site: Site, request: Request, target: str = "/", wrong: bool = False, status: int = 403, held: Held | None = None
+) -> Response:
+    """Render the page on which a locked session is unlocked. `held`: a form that can be sent then."""
+    action, kept = held or ("", {})
+    values = {"next": target, "wrong": wrong, "action": action, "kept": kept, "prefix": HELD}
+    return site.render(request, "unlock.html", status, **values)
+
+
+def way_back(fields: Mapping[str, str], otherwise: str) -> str:
+    """Return the page from which a form was sent, if it says so."""
+    return fields["back"] if fields.get("back") in BACKS else otherwise
 
 
 def back_of(path: str) -> str:
@@ -316,7 +348,7 @@ def _bearer(request: Request) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-def _held(fields: Mapping[str, str]) -> Held | None:
+def held_of(fields: Mapping[str, str]) -> Held | None:
     """Return the form that waits in the fields of a login, or None."""
     path = fields.get("held", "")
     if path not in FORMS:
@@ -324,7 +356,7 @@ def _held(fields: Mapping[str, str]) -> Held | None:
     return path, {key.removeprefix(HELD): value for key, value in fields.items() if key.startswith(HELD)}
 
 
-def _inside(target: str) -> str:
+def inside(target: str) -> str:
     """Restrict a redirect target to this site, to prevent redirects to other sites after login."""
     parts = urlsplit(target)
     good = target.startswith("/") and not target.startswith(("//", "/\\")) and not parts.netloc and not parts.scheme

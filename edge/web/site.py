@@ -45,21 +45,24 @@ MAX_FORM_BYTES = 65_536
 MAX_FIELDS = 600
 FORM_S = 10.0
 """Time limit for receiving a form."""
-REGIONS = (
-    *("status", "figures", "members", "recognitions", "readers", "sync", "machinery", "backlog", "cues", "cuedesk"),
-)
+REGIONS = (*("status", "figures", "members", "recognitions", "readers", "sync", "machinery", "backlog", "cues"),)
 """Regions about members show individuals to managers only, and counts to other users."""
-FOR_MANAGERS = ("cuedesk",)
-"""Regions for managers only."""
+LEAST_DAY_US = 3_600_000_000
+"""A session that begins so shortly before the end of a business day lasts until the end of the next."""
 
 
 @dataclass(frozen=True)
 class Who:
-    """The current user. Until users are created, everyone on the machine itself is an unnamed viewer."""
+    """The current user. Until users are created, everyone on the machine itself is an unnamed viewer.
+
+    `pin`: the user has a PIN. `locked`: it is needed; until then, the user is a viewer.
+    """
 
     name: str
     role: Role
     csrf: str
+    pin: bool = False
+    locked: bool = False
 
     @property
     def manager(self) -> bool:
@@ -202,6 +205,12 @@ class Site:
 
     def business_date_of(self, at_us: int) -> dt.date:
         return business_days(self.config).date(at_us)
+
+    def day_left_s(self) -> float:
+        """Return how long the business day still lasts, in real time."""
+        now_us = self.clock.now_us()
+        end_us = self.bounds_us(self.business_date_of(now_us + LEAST_DAY_US))[1]
+        return (self.clock.wall_us(end_us) - self.clock.wall_us(now_us)) / 1e6
 
     def period(self, request: Request) -> Period:
         """Return the requested business days; default: the current one."""

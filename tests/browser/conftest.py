@@ -82,7 +82,7 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @contextmanager
 def with_users(folder: Path, config: StoreConfig | None = None) -> Iterator[Site]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edge.access.users.SCRYPT_N", 16)
+        patch.setattr("edge.access.passwords.SCRYPT_N", 16)
         with running(folder, config) as found:
             users = Users(users_path(found.config))
             for name, role in (("li", Role.MANAGER), ("wall", Role.VIEWER), ("chen", Role.IT)):

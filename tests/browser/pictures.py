@@ -37,6 +37,16 @@ SIZE: sync_api.ViewportSize = {"width": 1240, "height": 860}
 WALL: sync_api.ViewportSize = {"width": 1920, "height": 1080}
 DAYS = 29
 LYING = (b"lost card in a drawer", b"a student who helps out")
+PLAN = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 420 230" fill="none" stroke="#000" stroke-width="1.5">
+<path d="M10 90V10H410V90M410 160V220H10V160" stroke-width="5"/>
+<path d="M10 90V160M410 90V160" stroke-dasharray="6 4"/>
+<g fill="#000">{pillars}</g>
+<path d="M330 30h60v46h-60zM338 30v46m8-46v46m8-46v46m8-46v46m8-46v46m8-46v46"/>
+<path d="M355 182h40v24h-40zM375 182v24"/>
+<path d="M92 22h56v36h-56zM192 32h36v30h-36zM282 32h36v30h-36zM86 156h48v38h-48zM178 156h60v44h-60z" stroke-width="1"/>
+</svg>
+"""
+"""Walls, doors, pillars, escalator, lift and furniture of the ground floor."""
 DAY_US = 86_400_000_000
 ONE = kept.DAY
 
@@ -59,6 +69,10 @@ def store(folder: Path) -> StoreConfig:
     values["layout_changes"] = [
         {"id": "bags", "name": {"zh": "箱包搬迁", "en": "Bags moved"}, "zones": ["bags"], "date": DATE - 6 * ONE}
     ]
+    pillars = "".join(f'<path d="M{x} {y}h5v5h-5z"/>' for x in range(60, 400, 54) for y in (84, 160))
+    plan = folder / "f1.svg"
+    plan.write_text(PLAN.format(pillars=pillars), encoding="utf-8")
+    values["floors"][0]["image"] = {"file": plan, "left": -1, "bottom": 1, "width": 42, "height": 23}
     return StoreConfig.model_validate(values)
 
 

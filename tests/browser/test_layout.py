@@ -71,6 +71,21 @@ def test_by_mouse_and_by_keys_it_ends_in_the_file(opened: tuple[Any, Path]) -> N
     polygon_of = {zone.id: list(zone.polygon) for zone in store.zones}
     assert polygon_of["watches"] == [(27, 15), (33, 15), (33, 20), (27, 20)]
     assert "# outside the gate, to distinguish people" in file.read_text("utf-8")
+    image = store.floors[0].image  # as wide as the zones, in its own proportions
+    assert image is not None
+    assert (image.file.name, image.left, image.height) == ("plan.svg", 0, image.width * 250 / 400)
+
+
+def test_a_picture_is_placed(opened: tuple[Any, Path]) -> None:
+    page, file = opened
+    page.fill("#width", "36.4")
+    page.fill("#left", "-2")
+    assert page.get_attribute("image", "width") == "36.4"
+    page.click("#save")
+    page.wait_for_selector("#said:has-text('Saved in')")
+    image = load(file, files=False).floors[0].image
+    assert image is not None
+    assert (image.left, image.width, image.height) == (-2, 36.4, 22.75)
 
 
 def test_a_walk_is_noted(opened: tuple[Any, Path]) -> None:

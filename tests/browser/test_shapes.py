@@ -136,7 +136,7 @@ def test_on_a_phone_pages_are_under_the_thumb(chromium: Any, guarded: Any, path:
         assert wrong == []
 
 
-@pytest.mark.parametrize("path", ["/counters", "/members"])
+@pytest.mark.parametrize("path", ["/counters", "/members", "/service"])
 def test_on_a_phone_cards_unfold(chromium: Any, site: Any, path: str) -> None:
     """With a tap, by keyboard, and by a link to one of them; on paper and on desks nothing is folded."""
     with opened(chromium, "en", "phone") as (page, wrong):

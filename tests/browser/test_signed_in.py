@@ -24,7 +24,7 @@ def axe() -> str:
 def test_nothing_keeps_people_from_using_a_page(chromium: Any, guarded: Any, axe: str) -> None:
     with opened(chromium, "zh", "phone", color_scheme="dark") as (page, _):
         log_in(page, guarded.url, "li")
-        for path in sorted(set(PATHS) - {"/layout", "/flows"}):  # of which others have all parts
+        for path in sorted({*PATHS, "/pin"} - {"/layout", "/flows"}):  # of which others have all parts
             page.goto(guarded.url + path)
             page.evaluate(axe)
             found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]

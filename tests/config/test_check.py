@@ -31,6 +31,42 @@ MISTAKES = [
     ('zh = "一楼", ', "", "floors[0].name.zh", "is missing; expected: a non-empty text"),
     ('name = { zh = "一楼", en = "Ground floor" }', "name = 1", "floors[0].name", "is 1; expected: a text, or { zh"),
     ('[[floors]]\nid = "F2"', '[[floors]]\n¶id = "F1"', "floors[1].id", 'id "F1" is already used by floors[0]'),
+    (
+        "[mqtt]\n",
+        "¶[mail]\n\n[mqtt]\n",
+        "mail.server",
+        'is missing; expected: the mail server as "host" or "host:port"',
+    ),
+    (
+        "[mqtt]\n",
+        '[mail]\n¶server = "2001:db8::1"\nsender = "a@b"\nto = ["c@d"]\n[mqtt]\n',
+        "mail.server",
+        "is an IPv6 address without brackets",
+    ),
+    (
+        "[mqtt]\n",
+        '[mail]\n¶server = "smtp.example:99999"\nsender = "a@b"\nto = ["c@d"]\n[mqtt]\n',
+        "mail.server",
+        "port 99999 does not exist",
+    ),
+    (
+        "[mqtt]\n",
+        '[mail]\nserver = "smtp.example"\n¶sender = "Shop <a@b>"\nto = ["c@d"]\n[mqtt]\n',
+        "mail.sender",
+        "expected: an e-mail address",
+    ),
+    (
+        "[mqtt]\n",
+        '[mail]\nserver = "smtp.example"\nsender = "a@b"\n¶to = ["c@d\\r\\nBcc: e@f"]\n[mqtt]\n',
+        "mail.to[0]",
+        "expected: an e-mail address",
+    ),
+    (
+        "[mqtt]\n",
+        '¶[mail]\nserver = "smtp.example"\nsender = "a@b"\nto = ["c@d"]\nusername = "u"\n[mqtt]\n',
+        "mail",
+        "username and password_file must be used together",
+    ),
     ('kind = "exit"', 'kind = "exist"', "zones[1].kind", '(did you mean "exit"?); expected: one of entrance, exit,'),
     (
         'kind = "exit"\nfloor = "F1"',
@@ -295,7 +331,7 @@ def test_paths_are_beside_the_file(demo_text: str, tmp_path: Path, monkeypatch: 
 
 
 def test_credentials_of_systemd(demo_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = demo_text.replace("# username", "username").replace("# password_file", "password_file")
+    text = demo_text.replace("# username", "username", 1).replace("# password_file", "password_file", 1)
     file = tmp_path / "s.toml"
     file.write_text(text)
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)

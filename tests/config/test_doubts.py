@@ -253,7 +253,7 @@ def test_the_same_of_brokers_serial_servers_the_page_and_ids(
         ("mqtt.url", [("mqtt://127.0.0.1:1883", "mqtt://10.1.1.1")], "member data and cards are sent unencrypted"),
         (
             "mqtt.url",
-            [("mqtt://127.0.0.1:1883", "mqtt://203.0.113.9"), ("# username", "username")],
+            [("mqtt://127.0.0.1:1883", "mqtt://203.0.113.9"), ('# username = "store-demo"', 'username = "store-demo"')],
             "the password and member data are sent unencrypted; expected: mqtts://",
         ),
         ("web.listen", [("127.0.0.1:8080", "0.0.0.0:8080")], "unencrypted; expected: cert and key"),
@@ -298,7 +298,7 @@ def test_secrets_that_others_may_read_are_told(told: Told, tmp_path: Path) -> No
     (tmp_path / "pw").write_text("secret")
     (tmp_path / "pw").chmod(0o644)
     changes = (
-        ("# username", "username"),
+        ('# username = "store-demo"', 'username = "store-demo"'),
         ('# password_file = "${CREDENTIALS_DIRECTORY}/mqtt-password"', 'password_file = "pw"'),
     )
     assert "chmod 600" in told(*changes)["mqtt.password_file"].text
@@ -409,5 +409,28 @@ def test_the_kind_of_disk_is_that_of_the_mount(tmp_path: Path) -> None:
 
 
 def test_systemds_own_variable_is_turned_into_ours(told: Told) -> None:
-    changes = (("# username", "username"), ('# password_file = "${CREDENTIALS_DIRECTORY}', 'password_file = "%d'))
+    changes = (
+        ('# username = "store-demo"', 'username = "store-demo"'),
+        ('# password_file = "${CREDENTIALS_DIRECTORY}/mqtt', 'password_file = "%d/mqtt'),
+    )
     assert "write ${CREDENTIALS_DIRECTORY}/mqtt-password" in told(*changes)["mqtt.password_file"].text
+
+
+def test_a_mail_password_in_the_clear_is_told(told: Told, tmp_path: Path) -> None:
+    (tmp_path / "pw").write_text("secret")
+    (tmp_path / "pw").chmod(0o600)
+    section = '[mail]\nserver = "10.0.0.9"\nsender = "a@b.example"\nto = ["c@b.example"]\ntls = "none"\n'
+    login = 'username = "u"\npassword_file = "pw"\n'
+    assert told(("[mqtt]\n", f"{section}[mqtt]\n")) == {}
+    assert "sent unencrypted" in told(("[mqtt]\n", f"{section}{login}[mqtt]\n"))["mail.tls"].text
+    at_home = section.replace("10.0.0.9", "127.0.0.1:2525")
+    assert told(("[mqtt]\n", f"{at_home}{login}[mqtt]\n")) == {}
+
+
+def test_a_mail_password_that_is_missing_stops_nothing(told: Told, tmp_path: Path) -> None:
+    section = '[mail]\nserver = "smtp.example"\nsender = "a@b.example"\nto = ["c@b.example"]\nusername = "u"\n'
+    found = told(("[mqtt]\n", f'{section}password_file = "none"\n[mqtt]\n'))
+    assert "No such file" in found["mail.password_file"].text
+    load(tmp_path / "s.toml")
+    found = told(("[mqtt]\n", f'{section}password_file = "${{HOME}}/x"\n[mqtt]\n'))
+    assert "only in [mqtt], [web] and [mail]" in found["mail.password_file"].text

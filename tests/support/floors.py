@@ -44,6 +44,7 @@ class Floor:
         self._door, self._aisle = (
             next(zone.id for zone in config.zones if zone.kind.value == kind) for kind in ("entrance", "aisle")
         )
+        self._calls = 0
         self._took: dict[str, dict[str, Any]] = {
             "arrival": {"n": 31, "p95": 84.0},
             "waiting": {"n": 12, "p95": 640.0},
@@ -83,9 +84,9 @@ class Floor:
 
     def call(self, name: str) -> int:
         """Another member has come in; the cue's number."""
-        (number,) = self.write(
-            lambda conn: book.make(conn, [_wanted(name, "arrival", ARRIVAL, self._door, self._now_us)], 1, self._now_us)
-        )
+        self._calls += 1  # each is of another journey
+        wanted = _wanted(name, "arrival", ARRIVAL, self._door, self._now_us - self._calls)
+        (number,) = self.write(lambda conn: book.make(conn, [wanted], 1, self._now_us))
         self.tell()
         return int(number)
 

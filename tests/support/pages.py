@@ -142,8 +142,7 @@ class Page:
 @pytest.fixture(autouse=True)
 def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes an attacker's time would take the tests'."""
-    monkeypatch.setattr("edge.access.users.SCRYPT_N", 16)
-    monkeypatch.setattr("edge.access.users._NOBODY", f"scrypt$16$8$5${'00' * 16}${'00' * 32}")
+    monkeypatch.setattr("edge.access.passwords.SCRYPT_N", 16)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const MARGIN_M = 3, PIXELS_PER_M = 24, LOOK_MS = 1000, MOST_UNDO = 200;
 
 let layout, stamp, chosen = null, zoom = 1, dirty = false;
-const undo = [], moved = { zones: new Set(), antennas: new Set() };
+const undo = [], moved = { zones: new Set(), antennas: new Set(), images: new Set() };
 const reads = {}, stays = [];
 
 function element(name, attributes = {}, ...children) {
@@ -277,48 +277,73 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// The picture, placed by figures that stay in the browser: the store file has no place for them.
+// The picture, placed by figures that are saved with the layout; how strong it is drawn stays in the browser.
 
-const pictureKey = () => `picture ${layout.file} ${floor()}`;
+const PLACE = ["left", "bottom", "width"];
+const strengthKey = () => `picture ${layout.file}`;
 const shapes = {};
+const floorOf = (id) => layout.floors.find((each) => each.id === id);
 
 function picture() {
-  if (!layout.images.includes(floor()) || !shapes[floor()]) return null;
-  const [x, y, width, strength] = ["left", "bottom", "width", "strength"].map((id) => Number($(id).value));
-  return { x, y, width, height: width / shapes[floor()], strength };
+  const place = floorOf(floor()).image;
+  if (!layout.images.includes(floor()) || !shapes[floor()] || !place) return null;
+  return { x: place.left, y: place.bottom, width: place.width, height: place.height, strength: Number($("strength").value) };
 }
 
 function showPicture() {
-  $("picture").hidden = !layout.images.includes(floor());
-  const kept = JSON.parse(localStorage.getItem(pictureKey()) || "null");
-  if (kept) for (const id of ["left", "bottom", "width", "strength"]) $(id).value = kept[id];
-  if ($("picture").hidden || shapes[floor()]) return;
-  const image = new Image(), its = floor();
+  const its = floor(), there = layout.images.includes(its);
+  $("picture").hidden = !there;
+  if (!there) return;
+  const [left, bottom, right] = bounds();
+  const place = floorOf(its).image || { left: left + MARGIN_M, bottom: bottom + MARGIN_M, width: right - left - 2 * MARGIN_M };
+  for (const id of PLACE) $(id).value = place[id];
+  $("strength").value = localStorage.getItem(strengthKey()) || 0.6;
+  if (shapes[its]) return;
+  const image = new Image();
   image.onload = () => {
     shapes[its] = image.naturalWidth / image.naturalHeight || 1;
+    if (layout.new.includes(its) && !moved.images.has(its)) placePicture(its);
     fit();
     draw();
   };
-  image.src = `/image/${encodeURIComponent(its)}`;
+  const source = `/image/${encodeURIComponent(its)}`;
+  image.onerror = () => ask(source).catch((error) => say(error.message, "bad"));
+  image.src = source;
 }
 
-for (const id of ["left", "bottom", "width", "strength"]) {
+// A picture keeps its proportions when its width changes.
+function placePicture(its) {
+  if (PLACE.some((id) => !Number.isFinite(Number($(id).value)) || $(id).value === "") || Number($("width").value) <= 0) return;
+  const [left, bottom, width] = PLACE.map((id) => Number($(id).value));
+  const before = floorOf(its).image;
+  const height = before && before.width === width ? before.height : Math.round((100 * width) / shapes[its]) / 100;
+  floorOf(its).image = { left, bottom, width, height };
+  moved.images.add(its);
+  dirty = true;
+}
+
+for (const id of PLACE) {
   $(id).addEventListener("input", () => {
-    const kept = Object.fromEntries(["left", "bottom", "width", "strength"].map((each) => [each, $(each).value]));
-    localStorage.setItem(pictureKey(), JSON.stringify(kept));
+    if (!shapes[floor()]) return;
+    placePicture(floor());
     fit();
     draw();
   });
 }
+$("strength").addEventListener("input", () => {
+  localStorage.setItem(strengthKey(), $("strength").value);
+  draw();
+});
 
 // Loading and saving.
 
 async function save() {
   const zones = Object.fromEntries([...moved.zones].map((id) => [id, zoneOf(id).polygon]));
   const antennas = Object.fromEntries([...moved.antennas].map((id) => [id, antennaOf(id).position]));
+  const images = Object.fromEntries([...moved.images].map((id) => [id, [...PLACE, "height"].map((key) => floorOf(id).image[key])]));
   say("saving …");
   try {
-    const told = await ask("/layout", { stamp, zones, antennas });
+    const told = await ask("/layout", { stamp, zones, antennas, images });
     stamp = told.stamp;
     dirty = false;
     const warned = told.warnings.length ? ` Warnings: ${told.warnings.join("; ")}` : "";

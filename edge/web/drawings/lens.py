@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from config import StoreConfig
+from config import StoreConfig, ZoneKind
 from edge.web.drawings.plan import Plan, PlanZone
 from edge.words.languages import named
 from edge.words.numbers import duration, number, percent
@@ -24,6 +24,10 @@ STEPS = 5
 CHANGES = (-0.3, -0.15, -0.05, 0.05, 0.15, 0.3)
 """Limits between the shades of a scale of changes."""
 ARROWS = 6
+SHORT_M = 2.2
+"""How far from the centre of a zone, where its figure stands, an arrow begins and ends at most."""
+PASSED = (ZoneKind.ENTRANCE, ZoneKind.EXIT, ZoneKind.AISLE)
+"""Kinds of zones that everybody passes: a scale up to their figures would show no difference between counters."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def lens_floors(
     config: StoreConfig, plans: Sequence[Plan], found: Lens, lang: str, chosen: str | None, stops: Iterable[Step]
 ) -> tuple[LensFloor, ...]:
     """Draw all floors, in the order of the store file."""
-    limits = scale(found)
+    limits = scale(config, found)
     shades = {shade.zone: shade for shade in found.zones}
     names = {zone.id: named(zone.name, lang) for zone in config.zones}
     away = [step for step in stops if chosen is not None and step.from_zone == chosen and step.to_zone][:ARROWS]
@@ -113,7 +117,7 @@ def lens_floors(
         most = max((step.n for step in away), default=1)
         arrows = tuple(
             Arrow(
-                *(at[chosen].x, at[chosen].y, at[step.to_zone].x, at[step.to_zone].y),
+                *_between(at[chosen], at[step.to_zone]),
                 *(round(0.15 + 0.45 * step.n / most, 3), names[step.to_zone], step.n),
             )
             for step in away
@@ -123,18 +127,21 @@ def lens_floors(
     return tuple(floors)
 
 
-def scale(found: Lens) -> tuple[float, ...]:
+def scale(config: StoreConfig, found: Lens) -> tuple[float, ...]:
     """Return the limits between the shades of a figure."""
     if found.measure == "change":
         return CHANGES
-    most = max((shade.value for shade in found.zones if shade.value is not None), default=1.0)
+    passed = {zone.id for zone in config.zones if zone.kind in PASSED}
+    told = [(shade.zone in passed, shade.value) for shade in found.zones if shade.value is not None]
+    stopped = [value for is_passed, value in told if not is_passed and value > 0]
+    most = max(stopped or [value for _, value in told], default=1.0)
     top = 1.0 if found.measure in ("staff", "coverage") else _round_up(most)
     return tuple(top * step / STEPS for step in range(1, STEPS))
 
 
-def keys(found: Lens, lang: str) -> tuple[Key, ...]:
+def keys(config: StoreConfig, found: Lens, lang: str) -> tuple[Key, ...]:
     """Return the scale: each shade with its range of values."""
-    limits = scale(found)
+    limits = scale(config, found)
     texts = [figure(found.measure, limit, lang) for limit in limits]
     prefix = "d" if found.measure == "change" else "lv"
     first = int(found.measure != "change")
@@ -165,6 +172,16 @@ def spark(days: Sequence[TrendDay]) -> Spark | None:
     ]
     lines = [(x1, y1, x2, y2) for (x1, y1, one), (x2, y2, two) in pairwise(points) if (two.date - one.date).days == 1]
     return Spark(tuple(points), tuple(lines), most)
+
+
+def _between(one: PlanZone, other: PlanZone) -> tuple[float, float, float, float]:
+    """Return both ends of an arrow in metres, which leaves the figures in both zones readable."""
+    x, y = other.x - one.x, other.y - one.y
+    long = math.hypot(x, y) or 1.0
+    cut = min(SHORT_M / long, 0.3)
+    ends = (one.x + x * cut, one.y + y * cut, other.x - x * cut, other.y - y * cut)
+    x1, y1, x2, y2 = (round(value, 2) for value in ends)
+    return x1, y1, x2, y2
 
 
 def _text(measure: str, shade: Shade, lang: str) -> str:

@@ -1,13 +1,22 @@
-"""Floor plans: convert polygons in metres to shapes for the template, once when the page starts."""
+"""Floor plans: convert polygons in metres to shapes for the template, once when the page starts.
+
+A picture of the floor is drawn faintly with the zones. It is read again for every browser that asks for it, and judged
+again, so that only a picture that may be shown ever leaves the page.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
-from config import StoreConfig
+from config import StoreConfig, floor_image
 from config.basis import Point
+from config.floor_image import Picture
 from config.model import Floor, Name, Zone
+
+log = logging.getLogger("tagtrail.page")
 
 MARGIN_M = 1.0
 GRID = 12
@@ -43,6 +52,17 @@ class PlanZone:
 
 
 @dataclass(frozen=True)
+class PlanImage:
+    """A picture of the floor; its place in metres, as in the SVG."""
+
+    href: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
 class Plan:
     """Plan of one floor, with north up: y grows upwards in the store file, downwards in SVG."""
 
@@ -52,6 +72,7 @@ class Plan:
     width_m: float
     height_m: float
     zones: tuple[PlanZone, ...]
+    image: PlanImage | None
 
 
 def plans(config: StoreConfig) -> tuple[Plan, ...]:
@@ -92,7 +113,33 @@ def _plan(floor: Floor, zones: Sequence[Zone]) -> Plan:
         width_m=width,
         height_m=height,
         zones=tuple(drawn(zone) for zone in zones),
+        image=_image(floor),
     )
+
+
+def picture(floor: Floor) -> Picture | None:
+    """Return the picture of a floor; None if there is none that can be shown. It takes at most MAX_BYTES of memory."""
+    if floor.image is None:
+        return None
+    try:
+        return floor_image.read(floor.image.file)
+    except (OSError, floor_image.Unusable) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        log.warning("the plan of %s is shown without its picture: %s %s", floor.id, floor.image.file, reason)
+        return None
+
+
+def version(found: Picture) -> str:
+    """Return what tells one picture from another in addresses."""
+    return sha256(found.content).hexdigest()[:12]
+
+
+def _image(floor: Floor) -> PlanImage | None:
+    at, found = floor.image, picture(floor)
+    if at is None or found is None:
+        return None
+    href = f"/plan/image/{floor.id}?v={version(found)}"
+    return PlanImage(href, at.left, 0 - at.bottom - at.height, at.width, at.height)
 
 
 def label_rectangle(polygon: Sequence[Point]) -> tuple[float, float, float, float]:

@@ -191,11 +191,10 @@ class DayPages:
         floor = await floor_parts(site, request, period)
         hours = await run_in_threadpool(site.answers.hours, day["date"], days) if good else None
         staffed = staffing(site.config, hours, SERVED) if hours is not None else ((), ())
-        says = []
-        if hours is not None:
-            says = sentences.unserved(Words(site.config, language(request)), hours, SERVED)
         need = await run_in_threadpool(site.answers.need, day["date"], days) if good else None
         words = Words(site.config, language(request))
+        says = [] if need is None else sentences.unmet(words, need)
+        says += [] if hours is None else sentences.unserved(words, hours, SERVED)
         return site.render(
             request,
             "service.html",

@@ -12,16 +12,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from edge.access.users import Role
+from edge.access.users import Role, Session
 from edge.web.drawings.now import LEVELS, for_eyes
 from edge.web.gate import COOKIE
-from edge.web.site import FOR_MANAGERS, Site, language, require
+from edge.web.pages.service import said
+from edge.web.site import Site, language, require
 
 HEARTBEAT_S = 2.0
 """Maximum interval between messages of `/events`; browsers show a warning after a longer interval."""
 STREAM_S = 6 * 3600.0
 """Maximum duration of a stream; the browser then opens another, which renews its cookie."""
-ABOUT_MEMBERS = ("members", "recognitions", "cues", "cuedesk")
+ABOUT_MEMBERS = ("members", "recognitions", "cues")
 PARTS = ("figures", "cues", "members", "recognitions", "readers", "sync")
 
 
@@ -38,20 +39,19 @@ class NowPages:
             "now.html",
             plans=self._site.plans,
             levels=LEVELS,
+            said=said(request),
             **self._site.live_parts(request, *self._parts[1:]),
         )
 
     async def events(self, request: Request) -> Response:
-        """Send server-sent events: `regions` {id: HTML} with changes, `beat` without.
+        """Send server-sent events: `regions` {id: HTML} with changes, `beat` without; `locked` if a PIN is needed.
 
-        `parts`: the regions, default: those of "Now".
+        `parts`: the regions, default: those of "Now". From a page that is locked meanwhile they hide individuals.
         """
         asked = request.query_params.get("parts")
         names = self._parts if asked is None else asked.split(",")
         if not set(names) <= set(self._site.region_names()):
             raise HTTPException(400)
-        if set(names) & set(FOR_MANAGERS):
-            require(request, Role.MANAGER)
         if set(names) & set(ABOUT_MEMBERS):
             await self._note(request)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -76,27 +76,23 @@ class NowPages:
 
     async def _events(self, request: Request, names: Sequence[str]) -> AsyncIterator[str]:
         lang, token = language(request), request.cookies.get(COOKIE, "")
-        manager = require(request, *Role).manager
         sent: dict[str, str] = {}
         yield "retry: 2000\n\n"
         live, users = self._site.live, self._site.users
         ends_s = time.monotonic() + STREAM_S
 
-        def allowed() -> bool:
-            if not users.ever():
-                return True
-            session = users.session(token, watching=True)
-            return session is not None and (session.role is Role.MANAGER) == manager
-
-        while not live.closing and allowed() and time.monotonic() < ends_s:
+        while not live.closing and time.monotonic() < ends_s:
+            session = users.session(token, watching=True) if users.ever() else Session("", Role.VIEWER, "")
+            if session is None:
+                return
+            manager = session.role is Role.MANAGER and not session.locked
             version = live.version
             regions = self._site.regions(lang, manager, names)
             changed = {name: html for name, html in regions.items() if sent.get(name) != html}
             if changed:
                 sent = regions
-                yield _event("regions", {"as_of": self._site.as_of(), "regions": changed})
-            else:
-                yield _event("beat", {"as_of": self._site.as_of()})
+            told = {"as_of": self._site.as_of(), "locked": session.locked}
+            yield _event("regions", told | {"regions": changed}) if changed else _event("beat", told)
             await self._quiet(lang, manager, names, version, sent)
 
     async def _quiet(

@@ -10,10 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from config.floor_image import POLICY
 from edge.reports import sentences
 from edge.web.drawings.charts import NEIGHBOURS, USUAL_HOURS, dwell_bands
 from edge.web.drawings.hours import zone_chart
 from edge.web.drawings.lens import figure, keys, lens_floors, spark
+from edge.web.drawings.plan import picture, version
 from edge.web.drawings.trends import week_picture
 from edge.web.site import Site, language
 from edge.words.numbers import local
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 class PlanPages:
     def __init__(self, site: Site) -> None:
         self._site = site
-        self.routes = [Route("/plan", self.plan)]
+        self.routes = [Route("/plan", self.plan), Route("/plan/image/{floor}", self.image)]
 
     async def plan(self, request: Request) -> Response:
         site, lang = self._site, language(request)
@@ -70,10 +72,21 @@ class PlanPages:
             says=says,
             hours=[label for label in hours if USUAL_HOURS[0] <= int(label) < USUAL_HOURS[1] or label == hour],
             floors=() if found is None else lens_floors(site.config, site.plans, found, lang, zone, stops),
-            keys=() if found is None else keys(found, lang),
+            keys=() if found is None else keys(site.config, found, lang),
             figure=lambda value: figure(measure, value, lang),
             **day,
         )
+
+    async def image(self, request: Request) -> Response:
+        """Return the picture of a floor, which may do nothing but be drawn, even if it is opened by itself."""
+        floor = next((one for one in self._site.config.floors if one.id == request.path_params["floor"]), None)
+        found = None if floor is None else await run_in_threadpool(picture, floor)
+        if found is None:
+            raise HTTPException(404)
+        fresh = request.query_params.get("v") == version(found)
+        kept = "private, max-age=31536000, immutable" if fresh else "no-cache"
+        headers = {"Cache-Control": kept, "Content-Security-Policy": POLICY}
+        return Response(found.content, media_type=found.type, headers=headers)
 
     def _says(self, date: dt.date, days: int, measure: str, beside: AgainstReport | None, lang: str) -> list[str]:
         """Return the sentences about a figure."""

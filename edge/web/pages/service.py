@@ -20,7 +20,7 @@ from edge.cues.orders import give
 from edge.days.period import Days
 from edge.store.live_socket import socket_path
 from edge.web.drawings.now import mask
-from edge.web.gate import check_form
+from edge.web.gate import check_form, way_back
 from edge.web.pages.people import ask, individual
 from edge.web.site import Site, Who, language, require
 
@@ -76,7 +76,7 @@ class ServicePages:
         refused = await order_of(self._site, someone, order)
         if refused is None:
             await self._site.record(request, f"cue {words[1]}", f"#{words[0]}")
-        return back("/service", refused)
+        return back(way_back(fields, "/service"), refused)
 
     async def look(self, request: Request) -> Response:
         """Show the member of a cue. This is a form, not a link, so that following a link can't cause a view."""
@@ -127,17 +127,14 @@ class ServicePages:
 
 async def floor_parts(site: Site, request: Request, period: Days) -> dict[str, Any]:
     """Collect the cues and cases for the Service page."""
-    region = "cues"
     if require(request, *Role).manager:
-        region = "cuedesk"
         await site.record_look(request, "watched members")
     return {
-        "region": region,
         "cases": await run_in_threadpool(_cases, site, period),
         "zones": site.config.zones,
         "max_note": MAX_NOTE,
         "said": said(request),
-        **site.live_parts(request, region),
+        **site.live_parts(request, "cues"),
     }
 
 

@@ -59,19 +59,22 @@ function start() {
   const asOf = document.getElementById("as-of");
   const regions = new Map([...document.querySelectorAll("[data-region]")].map((el) => [el.dataset.region, el]));
   const fresh = document.querySelector("[data-events]");
+  const locked = document.getElementById("locked");
   let alarm = 0;
 
   function lose() {
+    document.getElementById("lost-since").textContent = asOf.textContent;
     lost.hidden = false;
-    fresh.dataset.link = "lost";
+    fresh.dataset.link = document.body.dataset.link = "lost";
   }
 
   function heard(message) {
     clearTimeout(alarm);
     alarm = setTimeout(lose, SILENCE_MS);
     lost.hidden = true;
-    fresh.dataset.link = "up";
+    fresh.dataset.link = document.body.dataset.link = "up";
     const told = JSON.parse(message.data);
+    if (locked) locked.hidden = !told.locked;
     if (told.as_of) asOf.textContent = told.as_of;
     for (const [name, html] of Object.entries(told.regions || {})) {
       const element = regions.get(name);

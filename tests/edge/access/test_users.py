@@ -13,17 +13,19 @@ import pytest
 import tomli_w
 from shopdays import store_values
 
+from edge.access.passwords import scrypt
 from edge.access.users import (
     ADDRESS_TRIES,
     DEVICE_S,
     FREE_TRIES,
     IDLE_S,
     KEEP_AUDIT_S,
+    LOCK_S,
     LOOK_S,
+    PIN_TRIES,
     Role,
     Throttled,
     Users,
-    scrypt,
     users_path,
 )
 from edge.store.errors import Trouble
@@ -384,3 +386,126 @@ def test_throttled_tries_do_not_fill_the_audit_log(users: Users, clock: Hands) -
     clock.now_s += 1000
     users.record_throttled("li", "a")
     assert len(users.audit()) == 3
+
+
+DAY_S = 9 * 3600.0
+
+
+@pytest.fixture
+def on_shift(users: Users) -> str:
+    """The session of a manager with a PIN."""
+    users.put("li", Role.MANAGER, PASSWORD)
+    token = users.log_in("li", PASSWORD, "here", day_s=DAY_S) or ""
+    assert users.set_pin(token, PASSWORD, "2580")
+    return token
+
+
+def locked(users: Users, token: str) -> bool | None:
+    session = users.session(token)
+    return None if session is None else session.locked
+
+
+def test_a_session_is_locked_when_idle_and_opens_with_the_pin(users: Users, clock: Hands, on_shift: str) -> None:
+    clock.now_s += LOCK_S
+    assert locked(users, on_shift) is False
+    clock.now_s += LOCK_S + 1
+    assert locked(users, on_shift) is True
+    assert locked(users, on_shift) is True, "looking does not unlock it"
+    assert not users.unlock(on_shift, "2581")
+    assert locked(users, on_shift) is True
+    assert users.unlock(on_shift, "2580")
+    assert locked(users, on_shift) is False
+
+
+def test_without_a_pin_nothing_is_locked(users: Users, clock: Hands) -> None:
+    users.put("li", Role.MANAGER, PASSWORD)
+    token = users.log_in("li", PASSWORD, "here", day_s=DAY_S) or ""
+    clock.now_s += DAY_S + 1
+    assert locked(users, token) is False
+
+
+def test_a_pin_is_of_no_use_after_the_day(users: Users, clock: Hands, on_shift: str) -> None:
+    while clock.now_s < 1_000_000 + DAY_S - 600:
+        clock.now_s += 600
+        assert locked(users, on_shift) is False
+    clock.now_s = 1_000_000 + DAY_S
+    assert locked(users, on_shift) is None
+    assert not users.unlock(on_shift, "2580")
+
+
+def test_wrong_pins_end_the_session_however_slowly_they_come(users: Users, clock: Hands, on_shift: str) -> None:
+    for _ in range(PIN_TRIES - 1):
+        clock.now_s += LOCK_S + 1
+        assert not users.unlock(on_shift, "1111")
+    assert users.unlock(on_shift, "2580"), "and the right one forgets them"
+    clock.now_s += LOCK_S + 1
+    for _ in range(PIN_TRIES):
+        assert locked(users, on_shift) is True
+        assert not users.unlock(on_shift, "1111")
+    assert locked(users, on_shift) is None
+    assert not users.unlock(on_shift, "2580")
+
+
+def test_a_pin_opens_no_other_session(users: Users, clock: Hands, on_shift: str) -> None:
+    clock.now_s += LOCK_S + 1
+    for stranger in ("", "made up", on_shift[:-1]):
+        assert not users.unlock(stranger, "2580")
+    users.log_out(on_shift)
+    assert not users.unlock(on_shift, "2580")
+    users.put("wu", Role.MANAGER, PASSWORD)
+    other = users.log_in("wu", PASSWORD, "here", day_s=DAY_S) or ""
+    users.set_pin(other, PASSWORD, "9137")
+    clock.now_s += LOCK_S + 1
+    assert not users.unlock(other, "2580")
+    assert users.unlock(other, "9137")
+
+
+def test_a_pin_is_set_and_removed_with_the_password(users: Users, clock: Hands, on_shift: str, tmp_path: Path) -> None:
+    assert not users.set_pin(on_shift, "wrong horse battery", "1379")
+    assert not users.set_pin(on_shift, "wrong horse battery", None)
+    with sqlite3.connect(tmp_path / "store.web.db") as conn:
+        ((kept,),) = conn.execute("SELECT hash FROM pin")
+    assert kept.startswith("scrypt$")
+    clock.now_s += LOCK_S + 1
+    assert not users.set_pin(on_shift, PASSWORD, "1379"), "not while it is locked"
+    assert users.unlock(on_shift, "2580")
+    assert users.set_pin(on_shift, PASSWORD, None)
+    clock.now_s += LOCK_S + 1
+    assert locked(users, on_shift) is False
+    for _ in range(FREE_TRIES):
+        users.set_pin(on_shift, "wrong horse battery", "1379")
+    with pytest.raises(Throttled):
+        users.set_pin(on_shift, PASSWORD, "1379")
+
+
+@pytest.mark.parametrize("poor", ["", "123", "1234", "4321", "9012", "7777", "123456789", "12a4", "١٢٣٥"])
+def test_poor_pins_are_refused(users: Users, on_shift: str, poor: str) -> None:
+    with pytest.raises(Trouble, match="PIN"):
+        users.set_pin(on_shift, PASSWORD, poor)
+
+
+def test_a_new_password_ends_the_pin(users: Users, clock: Hands, on_shift: str) -> None:
+    users.put("li", Role.MANAGER, PASSWORD + "!")
+    token = users.log_in("li", PASSWORD + "!", "here", day_s=DAY_S) or ""
+    clock.now_s += LOCK_S + 1
+    assert locked(users, token) is False
+
+
+def test_viewers_have_no_pin(users: Users) -> None:
+    users.put("wall", Role.VIEWER, PASSWORD)
+    token = users.log_in("wall", PASSWORD, "here", day_s=DAY_S) or ""
+    assert not users.set_pin(token, PASSWORD, "2580")
+
+
+def test_a_file_of_an_earlier_release_gets_pins(tmp_path: Path, clock: Hands) -> None:
+    before = Users(tmp_path / "store.web.db", clock)
+    before.put("li", Role.MANAGER, PASSWORD)
+    token = before.log_in("li", PASSWORD, "here") or ""
+    before._do("DROP TABLE pin", ())
+    before._do("DROP TABLE shift", ())
+    before.close()
+    users = Users(tmp_path / "store.web.db", clock)
+    assert users.set_pin(token, PASSWORD, "2580")
+    clock.now_s += LOCK_S + 1
+    assert locked(users, token) is True
+    assert users.unlock(token, "2580")

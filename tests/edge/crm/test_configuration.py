@@ -200,6 +200,11 @@ def readers(**changes: Any) -> list[dict[str, Any]]:
     return [first, OWN["readers"][1]]
 
 
+def floor(id_: str, **image: str) -> dict[str, Any]:
+    """A floor, with a picture if a file is given."""
+    return {"id": id_, "name": id_} | ({"image": {**image, "width": 40, "height": 25}} if image else {})
+
+
 @pytest.mark.parametrize(
     ("sections", "reason"),
     [
@@ -212,6 +217,8 @@ def readers(**changes: Any) -> list[dict[str, Any]]:
         ({"thresholds": {"suspect_back_room_s": 1}}, "suspect_back_room_s"),
         ({"thresholds": {"journey_end_silence_s": 864_000}}, "journey_end_silence_s: 864000.0, but at most"),
         ({"thresholds": {"journey_end_after_exit_s": 86_400}}, "journey_end_after_exit_s"),
+        ({"floors": [floor("F1", file="/etc/shadow")]}, "floors[0].image: pictures are files of the gateway"),
+        ({"floors": [floor("F1"), floor("F2", file="/srv/f1.png")]}, "floors[1].image"),
         ({"tag_classes": []}, "tag_classes"),
         ({"tag_classes": [{"class": "member", "epc_prefix": "3"}]}, "tag_classes"),
         ({"readers": readers(address="listen://0.0.0.0:5084")}, "readers[0].address"),
@@ -248,6 +255,10 @@ def test_a_wish_may_tighten_and_what_it_leaves_out_stays_the_stores(gateway: Gat
     assert (reader.antennas[1].zone, reader.session) == ("bags", 2)
     same = merged(push_of(1, readers=readers(identity="001625112233"), tag_classes=STORE["tag_classes"])["toml"], own)
     assert same.tag_classes == own.tag_classes
+    gateway.configure(**OWN, floors=[floor("F1", file="f1.png")])
+    own = load(gateway.file)
+    made = merged(push_of(1, floors=[{"id": "F1", "name": "Ground"}, floor("F2")])["toml"], own)
+    assert [one.image for one in made.floors] == [own.floors[0].image, None]
 
 
 @pytest.mark.parametrize(
@@ -258,6 +269,8 @@ def test_a_wish_may_tighten_and_what_it_leaves_out_stays_the_stores(gateway: Gat
         "[[readers]]\nid = 5",
         "[[readers]]\nid = [1]",
         "thresholds = 3",
+        "floors = [1]",
+        "[[floors]]\nid = [1]",
         "tag_classes = 1",
     ],
 )

@@ -19,6 +19,7 @@ from edge.days.changes import Effect, Phase, Trial
 from edge.days.facts import Totals
 from edge.days.performance import CounterCourse, Course, Performance
 from edge.reports import sentences
+from edge.words.numbers import duration
 from edge.words.tables import Words
 
 CONFIG = StoreConfig.model_validate(store_values(Path()))
@@ -219,8 +220,49 @@ def test_unserved_need_busy_hours_and_trust(day: Day) -> None:
     past = day.past
     kinds = ("counter",)
     assert sentences.unserved(EN, past.hours(DATE), kinds) == [
-        "40 of 80 longer visits were in hours with hardly any staff; most of them in =Books() from 11:00 (40)."
+        "40 of 80 longer visits were in hours with hardly any staff, above all in =Books() from 11:00 (40)."
     ]
     assert sentences.busiest(EN, past.summary(DATE)) == ["Most people came to Ground in the hour from 10:00: 40."]
     told = sentences.trust(EN, past.summary(DATE))
     assert told[1:] == ["Nothing is known of Bags: covered for less than 50 %.", "Figures of Shoes lack some hours."]
+
+
+def test_the_interval_that_is_told_is_that_of_the_tables(day: Day) -> None:
+    for i in range(110):
+        at = f"{10 + i // 60}:{i % 60}"
+        day.visit(f"s{i}", "shoes", at, round(60 * 1.03**i), journey=at)
+    visits(day, "bags", 60, 100, 2)
+    visits(day, "books", 60, 100, 2)
+    day.covered("04:00", "28:00")
+    day.watermark("33:00")
+    found = day.past.counters(DATE)
+    row = next(one for one in found.zones if one.zone == "shoes")
+    (widened,) = (one for one in found.standings if one.zone == "shoes")
+    assert (row.median_low_s, row.median_high_s) != (widened.low_s, widened.high_s)
+    own = f"({duration(row.median_low_s, 'en')} … {duration(row.median_high_s, 'en')})"
+    assert own in sentences.longest(EN, found)[0]
+
+
+def test_visits_that_met_nobody_are_told_with_where_most_of_them_were(day: Day) -> None:
+    day.covered("04:00", "28:00")
+    day.watermark("33:00")
+    assert sentences.unmet(EN, day.past.need(DATE)) == []
+    for i in range(4):
+        day.visit(f"a{i}", "shoes", f"10:0{i}", 60)
+    for i in range(7):
+        day.visit(f"b{i}", "books", f"11:1{i}", 60)
+    day.visit("badge", "books", "11:10", 200, cls="staff")
+    kept._made.clear()
+    facts._kept.clear()
+    (said,) = sentences.unmet(EN, day.past.need(DATE))
+    floors = {one.floor: one.unserved for one in day.past.need(DATE).floors}
+    assert floors["F1"] == 4
+    assert 0 < floors["F2"] < 7
+    most = max(floors, key=lambda floor: floors[floor])
+    at = {"F1": "Ground in the hour from 10:00 (4 of 4)", "F2": f"2 in the hour from 11:00 ({floors['F2']} of 7)"}[most]
+    assert said == f"{sum(floors.values())} of 11 longer visits met nobody, above all on {at}."
+    assert "无人接待" in sentences.unmet(ZH, day.past.need(DATE))[0]
+    change(day, "DELETE FROM visit WHERE zone = 'shoes'")
+    day.visit("badge 2", "books", "11:00", 3000, cls="staff")
+    kept._made.clear()
+    assert sentences.unmet(EN, day.past.need(DATE)) == ["Every visit long enough to expect service met staff."]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.service.memory import unwritten
+from edge.store.resident import unwritten
 
 SCRIPT = """
 import sys
@@ -44,8 +44,9 @@ def test_what_large_arrays_leave_goes_back() -> None:
 
 
 COMPILER = """
-from edge.service.memory import COMPILER, let_go_of
+from edge.service.memory import COMPILER
 from edge.service.warmup import warm_up
+from edge.store.resident import let_go_of
 
 def resident_mib():
     line = next(line for line in open("/proc/self/status") if line.startswith("RssFile"))

@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 import uvicorn
+from pictures_made import png
 
 from config.check import load
+from config.floor_image import POLICY
 from edge.setup.editor import Editor, pictures
 from edge.store.errors import Trouble
 
@@ -29,7 +31,7 @@ STAY = {"zone": "shoes", "begin": "2026-11-29T10:00:00.000Z", "end": "2026-11-29
 def editor(tmp_path: Path) -> Editor:
     file = tmp_path / "s.toml"
     file.write_bytes(DEMO.read_bytes())
-    (tmp_path / "plan.png").write_bytes(b"\x89PNG")
+    (tmp_path / "plan.png").write_bytes(png(40, 25))
     return Editor(file, {"F1": tmp_path / "plan.png"})
 
 
@@ -176,5 +178,25 @@ def test_pictures_are_of_floors(tmp_path: Path, editor: Editor) -> None:
 
 
 def test_the_picture_is_shown(opened: Client) -> None:
-    assert opened.get("/image/F1").headers["Content-Type"] == "image/png"
+    answer = opened.get("/image/F1")
+    assert (answer.content, answer.headers["Content-Type"]) == (png(40, 25), "image/png")
+    assert answer.headers["Content-Security-Policy"] == POLICY
     assert opened.get("/image/F2").status == 404
+
+
+def test_a_given_picture_is_saved_with_its_place(editor: Editor, opened: Client) -> None:
+    told = opened.get("/layout").json()
+    assert (told["new"], told["floors"][0]["image"]) == (["F1"], None)
+    assert opened.post("/layout", {"stamp": told["stamp"], "images": {"F1": [0, -1, 40, 25]}}).status == 200
+    image = load(editor._file, files=False).floors[0].image
+    assert image is not None
+    assert (image.file.name, image.bottom, image.height) == ("plan.png", -1, 25)
+
+
+def test_a_picture_of_the_store_file_that_cannot_be_shown_is_told(editor: Editor, opened: Client) -> None:
+    text = editor._file.read_text("utf-8")
+    place = 'image = { file = "none.svg", width = 1, height = 1 }'
+    editor._file.write_text(text.replace('id = "F2"\n', f'id = "F2"\n{place}\n', 1), encoding="utf-8")
+    assert opened.get("/layout").json()["images"] == ["F1", "F2"]
+    answer = opened.get("/image/F2")
+    assert (answer.status, "No such file" in answer.json()["error"]) == (400, True)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures_made import png
 from thorough import examples
 
 from config.check import ConfigError, load
-from edge.setup.layout_file import Changed, Moved, apply, drawing, read, save
+from edge.setup.layout_file import Changed, Moved, apply, drawing, pictures, read, save
 from edge.setup.plan_svg import svg
 from edge.store.errors import Trouble
 
@@ -161,3 +162,49 @@ def test_the_drawing_has_every_zone_and_antenna_within_it() -> None:
 def test_names_are_text_in_the_drawing() -> None:
     told = drawing(load(DEMO, files=False)) | {"store": "<script>&"}
     assert "<script>" not in svg(told)
+
+
+PLACED = 'image = { file = "f1.png", left = 0, bottom = 0, width = 40, height = 25 }'
+
+
+def test_a_new_picture_is_written_beside_its_floor(file: Path) -> None:
+    _, stamp = read(file)
+    picture = file.with_name("plans") / "f1.svg"
+    moved = Moved.model_validate({"stamp": stamp, "images": {"F1": [-1, 0.5, 40, 25.126], "nowhere": [0, 0, 1, 1]}})
+    save(file, moved, {"F1": picture, "F2": picture})
+    assert changed_lines(file.read_text("utf-8")) == [
+        '+image = {file = "plans/f1.svg", left = -1, bottom = 0.5, width = 40, height = 25.13}'
+    ]
+    image = load(file, files=False).floors[0].image
+    assert image is not None
+    assert image.file == picture
+    assert drawing(load(file, files=False))["floors"][0]["image"] == {
+        "left": -1, "bottom": 0.5, "width": 40, "height": 25.13
+    }  # fmt: skip
+
+
+def test_a_picture_moves_and_is_replaced() -> None:
+    text = f'[[floors]]\nid = "F1"\n{PLACED}   # of 2019\n'
+    moved = Moved.model_validate({"stamp": "", "images": {"F1": [1, 0, 40, 25]}})
+    assert apply(text, moved) == text.replace("left = 0", "left = 1")
+    assert apply(text, moved, {"F1": "/srv/new.png"}) == text.replace("left = 0", "left = 1").replace(
+        "f1.png", "/srv/new.png"
+    )
+    assert apply(text.replace(PLACED, ""), moved) == text.replace(PLACED, "")
+
+
+def test_a_picture_has_a_size(file: Path) -> None:
+    with pytest.raises(ValueError, match="greater than 0"):
+        Moved.model_validate({"stamp": "", "images": {"F1": [0, 0, 0, 25]}})
+
+
+def test_the_drawing_contains_the_pictures(file: Path) -> None:
+    file.with_name("f1.png").write_bytes(png(40, 25))
+    file.write_text(TEXT.replace('id = "F1"\n', f'id = "F1"\n{PLACED}\n', 1), encoding="utf-8")
+    config = load(file, files=False)
+    drawn = svg(drawing(config), pictures(config))
+    assert drawn.count('href="data:image/png;base64,') == 1
+    assert '<image transform="translate(0 25) scale(1 -1)" width="40" height="25"' in drawn
+    file.with_name("f1.png").write_bytes(b"GIF89a")
+    with pytest.raises(Trouble, match="is not a PNG, JPEG or SVG picture"):
+        pictures(config)

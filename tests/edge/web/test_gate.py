@@ -21,6 +21,7 @@ import pytest
 import tomli_w
 from pages import Page, Service, serving
 from shopdays import store_values
+from visitors import PASSWORD, cookie_of, log_in
 
 from config import StoreConfig
 from edge.access.users import FREE_TRIES, IDLE_S, Role, Users, users_path
@@ -29,7 +30,6 @@ from edge.web import patience
 from edge.web.serve import serve
 
 config, page, service, cheap_passwords = pages.config, pages.page, pages.service, pages.cheap_passwords
-PASSWORD = "correct horse battery"
 
 
 @pytest.fixture
@@ -39,23 +39,6 @@ def users(config: StoreConfig) -> Users:
     users.put("wall", Role.VIEWER, PASSWORD)
     users.put("chen", Role.IT, PASSWORD)
     return users
-
-
-def cookie_of(headers: http.client.HTTPMessage, name: str) -> str:
-    found = re.search(rf"(?:^|\n){name}=([^;]+)", "\n".join(headers.get_all("Set-Cookie") or []))
-    return found[1] if found else ""
-
-
-async def log_in(page: Page, name: str, password: str = PASSWORD, target: str = "/today") -> tuple[int, str, str]:
-    """Status, place sent to, session cookie."""
-    _, headers, html = await page.get(f"/login?next={target}")
-    form = cookie_of(headers, "tagtrail-form")
-    token = re.search(r'name="csrf" value="([^"]+)"', html)
-    assert token is not None
-    assert token[1] == form
-    fields = urlencode({"csrf": form, "name": name, "password": password, "next": target})
-    status, headers, _ = await page.get("/login", "POST", fields, Cookie=f"tagtrail-form={form}")
-    return status, headers.get("Location", ""), cookie_of(headers, "tagtrail")
 
 
 async def test_without_users_loopback_is_open_for_viewers_and_says_so(page: Page) -> None:

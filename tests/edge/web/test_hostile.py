@@ -149,7 +149,7 @@ async def test_forms_refuse_it_too(
         "from": str(DATE),
     }
     good |= {"base": "1", "to": "1", "do": "try", "what": "w", "zone": "shoes", "note": "n", "name": "li", "next": "/"}
-    good |= {"held": "/service/cue", "held-act": "1 done"}
+    good |= {"held": "/service/cue", "held-act": "1 done", "back": "/", "pin": "2580", "again": "2580"}
     good |= {
         "rule-0-id": "r",
         "rule-0-kind": "waiting",

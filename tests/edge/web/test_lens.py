@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -11,11 +13,18 @@ import pages
 import pytest
 from numpy.typing import NDArray
 from pages import Page
+from pictures_made import SVG, png
 from shopdays import DATE, Day, busy
 
 import edge.web
+from config import StoreConfig
+from config.floor_image import POLICY
+from config.model import FloorImage
 from edge.days import kept
-from edge.days.lens import MEASURES
+from edge.days.lens import MEASURES, Lens, Shade
+from edge.days.scope import Scope
+from edge.web.drawings.lens import SHORT_M, _between, keys, scale
+from edge.web.drawings.plan import plans
 
 config, page, cheap_passwords = pages.config, pages.page, pages.cheap_passwords
 STYLES = Path(edge.web.__path__[0], "static", "app.css").read_text("utf-8")
@@ -182,3 +191,73 @@ async def test_counters_are_sorted_by_any_column_with_ties_marked(page: Page) ->
     assert re.search(r'aria-sort="descending"><a href="[^"]*sort=median_s', table)
     assert re.search(r"<small>\d+ s–\d+ s</small>|<small>\d+:\d+–\d+:\d+</small>|<small>\d+ min[^<]*–", rows[0][1])
     assert (await page.get(f"/counters?date={DATE}&sort=zone"))[0] == 400
+
+
+@pytest.mark.parametrize("content", [png(30, 18), SVG.format('<path d="M0 0h9"/>').encode()])
+async def test_a_floors_picture_is_drawn_and_sent_as_a_picture_only(config: StoreConfig, content: bytes) -> None:
+    file = config.database.path.with_name("f1.png")
+    file.write_bytes(content)
+    place = {"file": file, "left": -1, "bottom": -2, "width": 17, "height": 10.2}
+    floors = (config.floors[0].model_copy(update={"image": FloorImage.model_validate(place)}), *config.floors[1:])
+    pages.fill(config)
+    async with pages.serving(config.model_copy(update={"floors": floors})) as page:
+        for path in ("/", f"/plan?date={DATE}"):
+            _, _, html = await page.get(path)
+            (drawn,) = re.findall(r'<image class="picture" href="([^"]+)" ([^>]*)/>', html)
+            assert drawn[1] == 'x="-1.0" y="-8.2" width="17.0" height="10.2" preserveAspectRatio="none"'
+        status, headers, sent = await page.load(drawn[0])
+        assert (status, sent) == (200, content)
+        kind = "image/png" if content.startswith(b"\x89") else "image/svg+xml"
+        assert headers["Content-Type"].partition(";")[0] == kind
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Content-Security-Policy"] == POLICY
+        assert "immutable" in headers["Cache-Control"]
+        assert (await page.load(f"{drawn[0].partition('?')[0]}"))[1]["Cache-Control"] == "no-cache"
+        assert (await page.load("/plan/image/F2"))[0] == (await page.load("/plan/image/elsewhere"))[0] == 404
+        file.write_bytes(b"<html><script>alert(1)</script></html>")
+        assert (await page.load(drawn[0]))[0] == 404
+
+
+async def test_a_picture_that_cannot_be_shown_is_left_out(
+    config: StoreConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = FloorImage(file=config.database.path.with_name("missing.png"), width=3, height=3)
+    floors = (config.floors[0].model_copy(update={"image": image}), *config.floors[1:])
+    async with pages.serving(config.model_copy(update={"floors": floors})) as page:
+        status, _, html = await page.get("/")
+    assert status == 200
+    assert "<image" not in html
+    assert "missing.png No such file" in caplog.text
+
+
+def lens_of(config: StoreConfig, values: dict[str, float | None]) -> Lens:
+    floors = {zone.id: zone.floor for zone in config.zones}
+    shades = tuple(Shade(zone, floors[zone], value, None, None, 9, True) for zone, value in values.items())
+    scope = Scope(str(DATE), str(DATE), 1, None, 1, 5, 1.0, 0.05, 0)
+    return Lens(scope, "visits", None, shades)
+
+
+def test_what_everybody_passes_does_not_hide_the_differences_between_counters(config: StoreConfig) -> None:
+    values: dict[str, float | None] = {
+        "door": 2000.0,
+        "hall": 900.0,
+        "shoes": 180.0,
+        "bags": 40.0,
+        "books": None,
+        "attic": 0.0,
+    }
+    found = lens_of(config, values)
+    assert scale(config, found) == (40, 80, 120, 160)
+    assert keys(config, found, "en")[-1].text == "≥ 160"
+    only = replace(found, zones=tuple(one for one in found.zones if one.zone in ("door", "hall")))
+    assert scale(config, only)[-1] == 1600, "where nothing else is known, it goes by them"
+
+
+def test_an_arrow_leaves_the_figures_readable(config: StoreConfig) -> None:
+    zones = {zone.id: zone for zone in plans(config)[0].zones}
+    x1, y1, x2, y2 = _between(zones["door"], zones["bags"])
+    one, other = zones["door"], zones["bags"]
+    assert math.dist((x1, y1), (one.x, one.y)) == pytest.approx(SHORT_M, abs=0.02)
+    assert math.dist((x2, y2), (other.x, other.y)) == pytest.approx(SHORT_M, abs=0.02)
+    near = replace(one, x=one.x + 1)
+    assert _between(one, near) == pytest.approx((one.x + 0.3, one.y, one.x + 0.7, one.y), abs=0.01)
