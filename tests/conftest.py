@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import sys
@@ -52,6 +53,12 @@ pytest_plugins = ["brokers", "costs", "databases", "gateways", "nodetools"]
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         forked.server()  # one for all workers
+    gc.disable()  # nothing that is collected goes away before the end …
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # … nor need it be looked through again and again
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -18,15 +18,20 @@ import socket
 import sys
 import threading
 from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
 from typing import Any
 
-MODULES = ("edge.cli.main", "edge.service.service", "simulators.cli", "simulators.headquarters.crm", "pytest")
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("config", "drivers", "dwell", "edge", "simulators", "sync")
+OTHERS = ("pytest", "jsonschema", "typer.testing")
 """No plugin of pytest and none of our helpers: pytest rewrites their assertions when it imports them."""
 
 
 def preload() -> None:
     """Do what each run would do for itself."""
-    for module in MODULES:
+    ours = (found.name for name in PACKAGES for found in walk_packages([str(ROOT / name)], f"{name}."))
+    for module in (*(name for name in ours if not name.endswith("__main__")), *OTHERS):
         import_module(module)
     import_module("edge.service.warmup").warm_up()
     gc.collect()
