@@ -121,7 +121,9 @@ def become(
             sys.orig_argv = [sys.executable, "-m", "edge", *arguments]
             import_module("edge.cli.main").main()
     except SystemExit as end:
-        status = int(end.code or 0)
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
     except BaseException:
         sys.excepthook(*sys.exc_info())
         status = 1
