@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class Costs:
 
     def __init__(self) -> None:
         self._before_s = self._start_s = 0.0
-        self._tests: Counter[str] = Counter()
+        self._tests: dict[str, float] = {}
         self._starts_s: list[float] = []
 
     @pytest.hookimpl(trylast=True)
@@ -43,15 +43,16 @@ class Costs:
         getattr(session.config, "workeroutput", {})[NAME] = self._start_s
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Iterator[Any]:
-        report: pytest.TestReport = yield
+    def pytest_runtest_makereport(self) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
         now_s = used_s()
         report.user_properties.append((NAME, now_s - self._before_s))
         self._before_s = now_s
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._tests[report.nodeid] += sum(float(value) for name, value in report.user_properties if name == NAME)
+        measured: list[Any] = [value for name, value in report.user_properties if name == NAME]
+        self._tests[report.nodeid] = self._tests.get(report.nodeid, 0.0) + sum(measured)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -59,9 +60,10 @@ class Costs:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
         most: int = config.getoption("--costs")
-        files: Counter[str] = Counter()
+        files: dict[str, float] = {}
         for test, cost_s in self._tests.items():
-            files[test.partition("::")[0]] += cost_s  # type: ignore[assignment]
+            file = test.partition("::")[0]
+            files[file] = files.get(file, 0.0) + cost_s
         starts_s = sum(self._starts_s or [self._start_s])
         terminalreporter.section("CPU seconds")
         terminalreporter.write_line(f"{used_s():8.2f} in all")
@@ -69,7 +71,7 @@ class Costs:
         terminalreporter.write_line(f"{starts_s:8.2f} starts of {len(self._starts_s) or 1} workers, imports included")
         for title, costs in (("by file", files), ("by test", self._tests)):
             terminalreporter.section(title, sep="-")
-            for name, cost_s in costs.most_common(most):
+            for name, cost_s in sorted(costs.items(), key=itemgetter(1), reverse=True)[:most]:
                 terminalreporter.write_line(f"{cost_s:8.2f} {name}")
 
 
