@@ -46,7 +46,8 @@ class Costs:
     def pytest_runtest_makereport(self) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         now_s = used_s()
-        report.user_properties.append((NAME, now_s - self._before_s))
+        # What nobody waited for, such as a browser's helpers, is gone with its time.
+        report.user_properties.append((NAME, max(0.0, now_s - self._before_s)))
         self._before_s = now_s
         return report
 
