@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import shlex
+import sys
 from pathlib import Path
+from typing import Any
 
+import forked
 import pytest
 from hypothesis import settings
 
@@ -42,7 +47,26 @@ LONGEST = (
 )
 """Files that take the longest, in this order."""
 
-pytest_plugins = ["brokers", "databases", "gateways", "nodetools"]
+pytest_plugins = ["brokers", "costs", "databases", "gateways", "nodetools"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        forked.server()  # one for all workers
+    gc.disable()  # nothing that is collected goes away before the end …
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # … nor need it be looked through again and again
+    gc.enable()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+    """Fork workers, too, but not for coverage, which wants to see what they import."""
+    if not config.getoption("cov_source", None):
+        for spec in specs:
+            spec.python = shlex.join([sys.executable, "-S", str(ROOT / "tests/support/forked_python.py")])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,12 +14,11 @@ from sites import FLAGS, PASSWORD, SECTIONS, Site, browser, running
 from config import StoreConfig
 from edge.access.users import Role, Users, users_path
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """Ended with the module: Playwright keeps an event loop running in this thread, where others want their own."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = browser()
     if path is None:
         pytest.skip("chromium is not installed: apt install chromium-headless-shell")

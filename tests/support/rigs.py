@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from gateways import WAIT_S, Gateway, antennas
+from migrated import begin_migrated
 
 from config.check import load
 from drivers.read import READ, epc_words
@@ -76,6 +77,7 @@ class Rig:
 @asynccontextmanager
 async def running(shop: Shop, clock: HandClock, learner: Learner | None = None) -> AsyncIterator[Rig]:
     config = shop.config
+    begin_migrated(config.database.path)
     database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
     inbox = Inbox()
     pipeline = Pipeline(shop, database, clock, inbox, elsewhere=Elsewhere("test"), wake=lambda _: None, learner=learner)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from migrated import begin_migrated
 from pydantic import TypeAdapter
 
 from config import StoreConfig
@@ -66,6 +69,7 @@ class Day:
     def __init__(self, config: StoreConfig, date: dt.date = DATE) -> None:
         self.config = config
         self._midnight = dt.datetime.combine(date, dt.time(), config.store.tz)
+        begin_migrated(config.database.path)
         Database(config.database.path, store=config.store.id, quota_mb=64).close()
         self.conn = sqlite3.connect(config.database.path, isolation_level=None)
         self.conn.execute("PRAGMA synchronous = OFF")
@@ -125,12 +129,22 @@ class Day:
 
     def covered(self, first: str, last: str, **coverage: float) -> None:
         """Windows from first to last: coverage 1 in every zone but those named."""
-        for window_us in range(self.us(first), self.us(last), WINDOW_US):
-            for zone in self.config.zones:
-                self.conn.execute(
-                    "INSERT OR REPLACE INTO aggregate VALUES (?, ?, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, ?, 1, x'')",
-                    (window_us, zone.id, coverage.get(zone.id, 1.0)),
-                )
+        with self.together():
+            self.conn.executemany(
+                "INSERT OR REPLACE INTO aggregate VALUES (?, ?, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, ?, 1, x'')",
+                (
+                    (window_us, zone.id, coverage.get(zone.id, 1.0))
+                    for window_us in range(self.us(first), self.us(last), WINDOW_US)
+                    for zone in self.config.zones
+                ),
+            )
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write all rows in one transaction, which takes a third of the time."""
+        self.conn.execute("BEGIN")
+        yield
+        self.conn.execute("COMMIT")
 
     def sold(self, zone: str, at: str, tickets: int, **more: Any) -> None:
         """Sales of one hour; `units`, `cents`, `currency` and other terms if known."""
@@ -155,12 +169,13 @@ def zone(day: Day, name: str, **kwargs: Any) -> CounterScore:
 def busy(day: Day, date_offset: int = 0, people: int = 40, engaged: int = 20, hour: int = 10) -> None:
     """People who come in at the door, look at shoes (the first `engaged` of them for long) and go up to the books."""
     at = 24 * date_offset + hour
-    for i in range(people):
-        tag, start = f"{date_offset}-{hour}-{i}", f"{at}:{i}"
-        day.visit(tag, "door", start, 10, journey=start)
-        day.visit(tag, "shoes", f"{at}:{i}:20", 150 if i < engaged else 40, journey=start)
-        day.visit(tag, "hall", f"{at + 1}:{i}", 20, journey=start)
-        day.visit(tag, "books", f"{at + 1}:{i}:30", 60, journey=start)
+    with day.together():
+        for i in range(people):
+            tag, start = f"{date_offset}-{hour}-{i}", f"{at}:{i}"
+            day.visit(tag, "door", start, 10, journey=start)
+            day.visit(tag, "shoes", f"{at}:{i}:20", 150 if i < engaged else 40, journey=start)
+            day.visit(tag, "hall", f"{at + 1}:{i}", 20, journey=start)
+            day.visit(tag, "books", f"{at + 1}:{i}:30", 60, journey=start)
 
 
 def morning(day: Day, people: int = 40) -> None:

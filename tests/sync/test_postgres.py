@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from brokers import CrmProcess, MakeStore, Until, health, window
 
@@ -197,8 +196,7 @@ async def test_the_crm_keeps_its_book_there_and_outlives_it(
 
 def test_a_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     url = f"postgresql://crm@127.0.0.1:{free_port()}/postgres"
-    command = [sys.executable, "-m", "edge", "crm", "--url", "mqtt://127.0.0.1:1", "--database", url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = forked.run("crm", "--url", "mqtt://127.0.0.1:1", "--database", url)
     assert done.returncode == 1
     assert "cannot use the PostgreSQL database" in done.stderr
     assert "Traceback" not in done.stderr

@@ -7,8 +7,6 @@ import json
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from forked import Forked
 from gateways import WAIT_S, Gateway, antennas, member_card
 from llrpkit.emulator import EmulatedTag, LLRPEmulator
 
@@ -91,9 +90,7 @@ async def test_from_the_antenna_to_the_crm_once_and_through_a_crash(gateway: Gat
         gateway.run("directory", "import", str(gateway.folder / "members.csv"), "-c", str(gateway.file))
         users = Users(users_path(load(gateway.file)))
         users.put("li", Role.MANAGER, PASSWORD)
-        crm = subprocess.Popen(
-            [sys.executable, "-m", "edge", "crm", "--url", nats.url, "--database", str(book)], stdin=subprocess.DEVNULL
-        )
+        crm = Forked("crm", "--url", nats.url, "--database", book)
         try:
             gateway.start()
             state = await gateway.until(lambda s: len(s["cues"]["open"]) == 2 and s["page"])
@@ -119,7 +116,7 @@ async def test_from_the_antenna_to_the_crm_once_and_through_a_crash(gateway: Gat
             assert gateway.end() == 0, gateway.log()
             found = await until_there(book, lambda there: "done" in told(there))
         finally:
-            crm.terminate()
+            crm.send_signal(signal.SIGTERM)
             crm.wait(10)
     assert sorted(told(found)) == sorted([*["recognised", "cue arrival"] * 2, "acknowledged", "done"])
     ids = {event["id"] for event in found if event["type"] == "cue"}

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from gateways import WAIT_S, Gateway, member_card
 from hands import DAY_S, NOON_US, Machine
+from migrated import begin_migrated
 from rigs import DOOR, SHOES, shop_of
 
 from drivers.read import READ, epc_words
@@ -89,6 +90,7 @@ async def running(shop: Shop, machine: Machine) -> AsyncIterator[Rig]:
     clock = WallClock(machine=machine)
     machine.keeper._clock = clock
     machine.keeper.look()
+    begin_migrated(shop.config.database.path)
     database = Database(shop.config.database.path, store="s1", quota_mb=64)
     inbox = Inbox()
     pipeline = Pipeline(

@@ -8,7 +8,6 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import time
 import urllib.request
 from contextlib import closing
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 from brokers import MosquittoBroker
+from forked import Forked
 from gateways import WAIT_S, Gateway, antennas, member_card
 from llrpkit.emulator import EmulatedTag, LLRPEmulator
 
@@ -41,10 +41,7 @@ class Crm:
     def __init__(self, folder: Path, url: str) -> None:
         self.database = folder / "crm.db"
         self.status_file = folder / "crm.json"
-        arguments = ["crm", "--url", url, "--database", str(self.database), "--status", str(self.status_file)]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "edge", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
+        self.process = Forked("crm", "--url", url, "--database", self.database, "--status", self.status_file)
 
     def status(self) -> dict[str, Any]:
         return dict(json.loads(self.status_file.read_text())) if self.status_file.exists() else {}
@@ -61,7 +58,7 @@ class Crm:
             return [row[0] for row in conn.execute("SELECT id FROM event ORDER BY class, seq")]
 
     def end(self) -> None:
-        self.process.terminate()
+        self.process.send_signal(signal.SIGTERM)
         self.process.wait(10)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+from brokers import Until
+from forked import Forked
 from llrp_peers import QUICK, now_us, session
 from typer.testing import CliRunner
 
@@ -81,27 +83,13 @@ async def test_a_session_reads_again_after_each_fault(name: str, monkeypatch: py
 
 
 @pytest.mark.parametrize("more", [["--uptime"], ["--from-2000", "--drift", "200"], ["--clock-offset", "-7200"]])
-async def test_the_command_gives_a_reader_that_has_them(more: list[str]) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "edge",
-        "simulate",
-        "reader",
-        "--port",
-        "0",
-        "--rate",
-        "100",
-        "--gpi",
-        "0.2",
-        *more,
-    ]
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[3]
-    )
-    assert process.stdout is not None
+async def test_the_command_gives_a_reader_that_has_them(more: list[str], tmp_path: Path, until: Until) -> None:
+    said = tmp_path / "out"
+    with said.open("wb") as out:
+        process = Forked("simulate", "reader", "--port", 0, "--rate", 100, "--gpi", 0.2, *more, out=out)
     try:
-        line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
+        await until(lambda: "\n" in said.read_text())
+        line = said.read_text().splitlines()[0]
         async with session(int(line.rpartition(":")[2]), inputs=(1,)) as sink:
             await sink.until(lambda: len(sink.all) >= 50 and len(sink.contacts) >= 3, 30)
         assert np.abs(sink.all["time_us"] - now_us()).max() < 60_000_000
@@ -113,9 +101,9 @@ async def test_the_command_gives_a_reader_that_has_them(more: list[str]) -> None
             assert offset_us is not None
             assert abs(offset_us) > 7_000_000_000
     finally:
-        process.terminate()
-        await process.wait()
-    assert process.returncode == 0
+        process.send_signal(signal.SIGTERM)
+        code = await asyncio.to_thread(process.wait)
+    assert code == 0
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
+from brokers import Until
+from forked import Forked
 from llrpkit.reader import Reader
 
 from config import StoreConfig
@@ -26,32 +28,20 @@ from simulators.shop.world import SimulatedShop
 from simulators.shop.worlds import WORLDS, World
 
 ROOT = Path(__file__).parents[3]
-TAGTRAIL = [sys.executable, "-m", "edge"]
 
 
-async def start(*command: Any) -> Any:
-    return await asyncio.create_subprocess_exec(
-        *map(str, command), stdout=asyncio.subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-    )
-
-
-async def appears(file: Any, process: Any) -> Any:
-    async with asyncio.timeout(30):
-        while not file.exists():
-            assert process.returncode is None
-            await asyncio.sleep(0.02)
-    return json.loads(file.read_text())
-
-
-async def test_shop_runs_its_readers_and_stops_with_the_truth(demo_file: Path, tmp_path: Path) -> None:
+async def test_shop_runs_its_readers_and_stops_with_the_truth(demo_file: Path, tmp_path: Path, until: Until) -> None:
     announce, truth, members = tmp_path / "readers.json", tmp_path / "truth.csv", tmp_path / "members.csv"
     origin_us = time.time_ns() // 1000
-    shop = await start(
-        *(sys.executable, "-m", "edge", "simulate", "shop", "--config", demo_file, "--shoppers", 20, "--speed", 20),
-        *("--origin-us", origin_us, "--announce", announce, "--truth", truth, "--members", members, "--seed", 3),
-    )
+    with (tmp_path / "out").open("wb") as out:
+        shop = Forked(
+            *("simulate", "shop", "--config", demo_file, "--shoppers", 20, "--speed", 20, "--origin-us", origin_us),
+            *("--announce", announce, "--truth", truth, "--members", members, "--seed", 3),
+            out=out,
+        )
     try:
-        addresses = (await appears(announce, shop))["readers"]
+        await until(lambda: announce.exists() or shop.poll() is not None)
+        addresses = json.loads(announce.read_text())["readers"]
         assert set(addresses) == {
             "f1-doors", "f1-north", "f1-south", "f1-glass", "f2-west", "f2-middle", "f2-east", "f3-west", "f3-east",
         }  # fmt: skip
@@ -68,9 +58,9 @@ async def test_shop_runs_its_readers_and_stops_with_the_truth(demo_file: Path, t
         assert any(report.epc_hex in cards for report in reports)
     finally:
         shop.send_signal(signal.SIGTERM)
-        out, _ = await asyncio.wait_for(shop.communicate(), 10)
-    assert shop.returncode == 0
-    summary = json.loads(out)
+        code = await asyncio.to_thread(shop.wait, 10)
+    assert code == 0
+    summary = json.loads((tmp_path / "out").read_text())
     assert summary["reads"] >= 200
     assert summary["walkers"] >= 10
     stays = read_stays(truth)
@@ -80,12 +70,11 @@ async def test_shop_runs_its_readers_and_stops_with_the_truth(demo_file: Path, t
     assert not Path(addresses["f1-glass"]).exists()
 
 
-async def test_shop_ends_by_itself_after_its_duration(demo_file: Path, tmp_path: Path) -> None:
-    command = [*TAGTRAIL, "simulate", "shop", "--config", demo_file, "--shoppers", "2", "--duration", "0.3"]
-    shop = await start(*command, "--announce", tmp_path / "a.json")
-    out, _ = await asyncio.wait_for(shop.communicate(), 30)
+def test_shop_ends_by_itself_after_its_duration(demo_file: Path, tmp_path: Path) -> None:
+    options = ["--config", demo_file, "--shoppers", 2, "--duration", 0.3, "--announce", tmp_path / "a.json"]
+    shop = forked.run("simulate", "shop", *options)
     assert shop.returncode == 0
-    assert set(json.loads(out)) == {"reads", "walkers"}
+    assert set(json.loads(shop.stdout)) == {"reads", "walkers"}
 
 
 def test_both_sides_of_a_demo_have_the_same_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,51 +150,44 @@ def test_replay_files_hold_rows_in_order_of_arrival(demo_store: StoreConfig, tmp
 def test_command_line_writes_and_scores(demo_file: Path, tmp_path: Path) -> None:
     reads, truth = tmp_path / "reads.csv.gz", tmp_path / "truth.csv"
     options = ["--config", str(demo_file), "--minutes", "1", "--shoppers", "5", "--world", "mild", "--seed", "4"]
-    made = subprocess.run(
-        [*TAGTRAIL, "simulate", "reads", *options, "--reads", str(reads), "--truth", str(truth)],
-        cwd=ROOT, capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
+    made = forked.run("simulate", "reads", *options, "--reads", reads, "--truth", truth)
+    assert made.returncode == 0, made.stderr
     assert "reads written to" in made.stdout
-    judged = subprocess.run(
-        [*TAGTRAIL, "simulate", "score", "--truth", truth, "--visits", truth, "--json"],
-        cwd=ROOT, capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
+    judged = forked.run("simulate", "score", "--truth", truth, "--visits", truth, "--json")
+    assert judged.returncode == 0, judged.stderr
     assert json.loads(judged.stdout)["f1"] == 1
     (tmp_path / "no.csv").write_text("x\n")
-    wrong = subprocess.run(
-        [*TAGTRAIL, "simulate", "score", "--truth", truth, "--visits", tmp_path / "no.csv"],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    wrong = forked.run("simulate", "score", "--truth", truth, "--visits", tmp_path / "no.csv")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("tagtrail: ")
     assert "no column enter_us, epc, exit_us, zone" in wrong.stderr
 
 
-async def test_lone_reader_is_there_for_any_client() -> None:
-    reader = await start(*TAGTRAIL, "simulate", "reader", "--port", "0", "--tags", "3", "--rate", "200")
+async def test_lone_reader_is_there_for_any_client(tmp_path: Path, until: Until) -> None:
+    said = tmp_path / "out"
+    with said.open("wb") as out:
+        reader = Forked("simulate", "reader", "--port", 0, "--tags", 3, "--rate", 200, out=out)
     try:
-        line = await asyncio.wait_for(reader.stdout.readline(), 30)
-        host, port = line.decode().split()[-1].split(":")
+        await until(lambda: "\n" in said.read_text())
+        host, port = said.read_text().splitlines()[0].split()[-1].split(":")
         async with Reader(host, int(port)) as client:
             reports = [report async for report in client.inventory(max_tags=30, duration=20)]
         assert len({report.epc for report in reports}) == 3
     finally:
         reader.send_signal(signal.SIGINT)
-        await asyncio.wait_for(reader.wait(), 10)
-    assert reader.returncode == 0
+        code = await asyncio.to_thread(reader.wait, 10)
+    assert code == 0
 
 
 async def test_a_port_in_use_is_told_in_a_line() -> None:
     server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    command = [*TAGTRAIL, "simulate", "reader", "--port", str(port)]
-    reader = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, cwd=ROOT)
-    _, said = await asyncio.wait_for(reader.communicate(), 30)
+    reader = await asyncio.to_thread(forked.run, "simulate", "reader", "--port", port)
     server.close()
     await server.wait_closed()
     assert reader.returncode == 1
-    assert said.decode().count("\n") == 1
-    assert str(port) in said.decode()
+    assert reader.stderr.count("\n") == 1
+    assert str(port) in reader.stderr
 
 
 def test_commands_load_nothing_heavy() -> None:

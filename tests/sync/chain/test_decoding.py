@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -47,6 +48,7 @@ STRUCTS = event_decoder()
 MODELS: TypeAdapter[Event] = TypeAdapter(Event)
 
 
+@cache
 def invented() -> dict[str, dict[str, Any]]:
     """One event of every type."""
     inventor, found = Inventor(random.Random(5)), dict[str, dict[str, Any]]()
@@ -55,9 +57,6 @@ def invented() -> dict[str, dict[str, Any]]:
         inventor.numbered(event, event_id("s1", "e", class_, 1))
         found[event.type] = json.loads(event.model_dump_json()) | {"id": event_id("s1", "e", class_, 1)}
     return found
-
-
-EVENTS = invented()
 
 
 def message(*events: Any, class_: str = "agg", first: int = 1, **others: Any) -> bytes:
@@ -76,7 +75,7 @@ def places(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @st.composite
 def mutated(draw: st.DrawFn) -> dict[str, Any]:
     """An event with one value replaced, removed or added."""
-    event = json.loads(json.dumps(EVENTS[draw(st.sampled_from(sorted(EVENTS)))]))
+    event = json.loads(json.dumps(invented()[draw(st.sampled_from(sorted(CLASS_OF)))]))
     path = draw(st.sampled_from(places(event)))
     there = event
     for key in path[:-1]:
@@ -91,15 +90,15 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
     return event
 
 
-@pytest.mark.parametrize("kind", sorted(EVENTS))
+@pytest.mark.parametrize("kind", sorted(CLASS_OF))
 def test_every_type_of_event_is_judged_by_its_struct(kind: str) -> None:
     class_ = CLASS_OF[kind]
     topic = topics.topic("s1", f"up/{class_}")
-    raw = message(EVENTS[kind], class_=class_)
+    raw = message(invented()[kind], class_=class_)
     batch = decoding._quick(topic, raw)
     (one,) = batch.events
     assert isinstance(one, Good)
-    assert (one.type, json.loads(one.raw)) == (kind, EVENTS[kind])
+    assert (one.type, json.loads(one.raw)) == (kind, invented()[kind])
     assert batch.key == ("s1", "e", class_)
 
 
@@ -155,7 +154,7 @@ def test_the_verdict_is_the_reference_consumers(event: dict[str, Any], sandwiche
 )
 def test_what_is_no_batch_is_refused_as_there(change: dict[str, Any]) -> None:
     topic = topics.topic("s1", "up/agg")
-    event = EVENTS["zone_window"]
+    event = invented()["zone_window"]
     raw = message(event, **change)
     for judge in (by_models, decoding.decode):
         with pytest.raises(ValueError):
@@ -163,7 +162,7 @@ def test_what_is_no_batch_is_refused_as_there(change: dict[str, Any]) -> None:
 
 
 def test_keys_of_a_later_version_are_kept_and_cost_no_event() -> None:
-    event = EVENTS["zone_window"] | {"later": {"x": [1]}}
+    event = invented()["zone_window"] | {"later": {"x": [1]}}
     batch = decoding.decode(topics.topic("s1", "up/agg"), message(event, also="later"))
     (one,) = batch.events
     assert isinstance(one, Good)
@@ -173,7 +172,7 @@ def test_keys_of_a_later_version_are_kept_and_cost_no_event() -> None:
 
 @pytest.mark.parametrize("bad", [b"\xff", b'"\x01"', b"1e999999", b'"\xed\xa0\x80"'], ids=repr)
 def test_bytes_that_are_no_json_reach_no_database(bad: bytes) -> None:
-    raw = message(EVENTS["zone_window"] | {"zone": "@@"}).replace(b'"@@"', bad)
+    raw = message(invented()["zone_window"] | {"zone": "@@"}).replace(b'"@@"', bad)
     try:
         batch = decoding.decode(topics.topic("s1", "up/agg"), raw)
     except ValueError:
@@ -183,7 +182,7 @@ def test_bytes_that_are_no_json_reach_no_database(bad: bytes) -> None:
 
 def test_a_dead_letter_is_judged_as_in_its_batch() -> None:
     key = ("s1", "e", "agg")
-    event = EVENTS["zone_window"] | {"id": event_id(*key, 7)}
+    event = invented()["zone_window"] | {"id": event_id(*key, 7)}
     assert isinstance(decoding.judge(json.dumps(event).encode(), key, 7), Good)  # type: ignore[arg-type]
     bad = decoding.judge(json.dumps(event).encode(), key, 8)  # type: ignore[arg-type]
     assert isinstance(bad, Bad)
@@ -194,7 +193,7 @@ def test_a_dead_letter_is_judged_as_in_its_batch() -> None:
 
 
 def test_the_models_convert_what_structs_refuse() -> None:
-    event = EVENTS["zone_window"] | {"entered": "7"}
+    event = invented()["zone_window"] | {"entered": "7"}
     with pytest.raises(msgspec.MsgspecError):
         STRUCTS.decode(json.dumps(event).encode())
     (one,) = decoding.decode(topics.topic("s1", "up/agg"), message(event)).events
@@ -206,7 +205,7 @@ def test_the_models_convert_what_structs_refuse() -> None:
     "deep", [b"[" * 20_000 + b"]" * 20_000, b'{"a":' * 9_000 + b"1" + b"}" * 9_000], ids=["lists", "objects"]
 )
 def test_what_is_nested_too_deep_is_put_aside(deep: bytes) -> None:
-    raw = message(EVENTS["zone_window"] | {"later": "@@"}).replace(b'"@@"', deep)
+    raw = message(invented()["zone_window"] | {"later": "@@"}).replace(b'"@@"', deep)
     with pytest.raises(ValueError):
         decoding.decode(topics.topic("s1", "up/agg"), raw)
 
