@@ -14,7 +14,16 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from config import places, relations, safety
-from config.files import FILES, FORWARDER_FILES, FORWARDING_FILES, READER_FILES, database, resolve, variables
+from config.files import (
+    FILES,
+    FORWARDER_FILES,
+    FORWARDING_FILES,
+    READER_FILES,
+    STANDBY_FILES,
+    database,
+    resolve,
+    variables,
+)
 from config.files import problems as problems_of_files
 from config.lines import Place, key_lines, line_of
 from config.messages import explain, is_echo, on_one_line
@@ -193,6 +202,8 @@ def _absolute(config: StoreConfig, folder: Path) -> StoreConfig:
     }
     if config.forwarding is not None:
         listed["forwarding"] = _with_paths(config.forwarding, FORWARDING_FILES, folder)
+    if config.standby is not None:
+        listed["standby"] = _with_paths(config.standby, STANDBY_FILES, folder)
     return config.model_copy(update=listed | {table: resolved(table, names) for table, names in tables.items()})
 
 

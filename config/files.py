@@ -22,6 +22,7 @@ FILES = {"mqtt": ("password_file", "ca", "cert", "key"), "web": ("cert", "key"),
 FORWARDING_FILES = ("cert", "key", "ca")
 """The service needs the former two, a forwarder the last: their connection says what is missing."""
 FORWARDER_FILES = ("token_file",)
+STANDBY_FILES = ("token_file",)
 READER_FILES = ("ca", "cert", "key", "password_file")
 SECRETS = ("password_file", "key", "token_file")
 UNITS = Path("/etc/tagtrail")
@@ -66,7 +67,7 @@ def problems(raw: Raw, file: Path, service: bool) -> Iterator[Found]:
             for key in FORWARDER_FILES
             if isinstance(given := forwarder.get(key), str) and given and "\0" not in given
         ]
-        places += _paths(raw, {"forwarding": FORWARDING_FILES})
+        places += _paths(raw, {"forwarding": FORWARDING_FILES, "standby": STANDBY_FILES})
     readable: dict[Place, Path] = {}
     for place, given in places:
         path = resolve(given, file.parent)
