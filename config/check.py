@@ -21,6 +21,7 @@ from config.files import (
     FORWARDING_FILES,
     MAIL_FILES,
     READER_FILES,
+    STANDBY_FILES,
     database,
     pictures,
     resolve,
@@ -212,6 +213,8 @@ def _absolute(config: StoreConfig, folder: Path) -> StoreConfig:
         listed["mail"] = _with_paths(config.mail, MAIL_FILES, folder)
     if config.forwarding is not None:
         listed["forwarding"] = _with_paths(config.forwarding, FORWARDING_FILES, folder)
+    if config.standby is not None:
+        listed["standby"] = _with_paths(config.standby, STANDBY_FILES, folder)
     return config.model_copy(update=listed | {table: resolved(table, names) for table, names in tables.items()})
 
 

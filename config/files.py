@@ -26,6 +26,7 @@ MAIL_FILES = ("password_file", "ca")
 FORWARDER_FILES = ("token_file",)
 FLOOR_FILES = ("file",)
 """Pictures of floors. The page does without one that it can't show."""
+STANDBY_FILES = ("token_file",)
 READER_FILES = ("ca", "cert", "key", "password_file")
 SECRETS = ("password_file", "key", "token_file")
 UNITS = Path("/etc/tagtrail")
@@ -70,7 +71,7 @@ def problems(raw: Raw, file: Path, service: bool) -> Iterator[Found]:
             for key in FORWARDER_FILES
             if isinstance(given := forwarder.get(key), str) and given and "\0" not in given
         ]
-        places += _paths(raw, {"forwarding": FORWARDING_FILES, "mail": MAIL_FILES})
+        places += _paths(raw, {"forwarding": FORWARDING_FILES, "standby": STANDBY_FILES, "mail": MAIL_FILES})
     readable: dict[Place, Path] = {}
     for place, given in places:
         path = resolve(given, file.parent)

@@ -1,4 +1,4 @@
-"""Models for a store with several gateways: one runs the service, the others forward the reads of their readers."""
+"""Models for a store with several gateways: one runs the service, others forward reads, and one may stand by for it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from config.basis import FilePath, Id, Int, Model
+from config.basis import FilePath, Id, Int, Model, Seconds
 
 HostPort = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:.%\w]+\]|[^:\s\[\]/]+):\d{1,5}$")]
 
@@ -39,3 +39,22 @@ class Forwarder(Model):
     id: Id
     token_file: FilePath
     """File with a secret that the service and this forwarder share, at least 16 characters: `openssl rand -hex 32`."""
+
+
+class Standby(Model):
+    """A gateway that keeps an exact copy of the service's database (`tagtrail standby`) and can take over from it."""
+
+    id: Id
+    address: HostPort
+    """Address and port of the service once this gateway runs it. Forwarders try both."""
+    listen: HostPort | None = None
+    """Address and port on which it waits for them then, if another one."""
+    token_file: FilePath
+    """File with a secret of the gateways that run the service in turn, and of the witness: `openssl rand -hex 32`."""
+    patience_s: Annotated[Seconds, Field(ge=0.2, le=60)] = 2.0
+    """Events wait at most this long for a standby that does not answer; then the service goes on without it."""
+    witness: Annotated[str, Field(pattern=r"^(nats://[^\s]+|[^\s/]+:\d{1,5})$")] | None = None
+    """Third party that lets the standby take over by itself: host:port of `tagtrail witness`, or nats://host:port of
+    the chain's log."""
+    lease_s: Annotated[Seconds, Field(ge=3, le=600)] = 10.0
+    """With a witness: the standby takes over after the service has been silent for so long."""

@@ -19,7 +19,7 @@ from pydantic import (
 from config import timezones
 from config.basis import FilePath, Id, Int, Metres, Model, Number, Point, Seconds
 from config.facts import PrintedClass, ZoneKind
-from config.forwarding import Forwarder, Forwarding
+from config.forwarding import Forwarder, Forwarding, Standby
 from config.mail import Mail
 from config.readers import Reader
 
@@ -381,6 +381,7 @@ class StoreConfig(Model):
     service_targets: tuple[ServiceTarget, ...] = ()
     forwarders: tuple[Forwarder, ...] = ()
     forwarding: Forwarding | None = None
+    standby: Standby | None = None
     mqtt: Mqtt
     database: Database
     calibration: Calibration = Calibration()

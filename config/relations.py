@@ -7,7 +7,7 @@ skipped; the models report them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -108,17 +108,29 @@ def _forwarders(raw: Raw) -> Iterator[Found]:
     for place, forwarder in tables(raw, "forwarders"):
         if forwarder.get("id") not in used:
             yield place, f"no reader has via = {show(forwarder.get('id'))}: it forwards nothing", True
-    section = raw.get("forwarding")
+    section, standby = raw.get("forwarding"), raw.get("standby")
     if ids and not isinstance(section, dict):
         yield ("forwarders",), "forwarders need [forwarding] with the address of the service", False
-    for key in ("address", "listen"):
+    yield from _host_ports("forwarding", section, ("address", "listen"))
+    if isinstance(standby, dict):
+        if not isinstance(section, dict):
+            yield ("standby",), "a standby needs [forwarding] with the address of the service", False
+        elif standby.get("address") == section.get("address"):
+            yield ("standby", "address"), "the standby is another gateway: its address is that of the service", False
+        witness = standby.get("witness")
+        nats = isinstance(witness, str) and witness.startswith("nats://")
+        yield from _host_ports("standby", standby, ("address", "listen", *(() if nats else ("witness",))))
+
+
+def _host_ports(name: str, section: object, keys: Iterable[str]) -> Iterator[Found]:
+    for key in keys:
         given = section.get(key) if isinstance(section, dict) else None
         if isinstance(given, str) and given:
             host, port = host_port(given)
             if wrong := hosts.trouble(given, host, listening=key == "listen"):
-                yield ("forwarding", key), f"{show(given)} {wrong}", False
+                yield (name, key), f"{show(given)} {wrong}", False
             elif port is not None and not 1 <= port <= 65535:
-                yield ("forwarding", key), f"port {show(port)} does not exist; expected: 1 to 65535", False
+                yield (name, key), f"port {show(port)} does not exist; expected: 1 to 65535", False
 
 
 def cues(raw: Raw) -> Iterator[Found]:

@@ -31,7 +31,16 @@ CREATE TABLE IF NOT EXISTS dead_letter (
     digest BLOB PRIMARY KEY, topic TEXT NOT NULL, error TEXT NOT NULL, payload BLOB NOT NULL,
     received_us INTEGER NOT NULL
 ) WITHOUT ROWID;
+-- Highest term seen; a store with one gateway has none.
+CREATE TABLE IF NOT EXISTS term (
+    store TEXT, epoch TEXT, term INTEGER NOT NULL,
+    PRIMARY KEY (store, epoch)
+) WITHOUT ROWID;
 """
+TERMS = (
+    "INSERT INTO term VALUES (?, ?, ?) ON CONFLICT (store, epoch) DO UPDATE"
+    " SET term = CASE WHEN excluded.term > term.term THEN excluded.term ELSE term.term END"
+)
 LOST = (
     "INSERT INTO lost VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (store, epoch, class, first) DO UPDATE"
     " SET last = CASE WHEN excluded.last > lost.last THEN excluded.last ELSE lost.last END"
@@ -75,6 +84,12 @@ class Book(Protocol):
 
     def lock(self, keys: Sequence[Key]) -> dict[Key, Mark]:
         """Lock and return the watermarks of sorted keys."""
+
+    def terms(self, of: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """Return the highest terms seen by store and epoch; there is none of most."""
+
+    def raise_terms(self, rows: Sequence[tuple[str, str, int]]) -> None:
+        """Store higher terms by store and epoch, sorted."""
 
     def known(self, spans: Sequence[Span]) -> set[tuple[Key, int]]:
         """Return those of these numbers that are stored as events."""
@@ -121,6 +136,13 @@ class SqliteBook:
         self._conn.executemany("INSERT INTO watermark VALUES (?, ?, ?, 0, 0, 0, 0) ON CONFLICT DO NOTHING", keys)
         query = f"SELECT {', '.join(Mark._fields)} FROM watermark WHERE {KEY}"
         return {key: Mark(*self._conn.execute(query, key).fetchone()) for key in keys}
+
+    def terms(self, of: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        query = "SELECT term FROM term WHERE store = ? AND epoch = ?"
+        return {one: row[0] for one in of if (row := self._conn.execute(query, one).fetchone())}
+
+    def raise_terms(self, rows: Sequence[tuple[str, str, int]]) -> None:
+        self._conn.executemany(TERMS, rows)
 
     def known(self, spans: Sequence[Span]) -> set[tuple[Key, int]]:
         query = f"SELECT seq FROM event WHERE {KEY} AND seq BETWEEN ? AND ?"

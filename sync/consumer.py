@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,10 +64,12 @@ Fresh = list[tuple[str, Event, int]]
 
 
 class Taken(NamedTuple):
-    """Result of `take`, once committed: `acks` to publish, and `fresh` (new) events with their times."""
+    """Result of `take`, once committed: `acks` to publish, and `fresh` (new) events with their times. `fenced`: batches
+    that were dropped, because another gateway of the store has taken over from the one that sent them."""
 
     acks: list[tuple[str, EventClass, Ack]]
     fresh: Fresh
+    fenced: int = 0
 
 
 class Ledger:
@@ -103,10 +105,14 @@ class Ledger:
         batches, letters = _decoded(deliveries)
         fresh: Fresh = []
         marks: dict[Key, Mark] = {}
+        fenced = 0
         self._conn.begin()
         try:
             if batches:
-                marks, fresh = self._keep(batches, letters)
+                there = self._conn.lock(sorted({batch.key for batch in batches}))
+                valid = self._valid(batches)
+                fenced = len(batches) - len(valid)
+                marks, fresh = self._keep(valid, there, letters)
             if self._hand_over is not None and fresh:
                 self._hand_over(self._conn, fresh)
             if letters:
@@ -119,7 +125,7 @@ class Ledger:
             (store, class_, Ack(epoch=epoch, upto=mark.upto, accepts=(GZIP,)))
             for (store, epoch, class_), mark in marks.items()
         ]
-        return Taken(acks, fresh)
+        return Taken(acks, fresh, fenced)
 
     def gaps(self) -> list[Gap]:
         """Return the first gap of each store and class. A gap that doesn't close by itself needs a replay."""
@@ -161,12 +167,28 @@ class Ledger:
             "dead": self._conn.execute("SELECT count(*) FROM dead_letter").fetchone()[0],
         }
 
-    def _keep(self, batches: Sequence[_Decoded], letters: list[Letter]) -> tuple[dict[Key, Mark], Fresh]:
-        """Store batches, and move the watermarks of their keys."""
+    def _valid(self, batches: Sequence[_Decoded]) -> list[_Decoded]:
+        """Return the batches whose term is the highest seen of their store and epoch, in order of arrival."""
+        before = self._conn.terms(sorted({batch.key[:2] for batch in batches}))
+        terms = dict(before)
+        valid = []
+        for batch in batches:
+            store_epoch, term = batch.key[:2], batch.envelope.term
+            if term >= terms.get(store_epoch, 0):
+                if term:
+                    terms[store_epoch] = term
+                valid.append(batch)
+        if terms != before:
+            self._conn.raise_terms(sorted((*of, term) for of, term in terms.items() if term != before.get(of)))
+        return valid
+
+    def _keep(
+        self, batches: Sequence[_Decoded], there: Mapping[Key, Mark], letters: list[Letter]
+    ) -> tuple[dict[Key, Mark], Fresh]:
+        """Store batches, and move the watermarks of their keys, which are locked."""
         accounted: dict[Key, list[tuple[int, int]]] = {}
         for batch in batches:
             accounted.setdefault(batch.key, []).extend(batch.spans())
-        there = self._conn.lock(sorted(accounted))
         marks = {key: there[key] for key in accounted}
         old = [(batch.key, batch.first, batch.last) for batch in batches if batch.first <= marks[batch.key].highest]
         known = self._conn.known(old) if old else set()

@@ -316,6 +316,11 @@ class GatewayHealth(Numbered):
         default=None,
         description="what is wrong with the gateway or soon will be: once after each daily examination, else null",
     )
+    protected: bool | None = Field(
+        default=None,
+        description="with a standby: whether it has everything that was sent, so that a takeover loses nothing; null "
+        "without one",
+    )
     clock: Literal["trusted", "holding over", "untrusted"] = Field(
         default="holding over",
         description="trusted: a time service keeps the gateway's clock, or the CRM confirms it; holding over: nothing "
@@ -403,6 +408,11 @@ class Envelope(Message):
     mono_us: int
     clock_offset_us: int | None = Field(default=None, description="gateway's clock minus true time, if known")
     lost: Annotated[list[Lost], Field(max_length=MAX_LOST)] = Field(default=[], description="all below `first`")
+    term: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        default=0,
+        description="rises whenever another gateway of the store takes over: within an epoch, batches with a lower "
+        "term than the highest seen come from a gateway that must not send any more, and are to be dropped",
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -443,6 +453,9 @@ class State(Message):
         default="", description="id of the gateway's process; two at the same time mean two gateways"
     )
     started_us: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    term: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        default=0, description="as in batches: of two gateways of a store, the one with the lower term stops"
+    )
 
 
 class Ack(Message):
@@ -467,7 +480,8 @@ def event_id(store: str, epoch: str, class_: str, seq: int | str) -> str:
 
 def encode(envelope: Envelope, payloads: Sequence[str]) -> bytes:
     """Encode a batch from its envelope and the events' JSON from the outbox."""
-    return f'{envelope.model_dump_json(by_alias=True)[:-1]},"events":[{",".join(payloads)}]}}'.encode()
+    head = envelope.model_dump_json(by_alias=True, exclude=None if envelope.term else {"term"})
+    return f'{head[:-1]},"events":[{",".join(payloads)}]}}'.encode()
 
 
 def pack(message: bytes) -> bytes:

@@ -166,7 +166,7 @@ class DesiredConfig(Message):
     sha256: Digest = Field(description="SHA-256 of the text in UTF-8")
     toml: Annotated[str, Field(max_length=60_000)] = Field(
         description="complete sections of a store file, except mqtt, database, web, monitoring, mail, "
-        "privacy, calibration, forwarders and forwarding, which only the gateway's own file can set"
+        "privacy, calibration, forwarders, forwarding and standby, which only the gateway's own file can set"
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-from sync.book import DEAD_LETTERS, LOST, EventRow, Key, Letter, LostRow, Mark, Span
+from sync.book import DEAD_LETTERS, LOST, TERMS, EventRow, Key, Letter, LostRow, Mark, Span
 
 Error = psycopg.Error
 CONNECT_S = 5
@@ -70,6 +70,14 @@ class PostgresBook:
             " ORDER BY store, epoch, class FOR UPDATE OF w"
         )
         return {(row[0], row[1], row[2]): Mark(*row[3:]) for row in self._conn.execute(query, columns)}
+
+    def terms(self, of: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        query = "SELECT t.* FROM term t JOIN unnest(%s::text[], %s::text[]) AS k (store, epoch) USING (store, epoch)"
+        found = self._conn.execute(query, _columns(of, 2))
+        return {(store, epoch): term for store, epoch, term in found}
+
+    def raise_terms(self, rows: Sequence[tuple[str, str, int]]) -> None:
+        self.executemany(TERMS, rows)
 
     def known(self, spans: Sequence[Span]) -> set[tuple[Key, int]]:
         query = (

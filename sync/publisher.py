@@ -35,7 +35,7 @@ from sync.in_flight import InFlight
 from sync.mqtt import BrokerError, Incoming, MqttConnection, MqttSettings, RefusedError, connect
 from sync.sayings import Sayings
 from sync.sending import Identity, Sending
-from sync.twins import TwinError, Twins
+from sync.twins import SupersededError, TwinError, Twins
 from sync.writer import RETRY_S, Writer
 
 log = logging.getLogger("tagtrail.publisher")
@@ -70,7 +70,8 @@ class Status:
 class Publisher:
     """Sends the outbox; `run` continues until cancelled and raises nothing because of broker or database. `trouble` is
     the database's error. `clock_offset_us`: the clock minus true time, if known; `crm_said` is called with the CRM's
-    time whenever the CRM sends it.
+    time whenever the CRM sends it. `kept`: wait until what is in the outbox may leave; `superseded` is called with the
+    term of another gateway of this store if it is higher than ours.
     """
 
     def __init__(
@@ -81,6 +82,9 @@ class Publisher:
         clock: Callable[[], int],
         clock_offset_us: Callable[[], int | None] = lambda: None,
         crm_said: Callable[[int], None] = lambda at_us: None,
+        *,
+        kept: Callable[[], Awaitable[None]] | None = None,
+        superseded: Callable[[int], None] = lambda term: None,
     ) -> None:
         self._settings = settings
         self._identity = identity
@@ -91,8 +95,9 @@ class Publisher:
         self._sayings = Sayings()
         self._directory_generation = 0
         self._state_changed = asyncio.Event()
+        self._repeat = False
         self._started_us = clock()
-        self._twins = Twins(identity.instance, self._started_us)
+        self._twins = Twins(identity.instance, self._started_us, identity.term)
         self._trouble: str | None = None
         self._reasons: dict[str, str] = {}
         self.status = Status(False, "not yet connected", clock())
@@ -103,8 +108,17 @@ class Publisher:
         acks_beyond, twins, down_bad (messages that couldn't be processed)."""
         self._acks = Acks(identity.store, identity.epoch, writer, self._in_flight, self.counters, self._note, crm_said)
         self._sending = Sending(
-            identity, writer, clock, clock_offset_us, self._in_flight, self._acks.packed, self.counters, self._say_of
+            identity,
+            writer,
+            clock,
+            clock_offset_us,
+            self._in_flight,
+            self._acks.packed,
+            self.counters,
+            self._say_of,
+            kept,
         )
+        self._superseded = superseded
 
     @property
     def trouble(self) -> str | None:
@@ -155,7 +169,7 @@ class Publisher:
                     await asyncio.create_task(self._session())
                 except* BrokerError as group:
                     reason = str(_first(group))
-                    twin = isinstance(_first(group), TwinError)
+                    twin = isinstance(_first(group), TwinError | SupersededError)
                 if (task := asyncio.current_task()) and task.cancelling():
                     raise asyncio.CancelledError  # a session that fails while it is cancelled forgets that it was
                 failures = 1 if time.monotonic() - began > STEADY_S else failures + 1
@@ -211,8 +225,8 @@ class Publisher:
         """Publish our state again whenever it has changed."""
         while True:
             self._state_changed.clear()
-            if (state := self._state(True)) != said:
-                said = state
+            if (state := self._state(True)) != said or self._repeat:
+                said, self._repeat = state, False
                 await self._utter(connection, "state", state, True)
             await self._state_changed.wait()
 
@@ -263,9 +277,16 @@ class Publisher:
         except TwinError:
             self.counters["twins"] += 1
             raise
+        except SupersededError as error:
+            self._superseded(error.term)
+            raise
         if twin is not None:
             self.counters["twins"] += 1
             self._say_of("twin", twin)
+        if self._twins.overwritten:  # by one with a lower term, which is to see ours
+            self._repeat = True
+            self._state_changed.set()
+            return
         if await self._acks.look(incoming.payload):
             for class_ in CLASSES:
                 self._sending.look(class_)
@@ -285,8 +306,9 @@ class Publisher:
             directory_generation=self._directory_generation,
             instance=me.instance,
             started_us=self._started_us,
+            term=me.term,
         )
-        return state.model_dump_json().encode()
+        return state.model_dump_json(exclude=None if me.term else {"term"}).encode()
 
     def _note(self, trouble: str | None) -> None:
         self._trouble = trouble

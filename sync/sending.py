@@ -8,7 +8,7 @@ import secrets
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -43,11 +43,14 @@ class Identity:
     config_generation: str = ""
     boot: str = field(default_factory=boot_id)
     instance: str = field(default_factory=lambda: secrets.token_hex(8))
+    term: int = 0
+    """Of several gateways that may run the store's service, the one with the highest counts; 0: there are no others."""
 
 
 class Sending:
     """Sends what is due over successive connections; `tell` takes messages about it by subject. `packed`: classes that
-    the CRM accepts as gzip. `counters`: batches, events (including repetitions), silences, refused.
+    the CRM accepts as gzip. `counters`: batches, events (including repetitions), silences, refused. `kept`: wait until
+    what was read may leave, because a standby has it too.
     """
 
     def __init__(
@@ -60,7 +63,9 @@ class Sending:
         packed: set[EventClass],
         counters: Counter[str],
         tell: Callable[[str, str], None],
+        kept: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self._kept = kept
         self._identity = identity
         self._writer = writer
         self._clock = clock
@@ -119,6 +124,8 @@ class Sending:
             batch = await self._writer.read(job)
             if batch is None:
                 break
+            if self._kept is not None:
+                await self._kept()
             self._replayed[class_] += 1
             await self._publish(connection, class_, self._message(class_, batch), "replay", refused=True)
             events += len(batch.payloads)
@@ -171,6 +178,8 @@ class Sending:
             in_flight.looking()
             try:
                 batch = await self._read(in_flight.class_, job)
+                if self._kept is not None and batch is not None:
+                    await self._kept()
             except sqlite3.Error as error:
                 self.trouble = str(error)
                 in_flight.wake(RETRY_S)
@@ -254,6 +263,7 @@ class Sending:
                 "mono_us": time.monotonic_ns() // 1000,
                 "clock_offset_us": self._clock_offset_us(),
                 "lost": batch.lost,
+                "term": self._identity.term,
             }
         )
         message = encode(envelope, batch.payloads)

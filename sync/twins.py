@@ -1,4 +1,5 @@
-"""Detect two gateways with the same identity: the one that started later stays silent, and both report it."""
+"""Detect two gateways with the same identity: the one that started later stays silent, and both report it. If one has a
+higher term, because it has taken over from the other, the other stops, whichever started later."""
 
 from __future__ import annotations
 
@@ -12,11 +13,22 @@ class TwinError(BrokerError):
     """Another gateway, started before this one, publishes as this store."""
 
 
+class SupersededError(BrokerError):
+    """Another gateway publishes as this store, with the higher term `term`."""
+
+    def __init__(self, term: int) -> None:
+        super().__init__("another gateway has taken over the store's service: this one keeps away")
+        self.term = term
+
+
 class Twins:
     """Tells another gateway's state from our own, which comes back to us, and from that of an earlier process."""
 
-    def __init__(self, instance: str, started_us: int) -> None:
+    def __init__(self, instance: str, started_us: int, term: int = 0) -> None:
         self._instance = instance
+        self._term = term
+        self.overwritten = False
+        """True if the last state looked at is of a lower term: the broker has it in place of ours."""
         self._started_us = started_us
         self._sessions = 0
         self._own_state_seen = False
@@ -31,10 +43,16 @@ class Twins:
 
     def look(self, payload: bytes) -> str | None:
         """Return the message about a state that another gateway published as this store; TwinError if we must stay
-        away."""
+        away, SupersededError if for good."""
+        self.overwritten = False
         try:
             state = State.model_validate_json(payload)
         except ValidationError:
+            return None
+        if state.term > self._term:
+            raise SupersededError(state.term)
+        if state.term < self._term:
+            self.overwritten = True
             return None
         if state.instance == self._instance:
             self._own_state_seen = self.echoed = True

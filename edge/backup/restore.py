@@ -16,7 +16,7 @@ from typing import BinaryIO
 from config import StoreConfig
 from edge.access.users import users_path
 from edge.backup.archive import DATABASE, RADIO, WEB, Manifest, read
-from edge.database import schema
+from edge.database import schema, terms
 from edge.database.lock import hold
 from edge.database.writer import SIDES, Database
 from edge.store.calibration_file import kept_at
@@ -60,6 +60,7 @@ def _prepare(config: StoreConfig, ready: Path) -> None:
     database = Database(ready, store=config.store.id, quota_mb=config.database.quota_mb, repair=False)
     try:
         database.write_now(outbox.begin_anew)
+        database.write_now(terms.renew)
     finally:
         database.close()
 

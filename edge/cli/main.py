@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from edge.cli import chain, mail, privacy, readers, sales, setup, upkeep, users
-from edge.cli.store_file import Calibration, Config, calibrated, clock_of, load_store
+from edge.cli import chain, gateways, mail, privacy, readers, sales, setup, upkeep, users
+from edge.cli.store_file import Calibration, ClockOrigin, ClockSpeed, Config, calibrated, clock_of, load_store
 from edge.words.counts import counted
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 directory = typer.Typer(help="Manage the member directory.", no_args_is_help=True)
 app.add_typer(directory, name="directory")
 setup.register(app)
+gateways.register(app)
 readers.register(app)
 users.register(app)
 sales.register(app)
@@ -32,9 +33,6 @@ privacy.register(app)
 upkeep.register(app)
 mail.register(app)
 chain.register(app)
-
-ClockSpeed = Annotated[float, typer.Option(hidden=True, min=0.01, max=1000, help="Run the clock faster (demo).")]
-ClockOrigin = Annotated[int, typer.Option(hidden=True, help="Where the faster clock started, UTC microseconds.")]
 
 
 class DigestOf(StrEnum):
@@ -59,7 +57,7 @@ def main() -> None:
 
         said = f"tagtrail: {trouble}"
         typer.echo(prioritised(said, logging.ERROR) if to_journal() else said, err=True)
-        sys.exit(1)
+        sys.exit(getattr(trouble, "EXIT_CODE", 1))
     except BrokenPipeError:
         sys.exit(1)
 
@@ -70,63 +68,14 @@ def run(
     web: Annotated[bool, typer.Option(help="Run the web page too, in a separate process.")] = True,
     visits: Annotated[Path | None, typer.Option(help="Also write every visit, with its EPC, to this CSV file.")] = None,
     calibration: Calibration = None,
-    clock_speed: ClockSpeed = 1.0,
-    clock_origin_us: ClockOrigin = 0,
-) -> None:
-    """Run the service for a store (readers, engine, database, CRM, web page) until SIGTERM."""
-    import asyncio
-    import os
-
-    from edge.service.memory import import_compiler, settle
-    from edge.store.journal import set_up
-
-    settle()
-    os.umask(0o077)  # all files written may contain member data
-    set_up()
-    own = load_store(config, files=True, overlay=False)
-    import_compiler()
-    from edge.crm.configuration import Overlay
-    from edge.service.service import Service
-    from edge.store.errors import RestartNeeded, Trouble
-
-    clock = clock_of(clock_speed, clock_origin_us)
-    overlay = Overlay(own, config)
-    try:
-        overlay.begin()
-        store = calibrated(overlay.config(), calibration)
-        service = Service(store, config, clock, version=version("tagtrail"), web=web, trace=visits, overlay=overlay)
-        asyncio.run(service.run())
-    except RestartNeeded as why:
-        _begin_anew(why)
-    except Trouble as trouble:
-        if not overlay.roll_back(str(trouble)):
-            raise
-        _begin_anew(trouble)
-
-
-@app.command()
-def forward(
-    config: Config,
     id_: Annotated[
-        str | None,
-        typer.Option("--as", help="Which forwarder of the store file this is, if there are several."),
+        str | None, typer.Option("--as", help="Which gateway this is, on the one of the store file's [standby].")
     ] = None,
     clock_speed: ClockSpeed = 1.0,
     clock_origin_us: ClockOrigin = 0,
 ) -> None:
-    """Run the readers of one of the store's other gateways, and send their reads to the service, until SIGTERM."""
-    import asyncio
-    import os
-
-    from edge.store.journal import set_up
-
-    os.umask(0o077)
-    set_up()
-    store = calibrated(load_store(config, overlay=False), None, without=True)
-    from edge.service.forwarder import ForwarderService, chosen
-
-    service = ForwarderService(store, chosen(store, id_), clock_of(clock_speed, clock_origin_us))
-    asyncio.run(service.run())
+    """Run the service for a store (readers, engine, database, CRM, web page) until SIGTERM."""
+    gateways.serve(config, id_, web, visits, calibration, clock_of(clock_speed, clock_origin_us))
 
 
 @app.command()
@@ -342,15 +291,3 @@ def warmup() -> None:
 def show_version() -> None:
     """Print the version."""
     typer.echo(version("tagtrail"))
-
-
-def _begin_anew(why: Exception) -> None:
-    """Restart the program in the same process, for changes that can't be applied while it is running."""
-    import logging
-    import os
-
-    from edge.service.notify import begin_anew
-
-    logging.getLogger("tagtrail").warning("restarting: %s", why)
-    begin_anew()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -15,6 +15,8 @@ Config = Annotated[Path, typer.Option("--config", "-c", help="The store file (TO
 Calibration = Annotated[
     Path | None, typer.Option(help="Output of `tagtrail calibrate`, used instead of the store file's [calibration].")
 ]
+ClockSpeed = Annotated[float, typer.Option(hidden=True, min=0.01, max=1000, help="Run the clock faster (demo).")]
+ClockOrigin = Annotated[int, typer.Option(hidden=True, help="Where the faster clock started, UTC microseconds.")]
 
 
 def load_store(file: Path, *, files: bool = False, overlay: bool = True) -> StoreConfig:

@@ -16,7 +16,7 @@ SECTIONS = (
     *("store", "floors", "zones", "readers", "tag_classes", "thresholds", "opening_hours", "special_days"),
     *("promotions", "layout_changes", "service_targets", "cues"),
 )
-OWN = ("mqtt", "database", "web", "monitoring", "mail", "privacy", "calibration", "forwarders", "forwarding")
+OWN = ("mqtt", "database", "web", "monitoring", "mail", "privacy", "calibration", "forwarders", "forwarding", "standby")
 """Sections that can't be pushed: broker, files and ports of the gateway, data that leaves it and to whom, its
 calibration, and the store's other gateways."""
 FREE_THRESHOLDS = frozenset(

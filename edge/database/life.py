@@ -59,6 +59,11 @@ async def remember(database: Database, clock_us: int | None, retained_us: int) -
     await database.read(lambda conn: _write(_file(database.path), conn, times))
 
 
+def forget(path: Path) -> None:
+    """Forget the last run of a database that another has run since, or will."""
+    _file(path).unlink(missing_ok=True)
+
+
 def known_us(database: Database) -> int:
     """The last time that is known: of the last run, or of what was committed last; 0 if there is none."""
 

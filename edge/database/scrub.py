@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -25,10 +26,11 @@ def fold(path: Path) -> bool:
 
 
 class Scrubber:
-    """Truncates the log on request, with retries; `run` continues until cancelled."""
+    """Truncates the log on request, with retries; `run` continues until cancelled. `folded`: how, if the writer's own
+    connection has to do it; see `fold`."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, folded: Callable[[], Awaitable[bool]] | None = None) -> None:
+        self._fold = folded or (lambda: asyncio.to_thread(fold, path))
         self._asked = asyncio.Event()
         self._folded = asyncio.Condition()
         self._wanted = self._done = 0
@@ -66,6 +68,6 @@ class Scrubber:
 
     async def _try(self) -> bool:
         try:
-            return await asyncio.to_thread(fold, self._path)
+            return await self._fold()
         except sqlite3.Error:  # locked, full, damaged: who writes tells of it
             return False

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from sqlite_utils import Database as Tables
 
@@ -28,6 +28,20 @@ T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
 PAGE_BYTES = 4096
 SIDES = ("-wal", "-shm")
+BUSY_S = 10.0
+
+
+class Follower(Protocol):
+    """Who is told of every transaction, in the database's thread."""
+
+    def begun(self, others: bool) -> None:
+        """Nobody else can write now. `others`: another process has written since the last transaction."""
+
+    def committed(self) -> None:
+        """A transaction is committed."""
+
+    def failed(self) -> None:
+        """Whether one is committed is not known."""
 
 
 class Database:
@@ -57,6 +71,8 @@ class Database:
             raise
         self._file = _identity(path)
         self._others_version: int | None = None
+        self._follower: Follower | None = None
+        self._followed_version = 0
         facts = self._thread.submit(_facts, self._conn).result()
         self.epoch = facts["epoch"]
 
@@ -82,9 +98,35 @@ class Database:
 
     async def written_by_others(self) -> bool:
         """Return whether another process has written since the last call."""
-        version = await self.read(lambda conn: int(conn.execute("PRAGMA data_version").fetchone()[0]))
+        version = await self.read(_version)
         before, self._others_version = self._others_version, version
         return before not in (None, version)
+
+    async def follow(self, follower: Follower | None) -> None:
+        """Tell a follower of all transactions from now on, beginning with one without changes; None: nobody any
+        more."""
+
+        def job() -> None:
+            self._follower = None
+            if follower is not None:
+                self._followed_version = _version(self._conn)
+                self._follower = follower
+                self._transact(lambda conn: None)
+
+        await asyncio.get_running_loop().run_in_executor(self._thread, job)
+
+    async def fold(self) -> bool:
+        """Write the log into the database and cut it off; False if somebody still reads an older state."""
+
+        def job() -> bool:
+            self._conn.execute("PRAGMA busy_timeout = 0")
+            try:
+                busy, _, _ = self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                self._conn.execute(f"PRAGMA busy_timeout = {BUSY_S * 1000:.0f}")
+            return not busy
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, job)
 
     def write_now(self, job: Job[T]) -> T:
         """`write` for code without an event loop."""
@@ -135,17 +177,26 @@ class Database:
     def _transact(self, job: Job[T]) -> T:
         with self._judging():
             began_s = time.monotonic()
+            committing = False
             try:
                 self._conn.execute("BEGIN IMMEDIATE")
+                if self._follower is not None:
+                    before, self._followed_version = self._followed_version, _version(self._conn)
+                    self._follower.begun(before != self._followed_version)
                 result = job(self._conn)
+                committing = True
                 self._conn.execute("COMMIT")
             except BaseException as error:
                 self.failed_commits += isinstance(error, sqlite3.Error)
                 if self._conn.in_transaction:
                     self._conn.execute("ROLLBACK")
+                if committing and self._follower is not None:
+                    self._follower.failed()
                 raise
             self.commits += 1
             self.commit_s += time.monotonic() - began_s
+            if self._follower is not None:
+                self._follower.committed()
         return result
 
     def _look(self, job: Job[T]) -> T:
@@ -200,7 +251,7 @@ class Database:
 def _connect(path: Path, quota_mb: int) -> sqlite3.Connection:
     for file in (path, *(there for suffix in SIDES if (there := path.with_name(path.name + suffix)).exists())):
         make_private(file)  # SQLite makes the files beside it like it
-    conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
     conn.execute(f"PRAGMA page_size={PAGE_BYTES}")
     conn.execute("PRAGMA journal_mode=WAL")
     conn.execute("PRAGMA synchronous=FULL")
@@ -284,6 +335,11 @@ def _drop_copy(path: Path, key: bytes) -> None:
 
 def _facts(conn: sqlite3.Connection) -> dict[str, str]:
     return dict(conn.execute("SELECT name, value FROM fact"))
+
+
+def _version(conn: sqlite3.Connection) -> int:
+    """Return a number that changes when another process has written."""
+    return int(conn.execute("PRAGMA data_version").fetchone()[0])
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

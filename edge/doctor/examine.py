@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from config import StoreConfig
+from edge.cues.orders import ask
 from edge.doctor import broker, machine, readers, stored
 from edge.doctor.findings import ORDER, Finding, State, error
 from edge.store.live_socket import follow, read_once, socket_path
 
+ASK_S = 2.0
 Live = Mapping[str, Any]
 Antennas = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -23,6 +25,10 @@ async def by_hand(config: StoreConfig, config_file: Path, version: str, clock: C
     """Examine a gateway: with what its service says if it runs, else with trials of our own."""
     live = await read_once(socket_path(config))
     if live is None:
+        standby = await ask(socket_path(config, "standby"), {"do": "tell"}, ASK_S)
+        if "whole" in standby:
+            found = await asyncio.to_thread(_without_service, config_file, version)
+            return _told([*found, *readers.standing_by(standby)], config_file)
         found = await asyncio.to_thread(_of_machine, config, config_file, version, None, clock())
         found += [one async for one in broker.examine(config, config_file)]
         found += [one async for one in readers.examine(config)]
@@ -43,6 +49,7 @@ async def in_service(
     found = await asyncio.to_thread(_of_machine, config, config_file, version, live, now_us)
     found += [broker.by_service(live), *broker.certificates(live), *readers.by_service(live, antennas, now_us)]
     found += readers.forwarders(live, now_us)
+    found += readers.standby(live, now_us)
     return _told(found, config_file)
 
 
@@ -63,6 +70,11 @@ SIGNS = {State.OK: "ok     ", State.WARNING: "warning", State.ERROR: "ERROR  ", 
 def as_json(findings: Sequence[Finding]) -> str:
     """Render the findings as a JSON list of objects."""
     return json.dumps([asdict(one) for one in findings], ensure_ascii=False)
+
+
+def _without_service(file: Path, version: str) -> list[Finding]:
+    """A machine that is not meant to run the service."""
+    return [*stored.store_file(file), *machine.examine(version, file, live_version=None), machine.clock(None, "")]
 
 
 def _of_machine(config: StoreConfig, file: Path, version: str, live: Live | None, now_us: int) -> list[Finding]:

@@ -47,6 +47,43 @@ def forwarders(live: Mapping[str, Any], now_us: int) -> Iterator[Finding]:
             yield ok("forwarder", f"{id_} is connected")
 
 
+def standby(live: Mapping[str, Any], now_us: int) -> Iterator[Finding]:
+    """Judge the gateway that can take over by the live state."""
+    now = live.get("standby")
+    if now is None:
+        return
+    if now["protected"]:
+        yield ok("standby", "the standby has everything")
+    else:
+        since = duration(max(0, now_us - now["since_us"]))
+        yield error(
+            "standby",
+            f"the service has been without its standby for {since}: {now['reason']}",
+            "Look at its log there: journalctl -u tagtrail@STORE. See docs/gateways.md.",
+        )
+    if (witness := now["witness"]) is not None and witness["reason"]:
+        yield warning(
+            "witness",
+            f"the witness can't be used: {witness['reason']}",
+            "Without it the standby does not take over by itself. See docs/gateways.md.",
+        )
+
+
+def standing_by(state: Mapping[str, Any]) -> Iterator[Finding]:
+    """Judge the standby on its own gateway, by what its process says."""
+    todo = "See docs/gateways.md."
+    if not state["whole"]:
+        yield error("standby", "this gateway stands by, but has no whole copy yet", todo)
+    elif not state["connected"]:
+        yield error("standby", f"this gateway stands by, but the service is away: {state['reason']}", todo)
+    elif not state["protected"]:
+        yield warning("standby", "this gateway stands by, and is being brought up to date", todo)
+    else:
+        yield ok("standby", "this gateway stands by, and has everything")
+    if state["witness"] is not None and state["witness"]["reason"]:
+        yield warning("witness", f"it does not take over by itself: {state['witness']['reason']}", todo)
+
+
 def by_service(
     live: Mapping[str, Any], antennas: Mapping[str, Sequence[Mapping[str, Any]]], now_us: int
 ) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ import hmac
 import logging
 import secrets
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -24,8 +24,6 @@ log = logging.getLogger("tagtrail.forwarders")
 
 CALLERS_MAX = 32
 """Connections that have not yet greeted; more are closed."""
-EPOCH = 1
-"""A store has one service."""
 NOT_YET = "the service does not know the time yet"
 
 Positions = Mapping[str, tuple[str, int]]
@@ -44,9 +42,25 @@ class _Known:
     """Why the last caller of this name was refused."""
 
 
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The store's gateways that run the service in turn. `token`: theirs; `serve`: take care of the standby's
+    connection; `superseded`: called with a term higher than ours, and who said so; `kept`: wait until the standby has
+    what is committed."""
+
+    token: bytes
+    serve: Serve
+    superseded: Callable[[int, str], None]
+    kept: Callable[[], Awaitable[None]]
+
+
 class Receiver:
-    """Listen until cancelled. `committed` tells what is in the database; `untrusted`, whether nothing may be taken
-    because the service doesn't know the time. Trouble if a token or certificate can't be used."""
+    """Listen at an address until cancelled. `committed` tells what is in the database; `untrusted`, whether no reads
+    may be taken because the service doesn't know the time. `term`: of the service; `pair`: if another gateway may run
+    it, too. Trouble if a token or certificate can't be used."""
 
     def __init__(
         self,
@@ -56,11 +70,16 @@ class Receiver:
         clock: Clock,
         committed: Callable[[], Positions],
         untrusted: Callable[[], bool],
+        *,
+        at: str | None = None,
+        term: int = 1,
+        pair: Pair | None = None,
     ) -> None:
         settings = config.forwarding
         assert settings is not None
         self._store = config.store.id
-        self._at = settings.listen or settings.address
+        self._at = at or settings.listen or settings.address
+        self._term, self._pair = term, pair
         self._context: ssl.SSLContext | None = None
         if settings.cert is not None:
             self._context = wire.listening_context(settings.cert, settings.key)
@@ -131,10 +150,11 @@ class Receiver:
             writer.transport.abort()
             return
         self._greeting.add(task)
-        known = None
+        known, serve = None, None
         try:
             async with asyncio.timeout(wire.GREETING_S):
                 known = await self._greet(reader, writer)
+                serve = self._pair.serve if known is None and self._pair is not None else None
         except (Malformed, EOFError, OSError, TimeoutError, ValueError) as error:
             self._tell(caller, f"a caller from {caller} is not a forwarder: {error or type(error).__name__}")
         except LinkFailure as failure:
@@ -144,26 +164,40 @@ class Receiver:
                 await asyncio.wait_for(writer.drain(), 1)
         finally:
             self._greeting.discard(task)
-            if known is None:
+            if known is None and serve is None:
                 writer.close()
         if known is not None:
             await self._serve(known, reader, writer)
+        elif serve is not None:
+            await serve(reader, writer)
 
-    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Known:
+    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Known | None:
+        """Greet a caller; None if it is the other gateway that may run the service."""
         nonce = secrets.token_bytes(wire.NONCE_BYTES)
-        writer.write(wire.framed(wire.Challenge(wire.VERSION, self._store, EPOCH, nonce)))
+        writer.write(wire.framed(wire.Challenge(wire.VERSION, self._store, self._term, nonce)))
         hello = await wire.expect(reader, wire.Hello)
-        known = self._known.get(hello.id)
-        both = self._store, hello.id, nonce, hello.nonce
+        known = self._known.get(hello.id) if hello.role == "forwarder" else None
+        paired = self._pair if hello.role in ("standby", "peer") else None
+        token = known.token if known else paired.token if paired else None
+        both = nonce, hello.nonce
         # Without such a forwarder it takes as long, and is told the same.
-        expected = wire.proof(known.token if known else nonce, "forwarder", *both)
-        if not hmac.compare_digest(expected, hello.proof) or known is None:
+        expected = wire.proof(token or nonce, hello.role, self._store, hello.id, hello.term, *both)
+        if not hmac.compare_digest(expected, hello.proof) or token is None:
             if known is not None and known.connection is None:
                 known.refused = "a caller of this name has another token"
             raise LinkFailure("there is no such forwarder in the service's store file, or its token is another one")
         if hello.version != wire.VERSION:
-            known.refused = "it runs another release: install the same on both gateways"
+            if known is not None:
+                known.refused = "it runs another release: install the same on both gateways"
             raise LinkFailure("the service runs another release: install the same on both gateways")
+        if hello.term > self._term:
+            if self._pair is not None:
+                self._pair.superseded(hello.term, hello.id)
+            raise LinkFailure("this gateway does not run the store's service any more: another one has taken over")
+        proof = wire.proof(token, "service", self._store, hello.id, self._term, *both)
+        if known is None:
+            writer.write(wire.framed(wire.Welcome(proof, self._clock.now_us(), "", 0)))
+            return None
         if self._untrusted():
             raise LinkFailure(NOT_YET)
         if known.connection is not None:  # it has lost that one, and we have not noticed yet
@@ -172,7 +206,6 @@ class Receiver:
         known.connection = asyncio.current_task()
         known.refused = ""
         life, seq = known.relay.taken
-        proof = wire.proof(known.token, "service", *both)
         writer.write(wire.framed(wire.Welcome(proof, self._clock.now_us(), life, seq)))
         return known
 
@@ -205,14 +238,30 @@ class Receiver:
             log.warning("%s is away: %s", relay.forwarder, why)
 
     async def _acknowledge(self, id_: str, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while True:
-                life, seq = self._committed().get(id_, ("", 0))
-                writer.write(wire.framed(wire.Ack(self._clock.now_us(), life, seq)))
-                await writer.drain()
-                await asyncio.sleep(wire.EVERY_S)
+        """Tell every second what is committed, and with the standby."""
+        acked = life, seq = "", 0
+        waiting: asyncio.Future[None] | None = None
+        try:
+            with suppress(OSError):
+                while True:
+                    if waiting is None:
+                        life, seq = self._committed().get(id_, ("", 0))
+                        waiting = asyncio.ensure_future(self._pair.kept() if self._pair else _at_once())
+                    await asyncio.wait([waiting], timeout=wire.EVERY_S)
+                    if waiting.done():
+                        acked, waiting = (life, seq), None
+                    writer.write(wire.framed(wire.Ack(self._clock.now_us(), *acked)))
+                    await writer.drain()
+                    await asyncio.sleep(wire.EVERY_S)
+        finally:
+            if waiting is not None:
+                waiting.cancel()
 
     def _tell(self, caller: str, text: str) -> None:
         if caller not in self._told and len(self._told) < 100:
             self._told[caller] = None
             log.warning("%s", text)
+
+
+async def _at_once() -> None:
+    """Without a standby there is nothing to wait for."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import os
-import secrets
-import ssl
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from drivers.links import LinkFailure, insecure, keep_trying, words
+from drivers.links import LinkFailure, keep_trying
 from edge.forwarding import wire
-from edge.forwarding.records import Malformed, Now, Record, encoded
+from edge.forwarding.calling import Call, Caller
+from edge.forwarding.records import Now, Record, encoded
 from edge.forwarding.spool import Spool, Stamp
 
 log = logging.getLogger("tagtrail.forwarder")
@@ -26,23 +25,13 @@ STEPPED_TIMES = 3
 
 
 class Sender:
-    """Keep sending until cancelled. `connected`, and `reason` if it isn't: a sentence for store IT."""
+    """Keep sending until cancelled to whichever of the `callers`' services has the highest term. `connected`, and
+    `reason` if it isn't: a sentence for store IT."""
 
-    def __init__(
-        self,
-        address: str,
-        context: ssl.SSLContext | None,
-        store: str,
-        id_: str,
-        token: bytes,
-        spool: Spool,
-        now: Callable[[], Stamp],
-        speed: float = 1.0,
-    ) -> None:
+    def __init__(self, callers: Sequence[Caller], spool: Spool, now: Callable[[], Stamp], speed: float = 1.0) -> None:
+        self._speed = speed
         self._base = Base(speed)
-        self._host, self._port = wire.host_port(address)
-        self._peer = f"the service at {address}"
-        self._context, self._store, self._id, self._token = context, store, id_, token
+        self._callers = deque(callers)
         self._spool, self._now = spool, now
         self._more = asyncio.Event()
         self.connected = False
@@ -65,63 +54,43 @@ class Sender:
             finally:
                 steady, self.connected = self.connected, False
 
-        await keep_trying(self._id, once, self._failed, lambda: steady, RETRY_S)
+        await keep_trying(self._callers[0].id, once, self._failed, lambda: steady, RETRY_S)
 
     def _failed(self, reason: str, _: int | None) -> bool:
         news = reason != self.reason
         self.reason = reason
         if news:
-            log.warning("not connected to %s: %s; reads are kept", self._peer, reason)
+            log.warning("not connected: %s; reads are kept", reason)
         return news
 
     async def _connect(self) -> None:
-        try:
-            async with asyncio.timeout(wire.GREETING_S):
-                reader, writer = await asyncio.open_connection(self._host, self._port, ssl=self._context)
-        except TimeoutError as error:
-            raise LinkFailure(f"{self._peer} does not answer") from error
-        except ssl.SSLCertVerificationError as error:
-            raise LinkFailure(f"the certificate of {self._peer} is not accepted: {error.verify_message}") from error
-        except ssl.SSLError as error:
-            raise LinkFailure(insecure(error, self._peer)) from error
-        except OSError as error:
-            raise LinkFailure(f"{self._peer} can't be reached: {words(error)}") from error
-        try:
-            async with asyncio.timeout(wire.GREETING_S):
-                welcome = await self._greet(reader, writer)
-            self.connected, self.reason = True, ""
-            log.info("connected to %s", self._peer)
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._send(writer, welcome))
-                both.create_task(self._listen(reader))
-        except* TimeoutError as errors:
-            raise LinkFailure(f"{self._peer} has stopped answering") from errors
-        except* (EOFError, ConnectionError) as errors:
-            raise LinkFailure(f"{self._peer} has closed the connection") from errors
-        except* Malformed as errors:
-            raise LinkFailure(f"{self._peer} is not a Tagtrail service: {errors.exceptions[0]}") from errors
-        except* OSError as errors:
-            raise LinkFailure(f"the connection to {self._peer} is lost: {errors.exceptions[0]}") from errors
-        except* LinkFailure as errors:
-            raise LinkFailure(str(errors.exceptions[0])) from errors
-        finally:
-            writer.transport.abort()
+        """Stay connected to the service that answers; LinkFailure once it doesn't, or if none does."""
+        reasons = []
+        for caller in list(self._callers):
+            try:
+                call = await caller.call(self._spool.term)
+            except LinkFailure as failure:
+                reasons.append(str(failure))
+                self._callers.rotate(-1)
+                continue
+            await self._stay(caller, call)
+        raise LinkFailure("; ".join(reasons))
 
-    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> wire.Welcome:
-        challenge = await wire.expect(reader, wire.Challenge)
-        if challenge.version != wire.VERSION:
-            raise LinkFailure(f"{self._peer} runs another release: install the same on both gateways")
-        if challenge.store != self._store:
-            raise LinkFailure(f"{self._peer} is that of store {challenge.store!r}, not of {self._store!r}")
-        nonce = secrets.token_bytes(wire.NONCE_BYTES)
-        both = self._store, self._id, challenge.nonce, nonce
-        ours = wire.proof(self._token, "forwarder", *both)
-        writer.write(wire.framed(wire.Hello(wire.VERSION, self._id, nonce, ours)))
-        welcome = await wire.expect(reader, wire.Welcome)
-        if not hmac.compare_digest(welcome.proof, wire.proof(self._token, "service", *both)):
-            raise LinkFailure(f"{self._peer} does not have the token of {self._id}")
-        self._base.heard(welcome.at_us, self._now().mono_us)
-        return welcome
+    async def _stay(self, caller: Caller, call: Call) -> None:
+        try:
+            if call.term > self._spool.term:
+                self._base = Base(self._speed)  # another gateway's clock
+            self._spool.note_term(call.term)
+            self._base.heard(call.welcome.at_us, self._now().mono_us)
+            self.connected, self.reason = True, ""
+            log.info("connected to %s", caller.peer)
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._send(call.writer, call.welcome))
+                both.create_task(self._listen(call.reader))
+        except Exception as error:
+            raise caller.failure(error) or error from error
+        finally:
+            call.end()
 
     async def _send(self, writer: asyncio.StreamWriter, welcome: wire.Welcome) -> None:
         writer.write(self._time())

@@ -77,6 +77,8 @@ class Spool:
             raise Trouble(f"{folder} is in use: another forwarder of this store runs here") from error
         except OSError as error:
             raise Trouble(f"{folder} can't be used for reads to be sent: {error.strerror}") from error
+        self.term = self._read_term()
+        """Highest term of a service that was connected to: one with a lower has been taken over from."""
         self.files = self._found()
         self._out = -1
         self._begin()
@@ -137,6 +139,20 @@ class Spool:
     def next_file(self, number: int) -> File | None:
         """The file after one."""
         return next((file for file in self.files if file.number > number), None)
+
+    def note_term(self, term: int) -> None:
+        """Note the term of a service, if it is higher."""
+        if term > self.term:
+            self.term = term
+            with contextlib.suppress(OSError):  # on a full disk it is noted at the next connection
+                part = self._folder / "term.part"
+                part.write_text(str(term))
+                part.replace(self._folder / "term")
+
+    def _read_term(self) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            return int((self._folder / "term").read_text())
+        return 0
 
     def close(self) -> None:
         """Close the files."""

@@ -1,13 +1,14 @@
-"""How a forwarder and the service greet each other, over TCP or TLS, in frames as in edge.forwarding.records.
+"""How gateways of a store greet each other, over TCP or TLS, in frames as in edge.forwarding.records.
 
     service                                          forwarder
-    Challenge: version, store, epoch, nonce   ──►
-                                              ◄──    Hello: version, id, nonce, proof that it has the token
+    Challenge: version, store, term, nonce    ──►
+                                              ◄──    Hello: version, role, id, term, nonce, proof that it has the token
     Welcome: proof, what it has already       ──►                      … or Refused, and why
                                               ◄──    records, and Now every second without any
     Ack: what is committed, every second      ──►
 
-The token itself is never sent. Both proofs are HMAC-SHA256 with it over both nonces, each with its own side's name.
+The token itself is never sent. Both proofs are HMAC-SHA256 with it over both nonces and the term, each with its own
+side's name. Terms tell an old service from the one that has taken over: the highest counts (edge.database.terms).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import asyncio
 import hmac
 import ssl
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -24,7 +25,7 @@ from drivers.links import LinkFailure
 from edge.forwarding.records import HEADER, Malformed, checked, checked_length, frame
 from edge.store.errors import Trouble
 
-VERSION = 1
+VERSION = 2
 NONCE_BYTES = 32
 TOKEN_BYTES_MIN = 16
 SILENT_S = 6.0
@@ -33,18 +34,26 @@ EVERY_S = 1.0
 GREETING_S = 10.0
 
 
+Role = Literal["forwarder", "standby", "peer", "holder"]
+"""Who calls: a forwarder; the standby, for a copy; a service, to learn whether another one runs; who wants a lease."""
+
+
 class Challenge(msgspec.Struct, tag="challenge"):
-    """`epoch`: which of several services of a store this is; the highest counts."""
+    """`term`: of this service."""
 
     version: int
     store: str
-    epoch: int
+    term: int
     nonce: bytes
 
 
 class Hello(msgspec.Struct, tag="hello"):
+    """`term`: the highest that the caller has seen."""
+
     version: int
+    role: Role
     id: str
+    term: int
     nonce: bytes
     proof: bytes
 
@@ -99,9 +108,9 @@ async def expect(reader: asyncio.StreamReader, kind: type[G]) -> G:
     return greeting
 
 
-def proof(token: bytes, side: str, store: str, id_: str, ours: bytes, theirs: bytes) -> bytes:
-    """Return the proof of one side. `ours`: the service's nonce, `theirs`: the forwarder's."""
-    said = b"\0".join((side.encode(), store.encode(), id_.encode(), ours, theirs))
+def proof(token: bytes, side: str, store: str, id_: str, term: int, ours: bytes, theirs: bytes) -> bytes:
+    """Return the proof of one side: its role and term. `ours`: the service's nonce, `theirs`: the caller's."""
+    said = b"\0".join((side.encode(), store.encode(), id_.encode(), str(term).encode(), ours, theirs))
     return hmac.digest(token, said, "sha256")
 
 
@@ -128,7 +137,7 @@ def listening_context(cert: Path, key: Path | None) -> ssl.SSLContext:
 
 
 def calling_context(ca: Path) -> ssl.SSLContext:
-    """Return a forwarder's TLS context; Trouble if the file can't be used."""
+    """Return a caller's TLS context; Trouble if the file can't be used."""
     try:
         return ssl.create_default_context(cafile=str(ca))
     except (OSError, ssl.SSLError) as error:

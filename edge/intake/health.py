@@ -33,7 +33,8 @@ class Elsewhere:
 
     `backlog`: events not yet acknowledged, by class. `failing`: reason by background job, of those that fail now;
     `expiring`: days left by certificate, of those that expire soon; `findings`: what the last examination found
-    wrong, the same object until the next; None before the first.
+    wrong, the same object until the next; None before the first. `protected`: whether the standby has everything; None
+    without one.
     """
 
     version: str = ""
@@ -41,6 +42,7 @@ class Elsewhere:
     failing: Callable[[], Mapping[str, str]] = dict
     expiring: Callable[[], Mapping[str, int]] = dict
     findings: Callable[[], tuple[Found, ...] | None] = lambda: None
+    protected: Callable[[], bool | None] = lambda: None
 
 
 class HealthNews:
@@ -65,7 +67,7 @@ class HealthNews:
         self._elsewhere = elsewhere
         self._flapping: Flapping[ReaderHealth] = Flapping()
         self._journal: Flapping[ReaderHealth] = Flapping(JOURNAL)
-        self._told: tuple[set[str], str, int] | None = None
+        self._told: tuple[set[str], str, int, bool | None] | None = None
         self._examined: tuple[Found, ...] | None = None
         self._told_us = clock.now_us()
 
@@ -96,7 +98,8 @@ class HealthNews:
     def tell_news(self, engine: EngineNow) -> None:
         """Tell how the gateway is, once a minute and when a job's or the time's state has changed."""
         now_us = self._clock.now_us()
-        news = set(self._elsewhere.failing()), self._time.trust.value, self._time.steps
+        failing = set(self._elsewhere.failing())
+        news = failing, self._time.trust.value, self._time.steps, self._elsewhere.protected()
         if abs(now_us - self._told_us) >= PERIOD_US or (self._told is not None and news != self._told):
             self._told_us = now_us
             self.tell_gateway("periodic", engine)
@@ -125,6 +128,7 @@ class HealthNews:
                 failing=dict(self._elsewhere.failing()),
                 expiring=dict(self._elsewhere.expiring()),
                 findings=findings,
+                protected=self._elsewhere.protected(),
                 clock=judgement.trust.value,
                 clock_reason=judgement.reason,
                 clock_steps=self._time.steps,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from config import StoreConfig
 from edge.forwarding import wire
+from edge.forwarding.calling import callers
 from edge.forwarding.gathering import Gathering
 from edge.forwarding.sender import Sender
 from edge.forwarding.spool import Spool, Stamp
@@ -56,8 +57,8 @@ class ForwarderService:
     def __init__(self, config: StoreConfig, id_: str, clock: Clock) -> None:
         settings = config.forwarding
         assert settings is not None
-        context = wire.calling_context(settings.ca) if settings.ca is not None else None
         token = wire.token(next(each.token_file for each in config.forwarders if each.id == id_))
+        called = callers(config, "forwarder", id_, token)
         # The radio is the service's matter, and antennas are sent as ports.
         shop = compose(config, clock.speed)
         mine = {reader.id for reader in config.readers if reader.via == id_}
@@ -73,12 +74,10 @@ class ForwarderService:
         self._own = own
         self._spool = Spool(folder_of(config), settings.quota_mb << 20, boot_id(), self._stamp, self._gathering.state)
         self._gathering.spool = self._spool
-        self.sender = Sender(
-            settings.address, context, config.store.id, id_, token, self._spool, self._stamp, clock.speed
-        )
+        self.sender = Sender(called, self._spool, self._stamp, clock.speed)
         self._gathering.wake = self.sender.wake
         self._jobs = Jobs(clock.now_us)
-        self._id, self._address = id_, settings.address
+        self._id, self._addresses = id_, " or ".join(caller.address for caller in called)
 
     async def run(self) -> None:
         """Forward until SIGTERM or SIGINT; what is not sent by then is kept."""
@@ -100,7 +99,7 @@ class ForwarderService:
         for reader in self._own:
             jobs.run(f"reader {reader.id}", partial(self._readers.run, reader.id), READER_RETRY_S)
         notify("READY=1")
-        log.info("%s forwards %s to %s", self._id, counted(len(self._own), "reader"), self._address)
+        log.info("%s forwards %s to %s", self._id, counted(len(self._own), "reader"), self._addresses)
         try:
             await self._stopped.wait()
             notify("STOPPING=1")

@@ -42,6 +42,7 @@ def families(now: Now, antennas: Antennas) -> Iterator[Metric]:
     yield InfoMetricFamily("tagtrail_service", "Store and version.", {"store": now.store, "version": now.version})
     yield from _reads(now, antennas)
     yield from _forwarders(now)
+    yield from _standby(now)
     yield from _to_crm(now)
     yield from _database(now)
     yield from _gateway(now)
@@ -94,6 +95,17 @@ def _forwarders(now: Now) -> Iterator[Metric]:
         if one.clock_offset_us is not None:
             clock.add_metric([one.id], one.clock_offset_us / 1e6)
     yield from (up, behind, kept, clock, lost, left_out)
+
+
+def _standby(now: Now) -> Iterator[Metric]:
+    it = now.standby
+    if it is None:
+        return
+    yield _one("standby_protected", "1 while nothing leaves the store that the standby lacks.", float(it.protected))
+    if it.behind_bytes is not None:
+        yield _one("standby_behind_bytes", "Bytes that the standby has yet to get.", it.behind_bytes)
+    if it.witness is not None:
+        yield _one("lease_valid", "1 while the lease lets events leave the store.", float(it.witness.valid))
 
 
 def _to_crm(now: Now) -> Iterator[Metric]:

@@ -23,7 +23,7 @@ from edge.crm.configuration import Overlay
 from edge.crm.console import Console
 from edge.crm.downlink import Downlink
 from edge.cues.orders import OrderServer
-from edge.database import life
+from edge.database import life, terms
 from edge.database.lock import hold
 from edge.database.retention import Pace
 from edge.database.scrub import Scrubber
@@ -51,10 +51,12 @@ from edge.service.notify import long_work, notify
 from edge.service.snapshot import Snapshot
 from edge.service.totals import Totals
 from edge.service.warmup import warm_up
+from edge.standby import roles
+from edge.standby.pairing import Pairing
 from edge.store import broker
 from edge.store.clock import Clock, offset_us
 from edge.store.compose import compose
-from edge.store.errors import RestartNeeded, Trouble
+from edge.store.errors import RestartNeeded, Superseded, Trouble
 from edge.store.live_socket import LiveServer, socket_path
 from edge.store.page_socket import listen
 from edge.store.resident import let_go_of
@@ -90,11 +92,13 @@ class Service:
         web: bool,
         trace: Path | None,
         overlay: Overlay | None = None,
+        id_: str | None = None,
     ) -> None:
         self._config = config
         self._config_file = config_file
         self._clock = clock
         self._web_socket = listen(config.web.listen) if web else None
+        roles.refuse_copy(config.database.path)
         self._lock = hold(config.database.path)
         self._database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
         if self._database.quarantined:
@@ -104,6 +108,9 @@ class Service:
         with contextlib.suppress(Trouble):  # already reported; the page stays closed
             prove(users_path(config))
         self._end = End()
+        self._pair = Pairing(config, id_, self._database, clock, self._supersede) if config.standby else None
+        term = self._pair.term if self._pair else self._database.write_now(terms.term)
+        roles.refuse(config.database.path, term)
         self._time = Timekeeper(clock)
         self._time.known_us = known_us = life.known_us(self._database)
         self._time.look()
@@ -115,7 +122,7 @@ class Service:
         news = asyncio.Event()
         self._jobs = Jobs(clock.now_us, news.set)
         self._totals = Totals(self._database)
-        self._scrubber = Scrubber(self._database.path)
+        self._scrubber = Scrubber(self._database.path, self._pair.shipping.fold if self._pair else None)
         self._publisher = Publisher(
             broker.settings(config),
             Identity(
@@ -123,11 +130,14 @@ class Service:
                 epoch=self._database.epoch,
                 version=version,
                 config_generation=_generation(config_file, overlay),
+                term=term,
             ),
             self._database,
             clock.now_us,
             offset_us,
             self._time.crm_said,
+            kept=self._pair.shipping.kept if self._pair else None,
+            superseded=(lambda term: self._supersede(term, "another gateway")) if self._pair else lambda term: None,
         )
         inbox = Inbox()
         self._readers = Readers(shop, inbox, clock.now_us)
@@ -143,6 +153,7 @@ class Service:
                 self._jobs.reasons,
                 lambda: {one.what: one.days for one in self._certificates.soon},
                 lambda: self._examination.found,
+                lambda: self._pair.shipping.protected if self._pair else None,
             ),
             wake=self._publisher.wake,
             changed=news.set,
@@ -154,10 +165,18 @@ class Service:
             retained_us=self._retained.now_us,
         )
         self._receiver = None
-        if config.forwarding is not None and config.forwarders:
+        if config.forwarding is not None and (config.forwarders or self._pair):
             # The pipeline reads what is committed when it is restored, which is before the port opens.
             self._receiver = Receiver(
-                config, shop, inbox, clock, lambda: self._pipeline.forwarded.committed, lambda: self._time.untrusted
+                config,
+                shop,
+                inbox,
+                clock,
+                lambda: self._pipeline.forwarded.committed,
+                lambda: self._time.untrusted,
+                at=self._pair.here.listen if self._pair else None,
+                term=max(1, term),
+                pair=self._pair.pair if self._pair else None,
             )
         self._certificates = Certificates(config, lambda: self._publisher.broker_until_s)
         mqtt = broker.settings(config)
@@ -178,6 +197,7 @@ class Service:
             self._learning,
             lambda: self._examination.told(),
             self._receiver.told if self._receiver is not None else list,
+            self._pair.shipping.told if self._pair else lambda: None,
             clock,
             version=version,
             page=self._probe,
@@ -213,19 +233,26 @@ class Service:
                 ready = await self._prepare()
             if ready:
                 await self._serve()
+            self._end.refuse()
         finally:
             await self._jobs.stop()
             if self._trace:
                 self._trace.close()
             with contextlib.suppress(sqlite3.Error):
                 await self._remember_now()
+            if self._pair:
+                await self._pair.close()
             with long_work():
                 self._database.close()
+            if self._pair:
+                self._pair.release()
             if self._web_socket is not None:
                 self._web_socket.close()
 
     async def _prepare(self) -> bool:
-        """Compile the kernels and restore the last checkpoint; False if stopped meanwhile."""
+        """Compile the kernels and restore the last checkpoint; False if stopped meanwhile, or superseded."""
+        if self._pair:
+            await self._pair.ask()
         life.begin(self._database)
         # Without a cache, compiling takes a minute; do it before readers connect, so that no reads have to wait.
         let_go_of(COMPILER)  # loading kernels needs less of it than importing it did: a start has a lower peak
@@ -261,13 +288,17 @@ class Service:
             await self._jobs.stop()
             self._pipeline.stop()
             await asyncio.wait([pipeline])
-            await self._drain()
+            if not self._end.superseded:
+                await self._drain()
             await _cancel([ending, publisher])
+            if self._pair and self._end.superseded:
+                await self._pair.finish()
         if self._database.damage is not None:
             self._database.condemn()
             raise RestartNeeded(f"the database is corrupted: {self._database.damage}")
         if self._pipeline.trouble is not None:
             raise Trouble(f"stopped with events that could not be written to the database: {self._pipeline.trouble}")
+        self._end.refuse()
         for task in done - {ending}:
             # If one of these ends unexpectedly, it is a bug: exit, and let the supervisor restart the service.
             task.result()
@@ -299,6 +330,8 @@ class Service:
             jobs.every(page_process.ASK_S, "page's answers", self._probe.look)
         if self._receiver is not None:
             jobs.run("forwarders", self._receiver.run, READER_RETRY_S)
+        if self._pair:
+            self._pair.start(jobs)
         for reader in self._config.readers:
             if reader.via is not None:
                 continue
@@ -368,6 +401,15 @@ class Service:
         await asyncio.to_thread(load, self._config_file)
         self._end.restart("reloading the store file")
 
+    def _supersede(self, term: int, by: str) -> None:
+        """Another gateway runs the service with a higher term: stop at once."""
+        if self._end.superseded is None:
+            roles.fence(self._database.path, term, by)
+            if self._pair:
+                self._pair.shipping.stop()
+            self._end.supersede(by)
+            log.error("%s runs the store's service, with a higher term (%d): this gateway stops", by, term)
+
     async def _drain(self) -> None:
         """Wait briefly for the last acknowledgements, unless the broker is not connected."""
         with contextlib.suppress(TimeoutError):
@@ -386,11 +428,25 @@ class End:
         self.wanted = asyncio.Event()
         self.stopped = False
         self.why = ""
+        self.superseded: str | None = None
+        """Who runs the service instead."""
 
     def stop(self) -> None:
         """Stop the service."""
         self.stopped = True
         self.wanted.set()
+
+    def supersede(self, by: str) -> None:
+        """Stop, because another gateway runs the service."""
+        self.superseded = by
+        self.wanted.set()
+
+    def refuse(self) -> None:
+        """Raise Superseded if so."""
+        if self.superseded is not None:
+            raise Superseded(
+                f"{self.superseded} runs the store's service: make this gateway its standby with tagtrail standby"
+            )
 
     def restart(self, why: str) -> None:
         """Restart the service; the first reason is kept, and a stop takes precedence."""

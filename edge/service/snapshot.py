@@ -49,6 +49,7 @@ class Snapshot:
         learning: Learning,
         examined: Callable[[], dict[str, Any]],
         forwarders: Callable[[], list[dict[str, Any]]],
+        standby: Callable[[], dict[str, Any] | None],
         clock: Clock,
         *,
         version: str,
@@ -62,6 +63,7 @@ class Snapshot:
         self._learning = learning
         self._examined = examined
         self._forwarders = forwarders
+        self._standby = standby
         self._via = {reader.id: reader.via for reader in config.readers}
         self._clock = clock
         self._version = version
@@ -95,6 +97,7 @@ class Snapshot:
             "recognitions": pipeline.recognitions,
             "readers": [self._reader(reader.id) for reader in shop.readers],
             "forwarders": self._forwarders(),
+            "standby": self._standby(),
             "reads": sum(pipeline.reads_of.values()),
             "reads_per_s": self._rate("", sum(pipeline.reads_of.values())),
             "tags_present": len(np.unique(visits[["epc", "epc_bits"]])),

@@ -7,6 +7,12 @@ class Trouble(Exception):
     """A problem outside the program; the text says what to do."""
 
 
+class Superseded(Trouble):
+    """Another gateway runs the store's service; this one must not, however often it is started."""
+
+    EXIT_CODE = 3
+
+
 class RestartNeeded(Exception):
     """The service must restart, in this process or another; the text says why."""
 

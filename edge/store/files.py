@@ -63,6 +63,10 @@ KINDS = (
     Kind(
         "part of a backup or restore", "({db}|{web})[.](backing-up|restoring)([.-].*)?", Erasure.DELETED, LEFTOVER_DAYS
     ),
+    Kind("copy of another gateway's database", "{db}[.]standby-copy([.]part|-wal([.]new)?|-shm)?", Erasure.DELETED),
+    Kind("how that copy is", "{db}[.]standby-copy[.]json([.]new)?", Erasure.NOTHING),
+    Kind("mark of who runs the service", "{db}[.](fenced|took-over)([.]new)?", Erasure.NOTHING),
+    Kind("register of a witness", "{db}[.]witness([.]new)?", Erasure.NOTHING),
     Kind("mark of the last backup", "{db}[.]backup([.]new)?", Erasure.NOTHING),
     Kind("radio as it was learnt", "{db}[.]radio[.]json([.](new|part|restoring|replaced))?", Erasure.NOTHING),
     Kind("file not written to its end", "{db}[.](tag-key|erased)[.]new", Erasure.DELETED, LEFTOVER_DAYS),
@@ -73,7 +77,7 @@ KINDS = (
     Kind("mark that the database is damaged", "{db}[.]condemned", Erasure.NOTHING),
     Kind("lock", "{db}[.]lock", Erasure.NOTHING),
     Kind("reads on their way to the store's service, a day at most", "{db}[.]forward", Erasure.NOTHING),
-    Kind("socket", "{db}[.](live|orders|monitor)", Erasure.NOTHING),
+    Kind("socket", "{db}[.](live|orders|monitor|standby)", Erasure.NOTHING),
 )
 
 

@@ -116,6 +116,27 @@ class ForwarderNow(_Part):
     """Readers that it sends and that are not its own by the service's store file."""
 
 
+class WitnessNow(_Part):
+    """Whether the lease lets events leave the store; the reason if the witness doesn't answer."""
+
+    valid: bool
+    reason: str = ""
+
+
+class StandbyNow(_Part):
+    """The gateway that can take over. Protected: nothing leaves the store that it doesn't have."""
+
+    link: Literal["up", "connecting", "down"]
+    protected: bool
+    reason: str = ""
+    since_us: int
+    behind_bytes: int | None = None
+    """Bytes of the log that are still to be sent; unknown without a connection."""
+    copies: int = 0
+    """Whole copies that it was sent since the start."""
+    witness: WitnessNow | None = None
+
+
 class AntennaNow(_Part):
     """Antenna whose level has drifted."""
 
@@ -264,6 +285,7 @@ class Now(_Part):
     cues: CuesNow = CuesNow()
     readers: tuple[ReaderNow, ...] = ()
     forwarders: tuple[ForwarderNow, ...] = ()
+    standby: StandbyNow | None = None
     reads: int = 0
     reads_per_s: float = 0
     tags_present: int = 0

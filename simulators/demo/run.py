@@ -28,7 +28,7 @@ from rich.live import Live
 
 from simulators.demo.chain import Chain, missing
 from simulators.demo.view import farewell, view
-from simulators.headquarters.broker import Broker, NatsBroker, die_with_parent
+from simulators.headquarters.broker import Broker, NatsBroker, die_with_parent, free_port
 from simulators.shop.score import Stay, read_stays, score
 
 T = TypeVar("T")
@@ -36,6 +36,7 @@ T = TypeVar("T")
 START_S = 180.0
 """Longest start of a part: the first one compiles the kernels."""
 STOP_S = 5.0
+SECOND = "gateway-2"
 LAST_ACK_S = 3.0
 
 
@@ -85,6 +86,7 @@ class _Demo:
         self._options = options
         self._console = console
         self._store_file = folder / "store.toml"
+        self._second_file = folder / SECOND / "store.toml"
         self._database = folder / "store.db"
         self._crm_database = folder / "crm.db"
         self._crm_status = folder / "crm.json"
@@ -118,11 +120,14 @@ class _Demo:
             self._say("starting the service; the first start compiles its kernels")
             service_arguments = ["run", *self._config(), "--visits", str(self._visits), *self._clock]
             service = stack.enter_context(self._part("service", service_arguments))
+            seconds = self._second_gateway(stack) if self._chain is not None else {}
             first = await self._wait_for("service", service, self._all_up)
             self._say(f"the floor manager's page: {first['page']}")
             self._say(f"log in as {self._login}")
             parts = crm.parts if isinstance(crm, Chain) else {"crm": crm}
-            last = await self._show({"shop": shop, "service": service, **parts}) or first
+            last = await self._show({"shop": shop, "service": service, **seconds, **parts}) or first
+            for second in seconds.values():
+                await _stop(second)
             await _stop(service)
             await self._wait_for_last_ack(parts)
             self._last_crm = self._crm()
@@ -166,6 +171,16 @@ class _Demo:
                 process.kill()
                 process.wait()
 
+    def _second_gateway(self, stack: AsyncExitStack) -> dict[str, subprocess.Popen[bytes]]:
+        """Start the store's second gateway, which runs half of the readers and stands by for the service."""
+        self._say("the store's second gateway forwards half of the readers, and stands by: kill -9 the service, then")
+        self._say(f"tagtrail takeover --config {self._second_file} --as {SECOND}")
+        config = ["--config", str(self._second_file), "--as", SECOND]
+        return {
+            "forwarder": stack.enter_context(self._part("forwarder", ["forward", *config, *self._clock])),
+            "standby": stack.enter_context(self._part("standby", ["standby", *config, "--no-web", *self._clock])),
+        }
+
     def _shop_arguments(self) -> list[str]:
         options = self._options
         with resources.as_file(resources.files("config") / "demo.toml") as plan:
@@ -198,7 +213,24 @@ class _Demo:
         store["database"] = {"path": str(self._database), "checkpoint_s": 1.0}
         store["web"] = {"listen": f"127.0.0.1:{self._options.port}"}
         store["special_days"] = [_opening(dt.datetime.now(ZoneInfo(store["store"]["timezone"])))]
+        if self._chain is not None:
+            self._share(store)
         self._store_file.write_text(tomli_w.dumps(store), encoding="utf-8")
+
+    def _share(self, store: dict[str, Any]) -> None:
+        """Give the store a second gateway, with half of the readers that are reached over the network."""
+        networked = [reader for reader in store["readers"] if reader["driver"] == "llrp"]
+        for reader in networked[1::2]:
+            if not reader.get("outputs"):
+                reader["via"] = SECOND
+        token = self._folder / "gateways.token"
+        token.write_text(secrets.token_hex(32))
+        store["forwarding"] = {"address": f"127.0.0.1:{free_port()}"}
+        store["forwarders"] = [{"id": SECOND, "token_file": str(token)}]
+        store["standby"] = {"id": SECOND, "address": f"127.0.0.1:{free_port()}", "token_file": str(token)}
+        self._second_file.parent.mkdir(exist_ok=True)
+        own = store | {"database": store["database"] | {"path": str(self._second_file.with_name("store.db"))}}
+        self._second_file.write_text(tomli_w.dumps(own), encoding="utf-8")
 
     def _make_users(self) -> None:
         """Create a manager and a viewer with random passwords for this run."""

@@ -51,6 +51,7 @@ class Batch(NamedTuple):
     first: int
     events: list[Good | Bad]
     lost: list[LostRange]
+    term: int = 0
 
     @property
     def last(self) -> int:
@@ -77,7 +78,7 @@ def decode(topic: str, payload: bytes) -> Batch:
             model = item.event
             made = msgspec.convert(model.model_dump(by_alias=True), struct(type(model), limited=False))
             events.append(Good(raw, model.type, made))
-    return Batch(key, envelope.first, events, lost)
+    return Batch(key, envelope.first, events, lost, envelope.term)
 
 
 def key_of(topic: str, payload: bytes) -> tuple[str, str, EventClass]:
@@ -123,7 +124,7 @@ def _quick(topic: str, message: bytes) -> Batch:
         if event.id != f"{stem}{seq}" or CLASS_OF[kind] != class_:  # type: ignore[attr-defined]
             raise _UnclearError
         events.append(Good(raw, kind, event))
-    return Batch((store, head.epoch, class_), first, events, lost)
+    return Batch((store, head.epoch, class_), first, events, lost, head.term)
 
 
 def _type_in(raw: bytes) -> str:

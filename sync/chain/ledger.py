@@ -51,11 +51,13 @@ class Run(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """Outcome of a transaction: watermarks to acknowledge, runs for the log, and how many events were new."""
+    """Outcome of a transaction: watermarks to acknowledge, runs for the log, how many events were new, and how many
+    batches were dropped because another gateway of their store has taken over."""
 
     upto: dict[Key, int]
     runs: list[Run]
     fresh: int
+    fenced: int = 0
 
 
 class Letter(NamedTuple):
@@ -75,6 +77,7 @@ class _Series:
     upto: int
     highest: int
     lost_there: bool
+    term: int
     ahead: list[Range] = field(default_factory=list)
     lost: list[tuple[int, int, str]] = field(default_factory=list)
     ahead_before: tuple[Range, ...] = ()
@@ -94,6 +97,7 @@ class Ledger:
         self._version = version
         self._feed = feed
         self._ids: dict[Key, int] = {}
+        self._terms: dict[tuple[str, str], int] = {}
         self._days: set[Any] = set()
         self._erasing_s = float("-inf")
         self.erasing: frozenset[str] = frozenset()
@@ -109,7 +113,10 @@ class Ledger:
         ids = self._series_ids({batch.key for batch, _ in batches})
         self._prepare_days(batches)
         with self._conn.transaction():
-            series = self._lock(ids)
+            series = self._lock(ids | self._others_of(batches, ids))
+            arrived = len(batches)
+            batches = self._valid(series, batches)
+            series = {batch.key: series[batch.key] for batch, _ in batches}
             self._load_ranges(series, batches)
             fresh: list[tuple[_Series, int, Good, int]] = []
             dead: list[tuple[Any, ...]] = []
@@ -124,7 +131,8 @@ class Ledger:
             self._bury(letters)
             if done:
                 self._conn.execute("DELETE FROM chain.fanout WHERE id = ANY(%s)", (list(done),))
-        return Taken({key: one.upto for key, one in series.items()}, runs, len(fresh))
+        fenced = arrived - len(batches)
+        return Taken({key: one.upto for key, one in series.items()}, runs, len(fresh), fenced)
 
     def retake(self, shards: Sequence[int], classes: Sequence[str]) -> tuple[int, list[Run]]:
         """Judge dead letters again that another version has put aside; returns how many became events. Call it until
@@ -264,8 +272,10 @@ class Ledger:
             columns = [[key[i] for key in unknown] for i in range(3)]
             shards = [topics.shard(key[0]) for key in unknown]
             self._conn.execute(
-                "INSERT INTO chain.series (store, epoch, class, shard) SELECT * FROM"
-                " unnest(%s::text[], %s::text[], %s::text[], %s::smallint[]) ON CONFLICT DO NOTHING",
+                "INSERT INTO chain.series (store, epoch, class, shard, term) SELECT k.*,"
+                " (SELECT coalesce(max(s.term), 0) FROM chain.series s WHERE (s.store, s.epoch) = (k.store, k.epoch))"
+                " FROM unnest(%s::text[], %s::text[], %s::text[], %s::smallint[]) AS k (store, epoch, class, shard)"
+                " ON CONFLICT DO NOTHING",
                 (*columns, shards),
             )
             found = self._conn.execute(
@@ -278,14 +288,48 @@ class Ledger:
 
     def _lock(self, ids: Mapping[Key, int]) -> dict[Key, _Series]:
         found = self._conn.execute(
-            "SELECT id, store, epoch, class, upto, highest, lost > 0 FROM chain.series WHERE id = ANY(%s)"
+            "SELECT id, store, epoch, class, upto, highest, lost > 0, term FROM chain.series WHERE id = ANY(%s)"
             " ORDER BY id FOR UPDATE",
             (list(ids.values()),),
         )
         return {
-            (store, epoch, class_): _Series(id_, (store, epoch, class_), upto, highest, lost_there)
-            for id_, store, epoch, class_, upto, highest, lost_there in found
+            (store, epoch, class_): _Series(id_, (store, epoch, class_), upto, highest, lost_there, term)
+            for id_, store, epoch, class_, upto, highest, lost_there, term in found
         }
+
+    def _others_of(self, batches: Sequence[tuple[Batch, int]], ids: Mapping[Key, int]) -> dict[Key, int]:
+        """Return the other series of stores whose term rises: all have to be locked in order, together."""
+        raised = sorted({batch.key[:2] for batch, _ in batches if batch.term > self._terms.get(batch.key[:2], 0)})
+        if not raised:
+            return {}
+        found = self._conn.execute(
+            "SELECT s.id, s.store, s.epoch, s.class FROM chain.series s"
+            " JOIN unnest(%s::text[], %s::text[]) AS k (store, epoch) USING (store, epoch)",
+            ([store for store, _ in raised], [epoch for _, epoch in raised]),
+        )
+        return {(store, epoch, class_): id_ for id_, store, epoch, class_ in found} | dict(ids)
+
+    def _valid(
+        self, series: Mapping[Key, _Series], batches: Sequence[tuple[Batch, int]]
+    ) -> Sequence[tuple[Batch, int]]:
+        """Return the batches whose term is the highest seen of their store and epoch; all its series have it then."""
+        terms: dict[tuple[str, str], int] = {}
+        for key, one in series.items():
+            terms[key[:2]] = max(terms.get(key[:2], 0), one.term)
+        before = dict(terms)
+        valid = []
+        for batch, received_us in batches:
+            if batch.term >= terms[batch.key[:2]]:
+                terms[batch.key[:2]] = batch.term
+                valid.append((batch, received_us))
+        if raised := [(*of, term) for of, term in terms.items() if term > before[of]]:
+            self._conn.execute(
+                "UPDATE chain.series s SET term = k.term FROM unnest(%s::text[], %s::text[], %s::bigint[])"
+                " AS k (store, epoch, term) WHERE (s.store, s.epoch) = (k.store, k.epoch)",
+                [list(column) for column in zip(*raised, strict=True)],
+            )
+        self._terms |= {of: term for of, term in terms.items() if term}
+        return valid
 
     def _load_ranges(self, series: Mapping[Key, _Series], batches: Sequence[tuple[Batch, int]]) -> None:
         by_id = {one.id: one for one in series.values()}

@@ -123,7 +123,8 @@ class Sink:
         self.trouble: dict[str, str] = {}
         """What is wrong now: broker, database, leases, log."""
         self.counters: Counter[str] = Counter()
-        """Counters: messages, events (new), duplicates, letters, commits, pauses, dropped, retaken, lag_ms."""
+        """Counters: messages, events (new), duplicates, letters, commits, pauses, dropped, fenced (batches of a
+        gateway from which another has taken over), retaken, lag_ms."""
 
     @property
     def shards(self) -> list[int]:
@@ -354,7 +355,9 @@ class Sink:
                 if _is_outage(error):
                     raise
                 more = ledger.take([(_refused(one[0], error), one[1])])
-            taken = Taken(taken.upto | more.upto, taken.runs + more.runs, taken.fresh + more.fresh)
+            taken = Taken(
+                taken.upto | more.upto, taken.runs + more.runs, taken.fresh + more.fresh, taken.fenced + more.fenced
+            )
         return taken
 
     def _open(self) -> Ledger:
@@ -383,6 +386,7 @@ class Sink:
                     if key[2] in ("agg", "health"):
                         self._pauses[key] = upto, random.uniform(low, min(high, max(low, 2 * late_s)))
         self.counters["events"] += taken.fresh
+        self.counters["fenced"] += taken.fenced
         self._committed.set()
         if self._feed is not None:
             self._feed.deleted(done, True)

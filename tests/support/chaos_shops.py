@@ -29,6 +29,8 @@ class ChaosShop:
         self._reader = reader
         self._walking: set[asyncio.Task[None]] = set()
         self.people = 0
+        self.pushed = 0
+        """Reads that the reader has reported."""
 
     async def enter(self, people: int, every_s: float) -> None:
         """So many further members come in, one after the other; every fourth passes the shoes and the exit."""
@@ -48,6 +50,7 @@ class ChaosShop:
         for port, stay_s in stays:
             for _ in range(round(stay_s / READ_S)):
                 self._reader.push([Observation(now_us(), port, card, -5200)])
+                self.pushed += 1
                 await asyncio.sleep(READ_S)
 
     async def close(self) -> dict[str, int]:

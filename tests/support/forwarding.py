@@ -14,6 +14,7 @@ from rigs import Rig
 
 from drivers.read import READ, epc_words
 from drivers.session import Link, ReaderStatus
+from edge.forwarding.calling import callers
 from edge.forwarding.gathering import Gathering
 from edge.forwarding.receiver import Receiver
 from edge.forwarding.sender import Sender
@@ -60,9 +61,7 @@ class HandForwarder:
         self.gathering = Gathering(self.readers, self.now_us())
         self.spool = Spool(folder, quota, boot, self._stamp, self.gathering.state)
         self.gathering.spool = self.spool
-        assert shop.config.forwarding is not None
-        address = shop.config.forwarding.address
-        self.sender = Sender(address, None, shop.config.store.id, id_, TOKEN, self.spool, self._stamp)
+        self.sender = Sender(callers(shop.config, "forwarder", id_, TOKEN), self.spool, self._stamp)
         self.gathering.wake = self.sender.wake
         self._task: asyncio.Task[None] | None = None
 

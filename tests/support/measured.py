@@ -12,6 +12,13 @@ FULL: dict[str, Any] = {
     "broker": {"connected": True, "since_us": 1},
     "zones": [{"id": "z", "floor": "f", "state": "ok", "people": 1}],
     "readers": [{"id": "r", "driver": "llrp", "link": "up", "since_us": 1, "reads": 8}],
+    "standby": {
+        "link": "up",
+        "protected": True,
+        "since_us": 1,
+        "behind_bytes": 4096,
+        "witness": {"valid": True},
+    },
     "outbox": {"member": {"sent": 1, "pending": 1, "oldest_s": 3, "acked_s": 12}},
     "queue": {"reads": 5, "oldest_s": 0.5},
     "database": {"commits": 9, "commit_s": 0.25, "checkpoint_bytes": 4096},

@@ -318,3 +318,29 @@ def test_gaps_are_told_up_to_what_is_there(ledger: Ledger) -> None:
     assert ledger.gaps() == [("s1", "e", "health", 13, 14)]
     take(ledger, batch(13, 8))
     assert ledger.gaps() == []
+
+
+def test_a_gateway_that_was_taken_over_from_is_not_listened_to(ledger: Ledger) -> None:
+    assert upto(take(ledger, batch(1, 3, term=7))) == [("health", 3)]
+    # Another has taken over, and skipped numbers; the first one goes on for a while.
+    taken = take(ledger, batch(104, 2, [(4, 103)], term=9), batch(4, 5, term=7), batch(9, 1))
+    assert (upto(taken), taken.fenced, len(taken.fresh)) == ([("health", 105)], 2, 2)
+    # So it is for all classes, also those of which the new one has sent nothing yet.
+    member = topics.topic("s1", "up/member")
+    taken = take(ledger, batch(1, 2, class_="member", term=7), topic=member)
+    assert (taken.acks, taken.fenced) == ([], 1)
+    assert upto(take(ledger, batch(1, 2, class_="member", term=9), topic=member)) == [("member", 2)]
+    # Another epoch is another database, with terms of its own.
+    other = batch(1, 1, epoch="f") | {"events": [health().model_copy(update={"id": "s1/f/health/1"}).model_dump()]}
+    assert take(ledger, other).fenced == 0
+    assert ledger.totals()["received"] == 3 + 2 + 2 + 1
+
+
+def test_terms_are_remembered(tmp_path: Path) -> None:
+    first = Ledger(tmp_path / "crm.db")
+    take(first, batch(1, 3, term=7))
+    first.close()
+    again = Ledger(tmp_path / "crm.db")
+    assert take(again, batch(4, 3, term=6)).fenced == 1
+    assert take(again, batch(4, 3, term=7)).fenced == 0
+    again.close()

@@ -66,6 +66,41 @@ async def test_machinery_that_wants_looking_at_is_named(service: Service, page: 
     assert re.search(r"<li>Shoes <small>cart · since 03-14 07:00", (await page.get("/quality?lang=en"))[2])
 
 
+@pytest.mark.parametrize(
+    ("standby", "said", "chinese"),
+    [
+        ({"link": "up", "protected": True}, "before it leaves the store", "离开门店之前"),
+        (
+            {"link": "connecting", "protected": False, "reason": "the standby is being brought up to date"},
+            "is being brought up to date",
+            "正在同步",
+        ),
+        (
+            {
+                "link": "down",
+                "protected": False,
+                "reason": "the standby has stopped answering",
+                "witness": {"valid": False, "reason": "the witness does not answer"},
+            },
+            "Nothing is sent to the CRM",
+            "暂停向 CRM 发送数据",
+        ),
+    ],
+)
+async def test_whether_the_standby_has_everything_is_told(
+    service: Service, page: Page, standby: dict[str, object], said: str, chinese: str
+) -> None:
+    await page.until(State.LIVE)
+    assert "Standby" not in text_of((await page.get("/readers"))[2])
+    service.told["standby"] = standby | {"since_us": NOON_US - 60_000_000}
+    await page.live.wait(page.live.version, 5)
+    for lang, wanted in (("en", said), ("zh", chinese)):
+        html = (await page.get("/readers", Cookie=f"lang={lang}"))[2]
+        assert wanted in text_of(html)
+        assert f'data-link="{standby["link"]}"' in html
+        assert str(standby.get("reason", "")) in text_of(html) or lang == "zh"
+
+
 async def test_what_an_examination_found_is_told_with_what_to_do(service: Service, page: Page) -> None:
     service.told["doctor"] = {"at_us": NOON_US, "found": []}
     await page.until(State.LIVE)

@@ -79,7 +79,7 @@ def sentences() -> set[str]:
     """Every string of readers' drivers, the broker's client, the timekeeper and the jobs; `{}` for a value in it."""
     found = set()
     root = WEB.parent.parent
-    for folder in ("drivers", "sync", "edge/store", "edge/doctor", "edge/forwarding", "edge/service"):
+    for folder in ("drivers", "sync", "edge/store", "edge/doctor", "edge/forwarding", "edge/standby", "edge/service"):
         for source in (root / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(source.read_text("utf-8"))):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -15,7 +15,7 @@ from chains import batch, counted, message
 from sync.chain import schema
 from sync.chain.decoding import decode
 from sync.chain.ledger import GONE, Ledger, Letter, connect
-from sync.contract import event_id
+from sync.contract import CLASSES, EventClass, event_id
 
 
 def take(ledger: Ledger, *messages: tuple[str, bytes], us: int = 1) -> Any:
@@ -239,3 +239,43 @@ def test_a_user_without_rights_is_told_who_must_act(chain: str) -> None:
         pytest.raises(schema.OutdatedError, match="tagtrail chain setup"),
     ):
         schema.require(conn)
+
+
+def with_term(told: tuple[str, bytes], term: int) -> tuple[str, bytes]:
+    topic, payload = told
+    return topic, json.dumps(json.loads(payload) | {"term": term}).encode()
+
+
+def test_a_gateway_that_was_taken_over_from_is_not_listened_to(chain: str, conn: Any) -> None:
+    ledger, key = Ledger(conn, version="1"), ("s1", "e", "health")
+    assert take(ledger, with_term(batch("s1", 1, 3), 7)).upto == {key: 3}
+    taken = take(ledger, with_term(batch("s1", 104, 2, lost=((4, 103),)), 9), with_term(batch("s1", 4, 5), 7))
+    assert (taken.upto, taken.fenced, taken.fresh) == ({key: 105}, 1, 2)
+    assert take(ledger, batch("s1", 9, 1)).fenced == 1
+    # Another sink, which has never heard of it, and a class that the new gateway has sent nothing of.
+    with connect(chain) as second:
+        other = Ledger(second, version="1")
+        member = with_term(batch("s1", 1, 2, class_="member"), 7)
+        assert take(other, member) == ({}, [], 0, 1)
+        assert take(other, with_term(batch("s1", 1, 2, class_="member"), 9)).fresh == 2
+        assert take(other, batch("s2", 1, 2)).fresh == 2
+    assert conn.execute("SELECT term, count(*) FROM chain.series GROUP BY term ORDER BY term").fetchall() == [
+        (0, 1),
+        (9, 2),
+    ]
+
+
+def test_terms_that_rise_in_two_sinks_at_once_block_nobody(chain: str) -> None:
+    def work(class_: EventClass) -> None:
+        with connect(chain) as mine:
+            ledger = Ledger(mine, version="1")
+            for n in range(1, 60):
+                take(ledger, *(with_term(batch(store, n, 1, class_=class_), n) for store in ("a", "b")))
+
+    threads = [threading.Thread(target=work, args=(class_,)) for class_ in CLASSES]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with connect(chain) as conn:
+        assert conn.execute("SELECT DISTINCT term FROM chain.series").fetchall() == [(59,)]

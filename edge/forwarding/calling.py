@@ -1,0 +1,111 @@
+"""Calls of one gateway to another's port: connect, and greet as edge.forwarding.wire says."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import secrets
+import ssl
+from dataclasses import dataclass
+
+from config import StoreConfig
+from drivers.links import LinkFailure, insecure, words
+from edge.forwarding import wire
+from edge.forwarding.records import Malformed
+
+
+@dataclass(frozen=True)
+class Call:
+    """An open connection. `term`: of the service at its other end; `welcome`: what it said."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    term: int
+    welcome: wire.Welcome
+
+    def end(self) -> None:
+        """Close the connection."""
+        self.writer.transport.abort()
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls whom. `what`: what is there, in messages."""
+
+    address: str
+    context: ssl.SSLContext | None
+    store: str
+    role: wire.Role
+    id: str
+    token: bytes
+    what: str = "the service"
+
+    @property
+    def peer(self) -> str:
+        """What is called, for messages."""
+        return f"{self.what} at {self.address}"
+
+    async def call(self, term: int) -> Call:
+        """Connect and greet; `term`: the highest that we have seen. Raises LinkFailure."""
+        host, port = wire.host_port(self.address)
+        try:
+            async with asyncio.timeout(wire.GREETING_S):
+                reader, writer = await asyncio.open_connection(host, port, ssl=self.context)
+        except TimeoutError as error:
+            raise LinkFailure(f"{self.peer} does not answer") from error
+        except ssl.SSLCertVerificationError as error:
+            raise LinkFailure(f"the certificate of {self.peer} is not accepted: {error.verify_message}") from error
+        except ssl.SSLError as error:
+            raise LinkFailure(insecure(error, self.peer)) from error
+        except OSError as error:
+            raise LinkFailure(f"{self.peer} can't be reached: {words(error)}") from error
+        try:
+            async with asyncio.timeout(wire.GREETING_S):
+                return await self._greet(reader, writer, term)
+        except BaseException as error:
+            writer.transport.abort()
+            if (failure := self.failure(error)) is not None:
+                raise failure from error
+            raise
+
+    def failure(self, error: BaseException) -> LinkFailure | None:
+        """Return why a connection has ended, if it was by one of the errors that end one."""
+        if isinstance(error, BaseExceptionGroup):
+            return next((found for one in error.exceptions if (found := self.failure(one)) is not None), None)
+        if isinstance(error, LinkFailure):
+            return error
+        if isinstance(error, TimeoutError):
+            return LinkFailure(f"{self.peer} has stopped answering")
+        if isinstance(error, EOFError | ConnectionError):
+            return LinkFailure(f"{self.peer} has closed the connection")
+        if isinstance(error, Malformed):
+            return LinkFailure(f"{self.peer} is not a Tagtrail service: {error}")
+        if isinstance(error, OSError):
+            return LinkFailure(f"the connection to {self.peer} is lost: {error}")
+        return None
+
+    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, term: int) -> Call:
+        challenge = await wire.expect(reader, wire.Challenge)
+        if challenge.version != wire.VERSION:
+            raise LinkFailure(f"{self.peer} runs another release: install the same on both gateways")
+        if challenge.store != self.store:
+            raise LinkFailure(f"{self.peer} is that of store {challenge.store!r}, not of {self.store!r}")
+        nonce = secrets.token_bytes(wire.NONCE_BYTES)
+        ours = wire.proof(self.token, self.role, self.store, self.id, term, challenge.nonce, nonce)
+        writer.write(wire.framed(wire.Hello(wire.VERSION, self.role, self.id, term, nonce, ours)))
+        welcome = await wire.expect(reader, wire.Welcome)
+        theirs = wire.proof(self.token, "service", self.store, self.id, challenge.term, challenge.nonce, nonce)
+        if not hmac.compare_digest(welcome.proof, theirs):
+            raise LinkFailure(f"{self.peer} does not have the token of {self.id}")
+        if challenge.term < term:
+            raise LinkFailure(f"{self.peer} is not the store's service any more: another gateway has taken over")
+        return Call(reader, writer, challenge.term, welcome)
+
+
+def callers(config: StoreConfig, role: wire.Role, id_: str, token: bytes) -> list[Caller]:
+    """Return a caller for each gateway that may run the service. Trouble if the CA can't be used."""
+    settings = config.forwarding
+    assert settings is not None
+    context = wire.calling_context(settings.ca) if settings.ca is not None else None
+    addresses = [settings.address, *([config.standby.address] if config.standby is not None else [])]
+    return [Caller(address, context, config.store.id, role, id_, token) for address in addresses]

@@ -1,0 +1,206 @@
+"""The standby's process: follows the service, and takes over when it is told to, or when the witness lets it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from config import StoreConfig
+from drivers.links import LinkFailure
+from edge.database.lock import hold
+from edge.forwarding import wire
+from edge.forwarding.calling import callers
+from edge.service.jobs import Jobs
+from edge.service.notify import notify
+from edge.standby import roles
+from edge.standby.beside import Beside
+from edge.standby.following import Following
+from edge.standby.lease import Claim
+from edge.standby.mirror import Mirror
+from edge.standby.witness import Witness, register_of
+from edge.store.clock import Clock
+from edge.store.errors import Trouble
+from edge.store.live_socket import open_socket, socket_path
+
+log = logging.getLogger("tagtrail.standby")
+
+HAND_OVER_S = 20.0
+LOOK_S = 1.0
+RETRY_S = (1.0, 30.0)
+
+
+class StandbyService:
+    """One gateway that stands by. `run` returns True once it has taken over: then it is to serve. Trouble for errors
+    that store IT can fix."""
+
+    def __init__(self, config: StoreConfig, id_: str | None, clock: Clock) -> None:
+        self._config, self._clock = config, clock
+        self._here = here = roles.gateway_of(config, id_)
+        assert config.standby is not None
+        path = config.database.path
+        self._lock = hold(path)
+        self._mirror = mirror = Mirror(path)
+        self._taken = roles.is_to_be_put(path, mirror)
+        if self._taken:
+            roles.put_in_place(path, mirror)
+        token = wire.token(config.standby.token_file)
+        called = [one for one in callers(config, "standby", here.name, token) if one.address != here.address]
+        register = register_of(config, here.address)
+        self._claim = Claim(register, here.address, config.standby.lease_s) if register is not None else None
+        noted, fence = mirror.noted().get("term"), roles.fenced(path)
+        term = max(noted if isinstance(noted, int) else 0, fence.term if fence is not None else 0)
+        self._following = Following(called, mirror, Beside(config), clock, term, self._claim, self._copied)
+        self._jobs = Jobs(clock.now_us)
+        self._ended = asyncio.Event()
+        self._trouble: Exception | None = None
+        self._taking = asyncio.Lock()
+
+    async def run(self) -> bool:
+        """Stand by until SIGTERM or SIGINT, or until this gateway has taken over."""
+        if self._taken:
+            return True
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        return await self.stand_by()
+
+    def stop(self) -> None:
+        """Let `stand_by` return."""
+        self._ended.set()
+
+    async def stand_by(self) -> bool:
+        """Stand by until `stop`, or until this gateway has taken over."""
+        self._jobs.every(1, "watchdog", _beat)
+        self._jobs.run("following", self._following.run, RETRY_S)
+        self._jobs.run("orders", self._answer_orders, RETRY_S)
+        if self._claim is not None:
+            self._jobs.run("witness", self._watch, RETRY_S)
+        notify("READY=1")
+        log.info("standing by for the service of %s", self._config.store.id)
+        try:
+            await self._ended.wait()
+        finally:
+            await self._jobs.stop()
+            self._mirror.close()
+            self._lock.close()
+        if self._trouble is not None:
+            raise self._trouble
+        return self._taken
+
+    def told(self) -> dict[str, Any]:
+        """Return the state as it is shown."""
+        witness = None if self._claim is None else {"reason": self._claim.reason}
+        return self._following.told() | {"witness": witness, "now_us": self._clock.now_us()}
+
+    async def take_over(self, *, exact: bool = False, above: int = 0) -> dict[str, Any]:
+        """Take over, by order: let the service hand over if it is there. Returns how. Raises Trouble."""
+        async with self._taking:
+            if self._taken:
+                return {"handed_over": exact, "exact": exact}
+            if not self._mirror.there:
+                raise Trouble("there is no whole copy of the service's database here yet")
+            term = max(int(time.time()), self._following.term + 1, above)
+            handed_over = not exact and await self._following.hand_over(term, HAND_OVER_S)
+            if self._claim is not None and not exact:
+                try:
+                    await self._claim.take(term)
+                except (LinkFailure, TimeoutError) as error:
+                    log.error("the witness could not be told: %s", error)
+            await self._following.stop()
+            made = await asyncio.to_thread(
+                roles.take_over,
+                self._config,
+                self._mirror,
+                exact=exact or handed_over,
+                above=term - 1,
+                name=self._here.name,
+            )
+            log.warning("this gateway has taken over the service, with term %d", made)
+            self._taken = True
+            return {"handed_over": handed_over, "exact": exact or handed_over, "term": made}
+
+    def _copied(self) -> None:
+        """A whole copy is there: what was served from here before is past."""
+        roles.retire(self._config.database.path, self._mirror)
+
+    async def _watch(self) -> None:
+        """Take over when the service's lease has ended."""
+        assert self._claim is not None
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if not self._taken and self._mirror.there and self._following.copying is None:
+                term = await self._claim.look(self._following.term)
+                if term is not None:
+                    log.warning("the service's lease has ended: this gateway takes over")
+                    await self._finish(exact=True, above=term)
+
+    async def _finish(self, *, exact: bool, above: int) -> None:
+        try:
+            await self.take_over(exact=exact, above=above)
+        except Trouble as trouble:
+            self._trouble = trouble
+        self.stop()
+
+    async def _answer_orders(self) -> None:
+        """Answer each line with one: the state, or how the takeover went."""
+        path = socket_path(self._config, "standby")
+        server = await open_socket(path, self._client)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            server.close()
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                order = json.loads(line)
+                answer = self.told()
+                if isinstance(order, dict) and order.get("do") == "take over":
+                    try:
+                        answer = {"refused": None} | await self.take_over()
+                    except Trouble as trouble:
+                        answer = {"refused": str(trouble)}
+                writer.write(json.dumps(answer).encode() + b"\n")
+                await writer.drain()
+                if self._taken:
+                    self.stop()
+        except (OSError, ValueError, asyncio.CancelledError):
+            pass  # gone, or the process ends
+        finally:
+            writer.close()
+
+
+class WitnessService:
+    """The witness's process. `file`: what it is told; by default beside the place of the store's database."""
+
+    def __init__(self, config: StoreConfig, file: Path | None) -> None:
+        path = config.database.path
+        self._witness = Witness(config, file or path.with_name(f"{path.name}.witness"))
+        self._jobs = Jobs(lambda: time.time_ns() // 1000)
+        self._ended = asyncio.Event()
+
+    async def run(self) -> None:
+        """Answer until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ended.set)
+        self._jobs.every(1, "watchdog", _beat)
+        self._jobs.run("witness", self._witness.run, RETRY_S)
+        notify("READY=1")
+        try:
+            await self._ended.wait()
+        finally:
+            await self._jobs.stop()
+
+
+async def _beat() -> None:
+    """Notify the supervisor that the event loop is running."""
+    notify("WATCHDOG=1")

@@ -1,0 +1,264 @@
+"""The standby's side: connects to the service, and keeps the copy of its database as it is there.
+
+Everything that comes is on disk before it is reported. A whole copy is used only once it is complete; until then, the
+one before it stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from drivers.links import LinkFailure, keep_trying
+from edge.database.wal import BadLog
+from edge.forwarding.calling import Call, Caller
+from edge.forwarding.records import Malformed
+from edge.standby import messages
+from edge.standby.beside import Beside
+from edge.standby.lease import Claim
+from edge.standby.messages import (
+    Beat,
+    Block,
+    Copy,
+    Digests,
+    HandedOver,
+    HandOver,
+    Have,
+    Log,
+    Message,
+    Resume,
+    Side,
+    Where,
+)
+from edge.standby.mirror import BLOCK_BYTES, Mirror
+from edge.store.clock import Clock
+
+log = logging.getLogger("tagtrail.standby")
+
+RETRY_S = (0.25, 5.0)
+DIGESTS_BYTES = 256 * 1024
+SIDE_BYTES_MAX = 256 << 20
+COPY_BYTES_MAX = 1 << 40
+
+
+class Following:
+    """Follow whichever of the `callers`' services runs, until cancelled. `copied` is called with each whole copy."""
+
+    def __init__(
+        self,
+        callers: Sequence[Caller],
+        mirror: Mirror,
+        beside: Beside,
+        clock: Clock,
+        term: int,
+        claim: Claim | None,
+        copied: Callable[[], None],
+    ) -> None:
+        self._callers = callers
+        self._mirror, self._beside, self._clock, self._claim = mirror, beside, clock, claim
+        self._copied = copied
+        self.term = term
+        """Highest term that was seen."""
+        self.connected = False
+        self.protected = False
+        """Whether, by its last word, nothing leaves the store that isn't in the copy."""
+        self.reason = "not yet connected"
+        self.heard_us: int | None = None
+        """When the service was last heard, and … """
+        self.clock_offset_us: int | None = None
+        """… its clock minus ours, at most."""
+        self.copying: tuple[int, int] | None = None
+        """Bytes of a whole copy that came so far, and that it has."""
+        self._call: Call | None = None
+        self._handed_over = asyncio.Event()
+        self._have = self._stamp_us = 0
+        self._log = bytearray()
+        self._begins = False
+        self._side = bytearray()
+        self._busy = asyncio.Lock()
+        self._stopped = False
+
+    async def run(self) -> None:
+        """Connect again and again."""
+        steady = False
+
+        async def once() -> None:
+            nonlocal steady
+            steady = False
+            try:
+                await self._connect()
+            finally:
+                steady, self.connected = self.connected, False
+                self._call = self.copying = None
+
+        await keep_trying(self._callers[0].id, once, self._failed, lambda: steady, RETRY_S)
+
+    async def hand_over(self, term: int, within_s: float) -> bool:
+        """Have the service stop and send the rest; False if it doesn't."""
+        self._handed_over.clear()
+        if self._call is None:
+            return False
+        try:
+            self._call.writer.write(messages.framed(HandOver(term)))
+            async with asyncio.timeout(within_s):
+                await self._handed_over.wait()
+        except (OSError, TimeoutError):
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """Take nothing any more, and leave the copy alone."""
+        async with self._busy:
+            self._stopped = True
+            if self._call is not None:
+                self._call.end()
+
+    def told(self) -> dict[str, Any]:
+        """Return the state for people and other processes."""
+        place = self._mirror.place
+        return {
+            "whole": self._mirror.there,
+            "connected": self.connected,
+            "protected": self.protected,
+            "reason": self.reason,
+            "heard_us": self.heard_us,
+            "clock_offset_us": self.clock_offset_us,
+            "copying": self.copying,
+            "log_bytes": place.size,
+            "term": self.term,
+        }
+
+    def _failed(self, reason: str, _: int | None) -> bool:
+        news = reason != self.reason
+        self.reason = reason
+        if news:
+            log.warning("not connected: %s", reason)
+        return news
+
+    async def _connect(self) -> None:
+        reasons = ["this gateway takes over"] if self._stopped else []
+        for caller in () if self._stopped else self._callers:
+            try:
+                call = await caller.call(self.term)
+            except LinkFailure as failure:
+                reasons.append(str(failure))
+                continue
+            await self._stay(caller, call)
+        raise LinkFailure("; ".join(reasons))
+
+    async def _stay(self, caller: Caller, call: Call) -> None:
+        self._call = call
+        self.connected, self.reason = True, ""
+        self._have = self._stamp_us = 0
+        self._log.clear()
+        self._side.clear()
+        log.info("connected to %s", caller.peer)
+        try:
+            if call.term > self.term:
+                self.term = call.term
+                await asyncio.to_thread(self._mirror.note, term=call.term)
+            place = self._mirror.place
+            self._say(Where(place.header, place.size, place.sums))
+            while not self._handed_over.is_set():
+                message = await messages.receive(call.reader)
+                async with self._busy:
+                    if self._stopped:
+                        raise LinkFailure("this gateway takes over")
+                    await self._take(message)
+        except BadLog as error:
+            raise LinkFailure(f"{caller.peer} sent something else than expected: {error}") from error
+        except Exception as error:
+            raise caller.failure(error) or error from error
+        finally:
+            call.end()
+
+    async def _take(self, message: Message) -> None:
+        if isinstance(message, Log):
+            await self._take_log(message)
+        elif isinstance(message, Beat):
+            self.heard_us, self.protected = self._clock.now_us(), message.protected
+            self.clock_offset_us = message.at_us - self.heard_us
+            self._stamp_us = message.stamp_us
+            self._tell()
+        elif isinstance(message, Side):
+            await self._take_side(message)
+        elif isinstance(message, Copy):
+            await self._prepare(message.size)
+        elif isinstance(message, Block) and self.copying is not None:
+            so_far, size = self.copying
+            if not 0 <= message.number * BLOCK_BYTES < size or len(message.data) > BLOCK_BYTES:
+                raise Malformed("a block out of place")
+            await asyncio.to_thread(self._mirror.put, message.number, message.data)
+            self.copying = so_far + len(message.data), size
+        elif isinstance(message, HandedOver):
+            if message.number > self._have:
+                raise Malformed("it has handed over more than it has sent")
+            self._handed_over.set()
+        elif not isinstance(message, Resume):
+            raise Malformed(f"{type(message).__name__} is not expected here")
+
+    async def _prepare(self, size: int) -> None:
+        """Say which blocks are here already; the others come."""
+        if not 0 <= size < COPY_BYTES_MAX:
+            raise Malformed(f"a database of {size} bytes")
+        log.info("a whole copy comes, %.1f MB", size / 1e6)
+
+        def parts() -> list[bytes]:
+            made = b"".join(self._mirror.digests())
+            self._mirror.begin(size)
+            return [made[at : at + DIGESTS_BYTES] for at in range(0, max(1, len(made)), DIGESTS_BYTES)]
+
+        digests = await asyncio.to_thread(parts)
+        for at, part in enumerate(digests):
+            self._say(Digests(part, at == len(digests) - 1))
+        self.copying = 0, size
+
+    async def _take_log(self, message: Log) -> None:
+        self._begins = message.begins if not self._log else self._begins
+        self._log += message.data
+        if not message.number:
+            return
+        data = bytes(self._log)
+        self._log.clear()
+        if self.copying is not None:
+            began_s = time.monotonic()
+            await asyncio.to_thread(self._mirror.finish, data)
+            await asyncio.to_thread(self._mirror.note, term=self.term)
+            self.copying = None
+            await asyncio.to_thread(self._copied)
+            log.info("the copy is complete; it took %.1f s to put it in place", time.monotonic() - began_s)
+        elif data:
+            await asyncio.to_thread(self._mirror.append, self._begins, data)
+        self._have = message.number
+        self._tell()
+
+    async def _take_side(self, message: Side) -> None:
+        if message.data is None:
+            await asyncio.to_thread(self._put, message.name, None)
+            return
+        self._side += message.data
+        if len(self._side) > SIDE_BYTES_MAX:
+            raise Malformed("a file that is too large")
+        if not message.more:
+            data = bytes(self._side)
+            self._side.clear()
+            await asyncio.to_thread(self._put, message.name, data)
+
+    def _put(self, name: str, data: bytes | None) -> None:
+        try:
+            self._beside.put(name, data)
+        except ValueError as error:
+            raise Malformed(str(error)) from error
+
+    def _tell(self) -> None:
+        """Say what is on disk, and promise not to take over for a while."""
+        if self._claim is not None:
+            self._claim.promise()
+        self._say(Have(self._have, self._stamp_us))
+
+    def _say(self, message: Message) -> None:
+        if self._call is not None:
+            self._call.writer.write(messages.framed(message))
