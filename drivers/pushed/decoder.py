@@ -5,6 +5,7 @@ else, which the parser fills without building anything for the rest of a message
 from __future__ import annotations
 
 import binascii
+import contextlib
 import datetime as dt
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -381,7 +382,10 @@ def _time_us(value: Any) -> int:
     number = _number(value)
     if not number >= EPOCH_MIN_S:
         return -1
-    exact = int(value) if type(value) is not float and _whole(value) is not None else number
+    exact: float = number
+    if type(value) is not float:
+        with contextlib.suppress(ValueError):  # text such as 1.5
+            exact = int(value)
     scale = next((us for below, us in _SCALES if exact < below), None)
     time_us = round(exact * scale) if scale is not None else int(exact) // 1000
     return time_us if time_us < TIME_MAX_US else -1

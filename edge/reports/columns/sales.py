@@ -27,25 +27,25 @@ WEEKDAY_NAMES = (*(_("Monday"), _("Tuesday"), _("Wednesday"), _("Thursday"), _("
 KNOWN = "measured (the tills told the hour), unknown (they did not; not zero) or future."
 
 
-def _change(path: str) -> Callable[[Any, Words], Interval | None]:
+def _change(figure: str) -> Callable[[Any, Words], Interval | None]:
     def of(row: Any, _: Words) -> Interval | None:
-        found = follow(row, f"{path}.change")
+        found = follow(row, f"{figure}.change")
         return None if found is None else Interval(found.value, found.low, found.high)
 
     return of
 
 
-def _course(name: str, kind: str, heading: str, change: str, what: str) -> tuple[Column, ...]:
+def _course(id_: str, kind: str, heading: str, change: str, what: str) -> tuple[Column, ...]:
     """Columns with a figure now, before, and its change."""
     return (
-        Column(name, kind, heading, f"{what}, of these days.", f"{name}.now"),
-        Column(f"{name}_before", kind, _("before"), f"{what}, of the other days.", f"{name}.before"),
+        Column(id_, kind, heading, f"{what}, of these days.", f"{id_}.now"),
+        Column(f"{id_}_before", kind, _("before"), f"{what}, of the other days.", f"{id_}.before"),
         Column(
-            f"{name}_change",
+            f"{id_}_change",
             RATIO,
             change,
-            f"Relative change of {name}; all changes of all counters together hold with 95 %.",
-            _change(name),
+            f"Relative change of {id_}; all changes of all counters together hold with 95 %.",
+            _change(id_),
             interval=True,
         ),
     )

@@ -19,14 +19,14 @@ from config.check import load
 from drivers.read import READ, epc_words
 from drivers.session import Link, ReaderSettings, ReaderStatus, Sink
 from dwell.markov.learner import Learner
-from edge.crm import configuration, corrections, day_news, directory
+from edge.crm import configuration, corrections, day_news, directory, sales
 from edge.crm.configuration import Overlay
 from edge.crm.erasure.worker import Erasures
 from edge.cues import orders
 from edge.database import life
 from edge.database.scrub import Scrubber
 from edge.database.writer import Database
-from edge.days import kept
+from edge.days import kept, sold
 from edge.readers import sessions
 from edge.service import housekeeping, jobs, monitor, page_process, service
 from edge.service.announcer import Announcer
@@ -238,6 +238,7 @@ JOBS: dict[str, tuple[Any, str]] = {
     "reader r1": (sessions, "open_session"),
     "commands": (sync_commands.Commands, "_tell_interrupted"),
     "member directory": (directory.MemberDirectory, "_expire"),
+    "sales": (sales.SalesDesk, "run"),
     "configuration": (configuration.Desired, "run"),
     "learning": (Learner, "due"),
     "erasures": (Erasures, "_put_back"),
@@ -248,6 +249,7 @@ JOBS: dict[str, tuple[Any, str]] = {
     "digests": (housekeeping, "tell_digests"),
     "day facts": (kept, "missing"),
     "facts of the day so far": (housekeeping, "sum_up_so_far"),
+    "sales facts": (sold, "missing"),
     "day news": (day_news, "news"),
     "corrections": (corrections, "corrections"),
 }

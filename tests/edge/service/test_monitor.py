@@ -21,7 +21,8 @@ from edge.store.live_state import Now
 
 BASE_UNITS = ("seconds", "bytes", "total", "info", "count", "sum", "up", "fds")
 COUNTED = {"zone_covered", "tags_present", "double_tags", "broker_connected", "outbox_pending", "database_trouble",
-           "job_failures", "doctor_findings", "clock_trust", "queue_reads", "held_reads"}  # fmt: skip
+           "job_failures", "doctor_findings", "clock_trust", "queue_reads", "held_reads",
+           "standby_protected", "lease_valid"}  # fmt: skip
 """Gauges of things that have no unit: what is counted stands in the name."""
 
 
