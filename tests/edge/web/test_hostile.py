@@ -93,6 +93,7 @@ def cookies(config: StoreConfig) -> Iterator[dict[Role, tuple[str, str]]]:
     users.close()
 
 
+@pytest.mark.timeout(400)  # every page with every odd value
 async def test_pages_refuse_what_is_no_date_or_choice(
     service: object, page: Page, config: StoreConfig, asked: set[str], cookies: dict[Role, tuple[str, str]]
 ) -> None:
