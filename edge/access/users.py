@@ -79,6 +79,10 @@ CREATE TABLE IF NOT EXISTS pin (name TEXT PRIMARY KEY, hash TEXT NOT NULL, set_s
 """
 
 
+SESSIONS = ("session", "shift", "device", "failure")
+"""Tables that are of no use on another gateway."""
+
+
 class Role(StrEnum):
     """Permissions. Managers see individual members, IT sees readers and users; no role has both."""
 

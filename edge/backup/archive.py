@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from config import StoreConfig
-from edge.access.users import users_path
+from edge.access.users import SESSIONS, users_path
 from edge.database.copies import copy
 from edge.database.reader import connect
 from edge.store.calibration_file import kept_at
@@ -42,8 +42,6 @@ from edge.store.private import create_private, make_private
 
 FORMAT = 1
 MANIFEST, STORE_FILE, DATABASE, WEB, RADIO = "manifest.json", "store.toml", "database", "web", "radio.json"
-SESSIONS = ("session", "shift", "device", "failure")
-"""Tables of the page's file that are of no use elsewhere."""
 LEVEL = 1
 SEALED = ".sealed"
 MAX_MANIFEST_BYTES = 1 << 20

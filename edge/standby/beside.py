@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from config import StoreConfig
-from edge.access.users import users_path
+from edge.access.users import SESSIONS, users_path
 from edge.database import keys
 from edge.database.copies import copy
 from edge.store.private import create_private
@@ -18,7 +18,6 @@ PUSHED = ".desired"
 """Beginning of the names of the files of a configuration pushed by the CRM."""
 WEB = "web"
 """In place of a name: users, verdicts and audit log of the page, without sessions."""
-SESSIONS = ("session", "device", "failure")
 
 
 class Beside:

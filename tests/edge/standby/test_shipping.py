@@ -15,6 +15,7 @@ from gateways import Gateway, member_card
 from pairs import PATIENCE_S, SECOND, Active, Standby, at, elsewhere, pair_of, serving
 from rigs import DOOR, T0, HandClock, shop_of
 
+from edge.access.users import Role, Users
 from edge.database import terms
 from edge.forwarding import wire
 from edge.forwarding.receiver import Pair, Receiver
@@ -89,10 +90,10 @@ async def test_files_beside_the_database_come_too(
 ) -> None:
     radio = gateway.database.with_name("store.db.radio.json")
     radio.write_text("{}")
-    with closing(sqlite3.connect(gateway.folder / "store.web.db")) as users:
-        users.execute("CREATE TABLE user (name, role, password, changed_s)")
-        users.execute("INSERT INTO user VALUES ('ada', 'it', '', 0)")
-        users.commit()
+    ours = Users(gateway.folder / "store.web.db")
+    ours.put("ada", Role.IT, "correct horse battery")
+    assert ours.log_in("ada", "correct horse battery", "::1", day_s=60)
+    ours.close()
     there = standby.config.database.path.parent
     async with serving(shop, clock) as active:
         standby.connect()
@@ -102,6 +103,8 @@ async def test_files_beside_the_database_come_too(
         assert (there / "store.db.tag-key").read_text() == (gateway.folder / "store.db.tag-key").read_text()
     with closing(sqlite3.connect(there / "store.web.db")) as users:
         assert users.execute("SELECT name FROM user").fetchall() == [("ada",)]
+        for table in ("session", "shift"):
+            assert users.execute(f"SELECT count(*) FROM {table}").fetchall() == [(0,)], "nobody is logged in there"
 
 
 async def test_a_standby_that_is_gone_is_waited_for_and_then_gone_without(
