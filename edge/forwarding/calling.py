@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import secrets
 import ssl
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from config import StoreConfig
-from drivers.links import LinkFailure, insecure, words
+from drivers.links import LinkFailure, insecure, keep_trying, words
 from edge.forwarding import wire
 from edge.forwarding.records import Malformed
 
@@ -102,10 +106,68 @@ class Caller:
         return Call(reader, writer, challenge.term, welcome)
 
 
+class KeptUp(ABC):
+    """A connection to whichever of the `callers`' services answers, kept up. `connected`, and `reason` if it isn't: a
+    sentence for store IT. `retry_s`: the first and the longest pause."""
+
+    def __init__(
+        self,
+        callers: Sequence[Caller],
+        term: int,
+        logger: logging.Logger,
+        retry_s: tuple[float, float],
+        besides: str = "",
+    ) -> None:
+        self._callers = deque(callers)
+        self.term = term
+        """Highest term that was seen."""
+        self._logger, self._retry_s, self._besides = logger, retry_s, besides
+        self.connected = False
+        self.reason = "not yet connected"
+
+    @abstractmethod
+    async def stay(self, caller: Caller, call: Call) -> None:
+        """Use a connection, and set `connected` and `reason`; raises LinkFailure when it ends."""
+
+    async def run(self) -> None:
+        """Connect again and again, until cancelled."""
+        steady = False
+
+        async def once() -> None:
+            nonlocal steady
+            steady = False
+            try:
+                await self.connect()
+            finally:
+                steady, self.connected = self.connected, False
+
+        await keep_trying(self._callers[0].id, once, self._failed, lambda: steady, self._retry_s)
+
+    async def connect(self) -> None:
+        """Stay connected to the service that answers; LinkFailure once it doesn't, or if none does."""
+        reasons = []
+        for caller in list(self._callers):
+            try:
+                call = await caller.call(self.term)
+            except LinkFailure as failure:
+                reasons.append(str(failure))
+                self._callers.rotate(-1)
+                continue
+            await self.stay(caller, call)
+        raise LinkFailure("; ".join(reasons))
+
+    def _failed(self, reason: str, _: int | None) -> bool:
+        news = reason != self.reason
+        self.reason = reason
+        if news:
+            self._logger.warning("not connected: %s%s", reason, self._besides)
+        return news
+
+
 def callers(config: StoreConfig, role: wire.Role, id_: str, token: bytes) -> list[Caller]:
     """Return a caller for each gateway that may run the service. Trouble if the CA can't be used."""
     settings = config.forwarding
     assert settings is not None
-    context = wire.calling_context(settings.ca) if settings.ca is not None else None
+    context = wire.calling_context(settings.ca)
     addresses = [settings.address, *([config.standby.address] if config.standby is not None else [])]
     return [Caller(address, context, config.store.id, role, id_, token) for address in addresses]

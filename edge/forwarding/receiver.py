@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
-import secrets
-import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -80,9 +77,7 @@ class Receiver:
         self._store = config.store.id
         self._at = at or settings.listen or settings.address
         self._term, self._pair = term, pair
-        self._context: ssl.SSLContext | None = None
-        if settings.cert is not None:
-            self._context = wire.listening_context(settings.cert, settings.key)
+        self._context = wire.listening_context(settings.cert, settings.key)
         self._clock, self._committed, self._untrusted = clock, committed, untrusted
         ports = {reader.id: reader.ports for reader in shop.readers}
         self._known = {
@@ -173,16 +168,13 @@ class Receiver:
 
     async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Known | None:
         """Greet a caller; None if it is the other gateway that may run the service."""
-        nonce = secrets.token_bytes(wire.NONCE_BYTES)
-        writer.write(wire.framed(wire.Challenge(wire.VERSION, self._store, self._term, nonce)))
-        hello = await wire.expect(reader, wire.Hello)
+        greeted = await wire.challenged(reader, writer, self._store, self._term)
+        hello = greeted.hello
         known = self._known.get(hello.id) if hello.role == "forwarder" else None
         paired = self._pair if hello.role in ("standby", "peer") else None
         token = known.token if known else paired.token if paired else None
-        both = nonce, hello.nonce
         # Without such a forwarder it takes as long, and is told the same.
-        expected = wire.proof(token or nonce, hello.role, self._store, hello.id, hello.term, *both)
-        if not hmac.compare_digest(expected, hello.proof) or token is None:
+        if not greeted.proven(token) or token is None:
             if known is not None and known.connection is None:
                 known.refused = "a caller of this name has another token"
             raise LinkFailure("there is no such forwarder in the service's store file, or its token is another one")
@@ -194,9 +186,8 @@ class Receiver:
             if self._pair is not None:
                 self._pair.superseded(hello.term, hello.id)
             raise LinkFailure("this gateway does not run the store's service any more: another one has taken over")
-        proof = wire.proof(token, "service", self._store, hello.id, self._term, *both)
         if known is None:
-            writer.write(wire.framed(wire.Welcome(proof, self._clock.now_us(), "", 0)))
+            writer.write(greeted.welcome(token, self._clock.now_us()))
             return None
         if self._untrusted():
             raise LinkFailure(NOT_YET)
@@ -206,7 +197,7 @@ class Receiver:
         known.connection = asyncio.current_task()
         known.refused = ""
         life, seq = known.relay.taken
-        writer.write(wire.framed(wire.Welcome(proof, self._clock.now_us(), life, seq)))
+        writer.write(greeted.welcome(token, self._clock.now_us(), life, seq))
         return known
 
     async def _serve(self, known: _Known, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -6,13 +6,11 @@ import asyncio
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from drivers.links import LinkFailure, keep_trying
 from edge.forwarding import wire
-from edge.forwarding.calling import Call, Caller
+from edge.forwarding.calling import Call, Caller, KeptUp
 from edge.forwarding.records import Now, Record, encoded
 from edge.forwarding.spool import Spool, Stamp
 
@@ -24,61 +22,25 @@ STEPPED_US = 500_000
 STEPPED_TIMES = 3
 
 
-class Sender:
-    """Keep sending until cancelled to whichever of the `callers`' services has the highest term. `connected`, and
-    `reason` if it isn't: a sentence for store IT."""
+class Sender(KeptUp):
+    """Keep sending until cancelled to whichever of the `callers`' services has the highest term."""
 
     def __init__(self, callers: Sequence[Caller], spool: Spool, now: Callable[[], Stamp], speed: float = 1.0) -> None:
+        super().__init__(callers, spool.term, log, RETRY_S, "; reads are kept")
         self._speed = speed
         self._base = Base(speed)
-        self._callers = deque(callers)
         self._spool, self._now = spool, now
         self._more = asyncio.Event()
-        self.connected = False
-        self.reason = "not yet connected"
         self.acknowledged = "", 0
 
     def wake(self) -> None:
         """There is something new in the spool."""
         self._more.set()
 
-    async def run(self) -> None:
-        """Connect again and again."""
-        steady = False
-
-        async def once() -> None:
-            nonlocal steady
-            steady = False
-            try:
-                await self._connect()
-            finally:
-                steady, self.connected = self.connected, False
-
-        await keep_trying(self._callers[0].id, once, self._failed, lambda: steady, RETRY_S)
-
-    def _failed(self, reason: str, _: int | None) -> bool:
-        news = reason != self.reason
-        self.reason = reason
-        if news:
-            log.warning("not connected: %s; reads are kept", reason)
-        return news
-
-    async def _connect(self) -> None:
-        """Stay connected to the service that answers; LinkFailure once it doesn't, or if none does."""
-        reasons = []
-        for caller in list(self._callers):
-            try:
-                call = await caller.call(self._spool.term)
-            except LinkFailure as failure:
-                reasons.append(str(failure))
-                self._callers.rotate(-1)
-                continue
-            await self._stay(caller, call)
-        raise LinkFailure("; ".join(reasons))
-
-    async def _stay(self, caller: Caller, call: Call) -> None:
+    async def stay(self, caller: Caller, call: Call) -> None:
         try:
-            if call.term > self._spool.term:
+            if call.term > self.term:
+                self.term = call.term
                 self._base = Base(self._speed)  # another gateway's clock
             self._spool.note_term(call.term)
             self._base.heard(call.welcome.at_us, self._now().mono_us)

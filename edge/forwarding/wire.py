@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import secrets
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -114,6 +116,34 @@ def proof(token: bytes, side: str, store: str, id_: str, term: int, ours: bytes,
     return hmac.digest(token, said, "sha256")
 
 
+@dataclass(frozen=True)
+class Greeted:
+    """A caller's greeting of a port with this store and term. `nonce`: of the port."""
+
+    hello: Hello
+    store: str
+    term: int
+    nonce: bytes
+
+    def proven(self, token: bytes | None) -> bool:
+        """Return whether the caller has a token. For None it takes as long, and is False."""
+        hello = self.hello
+        expected = proof(token or self.nonce, hello.role, self.store, hello.id, hello.term, self.nonce, hello.nonce)
+        return hmac.compare_digest(expected, hello.proof) and token is not None
+
+    def welcome(self, token: bytes, at_us: int, life: str = "", seq: int = 0) -> bytes:
+        """Return the frame that proves to the caller that the port has the token, too."""
+        ours = proof(token, "service", self.store, self.hello.id, self.term, self.nonce, self.hello.nonce)
+        return framed(Welcome(ours, at_us, life, seq))
+
+
+async def challenged(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, store: str, term: int) -> Greeted:
+    """Challenge a caller, and return its greeting. Raises as `expect` does."""
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    writer.write(framed(Challenge(VERSION, store, term, nonce)))
+    return Greeted(await expect(reader, Hello), store, term, nonce)
+
+
 def token(file: Path) -> bytes:
     """Return the token in a file; Trouble if there is none."""
     try:
@@ -125,8 +155,10 @@ def token(file: Path) -> bytes:
     return read
 
 
-def listening_context(cert: Path, key: Path | None) -> ssl.SSLContext:
-    """Return the service's TLS context; Trouble if a file can't be used."""
+def listening_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """Return the service's TLS context; None without a certificate. Trouble if a file can't be used."""
+    if cert is None:
+        return None
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -136,8 +168,10 @@ def listening_context(cert: Path, key: Path | None) -> ssl.SSLContext:
     return made
 
 
-def calling_context(ca: Path) -> ssl.SSLContext:
-    """Return a caller's TLS context; Trouble if the file can't be used."""
+def calling_context(ca: Path | None) -> ssl.SSLContext | None:
+    """Return a caller's TLS context; None without a CA. Trouble if the file can't be used."""
+    if ca is None:
+        return None
     try:
         return ssl.create_default_context(cafile=str(ca))
     except (OSError, ssl.SSLError) as error:

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from drivers.links import LinkFailure, keep_trying
+from drivers.links import LinkFailure
 from edge.database.wal import BadLog
-from edge.forwarding.calling import Call, Caller
+from edge.forwarding.calling import Call, Caller, KeptUp
 from edge.forwarding.records import Malformed
 from edge.standby import messages
 from edge.standby.beside import Beside
@@ -44,7 +44,7 @@ SIDE_BYTES_MAX = 256 << 20
 COPY_BYTES_MAX = 1 << 40
 
 
-class Following:
+class Following(KeptUp):
     """Follow whichever of the `callers`' services runs, until cancelled. `copied` is called with each whole copy."""
 
     def __init__(
@@ -57,15 +57,11 @@ class Following:
         claim: Claim | None,
         copied: Callable[[], None],
     ) -> None:
-        self._callers = callers
+        super().__init__(callers, term, log, RETRY_S)
         self._mirror, self._beside, self._clock, self._claim = mirror, beside, clock, claim
         self._copied = copied
-        self.term = term
-        """Highest term that was seen."""
-        self.connected = False
         self.protected = False
         """Whether, by its last word, nothing leaves the store that isn't in the copy."""
-        self.reason = "not yet connected"
         self.heard_us: int | None = None
         """When the service was last heard, and … """
         self.clock_offset_us: int | None = None
@@ -80,21 +76,6 @@ class Following:
         self._side = bytearray()
         self._busy = asyncio.Lock()
         self._stopped = False
-
-    async def run(self) -> None:
-        """Connect again and again."""
-        steady = False
-
-        async def once() -> None:
-            nonlocal steady
-            steady = False
-            try:
-                await self._connect()
-            finally:
-                steady, self.connected = self.connected, False
-                self._call = self.copying = None
-
-        await keep_trying(self._callers[0].id, once, self._failed, lambda: steady, RETRY_S)
 
     async def hand_over(self, term: int, within_s: float) -> bool:
         """Have the service stop and send the rest; False if it doesn't."""
@@ -131,25 +112,16 @@ class Following:
             "term": self.term,
         }
 
-    def _failed(self, reason: str, _: int | None) -> bool:
-        news = reason != self.reason
-        self.reason = reason
-        if news:
-            log.warning("not connected: %s", reason)
-        return news
+    async def connect(self) -> None:
+        """Nobody is called any more once this gateway takes over."""
+        if self._stopped:
+            raise LinkFailure("this gateway takes over")
+        try:
+            await super().connect()
+        finally:
+            self._call = self.copying = None
 
-    async def _connect(self) -> None:
-        reasons = ["this gateway takes over"] if self._stopped else []
-        for caller in () if self._stopped else self._callers:
-            try:
-                call = await caller.call(self.term)
-            except LinkFailure as failure:
-                reasons.append(str(failure))
-                continue
-            await self._stay(caller, call)
-        raise LinkFailure("; ".join(reasons))
-
-    async def _stay(self, caller: Caller, call: Call) -> None:
+    async def stay(self, caller: Caller, call: Call) -> None:
         self._call = call
         self.connected, self.reason = True, ""
         self._have = self._stamp_us = 0

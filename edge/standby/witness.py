@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import json
 import logging
-import secrets
-import ssl
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +42,7 @@ def register_of(config: StoreConfig, holder: str) -> Register | None:
         except ImportError as error:
             raise Trouble("a witness nats://… needs nats-py: install tagtrail[chain]") from error
         return NatsRegister(standby.witness, config.store.id)
-    context = wire.calling_context(forwarding.ca) if forwarding.ca is not None else None
+    context = wire.calling_context(forwarding.ca)
     token = wire.token(standby.token_file)
     return BoxRegister(Caller(standby.witness, context, config.store.id, "holder", holder, token, "the witness"))
 
@@ -102,9 +99,7 @@ class Witness:
             raise Trouble('the store file has no [standby] with witness = "HOST:PORT"; see docs/gateways.md')
         self._at, self._store = standby.witness, config.store.id
         self._token = wire.token(standby.token_file)
-        self._context: ssl.SSLContext | None = None
-        if forwarding.cert is not None:
-            self._context = wire.listening_context(forwarding.cert, forwarding.key)
+        self._context = wire.listening_context(forwarding.cert, forwarding.key)
         self._file = file
         self._revision, self._value = self._read()
         self._callers: set[asyncio.Task[Any]] = set()
@@ -148,17 +143,12 @@ class Witness:
             writer.close()
 
     async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonce = secrets.token_bytes(wire.NONCE_BYTES)
-        writer.write(wire.framed(wire.Challenge(wire.VERSION, self._store, 0, nonce)))
-        hello = await wire.expect(reader, wire.Hello)
-        both = nonce, hello.nonce
-        expected = wire.proof(self._token, hello.role, self._store, hello.id, hello.term, *both)
-        if not hmac.compare_digest(expected, hello.proof) or hello.role != "holder":
+        greeted = await wire.challenged(reader, writer, self._store, 0)
+        if not greeted.proven(self._token) or greeted.hello.role != "holder":
             raise LinkFailure("its token is another one than that of the witness")
-        if hello.version != wire.VERSION:
+        if greeted.hello.version != wire.VERSION:
             raise LinkFailure("the witness runs another release: install the same on all gateways")
-        proof = wire.proof(self._token, "service", self._store, hello.id, 0, *both)
-        writer.write(wire.framed(wire.Welcome(proof, 0, "", 0)))
+        writer.write(greeted.welcome(self._token, 0))
 
     def _answer(self, ask: Ask) -> Found:
         done = ask.value is not None and ask.revision == self._revision and len(ask.value) <= VALUE_BYTES_MAX
