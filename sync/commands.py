@@ -158,9 +158,7 @@ class Commands:
         try:
             command: Command = COMMAND.validate_json(payload, strict=True)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(step) for step in first["loc"])
-            return _Refusal(id_of(payload), f"{where}: {first['msg']}" if where else first["msg"])
+            return _Refusal(id_of(payload), first_of(error))
         now = self._clock()
         if command.expires_us <= now:
             return _Refusal(command.id, "expired")
@@ -218,6 +216,13 @@ class Commands:
                 self._say("up/result", message.encode())
         except sqlite3.Error as error:
             log.warning("commands interrupted by the restart could not be answered: %s", error)
+
+
+def first_of(error: ValidationError) -> str:
+    """Return the first thing that is wrong with a message, and where, without what it says."""
+    first: Mapping[str, Any] = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(step) for step in first["loc"])
+    return f"{where}: {first['msg']}" if where else str(first["msg"])
 
 
 def id_of(payload: bytes) -> str:

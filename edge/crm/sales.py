@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -22,7 +22,7 @@ from config import StoreConfig
 from edge.database.retention import DAY_US
 from edge.database.writer import Database
 from edge.store.business_days import business_days
-from sync.commands import id_of
+from sync.commands import first_of, id_of
 from sync.down import MAX_SALES, MAX_SALES_BYTES, Result, SalesHead, SalesHour
 from sync.mqtt import Incoming
 
@@ -107,7 +107,7 @@ class SalesDesk:
         try:
             message = _Loose.model_validate_json(payload, strict=True)
         except ValidationError as error:
-            self._answer(id_of(payload), "refused", _first(error))
+            self._answer(id_of(payload), "refused", first_of(error))
             return
         sold, places, problems = [], [], []
         terms = Terms(self._clock(), message.currency, message.revision)
@@ -116,7 +116,7 @@ class SalesDesk:
                 one = _sold(SalesHour.model_validate(raw, strict=True))
                 reason = wrong(self._config, one, terms)
             except ValidationError as error:
-                reason = _first(error)
+                reason = first_of(error)
             if reason is None:
                 sold.append(one)
                 places.append(place)
@@ -247,9 +247,3 @@ def _put(conn: sqlite3.Connection, one: Sold, revision: int | None) -> bool | st
             (one.hour_us, one.zone, one.tickets, one.units, one.cents, revision),
         )
     return changed
-
-
-def _first(error: ValidationError) -> str:
-    first: Mapping[str, Any] = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(step) for step in first["loc"])
-    return f"{where}: {first['msg']}" if where else str(first["msg"])

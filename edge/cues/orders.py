@@ -7,7 +7,6 @@ user's permission; file permissions protect the socket from others.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import sqlite3
@@ -23,7 +22,7 @@ from config.cues import parse
 from config.model import Cues
 from edge.cues import book
 from edge.cues.book import MAX_NOTE, CaseState, Refused
-from edge.store.live_socket import LINE_LIMIT_BYTES, open_socket
+from edge.store.live_socket import LINE_LIMIT_BYTES, serve
 
 log = logging.getLogger("tagtrail.orders")
 
@@ -102,13 +101,7 @@ class OrderServer:
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        server = await open_socket(self._path, self._client)
-        try:
-            await asyncio.Event().wait()
-        finally:
-            server.close()
-            with contextlib.suppress(FileNotFoundError):
-                self._path.unlink()
+        await serve(self._path, self._client)
 
     async def answer(self, line: bytes) -> dict[str, Any]:
         """Carry out the action in a line."""

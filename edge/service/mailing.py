@@ -6,12 +6,9 @@ about to be: a digest of which it is not known whether it was sent is not sent a
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import datetime as dt
 import logging
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.message import EmailMessage
@@ -23,6 +20,7 @@ from config.mail import Mail
 from config.model import WEEKDAYS
 from edge.database.reader import reading
 from edge.service import post
+from edge.service.daemon import in_thread
 from edge.service.housekeeping import look_at
 from edge.store.business_days import BusinessDay, business_days
 from edge.store.errors import Trouble
@@ -96,7 +94,7 @@ class Mailing:
             return
         await self._database.write(partial(_note, kind=one.kind, text=f"{one.date}{BEGUN}"))
         try:
-            refused = await _in_thread(partial(post.send, self._mail, made))
+            refused = await in_thread(partial(post.send, self._mail, made))
         except post.Unsure:
             raise
         except Exception:  # but not at a stop, when it may still be sent
@@ -173,28 +171,6 @@ def last(conn: sqlite3.Connection, kind: Kind) -> str | None:
     """Return the last day of the digest that was sent last, followed by BEGUN if that is not sure; None: none yet."""
     row = conn.execute("SELECT value FROM fact WHERE name = ?", (f"mail {kind}",)).fetchone()
     return None if row is None else str(row[0])
-
-
-async def _in_thread(work: Callable[[], int]) -> int:
-    """Do blocking work in a thread that keeps no stop waiting."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[int] = loop.create_future()
-
-    def thread() -> None:
-        try:
-            settle = partial(_settle, done, work(), None)
-        except Exception as error:
-            settle = partial(_settle, done, 0, error)
-        with contextlib.suppress(RuntimeError):  # the loop was closed by a stop meanwhile
-            loop.call_soon_threadsafe(settle)
-
-    threading.Thread(target=thread, daemon=True).start()
-    return await done
-
-
-def _settle(done: asyncio.Future[int], result: int, error: Exception | None) -> None:
-    if not done.done():
-        done.set_result(result) if error is None else done.set_exception(error)
 
 
 def _note(conn: sqlite3.Connection, kind: Kind, text: str | None) -> None:

@@ -8,7 +8,6 @@ import gc
 import logging
 import signal
 import sqlite3
-import threading
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
@@ -37,14 +36,12 @@ from edge.readers.sessions import Readers
 from edge.readers.visit_file import VisitFile
 from edge.service import page_process
 from edge.service.announcer import Announcer
+from edge.service.daemon import in_thread
 from edge.service.examination import Examination
 from edge.service.expiry import Certificates
 from edge.service.housekeeping import Housekeeping
 from edge.service.jobs import Jobs
 from edge.service.learning import Learning, learner_of, with_kept
-from edge.service.mailing import LOOK_S as MAIL_S
-from edge.service.mailing import RETRY_S as MAIL_RETRY_S
-from edge.service.mailing import Mailing
 from edge.service.memory import COMPILER
 from edge.service.monitor import Monitor
 from edge.service.notify import long_work, notify
@@ -353,10 +350,12 @@ class Service:
         for period_s, name, work in keeping.rounds():
             jobs.every(period_s, name, work)
         if self._config.mail is not None:
-            mailing = Mailing(
+            from edge.service import mailing  # most stores send none
+
+            mail = mailing.Mailing(
                 self._config, self._config.mail, self._database, self._clock.now_us, lambda: self._time.untrusted
             )
-            jobs.every(MAIL_S, "mail", mailing.look, MAIL_RETRY_S)
+            jobs.every(mailing.LOOK_S, "mail", mail.look, mailing.RETRY_S)
 
     async def _beat(self) -> None:
         """Notify the supervisor that the event loop is running."""
@@ -462,30 +461,13 @@ def _generation(config_file: Path, overlay: Overlay | None) -> str:
 
 async def _unless(stop: asyncio.Event, work: Callable[[], object]) -> bool:
     """Do blocking work in a thread without delaying a stop; True if it was completed."""
-    loop = asyncio.get_running_loop()
-    done = loop.create_future()
-
-    def thread() -> None:
-        failure: BaseException | None = None
-        try:
-            work()
-        except BaseException as error:
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the loop was closed by a stop meanwhile
-            loop.call_soon_threadsafe(_settle, done, failure)
-
-    threading.Thread(target=thread, daemon=True).start()
+    done: asyncio.Future[Any] = in_thread(work)
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait([done, stopped], return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     if done.done():
         done.result()
     return not stop.is_set()
-
-
-def _settle(done: asyncio.Future[None], error: BaseException | None) -> None:
-    if not done.done():
-        done.set_exception(error) if error else done.set_result(None)
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:

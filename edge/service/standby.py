@@ -7,7 +7,6 @@ import json
 import logging
 import signal
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from edge.standby.mirror import Mirror
 from edge.standby.witness import Witness, register_of
 from edge.store.clock import Clock
 from edge.store.errors import Trouble
-from edge.store.live_socket import open_socket, socket_path
+from edge.store.live_socket import serve, socket_path
 
 log = logging.getLogger("tagtrail.standby")
 
@@ -149,14 +148,7 @@ class StandbyService:
 
     async def _answer_orders(self) -> None:
         """Answer each line with one: the state, or how the takeover went."""
-        path = socket_path(self._config, "standby")
-        server = await open_socket(path, self._client)
-        try:
-            await asyncio.Event().wait()
-        finally:
-            server.close()
-            with suppress(FileNotFoundError):
-                path.unlink()
+        await serve(socket_path(self._config, "standby"), self._client)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

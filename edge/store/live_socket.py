@@ -58,6 +58,17 @@ async def open_socket(
     return await asyncio.start_unix_server(client, sock=listening, limit=LINE_LIMIT_BYTES)
 
 
+async def serve(path: Path, client: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> None:
+    """Serve a Unix socket until cancelled; it is gone afterwards."""
+    server = await open_socket(path, client)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        server.close()
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
 class LiveServer:
     """Serves `snapshot()` to every client; one that doesn't read is dropped.
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from sync.chain.desk import OPEN, SALES, Order, make_commands
 from sync.chain.ledger import now_us
+from sync.commands import first_of
 from sync.down import Sales, SalesHour
 
 REQUIRED = ("store", "hour", "zone", "tickets")
@@ -46,8 +47,7 @@ def orders(file: Path, stores: Collection[str] = ()) -> list[Order]:
             try:
                 store, currency, hour = _parse(row)
             except (ValueError, ValidationError) as error:
-                said = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
-                why = str(error) if said is None else f"{'.'.join(map(str, said['loc']))}: {said['msg']}"
+                why = first_of(error) if isinstance(error, ValidationError) else str(error)
                 raise ValueError(f"line {rows.line_num}: {why}") from None
             if not stores or store in stores:
                 hours.setdefault((store, currency), []).append(hour.model_dump(exclude_none=True))

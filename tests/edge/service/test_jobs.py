@@ -230,7 +230,7 @@ JOBS: dict[str, tuple[Any, str]] = {
     "announcements": (Announcer, "in_a_line"),
     "certificates": (Certificates, "look"),
     "examination": (Examination, "run"),
-    "orders": (orders, "open_socket"),
+    "orders": (orders, "serve"),
     "monitoring": (monitor, "open_socket"),
     "monitoring port": (monitor, "listen"),
     "page's answers": (page_process.Probe, "look"),
