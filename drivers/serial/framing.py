@@ -17,7 +17,15 @@ GAP_S = 0.1
 NO_FRAME = "no whole frame begins here"
 CUT = "the bytes end before its frame does"
 
-Probe = Callable[[bytes, int], tuple[F, int] | str | None]
+
+class Extensible(NamedTuple, Generic[F]):
+    """A frame that is whole as it is, but to which what arrives next may belong."""
+
+    frame: F
+    size: int
+
+
+Probe = Callable[[bytes, int], tuple[F, int] | Extensible[F] | str | None]
 """Probe a position of a buffer: the frame that begins there and its size in bytes; None if its rest has not arrived
 yet; or the reason why none begins there, "" if there is nothing to say about this byte alone."""
 
@@ -28,6 +36,8 @@ class Scan(NamedTuple, Generic[F]):
     frames: list[F]
     used: int
     skipped: int
+    extensible: Extensible[F] | None = None
+    """The frame after them, if nothing more arrives."""
 
 
 class Piece(NamedTuple, Generic[F]):
@@ -47,10 +57,10 @@ def walk(buffer: bytes, probe: Probe[F], whole: bool = False) -> Iterator[Piece[
     why = ""
     while at < len(buffer):
         found = probe(buffer, at)
-        if found is None:
+        if found is None or isinstance(found, Extensible):
             if not whole:
                 break
-            found = CUT
+            found = found or CUT
         begins = not isinstance(found, str) or (found not in ("", CUT) and at > start)
         if begins and at > start:
             yield Piece(start, at - start, None, why)
@@ -77,7 +87,8 @@ def scan(buffer: bytes, probe: Probe[F]) -> Scan[F]:
             skipped += piece.size
         else:
             frames.append(piece.frame)
-    return Scan(frames, used, skipped)
+    after = probe(buffer, used) if used < len(buffer) else None
+    return Scan(frames, used, skipped, after if isinstance(after, Extensible) else None)
 
 
 class Framer(Generic[F]):
@@ -86,6 +97,7 @@ class Framer(Generic[F]):
     def __init__(self, scan: Callable[[bytes], Scan[F]]) -> None:
         self._scan = scan
         self._buffer = b""
+        self._extensible: Extensible[F] | None = None
         self.skipped = 0
         """Number of bytes outside frames, so far."""
 
@@ -99,12 +111,17 @@ class Framer(Generic[F]):
         self._buffer += chunk
         found = self._scan(self._buffer)
         self._buffer = self._buffer[found.used :]
+        self._extensible = found.extensible
         self.skipped += found.skipped
         return found.frames
 
     def gap(self) -> list[F]:
-        """Skip one byte after GAP_S of silence, since what looks like a beginning may hide whole frames; returns the
-        frames found."""
+        """Take a frame as it is after GAP_S of silence, or skip one byte, since what looks like a beginning may hide
+        whole frames; returns the frames found."""
+        if self._extensible is not None:
+            frame, size = self._extensible
+            self._buffer = self._buffer[size:]
+            return [frame, *self.feed(b"")]
         if self._buffer:
             self._buffer = self._buffer[1:]
             self.skipped += 1

@@ -18,7 +18,7 @@ from typing import ClassVar, Generic, TypeVar
 import numpy as np
 
 from drivers.read import ANTENNA_UNKNOWN, READ, RSSI_UNKNOWN, Reads, epc_row
-from drivers.serial.framing import GAP_S, Framer, scan
+from drivers.serial.framing import GAP_S, Extensible, Framer, scan
 from drivers.serial.tags import Content, MalformedRecordError, TagRead
 from drivers.serial.transport import Line, TransportError, open_line
 from drivers.session import Clock, Link, Notice, ReaderSettings, ReaderStatus, Sink
@@ -85,7 +85,7 @@ class SerialSession(ABC, Generic[F]):
     # What a family says
 
     @abstractmethod
-    def _frame_at(self, buffer: bytes, at: int) -> tuple[F, int] | str | None:
+    def _frame_at(self, buffer: bytes, at: int) -> tuple[F, int] | Extensible[F] | str | None:
         """See framing.Probe."""
 
     @abstractmethod

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 
 from drivers.serial import tsl_codec as codec
+from drivers.serial.framing import Extensible
 from drivers.serial.session import ANSWER_S, ReaderError, SerialSession
 from drivers.serial.tags import Content
 from drivers.serial.transport import Line
@@ -24,7 +25,7 @@ class TslSession(SerialSession[Frame]):
     BAUDS = (115200, 57600, 9600)
     PORT_MAX = 64
 
-    def _frame_at(self, buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
+    def _frame_at(self, buffer: bytes, at: int) -> tuple[Frame, int] | Extensible[Frame] | str | None:
         return codec.frame_at(buffer, at)
 
     def _content(self, frame: Frame) -> Content:

@@ -8,7 +8,8 @@ was understood, and ends with OK or ER and an empty line. Commands begin with a 
                    RI: -61                          its RSSI in dBm
                    OK:                              or ER: 005, no tag
 
-There is no checksum. What follows a tag may come later, so a tag is whole once the next line's name is there.
+There is no checksum. What belongs to a tag may come later, so a tag is whole once the next line's name is there, or
+nothing more comes for a while: the end of the round may be far.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from drivers.serial.framing import Extensible
 from drivers.serial.tags import Content, MalformedRecordError, TagRead, plain_epc, readable
 
 END = b"\r\n"
@@ -47,7 +49,7 @@ def encode(command: str) -> bytes:
     return command.encode("ascii") + END
 
 
-def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
+def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | Extensible[Frame] | str | None:
     """See framing.Probe."""
     if buffer[at] in END:
         return Frame(""), 1
@@ -60,21 +62,20 @@ def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
             return "another line begins inside it"
         return Frame(name, value), end - at
     more = []
+    later = False
     while True:
         head = buffer[end : end + 3]
         if head[:2].decode("latin-1") not in _OF_TAG:
-            if len(head) < 3 and not head.startswith((b"\r", b"\n")):
-                return None
+            later = len(head) < 3 and not head.startswith((b"\r", b"\n"))
             break
         following = _line_at(buffer, end)
-        if following is None:
-            return None
-        if isinstance(following, str):
+        if not isinstance(following, tuple):
+            later = following is None
             break
         more.append(following[:2])
         end = following[2]
-    frame = Frame(TAG, value, tuple(more))
-    return readable(frame, end - at, read)
+    found = readable(Frame(TAG, value, tuple(more)), end - at, read)
+    return Extensible(*found) if later and isinstance(found, tuple) else found
 
 
 def read(frame: Frame) -> Content:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,14 +19,17 @@ from drivers.serial import nordicid_codec as nur
 from drivers.serial import r2000_codec as r2000
 from drivers.serial import session as serial_session
 from drivers.serial import tsl_codec as tsl
-from drivers.serial.framing import scan
+from drivers.serial.framing import Framer, scan
 from drivers.serial.streaming import StreamingSession
+from drivers.serial.tags import TagRead
 from drivers.session import Link, ReaderSettings
 from simulators.readers.observation import Observation
-from simulators.readers.polled_families import MetratecModule, NurModule, metratec_round
+from simulators.readers.polled_families import MetratecModule, NurModule, TslModule, metratec_round
 from simulators.readers.serial_families import R2000Module, serial_reader
 from simulators.readers.serial_line import SerialReader
 from simulators.readers.streaming_families import ChainwayModule, HopelandModule, hopeland_tag
+
+SOME_TAG = bytes.fromhex("E28068940000501234567890")
 
 
 @pytest.fixture
@@ -287,6 +291,32 @@ def test_a_tsl_tells_its_failures() -> None:
     assert content("ER:001").failure == "it does not know the command (error 001)"
     assert content("ER: 005").failure == ""
     assert content("ME: Battery low EP: x").note == "line ME"
+
+
+async def test_a_tag_of_a_tsl_does_not_wait_for_the_end_of_a_long_round(sink: Collector) -> None:
+    reader = SerialReader(TslModule(round_s=3600))
+    async with reading("tsl", reader, sink, {1: 5}):
+        await sink.until(lambda: bool(sink.states) and sink.states[-1].reason == "reader answers, setting it up")
+        async with asyncio.timeout(30):
+            while not len(sink.all):
+                reader.push([Observation(now_us(), 1, SOME_TAG, -6100, 1)])
+                await asyncio.sleep(2 * serial_session.GAP_S)
+    assert sink.all["rssi_cdbm"][0] == -6100
+
+
+@pytest.mark.parametrize(
+    ("rest", "rssi_cdbm", "left"),
+    [(b"", None, 0), (b"R", None, 1), (b"RI: -6", None, 6), (b"RI: -61\r\n", -6100, 0), (b"RI: -61\r\nCR", -6100, 2)],
+)
+def test_a_tag_of_a_tsl_is_whole_once_the_line_is_quiet(rest: bytes, rssi_cdbm: int | None, left: int) -> None:
+    framer = Framer(partial(scan, probe=tsl.frame_at))
+    assert framer.feed(b"EP: E28068940000501234567890\r\n" + rest) == []
+    (frame,) = framer.gap()
+    assert tsl.read(frame).tags == (TagRead(SOME_TAG, rssi_cdbm=rssi_cdbm),)
+    skipped = framer.skipped
+    while framer.pending:
+        assert framer.gap() == []
+    assert framer.skipped - skipped == left
 
 
 @pytest.mark.parametrize("ports", [{1: 5}, {3: 5}, {1: 5, 2: 6, 4: 7}], ids=str)
