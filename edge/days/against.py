@@ -111,12 +111,16 @@ def visits(past: Past, date: dt.date, days: int, other: dt.date) -> dict[str, li
     over = {day: (there[day], there[day + shift]) for day in dates if day < date and {day, day + shift} <= there.keys()}
 
     def of(some: Sequence[dt.date]) -> list[NDArray[np.int64]]:
-        """(3, Z): 1 if comparable, now, before."""
         return [np.stack([pair.comparable, *pair.zones["visits"]]) for pair in _pairs(past, some, shift)]
 
     # The day in progress changes every few minutes, those before it don't.
     stored = kept.remembered(past, f"visits {shift}", over, lambda: of(list(over)))
-    pairs = stored + of([day for day in dates if day not in over])
+    return by_zone(past, stored + of([day for day in dates if day not in over]))
+
+
+def by_zone(past: Past, pairs: Sequence[NDArray[np.int64]]) -> dict[str, list[tuple[int, int]]]:
+    """Return zone → counts, now and before, of its comparable pairs of days; `pairs`: (3, Z), 1 if comparable, now,
+    before."""
     return {
         zone.id: [(int(now), int(before)) for good, now, before in (pair[:, n] for pair in pairs) if good]
         for n, zone in enumerate(past.config.zones)

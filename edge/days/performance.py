@@ -7,7 +7,7 @@ out: the more counters, the wider the intervals (Bonferroni).
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,11 @@ from dwell.aggregates import EDGES_S
 from dwell.compare import ENOUGH, Difference, median_change, median_interval, of_many, ratio_change
 from edge.database.reader import Past
 from edge.days import kept, sold
-from edge.days.against import SHARED, visits
+from edge.days.against import SHARED, by_zone, visits
 from edge.days.kept import DAY
 from edge.days.sales import ZoneSales, zone_sales
 from edge.days.scope import quantile_s
+from edge.days.sold import ToldHours
 
 CLAIMS = 3
 """Changes of each counter: of visits, of dwell, of tickets."""
@@ -139,22 +140,17 @@ def _tickets(past: Past, date: dt.date, days: int, other: dt.date) -> Mapping[st
     dates = [day for day in kept.ending(date, days) if day in known and day + shift in known]
     over = {day: f"{known[day]}{known[day + shift]}" for day in dates if day < date}
 
-    def of(some: Iterable[dt.date]) -> list[NDArray[np.int64]]:
-        return [_pair(past, day, day + shift) for day in some]
+    def of(some: Sequence[dt.date]) -> list[NDArray[np.int64]]:
+        told = sold.told_by_hour(past, [day + by for day in some for by in (DAY * 0, shift)])
+        return [_pair(told[day], told[day + shift]) for day in some]
 
     # The day in progress changes every few minutes, those before it don't.
-    pairs = kept.remembered(past, f"tickets {shift}", over, lambda: of(over)) + of(d for d in dates if d not in over)
-    return {
-        zone.id: [(int(now), int(before)) for good, now, before in (pair[:, n] for pair in pairs) if good]
-        for n, zone in enumerate(past.config.zones)
-    }
+    stored = kept.remembered(past, f"tickets {shift}", over, lambda: of(list(over)))
+    return by_zone(past, stored + of([day for day in dates if day not in over]))
 
 
-def _pair(past: Past, day: dt.date, other: dt.date) -> NDArray[np.int64]:
-    """Return (3, Z): 1 if two days are comparable, and the tickets of each."""
-    now, before = sold.told_by_hour(past, day), sold.told_by_hour(past, other)
-    if now is None or before is None:
-        return np.zeros((3, len(past.config.zones)), np.int64)
+def _pair(now: ToldHours, before: ToldHours) -> NDArray[np.int64]:
+    """Return two days for `by_zone`."""
     long = min(len(now.known), len(before.known))
     both = now.known[:long] & before.known[:long]
     total = now.open_us.sum(axis=0)

@@ -63,6 +63,14 @@ class ToldHours(NamedTuple):
     """(H, Z) opening time so far."""
 
 
+class _Row(NamedTuple):
+    """A day with sales, how often they changed, and what its stored facts are made of, if there are any."""
+
+    date: dt.date
+    changes: int
+    basis: str | None
+
+
 @dataclass(frozen=True)
 class SalesFacts:
     """One business day. H hours, Z zones."""
@@ -85,27 +93,29 @@ def of_hours(past: Past, dates: Sequence[dt.date]) -> Table | None:
     return _together(past, dates, "hours")
 
 
-def told_by_hour(past: Past, date: dt.date) -> ToldHours | None:
-    """Return what is known of a day's tickets by hour; None if no sales are known of it."""
-    if date in _stored(past, [date]):
-        ((_, arrays),) = _load(past, [date], "hours")
-        return ToldHours(arrays["hours"]["told"] > 0, arrays["hours"]["tickets"], arrays["open_us"])
-    if not _rows(past, [date]):
-        return None
-    made = make(past, date)
-    return ToldHours(made.hours["told"] > 0, made.hours["tickets"], made.open_us)
+def told_by_hour(past: Past, dates: Sequence[dt.date]) -> dict[dt.date, ToldHours]:
+    """Return what is known of the tickets by hour, for each day of which any sales are known."""
+    stored, others = _split(past, dates)
+    loaded = ((date, arrays["hours"], arrays["open_us"]) for date, arrays in _load(past, stored, "hours"))
+    made = ((date, found.hours, found.open_us) for date, found in _made(past, others))
+    return {
+        date: ToldHours(hours["told"] > 0, hours["tickets"], open_us)
+        for date, hours, open_us in itertools.chain(loaded, made)
+    }
 
 
 def tickets(past: Past, dates: Sequence[dt.date]) -> dict[dt.date, NDArray[np.int64]]:
     """Return for each day of which sales are known the (Z,) tickets; -1 where too few hours are known."""
-    there = _stored(past, dates)
+    stored, others = _split(past, dates)
 
     def of(days: Iterable[tuple[dt.date, Table]]) -> dict[dt.date, NDArray[np.int64]]:
         return {date: np.where(one["told"] > 0, one["tickets"], -1) for date, one in days}
 
-    stored = kept.remembered(past, "tickets by day", there, lambda: of(_days(past, there)))
-    others = ((date, make(past, date).days) for date, _, _ in _rows(past, dates) if date not in there)
-    return {**stored, **of(others)}
+    def load() -> dict[dt.date, NDArray[np.int64]]:
+        return of((date, arrays["days"]) for date, arrays in _load(past, stored, "days"))
+
+    past_days = kept.remembered(past, "tickets by day", stored, load)
+    return {**past_days, **of((date, found.days) for date, found in _made(past, others))}
 
 
 def make(past: Past, date: dt.date) -> SalesFacts:
@@ -128,11 +138,11 @@ def missing(past: Past, besides: Container[str] = ()) -> tuple[dt.date, str] | N
 
     `besides`: dates (YYYY-MM-DD) to skip.
     """
-    said = dict(past.conn.execute("SELECT date, basis FROM sales_day ORDER BY date DESC").fetchall())
-    current = _bases(past, [dt.date.fromisoformat(date) for date in said])
-    for date, basis in sorted(current.items(), reverse=True):
-        if said[date.isoformat()] != basis and date.isoformat() not in besides:
-            return date, basis
+    rows = _rows(past, None)
+    current = _bases(past, rows)
+    for date, _, basis in reversed(rows):
+        if date in current and current[date] != basis and date.isoformat() not in besides:
+            return date, current[date]
     return None
 
 
@@ -148,7 +158,7 @@ def save(conn: sqlite3.Connection, config: StoreConfig, date: dt.date, basis: st
 
 def changes(past: Past, dates: Sequence[dt.date]) -> dict[dt.date, str]:
     """Return for each day of which sales are known a text that changes with them."""
-    return {date: f" sales {n}" for date, n, _ in _rows(past, dates)}
+    return {row.date: f" sales {row.changes}" for row in _rows(past, dates)}
 
 
 def prune(conn: sqlite3.Connection, config: StoreConfig, now_us: int) -> int:
@@ -224,14 +234,14 @@ def _open_us(past: Past, date: dt.date, start_us: int, hours: int) -> NDArray[np
 
 def _together(past: Past, dates: Sequence[dt.date], part: str) -> Table | None:
     """Add up one part of the facts of days. The sum of stored days is cached for the next question about them."""
-    there = _stored(past, dates)
+    stored, others = _split(past, dates)
 
     def add_up() -> Table | None:
-        return _sum(arrays[part] for _, arrays in _load(past, there, part))
+        return _sum(arrays[part] for _, arrays in _load(past, stored, part))
 
-    found = kept.remembered(past, f"sales {part}", there, add_up)
-    others = (getattr(make(past, date), part) for date, _, _ in _rows(past, dates) if date not in there)
-    return _sum(itertools.chain(() if found is None else (found,), others))
+    found = kept.remembered(past, f"sales {part}", stored, add_up)
+    made = (getattr(facts, part) for _, facts in _made(past, others))
+    return _sum(itertools.chain(() if found is None else (found,), made))
 
 
 def _sum(tables: Iterable[Table]) -> Table | None:
@@ -245,33 +255,39 @@ def _sum(tables: Iterable[Table]) -> Table | None:
     return total
 
 
-def _rows(past: Past, dates: Sequence[dt.date]) -> list[tuple[dt.date, int, str | None]]:
-    """Return the days with sales, with how often they changed, and what their facts are made of; read from an index."""
-    wanted = {date.isoformat(): date for date in dates}
-    query = "SELECT date, changes, basis FROM sales_day WHERE date >= ? AND date <= ? ORDER BY date"
-    rows = past.conn.execute(query, (min(wanted), max(wanted))) if wanted else ()
-    return [(wanted[date], changes, basis) for date, changes, basis in rows if date in wanted]
+def _rows(past: Past, dates: Collection[dt.date] | None) -> list[_Row]:
+    """Return the days with sales, among `dates` or all, in order; read from an index."""
+    query = "SELECT date, changes, basis FROM sales_day WHERE date BETWEEN ? AND ? ORDER BY date"
+    within = (dt.date.min, dt.date.max) if dates is None else (min(dates), max(dates)) if dates else None
+    rows = past.conn.execute(query, [date.isoformat() for date in within]) if within else ()
+    found = [_Row(dt.date.fromisoformat(date), *row) for date, *row in rows]
+    wanted = None if dates is None else frozenset(dates)
+    return [row for row in found if wanted is None or row.date in wanted]
 
 
-def _bases(past: Past, dates: Sequence[dt.date]) -> dict[dt.date, str]:
+def _bases(past: Past, rows: Iterable[_Row]) -> dict[dt.date, str]:
     """Return for each day with sales that is over what its facts are made of."""
-    there = kept.stored(past, dates)
+    rows = list(rows)
+    there = kept.stored(past, [row.date for row in rows])
     head = f"{FORMAT}/{past.config.thresholds.def_version}"
     return {
         date: f"{head}/{n}/{'/'.join(map(str, there[date]))}"
-        for date, n, _ in _rows(past, dates)
+        for date, n, _ in rows
         if date in there and there[date][0] == kept.FORMAT
     }
 
 
-def _stored(past: Past, dates: Sequence[dt.date]) -> dict[dt.date, str]:
-    """Return the days whose stored facts are up to date, each with what changes when they do."""
-    said = {date: basis for date, _, basis in _rows(past, dates)}
-    return {date: basis for date, basis in _bases(past, dates).items() if said[date] == basis}
+def _split(past: Past, dates: Sequence[dt.date]) -> tuple[dict[dt.date, str], list[dt.date]]:
+    """Return the days whose stored facts are up to date, each with what changes when they do, and the other days of
+    which sales are known."""
+    rows = _rows(past, dates)
+    current = _bases(past, rows)
+    stored = {row.date: row.basis for row in rows if row.basis is not None and current.get(row.date) == row.basis}
+    return stored, [row.date for row in rows if row.date not in stored]
 
 
-def _days(past: Past, there: Collection[dt.date]) -> Iterator[tuple[dt.date, Table]]:
-    return ((date, arrays["days"]) for date, arrays in _load(past, there, "days"))
+def _made(past: Past, dates: Iterable[dt.date]) -> Iterator[tuple[dt.date, SalesFacts]]:
+    return ((date, make(past, date)) for date in dates)
 
 
 def _load(past: Past, there: Collection[dt.date], part: str) -> Iterator[tuple[dt.date, dict[str, NDArray[Any]]]]:

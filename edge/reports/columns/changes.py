@@ -128,6 +128,18 @@ AGAINST = (
 )
 
 
+_TRIAL = (
+    Column("trial", TEXT, _("Id"), "Id of the promotion or layout change in the store file.", "trial.id"),
+    Column(
+        "name",
+        TEXT,
+        _("What"),
+        "Name in the requested language.",
+        lambda row, words: words.trial(row.trial.kind, row.trial.id),
+    ),
+)
+
+
 @dataclass(frozen=True)
 class Counted:
     """One measure on one day of a trial; the counts are None if it is unknown."""
@@ -151,14 +163,7 @@ def line_rows(trials: Iterable[Trial]) -> Iterator[Counted]:
 # A Counted.
 LINES = (
     Column("trial_kind", TEXT, _("Kind"), "promotion or layout.", "trial.kind"),
-    Column("trial", TEXT, _("Id"), "Id of the promotion or layout change in the store file.", "trial.id"),
-    Column(
-        "name",
-        TEXT,
-        _("What"),
-        "Name in the requested language.",
-        lambda row, words: words.trial(row.trial.kind, row.trial.id),
-    ),
+    *_TRIAL,
     Column("measure", TEXT, _("Measure"), "Quantity that is counted.", "measure"),
     Column("day", DATE, _("Day"), "Business day.", lambda row, _: row.day.date.isoformat(), key=True),
     Column(
@@ -171,14 +176,7 @@ LINES = (
 
 # A Measured for a promotion or a layout change.
 TRIALS = (
-    Column("trial", TEXT, _("Id"), "Id of the promotion or layout change in the store file.", "trial.id"),
-    Column(
-        "name",
-        TEXT,
-        _("What"),
-        "Name in the requested language.",
-        lambda row, words: words.trial(row.trial.kind, row.trial.id),
-    ),
+    *_TRIAL,
     Column("state", TEXT, _("State"), "planned, running or over.", "trial.state"),
     Column("first_day", DATE, _("First day"), "First business day.", "trial.first_day"),
     Column(

@@ -158,10 +158,7 @@ def _occupancy(source: Source) -> Iterator[Part]:
 
 def _hours(source: Source) -> Iterator[Part]:
     found = source.answers.hours(source.date, source.days)
-    for zone in found.zones if found else ():
-        for hour in zone.hours:
-            if hour.state != "future":
-                yield Part(zone, hour)
+    return _begun(found.zones if found else ())
 
 
 def _steps(source: Source) -> Iterable[Any]:
@@ -171,10 +168,7 @@ def _steps(source: Source) -> Iterable[Any]:
 
 def _need(source: Source) -> Iterator[Part]:
     found = source.answers.need(source.date, source.days)
-    for floor in found.floors if found else ():
-        for hour in floor.hours:
-            if hour.state != "future":
-                yield Part(floor, hour)
+    return _begun(found.floors if found else ())
 
 
 def _proposals(source: Source) -> Iterator[Part]:
@@ -185,10 +179,8 @@ def _proposals(source: Source) -> Iterator[Part]:
 
 def _sales(source: Source) -> Iterator[Sold]:
     found = source.answers.sales(source.date, source.days)
-    for zone in found.zones if found else ():
-        for hour in zone.hours:
-            if hour.state != "future":
-                yield Sold(zone, hour, None if hour.amount is None or found is None else found.currency)
+    for zone, hour in _begun(found.zones if found else ()):
+        yield Sold(zone, hour, None if hour.amount is None or found is None else found.currency)
 
 
 def _performance(source: Source) -> Iterable[Any]:
@@ -234,6 +226,14 @@ def _readers(source: Source) -> Iterator[Part]:
     told = {reader.id: reader for reader in (source.now.readers if source.now else ())}
     for reader in source.config.readers:
         yield Part(reader, told.get(reader.id))
+
+
+def _begun(places: Iterable[Any]) -> Iterator[Part]:
+    """Yield the hours of places that aren't in the future."""
+    for place in places:
+        for hour in place.hours:
+            if hour.state != "future":
+                yield Part(place, hour)
 
 
 def _place(zone: Zone) -> Place:

@@ -182,7 +182,7 @@ async def test_stored_facts_are_those_made_and_follow_every_change(tmp_path: Pat
     assert await housekeep() == 2
     assert await housekeep() == 0
     made = [sold.make(day.past, date) for date in dates]
-    assert set(sold._stored(day.past, dates)) == set(dates)
+    assert set(sold._split(day.past, dates)[0]) == set(dates)
     for part, find in (("days", sold.of_days), ("hours", sold.of_hours)):
         found = find(day.past, dates)
         one, two = (getattr(facts, part) for facts in made)
@@ -190,7 +190,7 @@ async def test_stored_facts_are_those_made_and_follow_every_change(tmp_path: Pat
         assert all((found[name] == one[name] + two[name]).all() for name in sold.SOLD.names or ())
     before = zone(day, "shoes", days=3).sales
     day.sold("shoes", "-14:00", 500)  # yesterday at ten
-    assert set(sold._stored(day.past, dates)) == {DATE - 2 * ONE}
+    assert set(sold._split(day.past, dates)[0]) == {DATE - 2 * ONE}
     after = zone(day, "shoes", days=3).sales
     assert before is not None
     assert after is not None
@@ -219,7 +219,7 @@ def test_facts_follow_zones_that_were_removed_or_put_elsewhere(tmp_path: Path) -
     before = zone(day, "books", days=2).sales
     zones = tuple(z for z in reversed(day.config.zones) if z.id != "bags")
     other = Day(day.config.model_copy(update={"zones": zones}))
-    assert sold._stored(other.past, [DATE - ONE])
+    assert sold._split(other.past, [DATE - ONE])[0]
     assert zone(other, "books", days=2).sales == before
     other.conn.close()
     day.conn.close()
