@@ -12,7 +12,9 @@ from typing import Generic, NamedTuple, TypeVar
 F = TypeVar("F")
 
 GAP_S = 0.1
-"""A partial frame without a new byte for this long isn't one: readers send a frame in one go."""
+"""A partial frame without a new byte for this long isn't one: readers send a frame in one go …"""
+NETWORK_GAP_S = 0.5
+"""… but a network may send the rest again only after 0.2 s or more (Linux's shortest retransmission time-out)."""
 
 NO_FRAME = "no whole frame begins here"
 CUT = "the bytes end before its frame does"
@@ -106,6 +108,11 @@ class Framer(Generic[F]):
         """True while the beginning of a frame waits for its rest."""
         return bool(self._buffer)
 
+    @property
+    def extensible(self) -> bool:
+        """True while a frame that is whole as it is waits for what may belong to it."""
+        return self._extensible is not None
+
     def feed(self, chunk: bytes) -> list[F]:
         """Add received bytes; returns the frames that they complete."""
         self._buffer += chunk
@@ -116,7 +123,7 @@ class Framer(Generic[F]):
         return found.frames
 
     def gap(self) -> list[F]:
-        """Take a frame as it is after GAP_S of silence, or skip one byte, since what looks like a beginning may hide
+        """Take a frame as it is after a gap, or skip one byte, since what looks like a beginning may hide
         whole frames; returns the frames found."""
         if self._extensible is not None:
             frame, size = self._extensible

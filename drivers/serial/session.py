@@ -18,7 +18,7 @@ from typing import ClassVar, Generic, TypeVar
 import numpy as np
 
 from drivers.read import ANTENNA_UNKNOWN, READ, RSSI_UNKNOWN, Reads, epc_row
-from drivers.serial.framing import GAP_S, Extensible, Framer, scan
+from drivers.serial.framing import GAP_S, NETWORK_GAP_S, Extensible, Framer, scan
 from drivers.serial.tags import Content, MalformedRecordError, TagRead
 from drivers.serial.transport import Line, TransportError, open_line
 from drivers.session import Clock, Link, Notice, ReaderSettings, ReaderStatus, Sink
@@ -281,19 +281,22 @@ class SerialSession(ABC, Generic[F]):
         """Return the next whole frames; none if none arrive in time."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience_s
-        gap_s = GAP_S
+        quiet = False
         while (left_s := deadline - loop.time()) > 0:
+            gap_s = GAP_S if line.tty or self._framer.extensible else NETWORK_GAP_S
+            if quiet:
+                gap_s = GAP_S / 10
             try:
                 chunk = await line.read(min(gap_s, left_s) if self._framer.pending else left_s)
             except TimeoutError:
                 frames = self._framer.gap()
-                gap_s = GAP_S / 10  # the line has been quiet for long already
+                quiet = True
             else:
                 self._received_us = self._clock()
                 self._tally["bytes"] += len(chunk)
                 frames = self._framer.feed(chunk)
                 self._tell_noise(loop.time())
-                gap_s = GAP_S
+                quiet = False
             for frame in frames:
                 if reply := self._reply(frame):
                     await line.write(reply)

@@ -417,6 +417,35 @@ async def test_a_flooding_line_leaves_the_others_their_turn(
         server.close()
 
 
+async def test_a_frame_that_a_network_delivers_in_two_pieces_is_whole(
+    sink: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its second piece was lost, and came again after TCP's shortest time-out."""
+    frame = uhf.encode(0, uhf.ACTIVE, bytes.fromhex("00 2000708C2B380B2D00000000"))
+    monkeypatch.setattr(serial_session, "GAP_S", 0.02)
+    told = []
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while True:
+                writer.write(frame[:9])
+                await asyncio.sleep(0.25)
+                writer.write(frame[9:])
+                await writer.drain()
+                told.append(frame)
+                await asyncio.sleep(0.01)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        address = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with session("uhfreader18", address, sink, {1: 7}) as running:
+            await sink.until(lambda: len(sink.all) >= 4)
+            assert running.counters["skipped_bytes"] < 2 * len(frame)  # what came before the session asked
+    finally:
+        server.close()
+    assert len(told) >= 4
+
+
 async def test_bytes_that_terminals_take_for_flow_control_arrive() -> None:
     """Antenna 1 of a ThingMagic is byte 11: XON."""
     far, near = os.openpty()
