@@ -11,12 +11,14 @@ import asyncio
 import contextlib
 import json
 import logging
+import random
 import re
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import nats
 from nats.aio.client import Client
@@ -40,6 +42,12 @@ WAITING_BYTES = 64 * 1024 * 1024
 CONFIRM_S = 5.0
 """Time without a confirmation after which a message is sent again."""
 RETRY_S = 1.0
+SILENT_S = 10.0
+"""Time without a result after which another server is tried: this one may be cut off from the others."""
+
+
+class SilentError(TimeoutError):
+    """The log's server is connected, but nothing comes of it."""
 
 
 class LogSettings(NamedTuple):
@@ -91,10 +99,16 @@ def body(run: Run) -> bytes:
     return told[:-1] + b',"events":[' + b",".join(run.payloads) + b"]}"
 
 
-async def connect(settings: LogSettings, name: str, tell: Callable[[str], None] = lambda error: None) -> Client:
-    """Connect, and stay so: it waits for a server, and reconnects, for ever. `tell` is called with what goes wrong,
-    such as a missing right. Raises nats.errors.Error, OSError (credentials) or ValueError (addresses).
+async def connect(
+    settings: LogSettings, name: str, tell: Callable[[str], None] = lambda error: None, avoid: str = ""
+) -> Client:
+    """Connect, and stay so: it waits for a server, and reconnects, for ever; `avoid` is tried last (see `server_of`).
+    `tell` is called with what goes wrong, such as a missing right. Raises nats.errors.Error, OSError (credentials) or
+    ValueError (addresses).
     """
+    servers = settings.servers.split(",")
+    random.shuffle(servers)
+    servers.sort(key=lambda server: urlsplit(server).netloc == avoid)
     tls: dict[str, Any] = {}
     if settings.ca or settings.cert:
         import ssl
@@ -110,7 +124,8 @@ async def connect(settings: LogSettings, name: str, tell: Callable[[str], None] 
         tell(str(error) or type(error).__name__)
 
     return await nats.connect(
-        settings.servers.split(","),
+        servers,
+        dont_randomize=True,
         name=name,
         max_reconnect_attempts=-1,
         reconnect_time_wait=0.5,
@@ -119,6 +134,20 @@ async def connect(settings: LogSettings, name: str, tell: Callable[[str], None] 
         error_cb=wrong,
         **tls,
     )
+
+
+def server_of(client: Client) -> str:
+    """Return the server that a client is connected to, for `connect`."""
+    return client.connected_url.netloc if client.connected_url else ""
+
+
+async def leave(client: Client) -> None:
+    """Close a connection, also one whose server takes nothing any more."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(1):
+            await client.close()
+    for subscription in client._subs.values():  # closing waits for the server before it comes to them
+        subscription._stop_processing()
 
 
 async def ensure_streams(client: Client, classes: Iterable[str], settings: LogSettings) -> None:
@@ -162,6 +191,7 @@ class Feed:
         self._told: set[int] = set()
         self._to_do = asyncio.Event()
         self._missing = True
+        self._heard_s = 0.0
         self.trouble: str | None = "not yet connected"
         self.counters: Counter[str] = Counter()
 
@@ -210,22 +240,23 @@ class Feed:
 
     async def run(self) -> None:
         """Publish."""
+        avoid = ""
         while True:
             try:
-                client = await connect(self._settings, self._name, self._wrong)
+                client = await connect(self._settings, self._name, self._wrong, avoid)
             except (NatsError, OSError, TimeoutError, ValueError) as error:
                 self.trouble = f"the log: {error or type(error).__name__}"
                 await asyncio.sleep(RETRY_S)
                 continue
             try:
                 await self._publish(client)
+            except SilentError as error:
+                self.trouble, avoid = f"the log: {error}", server_of(client)
             except (NatsError, OSError, TimeoutError) as error:
                 self.trouble = f"the log: {error or type(error).__name__}"
                 await asyncio.sleep(RETRY_S)
             finally:
-                with contextlib.suppress(Exception):
-                    async with asyncio.timeout(1):
-                        await client.close()
+                await leave(client)
 
     def _wrong(self, error: str) -> None:
         self.trouble = f"the log: {error}"
@@ -234,8 +265,13 @@ class Feed:
         inbox = client.new_inbox()
         await client.subscribe(f"{inbox}.*", cb=self._take, pending_msgs_limit=-1, pending_bytes_limit=-1)
         self._send_again(0.0)
+        self._heard_s = time.monotonic()
         while not client.is_closed:
             self._to_do.clear()
+            if not self.waiting:
+                self._heard_s = time.monotonic()
+            elif time.monotonic() - self._heard_s > SILENT_S:
+                raise SilentError(f"{server_of(client) or 'no server'} confirms nothing")
             if not client.is_connected:
                 self.trouble = "the log: no connection"
                 await asyncio.sleep(0.2)
@@ -286,6 +322,7 @@ class Feed:
                 self._confirmed.append(id_)
                 self._told.add(id_)
                 self.counters["confirmed"] += 1
+                self._heard_s = time.monotonic()
                 self.trouble = None
             self._to_do.set()
             return

@@ -22,8 +22,9 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from nats.aio.client import Client
 
-from sync.chain.log import LogSettings, connect
+from sync.chain.log import LogSettings, SilentError, connect, leave, server_of
 from sync.chain.reader import LogEvent, Place, follow
 
 COLUMNS = pa.schema(
@@ -119,7 +120,6 @@ async def copy(
     """Copy the log into files until cancelled, every `every_s` seconds; `once`: what is there, and return the number of
     events. `tell` is called with what goes wrong meanwhile. Raises InUseError, OSError, nats.errors.Error, ValueError.
     """
-    client = await connect(settings, "tagtrail-parquet", tell)
     with Lake(folder) as lake:
         waiting: list[LogEvent] = []
         total = 0
@@ -131,7 +131,7 @@ async def copy(
                 total += len(waiting)
                 waiting.clear()
 
-        async def one(class_: str) -> None:
+        async def one(client: Client, class_: str) -> None:
             async for messages in follow(client, class_, lake.place(class_), shards, once=once):
                 waiting.extend(event for message in messages for event in message.events)
                 if len(waiting) >= MOST_EVENTS:
@@ -146,16 +146,23 @@ async def copy(
                     written_s = time.monotonic()
 
         writing = asyncio.create_task(regularly())
+        avoid = ""
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for class_ in classes:
-                    tasks.create_task(one(class_))
+            while True:
+                client = await connect(settings, "tagtrail-parquet", tell, avoid)
+                try:
+                    async with asyncio.TaskGroup() as tasks:
+                        for class_ in classes:
+                            tasks.create_task(one(client, class_))
+                    break
+                except* SilentError as silent:
+                    tell(str(silent.exceptions[0]))
+                    avoid = server_of(client)
+                finally:
+                    await leave(client)
         finally:
             writing.cancel()
             flush()
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(1):
-                    await client.close()
         return total
 
 

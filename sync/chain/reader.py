@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from config import topics
 from sync.chain import numbers
-from sync.chain.log import ROOT, stream_of
+from sync.chain.log import ROOT, SILENT_S, SilentError, server_of, stream_of
 
 FETCHED = 500
 WAIT_S = 5.0
@@ -102,16 +103,21 @@ async def follow(
     client: Client, class_: str, place: Place, shards: Sequence[int] = (), *, once: bool = False
 ) -> AsyncIterator[list[Message]]:
     """Yield messages of a class from a place on, some at a time, for ever, and move the place; an empty list from time
-    to time if nothing comes. `shards`: only these. `once`: stop at the end of what is there.
+    to time if nothing comes. `shards`: only these. `once`: stop at the end of what is there. Raises SilentError if
+    the server may be cut off from the others: connect to another one.
     """
+    heard_s = time.monotonic()
     while True:
         try:
             async for messages in _consume(client, class_, place, shards, once):
+                heard_s = time.monotonic()
                 yield messages
             return
-        except (NatsError, TimeoutError):  # its leader went away, or the stream: from our own place again
+        except (NatsError, TimeoutError) as error:  # its leader went away, or the stream: from our own place again
             if client.is_closed:
                 raise
+            if time.monotonic() - heard_s > SILENT_S:
+                raise SilentError(f"{server_of(client) or 'no server'}: {error or type(error).__name__}") from None
             yield []
             await asyncio.sleep(RETRY_S)
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from brokers import MAKERS, MosquittoBroker, Until, need_mosquitto
-from chains import message
+from brokers import MAKERS, MosquittoBroker, Until
+from chains import in_the_log, message
 from databases import Postgres
 from storms import storm
 
@@ -38,14 +38,6 @@ SINKS = (1, 2, 4)
 BACKLOG_STORES, BACKLOG_EVENTS = 250, 1_000
 PROBES_S = 0.05
 STORM = 5_000
-
-
-@pytest.fixture
-async def cell(tmp_path: Path) -> AsyncIterator[MosquittoBroker]:
-    need_mosquitto()
-    options = "allow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 8192"
-    async with MosquittoBroker(tmp_path / "cell", options, persistent=False) as broker:
-        yield broker
 
 
 @pytest.fixture
@@ -158,8 +150,7 @@ async def test_events_a_second(
                 count = "SELECT count(*) FROM chain.event" if sinks else "SELECT count(*) FROM event"
                 assert conn.execute(count.encode()).fetchone() == (STORES * events,)
                 if fed:
-                    left = "SELECT count(*) FROM chain.fanout"
-                    await until(lambda conn=conn, left=left: conn.execute(left).fetchone() == (0,), within_s=60)
+                    await until(lambda conn=conn: in_the_log(conn), within_s=60)
     record_property("chain", json.dumps({"rates": rates}))
     with capsys.disabled():
         print(f"\nevents/s into PostgreSQL at {list(EVENTS)} a batch, {os.getloadavg()[0]:.1f} load:")
@@ -196,8 +187,7 @@ async def test_what_an_event_costs(
             }
             before = {name: sum(map(cpu_s, pids)) for name, pids in parts.items()}
             await drive(herd)
-            left = "SELECT count(*) FROM chain.fanout"
-            await until(lambda conn=conn, left=left: conn.execute(left).fetchone() == (0,), within_s=60)
+            await until(lambda conn=conn: in_the_log(conn), within_s=60)
             for name, pids in parts.items():
                 used_s = sum(map(cpu_s, pids)) - before[name]
                 costs.setdefault(name, {})[batch] = round(used_s / (STORES * events) * 1e6, 1)

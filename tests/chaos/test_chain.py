@@ -21,16 +21,20 @@ async def test_reconnect_storm(tmp_path: Path, crm: MakeCrm, until: Until, tell:
         await consumer.start()
         await until(consumer.ready)
         await fleet.start()
+
+        async def connected(stores: int) -> None:
+            await until(lambda: fleet.told("connected") == stores, within_s=180)
+
         try:
-            await until(lambda: fleet.told("connected") == STORES, within_s=180)
+            await connected(STORES)
             took_s = []
             for away_s in (0, 5):
                 await broker.kill()
-                await until(lambda: fleet.told("connected") == 0, within_s=60)
+                await connected(0)
                 await asyncio.sleep(away_s)
                 await broker.start()
                 began = time.monotonic()
-                await until(lambda: fleet.told("connected") == STORES, within_s=180)
+                await connected(STORES)
                 took_s.append(time.monotonic() - began)
             totals = await fleet.last()
         finally:

@@ -5,85 +5,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
-from brokers import MosquittoBroker, Until, need_mosquitto
-from chains import counted
+from brokers import MosquittoBroker, Until
 from databases import Postgres
-from herds import Herd
 from nats.errors import Error as NatsError
 from nats.js.errors import Error as JetStreamError
+from parts import Chain, herds
 
 from simulators.headquarters.log import Log, LogNode
 from sync.chain import schema
-from sync.chain.ledger import connect, feed_again
+from sync.chain.ledger import connect
 from sync.chain.log import LogSettings, stream_of
 from sync.chain.log import connect as connect_to_log
 from sync.contract import EventClass
 
-ROOT = Path(__file__).parents[2]
 STORES = 300
 EVENTS: dict[EventClass, tuple[int, int]] = {"member": (40, 1), "journey": (60, 2), "agg": (130, 6), "health": (120, 5)}
 """Events of each store and class, and how many in a batch."""
+SENDING_S = 60
 FAULTS = 70
 EVERY_S = (0.2, 1.2)
 
 
-class Part:
-    """A program that is killed and started again."""
-
-    def __init__(self, log: Path, *command: str) -> None:
-        self._log, self._command = log, command
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self, *command: str) -> None:
-        self.kill()
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, *(command or self._command)],
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-            )
-
-    def alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-
-class Chain:
-    """The cell's broker, the database, the log, two sinks for each lane, and a reader."""
+class Faults(Chain):
+    """What happens to a chain's parts, the database and the log."""
 
     def __init__(self, folder: Path, database: str, server: Postgres, cell: MosquittoBroker, log: Log) -> None:
-        self.folder, self.database, self.server, self.cell, self.log = folder, database, server, cell, log
-        self.arguments = [
-            *("chain", "sink", "--broker", cell.url, "--database", database),
-            *("--log", log.servers, "--replicas", "3", "--log-gib", "1"),
-        ]
-        self.sinks = [
-            Part(folder / f"{lane}-{n}.log", "-m", "edge", *self.arguments, "--lane", lane)
-            for lane in ("member", "bulk")
-            for n in (1, 2)
-        ]
-        self.lake = folder / "lake"
-        reading = ("chain", "read", "--log", log.servers, "--to", f"parquet:{self.lake}", "--every", "2")
-        self.reader = Part(folder / "reader.log", "-m", "edge", *reading)
+        super().__init__(folder, database, cell.url, log.servers)
+        self.server, self.broker, self.log = server, cell, log
         self.did: Counter[str] = Counter()
         self.lost_from_the_log = False
         self._gone: dict[LogNode, asyncio.Task[None]] = {}
@@ -124,9 +81,9 @@ class Chain:
         self.sinks[number].start("tests/support/odd_sinks.py", kind, *self.arguments, "--lane", lane)
 
     async def kill_the_broker(self, dice: random.Random) -> None:
-        await self.cell.kill()
+        await self.broker.kill()
         await asyncio.sleep(dice.uniform(0, 1))
-        await self.cell.start()
+        await self.broker.start()
 
     async def kill_a_log_node(self, dice: random.Random) -> None:
         await self._away(dice.choice(self.log.nodes), dice.uniform(0.5, 3))
@@ -180,78 +137,35 @@ class Chain:
         for sink in self.sinks:
             sink.start()
 
-    def close(self) -> None:
-        for part in (*self.sinks, self.reader):
-            part.kill()
-
 
 @pytest.fixture
-async def chain(tmp_path: Path, postgres_server: Postgres, postgres: str) -> AsyncIterator[Chain]:
-    need_mosquitto()
+async def chain(
+    tmp_path: Path, postgres_server: Postgres, postgres: str, cell: MosquittoBroker
+) -> AsyncIterator[Faults]:
     with connect(postgres) as conn:
         schema.set_up(conn)
-    options = "allow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 8192"
-    async with (
-        MosquittoBroker(tmp_path / "cell", options, persistent=False) as cell,
-        Log(tmp_path / "log") as log,
-    ):
-        made = Chain(tmp_path, postgres, postgres_server, cell, log)
+    async with Log(tmp_path / "log") as log:
+        made = Faults(tmp_path, postgres, postgres_server, cell, log)
         try:
             yield made
         finally:
             made.close()
 
 
-async def test_everything_is_killed_at_random(chain: Chain, until: Until, tell: Callable[[str], None]) -> None:
+async def test_everything_is_killed_at_random(chain: Faults, until: Until, tell: Callable[[str], None]) -> None:
     seed = time.time_ns()
     dice = random.Random(seed)
     print("seed", seed)
-    stores = [f"c{n:03}" for n in range(STORES)]
-    herds = {
-        class_: Herd(chain.cell.url, stores, [class_], events, n, per_s=STORES * events / n / 60)
-        for class_, (events, n) in EVENTS.items()
-    }
-    for part in (*chain.sinks, chain.reader):
-        part.start()
+    chain.start()
     began = time.monotonic()
-    sending = asyncio.gather(*(herd.run() for herd in herds.values()))
+    sending = asyncio.gather(*(herd.run() for herd in herds(chain.cell, STORES, EVENTS, SENDING_S)))
     for _ in range(FAULTS):
         await asyncio.sleep(dice.uniform(*EVERY_S))
         await chain.fault(dice)
     await chain.mend()
     async with asyncio.timeout(300):
         await sending
-    with connect(chain.database) as conn:
-        found = counted(conn)
-        for class_, (events, _) in EVENTS.items():
-            wanted = {
-                "rows": STORES * events,
-                "received": STORES * events,
-                "upto": STORES * events,
-                "lost": 0,
-                "dead": 0,
-            }
-            assert {name: found[class_][name] for name in wanted} == wanted, (class_, chain.did)
-        left = "SELECT count(*) FROM chain.fanout"
-        await until(lambda: conn.execute(left).fetchone() == (0,), within_s=120)
-        if chain.lost_from_the_log:
-            feed_again(conn, 0)
-            await until(lambda: conn.execute(left).fetchone() == (0,), within_s=120)
-    chain.reader.kill()
-    last = ("chain", "read", "--log", chain.log.servers, "--to", f"parquet:{chain.lake}", "--once")
-    await asyncio.to_thread(subprocess.run, [sys.executable, "-m", "edge", *last], cwd=ROOT, check=True, timeout=120)
-    read: Counter[tuple[str, str, int]] = Counter()
-    for file in chain.lake.glob("class=*/**/*.parquet"):
-        of = file.relative_to(chain.lake).parts[0].removeprefix("class=")
-        for row in pq.read_table(file, partitioning=None).to_pylist():
-            assert json.loads(row["payload"])["id"] == f"{row['store']}/{row['epoch']}/{of}/{row['seq']}"
-            read[row["store"], of, row["seq"]] += 1
-    total = STORES * sum(events for events, _ in EVENTS.values())
-    assert set(read.values()) == {1}
-    assert len(read) == total
-    repeats = sum(numbers["duplicates"] for numbers in found.values())
+    print(chain.did)
+    told = await chain.everything_is_there_once(STORES, EVENTS, until, chain.lost_from_the_log)
     did = ", ".join(f"{n} × {name}" for name, n in chain.did.most_common())
-    tell(
-        f"{STORES} stores, {FAULTS} faults in {time.monotonic() - began:.0f} s ({did}): {total:,} of {total:,} events"
-        f" once in PostgreSQL and once at the log's reader, {repeats:,} repetitions absorbed"
-    )
+    tell(f"{STORES} stores, {FAULTS} faults in {time.monotonic() - began:.0f} s ({did}): {told}")

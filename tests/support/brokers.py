@@ -81,6 +81,15 @@ async def mosquitto(tmp_path: Path) -> AsyncIterator[MosquittoBroker]:
 
 
 @pytest.fixture
+async def cell(tmp_path: Path) -> AsyncIterator[MosquittoBroker]:
+    """A cell's broker, as docs/chain has it but for certificates and access rules."""
+    need_mosquitto()
+    options = "allow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 8192"
+    async with MosquittoBroker(tmp_path / "cell", options, persistent=False) as broker:
+        yield broker
+
+
+@pytest.fixture
 async def nats(tmp_path: Path) -> AsyncIterator[NatsBroker]:
     """A running NATS server."""
     async with NatsBroker(tmp_path / "nats") as broker:

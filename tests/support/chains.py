@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from brokers import MAKERS
@@ -58,3 +60,17 @@ def counted(conn: Any) -> dict[str, dict[str, int]]:
         assert rows_ == distinct, f"{class_}: {rows_} rows of {distinct} events"
         found[class_]["rows"] = rows_
     return found
+
+
+def in_the_log(conn: Any) -> bool:
+    """Whether the log has confirmed everything that is committed."""
+    return bool(conn.execute("SELECT count(*) FROM chain.fanout").fetchone() == (0,))
+
+
+def dashboard_queries(file: Path, store: str = "s1") -> list[str]:
+    """The queries of a Grafana dashboard, as Grafana sends them for a store and the last day."""
+    dashboard = json.loads(file.read_text("utf-8"))
+    queries = [target["rawSql"] for panel in dashboard["panels"] for target in panel["targets"]]
+    queries.append(next(one["query"] for one in dashboard["templating"]["list"] if one["name"] == "store"))
+    macro = re.compile(r"\$__timeFilter\((.*?)\)")
+    return [macro.sub(r"\1 > now() - interval '1 day'", one).replace("$store", f"'{store}'") for one in queries]

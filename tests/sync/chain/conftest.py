@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import MosquittoBroker, need_mosquitto
 from databases import Postgres
 
 from sync.chain import schema, sink
@@ -43,15 +41,6 @@ def chain(postgres_server: Postgres, _chain_template: str) -> str:
 def conn(chain: str) -> Iterator[Any]:
     with connect(chain) as made:
         yield made
-
-
-@pytest.fixture
-async def cell(tmp_path: Path) -> AsyncIterator[MosquittoBroker]:
-    """A cell's broker, configured as docs/chain has it."""
-    need_mosquitto()
-    options = "allow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 8192"
-    async with MosquittoBroker(tmp_path / "cell", options, persistent=False) as broker:
-        yield broker
 
 
 StartSink = Callable[..., tuple[Sink, "asyncio.Task[None]"]]

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from brokers import MOSQUITTO, Until, need_mosquitto
 from certificates import Authority
+from chains import in_the_log
 from forked import Forked, run
 from herds import Herd
 
@@ -133,7 +134,7 @@ async def test_a_cell_stands_from_the_documents_files(tmp_path: Path, database: 
                     with pytest.raises(psycopg.errors.InsufficientPrivilege):
                         conn.execute(forbidden.encode())
             with psycopg.connect(database["chain"], autocommit=True) as conn:
-                await until(lambda: conn.execute("SELECT count(*) FROM chain.fanout").fetchone() == (0,), within_s=60)
+                await until(lambda: in_the_log(conn), within_s=60)
                 query = "SELECT value FROM chain.setting WHERE name = 'keep_events_days'"
                 assert conn.execute(query).fetchone() == ("20",)
             lake = tmp_path / "lake"

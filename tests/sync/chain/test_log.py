@@ -11,15 +11,17 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from brokers import MosquittoBroker, Until
-from chains import counted
+from chains import counted, in_the_log
 from herds import Herd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
 from config import topics
-from simulators.headquarters.log import Log
+from simulators.headquarters.broker import free_port
+from simulators.headquarters.log import Log, LogNode
 from sync.chain import log as log_module
+from sync.chain import reader as reader_module
 from sync.chain.ledger import Run
 from sync.chain.log import LogSettings, body, decoded, encoded, stream_of, subject
 from sync.chain.log import connect as connect_to_log
@@ -92,28 +94,27 @@ async def test_what_is_committed_is_in_the_log_once(
     sink, _ = start(cell.url, log=settings_of(log))
     await until(lambda: len(sink.shards) == topics.SHARDS)
     stores = ["a.b", "门店*", *(f"h{n}" for n in range(10))]
-    left = "SELECT count(*) FROM chain.fanout"
 
     async def send(events: int, epoch: str) -> None:
         async with asyncio.timeout(60):
             await Herd(cell.url, stores, ("agg",), events, 7, epoch=epoch).run()
 
     await send(40, "one")
-    await until(lambda: conn.execute(left).fetchone() == (0,))
+    await until(lambda: in_the_log(conn))
     place = Place()
     assert sorted(await everything(log, "agg", place)) == sorted((store, n) for store in stores for n in range(1, 41))
     await log.nodes[0].kill()
     await send(30, "two")
     assert counted(conn)["agg"]["rows"] == len(stores) * 70
-    assert conn.execute(left).fetchone() != (0,)
+    assert not in_the_log(conn)
     await log.nodes[0].start()
-    await until(lambda: conn.execute(left).fetchone() == (0,))
+    await until(lambda: in_the_log(conn))
     assert sorted(await everything(log, "agg", place)) == sorted((store, n) for store in stores for n in range(1, 31))
     client = await connect_to_log(settings_of(log), "test")
     await client.jetstream().delete_stream(stream_of("agg"))
     await client.close()
     await send(5, "three")
-    await until(lambda: conn.execute(left).fetchone() == (0,))
+    await until(lambda: in_the_log(conn))
     assert sorted(await everything(log, "agg", place)) == sorted((store, n) for store in stores for n in range(1, 6))
 
 
@@ -127,10 +128,44 @@ async def test_what_a_dead_sink_left_is_fed_by_the_next(
         await Herd(cell.url, ["s1", "s2"], ("journey",), 1200, 50).run()
     task.cancel()
     second, _ = start(cell.url, log=settings_of(log))
-    await until(lambda: conn.execute("SELECT count(*) FROM chain.fanout").fetchone() == (0,))
+    await until(lambda: in_the_log(conn))
     found = await everything(log, "journey", Place())
     assert sorted(found) == sorted((store, n) for store in ("s1", "s2") for n in range(1, 1201))
     assert second.counters["leftovers"] > 0
+
+
+async def test_a_server_that_is_cut_off_from_the_others_is_left(
+    cell: MosquittoBroker, conn: Any, start: StartSink, until: Until, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes connections and messages, but nothing comes of them: the others have the majority."""
+    for module in (log_module, reader_module):
+        monkeypatch.setattr(module, "SILENT_S", 1.0)
+    alone = LogNode(tmp_path / "log", 1, tuple(f"127.0.0.1:{free_port()}" for _ in range(3)))
+    other = LogNode(tmp_path / "log", 2)
+    both = LogSettings(f"{alone.url},{other.url}", replicas=1, stream_gib=1)
+    said: list[str] = []
+    async with alone:
+        sink, _ = start(cell.url, log=both)
+        reading = asyncio.create_task(copy(both, tmp_path / "lake", ["agg"], every_s=0.1, tell=said.append))
+        try:
+            async with asyncio.timeout(60):
+                await Herd(cell.url, ["s1"], ("agg",), 20, 7).run()
+            await until(lambda: "the log's streams: " in sink.trouble.get("log", ""))
+            await until(lambda: any(f"127.0.0.1:{alone.port}: " in one for one in said))
+            async with other:
+                await until(lambda: in_the_log(conn))
+                await until(lambda: len(kept(tmp_path / "lake")) == 20)
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+
+def kept(folder: Path) -> list[tuple[str, str, int]]:
+    """Epoch, store and number of each event in a reader's files."""
+    files = sorted(folder.glob("class=*/**/part-*.parquet"))
+    rows = [row for file in files for row in pq.read_table(file, partitioning=None).to_pylist()]
+    assert all(json.loads(row["payload"])["type"] == row["type"] for row in rows)
+    return sorted((row["epoch"], row["store"], row["seq"]) for row in rows)
 
 
 async def test_files_hold_each_event_once(
@@ -141,25 +176,19 @@ async def test_files_hold_each_event_once(
     await until(lambda: len(sink.shards) == topics.SHARDS)
     folder = tmp_path / "lake"
 
-    def kept() -> list[tuple[str, str, int]]:
-        files = sorted(folder.glob("class=*/**/*.parquet"))
-        rows = [row for file in files for row in pq.read_table(file, partitioning=None).to_pylist()]
-        assert all(json.loads(row["payload"])["type"] == row["type"] for row in rows)
-        return sorted((row["epoch"], row["store"], row["seq"]) for row in rows)
-
     wanted: list[tuple[str, str, int]] = []
     for epoch in ("one", "two"):
         async with asyncio.timeout(60):
             await Herd(cell.url, ["a", "b"], ("agg", "journey"), 40, 7, epoch=epoch).run()
-        await until(lambda: conn.execute("SELECT count(*) FROM chain.fanout").fetchone() == (0,))
+        await until(lambda: in_the_log(conn))
         wanted += [(epoch, store, n) for store in ("a", "b") for n in range(1, 41) for _ in range(2)]
         place = (folder / "_place.json").read_text() if epoch == "two" else None
         assert await copy(settings_of(log), folder, ["agg", "journey"], once=True) == 160
-        assert kept() == sorted(wanted)
+        assert kept(folder) == sorted(wanted)
         if place is not None:
             (folder / "_place.json").write_text(place)  # as if it had died
             assert await copy(settings_of(log), folder, ["agg", "journey"], once=True) == 160
-            assert kept() == sorted(wanted)
+            assert kept(folder) == sorted(wanted)
     assert await copy(settings_of(log), folder, ["agg", "journey"], once=True) == 0
     with Lake(folder), pytest.raises(InUseError), Lake(folder):
         pass
