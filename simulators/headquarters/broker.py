@@ -31,6 +31,8 @@ mqtt {{ host: "127.0.0.1", port: {port} }}
 class Broker:
     """Broker process with its files in `folder`, on a free loopback port that it keeps over restarts."""
 
+    host = "127.0.0.1"
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
@@ -38,7 +40,7 @@ class Broker:
 
     @property
     def url(self) -> str:
-        return f"mqtt://127.0.0.1:{self.port}"
+        return f"mqtt://{self.host}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -61,7 +63,7 @@ class Broker:
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
-        await accepting(self.port, self._process)
+        await accepting(self.host, self.port, self._process)
 
     async def stop(self) -> None:
         """Terminate it, and kill it after STOP_S."""
@@ -117,13 +119,13 @@ def free_port() -> int:
             return port
 
 
-async def accepting(port: int, process: asyncio.subprocess.Process) -> None:
+async def accepting(host: str, port: int, process: asyncio.subprocess.Process) -> None:
     """Wait until a server accepts connections; RuntimeError if it ends, or after READY_S."""
     try:
         async with asyncio.timeout(READY_S):
             while process.returncode is None:
                 with contextlib.suppress(OSError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    _, writer = await asyncio.open_connection(host, port)
                     writer.close()
                     return
                 await asyncio.sleep(0.02)

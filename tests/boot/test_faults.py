@@ -100,7 +100,7 @@ def test_a_power_cut_while_it_is_upgraded(gateway: Booted, shop: Shop, packages:
 
     later(packages / "first.deb", "7.4.0", packages)
     upgrading = gateway.beside(
-        "nsenter", "-t", str(gateway._pid), "-m", "-p", "-r", "-w", "dpkg", "-i", "/srv/packages/7.4.0.deb"
+        "nsenter", "-t", str(gateway.pid), "-m", "-p", "-r", "-w", "dpkg", "-i", "/srv/packages/7.4.0.deb"
     )
     releases = gateway.files / "opt/tagtrail/releases"
     gateway.until(lambda: (releases / "7.4.0").exists() or upgrading.poll() is not None)

@@ -1,7 +1,8 @@
-"""A machine of the test's own: systemd booted as PID 1 in private namespaces, over an overlay of this machine's root.
+"""A machine of the test's own: systemd booted as PID 1 in private namespaces, over an overlay of this machine's root or
+of another one.
 
-What it changes on its disk is forgotten with the test's folder. It has a loopback network of its own, in which programs
-of this machine can run beside it: readers, broker, CRM.
+What it changes on its disk is forgotten with the test's folder. It has a network of its own, with loopback only, in
+which programs of this machine can run beside it: readers, broker, CRM.
 """
 
 from __future__ import annotations
@@ -15,18 +16,28 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from networks import DIES_WITH_US
 
 SYSTEMD = Path("/lib/systemd/systemd")
 WITHIN_S = 120.0
 VERSIONED = os.path.basename(os.path.realpath("/usr/bin/python3"))
-DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
-"""No machine outlives its test, however that ends."""
+BARE = f"""
+# A bare machine: no Python, nothing of a store, no services but systemd's own.
+rm -rf etc/systemd/system/*.wants etc/tagtrail var/lib/tagtrail opt/tagtrail root usr/local/bin
+mkdir -p away/bin away/lib
+mv usr/bin/python3* away/bin
+mv usr/lib/{VERSIONED} away/lib
+mkdir root
+for unit in systemd-udevd systemd-logind mosquitto postgresql; do
+  ln -sf /dev/null etc/systemd/system/$unit.service
+done
+"""
 BOOT = """
 set -e
-disk=$1 packages=$2 python=$3
+disk=$1 packages=$2 lower=$3 first=$4
 root=$disk/root
 mkdir -p "$disk/upper" "$disk/work" "$root"
-mount -t overlay overlay -o lowerdir=/,upperdir="$disk/upper",workdir="$disk/work" "$root"
+mount -t overlay overlay -o lowerdir="$lower",upperdir="$disk/upper",workdir="$disk/work" "$root"
 cd "$root"
 mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
@@ -42,18 +53,11 @@ mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts dev/pts
 mount -t tmpfs tmpfs dev/shm
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
-if [ ! -e etc/bare ]; then
-  # A bare machine: no Python, nothing of a store, no services but systemd's own.
+if [ ! -e etc/first ]; then
   : >etc/machine-id
-  rm -rf etc/systemd/system/*.wants etc/tagtrail var/lib/tagtrail opt/tagtrail root usr/local/bin
-  mkdir -p away/bin away/lib
-  mv usr/bin/python3* away/bin
-  mv "usr/lib/$python" away/lib
-  mkdir root srv/packages
-  for unit in systemd-udevd systemd-logind mosquitto postgresql; do
-    ln -sf /dev/null etc/systemd/system/$unit.service
-  done
-  touch etc/bare
+  mkdir -p srv/packages
+  eval "$first"
+  touch etc/first
 fi
 mount --bind "$packages" srv/packages
 ip link set lo up
@@ -78,21 +82,24 @@ def why_not() -> str | None:
 
 
 class Booted:
-    """The machine. `packages` is /srv/packages in it."""
+    """The machine, whose root is `lower` with changes. `packages` is /srv/packages in it; `first` is done in its root
+    before it boots for the first time."""
 
-    def __init__(self, folder: Path, packages: Path) -> None:
+    def __init__(self, folder: Path, packages: Path, lower: Path = Path("/"), first: str = BARE) -> None:
         self._disk = folder / "disk"
+        self._root = str(lower), first
         self._packages = packages
         self._log = folder / "boot.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._beside: list[subprocess.Popen[bytes]] = []
-        self._pid = 0
+        self.pid = 0
+        """Number of its first process here."""
         self._disk.mkdir()
 
     @property
     def files(self) -> Path:
         """Its root directory, as seen from here."""
-        return Path(f"/proc/{self._pid}/root")
+        return Path(f"/proc/{self.pid}/root")
 
     def boot(self) -> None:
         """Boot it; skips the test where namespaces or mounts aren't allowed."""
@@ -110,7 +117,7 @@ class Booted:
         ]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "bash", "-c", BOOT, "boot", str(self._disk), str(self._packages), VERSIONED],
+                [*command, "bash", "-c", BOOT, "boot", str(self._disk), str(self._packages), *self._root],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -119,8 +126,8 @@ class Booted:
         until_s = time.monotonic() + WITHIN_S
         while time.monotonic() < until_s and self._process.poll() is None:
             ids = children.read_text().split()
-            self._pid = int(ids[0]) if ids else 0
-            if self._pid and Path(f"/proc/{self._pid}/comm").read_text() == "systemd\n":
+            self.pid = int(ids[0]) if ids else 0
+            if self.pid and Path(f"/proc/{self.pid}/comm").read_text() == "systemd\n":
                 said = self.run("systemctl", "is-system-running", "--wait", check=False).stdout.strip()
                 if said in ("running", "degraded"):
                     return
@@ -141,7 +148,7 @@ class Booted:
             process.wait()
         self._beside.clear()
         if self._process is not None:
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(self.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
 
@@ -149,7 +156,7 @@ class Booted:
         """Run a command as root in it; with `check` it must succeed."""
         inherited = {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"}
         ran = subprocess.run(
-            ["nsenter", "-t", str(self._pid), "-m", "-p", "-n", "-u", "-i", "-C", "-r", "-w", *command],
+            ["nsenter", "-t", str(self.pid), "-m", "-p", "-n", "-u", "-i", "-C", "-r", "-w", *command],
             env=inherited | {"DEBIAN_FRONTEND": "noninteractive"} | environment,
             input=given,
             capture_output=True,
@@ -169,7 +176,7 @@ class Booted:
         """Start a program of this machine in the other's network."""
         with self._log.open("ab") as log:
             process = subprocess.Popen(
-                [*DIES_WITH_US, "nsenter", "-t", str(self._pid), "-n", *map(str, command)],
+                [*DIES_WITH_US, "nsenter", "-t", str(self.pid), "-n", *map(str, command)],
                 env={**os.environ, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
