@@ -127,8 +127,9 @@ class MemberDirectory:
                 await self._follow(self._manifest)
             except (FetchError, OSError, sqlite3.Error) as error:
                 failed = True
-                log.warning("the member directory can't be applied: %s", error)
-                await self._report("failed", str(error))
+                if not self._changed.is_set():  # otherwise it is another one's turn
+                    log.warning("the member directory can't be applied: %s", error)
+                    await self._report("failed", str(error))
 
     async def _follow(self, manifest: Manifest) -> None:
         if self._offered is not None:

@@ -7,7 +7,6 @@ again to go on.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import itertools
 import time
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from config import topics
+from sync.chain import members
 from sync.chain.desk import OPEN, Order, make_commands
 from sync.chain.ledger import now_us
 from sync.down import DesiredConfig, DirectoryFile, Manifest
@@ -64,13 +64,9 @@ def config_push(file: Path) -> Push:
 
 
 def directory_push(conn: psycopg.Connection[Any], file: Path, valid_days: float) -> Push:
-    """Read a member directory (CSV, also gzipped) and store it for the sinks to serve. Raises OSError, ValueError."""
-    content = file.read_bytes()
-    if not content.startswith(b"\x1f\x8b"):
-        content = gzip.compress(content, mtime=0)
-    head = gzip.decompress(content)[:200].decode(errors="replace").splitlines()[:1]
-    if not head or not head[0].startswith("epc,member,tier,consent"):
-        raise ValueError(f"{file} does not begin with the columns epc,member,tier,consent,hint,hint_until_us")
+    """Read a member directory (CSV, also gzipped) and store it for the sinks to serve. Raises OSError, and ValueError
+    with the line that stores would refuse."""
+    content = members.packed(file)
     digest = hashlib.sha256(content).hexdigest()
     conn.execute(
         "INSERT INTO chain.directory_file (sha256, content) VALUES (%s, %s) ON CONFLICT DO NOTHING", (digest, content)
@@ -251,20 +247,25 @@ def _reported(
 ) -> dict[str, tuple[str, str]]:
     """What became of a generation by store: unsent, waiting, applied, refused or offline, and why."""
     found = conn.execute(
-        "SELECT s.store, d.generation, CASE %s WHEN 'config' THEN s.config ELSE s.directory END,"
-        " coalesce((s.state ->> 'online')::boolean, false) FROM unnest(%s::text[]) AS w (store)"
+        "SELECT s.store, d.generation, extract(epoch FROM d.sent_at) * 1e6,"
+        " CASE %s WHEN 'config' THEN s.config ELSE s.directory END, coalesce((s.state ->> 'online')::boolean, false)"
+        " FROM unnest(%s::text[]) AS w (store)"
         " LEFT JOIN chain.store s USING (store) LEFT JOIN chain.desired d ON d.store = w.store AND d.kind = %s",
         (kind, list(stores), kind),
     )
     states = dict.fromkeys(stores, ("unsent", ""))
-    for store, desired, reported, online in found:
+    for store, desired, sent_us, reported, online in found:
         if store is None or desired != generation:
             continue
         told = reported or {}
         state = told.get("state")
         if told.get("generation") == generation and state == "applied":
             states[store] = "applied", ""
-        elif state in ("failed", "rolled_back", "expired") and told.get("generation") == generation:
+        # A store reports the generation of the directory that it has, also when it can't apply the next one.
+        elif state in ("failed", "rolled_back", "expired") and (
+            told.get("generation") == generation
+            or (kind == "directory" and state == "failed" and sent_us is not None and told["at_us"] >= sent_us)
+        ):
             states[store] = "refused", str(told.get("reason", state))
         else:
             states[store] = ("waiting" if online else "offline"), ""

@@ -299,6 +299,21 @@ async def test_the_same_generation_with_other_content_is_not_called_applied(far:
     assert far.here[-1] == 6
 
 
+async def test_a_generation_is_not_called_failed_when_the_next_one_is_there(
+    far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.crm.directory.PATIENCE_S", (0.05, 0.05))
+    far.deliver = lambda parts: []
+    first = asyncio.create_task(far.manifest(1, far.file(["1"], 1)))
+    async with asyncio.timeout(60):
+        while not far.wants:
+            await asyncio.sleep(0.01)
+    far.deliver = lambda parts: parts
+    assert (await far.manifest(2, far.file(["2"], 2)))["state"] == "applied"
+    assert {report["state"] for report in far.reports} == {"fetching", "applied"}
+    await first
+
+
 async def test_an_older_generation_is_refused_and_what_an_import_brought_is_replaced(far: Far, tmp_path: Path) -> None:
     entry = far.file(["1"], 3)
     assert (await far.manifest(3, entry))["state"] == "applied"

@@ -12,8 +12,10 @@ from chains import batch, counted
 from typer.testing import CliRunner
 
 from edge.cli.chain import app
+from edge.crm.directory_file import parse
 from edge.store.errors import Trouble
 from simulators.headquarters.broker import free_port
+from sync.chain import members
 from sync.chain.decoding import decode
 from sync.chain.ledger import Ledger, now_us
 
@@ -87,6 +89,40 @@ def test_a_push_that_can_reach_nobody_is_over_at_once(chain: str, tmp_path: Path
     assert call("push", "weather", str(file), "--database", chain).exit_code == 2
     with pytest.raises(Trouble, match="columns"):
         call("push", "directory", str(file), "--database", chain)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("30A1,M1,A,1", "line 3: 4 columns; expected 6"),
+        ("30A1,M1,A,1,,,", "line 3: 7 columns"),
+        ("30A,M1,A,1,", "line 3: non-hexadecimal"),
+        (",M1,A,1,", "line 3: epc: expected 1 to 62 bytes"),
+        ("30A1,,A,1,", "line 3: member: empty"),
+        (f"30A1,M1,{'A' * 33},1,", "line 3: tier: at most 32"),
+        ("30A1,M1,A,maybe,", "line 3: consent: 'maybe'"),
+        ("30A1,M1,A,1,tea,tomorrow", "line 3: hint_until_us: 'tomorrow'"),
+    ],
+)
+def test_a_directory_that_stores_would_refuse_is_not_pushed(
+    chain: str, conn: Any, tmp_path: Path, line: str, reason: str
+) -> None:
+    file = tmp_path / "members.csv"
+    file.write_text(f"epc,member,tier,consent,hint\n30A0,M0,A,yes,tea\n{line}\n")
+    with pytest.raises(Trouble, match=re.escape(reason)):
+        call("push", "directory", str(file), "--database", chain)
+    assert conn.execute("SELECT count(*) FROM chain.directory_file").fetchone() == (0,)
+
+
+def test_a_directory_as_stores_import_it_is_pushed_as_they_take_it(tmp_path: Path) -> None:
+    file = tmp_path / "members.csv"
+    file.write_text('\ufeffepc,member,tier,consent,hint\r\n30A0,M0,A,Yes,"tea, at 5"\r\n30A1,M1,,,\r\n')
+    made = tmp_path / "made.csv.gz"
+    made.write_bytes(members.packed(file))
+    rows = [row[1:] for row in parse(made, b"k" * 32, whole=True)]
+    assert rows == [("M0", "A", 1, "tea, at 5", None), ("M1", "", 0, None, None)]
+    file.write_bytes(made.read_bytes())
+    assert members.packed(file) == made.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from config import topics
 from simulators.headquarters.log import Log
 from sync.chain import desk, erasure, fleet, sales
 from sync.chain.decoding import decode
-from sync.chain.ledger import Ledger, connect
+from sync.chain.ledger import Ledger, connect, now_us
 from sync.chain.log import LogSettings
 from sync.chain.log import connect as connect_to_log
 from sync.chain.reader import Place, follow
@@ -32,7 +32,7 @@ StartSink = Callable[..., Any]
 
 
 class Stores:
-    """Stores at the other end of a broker. `refuses`: those that refuse a configuration; `silent`: those that answer
+    """Stores at the other end of a broker. `refuses`: those that refuse what is pushed; `silent`: those that answer
     nothing."""
 
     def __init__(self, link: MqttConnection, names: list[str]) -> None:
@@ -77,6 +77,9 @@ class Stores:
                     told = {"v": 1, "generation": desired["generation"], "at_us": 1}
                     state = "failed" if store in self.refuses else "applied"
                     await self.say(store, "up/config", told | {"state": state, "reason": "no such zone"})
+                elif rest == "down/directory" and store in self.refuses:
+                    told = {"v": 1, "generation": 0, "members": 0, "at_us": now_us()}
+                    await self.say(store, "up/directory", told | {"state": "failed", "reason": "no space"})
                 elif rest == "down/directory":
                     (file,) = json.loads(incoming.payload)["files"]
                     want = {"v": 1, "sha256": file["sha256"], "offset": 0, "size": 1000, "parts": 8}
@@ -196,12 +199,31 @@ async def test_a_store_that_is_offline_halts_if_told_so(
     assert "s1 is offline" in str(waves[-1])
 
 
+async def test_a_store_that_cannot_take_a_directory_halts_the_rollout(
+    chain: str, conn: Any, stores: Stores, tmp_path: Path
+) -> None:
+    """It says so under the generation of the directory that it has; an earlier failure doesn't count."""
+    stores.refuses = set(stores.names)
+    earlier = {"v": 1, "generation": 0, "members": 0, "at_us": now_us(), "state": "failed", "reason": "earlier"}
+    await stores.say("s2", "up/directory", earlier)
+    file = tmp_path / "members.csv"
+    file.write_text("epc,member,tier,consent,hint\n30A1,M1,A,yes,\n")
+
+    def run() -> list[fleet.Wave]:
+        with connect(chain) as mine:
+            push = fleet.directory_push(mine, file, 30)
+            return list(fleet.roll_out(mine, push, [1], ["refused"], stores=["s1", "s2"], within_s=20))
+
+    with pytest.raises(fleet.HaltedError, match="s1 refused: no space"):
+        await asyncio.to_thread(run)
+
+
 async def test_a_directory_is_served_in_parts(
     chain: str, conn: Any, stores: Stores, until: Until, tmp_path: Path
 ) -> None:
     file = tmp_path / "members.csv"
     lines = [f"{n:024X},M{n},A,1,," for n in range(400)]
-    file.write_text("\n".join(["epc,member,tier,consent,hint,hint_until_us", *lines]))
+    file.write_text("".join(f"{line}\n" for line in ("epc,member,tier,consent,hint,hint_until_us", *lines)))
     push = fleet.directory_push(conn, file, 30)
 
     def run() -> list[fleet.Wave]:
