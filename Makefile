@@ -114,8 +114,9 @@ deb: wheelhouse
 deb-test: deb
 	$(BIN)/python -m pytest tests/package -o norecursedirs= $(ARGS)
 
-# Boot systemd as PID 1 on a bare machine, install the package there, and do what a technician does; needs root.
+# Boot systemd as PID 1 on bare machines, and do there what the documents tell a technician, and a chain's engineer; needs root.
 boot-test: deb apt-test
+	command -v debootstrap >/dev/null || apt-get install -y -qq --no-install-recommends debootstrap >/dev/null || true
 	$(BIN)/python -m pytest tests/boot -o norecursedirs= $(ARGS)
 
 clean:

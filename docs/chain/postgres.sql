@@ -1,4 +1,4 @@
--- Users of the chain's database; run once as a superuser: psql -f postgres.sql. Then set passwords with \password.
+-- Users of the chain's database; run once as a superuser: psql < postgres.sql. Then give each a password.
 -- The owner creates and upgrades the tables (tagtrail chain setup); sinks write; readers see the views only.
 CREATE ROLE tagtrail_chain LOGIN;
 CREATE ROLE tagtrail_sink LOGIN;

@@ -79,18 +79,6 @@ class Chain:
         told = json.loads(place.read_text()) if place.exists() else {"classes": {}}
         return sum(one["sequence"] for one in told["classes"].values())
 
-    def at_the_reader(self) -> Counter[tuple[str, str, int]]:
-        """How often the reader's files hold each event: class, store and number."""
-        import pyarrow.parquet as pq
-
-        held: Counter[tuple[str, str, int]] = Counter()
-        for file in self.lake.glob("class=*/**/*.parquet"):
-            of = file.relative_to(self.lake).parts[0].removeprefix("class=")
-            for row in pq.read_table(file, partitioning=None).to_pylist():
-                assert json.loads(row["payload"])["id"] == f"{row['store']}/{row['epoch']}/{of}/{row['seq']}"
-                held[of, row["store"], row["seq"]] += 1
-        return held
-
     async def everything_is_there_once(
         self, stores: int, events: Mapping[EventClass, tuple[int, int]], until: Until, fed_again: bool = False
     ) -> str:
@@ -108,7 +96,7 @@ class Chain:
         self.reader.kill()
         last = [sys.executable, *self._read, "--once"]
         await asyncio.to_thread(subprocess.run, last, cwd=ROOT, check=True, timeout=120)
-        held = self.at_the_reader()
+        held = in_files(self.lake)
         total = stores * sum(n for n, _ in events.values())
         assert set(held.values()) == {1}
         assert len(held) == total
@@ -123,3 +111,16 @@ def herds(url: str, stores: int, events: Mapping[EventClass, tuple[int, int]], s
     """Stores that send `events` of each class, so many in a batch, spread over some seconds."""
     names = [f"c{n:03}" for n in range(stores)]
     return [Herd(url, names, [class_], n, of, per_s=stores * n / of / seconds) for class_, (n, of) in events.items()]
+
+
+def in_files(lake: Path) -> Counter[tuple[str, str, int]]:
+    """How often a reader's files hold each event: class, store and number."""
+    import pyarrow.parquet as pq
+
+    held: Counter[tuple[str, str, int]] = Counter()
+    for file in lake.glob("class=*/**/*.parquet"):
+        of = file.relative_to(lake).parts[0].removeprefix("class=")
+        for row in pq.read_table(file, partitioning=None).to_pylist():
+            assert json.loads(row["payload"])["id"] == f"{row['store']}/{row['epoch']}/{of}/{row['seq']}"
+            held[of, row["store"], row["seq"]] += 1
+    return held
