@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def packed(file: Path) -> bytes:
     content = file.read_bytes()
     try:
         text = (gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content).decode("utf-8-sig")
-    except EOFError as error:
+    except (EOFError, zlib.error) as error:
         raise ValueError(str(error)) from None
     rows = csv.reader(io.StringIO(text, newline=""))
     made = io.StringIO()

@@ -123,6 +123,10 @@ def test_a_directory_as_stores_import_it_is_pushed_as_they_take_it(tmp_path: Pat
     assert rows == [("M0", "A", 1, "tea, at 5", None), ("M1", "", 0, None, None)]
     file.write_bytes(made.read_bytes())
     assert members.packed(file) == made.read_bytes()
+    for cut_off in (made.read_bytes()[:-9], made.read_bytes()[:12] + b"\xff" * 20):
+        file.write_bytes(cut_off)
+        with pytest.raises(ValueError):
+            members.packed(file)
 
 
 @pytest.mark.parametrize(
