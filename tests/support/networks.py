@@ -69,7 +69,10 @@ class Network:
         raise RuntimeError(f"unshare ended with {process.poll()}")
 
     def plug(self, pid: int, number: int) -> str:
-        """Give the namespace of a process a cable to the switch; return its address there."""
+        """Give the namespace of a process a cable to the switch, in place of one that is gone; return its address."""
+        if number in self._plugged:
+            with contextlib.suppress(RuntimeError):  # it may have gone with its namespace
+                self._run(self._switch, "link", "del", f"port{number}")
         self._plugged[number] = pid
         cable = ("link", "add", f"port{number}", "type", "veth", "peer", "name", "eth0", "netns", str(pid))
         self._run(self._switch, *cable)
