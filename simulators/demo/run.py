@@ -144,7 +144,8 @@ class _Demo:
         lacking = missing() if self._options.chain else None
         if self._options.chain and lacking is None:
             self._say("starting headquarters: Mosquitto, PostgreSQL, a log of three nodes, two sinks, a second store")
-            chain = Chain(self._folder / "chain", self._store_id, self._part, self._options.speed, self._origin_us)
+            clock = (self._options.speed, self._origin_us)
+            chain = Chain(self._folder / "chain", self._store_id, self._part, clock, self._tills)
             self._chain = await stack.enter_async_context(chain)
             self._say(f"look into it from another terminal: tagtrail chain status --database {chain.database}")
             return self._chain
