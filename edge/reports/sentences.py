@@ -90,8 +90,13 @@ def changes(words: Words, beside: AgainstReport | None) -> list[str]:
     texts = {
         "more": _("More people came than on the days compared: {change} ({low} … {high})."),
         "fewer": _("Fewer people came than on the days compared: {change} ({low} … {high})."),
-        "chance": _("{change} people came against the days compared; with {low} … {high}, that may be chance."),
-        "few": _("{change} people came against the days compared; so few days can't show whether that is chance."),
+        "chance": _(
+            "The number of people differs by {change} from the days compared; with {low} … {high}, that may be chance."
+        ),
+        "few": _(
+            "The number of people differs by {change} from the days compared; so few days can't show whether that is "
+            "chance."
+        ),
     }
     said = [texts[_kind(store)].format(**_interval(store))]
     kinds = {zone.id: zone.kind.value for zone in words.config.zones}
@@ -102,7 +107,7 @@ def changes(words: Words, beside: AgainstReport | None) -> list[str]:
         parts = [f"{words.zone(row.id)} {_signed(_value(row))}" for row in sure[:NAMED]]
         said.append(_("Certain changes of visits: {zones}.").format(zones=_more(words, parts, len(sure))))
     elif told:
-        said.append(_("Of no counter is a change of visits certain."))
+        said.append(_("No counter's visits have certainly changed."))
     return said
 
 
@@ -130,7 +135,7 @@ def course(words: Words, found: Performance) -> list[str]:
             said.append(text.format(zones=_listed(words, zones)))
         left = {zone: row for zone, row in left.items() if zone not in zones}
     if not said:
-        said.append(_("Of no counter is it certain that visits, dwell or tickets have fallen."))
+        said.append(_("No counter has certainly lost visits, dwell or tickets."))
     if not found.sold:
         said.append(_("No sales are known, so nothing can be said about tickets."))
     return said
@@ -225,7 +230,7 @@ def unserved(words: Words, found: HourReport, kinds: Sequence[str]) -> list[str]
     if not wanted:
         return []
     if not n:
-        return [_("There was staff in every hour and zone in which customers stayed.")]
+        return [_("There were staff in every hour and zone in which customers stayed.")]
     most, zone, at_us = max(alone, key=lambda one: one[0])
     text = _(
         "{n} of {all} longer visits were in hours with hardly any staff, above all in {zone} from {hour} ({most})."
@@ -240,7 +245,7 @@ def proposals(words: Words, found: NeedReport) -> list[str]:
     if found.per_hour is None:
         return [_("Too few visits met staff to say how many more members of staff would help.")]
     if not found.proposals:
-        return [_("In no hour was so much work missing that another member of staff would have been busy.")]
+        return [_("In no hour was there enough missing to keep another member of staff busy.")]
     text = _("{start}–{end} {floor}: +{more} at {zone}; {unserved} of {wanted} visits met nobody.")
     said = [
         text.format(
@@ -288,7 +293,7 @@ def trust(words: Words, found: Summary) -> list[str]:
         return []
     said = [_("The readers were up for {share} of the opening hours.").format(share=percent(found.coverage))]
     if dark:
-        text = _("Nothing is known of {zones}: covered for less than {least}.")
+        text = _("Nothing is known about {zones}: covered for less than {least}.")
         said.append(text.format(zones=_listed(words, dark), least=percent(least)))
     if poor:
         said.append(_("Figures of {zones} lack some hours.").format(zones=_listed(words, poor)))
