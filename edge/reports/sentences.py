@@ -8,7 +8,7 @@ Rules:
 3. If a sentence chooses among several zones, their intervals are widened so that all of them together hold with 95 %
    (Bonferroni, dwell.compare.of_many): the more zones, the larger a difference must be. A promotion makes two claims,
    that more came and that more stayed; with sales three.
-   The interval that is told is the figure's own, as in the tables.
+   The interval that is told is the figure's own, as in the tables; of a promotion, the widened one.
 4. What is unknown is not mentioned as if it were small.
 """
 
@@ -114,11 +114,8 @@ def changes(words: Words, beside: AgainstReport | None) -> list[str]:
 def course(words: Words, found: Performance) -> list[str]:
     """Say which counters certainly fall in visits, dwell or tickets, and what isn't known."""
     _ = catalogue(words.lang).gettext
-    some = [
-        row
-        for row in found.counters
-        if any(one.change is not None and one.change.low is not None for one in row.courses)
-    ]
+    some = [row for row in found.counters if any(one.judged for one in row.courses)]
+    judged = {name: any(getattr(row, name).judged for row in some) for name in ("visits", "dwell", "tickets")}
     if not some:
         return [_("There are too few days to compare, or too few visits, to say how counters fare: choose 28 days.")]
     texts = {
@@ -134,8 +131,19 @@ def course(words: Words, found: Performance) -> list[str]:
         if zones:
             said.append(text.format(zones=_listed(words, zones)))
         left = {zone: row for zone, row in left.items() if zone not in zones}
-    if not said:
-        said.append(_("No counter has certainly lost visits, dwell or tickets."))
+    if not said and judged["visits"]:
+        said.append(
+            _("No counter has certainly lost visits, dwell or tickets.")
+            if judged["tickets"]
+            else _("No counter has certainly lost visits or dwell.")
+        )
+    elif not said:
+        said.append(_("No counter's dwell has certainly become shorter."))
+    if not judged["visits"]:
+        text = _("Only {n} of {all} days have data on both sides: too few to say whether visits have changed.")
+        said.append(text.format(n=found.pairs, all=found.days))
+    if found.sold and not judged["tickets"]:
+        said.append(_("Sales of too few days are known to say whether tickets have changed."))
     if not found.sold:
         said.append(_("No sales are known, so nothing can be said about tickets."))
     return said
@@ -174,13 +182,13 @@ def trial(words: Words, found: Trial) -> list[str]:
     texts = {
         ("visitors", "more"): _("more came ({change}, {low} … {high})"),
         ("visitors", "fewer"): _("fewer came ({change}, {low} … {high})"),
-        ("visitors", "chance"): _("not certainly more or fewer came ({change}, {low} … {high})"),
+        ("visitors", "chance"): _("no certain change in how many came ({change}, {low} … {high})"),
         ("engaged_visitors", "more"): _("more stayed ({change}, {low} … {high})"),
         ("engaged_visitors", "fewer"): _("fewer stayed ({change}, {low} … {high})"),
-        ("engaged_visitors", "chance"): _("not certainly more or fewer stayed ({change}, {low} … {high})"),
+        ("engaged_visitors", "chance"): _("no certain change in how many stayed ({change}, {low} … {high})"),
         ("tickets", "more"): _("more tickets ({change}, {low} … {high})"),
         ("tickets", "fewer"): _("fewer tickets ({change}, {low} … {high})"),
-        ("tickets", "chance"): _("not certainly more or fewer tickets ({change}, {low} … {high})"),
+        ("tickets", "chance"): _("no certain change in tickets ({change}, {low} … {high})"),
     }
     parts = []
     for effect in found.effects:
@@ -230,7 +238,7 @@ def unserved(words: Words, found: HourReport, kinds: Sequence[str]) -> list[str]
     if not wanted:
         return []
     if not n:
-        return [_("There were staff in every hour and zone in which customers stayed.")]
+        return []
     most, zone, at_us = max(alone, key=lambda one: one[0])
     text = _(
         "{n} of {all} longer visits were in hours with hardly any staff, above all in {zone} from {hour} ({most})."

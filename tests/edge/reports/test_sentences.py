@@ -143,7 +143,7 @@ def test_where_people_go_next(day: Day) -> None:
         (
             (0.33, 0.21, 0.48),
             (0.1, -0.02, 0.25),
-            "More came (+33 %, +21 % … +48 %), not certainly more or fewer stayed (+10 %, -2 % … +25 %).",
+            "More came (+33 %, +21 % … +48 %), no certain change in how many stayed (+10 %, -2 % … +25 %).",
         ),
         ((-0.2, -0.3, -0.1), None, "Fewer came (-20 %, -30 % … -10 %)."),
         (None, None, "There is not enough data yet to say what it did."),
@@ -164,7 +164,7 @@ def test_a_promotion_makes_two_claims(
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
-    [(0.1, 0.4, "more tickets (+"), (-0.4, -0.1, "fewer tickets (-"), (-0.1, 0.4, "not certainly")],
+    [(0.1, 0.4, "more tickets (+"), (-0.4, -0.1, "fewer tickets (-"), (-0.1, 0.4, "no certain change in tickets (+")],
 )
 def test_tickets_are_a_third_claim_of_a_promotion(low: float, high: float, said: str) -> None:
     change = Change((low + high) / 2, low, high, 9, 9, 99, 99, True, (low, high))
@@ -213,6 +213,30 @@ def test_too_few_days_say_nothing_about_how_counters_fare() -> None:
     row = CounterCourse("shoes", "F1", none, Course(None, None, None, None), none, None)
     (said,) = sentences.course(EN, Performance("2026-03-01", "2026-03-01", (row,), 1, True))
     assert said.startswith("There are too few days to compare")
+
+
+def test_nothing_is_said_of_visits_or_tickets_that_cannot_be_judged() -> None:
+    """One pair of 28 days; dwell is of all visits together, and has an interval."""
+    few, dwell = Course(10, 10, Difference(-0.5, None, None), 1), Course(60, 60, Difference(0, -0.2, 0.2), None)
+    row = CounterCourse("shoes", "F1", few, dwell, few, None)
+    found = Performance("2026-01-18", "2026-02-14", (row,), 1, True)
+    assert (found.pairs, found.days) == (1, 28)
+    assert sentences.course(EN, found) == [
+        "No counter's dwell has certainly become shorter.",
+        "Only 1 of 28 days have data on both sides: too few to say whether visits have changed.",
+        "Sales of too few days are known to say whether tickets have changed.",
+    ]
+    assert "28 天中只有 1 天" in "".join(sentences.course(ZH, found))
+    judged = CounterCourse("shoes", "F1", course(0, False), dwell, few, None)
+    assert sentences.course(EN, Performance("2026-03-01", "2026-03-07", (judged,), 1, True)) == [
+        "No counter has certainly lost visits or dwell.",
+        "Sales of too few days are known to say whether tickets have changed.",
+    ]
+    shorter = CounterCourse("shoes", "F1", few, Course(60, 90, Difference(-0.3, -0.4, -0.2), None), few, None)
+    assert sentences.course(EN, Performance("2026-03-01", "2026-03-07", (shorter,), 1, False))[:2] == [
+        "Certainly shorter dwell only: Shoes.",
+        "Only 1 of 7 days have data on both sides: too few to say whether visits have changed.",
+    ]
 
 
 def test_unserved_need_busy_hours_and_trust(day: Day) -> None:

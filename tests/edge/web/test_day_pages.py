@@ -98,6 +98,7 @@ async def test_what_was_tried_is_told_even_if_it_proves_nothing(tmp_path: Path) 
             assert status == 200
             assert f">{name} <small>" in html
             assert "not enough data" in html
+            assert ">not yet<" in html, "no day of it is over"
 
 
 def trading(config: StoreConfig) -> None:
@@ -176,6 +177,35 @@ async def test_tickets_stand_beside_visits_wherever_a_counter_is_told_of(tmp_pat
         assert (noon["state"], noon["tickets"], noon["units"], noon["visits"]) == ("measured", 3, 6, 6)
         none = (await page.get("/counters?date=2026-02-01&lang=en"))[2]
         assert "Tickets" not in none
+
+
+async def test_how_few_days_can_be_compared_is_said_with_the_figures(tmp_path: Path) -> None:
+    config = StoreConfig.model_validate(store_values(tmp_path, opening_hours=[{"open": "10:00", "close": "20:00"}]))
+    trading(config)
+    async with pages.serving(config) as page:
+        whole, few = [
+            text_of((await page.get(f"/counters?date={date}&days=7&view=trend&lang=en"))[2])
+            for date in (DATE, DATE - dt.timedelta(days=5))
+        ]
+    assert "of these days ha" not in whole
+    assert "compared with 2026-02-24 – 2026-03-02 2 of these days have data" in few
+    assert "Only 2 of 7 days have data on both sides" in few
+
+
+async def test_every_share_of_where_people_went_has_its_interval(page: Page) -> None:
+    day = Day(page.config)
+    for i in range(120):
+        at = f"{8 + i // 60}:{i % 60:02}"
+        day.visit(f"c{i}", "shoes", at, 40, journey=at)
+        day.visit(f"c{i}", "books" if i < 90 else "bags", f"{at}:45", 40, journey=at)
+    day.covered("04:00", "12:00")
+    day.watermark("12:00")
+    day.conn.close()
+    tree = text_of((await page.get(f"/flows?date={DATE}&zone=shoes&lang=en"))[2].split('id="tree"')[1])
+    plan = text_of((await page.get(f"/plan?date={DATE}&zone=shoes&lang=en"))[2].split('id="zone"')[1])
+    for text in (tree, plan):
+        assert "=Books() 90 75 % 67–82 %" in text
+    assert re.search(r"Median \d+ s \d+ s–\d+ s", plan)
 
 
 async def test_a_promotion_is_drawn_day_by_day_beside_its_control_zones(tmp_path: Path) -> None:
@@ -322,6 +352,22 @@ async def test_waiting_is_told_only_of_zones_where_people_are_served(tmp_path: P
         "bags": (None, 20.0),
         "hall": (None, 20.0),
     }
+
+
+async def test_service_begins_with_what_was_missing(page: Page) -> None:
+    day = Day(page.config)
+    for i in range(40):
+        day.visit(f"{i}", "shoes", f"8:{i:02}", 150)
+    day.visit("badge", "shoes", "08:10", 1800, cls="staff")
+    day.covered("04:00", "12:00")
+    day.watermark("12:00")
+    day.conn.close()
+    html = (await page.get(f"/service?date={DATE}&lang=en"))[2]
+    places = [html.index(part) for part in ('class="says"', 'id="cases"', 'id="need"', 'id="wait"', 'id="staffing"')]
+    assert places == sorted(places)
+    said = text_of(html.split('class="says"')[1].split("</p>")[0])
+    assert "met nobody" in said
+    assert "There was staff" not in said, "that sounds as if they had been served"
 
 
 async def test_need_that_nobody_served_is_the_loudest_cell(page: Page) -> None:
