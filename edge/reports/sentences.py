@@ -140,7 +140,7 @@ def course(words: Words, found: Performance) -> list[str]:
     elif not said:
         said.append(_("No counter's dwell has certainly become shorter."))
     if not judged["visits"]:
-        text = _("Only {n} of {all} days have data on both sides: too few to say whether visits have changed.")
+        text = _("Days with data on both sides: {n} of {all}, too few to say whether visits have changed.")
         said.append(text.format(n=found.pairs, all=found.days))
     if found.sold and not judged["tickets"]:
         said.append(_("Sales of too few days are known to say whether tickets have changed."))

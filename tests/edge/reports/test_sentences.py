@@ -223,7 +223,7 @@ def test_nothing_is_said_of_visits_or_tickets_that_cannot_be_judged() -> None:
     assert (found.pairs, found.days) == (1, 28)
     assert sentences.course(EN, found) == [
         "No counter's dwell has certainly become shorter.",
-        "Only 1 of 28 days have data on both sides: too few to say whether visits have changed.",
+        "Days with data on both sides: 1 of 28, too few to say whether visits have changed.",
         "Sales of too few days are known to say whether tickets have changed.",
     ]
     assert "28 天中只有 1 天" in "".join(sentences.course(ZH, found))
@@ -235,7 +235,7 @@ def test_nothing_is_said_of_visits_or_tickets_that_cannot_be_judged() -> None:
     shorter = CounterCourse("shoes", "F1", few, Course(60, 90, Difference(-0.3, -0.4, -0.2), None), few, None)
     assert sentences.course(EN, Performance("2026-03-01", "2026-03-07", (shorter,), 1, False))[:2] == [
         "Certainly shorter dwell only: Shoes.",
-        "Only 1 of 7 days have data on both sides: too few to say whether visits have changed.",
+        "Days with data on both sides: 1 of 7, too few to say whether visits have changed.",
     ]
 
 

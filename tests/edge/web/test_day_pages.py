@@ -70,6 +70,25 @@ async def test_today_gives_numbers_with_n_coverage_and_as_of(page: Page) -> None
     assert "footfall" not in html.lower()
 
 
+async def test_last_week_stands_beside_the_days_figure(page: Page) -> None:
+    for back, people in ((0, 30), (7, 20)):
+        day = Day(page.config, DATE - dt.timedelta(days=back))
+        for i in range(people):
+            day.visit(f"{back} {i}", "shoes", f"10:{i:02}", 60)
+        day.covered("04:00", "28:00")
+        day.conn.close()
+    day = Day(page.config)
+    day.watermark("33:00")
+    day.conn.close()
+    html = (await page.get(f"/today?date={DATE}&lang=en"))[2]
+    figures = text_of(html.split('class="figures"')[1].split("</section>")[0])
+    assert "Journeys 30 Same weekday last week +50 % 20" in figures
+    assert 'id="against"' in html
+    assert "can't show whether a difference is chance" in unescape(html)
+    figures = text_of((await page.get(f"/today?date={DATE}&against=before&lang=en"))[2].split('class="figures"')[1])
+    assert "Same weekday last week" not in figures.split("Cart journeys")[0], "the days compared are there instead"
+
+
 async def test_today_tells_what_doors_counted_and_how_much_was_watched(tmp_path: Path) -> None:
     values = store_values(tmp_path)
     values["readers"][0]["inputs"] = [{"port": 1, "zone": "door"}, {"port": 2, "zone": "shoes"}]
@@ -189,7 +208,7 @@ async def test_how_few_days_can_be_compared_is_said_with_the_figures(tmp_path: P
         ]
     assert "of these days ha" not in whole
     assert "compared with 2026-02-24 – 2026-03-02 2 of these days have data" in few
-    assert "Only 2 of 7 days have data on both sides" in few
+    assert "Days with data on both sides: 2 of 7" in few
 
 
 async def test_every_share_of_where_people_went_has_its_interval(page: Page) -> None:
