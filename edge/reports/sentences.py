@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # keeps NumPy out of the page process until a day is requeste
 NAMED = 3
 """Maximum number of zones named in a sentence."""
 BETWEEN = {"en": ", ", "zh": "、"}
+CLAUSES = {"en": ", ", "zh": "；"}
 STOP = {"en": ".", "zh": "。"}
 
 
@@ -201,7 +202,7 @@ def trial(words: Words, found: Trial) -> list[str]:
         parts.append(texts[effect.measure, kind].format(**told))
     if not parts:
         return [_("There is not enough data yet to say what it did.")]
-    text = BETWEEN[words.lang].join(parts)
+    text = CLAUSES[words.lang].join(parts)
     return [text[:1].upper() + text[1:] + STOP[words.lang]]
 
 
