@@ -335,6 +335,13 @@ async def test_days_are_shown_beside_those_they_are_compared_with(page: Page) ->
     html = (await page.get(f"/today?date={DATE}&days=7&against=before&lang=en"))[2]
     assert "compared with 2026-03-01 – 2026-03-07" in text_of(html)
     assert "Journeys 350 +25 % +7 % … +46 %" in text_of(html)
+    assert "of these days ha" not in html
+    long_ago = Day(page.config, DATE - dt.timedelta(days=40))
+    long_ago.visit("first", "shoes", "08:00", 40)
+    long_ago.covered("04:00", "28:00")
+    long_ago.conn.close()
+    fewer = text_of((await page.get(f"/today?date={DATE - 2 * dt.timedelta(days=1)}&days=7&against=before&lang=en"))[2])
+    assert "compared with 2026-02-27 – 2026-03-05 5 of these days have data" in fewer
     counters = (await page.get(f"/counters?date={DATE}&days=7&against=before&lang=en"))[2]
     shoes = text_of(counters.split('<tr data-zone="shoes">')[1].split("</tr>")[0])
     assert "+25 %" in shoes
