@@ -123,6 +123,8 @@ def test_a_wall_screen_shows_all_at_once(chromium: Any, site: Any, lang: str, si
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
         assert page.evaluate(OUTSIDE) == []
         assert not page.is_visible("header nav")
+        assert page.locator(".by").count(), "there are cues"
+        assert not page.locator(".by").first.is_visible(), "from afar nobody needs the version of a rule"
         page.click(".legend a")
         page.wait_for_selector("header nav")
         assert wrong == []
