@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import random
 import re
 from html import unescape
 from pathlib import Path
@@ -15,6 +16,7 @@ from pages import Page, fill, text_of
 from shopdays import DATE, Day, store_values
 
 from config import StoreConfig
+from edge.words.numbers import duration
 
 config, page, service, cheap_passwords = pages.config, pages.page, pages.service, pages.cheap_passwords
 
@@ -196,6 +198,47 @@ async def test_tickets_stand_beside_visits_wherever_a_counter_is_told_of(tmp_pat
         assert (noon["state"], noon["tickets"], noon["units"], noon["visits"]) == ("measured", 3, 6, 6)
         none = (await page.get("/counters?date=2026-02-01&lang=en"))[2]
         assert "Tickets" not in none
+
+
+async def test_the_picture_of_the_longest_medians_is_as_sure_as_the_sentence(page: Page) -> None:
+    day = Day(page.config)
+    dice = random.Random(2)
+    for zone, seconds in (("shoes", 300), ("bags", 60), ("books", 57)):
+        for i in range(80):
+            at = f"{8 + i // 60}:{i % 60:02}"
+            day.visit(f"{zone}{i}", zone, at, seconds * dice.uniform(0.6, 1.4), journey=at)
+    day.covered("04:00", "12:00")
+    day.watermark("12:00")
+    day.conn.close()
+    html = (await page.get(f"/counters?date={DATE}&lang=en"))[2]
+    assert "Shoes holds people longest" in html
+    card = html.split('class="holds"')[1].split("</ol>")[0]
+    rows = card.split("<li>")[1:]
+    assert 'href="#shoes"' in rows[0]
+
+    def line(row: str, kind: str) -> tuple[float, float]:
+        found = re.search(rf'class="{kind}" x1="([\d.]+)%" x2="([\d.]+)%"', row)
+        assert found is not None
+        return float(found[1]), float(found[2])
+
+    first, second, third = (line(row, "joint") for row in rows)
+    assert first[0] > second[1], "certain, as the sentence says"
+    assert max(second[0], third[0]) < min(second[1], third[1]), "these may be the other way round"
+    for row in rows:
+        (low, high), (own_low, own_high) = line(row, "joint"), line(row, "own")
+        dot = re.search(r'cx="([\d.]+)%"', row)
+        assert dot is not None
+        assert 0 <= low <= own_low <= float(dot[1]) <= own_high <= high <= 100
+    first_row = day_counters(page.config)[0]
+    assert text_of(rows[0]).startswith(f"Shoes {first_row}")
+
+
+def day_counters(config: StoreConfig) -> list[str]:
+    """Medians as text, of the counters in the order of the longest."""
+    day = Day(config)
+    scores = [row for row in day.past.counters(DATE).zones if row.kind == "counter" and row.median_s is not None]
+    day.conn.close()
+    return [duration(row.median_s, "en") for row in sorted(scores, key=lambda row: -(row.median_s or 0))]
 
 
 async def test_how_few_days_can_be_compared_is_said_with_the_figures(tmp_path: Path) -> None:
