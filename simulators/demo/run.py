@@ -212,7 +212,7 @@ class _Demo:
         store.setdefault("thresholds", {})["lateness_s"] = min(60.0, max(2.0, 0.5 * self._options.speed))
         store["mqtt"] = {"url": broker}
         store["database"] = {"path": str(self._database), "checkpoint_s": 1.0}
-        store["web"] = {"listen": f"127.0.0.1:{self._options.port}"}
+        store["web"] |= {"listen": f"127.0.0.1:{self._options.port}"}
         store["special_days"] = [_opening(dt.datetime.now(ZoneInfo(store["store"]["timezone"])))]
         if self._chain is not None:
             self._share(store)

@@ -12,11 +12,13 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from rich.console import Console
 
 from config import StoreConfig
+from config.check import load
 from edge.store.calendar import hours
 from simulators.demo import chain
-from simulators.demo.run import _opening
+from simulators.demo.run import Options, _Demo, _opening
 
 
 @pytest.mark.parametrize("time", ["12:44", "00:00", "03:59", "04:00", "23:59"])
@@ -39,6 +41,15 @@ def test_what_a_chain_lacks_is_said_by_name(monkeypatch: pytest.MonkeyPatch) -> 
             patched.setattr(chain.shutil, "which", lambda *_, found=found, **__: found)
             patched.setattr(chain, "tool", lambda _: None)
             assert name in str(chain.missing())
+
+
+def test_the_demo_keeps_the_tiers_colours_of_its_store_file(tmp_path: Path, demo_store: StoreConfig) -> None:
+    options = Options(1, 20, 20, 8099, None, True, False, tmp_path)
+    made = _Demo(tmp_path, options, Console(quiet=True))
+    made._write_store_file({reader.id: reader.address for reader in demo_store.readers}, "mqtt://127.0.0.1:1883")
+    config = load(tmp_path / "store.toml", files=False)
+    assert config.web.tiers == demo_store.web.tiers != ()
+    assert config.web.listen == "127.0.0.1:8099"
 
 
 async def test_headquarters_pushes_each_hour_of_sales_once_and_again_if_it_was_not_taken(tmp_path: Path) -> None:
