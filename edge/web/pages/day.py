@@ -109,6 +109,7 @@ class DayPages:
             "counters.html",
             says=says,
             holds=() if scores is None else holds(scores),
+            enough_days="28" if any(days[0].visits is not None for days in trends.values()) else "7",
             scores=scores,
             rows=rows,
             order=order,

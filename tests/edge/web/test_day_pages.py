@@ -147,7 +147,7 @@ async def test_how_counters_fare_is_one_click_from_counters(tmp_path: Path) -> N
         html = (await page.get(f"/counters?date={DATE}&lang=en"))[2]
         href = re.search(r'href="([^"]*view=trend[^"]*)"', html)
         assert href is not None
-        assert "days=28" in href[1], "a day proves nothing"
+        assert "days=7" in href[1], "a day proves nothing, and there are no 28 days yet"
         query = f"/counters?date={DATE}&days=7&view=trend&lang="
         english, chinese = (await page.get(query + "en"))[2], (await page.get(query + "zh"))[2]
         assert "Certainly fewer visits and fewer tickets: Shoes." in text_of(english)
@@ -198,6 +198,18 @@ async def test_tickets_stand_beside_visits_wherever_a_counter_is_told_of(tmp_pat
         assert (noon["state"], noon["tickets"], noon["units"], noon["visits"]) == ("measured", 3, 6, 6)
         none = (await page.get("/counters?date=2026-02-01&lang=en"))[2]
         assert "Tickets" not in none
+
+
+async def test_trends_are_of_28_days_once_there_are_so_many(page: Page) -> None:
+    for back in (0, 27):
+        day = Day(page.config, DATE - dt.timedelta(days=back))
+        day.visit("one", "shoes", "10:00", 60)
+        day.covered("04:00", "28:00")
+        day.conn.close()
+    day = Day(page.config)
+    day.watermark("33:00")
+    day.conn.close()
+    assert re.search(r'href="[^"]*days=28[^"]*view=trend', (await page.get(f"/counters?date={DATE}&lang=en"))[2])
 
 
 async def test_the_picture_of_the_longest_medians_is_as_sure_as_the_sentence(page: Page) -> None:
