@@ -18,6 +18,8 @@ SILENT_US = 2 * 3_600_000_000
 BUSY = 500
 """… if these have so many reads on average."""
 LLRP_PORT = 5084
+CLOCK_US = 1_000_000
+"""Clocks of two gateways that are further apart are told."""
 SEE_REASONS = "See docs/readers.md, and run tagtrail readers test {}."
 
 
@@ -76,10 +78,20 @@ def standing_by(state: Mapping[str, Any]) -> Iterator[Finding]:
         yield error("standby", "this gateway stands by, but has no whole copy yet", todo)
     elif not state["connected"]:
         yield error("standby", f"this gateway stands by, but the service is away: {state['reason']}", todo)
+    elif state["unfit"]:
+        yield error("standby", f"this gateway stands by, but can't take over: {state['unfit']}", todo)
     elif not state["protected"]:
         yield warning("standby", "this gateway stands by, and is being brought up to date", todo)
     else:
         yield ok("standby", "this gateway stands by, and has everything")
+    apart_us = abs(state["clock_offset_us"] or 0)
+    if apart_us > CLOCK_US:
+        yield warning(
+            "clock",
+            f"the clocks of this gateway and of the service are {duration(apart_us)} apart: after a takeover, zones "
+            "would be unknown for as long",
+            "Have a time service on both: timedatectl set-ntp true.",
+        )
     if state["witness"] is not None and state["witness"]["reason"]:
         yield warning("witness", f"it does not take over by itself: {state['witness']['reason']}", todo)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import signal
@@ -46,19 +47,26 @@ class StandbyService:
         self._lock = hold(path)
         self._mirror = mirror = Mirror(path)
         self._taken = roles.is_to_be_put(path, mirror)
+        self.unfit = ""
+        """Why this gateway could not take over, if so."""
+        noted, fence = mirror.noted().get("term"), roles.fenced(path)
         if self._taken:
             roles.put_in_place(path, mirror)
+        elif mirror.there:
+            with contextlib.suppress(OSError):  # a full disk, of which a takeover tells
+                mirror.fold()
+                self._copied()  # if the last process has ended before that
         token = wire.token(config.standby.token_file)
         called = [one for one in callers(config, "standby", here.name, token) if one.address != here.address]
         register = register_of(config, here.address)
         self._claim = Claim(register, here.address, config.standby.lease_s) if register is not None else None
-        noted, fence = mirror.noted().get("term"), roles.fenced(path)
         term = max(noted if isinstance(noted, int) else 0, fence.term if fence is not None else 0)
         self._following = Following(called, mirror, Beside(config), clock, term, self._claim, self._copied)
         self._jobs = Jobs(clock.now_us)
         self._ended = asyncio.Event()
         self._trouble: Exception | None = None
         self._taking = asyncio.Lock()
+        self._done: dict[str, Any] = {}
 
     async def run(self) -> bool:
         """Stand by until SIGTERM or SIGINT, or until this gateway has taken over."""
@@ -95,38 +103,51 @@ class StandbyService:
     def told(self) -> dict[str, Any]:
         """Return the state as it is shown."""
         witness = None if self._claim is None else {"reason": self._claim.reason}
-        return self._following.told() | {"witness": witness, "now_us": self._clock.now_us()}
+        return self._following.told() | {"unfit": self.unfit, "witness": witness, "now_us": self._clock.now_us()}
 
     async def take_over(self, *, exact: bool = False, above: int = 0) -> dict[str, Any]:
-        """Take over, by order: let the service hand over if it is there. Returns how. Raises Trouble."""
+        """Take over, by order: let the service hand over if it is there. Returns how. Raises Trouble, and goes on
+        standing by."""
         async with self._taking:
             if self._taken:
-                return {"handed_over": exact, "exact": exact}
+                return self._done
             if not self._mirror.there:
                 raise Trouble("there is no whole copy of the service's database here yet")
+            if self.unfit:
+                raise Trouble(self.unfit)
+            if self._following.copying is not None:
+                raise Trouble("the service's database is just being copied; wait until that is done")
             term = max(int(time.time()), self._following.term + 1, above)
             handed_over = not exact and await self._following.hand_over(term, HAND_OVER_S)
             if self._claim is not None and not exact:
                 try:
                     await self._claim.take(term)
                 except (LinkFailure, TimeoutError) as error:
-                    log.error("the witness could not be told: %s", error)
+                    log.error("the witness could not be told: %s", error or "it does not answer")
             await self._following.stop()
-            made = await asyncio.to_thread(
-                roles.take_over,
-                self._config,
-                self._mirror,
-                exact=exact or handed_over,
-                above=term - 1,
-                name=self._here.name,
-            )
+            try:
+                made = await asyncio.to_thread(
+                    roles.take_over,
+                    self._config,
+                    self._mirror,
+                    exact=exact or handed_over,
+                    above=term - 1,
+                    name=self._here.name,
+                )
+            except Trouble:
+                self._following.go_on()
+                raise
             log.warning("this gateway has taken over the service, with term %d", made)
             self._taken = True
-            return {"handed_over": handed_over, "exact": exact or handed_over, "term": made}
+            self._done = {"handed_over": handed_over, "exact": exact or handed_over, "term": made}
+            return self._done
 
     def _copied(self) -> None:
-        """A whole copy is there: what was served from here before is past."""
+        """A whole copy is there, and folded: what was served from here before is past."""
         roles.retire(self._config.database.path, self._mirror)
+        self.unfit = roles.misfit(self._mirror)
+        if self.unfit:
+            log.error("this gateway could not take over: %s", self.unfit)
 
     async def _watch(self) -> None:
         """Take over when the service's lease has ended."""
