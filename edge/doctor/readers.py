@@ -9,6 +9,7 @@ from typing import Any
 
 from config import StoreConfig
 from edge.doctor.findings import Finding, error, ok, unknown, warning
+from edge.forwarding import spool
 from edge.readers.scan import llrp_addresses, scan_llrp
 from edge.store.errors import Trouble
 from edge.store.timekeeping import duration
@@ -20,6 +21,7 @@ BUSY = 500
 LLRP_PORT = 5084
 CLOCK_US = 1_000_000
 """Clocks of two gateways that are further apart are told."""
+START = "Start it: systemctl start tagtrail@STORE."
 SEE_REASONS = "See docs/readers.md, and run tagtrail readers test {}."
 
 
@@ -71,6 +73,21 @@ def standby(live: Mapping[str, Any], now_us: int) -> Iterator[Finding]:
         )
 
 
+def forwarding(folder: Path) -> Iterator[Finding]:
+    """Judge a forwarder on its own gateway, by the folder in which it keeps reads; nothing if there is none."""
+    try:
+        runs, kept = spool.is_used(folder), spool.kept_bytes(folder)
+    except FileNotFoundError:
+        return
+    except OSError as why:
+        yield unknown("forwarder", f"{folder} can't be read: {why.strerror}", "Run this command as root.")
+        return
+    if runs:
+        yield ok("forwarder", f"this gateway forwards, and keeps {kept / 1e6:.1f} MB of reads")
+    else:
+        yield error("forwarder", "this gateway is a forwarder, which does not run", START)
+
+
 def standing_by(state: Mapping[str, Any]) -> Iterator[Finding]:
     """Judge the standby on its own gateway, by what its process says."""
     todo = "See docs/gateways.md."
@@ -84,6 +101,12 @@ def standing_by(state: Mapping[str, Any]) -> Iterator[Finding]:
         yield warning("standby", "this gateway stands by, and is being brought up to date", todo)
     else:
         yield ok("standby", "this gateway stands by, and has everything")
+    if state["keyless"]:
+        yield error(
+            "tag key",
+            "this gateway has another tag key than the service, or none: after a takeover nobody would be recognised",
+            "Install the service's tag key here: docs/install.md, “Storing the tag key separately”.",
+        )
     apart_us = abs(state["clock_offset_us"] or 0)
     if apart_us > CLOCK_US:
         yield warning(

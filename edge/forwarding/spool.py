@@ -25,6 +25,7 @@ FILES = 16
 """The quota is cut into so many files …"""
 FILE_BYTES = 64 * 1024, 8 * 1024 * 1024
 """… of at least and at most this size."""
+LOCK = "lock"
 KEEP_US = 24 * 3_600_000_000
 """Reads name tags, so that they are not kept for longer than this, whatever the quota."""
 
@@ -53,6 +54,28 @@ class Stamp:
     trusted: bool
 
 
+def folder_of(database: Path) -> Path:
+    """Return the folder of a store's reads that are to be sent, unless another one is named."""
+    return database.with_name(f"{database.name}.forward")
+
+
+def is_used(folder: Path) -> bool:
+    """Return whether a forwarder runs on a folder. Raises OSError if there is none, or if it can't be read."""
+    lock = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def kept_bytes(folder: Path) -> int:
+    """Return how much is in a folder."""
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
 class Spool:
     """One folder. `state`: what every file begins with. Trouble if another process has the folder."""
 
@@ -71,7 +94,7 @@ class Spool:
         """Since when the disk takes nothing, and why."""
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Trouble(f"{folder} is in use: another forwarder of this store runs here") from error

@@ -13,7 +13,9 @@ from typing import Any
 
 from config import StoreConfig
 from drivers.links import LinkFailure
+from edge.database import keys
 from edge.database.lock import hold
+from edge.doctor.status import standing
 from edge.forwarding import wire
 from edge.forwarding.calling import callers
 from edge.service.jobs import Jobs
@@ -43,12 +45,12 @@ class StandbyService:
         self._config, self._clock = config, clock
         self._here = here = roles.gateway_of(config, id_)
         assert config.standby is not None
+        roles.needed(config)
         path = config.database.path
         self._lock = hold(path)
         self._mirror = mirror = Mirror(path)
         self._taken = roles.is_to_be_put(path, mirror)
-        self.unfit = ""
-        """Why this gateway could not take over, if so."""
+        self._fitness = roles.Fitness()
         noted, fence = mirror.noted().get("term"), roles.fenced(path)
         if self._taken:
             roles.put_in_place(path, mirror)
@@ -83,7 +85,7 @@ class StandbyService:
 
     async def stand_by(self) -> bool:
         """Stand by until `stop`, or until this gateway has taken over."""
-        self._jobs.every(1, "watchdog", _beat)
+        self._jobs.every(1, "watchdog", self._beat)
         self._jobs.run("following", self._following.run, RETRY_S)
         self._jobs.run("orders", self._answer_orders, RETRY_S)
         if self._claim is not None:
@@ -103,7 +105,12 @@ class StandbyService:
     def told(self) -> dict[str, Any]:
         """Return the state as it is shown."""
         witness = None if self._claim is None else {"reason": self._claim.reason}
-        return self._following.told() | {"unfit": self.unfit, "witness": witness, "now_us": self._clock.now_us()}
+        return self._following.told() | {
+            "unfit": self._fitness.unfit,
+            "keyless": self._fitness.key_mark not in (None, self._key_mark()),
+            "witness": witness,
+            "now_us": self._clock.now_us(),
+        }
 
     async def take_over(self, *, exact: bool = False, above: int = 0) -> dict[str, Any]:
         """Take over, by order: let the service hand over if it is there. Returns how. Raises Trouble, and goes on
@@ -113,8 +120,8 @@ class StandbyService:
                 return self._done
             if not self._mirror.there:
                 raise Trouble("there is no whole copy of the service's database here yet")
-            if self.unfit:
-                raise Trouble(self.unfit)
+            if self._fitness.unfit:
+                raise Trouble(self._fitness.unfit)
             if self._following.copying is not None:
                 raise Trouble("the service's database is just being copied; wait until that is done")
             term = max(int(time.time()), self._following.term + 1, above)
@@ -142,12 +149,21 @@ class StandbyService:
             self._done = {"handed_over": handed_over, "exact": exact or handed_over, "term": made}
             return self._done
 
+    async def _beat(self) -> None:
+        notify("WATCHDOG=1", f"STATUS={standing(self.told())}")
+
     def _copied(self) -> None:
         """A whole copy is there, and folded: what was served from here before is past."""
         roles.retire(self._config.database.path, self._mirror)
-        self.unfit = roles.misfit(self._mirror)
-        if self.unfit:
-            log.error("this gateway could not take over: %s", self.unfit)
+        self._fitness = roles.fitness(self._mirror)
+        if self._fitness.unfit:
+            log.error("this gateway could not take over: %s", self._fitness.unfit)
+
+    def _key_mark(self) -> str | None:
+        key = None
+        with contextlib.suppress(Trouble):
+            key = keys.find_tag_key(self._config.database.path)
+        return keys.mark(key) if key is not None else None
 
     async def _watch(self) -> None:
         """Take over when the service's lease has ended."""
@@ -205,7 +221,7 @@ class WitnessService:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ended.set)
-        self._jobs.every(1, "watchdog", _beat)
+        self._jobs.every(1, "watchdog", self._beat)
         self._jobs.run("witness", self._witness.run, RETRY_S)
         notify("READY=1")
         try:
@@ -213,7 +229,5 @@ class WitnessService:
         finally:
             await self._jobs.stop()
 
-
-async def _beat() -> None:
-    """Notify the supervisor that the event loop is running."""
-    notify("WATCHDOG=1")
+    async def _beat(self) -> None:
+        notify("WATCHDOG=1", f"STATUS={self._witness.in_a_line()}")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config import StoreConfig
-from edge.database import schema, terms
+from edge.database import keys, schema, terms
 from edge.database.life import forget
 from edge.database.writer import SIDES
 from edge.forwarding import wire
@@ -108,17 +108,35 @@ def refuse_copy(database: Path) -> None:
         )
 
 
-def misfit(mirror: Mirror) -> str:
-    """Return why this release could not serve from a copy, which is folded; empty if it could."""
+def needed(config: StoreConfig) -> None:
+    """Prove that this gateway has what it needs to serve after a takeover. Raises Trouble."""
+    assert config.forwarding is not None
+    wire.listening_context(config.forwarding.cert, config.forwarding.key)
+    for each in config.forwarders:
+        wire.token(each.token_file)
+
+
+@dataclass(frozen=True)
+class Fitness:
+    """What a takeover would meet. `unfit`: why this release could not serve from the copy, if so; `key_mark`: of the
+    tag key that goes with it."""
+
+    unfit: str = ""
+    key_mark: str | None = None
+
+
+def fitness(mirror: Mirror) -> Fitness:
+    """Look at a copy, which is folded."""
     uri = f"{mirror.path.absolute().as_uri()}?mode=ro&immutable=1"
     try:
         with closing(sqlite3.connect(uri, uri=True)) as conn:
             schema.refuse_newer(schema.applied(conn))
+            row = conn.execute("SELECT value FROM fact WHERE name = ?", (keys.MARK,)).fetchone()
+            return Fitness(key_mark=row and row[0])
     except sqlite3.Error as error:
-        return f"the copy can't be read: {error}"
+        return Fitness(f"the copy can't be read: {error}")
     except Trouble as trouble:
-        return str(trouble)
-    return ""
+        return Fitness(str(trouble))
 
 
 def take_over(config: StoreConfig, mirror: Mirror, *, exact: bool, above: int = 0, name: str) -> int:

@@ -92,6 +92,8 @@ class Plan:
                 yield f"The service was last heard {ago} ago: {state['reason']}."
             yield "If it still runs somewhere, it stops as soon as it hears of the takeover. What may be missing here:"
             yield "- what the service has counted, and told the CRM, since it went on without the standby;"
+        if state is not None and state["keyless"]:
+            yield "The service's tag key is not here: nobody is recognised until the directory comes again."
         apart_us = abs(state["clock_offset_us"] or 0) if state is not None else 0
         if apart_us > CLOCK_US:
             yield f"The clocks of the two gateways are {duration(apart_us)} apart: zones are unknown for as long."

@@ -125,6 +125,15 @@ class Witness:
                 caller.cancel()
             await asyncio.gather(*callers, return_exceptions=True)
 
+    def in_a_line(self) -> str:
+        """Return who runs the service, by the register."""
+        if self._trouble is not None:
+            return self._trouble
+        held = _held(self._value)
+        if held is None:
+            return "no service has asked yet"
+        return f"{held.holder} runs the service{', alone' if held.alone else ''}, with term {held.term}"
+
     async def _called(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         if len(self._greeting) >= CALLERS_MAX or task is None:
@@ -197,10 +206,12 @@ class Witness:
     def _read(self) -> tuple[int, bytes]:
         try:
             found = json.loads(self._file.read_bytes())
-            return int(found["revision"]), bytes.fromhex(found["value"])
+            value = bytes.fromhex(found["value"])
+            _held(value)
+            return int(found["revision"]), value
         except FileNotFoundError:
             return 0, b""
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, LinkFailure) as error:
             raise Trouble(f"{self._file} can't be read: {error}; stop both gateways before you delete it") from error
 
     def _write(self, revision: int, value: bytes) -> None:

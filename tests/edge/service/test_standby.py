@@ -9,15 +9,17 @@ from typing import Any
 import forked
 import pytest
 from certificates import Authority
-from forwarding import until
+from forwarding import TOKEN, until
 from gateways import Gateway, antennas
 from pairs import SECOND, Machine, elsewhere, pair_of, serving
 from rigs import T0, HandClock, shop_of
 
+from edge.doctor.readers import standing_by as standing_by_doctor
 from edge.service import standby
 from edge.service.standby import StandbyService
 from edge.standby import roles
 from edge.standby.mirror import copy_of
+from edge.standby.takeover import Plan
 from edge.store.errors import Trouble
 
 
@@ -47,6 +49,11 @@ async def test_a_service_hands_over_by_command_and_stands_by_afterwards(gateway:
         assert (state["connected"], state["reason"]) == (True, "")
         done = await asyncio.to_thread(forked.run, "doctor", "--config", second.file)
         assert "this gateway stands by, and has everything" in done.stdout
+        done = await asyncio.to_thread(forked.run, "status", "--config", second.file)
+        assert done.returncode == 0
+        assert done.stdout.endswith(": stands by, and has everything\n")
+        done = await asyncio.to_thread(forked.run, "status", "--json", "--config", second.file)
+        assert (done.returncode, done.stdout) == (1, ""), "of which the installer expects no more than that it starts"
         done = await asyncio.to_thread(forked.run, "run", "--config", second.file)
         assert done.returncode == 3
         assert "this gateway is the standby" in done.stderr
@@ -95,6 +102,38 @@ async def test_a_service_whose_disk_is_full_stops_but_does_not_say_that_nothing_
         assert second.rows("SELECT count(*) FROM lost") == [(4,)]
     finally:
         second.close()
+
+
+async def test_what_a_takeover_would_lack_is_said_before_it(gateway: Gateway, tmp_path: Path) -> None:
+    """An hour's difference of clocks, and a tag key that is a credential on the service's gateway only."""
+    clock, other = HandClock(time=[T0]), HandClock(time=[T0 + 3_600_000_000])
+    token = gateway.folder / "g1.token"
+    token.write_bytes(TOKEN)
+    readers = [{"id": "r1", "driver": "llrp", "address": "r1", "via": "g1", "antennas": antennas("door")}]
+    shop = shop_of(gateway, readers=readers, forwarders=[{"id": "g1", "token_file": str(token)}], **pair_of(gateway))
+    (tmp_path / "b").mkdir()
+    config = elsewhere(shop.config, tmp_path / "b")
+    second = StandbyService(config, SECOND, other)
+    standing_by = asyncio.create_task(second.stand_by())
+    async with serving(shop, clock) as active:
+        await active.protected()
+        key = config.database.path.with_name("store.db.tag-key")
+        await until(key.exists)
+        await until(lambda: not second.told()["keyless"])
+        key.write_text("00" * 32)
+        await until(lambda: second.told()["heard_us"])
+        found = {one.what: one.said for one in standing_by_doctor(second.told())}
+        assert "another tag key than the service" in found["tag key"]
+        assert "are 60 min apart" in found["clock"]
+        plan = await Plan.of(config, SECOND)
+        assert "nobody is recognised until the directory comes again" in plan.text
+        assert "The clocks of the two gateways are 60 min apart" in plan.text
+    second.stop()
+    assert not await standing_by
+    # Once it has to serve, a token that is missing would be noticed too late.
+    token.unlink()
+    with pytest.raises(Trouble, match=r"can't read the token .*g1\.token"):
+        StandbyService(config, SECOND, other)
 
 
 async def test_a_takeover_that_fails_can_be_tried_again(

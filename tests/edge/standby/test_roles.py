@@ -58,9 +58,9 @@ def test_a_copy_that_a_newer_release_has_written_is_told_before_it_is_needed(gat
     begin_migrated(database)
     database.rename(copy_of(database))
     mirror = Mirror(database)
-    assert roles.misfit(mirror) == ""
+    assert roles.fitness(mirror).unfit == ""
     with closing(sqlite3.connect(mirror.path, isolation_level=None)) as conn:
         conn.execute("UPDATE _sqlite_migrations SET name = '9999_later' WHERE rowid = 1")
-    assert "written by a newer Tagtrail (it has 9999_later)" in roles.misfit(mirror)
+    assert "written by a newer Tagtrail (it has 9999_later)" in roles.fitness(mirror).unfit
     mirror.path.write_bytes(b"SQLite format 3" + bytes(5000))
-    assert "the copy can't be read" in roles.misfit(mirror)
+    assert "the copy can't be read" in roles.fitness(mirror).unfit
