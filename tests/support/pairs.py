@@ -109,10 +109,10 @@ class Active:
 
 
 @asynccontextmanager
-async def serving(shop: Shop, clock: HandClock, id_: str | None = None) -> AsyncIterator[Active]:
-    """A pipeline with its port and its standby's."""
+async def serving(shop: Shop, clock: HandClock, id_: str | None = None, **rig_: Any) -> AsyncIterator[Active]:
+    """A pipeline with its port and its standby's. `rig_`: see rigs.running."""
     async with AsyncExitStack() as stack:
-        rig = await stack.enter_async_context(running(shop, clock))
+        rig = await stack.enter_async_context(running(shop, clock, **rig_))
         superseded: list[tuple[int, str]] = []
         pairing = Pairing(shop.config, id_, rig.database, clock, lambda *by: superseded.append(by))
         receiver = Receiver(

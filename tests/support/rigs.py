@@ -24,6 +24,7 @@ from edge.intake.inbox import Inbox
 from edge.intake.pipeline import Pipeline
 from edge.store.clock import Clock
 from edge.store.compose import Shop, compose
+from sync.contract import EventClass
 
 T0 = 1_800_000_000_000_000
 MINUTE_US = 60_000_000
@@ -80,13 +81,18 @@ class Rig:
 
 @asynccontextmanager
 async def running(
-    shop: Shop, clock: HandClock, learner: Learner | None = None, *, advance_s: float = ADVANCE_S
+    shop: Shop,
+    clock: HandClock,
+    learner: Learner | None = None,
+    *,
+    advance_s: float = ADVANCE_S,
+    wake: Callable[[EventClass], None] = lambda _: None,
 ) -> AsyncIterator[Rig]:
     config = shop.config
     begin_migrated(config.database.path)
     database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
     inbox = Inbox()
-    pipeline = Pipeline(shop, database, clock, inbox, elsewhere=Elsewhere("test"), wake=lambda _: None, learner=learner)
+    pipeline = Pipeline(shop, database, clock, inbox, elsewhere=Elsewhere("test"), wake=wake, learner=learner)
     pipeline.restore()
     if learner is None:  # as in a store whose radio has been learnt
         pipeline.engine.release()
