@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.forwarding.records import Begun, Dropped, Record, What, decoded, encoded, frames
+from edge.forwarding.records import Begun, Dropped, Malformed, Record, What, decoded, encoded, frames
 from edge.store.errors import Trouble
 
 log = logging.getLogger("tagtrail.forwarder")
@@ -249,13 +249,21 @@ class Spool:
             part.write_bytes(made)
             part.replace(file.path)
         except OSError:
-            self._delete(file)  # no room even for this; the numbers tell that something is missing
+            part.unlink(missing_ok=True)
+            self._delete(file)  # which makes room for this
+            try:
+                file.path.write_bytes(made)
+            except OSError:
+                self._delete(file)
         if before is not None:
             self._delete(before)
             self.files.remove(before)
         file.first_us, file.size, file.stub = first_us, len(made), True
         self.dropped += 1
         log.warning("%s", why)
+        if not file.path.exists():
+            log.error("%s could not be noted for the service", file.path)
+            self.files.remove(file)
 
     def _delete(self, file: File) -> None:
         with contextlib.suppress(OSError):
@@ -278,7 +286,12 @@ class Spool:
                 continue
             if end < len(data):  # a power cut tore it
                 os.truncate(path, end)
-            begins, ends = decoded(first), decoded(last)
+            try:
+                begins, ends = decoded(first), decoded(last)
+            except Malformed as error:  # of another release
+                log.error("what is in %s can't be sent any more: %s", path, error)
+                path.unlink()
+                continue
             stub = isinstance(ends.what, Dropped) and begins.seq == ends.seq
             files.append(File(int(number), life, path, end, ends.seq, begins.at_us, ends.at_us, stub))
         return files
