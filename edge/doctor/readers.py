@@ -91,7 +91,10 @@ def forwarding(folder: Path) -> Iterator[Finding]:
 def standing_by(state: Mapping[str, Any]) -> Iterator[Finding]:
     """Judge the standby on its own gateway, by what its process says."""
     todo = "See docs/gateways.md."
-    if not state["whole"]:
+    if state["no_room"]:
+        room = "Make room on this gateway's disk."
+        yield error("standby", f"this gateway stands by, but can't keep the copy: {state['no_room']}", room)
+    elif not state["whole"]:
         yield error("standby", "this gateway stands by, but has no whole copy yet", todo)
     elif not state["connected"]:
         yield error("standby", f"this gateway stands by, but the service is away: {state['reason']}", todo)

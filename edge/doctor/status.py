@@ -76,6 +76,8 @@ def standing(state: Mapping[str, Any]) -> str:
     if state["copying"] is not None:
         came, size = state["copying"]
         return f"stands by, and gets a copy of the service's database: {came / 1e6:.0f} of {size / 1e6:.0f} MB at most"
+    if state["no_room"]:
+        return f"stands by, but can't keep the copy: {state['no_room']}"
     if not state["whole"]:
         return f"stands by, but has no whole copy yet: {state['reason']}"
     if state["unfit"]:

@@ -119,8 +119,15 @@ class Refusals:
         self._logger = logger
         self._told: set[tuple[str, str]] = set()
 
-    def tell(self, writer: asyncio.StreamWriter, why: str) -> None:
-        """Say why a caller was refused."""
+    def tell(self, writer: asyncio.StreamWriter, error: BaseException) -> None:
+        """Say why a caller was refused: a LinkFailure, or what ended its connection before it has greeted."""
+        why = str(error)
+        if isinstance(error, TimeoutError):
+            why = "it has not greeted in time"
+        elif isinstance(error, EOFError | ConnectionError):
+            why = "it has hung up before it has greeted"
+        elif not isinstance(error, LinkFailure):
+            why = f"it is none of the store's gateways: {error}"
         peer = writer.get_extra_info("peername")
         caller = str(peer[0]) if peer else "?"
         if (caller, why) not in self._told and len(self._told) < REFUSALS_MAX:

@@ -151,9 +151,9 @@ class Receiver:
                 known = await self._greet(reader, writer)
                 serve = self._pair.serve if known is None and self._pair is not None else None
         except (Malformed, EOFError, OSError, TimeoutError, ValueError) as error:
-            self._refusals.tell(writer, f"it is none of the store's gateways: {error or type(error).__name__}")
+            self._refusals.tell(writer, error)
         except LinkFailure as failure:
-            self._refusals.tell(writer, str(failure))
+            self._refusals.tell(writer, failure)
             with suppress(OSError):
                 writer.write(wire.framed(wire.Refused(str(failure))))
                 await asyncio.wait_for(writer.drain(), 1)

@@ -79,6 +79,8 @@ class Following(KeptUp):
         """… its clock minus ours, at most."""
         self.copying: tuple[int, int] | None = None
         """Bytes of a whole copy that came so far, and that it has."""
+        self.no_room = ""
+        """Why the disk took nothing the last time, if so."""
         self._call: Call | None = None
         self._handed_over = False
         self._ended = asyncio.Event()
@@ -116,6 +118,7 @@ class Following(KeptUp):
         return {
             "whole": self._mirror.there,
             "connected": self.connected,
+            "no_room": self.no_room,
             "protected": self.protected,
             "reason": self.reason,
             "heard_us": self.heard_us,
@@ -162,7 +165,8 @@ class Following(KeptUp):
             self._say(Unable(str(error)))
             call.end()
             self._call = self.copying = None
-            self.connected, self.reason = False, f"this gateway can't keep the copy: {error}"
+            self.connected, self.no_room = False, str(error)
+            self.reason = f"this gateway can't keep the copy: {error}"
             log.error("%s", self.reason)
             await asyncio.sleep(NO_ROOM_S)
             raise LinkFailure(self.reason) from error
@@ -246,7 +250,7 @@ class Following(KeptUp):
             log.info("the copy is complete; it took %.1f s to put it in place", time.monotonic() - began_s)
         elif data:
             await _on_disk(self._mirror.append, self._begins, data)
-        self._have = message.number
+        self._have, self.no_room = message.number, ""
         self._tell()
 
     async def _take_side(self, message: Side) -> None:

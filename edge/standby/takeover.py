@@ -79,9 +79,12 @@ class Plan:
 
     def _lines(self) -> Iterator[str]:
         state = self.state
+        direct = ", ".join(reader.id for reader in self.config.readers if reader.via is None)
         if state is not None and state["connected"]:
             yield "The service is connected. It stops, sends the rest, and this gateway runs the service from then on."
             yield "Nothing is lost. If it should not answer within a few seconds, this gateway takes over without it."
+            if direct:
+                yield f"Until the readers without via are connected from here, their zones are unknown: {direct}."
         else:
             if state is None:
                 yield "The standby's process does not run here: nobody asks the service to hand over."
@@ -92,15 +95,14 @@ class Plan:
                 yield f"The service was last heard {ago} ago: {state['reason']}."
             yield "If it still runs somewhere, it stops as soon as it hears of the takeover. What may be missing here:"
             yield "- what the service has counted, and told the CRM, since it went on without the standby;"
+            if direct:
+                yield f"- reads of the readers without via, until they are connected from here: {direct};"
+                yield "  their zones are unknown for that time, and do not count as empty."
         if state is not None and state["keyless"]:
             yield "The service's tag key is not here: nobody is recognised until the directory comes again."
         apart_us = abs(state["clock_offset_us"] or 0) if state is not None else 0
         if apart_us > CLOCK_US:
             yield f"The clocks of the two gateways are {duration(apart_us)} apart: zones are unknown for as long."
-        direct = [reader.id for reader in self.config.readers if reader.via is None]
-        if direct:
-            yield f"- reads of the readers without via, until they are connected from here: {', '.join(direct)};"
-            yield "  their zones are unknown for that time, and do not count as empty."
         serial = [reader.id for reader in self.config.readers if reader.via is None and reader.address.startswith("/")]
         if serial:
             yield f"Readers on a serial line of the other gateway stay unknown: {', '.join(serial)}."

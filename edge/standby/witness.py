@@ -150,12 +150,12 @@ class Witness:
             self._holders[holder] = task
             await self._answer_all(reader, writer)
         except LinkFailure as failure:
-            self._refusals.tell(writer, str(failure))
+            self._refusals.tell(writer, failure)
             with contextlib.suppress(OSError):
                 writer.write(wire.framed(wire.Refused(str(failure))))
         except (Malformed, EOFError, OSError, TimeoutError) as error:
             if holder is None:
-                self._refusals.tell(writer, f"it is none of the store's gateways: {error or type(error).__name__}")
+                self._refusals.tell(writer, error)
         except asyncio.CancelledError:
             pass
         finally:
