@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +19,8 @@ PUSHED = ".desired"
 """Beginning of the names of the files of a configuration pushed by the CRM."""
 WEB = "web"
 """In place of a name: users, verdicts and audit log of the page, without sessions."""
+WEB_S = 10.0
+"""It is copied so often at most: every view of a member is in it."""
 
 
 class Beside:
@@ -26,6 +29,7 @@ class Beside:
     def __init__(self, config: StoreConfig) -> None:
         self._database, self._web = config.database.path, users_path(config)
         self._sent: dict[str, tuple[int, int]] = {}
+        self._web_s = float("-inf")
 
     def changed(self, all_: bool) -> list[tuple[str, bytes | None]]:
         """Return the files that have changed since the last call, or all; None: it is gone."""
@@ -38,7 +42,10 @@ class Beside:
                 there[file.name.removeprefix(self._database.name)] = file
         if keys.is_credential():
             del there[".tag-key"]  # it is installed on both gateways
-        there[WEB] = self._web
+        now_s = time.monotonic()
+        if all_ or now_s >= self._web_s + WEB_S:
+            self._web_s = now_s
+            there[WEB] = self._web
         changed: list[tuple[str, bytes | None]] = []
         for name, file in there.items():
             stamp = _stamp(file)
@@ -53,7 +60,7 @@ class Beside:
                     self._sent[name] = stamp
                 else:
                     self._sent.pop(name, None)
-        for name in [name for name in self._sent if name not in there]:
+        for name in [name for name in self._sent if name not in there and name != WEB]:
             del self._sent[name]
             changed.append((name, None))
         return changed

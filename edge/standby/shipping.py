@@ -49,8 +49,8 @@ log = logging.getLogger("tagtrail.standby")
 
 WAITING_BYTES = 64 << 20
 """A standby that is further behind gets another copy."""
-SIDES_S = 10.0
-"""Files beside the database are looked at so often."""
+SIDES_S = 1.0
+"""Files beside the database are looked at so often: what is said to be erased must not come back after a takeover."""
 HAND_OVER_S = 5.0
 
 

@@ -24,6 +24,7 @@ from edge.forwarding import wire
 from edge.forwarding.receiver import Pair, Receiver
 from edge.intake.inbox import Inbox
 from edge.standby import following, messages, pairing
+from edge.standby.beside import WEB, WEB_S, Beside
 from edge.standby.feed import Feed
 from edge.standby.lease import Held
 from edge.standby.messages import Have
@@ -111,6 +112,20 @@ async def test_files_beside_the_database_come_too(
         assert users.execute("SELECT name FROM user").fetchall() == [("ada",)]
         for table in ("session", "shift"):
             assert users.execute(f"SELECT count(*) FROM {table}").fetchall() == [(0,)], "nobody is logged in there"
+
+
+def test_an_erasure_does_not_wait_for_the_pages_file(gateway: Gateway, shop: Shop) -> None:
+    Users(gateway.folder / "store.web.db").close()
+    beside = Beside(shop.config)
+    assert {name for name, _ in beside.changed(True)} >= {WEB, ".erased"}
+    gateway.database.with_name("store.db.erased").write_text("{}")
+    Users(gateway.folder / "store.web.db").put("ada", Role.IT, "correct horse battery")
+    assert beside.changed(False) == [(".erased", b"{}")]
+    assert beside.changed(False) == []
+    beside._web_s -= WEB_S
+    [(name, data)] = beside.changed(False)
+    assert name == WEB
+    assert data
 
 
 async def test_a_standby_that_is_gone_is_waited_for_and_then_gone_without(
