@@ -16,6 +16,7 @@ from pairs import SECOND, Active, Standby, at, elsewhere, pair_of, serving
 from rigs import BAGS, OUT, SHOES, T0, HandClock, running, shop_of
 
 from drivers.session import Link, ReaderStatus
+from edge.forwarding import sender
 from edge.standby import roles
 from edge.standby.takeover import Plan
 from edge.store.errors import Superseded, Trouble
@@ -205,6 +206,24 @@ async def test_the_former_service_becomes_the_standby_and_what_it_had_alone_is_k
             assert await second.rig.query("SELECT count(*) FROM lost") == [(4,)]
     finally:
         await former.end()
+
+
+async def test_forwarders_leave_a_service_that_does_not_know_that_it_was_taken_over_from(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is cut off from everybody else, and its lease has ended: it acknowledges nothing."""
+    monkeypatch.setattr(sender, "LOOK_S", 0.1)
+    card = member_card(1)
+    async with store.first() as first:
+        await store.see(card, "door", 20)
+        await store.standby.cut()
+        first.shipping.stop()
+        term = await store.standby.take_over(exact=True)
+        await store.see(card, "shoes", 10, arrive=False)
+        async with store.second():  # until everything has arrived there
+            await store.all_up()
+            assert {each.spool.term for each in store.forwarders} == {term}
+            assert first.superseded[0][0] == term, "they have told it"
 
 
 @pytest.mark.parametrize("ahead_s", [3600, -3600])
