@@ -28,6 +28,7 @@ from edge.standby.mirror import Mirror
 from edge.standby.witness import Witness, register_of
 from edge.store.clock import Clock
 from edge.store.errors import Trouble
+from edge.store.files import delete_old
 from edge.store.live_socket import serve, socket_path
 
 log = logging.getLogger("tagtrail.standby")
@@ -35,6 +36,7 @@ log = logging.getLogger("tagtrail.standby")
 HAND_OVER_S = 20.0
 LOOK_S = 1.0
 RETRY_S = (1.0, 30.0)
+TIDY_S = 3600.0
 
 
 class StandbyService:
@@ -86,6 +88,7 @@ class StandbyService:
     async def stand_by(self) -> bool:
         """Stand by until `stop`, or until this gateway has taken over."""
         self._jobs.every(1, "watchdog", self._beat)
+        self._jobs.every(TIDY_S, "old files", self._tidy)
         self._jobs.run("following", self._following.run, RETRY_S)
         self._jobs.run("orders", self._answer_orders, RETRY_S)
         if self._claim is not None:
@@ -126,11 +129,13 @@ class StandbyService:
                 raise Trouble("the service's database is just being copied; wait until that is done")
             term = max(int(time.time()), self._following.term + 1, above)
             handed_over = not exact and await self._following.hand_over(term, HAND_OVER_S)
+            witness_told = self._claim is None or exact
             if self._claim is not None and not exact:
                 try:
                     await self._claim.take(term)
+                    witness_told = True
                 except (LinkFailure, TimeoutError) as error:
-                    log.error("the witness could not be told: %s", error or "it does not answer")
+                    log.error("the witness could not be told: %s", str(error) or "it does not answer")
             await self._following.stop()
             try:
                 made = await asyncio.to_thread(
@@ -146,11 +151,21 @@ class StandbyService:
                 raise
             log.warning("this gateway has taken over the service, with term %d", made)
             self._taken = True
-            self._done = {"handed_over": handed_over, "exact": exact or handed_over, "term": made}
+            self._done = {
+                "handed_over": handed_over,
+                "exact": exact or handed_over,
+                "term": made,
+                "witness_told": witness_told,
+            }
             return self._done
 
     async def _beat(self) -> None:
         notify("WATCHDOG=1", f"STATUS={standing(self.told())}")
+
+    async def _tidy(self) -> None:
+        """Delete what was kept for some days, such as the former database."""
+        for file in await asyncio.to_thread(delete_old, self._config.database.path, time.time()):
+            log.info("deleted, because its time is over: %s", file)
 
     def _copied(self) -> None:
         """A whole copy is there, and folded: what was served from here before is past."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 import time
 from contextlib import closing
@@ -12,9 +13,13 @@ from config import StoreConfig
 from edge.access.users import SESSIONS, users_path
 from edge.database import keys
 from edge.database.copies import copy
+from edge.store.files import replaced
 from edge.store.private import create_private
 
-PLAIN = (".radio.json", ".erased", ".tag-key")
+log = logging.getLogger("tagtrail.standby")
+
+ERASED = ".erased"
+PLAIN = (".radio.json", ERASED, ".tag-key")
 PUSHED = ".desired"
 """Beginning of the names of the files of a configuration pushed by the CRM."""
 WEB = "web"
@@ -78,8 +83,18 @@ class Beside:
             raise ValueError(f"a file {name[:40]!r} is not expected")
         if data is None:
             file.unlink(missing_ok=True)
-        else:
-            create_private(file, data)
+            return
+        if name == ERASED and (not file.exists() or file.read_bytes() != data):
+            self._forget_former()
+        create_private(file, data)
+
+    def _forget_former(self) -> None:
+        """Delete what is kept of an earlier service of this gateway: it may have who has been erased since."""
+        for former in (replaced(self._database), replaced(self._web)):
+            if former.exists():
+                log.warning("%s is deleted, because somebody has been erased", former)
+            for side in ("", "-wal", "-shm"):
+                former.with_name(former.name + side).unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
         return self._database.with_name(f"{self._database.name}{name}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import socket
 import sqlite3
 from contextlib import closing
@@ -210,6 +211,7 @@ def keep_aside(database: Path) -> None:
     if database.exists():
         for suffix in SIDES:
             kept.with_name(kept.name + suffix).unlink(missing_ok=True)
+        os.utime(database)  # from now on, however long ago it was written
         database.replace(kept)
     for suffix in SIDES:
         with contextlib.suppress(FileNotFoundError):

@@ -65,6 +65,7 @@ class Plan:
         if done["refused"] is not None:
             raise Trouble(f"this gateway can't take over: {done['refused']}")
         how = "The other gateway has handed over" if done["handed_over"] else "The other gateway has not handed over"
+        how += "" if done["witness_told"] else ", and the witness could not be told"
         until_s = time.monotonic() + SERVING_S
         while time.monotonic() < until_s:
             if await read_once(socket_path(self.config)) is not None:

@@ -132,6 +132,8 @@ async def test_a_witness_that_hangs_is_one_that_is_away(two: Two, monkeypatch: p
     claim = Claim(Hung(), "b", LEASE_S, two.time)  # type: ignore[arg-type]
     assert await claim.look(1) is None
     assert claim.reason == "the witness does not answer"
+    with pytest.raises(TimeoutError):
+        await claim.take(7)
 
 
 async def test_whatever_fails_never_do_both_run_the_service() -> None:

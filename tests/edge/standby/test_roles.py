@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -10,9 +12,11 @@ import pytest
 from gateways import Gateway
 from migrated import begin_migrated
 from pairs import SECOND, pair_of
-from rigs import shop_of
+from rigs import T0, HandClock, shop_of
 
+from edge.service.standby import StandbyService
 from edge.standby import roles
+from edge.standby.beside import Beside
 from edge.standby.mirror import Mirror, copy_of
 from edge.store.errors import Trouble
 from edge.store.files import replaced
@@ -64,3 +68,31 @@ def test_a_copy_that_a_newer_release_has_written_is_told_before_it_is_needed(gat
     assert "written by a newer Tagtrail (it has 9999_later)" in roles.fitness(mirror).unfit
     mirror.path.write_bytes(b"SQLite format 3" + bytes(5000))
     assert "the copy can't be read" in roles.fitness(mirror).unfit
+
+
+def test_what_is_kept_of_a_former_service_goes_when_its_time_is_over_or_somebody_is_erased(gateway: Gateway) -> None:
+    config = shop_of(gateway, **pair_of(gateway)).config
+    database, kept = gateway.database, replaced(gateway.database)
+    web = replaced(gateway.folder / "store.web.db")
+
+    def retire() -> None:
+        database.write_text("of long ago")
+        os.utime(database, (1e9, 1e9))
+        roles.keep_aside(database)
+        web.write_text("users")
+
+    retire()
+    service = StandbyService(config, SECOND, HandClock(time=[T0]))
+    asyncio.run(service._tidy())
+    assert kept.exists(), "a week from now on"
+    os.utime(kept, (1e9, 1e9))
+    asyncio.run(service._tidy())
+    assert not kept.exists()
+    retire()
+    beside = Beside(config)
+    gateway.database.with_name("store.db.erased").write_bytes(b"{}")
+    beside.put(".erased", b"{}")
+    assert kept.exists()
+    beside.put(".erased", b'{"one": "more"}')
+    assert not kept.exists()
+    assert not web.exists()
