@@ -160,6 +160,6 @@ async def test_waiting_for_the_standby(tmp_path: Path, record_property: Any, cap
         figures |= {f"{name}_p50_ms": round(p50, 1), f"{name}_p99_ms": round(p99, 1)}
     figures["ratio"] = round(figures["with_standby_p50_ms"] / figures["alone_p50_ms"], 2)
     for key, value in figures.items():
-        record_property(key, value)
+        record_property(f"standby_{key}", value)
     with capsys.disabled():
         print("\n" + json.dumps(figures))
