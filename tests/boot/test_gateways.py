@@ -82,7 +82,7 @@ ln -s two.toml /etc/tagtrail/two-witness.toml
     also = "".join(f"LoadCredential={name}:tagtrail.%i.{name}\n" for name in ("gateway-2", "standby", "service-key"))
     for instance, text in (
         ("s1", f"[Service]\n{also}"),
-        ("two", drop_ins["standby"] + also),
+        ("two", drop_ins["standby"]),
         ("two-forward", drop_ins["--state forward"]),
         ("two-witness", drop_ins["witness"]),
     ):
