@@ -337,3 +337,35 @@ async def test_a_witness_in_the_chains_log(tmp_path: Path) -> None:
         assert await stranger.get() == Entry(0, None)
     with pytest.raises(LinkFailure, match="the witness does not answer"):
         await one.get()
+
+
+async def test_a_witness_in_a_log_of_three_nodes(tmp_path: Path) -> None:
+    from edge.standby.nats_witness import NatsRegister
+
+    held = Held("a", 3, True)
+
+    async def put(register: NatsRegister) -> int:
+        """As both gateways try it again and again."""
+        while True:
+            with suppress(LinkFailure, TimeoutError):
+                async with asyncio.timeout(5):
+                    if (revision := await register.put((await register.get()).revision, held)) is not None:
+                        return revision
+            await asyncio.sleep(0.05)
+
+    async with Log(tmp_path / "nats", nodes=3) as log, asyncio.timeout(90):
+        one, other = (NatsRegister(log.servers, "s1") for _ in range(2))
+        await put(one)  # as soon as they have found each other
+        await other.get()
+        assert one._bucket is not None
+        # Somebody deletes the key.
+        assert (await one._bucket.status()).stream_info.config.num_replicas == 3
+        await one._bucket.delete("s1/holder")
+        gone = await other.get()
+        assert (gone.held, await other.put(0, held)) == (None, None)
+        assert await other.put(gone.revision, held) == gone.revision + 1
+        # One node of three may fail, even the one that leads.
+        leader = (await one._bucket.status()).stream_info.cluster.leader
+        await log.nodes[int(leader.removeprefix("log-")) - 1].kill()
+        before = await put(one)
+        assert await put(other) > before
