@@ -185,7 +185,8 @@ class StandbyService:
         assert self._claim is not None
         while True:
             await asyncio.sleep(LOOK_S)
-            if not self._taken and self._mirror.there and self._following.copying is None:
+            may = self._mirror.there and self._following.copying is None and not self._fitness.unfit
+            if may and not self._taken:
                 term = await self._claim.look(self._following.term)
                 if term is not None:
                     log.warning("the service's lease has ended: this gateway takes over")

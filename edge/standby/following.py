@@ -89,6 +89,7 @@ class Following(KeptUp):
         self._begins = False
         self._side = bytearray()
         self._busy = asyncio.Lock()
+        self._said = False
         self._stopped = False
 
     async def hand_over(self, term: int, within_s: float) -> bool:
@@ -146,13 +147,14 @@ class Following(KeptUp):
         self._log.clear()
         self._side.clear()
         log.info("connected to %s", caller.peer)
-        breathing = asyncio.create_task(self._breathe())
+        breathing: asyncio.Task[None] | None = None
         try:
             if call.term > self.term:
                 self.term = call.term
                 await _on_disk(self._mirror.note, term=call.term)
             place = self._mirror.place
             self._say(Where(place.header, place.size, place.sums))
+            breathing = asyncio.create_task(self._breathe())
             while not self._handed_over:
                 message = await messages.receive(call.reader)
                 async with self._busy:
@@ -173,15 +175,17 @@ class Following(KeptUp):
         except Exception as error:
             raise caller.failure(error) or error from error
         finally:
-            breathing.cancel()
+            if breathing is not None:
+                breathing.cancel()
             call.end()
 
     async def _breathe(self) -> None:
-        """Give signs of life while something takes long, such as putting a whole copy in place."""
+        """Give signs of life while something takes long, such as getting a whole copy, or putting it in place."""
         while True:
             await asyncio.sleep(wire.EVERY_S)
-            if self._busy.locked():
+            if not self._said:
                 self._say(Have(self._have, 0))
+            self._said = False
 
     async def _take(self, message: Message) -> None:
         if isinstance(message, Log):
@@ -278,6 +282,7 @@ class Following(KeptUp):
         self._say(Have(self._have, self._stamp_us))
 
     def _say(self, message: Message) -> None:
+        self._said = True
         if self._call is not None:
             self._call.writer.write(messages.framed(message))
 

@@ -28,7 +28,8 @@ from edge.standby.beside import WEB, WEB_S, Beside
 from edge.standby.feed import Feed
 from edge.standby.lease import Held
 from edge.standby.messages import Have
-from edge.standby.mirror import copy_of
+from edge.standby.mirror import BLOCK_BYTES, copy_of
+from edge.standby.shipping import Shipping
 from edge.store.compose import Shop
 
 
@@ -264,6 +265,25 @@ async def test_a_standby_that_is_busy_with_a_large_copy_is_waited_for(
     async with serving(shop, clock) as active:
         standby.connect()
         await active.protected()
+        assert active.shipping.copies == 1
+
+
+async def test_a_copy_may_come_slowly(
+    shop: Shop, clock: HandClock, standby: Standby, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "EVERY_S", 0.02)
+    monkeypatch.setattr(wire, "SILENT_S", 0.4)
+    read = Shipping._block
+
+    def slow(shipping: Shipping, at: int, size: int) -> bytes:
+        threading.Event().wait(0.2)
+        return read(shipping, at, size)
+
+    monkeypatch.setattr(Shipping, "_block", slow)
+    async with serving(shop, clock) as active:
+        standby.connect()
+        await active.protected()
+        assert standby.mirror.path.stat().st_size > 2 * BLOCK_BYTES, "longer than anybody may be silent"
         assert active.shipping.copies == 1
 
 
