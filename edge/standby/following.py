@@ -212,7 +212,7 @@ class Following(KeptUp):
     def _take_beat(self, beat: Beat) -> None:
         self.heard_us, self.protected = self._clock.now_us(), beat.protected
         before_us, self.clock_offset_us = self.clock_offset_us or 0, beat.at_us - self.heard_us
-        if abs(self.clock_offset_us) > CLOCK_US >= abs(before_us):
+        if abs(self.clock_offset_us) > CLOCK_US * self._clock.speed >= abs(before_us):
             log.warning(
                 "the clocks of this gateway and of the service are %s apart: after a takeover, zones would be unknown "
                 "for as long",
