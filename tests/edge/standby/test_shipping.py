@@ -6,7 +6,8 @@ import asyncio
 import sqlite3
 import threading
 import time
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,15 @@ async def standby(shop: Shop, clock: HandClock, tmp_path: Path) -> Any:
     made = Standby(elsewhere(shop.config, folder), clock)
     yield made
     await made.end()
+
+
+@asynccontextmanager
+async def protected(shop: Shop, clock: HandClock, standby: Standby) -> AsyncIterator[Active]:
+    """A service whose standby has everything."""
+    async with serving(shop, clock) as active:
+        standby.connect()
+        await active.protected()
+        yield active
 
 
 def write(active: Active, n: int) -> Any:
@@ -103,9 +113,7 @@ async def test_files_beside_the_database_come_too(
     assert ours.log_in("ada", "correct horse battery", "::1", day_s=60)
     ours.close()
     there = standby.config.database.path.parent
-    async with serving(shop, clock) as active:
-        standby.connect()
-        await active.protected()
+    async with protected(shop, clock, standby):
         await until(lambda: (there / "store.web.db").exists())
         assert (there / "store.db.radio.json").read_text() == "{}"
         assert (there / "store.db.tag-key").read_text() == (gateway.folder / "store.db.tag-key").read_text()
@@ -132,9 +140,7 @@ def test_an_erasure_does_not_wait_for_the_pages_file(gateway: Gateway, shop: Sho
 async def test_a_standby_that_is_gone_is_waited_for_and_then_gone_without(
     shop: Shop, clock: HandClock, standby: Standby
 ) -> None:
-    async with serving(shop, clock) as active:
-        standby.connect()
-        await active.protected()
+    async with protected(shop, clock, standby) as active:
         await standby.cut()
         await until(lambda: active.shipping.told()["link"] == "down")
         await write(active, 1)
@@ -151,9 +157,7 @@ async def test_a_standby_that_is_gone_is_waited_for_and_then_gone_without(
 
 
 async def test_a_short_cut_is_not_noticed_by_what_leaves(shop: Shop, clock: HandClock, standby: Standby) -> None:
-    async with serving(shop, clock) as active:
-        standby.connect()
-        await active.protected()
+    async with protected(shop, clock, standby) as active:
         await standby.cut()
         await until(lambda: active.shipping.told()["link"] == "down")
         await write(active, 1)
@@ -169,9 +173,7 @@ async def test_a_short_cut_is_not_noticed_by_what_leaves(shop: Shop, clock: Hand
 async def test_a_standby_that_does_not_answer_is_gone_without(
     shop: Shop, clock: HandClock, standby: Standby, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with serving(shop, clock) as active:
-        standby.connect()
-        await active.protected()
+    async with protected(shop, clock, standby) as active:
         monkeypatch.setattr(standby.following, "_tell", lambda: None)
         await write(active, 1)
         await left(active)
@@ -262,9 +264,7 @@ async def test_a_standby_that_is_busy_with_a_large_copy_is_waited_for(
 
     monkeypatch.setattr(standby.following, "_say", saying)
     monkeypatch.setattr(standby.mirror, "digests", slow)
-    async with serving(shop, clock) as active:
-        standby.connect()
-        await active.protected()
+    async with protected(shop, clock, standby) as active:
         assert active.shipping.copies == 1
 
 
@@ -280,9 +280,7 @@ async def test_a_copy_may_come_slowly(
         return read(shipping, at, size)
 
     monkeypatch.setattr(Shipping, "_block", slow)
-    async with serving(shop, clock) as active:
-        standby.connect()
-        await active.protected()
+    async with protected(shop, clock, standby) as active:
         assert standby.mirror.path.stat().st_size > 2 * BLOCK_BYTES, "longer than anybody may be silent"
         assert active.shipping.copies == 1
 
@@ -317,9 +315,7 @@ async def test_the_database_is_let_go_of_however_often_a_connection_is_ended(
     shop: Shop, clock: HandClock, standby: Standby
 ) -> None:
     """Else its log would never begin anew."""
-    async with serving(shop, clock) as active:
-        standby.connect()
-        await active.protected()
+    async with protected(shop, clock, standby) as active:
         feed, connection, busy = active.shipping._feed, active.shipping._connection, threading.Event()
         waiting = active.rig.database._thread.submit(busy.wait)
         connection.cancel()
@@ -360,9 +356,7 @@ async def test_why_a_standby_is_refused_is_told_by_the_service_too(
 async def test_a_standby_that_was_away_while_the_log_began_anew_gets_what_it_lacks(
     shop: Shop, clock: HandClock, standby: Standby
 ) -> None:
-    async with serving(shop, clock) as active:
-        standby.connect()
-        await active.protected()
+    async with protected(shop, clock, standby) as active:
         await standby.cut()
         await write(active, 1)
         assert await active.rig.database.fold()
@@ -376,9 +370,7 @@ async def test_a_standby_that_was_away_while_the_log_began_anew_gets_what_it_lac
 
 
 async def test_only_the_other_gateway_gets_a_copy(shop: Shop, clock: HandClock, standby: Standby) -> None:
-    async with serving(shop, clock) as active:
-        standby.connect()
-        await active.protected()
+    async with protected(shop, clock, standby) as active:
         caller = standby.following._callers[0]
         for role, token in (("standby", TOKEN[::-1]), ("forwarder", TOKEN), ("holder", TOKEN)):
             with pytest.raises(Exception, match="there is no such"):
@@ -409,9 +401,7 @@ async def test_a_higher_term_stops_the_service(shop: Shop, clock: HandClock, sta
 async def test_a_service_hands_over_with_everything(
     shop: Shop, clock: HandClock, standby: Standby, tmp_path: Path
 ) -> None:
-    async with serving(shop, clock) as active:
-        standby.connect()
-        await active.protected()
+    async with protected(shop, clock, standby) as active:
         await active.rig.see(member_card(1), DOOR, 20)
         asking = asyncio.create_task(standby.following.hand_over(active.pairing.term + 1, 20))
         await until(lambda: active.superseded)
