@@ -53,7 +53,8 @@ def share(k: int, n: int, enough: int = ENOUGH, level: float = LEVEL) -> Share |
     p, zz = k / n, z * z
     middle = (p + zz / (2 * n)) / (1 + zz / n)
     half = z / (1 + zz / n) * float(np.sqrt(p * (1 - p) / n + zz / (4 * n * n)))
-    return Share(k, n, max(0.0, middle - half), min(1.0, middle + half))
+    # Of none, the limit is 0: what rounding leaves of it would be told as 1 %.
+    return Share(k, n, max(0.0, middle - half) if k else 0.0, min(1.0, middle + half) if k < n else 1.0)
 
 
 def of_many(tests: int) -> float:

@@ -61,3 +61,20 @@ def joined(batches: Sequence[Reads]) -> Reads:
     if len(batches) == 1:
         return batches[0]
     return np.frombuffer(bytearray().join(np.ascontiguousarray(batch).data for batch in batches), READ)
+
+
+def split(batches: Sequence[Reads], before_us: int) -> tuple[list[Reads], list[Reads]]:
+    """Batches of the reads before a time, and of the others. A batch is mostly of one second or two: those that are
+    wholly on one side stay where they are.
+    """
+    ready, waiting = [], []
+    for reads in batches:
+        now = reads["time_us"] < before_us
+        if now.all():
+            ready.append(reads)
+        elif now.any():
+            ready.append(picked(reads, now))
+            waiting.append(picked(reads, ~now))
+        else:
+            waiting.append(reads)
+    return ready, waiting

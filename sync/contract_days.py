@@ -217,10 +217,9 @@ class TierDay(OfDays):
     history_days: int = Field(description="number of past days in which returning members can be recognised")
 
 
-class TrialPhase(Message):
-    """Period during or after a promotion, or since a layout change, compared with the days before."""
+class TicketPhase(Message):
+    """Tickets during or after a promotion, or since a layout change, compared with the days before."""
 
-    measure: Literal["visitors", "engaged_visitors"]
     phase: Literal["during", "after"]
     change: float | None = Field(description="0.1: 10 % more than expected; null: not enough data")
     low: float | None
@@ -229,6 +228,12 @@ class TrialPhase(Message):
     days_after: int | None
     days_used: int
     days_left_out: int
+
+
+class TrialPhase(TicketPhase):
+    """Period during or after a promotion, or since a layout change, compared with the days before."""
+
+    measure: Literal["visitors", "engaged_visitors"]
 
 
 class TrialResult(OfDays):
@@ -241,6 +246,7 @@ class TrialResult(OfDays):
     zones: list[Name]
     controls: list[Name]
     phases: list[TrialPhase]
+    tickets: list[TicketPhase] = Field(default=[], description="the phases by tickets; empty: no sales are known")
 
 
 class SuspectedTag(Message):

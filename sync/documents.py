@@ -14,7 +14,7 @@ from sync.contract_base import Numbered
 from sync.down import Command, DesiredConfig, Manifest, ReportedConfig, ReportedDirectory, Result, Sales, Want
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-VERSION = "1.4.0"
+VERSION = "1.5.0"
 ALWAYS = ("v", "id", "type")
 """Keys with a default that stores nevertheless always send. Other keys with a default may be newer than the first
 version, whose stores don't send them."""

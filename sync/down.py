@@ -124,11 +124,20 @@ class SalesHour(Message):
 
     zone: Name
     hour_us: Us = Field(description="beginning of an hour of the business day; the hour must be over")
-    tickets: Sold = Field(description="number of receipts")
+    tickets: Sold | None = Field(
+        description="number of receipts; null: unknown, which takes back what was sent before. Contract 1.4 and "
+        "earlier refuse such an hour"
+    )
     units: Sold | None = Field(default=None, description="number of articles")
     amount: Annotated[float, Field(ge=0, lt=1e12, allow_inf_nan=False)] | None = Field(
         default=None, description="value in the currency, to two decimals"
     )
+
+    @model_validator(mode="after")
+    def _all_or_nothing(self) -> Self:
+        if self.tickets is None and (self.units is not None or self.amount is not None):
+            raise ValueError("units and amount without tickets")
+        return self
 
 
 class SalesHead(Message):

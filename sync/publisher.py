@@ -70,8 +70,8 @@ class Status:
 class Publisher:
     """Sends the outbox; `run` continues until cancelled and raises nothing because of broker or database. `trouble` is
     the database's error. `clock_offset_us`: the clock minus true time, if known; `crm_said` is called with the CRM's
-    time whenever the CRM sends it. `kept`: wait until what is in the outbox may leave; `superseded` is called with the
-    term of another gateway of this store if it is higher than ours.
+    time whenever the CRM sends it. `kept`: wait until what is committed may leave, or be answered for; `superseded` is
+    called with the term of another gateway of this store if it is higher than ours.
     """
 
     def __init__(
@@ -118,6 +118,7 @@ class Publisher:
             self._say_of,
             kept,
         )
+        self._kept = kept
         self._superseded = superseded
 
     @property
@@ -231,6 +232,8 @@ class Publisher:
             await self._state_changed.wait()
 
     async def _utter(self, connection: MqttConnection, rest: str, message: bytes, retain: bool) -> None:
+        if self._kept is not None and rest != "state":  # of what was done, such as an erasure
+            await self._kept()
         try:
             await connection.publish(topics.topic(self._identity.store, rest), message, retain=retain)
         except RefusedError as error:

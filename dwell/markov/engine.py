@@ -23,7 +23,7 @@ from dwell.markov.radio import Model
 from dwell.markov.tables import OUT
 from dwell.markov.tag_table import Sliced, TagTable
 from dwell.markov.tuning import TICK_US, Tuning
-from dwell.read import READ, Reads, joined, picked
+from dwell.read import READ, Reads, joined, picked, split
 from dwell.visits import VISIT, Visits
 
 ROWS = 256
@@ -152,11 +152,11 @@ class ZoneEngine:
         }
 
     def feed(self, reads: Reads) -> None:
-        """Take reads in any order; they are copied."""
+        """Take reads in any order; they must not change afterwards."""
         if reads.dtype != READ:
             raise ValueError(f"reads must have dtype {READ}")
         if len(reads):
-            self._pending.append(reads.copy())
+            self._pending.append(reads)
             self._held_reads += len(reads)
         if self._guess is not None:
             self._guess.feed(reads)
@@ -409,18 +409,7 @@ class ZoneEngine:
 
     def _ready(self, target: int) -> tuple[Reads, NDArray[np.int64]]:
         """Take the reads of ticks before `target` out of those that wait; late and foreign ones are counted."""
-        ready, waiting = [], []
-        for reads in self._pending:
-            # A batch is mostly of one tick or two: what waits on stays where it is.
-            now = reads["time_us"] < target * TICK_US
-            if now.all():
-                ready.append(reads)
-            elif now.any():
-                ready.append(picked(reads, now))
-                waiting.append(picked(reads, ~now))
-            else:
-                waiting.append(reads)
-        self._pending = waiting
+        ready, self._pending = split(self._pending, target * TICK_US)
         reads = joined(ready)
         ticks = reads["time_us"] // TICK_US
         known = reads["antenna"] < len(self._layout.antenna_zone)

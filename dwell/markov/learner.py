@@ -16,7 +16,7 @@ from dwell.markov import ticks as ticks_
 from dwell.markov.field import Field
 from dwell.markov.learning import Learnt
 from dwell.markov.tuning import TICK_US
-from dwell.read import READ, Reads, hashed, joined, picked
+from dwell.read import READ, Reads, hashed, joined, picked, split
 
 MOMENTS_US = (120_000_000, 600_000_000, 1_800_000_000)
 """After the first read: at the first one usual radios are compared, at the others the store's own is learnt."""
@@ -29,6 +29,7 @@ MOST_SECONDS = 6_000
 """Seconds with reads, of all tags, that are kept, …"""
 MOST_READS = 80_000
 """… and reads."""
+NO_LIMIT = int(np.iinfo(np.uint64).max)
 FEW_READS = 8_000
 """So many may be too many: to leave out chunks means to sort the sample."""
 
@@ -44,11 +45,13 @@ class Learner:
         self._seen = 0
         self._full_us: int | None = None
         self._complete_us = np.iinfo(np.int64).min
+        self._times: list[NDArray[np.int64]] = []
+        """Of reads that `_count` has not counted."""
         self._waiting: list[Reads] = []
         self._own_due_us: int | None = None
         self._reads: Reads = np.zeros(0, READ)
         self._rank = np.zeros(0, np.uint64)
-        self._limit = int(np.iinfo(np.uint64).max)
+        self._limit = NO_LIMIT
         self._uncut = 0
         """Number of reads in the sample when it was last seen to have room for them."""
 
@@ -78,18 +81,21 @@ class Learner:
         return not self._moments
 
     def feed(self, reads: Reads) -> None:
-        """Take reads in any order; those of unknown antennas are left out."""
+        """Take reads in any order, which must not change afterwards; those of unknown antennas are left out."""
         known = reads["antenna"] < len(self._layout.antenna_zone)
         known[known] = self._layout.antenna_zone[reads["antenna"][known]] >= 0
         reads = picked(reads, known)
         if not len(reads):
             return
-        if self._moments == MOMENTS_US:
+        if self.first:
             begin_us = int(reads["time_us"].min())
             self._begin_us = begin_us if self._begin_us is None else min(begin_us, self._begin_us)
+            if self._full_us is None:
+                self._times.append(reads["time_us"].copy())
+            reads = picked(reads, self._has_room(reads))
         elif self._own_due_us is not None or self._moments:
-            # Most are of chunks for which there is no room. Those after the moment may be of another sample.
-            reads = picked(reads, (_ranks(reads) < np.uint64(self._limit)) | (reads["time_us"] >= (self.due_us or 0)))
+            # Those after the moment may be of another sample.
+            reads = picked(reads, self._has_room(reads) | (reads["time_us"] >= (self.due_us or 0)))
         self._waiting.append(reads)
 
     def due(self, complete_us: int) -> bool:
@@ -105,6 +111,7 @@ class Learner:
         """The sample of reads before the moment that is due; on to the next moment."""
         self._cut()
         sample = self._reads.copy()
+        self._times.clear()
         if self._moments:
             self._moments = self._moments[1:]
         else:
@@ -121,33 +128,43 @@ class Learner:
         """Choose among the reads before `complete_us`; what hasn't been chosen among takes memory."""
         if complete_us < self._complete_us - BACK_US:
             self._complete_us = np.iinfo(np.int64).min  # the clock was set back
-        if not self._waiting or complete_us <= self._complete_us:
+        if complete_us <= self._complete_us:
             return
-        reads = joined(self._waiting)
-        ready = reads["time_us"] < complete_us
-        self._waiting = [picked(reads, ~ready)] if not ready.all() else []
-        reads = picked(reads, ready & (reads["time_us"] >= self._complete_us))
+        ready, self._waiting = split(self._waiting, complete_us)
+        kept: list[Reads] = []
+        for reads in ready:
+            reads = picked(reads, reads["time_us"] >= self._complete_us)
+            wanted = self._has_room(reads)
+            wanted[wanted] = ticks_.classes(self._layout, reads["epc"][wanted]) != TagClass.MERCHANDISE
+            kept += [picked(reads, wanted)] if wanted.any() else []
         self._complete_us = complete_us
-        rank = _ranks(reads)
-        wanted = rank < np.uint64(self._limit)
-        wanted[wanted] = ticks_.classes(self._layout, reads["epc"][wanted]) != TagClass.MERCHANDISE
-        self._reads = joined([self._reads, picked(reads, wanted)])
-        self._rank = np.concatenate([self._rank, rank[wanted]])
+        if not kept:
+            return
+        self._rank = np.concatenate([self._rank, *map(_ranks, kept)])
+        self._reads = joined([self._reads, *kept])
         if len(self._reads) > self._uncut + FEW_READS:
             self._cut()
 
     def _count(self, complete_us: int) -> None:
         """Find the second in which the first moment's reads are enough."""
-        seen = np.concatenate([np.zeros(0, np.int64), *(reads["time_us"] for reads in self._waiting)])
-        seen = np.sort(seen[(seen < complete_us) & (seen >= self._complete_us)])
+        times = np.concatenate([np.zeros(0, np.int64), *self._times])
+        now = times < complete_us
+        seen, self._times = np.sort(times[now & (times >= self._complete_us)]), [times[~now]]
         missing = FULL_READS - self._seen
         if len(seen) >= missing:
             self._full_us = int(seen[missing - 1]) // TICK_US * TICK_US + TICK_US
+            self._times.clear()
         self._seen += len(seen)
+
+    def _has_room(self, reads: Reads) -> NDArray[np.bool_]:
+        """(n,) False for reads of chunks that have been left out: most of a busy store's."""
+        if self._limit == NO_LIMIT:
+            return np.ones(len(reads), np.bool_)
+        return _ranks(reads) < np.uint64(self._limit)
 
     def _forget(self) -> None:
         self._reads, self._rank = np.zeros(0, READ), np.zeros(0, np.uint64)
-        self._limit, self._uncut = int(np.iinfo(np.uint64).max), 0
+        self._limit, self._uncut = NO_LIMIT, 0
 
     def _cut(self) -> None:
         """Leave out the chunks for which there is no room, the highest first."""

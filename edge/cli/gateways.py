@@ -70,6 +70,9 @@ def forward(
         str | None,
         typer.Option("--as", help="Which forwarder of the store file this is, if there are several."),
     ] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder for reads to be sent; default: beside the place of the database.")
+    ] = None,
     clock_speed: ClockSpeed = 1.0,
     clock_origin_us: ClockOrigin = 0,
 ) -> None:
@@ -84,7 +87,7 @@ def forward(
     store = calibrated(load_store(config, overlay=False), None, without=True)
     from edge.service.forwarder import ForwarderService, chosen
 
-    service = ForwarderService(store, chosen(store, id_), clock_of(clock_speed, clock_origin_us))
+    service = ForwarderService(store, chosen(store, id_), clock_of(clock_speed, clock_origin_us), state)
     asyncio.run(service.run())
 
 

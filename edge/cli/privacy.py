@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from edge.cli.audit import record
 from edge.cli.store_file import Config, load_store
 
 Member = Annotated[str, typer.Argument(help="The member number.")]
@@ -31,7 +32,7 @@ def erase(member: Member, config: Config) -> None:
     from edge.crm.console import erase as do
 
     answer = asyncio.run(do(store, member, lambda: time.time_ns() // 1000))
-    _record(config, "erased a member")
+    record(store, "erased a member")
     if answer["state"] == "pending":
         typer.echo(
             f"tagtrail: pending: {answer['reason']}. It continues by itself; run this command again to check.", err=True
@@ -54,7 +55,7 @@ def subject(
     from edge.reports.subject import subject as of
 
     text = json.dumps(of(store, member, time.time_ns() // 1000), ensure_ascii=False, indent=2)
-    _record(config, "gave out a member's data", member)
+    record(store, "gave out a member's data", member=member)
     if out is None:
         typer.echo(text)
         return
@@ -93,14 +94,3 @@ def tag_key(config: Config) -> None:
     if sys.stdout.isatty():
         raise Trouble("not printed to a terminal: pipe the key into systemd-creds encrypt --name=tag-key-sealed - FILE")
     typer.echo(key_to_seal(store.database.path).hex())
-
-
-def _record(config: Path, action: str, member: str = "") -> None:
-    """Add an entry to the audit log, if there is one."""
-    from edge.access.users import Users, users_path
-
-    path = users_path(load_store(config))
-    if path.exists():
-        users = Users(path)
-        users.record("console", "", "", action, member and f"#{users.digest(member)}")
-        users.close()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from edge.cli.audit import record
 from edge.cli.store_file import Config, load_store
 from edge.words.counts import counted
 
@@ -43,3 +45,26 @@ def take(
         typer.echo("no hours were filled with 0, because lines were left out", err=True)
     if done.problems:
         raise typer.Exit(1)
+
+
+@group.command()
+def delete(
+    first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First business day.")],
+    last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last business day.")],
+    config: Config,
+    zone: Annotated[str | None, typer.Option(help="Only this zone.")] = None,
+) -> None:
+    """Delete sales that were imported by mistake; these hours are unknown then. Exit code 1 if there were none."""
+    if last < first:
+        raise typer.BadParameter("before --from", param_hint="--to")
+    store = load_store(config)
+    from edge.crm.sales import delete as do
+
+    span = f"{first:%Y-%m-%d} – {last:%Y-%m-%d}"
+    done = do(store, first.date(), last.date(), zone)
+    if not done.hours:
+        typer.echo(f"no sales are known of {span}" + (f" in zone {zone}" if zone else ""), err=True)
+        raise typer.Exit(1)
+    record(store, "deleted sales", f"{span} {zone or ''}".strip())
+    of = f"{counted(len(done.zones), 'zone')} on {counted(len(done.dates), 'day')}"
+    typer.echo(f"{counted(done.hours, 'hour')} deleted, of {of}; now unknown")

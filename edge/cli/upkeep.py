@@ -31,7 +31,7 @@ def status(
     ] = None,
     within: Annotated[float, typer.Option(min=0, help="Seconds to wait at most, with --as-good-as.")] = 120,
 ) -> None:
-    """Print the state of the service in one line; exit code 1 if it doesn't answer."""
+    """Print the state of the service in one line, or of what else runs here; exit code 1 if nothing does."""
     import asyncio
 
     store = load_store(config)
@@ -41,7 +41,12 @@ def status(
     if as_good_as is not None:
         now = asyncio.run(tools.wait_for(store, tools.load(as_good_as), within))
     elif (found := asyncio.run(tools.status(store))) is None:
-        raise Trouble("the service does not answer: is it running?")
+        if (said := asyncio.run(tools.other(store))) is None:
+            raise Trouble("the service does not answer: is it running?")
+        if as_json:
+            raise Trouble(f"this gateway runs no service: it {said}")
+        typer.echo(f"Tagtrail {version('tagtrail')}: {said}")
+        return
     else:
         now = found
     typer.echo(tools.as_json(now) if as_json else str(now))

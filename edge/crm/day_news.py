@@ -19,7 +19,7 @@ from config.facts import COUNTED
 from dwell.compare import Change
 from edge.access.verdicts import stamps
 from edge.database.reader import Past
-from edge.days.changes import MEASURES, Phase, Trial
+from edge.days.changes import BASE_DAYS, MEASURES, TICKETS, Phase, Trial
 from edge.days.history import History
 from edge.days.kept import DAY, FORMAT, REMADE_DAYS
 from edge.days.sales import ZoneSales
@@ -47,6 +47,7 @@ from sync.contract_days import (
     StaffHour,
     SuspectDay,
     SuspectedTag,
+    TicketPhase,
     TierDay,
     TierMix,
     TrialPhase,
@@ -56,6 +57,8 @@ from sync.contract_days import (
 from sync.contract_days import ZoneSales as SalesOfZone
 
 SUNDAY = 6
+REACH = BASE_DAYS * DAY
+"""Days before and after a promotion or layout change that it is judged by."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,17 @@ def _subjects(past: History) -> Iterator[tuple[str, str, tuple[str, dt.date]]]:
             sold = "".join(changes(past, dates).values())
             yield f"week/{date}", f"{head}/{week}{sold}", ("week", date)
     if config.promotions or config.layout_changes:
-        yield "trials", f"{head}/{last}/{stored[last]}", ("trials", last)
+        yield "trials", f"{head}/{last}/{stored[last]}{_sales_of_trials(past)}", ("trials", last)
+
+
+def _sales_of_trials(past: Past) -> str:
+    """Return a text that changes with the sales of any day that a promotion or layout change is judged by."""
+    config = past.config
+    spans = [(tried.first_day, tried.last_day) for tried in config.promotions]
+    spans += [(tried.date, tried.date) for tried in config.layout_changes]
+    first, last = min(first for first, _ in spans) - REACH, max(last for _, last in spans) + REACH
+    known = changes(past, [first + n * DAY for n in range((last - first).days + 1)])
+    return f" {blake2b(repr(known).encode(), digest_size=6).hexdigest()}" if known else ""
 
 
 def _digest_of(config: StoreConfig) -> str:
@@ -359,18 +372,23 @@ def _trials(past: History, date: dt.date, revision: int) -> tuple[OfDays, ...]:
             _head(past, scope, revision)
             | {name: getattr(trial, name) for name in ("first_day", "last_day", "kind", "state", "zones", "controls")}
             | {"trial": trial.id, "phases": list(_phases(trial)), "layouts": layouts_of(trial)}
+            | {"tickets": [TicketPhase.model_validate(told) for _, told in _told(trial, (TICKETS,))]}
         )
         for trial in (*past.promotions(), *past.layout_changes())
     )
 
 
 def _phases(trial: Trial) -> Iterator[TrialPhase]:
+    for measure, told in _told(trial, MEASURES):
+        yield TrialPhase.model_validate(told | {"measure": measure})
+
+
+def _told(trial: Trial, measures: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     for effect in trial.effects:
-        if effect.measure not in MEASURES:  # tickets came from there
-            continue
-        for name, phase in (("during", effect.during), ("after", effect.after)):
-            if phase is not None:
-                yield TrialPhase.model_validate({"measure": effect.measure, "phase": name} | _change(phase))
+        if effect.measure in measures:
+            for name, phase in (("during", effect.during), ("after", effect.after)):
+                if phase is not None:
+                    yield effect.measure, {"phase": name} | _change(phase)
 
 
 def _change(phase: Phase) -> dict[str, Any]:

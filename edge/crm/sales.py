@@ -8,6 +8,7 @@ Counts only: no receipt, member or employee. The same hour again replaces what w
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,11 +43,14 @@ CURRENCY = "currency"
 
 
 class Sold(NamedTuple):
-    """What was sold in one zone in one hour; units and hundredths of the currency are None if they were not told."""
+    """What was sold in one zone in one hour; units and hundredths of the currency are None if they were not told.
+
+    All three are None if the hour is unknown, whatever was told before.
+    """
 
     zone: str
     hour_us: int
-    tickets: int
+    tickets: int | None
     units: int | None = None
     cents: int | None = None
 
@@ -154,7 +158,7 @@ def wrong(config: StoreConfig, one: Sold, terms: Terms) -> str | None:
     """Return what is wrong with an hour; None if nothing is."""
     if all(zone.id != one.zone for zone in config.zones):
         return f"the store has no zone {one.zone!r}"
-    if min(one.tickets, one.units or 0, one.cents or 0) < 0:
+    if min(one.tickets or 0, one.units or 0, one.cents or 0) < 0:
         return "negative; send what is left after returns, but not less than 0"
     if one.cents is not None and terms.currency is None:
         return "an amount needs its currency, such as CNY"
@@ -200,17 +204,65 @@ def take(conn: sqlite3.Connection, config: StoreConfig, sold: Sequence[Sold], te
             dates.add(days.date(one.hour_us).isoformat())
     if other is None and any(one.cents for one in sold):
         conn.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (CURRENCY, terms.currency))
-    conn.executemany(
-        "INSERT INTO sales_day (date, changes) VALUES (?, 1) ON CONFLICT (date) DO UPDATE SET changes = changes + 1",
-        [(date,) for date in sorted(dates)],
-    )
+    _note(conn, dates)
     return done
+
+
+class Deleted(NamedTuple):
+    """Number of hours whose sales were known and were deleted; their zones, and the business days they were on."""
+
+    hours: int
+    zones: frozenset[str]
+    dates: frozenset[dt.date]
+
+
+def delete(config: StoreConfig, first: dt.date, last: dt.date, zone: str | None = None) -> Deleted:
+    """Delete the sales of business days, of one zone or all. Safe while the service is running.
+
+    Nothing is left of them, not even their revisions, so that any message or file may bring them again.
+    """
+    days = business_days(config)
+    start_us, end_us = days.bounds_us(first)[0], days.bounds_us(last)[1]
+    database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb, repair=False)
+    hours, zones, dates = 0, set(), set()
+    try:
+        while rows := database.write_now(lambda conn: _delete_some(conn, config, (start_us, end_us), zone)):
+            known = [(days.date(hour_us), of) for hour_us, of, told in rows if told]
+            hours += len(known)
+            zones |= {of for _, of in known}
+            dates |= {date for date, _ in known}
+    finally:
+        database.close()
+    return Deleted(hours, frozenset(zones), frozenset(dates))
 
 
 class _Loose(SalesHead):
     """A message whose hours are not judged yet, so that a wrong one doesn't affect the others."""
 
     hours: Annotated[list[Any], Field(min_length=1, max_length=MAX_SALES)]
+
+
+def _note(conn: sqlite3.Connection, dates: Iterable[str]) -> None:
+    """Note that the sales of days have changed."""
+    conn.executemany(
+        "INSERT INTO sales_day (date, changes) VALUES (?, 1) ON CONFLICT (date) DO UPDATE SET changes = changes + 1",
+        [(date,) for date in sorted(dates)],
+    )
+
+
+def _delete_some(
+    conn: sqlite3.Connection, config: StoreConfig, span_us: tuple[int, int], zone: str | None
+) -> list[tuple[int, str, bool]]:
+    """Delete at most SLICE_ROWS hours and return them, each with whether it was known; in the caller's transaction."""
+    rows = conn.execute(
+        "SELECT hour_us, zone, tickets IS NOT NULL FROM sales"
+        " WHERE hour_us >= ? AND hour_us < ? AND zone = ifnull(?, zone) LIMIT ?",
+        (*span_us, zone, SLICE_ROWS),
+    ).fetchall()
+    conn.executemany("DELETE FROM sales WHERE hour_us = ? AND zone = ?", [row[:2] for row in rows])
+    days = business_days(config)
+    _note(conn, {days.date(hour_us).isoformat() for hour_us, _, told in rows if told})
+    return rows
 
 
 def _sold(hour: SalesHour) -> Sold:
@@ -236,7 +288,8 @@ def _put(conn: sqlite3.Connection, one: Sold, revision: int | None) -> bool | st
         "SELECT tickets, units, cents, revision FROM sales WHERE hour_us = ? AND zone = ?", (one.hour_us, one.zone)
     ).fetchone()
     there = 0 if row is None else int(row[3])
-    changed = row is None or row[:3] != (one.tickets, one.units, one.cents)
+    before = (None, None, None) if row is None else row[:3]
+    changed = before != (one.tickets, one.units, one.cents)
     if revision is None:
         revision = there + changed
     elif revision < there:

@@ -37,8 +37,8 @@ class Follower(Protocol):
     def begun(self, others: bool) -> None:
         """Nobody else can write now. `others`: another process has written since the last transaction."""
 
-    def committed(self) -> None:
-        """A transaction is committed."""
+    def committed(self, others: Callable[[], bool]) -> None:
+        """A transaction is committed. `others`: whether another process has written since it began."""
 
     def failed(self) -> None:
         """Whether one is committed is not known."""
@@ -196,7 +196,7 @@ class Database:
             self.commits += 1
             self.commit_s += time.monotonic() - began_s
             if self._follower is not None:
-                self._follower.committed()
+                self._follower.committed(lambda: _version(self._conn) != self._followed_version)
         return result
 
     def _look(self, job: Job[T]) -> T:

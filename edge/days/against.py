@@ -57,7 +57,7 @@ class AgainstReport:
     """The days that the others are compared with."""
     days: int
     pairs: int
-    """Number of pairs of days of which both have any facts."""
+    """Number of pairs of days that are comparable anywhere in the store."""
     rows: tuple[Against, ...]
     """Without those for which no pair of days is comparable."""
 
@@ -86,7 +86,8 @@ def against(past: Past, date: dt.date, days: int, other: dt.date, hour: int | No
     floors = [floor.id for floor in config.floors]
     on = [np.array([zone.floor == floor for zone in config.zones]) for floor in floors]
     everywhere = np.ones(len(config.zones), np.bool_)
-    add("store", config.store.id, "journeys", [pair.store(everywhere) for pair in pairs])
+    whole = [pair.store(everywhere) for pair in pairs]
+    add("store", config.store.id, "journeys", whole)
     for number, floor in enumerate(floors):
         add("floor", floor, "comings", [pair.floor(number, on[number]) for pair in pairs])
     for number, zone in enumerate(config.zones):
@@ -101,7 +102,7 @@ def against(past: Past, date: dt.date, days: int, other: dt.date, hour: int | No
             value, was = (k / n if n else 0.0), (k_before / n_before if n_before else 0.0)
             rows.append(Against("zone", zone.id, "engaged_share", value, was, change, len(shares)))
     first = other - (days - 1) * DAY
-    return AgainstReport(first.isoformat(), other.isoformat(), days, len(pairs), tuple(rows))
+    return AgainstReport(first.isoformat(), other.isoformat(), days, len(whole) - whole.count(None), tuple(rows))
 
 
 def visits(past: Past, date: dt.date, days: int, other: dt.date) -> dict[str, list[tuple[int, int]]]:

@@ -41,6 +41,11 @@ class Course:
     """Number of pairs of days that were compared; None for dwell, which is of all visits together."""
 
     @property
+    def judged(self) -> bool:
+        """True if there is an interval, so that one can say whether it changed."""
+        return self.change is not None and self.change.low is not None
+
+    @property
     def falls(self) -> bool:
         """True if it certainly became less."""
         return self.change is not None and self.change.sure and self.change.value < 0
@@ -82,6 +87,16 @@ class Performance:
     def_version: int
     sold: bool
     """True if any sales are known of the days."""
+
+    @property
+    def days(self) -> int:
+        """Number of days that are compared with as many."""
+        return (dt.date.fromisoformat(self.last_day) - dt.date.fromisoformat(self.first_day)).days + 1
+
+    @property
+    def pairs(self) -> int:
+        """Number of them with data on both sides, of the counter with most."""
+        return max((row.visits.pairs or 0 for row in self.counters), default=0)
 
 
 def performance(past: Past, date: dt.date, days: int, other: dt.date) -> Performance:

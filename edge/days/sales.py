@@ -111,7 +111,7 @@ def rate_of(row: Any, base: str) -> Rate | None:
 
 def any_known(past: Past) -> bool:
     """Return whether any sales are known of any day."""
-    return past.conn.execute("SELECT 1 FROM sales_day LIMIT 1").fetchone() is not None
+    return past.conn.execute("SELECT 1 FROM sales WHERE tickets IS NOT NULL LIMIT 1").fetchone() is not None
 
 
 def _hour(past: Past, at_us: int, row: Any) -> SalesHour:

@@ -172,6 +172,7 @@ def _fill(table: Table, past: Past, start_us: int, end_us: int) -> None:
     it."""
     number = {zone.id: n for n, zone in enumerate(past.config.zones)}
     query = "SELECT zone, hour_us, tickets, units, cents FROM sales WHERE hour_us >= ? AND hour_us < ?"
+    query += " AND tickets IS NOT NULL"
     rows = [row for row in past.conn.execute(query, (start_us, end_us)) if row[0] in number]
     if not rows:
         return

@@ -14,6 +14,7 @@ from config import StoreConfig
 from edge.cues.orders import ask
 from edge.doctor import broker, machine, readers, stored
 from edge.doctor.findings import ORDER, Finding, State, error
+from edge.forwarding.spool import folder_of
 from edge.store.live_socket import follow, read_once, socket_path
 
 ASK_S = 2.0
@@ -29,6 +30,9 @@ async def by_hand(config: StoreConfig, config_file: Path, version: str, clock: C
         if "whole" in standby:
             found = await asyncio.to_thread(_without_service, config_file, version)
             return _told([*found, *readers.standing_by(standby)], config_file)
+        if not config.database.path.exists() and (forwards := [*readers.forwarding(folder_of(config.database.path))]):
+            found = await asyncio.to_thread(_without_service, config_file, version)
+            return _told([*found, *forwards], config_file)
         found = await asyncio.to_thread(_of_machine, config, config_file, version, None, clock())
         found += [one async for one in broker.examine(config, config_file)]
         found += [one async for one in readers.examine(config)]
@@ -88,7 +92,7 @@ def _of_machine(config: StoreConfig, file: Path, version: str, live: Live | None
     ]
     if live is None:
         found.append(machine.clock(None, ""))
-        found.append(error("service", "the service is not running", "Start it: systemctl start tagtrail@STORE."))
+        found.append(error("service", "the service is not running", readers.START))
         return found
     found.append(machine.clock(live["clock"]["trust"], live["clock"]["reason"]))
     if (process := live.get("process")) is not None:  # of an older release it is not told

@@ -9,6 +9,7 @@ from typing import Any
 
 from config import StoreConfig
 from edge.doctor.findings import Finding, error, ok, unknown, warning
+from edge.forwarding import spool
 from edge.readers.scan import llrp_addresses, scan_llrp
 from edge.store.errors import Trouble
 from edge.store.timekeeping import duration
@@ -18,6 +19,9 @@ SILENT_US = 2 * 3_600_000_000
 BUSY = 500
 """… if these have so many reads on average."""
 LLRP_PORT = 5084
+CLOCK_US = 1_000_000
+"""Clocks of two gateways that are further apart are told."""
+START = "Start it: systemctl start tagtrail@STORE."
 SEE_REASONS = "See docs/readers.md, and run tagtrail readers test {}."
 
 
@@ -69,17 +73,51 @@ def standby(live: Mapping[str, Any], now_us: int) -> Iterator[Finding]:
         )
 
 
+def forwarding(folder: Path) -> Iterator[Finding]:
+    """Judge a forwarder on its own gateway, by the folder in which it keeps reads; nothing if there is none."""
+    try:
+        runs, kept = spool.is_used(folder), spool.kept_bytes(folder)
+    except FileNotFoundError:
+        return
+    except OSError as why:
+        yield unknown("forwarder", f"{folder} can't be read: {why.strerror}", "Run this command as root.")
+        return
+    if runs:
+        yield ok("forwarder", f"this gateway forwards, and keeps {kept / 1e6:.1f} MB of reads")
+    else:
+        yield error("forwarder", "this gateway is a forwarder, which does not run", START)
+
+
 def standing_by(state: Mapping[str, Any]) -> Iterator[Finding]:
     """Judge the standby on its own gateway, by what its process says."""
     todo = "See docs/gateways.md."
-    if not state["whole"]:
+    if state["no_room"]:
+        room = "Make room on this gateway's disk."
+        yield error("standby", f"this gateway stands by, but can't keep the copy: {state['no_room']}", room)
+    elif not state["whole"]:
         yield error("standby", "this gateway stands by, but has no whole copy yet", todo)
     elif not state["connected"]:
         yield error("standby", f"this gateway stands by, but the service is away: {state['reason']}", todo)
+    elif state["unfit"]:
+        yield error("standby", f"this gateway stands by, but can't take over: {state['unfit']}", todo)
     elif not state["protected"]:
         yield warning("standby", "this gateway stands by, and is being brought up to date", todo)
     else:
         yield ok("standby", "this gateway stands by, and has everything")
+    if state["keyless"]:
+        yield error(
+            "tag key",
+            "this gateway has another tag key than the service, or none: after a takeover nobody would be recognised",
+            "Install the service's tag key here: docs/install.md, “Storing the tag key separately”.",
+        )
+    apart_us = abs(state["clock_offset_us"] or 0)
+    if apart_us > CLOCK_US:
+        yield warning(
+            "clock",
+            f"the clocks of this gateway and of the service are {duration(apart_us)} apart: after a takeover, zones "
+            "would be unknown for as long",
+            "Have a time service on both: timedatectl set-ntp true.",
+        )
     if state["witness"] is not None and state["witness"]["reason"]:
         yield warning("witness", f"it does not take over by itself: {state['witness']['reason']}", todo)
 

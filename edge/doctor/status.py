@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from config import StoreConfig
+from edge.cues.orders import ask
+from edge.forwarding.spool import folder_of, is_used, kept_bytes
 from edge.store.errors import Trouble
 from edge.store.live_socket import read_once, socket_path
 
 LOOK_S = 1.0
+ASK_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,34 @@ def of(live: Mapping[str, Any]) -> Status:
         readers=tuple(id_ for id_ in up if up[id_]),
         away=tuple(id_ for id_ in up if not up[id_]),
     )
+
+
+async def other(config: StoreConfig) -> str | None:
+    """Return in a line how the standby or forwarder is that runs here; None if none does."""
+    state = await ask(socket_path(config, "standby"), {"do": "tell"}, ASK_S)
+    if "whole" in state:
+        return standing(state)
+    folder = folder_of(config.database.path)
+    with contextlib.suppress(OSError):
+        if is_used(folder):
+            return f"forwards, and keeps {kept_bytes(folder) / 1e6:.1f} MB of reads"
+    return None
+
+
+def standing(state: Mapping[str, Any]) -> str:
+    """Return in a line how a standby is, by what it says."""
+    if state["copying"] is not None:
+        came, size = state["copying"]
+        return f"stands by, and gets a copy of the service's database: {came / 1e6:.0f} of {size / 1e6:.0f} MB at most"
+    if state["no_room"]:
+        return f"stands by, but can't keep the copy: {state['no_room']}"
+    if not state["whole"]:
+        return f"stands by, but has no whole copy yet: {state['reason']}"
+    if state["unfit"]:
+        return f"stands by, but can't take over: {state['unfit']}"
+    if not state["connected"]:
+        return f"stands by; the service is away: {state['reason']}"
+    return "stands by, and " + ("has everything" if state["protected"] else "is being brought up to date")
 
 
 async def wait_for(config: StoreConfig, before: Status | None, within_s: float) -> Status:

@@ -7,6 +7,7 @@ import hmac
 import logging
 import secrets
 import ssl
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
@@ -16,6 +17,11 @@ from config import StoreConfig
 from drivers.links import LinkFailure, insecure, keep_trying, words
 from edge.forwarding import wire
 from edge.forwarding.records import Malformed
+
+STEADY_S = 10.0
+"""One that ends sooner is tried again after pauses that become longer, as one that can't be made."""
+
+REFUSALS_MAX = 100
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,29 @@ class Caller:
         return Call(reader, writer, challenge.term, welcome)
 
 
+class Refusals:
+    """Callers of a port that were refused: each reason is logged once for each."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._told: set[tuple[str, str]] = set()
+
+    def tell(self, writer: asyncio.StreamWriter, error: BaseException) -> None:
+        """Say why a caller was refused: a LinkFailure, or what ended its connection before it has greeted."""
+        why = str(error)
+        if isinstance(error, TimeoutError):
+            why = "it has not greeted in time"
+        elif isinstance(error, EOFError | ConnectionError):
+            why = "it has hung up before it has greeted"
+        elif not isinstance(error, LinkFailure):
+            why = f"it is none of the store's gateways: {error}"
+        peer = writer.get_extra_info("peername")
+        caller = str(peer[0]) if peer else "?"
+        if (caller, why) not in self._told and len(self._told) < REFUSALS_MAX:
+            self._told.add((caller, why))
+            self._logger.warning("refused a caller from %s: %s", caller, why)
+
+
 class KeptUp(ABC):
     """A connection to whichever of the `callers`' services answers, kept up. `connected`, and `reason` if it isn't: a
     sentence for store IT. `retry_s`: the first and the longest pause."""
@@ -135,11 +164,12 @@ class KeptUp(ABC):
 
         async def once() -> None:
             nonlocal steady
-            steady = False
+            began_s = time.monotonic()
             try:
                 await self.connect()
             finally:
-                steady, self.connected = self.connected, False
+                steady = self.connected and time.monotonic() - began_s >= STEADY_S
+                self.connected = False
 
         await keep_trying(self._callers[0].id, once, self._failed, lambda: steady, self._retry_s)
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from config import StoreConfig
 from drivers.links import LinkFailure
 from edge.forwarding import wire
+from edge.forwarding.calling import Refusals
 from edge.forwarding.records import Malformed, decoded
 from edge.forwarding.relay import ForwardedSink, Phase, Relay
 from edge.store.clock import Clock
@@ -46,12 +47,13 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 class Pair:
     """The store's gateways that run the service in turn. `token`: theirs; `serve`: take care of the standby's
     connection; `superseded`: called with a term higher than ours, and who said so; `kept`: wait until the standby has
-    what is committed."""
+    what is committed; `refused`: called with why a caller that wants to be the standby was refused."""
 
     token: bytes
     serve: Serve
     superseded: Callable[[int, str], None]
     kept: Callable[[], Awaitable[None]]
+    refused: Callable[[str], None]
 
 
 class Receiver:
@@ -93,7 +95,7 @@ class Receiver:
             for each in config.forwarders
         }
         self._greeting: set[asyncio.Task[None]] = set()
-        self._told: dict[str, None] = {}
+        self._refusals = Refusals(log)
 
     async def run(self) -> NoReturn:
         """Listen; OSError if the port can't be opened."""
@@ -137,8 +139,6 @@ class Receiver:
         ]
 
     async def _called(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = writer.get_extra_info("peername")
-        caller = str(peer[0]) if peer else "?"
         task = asyncio.current_task()
         assert task is not None
         if len(self._greeting) >= CALLERS_MAX:
@@ -151,9 +151,9 @@ class Receiver:
                 known = await self._greet(reader, writer)
                 serve = self._pair.serve if known is None and self._pair is not None else None
         except (Malformed, EOFError, OSError, TimeoutError, ValueError) as error:
-            self._tell(caller, f"a caller from {caller} is not a forwarder: {error or type(error).__name__}")
+            self._refusals.tell(writer, error)
         except LinkFailure as failure:
-            self._tell(caller, f"refused a caller from {caller}: {failure}")
+            self._refusals.tell(writer, failure)
             with suppress(OSError):
                 writer.write(wire.framed(wire.Refused(str(failure))))
                 await asyncio.wait_for(writer.drain(), 1)
@@ -177,10 +177,16 @@ class Receiver:
         if not greeted.proven(token) or token is None:
             if known is not None and known.connection is None:
                 known.refused = "a caller of this name has another token"
-            raise LinkFailure("there is no such forwarder in the service's store file, or its token is another one")
+            if paired is not None:
+                paired.refused("a caller that wants to be the standby has another token")
+            what = "forwarder" if hello.role == "forwarder" else "[standby]"
+            raise LinkFailure(f"there is no such {what} in the service's store file, or its token is another one")
         if hello.version != wire.VERSION:
+            said = "it runs another release: install the same on both gateways"
             if known is not None:
-                known.refused = "it runs another release: install the same on both gateways"
+                known.refused = said
+            if paired is not None:
+                paired.refused(said)
             raise LinkFailure("the service runs another release: install the same on both gateways")
         if hello.term > self._term:
             if self._pair is not None:
@@ -247,11 +253,6 @@ class Receiver:
         finally:
             if waiting is not None:
                 waiting.cancel()
-
-    def _tell(self, caller: str, text: str) -> None:
-        if caller not in self._told and len(self._told) < 100:
-            self._told[caller] = None
-            log.warning("%s", text)
 
 
 async def _at_once() -> None:

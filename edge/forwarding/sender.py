@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from drivers.links import LinkFailure
 from edge.forwarding import wire
 from edge.forwarding.calling import Call, Caller, KeptUp
 from edge.forwarding.records import Now, Record, encoded
@@ -20,6 +21,8 @@ CHUNK_BYTES = 256 * 1024
 RETRY_S = (0.25, 10.0)
 STEPPED_US = 500_000
 STEPPED_TIMES = 3
+LOOK_S = 10.0
+"""After so long without a new acknowledgement, it is asked whether another gateway has taken over."""
 
 
 class Sender(KeptUp):
@@ -28,7 +31,7 @@ class Sender(KeptUp):
     def __init__(self, callers: Sequence[Caller], spool: Spool, now: Callable[[], Stamp], speed: float = 1.0) -> None:
         super().__init__(callers, spool.term, log, RETRY_S, "; reads are kept")
         self._speed = speed
-        self._base = Base(speed)
+        self._base, self._base_term = Base(speed), spool.term
         self._spool, self._now = spool, now
         self._more = asyncio.Event()
         self.acknowledged = "", 0
@@ -39,20 +42,38 @@ class Sender(KeptUp):
 
     async def stay(self, caller: Caller, call: Call) -> None:
         try:
-            if call.term > self.term:
-                self.term = call.term
-                self._base = Base(self._speed)  # another gateway's clock
-            self._spool.note_term(call.term)
+            if call.term > self._base_term:
+                self._base, self._base_term = Base(self._speed), call.term  # another gateway's clock
+            self._note(call.term)
             self._base.heard(call.welcome.at_us, self._now().mono_us)
             self.connected, self.reason = True, ""
             log.info("connected to %s", caller.peer)
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._send(call.writer, call.welcome))
                 both.create_task(self._listen(call.reader))
+                both.create_task(self._look_elsewhere(caller))
         except Exception as error:
             raise caller.failure(error) or error from error
         finally:
             call.end()
+
+    def _note(self, term: int) -> None:
+        self.term = max(self.term, term)
+        self._spool.note_term(term)
+
+    async def _look_elsewhere(self, caller: Caller) -> None:
+        """A service that acknowledges nothing may be cut off, and taken over from without knowing it."""
+        while True:
+            before = self.acknowledged
+            await asyncio.sleep(LOOK_S)
+            for other in self._callers if self.acknowledged == before else ():
+                if other is not caller:
+                    with suppress(LinkFailure):
+                        call = await other.call(self.term)
+                        call.end()
+                        self._note(call.term)
+            if self.term > self._base_term:
+                raise LinkFailure(f"{caller.peer} is not the store's service any more: another gateway has taken over")
 
     async def _send(self, writer: asyncio.StreamWriter, welcome: wire.Welcome) -> None:
         writer.write(self._time())

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.forwarding.records import Begun, Dropped, Record, What, decoded, encoded, frames
+from edge.forwarding.records import Begun, Dropped, Malformed, Record, What, decoded, encoded, frames
 from edge.store.errors import Trouble
 
 log = logging.getLogger("tagtrail.forwarder")
@@ -25,6 +25,7 @@ FILES = 16
 """The quota is cut into so many files …"""
 FILE_BYTES = 64 * 1024, 8 * 1024 * 1024
 """… of at least and at most this size."""
+LOCK = "lock"
 KEEP_US = 24 * 3_600_000_000
 """Reads name tags, so that they are not kept for longer than this, whatever the quota."""
 
@@ -53,6 +54,28 @@ class Stamp:
     trusted: bool
 
 
+def folder_of(database: Path) -> Path:
+    """Return the folder of a store's reads that are to be sent, unless another one is named."""
+    return database.with_name(f"{database.name}.forward")
+
+
+def is_used(folder: Path) -> bool:
+    """Return whether a forwarder runs on a folder. Raises OSError if there is none, or if it can't be read."""
+    lock = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def kept_bytes(folder: Path) -> int:
+    """Return how much is in a folder."""
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
 class Spool:
     """One folder. `state`: what every file begins with. Trouble if another process has the folder."""
 
@@ -71,7 +94,7 @@ class Spool:
         """Since when the disk takes nothing, and why."""
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Trouble(f"{folder} is in use: another forwarder of this store runs here") from error
@@ -226,13 +249,21 @@ class Spool:
             part.write_bytes(made)
             part.replace(file.path)
         except OSError:
-            self._delete(file)  # no room even for this; the numbers tell that something is missing
+            part.unlink(missing_ok=True)
+            self._delete(file)  # which makes room for this
+            try:
+                file.path.write_bytes(made)
+            except OSError:
+                self._delete(file)
         if before is not None:
             self._delete(before)
             self.files.remove(before)
         file.first_us, file.size, file.stub = first_us, len(made), True
         self.dropped += 1
         log.warning("%s", why)
+        if not file.path.exists():
+            log.error("%s could not be noted for the service", file.path)
+            self.files.remove(file)
 
     def _delete(self, file: File) -> None:
         with contextlib.suppress(OSError):
@@ -255,7 +286,12 @@ class Spool:
                 continue
             if end < len(data):  # a power cut tore it
                 os.truncate(path, end)
-            begins, ends = decoded(first), decoded(last)
+            try:
+                begins, ends = decoded(first), decoded(last)
+            except Malformed as error:  # of another release
+                log.error("what is in %s can't be sent any more: %s", path, error)
+                path.unlink()
+                continue
             stub = isinstance(ends.what, Dropped) and begins.seq == ends.seq
             files.append(File(int(number), life, path, end, ends.seq, begins.at_us, ends.at_us, stub))
         return files

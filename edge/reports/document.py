@@ -19,9 +19,11 @@ from edge.words.numbers import duration, local, number, percent
 from edge.words.tables import Words
 
 if TYPE_CHECKING:  # keeps NumPy out of the page process until a day is requested
+    from dwell.compare import Share
     from edge.days.counters import Counters, CounterScore
     from edge.days.history import History
     from edge.days.need import NeedReport
+    from edge.days.scope import Rate
     from edge.days.summary import Head, Summary
     from edge.days.traffic import FloorTraffic
 
@@ -48,7 +50,7 @@ table { border-collapse: collapse; width: 100%; font-size: 9pt; line-height: 1.2
 td small { font-size: 7.5pt; } th { font-weight: 600; text-align: left; }
 td, thead th:not(:first-child) { text-align: right; padding: .6mm 1.2mm; white-space: nowrap; }
 tbody tr { border-top: .2mm solid #d9dedb; }
-td small { color: #56615d; font-weight: 400; }
+dd small { font-size: 8.5pt; } :is(dd, td) small { color: #56615d; font-weight: 400; }
 td.late { background: #f6d9d6; font-weight: 700; } section { break-inside: avoid; }
 @media print { body { padding: 0; font-size: 9.5pt; line-height: 1.3; } h1 { font-size: 15pt; }
   h2 { margin: 3mm 0 1mm; }
@@ -130,18 +132,28 @@ def _basis(config: StoreConfig, head: Head, date: dt.date, days: int, lang: str)
 
 def _figures(
     past: History, date: dt.date, days: int, words: Words, summary: Summary, need: NeedReport
-) -> tuple[tuple[str, str], ...]:
+) -> tuple[tuple[str, Markup | str], ...]:
     _ = catalogue(words.lang).gettext
     service = past.service(date, days)
     wanted = sum(floor.wanted for floor in need.floors)
     unserved = sum(floor.unserved for floor in need.floors)
     people = summary.journeys["member"] + summary.journeys["unknown"]
+    from dwell.compare import share  # NumPy comes with the first day that is asked for
+
     return (
         (_("Journeys of people"), number(people)),
         (_("Members seen"), number(summary.members_seen)),
-        (_("Met staff"), percent((wanted - unserved) / wanted) if wanted else "–"),
-        (_("Members with contact"), "–" if service.contact is None else percent(service.contact.value)),
+        (_("Met staff"), _share(share(wanted - unserved, wanted))),
+        (_("Members with contact"), _share(service.contact)),
     )
+
+
+def _share(found: Share | Rate | None) -> Markup | str:
+    """Return a share with its interval in small."""
+    if found is None:
+        return "–"
+    between = f"({percent(found.low)} … {percent(found.high)})"
+    return Markup("{} <small>{}</small>").format(percent(found.value), between)
 
 
 def _says(
@@ -209,16 +221,13 @@ def _counters(words: Words, rows: Sequence[CounterScore]) -> Markup:
     most = max((row.n or 0 for row in rows), default=0) or 1
     lines = []
     for row in rows:
-        median = "–"
+        median: Markup | str = "–"
         if row.median_s is not None:
             limits = (duration(row.median_low_s, words.lang), duration(row.median_high_s, words.lang))
-            median = f"{duration(row.median_s, words.lang)} ({limits[0]} … {limits[1]})"
-        share = row.engaged_share
-        engaged = "–" if share is None else f"{percent(share.value)} ({percent(share.low)} … {percent(share.high)})"
-        bar = Markup(
-            '<svg viewBox="0 0 100 8" preserveAspectRatio="none"><rect class="bar" width="{}" height="8"/></svg>'
-        )
-        drawn = bar.format(round(100 * (row.n or 0) / most, 1))
+            small = Markup("{} <small>({} … {})</small>")
+            median = small.format(duration(row.median_s, words.lang), *limits)
+        engaged = _share(row.engaged_share)
+        drawn = Markup(BAR).format(round(100 * (row.n or 0) / most, 1))
         lines.append((words.zone(row.zone), drawn, "?" if row.n is None else number(row.n), engaged, median))
     headings = _each("<th>{}</th>", ((text,) for text in ("", _("Visits"), _("Engaged"), _("Median"))))
     body = _each('<tr><th>{}</th><td width="30%">{}</td><td>{}</td><td>{}</td><td>{}</td></tr>', lines)

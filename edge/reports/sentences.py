@@ -8,7 +8,7 @@ Rules:
 3. If a sentence chooses among several zones, their intervals are widened so that all of them together hold with 95 %
    (Bonferroni, dwell.compare.of_many): the more zones, the larger a difference must be. A promotion makes two claims,
    that more came and that more stayed; with sales three.
-   The interval that is told is the figure's own, as in the tables.
+   The interval that is told is the figure's own, as in the tables; of a promotion, the widened one.
 4. What is unknown is not mentioned as if it were small.
 """
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # keeps NumPy out of the page process until a day is requeste
 NAMED = 3
 """Maximum number of zones named in a sentence."""
 BETWEEN = {"en": ", ", "zh": "、"}
+CLAUSES = {"en": ", ", "zh": "；"}
 STOP = {"en": ".", "zh": "。"}
 
 
@@ -90,8 +91,13 @@ def changes(words: Words, beside: AgainstReport | None) -> list[str]:
     texts = {
         "more": _("More people came than on the days compared: {change} ({low} … {high})."),
         "fewer": _("Fewer people came than on the days compared: {change} ({low} … {high})."),
-        "chance": _("{change} people came against the days compared; with {low} … {high}, that may be chance."),
-        "few": _("{change} people came against the days compared; so few days can't show whether that is chance."),
+        "chance": _(
+            "The number of people differs by {change} from the days compared; with {low} … {high}, that may be chance."
+        ),
+        "few": _(
+            "The number of people differs by {change} from the days compared; so few days can't show whether that is "
+            "chance."
+        ),
     }
     said = [texts[_kind(store)].format(**_interval(store))]
     kinds = {zone.id: zone.kind.value for zone in words.config.zones}
@@ -102,18 +108,15 @@ def changes(words: Words, beside: AgainstReport | None) -> list[str]:
         parts = [f"{words.zone(row.id)} {_signed(_value(row))}" for row in sure[:NAMED]]
         said.append(_("Certain changes of visits: {zones}.").format(zones=_more(words, parts, len(sure))))
     elif told:
-        said.append(_("Of no counter is a change of visits certain."))
+        said.append(_("No counter's visits have certainly changed."))
     return said
 
 
 def course(words: Words, found: Performance) -> list[str]:
     """Say which counters certainly fall in visits, dwell or tickets, and what isn't known."""
     _ = catalogue(words.lang).gettext
-    some = [
-        row
-        for row in found.counters
-        if any(one.change is not None and one.change.low is not None for one in row.courses)
-    ]
+    some = [row for row in found.counters if any(one.judged for one in row.courses)]
+    judged = {name: any(getattr(row, name).judged for row in some) for name in ("visits", "dwell", "tickets")}
     if not some:
         return [_("There are too few days to compare, or too few visits, to say how counters fare: choose 28 days.")]
     texts = {
@@ -129,8 +132,19 @@ def course(words: Words, found: Performance) -> list[str]:
         if zones:
             said.append(text.format(zones=_listed(words, zones)))
         left = {zone: row for zone, row in left.items() if zone not in zones}
-    if not said:
-        said.append(_("Of no counter is it certain that visits, dwell or tickets have fallen."))
+    if not said and judged["visits"]:
+        said.append(
+            _("No counter has certainly lost visits, dwell or tickets.")
+            if judged["tickets"]
+            else _("No counter has certainly lost visits or dwell.")
+        )
+    elif not said:
+        said.append(_("No counter's dwell has certainly become shorter."))
+    if not judged["visits"]:
+        text = _("Days with data on both sides: {n} of {all}, too few to say whether visits have changed.")
+        said.append(text.format(n=found.pairs, all=found.days))
+    if found.sold and not judged["tickets"]:
+        said.append(_("Sales of too few days are known to say whether tickets have changed."))
     if not found.sold:
         said.append(_("No sales are known, so nothing can be said about tickets."))
     return said
@@ -169,13 +183,13 @@ def trial(words: Words, found: Trial) -> list[str]:
     texts = {
         ("visitors", "more"): _("more came ({change}, {low} … {high})"),
         ("visitors", "fewer"): _("fewer came ({change}, {low} … {high})"),
-        ("visitors", "chance"): _("not certainly more or fewer came ({change}, {low} … {high})"),
+        ("visitors", "chance"): _("no certain change in how many came ({change}, {low} … {high})"),
         ("engaged_visitors", "more"): _("more stayed ({change}, {low} … {high})"),
         ("engaged_visitors", "fewer"): _("fewer stayed ({change}, {low} … {high})"),
-        ("engaged_visitors", "chance"): _("not certainly more or fewer stayed ({change}, {low} … {high})"),
+        ("engaged_visitors", "chance"): _("no certain change in how many stayed ({change}, {low} … {high})"),
         ("tickets", "more"): _("more tickets ({change}, {low} … {high})"),
         ("tickets", "fewer"): _("fewer tickets ({change}, {low} … {high})"),
-        ("tickets", "chance"): _("not certainly more or fewer tickets ({change}, {low} … {high})"),
+        ("tickets", "chance"): _("no certain change in tickets ({change}, {low} … {high})"),
     }
     parts = []
     for effect in found.effects:
@@ -188,7 +202,7 @@ def trial(words: Words, found: Trial) -> list[str]:
         parts.append(texts[effect.measure, kind].format(**told))
     if not parts:
         return [_("There is not enough data yet to say what it did.")]
-    text = BETWEEN[words.lang].join(parts)
+    text = CLAUSES[words.lang].join(parts)
     return [text[:1].upper() + text[1:] + STOP[words.lang]]
 
 
@@ -225,7 +239,7 @@ def unserved(words: Words, found: HourReport, kinds: Sequence[str]) -> list[str]
     if not wanted:
         return []
     if not n:
-        return [_("There was staff in every hour and zone in which customers stayed.")]
+        return []
     most, zone, at_us = max(alone, key=lambda one: one[0])
     text = _(
         "{n} of {all} longer visits were in hours with hardly any staff, above all in {zone} from {hour} ({most})."
@@ -240,7 +254,7 @@ def proposals(words: Words, found: NeedReport) -> list[str]:
     if found.per_hour is None:
         return [_("Too few visits met staff to say how many more members of staff would help.")]
     if not found.proposals:
-        return [_("In no hour was so much work missing that another member of staff would have been busy.")]
+        return [_("In no hour was there enough missing to keep another member of staff busy.")]
     text = _("{start}–{end} {floor}: +{more} at {zone}; {unserved} of {wanted} visits met nobody.")
     said = [
         text.format(
@@ -288,7 +302,7 @@ def trust(words: Words, found: Summary) -> list[str]:
         return []
     said = [_("The readers were up for {share} of the opening hours.").format(share=percent(found.coverage))]
     if dark:
-        text = _("Nothing is known of {zones}: covered for less than {least}.")
+        text = _("Nothing is known about {zones}: covered for less than {least}.")
         said.append(text.format(zones=_listed(words, dark), least=percent(least)))
     if poor:
         said.append(_("Figures of {zones} lack some hours.").format(zones=_listed(words, poor)))

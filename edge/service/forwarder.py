@@ -11,11 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from config import StoreConfig
+from drivers.session import Link
 from edge.forwarding import wire
 from edge.forwarding.calling import callers
 from edge.forwarding.gathering import Gathering
 from edge.forwarding.sender import Sender
-from edge.forwarding.spool import Spool, Stamp
+from edge.forwarding.spool import Spool, Stamp, folder_of
 from edge.readers.sessions import Readers
 from edge.service.jobs import Jobs
 from edge.service.notify import notify
@@ -33,11 +34,6 @@ GATHER_S = 0.04
 READER_RETRY_S = (1.0, 60.0)
 
 
-def folder_of(config: StoreConfig) -> Path:
-    """Return the folder of a store's reads that are to be sent."""
-    return config.database.path.with_name(f"{config.database.path.name}.forward")
-
-
 def chosen(config: StoreConfig, id_: str | None) -> str:
     """Return the forwarder that this gateway is; Trouble if that is not clear."""
     ids = [each.id for each in config.forwarders]
@@ -52,9 +48,10 @@ def chosen(config: StoreConfig, id_: str | None) -> str:
 
 
 class ForwarderService:
-    """One forwarder. `run` returns after SIGTERM or SIGINT. Trouble for errors that store IT can fix."""
+    """One forwarder. `folder`: where it keeps reads. `run` returns after SIGTERM or SIGINT. Trouble for errors that
+    store IT can fix."""
 
-    def __init__(self, config: StoreConfig, id_: str, clock: Clock) -> None:
+    def __init__(self, config: StoreConfig, id_: str, clock: Clock, folder: Path | None = None) -> None:
         settings = config.forwarding
         assert settings is not None
         token = wire.token(next(each.token_file for each in config.forwarders if each.id == id_))
@@ -72,7 +69,9 @@ class ForwarderService:
         self._gathering = Gathering([reader.id for reader in own], clock.now_us())
         self._readers = Readers(replace(shop, readers=own), self._gathering, clock.now_us)
         self._own = own
-        self._spool = Spool(folder_of(config), settings.quota_mb << 20, boot_id(), self._stamp, self._gathering.state)
+        quota_bytes = settings.quota_mb << 20
+        folder = folder or folder_of(config.database.path)
+        self._spool = Spool(folder, quota_bytes, boot_id(), self._stamp, self._gathering.state)
         self._gathering.spool = self._spool
         self.sender = Sender(called, self._spool, self._stamp, clock.speed)
         self._gathering.wake = self.sender.wake
@@ -114,10 +113,18 @@ class ForwarderService:
             self._gathering.flush()
 
     async def _look(self) -> None:
-        notify("WATCHDOG=1")
+        notify("WATCHDOG=1", f"STATUS={self._in_a_line()}")
         self._time.readers = {id_: status.clock_offset_us for id_, status in self._gathering.readers.items()}
         self._time.look()
         self._gathering.alive()
+
+    def _in_a_line(self) -> str:
+        readers = self._gathering.readers.values()
+        up = sum(status.link is Link.UP for status in readers)
+        parts = [f"{up} of {len(readers)} readers up", "service connected"]
+        if not self.sender.connected:
+            parts[1:] = [f"service away: {self.sender.reason}", f"{self._spool.size / 1e6:.1f} MB of reads kept"]
+        return ", ".join(parts)
 
     def _stamp(self) -> Stamp:
         return Stamp(self._clock.now_us(), time.monotonic_ns() // 1000, not self._time.untrusted)

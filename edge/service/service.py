@@ -403,11 +403,14 @@ class Service:
     def _supersede(self, term: int, by: str) -> None:
         """Another gateway runs the service with a higher term: stop at once."""
         if self._end.superseded is None:
-            roles.fence(self._database.path, term, by)
+            self._end.supersede(by)
             if self._pair:
                 self._pair.shipping.stop()
-            self._end.supersede(by)
             log.error("%s runs the store's service, with a higher term (%d): this gateway stops", by, term)
+            try:
+                roles.fence(self._database.path, term, by)
+            except OSError as error:
+                log.error("that could not be noted: %s; don't start this gateway as it is", error.strerror)
 
     async def _drain(self) -> None:
         """Wait briefly for the last acknowledgements, unless the broker is not connected."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import signal
@@ -12,7 +13,9 @@ from typing import Any
 
 from config import StoreConfig
 from drivers.links import LinkFailure
+from edge.database import keys
 from edge.database.lock import hold
+from edge.doctor.status import standing
 from edge.forwarding import wire
 from edge.forwarding.calling import callers
 from edge.service.jobs import Jobs
@@ -25,6 +28,7 @@ from edge.standby.mirror import Mirror
 from edge.standby.witness import Witness, register_of
 from edge.store.clock import Clock
 from edge.store.errors import Trouble
+from edge.store.files import delete_old
 from edge.store.live_socket import serve, socket_path
 
 log = logging.getLogger("tagtrail.standby")
@@ -32,6 +36,7 @@ log = logging.getLogger("tagtrail.standby")
 HAND_OVER_S = 20.0
 LOOK_S = 1.0
 RETRY_S = (1.0, 30.0)
+TIDY_S = 3600.0
 
 
 class StandbyService:
@@ -42,23 +47,30 @@ class StandbyService:
         self._config, self._clock = config, clock
         self._here = here = roles.gateway_of(config, id_)
         assert config.standby is not None
+        roles.needed(config)
         path = config.database.path
         self._lock = hold(path)
         self._mirror = mirror = Mirror(path)
         self._taken = roles.is_to_be_put(path, mirror)
+        self._fitness = roles.Fitness()
+        noted, fence = mirror.noted().get("term"), roles.fenced(path)
         if self._taken:
             roles.put_in_place(path, mirror)
+        elif mirror.there:
+            with contextlib.suppress(OSError):  # a full disk, of which a takeover tells
+                mirror.fold()
+                self._copied()  # if the last process has ended before that
         token = wire.token(config.standby.token_file)
         called = [one for one in callers(config, "standby", here.name, token) if one.address != here.address]
         register = register_of(config, here.address)
         self._claim = Claim(register, here.address, config.standby.lease_s) if register is not None else None
-        noted, fence = mirror.noted().get("term"), roles.fenced(path)
         term = max(noted if isinstance(noted, int) else 0, fence.term if fence is not None else 0)
         self._following = Following(called, mirror, Beside(config), clock, term, self._claim, self._copied)
         self._jobs = Jobs(clock.now_us)
         self._ended = asyncio.Event()
         self._trouble: Exception | None = None
         self._taking = asyncio.Lock()
+        self._done: dict[str, Any] = {}
 
     async def run(self) -> bool:
         """Stand by until SIGTERM or SIGINT, or until this gateway has taken over."""
@@ -75,7 +87,8 @@ class StandbyService:
 
     async def stand_by(self) -> bool:
         """Stand by until `stop`, or until this gateway has taken over."""
-        self._jobs.every(1, "watchdog", _beat)
+        self._jobs.every(1, "watchdog", self._beat)
+        self._jobs.every(TIDY_S, "old files", self._tidy)
         self._jobs.run("following", self._following.run, RETRY_S)
         self._jobs.run("orders", self._answer_orders, RETRY_S)
         if self._claim is not None:
@@ -95,45 +108,85 @@ class StandbyService:
     def told(self) -> dict[str, Any]:
         """Return the state as it is shown."""
         witness = None if self._claim is None else {"reason": self._claim.reason}
-        return self._following.told() | {"witness": witness, "now_us": self._clock.now_us()}
+        return self._following.told() | {
+            "unfit": self._fitness.unfit,
+            "keyless": self._fitness.key_mark not in (None, self._key_mark()),
+            "witness": witness,
+            "now_us": self._clock.now_us(),
+        }
 
     async def take_over(self, *, exact: bool = False, above: int = 0) -> dict[str, Any]:
-        """Take over, by order: let the service hand over if it is there. Returns how. Raises Trouble."""
+        """Take over, by order: let the service hand over if it is there. Returns how. Raises Trouble, and goes on
+        standing by."""
         async with self._taking:
             if self._taken:
-                return {"handed_over": exact, "exact": exact}
+                return self._done
             if not self._mirror.there:
                 raise Trouble("there is no whole copy of the service's database here yet")
+            if self._fitness.unfit:
+                raise Trouble(self._fitness.unfit)
+            if self._following.copying is not None:
+                raise Trouble("the service's database is just being copied; wait until that is done")
             term = max(int(time.time()), self._following.term + 1, above)
             handed_over = not exact and await self._following.hand_over(term, HAND_OVER_S)
+            witness_told = self._claim is None or exact
             if self._claim is not None and not exact:
                 try:
                     await self._claim.take(term)
+                    witness_told = True
                 except (LinkFailure, TimeoutError) as error:
-                    log.error("the witness could not be told: %s", error)
+                    log.error("the witness could not be told: %s", str(error) or "it does not answer")
             await self._following.stop()
-            made = await asyncio.to_thread(
-                roles.take_over,
-                self._config,
-                self._mirror,
-                exact=exact or handed_over,
-                above=term - 1,
-                name=self._here.name,
-            )
+            try:
+                made = await asyncio.to_thread(
+                    roles.take_over,
+                    self._config,
+                    self._mirror,
+                    exact=exact or handed_over,
+                    above=term - 1,
+                    name=self._here.name,
+                )
+            except Trouble:
+                self._following.go_on()
+                raise
             log.warning("this gateway has taken over the service, with term %d", made)
             self._taken = True
-            return {"handed_over": handed_over, "exact": exact or handed_over, "term": made}
+            self._done = {
+                "handed_over": handed_over,
+                "exact": exact or handed_over,
+                "term": made,
+                "witness_told": witness_told,
+            }
+            return self._done
+
+    async def _beat(self) -> None:
+        notify("WATCHDOG=1", f"STATUS={standing(self.told())}")
+
+    async def _tidy(self) -> None:
+        """Delete what was kept for some days, such as the former database."""
+        for file in await asyncio.to_thread(delete_old, self._config.database.path, time.time()):
+            log.info("deleted, because its time is over: %s", file)
 
     def _copied(self) -> None:
-        """A whole copy is there: what was served from here before is past."""
+        """A whole copy is there, and folded: what was served from here before is past."""
         roles.retire(self._config.database.path, self._mirror)
+        self._fitness = roles.fitness(self._mirror)
+        if self._fitness.unfit:
+            log.error("this gateway could not take over: %s", self._fitness.unfit)
+
+    def _key_mark(self) -> str | None:
+        key = None
+        with contextlib.suppress(Trouble):
+            key = keys.find_tag_key(self._config.database.path)
+        return keys.mark(key) if key is not None else None
 
     async def _watch(self) -> None:
         """Take over when the service's lease has ended."""
         assert self._claim is not None
         while True:
             await asyncio.sleep(LOOK_S)
-            if not self._taken and self._mirror.there and self._following.copying is None:
+            may = self._mirror.there and self._following.copying is None and not self._fitness.unfit
+            if may and not self._taken:
                 term = await self._claim.look(self._following.term)
                 if term is not None:
                     log.warning("the service's lease has ended: this gateway takes over")
@@ -184,7 +237,7 @@ class WitnessService:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ended.set)
-        self._jobs.every(1, "watchdog", _beat)
+        self._jobs.every(1, "watchdog", self._beat)
         self._jobs.run("witness", self._witness.run, RETRY_S)
         notify("READY=1")
         try:
@@ -192,7 +245,5 @@ class WitnessService:
         finally:
             await self._jobs.stop()
 
-
-async def _beat() -> None:
-    """Notify the supervisor that the event loop is running."""
-    notify("WATCHDOG=1")
+    async def _beat(self) -> None:
+        notify("WATCHDOG=1", f"STATUS={self._witness.in_a_line()}")

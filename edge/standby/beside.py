@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -11,13 +13,19 @@ from config import StoreConfig
 from edge.access.users import SESSIONS, users_path
 from edge.database import keys
 from edge.database.copies import copy
+from edge.store.files import replaced
 from edge.store.private import create_private
 
-PLAIN = (".radio.json", ".erased", ".tag-key")
+log = logging.getLogger("tagtrail.standby")
+
+ERASED = ".erased"
+PLAIN = (".radio.json", ERASED, ".tag-key")
 PUSHED = ".desired"
 """Beginning of the names of the files of a configuration pushed by the CRM."""
 WEB = "web"
 """In place of a name: users, verdicts and audit log of the page, without sessions."""
+WEB_S = 10.0
+"""It is copied so often at most: every view of a member is in it."""
 
 
 class Beside:
@@ -26,6 +34,7 @@ class Beside:
     def __init__(self, config: StoreConfig) -> None:
         self._database, self._web = config.database.path, users_path(config)
         self._sent: dict[str, tuple[int, int]] = {}
+        self._web_s = float("-inf")
 
     def changed(self, all_: bool) -> list[tuple[str, bytes | None]]:
         """Return the files that have changed since the last call, or all; None: it is gone."""
@@ -38,7 +47,10 @@ class Beside:
                 there[file.name.removeprefix(self._database.name)] = file
         if keys.is_credential():
             del there[".tag-key"]  # it is installed on both gateways
-        there[WEB] = self._web
+        now_s = time.monotonic()
+        if all_ or now_s >= self._web_s + WEB_S:
+            self._web_s = now_s
+            there[WEB] = self._web
         changed: list[tuple[str, bytes | None]] = []
         for name, file in there.items():
             stamp = _stamp(file)
@@ -53,7 +65,7 @@ class Beside:
                     self._sent[name] = stamp
                 else:
                     self._sent.pop(name, None)
-        for name in [name for name in self._sent if name not in there]:
+        for name in [name for name in self._sent if name not in there and name != WEB]:
             del self._sent[name]
             changed.append((name, None))
         return changed
@@ -71,8 +83,18 @@ class Beside:
             raise ValueError(f"a file {name[:40]!r} is not expected")
         if data is None:
             file.unlink(missing_ok=True)
-        else:
-            create_private(file, data)
+            return
+        if name == ERASED and (not file.exists() or file.read_bytes() != data):
+            self._forget_former()
+        create_private(file, data)
+
+    def _forget_former(self) -> None:
+        """Delete what is kept of an earlier service of this gateway: it may have who has been erased since."""
+        for former in (replaced(self._database), replaced(self._web)):
+            if former.exists():
+                log.warning("%s is deleted, because somebody has been erased", former)
+            for side in ("", "-wal", "-shm"):
+                former.with_name(former.name + side).unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
         return self._database.with_name(f"{self._database.name}{name}")

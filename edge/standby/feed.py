@@ -41,19 +41,24 @@ class Feed:
         elif others:
             # Another process may have let the log begin anew behind something that was never seen here.
             if self._tail.unbroken:
-                self.committed()
+                self.committed(lambda: False)
             else:
                 self._broken()
 
-    def committed(self) -> None:
+    def committed(self, others: Callable[[], bool]) -> None:
         try:
             part = self._tail.more()
         except (OSError, BadLog):
             self._broken()
             return
-        if part is not None:
-            self._number += 1
-            self._deliver(part, self._number)
+        if part is None:
+            return
+        if part.begins and others():
+            # It may have begun anew since our commit, behind which the end of the one before was not yet read.
+            self._broken()
+            return
+        self._number += 1
+        self._deliver(part, self._number)
 
     def failed(self) -> None:
         self._broken()

@@ -182,12 +182,13 @@ class Claim:
         return None
 
     async def take(self, term: int) -> None:
-        """Take the lease in any case: a person has decided, or the service has handed over. LinkFailure if the witness
-        can't be told."""
+        """Take the lease in any case: a person has decided, or the service has handed over. LinkFailure or TimeoutError
+        if the witness can't be told."""
         for _ in range(3):
-            entry = await self._register.get()
-            if await self._register.put(entry.revision, Held(self._holder, term, True)) is not None:
-                return
+            async with asyncio.timeout(ANSWER_S):
+                entry = await self._register.get()
+                if await self._register.put(entry.revision, Held(self._holder, term, True)) is not None:
+                    return
         raise LinkFailure("another gateway goes on writing to the witness")
 
     async def _look(self, own_term: int) -> int | None:

@@ -8,6 +8,7 @@ Digests of the blocks that it has, if a Copy   ──►
                                                ◄──   Log: transactions, as they are committed
 Have: what is on disk                          ──►
                                                ◄──   Beat, every second
+Unable: why it can't keep the copy             ──►
 HandOver                                       ──►   stops, and sends the rest
                                                ◄──   HandedOver
 """
@@ -84,10 +85,16 @@ class Beat(msgspec.Struct, tag="beat"):
 
 class Have(msgspec.Struct, tag="have"):
     """Everything up to a number is on disk. `stamp_us`: of the last Beat, in answer to which the standby promises not
-    to take over for the time of a lease; 0: it doesn't."""
+    to take over for the time of a lease; 0: it doesn't, and is busy with what came before."""
 
     number: int
     stamp_us: int
+
+
+class Unable(msgspec.Struct, tag="unable"):
+    """The standby can't keep the copy, and ends the connection."""
+
+    reason: str
 
 
 class HandOver(msgspec.Struct, tag="hand_over"):
@@ -117,7 +124,9 @@ class Found(msgspec.Struct, tag="found"):
     done: bool
 
 
-Message = Ask | Found | Where | Resume | Copy | Digests | Block | Log | Side | Beat | Have | HandOver | HandedOver
+Message = (
+    Ask | Found | Where | Resume | Copy | Digests | Block | Log | Side | Beat | Have | Unable | HandOver | HandedOver
+)
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 
@@ -127,10 +136,15 @@ def framed(message: Message) -> bytes:
     return frame(_encoder.encode(message))
 
 
-async def receive(reader: asyncio.StreamReader, within_s: float | None = wire.SILENT_S) -> Message:
-    """Return the next message; Malformed, TimeoutError, or EOFError and OSError if the peer is gone."""
-    async with asyncio.timeout(within_s):
-        payload = await wire.receive(reader)
+async def receive(reader: asyncio.StreamReader) -> Message:
+    """Return the next message of a peer that is not silent for long; TimeoutError, or as `wait_for`."""
+    async with asyncio.timeout(wire.SILENT_S):
+        return await wait_for(reader)
+
+
+async def wait_for(reader: asyncio.StreamReader) -> Message:
+    """Return the next message; Malformed, or EOFError and OSError if the peer is gone."""
+    payload = await wire.receive(reader)
     try:
         return _decoder.decode(payload)
     except (msgspec.DecodeError, RecursionError) as error:

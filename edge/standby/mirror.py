@@ -10,14 +10,16 @@ A whole copy is made of blocks. Those that an older copy has, too, are not sent.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
 from edge.database.wal import HEADER_BYTES, BadLog, Chain, Place, transactions
-from edge.store.private import create_private, hand_over, make_folder, make_private
+from edge.store.private import create_private, hand_over, make_folder, make_private, sync_folder
 
 BLOCK_BYTES = 65_536
 DIGEST_BYTES = 16
@@ -39,14 +41,14 @@ class Mirror:
 
     def __init__(self, database: Path) -> None:
         self.path = copy_of(database)
-        self._log = self.path.with_name(f"{self.path.name}-wal")
-        self._part = database.with_name(f"{database.name}.standby-copy.part")
-        self._note = database.with_name(f"{database.name}.standby-copy.json")
+        self._log, self._next_log, self._part, self._note = (
+            self.path.with_name(f"{self.path.name}{ending}") for ending in ("-wal", "-wal.new", ".part", ".json")
+        )
         self._file = -1
         self._chain: Chain | None = None
         self._new = -1
         make_folder(database.parent)
-        for left in (self._part, self._log.with_name(f"{self._log.name}.new")):
+        for left in (self._part, self._next_log):
             left.unlink(missing_ok=True)
         if self.path.exists():
             self._reopen()
@@ -90,12 +92,21 @@ class Mirror:
             while block := file.read(BLOCK_BYTES):
                 yield digest(block)
 
-    def begin(self, size: int) -> None:
-        """Begin a new copy of so many bytes; it has the blocks of the one there until others are `put`."""
+    def need(self, size: int) -> None:
+        """Raise OSError unless there is room for a new copy of so many bytes beside the one there."""
         self._part.unlink(missing_ok=True)
-        make_private(self._part)
         if self._new >= 0:
             os.close(self._new)
+            self._new = -1
+        free = shutil.disk_usage(self.path.parent).free
+        if free < size:
+            said = f"it needs {size // 2**20 + 1} MB beside the copy before, and {free // 2**20} MB are free"
+            raise OSError(errno.ENOSPC, said)
+
+    def begin(self, size: int) -> None:
+        """Begin a new copy of so many bytes; it has the blocks of the one there until others are `put`."""
+        self.need(size)
+        make_private(self._part)
         self._new = os.open(self._part, os.O_RDWR | os.O_CLOEXEC)
         at = 0
         if self.there:
@@ -120,9 +131,10 @@ class Mirror:
         os.fsync(self._new)
         self.fold()  # else the former copy's log would be taken for the new one's
         self._drop_log()
+        sync_folder(self.path.parent)  # in this order, whatever the file system
         os.replace(self._part, self.path)
         hand_over(self.path)
-        self._sync_folder()
+        sync_folder(self.path.parent)
         self._chain = None
         os.close(self._new)
         self._new = -1
@@ -149,7 +161,9 @@ class Mirror:
             _write(self._file, data, at)
             os.fdatasync(self._file)
         except (BadLog, OSError):
-            self._reopen()  # what is on disk counts
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, at)  # what could not be put on disk may still be read
+            self._reopen()
             raise
 
     def fold(self) -> None:
@@ -169,12 +183,12 @@ class Mirror:
         self.fold()
         self._drop_log()
         self._chain = None
-        self._sync_folder()
+        sync_folder(self.path.parent)
 
     def drop(self) -> None:
         """Delete the copy and all that belongs to it."""
         self.close()
-        for file in (self.path, self._log, self._part, self._note):
+        for file in (self.path, self._log, self._next_log, self._part, self._note):
             file.unlink(missing_ok=True)
 
     def _reopen(self) -> None:
@@ -186,18 +200,23 @@ class Mirror:
             data = self._log.read_bytes()
             chain = Chain(data[:HEADER_BYTES])
             chain.extend(data[HEADER_BYTES:])
-            os.truncate(self._log, chain.size)
             self._file = os.open(self._log, os.O_RDWR | os.O_CLOEXEC)
+            os.ftruncate(self._file, chain.size)
+            os.fsync(self._file)  # a process that was killed may have written it only
             self._chain = chain
 
     def _begin_log(self, data: bytes) -> None:
-        new = self._log.with_name(f"{self._log.name}.new")
-        make_private(new)
-        file = os.open(new, os.O_RDWR | os.O_CLOEXEC)
-        _write(file, data, 0)
-        os.fsync(file)
-        os.replace(new, self._log)
-        self._sync_folder()
+        self._next_log.unlink(missing_ok=True)
+        make_private(self._next_log)
+        file = os.open(self._next_log, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            _write(file, data, 0)
+            os.fsync(file)
+            os.replace(self._next_log, self._log)
+        except OSError:
+            os.close(file)
+            raise
+        sync_folder(self.path.parent)
         if self._file >= 0:
             os.close(self._file)
         self._file = file
@@ -207,13 +226,6 @@ class Mirror:
         if self._file >= 0:
             os.close(self._file)
         self._file = -1
-
-    def _sync_folder(self) -> None:
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _fold(file: int, chain: Chain, log: bytes) -> None:

@@ -9,7 +9,7 @@ import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.api import KeyValueConfig
-from nats.js.errors import BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError
+from nats.js.errors import APIError, BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from drivers.links import LinkFailure
@@ -17,8 +17,10 @@ from edge.standby.lease import Entry, Held
 
 BUCKET = "TAGTRAIL_WITNESS"
 """Made by the operator of the log, or by the first gateway that may."""
-REPLICAS = 3, 1
-"""Of a bucket made here: the first number that the log has nodes for."""
+REPLICAS = 3
+"""Of a bucket made here, unless the log is a single node."""
+NOT_CLUSTERED = 10074
+"""JetStream's code for replicas that a single node can't have."""
 CONNECT_S = 2.0
 
 
@@ -34,8 +36,9 @@ class NatsRegister:
     async def get(self) -> Entry:
         try:
             found = await (await self._opened()).get(self._key)
-        except KeyNotFoundError:
-            return Entry(0, None)
+        except KeyNotFoundError as missing:
+            # One that somebody has deleted has left a revision, in place of which alone the next may be put.
+            return Entry(missing.entry.revision or 0 if missing.entry is not None else 0, None)
         except (NatsError, OSError, TimeoutError) as error:
             raise await self._lost(error) from error
         try:
@@ -67,10 +70,12 @@ class NatsRegister:
     async def _made(self) -> KeyValue:
         assert self._client is not None
         stream = self._client.jetstream(timeout=CONNECT_S)
-        for replicas in REPLICAS[:-1]:
-            with contextlib.suppress(NatsError):
-                return await stream.create_key_value(KeyValueConfig(BUCKET, replicas=replicas))
-        return await stream.create_key_value(KeyValueConfig(BUCKET, replicas=REPLICAS[-1]))
+        try:
+            return await stream.create_key_value(KeyValueConfig(BUCKET, replicas=REPLICAS))
+        except APIError as error:
+            if error.err_code != NOT_CLUSTERED:  # nodes that are only away are waited for
+                raise
+            return await stream.create_key_value(KeyValueConfig(BUCKET, replicas=1))
 
     async def _lost(self, error: Exception) -> LinkFailure:
         """Connect anew next time; returns why."""

@@ -17,7 +17,7 @@ from edge.forwarding import wire
 from edge.forwarding.calling import callers
 from edge.forwarding.receiver import Pair
 from edge.standby.lease import Lease
-from edge.standby.roles import gateway_of
+from edge.standby.roles import fenced, gateway_of
 from edge.standby.shipping import Shipping
 from edge.standby.witness import register_of
 from edge.store.clock import Clock
@@ -53,6 +53,7 @@ class Pairing:
         assert standby is not None
         self.here = here = gateway_of(config, id_)
         self.term: int = database.write_now(_term)
+        self._database = database.path
         self._superseded = superseded
         self._told = False
         token = wire.token(standby.token_file)
@@ -63,7 +64,7 @@ class Pairing:
         self.shipping = Shipping(
             config, database, clock, hand_over=lambda term: superseded(term, "the standby"), lease=self._lease
         )
-        self.pair = Pair(token, self.shipping.serve, superseded, self.shipping.kept)
+        self.pair = Pair(token, self.shipping.serve, superseded, self.shipping.kept, self.shipping.refused)
         (self._other,) = (one for one in callers(config, "peer", here.name, token) if one.address == here.other)
 
     async def ask(self) -> None:
@@ -78,8 +79,10 @@ class Pairing:
             jobs.run("witness", self._lease.run, RETRY_S)
 
     async def finish(self) -> None:
-        """After a stop for another gateway: send the rest if it is the standby that has asked for it."""
-        if await self.shipping.finish():
+        """After a stop for another gateway: send the rest if it is the standby that has asked for it, and it is noted
+        that nobody may serve from here any more: else the same numbers could be given here, too."""
+        mark = fenced(self._database)
+        if mark is not None and mark.term > self.term and await self.shipping.finish():
             log.info("the standby has everything")
 
     async def close(self) -> None:

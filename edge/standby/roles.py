@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import socket
 import sqlite3
 from contextlib import closing
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config import StoreConfig
-from edge.database import schema, terms
+from edge.database import keys, schema, terms
 from edge.database.life import forget
 from edge.database.writer import SIDES
 from edge.forwarding import wire
@@ -46,7 +47,7 @@ class Gateway:
 
 def gateway_of(config: StoreConfig, id_: str | None) -> Gateway:
     """Return which gateway this is: the standby of the store file if it has that id, else the one of [forwarding].
-    Trouble if there is no such one, or if its address is not this machine's."""
+    Trouble if there is no such one, or if this machine has the other one's address. At boot it may have none yet."""
     forwarding, standby = config.forwarding, config.standby
     if forwarding is None or standby is None:
         raise Trouble(NONE_IN_FILE)
@@ -56,7 +57,7 @@ def gateway_of(config: StoreConfig, id_: str | None) -> Gateway:
         here = Gateway(forwarding.address, forwarding.address, forwarding.listen or forwarding.address, standby.address)
     else:
         here = Gateway(standby.id, standby.address, standby.listen or standby.address, forwarding.address)
-    if not _is_ours(here.listen):
+    if not _is_ours(here.listen) and _is_ours(here.other):
         which = f"--as {standby.id}" if id_ is None else f"no --as {standby.id}"
         raise Trouble(f"{here.listen} is not an address of this machine: is this the other gateway ({which})?")
     return here
@@ -108,12 +109,51 @@ def refuse_copy(database: Path) -> None:
         )
 
 
+def needed(config: StoreConfig) -> None:
+    """Prove that this gateway has what it needs to serve after a takeover. Raises Trouble."""
+    assert config.forwarding is not None
+    wire.listening_context(config.forwarding.cert, config.forwarding.key)
+    for each in config.forwarders:
+        wire.token(each.token_file)
+
+
+@dataclass(frozen=True)
+class Fitness:
+    """What a takeover would meet. `unfit`: why this release could not serve from the copy, if so; `key_mark`: of the
+    tag key that goes with it."""
+
+    unfit: str = ""
+    key_mark: str | None = None
+
+
+def fitness(mirror: Mirror) -> Fitness:
+    """Look at a copy, which is folded."""
+    uri = f"{mirror.path.absolute().as_uri()}?mode=ro&immutable=1"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as conn:
+            schema.refuse_newer(schema.applied(conn))
+            row = conn.execute("SELECT value FROM fact WHERE name = ?", (keys.MARK,)).fetchone()
+            return Fitness(key_mark=row and row[0])
+    except sqlite3.Error as error:
+        return Fitness(f"the copy can't be read: {error}")
+    except Trouble as trouble:
+        return Fitness(str(trouble))
+
+
 def take_over(config: StoreConfig, mirror: Mirror, *, exact: bool, above: int = 0, name: str) -> int:
     """Put the copy in place of the database, with a new term above `above`; returns it. `exact`: all that has left the
-    store is in the copy; else numbers of events are skipped. The database's lock must be held. Raises Trouble."""
-    path = config.database.path
+    store is in the copy; else numbers of events are skipped. The database's lock must be held. Raises Trouble; it may
+    be tried again then."""
     if not mirror.there:
         raise Trouble("there is no whole copy of the service's database here yet")
+    try:
+        return _take_over(config, mirror, exact, above, name)
+    except (OSError, sqlite3.Error) as error:
+        raise Trouble(f"the copy {mirror.path} can't be put in place: {error}; is there room on the disk?") from error
+
+
+def _take_over(config: StoreConfig, mirror: Mirror, exact: bool, above: int, name: str) -> int:
+    path = config.database.path
     mirror.settle()
     schema.prove(mirror.path, config.store.id)
     with closing(sqlite3.connect(mirror.path, isolation_level=None)) as conn:
@@ -165,14 +205,17 @@ def retire(database: Path, mirror: Mirror) -> dict[str, int]:
 
 
 def keep_aside(database: Path) -> None:
-    """Give a database the name under which it is kept for some days, with its log."""
-    for suffix in ("", *SIDES):
-        old = database.with_name(database.name + suffix)
-        kept = replaced(database)
-        kept = kept.with_name(kept.name + suffix)
-        kept.unlink(missing_ok=True)
+    """Give a database the name under which it is kept for some days, with its log. If an earlier try has given it that
+    name already, it stays."""
+    kept = replaced(database)
+    if database.exists():
+        for suffix in SIDES:
+            kept.with_name(kept.name + suffix).unlink(missing_ok=True)
+        os.utime(database)  # from now on, however long ago it was written
+        database.replace(kept)
+    for suffix in SIDES:
         with contextlib.suppress(FileNotFoundError):
-            old.replace(kept)
+            database.with_name(database.name + suffix).replace(kept.with_name(kept.name + suffix))
 
 
 def _left_over(old: Path, new: Path) -> dict[str, int]:

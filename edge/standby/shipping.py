@@ -1,6 +1,6 @@
 """The service's side of its standby: sends what is committed, and lets nothing leave the store that it doesn't have.
 
-    away        no standby is connected; for `patience_s` events wait for it
+    away        no standby is connected; for `patience_s`, at the start too, events wait for it
     copying     it gets a whole copy, or what it has missed
     protected   an event leaves the store, and a forwarder's record is acknowledged, once it is on the standby's disk
     alone       it has not answered for `patience_s`: the service goes on without it, until it has caught up
@@ -28,7 +28,20 @@ from edge.standby import messages
 from edge.standby.beside import Beside
 from edge.standby.feed import Feed
 from edge.standby.lease import Lease
-from edge.standby.messages import Beat, Block, Copy, Digests, HandedOver, HandOver, Have, Log, Resume, Side, Where
+from edge.standby.messages import (
+    Beat,
+    Block,
+    Copy,
+    Digests,
+    HandedOver,
+    HandOver,
+    Have,
+    Log,
+    Resume,
+    Side,
+    Unable,
+    Where,
+)
 from edge.standby.mirror import BLOCK_BYTES, DIGEST_BYTES, digest
 from edge.store.clock import Clock
 
@@ -36,10 +49,8 @@ log = logging.getLogger("tagtrail.standby")
 
 WAITING_BYTES = 64 << 20
 """A standby that is further behind gets another copy."""
-SIDES_S = 10.0
-"""Files beside the database are looked at so often."""
-COPY_S = 60.0
-"""Time for the standby to compare its copy, without a word."""
+SIDES_S = 1.0
+"""Files beside the database are looked at so often: what is said to be erased must not come back after a takeover."""
 HAND_OVER_S = 5.0
 
 
@@ -68,6 +79,8 @@ class Shipping:
         self._number = self._have = 0
         self._goal: int | None = None
         """Number at which the standby has caught up."""
+        self._alone_s = float("inf")
+        """Until then the standby may come, before anything has left without it."""
         self._feed: Feed | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._why = ""
@@ -75,6 +88,8 @@ class Shipping:
         self._queue: deque[tuple[Part, int]] = deque()
         self._waiting_bytes = 0
         self._more = asyncio.Event()
+        self._digests: asyncio.Queue[Digests] = asyncio.Queue()
+        self._unfollowing: set[asyncio.Task[None]] = set()
         self.protected = False
         self.reason = "not yet connected"
         self.since_us = clock.now_us()
@@ -91,6 +106,8 @@ class Shipping:
             self._news.clear()
             if self._stopped or (self._lease is not None and not self._lease.valid):
                 wait_s = 0.1  # nothing may leave
+            elif not self.protected and time.monotonic() < self._alone_s:
+                wait_s = 0.1  # it has only just begun
             elif self._have >= number if self.protected else self._lease is None or self._lease.alone:
                 return
             elif not self.protected:
@@ -146,6 +163,8 @@ class Shipping:
         if self._connection is not None:
             self._end("the service is stopping")
             await asyncio.wait([self._connection])
+        if self._unfollowing:
+            await asyncio.wait(self._unfollowing)
 
     def release(self) -> None:
         """Close what had to stay open as long as the database."""
@@ -153,6 +172,10 @@ class Shipping:
 
     async def watch(self) -> None:
         """Note every now and then that a standby that is away has been away for too long."""
+        self._alone_s = time.monotonic() + self._patience_s
+        await asyncio.sleep(self._patience_s)
+        if not self.protected:
+            log.error("the service goes on alone, unprotected: %s", self.reason)
         while True:
             await asyncio.sleep(self._patience_s / 2)
             if self.protected and (self._connection is None or self._have < self._number):
@@ -173,6 +196,11 @@ class Shipping:
         }
 
     # The connection.
+
+    def refused(self, why: str) -> None:
+        """A caller that may be the standby was refused."""
+        if self._connection is None:
+            self._tell(why)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take care of a connection of the other gateway, which has been greeted; returns when it ends."""
@@ -217,6 +245,8 @@ class Shipping:
             why = "the standby has stopped answering"
         except* _BrokenError as errors:
             why = str(errors.exceptions[0])
+        except* sqlite3.Error as errors:
+            why = f"the database can't be read for the standby: {errors.exceptions[0]}"
         except* OSError as errors:
             why = f"the connection to the standby is lost: {errors.exceptions[0]}"
         return why
@@ -236,36 +266,44 @@ class Shipping:
         self._number += 1
         number = self._number  # of what the log has when it begins
         feed = Feed(self._database.path, Place(where.header, where.size, where.sums), number, deliver, breaks)
-        self._feed = feed
+        self._feed, self._digests = feed, asyncio.Queue()
         try:
             await self._database.follow(feed)
             self._goal = number
-            if feed.size is None:
-                writer.write(messages.framed(Resume()))
-            else:
-                await self._copy(feed, feed.size, reader, writer)
-            await self._send_part(writer, feed.first, number)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_raise(broken))
-                tasks.create_task(self._send(writer))
                 tasks.create_task(self._listen(reader))
+                tasks.create_task(self._send_all(feed, number, writer))
         finally:
             self._feed = None
-            await asyncio.shield(self._database.follow(None))
-            feed.close()
+            # Whole, however often this is cancelled: an open snapshot would keep the log from ever beginning anew.
+            unfollowing = asyncio.create_task(self._unfollow(feed))
+            self._unfollowing.add(unfollowing)
+            unfollowing.add_done_callback(self._unfollowing.discard)
+            await asyncio.shield(unfollowing)
 
-    async def _copy(self, feed: Feed, size: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _unfollow(self, feed: Feed) -> None:
+        await self._database.follow(None)
+        feed.close()
+
+    async def _send_all(self, feed: Feed, number: int, writer: asyncio.StreamWriter) -> None:
+        """Send what the standby lacks, and then what is committed."""
+        if feed.size is None:
+            writer.write(messages.framed(Resume()))
+        else:
+            await self._copy(feed, feed.size, writer)
+        await self._send_part(writer, feed.first, number)
+        await self._send(writer)
+
+    async def _copy(self, feed: Feed, size: int, writer: asyncio.StreamWriter) -> None:
         """Send the blocks that the standby doesn't have."""
         log.info("the standby gets a copy of the database, %.1f MB", size / 1e6)
         writer.write(messages.framed(Copy(size)))
-        there = bytearray()
-        while True:
-            told = await messages.receive(reader, COPY_S)
-            if not isinstance(told, Digests):
-                raise Malformed(f"{type(told).__name__} instead of digests")
+        there, last = bytearray(), False
+        while not last:
+            told = await self._digests.get()
             there += told.digests
-            if told.last:
-                break
+            last = told.last
         sent, beat_s = 0, time.monotonic()
         for at in range(-(-size // BLOCK_BYTES)):
             block = await asyncio.to_thread(self._block, at, size)
@@ -331,10 +369,13 @@ class Shipping:
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         while True:
-            behind = self._goal is not None and self._have < self._goal  # it may have to write a whole copy to its disk
-            told = await messages.receive(reader, COPY_S if behind else wire.SILENT_S)
+            told = await messages.receive(reader)
             if isinstance(told, Have):
                 self._has(told)
+            elif isinstance(told, Digests):
+                self._digests.put_nowait(told)
+            elif isinstance(told, Unable):
+                raise _BrokenError(f"the standby can't keep the copy: {told.reason[:200]}")
             elif isinstance(told, HandOver):
                 self._asked = True
                 self._hand_over(told.term)
@@ -371,6 +412,8 @@ class Shipping:
     async def _go_alone(self, reason: str) -> None:
         """Go on without the standby; with a witness only once that knows."""
         if self._lease is not None and not await self._lease.go_alone():
+            if self.protected:
+                self._lease.not_alone()  # it isn't, if the standby answers before the witness does
             return
         if not self.protected:
             return

@@ -12,6 +12,7 @@ from config import StoreConfig
 from edge.cues.orders import ask
 from edge.database.lock import hold
 from edge.standby import roles
+from edge.standby.following import CLOCK_US
 from edge.standby.mirror import Mirror, copy_of
 from edge.store.errors import Trouble
 from edge.store.live_socket import read_once, socket_path
@@ -39,6 +40,8 @@ class Plan:
         if "whole" in state:
             if not state["whole"]:
                 raise Trouble(f"the copy is not whole yet: {state['reason'] or 'it is being made'}")
+            if state["unfit"]:
+                raise Trouble(f"this gateway can't take over: {state['unfit']}")
             return cls(config, id_, state)
         if roles.serves(path):
             raise Trouble("this gateway has taken over already")
@@ -57,9 +60,12 @@ class Plan:
             term = await asyncio.to_thread(self._by_hand)
             return f"This gateway has the service now, with term {term}: start tagtrail standby here, which serves."
         done = await ask(socket_path(self.config, "standby"), {"do": "take over"}, WITHIN_S)
+        if done["refused"] == "offline":
+            raise Trouble("the standby's process has not answered: see its log before you try again")
         if done["refused"] is not None:
-            raise Trouble(f"it can't take over: {done['refused']}")
+            raise Trouble(f"this gateway can't take over: {done['refused']}")
         how = "The other gateway has handed over" if done["handed_over"] else "The other gateway has not handed over"
+        how += "" if done["witness_told"] else ", and the witness could not be told"
         until_s = time.monotonic() + SERVING_S
         while time.monotonic() < until_s:
             if await read_once(socket_path(self.config)) is not None:
@@ -74,9 +80,12 @@ class Plan:
 
     def _lines(self) -> Iterator[str]:
         state = self.state
+        direct = ", ".join(reader.id for reader in self.config.readers if reader.via is None)
         if state is not None and state["connected"]:
             yield "The service is connected. It stops, sends the rest, and this gateway runs the service from then on."
             yield "Nothing is lost. If it should not answer within a few seconds, this gateway takes over without it."
+            if direct:
+                yield f"Until the readers without via are connected from here, their zones are unknown: {direct}."
         else:
             if state is None:
                 yield "The standby's process does not run here: nobody asks the service to hand over."
@@ -87,10 +96,14 @@ class Plan:
                 yield f"The service was last heard {ago} ago: {state['reason']}."
             yield "If it still runs somewhere, it stops as soon as it hears of the takeover. What may be missing here:"
             yield "- what the service has counted, and told the CRM, since it went on without the standby;"
-        direct = [reader.id for reader in self.config.readers if reader.via is None]
-        if direct:
-            yield f"- reads of the readers without via, until they are connected from here: {', '.join(direct)};"
-            yield "  their zones are unknown for that time, and do not count as empty."
+            if direct:
+                yield f"- reads of the readers without via, until they are connected from here: {direct};"
+                yield "  their zones are unknown for that time, and do not count as empty."
+        if state is not None and state["keyless"]:
+            yield "The service's tag key is not here: nobody is recognised until the directory comes again."
+        apart_us = abs(state["clock_offset_us"] or 0) if state is not None else 0
+        if apart_us > CLOCK_US:
+            yield f"The clocks of the two gateways are {duration(apart_us)} apart: zones are unknown for as long."
         serial = [reader.id for reader in self.config.readers if reader.via is None and reader.address.startswith("/")]
         if serial:
             yield f"Readers on a serial line of the other gateway stay unknown: {', '.join(serial)}."

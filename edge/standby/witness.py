@@ -14,7 +14,7 @@ import msgspec
 from config import StoreConfig
 from drivers.links import LinkFailure
 from edge.forwarding import wire
-from edge.forwarding.calling import Call, Caller
+from edge.forwarding.calling import Call, Caller, Refusals
 from edge.forwarding.records import Malformed
 from edge.standby import messages
 from edge.standby.lease import Entry, Held, Register
@@ -26,6 +26,7 @@ log = logging.getLogger("tagtrail.witness")
 
 NATS = "nats://"
 CALLERS_MAX = 16
+"""Connections that have not yet greeted; more are closed."""
 VALUE_BYTES_MAX = 1024
 
 
@@ -102,53 +103,95 @@ class Witness:
         self._context = wire.listening_context(forwarding.cert, forwarding.key)
         self._file = file
         self._revision, self._value = self._read()
-        self._callers: set[asyncio.Task[Any]] = set()
+        self._greeting: set[asyncio.Task[Any]] = set()
+        self._holders: dict[str, asyncio.Task[Any]] = {}
+        self._refusals = Refusals(log)
+        self._trouble: str | None = None
 
     async def run(self) -> None:
         """Listen; OSError if the port can't be opened."""
         host, port = wire.host_port(self._at)
-        server = await asyncio.start_server(self._called, host, port, ssl=self._context)
+        patience_s = wire.GREETING_S if self._context else None
+        server = await asyncio.start_server(
+            self._called, host, port, ssl=self._context, ssl_handshake_timeout=patience_s
+        )
         log.info("witness of %s at %s", self._store, self._at)
         try:
             await asyncio.Event().wait()
         finally:
             server.close()
-            for caller in self._callers:
+            callers = [*self._greeting, *self._holders.values()]
+            for caller in callers:
                 caller.cancel()
-            await asyncio.gather(*self._callers, return_exceptions=True)
+            await asyncio.gather(*callers, return_exceptions=True)
+
+    def in_a_line(self) -> str:
+        """Return who runs the service, by the register."""
+        if self._trouble is not None:
+            return self._trouble
+        held = _held(self._value)
+        if held is None:
+            return "no service has asked yet"
+        return f"{held.holder} runs the service{', alone' if held.alone else ''}, with term {held.term}"
 
     async def _called(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if len(self._callers) >= CALLERS_MAX or task is None:
+        if len(self._greeting) >= CALLERS_MAX or task is None:
             writer.transport.abort()
             return
-        self._callers.add(task)
+        self._greeting.add(task)
+        holder = None
         try:
             async with asyncio.timeout(wire.GREETING_S):
-                await self._greet(reader, writer)
-            while True:
-                ask = await messages.receive(reader, None)
-                if not isinstance(ask, Ask):
-                    raise Malformed(f"{type(ask).__name__} instead of a question")
-                writer.write(messages.framed(self._answer(ask)))
-                await writer.drain()
+                holder = await self._greet(reader, writer)
+            self._greeting.discard(task)
+            if (former := self._holders.get(holder)) is not None:  # it was cut off, and calls anew
+                former.cancel()
+            self._holders[holder] = task
+            await self._answer_all(reader, writer)
         except LinkFailure as failure:
-            log.warning("refused a caller: %s", failure)
+            self._refusals.tell(writer, failure)
             with contextlib.suppress(OSError):
                 writer.write(wire.framed(wire.Refused(str(failure))))
-        except (Malformed, EOFError, OSError, TimeoutError, asyncio.CancelledError):
+        except (Malformed, EOFError, OSError, TimeoutError) as error:
+            if holder is None:
+                self._refusals.tell(writer, error)
+        except asyncio.CancelledError:
             pass
         finally:
-            self._callers.discard(task)
+            self._greeting.discard(task)
+            if holder is not None and self._holders.get(holder) is task:
+                del self._holders[holder]
             writer.close()
 
-    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            ask = await messages.wait_for(reader)
+            if not isinstance(ask, Ask):
+                raise Malformed(f"{type(ask).__name__} instead of a question")
+            try:
+                found = self._answer(ask)
+            except OSError as error:
+                self._tell(f"the witness can't write {self._file}: {error.strerror}")
+                raise
+            self._tell(None)
+            writer.write(messages.framed(found))
+            await writer.drain()
+
+    def _tell(self, trouble: str | None) -> None:
+        if trouble and trouble != self._trouble:
+            log.error("%s", trouble)
+        self._trouble = trouble
+
+    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+        """Greet a caller; returns which gateway it is."""
         greeted = await wire.challenged(reader, writer, self._store, 0)
         if not greeted.proven(self._token) or greeted.hello.role != "holder":
             raise LinkFailure("its token is another one than that of the witness")
         if greeted.hello.version != wire.VERSION:
             raise LinkFailure("the witness runs another release: install the same on all gateways")
         writer.write(greeted.welcome(self._token, 0))
+        return greeted.hello.id
 
     def _answer(self, ask: Ask) -> Found:
         done = ask.value is not None and ask.revision == self._revision and len(ask.value) <= VALUE_BYTES_MAX
@@ -163,10 +206,12 @@ class Witness:
     def _read(self) -> tuple[int, bytes]:
         try:
             found = json.loads(self._file.read_bytes())
-            return int(found["revision"]), bytes.fromhex(found["value"])
+            value = bytes.fromhex(found["value"])
+            _held(value)
+            return int(found["revision"]), value
         except FileNotFoundError:
             return 0, b""
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, LinkFailure) as error:
             raise Trouble(f"{self._file} can't be read: {error}; stop both gateways before you delete it") from error
 
     def _write(self, revision: int, value: bytes) -> None:

@@ -11,7 +11,7 @@ FOLDER_MODE, ABOVE_MODE = 0o750, 0o755
 
 
 def create_private(path: Path, content: bytes) -> None:
-    """Write a file atomically: it is on disk before it gets its name."""
+    """Write a file atomically: it is on disk before it gets its name, and under its name before this returns."""
     part = path.with_name(f"{path.name}.new")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE), "wb") as file:
@@ -20,6 +20,16 @@ def create_private(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     hand_over(part)
     os.replace(part, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have new names of files in a folder, and that others are gone, on disk."""
+    opened = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def make_folder(folder: Path) -> None:

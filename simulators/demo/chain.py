@@ -1,9 +1,11 @@
-"""A chain's headquarters for the demo: broker, database, log of three nodes, two sinks, a reader, a second store."""
+"""A chain's headquarters for the demo: broker, database, log of three nodes, two sinks, a reader, a second store, and
+the sales of the first."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import csv
 import shutil
 import signal
 import subprocess
@@ -22,6 +24,8 @@ MOSQUITTO_AT = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/
 STORE_RATE = "0.5"
 READ_S = "5"
 RECENT = 500
+SALES_S = 2.0
+"""Interval at which headquarters looks for new sales."""
 
 Start = Callable[[str, list[str]], AbstractContextManager[subprocess.Popen[bytes]]]
 """Start a part of the demo under a name."""
@@ -34,6 +38,14 @@ def missing() -> str | None:
     if tool("initdb") is None:
         return "PostgreSQL (apt install postgresql)"
     return next((f"the Python package {name}" for name in ("psycopg", "nats") if find_spec(name) is None), None)
+
+
+def sold(tills: Path) -> list[dict[str, str]]:
+    """Return the rows of the file that the tills write; none before the first hour is over."""
+    if not tills.exists():
+        return []
+    with tills.open(newline="", encoding="utf-8") as text:
+        return list(csv.DictReader(text))
 
 
 class Cell(Broker):
@@ -50,15 +62,17 @@ class Cell(Broker):
 
 
 class Chain:
-    """Headquarters; `store` is the demo's own store, whose figures `status` tells, with a clock that runs `speed` times
-    as fast since `origin_us`."""
+    """Headquarters; `store` is the demo's own store, whose figures `status` tells. `clock`: how many times as fast its
+    clock runs, and since when (UTC microseconds). `tills`: file in which its tills write what they sell."""
 
-    def __init__(self, folder: Path, store: str, start: Start, speed: float, origin_us: int) -> None:
+    def __init__(self, folder: Path, store: str, start: Start, clock: tuple[float, int], tills: Path) -> None:
         self._folder, self._store, self._start = folder, store, start
-        self._speed, self._origin_us = speed, origin_us
+        self._tills = tills
+        self._speed, self._origin_us = clock
         self._stack = AsyncExitStack()
         self._lake = folder / "lake"
         self._conn: Any = None
+        self._selling: asyncio.Task[None] | None = None
         self.parts: dict[str, subprocess.Popen[bytes]] = {}
         """Programs that must not end."""
         self.url = ""
@@ -75,6 +89,9 @@ class Chain:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._selling is not None:
+            self._selling.cancel()
+            await asyncio.gather(self._selling, return_exceptions=True)
         for part in self.parts.values():
             part.terminate()
         for part in self.parts.values():
@@ -108,6 +125,28 @@ class Chain:
                 "reader", ["chain", "read", "--log", log.servers, "--to", f"parquet:{self._lake}", "--every", READ_S]
             )
 
+        self._selling = asyncio.create_task(self._push_sales())
+
+    async def _push_sales(self, every_s: float = SALES_S) -> None:
+        """Push what the tills have sold to the store, whenever an hour is over; again what it has not taken."""
+        pushed: set[tuple[str, ...]] = set()
+        file = self._folder / "sales.csv"
+        while True:
+            rows = await asyncio.to_thread(sold, self._tills)
+            new = [row for row in rows if tuple(row.values()) not in pushed]
+            if new:
+                with file.open("w", newline="") as text:
+                    writer = csv.DictWriter(text, ["store", *new[0]])
+                    writer.writeheader()
+                    writer.writerows({"store": self._store, **row} for row in new)
+                arguments = ["chain", "push", "sales", str(file), "--database", self.database, "--within", "60"]
+                with self._start("push-sales", arguments) as push:
+                    while push.poll() is None:
+                        await asyncio.sleep(0.1)
+                if push.returncode == 0:
+                    pushed |= {tuple(row.values()) for row in new}
+            await asyncio.sleep(every_s)
+
     def _run(self, name: str, arguments: list[str]) -> None:
         self.parts[name] = self._stack.enter_context(self._start(name, arguments))
 
@@ -134,6 +173,11 @@ class Chain:
             "SELECT coalesce(sum(received), 0)::bigint, count(DISTINCT store) FROM chain.series"
         )
         ((not_in_the_log,),) = self._query("SELECT not_in_the_log FROM chain.waiting")
+        ((sales_hours,),) = self._query(
+            "SELECT coalesce(sum((output ->> 'changed')::bigint), 0)::bigint FROM chain.command"
+            " WHERE store = %s AND name = 'sales'",
+            of,
+        )
         return {
             "received": received,
             "duplicates": duplicates,
@@ -144,6 +188,7 @@ class Chain:
                 "stores": stores,
                 "events": all_received,
                 "not_in_the_log": not_in_the_log,
+                "sales_hours": sales_hours,
                 "files": len(list(self._lake.glob("class=*/**/*.parquet"))),
             },
         }

@@ -144,7 +144,8 @@ class _Demo:
         lacking = missing() if self._options.chain else None
         if self._options.chain and lacking is None:
             self._say("starting headquarters: Mosquitto, PostgreSQL, a log of three nodes, two sinks, a second store")
-            chain = Chain(self._folder / "chain", self._store_id, self._part, self._options.speed, self._origin_us)
+            clock = (self._options.speed, self._origin_us)
+            chain = Chain(self._folder / "chain", self._store_id, self._part, clock, self._tills)
             self._chain = await stack.enter_async_context(chain)
             self._say(f"look into it from another terminal: tagtrail chain status --database {chain.database}")
             return self._chain
@@ -211,7 +212,7 @@ class _Demo:
         store.setdefault("thresholds", {})["lateness_s"] = min(60.0, max(2.0, 0.5 * self._options.speed))
         store["mqtt"] = {"url": broker}
         store["database"] = {"path": str(self._database), "checkpoint_s": 1.0}
-        store["web"] = {"listen": f"127.0.0.1:{self._options.port}"}
+        store["web"] |= {"listen": f"127.0.0.1:{self._options.port}"}
         store["special_days"] = [_opening(dt.datetime.now(ZoneInfo(store["store"]["timezone"])))]
         if self._chain is not None:
             self._share(store)

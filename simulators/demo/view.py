@@ -53,6 +53,7 @@ def _chain(chain: dict[str, Any] | None) -> list[tuple[str, str]]:
     return [
         ("events of the chain in PostgreSQL", f"{chain['events']:,} of {chain['stores']} stores"),
         ("not yet in the log / files at its reader", f"{chain['not_in_the_log']} / {chain['files']}"),
+        ("hours of sales of a counter, taken by the store", f"{chain['sales_hours']:,}"),
     ]
 
 
@@ -100,7 +101,7 @@ def _totals(live: dict[str, Any], crm: dict[str, Any]) -> Panel:
     if chain := crm.get("chain"):
         counted.append(
             f"\nchain: {chain['stores']} stores, {chain['events']:,} events, {chain['not_in_the_log']} not yet in"
-            f" the log, {chain['files']} files at its reader"
+            f" the log, {chain['files']} files at its reader, {chain['sales_hours']:,} counter-hours of sales"
         )
     return Panel(Group(table, counted), title="Outbox and CRM")
 

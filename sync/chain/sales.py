@@ -20,6 +20,8 @@ from sync.down import Sales, SalesHour
 
 REQUIRED = ("store", "hour", "zone", "tickets")
 OPTIONAL = ("units", "amount", "currency")
+UNKNOWN = "unknown"
+"""In place of tickets: takes back what was sent before."""
 HOURS = 400
 """Hours in one message, with long names of zones less than its largest size."""
 
@@ -50,7 +52,8 @@ def orders(file: Path, stores: Collection[str] = ()) -> list[Order]:
                 why = first_of(error) if isinstance(error, ValidationError) else str(error)
                 raise ValueError(f"line {rows.line_num}: {why}") from None
             if not stores or store in stores:
-                hours.setdefault((store, currency), []).append(hour.model_dump(exclude_none=True))
+                told = hour.model_dump(exclude_none=True) | {"tickets": hour.tickets}
+                hours.setdefault((store, currency), []).append(told)
     made = []
     for (store, currency), mine in hours.items():
         for first in range(0, len(mine), HOURS):
@@ -102,6 +105,8 @@ def _parse(row: Mapping[str, str | None]) -> tuple[str, str | None, SalesHour]:
         raise ValueError(f"currency: {currency!r} is none; write three capital letters such as CNY")
     if told.get("amount") and currency is None:
         raise ValueError("amount: its currency is missing")
-    counts = {name: told[name] for name in ("tickets", "units", "amount") if told.get(name)}
+    counts: dict[str, Any] = {name: told[name] for name in ("tickets", "units", "amount") if told.get(name)}
+    if told["tickets"] == UNKNOWN:
+        counts["tickets"] = None
     made = {"zone": told["zone"], "hour_us": round(at.timestamp()) * 1_000_000, **counts}
     return told["store"], currency, SalesHour.model_validate(made)

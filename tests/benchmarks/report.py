@@ -112,8 +112,9 @@ def budgets(run: Run) -> str:
         add("pushed JSON, bytes to reads", "≥ 200 k reads/s", rate, f"{rate / 1e3:.0f} k/s ({profile})", rate >= 2e5)
     if (us := extra("test_full_load", "tag_second_us")) is not None:
         worst = extra("test_full_load", "worst_ms") or 0
-        text = f"{us:.1f} µs a tag-second (worst second {worst:.0f} ms)"
+        text = f"{us:.1f} µs a tag-second"
         add("engine, 200 zones, 800 antennas, 5,000 tags, mean", "≤ 8 µs a tag-second", us, text, us <= 8.0)
+        add("… worst second", "≤ 60 ms", worst, f"{worst:.0f} ms", worst <= 60)
     if (ms := extra("test_silence", "ms")) is not None:
         worst = extra("test_silence", "worst_ms") or 0
         add("one second of silence, 5,000 tags", "≤ 5 ms", ms, f"{ms:.2f} ms (worst {worst:.1f})", ms <= 5)
@@ -140,9 +141,7 @@ def budgets(run: Run) -> str:
     if (core := one("core")) is not None:
         behind = one("generator_behind_s")
         text = f"{core:.0%}" + " at less than that load" * (behind > 1)
-        add(
-            "service, 64 readers × 1,000 reads/s over TCP", "≤ 25 % of a core", core, text, core <= 0.25 and behind <= 1
-        )
+        add("service, 64 readers × 1,000 reads/s over TCP", "≤ 20 % of a core", core, text, core <= 0.2 and behind <= 1)
         lost = one("reads_sent") - one("reads_counted")
         add("… reads lost", "none", lost, f"{lost:,} of {one('reads_sent'):,}", lost == 0)
         add("… readers behind their plan, at worst", "≤ 1 s", behind, f"{behind:.1f} s", behind <= 1)
@@ -151,6 +150,13 @@ def budgets(run: Run) -> str:
         p99 = latencies[min(len(latencies) - 1, int(0.99 * len(latencies)))]
         text = f"{p99:.0f} ms (median {latencies[len(latencies) // 2]:.0f}, of the last {len(latencies)})"
         add("… wire → recognition at an MQTT subscriber, p99", "≤ 300 ms", p99, text, p99 <= 300)
+    if mixed := one("mixed_load"):
+        core, peak = mixed["core"], mixed["peak_mib"]
+        what = "service, 40 LLRP, 16 JSON and 8 serial readers × 1,000 reads/s"
+        add(what, "≤ 20 % of a core", core, f"{core:.0%}", core <= 0.2 and mixed["generator_behind_s"] <= 1)
+        add("… memory at its peak", "≤ 220 MiB", peak, f"{peak} MiB", peak <= 220)
+    if (ratio := one("ratio")) is not None:
+        add("reads through a forwarder, CPU", "≤ 1.3 × direct", ratio, f"{ratio:.2f} ×", ratio <= 1.3)
     if "cue_p95_ms" in told and (p95 := one("cue_p95_ms")) is not None:
         waits = one("waiting_cue_p95_ms")
         text = f"{p95:.0f} ms (n = {one('cues')})" + (f"; a wait {waits:.0f} ms" if waits is not None else "")
@@ -172,11 +178,20 @@ def budgets(run: Run) -> str:
         add("page, 90 days of a store with 64 readers, CPU, p95", "≤ 100 ms", cpu, f"{cpu * 1e3:.0f} ms", cpu <= 0.1)
         add("… memory after 500 opens", "≤ 80 MiB", rss, f"{rss:.1f} MiB", rss <= 80)
         add("… ten wall screens, of the page's core", "≤ 10 %", screens, f"{screens:.1%}", screens <= 0.1)
+    chained = of_chain(run)
+    if sunk := chained.get("rates"):
+        alone = next(iter(sunk.values()))  # JSON has made text of the batch sizes
+        for batch, least in (("1", 10_000), ("10", 40_000)):
+            what = f"chain's sink with its log, events/s into PostgreSQL, {batch} a batch"
+            add(what, f"≥ {least / 1e3:.0f} k", alone[batch], f"{alone[batch]:,}", alone[batch] >= least)
+    if (seen := chained.get("recognitions")) is not None:
+        p99 = seen["p99_ms"]
+        add("… a recognition behind 250,000 events, p99", "≤ 100 ms", p99, f"{p99:.0f} ms", p99 <= 100)
     for what, budget, value, met in errors_beside_peers(told):
         add(what, budget, value, f"{value:.2f}" if isinstance(value, float) else str(value), met)
     for case in told.get("accuracy", ()):
-        what = f"errors of visits, {case['layout']}, {case['world']}"
-        add(what, "≤ 0.6 × best peer", case["ratio"], f"{case['ratio']:.2f} ×", case["ratio"] <= 0.6)
+        what = f"errors of visits, {case['layout']}, {case['world']}, out of the box"
+        add(what, "≤ 1 × best peer", case["ratio"], f"{case['ratio']:.2f} ×", case["ratio"] <= 1)
     return table(("what", "budget", "measured", ""), [(*row[:3], "met" if row[3] else "**not met**") for row in rows])
 
 
@@ -405,10 +420,16 @@ def drawn(run: Run) -> str:
     return f"{text}\n\nMean F1 of the peers: {means}. Learning took at most {learnt_s:.0f} s of CPU a shop."
 
 
-def chain(run: Run) -> str:
+def of_chain(run: Run) -> dict[str, Any]:
+    """What the chain's benchmarks told, together."""
     told: dict[str, Any] = {}
     for each in run["properties"].get("chain", ()):
         told |= each
+    return told
+
+
+def chain(run: Run) -> str:
+    told = of_chain(run)
     parts = []
     if "rates" in told:
         batches = list(next(iter(told["rates"].values())))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -145,6 +146,8 @@ async def under_load(
         latencies = sorted(seen["ms"] for seen in json.loads((folder / "crm.json").read_text())["recognitions"])
         assert gateway.end() == 0
     finally:
+        if gateway.process is not None and gateway.process.poll() is None:
+            gateway.end(signal.SIGKILL)
         if shop.stdin is not None:
             shop.stdin.close()
         shop.wait(30)

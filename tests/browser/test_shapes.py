@@ -37,6 +37,27 @@ LOST = """() => {
   }
   return [...lost] }"""
 """Text that leaves its box, or that cannot be reached by scrolling."""
+FILLED = """() => {
+  const table = document.querySelector('table.many'), wrong = [];
+  for (const cell of table.querySelectorAll('tbody td.n:not(:has(svg))')) {
+    const label = cell.dataset.label;
+    if (label === 'Visits') cell.innerHTML = '12,805';
+    else if (label === 'Rank') cell.innerHTML = '10–12';
+    else if (label === 'Median') cell.innerHTML = '1:03 <small>55 s–1:13</small>';
+    else if (/change/.test(label)) cell.innerHTML = '<span class="change">+9 % <small>-100 % … +1302 %</small></span>';
+    else if (label !== 'Coverage') cell.innerHTML = '<span>32 % <small>28–38 %</small></span>';
+  }
+  for (const name of table.querySelectorAll('tbody th a')) name.textContent = 'Childrenswear';
+  for (const name of table.querySelectorAll('tbody th a'))
+    if (name.getClientRects().length > 1) wrong.push('a word is broken');
+  const card = table.closest('.card').getBoundingClientRect(), own = table.getBoundingClientRect();
+  if (own.right > card.right - 11) wrong.push(`${own.right - card.right + 12} px are out of the card`);
+  for (const small of table.querySelectorAll('td small')) {
+    const over = small.getBoundingClientRect().right - small.closest('td').getBoundingClientRect().right;
+    if (small.checkVisibility() && over > 1.5) wrong.push('a cell is too narrow');
+  }
+  return wrong }"""
+"""What is wrong with a table of counters that has the longest figures."""
 WIDTHS = (320, 360, 384, 410, 512, 620, 641, 720, 768, 820, 960, 1024, 1240, 1440, 1920)
 """Of phones, tablets and desks; half of a width is that width at 200 %."""
 SHOWN = "[...document.querySelectorAll('.plan')].filter(e => e.checkVisibility()).map(e => e.innerText)"
@@ -58,7 +79,7 @@ def test_no_text_leaves_its_box_at_any_width(chromium: Any, wordy: Any, lang: st
     with opened(chromium, lang) as (page, _):
         log_in(page, wordy.url, "li")
         found = {}
-        for path in (*PATHS, "/counters?view=trend", "/plan?measure=per_visit&zone=shoes"):
+        for path in (*PATHS, "/counters?view=trend", "/counters?against=before", "/plan?measure=per_visit&zone=shoes"):
             page.goto(wordy.url + path)
             for width in some(WIDTHS, lang + path):
                 page.set_viewport_size({"width": width, "height": 900})
@@ -67,6 +88,16 @@ def test_no_text_leaves_its_box_at_any_width(chromium: Any, wordy: Any, lang: st
                 if lost or wider > 0:
                     found[path, width] = (wider, lost)
         assert found == {}
+
+
+@pytest.mark.parametrize("path", ["/counters?days=7", "/counters?days=7&against=before"])
+def test_all_columns_have_room_and_names_are_whole(chromium: Any, site: Any, path: str) -> None:
+    """With figures as long as those of a large store, which a test's few visits don't make."""
+    with opened(chromium, "en") as (page, _):
+        for width in (360, 641, 768, 1024, 1180, 1240, 1300, 1440, 1920):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.goto(site.url + path)
+            assert page.evaluate(FILLED) == [], width
 
 
 @pytest.mark.parametrize("size", ["wall"])
@@ -92,6 +123,8 @@ def test_a_wall_screen_shows_all_at_once(chromium: Any, site: Any, lang: str, si
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
         assert page.evaluate(OUTSIDE) == []
         assert not page.is_visible("header nav")
+        assert page.locator(".by").count(), "there are cues"
+        assert not page.locator(".by").first.is_visible(), "from afar nobody needs the version of a rule"
         page.click(".legend a")
         page.wait_for_selector("header nav")
         assert wrong == []

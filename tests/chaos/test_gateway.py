@@ -85,7 +85,9 @@ async def test_a_bad_day(
         await until(lambda: book(tmp_path, told)[0][0] >= REMADE_DAYS - 1, within_s=180)
         assert gateway.rows("SELECT count(*) FROM recognised")[0][0] <= 40
         state = await gateway.until(lambda s: s["failing"])
-        assert (state["pid"], [job["job"] for job in state["failing"]]) == (pid, ["day facts"])
+        # The day is of a week that may be over as well.
+        assert state["pid"] == pid
+        assert {"day facts"} <= {job["job"] for job in state["failing"]} <= {"day facts", "day news"}
         damage(gateway, bad, 1.0)
         await gateway.until(lambda s: not s["failing"], within_s=120)
         await until(lambda: book(tmp_path, told)[0][0] >= REMADE_DAYS, within_s=180)

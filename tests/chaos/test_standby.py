@@ -37,6 +37,8 @@ class Store:
     reader: LlrpReader
     consumer: CrmProcess
     cable: Cable
+    others: tuple[Cable, ...]
+    """From the service to the other gateway, and to the witness, if there is one."""
     witness: Machine | None = None
     folder: Path = field(default_factory=Path)
 
@@ -79,9 +81,16 @@ async def opened(
         shop._reader = reader
         cable = await stack.enter_async_context(Cable(parts["forwarding"]["address"]).laid())
         changes = {f'address = "{parts["forwarding"]["address"]}"': f'address = "{cable.address}"'}
+        others = []
+        text = gateway.file.read_text()
+        for key in ("address", *(["witness"] if witness else [])):
+            other = await stack.enter_async_context(Cable(parts["standby"][key]).laid())
+            others.append(other)
+            text = text.replace(f'{key} = "{parts["standby"][key]}"', f'{key} = "{other.address}"')
         second = Machine(tmp_path / "b", gateway, SECOND, **changes)
         forwarder = Machine(tmp_path / "f", gateway, "g1")
         third = Machine(tmp_path / "w", gateway, "witness") if witness else None
+        gateway.file.write_text(text)
         for machine in (second, forwarder, third):
             if machine is not None:
                 stack.callback(machine.close)
@@ -95,7 +104,7 @@ async def opened(
         forwarder.begin("forward")
         await gateway.until(lambda state: state["readers"][0]["link"] == "up" and state["standby"]["protected"])
         await second.standby(lambda state: state["protected"])
-        yield Store(gateway, second, forwarder, shop, reader, consumer, cable, third, tmp_path)
+        yield Store(gateway, second, forwarder, shop, reader, consumer, cable, tuple(others), third, tmp_path)
 
 
 def journeys(gateway: Gateway) -> int:
@@ -175,6 +184,30 @@ async def test_a_service_that_is_killed_is_taken_over_from_by_the_witness(
         f"served again after {took_s:.0f} s (lease {LEASE_S:g} s), {2 * PEOPLE} members announced once, {reads:,} of "
         f"{reads:,} reads counted, {events:,} of {events:,} events once"
     )
+
+
+async def test_a_service_that_only_the_crm_and_forwarders_still_reach(
+    gateway: Gateway, tmp_path: Path, nats: NatsBroker, crm: MakeCrm, until: Until, tell: Callable[[str], None]
+) -> None:
+    """Cut off from standby and witness, it sends nothing that the standby doesn't have. No number is skipped."""
+    async with opened(gateway, tmp_path, nats, crm, until, witness=True) as store:
+        await store.crowd()
+        crowd = asyncio.create_task(store.crowd())
+        for cable in (store.cable, *store.others):
+            cable.cut()
+        assert gateway.process is not None
+        assert await asyncio.to_thread(gateway.process.wait, 60) == 3, gateway.log()
+        await store.second.until(lambda state: state["readers"][0]["link"] == "up")
+        await crowd
+        await store.shop.empty()
+        await until(lambda: journeys(store.second) == 2 * PEOPLE, within_s=LEARNT_S)
+        last = await store.delivered(store.second, until)
+    events, _ = judge(tmp_path, 2 * PEOPLE)
+    assert all(low == 1 and high == n for low, high, n in by_epoch(tmp_path).values())
+    assert (last["gaps"], last["lost"], last["dead"]) == (0, 0, 0)
+    reads = weighed(store.second)
+    assert reads == store.shop.pushed
+    tell(f"{2 * PEOPLE} members announced once, {reads:,} of {reads:,} reads counted, {events:,} events once")
 
 
 async def test_two_that_are_cut_off_from_each_other_and_healed(

@@ -42,6 +42,14 @@ def test_a_share_lies_in_its_interval(of: tuple[int, int]) -> None:
     assert found.value - 1e-12 <= found.high <= 1
 
 
+def test_none_and_all_are_exactly_the_limits() -> None:
+    for n in range(30, 3_000):
+        none, all_ = share(0, n), share(n, n)
+        assert none is not None
+        assert all_ is not None
+        assert (none.low, all_.high) == (0, 1), n
+
+
 @given(st.lists(st.one_of(st.none(), st.tuples(st.integers(0, 60), st.integers(60, 900))), max_size=8))
 def test_rank_bands_hold_the_rank(given_: list[tuple[int, int] | None]) -> None:
     shares = [None if pair is None else share(*pair) for pair in given_]

@@ -12,6 +12,7 @@ TABLE: list[str] = []
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--hours", type=float, default=1.0, help="Real time of the soak.")
     parser.addoption("--days", type=float, default=7.0, help="Days of the store in this time.")
+    parser.addoption("--one-run", action="store_true", help="Let one process live through all days, without restarts.")
 
 
 @pytest.fixture

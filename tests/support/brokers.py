@@ -228,11 +228,13 @@ class Store:
         self.identity = Identity(store, self.writer.epoch, "0")
         self.handlers: dict[str, Any] = {}
         """Who takes what comes down, by name."""
+        self.kept: Callable[[], Awaitable[None]] | None = None
+        """What is waited for before anything leaves."""
         self.publisher = self.new_publisher()
 
     def new_publisher(self) -> Publisher:
         self.identity = dataclasses.replace(self.identity, instance=secrets.token_hex(8))  # as a new process would
-        return Publisher(self.settings, self.identity, self.writer, now_us)
+        return Publisher(self.settings, self.identity, self.writer, now_us, kept=self.kept)
 
     @contextlib.asynccontextmanager
     async def online(self) -> AsyncIterator[Publisher]:

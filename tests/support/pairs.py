@@ -17,6 +17,7 @@ from rigs import HandClock, Rig, running
 
 from config import StoreConfig
 from config.check import load
+from drivers.links import LinkFailure
 from edge.cues.orders import ask
 from edge.database.lock import hold
 from edge.forwarding.calling import callers
@@ -24,7 +25,7 @@ from edge.forwarding.receiver import Receiver
 from edge.standby import roles
 from edge.standby.beside import Beside
 from edge.standby.following import Following
-from edge.standby.lease import Claim, Register
+from edge.standby.lease import Claim, Entry, Held, Register
 from edge.standby.mirror import Mirror
 from edge.standby.pairing import Pairing
 from edge.store.clock import Clock
@@ -108,10 +109,10 @@ class Active:
 
 
 @asynccontextmanager
-async def serving(shop: Shop, clock: HandClock, id_: str | None = None) -> AsyncIterator[Active]:
-    """A pipeline with its port and its standby's."""
+async def serving(shop: Shop, clock: HandClock, id_: str | None = None, **rig_: Any) -> AsyncIterator[Active]:
+    """A pipeline with its port and its standby's. `rig_`: see rigs.running."""
     async with AsyncExitStack() as stack:
-        rig = await stack.enter_async_context(running(shop, clock))
+        rig = await stack.enter_async_context(running(shop, clock, **rig_))
         superseded: list[tuple[int, str]] = []
         pairing = Pairing(shop.config, id_, rig.database, clock, lambda *by: superseded.append(by))
         receiver = Receiver(
@@ -179,6 +180,37 @@ class Machine(Gateway):
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait(10)
+
+
+class Paper:
+    """A register in memory, that can be away."""
+
+    def __init__(self) -> None:
+        self.entry = Entry(0, None)
+        self.away: set[str] = set()
+
+    @property
+    def held(self) -> Held | None:
+        return self.entry.held
+
+    def of(self, who: str) -> Any:
+        paper = self
+
+        class Seen:
+            async def get(self) -> Entry:
+                if who in paper.away:
+                    raise LinkFailure("away")
+                return paper.entry
+
+            async def put(self, revision: int, held: Held) -> int | None:
+                if who in paper.away:
+                    raise LinkFailure("away")
+                if revision != paper.entry.revision:
+                    return None
+                paper.entry = Entry(revision + 7, held)
+                return revision + 7
+
+        return Seen()
 
 
 class Cable:

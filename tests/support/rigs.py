@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from gateways import WAIT_S, Gateway, antennas
@@ -17,15 +18,19 @@ from drivers.read import READ, epc_words
 from drivers.session import Link, ReaderStatus
 from dwell.markov.learner import Learner
 from edge.database.writer import Database
+from edge.intake import pipeline as intake
 from edge.intake.health import Elsewhere
 from edge.intake.inbox import Inbox
 from edge.intake.pipeline import Pipeline
 from edge.store.clock import Clock
 from edge.store.compose import Shop, compose
+from sync.contract import EventClass
 
 T0 = 1_800_000_000_000_000
 MINUTE_US = 60_000_000
 DOOR, SHOES, BAGS, OUT = range(4)
+ADVANCE_S = 0.02
+"""The pipeline looks this often whether the test has moved the clock."""
 
 
 @dataclass(frozen=True)
@@ -75,23 +80,31 @@ class Rig:
 
 
 @asynccontextmanager
-async def running(shop: Shop, clock: HandClock, learner: Learner | None = None) -> AsyncIterator[Rig]:
+async def running(
+    shop: Shop,
+    clock: HandClock,
+    learner: Learner | None = None,
+    *,
+    advance_s: float = ADVANCE_S,
+    wake: Callable[[EventClass], None] = lambda _: None,
+) -> AsyncIterator[Rig]:
     config = shop.config
     begin_migrated(config.database.path)
     database = Database(config.database.path, store=config.store.id, quota_mb=config.database.quota_mb)
     inbox = Inbox()
-    pipeline = Pipeline(shop, database, clock, inbox, elsewhere=Elsewhere("test"), wake=lambda _: None, learner=learner)
+    pipeline = Pipeline(shop, database, clock, inbox, elsewhere=Elsewhere("test"), wake=wake, learner=learner)
     pipeline.restore()
     if learner is None:  # as in a store whose radio has been learnt
         pipeline.engine.release()
     inbox.status(ReaderStatus("r1", Link.UP, "taking inventory", clock.now_us()))
-    task = asyncio.create_task(pipeline.run())
-    try:
-        yield Rig(pipeline, inbox, database, clock, task)
-    finally:
-        pipeline.stop()
-        await task
-        database.close()
+    with patch.object(intake, "ADVANCE_S", advance_s):
+        task = asyncio.create_task(pipeline.run())
+        try:
+            yield Rig(pipeline, inbox, database, clock, task)
+        finally:
+            pipeline.stop()
+            await task
+            database.close()
 
 
 def shop_of(gateway: Gateway, **parts: Any) -> Shop:

@@ -362,3 +362,24 @@ async def test_the_directory_that_is_here_is_told_in_the_state(
                 await until(lambda: crm.states[-1]["directory_generation"] == generation + 10)  # noqa: B023
             await until(lambda: not crm.states[-1]["online"])
             assert crm.states[-1]["directory_generation"] == generation + 10
+
+
+async def test_nothing_leaves_before_it_may(
+    nats: NatsBroker, store: MakeStore, listening: Listening, until: Until
+) -> None:
+    """Neither events nor answers; that the gateway is there is said at once."""
+    gateway, may, asked = store(nats.url), asyncio.Event(), 0
+
+    async def kept() -> None:
+        nonlocal asked
+        asked += 1
+        await may.wait()
+
+    gateway.kept = kept
+    async with listening(nats.url, gateway) as far, gateway.online() as running:
+        await gateway.commit("member", 3)
+        running.say("up/result", b'{"class":"answer"}')
+        await until(lambda: asked == 2 and any(state["online"] for state in far.states))
+        assert far.batches == []
+        may.set()
+        await until(lambda: far.seqs("member") == [1, 2, 3] and {"class": "answer"} in far.batches)

@@ -22,6 +22,7 @@ from edge.reports.summary import as_json
 from edge.web.drawings.charts import counter_cards, dwell_bands, flow_matrix, sankey, traffic_charts
 from edge.web.drawings.hours import dwell_charts, need_table, occupancy_charts, staffing
 from edge.web.drawings.lines import trial_lines
+from edge.web.drawings.medians import holds
 from edge.web.drawings.trends import COURSE_ORDERS, ORDERS, courses_in_order, in_order, spark_line
 from edge.web.pages.service import floor_parts
 from edge.web.site import Site, language
@@ -107,6 +108,8 @@ class DayPages:
             request,
             "counters.html",
             says=says,
+            holds=() if scores is None else holds(scores),
+            enough_days="28" if any(days[0].visits is not None for days in trends.values()) else "7",
             scores=scores,
             rows=rows,
             order=order,

@@ -209,6 +209,42 @@ async def test_sales_are_told_beside_visits_and_again_when_they_change(day: Day)
     assert (again["shoes"].revision, again["shoes"].sales.tickets) == (3, 33)
 
 
+async def test_tickets_of_a_promotion_are_told_if_sales_are_known(tmp_path: Path) -> None:
+    """Four days with three times the tickets of the same weekdays before."""
+    promotion = {"id": "sale", "name": "Sale", "zones": ["shoes"], "first_day": DATE - 3 * ONE, "last_day": DATE}
+    day = Day(StoreConfig.model_validate(store_values(tmp_path, promotions=[promotion])))
+    backs = [back + week for back in range(4) for week in (0, 7, 14)]
+    for back in backs:
+        for i in range(30):
+            for zone in ("shoes", "bags"):
+                day.visit(f"{back} {zone} {i}", zone, f"{10 - 24 * back + i % 8}:{i}", 60)
+        day.covered(f"{4 - 24 * back}:00", f"{28 - 24 * back}:00")
+    day.watermark("33:00")
+
+    async def trial() -> Any:
+        return next((event for event in await tell(day) if event.type == "trial"), None)
+
+    first = await trial()
+    assert (first.tickets, len(first.phases)) == ([], 4)
+    for back in backs:
+        for hour in range(4, 28):
+            for zone in ("shoes", "bags", "books"):
+                day.sold(zone, f"{hour - 24 * back}:00", 6 if (back < 4 and zone == "shoes") else 2)
+    told = await trial()
+    page = next(effect for effect in day.past.promotions()[0].effects if effect.measure == "tickets")
+    assert told.revision == 2
+    assert page.during.change is not None
+    during, after = told.tickets
+    assert (during.phase, during.days_used, during.days_left_out) == ("during", 4, 0)
+    assert during.change == pytest.approx(page.during.change.change, abs=1e-4)
+    assert during.change == pytest.approx(2, abs=0.1)
+    assert (during.low, during.high) == pytest.approx((page.during.change.low, page.during.change.high), abs=1e-4)
+    assert (after.phase, after.change) == ("after", None)
+    day.sold("bags", f"{10 - 24 * 17}:00", 90)
+    assert (await trial()).revision == 3, "sales of weeks ago change what it is compared with"
+    day.conn.close()
+
+
 async def test_sundays_tell_the_week(day: Day) -> None:
     morning(day)
     sunday = Day(day.config, DATE + ONE)  # 15 March 2026

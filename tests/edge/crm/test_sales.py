@@ -13,12 +13,14 @@ import pytest
 import tomli_w
 from gateways import Gateway
 from headquarters import headquarters
-from shopdays import DATE, Day, store_values
+from shopdays import DATE, Day, store_values, zone
 
 from config import StoreConfig
-from edge.crm.sales import HOUR_US, SalesDesk, Sold, Terms, nothing_else, take, wrong
+from edge.access.users import Role, Users, users_path
+from edge.crm.sales import HOUR_US, SalesDesk, Sold, Terms, delete, nothing_else, take, wrong
 from edge.crm.sales_csv import import_csv
 from edge.database.writer import Database
+from edge.days.sales import any_known
 from edge.store.errors import Trouble
 from simulators.headquarters.broker import NatsBroker
 from sync.down import MAX_SALES
@@ -70,6 +72,65 @@ def test_what_is_wrong_with_an_hour_is_said(day: Day, sold: tuple[Any, ...], rea
     said = wrong(day.config, Sold(zone, day.us(at), *counts), Terms(day.us("20:30")))
     assert reason in (said or "")
     assert wrong(day.config, Sold("shoes", day.us("19:00"), 0), Terms(day.us("20:00"))) is None
+
+
+def test_an_hour_can_be_taken_back_and_an_older_message_does_not_bring_it_again(day: Day) -> None:
+    at, now_us = day.us("10:00"), day.us("20:00")
+    unknown = [Sold("shoes", at, None)]
+    assert take(day.conn, day.config, unknown, Terms(now_us)).changed == 0, "nothing was known"
+    assert rows(day) == []
+    take(day.conn, day.config, [Sold("shoes", at, 3, 4, 5990)], Terms(now_us, "CNY", revision=2))
+    done = take(day.conn, day.config, unknown, Terms(now_us, revision=3))
+    assert (done.taken, done.changed) == (1, 1)
+    assert not any_known(day.past)
+    assert zone(day, "shoes").sales is None
+    late = take(day.conn, day.config, [Sold("shoes", at, 3)], Terms(now_us, revision=2))
+    assert late.problems == [(0, "revision 3 of this hour is here already")]
+    assert rows(day) == [("shoes", 10, None, None, None, 3)]
+    early = take(day.conn, day.config, [Sold("bags", at, None)], Terms(now_us, revision=5))
+    assert (early.taken, early.changed) == (1, 0)
+    assert take(day.conn, day.config, [Sold("bags", at, 1)], Terms(now_us, revision=4)).problems, "it overtook"
+    other = [Sold("shoes", at, 3, None, 100)]
+    assert take(day.conn, day.config, other, Terms(now_us, "EUR", 4)).problems == [], "no amount in CNY is left"
+    assert any_known(day.past)
+
+
+def test_sales_are_deleted_by_day_and_zone_and_can_come_again(tmp_path: Path) -> None:
+    day = Day(StoreConfig.model_validate(store_values(tmp_path)))
+    hours = [f"{hour - 24 * back}:00" for back in range(3) for hour in (4, 10, 27)]
+    for at in hours:
+        day.sold("shoes", at, 1, revision=9)
+        day.sold("bags", at, 1)
+    day.conn.execute("UPDATE sales SET tickets = NULL WHERE zone = 'bags' AND hour_us = ?", (day.us("4:00"),))
+    before = changes(day)
+    one = dt.timedelta(days=1)
+    done = delete(day.config, DATE - one, DATE, "bags")
+    assert done == (5, frozenset({"bags"}), frozenset({DATE, DATE - one}))
+    assert [row[:2] for row in rows(day) if row[0] == "bags"] == [("bags", n) for n in (-44, -38, -21)]
+    assert sum(row[0] == "shoes" for row in rows(day)) == 9
+    assert {date: n - before[date] for date, n in changes(day).items()} == {
+        str(DATE): 1,
+        str(DATE - one): 1,
+        str(DATE - 2 * one): 0,
+    }
+    day.conn.execute("UPDATE sales SET zone = 'gone' WHERE zone = 'shoes' AND hour_us = ?", (day.us("10:00"),))
+    done = delete(day.config, DATE, DATE)
+    assert done[:2] == (3, frozenset({"shoes", "gone"})), "also of zones that are not there any more"
+    assert delete(day.config, DATE, DATE).hours == 0
+    day.sold("shoes", "10:00", 7, revision=1)
+    assert ("shoes", 10, 7, None, None, 1) in rows(day)
+    day.conn.close()
+
+
+def test_many_hours_are_deleted_in_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    day = Day(StoreConfig.model_validate(store_values(tmp_path)))
+    for at in range(4, 24):
+        day.sold("shoes", f"{at}:00", 1)
+    monkeypatch.setattr("edge.crm.sales.SLICE_ROWS", 7)
+    assert delete(day.config, DATE, DATE).hours == 20
+    assert rows(day) == []
+    assert changes(day)[str(DATE)] == 20 + 3
+    day.conn.close()
 
 
 def test_amounts_of_two_currencies_are_not_mixed(day: Day) -> None:
@@ -140,6 +201,24 @@ async def test_a_message_is_taken_but_for_its_wrong_hours(day: Day) -> None:
     answer = await heard.tell(json.dumps({**head, "id": "b", "hours": [hours[0], hours[3]]}).encode())
     assert answer["output"] == {"taken": 32, "changed": 30, "refused": 0, "problems": []}
     heard.database.close()
+
+
+async def test_a_message_takes_hours_back_but_not_half_of_one(day: Day) -> None:
+    for at in ("10:00", "11:00", "12:00"):
+        day.sold("shoes", at, 3)
+    hours: list[dict[str, Any]] = [
+        {"zone": "shoes", "hour_us": day.us("10:00"), "tickets": None},
+        {"zone": "shoes", "hour_us": day.us("11:00"), "tickets": None, "units": 1},
+        {"zone": "shoes", "hour_us": day.us("12:00")},
+    ]
+    heard = Heard(day)
+    answer = await heard.tell(json.dumps({"v": 1, "id": "back", "hours": hours}).encode())
+    heard.database.close()
+    assert (answer["state"], answer["output"]["taken"], answer["output"]["changed"]) == ("applied", 1, 1)
+    said = {problem["hour"]: problem["reason"] for problem in answer["output"]["problems"]}
+    assert "units and amount without tickets" in said[1]
+    assert "tickets" in said[2], "left out is not taken back"
+    assert [row[1:3] for row in rows(day)] == [(10, None), (11, 3), (12, 3)]
 
 
 async def test_a_message_cannot_fill_the_database(day: Day) -> None:
@@ -249,6 +328,29 @@ def test_the_command_says_what_it_left_out(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "toys" in done.stderr
     assert "1 hour, 1 new or different; 1 line left out" in done.stdout
+
+
+def test_the_command_deletes_and_the_audit_log_says_so(tmp_path: Path) -> None:
+    day = Day(StoreConfig.model_validate(store_values(tmp_path)))
+    store = tmp_path / "store.toml"
+    store.write_text(tomli_w.dumps(store_values(tmp_path)))
+    users = Users(users_path(day.config))
+    users.put("li", Role.IT, "a long password")
+    for name in ("shoes", "bags"):
+        day.sold(name, "10:00", 1)
+    day.conn.close()
+    span = ("--from", f"{DATE}", "--to", f"{DATE}")
+    done = forked.run("sales", "delete", *span, "--zone", "shoes", "--config", str(store))
+    assert (done.returncode, done.stdout) == (0, "1 hour deleted, of 1 zone on 1 day; now unknown\n")
+    line = users.audit()[0]
+    assert (line.name, line.action, line.object) == ("console", "deleted sales", f"{DATE} – {DATE} shoes")
+    again = forked.run("sales", "delete", *span, "--zone", "shoes", "--config", str(store))
+    assert (again.returncode, again.stderr) == (1, f"no sales are known of {DATE} – {DATE} in zone shoes\n")
+    assert len(users.audit()) == 1, "nothing was done"
+    wrong = forked.run("sales", "delete", "--from", f"{DATE}", "--to", "2026-03-01", "--config", str(store))
+    assert wrong.returncode == 2
+    assert "before --from" in wrong.stderr
+    users.close()
 
 
 async def test_headquarters_sends_sales_and_is_answered(gateway: Gateway, nats: NatsBroker) -> None:

@@ -61,6 +61,20 @@ def test_a_copy_is_made_before_a_migration_and_opens_with_the_older_release(
     database.close()
 
 
+def test_sales_stay_when_unknown_hours_become_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "store.db"
+    row = (3_600_000_000, "shoes", 3, None, 5990, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "SCRIPTS", SCRIPTS[: SCRIPTS.index("0106_sales_unknown")])
+        database = Database(path, store="s1", quota_mb=64)
+        database.write_now(lambda conn: conn.execute("INSERT INTO sales VALUES (?, ?, ?, ?, ?, ?)", row).fetchall())
+        database.close()
+    database = Database(path, store="s1", quota_mb=64)
+    assert database.write_now(lambda conn: conn.execute("SELECT * FROM sales").fetchall()) == [row]
+    database.write_now(lambda conn: conn.execute("UPDATE sales SET tickets = NULL").fetchall())
+    database.close()
+
+
 def test_no_copy_without_a_migration(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     make(path)

@@ -107,6 +107,47 @@ def test_a_full_disk_is_told_once_it_takes_something_again(tmp_path: Path, monke
     it.close()
 
 
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_full_disk_above_the_quota_leaves_only_files_that_can_be_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    """There is room for what a file leaves once it is gone, or not even then."""
+    it = opened(tmp_path / "s", Time())
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            write(path, data[:10])
+            raise OSError(28, "No space left on device")
+        return write(path, data)
+
+    while not it.dropped:
+        monkeypatch.setattr(Path, "write_bytes", full)
+        it.append(said(it.seq))
+    for file in it.files:
+        data = file.path.read_bytes()
+        assert len(data) == file.size
+        assert [end for end, _ in frames(data)][-1] == len(data), "to the last byte"
+    told = [record.what for _, record in kept(it) if isinstance(record.what, Dropped)]
+    assert len(told) == it.files[0].stub
+    assert {file.path for file in it.files} == set(tmp_path.glob("s/0*"))
+    it.close()
+
+
+def test_what_another_release_has_kept_does_not_stop_this_one(tmp_path: Path) -> None:
+    it = opened(tmp_path / "s", Time())
+    it.append(said(1))
+    it.close()
+    other = tmp_path / "s" / f"{0:012d}-other"
+    other.write_bytes(records.frame(b"\x93another form of a record"))
+    again = opened(tmp_path / "s", Time())
+    assert not other.exists()
+    assert any(isinstance(record.what, Said) for _, record in kept(again))
+    again.close()
+
+
 def test_two_processes_can_not_have_it(tmp_path: Path) -> None:
     it = opened(tmp_path / "s", Time())
     with pytest.raises(Trouble, match="another forwarder"):

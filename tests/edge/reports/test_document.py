@@ -59,6 +59,7 @@ async def test_the_page_has_the_digest_as_a_document(page: Page, lang: str, titl
     assert "style=" not in html, "the page's policy allows none"
     assert title in html
     assert "<dd>40</dd>" in html
+    assert "<dd>0 % <small>(0 % … 5 %)</small></dd>" in html
     assert html.count("<section>") == 4
     assert len(re.findall("<li>", html.split('class="says"')[1].split("</ul>")[0])) == 3
     assert "30<br><small>/ 30</small>" in html or "40<br><small>/ 40</small>" in html, "nobody was met"

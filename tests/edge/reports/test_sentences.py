@@ -96,9 +96,12 @@ def beside(store: Difference | None, **zones: Difference) -> AgainstReport:
         (Difference(-0.1, -0.2, -0.01), "Fewer people came than on the days compared: -10 % (-20 % … -1 %)."),
         (
             Difference(0.1, -0.02, 0.2),
-            "+10 % people came against the days compared; with -2 % … +20 %, that may be chance.",
+            "The number of people differs by +10 % from the days compared; with -2 % … +20 %, that may be chance.",
         ),
-        (Difference(0.1, None, None), "+10 % people came against the days compared; so few days can't show whether"),
+        (
+            Difference(0.1, None, None),
+            "The number of people differs by +10 % from the days compared; so few days can't show whether",
+        ),
     ],
 )
 def test_changes_are_certain_or_said_not_to_be(change: Difference, said: str) -> None:
@@ -112,7 +115,7 @@ def test_zones_with_certain_changes_are_named() -> None:
     assert sentences.changes(EN, beside(base, shoes=sure, bags=chance, door=sure))[1:] == [
         "Certain changes of visits: Shoes +40 %."
     ]
-    assert sentences.changes(EN, beside(base, shoes=chance))[1:] == ["Of no counter is a change of visits certain."]
+    assert sentences.changes(EN, beside(base, shoes=chance))[1:] == ["No counter's visits have certainly changed."]
     assert sentences.changes(EN, beside(base, shoes=Difference(0.1, None, None)))[1:] == []
     assert sentences.changes(EN, beside(None)) == sentences.changes(EN, None) == []
 
@@ -140,7 +143,7 @@ def test_where_people_go_next(day: Day) -> None:
         (
             (0.33, 0.21, 0.48),
             (0.1, -0.02, 0.25),
-            "More came (+33 %, +21 % … +48 %), not certainly more or fewer stayed (+10 %, -2 % … +25 %).",
+            "More came (+33 %, +21 % … +48 %), no certain change in how many stayed (+10 %, -2 % … +25 %).",
         ),
         ((-0.2, -0.3, -0.1), None, "Fewer came (-20 %, -30 % … -10 %)."),
         (None, None, "There is not enough data yet to say what it did."),
@@ -161,7 +164,7 @@ def test_a_promotion_makes_two_claims(
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
-    [(0.1, 0.4, "more tickets (+"), (-0.4, -0.1, "fewer tickets (-"), (-0.1, 0.4, "not certainly")],
+    [(0.1, 0.4, "more tickets (+"), (-0.4, -0.1, "fewer tickets (-"), (-0.1, 0.4, "no certain change in tickets (+")],
 )
 def test_tickets_are_a_third_claim_of_a_promotion(low: float, high: float, said: str) -> None:
     change = Change((low + high) / 2, low, high, 9, 9, 99, 99, True, (low, high))
@@ -184,7 +187,7 @@ def course(value: float, sure: bool) -> Course:
         ((-0.3, -0.3, -0.3), (0, 0, 0), True, ["Certainly fewer visits and fewer tickets: Shoes."]),
         ((-0.3, 0, 0), (0, 0, -0.3), True, ["Certainly fewer visits: Shoes.", "Certainly fewer tickets: Bags."]),
         ((0, -0.3, 0), (0.3, 0, 0), True, ["Certainly shorter dwell only: Shoes."]),
-        ((0, 0.3, 0), (0, 0, 0), True, ["Of no counter is it certain that visits, dwell or tickets have fallen."]),
+        ((0, 0.3, 0), (0, 0, 0), True, ["No counter has certainly lost visits, dwell or tickets."]),
         (
             (-0.3, 0, 0),
             (-0.3, 0, 0),
@@ -212,6 +215,30 @@ def test_too_few_days_say_nothing_about_how_counters_fare() -> None:
     assert said.startswith("There are too few days to compare")
 
 
+def test_nothing_is_said_of_visits_or_tickets_that_cannot_be_judged() -> None:
+    """One pair of 28 days; dwell is of all visits together, and has an interval."""
+    few, dwell = Course(10, 10, Difference(-0.5, None, None), 1), Course(60, 60, Difference(0, -0.2, 0.2), None)
+    row = CounterCourse("shoes", "F1", few, dwell, few, None)
+    found = Performance("2026-01-18", "2026-02-14", (row,), 1, True)
+    assert (found.pairs, found.days) == (1, 28)
+    assert sentences.course(EN, found) == [
+        "No counter's dwell has certainly become shorter.",
+        "Days with data on both sides: 1 of 28, too few to say whether visits have changed.",
+        "Sales of too few days are known to say whether tickets have changed.",
+    ]
+    assert "28 天中只有 1 天" in "".join(sentences.course(ZH, found))
+    judged = CounterCourse("shoes", "F1", course(0, False), dwell, few, None)
+    assert sentences.course(EN, Performance("2026-03-01", "2026-03-07", (judged,), 1, True)) == [
+        "No counter has certainly lost visits or dwell.",
+        "Sales of too few days are known to say whether tickets have changed.",
+    ]
+    shorter = CounterCourse("shoes", "F1", few, Course(60, 90, Difference(-0.3, -0.4, -0.2), None), few, None)
+    assert sentences.course(EN, Performance("2026-03-01", "2026-03-07", (shorter,), 1, False))[:2] == [
+        "Certainly shorter dwell only: Shoes.",
+        "Days with data on both sides: 1 of 7, too few to say whether visits have changed.",
+    ]
+
+
 def test_unserved_need_busy_hours_and_trust(day: Day) -> None:
     busy(day, people=40, engaged=20)
     day.visit("badge", "shoes", "10:00", 3600, cls="staff")
@@ -224,7 +251,7 @@ def test_unserved_need_busy_hours_and_trust(day: Day) -> None:
     ]
     assert sentences.busiest(EN, past.summary(DATE)) == ["Most people came to Ground in the hour from 10:00: 40."]
     told = sentences.trust(EN, past.summary(DATE))
-    assert told[1:] == ["Nothing is known of Bags: covered for less than 50 %.", "Figures of Shoes lack some hours."]
+    assert told[1:] == ["Nothing is known about Bags: covered for less than 50 %.", "Figures of Shoes lack some hours."]
 
 
 def test_the_interval_that_is_told_is_that_of_the_tables(day: Day) -> None:

@@ -34,9 +34,13 @@ class Second:
         self.file.write_text(text)
         self.process: Forked | None = None
 
-    def start(self) -> None:
+    def start(self, *arguments: str) -> None:
         with (self.folder / "forwarder.log").open("ab") as log:
-            self.process = Forked("forward", "--config", str(self.file), out=log, err=log)
+            self.process = Forked("forward", "--config", str(self.file), *arguments, out=log, err=log)
+
+    async def told(self, command: str) -> str:
+        """What a command says to the person at this gateway."""
+        return (await asyncio.to_thread(forked.run, command, "--config", str(self.file))).stdout
 
     def end(self, number: int) -> int:
         assert self.process is not None
@@ -99,6 +103,8 @@ async def test_reads_of_a_forwarder_reach_the_service_over_kills_of_both(
         state = await gateway.until(lambda state: far(state)["reads"] == pushed)
         assert state["forwarders"][0]["link"] == "up"
         assert far(state)["via"] == "g2"
+        assert ": forwards, and keeps 0.0 MB of reads\n" in await second.told("status")
+        assert "this gateway forwards, and keeps 0.0 MB of reads" in await second.told("doctor")
         # The service is killed, and comes back: nothing of what was read meanwhile is missing.
         gateway.end(signal.SIGKILL)
         await push(1)
@@ -109,8 +115,13 @@ async def test_reads_of_a_forwarder_reach_the_service_over_kills_of_both(
         state = await gateway.until(lambda state: far(state)["link"] == "down")
         assert "g2" in far(state)["reason"]
         assert {zone["id"]: zone["state"] for zone in state["zones"]}["shoes"] == "unknown"
-        second.start()
+        told = await second.told("doctor")
+        assert "this gateway is a forwarder, which does not run" in told
+        assert "the service is not running" not in told
+        reads = second.folder / "as another instance of the unit"
+        second.start("--state", str(reads))
         await gateway.until(lambda state: far(state)["link"] == "up")
+        assert (reads / "lock").exists()
         await push(1)
         assert second.end(signal.SIGTERM) == 0
         await gateway.until(lambda state: state["forwarders"][0]["link"] == "down")

@@ -7,8 +7,10 @@ import gc
 import json
 import logging
 import os
+import re
 import signal
 from collections.abc import Callable
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -254,6 +256,12 @@ JOBS: dict[str, tuple[Any, str]] = {
     "corrections": (corrections, "corrections"),
 }
 """Each job of the service, and a place in it that raises."""
+
+
+def test_the_page_has_a_name_for_each_job() -> None:
+    text = (resources.files("edge.web") / "templates" / "_sync.html").read_text("utf-8")
+    named = set(re.findall(r'"([^"]+)": _\("', text))
+    assert {*JOBS, "mail", "forwarders", "standby", "other gateway", "witness"} - {"reader r1"} <= named
 
 
 async def test_an_exception_in_any_job_ends_neither_the_service_nor_another_job(

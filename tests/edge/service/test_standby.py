@@ -7,9 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import forked
+import pytest
 from certificates import Authority
+from forwarding import TOKEN, until
 from gateways import Gateway, antennas
-from pairs import SECOND, Machine, pair_of
+from pairs import SECOND, Machine, elsewhere, pair_of, serving
+from rigs import T0, HandClock, shop_of
+
+from edge.doctor.readers import standing_by as standing_by_doctor
+from edge.service import standby
+from edge.service.standby import StandbyService
+from edge.standby import roles
+from edge.standby.mirror import copy_of
+from edge.standby.takeover import Plan
+from edge.store.errors import Trouble
 
 
 def configured(gateway: Gateway, **standby: Any) -> None:
@@ -38,6 +49,11 @@ async def test_a_service_hands_over_by_command_and_stands_by_afterwards(gateway:
         assert (state["connected"], state["reason"]) == (True, "")
         done = await asyncio.to_thread(forked.run, "doctor", "--config", second.file)
         assert "this gateway stands by, and has everything" in done.stdout
+        done = await asyncio.to_thread(forked.run, "status", "--config", second.file)
+        assert done.returncode == 0
+        assert done.stdout.endswith(": stands by, and has everything\n")
+        done = await asyncio.to_thread(forked.run, "status", "--json", "--config", second.file)
+        assert (done.returncode, done.stdout) == (1, ""), "of which the installer expects no more than that it starts"
         done = await asyncio.to_thread(forked.run, "run", "--config", second.file)
         assert done.returncode == 3
         assert "this gateway is the standby" in done.stderr
@@ -64,6 +80,130 @@ async def test_a_service_hands_over_by_command_and_stands_by_afterwards(gateway:
         first.close()
         second.close()
     assert "Traceback" not in first.log() + second.log()
+
+
+async def test_a_service_whose_disk_is_full_stops_but_does_not_say_that_nothing_is_lost(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    """It can't note that it must not serve any more: if it did, its numbers could be given twice."""
+    configured(gateway)
+    second = Machine(tmp_path / "b", gateway, SECOND)
+    try:
+        gateway.start("--no-web")
+        second.begin("standby", "--as", SECOND, "--no-web")
+        await gateway.until(lambda state: state["standby"]["protected"])
+        await second.standby(lambda state: state["protected"])
+        gateway.database.with_name("store.db.fenced.new").mkdir()
+        done = await asyncio.to_thread(forked.run, "takeover", "--config", second.file, "--as", SECOND, "--yes")
+        assert "The other gateway has not handed over; this gateway runs the service" in done.stdout, second.log()
+        assert gateway.process is not None
+        assert await asyncio.to_thread(gateway.process.wait, 30) == 3
+        assert "that could not be noted" in gateway.log()
+        assert second.rows("SELECT count(*) FROM lost") == [(4,)]
+    finally:
+        second.close()
+
+
+async def test_what_a_takeover_would_lack_is_said_before_it(gateway: Gateway, tmp_path: Path) -> None:
+    """An hour's difference of clocks, and a tag key that is a credential on the service's gateway only."""
+    clock, other = HandClock(time=[T0]), HandClock(time=[T0 + 3_600_000_000])
+    token = gateway.folder / "g1.token"
+    token.write_bytes(TOKEN)
+    readers = [{"id": "r1", "driver": "llrp", "address": "r1", "via": "g1", "antennas": antennas("door")}]
+    shop = shop_of(gateway, readers=readers, forwarders=[{"id": "g1", "token_file": str(token)}], **pair_of(gateway))
+    (tmp_path / "b").mkdir()
+    config = elsewhere(shop.config, tmp_path / "b")
+    second = StandbyService(config, SECOND, other)
+    standing_by = asyncio.create_task(second.stand_by())
+    async with serving(shop, clock) as active:
+        await active.protected()
+        key = config.database.path.with_name("store.db.tag-key")
+        await until(key.exists)
+        await until(lambda: not second.told()["keyless"])
+        key.write_text("00" * 32)
+        await until(lambda: second.told()["heard_us"])
+        found = {one.what: one.said for one in standing_by_doctor(second.told())}
+        assert "another tag key than the service" in found["tag key"]
+        assert "are 60 min apart" in found["clock"]
+        plan = await Plan.of(config, SECOND)
+        assert "nobody is recognised until the directory comes again" in plan.text
+        assert "The clocks of the two gateways are 60 min apart" in plan.text
+    second.stop()
+    assert not await standing_by
+    # Once it has to serve, a token that is missing would be noticed too late.
+    token.unlink()
+    with pytest.raises(Trouble, match=r"can't read the token .*g1\.token"):
+        StandbyService(config, SECOND, other)
+
+
+async def test_a_takeover_that_fails_can_be_tried_again(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standby, "HAND_OVER_S", 0.1)
+    clock = HandClock(time=[T0])
+    shop = shop_of(gateway, **pair_of(gateway))
+    (tmp_path / "b").mkdir()
+    config = elsewhere(shop.config, tmp_path / "b")
+    second = StandbyService(config, SECOND, clock)
+    standing_by = asyncio.create_task(second.stand_by())
+    async with serving(shop, clock) as active:
+        await active.protected()
+        with monkeypatch.context() as patch:
+
+            def full(*_: object) -> None:
+                raise OSError(28, "No space left on device")
+
+            patch.setattr(roles, "create_private", full)
+            with pytest.raises(Trouble, match=r"can't be put in place: .*No space left"):
+                await second.take_over()
+        # It stands by again, for a copy without the term that did not begin.
+        await until(lambda: active.shipping.copies == 2)
+        await active.protected()
+        assert not roles.serves(config.database.path)
+    took = await second.take_over(exact=True)
+    assert took["term"] > active.pairing.term
+    assert await second.take_over() == took, "a second one at the same time"
+    second.stop()
+    assert await standing_by
+    assert roles.serves(config.database.path)
+
+
+async def test_a_service_is_not_stopped_for_a_gateway_that_could_not_serve(gateway: Gateway, tmp_path: Path) -> None:
+    clock = HandClock(time=[T0])
+    shop = shop_of(gateway, **pair_of(gateway))
+    (tmp_path / "b").mkdir()
+    second = StandbyService(elsewhere(shop.config, tmp_path / "b"), SECOND, clock)
+    async with serving(shop, clock) as active:
+        await active.rig.database.write(
+            lambda conn: conn.execute("UPDATE _sqlite_migrations SET name = '9999_later' WHERE rowid = 1")
+        )
+        standing_by = asyncio.create_task(second.stand_by())
+        await active.protected()
+        assert "written by a newer Tagtrail" in second.told()["unfit"]
+        with pytest.raises(Trouble, match="written by a newer Tagtrail"):
+            await second.take_over()
+        assert not active.superseded
+        second.stop()
+        assert not await standing_by
+
+
+async def test_a_standby_that_ended_before_it_put_its_former_database_away_does_so(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    clock = HandClock(time=[T0])
+    shop = shop_of(gateway, **pair_of(gateway))
+    async with serving(shop, clock):
+        pass
+    path = gateway.database
+    copy_of(path).write_bytes(path.read_bytes())
+    roles.fence(path, 5, SECOND)
+    service = StandbyService(shop.config, None, clock)
+    assert not path.exists()
+    assert roles.fenced(path) is None
+    assert service.told()["term"] == 5
+    stopping = asyncio.create_task(service.stand_by())
+    service.stop()
+    assert not await stopping
 
 
 async def test_mistakes_are_said_in_a_line(gateway: Gateway, tmp_path: Path) -> None:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 from forwarding import TOKEN
+from pairs import Paper
 
 from config import StoreConfig
 from drivers.links import LinkFailure
+from edge.forwarding import wire
 from edge.forwarding.calling import Caller
 from edge.standby import lease as leases
+from edge.standby import messages
 from edge.standby.lease import Claim, Entry, Held, Lease
-from edge.standby.witness import BoxRegister, Witness
+from edge.standby.witness import CALLERS_MAX, BoxRegister, Witness
 from edge.store.errors import Trouble
 from simulators.headquarters.broker import free_port
 from simulators.headquarters.log import Log
@@ -31,33 +37,6 @@ class Time:
 
     def __call__(self) -> float:
         return self.s
-
-
-class Paper:
-    """A register in memory, that can be away."""
-
-    def __init__(self) -> None:
-        self.entry = Entry(0, None)
-        self.away: set[str] = set()
-
-    def of(self, who: str) -> Any:
-        paper = self
-
-        class Seen:
-            async def get(self) -> Entry:
-                if who in paper.away:
-                    raise LinkFailure("away")
-                return paper.entry
-
-            async def put(self, revision: int, held: Held) -> int | None:
-                if who in paper.away:
-                    raise LinkFailure("away")
-                if revision != paper.entry.revision:
-                    return None
-                paper.entry = Entry(revision + 7, held)
-                return revision + 7
-
-        return Seen()
 
 
 class Two:
@@ -153,6 +132,8 @@ async def test_a_witness_that_hangs_is_one_that_is_away(two: Two, monkeypatch: p
     claim = Claim(Hung(), "b", LEASE_S, two.time)  # type: ignore[arg-type]
     assert await claim.look(1) is None
     assert claim.reason == "the witness does not answer"
+    with pytest.raises(TimeoutError):
+        await claim.take(7)
 
 
 async def test_whatever_fails_never_do_both_run_the_service() -> None:
@@ -270,6 +251,83 @@ async def test_a_witness_on_a_third_gateway(tmp_path: Path) -> None:
         Witness(config, file)
 
 
+@asynccontextmanager
+async def witnessing(config: StoreConfig, file: Path) -> AsyncIterator[Caller]:
+    """A witness; who may call it, once it answers."""
+    address = config.standby.witness if config.standby else None
+    assert address is not None
+    caller = Caller(address, None, "s1", "holder", "a", TOKEN, "the witness")
+    task = asyncio.create_task(Witness(config, file).run())
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                with suppress(LinkFailure):
+                    (await caller.call(0)).end()
+                    break
+                await asyncio.sleep(0.01)
+        yield caller
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_connections_that_broke_unnoticed_do_not_keep_a_gateway_out(tmp_path: Path) -> None:
+    config = config_of(tmp_path, witness=f"127.0.0.1:{free_port()}")
+    async with witnessing(config, tmp_path / "witness.json") as caller:
+        calls = [await caller.call(0) for _ in range(2 * CALLERS_MAX)]
+        assert await BoxRegister(replace(caller, id="b")).get() == Entry(0, None)
+        # Of one gateway only the newest is kept.
+        assert await calls[0].reader.read() == b""
+        calls[-1].writer.write(messages.framed(messages.Ask(0, None)))
+        assert await messages.receive(calls[-1].reader) == messages.Found(0, b"", False)
+        for call in calls:
+            call.end()
+
+
+async def test_strangers_at_a_witness_are_told_once_and_keep_nobody_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config_of(tmp_path, witness=f"127.0.0.1:{free_port()}")
+    assert config.standby is not None
+    assert config.standby.witness is not None
+    host, port = wire.host_port(config.standby.witness)
+    async with witnessing(config, tmp_path / "witness.json") as caller:
+        slow = [await asyncio.open_connection(host, port) for _ in range(CALLERS_MAX // 2)]
+        for _ in range(3):
+            with pytest.raises(LinkFailure, match="another one than that of the witness"):
+                await replace(caller, token=TOKEN[::-1]).call(0)
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            with suppress(OSError):
+                await reader.read()
+            writer.close()
+        for _, writer in slow:
+            writer.write(b"\0")  # the first byte of a frame, and then nothing
+        assert await BoxRegister(caller).put(0, Held("a", 1, True)) == 1
+        for _, writer in slow:
+            writer.close()
+    told = [record.getMessage() for record in caplog.records if record.name == "tagtrail.witness"]
+    assert sum("another one than that of the witness" in one for one in told) == 1
+    assert sum("none of the store's gateways: a frame of 1195725856 bytes" in one for one in told) == 1
+
+
+async def test_a_witness_that_can_not_write_says_so_and_promises_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, file = config_of(tmp_path, witness=f"127.0.0.1:{free_port()}"), tmp_path / "w" / "witness.json"
+    blocked = file.with_name("witness.json.new")
+    async with witnessing(config, file) as caller:
+        register = BoxRegister(caller)
+        blocked.mkdir(parents=True)
+        for _ in range(3):
+            with pytest.raises(LinkFailure, match="has closed the connection"):
+                await register.put(0, Held("a", 1, True))
+        assert await register.get() == Entry(0, None)
+        blocked.rmdir()
+        assert await register.put(0, Held("a", 1, True)) == 1
+    assert sum("can't write" in record.getMessage() for record in caplog.records) == 1
+
+
 async def test_a_witness_in_the_chains_log(tmp_path: Path) -> None:
     from edge.standby.nats_witness import NatsRegister
 
@@ -279,3 +337,35 @@ async def test_a_witness_in_the_chains_log(tmp_path: Path) -> None:
         assert await stranger.get() == Entry(0, None)
     with pytest.raises(LinkFailure, match="the witness does not answer"):
         await one.get()
+
+
+async def test_a_witness_in_a_log_of_three_nodes(tmp_path: Path) -> None:
+    from edge.standby.nats_witness import NatsRegister
+
+    held = Held("a", 3, True)
+
+    async def put(register: NatsRegister) -> int:
+        """As both gateways try it again and again."""
+        while True:
+            with suppress(LinkFailure, TimeoutError):
+                async with asyncio.timeout(5):
+                    if (revision := await register.put((await register.get()).revision, held)) is not None:
+                        return revision
+            await asyncio.sleep(0.05)
+
+    async with Log(tmp_path / "nats", nodes=3) as log, asyncio.timeout(90):
+        one, other = (NatsRegister(log.servers, "s1") for _ in range(2))
+        await put(one)  # as soon as they have found each other
+        await other.get()
+        assert one._bucket is not None
+        # Somebody deletes the key.
+        assert (await one._bucket.status()).stream_info.config.num_replicas == 3
+        await one._bucket.delete("s1/holder")
+        gone = await other.get()
+        assert (gone.held, await other.put(0, held)) == (None, None)
+        assert await other.put(gone.revision, held) == gone.revision + 1
+        # One node of three may fail, even the one that leads.
+        leader = (await one._bucket.status()).stream_info.cluster.leader
+        await log.nodes[int(leader.removeprefix("log-")) - 1].kill()
+        before = await put(one)
+        assert await put(other) > before

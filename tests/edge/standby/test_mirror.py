@@ -203,6 +203,36 @@ async def test_what_another_process_writes_comes_too(pair: Pair, tmp_path: Path)
     pair.check(tmp_path / "check")
 
 
+async def test_another_process_that_begins_the_log_anew_just_after_a_transaction_is_noticed(
+    pair: Pair, tmp_path: Path
+) -> None:
+    await pair.connect()
+    pair.database.write_now(some(Random(1)))
+    pair.catch_up()
+    feed = pair.feed
+    assert feed is not None
+    more, times = feed._tail.more, 2
+
+    def after_another_has_written() -> Part | None:
+        nonlocal times
+        while times:  # what our transaction has written is folded, and then overwritten, before we look
+            times -= 1
+            with closing(sqlite3.connect(pair.database.path, isolation_level=None)) as other:
+                other.execute("INSERT INTO note VALUES (?, 'of another')", (1000 + times,))
+                other.execute("PRAGMA wal_checkpoint").fetchall()
+        return more()
+
+    feed._tail.more = after_another_has_written  # type: ignore[method-assign]
+    pair.database.write_now(some(Random(2)))
+    pair.catch_up()
+    assert pair.broken == 1
+    await pair.connect()
+    assert pair.copies == 2
+    pair.database.write_now(some(Random(3)))
+    pair.catch_up()
+    pair.check(tmp_path / "check")
+
+
 async def test_a_transaction_that_was_rolled_back_is_not_sent(pair: Pair, tmp_path: Path) -> None:
     await pair.connect()
 
@@ -249,6 +279,38 @@ async def test_a_torn_end_of_the_log_is_cut_off(pair: Pair, tmp_path: Path) -> N
     assert log.stat().st_size == place.size
     await pair.connect()
     assert pair.copies == 1
+    pair.check(tmp_path / "check")
+
+
+async def test_what_could_not_be_put_on_disk_does_not_count(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pair.connect()
+    pair.database.write_now(some(Random(1)))
+    pair.catch_up()
+    place = pair.mirror.place
+    pair.database.write_now(some(Random(2)))
+    monkeypatch.setattr(os, "fdatasync", lambda file: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    with pytest.raises(OSError, match="Input/output"):
+        pair.catch_up()
+    monkeypatch.undo()
+    assert pair.mirror.place == place
+    await pair.connect()
+    assert pair.copies == 1
+    pair.check(tmp_path / "check")
+
+
+async def test_a_copy_for_which_there_is_no_room_is_not_begun(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pair.connect()
+    pair.database.write_now(some(Random(1)))
+    pair.catch_up()
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=50 << 20))
+    pair.mirror.need(50 << 20)
+    with pytest.raises(OSError, match="it needs 51 MB beside the copy before, and 50 MB are free"):
+        pair.mirror.begin((50 << 20) + 1)
     pair.check(tmp_path / "check")
 
 

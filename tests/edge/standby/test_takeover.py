@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from pairs import SECOND, Active, Standby, at, elsewhere, pair_of, serving
 from rigs import BAGS, OUT, SHOES, T0, HandClock, running, shop_of
 
 from drivers.session import Link, ReaderStatus
+from edge.forwarding import sender
 from edge.standby import roles
 from edge.standby.takeover import Plan
-from edge.store.compose import Shop
 from edge.store.errors import Superseded, Trouble
 
 SECOND_US = 1_000_000
@@ -35,18 +36,38 @@ JOURNEYS = "SELECT start_us, end_us, tag_class, censored, path FROM journey ORDE
 class Store:
     """Forwarders of a store, and whichever of its two gateways runs the service."""
 
-    def __init__(self, gateway: Gateway, clock: HandClock, shop: Shop) -> None:
-        self.gateway, self.clock, self.shop = gateway, clock, shop
+    def __init__(self, folder: Path) -> None:
+        for name in ("a", "b"):
+            (folder / name).mkdir()
+        self.gateway, self.clock = gateway, clock = Gateway(folder / "a"), HandClock(time=[T0])
+        self.shop = shop = shop_of(gateway, **(several(gateway, READERS, VIA) | pair_of(gateway)))
+        self.config = elsewhere(shop.config, folder / "b")
+        """Of the second gateway."""
+        self.standby = Standby(self.config, clock)
         self.forwarders = [
             HandForwarder(shop, one.id, gateway.folder / one.id, clock) for one in shop.config.forwarders
         ]
         self.of = {reader: each for each in self.forwarders for reader in each.readers}
         self.active: Active | None = None
 
-    def up(self) -> None:
-        for each in self.forwarders:
-            each.connect()
-            each.up()
+    @asynccontextmanager
+    async def first(self) -> AsyncIterator[Active]:
+        """The first gateway serves, with all readers up and everything on the second."""
+        async with serving(self.shop, self.clock) as self.active:
+            for each in self.forwarders:
+                each.connect()
+                each.up()
+            self.standby.connect()
+            await self.active.protected()
+            await self.all_up()
+            yield self.active
+
+    @asynccontextmanager
+    async def second(self, clock: HandClock | None = None) -> AsyncIterator[Active]:
+        """The second gateway, which has taken over, serves."""
+        async with serving(at(self.shop, self.config), clock or self.clock, SECOND) as self.active:
+            await self.arrived()
+            yield self.active
 
     async def see(self, card: bytes, place: str, seconds: int, *, arrive: bool = True) -> None:
         reader, port = PLACES[place]
@@ -81,10 +102,14 @@ class Store:
     async def end(self) -> None:
         for each in self.forwarders:
             await each.end()
+        await self.standby.end()
 
 
-def shop_at(gateway: Gateway) -> Shop:
-    return shop_of(gateway, **(several(gateway, READERS, VIA) | pair_of(gateway)))
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    made = Store(tmp_path)
+    yield made
+    await made.end()
 
 
 async def direct(folder: Path) -> tuple[list[Any], list[Any]]:
@@ -115,83 +140,59 @@ async def direct(folder: Path) -> tuple[list[Any], list[Any]]:
 WALK = (("door", 10), ("shoes", 70), ("bags", 140), ("out", 20))
 
 
-async def test_visits_go_on_through_a_takeover_as_if_there_was_one_service(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    gateway, clock = Gateway(tmp_path / "a"), HandClock(time=[T0])
-    shop = shop_at(gateway)
-    (tmp_path / "b").mkdir()
-    config = elsewhere(shop.config, tmp_path / "b")
-    store, card = Store(gateway, clock, shop), member_card(1)
-    standby = Standby(config, clock)
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(store.end)
-        async with serving(shop, clock) as store.active:
-            store.up()
-            standby.connect()
-            await store.active.protected()
-            await store.all_up()
-            await store.see(card, "door", 10)
-            await store.see(card, "shoes", 70)
-            await store.see(card, "bags", 60)
-            first = store.active.pairing.term
-            # The service is gone in the middle of a visit, as by a power cut: nothing it says from now on counts.
-            await standby.cut()
-            await standby.following.stop()
-        await store.see(card, "bags", 30, arrive=False)
-        term = await standby.take_over(exact=True)
-        assert term > first
-        async with serving(at(shop, config), clock, SECOND) as store.active:
-            await store.arrived()
-            await store.all_up()
-            assert {each.spool.term for each in store.forwarders} == {term}
-            await store.see(card, "bags", 50)
-            await store.see(card, "out", 20)
-            await store.out()
+async def test_visits_go_on_through_a_takeover_as_if_there_was_one_service(store: Store, tmp_path: Path) -> None:
+    card = member_card(1)
+    async with store.first() as first:
+        await store.see(card, "door", 10)
+        await store.see(card, "shoes", 70)
+        await store.see(card, "bags", 60)
+        # The service is gone in the middle of a visit, as by a power cut: nothing it says from now on counts.
+        await store.standby.cut()
+        await store.standby.following.stop()
+    await store.see(card, "bags", 30, arrive=False)
+    term = await store.standby.take_over(exact=True)
+    assert term > first.pairing.term
+    async with store.second():
+        await store.all_up()
+        assert {each.spool.term for each in store.forwarders} == {term}
+        await store.see(card, "bags", 50)
+        await store.see(card, "out", 20)
+        await store.out()
     second = Gateway(tmp_path / "b")
     assert (second.rows(VISITS), second.rows(JOURNEYS)) == await direct(tmp_path / "c")
     with pytest.raises(Trouble, match="has taken over already"):
-        await Plan.of(config, SECOND)
+        await Plan.of(store.config, SECOND)
 
 
-async def test_the_former_service_becomes_the_standby_and_what_it_had_alone_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    gateway, clock = Gateway(tmp_path / "a"), HandClock(time=[T0])
-    shop = shop_at(gateway)
-    (tmp_path / "b").mkdir()
-    config = elsewhere(shop.config, tmp_path / "b")
-    store, card = Store(gateway, clock, shop), member_card(1)
-    standby = Standby(config, clock)
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(store.end)
-        async with serving(shop, clock) as store.active:
-            store.up()
-            standby.connect()
-            await store.active.protected()
-            await store.all_up()
-            await store.see(card, "door", 20)
-            # The network between the two is cut: the service goes on alone, and the other one takes over.
-            await standby.cut()
-            await until(lambda: not store.active.shipping.protected)
-            await store.see(card, "shoes", 60)
-            await store.out()
-            alone = gateway.rows("SELECT count(*) FROM visit")[0][0]
-            assert alone >= 2
-            term = await standby.take_over(exact=False)
-            async with serving(at(shop, config), clock, SECOND) as other:
-                # Healed: each hears of the other. The one with the lower term is told, and stops.
-                await other.pairing._look()
-                await until(lambda: store.active.superseded)
-                assert store.active.superseded[0][0] == term
-                assert not other.superseded
-                roles.fence(gateway.database, *store.active.superseded[0])
-        # Only forwarders and the former service are left; it is made the standby.
-        with pytest.raises(Superseded, match="has taken over the store's service"):
-            roles.refuse(gateway.database, store.active.pairing.term)
-        former = Standby(shop.config, clock, None)
-        stack.push_async_callback(former.end)
-        async with serving(at(shop, config), clock, SECOND) as store.active:
+async def test_the_former_service_becomes_the_standby_and_what_it_had_alone_is_kept(
+    store: Store, tmp_path: Path
+) -> None:
+    gateway, card = store.gateway, member_card(1)
+    async with store.first() as first:
+        await store.see(card, "door", 20)
+        # The network between the two is cut: the service goes on alone, and the other one takes over.
+        await store.standby.cut()
+        await until(lambda: not first.shipping.protected)
+        await store.see(card, "shoes", 60)
+        await store.out()
+        alone = gateway.rows("SELECT count(*) FROM visit")[0][0]
+        assert alone >= 2
+        term = await store.standby.take_over(exact=False)
+        async with serving(at(store.shop, store.config), store.clock, SECOND) as other:
+            # Healed: each hears of the other. The one with the lower term is told, and stops.
+            await other.pairing._look()
+            await until(lambda: first.superseded)
+            assert first.superseded[0][0] == term
+            assert not other.superseded
+            roles.fence(gateway.database, *first.superseded[0])
+    # Only forwarders and the former service are left; it is made the standby.
+    with pytest.raises(Superseded, match="has taken over the store's service"):
+        roles.refuse(gateway.database, first.pairing.term)
+    former = Standby(store.shop.config, store.clock, None)
+    try:
+        async with store.second() as second:
             former.connect()
-            await store.active.protected()
+            await second.protected()
             assert former.left["visits"] == alone
             assert not gateway.database.exists()
             kept = Gateway(tmp_path / "a")
@@ -201,41 +202,47 @@ async def test_the_former_service_becomes_the_standby_and_what_it_had_alone_is_k
             with pytest.raises(Superseded, match="this gateway is the standby"):
                 roles.refuse_copy(gateway.database)
             # Forwarders no longer listen to the former one.
-            await store.arrived()
             assert all(each.spool.term == term for each in store.forwarders)
-            skipped = await store.active.rig.query("SELECT count(*) FROM lost")
-            assert skipped == [(4,)]
+            assert await second.rig.query("SELECT count(*) FROM lost") == [(4,)]
+    finally:
+        await former.end()
+
+
+async def test_forwarders_leave_a_service_that_does_not_know_that_it_was_taken_over_from(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is cut off from everybody else, and its lease has ended: it acknowledges nothing."""
+    monkeypatch.setattr(sender, "LOOK_S", 0.1)
+    card = member_card(1)
+    async with store.first() as first:
+        await store.see(card, "door", 20)
+        await store.standby.cut()
+        first.shipping.stop()
+        term = await store.standby.take_over(exact=True)
+        await store.see(card, "shoes", 10, arrive=False)
+        async with store.second():  # until everything has arrived there
+            await store.all_up()
+            assert {each.spool.term for each in store.forwarders} == {term}
+            assert first.superseded[0][0] == term, "they have told it"
 
 
 @pytest.mark.parametrize("ahead_s", [3600, -3600])
-async def test_with_clocks_an_hour_apart_zones_are_unknown_and_nothing_is_twice(tmp_path: Path, ahead_s: int) -> None:
-    (tmp_path / "a").mkdir()
-    gateway, clock = Gateway(tmp_path / "a"), HandClock(time=[T0])
-    shop = shop_at(gateway)
-    (tmp_path / "b").mkdir()
-    config = elsewhere(shop.config, tmp_path / "b")
-    store, card = Store(gateway, clock, shop), member_card(1)
-    standby = Standby(config, clock)
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(store.end)
-        async with serving(shop, clock) as store.active:
-            store.up()
-            standby.connect()
-            await store.active.protected()
-            await store.all_up()
-            await store.see(card, "shoes", 70)
-            await standby.cut()
-        await standby.take_over(exact=True)
-        other = HandClock(time=[clock.time[0] + ahead_s * SECOND_US])
-        async with serving(at(shop, config), other, SECOND) as store.active:
-            await store.arrived()
-            await store.see(card, "shoes", 60)
-            off = "behind that" if ahead_s > 0 else "ahead of that"
-            await until(lambda: f"{off} of the service" in store.active.rig.pipeline.readers["r2"].reason)
-            await store.arrived()
-            told = {one["id"]: one for one in store.active.receiver.told()}
-            assert told["g2"]["left_out"] >= 4 * 60
-            assert not store.active.rig.pipeline.covered() & {SHOES, BAGS, OUT}  # a rig has the door's reader up
+async def test_with_clocks_an_hour_apart_zones_are_unknown_and_nothing_is_twice(
+    store: Store, tmp_path: Path, ahead_s: int
+) -> None:
+    card = member_card(1)
+    async with store.first():
+        await store.see(card, "shoes", 70)
+        await store.standby.cut()
+    await store.standby.take_over(exact=True)
+    async with store.second(HandClock(time=[store.clock.time[0] + ahead_s * SECOND_US])) as active:
+        await store.see(card, "shoes", 60)
+        off = "behind that" if ahead_s > 0 else "ahead of that"
+        await until(lambda: f"{off} of the service" in active.rig.pipeline.readers["r2"].reason)
+        await store.arrived()
+        told = {one["id"]: one for one in active.receiver.told()}
+        assert told["g2"]["left_out"] >= 4 * 60
+        assert not active.rig.pipeline.covered() & {SHOES, BAGS, OUT}  # a rig has the door's reader up
     second = Gateway(tmp_path / "b")
     rows = second.rows("SELECT enter_us, exit_us, reads FROM visit ORDER BY enter_us")
     assert sum(reads for *_, reads in rows) <= 4 * 70

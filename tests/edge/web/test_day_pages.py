@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import random
 import re
 from html import unescape
 from pathlib import Path
@@ -15,6 +16,7 @@ from pages import Page, fill, text_of
 from shopdays import DATE, Day, store_values
 
 from config import StoreConfig
+from edge.words.numbers import duration
 
 config, page, service, cheap_passwords = pages.config, pages.page, pages.service, pages.cheap_passwords
 
@@ -70,6 +72,25 @@ async def test_today_gives_numbers_with_n_coverage_and_as_of(page: Page) -> None
     assert "footfall" not in html.lower()
 
 
+async def test_last_week_stands_beside_the_days_figure(page: Page) -> None:
+    for back, people in ((0, 30), (7, 20)):
+        day = Day(page.config, DATE - dt.timedelta(days=back))
+        for i in range(people):
+            day.visit(f"{back} {i}", "shoes", f"10:{i:02}", 60)
+        day.covered("04:00", "28:00")
+        day.conn.close()
+    day = Day(page.config)
+    day.watermark("33:00")
+    day.conn.close()
+    html = (await page.get(f"/today?date={DATE}&lang=en"))[2]
+    figures = text_of(html.split('class="figures"')[1].split("</section>")[0])
+    assert "Journeys 30 Same weekday last week +50 % 20" in figures
+    assert 'id="against"' in html
+    assert "can't show whether a difference is chance" in unescape(html)
+    figures = text_of((await page.get(f"/today?date={DATE}&against=before&lang=en"))[2].split('class="figures"')[1])
+    assert "Same weekday last week" not in figures.split("Cart journeys")[0], "the days compared are there instead"
+
+
 async def test_today_tells_what_doors_counted_and_how_much_was_watched(tmp_path: Path) -> None:
     values = store_values(tmp_path)
     values["readers"][0]["inputs"] = [{"port": 1, "zone": "door"}, {"port": 2, "zone": "shoes"}]
@@ -98,6 +119,7 @@ async def test_what_was_tried_is_told_even_if_it_proves_nothing(tmp_path: Path) 
             assert status == 200
             assert f">{name} <small>" in html
             assert "not enough data" in html
+            assert ">not yet<" in html, "no day of it is over"
 
 
 def trading(config: StoreConfig) -> None:
@@ -125,7 +147,7 @@ async def test_how_counters_fare_is_one_click_from_counters(tmp_path: Path) -> N
         html = (await page.get(f"/counters?date={DATE}&lang=en"))[2]
         href = re.search(r'href="([^"]*view=trend[^"]*)"', html)
         assert href is not None
-        assert "days=28" in href[1], "a day proves nothing"
+        assert "days=7" in href[1], "a day proves nothing, and there are no 28 days yet"
         query = f"/counters?date={DATE}&days=7&view=trend&lang="
         english, chinese = (await page.get(query + "en"))[2], (await page.get(query + "zh"))[2]
         assert "Certainly fewer visits and fewer tickets: Shoes." in text_of(english)
@@ -176,6 +198,88 @@ async def test_tickets_stand_beside_visits_wherever_a_counter_is_told_of(tmp_pat
         assert (noon["state"], noon["tickets"], noon["units"], noon["visits"]) == ("measured", 3, 6, 6)
         none = (await page.get("/counters?date=2026-02-01&lang=en"))[2]
         assert "Tickets" not in none
+
+
+async def test_trends_are_of_28_days_once_there_are_so_many(page: Page) -> None:
+    for back in (0, 27):
+        day = Day(page.config, DATE - dt.timedelta(days=back))
+        day.visit("one", "shoes", "10:00", 60)
+        day.covered("04:00", "28:00")
+        day.conn.close()
+    day = Day(page.config)
+    day.watermark("33:00")
+    day.conn.close()
+    assert re.search(r'href="[^"]*days=28[^"]*view=trend', (await page.get(f"/counters?date={DATE}&lang=en"))[2])
+
+
+async def test_the_picture_of_the_longest_medians_is_as_sure_as_the_sentence(page: Page) -> None:
+    day = Day(page.config)
+    dice = random.Random(2)
+    for zone, seconds in (("shoes", 300), ("bags", 60), ("books", 57)):
+        for i in range(80):
+            at = f"{8 + i // 60}:{i % 60:02}"
+            day.visit(f"{zone}{i}", zone, at, seconds * dice.uniform(0.6, 1.4), journey=at)
+    day.covered("04:00", "12:00")
+    day.watermark("12:00")
+    day.conn.close()
+    html = (await page.get(f"/counters?date={DATE}&lang=en"))[2]
+    assert "Shoes holds people longest" in html
+    card = html.split('class="holds"')[1].split("</ol>")[0]
+    rows = card.split("<li>")[1:]
+    assert 'href="#shoes"' in rows[0]
+
+    def line(row: str, kind: str) -> tuple[float, float]:
+        found = re.search(rf'class="{kind}" x1="([\d.]+)%" x2="([\d.]+)%"', row)
+        assert found is not None
+        return float(found[1]), float(found[2])
+
+    first, second, third = (line(row, "joint") for row in rows)
+    assert first[0] > second[1], "certain, as the sentence says"
+    assert max(second[0], third[0]) < min(second[1], third[1]), "these may be the other way round"
+    for row in rows:
+        (low, high), (own_low, own_high) = line(row, "joint"), line(row, "own")
+        dot = re.search(r'cx="([\d.]+)%"', row)
+        assert dot is not None
+        assert 0 <= low <= own_low <= float(dot[1]) <= own_high <= high <= 100
+    first_row = day_counters(page.config)[0]
+    assert text_of(rows[0]).startswith(f"Shoes {first_row}")
+
+
+def day_counters(config: StoreConfig) -> list[str]:
+    """Medians as text, of the counters in the order of the longest."""
+    day = Day(config)
+    scores = [row for row in day.past.counters(DATE).zones if row.kind == "counter" and row.median_s is not None]
+    day.conn.close()
+    return [duration(row.median_s, "en") for row in sorted(scores, key=lambda row: -(row.median_s or 0))]
+
+
+async def test_how_few_days_can_be_compared_is_said_with_the_figures(tmp_path: Path) -> None:
+    config = StoreConfig.model_validate(store_values(tmp_path, opening_hours=[{"open": "10:00", "close": "20:00"}]))
+    trading(config)
+    async with pages.serving(config) as page:
+        whole, few = [
+            text_of((await page.get(f"/counters?date={date}&days=7&view=trend&lang=en"))[2])
+            for date in (DATE, DATE - dt.timedelta(days=5))
+        ]
+    assert "of these days ha" not in whole
+    assert "compared with 2026-02-24 – 2026-03-02 2 of these days have data" in few
+    assert "Days with data on both sides: 2 of 7" in few
+
+
+async def test_every_share_of_where_people_went_has_its_interval(page: Page) -> None:
+    day = Day(page.config)
+    for i in range(120):
+        at = f"{8 + i // 60}:{i % 60:02}"
+        day.visit(f"c{i}", "shoes", at, 40, journey=at)
+        day.visit(f"c{i}", "books" if i < 90 else "bags", f"{at}:45", 40, journey=at)
+    day.covered("04:00", "12:00")
+    day.watermark("12:00")
+    day.conn.close()
+    tree = text_of((await page.get(f"/flows?date={DATE}&zone=shoes&lang=en"))[2].split('id="tree"')[1])
+    plan = text_of((await page.get(f"/plan?date={DATE}&zone=shoes&lang=en"))[2].split('id="zone"')[1])
+    for text in (tree, plan):
+        assert "=Books() 90 75 % 67–82 %" in text
+    assert re.search(r"Median \d+ s \d+ s–\d+ s", plan)
 
 
 async def test_a_promotion_is_drawn_day_by_day_beside_its_control_zones(tmp_path: Path) -> None:
@@ -286,6 +390,13 @@ async def test_days_are_shown_beside_those_they_are_compared_with(page: Page) ->
     html = (await page.get(f"/today?date={DATE}&days=7&against=before&lang=en"))[2]
     assert "compared with 2026-03-01 – 2026-03-07" in text_of(html)
     assert "Journeys 350 +25 % +7 % … +46 %" in text_of(html)
+    assert "of these days ha" not in html
+    long_ago = Day(page.config, DATE - dt.timedelta(days=40))
+    long_ago.visit("first", "shoes", "08:00", 40)
+    long_ago.covered("04:00", "28:00")
+    long_ago.conn.close()
+    fewer = text_of((await page.get(f"/today?date={DATE - 2 * dt.timedelta(days=1)}&days=7&against=before&lang=en"))[2])
+    assert "compared with 2026-02-27 – 2026-03-05 5 of these days have data" in fewer
     counters = (await page.get(f"/counters?date={DATE}&days=7&against=before&lang=en"))[2]
     shoes = text_of(counters.split('<tr data-zone="shoes">')[1].split("</tr>")[0])
     assert "+25 %" in shoes
@@ -322,6 +433,22 @@ async def test_waiting_is_told_only_of_zones_where_people_are_served(tmp_path: P
         "bags": (None, 20.0),
         "hall": (None, 20.0),
     }
+
+
+async def test_service_begins_with_what_was_missing(page: Page) -> None:
+    day = Day(page.config)
+    for i in range(40):
+        day.visit(f"{i}", "shoes", f"8:{i:02}", 150)
+    day.visit("badge", "shoes", "08:10", 1800, cls="staff")
+    day.covered("04:00", "12:00")
+    day.watermark("12:00")
+    day.conn.close()
+    html = (await page.get(f"/service?date={DATE}&lang=en"))[2]
+    places = [html.index(part) for part in ('class="says"', 'id="cases"', 'id="need"', 'id="wait"', 'id="staffing"')]
+    assert places == sorted(places)
+    said = text_of(html.split('class="says"')[1].split("</p>")[0])
+    assert "met nobody" in said
+    assert "There was staff" not in said, "that sounds as if they had been served"
 
 
 async def test_need_that_nobody_served_is_the_loudest_cell(page: Page) -> None:

@@ -294,6 +294,18 @@ async def test_a_line_that_is_no_state_is_offline_not_the_end(config: StoreConfi
     server.close()
 
 
+async def test_what_was_told_to_the_crm_is_a_click_from_now(service: Service, page: Page) -> None:
+    service.told["outbox"] = {"member": {"sent": 400, "pending": 0}, "journey": {"sent": 900, "pending": 34}}
+    await page.until(State.LIVE)
+    assert 'href="/quality#crm"' in (await page.get("/?lang=en"))[2]
+    html = (await page.get("/quality?lang=en"))[2]
+    text = html_text(html)
+    assert "The CRM has confirmed 1,266 of 1,300 events. 34 are still to be confirmed." in text
+    assert re.search(r"created *confirmed *waiting.*journeys *900 *866 *34", text)
+    assert 'id="crm"' in html
+    assert "CRM 已确认 1,300 条事件中的 1,266 条。" in (await page.get("/quality?lang=zh"))[2]
+
+
 async def test_an_unreachable_crm_is_told_with_what_waits(service: Service, page: Page) -> None:
     service.told["broker"] = {"connected": False, "reason": "refused", "since_us": NOON_US - 600_000_000}
     service.told["outbox"] = {"journey": {"sent": 9, "pending": 1200}, "agg": {"sent": 90, "pending": 34}}

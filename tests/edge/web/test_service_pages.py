@@ -117,8 +117,11 @@ async def test_only_managers_act_and_see_who_it_is(manager: Visitor, page: Page,
     (number,) = floor.rows("SELECT id FROM cue WHERE kind = 'arrival'")[0]
     status, _, text = await manager.post("/service/look", cue=str(number))
     assert (status, "M-1234567" in text, "Habitual route" in text) == (200, True, True)
+    assert "No visit has ended yet" not in text
     action, object_ = manager.audited()[0]
     assert (action, object_[:8]) == ("looked at a member", "••••4567")
+    (other_number,) = floor.rows("SELECT id FROM cue WHERE kind = 'waiting'")[0]
+    assert "No visit has ended yet" in (await manager.post("/service/look", cue=str(other_number)))[2]
     assert (await manager.post("/service/look", cue="999"))[0] == 404
 
 

@@ -18,6 +18,7 @@ from simulators.headquarters.broker import free_port
 from sync.chain import members
 from sync.chain.decoding import decode
 from sync.chain.ledger import Ledger, now_us
+from sync.down import Sales
 
 RUN = CliRunner()
 
@@ -154,6 +155,15 @@ def test_a_file_of_sales_with_a_wrong_line_is_not_sent(
     file.write_text("store,hour,tickets\n")
     with pytest.raises(Trouble, match="the column zone is missing"):
         call("push", "sales", str(file), "--database", chain)
+
+
+def test_an_hour_is_taken_back_by_name_and_not_by_an_empty_cell(chain: str, conn: Any, tmp_path: Path) -> None:
+    file = tmp_path / "sales.csv"
+    file.write_text("store,hour,zone,tickets\ns1,2026-03-14T10:00Z,shoes,unknown\n")
+    call("push", "sales", str(file), "--database", chain, "--within", "1")
+    (row,) = conn.execute("SELECT body FROM chain.command").fetchall()
+    assert row[0] == {"hours": [{"zone": "shoes", "hour_us": 1773482400000000, "tickets": None}]}
+    assert Sales.model_validate({"id": "x", **row[0]}).hours[0].tickets is None
 
 
 def test_stores_that_have_not_answered_sales_are_named(chain: str, conn: Any, tmp_path: Path) -> None:
