@@ -180,7 +180,7 @@ def budgets(run: Run) -> str:
         add("… ten wall screens, of the page's core", "≤ 10 %", screens, f"{screens:.1%}", screens <= 0.1)
     chained = of_chain(run)
     if sunk := chained.get("rates"):
-        alone = next(iter(sunk.values()))  # JSON has made text of the batch sizes
+        alone = sunk["1 sinks"]
         for batch, least in (("1", 10_000), ("10", 40_000)):
             what = f"chain's sink with its log, events/s into PostgreSQL, {batch} a batch"
             add(what, f"≥ {least / 1e3:.0f} k", alone[batch], f"{alone[batch]:,}", alone[batch] >= least)
