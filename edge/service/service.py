@@ -258,9 +258,9 @@ class Service:
         # The current objects are permanent: scanning them in every garbage collection would delay greetings.
         gc.collect()
         gc.freeze()
-        let_go_of(COMPILER)
         self._pipeline.restore()
         await self._count()
+        let_go_of()  # what only a start needs of all libraries
         return True
 
     async def _serve(self) -> None:
