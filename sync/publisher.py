@@ -276,7 +276,7 @@ class Publisher:
 
     async def _take_state(self, incoming: Incoming) -> None:
         try:
-            twin = self._twins.look(incoming.payload)
+            twin = self._twins.look(incoming.payload, incoming.retained)
         except TwinError:
             self.counters["twins"] += 1
             raise

@@ -41,9 +41,9 @@ class Twins:
         self._sessions += 1
         self.echoed = False
 
-    def look(self, payload: bytes) -> str | None:
+    def look(self, payload: bytes, retained: bool = False) -> str | None:
         """Return the message about a state that another gateway published as this store; TwinError if we must stay
-        away, SupersededError if for good."""
+        away, SupersededError if for good. `retained`: the broker had it when we subscribed."""
         self.overwritten = False
         try:
             state = State.model_validate_json(payload)
@@ -56,7 +56,8 @@ class Twins:
             return None
         if state.instance == self._instance:
             self._own_state_seen = self.echoed = True
-        elif state.instance and not self._own_state_seen:
+        elif state.instance and (not self._own_state_seen or (retained and self._sessions == 1)):
+            # A broker may deliver what it had retained after what was published since.
             self._former.add(state.instance)
         elif state.instance and (state.online or self._sessions > 1 or state.instance not in self._former):
             reason = f"another gateway publishes as this store (started {state.started_us}, epoch {state.epoch})"
