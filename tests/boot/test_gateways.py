@@ -58,6 +58,10 @@ def stands_by(machine: Booted) -> bool:
     return "stands by, and has everything" in machine.run("tagtrail", "status", "-c", SECOND, check=False).stdout
 
 
+def says(machine: Booted, instance: str) -> str:
+    return machine.shows(f"tagtrail@{instance}", "StatusText")
+
+
 def set_up(machine: Booted, packages: Path, tmp_path: Path) -> None:
     authority = Authority(tmp_path / "ca")
     issued = authority.issue("service", names="IP:127.0.0.1,IP:127.0.0.2,IP:127.0.0.3")
@@ -106,10 +110,9 @@ def test_a_standby_that_forwards_too_and_a_witness(
     for instance in UNITS[1:]:
         gateway.run("systemctl", "enable", "--now", f"tagtrail@{instance}")
     gateway.until(lambda: works(gateway) and stands_by(gateway))
-    status = {instance: gateway.shows(f"tagtrail@{instance}", "StatusText") for instance in UNITS}
-    assert status["two"] == "stands by, and has everything"
-    assert status["two-forward"] == "1 of 1 readers up, service connected"
-    assert status["two-witness"].startswith("127.0.0.1:8790 runs the service")
+    gateway.until(lambda: says(gateway, "two") == "stands by, and has everything")
+    gateway.until(lambda: says(gateway, "two-forward") == "1 of 1 readers up, service connected")
+    gateway.until(lambda: says(gateway, "two-witness").startswith("127.0.0.1:8790 runs the service"))
     doctor = gateway.run("tagtrail", "doctor", "-c", SECOND, check=False).stdout
     assert "this gateway stands by, and has everything" in doctor
     assert "tag key" not in doctor, "it has come with the copy"
