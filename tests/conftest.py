@@ -22,6 +22,10 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".numba"))  # as `make test`
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 LONGEST = (
+    "sync/chain/test_sink.py",
+    "sync/test_postgres.py",
+    "edge/forwarding/test_forwarding.py",
+    "edge/days/test_truth.py",
     "sync/test_delivery.py",
     "edge/service/test_service.py",
     "edge/intake/test_clock.py",
@@ -44,6 +48,10 @@ LONGEST = (
     "edge/backup/test_backup.py",
     "dwell/test_markov.py",
     "drivers/serial/test_sessions.py",
+    "edge/standby/test_takeover.py",
+    "sync/test_uplink.py",
+    "sync/chain/test_fleet.py",
+    "dwell/test_long_runs.py",
 )
 """Files that take the longest, in this order."""
 

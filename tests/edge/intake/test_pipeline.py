@@ -41,7 +41,9 @@ async def test_a_member_is_announced_once_a_journey_and_again_in_the_next(gatewa
             assert (await rig.query("SELECT next_seq - 1 FROM outbox_class WHERE class = 0")) == [(visit,)]
             await rig.wait(40 * 60)
             await rig.until(lambda: not rig.pipeline._greeter._announced)
-        events = await rig.query("SELECT payload FROM outbox WHERE class = 1")
+        async with asyncio.timeout(30):
+            while len(events := await rig.query("SELECT payload FROM outbox WHERE class = 1")) < 2:
+                await asyncio.sleep(0.05)
     assert len(events) == 2
     assert all('"member":"M1"' in payload for (payload,) in events)
 
