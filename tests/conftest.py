@@ -42,7 +42,6 @@ LONGEST = (
     "browser/test_signed_in.py",
     "dwell/test_field_without_positions.py",
     "dwell/test_invariance.py",
-    "edge/days/test_truth.py",
     "edge/cli/test_readers.py",
     "edge/intake/test_consent.py",
     "edge/backup/test_backup.py",
