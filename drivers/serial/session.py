@@ -284,7 +284,7 @@ class SerialSession(ABC, Generic[F]):
         quiet = False
         while (left_s := deadline - loop.time()) > 0:
             gap_s = GAP_S if line.tty or self._framer.extensible else NETWORK_GAP_S
-            if quiet:
+            if quiet:  # for long already
                 gap_s = GAP_S / 10
             try:
                 chunk = await line.read(min(gap_s, left_s) if self._framer.pending else left_s)

@@ -12,15 +12,13 @@ from edge.doctor.findings import Finding, error, ok, unknown, warning
 from edge.forwarding import spool
 from edge.readers.scan import llrp_addresses, scan_llrp
 from edge.store.errors import Trouble
-from edge.store.timekeeping import duration
+from edge.store.timekeeping import APART_US, duration
 
 SILENT_US = 2 * 3_600_000_000
 """An antenna that has read nothing for so long, while the reader's others read, is suspected …"""
 BUSY = 500
 """… if these have so many reads on average."""
 LLRP_PORT = 5084
-CLOCK_US = 1_000_000
-"""Clocks of two gateways that are further apart are told."""
 START = "Start it: systemctl start tagtrail@STORE."
 SEE_REASONS = "See docs/readers.md, and run tagtrail readers test {}."
 
@@ -111,7 +109,7 @@ def standing_by(state: Mapping[str, Any]) -> Iterator[Finding]:
             "Install the service's tag key here: docs/install.md, “Storing the tag key separately”.",
         )
     apart_us = abs(state["clock_offset_us"] or 0)
-    if apart_us > CLOCK_US:
+    if apart_us > APART_US:
         yield warning(
             "clock",
             f"the clocks of this gateway and of the service are {duration(apart_us)} apart: after a takeover, zones "

@@ -6,7 +6,7 @@
     live      everything that was kept has come
 
 A record is placed in time by the forwarder's monotonic clock and compared with its other clock. If that was not to be
-trusted, or is off by more than CLOCK_US, the readers are down for that time and the reads are left out: a tag would be
+trusted, or is off by more than APART_US, the readers are down for that time and the reads are left out: a tag would be
 at two places at once.
 """
 
@@ -38,10 +38,8 @@ from edge.forwarding.records import (
 )
 from edge.readers.outages import AWAY_S
 from edge.store.clock import Clock
-from edge.store.timekeeping import duration
+from edge.store.timekeeping import APART_US, duration
 
-CLOCK_US = 1_000_000
-"""Clocks of two gateways of a store are this close; in time of the wall."""
 DRIFT = 200e-6
 """Two monotonic clocks drift apart by so much at most."""
 LIVE_US = 1_000_000
@@ -242,7 +240,7 @@ class Relay:
         """Whether the time of a record is known; its readers are down while it isn't."""
         now_us = self._clock.now_us()
         speed = self._clock.speed
-        allowed_us = CLOCK_US * speed
+        allowed_us = APART_US * speed
         true_us, why = record.at_us, ""
         self.offset_us = None
         if self._base is not None and self._boot == self._boot_now:

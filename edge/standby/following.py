@@ -38,7 +38,7 @@ from edge.standby.messages import (
 )
 from edge.standby.mirror import BLOCK_BYTES, Mirror
 from edge.store.clock import Clock
-from edge.store.timekeeping import duration
+from edge.store.timekeeping import APART_US, duration
 
 log = logging.getLogger("tagtrail.standby")
 P = ParamSpec("P")
@@ -49,8 +49,6 @@ RETRY_S = (0.25, 1.0)
 DIGESTS_BYTES = 256 * 1024
 SIDE_BYTES_MAX = 256 << 20
 COPY_BYTES_MAX = 1 << 40
-CLOCK_US = 1_000_000
-"""Clocks of two gateways that are further apart are told."""
 NO_ROOM_S = 30.0
 """Until the next try after the disk took nothing."""
 
@@ -212,7 +210,7 @@ class Following(KeptUp):
     def _take_beat(self, beat: Beat) -> None:
         self.heard_us, self.protected = self._clock.now_us(), beat.protected
         before_us, self.clock_offset_us = self.clock_offset_us or 0, beat.at_us - self.heard_us
-        if abs(self.clock_offset_us) > CLOCK_US * self._clock.speed >= abs(before_us):
+        if abs(self.clock_offset_us) > APART_US * self._clock.speed >= abs(before_us):
             log.warning(
                 "the clocks of this gateway and of the service are %s apart: after a takeover, zones would be unknown "
                 "for as long",

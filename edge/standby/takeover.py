@@ -12,11 +12,10 @@ from config import StoreConfig
 from edge.cues.orders import ask
 from edge.database.lock import hold
 from edge.standby import roles
-from edge.standby.following import CLOCK_US
 from edge.standby.mirror import Mirror, copy_of
 from edge.store.errors import Trouble
 from edge.store.live_socket import read_once, socket_path
-from edge.store.timekeeping import duration
+from edge.store.timekeeping import APART_US, duration
 
 WITHIN_S = 60.0
 SERVING_S = 60.0
@@ -102,7 +101,7 @@ class Plan:
         if state is not None and state["keyless"]:
             yield "The service's tag key is not here: nobody is recognised until the directory comes again."
         apart_us = abs(state["clock_offset_us"] or 0) if state is not None else 0
-        if apart_us > CLOCK_US:
+        if apart_us > APART_US:
             yield f"The clocks of the two gateways are {duration(apart_us)} apart: zones are unknown for as long."
         serial = [reader.id for reader in self.config.readers if reader.via is None and reader.address.startswith("/")]
         if serial:

@@ -47,6 +47,8 @@ READERS_US = 30_000_000
 """Readers whose clocks agree within the former, and are off by more than the latter, are right, not the gateway."""
 SETTLED_S = 60.0
 """After the clock was set, sessions take as long to know anew how far their readers' clocks are off."""
+APART_US = 1_000_000
+"""Clocks of two gateways of a store are this close; in time of the wall."""
 CRM_US = 60_000_000
 """A message of the CRM may take so long; an offset beyond is one of the clocks."""
 CRM_FRESH_S = 86_400.0
