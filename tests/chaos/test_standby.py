@@ -126,6 +126,16 @@ def judge(folder: Path, people: int) -> tuple[int, int]:
     return book(folder, "SELECT count(*) FROM event")[0][0], told
 
 
+def all_there(store: Store, folder: Path, last: dict[str, Any]) -> tuple[int, int]:
+    """Every number is at the CRM once, and every read was weighed; returns events and reads."""
+    events, _ = judge(folder, 2 * PEOPLE)
+    assert all(low == 1 and high == n for low, high, n in by_epoch(folder).values())
+    assert (last["gaps"], last["lost"], last["dead"]) == (0, 0, 0)
+    reads = weighed(store.second)
+    assert reads == store.shop.pushed
+    return events, reads
+
+
 async def test_a_service_that_is_killed_is_taken_over_from_by_command(
     gateway: Gateway, tmp_path: Path, nats: NatsBroker, crm: MakeCrm, until: Until, tell: Callable[[str], None]
 ) -> None:
@@ -175,11 +185,7 @@ async def test_a_service_that_is_killed_is_taken_over_from_by_the_witness(
         await store.shop.empty()
         await until(lambda: journeys(store.second) == 2 * PEOPLE, within_s=LEARNT_S)
         last = await store.delivered(store.second, until)
-    events, _ = judge(tmp_path, 2 * PEOPLE)
-    assert all(low == 1 and high == n for low, high, n in by_epoch(tmp_path).values())
-    assert (last["gaps"], last["lost"], last["dead"]) == (0, 0, 0)
-    reads = weighed(store.second)
-    assert reads == store.shop.pushed
+    events, reads = all_there(store, tmp_path, last)
     tell(
         f"served again after {took_s:.0f} s (lease {LEASE_S:g} s), {2 * PEOPLE} members announced once, {reads:,} of "
         f"{reads:,} reads counted, {events:,} of {events:,} events once"
@@ -202,11 +208,7 @@ async def test_a_service_that_only_the_crm_and_forwarders_still_reach(
         await store.shop.empty()
         await until(lambda: journeys(store.second) == 2 * PEOPLE, within_s=LEARNT_S)
         last = await store.delivered(store.second, until)
-    events, _ = judge(tmp_path, 2 * PEOPLE)
-    assert all(low == 1 and high == n for low, high, n in by_epoch(tmp_path).values())
-    assert (last["gaps"], last["lost"], last["dead"]) == (0, 0, 0)
-    reads = weighed(store.second)
-    assert reads == store.shop.pushed
+    events, reads = all_there(store, tmp_path, last)
     tell(f"{2 * PEOPLE} members announced once, {reads:,} of {reads:,} reads counted, {events:,} events once")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ from chains import batch, counted
 from typer.testing import CliRunner
 
 from edge.cli.chain import app
-from edge.crm.directory_file import parse
+from edge.crm.directory_file import FetchError, parse
 from edge.store.errors import Trouble
 from simulators.headquarters.broker import free_port
 from sync.chain import members
@@ -128,6 +129,34 @@ def test_a_directory_as_stores_import_it_is_pushed_as_they_take_it(tmp_path: Pat
         file.write_bytes(cut_off)
         with pytest.raises(ValueError):
             members.packed(file)
+
+
+LONGEST = {
+    "epc": "00" * 62,
+    "member": "M" * 128,
+    "tier": "t" * 32,
+    "consent": "1",
+    "hint": "h" * 300,
+    "hint_until_us": str(2**63 - 1),
+}
+
+
+@pytest.mark.parametrize("longer", ["", *(name for name in LONGEST if name != "consent")])
+def test_headquarters_and_stores_have_the_same_limits_for_directories(tmp_path: Path, longer: str) -> None:
+    """Neither may import the other."""
+    row = LONGEST | ({longer: str(2**63) if longer == "hint_until_us" else LONGEST[longer] + "00"} if longer else {})
+    file = tmp_path / "members.csv"
+    file.write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    packed = tmp_path / "members.csv.gz"
+    packed.write_bytes(gzip.compress(file.read_bytes()))
+    if not longer:
+        assert len(list(parse(packed, b"k" * 32, whole=True))) == 1
+        assert members.packed(file)
+        return
+    with pytest.raises(FetchError):
+        list(parse(packed, b"k" * 32, whole=True))
+    with pytest.raises(ValueError, match=longer):
+        members.packed(file)
 
 
 @pytest.mark.parametrize(
