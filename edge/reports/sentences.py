@@ -23,7 +23,7 @@ from edge.words.tables import Words
 
 if TYPE_CHECKING:  # keeps NumPy out of the page process until a day is requested
     from edge.days.against import Against, AgainstReport
-    from edge.days.changes import Trial
+    from edge.days.changes import Comparison, Trial
     from edge.days.counters import Counters
     from edge.days.flows import FlowReport
     from edge.days.hours import HourReport
@@ -99,7 +99,8 @@ def changes(words: Words, beside: AgainstReport | None) -> list[str]:
             "chance."
         ),
     }
-    said = [texts[_kind(store)].format(**_interval(store))]
+    change = store.change
+    said = [texts[_kind(change.sure, change.value, change.low)].format(**_told(change.value, change.low, change.high))]
     kinds = {zone.id: zone.kind.value for zone in words.config.zones}
     rows = [row for row in beside.rows if row.measure == "visits" and kinds.get(row.id) == "counter"]
     told = [row for row in rows if row.joint is not None and row.joint.low is not None]
@@ -110,6 +111,27 @@ def changes(words: Words, beside: AgainstReport | None) -> list[str]:
     elif told:
         said.append(_("No counter's visits have certainly changed."))
     return said
+
+
+def like_days(words: Words, found: Comparison) -> list[str]:
+    """Say whether more or fewer came than on the same weekday last week, and on the same holiday last year."""
+    _ = catalogue(words.lang).gettext
+    store = next(row for row in found.rows if row.scope == "store")
+    beside = {_("the same weekday last week"): store.last_week, _("the same holiday last year"): store.holiday}
+    texts = {
+        "more": _("More people came than on {day}: {change} ({low} … {high})."),
+        "fewer": _("Fewer people came than on {day}: {change} ({low} … {high})."),
+        "chance": _("The number of people differs by {change} from {day}; with {low} … {high}, that may be chance."),
+        "few": _(
+            "The number of people differs by {change} from {day}; too few days are known to say whether that is chance."
+        ),
+    }
+    # A holiday differs from an ordinary day, whatever else has changed.
+    told = {day: one for day, one in beside.items() if one is not None and one.same_kind and one.change is not None}
+    return [
+        texts[_kind(one.sure, one.change, one.low)].format(day=day, **_told(one.change, one.low, one.high))
+        for day, one in told.items()
+    ]
 
 
 def course(words: Words, found: Performance) -> list[str]:
@@ -309,17 +331,14 @@ def trust(words: Words, found: Summary) -> list[str]:
     return said
 
 
-def _kind(row: Against) -> str:
-    change = row.change
-    if change is None or change.low is None:
+def _kind(sure: bool, value: float | None, low: float | None) -> str:
+    if value is None or low is None:
         return "few"
-    return "chance" if not change.sure else "more" if change.value > 0 else "fewer"
+    return "chance" if not sure else "more" if value > 0 else "fewer"
 
 
-def _interval(row: Against) -> dict[str, str]:
-    change = row.change
-    values = (None, None, None) if change is None else (change.value, change.low, change.high)
-    return dict(zip(("change", "low", "high"), map(_signed, values), strict=True))
+def _told(value: float | None, low: float | None, high: float | None) -> dict[str, str]:
+    return {"change": _signed(value), "low": _signed(low), "high": _signed(high)}
 
 
 def _value(row: Against) -> float:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dwell.compare import (
     DayCount,
+    Difference,
     Pairs,
     Share,
     change,
@@ -22,6 +23,7 @@ from dwell.compare import (
     share,
     share_change,
     t_quantile,
+    usual,
 )
 
 
@@ -231,6 +233,55 @@ def test_a_change_of_few_days_or_counts_has_no_interval() -> None:
     assert alone is not None
     assert (alone.value, alone.low, alone.sure) == (0.25, None, False)
     assert ratio_change([5, 5, 5], [5, 5, 5]).low is None
+
+
+def saturdays(
+    rng: np.random.Generator, weeks: int, rate: float, spread: float, change: float = 0.0
+) -> tuple[Difference | None, float]:
+    """A Saturday beside the one before, after so many weeks whose days differ by more than chance; and the truth."""
+    busy = rate * np.exp(rng.normal(0, 0.3, 7))
+    before = rng.poisson(busy * np.exp(rng.normal(0, spread, (weeks, 7))))
+    now = int(rng.poisson((1 + change) * busy[5] * np.exp(rng.normal(0, spread))))
+    usually = usual(before[1:].ravel().tolist(), before[:-1].ravel().tolist(), alike=True)
+    return ratio_change([now], [int(before[-1, 5])], usually=usually), change
+
+
+@pytest.mark.parametrize(
+    ("weeks", "rate", "spread"), [(2, 400, 0.1), (3, 150, 0.2), (5, 400, 0.1), (9, 2_000, 0.15), (9, 150, 0.0)]
+)
+def test_a_day_beside_another_lies_in_its_interval_as_often_as_it_says(weeks: int, rate: float, spread: float) -> None:
+    rng, rounds = np.random.default_rng(weeks), 1500
+    missed = 0
+    for _ in range(rounds):
+        found, truth = saturdays(rng, weeks, rate, spread)
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        missed += not found.low <= truth <= found.high
+    assert 0.01 <= missed / rounds <= 0.07
+
+
+def test_a_day_that_has_changed_is_told_from_one_that_has_not() -> None:
+    """With four weeks whose days scatter by 10 %, an increase by two thirds is found four times in five."""
+    rng, found = np.random.default_rng(3), {0.0: 0, 0.67: 0}
+    for more in found:
+        for _ in range(600):
+            day, _truth = saturdays(rng, 4, 400, 0.1, more)
+            assert day is not None
+            found[more] += day.sure
+    assert found[0.0] <= 0.07 * 600
+    assert found[0.67] >= 0.8 * 600
+
+
+def test_a_slow_trend_hardly_widens_what_is_usual() -> None:
+    rising = [100_000 * 1.03**week for week in range(9)]
+    flat = usual([100_000] * 8, [100_000] * 8, alike=True)
+    found = usual([round(n) for n in rising[1:]], [round(n) for n in rising[:-1]], alike=True)
+    assert flat is not None
+    assert found is not None
+    assert flat.excess == 0
+    assert found.excess < 0.03**2 / 2
+    assert usual([100, 90], [100, 100], alike=True) is None
 
 
 def test_a_median_lies_in_its_interval_as_often_as_it_says() -> None:
