@@ -173,6 +173,24 @@ def per(found: Pairs, enough: int = ENOUGH, level: float = LEVEL) -> tuple[float
     return ratio, low, high
 
 
+def share_of_days(found: Pairs, enough: int = ENOUGH, level: float = LEVEL) -> Share | None:
+    """k of n over days; None if n is not enough.
+
+    The interval is at least that of independent cases (`share`). From ENOUGH_DAYS days on it is also that of a ratio
+    estimator over days (as in `ratio_change`) on the scale of log odds, because what happens on one day has causes in
+    common.
+    """
+    one = share(found.k, found.n, enough, level)
+    if one is None or found.days < ENOUGH_DAYS or not 0 < found.k < found.n:
+        return one
+    p = one.value
+    scatter = max(0.0, found.kk - 2 * p * found.kn + p * p * found.nn)
+    error = math.sqrt(scatter * found.days / (found.days - 1)) / found.n
+    half, odds = t_quantile(level, found.days - 1) * error / (p * (1 - p)), math.log(p / (1 - p))
+    low, high = (1 / (1 + math.exp(-limit)) for limit in (odds - half, odds + half))
+    return Share(found.k, found.n, min(one.low, low), max(one.high, high))
+
+
 def median_change(
     now: tuple[float, float, float], before: tuple[float, float, float], *, enough: bool = True
 ) -> Difference:

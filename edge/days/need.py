@@ -6,13 +6,14 @@ Needs are those of customers: visits that expected service, and their waits. No 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from config.facts import SERVED
-from dwell.compare import ENOUGH
+from dwell.compare import ENOUGH, LEVEL, Pairs, Share, of_many, share_of_days
 from edge.database.reader import Past
 from edge.days import kept
 from edge.days.hourly import HOUR_US, Hours
@@ -40,12 +41,16 @@ class NeedHour:
     """Of these, visits without a contact."""
     wait_s: float | None
     """Median wait of the others; None if they are too few."""
+    share: Share | None
+    """unserved ÷ wanted; None if there are too few."""
 
 
 @dataclass(frozen=True)
 class FloorNeed:
     floor: str
     hours: tuple[NeedHour, ...]
+    share: Share | None
+    """unserved ÷ wanted of all hours."""
 
     @property
     def wanted(self) -> int:
@@ -69,6 +74,10 @@ class Proposal:
     """Members of staff."""
     unserved: int
     wanted: int
+    share: Share | None
+    """unserved ÷ wanted."""
+    sure: bool
+    """True if enough work was missing even at the lower limit of the share, of all zones together."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,8 @@ class NeedReport:
     scope: Scope
     floors: tuple[FloorNeed, ...]
     """Floors with zones where service is expected."""
+    share: Share | None
+    """unserved ÷ wanted of all floors."""
     per_hour: float | None
     """The proposals' assumption: visits that a member of staff meets in an hour, as in the busiest quarter of the
     staffed hours. None if too few visits met staff to say."""
@@ -92,6 +103,7 @@ def need(past: Past, date: dt.date, days: int = 1) -> NeedReport:
     waits = kept.histograms(past, kept.ending(date, days), what="wait")[: len(hours.begun)]
     served = np.array([zone.kind in SERVED for zone in config.zones])
     zones = hours.zones
+    came = _by_day(past, kept.ending(date, days))
     known: NDArray[np.bool_] = np.asarray(zones["known_windows"] > 0)
     floors = []
     for floor in config.floors:
@@ -104,12 +116,39 @@ def need(past: Past, date: dt.date, days: int = 1) -> NeedReport:
         cells = []
         for h, begun in enumerate(hours.begun.tolist()):
             state = "measured" if measured[h] else "unknown" if begun else "future"
-            told = (int(wanted[h]), int(wanted[h] - met[h]), wait[h]) if measured[h] else (None, None, None)
-            cells.append(NeedHour(start_us + h * HOUR_US, state, *told))
-        floors.append(FloorNeed(floor.id, tuple(cells)))
+            told: tuple[int | None, int | None, float | None] = (None, None, None)
+            if measured[h]:
+                told = int(wanted[h]), int(wanted[h] - met[h]), wait[h]
+            cells.append(NeedHour(start_us + h * HOUR_US, state, *told, _unserved(came[:, :, h, mine])))
+        floors.append(FloorNeed(floor.id, tuple(cells), _unserved(came[..., mine])))
     per_hour = _capacity(hours, served)
-    proposals = [] if per_hour is None else _proposals(past, hours, served, per_hour, start_us)
-    return NeedReport(scope, tuple(floors), per_hour, tuple(proposals))
+    proposals = [] if per_hour is None else _proposals(past, hours, came, served, per_hour, start_us)
+    return NeedReport(scope, tuple(floors), _unserved(came[..., served]), per_hour, tuple(proposals))
+
+
+def _by_day(past: Past, dates: Sequence[dt.date]) -> NDArray[np.int32]:
+    """Return the (D, 2, H, Z) visits that expected service, and those of them that met staff, of the days with any
+    facts."""
+    there = kept.stored(past, dates)
+
+    def of(some: Sequence[dt.date]) -> NDArray[np.int32]:
+        found = np.zeros((len(some), 2, kept.MOST_HOURS, len(past.config.zones)), np.int32)
+        for place, (_, hours) in zip(found, kept.hours(past, some), strict=False):
+            for counts, name in zip(place, ("wanted", "met"), strict=True):
+                counts[: len(hours.begun)] = hours.zones[name]
+        return found
+
+    stored = kept.remembered(past, "need by day", there, lambda: of(list(there)))
+    return np.concatenate([stored, of([date for date in dates if date not in there])])
+
+
+def _unserved(came: NDArray[np.int32], level: float = LEVEL) -> Share | None:
+    """Return the share of visits that met nobody; `came`: (D, 2, …) as from `_by_day`."""
+    n, met = came.reshape(len(came), 2, -1).sum(axis=2, dtype=np.int64).T
+    k = n - met
+    return share_of_days(
+        Pairs(int((n > 0).sum()), *(int(one.sum()) for one in (k, n, k * k, k * n, n * n))), level=level
+    )
 
 
 def _capacity(hours: Hours, served: NDArray[np.bool_]) -> float | None:
@@ -121,10 +160,19 @@ def _capacity(hours: Hours, served: NDArray[np.bool_]) -> float | None:
     return found if found > 0 else None
 
 
-def _proposals(past: Past, hours: Hours, served: NDArray[np.bool_], per_hour: float, start_us: int) -> list[Proposal]:
+def _proposals(
+    past: Past,
+    hours: Hours,
+    came: NDArray[np.int32],
+    served: NDArray[np.bool_],
+    per_hour: float,
+    start_us: int,
+) -> list[Proposal]:
     """Find runs of hours of a zone in which a good part of somebody's work was missing, on an average day."""
     wanted, met = hours.zones["wanted"], hours.zones["met"]
-    missing = (wanted - met) / np.maximum(hours.begun, 1)[:, None] / per_hour
+    work = np.maximum(hours.begun, 1)[:, None] * per_hour
+    missing = (wanted - met) / work
+    level = of_many(int(served.sum()))
     found = []
     for number in np.flatnonzero(served).tolist():
         zone = past.config.zones[number]
@@ -136,5 +184,8 @@ def _proposals(past: Past, hours: Hours, served: NDArray[np.bool_], per_hour: fl
             more = max(1, round(float(missing[first:end, number].mean())))
             unserved = of - int(met[first:end, number].sum())
             span = (start_us + first * HOUR_US, start_us + end * HOUR_US)
-            found.append(Proposal(zone.id, zone.floor, *span, more, unserved, of))
+            mine = came[:, :, first:end, number]
+            joint = _unserved(mine, level)
+            sure = joint is not None and joint.low * of >= WORTH * float(work[first:end].sum())
+            found.append(Proposal(zone.id, zone.floor, *span, more, unserved, of, _unserved(mine), sure))
     return sorted(found, key=lambda one: (-one.unserved, one.zone))[:PROPOSED]

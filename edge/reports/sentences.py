@@ -22,6 +22,7 @@ from edge.words.numbers import duration, local, number, percent
 from edge.words.tables import Words
 
 if TYPE_CHECKING:  # keeps NumPy out of the page process until a day is requested
+    from dwell.compare import Share
     from edge.days.against import Against, AgainstReport
     from edge.days.changes import Comparison, Trial
     from edge.days.counters import Counters
@@ -37,6 +38,9 @@ NAMED = 3
 BETWEEN = {"en": ", ", "zh": "、"}
 CLAUSES = {"en": ", ", "zh": "；"}
 STOP = {"en": ".", "zh": "。"}
+BEHIND = {"en": " ({share}, {low} … {high})", "zh": "（{share}，{low} … {high}）"}
+INSIDE = {"en": ": {share}, {low} … {high}", "zh": "，{share}，{low} … {high}"}
+"""A share with its interval, behind a count and inside brackets."""
 
 
 def longest(words: Words, found: Counters) -> list[str]:
@@ -240,8 +244,12 @@ def unmet(words: Words, found: NeedReport) -> list[str]:
         ((hour.unserved or 0, floor.floor, hour) for floor in found.floors for hour in floor.hours),
         key=lambda one: one[0],
     )
-    text = _("{n} of {all} longer visits met nobody, above all on {floor} in the hour from {hour} ({most} of {then}).")
+    text = _(
+        "{n} of {all} longer visits met nobody{share}, above all on {floor} in the hour from {hour} ({most} of {then}"
+        "{then_share})."
+    )
     told = {"n": number(n), "all": number(wanted), "most": number(most), "then": number(hour.wanted)}
+    told |= {"share": _share(words, found.share), "then_share": _share(words, hour.share, inside=True)}
     return [text.format(floor=words.floor(floor), hour=f"{local(words.config, hour.start_us):%H:%M}", **told)]
 
 
@@ -277,9 +285,15 @@ def proposals(words: Words, found: NeedReport) -> list[str]:
         return [_("Too few visits met staff to say how many more members of staff would help.")]
     if not found.proposals:
         return [_("In no hour was there enough missing to keep another member of staff busy.")]
-    text = _("{start}–{end} {floor}: +{more} at {zone}; {unserved} of {wanted} visits met nobody.")
+    texts = {
+        True: _("{start}–{end} {floor}: +{more} at {zone}; {unserved} of {wanted} visits met nobody{share}."),
+        False: _(
+            "{start}–{end} {floor}: perhaps +{more} at {zone}; {unserved} of {wanted} visits met nobody{share}. Whether"
+            " that would keep another member of staff busy is not certain."
+        ),
+    }
     said = [
-        text.format(
+        texts[one.sure].format(
             start=f"{local(words.config, one.start_us):%H:%M}",
             end=f"{local(words.config, one.end_us):%H:%M}",
             floor=words.floor(one.floor),
@@ -287,6 +301,7 @@ def proposals(words: Words, found: NeedReport) -> list[str]:
             zone=words.zone(one.zone),
             unserved=number(one.unserved),
             wanted=number(one.wanted),
+            share=_share(words, one.share),
         )
         for one in found.proposals
     ]
@@ -343,6 +358,14 @@ def _told(value: float | None, low: float | None, high: float | None) -> dict[st
 
 def _value(row: Against) -> float:
     return 0.0 if row.change is None else row.change.value
+
+
+def _share(words: Words, found: Share | None, *, inside: bool = False) -> str:
+    """Return a share with its interval, to be added to a count; nothing if it is unknown."""
+    if found is None:
+        return ""
+    text = (INSIDE if inside else BEHIND)[words.lang]
+    return text.format(share=percent(found.value), low=percent(found.low), high=percent(found.high))
 
 
 def _signed(share: float | None) -> str:

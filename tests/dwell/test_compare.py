@@ -22,6 +22,7 @@ from dwell.compare import (
     ratio_change,
     share,
     share_change,
+    share_of_days,
     t_quantile,
     usual,
 )
@@ -282,6 +283,29 @@ def test_a_slow_trend_hardly_widens_what_is_usual() -> None:
     assert flat.excess == 0
     assert found.excess < 0.03**2 / 2
     assert usual([100, 90], [100, 100], alike=True) is None
+
+
+@pytest.mark.parametrize(("days", "spread"), [(7, 1.0), (28, 0.7), (7, 0.0), (1, 0.0)])
+def test_a_share_over_days_lies_in_its_interval_as_often_as_it_says(days: int, spread: float) -> None:
+    """What is common to the visits of one day, such as who was at work, makes shares of days differ."""
+    rng, missed, rounds = np.random.default_rng(days), 0, 1500
+    odds = rng.normal(0, spread, 200_000)
+    truth = float(np.mean(1 / (1 + np.exp(0.8 - odds))))
+    for _ in range(rounds):
+        n = rng.poisson(60, days)
+        k = rng.binomial(n, 1 / (1 + np.exp(0.8 - rng.normal(0, spread, days))))
+        sums = [int(one.sum()) for one in (k, n, k * k, k * n, n * n)]
+        found = share_of_days(Pairs(days, *sums))
+        assert found is not None
+        missed += not found.low <= truth <= found.high
+    assert missed / rounds <= 0.075
+
+
+def test_a_share_over_days_is_never_surer_than_that_of_independent_cases() -> None:
+    for k, n in ((0, 40), (40, 40), (12, 40)):
+        alike = share_of_days(Pairs(4, 4 * k, 4 * n, 4 * k * k, 4 * k * n, 4 * n * n))
+        assert alike == share(4 * k, 4 * n)
+    assert share_of_days(Pairs(7, 9, 29, 81, 261, 841)) is None
 
 
 def test_a_median_lies_in_its_interval_as_often_as_it_says() -> None:
