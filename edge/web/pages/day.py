@@ -112,7 +112,9 @@ class DayPages:
             "counters.html",
             says=says,
             holds=() if scores is None else holds(scores),
-            enough_days="28" if any(days[0].visits is not None for days in trends.values()) else "7",
+            enough_days="28"
+            if any(day.visits is not None for days in trends.values() for day in days[: WEEK.days])
+            else "7",
             scores=scores,
             rows=rows,
             order=order,
@@ -134,8 +136,8 @@ class DayPages:
         found = None
         trends: Mapping[str, tuple[TrendDay, ...]] = {}
         if day["state"] == "ok":
-            other = period.compared or period.before
-            found = await run_in_threadpool(site.answers.performance, period.last, period.days, other.last)
+            other = None if period.compared is None else period.compared.last
+            found = await run_in_threadpool(site.answers.performance, period.last, period.days, other)
             trends = await run_in_threadpool(site.answers.trends, period.last)
         return site.render(
             request,

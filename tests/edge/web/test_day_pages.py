@@ -267,6 +267,19 @@ async def test_how_few_days_can_be_compared_is_said_with_the_figures(tmp_path: P
     assert "Days with data on both sides: 2 of 7" in few
 
 
+async def test_a_young_store_compares_the_halves_of_its_days(tmp_path: Path) -> None:
+    config = StoreConfig.model_validate(store_values(tmp_path, opening_hours=[{"open": "10:00", "close": "20:00"}]))
+    trading(config)
+    async with pages.serving(config) as page:
+        text = text_of((await page.get(f"/counters?date={DATE}&days=14&view=trend&lang=en"))[2])
+        file = (await page.get(f"/export/performance.csv?date={DATE}&days=14&lang=en"))[2]
+        chosen = text_of((await page.get(f"/counters?date={DATE}&days=14&view=trend&against=before&lang=en"))[2])
+    assert "2026-03-08 – 2026-03-14 compared with 2026-03-01 – 2026-03-07" in text
+    assert "the second half stands beside the first" in text
+    assert "second half" not in chosen, "other days were asked for"
+    assert "2026-03-08,2026-03-01,2026-03-07" in file
+
+
 async def test_every_share_of_where_people_went_has_its_interval(page: Page) -> None:
     day = Day(page.config)
     for i in range(120):
