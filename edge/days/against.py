@@ -126,13 +126,17 @@ def usual(past: Past, date: dt.date, hours: int, hour: int | None = None) -> Map
         found: dict[Key, Usual] = {}
         for dates, same in ((of_weekday, True), ([(day, before) for before, day in neighbours], False)):
             pairs = [_Pair(days[day], days[before], hour, hours) for day, before in dates]
+            all_known = True
             for key, told in _counted(past.config, pairs):
                 one = usual_of(*zip(*told, strict=True), alike=same) if told else None
+                all_known &= one is not None
                 if one is not None:
                     found.setdefault(key, one)
+            if all_known:
+                break
         return found
 
-    return kept.remembered(past, f"usual {hours} {hour}", there, estimate)
+    return kept.remembered(past, f"usual {hours} {hour}", there, estimate, kept.SMALL)
 
 
 def visits(past: Past, date: dt.date, days: int, other: dt.date) -> dict[str, list[tuple[int, int]]]:

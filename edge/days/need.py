@@ -16,7 +16,7 @@ from config.facts import SERVED
 from dwell.compare import ENOUGH, LEVEL, Pairs, Share, of_many, share_of_days
 from edge.database.reader import Past
 from edge.days import kept
-from edge.days.hourly import HOUR_US, Hours
+from edge.days.hourly import HOUR_US, Hours, padded
 from edge.days.hours import LEAST_STAFF_US, over_hours, quantiles
 from edge.days.scope import Scope, over
 
@@ -103,7 +103,7 @@ def need(past: Past, date: dt.date, days: int = 1) -> NeedReport:
     waits = kept.histograms(past, kept.ending(date, days), what="wait")[: len(hours.begun)]
     served = np.array([zone.kind in SERVED for zone in config.zones])
     zones = hours.zones
-    came = _by_day(past, kept.ending(date, days))
+    came = _by_day(past, kept.ending(date, days), hours)
     known: NDArray[np.bool_] = np.asarray(zones["known_windows"] > 0)
     floors = []
     for floor in config.floors:
@@ -126,20 +126,23 @@ def need(past: Past, date: dt.date, days: int = 1) -> NeedReport:
     return NeedReport(scope, tuple(floors), _unserved(came[..., served]), per_hour, tuple(proposals))
 
 
-def _by_day(past: Past, dates: Sequence[dt.date]) -> NDArray[np.int32]:
-    """Return the (D, 2, H, Z) visits that expected service, and those of them that met staff, of the days with any
-    facts."""
-    there = kept.stored(past, dates)
+def _by_day(past: Past, dates: Sequence[dt.date], together: Hours) -> NDArray[np.int32]:
+    """Return the (D, 2, H, Z) visits that expected service, and those of them that met staff, of stored days and of the
+    day in progress, which is what is left of all `together`."""
+    there = {day: stamp for day, stamp in kept.stored(past, dates).items() if day < dates[-1]}
 
-    def of(some: Sequence[dt.date]) -> NDArray[np.int32]:
-        found = np.zeros((len(some), 2, kept.MOST_HOURS, len(past.config.zones)), np.int32)
-        for place, (_, hours) in zip(found, kept.hours(past, some), strict=False):
-            for counts, name in zip(place, ("wanted", "met"), strict=True):
-                counts[: len(hours.begun)] = hours.zones[name]
-        return found
+    def counts(hours: Hours) -> NDArray[np.int32]:
+        zones = padded(hours.zones, kept.MOST_HOURS)
+        return np.stack([zones["wanted"], zones["met"]]).astype(np.int32)
 
-    stored = kept.remembered(past, "need by day", there, lambda: of(list(there)))
-    return np.concatenate([stored, of([date for date in dates if date not in there])])
+    def of_stored() -> NDArray[np.int32]:
+        return np.array([counts(hours) for _, hours in kept.hours(past, list(there))])
+
+    all_ = counts(together)
+    if not there:
+        return all_[None]
+    stored = kept.remembered(past, "need by day", there, of_stored, kept.SMALL)
+    return np.concatenate([stored, (all_ - stored.sum(axis=0, dtype=np.int32))[None]])
 
 
 def _unserved(came: NDArray[np.int32], level: float = LEVEL) -> Share | None:

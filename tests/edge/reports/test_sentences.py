@@ -15,7 +15,7 @@ from dwell.compare import Change, Difference
 from edge.days import counters as counters_of
 from edge.days import facts, kept
 from edge.days.against import Against, AgainstReport
-from edge.days.changes import Effect, Phase, Trial
+from edge.days.changes import Comparison, ComparisonRow, Effect, Phase, Reference, Trial
 from edge.days.facts import Totals
 from edge.days.performance import CounterCourse, Course, Performance
 from edge.reports import sentences
@@ -107,6 +107,52 @@ def beside(store: Difference | None, **zones: Difference) -> AgainstReport:
 def test_changes_are_certain_or_said_not_to_be(change: Difference, said: str) -> None:
     assert sentences.changes(EN, beside(change))[0].startswith(said)
     assert sentences.changes(ZH, beside(change))[0] != sentences.changes(EN, beside(change))[0]
+
+
+def like(change: float | None, low: float | None, high: float | None, *, same: bool = True) -> Reference:
+    return Reference("2026-03-07", same, 120, 100, change, low, high)
+
+
+@pytest.mark.parametrize(
+    ("last_week", "holiday", "said"),
+    [
+        (
+            like(0.2, 0.05, 0.38),
+            None,
+            ["More people came than on the same weekday last week: +20 % (+5 % … +38 %)."],
+        ),
+        (
+            like(-0.2, -0.3, -0.09),
+            None,
+            ["Fewer people came than on the same weekday last week: -20 % (-30 % … -9 %)."],
+        ),
+        (
+            like(0.1, -0.1, 0.3, same=False),
+            like(0.1, -0.1, 0.3),
+            [
+                "The number of people differs by +10 % from the same holiday last year; with -10 % … +30 %, that may be"
+                " chance."
+            ],
+        ),
+        (
+            like(0.1, None, None),
+            None,
+            [
+                "The number of people differs by +10 % from the same weekday last week; too few days are known to say"
+                " whether that is chance."
+            ],
+        ),
+        (like(None, None, None), None, []),
+        (None, None, []),
+    ],
+)
+def test_a_day_beside_its_like_is_told_with_its_interval(
+    last_week: Reference | None, holiday: Reference | None, said: list[str]
+) -> None:
+    row = ComparisonRow("store", "s1", "journeys", 120, last_week, None, 0, None, None, holiday)
+    found = Comparison("2026-03-14", 0, False, None, True, None, (row,))
+    assert sentences.like_days(EN, found) == said
+    assert len(sentences.like_days(ZH, found)) == len(said)
 
 
 def test_zones_with_certain_changes_are_named() -> None:
