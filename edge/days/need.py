@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from config.facts import SERVED
 from dwell.compare import ENOUGH, LEVEL, Pairs, Share, of_many, share_of_days
 from edge.database.reader import Past
 from edge.days import kept
-from edge.days.hourly import HOUR_US, Hours, padded
+from edge.days.hourly import HOUR_US, Hours
 from edge.days.hours import LEAST_STAFF_US, over_hours, quantiles
 from edge.days.scope import Scope, over
 
@@ -113,17 +114,20 @@ def need(past: Past, date: dt.date, days: int = 1) -> NeedReport:
         wait = quantiles(waits[:, mine].sum(axis=1), 0.5, config.thresholds.small_cell)
         wanted, met = zones["wanted"][:, mine].sum(axis=1), zones["met"][:, mine].sum(axis=1)
         measured: NDArray[np.bool_] = np.any(known[:, mine], axis=1)
+        by_hour = came[..., mine].sum(axis=3)
+        shares, (whole,) = _unserved(by_hour), _unserved(by_hour.sum(axis=2, keepdims=True))
         cells = []
         for h, begun in enumerate(hours.begun.tolist()):
             state = "measured" if measured[h] else "unknown" if begun else "future"
             told: tuple[int | None, int | None, float | None] = (None, None, None)
             if measured[h]:
                 told = int(wanted[h]), int(wanted[h] - met[h]), wait[h]
-            cells.append(NeedHour(start_us + h * HOUR_US, state, *told, _unserved(came[:, :, h, mine])))
-        floors.append(FloorNeed(floor.id, tuple(cells), _unserved(came[..., mine])))
+            cells.append(NeedHour(start_us + h * HOUR_US, state, *told, shares[h]))
+        floors.append(FloorNeed(floor.id, tuple(cells), whole))
     per_hour = _capacity(hours, served)
     proposals = [] if per_hour is None else _proposals(past, hours, came, served, per_hour, start_us)
-    return NeedReport(scope, tuple(floors), _unserved(came[..., served]), per_hour, tuple(proposals))
+    (share,) = _unserved(came[..., served].sum(axis=(2, 3))[..., None])
+    return NeedReport(scope, tuple(floors), share, per_hour, tuple(proposals))
 
 
 def _by_day(past: Past, dates: Sequence[dt.date], together: Hours) -> NDArray[np.int32]:
@@ -132,8 +136,10 @@ def _by_day(past: Past, dates: Sequence[dt.date], together: Hours) -> NDArray[np
     there = {day: stamp for day, stamp in kept.stored(past, dates).items() if day < dates[-1]}
 
     def counts(hours: Hours) -> NDArray[np.int32]:
-        zones = padded(hours.zones, kept.MOST_HOURS)
-        return np.stack([zones["wanted"], zones["met"]]).astype(np.int32)
+        found = np.zeros((2, kept.MOST_HOURS, len(past.config.zones)), np.int32)
+        for row, name in zip(found, ("wanted", "met"), strict=True):
+            row[: len(hours.begun)] = hours.zones[name]
+        return found
 
     def of_stored() -> NDArray[np.int32]:
         return np.array([counts(hours) for _, hours in kept.hours(past, list(there))])
@@ -145,13 +151,12 @@ def _by_day(past: Past, dates: Sequence[dt.date], together: Hours) -> NDArray[np
     return np.concatenate([stored, (all_ - stored.sum(axis=0, dtype=np.int32))[None]])
 
 
-def _unserved(came: NDArray[np.int32], level: float = LEVEL) -> Share | None:
-    """Return the share of visits that met nobody; `came`: (D, 2, …) as from `_by_day`."""
-    n, met = came.reshape(len(came), 2, -1).sum(axis=2, dtype=np.int64).T
+def _unserved(came: NDArray[np.integer[Any]], level: float = LEVEL) -> list[Share | None]:
+    """Return the share of visits that met nobody of each place; `came`: (D, 2, N) visits, and those that met staff."""
+    n, met = came.swapaxes(0, 1).astype(np.int64)
     k = n - met
-    return share_of_days(
-        Pairs(int((n > 0).sum()), *(int(one.sum()) for one in (k, n, k * k, k * n, n * n))), level=level
-    )
+    sums = [one.sum(axis=0) for one in (n > 0, k, n, k * k, k * n, n * n)]
+    return [share_of_days(Pairs(*of_one), level=level) for of_one in zip(*(one.tolist() for one in sums), strict=True)]
 
 
 def _capacity(hours: Hours, served: NDArray[np.bool_]) -> float | None:
@@ -175,20 +180,22 @@ def _proposals(
     wanted, met = hours.zones["wanted"], hours.zones["met"]
     work = np.maximum(hours.begun, 1)[:, None] * per_hour
     missing = (wanted - met) / work
-    level = of_many(int(served.sum()))
-    found = []
+    runs = []
     for number in np.flatnonzero(served).tolist():
-        zone = past.config.zones[number]
         edges = np.flatnonzero(np.diff(missing[:, number] >= WORTH, prepend=False, append=False))
         for first, end in edges.reshape(-1, 2).tolist():
             of = int(wanted[first:end, number].sum())
-            if of < ENOUGH:
-                continue
-            more = max(1, round(float(missing[first:end, number].mean())))
-            unserved = of - int(met[first:end, number].sum())
-            span = (start_us + first * HOUR_US, start_us + end * HOUR_US)
-            mine = came[:, :, first:end, number]
-            joint = _unserved(mine, level)
-            sure = joint is not None and joint.low * of >= WORTH * float(work[first:end].sum())
-            found.append(Proposal(zone.id, zone.floor, *span, more, unserved, of, _unserved(mine), sure))
-    return sorted(found, key=lambda one: (-one.unserved, one.zone))[:PROPOSED]
+            if of >= ENOUGH:
+                runs.append((of - int(met[first:end, number].sum()), of, number, first, end))
+    runs.sort(key=lambda run: (-run[0], past.config.zones[run[2]].id))
+    level = of_many(int(served.sum()))
+    found = []
+    for unserved, of, number, first, end in runs[:PROPOSED]:
+        zone = past.config.zones[number]
+        more = max(1, round(float(missing[first:end, number].mean())))
+        span = (start_us + first * HOUR_US, start_us + end * HOUR_US)
+        mine = came[:, :, first:end, number].sum(axis=2)[..., None]
+        (own,), (joint,) = _unserved(mine), _unserved(mine, level)
+        sure = joint is not None and joint.low * of >= WORTH * float(work[first:end].sum())
+        found.append(Proposal(zone.id, zone.floor, *span, more, unserved, of, own, sure))
+    return found
