@@ -76,23 +76,59 @@ class Difference:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
-def ratio_change(now: Sequence[int], before: Sequence[int], level: float = LEVEL) -> Difference | None:
+@dataclass(frozen=True)
+class Usual:
+    """How much a count usually differs between two days on which nothing has changed."""
+
+    excess: float
+    """Variance of the logarithm of a day's count, beyond that of independent arrivals (Poisson)."""
+    pairs: int
+    """Number of pairs of days that it was estimated from."""
+    alike: bool
+    """True if the days of each pair are of the same weekday."""
+
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom: pairs that follow each other share a day, which leaves two thirds of their number.
+
+        Von Neumann et al., Ann. Math. Stat. 12 (1941) 153: the variance of the mean square successive difference.
+        """
+        return 2 * self.pairs // 3
+
+
+def usual(now: Sequence[int], before: Sequence[int], *, alike: bool) -> Usual | None:
+    """Estimate it from pairs of days that follow each other, from their mean square difference, which a slow trend
+    leaves nearly as it is; None with fewer than ENOUGH_DAYS pairs."""
+    if len(now) < ENOUGH_DAYS:
+        return None
+    one, two = (np.array(side, np.float64) + 0.5 for side in (now, before))
+    beyond = np.log(one / two) ** 2 - 1 / one - 1 / two
+    return Usual(max(0.0, float(beyond.mean()) / 2), len(now), alike)
+
+
+def ratio_change(
+    now: Sequence[int], before: Sequence[int], level: float = LEVEL, usually: Usual | None = None
+) -> Difference | None:
     """Relative change of a count over pairs of days; None if nothing was counted before.
 
     Σ now ÷ Σ before − 1, with the interval of a ratio estimator over days (Cochran, Sampling Techniques, 1977, §6.4) on
-    the logarithmic scale and Student's t. Never narrower than that of independent arrivals (Poisson). Without
-    ENOUGH_DAYS pairs of days and ENOUGH_COUNT on either side there is no interval.
+    the logarithmic scale and Student's t. Never narrower than that of independent arrivals (Poisson). Fewer than
+    ENOUGH_DAYS pairs of days don't show how much they scatter: then the interval is made of how much days differ
+    `usually`. Without that, or without ENOUGH_COUNT on either side, there is none.
     """
     total, base, pairs = sum(now), sum(before), len(now)
     if not base:
         return None
-    ratio = total / base
-    if pairs < ENOUGH_DAYS or min(total, base) < ENOUGH_COUNT:
+    ratio, chance = total / base, 1 / max(total, 1) + 1 / base
+    if min(total, base) < ENOUGH_COUNT or (pairs < ENOUGH_DAYS and usually is None):
         return Difference(ratio - 1, None, None)
-    left = np.array(now, np.float64) - ratio * np.array(before, np.float64)
-    scatter = float((left**2).sum()) * pairs / (pairs - 1) / (total * total)
-    chance = normal_quantile(level) * math.sqrt(1 / total + 1 / base)
-    half = max(t_quantile(level, pairs - 1) * math.sqrt(scatter), chance)
+    if pairs < ENOUGH_DAYS and usually is not None:
+        days = sum(n * n for n in now) / total**2 + sum(n * n for n in before) / base**2
+        half = t_quantile(level, usually.freedom) * math.sqrt(chance + usually.excess * days)
+    else:
+        left = np.array(now, np.float64) - ratio * np.array(before, np.float64)
+        scatter = float((left**2).sum()) * pairs / (pairs - 1) / (total * total)
+        half = max(t_quantile(level, pairs - 1) * math.sqrt(scatter), normal_quantile(level) * math.sqrt(chance))
     return Difference(ratio - 1, ratio * math.exp(-half) - 1, ratio * math.exp(half) - 1)
 
 
@@ -135,6 +171,24 @@ def per(found: Pairs, enough: int = ENOUGH, level: float = LEVEL) -> tuple[float
         half = t_quantile(level, found.days - 1) * error
         low, high = min(low, ratio * math.exp(-half)), max(high, ratio * math.exp(half))
     return ratio, low, high
+
+
+def share_of_days(found: Pairs, enough: int = ENOUGH, level: float = LEVEL) -> Share | None:
+    """k of n over days; None if n is not enough.
+
+    The interval is at least that of independent cases (`share`). From ENOUGH_DAYS days on it is also that of a ratio
+    estimator over days (as in `ratio_change`) on the scale of log odds, because what happens on one day has causes in
+    common.
+    """
+    one = share(found.k, found.n, enough, level)
+    if one is None or found.days < ENOUGH_DAYS or not 0 < found.k < found.n:
+        return one
+    p = one.value
+    scatter = max(0.0, found.kk - 2 * p * found.kn + p * p * found.nn)
+    error = math.sqrt(scatter * found.days / (found.days - 1)) / found.n
+    half, odds = t_quantile(level, found.days - 1) * error / (p * (1 - p)), math.log(p / (1 - p))
+    low, high = (1 / (1 + math.exp(-limit)) for limit in (odds - half, odds + half))
+    return Share(found.k, found.n, min(one.low, low), max(one.high, high))
 
 
 def median_change(

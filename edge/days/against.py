@@ -1,26 +1,32 @@
 """Comparison of days with other days, from a read-only connection: pair by pair, over hours that are known on both.
 
 An hour counts for a zone if the zone's readers were sufficiently up in all of it, on both days. A pair of days counts
-if such hours make up SHARED of the opening hours so far. See edge.days.changes for promotions and layout changes.
+if such hours make up SHARED of the opening hours so far. From three pairs on, they show themselves how much days
+scatter; a day or two are judged by how much the days of the last USUAL_WEEKS differ (`usual`). See edge.days.changes
+for promotions and layout changes.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from config import StoreConfig
 from config.facts import PEOPLE
-from dwell.compare import Difference, of_many, ratio_change, share, share_change
-from dwell.facts import Table
+from dwell.compare import ENOUGH_DAYS, Difference, Usual, of_many, ratio_change, share, share_change
+from dwell.compare import usual as usual_of
 from edge.database.reader import Past
 from edge.days import kept
 from edge.days.facts import of_people
 from edge.days.hourly import HOUR_US, Hours
 from edge.days.kept import DAY
+from edge.store.calendar import WORKING_WEEKEND, kind_of_day
 
 SHARED = 0.8
 """Two days are comparable if this share of the opening hours so far was known on both."""
@@ -30,6 +36,12 @@ MEASURES = {
     "engaged_visitors": ("engaged_visitors",),
     "journeys": ("journeys",),
 }
+SHARE = ("engaged_visitors", "journeys")
+USUAL_WEEKS = 8
+"""Number of weeks before a day that show how much days usually differ: enough of them, and of the same season."""
+Key = tuple[str, str, str]
+"""Scope, id and measure of a count, as in `Against`."""
+Pair = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +60,8 @@ class Against:
     """Number of pairs of days that were compared."""
     joint: Difference | None = None
     """Of counts of zones: the same with an interval that holds together with those of all zones."""
+    usually: Usual | None = None
+    """What the interval of a day or two is made from."""
 
 
 @dataclass(frozen=True)
@@ -73,36 +87,56 @@ def against(past: Past, date: dt.date, days: int, other: dt.date, hour: int | No
     """
     config = past.config
     pairs = _pairs(past, kept.ending(date, days), other - date, hour)
+    few = bool(pairs) and len(pairs) < ENOUGH_DAYS
+    usually = usual(past, date, max(pair.hours for pair in pairs), hour) if few else {}
     rows: list[Against] = []
-
-    def add(scope: str, id_: str, measure: str, counts: Iterable[Sequence[int] | None]) -> None:
-        told = [pair for pair in counts if pair is not None]
+    for key, told in _counted(config, pairs):
         if told:
             one, two = zip(*told, strict=True)
-            joint = ratio_change(one, two, of_many(len(config.zones))) if scope == "zone" else None
-            change = ratio_change(one, two)
-            rows.append(Against(scope, id_, measure, sum(one), sum(two), change, len(told), joint))
-
-    floors = [floor.id for floor in config.floors]
-    on = [np.array([zone.floor == floor for zone in config.zones]) for floor in floors]
-    everywhere = np.ones(len(config.zones), np.bool_)
-    whole = [pair.store(everywhere) for pair in pairs]
-    add("store", config.store.id, "journeys", whole)
-    for number, floor in enumerate(floors):
-        add("floor", floor, "comings", [pair.floor(number, on[number]) for pair in pairs])
+            joint = ratio_change(one, two, of_many(len(config.zones)), usually.get(key)) if key[0] == "zone" else None
+            change = ratio_change(one, two, usually=usually.get(key))
+            rows.append(Against(*key, sum(one), sum(two), change, len(told), joint, usually.get(key)))
     for number, zone in enumerate(config.zones):
-        mine = [pair for pair in pairs if pair.comparable[number]]
-        for measure in ("visits", "engaged"):
-            add("zone", zone.id, measure, [pair.zones[measure][:, number].tolist() for pair in mine])
-        shares = [[pair.zones[name][:, number] for name in ("engaged_visitors", "journeys")] for pair in mine]
+        shares = [[pair.zones[name][:, number] for name in SHARE] for pair in pairs if pair.comparable[number]]
         if shares:
             (k, k_before), (n, n_before) = np.sum(shares, axis=0).tolist()
-            one, two = share(k, n), share(k_before, n_before)
-            change = None if one is None or two is None else share_change(one, two)
+            mine, theirs = share(k, n), share(k_before, n_before)
+            change = None if mine is None or theirs is None else share_change(mine, theirs)
             value, was = (k / n if n else 0.0), (k_before / n_before if n_before else 0.0)
             rows.append(Against("zone", zone.id, "engaged_share", value, was, change, len(shares)))
+    together = max((row.pairs for row in rows if row.scope == "store"), default=0)
     first = other - (days - 1) * DAY
-    return AgainstReport(first.isoformat(), other.isoformat(), days, len(whole) - whole.count(None), tuple(rows))
+    return AgainstReport(first.isoformat(), other.isoformat(), days, together, tuple(rows))
+
+
+def usual(past: Past, date: dt.date, hours: int, hour: int | None = None) -> Mapping[Key, Usual]:
+    """Return how much each count differs from one day to the next one like it, in the first `hours` of the business
+    day, or in one of them only: from the weeks before `date`, public holidays left out.
+
+    Days of the same weekday are compared, or neighbouring days where there are too few of them.
+    """
+    there = kept.stored(past, kept.ending(date - DAY, 7 * USUAL_WEEKS))
+
+    def estimate() -> dict[Key, Usual]:
+        days = {day: _Day(found) for day, found in kept.hours(past, list(there))}
+        ordinary = [(kind_of_day(past.config, day), day) for day in days]
+        alike = pairwise(sorted(one for one in ordinary if one[0] < WORKING_WEEKEND))
+        of_weekday = [(day, before) for (kind, before), (other, day) in alike if kind == other]
+        neighbours = pairwise(sorted(day for kind, day in ordinary if kind < WORKING_WEEKEND))
+        found: dict[Key, Usual] = {}
+        for dates, same in ((of_weekday, True), ([(day, before) for before, day in neighbours], False)):
+            pairs = [_Pair(days[day], days[before], hour, hours) for day, before in dates]
+            all_known = True
+            for key, told in _counted(past.config, pairs):
+                one = usual_of(*zip(*told, strict=True), alike=same) if told else None
+                all_known &= one is not None
+                if one is not None:
+                    found.setdefault(key, one)
+            if all_known:
+                break
+        return found
+
+    return kept.remembered(past, f"usual {hours} {hour}", there, estimate, kept.SMALL)
 
 
 def visits(past: Past, date: dt.date, days: int, other: dt.date) -> dict[str, list[tuple[int, int]]]:
@@ -129,45 +163,79 @@ def by_zone(past: Past, pairs: Sequence[NDArray[np.int64]]) -> dict[str, list[tu
 
 
 def _pairs(past: Past, dates: Sequence[dt.date], shift: dt.timedelta, hour: int | None = None) -> list[_Pair]:
-    now = dict(kept.hours(past, dates))
-    before = {day - shift: hours for day, hours in kept.hours(past, [day + shift for day in dates])}
+    now = {day: _Day(hours) for day, hours in kept.hours(past, dates)}
+    before = {day - shift: _Day(hours) for day, hours in kept.hours(past, [day + shift for day in dates])}
     return [_Pair(now[day], before[day], hour) for day in dates if day in now and day in before]
 
 
-class _Pair:
-    """Two days over the hours that were known on both."""
+def _counted(config: StoreConfig, pairs: Sequence[_Pair]) -> Iterator[tuple[Key, list[Pair]]]:
+    """Yield all counts of the comparable pairs of days, now and before."""
 
-    def __init__(self, now: Hours, before: Hours, hour: int | None) -> None:
-        long = min(len(now.begun), len(before.begun))
+    def told(counts: Sequence[Pair | None]) -> list[Pair]:
+        return [pair for pair in counts if pair is not None]
+
+    everywhere = np.ones(len(config.zones), np.bool_)
+    yield ("store", config.store.id, "journeys"), told([pair.store(everywhere) for pair in pairs])
+    for number, floor in enumerate(config.floors):
+        mine = np.array([zone.floor == floor.id for zone in config.zones])
+        yield ("floor", floor.id, "comings"), told([pair.floor(number, mine) for pair in pairs])
+    for number, zone in enumerate(config.zones):
+        good = [pair for pair in pairs if pair.comparable[number]]
+        for measure in ("visits", "engaged"):
+            yield ("zone", zone.id, measure), [tuple(pair.zones[measure][:, number].tolist()) for pair in good]
+
+
+class _Day:
+    """What is compared of a day, by hour: a small part of its facts."""
+
+    def __init__(self, hours: Hours) -> None:
+        self.whole: NDArray[np.bool_] = hours.zones["span_us"] == HOUR_US
+        """(H, Z)"""
+        self.open_us = hours.zones["open_us"].copy()
+        """(H, Z)"""
+        self.zones = {name: np.sum([hours.zones[part] for part in parts], axis=0) for name, parts in MEASURES.items()}
+        """Measure → (H, Z)"""
+        self.floors, self.store = of_people(hours.floors), of_people(hours.store)
+        """(H, F) and (H,)"""
+
+
+class _Pair:
+    """Two days over the hours that were known on both: over one `hour` only, if given, and over the first `hours`."""
+
+    def __init__(self, now: _Day, before: _Day, hour: int | None = None, hours: int = kept.MOST_HOURS) -> None:
         self._now, self._before = now, before
-        self._whole = (now.zones["span_us"][:long] == HOUR_US) & (before.zones["span_us"][:long] == HOUR_US)
-        self._open_us = now.zones["open_us"]
+        self.hours = int(np.flatnonzero(now.whole.any(axis=1)).max(initial=-1)) + 1
+        """Number of hours until the last one that is known now."""
+        long = min(len(now.whole), len(before.whole), hours)
+        chosen = np.arange(len(now.whole))[:, None] < hours
         if hour is not None:
-            chosen = (np.arange(len(self._open_us)) == hour)[:, None]
-            self._whole, self._open_us = self._whole & chosen[:long], self._open_us * chosen
+            chosen &= np.arange(len(now.whole))[:, None] == hour
+        self._whole = now.whole[:long] & before.whole[:long] & chosen[:long]
+        self._open_us = now.open_us * chosen
         known_us = (self._open_us[:long] * self._whole).sum(axis=0)
         open_us = self._open_us.sum(axis=0)
         self.comparable: NDArray[np.bool_] = (open_us > 0) & (known_us >= SHARED * open_us)
-        both = [day.zones[:long] for day in (now, before)]
         self.zones = {
-            name: np.array([(self._whole * sum(day[part] for part in parts)).sum(axis=0) for day in both])
-            for name, parts in MEASURES.items()
+            name: np.array([(self._whole * day.zones[name][:long]).sum(axis=0) for day in (now, before)])
+            for name in MEASURES
         }
         """(2, Z) counts, now and before."""
 
-    def floor(self, number: int, mine: NDArray[np.bool_]) -> tuple[int, int] | None:
+    def floor(self, number: int, mine: NDArray[np.bool_]) -> Pair | None:
         """Return the arrivals on a floor; None if the days are not comparable."""
         return self._any(mine, self._now.floors[:, number], self._before.floors[:, number])
 
-    def store(self, mine: NDArray[np.bool_]) -> tuple[int, int] | None:
+    def store(self, mine: NDArray[np.bool_]) -> Pair | None:
         """Return the store's journeys; None if the days are not comparable."""
         return self._any(mine, self._now.store, self._before.store)
 
-    def _any(self, mine: NDArray[np.bool_], now: Table, before: Table) -> tuple[int, int] | None:
+    def _any(
+        self, mine: NDArray[np.bool_], now: NDArray[np.integer[Any]], before: NDArray[np.integer[Any]]
+    ) -> Pair | None:
         """Return counts of a place over the hours in which any of its zones was known."""
         whole: NDArray[np.bool_] = np.any(self._whole[:, mine], axis=1)
         open_us = self._open_us[:, mine].max(axis=1, initial=0)
         if not open_us.sum() or (open_us[: len(whole)] * whole).sum() < SHARED * open_us.sum():
             return None
         hours = np.flatnonzero(whole)
-        return int(of_people(now[hours]).sum()), int(of_people(before[hours]).sum())
+        return int(now[hours].sum()), int(before[hours].sum())

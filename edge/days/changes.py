@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from config import StoreConfig, ZoneKind
 from config.facts import WINDOW_US
 from config.model import LayoutChange, Promotion
-from dwell.compare import Change, DayCount, change
+from dwell.compare import Change, DayCount, Usual, change, ratio_change
 from edge.database.reader import Past
 from edge.days import kept, sold
+from edge.days.against import SHARED, Key, usual
 from edge.days.facts import Windows, of_people
+from edge.days.hourly import HOUR_US
 from edge.days.kept import DAY, day_if_any, totals
 from edge.days.lately import Lately
 from edge.store.business_days import business_days
@@ -28,8 +30,6 @@ from edge.store.calendar import holiday, kind_of_day, knows_year, same_holiday_b
 
 BASE_DAYS = 28
 """Number of days before a promotion or change used for comparison, and number of days after it that are evaluated."""
-SHARED = 0.8
-"""Two days are comparable if this share of the opening hours so far was known on both."""
 LIKE_DAYS = 4
 """Number of earlier days that a day's median is made of."""
 LOOK_BACK_WEEKS = 12
@@ -53,6 +53,14 @@ class Reference:
     """Count of the reference day over the same windows."""
     change: float | None
     """now ÷ before − 1; None if before is 0."""
+    low: float | None
+    high: float | None
+    """Its interval, from how much days usually differ; None with too few days or counts to say."""
+
+    @property
+    def sure(self) -> bool:
+        """True if 0 is outside the interval."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,8 @@ class Comparison:
     holiday: str | None
     holidays_known: bool
     """True if this release includes the public holidays of this year."""
+    usually: Usual | None
+    """What the intervals of the store's journeys are made from."""
     rows: tuple[ComparisonRow, ...]
 
 
@@ -102,10 +112,11 @@ def comparison(past: Past, date: dt.date) -> Comparison | None:
     last_week, aligned = date - 7 * DAY, same_holiday_before(config, date)
     like = _like(config, date)
     own = _by_window(config, now.windows).until(whole)
+    usually = usual(past, date, -(-whole * WINDOW_US // HOUR_US))
     against = {}
     for other in {last_week, *like, *([] if aligned is None else [aligned])}:
         found = _windows_of(past, other)
-        against[other] = None if found is None else _beside(config, (date, other), own, found)
+        against[other] = None if found is None else _beside(config, (date, other), own, found, usually)
     rows = []
     for number, (scope, id_, measure) in enumerate(_measures(config)):
         told = {other: None if beside is None else beside[number] for other, beside in against.items()}
@@ -133,6 +144,7 @@ def comparison(past: Past, date: dt.date) -> Comparison | None:
         partial=now.as_of_us < past.bounds_us(date)[1],
         holiday=None if today is None else today.name,
         holidays_known=knows_year(config, date.year),
+        usually=usually.get(_measures(config)[0]),
         rows=tuple(rows),
     )
 
@@ -360,7 +372,11 @@ def _windows_of(past: Past, date: dt.date) -> _ByWindow | None:
 
 
 def _beside(
-    config: StoreConfig, dates: tuple[dt.date, dt.date], mine: _ByWindow, theirs: _ByWindow
+    config: StoreConfig,
+    dates: tuple[dt.date, dt.date],
+    mine: _ByWindow,
+    theirs: _ByWindow,
+    usually: Mapping[Key, Usual],
 ) -> list[Reference | None]:
     """Compare a day with another one, measure by measure; None where too little was known on both."""
     n = min(len(mine.counts), len(theirs.counts))
@@ -369,14 +385,19 @@ def _beside(
     good = (open_us > 0) & (shared_us >= SHARED * open_us)
     counts = [(day.counts[:n] * both).sum(axis=0).tolist() for day in (mine, theirs)]
     same = kind_of_day(config, dates[0]) == kind_of_day(config, dates[1])
-    date = dates[1].isoformat()
+
+    def reference(key: Key, now: int, before: int) -> Reference:
+        found = ratio_change([now], [before], usually=usually.get(key))
+        told = (None, None, None) if found is None else (found.value, found.low, found.high)
+        return Reference(dates[1].isoformat(), same, now, before, *told)
+
     return [
-        Reference(date, same, now, before, now / before - 1 if before else None) if comparable else None
-        for comparable, now, before in zip(good.tolist(), *counts, strict=True)
+        reference(*counted) if comparable else None
+        for comparable, *counted in zip(good.tolist(), _measures(config), *counts, strict=True)
     ]
 
 
-def _measures(config: StoreConfig) -> list[tuple[str, str, str]]:
+def _measures(config: StoreConfig) -> list[Key]:
     return [
         ("store", config.store.id, "journeys"),
         *(("floor", floor.id, "comings") for floor in config.floors),

@@ -138,8 +138,8 @@ class History(Past):
         """Compare days with as many days ending with `other`."""
         return against.against(self, date, days, other)
 
-    def performance(self, date: dt.date, days: int, other: dt.date) -> Performance:
-        """Compare the counters' visits, dwell and tickets with those of as many days ending with `other`."""
+    def performance(self, date: dt.date, days: int, other: dt.date | None = None) -> Performance:
+        """Compare the counters' visits, dwell and tickets with those of as many days ending with `other`, or before."""
         return performance.performance(self, date, days, other)
 
     def comparison(self, date: dt.date) -> Comparison | None:

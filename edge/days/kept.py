@@ -43,6 +43,8 @@ _made: OrderedDict[tuple[Any, ...], DayFacts] = OrderedDict()
 _MADE = 1
 _making = threading.Lock()
 _sums: Lately[Any] = Lately(16, 4 << 20)
+SMALL: Lately[Any] = Lately(16, 1 << 20)
+"""For small results, so that no large ones push them out."""
 Added = TypeVar("Added", Totals, Hours)
 T = TypeVar("T")
 
@@ -167,13 +169,15 @@ def day_if_any(past: Past, date: dt.date) -> DayFacts | None:
     return stored[date] if stored else day(past, date) if _measured(past, date) else None
 
 
-def remembered(past: Past, what: str, there: Mapping[dt.date, Any], compute: Callable[[], T]) -> T:
+def remembered(
+    past: Past, what: str, there: Mapping[dt.date, Any], compute: Callable[[], T], cache: Lately[Any] = _sums
+) -> T:
     """Return what is computed from stored days; the last few results are cached until one of the days changes."""
     if len(there) < 2:
         return compute()
     places = tuple(zone.id for zone in past.config.zones), tuple(floor.id for floor in past.config.floors)
     key = (what, past.file, places, past.config.thresholds.def_version, tuple(sorted(there.items())))
-    found: T = _sums.get(key, compute)
+    found: T = cache.get(key, compute)
     return found
 
 

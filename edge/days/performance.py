@@ -1,6 +1,7 @@
 """How counters fare: visits, dwell and tickets of some days beside those of other days, from a read-only connection.
 
-See edge.days.counters. All changes of all counters together hold with 95 %, because one looks for the one that stands
+While there are too few earlier days, the second half of the days stands beside the first. See edge.days.counters. All
+changes of all counters together hold with 95 %, because one looks for the one that stands
 out: the more counters, the wider the intervals (Bonferroni).
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -82,11 +83,15 @@ class Performance:
     first_day: str
     last_day: str
     """The days that the others are compared with."""
+    since: str
+    """First of these others: of the days asked for, or of their second half."""
     counters: tuple[CounterCourse, ...]
     """Those that fall certainly in most respects first; among them, those with fewest visits."""
     def_version: int
     sold: bool
     """True if any sales are known of the days."""
+    halves: bool = False
+    """True if the second half of the days asked for is compared with the first."""
 
     @property
     def days(self) -> int:
@@ -99,15 +104,31 @@ class Performance:
         return max((row.visits.pairs or 0 for row in self.counters), default=0)
 
 
-def performance(past: Past, date: dt.date, days: int, other: dt.date) -> Performance:
-    """Compare the counters on the `days` business days ending with `date` with as many ending with `other`."""
+def performance(past: Past, date: dt.date, days: int, other: dt.date | None = None) -> Performance:
+    """Compare the counters on the `days` business days ending with `date` with as many ending with `other`.
+
+    Without `other`: with the same weekdays before, or the second half of the days with the first, in whole weeks, if
+    more pairs of days have data then.
+    """
+    if other is not None:
+        return _compared(past, date, days, other)
+    found = _compared(past, date, days, date - -(-days // 7) * 7 * DAY)
+    half = days // 14 * 7
+    if found.pairs >= half:
+        return found
+    halves = _compared(past, date, half, date - half * DAY, days)
+    return found if halves.pairs <= found.pairs else replace(halves, halves=True)
+
+
+def _compared(past: Past, date: dt.date, days: int, other: dt.date, sold_days: int | None = None) -> Performance:
+    """Compare days with others; the sales are those of the `sold_days` ending with `date`."""
     config = past.config
     numbers = [n for n, zone in enumerate(config.zones) if zone.kind == ZoneKind.COUNTER]
     level = of_many(CLAIMS * len(numbers))
     came = visits(past, date, days, other)
     tickets = _tickets(past, date, days, other)
     now, before = (kept.total(past, kept.ending(last, days)) for last in (date, other))
-    sales = zone_sales(past, date, days)
+    sales = zone_sales(past, date, sold_days or days)
     rows = []
     for number in numbers:
         zone = config.zones[number]
@@ -123,7 +144,9 @@ def performance(past: Past, date: dt.date, days: int, other: dt.date) -> Perform
         )
     rows.sort(key=lambda row: (-_falls(row), row.visits.now is None, row.visits.now or 0, row.zone))
     first = other - (days - 1) * DAY
-    return Performance(first.isoformat(), other.isoformat(), tuple(rows), config.thresholds.def_version, bool(sales))
+    since = date - (days - 1) * DAY
+    dates = (first.isoformat(), other.isoformat(), since.isoformat())
+    return Performance(*dates, tuple(rows), config.thresholds.def_version, bool(sales))
 
 
 def _falls(row: CounterCourse) -> int:

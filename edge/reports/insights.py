@@ -139,7 +139,8 @@ def _by_rank(zone: CounterScore) -> tuple[int, int]:
 def _change(reference: Reference | None) -> str:
     if reference is None:
         return "–"
-    return f"{_signed(reference.change)} ({reference.before:,})"
+    between = "" if reference.low is None else f" {_signed(reference.low)} … {_signed(reference.high)}"
+    return f"{_signed(reference.change)}{between} ({reference.before:,})"
 
 
 def _signed(change: float | None) -> str:

@@ -22,8 +22,9 @@ from edge.words.numbers import duration, local, number, percent
 from edge.words.tables import Words
 
 if TYPE_CHECKING:  # keeps NumPy out of the page process until a day is requested
+    from dwell.compare import Share
     from edge.days.against import Against, AgainstReport
-    from edge.days.changes import Trial
+    from edge.days.changes import Comparison, Trial
     from edge.days.counters import Counters
     from edge.days.flows import FlowReport
     from edge.days.hours import HourReport
@@ -37,6 +38,9 @@ NAMED = 3
 BETWEEN = {"en": ", ", "zh": "、"}
 CLAUSES = {"en": ", ", "zh": "；"}
 STOP = {"en": ".", "zh": "。"}
+BEHIND = {"en": " ({share}, {low} … {high})", "zh": "（{share}，{low} … {high}）"}
+INSIDE = {"en": ": {share}, {low} … {high}", "zh": "，{share}，{low} … {high}"}
+"""A share with its interval, behind a count and inside brackets."""
 
 
 def longest(words: Words, found: Counters) -> list[str]:
@@ -99,7 +103,8 @@ def changes(words: Words, beside: AgainstReport | None) -> list[str]:
             "chance."
         ),
     }
-    said = [texts[_kind(store)].format(**_interval(store))]
+    change = store.change
+    said = [texts[_kind(change.sure, change.value, change.low)].format(**_told(change.value, change.low, change.high))]
     kinds = {zone.id: zone.kind.value for zone in words.config.zones}
     rows = [row for row in beside.rows if row.measure == "visits" and kinds.get(row.id) == "counter"]
     told = [row for row in rows if row.joint is not None and row.joint.low is not None]
@@ -110,6 +115,27 @@ def changes(words: Words, beside: AgainstReport | None) -> list[str]:
     elif told:
         said.append(_("No counter's visits have certainly changed."))
     return said
+
+
+def like_days(words: Words, found: Comparison) -> list[str]:
+    """Say whether more or fewer came than on the same weekday last week, and on the same holiday last year."""
+    _ = catalogue(words.lang).gettext
+    store = next(row for row in found.rows if row.scope == "store")
+    beside = {_("the same weekday last week"): store.last_week, _("the same holiday last year"): store.holiday}
+    texts = {
+        "more": _("More people came than on {day}: {change} ({low} … {high})."),
+        "fewer": _("Fewer people came than on {day}: {change} ({low} … {high})."),
+        "chance": _("The number of people differs by {change} from {day}; with {low} … {high}, that may be chance."),
+        "few": _(
+            "The number of people differs by {change} from {day}; too few days are known to say whether that is chance."
+        ),
+    }
+    # A holiday differs from an ordinary day, whatever else has changed.
+    told = {day: one for day, one in beside.items() if one is not None and one.same_kind and one.change is not None}
+    return [
+        texts[_kind(one.sure, one.change, one.low)].format(day=day, **_told(one.change, one.low, one.high))
+        for day, one in told.items()
+    ]
 
 
 def course(words: Words, found: Performance) -> list[str]:
@@ -218,8 +244,12 @@ def unmet(words: Words, found: NeedReport) -> list[str]:
         ((hour.unserved or 0, floor.floor, hour) for floor in found.floors for hour in floor.hours),
         key=lambda one: one[0],
     )
-    text = _("{n} of {all} longer visits met nobody, above all on {floor} in the hour from {hour} ({most} of {then}).")
+    text = _(
+        "{n} of {all} longer visits met nobody{share}, above all on {floor} in the hour from {hour} ({most} of {then}"
+        "{then_share})."
+    )
     told = {"n": number(n), "all": number(wanted), "most": number(most), "then": number(hour.wanted)}
+    told |= {"share": _share(words, found.share), "then_share": _share(words, hour.share, inside=True)}
     return [text.format(floor=words.floor(floor), hour=f"{local(words.config, hour.start_us):%H:%M}", **told)]
 
 
@@ -255,9 +285,15 @@ def proposals(words: Words, found: NeedReport) -> list[str]:
         return [_("Too few visits met staff to say how many more members of staff would help.")]
     if not found.proposals:
         return [_("In no hour was there enough missing to keep another member of staff busy.")]
-    text = _("{start}–{end} {floor}: +{more} at {zone}; {unserved} of {wanted} visits met nobody.")
+    texts = {
+        True: _("{start}–{end} {floor}: +{more} at {zone}; {unserved} of {wanted} visits met nobody{share}."),
+        False: _(
+            "{start}–{end} {floor}: perhaps +{more} at {zone}; {unserved} of {wanted} visits met nobody{share}. Whether"
+            " that would keep another member of staff busy is not certain."
+        ),
+    }
     said = [
-        text.format(
+        texts[one.sure].format(
             start=f"{local(words.config, one.start_us):%H:%M}",
             end=f"{local(words.config, one.end_us):%H:%M}",
             floor=words.floor(one.floor),
@@ -265,6 +301,7 @@ def proposals(words: Words, found: NeedReport) -> list[str]:
             zone=words.zone(one.zone),
             unserved=number(one.unserved),
             wanted=number(one.wanted),
+            share=_share(words, one.share),
         )
         for one in found.proposals
     ]
@@ -309,21 +346,26 @@ def trust(words: Words, found: Summary) -> list[str]:
     return said
 
 
-def _kind(row: Against) -> str:
-    change = row.change
-    if change is None or change.low is None:
+def _kind(sure: bool, value: float | None, low: float | None) -> str:
+    if value is None or low is None:
         return "few"
-    return "chance" if not change.sure else "more" if change.value > 0 else "fewer"
+    return "chance" if not sure else "more" if value > 0 else "fewer"
 
 
-def _interval(row: Against) -> dict[str, str]:
-    change = row.change
-    values = (None, None, None) if change is None else (change.value, change.low, change.high)
-    return dict(zip(("change", "low", "high"), map(_signed, values), strict=True))
+def _told(value: float | None, low: float | None, high: float | None) -> dict[str, str]:
+    return {"change": _signed(value), "low": _signed(low), "high": _signed(high)}
 
 
 def _value(row: Against) -> float:
     return 0.0 if row.change is None else row.change.value
+
+
+def _share(words: Words, found: Share | None, *, inside: bool = False) -> str:
+    """Return a share with its interval, to be added to a count; nothing if it is unknown."""
+    if found is None:
+        return ""
+    text = (INSIDE if inside else BEHIND)[words.lang]
+    return text.format(share=percent(found.value), low=percent(found.low), high=percent(found.high))
 
 
 def _signed(share: float | None) -> str:

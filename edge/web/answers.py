@@ -99,7 +99,7 @@ class Answers:
     def against(self, date: dt.date, days: int, other: dt.date) -> AgainstReport | None:
         return cast("AgainstReport | None", self._get("against", date, days, other))
 
-    def performance(self, date: dt.date, days: int, other: dt.date) -> Performance | None:
+    def performance(self, date: dt.date, days: int, other: dt.date | None) -> Performance | None:
         return cast("Performance | None", self._get("performance", date, days, other))
 
     def hours(self, date: dt.date, days: int = 1) -> HourReport | None:

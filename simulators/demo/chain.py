@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import csv
+import logging
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,9 @@ READ_S = "5"
 RECENT = 500
 SALES_S = 2.0
 """Interval at which headquarters looks for new sales."""
+AGAIN_S = 10.0
+"""Delay after a failure, before it looks again."""
+log = logging.getLogger("tagtrail.demo")
 
 Start = Callable[[str, list[str]], AbstractContextManager[subprocess.Popen[bytes]]]
 """Start a part of the demo under a name."""
@@ -125,7 +129,16 @@ class Chain:
                 "reader", ["chain", "read", "--log", log.servers, "--to", f"parquet:{self._lake}", "--every", READ_S]
             )
 
-        self._selling = asyncio.create_task(self._push_sales())
+        self._selling = asyncio.create_task(self._keep_pushing_sales())
+
+    async def _keep_pushing_sales(self, again_s: float = AGAIN_S) -> None:
+        """Push sales until cancelled; a failure is logged, and all sales are pushed again."""
+        while True:
+            try:
+                await self._push_sales()
+            except Exception:
+                log.exception("sales could not be pushed to the store; trying again in %.0f s", again_s)
+            await asyncio.sleep(again_s)
 
     async def _push_sales(self, every_s: float = SALES_S) -> None:
         """Push what the tills have sold to the store, whenever an hour is over; again what it has not taken."""
@@ -189,6 +202,7 @@ class Chain:
                 "events": all_received,
                 "not_in_the_log": not_in_the_log,
                 "sales_hours": sales_hours,
+                "sold_hours": len(sold(self._tills)),
                 "files": len(list(self._lake.glob("class=*/**/*.parquet"))),
             },
         }

@@ -53,8 +53,14 @@ def _chain(chain: dict[str, Any] | None) -> list[tuple[str, str]]:
     return [
         ("events of the chain in PostgreSQL", f"{chain['events']:,} of {chain['stores']} stores"),
         ("not yet in the log / files at its reader", f"{chain['not_in_the_log']} / {chain['files']}"),
-        ("hours of sales of a counter, taken by the store", f"{chain['sales_hours']:,}"),
+        ("hours of sales of a counter, taken by the store", _sales(chain)),
     ]
+
+
+def _sales(chain: dict[str, Any]) -> str:
+    """Return how much of what was sold the store has; tills tell an hour when it is over."""
+    taken, sold = chain["sales_hours"], chain["sold_hours"]
+    return f"{taken:,} of {sold:,}" if sold else "none yet: no hour was over"
 
 
 def _zones(live: dict[str, Any]) -> Table:
@@ -101,7 +107,7 @@ def _totals(live: dict[str, Any], crm: dict[str, Any]) -> Panel:
     if chain := crm.get("chain"):
         counted.append(
             f"\nchain: {chain['stores']} stores, {chain['events']:,} events, {chain['not_in_the_log']} not yet in"
-            f" the log, {chain['files']} files at its reader, {chain['sales_hours']:,} counter-hours of sales"
+            f" the log, {chain['files']} files at its reader, counter-hours of sales: {_sales(chain)}"
         )
     return Panel(Group(table, counted), title="Outbox and CRM")
 

@@ -100,6 +100,39 @@ def test_all_columns_have_room_and_names_are_whole(chromium: Any, site: Any, pat
             assert page.evaluate(FILLED) == [], width
 
 
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_counter_that_was_tapped_shows_where_people_came_from_and_went(chromium: Any, site: Any, lang: str) -> None:
+    with opened(chromium, lang, "phone") as (page, wrong):
+        page.goto(site.url + "/counters")
+        names = page.locator('#hold >> xpath=../.. >> tbody th a[href^="#"]')
+        for name in names.all():
+            card = page.locator(name.get_attribute("href"))
+            if card.count():
+                page.evaluate("history.replaceState(null, '', location.pathname), scrollTo(0, 0)")
+                name.click()
+                page.wait_for_function("e => e.getBoundingClientRect().top < 40", arg=card.element_handle())
+                box = card.locator(".halves").bounding_box()
+                assert box["y"] >= 0
+                assert box["y"] + box["height"] <= page.evaluate("document.querySelector('nav').offsetTop")
+        assert wrong == []
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_hour_of_missing_staff_is_in_sight_at_every_width(chromium: Any, site: Any, lang: str) -> None:
+    with opened(chromium, lang, "phone") as (page, _):
+        page.goto(site.url + "/service")
+        for width in (320, 360, 641, 768, 820, 1024):
+            page.set_viewport_size({"width": width, "height": 900})
+            hidden = page.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.across:has(.need)'))")
+            assert hidden <= 0, width
+            hours, cells = (page.locator(f".need {row} > *").all() for row in ("thead tr", "tbody tr:first-child"))
+            below = [hour.bounding_box()["y"] for hour in hours[1:]]
+            assert (len(set(below)) > 1) == (width < 1000), "hours stand below each other"
+            if width < 1000:
+                assert [cell.bounding_box()["y"] for cell in cells[1:]] == below
+                assert all(cell.evaluate("e => e.scrollHeight <= e.clientHeight + 1") for cell in cells)
+
+
 @pytest.mark.parametrize("size", ["wall"])
 def test_dark_and_on_the_wall(chromium: Any, site: Any, size: str) -> None:
     with opened(chromium, "zh", size, color_scheme="dark") as (page, wrong):

@@ -129,3 +129,35 @@ def test_rules_in_a_form(chromium: Any, guarded: Any) -> None:
         page.wait_for_selector('[data-version="3"]')
         assert page.query_selector('input[name="rule-2-wait"]').input_value() == ""
         assert wrong == []
+
+
+CUT_OFF = """() => { const bottom = document.querySelector('.side').getBoundingClientRect().bottom;
+  return [...document.querySelectorAll('.side :is(li, tr, p)')].filter(e => e.checkVisibility()
+    && e.getBoundingClientRect().bottom > Math.min(bottom, innerHeight) + 1).map(e => e.innerText.slice(0, 60)) }"""
+"""What the side of a wall screen shows in part, or below its end."""
+
+
+@pytest.mark.parametrize("height", [900, 700])
+def test_a_wall_screen_says_how_many_members_it_has_no_room_for(chromium: Any, guarded: Any, height: int) -> None:
+    told, usual = guarded.service.told, guarded.service.told["members"]
+    many = [{**usual[0], "member": f"M-{1_000_000 + n}"} for n in range(40)]
+    with opened(chromium, "en", "hd") as (page, wrong):
+        log_in(page, guarded.url, "li")
+        page.set_viewport_size({"width": 1920, "height": height})
+        try:
+            told["members"] = many
+            page.goto(guarded.url + "/?wall=1")
+            members = page.locator("[data-region=members]")
+            left = members.locator("[data-more]")
+            left.wait_for(state="visible")
+            shown = members.locator("tbody tr:visible").count()
+            assert left.inner_text() == f"and {40 - shown} other members"
+            assert page.evaluate(CUT_OFF) == []
+            page.wait_for_selector(".cue")
+            told["members"] = usual
+            left.wait_for(state="hidden")
+            assert members.locator("tbody tr:visible").count() == len(usual)
+            assert page.evaluate(CUT_OFF) == []
+        finally:
+            told["members"] = usual
+        assert wrong == []

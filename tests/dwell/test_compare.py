@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dwell.compare import (
     DayCount,
+    Difference,
     Pairs,
     Share,
     change,
@@ -21,7 +22,9 @@ from dwell.compare import (
     ratio_change,
     share,
     share_change,
+    share_of_days,
     t_quantile,
+    usual,
 )
 
 
@@ -231,6 +234,78 @@ def test_a_change_of_few_days_or_counts_has_no_interval() -> None:
     assert alone is not None
     assert (alone.value, alone.low, alone.sure) == (0.25, None, False)
     assert ratio_change([5, 5, 5], [5, 5, 5]).low is None
+
+
+def saturdays(
+    rng: np.random.Generator, weeks: int, rate: float, spread: float, change: float = 0.0
+) -> tuple[Difference | None, float]:
+    """A Saturday beside the one before, after so many weeks whose days differ by more than chance; and the truth."""
+    busy = rate * np.exp(rng.normal(0, 0.3, 7))
+    before = rng.poisson(busy * np.exp(rng.normal(0, spread, (weeks, 7))))
+    now = int(rng.poisson((1 + change) * busy[5] * np.exp(rng.normal(0, spread))))
+    usually = usual(before[1:].ravel().tolist(), before[:-1].ravel().tolist(), alike=True)
+    return ratio_change([now], [int(before[-1, 5])], usually=usually), change
+
+
+@pytest.mark.parametrize(
+    ("weeks", "rate", "spread"), [(2, 400, 0.1), (3, 150, 0.2), (5, 400, 0.1), (9, 2_000, 0.15), (9, 150, 0.0)]
+)
+def test_a_day_beside_another_lies_in_its_interval_as_often_as_it_says(weeks: int, rate: float, spread: float) -> None:
+    rng, rounds = np.random.default_rng(weeks), 1500
+    missed = 0
+    for _ in range(rounds):
+        found, truth = saturdays(rng, weeks, rate, spread)
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        missed += not found.low <= truth <= found.high
+    assert 0.01 <= missed / rounds <= 0.07
+
+
+def test_a_day_that_has_changed_is_told_from_one_that_has_not() -> None:
+    """With four weeks whose days scatter by 10 %, an increase by two thirds is found four times in five."""
+    rng, found = np.random.default_rng(3), {0.0: 0, 0.67: 0}
+    for more in found:
+        for _ in range(600):
+            day, _truth = saturdays(rng, 4, 400, 0.1, more)
+            assert day is not None
+            found[more] += day.sure
+    assert found[0.0] <= 0.07 * 600
+    assert found[0.67] >= 0.8 * 600
+
+
+def test_a_slow_trend_hardly_widens_what_is_usual() -> None:
+    rising = [100_000 * 1.03**week for week in range(9)]
+    flat = usual([100_000] * 8, [100_000] * 8, alike=True)
+    found = usual([round(n) for n in rising[1:]], [round(n) for n in rising[:-1]], alike=True)
+    assert flat is not None
+    assert found is not None
+    assert flat.excess == 0
+    assert found.excess < 0.03**2 / 2
+    assert usual([100, 90], [100, 100], alike=True) is None
+
+
+@pytest.mark.parametrize(("days", "spread"), [(7, 1.0), (28, 0.7), (7, 0.0), (1, 0.0)])
+def test_a_share_over_days_lies_in_its_interval_as_often_as_it_says(days: int, spread: float) -> None:
+    """What is common to the visits of one day, such as who was at work, makes shares of days differ."""
+    rng, missed, rounds = np.random.default_rng(days), 0, 1500
+    odds = rng.normal(0, spread, 200_000)
+    truth = float(np.mean(1 / (1 + np.exp(0.8 - odds))))
+    for _ in range(rounds):
+        n = rng.poisson(60, days)
+        k = rng.binomial(n, 1 / (1 + np.exp(0.8 - rng.normal(0, spread, days))))
+        sums = [int(one.sum()) for one in (k, n, k * k, k * n, n * n)]
+        found = share_of_days(Pairs(days, *sums))
+        assert found is not None
+        missed += not found.low <= truth <= found.high
+    assert missed / rounds <= 0.075
+
+
+def test_a_share_over_days_is_never_surer_than_that_of_independent_cases() -> None:
+    for k, n in ((0, 40), (40, 40), (12, 40)):
+        alike = share_of_days(Pairs(4, 4 * k, 4 * n, 4 * k * k, 4 * k * n, 4 * n * n))
+        assert alike == share(4 * k, 4 * n)
+    assert share_of_days(Pairs(7, 9, 29, 81, 261, 841)) is None
 
 
 def test_a_median_lies_in_its_interval_as_often_as_it_says() -> None:

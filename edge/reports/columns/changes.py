@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,14 @@ def _change(row: Any, _: Words) -> Interval | None:
     return None if found is None else Interval(found.change, found.low, found.high)
 
 
+def _reference(name: str) -> Callable[[Any, Words], Interval | None]:
+    def of(row: Any, _: Words) -> Interval | None:
+        found = getattr(row, name)
+        return None if found is None or found.change is None else Interval(found.change, found.low, found.high)
+
+    return of
+
+
 # One figure of a day, compared with other days.
 COMPARISON = (
     Column("place", TEXT, _("Floor or zone"), "store, floor or zone: type of the place in this row.", "scope"),
@@ -62,8 +70,10 @@ COMPARISON = (
         "last_week_change",
         RATIO,
         _("Change from last week"),
-        "Relative change from last week; 0.1 means ten per cent more.",
-        "last_week.change",
+        "Relative change from last week; 0.1 means ten per cent more. Its interval is made of how much days usually"
+        " differ.",
+        _reference("last_week"),
+        interval=True,
     ),
     Column(
         "median_4w",
@@ -96,7 +106,8 @@ COMPARISON = (
         RATIO,
         _("Change from the holiday"),
         "Relative change from that day.",
-        "holiday.change",
+        _reference("holiday"),
+        interval=True,
     ),
 )
 
@@ -120,7 +131,8 @@ AGAINST = (
         "change",
         RATIO,
         _("Change"),
-        "Relative change; of shares, the difference. Its interval needs three pairs of days.",
+        "Relative change; of shares, the difference. With fewer than three pairs of days, its interval is made of how"
+        " much days usually differ.",
         _beside,
         interval=True,
     ),

@@ -29,7 +29,7 @@ KNOWN = "measured (the tills told the hour), unknown (they did not; not zero) or
 
 def _change(figure: str) -> Callable[[Any, Words], Interval | None]:
     def of(row: Any, _: Words) -> Interval | None:
-        found = follow(row, f"{figure}.change")
+        found = follow(row, f"part.{figure}.change")
         return None if found is None else Interval(found.value, found.low, found.high)
 
     return of
@@ -38,8 +38,8 @@ def _change(figure: str) -> Callable[[Any, Words], Interval | None]:
 def _course(id_: str, kind: str, heading: str, change: str, what: str) -> tuple[Column, ...]:
     """Columns with a figure now, before, and its change."""
     return (
-        Column(id_, kind, heading, f"{what}, of these days.", f"{id_}.now"),
-        Column(f"{id_}_before", kind, _("before"), f"{what}, of the other days.", f"{id_}.before"),
+        Column(id_, kind, heading, f"{what}, of these days.", f"part.{id_}.now"),
+        Column(f"{id_}_before", kind, _("before"), f"{what}, of the other days.", f"part.{id_}.before"),
         Column(
             f"{id_}_change",
             RATIO,
@@ -87,22 +87,29 @@ OF_ZONE = (
 
 # A counter now and before.
 PERFORMANCE = (
-    Column("floor", TEXT, _("Floor id"), "Id of the floor in the store file.", key=True),
-    *zone(),
+    Column("floor", TEXT, _("Floor id"), "Id of the floor in the store file.", "part.floor", key=True),
+    *zone("part.zone"),
     *_course(
         "visits", INTEGER, _("Visits"), _("Visits, change"), "Visits of people in hours known on both days of a pair"
     ),
     *_course("dwell", SECONDS, _("Dwell, median"), _("Dwell, change"), "Median dwell, seconds"),
     *_course("tickets", INTEGER, _("Tickets"), _("Tickets, change"), "Tickets in hours known on both days of a pair"),
-    per_visit("sales."),
-    Column("pairs", INTEGER, _("Pairs of days"), "Number of pairs of days whose visits were compared.", "visits.pairs"),
+    per_visit("part.sales."),
+    Column(
+        "pairs", INTEGER, _("Pairs of days"), "Number of pairs of days whose visits were compared.", "part.visits.pairs"
+    ),
     Column(
         "ticket_pairs",
         INTEGER,
         _("Pairs with sales"),
         "Number of pairs of days whose tickets were compared.",
-        "tickets.pairs",
+        "part.tickets.pairs",
     ),
+    Column(
+        "since", DATE, _("Compared from"), "First of the days compared: of all, or of their second half.", "of.since"
+    ),
+    Column("before_from", DATE, _("with days from"), "First of the days they are compared with.", "of.first_day"),
+    Column("before_to", DATE, _("with days to"), "Last of these.", "of.last_day"),
 )
 
 # A zone's day.

@@ -156,6 +156,14 @@ SERVICE = (
     COVERAGE,
 )
 
+UNSERVED = Column(
+    "unserved_share",
+    SHARE,
+    _("Met nobody, share"),
+    "unserved ÷ wanted, from 30 visits on; its interval is at least as wide as the days differ.",
+    "part.share",
+    interval=True,
+)
 # A floor's hour.
 NEED = (
     Column("floor", TEXT, _("Floor id"), "Id of the floor in the store file.", "of.floor", key=True),
@@ -164,6 +172,7 @@ NEED = (
     Column("state", TEXT, _("State"), MEASURED, "part.state"),
     Column("wanted", INTEGER, _("Visits"), "Visits long enough to expect service.", "part.wanted"),
     Column("unserved", INTEGER, _("met nobody"), "Of these, visits that met no staff.", "part.unserved"),
+    UNSERVED,
     Column(
         "wait_median_s", SECONDS, _("Wait, median"), "Median wait of the visits that met staff, seconds.", "part.wait_s"
     ),
@@ -181,6 +190,14 @@ PROPOSALS = (
     Column("more", INTEGER, _("More staff"), "Proposed additional members of staff.", "part.more"),
     Column("unserved", INTEGER, _("met nobody"), "Visits that met no staff in these hours.", "part.unserved"),
     Column("wanted", INTEGER, _("Visits"), "Visits long enough to expect service in these hours.", "part.wanted"),
+    UNSERVED,
+    Column(
+        "sure",
+        TEXT,
+        _("Certain"),
+        "yes: there was enough to do at the lower limit of the share, too, all zones taken together; no: not certain.",
+        lambda row, _: "yes" if row.part.sure else "no",
+    ),
     Column(
         "per_staff_hour",
         NUMBER,

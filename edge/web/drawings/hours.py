@@ -192,10 +192,12 @@ def staffing(
 def need_table(
     config: StoreConfig, report: NeedReport
 ) -> tuple[tuple[str, ...], tuple[tuple[FloorNeed, tuple[NeedCell, ...]], ...]]:
-    """Build the table of unserved visits: labels of the hours, and each floor with its cells."""
+    """Build the table of unserved visits: labels of the hours from the first visit to the last, and each floor with its
+    cells."""
     if not report.floors:
         return (), ()
-    shown = _shown(config, [[(hour.start_us, hour.wanted) for hour in floor.hours] for floor in report.floors])
+    used = [i for i, hours in enumerate(zip(*(floor.hours for floor in report.floors), strict=True)) if _any(hours)]
+    shown = range(min(used, default=0), max(used, default=-1) + 1)
     most = max((hour.unserved or 0 for floor in report.floors for hour in floor.hours), default=0) or 1
 
     def cell(hour: NeedHour) -> NeedCell:
@@ -205,6 +207,10 @@ def need_table(
         tuple(_label(config, report.floors[0].hours[i].start_us) for i in shown),
         tuple((floor, tuple(cell(floor.hours[i]) for i in shown)) for floor in report.floors),
     )
+
+
+def _any(hours: Sequence[NeedHour]) -> bool:
+    return any(hour.wanted for hour in hours)
 
 
 def _of_floor(floor: str, rows: Sequence[StaffRow]) -> tuple[StaffRow, ...]:

@@ -15,6 +15,8 @@ from edge.words.languages import catalogue
 from edge.words.numbers import local
 
 if TYPE_CHECKING:  # NumPy is imported with the first day
+    from edge.days.against import AgainstReport
+    from edge.days.changes import Comparison
     from edge.days.counters import CounterScore
     from edge.days.performance import CounterCourse, Course
     from edge.days.trends import TrendDay, Week
@@ -23,6 +25,8 @@ COURSE_ORDERS = (
     *("falls", "visits", "visits_change", "dwell", "dwell_change", "tickets", "tickets_change", "tickets_per_visit"),
 )
 """Columns by which counters can be sorted that are compared with other days."""
+REACH = (0.1, 1.0)
+"""Least and greatest change at the edge of the pictures of changes."""
 SHADES = 4
 ORDERS = ("rank", "n", "draw", "engaged_share", "conversion", "bounce", "first_stop", "median_s", "p75_s")
 """Columns by which counters can be sorted."""
@@ -70,6 +74,16 @@ def spark_line(days: Sequence[TrendDay], lang: str) -> Markup:
     }
     head = f'<svg class="spark" viewBox="0 0 100 24" role="img" aria-label="{label}"><title>{label}</title>'
     return Markup("".join((head, *parts, f'<circle cx="{x}" cy="{y}" r="2"/></svg>')))
+
+
+def reach(day: Comparison | None, days: AgainstReport | None) -> float:
+    """Return the change at the edge of all pictures of changes of the store and its floors: the farthest limit."""
+    rows = [row for row in (day.rows if day else ()) if row.scope != "zone"]
+    limits = [(one.low, one.high) for row in rows for one in (row.last_week, row.holiday) if one is not None]
+    beside = [row.change for row in (days.rows if days else ()) if row.scope != "zone"]
+    limits += [(one.low, one.high) for one in beside if one is not None]
+    farthest = max((abs(limit) for both in limits for limit in both if limit is not None), default=0.0)
+    return max(REACH[0], min(farthest, REACH[1]))
 
 
 def week_picture(config: StoreConfig, found: Week, zone: str, start_us: int) -> WeekPicture | None:

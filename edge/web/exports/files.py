@@ -48,6 +48,7 @@ CODED = (
     "place",
     "role",
     "state",
+    "sure",
     "tag_class",
     "trial_kind",
 )
@@ -56,7 +57,7 @@ CODES = (
     *(_("measured"), _("unknown"), _("future"), _("arrival"), _("open"), _("acknowledged")),
     *(_("done"), _("reviewed"), _("snoozed"), _("attended"), _("expired"), _("planned"), _("running"), _("over")),
     *(_("during"), _("after"), _("visitors"), _("engaged_visitors"), _("journeys"), _("comings"), _("visits")),
-    *(_("before"), _("closed"), _("tickets"), _("promotion"), _("layout")),
+    *(_("yes"), _("no"), _("before"), _("closed"), _("tickets"), _("promotion"), _("layout")),
     *(_("engaged"), _("engaged_share"), _("store"), _("floor"), _("zone"), _("member"), _("cart"), _("staff")),
     *(_("up"), _("down"), _("connecting"), _("viewer"), _("manager"), _("it")),
     *(

@@ -183,10 +183,11 @@ def _sales(source: Source) -> Iterator[Sold]:
         yield Sold(zone, hour, None if hour.amount is None or found is None else found.currency)
 
 
-def _performance(source: Source) -> Iterable[Any]:
-    other = (source.period.compared or source.period.before).last
-    found = source.answers.performance(source.date, source.days, other)
-    return found.counters if found else ()
+def _performance(source: Source) -> Iterator[Part]:
+    other = source.period.compared
+    found = source.answers.performance(source.date, source.days, None if other is None else other.last)
+    for counter in found.counters if found else ():
+        yield Part(found, counter)
 
 
 def _trends(source: Source) -> Iterator[Part]:
@@ -335,7 +336,8 @@ _MADE = (
     Table(
         "performance",
         _("Trend and sales"),
-        "Visits, dwell and tickets of the counters beside the days that `against` names; default: the days before.",
+        "Visits, dwell and tickets of the counters beside the days that `against` names; default: the days before, or,"
+        " while there are too few of these, the second half of the days beside the first.",
         _performance,
         spans=True,
     ),

@@ -23,7 +23,7 @@ from edge.web.drawings.charts import counter_cards, dwell_bands, flow_matrix, sa
 from edge.web.drawings.hours import dwell_charts, need_table, occupancy_charts, staffing
 from edge.web.drawings.lines import trial_lines
 from edge.web.drawings.medians import holds
-from edge.web.drawings.trends import COURSE_ORDERS, ORDERS, courses_in_order, in_order, spark_line
+from edge.web.drawings.trends import COURSE_ORDERS, ORDERS, courses_in_order, in_order, reach, spark_line
 from edge.web.pages.service import floor_parts
 from edge.web.site import Site, language
 from edge.words.languages import named
@@ -74,8 +74,11 @@ class DayPages:
         says = []
         if good:
             words = Words(site.config, lang)
-            says = [*sentences.busiest(words, day["summary"]), *sentences.changes(words, day["beside"])]
+            like = [] if against is None else sentences.like_days(words, against)
+            says = sentences.changes(words, day["beside"]) if day["beside"] else like
+            says += sentences.busiest(words, day["summary"])
         values: dict[str, Any] = {"against": against, "whole": whole, "scope": scope, "says": says}
+        values["reach"] = reach(against, day["beside"])
         values["far_back"] = (day["date"] - 4 * WEEK).isoformat()
         return site.render(request, "today.html", **values, **day, **drawn, **flows)
 
@@ -109,7 +112,9 @@ class DayPages:
             "counters.html",
             says=says,
             holds=() if scores is None else holds(scores),
-            enough_days="28" if any(days[0].visits is not None for days in trends.values()) else "7",
+            enough_days="28"
+            if any(day.visits is not None for days in trends.values() for day in days[: WEEK.days])
+            else "7",
             scores=scores,
             rows=rows,
             order=order,
@@ -131,8 +136,8 @@ class DayPages:
         found = None
         trends: Mapping[str, tuple[TrendDay, ...]] = {}
         if day["state"] == "ok":
-            other = period.compared or period.before
-            found = await run_in_threadpool(site.answers.performance, period.last, period.days, other.last)
+            other = None if period.compared is None else period.compared.last
+            found = await run_in_threadpool(site.answers.performance, period.last, period.days, other)
             trends = await run_in_threadpool(site.answers.trends, period.last)
         return site.render(
             request,

@@ -83,6 +83,7 @@ function start() {
       news.innerHTML = html;
       morphChildren(element, news);
     }
+    fitWall();
   }
 
   const source = new EventSource(fresh.dataset.events);
@@ -106,5 +107,32 @@ function takeTurns() {
   setInterval(() => { page = (page + 1) % pages; show(); }, Math.min(TURN_MS, ROUND_MS / pages));
 }
 
+// Nobody scrolls a wall screen: lists show as many as there is room for, and how many more there are.
+function fitWall() {
+  const side = document.querySelector(".wall .side");
+  if (!side) return;
+  side.style.maxHeight = `${window.innerHeight - side.offsetTop - 8}px`;
+  const lists = [...side.querySelectorAll("[data-more]")].map((more) => ({ more, rows: rowsAbove(more), shown: 0 }));
+  for (const list of lists) show(list, list.rows.length);
+  const [cues, members] = [".attention", "[data-region=members]"].map((of) => lists.find((list) => list.more.closest(of)));
+  for (const [list, least] of [[members, 3], [cues, 1], [members, 0]]) {
+    while (list && list.shown > least && side.scrollHeight > side.clientHeight) show(list, list.shown - 1);
+  }
+}
+
+function rowsAbove(more) {
+  return [...more.parentElement.querySelectorAll(".cues > li, tbody > tr")];
+}
+
+function show(list, n) {
+  list.shown = n;
+  list.rows.forEach((row, i) => { row.hidden = i >= n; });
+  const left = list.rows.length - n + Number(list.more.dataset.others);
+  list.more.hidden = !left;
+  list.more.textContent = list.more.dataset.more.replace("{n}", left);
+}
+
 start();
 takeTurns();
+fitWall();
+window.addEventListener("resize", fitWall);

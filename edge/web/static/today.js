@@ -98,7 +98,9 @@ function foldAll() {
 
 function unfoldTarget() {
   const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (target && target.classList.contains("shut")) unfold(target, true);
+  if (!target || !target.classList.contains("shut")) return;
+  unfold(target, true);
+  target.scrollIntoView(); // before, there may not have been enough below it
 }
 
 foldAll();

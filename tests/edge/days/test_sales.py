@@ -267,6 +267,15 @@ def test_how_counters_fare_equals_brute_force(tmp_path: Path) -> None:
     one = day.past.performance(DATE, 1, DATE - 7 * ONE).counters[0]
     assert one.visits.change is not None
     assert one.visits.change.low is None, "one pair of days proves nothing"
+    alone = day.past.performance(DATE, 14)
+    halves = day.past.performance(DATE, 7, DATE - 7 * ONE)
+    assert (alone.halves, alone.since, alone.days, alone.pairs) == (True, "2026-03-08", 7, 7)
+    assert (alone.first_day, alone.last_day) == (halves.first_day, halves.last_day)
+    for half, whole in zip(halves.counters, alone.counters, strict=True):
+        assert half.courses == whole.courses
+        assert (half.sales, whole.sales) == tuple(zone(day, half.zone, days=n).sales for n in (7, 14))
+    assert day.past.performance(DATE, 7) == halves, "these have days before them"
+    assert not day.past.performance(DATE - 10 * ONE, 14).halves, "halves of four days and nothing have no pairs"
     day.conn.execute("DELETE FROM sales_day")
     nothing = day.past.performance(DATE, 7, DATE - 7 * ONE)
     assert not nothing.sold

@@ -15,7 +15,7 @@ from dwell.compare import Change, Difference
 from edge.days import counters as counters_of
 from edge.days import facts, kept
 from edge.days.against import Against, AgainstReport
-from edge.days.changes import Effect, Phase, Trial
+from edge.days.changes import Comparison, ComparisonRow, Effect, Phase, Reference, Trial
 from edge.days.facts import Totals
 from edge.days.performance import CounterCourse, Course, Performance
 from edge.reports import sentences
@@ -107,6 +107,52 @@ def beside(store: Difference | None, **zones: Difference) -> AgainstReport:
 def test_changes_are_certain_or_said_not_to_be(change: Difference, said: str) -> None:
     assert sentences.changes(EN, beside(change))[0].startswith(said)
     assert sentences.changes(ZH, beside(change))[0] != sentences.changes(EN, beside(change))[0]
+
+
+def like(change: float | None, low: float | None, high: float | None, *, same: bool = True) -> Reference:
+    return Reference("2026-03-07", same, 120, 100, change, low, high)
+
+
+@pytest.mark.parametrize(
+    ("last_week", "holiday", "said"),
+    [
+        (
+            like(0.2, 0.05, 0.38),
+            None,
+            ["More people came than on the same weekday last week: +20 % (+5 % … +38 %)."],
+        ),
+        (
+            like(-0.2, -0.3, -0.09),
+            None,
+            ["Fewer people came than on the same weekday last week: -20 % (-30 % … -9 %)."],
+        ),
+        (
+            like(0.1, -0.1, 0.3, same=False),
+            like(0.1, -0.1, 0.3),
+            [
+                "The number of people differs by +10 % from the same holiday last year; with -10 % … +30 %, that may be"
+                " chance."
+            ],
+        ),
+        (
+            like(0.1, None, None),
+            None,
+            [
+                "The number of people differs by +10 % from the same weekday last week; too few days are known to say"
+                " whether that is chance."
+            ],
+        ),
+        (like(None, None, None), None, []),
+        (None, None, []),
+    ],
+)
+def test_a_day_beside_its_like_is_told_with_its_interval(
+    last_week: Reference | None, holiday: Reference | None, said: list[str]
+) -> None:
+    row = ComparisonRow("store", "s1", "journeys", 120, last_week, None, 0, None, None, holiday)
+    found = Comparison("2026-03-14", 0, False, None, True, None, (row,))
+    assert sentences.like_days(EN, found) == said
+    assert len(sentences.like_days(ZH, found)) == len(said)
 
 
 def test_zones_with_certain_changes_are_named() -> None:
@@ -203,7 +249,7 @@ def test_how_counters_fare_is_said_if_it_is_certain(
     for zone, values in (("shoes", shoes), ("bags", bags)):
         visits_, dwell, tickets = (course(value, value != 0) for value in values)
         rows.append(CounterCourse(zone, "F1", visits_, dwell, tickets, None))
-    found = Performance("2026-03-01", "2026-03-07", tuple(rows), 1, sold)
+    found = Performance("2026-03-01", "2026-03-07", "2026-03-08", tuple(rows), 1, sold)
     assert sentences.course(EN, found) == said
     assert len(sentences.course(ZH, found)) == len(said)
 
@@ -211,7 +257,7 @@ def test_how_counters_fare_is_said_if_it_is_certain(
 def test_too_few_days_say_nothing_about_how_counters_fare() -> None:
     none = Course(10, 10, Difference(-0.5, None, None), 1)
     row = CounterCourse("shoes", "F1", none, Course(None, None, None, None), none, None)
-    (said,) = sentences.course(EN, Performance("2026-03-01", "2026-03-01", (row,), 1, True))
+    (said,) = sentences.course(EN, Performance("2026-03-01", "2026-03-01", "2026-03-08", (row,), 1, True))
     assert said.startswith("There are too few days to compare")
 
 
@@ -219,7 +265,7 @@ def test_nothing_is_said_of_visits_or_tickets_that_cannot_be_judged() -> None:
     """One pair of 28 days; dwell is of all visits together, and has an interval."""
     few, dwell = Course(10, 10, Difference(-0.5, None, None), 1), Course(60, 60, Difference(0, -0.2, 0.2), None)
     row = CounterCourse("shoes", "F1", few, dwell, few, None)
-    found = Performance("2026-01-18", "2026-02-14", (row,), 1, True)
+    found = Performance("2026-01-18", "2026-02-14", "2026-03-08", (row,), 1, True)
     assert (found.pairs, found.days) == (1, 28)
     assert sentences.course(EN, found) == [
         "No counter's dwell has certainly become shorter.",
@@ -228,12 +274,12 @@ def test_nothing_is_said_of_visits_or_tickets_that_cannot_be_judged() -> None:
     ]
     assert "28 天中只有 1 天" in "".join(sentences.course(ZH, found))
     judged = CounterCourse("shoes", "F1", course(0, False), dwell, few, None)
-    assert sentences.course(EN, Performance("2026-03-01", "2026-03-07", (judged,), 1, True)) == [
+    assert sentences.course(EN, Performance("2026-03-01", "2026-03-07", "2026-03-08", (judged,), 1, True)) == [
         "No counter has certainly lost visits or dwell.",
         "Sales of too few days are known to say whether tickets have changed.",
     ]
     shorter = CounterCourse("shoes", "F1", few, Course(60, 90, Difference(-0.3, -0.4, -0.2), None), few, None)
-    assert sentences.course(EN, Performance("2026-03-01", "2026-03-07", (shorter,), 1, False))[:2] == [
+    assert sentences.course(EN, Performance("2026-03-01", "2026-03-07", "2026-03-08", (shorter,), 1, False))[:2] == [
         "Certainly shorter dwell only: Shoes.",
         "Days with data on both sides: 1 of 7, too few to say whether visits have changed.",
     ]

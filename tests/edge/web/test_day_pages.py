@@ -84,9 +84,10 @@ async def test_last_week_stands_beside_the_days_figure(page: Page) -> None:
     day.conn.close()
     html = (await page.get(f"/today?date={DATE}&lang=en"))[2]
     figures = text_of(html.split('class="figures"')[1].split("</section>")[0])
-    assert "Journeys 30 Same weekday last week +50 % 20" in figures
+    assert "Journeys 30 Same weekday last week 20 → +50 %" in figures
     assert 'id="against"' in html
-    assert "can't show whether a difference is chance" in unescape(html)
+    assert "Too few days are known to say how much days usually differ" in html
+    assert "differs by +50 % from the same weekday last week; too few days are known" in html
     figures = text_of((await page.get(f"/today?date={DATE}&against=before&lang=en"))[2].split('class="figures"')[1])
     assert "Same weekday last week" not in figures.split("Cart journeys")[0], "the days compared are there instead"
 
@@ -264,6 +265,19 @@ async def test_how_few_days_can_be_compared_is_said_with_the_figures(tmp_path: P
     assert "of these days ha" not in whole
     assert "compared with 2026-02-24 – 2026-03-02 2 of these days have data" in few
     assert "Days with data on both sides: 2 of 7" in few
+
+
+async def test_a_young_store_compares_the_halves_of_its_days(tmp_path: Path) -> None:
+    config = StoreConfig.model_validate(store_values(tmp_path, opening_hours=[{"open": "10:00", "close": "20:00"}]))
+    trading(config)
+    async with pages.serving(config) as page:
+        text = text_of((await page.get(f"/counters?date={DATE}&days=14&view=trend&lang=en"))[2])
+        file = (await page.get(f"/export/performance.csv?date={DATE}&days=14&lang=en"))[2]
+        chosen = text_of((await page.get(f"/counters?date={DATE}&days=14&view=trend&against=before&lang=en"))[2])
+    assert "2026-03-08 – 2026-03-14 compared with 2026-03-01 – 2026-03-07" in text
+    assert "the second half stands beside the first" in text
+    assert "second half" not in chosen, "other days were asked for"
+    assert "2026-03-08,2026-03-01,2026-03-07" in file
 
 
 async def test_every_share_of_where_people_went_has_its_interval(page: Page) -> None:

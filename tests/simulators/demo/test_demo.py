@@ -17,7 +17,7 @@ from rich.console import Console
 from config import StoreConfig
 from config.check import load
 from edge.store.calendar import hours
-from simulators.demo import chain
+from simulators.demo import chain, view
 from simulators.demo.run import Options, _Demo, _opening
 
 
@@ -86,3 +86,36 @@ async def test_headquarters_pushes_each_hour_of_sales_once_and_again_if_it_was_n
         ["store,hour,zone,tickets", "s1,10:00,shoes,3"],
         ["store,hour,zone,tickets", "s1,11:00,shoes,3"],
     ]
+
+
+async def test_a_failure_to_push_sales_is_logged_and_all_are_pushed_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tills = tmp_path / "tills.csv"
+    tills.write_text("hour,zone,tickets\n10:00,shoes,3\n")
+    pushed = asyncio.Event()
+
+    @contextmanager
+    def start(name: str, arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+        if not caplog.records:
+            raise OSError("no more processes")
+        pushed.set()
+        with subprocess.Popen(["true"]) as process:
+            yield process
+
+    hq = chain.Chain(tmp_path, "s1", start, (1.0, 0), tills)
+    pushing = asyncio.create_task(hq._keep_pushing_sales(again_s=0.01))
+    async with asyncio.timeout(30):
+        await pushed.wait()
+    pushing.cancel()
+    (record,) = caplog.records
+    assert "sales could not be pushed" in record.message
+    assert record.exc_info is not None
+    assert "no more processes" in str(record.exc_info[1])
+
+
+@pytest.mark.parametrize(
+    ("taken", "sold", "said"), [(0, 0, "none yet: no hour was over"), (0, 14, "0 of 14"), (14, 28, "14 of 28")]
+)
+def test_no_hours_of_sales_are_told_apart_from_hours_that_were_not_taken(taken: int, sold: int, said: str) -> None:
+    assert view._sales({"sales_hours": taken, "sold_hours": sold}) == said
