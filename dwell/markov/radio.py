@@ -49,7 +49,8 @@ def build(layout: Layout, settings: Settings, tuning: Tuning, field: Field | Non
     hears = rates[:, None] * heard[None, :]
     missed = np.log1p(-hears)
     off = STEP_DB * (np.arange(2 * kernels.HALF, dtype=np.float64) - kernels.HALF)
-    hit = np.stack([field_.fit(off, k, field.spread_db) for k in (1, 2, 3, 4)])
+    spread_db = float(np.hypot(field.spread_db, tuning.second_db))
+    hit = np.stack([field_.fit(off, k, spread_db) for k in (1, 2, 3, 4)])
     spans = np.array([1, 4, 16])
     hop, turn = _hops(cells)
     leave, stop = _switching(cells, layout, tuning, spans)

@@ -29,7 +29,7 @@ class Tuning:
     """Most that may leave a cell in a second, however small it is."""
     clear_s: float = 10.0
     """Mean time for which a body blocks a tag."""
-    aisle_share: float = 0.15
+    aisle_share: float = 0.5
     """How likely a tag is first heard between zones, against in one of the same size."""
     door_share: float = 20.0
     """How likely a tag is first heard at a door, against in another zone of the same size."""
@@ -39,7 +39,9 @@ class Tuning:
     """… and where one walks through."""
     stairs: float = 0.05
     """Share of walkers in a cell with a way to another floor who take it within a second."""
-    temper: float = 0.65
+    second_db: float = 3.0
+    """Of a tick's levels around their mean over some seconds; the spread that is learnt is that of such means."""
+    temper: float = 0.75
     """Weight of a tick's evidence: fading and shadows outlast it, so that ticks partly say the same again."""
     temper_small: float = 1.0
     """The same where zones are narrower than SMALL_M: there one must not wait for more."""
