@@ -34,8 +34,17 @@ def preload() -> None:
     for module in (*(name for name in ours if not name.endswith("__main__")), *OTHERS):
         import_module(module)
     import_module("edge.service.warmup").warm_up()
+    compile_templates()
     gc.collect()
     gc.freeze()  # collections in the forked would copy all pages
+
+
+def compile_templates() -> None:
+    """Each test's page would compile those that it shows."""
+    demo = import_module("config.check").load(ROOT / "config" / "demo.toml", files=False)
+    environment = import_module("edge.web.site").Site(demo, None, None, None).templates["en"]
+    for name in environment.list_templates():
+        environment.get_template(name)
 
 
 class Server:
