@@ -397,9 +397,8 @@ def antenna_step(model: Model, field: Field) -> Field:
     step: Floats = kernels.LOUD_DBM + kernels.LOUD_STEP_DB * np.arange(kernels.LOUD, dtype=np.float64)
     far = kernels.LOUD_STEP_DB * (np.arange(kernels.OFF) - kernels.OFF // 2)
     tries = np.arange(-4.0, 4.01, 0.5)
-    fits = np.stack(
-        [np.stack([radio.fit(far - d, max(k, 1), field.spread_db) for k in range(radio.READS + 1)]) for d in tries]
-    )
+    reads = np.maximum(np.arange(radio.READS + 1), 1)
+    fits = radio.fit(far - tries[:, None, None], reads[:, None], field.spread_db)  # (tries, READS + 1, OFF)
     through = radio.half_rates(step, field)
     hits = off.sum(axis=(1, 2))
     offset, rate = field.offset_db.copy(), field.rate.copy()
@@ -407,12 +406,14 @@ def antenna_step(model: Model, field: Field) -> Field:
     pace = np.exp(np.linspace(-0.6, 0.6, 13))
     n = np.arange(WINDOW_S + 1)[:, None]
     sure = SURE * WINDOW_S
+    paces = [np.unique(np.minimum(rate * pace, MOST_RATE)) for rate in field.rate]
+    each = np.cumsum([len(ps) for ps in paces])[:-1]
+    silences = np.split(radio.silences(step, np.concatenate(paces), field, WINDOW_S), each)
     for a in range(antennas):
         if missed[a].sum() + hits[a] == 0:
             continue
-        ps = np.unique(np.minimum(field.rate[a] * pace, MOST_RATE))
         # (rates, LOUD): silence, and of windows with reads how many of their seconds had some
-        silent = radio.silences(step, ps, field, WINDOW_S)
+        ps, silent = paces[a], silences[a]
         shifted = np.stack([np.interp(step + d, step, row) for d in tries for row in silent]).reshape(
             len(tries), len(ps), -1
         )

@@ -93,8 +93,7 @@ class Site:
         self.static = _static_files()
         self.tier_styles = tier_styles(config)
         self._regions: dict[tuple[str, bool], _Regions] = {}
-        loader = _Compiled("edge.web")
-        self.templates = {lang: self._environment(lang, loader) for lang in LANGUAGES}
+        self.templates = {lang: self._environment(lang) for lang in LANGUAGES}
 
     def render(self, request: Request, template: str, code: int = 200, **values: Any) -> HTMLResponse:
         """Render a page in the request's language; never cached."""
@@ -240,9 +239,9 @@ class Site:
             look = (someone.name, someone.role.value, address(request), action, object_)
             await run_in_threadpool(self.users.record_look, *look)
 
-    def _environment(self, lang: str, loader: PackageLoader) -> Environment:
+    def _environment(self, lang: str) -> Environment:
         environment = Environment(
-            loader=loader,
+            loader=_compiled(),
             auto_reload=False,
             autoescape=True,
             undefined=StrictUndefined,
@@ -283,7 +282,7 @@ class Site:
 
 
 class _Compiled(PackageLoader):
-    """Loader that compiles a template once for all languages; messages, filters and names are resolved at run time."""
+    """Loader that compiles a template once for all; messages, filters and names are resolved at run time."""
 
     def __init__(self, package: str) -> None:
         super().__init__(package)
@@ -294,6 +293,12 @@ class _Compiled(PackageLoader):
             source, path, _ = self.get_source(environment, name)
             self._codes[name] = environment.compile(source, name, path)
         return environment.template_class.from_code(environment, self._codes[name], globals or {})
+
+
+@cache
+def _compiled() -> _Compiled:
+    """Return the loader of all environments, which are alike in what a template's code depends on."""
+    return _Compiled("edge.web")
 
 
 def language(request: Request) -> str:

@@ -80,7 +80,7 @@ def test_a_page_without_connection_is_not_called_live(chromium: Any, site: Any) 
 
 
 def test_a_page_without_scripts_is_not_called_live(chromium: Any, site: Any) -> None:
-    with opened(chromium, java_script_enabled=False) as (page, wrong):
+    with opened(chromium, own={"java_script_enabled": False}) as (page, wrong):
         page.goto(site.url + "/")
         assert page.locator(".fresh .chip:visible").all_inner_texts() == ["Refreshed every 10 s"]
         assert wrong == []

@@ -419,7 +419,7 @@ def listening() -> Listening:
 def until() -> Until:
     """Wait until a condition holds, plain or awaitable; fails after `within_s`."""
 
-    async def wait(condition: Callable[[], Any], within_s: float = 30) -> None:
+    async def wait(condition: Callable[[], Any], within_s: float = 60) -> None:
         async with asyncio.timeout(within_s):
             while True:
                 value = condition()

@@ -23,13 +23,20 @@ UNLABELLED = """() => [...document.querySelectorAll(
 
 
 @contextmanager
-def opened(chromium: Any, lang: str = "en", size: str = "desk", **options: Any) -> Iterator[tuple[Any, list[str]]]:
-    """A page of a fresh browser profile, and all that went wrong on it: console errors, requests elsewhere."""
-    width, height = SIZES[size]
-    context = chromium.new_context(
-        viewport={"width": width, "height": height}, locale=LANGUAGES[lang], accept_downloads=True, **options
-    )
+def opened(
+    chromium: Any, lang: str = "en", size: str = "desk", color_scheme: str = "light", own: dict[str, Any] | None = None
+) -> Iterator[tuple[Any, list[str]]]:
+    """A page of an empty browser profile, and all that went wrong on it: console errors, requests elsewhere.
+
+    It's the profile of earlier pages, emptied, because a new one would compile all scripts again; with options, `own`,
+    a new one.
+    """
+    context = chromium.new_context(**(own or {})) if own is not None or not chromium.contexts else chromium.contexts[0]
     page, wrong = context.new_page(), []
+    width, height = SIZES[size]
+    page.set_viewport_size({"width": width, "height": height})
+    page.set_extra_http_headers({"Accept-Language": LANGUAGES[lang]})
+    page.emulate_media(color_scheme=color_scheme)
     page.set_default_timeout(30_000)
     page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -39,8 +46,22 @@ def opened(chromium: Any, lang: str = "en", size: str = "desk", **options: Any) 
             None if re.match(r"(http://127\.0\.0\.1:|data:|blob:)", request.url) else wrong.append(request.url)
         ),
     )
-    yield page, wrong
-    context.close()
+    try:
+        yield page, wrong
+    finally:
+        if own is None:
+            _leave(context, page)
+        else:
+            context.close()
+
+
+def _leave(context: Any, page: Any) -> None:
+    """Close a page, and leave nothing that the next one could know of it but what it was served."""
+    origin = "/".join(page.url.split("/")[:3])
+    stored = {"origin": origin, "storageTypes": "local_storage,service_workers"}
+    context.new_cdp_session(page).send("Storage.clearDataForOrigin", stored)
+    page.close()
+    context.clear_cookies()
 
 
 def log_in(page: Any, url: str, name: str, password: str = PASSWORD) -> None:

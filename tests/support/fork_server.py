@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
@@ -34,8 +35,32 @@ def preload() -> None:
     for module in (*(name for name in ours if not name.endswith("__main__")), *OTHERS):
         import_module(module)
     import_module("edge.service.warmup").warm_up()
+    compile_templates()
+    build_commands()
     gc.collect()
     gc.freeze()  # collections in the forked would copy all pages
+
+
+def compile_templates() -> None:
+    """Each test's page would compile those that it shows."""
+    demo = import_module("config.check").load(ROOT / "config" / "demo.toml", files=False)
+    environment = import_module("edge.web.site").Site(demo, None, None, None).templates["en"]
+    for name in environment.list_templates():
+        environment.get_template(name)
+
+
+def build_commands() -> None:
+    """Typer would build all commands anew for each run, and for each call by its test runner."""
+    typer: Any = import_module("typer.main")
+    runner: Any = import_module("typer.testing")
+    app = import_module("edge.cli.main").app
+    runner._get_command = cache(typer.get_command)
+    typer.get_command = cache(typer.get_command)
+    ours = [(registered, list(registered)) for registered in (app.registered_groups, app.registered_commands)]
+    import_module("simulators.cli").register(app)
+    typer.get_command(app)
+    for registered, before in ours:  # each run registers the simulators, and the test runner knows none
+        registered[:] = before
 
 
 class Server:

@@ -101,7 +101,7 @@ class Gateway:
                 while not ((state := await self.live() or state) and condition(state)):
                     assert self.process is not None
                     assert self.process.poll() is None, self.log()
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(0.1)
         except TimeoutError:
             pytest.fail(f"not within {within_s} s; last: {json.dumps(state)}\n{self.log()}")
         return state

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from nodetools import NodeTools
 
-from sync.documents import CHANNELS, broken, documents, envelope_schema, event_schemas, schema_name, schemas
+from sync.documents import CHANNELS, broken, documents, envelope_schema, event_schemas, schema_name
+from sync.documents import schemas as make_schemas
 
 FOLDER = Path(__file__).parents[2] / "docs" / "contract"
 pytestmark = pytest.mark.timeout(300)
+schemas = cache(make_schemas)
 
 
+@cache
 def all_schemas() -> dict[str, dict[str, Any]]:
     """Name of the file, without its ending, → schema; of the committed files."""
     made = {path[8:-5]: FOLDER / path for path in documents() if path.startswith("schemas/")}

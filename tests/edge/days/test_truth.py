@@ -35,6 +35,7 @@ from simulators.shop.score import Stay, joined, read_stays
 from simulators.shop.worlds import WORLDS
 
 MINUTES = 30
+pytestmark = pytest.mark.timeout(600)  # the shop's day and what is learnt of it take half a minute of CPU
 SPAN = Span(ORIGIN_US, ORIGIN_US + MINUTES * 60_000_000)
 AWAY_US = 300_000_000
 """Who is away for longer is on another journey, on both sides alike."""

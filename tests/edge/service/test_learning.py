@@ -143,6 +143,7 @@ async def test_a_calibration_that_the_file_names_stays_and_its_being_worse_is_to
     assert not calibration_file.kept_at(shop.config.database.path).exists()
 
 
+@pytest.mark.timeout(600)  # it learns only while nobody else wants to compute
 async def test_the_process_learns_as_one_would_here(gateway: Gateway) -> None:
     shop = shop_of(gateway)
     assert await learning.learn(shop, crowd(T0, 2, tags=2), None) is None

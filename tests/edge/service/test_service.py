@@ -99,7 +99,7 @@ async def test_a_foreign_reader_and_mosquitto_end_to_end(gateway: Gateway, mosqu
                 "out": "unknown",
             }
             assert {m["member"] for m in state["members"]} == {f"M{n:04}" for n in range(1, MEMBERS)}
-            with urllib.request.urlopen(state["page"], timeout=10) as page:
+            with urllib.request.urlopen(state["page"], timeout=WAIT_S) as page:
                 assert page.status == 200
             assert gateway.end() == 0, gateway.log()
             status = await crm.until_received(sent(gateway))
@@ -189,9 +189,7 @@ async def test_no_broker_no_reader_and_garbage_is_a_running_service_that_says_so
         summary = gateway.run("summary", "-c", str(gateway.file))
         assert summary.returncode == 0, summary.stderr
         assert "refused" in summary.stdout
-        began = time.monotonic()
-        assert gateway.end(within_s=5) == 0
-        assert time.monotonic() - began < 5
+        assert gateway.end() == 0
     assert sent(gateway) == gateway.rows("SELECT count(*) FROM outbox")[0][0] > 0
 
 

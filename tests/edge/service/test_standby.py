@@ -14,12 +14,14 @@ from gateways import Gateway, antennas
 from pairs import SECOND, Machine, elsewhere, pair_of, serving
 from rigs import T0, HandClock, shop_of
 
+from config import StoreConfig
 from edge.doctor.readers import standing_by as standing_by_doctor
 from edge.service import standby
 from edge.service.standby import StandbyService
 from edge.standby import roles
 from edge.standby.mirror import copy_of
 from edge.standby.takeover import Plan
+from edge.store.compose import Shop
 from edge.store.errors import Trouble
 
 
@@ -34,6 +36,13 @@ def configured(gateway: Gateway, **standby: Any) -> None:
     }
     near = {"id": "near", "driver": "llrp", "address": "127.0.0.1:1", "antennas": antennas("door")}
     gateway.configure(readers=[near], **parts)
+
+
+def both(gateway: Gateway, folder: Path, **parts: Any) -> tuple[Shop, StoreConfig]:
+    """The store as the service has it, and its file on the standby, whose database is in a folder of its own."""
+    shop = shop_of(gateway, **parts, **pair_of(gateway))
+    folder.mkdir()
+    return shop, elsewhere(shop.config, folder)
 
 
 async def test_a_service_hands_over_by_command_and_stands_by_afterwards(gateway: Gateway, tmp_path: Path) -> None:
@@ -110,9 +119,8 @@ async def test_what_a_takeover_would_lack_is_said_before_it(gateway: Gateway, tm
     token = gateway.folder / "g1.token"
     token.write_bytes(TOKEN)
     readers = [{"id": "r1", "driver": "llrp", "address": "r1", "via": "g1", "antennas": antennas("door")}]
-    shop = shop_of(gateway, readers=readers, forwarders=[{"id": "g1", "token_file": str(token)}], **pair_of(gateway))
-    (tmp_path / "b").mkdir()
-    config = elsewhere(shop.config, tmp_path / "b")
+    forwarders = [{"id": "g1", "token_file": str(token)}]
+    shop, config = both(gateway, tmp_path / "b", readers=readers, forwarders=forwarders)
     second = StandbyService(config, SECOND, other)
     standing_by = asyncio.create_task(second.stand_by())
     async with serving(shop, clock) as active:
@@ -141,9 +149,7 @@ async def test_a_takeover_that_fails_can_be_tried_again(
 ) -> None:
     monkeypatch.setattr(standby, "HAND_OVER_S", 0.1)
     clock = HandClock(time=[T0])
-    shop = shop_of(gateway, **pair_of(gateway))
-    (tmp_path / "b").mkdir()
-    config = elsewhere(shop.config, tmp_path / "b")
+    shop, config = both(gateway, tmp_path / "b")
     second = StandbyService(config, SECOND, clock)
     standing_by = asyncio.create_task(second.stand_by())
     async with serving(shop, clock) as active:
@@ -170,9 +176,8 @@ async def test_a_takeover_that_fails_can_be_tried_again(
 
 async def test_a_service_is_not_stopped_for_a_gateway_that_could_not_serve(gateway: Gateway, tmp_path: Path) -> None:
     clock = HandClock(time=[T0])
-    shop = shop_of(gateway, **pair_of(gateway))
-    (tmp_path / "b").mkdir()
-    second = StandbyService(elsewhere(shop.config, tmp_path / "b"), SECOND, clock)
+    shop, config = both(gateway, tmp_path / "b")
+    second = StandbyService(config, SECOND, clock)
     async with serving(shop, clock) as active:
         await active.rig.database.write(
             lambda conn: conn.execute("UPDATE _sqlite_migrations SET name = '9999_later' WHERE rowid = 1")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import Environment
-from sayings import MARK, Saying, sayings
+from sayings import MARK, sayings
 from shopdays import ZONES, store_values
 
 import edge.web
@@ -112,14 +112,17 @@ def test_what_readers_and_broker_report_is_said_in_chinese_too() -> None:
     assert reason("a word of {nobody}", "zh") == "a word of {nobody}"
 
 
-@pytest.mark.parametrize("saying", sayings(), ids=lambda saying: saying.where)
-def test_everything_that_drivers_say_of_readers_is_said_in_chinese(saying: Saying) -> None:
-    said = saying.text
-    for number in range(1, said.count(MARK) + 1):
-        said = said.replace(MARK, f"<{number}>", 1)
-    chinese = reason(said, "zh")
-    assert re.search("[一-鿿]", chinese), said
-    assert sorted(re.findall(r"<\d>", chinese)) == sorted(re.findall(r"<\d>", said)), chinese
+def test_everything_that_drivers_say_of_readers_is_said_in_chinese() -> None:
+    wrong = {}
+    for where, text in sayings():
+        said = text
+        for number in range(1, said.count(MARK) + 1):
+            said = said.replace(MARK, f"<{number}>", 1)
+        chinese = reason(said, "zh")
+        kept = sorted(re.findall(r"<\d>", chinese)) == sorted(re.findall(r"<\d>", said))
+        if not (kept and re.search("[一-鿿]", chinese)):
+            wrong[where] = chinese
+    assert wrong == {}
 
 
 def test_a_catalogue_with_what_it_cannot_hold_is_refused() -> None:
