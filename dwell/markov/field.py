@@ -87,7 +87,7 @@ class Field:
     rate: Floats
     """(A,) share of the ticks in which each antenna reads a tag that is loud enough."""
     table: Floats | None = None
-    """(A, C) dBm without positions; None: by the layout's neighbourhoods."""
+    """(A, C) dBm in each cell; None: by distance, or without positions by the layout's neighbourhoods."""
 
     @property
     def level_1m_dbm(self) -> float:
@@ -158,7 +158,7 @@ def levels(cells: Cells, layout: Layout, field: Field, antennas: slice = slice(N
 
     An antenna hears its own floor and, through the slab, those above and below.
     """
-    if not cells.placed:
+    if field.table is not None or not cells.placed:
         return _tabled(cells, layout, field, antennas)
     return over(geometry(cells, layout, field.height_m, antennas), field, antennas)
 

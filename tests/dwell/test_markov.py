@@ -6,13 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import markov_walks
 import numpy as np
 import pytest
 
-from dwell.markov import cells, field
+from dwell.layout import Settings
+from dwell.markov import cells, field, kernels
+from dwell.markov import radio as tables
+from dwell.markov.tuning import Tuning
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -92,6 +96,22 @@ def test_levels_fall_with_distance_and_through_slabs() -> None:
     near, far = level[0, here & (away < 2)], level[0, here & (away > 8)]
     assert near.min() > far.max()
     assert level[0, ~here].max() < level[0, here].max() - radio.slab_db
+
+
+def test_known_levels_take_the_place_of_distances() -> None:
+    shop = markov_walks.layout()
+    cut, radio = cells.build(shop), markov_walks.field(shop)
+    table = np.random.default_rng(3).uniform(-90, -40, (len(shop.antenna_zone), len(cut)))
+    known = replace(radio, table=table, offset_db=np.ones(len(shop.antenna_zone)))
+    np.testing.assert_allclose(field.levels(cut, shop, known), table + 1, rtol=1e-6)
+
+
+def test_a_second_is_weighed_by_how_much_single_seconds_vary() -> None:
+    shop, settings = markov_walks.layout(), Settings()
+    one, other = (tables.build(shop, settings, replace(Tuning(), second_db=db)).radio for db in (0.0, 6.0))
+    nearby, apart = (made.hit[0, kernels.HALF + 4] / made.hit[0, kernels.HALF] for made in (one, other))
+    assert nearby < apart < 1  # two decibels off the mean say less
+    assert (one.spare == other.spare).all()  # silence says the same
 
 
 def test_a_hit_and_a_miss_are_a_density() -> None:

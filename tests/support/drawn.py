@@ -11,7 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from recordings import stays, total
 import simulators.shop
 from drivers.read import epc_words
 from dwell.layout import Layout, Settings
-from dwell.markov import learning
+from dwell.markov import cells, learning
 from dwell.markov.engine import ZoneEngine
 from dwell.markov.field import Field
 from dwell.read import READ, Reads
@@ -182,6 +182,18 @@ def oracle(it: Case) -> Result:
     return judged(it, decided(it), 0.0, time.process_time() - started)
 
 
+def knowing(it: Case, *, shadows: bool) -> Result:
+    """Let the engine decide with what it has learnt, but every antenna's true level everywhere."""
+    from oracle import levels
+
+    def told(layout: Layout, settings: Settings, reads: Reads) -> Field:
+        known = learn(layout, settings, reads) or Field.prior(layout)
+        table = levels(it, cells.build(layout), shadows=shadows)
+        return replace(known, table=table, offset_db=np.zeros_like(known.offset_db))
+
+    return evaluate(it, engine, told)
+
+
 # ── tables ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 RULES: dict[str, Callable[[Case], Result]] = {
@@ -189,9 +201,12 @@ RULES: dict[str, Callable[[Case], Result]] = {
     "first2": lambda it: evaluate(it, engine, first, 2),
     "first10": lambda it: evaluate(it, engine, learn, 10),
     "learnt": lambda it: evaluate(it, engine, learn),
+    "levels": lambda it: knowing(it, shadows=False),
+    "shadows": lambda it: knowing(it, shadows=True),
     "oracle": oracle,
 }
-"""By column: out of the box, learnt from the first 2, 10 or 30 minutes, and the true radio."""
+"""By column: out of the box; learnt from the first 2, 10 or 30 minutes; learnt, but with levels as they are, without
+and with the shadows of single places; and the true radio."""
 
 
 @dataclass(frozen=True)

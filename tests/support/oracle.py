@@ -24,6 +24,8 @@ from simulators.shop.world import WALLED
 if TYPE_CHECKING:
     from drawn import Case
 
+    from dwell.markov.cells import Cells
+
 Floats = NDArray[np.float64]
 AROUND_M = 2.0
 """Floor beyond the outermost zones that is looked at."""
@@ -37,6 +39,8 @@ BREAK_S = 900
 STAND_S, PASS_BY_S = 25.0, 12.0
 """How long one stands, and walks between two stands."""
 TAIL = 12.0
+PARTS = 3
+"""Points along a cell's edge that its level is the mean of."""
 OUT_OF_REACH = 8.0
 """Nats, beyond an outlier's."""
 
@@ -60,6 +64,48 @@ def decided(it: Case) -> list[Stay]:
                 Stay(epc, it.store.zones[z], (first_s + a) * 1_000_000, (first_s + b) * 1_000_000) for z, a, b in stays
             ]
     return found
+
+
+def levels(it: Case, cells: Cells, *, shadows: bool) -> Floats:
+    """(A, C) mean level of a usual card in each of the engine's cells, dBm as readers tell it; −inf out of reach."""
+    plan = Plan(it.drawn.config)
+    radio = _radio(it, plan)
+    if not shadows:
+        radio.shadow_db[:] = 0.0
+    floor = np.searchsorted(cells.floors, cells.floor)
+    total = np.zeros((len(radio.report_db), len(cells)))
+    for dx, dy in np.ndindex(PARTS, PARTS):
+        x, y = (
+            cells.xy[:, axis].astype(float) + ((part + 0.5) / PARTS - 0.5) * cells.edge_m
+            for axis, part in enumerate((dx, dy))
+        )
+        scene = _scene(it, plan, x, y, floor, plan.zone_at(x, y, floor))
+        total += radio.levels(scene)[:, :, 0].T
+    return total / PARTS**2 + radio.report_db[:, None]
+
+
+def _radio(it: Case, plan: Plan) -> Radio:
+    seed = np.random.default_rng([it.seed, 1])
+    return Radio(it.drawn.antennas, it.drawn.world, seed, np.isin(plan.kinds, WALLED))
+
+
+def _scene(it: Case, plan: Plan, x: Any, y: Any, floor: Any, zone: Any) -> Scene:
+    """A usual card in each of n places, with half of what a body may take away."""
+    world, n = it.drawn.world, len(x)
+    return Scene(
+        tag=np.arange(n),
+        x=x[:, None],
+        y=y[:, None],
+        floor=floor[:, None],
+        room=np.where((zone >= 0) & np.isin(plan.kinds, WALLED)[zone], zone, -1)[:, None],
+        present=np.ones((n, 1), bool),
+        moving=np.zeros((n, 1), bool),
+        loss_db=np.full((n, 1), world.body_db + world.facing_db / 2),
+        facing=np.full((n, 1), np.nan),
+        height=np.full(n, sum(world.card_height_m) / 2),
+        half_db=np.zeros(n),
+        answers=np.ones(n),
+    )
 
 
 class _Field:
@@ -94,24 +140,10 @@ class _Field:
         doors = [zone for zone, kind in enumerate(plan.kinds) if kind.value in ("entrance", "exit")] or [0]
         self.doors = np.flatnonzero((self.share[:, doors].sum(axis=1) > 0.5) & (self.walkable > 0))
         self.stairs = _stairs(plan, floor, x, y, self.share)
-        walled = np.isin(plan.kinds, WALLED)
-        radio = Radio(drawn.antennas, world, np.random.default_rng([it.seed, 1]), walled)
+        radio = _radio(it, plan)
         main = self.share[:, :zones].argmax(axis=1)
-        scene = Scene(
-            tag=np.arange(n),
-            x=x[:, None],
-            y=y[:, None],
-            floor=floor[:, None],
-            room=np.where((self.share[:, zones] < 0.5) & walled[main], main, -1)[:, None],
-            present=np.ones((n, 1), bool),
-            moving=np.zeros((n, 1), bool),
-            loss_db=np.full((n, 1), world.body_db + world.facing_db / 2),
-            facing=np.full((n, 1), np.nan),
-            height=np.full(n, sum(world.card_height_m) / 2),
-            half_db=np.zeros(n),
-            answers=np.ones(n),
-        )
-        level = radio.levels(scene)[:, :, 0].astype(float)
+        level = radio.levels(_scene(it, plan, x, y, floor, np.where(self.share[:, zones] < 0.5, main, -1)))[:, :, 0]
+        level = level.astype(float)
         self.level = np.where(np.isfinite(level), level, -200.0)
         self.level_of = np.ascontiguousarray(self.level.T, np.float32)
         self.report_db, self.reader = radio.report_db, drawn.antennas.reader
