@@ -62,6 +62,11 @@ def of_many(tests: int) -> float:
     return 1 - (1 - LEVEL) / max(tests, 1)
 
 
+def certain(low: float | None, high: float | None) -> bool:
+    """Return True if a change is not 0: its interval is known and does not include 0."""
+    return low is not None and high is not None and (low > 0 or high < 0)
+
+
 @dataclass(frozen=True)
 class Difference:
     """Between which values a change lies; `low` and `high` are None if there are too few days to tell."""
@@ -73,7 +78,7 @@ class Difference:
     @property
     def sure(self) -> bool:
         """Is 0 outside the interval."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+        return certain(self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -293,6 +298,11 @@ class Change:
     controlled: bool
     joint: tuple[float, float]
     """Interval of each of several such changes that hold together at LEVEL."""
+
+    @property
+    def sure(self) -> bool:
+        """True if 0 is outside the interval."""
+        return certain(self.low, self.high)
 
 
 def change(before: Sequence[DayCount], after: Sequence[DayCount], claims: int = 2) -> Change | None:

@@ -406,7 +406,7 @@ def antenna_step(model: Model, field: Field) -> Field:
     pace = np.exp(np.linspace(-0.6, 0.6, 13))
     n = np.arange(WINDOW_S + 1)[:, None]
     sure = SURE * WINDOW_S
-    paces = [np.unique(np.minimum(rate * pace, MOST_RATE)) for rate in field.rate]
+    paces = [np.unique(np.minimum(own * pace, MOST_RATE)) for own in field.rate]
     each = np.cumsum([len(ps) for ps in paces])[:-1]
     silences = np.split(radio.silences(step, np.concatenate(paces), field, WINDOW_S), each)
     for a in range(antennas):

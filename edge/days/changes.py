@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from config import StoreConfig, ZoneKind
 from config.facts import WINDOW_US
 from config.model import LayoutChange, Promotion
-from dwell.compare import Change, DayCount, Usual, change, ratio_change
+from dwell.compare import Change, DayCount, Usual, certain, change, ratio_change
 from edge.database.reader import Past
 from edge.days import kept, sold
 from edge.days.against import SHARED, Key, usual
@@ -60,7 +60,7 @@ class Reference:
     @property
     def sure(self) -> bool:
         """True if 0 is outside the interval."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+        return certain(self.low, self.high)
 
 
 @dataclass(frozen=True, slots=True)

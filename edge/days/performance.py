@@ -1,8 +1,8 @@
 """How counters fare: visits, dwell and tickets of some days beside those of other days, from a read-only connection.
 
-While there are too few earlier days, the second half of the days stands beside the first. See edge.days.counters. All
-changes of all counters together hold with 95 %, because one looks for the one that stands
-out: the more counters, the wider the intervals (Bonferroni).
+While there are too few earlier days, the second half of the days stands beside the first. All changes of all counters
+together hold with 95 %, because one looks for the one that stands out: the more counters, the wider the intervals
+(Bonferroni). See edge.days.counters.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from config import StoreConfig, ZoneKind
 from config.geometry import NEIGHBOUR_M, neighbours, within
 from simulators.shop.antennas import Antennas, direction
 from simulators.shop.floorplans import Drawing, Sketch, drawing
-from simulators.shop.plan import Floats, Plan
+from simulators.shop.plan import Floats, Ints, Plan
 from simulators.shop.radio import ROUND_S, SWITCH_S, TAG_S, Radio, Scene
 from simulators.shop.world import WALLED
 from simulators.shop.worlds import World
@@ -233,14 +233,21 @@ def coverage(world: World, plan: Plan, antennas: Antennas, places: Floats | None
     """Compute coverage at PLACES in every zone (drawn unless given), without shadowing and bodies."""
     places = _places(plan) if places is None else places
     zone = np.repeat(np.arange(len(plan.ids)), PLACES)
-    n = len(zone)
-    walled = np.isin(plan.kinds, WALLED)
-    scene = Scene(
+    smooth = replace(world, shadow_db=0.0, offset_db=0.0, report_db=0.0, dead_antennas=())
+    radio = Radio(antennas, smooth, np.random.default_rng(0), np.isin(plan.kinds, WALLED))
+    level = radio.levels(usual_cards(world, plan, places, plan.floors[zone], zone))[:, :, 0]
+    return Coverage(level > world.half_dbm, antennas.zone == zone[:, None])
+
+
+def usual_cards(world: World, plan: Plan, places: Floats, floor: Ints, zone: Ints) -> Scene:
+    """Put a usual card, with half of what a body may take away, at each of P `places` (P, 2); `zone`: −1 in between."""
+    n = len(places)
+    return Scene(
         tag=np.arange(n),
         x=places[:, :1],
         y=places[:, 1:],
-        floor=plan.floors[zone][:, None],
-        room=np.where(walled[zone], zone, -1)[:, None],
+        floor=floor[:, None],
+        room=np.where((zone >= 0) & np.isin(plan.kinds, WALLED)[zone], zone, -1)[:, None],
         present=np.ones((n, 1), bool),
         moving=np.zeros((n, 1), bool),
         loss_db=np.full((n, 1), world.body_db + world.facing_db / 2),
@@ -249,9 +256,6 @@ def coverage(world: World, plan: Plan, antennas: Antennas, places: Floats | None
         half_db=np.zeros(n),
         answers=np.ones(n),
     )
-    smooth = replace(world, shadow_db=0.0, offset_db=0.0, report_db=0.0, dead_antennas=())
-    level = Radio(antennas, smooth, np.random.default_rng(0), walled).levels(scene)[:, :, 0]
-    return Coverage(level > world.half_dbm, antennas.zone == zone[:, None])
 
 
 def _places(plan: Plan) -> Floats:

@@ -15,9 +15,9 @@ from numba import njit
 from numpy.typing import NDArray
 from peers import UNKNOWN_DB, Heard
 
-from simulators.shop.draws import coverage
+from simulators.shop.draws import coverage, usual_cards
 from simulators.shop.plan import Plan
-from simulators.shop.radio import ROUND_S, SWITCH_S, TAG_S, Radio, Scene
+from simulators.shop.radio import ROUND_S, SWITCH_S, TAG_S, Radio
 from simulators.shop.score import Stay
 from simulators.shop.world import WALLED
 
@@ -74,12 +74,10 @@ def levels(it: Case, cells: Cells, *, shadows: bool) -> Floats:
         radio.shadow_db[:] = 0.0
     floor = np.searchsorted(cells.floors, cells.floor)
     total = np.zeros((len(radio.report_db), len(cells)))
-    for dx, dy in np.ndindex(PARTS, PARTS):
-        x, y = (
-            cells.xy[:, axis].astype(float) + ((part + 0.5) / PARTS - 0.5) * cells.edge_m
-            for axis, part in enumerate((dx, dy))
-        )
-        scene = _scene(it, plan, x, y, floor, plan.zone_at(x, y, floor))
+    for part in np.ndindex(PARTS, PARTS):
+        off = (np.array(part) + 0.5) / PARTS - 0.5
+        at = cells.xy.astype(float) + off * cells.edge_m[:, None].astype(float)
+        scene = usual_cards(it.drawn.world, plan, at, floor, plan.zone_at(at[:, 0], at[:, 1], floor))
         total += radio.levels(scene)[:, :, 0].T
     return total / PARTS**2 + radio.report_db[:, None]
 
@@ -87,25 +85,6 @@ def levels(it: Case, cells: Cells, *, shadows: bool) -> Floats:
 def _radio(it: Case, plan: Plan) -> Radio:
     seed = np.random.default_rng([it.seed, 1])
     return Radio(it.drawn.antennas, it.drawn.world, seed, np.isin(plan.kinds, WALLED))
-
-
-def _scene(it: Case, plan: Plan, x: Any, y: Any, floor: Any, zone: Any) -> Scene:
-    """A usual card in each of n places, with half of what a body may take away."""
-    world, n = it.drawn.world, len(x)
-    return Scene(
-        tag=np.arange(n),
-        x=x[:, None],
-        y=y[:, None],
-        floor=floor[:, None],
-        room=np.where((zone >= 0) & np.isin(plan.kinds, WALLED)[zone], zone, -1)[:, None],
-        present=np.ones((n, 1), bool),
-        moving=np.zeros((n, 1), bool),
-        loss_db=np.full((n, 1), world.body_db + world.facing_db / 2),
-        facing=np.full((n, 1), np.nan),
-        height=np.full(n, sum(world.card_height_m) / 2),
-        half_db=np.zeros(n),
-        answers=np.ones(n),
-    )
 
 
 class _Field:
@@ -142,8 +121,9 @@ class _Field:
         self.stairs = _stairs(plan, floor, x, y, self.share)
         radio = _radio(it, plan)
         main = self.share[:, :zones].argmax(axis=1)
-        level = radio.levels(_scene(it, plan, x, y, floor, np.where(self.share[:, zones] < 0.5, main, -1)))[:, :, 0]
-        level = level.astype(float)
+        zone = np.where(self.share[:, zones] < 0.5, main, -1)
+        scene = usual_cards(world, plan, np.column_stack([x, y]), floor, zone)
+        level = radio.levels(scene)[:, :, 0].astype(float)
         self.level = np.where(np.isfinite(level), level, -200.0)
         self.level_of = np.ascontiguousarray(self.level.T, np.float32)
         self.report_db, self.reader = radio.report_db, drawn.antennas.reader

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge.reports.columns.shared import joined
 from edge.words.languages import message as _
-from edge.words.tables import DATE, INTEGER, NUMBER, RATIO, TEXT, Column, Interval, Words
+from edge.words.tables import DATE, INTEGER, NUMBER, RATIO, TEXT, Column, Interval, Words, follow
 
 if TYPE_CHECKING:  # keeps NumPy out of the page process until a day is requested
     from edge.days.changes import Effect, Phase, Trial, TrialDay
@@ -33,14 +33,9 @@ def trial_rows(trials: Iterable[Trial]) -> Iterator[Measured]:
                     yield Measured(trial, effect, name, phase)
 
 
-def _change(row: Any, _: Words) -> Interval | None:
-    found = row.phase.change
-    return None if found is None else Interval(found.change, found.low, found.high)
-
-
-def _reference(name: str) -> Callable[[Any, Words], Interval | None]:
+def _change(path: str) -> Callable[[Any, Words], Interval | None]:
     def of(row: Any, _: Words) -> Interval | None:
-        found = getattr(row, name)
+        found = follow(row, path)
         return None if found is None or found.change is None else Interval(found.change, found.low, found.high)
 
     return of
@@ -72,7 +67,7 @@ COMPARISON = (
         _("Change from last week"),
         "Relative change from last week; 0.1 means ten per cent more. Its interval is made of how much days usually"
         " differ.",
-        _reference("last_week"),
+        _change("last_week"),
         interval=True,
     ),
     Column(
@@ -106,7 +101,7 @@ COMPARISON = (
         RATIO,
         _("Change from the holiday"),
         "Relative change from that day.",
-        _reference("holiday"),
+        _change("holiday"),
         interval=True,
     ),
 )
@@ -207,7 +202,7 @@ TRIALS = (
         RATIO,
         _("Change"),
         "Relative change compared with the control zones.",
-        _change,
+        _change("phase.change"),
         interval=True,
     ),
     Column(

@@ -196,7 +196,8 @@ def need_table(
     cells."""
     if not report.floors:
         return (), ()
-    used = [i for i, hours in enumerate(zip(*(floor.hours for floor in report.floors), strict=True)) if _any(hours)]
+    by_hour = zip(*(floor.hours for floor in report.floors), strict=True)
+    used = [i for i, floors in enumerate(by_hour) if any(hour.wanted for hour in floors)]
     shown = range(min(used, default=0), max(used, default=-1) + 1)
     most = max((hour.unserved or 0 for floor in report.floors for hour in floor.hours), default=0) or 1
 
@@ -207,10 +208,6 @@ def need_table(
         tuple(_label(config, report.floors[0].hours[i].start_us) for i in shown),
         tuple((floor, tuple(cell(floor.hours[i]) for i in shown)) for floor in report.floors),
     )
-
-
-def _any(hours: Sequence[NeedHour]) -> bool:
-    return any(hour.wanted for hour in hours)
 
 
 def _of_floor(floor: str, rows: Sequence[StaffRow]) -> tuple[StaffRow, ...]:
