@@ -3,7 +3,8 @@
 There is one cell a zone and nothing to tell how near it is to an antenna, so each pair has a mean level of its own.
 It starts from the usual differences between an antenna's own zone, its neighbours and the others, and is found by
 expectation and maximisation (Baum and Welch): where each tag may have been, by a chain that mostly stays where it is,
-and then which levels explain its reads best. Few reads of a pair leave it near the usual difference.
+and then which levels explain its reads best. A pair stays near what antennas have in common: where the border between
+two zones is, isn't in reads without labels, but antennas of a kind hear a tag equally well there.
 """
 
 from __future__ import annotations
@@ -36,14 +37,17 @@ BETWEEN = 0.15
 """Odds of a moment spent in no zone against one in a zone."""
 BIAS_DB, BIAS_STEP_DB, BIASES = 5.0, 3.0, 9
 """Spread of tags' biases, and the classes that they are told apart by."""
-PAIR_DB = 6.0
-"""Spread of a pair's level around the usual difference."""
+PAIR_DB = 3.0
+"""Spread of a pair's level around its antenna's offset and the mean of its kind: own zone, neighbour or another …"""
+OFFSET_DB = 2.8
+"""… and of antennas' offsets."""
+SHARED_ROUNDS = 6
 SURE = 0.03
 """Samples in a second: fading and shadows outlast it."""
 POWER = 0.75
 """Weight of a window's evidence, for the same reason."""
 RATE_SPREAD = 0.5
-"""Spread of the logarithms of antennas' rates around the common one."""
+"""Spread of the logarithms of antennas' rates around what the loudest reads tell: silence is often a body's doing."""
 MOST_RATE = 0.98
 LEVELS: Floats = np.arange(-115.0, -14.0)
 """Mean levels that are tried, dBm."""
@@ -104,8 +108,9 @@ def learn(layout: Layout, ticks: Ticks, start: Field, parts: Parts) -> Field:
     model = Model(layout, ticks, parts)
     field = replace(start, offset_db=np.zeros_like(start.offset_db))
     field = replace(field, table=_levels(model.cells, layout, field))
+    usual = float(np.exp(np.log(start.rate).mean()))
     for _ in range(ROUNDS):
-        field = model.better(field)
+        field = model.better(field, usual)
     return replace(field, block_db=BLOCK_DB)
 
 
@@ -120,6 +125,7 @@ class Model:
     def __init__(self, layout: Layout, ticks: Ticks, parts: Parts) -> None:
         self.layout, self.cells, self.heard = layout, floor.build(layout), Heard.of(ticks, parts)
         self.usual = _usual(self.cells, layout)
+        self.own = self.usual == radio.OWN_DB
         self.move = _moves(self.cells)
         self.prior = np.log(np.where(self.cells.zone == NONE, BETWEEN, 1.0))
         self.prior -= np.log(np.exp(self.prior).sum())
@@ -131,7 +137,7 @@ class Model:
         whole = (each * self.heard.there).sum(axis=2) - 0.5 * (_BIAS_DB[:, None] / BIAS_DB) ** 2
         return float(whole.max(axis=0).sum()) / max(int(self.heard.there.sum()) * WINDOW_S, 1)
 
-    def better(self, field: Field) -> Field:
+    def better(self, field: Field, usual_rate: float) -> Field:
         """One round: where the tags were, and the levels and rates that explain best what was heard of them there."""
         where, bias = self._expected(field)
         heard, antennas = self.heard, len(field.rate)
@@ -153,16 +159,14 @@ class Model:
         np.add.at(hits, (heard.antenna[known], heard.reads[known] - 1, at), there[known])
         spread = max(SPREADS, key=lambda db: float((hits * self._fits(field, db)).sum()))
         field = replace(field, spread_db=spread)
-        rate = self._rates(field, missed, heard)
+        rate = self._rates(field, missed, usual_rate)
         field = replace(field, rate=rate)
         sure = SURE * WINDOW_S
         value = sure * np.einsum("akrc,krm->acm", hits, _fit(spread))
         for b, db in enumerate(_BIAS_DB):
             value += sure * missed[:, b, :, None] * radio.silences(LEVELS + db, rate, field, WINDOW_S)[:, None, :]
-        level, offset = self._common(field, hits)
-        expected = self.usual + level + offset[:, None]
-        value -= 0.5 * ((LEVELS - expected[..., None]) / PAIR_DB) ** 2
-        table = np.where(np.isfinite(self.usual), LEVELS[value.argmax(axis=2)], -np.inf)
+        table = self._pairs(value, field)
+        level = float(table[self.own].mean()) - radio.OWN_DB if self.own.any() else field.level_3m_dbm
         table = self._outside(table)
         return replace(field, level_3m_dbm=level, table=table)
 
@@ -172,11 +176,10 @@ class Model:
         off = LEVELS[:, None] - np.where(np.isfinite(field.table), field.table, LEVELS[0])[:, None, :]
         return np.stack([radio.fit(off, k, spread_db) for k in range(1, radio.READS + 1)], axis=1)
 
-    def _rates(self, field: Field, missed: Floats, heard: Heard) -> Floats:
+    def _rates(self, field: Field, missed: Floats, usual: float) -> Floats:
         """(A,) share of the seconds in which each antenna reads a tag that is loud enough."""
         assert field.table is not None
-        common = float(np.exp(np.log(field.rate).mean()))
-        rate = field.rate.copy()
+        heard, rate = self.heard, field.rate.copy()
         through = radio.half_rates(np.where(np.isfinite(heard.level), heard.level, np.inf), field)
         off = np.linspace(-15.0, 15.0, 31)
         weights = np.exp(radio.fit(off, 1, field.spread_db))
@@ -190,7 +193,7 @@ class Model:
             passes = radio.half_rates(np.maximum(level, -300.0)[..., None] + off, field)
             silent = (1.0 - tried[:, None, None, None] * passes) ** WINDOW_S @ weights
             value += (missed[a].T * np.log(silent)).sum(axis=(1, 2))
-            value = sure * value - 0.5 * (np.log(tried / common) / RATE_SPREAD) ** 2
+            value = sure * value - 0.5 * (np.log(tried / usual) / RATE_SPREAD) ** 2
             rate[a] = tried[int(value.argmax())]
         return rate
 
@@ -199,14 +202,23 @@ class Model:
         least = np.where(known, table, np.inf).min(axis=1, keepdims=True) - NONE_DB
         return np.where(np.isfinite(table) & (self.cells.zone == NONE), least, table)
 
-    def _common(self, field: Field, hits: Floats) -> tuple[float, Floats]:
-        """Common level and (A,) antennas' offsets, by the pairs' levels as far as there are reads of them."""
+    def _pairs(self, value: Floats, field: Field) -> Floats:
+        """(A, C) likeliest level of each pair; `value`: (A, C, levels) what the reads say of each."""
         assert field.table is not None
         can = np.isfinite(self.usual)
-        weight = np.minimum(hits.sum(axis=(1, 2)) * SURE * WINDOW_S, 5.0) * can
-        off = np.where(can, field.table, 0.0) - np.where(can, self.usual, 0.0)
-        level = float((weight * off).sum() / weight.sum()) if weight.any() else field.level_3m_dbm
-        return level, (weight * (off - level)).sum(axis=1) / (weight.sum(axis=1) + 1.0)
+        kinds = [self.usual == usual for usual in np.unique(self.usual[can])]
+        offset = np.zeros((len(can), 1))
+        table = np.where(can, field.table, 0.0)
+        for _ in range(SHARED_ROUNDS):
+            shared = np.zeros(can.shape)
+            for kind in kinds:
+                shared[kind] = (table - offset)[kind].mean()
+            weight = can.sum(axis=1, keepdims=True) + (PAIR_DB / OFFSET_DB) ** 2
+            offset = np.where(can, table - shared, 0.0).sum(axis=1, keepdims=True) / weight
+            offset -= offset.mean()
+            near = value - 0.5 * ((LEVELS - (shared + offset)[..., None]) / PAIR_DB) ** 2
+            table = np.where(can, LEVELS[near.argmax(axis=2)], 0.0)
+        return np.where(can, table, -np.inf)
 
     def _expected(self, field: Field) -> tuple[Floats, Ints]:
         """(N, T, C) where each tag was, and (N,) the class of its bias."""
