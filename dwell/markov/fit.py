@@ -256,14 +256,14 @@ def packed(geometry: radio.Geometry, ticks: Ticks, parts: list[tuple[int, int, i
 
 def profile(layout: Layout, ticks: Ticks, *, seed: int = 0) -> Field:
     """The best of some usual radios, on a third of the reads; without positions all that they tell."""
-    start = _guess(layout, ticks)
+    start = guess(layout, ticks)
     if not floor.placed(layout):
         return fit_table.learn(layout, ticks, start, chosen(ticks, seed=seed, most=MOST_TICKS))
     model = Model.of(layout, ticks, start, seed=seed, most=MOST_TICKS // 3)
     return _best(model, start)
 
 
-def _guess(layout: Layout, ticks: Ticks) -> Field:
+def guess(layout: Layout, ticks: Ticks) -> Field:
     prior = Field.prior(layout)
     wide = ticks.wider(WINDOW_S)
     known = np.isfinite(wide.level_dbm)
@@ -431,7 +431,7 @@ def antenna_step(model: Model, field: Field) -> Field:
 
 def learn_field(layout: Layout, ticks: Ticks, *, seed: int = 0) -> Field:
     """The field that makes the reads likeliest, wherever the tags were."""
-    start = _guess(layout, ticks)
+    start = guess(layout, ticks)
     if not floor.placed(layout):
         return fit_table.learn(layout, ticks, start, chosen(ticks, seed=seed, most=2 * MOST_TICKS))
     model = Model.of(layout, ticks, start, seed=seed, most=MOST_TICKS)

@@ -105,9 +105,13 @@ class Heard:
 
 def learn(layout: Layout, ticks: Ticks, start: Field, parts: Parts) -> Field:
     """Learn the level of each pair of an antenna and a zone from stretches of tags; `start`: rate and common level."""
-    model = Model(layout, ticks, parts)
+    return found(Model(layout, ticks, parts), start)
+
+
+def found(model: Model, start: Field) -> Field:
+    """The field that explains best what a model has heard."""
     field = replace(start, offset_db=np.zeros_like(start.offset_db))
-    field = replace(field, table=_levels(model.cells, layout, field))
+    field = replace(field, table=_levels(model.cells, model.layout, field))
     usual = float(np.exp(np.log(start.rate).mean()))
     for _ in range(ROUNDS):
         field = model.better(field, usual)
@@ -134,7 +138,7 @@ class Model:
         """Mean log density of a second of a tag, wherever it was."""
         emitted = self._emitted(field)
         each = np.logaddexp.reduce(emitted + self.prior, axis=3)
-        whole = (each * self.heard.there).sum(axis=2) - 0.5 * (_BIAS_DB[:, None] / BIAS_DB) ** 2
+        whole = (each * self.heard.there).sum(axis=2) - 0.5 * (BIASES_DB[:, None] / BIAS_DB) ** 2
         return float(whole.max(axis=0).sum()) / max(int(self.heard.there.sum()) * WINDOW_S, 1)
 
     def better(self, field: Field, usual_rate: float) -> Field:
@@ -153,7 +157,7 @@ class Model:
         np.subtract.at(missed, (heard.antenna, bias[heard.part]), there)
         np.maximum(missed, 0.0, out=missed)
         known = np.isfinite(heard.level)
-        at = np.round(heard.level[known] - _BIAS_DB[bias[heard.part[known]]] - LEVELS[0])
+        at = np.round(heard.level[known] - BIASES_DB[bias[heard.part[known]]] - LEVELS[0])
         at = np.clip(at, 0, len(LEVELS) - 1).astype(np.int64)
         hits = np.zeros((antennas, radio.READS, len(LEVELS), len(self.cells)))
         np.add.at(hits, (heard.antenna[known], heard.reads[known] - 1, at), there[known])
@@ -163,7 +167,7 @@ class Model:
         field = replace(field, rate=rate)
         sure = SURE * WINDOW_S
         value = sure * np.einsum("akrc,krm->acm", hits, _fit(spread))
-        for b, db in enumerate(_BIAS_DB):
+        for b, db in enumerate(BIASES_DB):
             value += sure * missed[:, b, :, None] * radio.silences(LEVELS + db, rate, field, WINDOW_S)[:, None, :]
         table = self._pairs(value, field)
         level = float(table[self.own].mean()) - radio.OWN_DB if self.own.any() else field.level_3m_dbm
@@ -189,7 +193,7 @@ class Model:
             tried = np.unique(np.minimum(field.rate[a] * np.exp(np.linspace(-0.6, 0.6, 13)), MOST_RATE))
             got = 1.0 - (1.0 - tried[:, None] * through[heard.antenna == a]) ** WINDOW_S
             value = np.log(np.maximum(got, 1e-12)).sum(axis=1)
-            level = field.table[a][:, None] + _BIAS_DB
+            level = field.table[a][:, None] + BIASES_DB
             passes = radio.half_rates(np.maximum(level, -300.0)[..., None] + off, field)
             silent = (1.0 - tried[:, None, None, None] * passes) ** WINDOW_S @ weights
             value += (missed[a].T * np.log(silent)).sum(axis=(1, 2))
@@ -225,9 +229,9 @@ class Model:
         emitted = self._emitted(field)
         best = np.zeros(emitted.shape[1:])
         which, most = np.zeros(emitted.shape[1], np.int64), np.full(emitted.shape[1], -np.inf)
-        for b, db in enumerate(_BIAS_DB):
+        for b, db in enumerate(BIASES_DB):
             where, value = _smoothed(POWER * emitted[b], self.heard.there, self.move, self.prior)
-            value = value * SURE * WINDOW_S - 0.5 * (db / BIAS_DB) ** 2
+            value = with_bias(value, db)
             won = value > most
             most[won], which[won], best[won] = value[won], b, where[won]
         return best, which
@@ -238,7 +242,7 @@ class Model:
         emitted = np.empty((BIASES, *heard.there.shape, len(self.cells)))
         through = radio.half_rates(np.where(np.isfinite(heard.level), heard.level, np.inf), field)
         got = np.log(np.maximum(1.0 - (1.0 - field.rate[heard.antenna] * through) ** WINDOW_S, 1e-12))
-        for b, db in enumerate(_BIAS_DB):
+        for b, db in enumerate(BIASES_DB):
             step = np.clip(np.round(table + db - LEVELS[0]), 0, len(LEVELS) - 1).astype(np.int64)
             silent = radio.silences(LEVELS, field.rate, field, WINDOW_S)
             miss = np.where(np.isfinite(table), np.take_along_axis(silent, step, axis=1), 0.0)
@@ -250,6 +254,11 @@ class Model:
             hit = np.where(np.isfinite(heard.level)[:, None], hit, 0.0) + got[:, None]
             np.add.at(emitted[b], (heard.part, heard.at), hit - miss[heard.antenna])
         return emitted
+
+
+def with_bias(value: Floats, bias_db: Floats | float) -> Floats:
+    """What reads say of stretches with biases like that, together with how frequent they are."""
+    return np.asarray(value * SURE * WINDOW_S - 0.5 * (np.asarray(bias_db) / BIAS_DB) ** 2)
 
 
 def _levels(cells: Cells, layout: Layout, field: Field) -> Floats:
@@ -302,4 +311,4 @@ def _smoothed(emitted: Floats, there: NDArray[np.bool_], move: Floats, prior: Fl
     return ahead, value
 
 
-_BIAS_DB: Floats = BIAS_STEP_DB * np.arange(-(BIASES // 2), BIASES // 2 + 1, dtype=np.float64)
+BIASES_DB: Floats = BIAS_STEP_DB * np.arange(-(BIASES // 2), BIASES // 2 + 1, dtype=np.float64)

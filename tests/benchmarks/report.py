@@ -374,8 +374,10 @@ def seconds(run: Run) -> str:
     rows = []
     for each in run["properties"].get("seconds_right", ()):
         best = max(each["peers"], key=each["peers"].get)
-        rows.append((each["what"], f"{each['box']:.3f}", f"{each['learnt']:.3f}", f"{best} {each['peers'][best]:.3f}"))
-    return table(("seconds in the right zone", "out of the box", "learnt", "best peer"), rows) if rows else ""
+        shares = mean_of(each, "box", "learnt", "knowing")
+        rows.append((each["what"], *shares, f"{best} {each['peers'][best]:.3f}"))
+    head = ("seconds in the right zone", "out of the box", "learnt", "with hindsight", "best peer")
+    return table(head, rows) if rows else ""
 
 
 COLUMNS = {"engine": "out of the box", "first2": "first 2 min", "learnt": "learnt"}

@@ -111,9 +111,11 @@ def _told(recordings: list[seconds.Seconds]) -> dict[str, Any]:
     return {
         "box": statistics.mean(seconds.decided(it, engine) for it in recordings),
         "learnt": statistics.mean(seconds.decided(it, engine, learn) for it in recordings),
+        "knowing": statistics.mean(map(seconds.knowing, recordings)),
         "peers": {name: statistics.mean(each[name] for each in best) for name in best[0]},
     }
 
 
 def _line(told: dict[str, Any]) -> str:
-    return f"{told['box']:.3f}, {told['learnt']:.3f} after learning, best peer {max(told['peers'].values()):.3f}"
+    learnt = f"{told['box']:.3f}, {told['learnt']:.3f} after learning, {told['knowing']:.3f} with hindsight"
+    return f"{learnt}, best peer {max(told['peers'].values()):.3f}"

@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import hindsight
 import numpy as np
-from drawn import Decide, Learn
+from drawn import Decide, Learn, engine, learn
 from peers import PEERS, TIMEOUTS_S, Heard
 from recordings import stays
 
 from config import StoreConfig
 from config.check import load
 from drivers.read import epc_words
+from dwell.markov.field import Field
 from dwell.read import READ, Reads
 from edge.readers import read_file
 from edge.store.compose import Shop as Store
@@ -42,6 +44,8 @@ class Seconds:
     late: Reads
     truth: dict[str, list[tuple[int, str]]]
     """EPC: (time_us, zone), a second apart."""
+    places: dict[str, dict[int, tuple[float, float]]] | None = None
+    """EPC: second and metres on the floor, where they are known."""
 
 
 def tracks(folder: Path) -> Seconds:
@@ -49,10 +53,13 @@ def tracks(folder: Path) -> Seconds:
     store = compose(load(folder / "store.toml", files=False))
     reads, _ = read_file.load(store, folder / "reads.csv.gz")
     truth: dict[str, list[tuple[int, str]]] = {}
+    places: dict[str, dict[int, tuple[float, float]]] = {}
     with gzip.open(folder / "truth.csv.gz", "rt", newline="") as file:
         for line in csv.DictReader(file):
-            truth.setdefault(line["epc"].lower(), []).append((int(line["time_us"]), line["zone"]))
-    return Seconds(store, reads, reads, truth)
+            epc, time_us = line["epc"].lower(), int(line["time_us"])
+            truth.setdefault(epc, []).append((time_us, line["zone"]))
+            places.setdefault(epc, {})[time_us // 1_000_000] = float(line["x_m"]), float(line["y_m"])
+    return Seconds(store, reads, reads, truth, places)
 
 
 def quadrants(seed: int, minutes: int = 20) -> Seconds:
@@ -116,11 +123,25 @@ def right(it: Seconds, found: Sequence[Stay]) -> float:
     return float(np.mean(hits))
 
 
-def decided(it: Seconds, decide: Decide, learn: Learn | None = None) -> float:
+def decided(it: Seconds, decide: Decide, taught: Learn | None = None) -> float:
     """Share of the seconds that a rule is right in, after learning if it can."""
     layout, settings = it.store.layout, it.store.settings
-    learnt = learn(layout, settings, it.early) if learn else None
+    learnt = taught(layout, settings, it.early) if taught else None
     return right(it, stays(it.store, decide(layout, settings, it.late, learnt)))
+
+
+def knowing(it: Seconds) -> float:
+    """The same share of the engine, if its figures are fitted to where everybody was in the very seconds judged."""
+    layout, settings = it.store.layout, it.store.settings
+    if it.places:
+        known = hindsight.of_places(
+            layout, it.late, it.places, learn(layout, settings, it.early) or Field.prior(layout)
+        )
+    else:
+        zones = it.store.zones
+        numbers = {epc: [(t // 1_000_000, zones.index(zone)) for t, zone in rows] for epc, rows in it.truth.items()}
+        known = hindsight.of_zones(layout, it.late, numbers)
+    return right(it, stays(it.store, engine(layout, settings, it.late, known)))
 
 
 def peers(it: Seconds) -> dict[str, tuple[int, float]]:
