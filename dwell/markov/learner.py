@@ -18,8 +18,9 @@ from dwell.markov.learning import Learnt
 from dwell.markov.tuning import TICK_US
 from dwell.read import READ, Reads, hashed, joined, picked, split
 
-MOMENTS_US = (120_000_000, 600_000_000, 1_800_000_000)
-"""After the first read: at the first one usual radios are compared, at the others the store's own is learnt."""
+MOMENTS_US = (120_000_000, 120_000_000, 600_000_000, 1_800_000_000)
+"""After the first read: at the first one usual radios are compared, which is quick; at the others the store's own is
+learnt, for which two minutes already do."""
 CHUNK_US = 120_000_000
 FULL_READS = 150_000
 """So many reads tell as much as the first moment's two minutes do in a usual store."""

@@ -14,6 +14,9 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dwell.markov.learner import Learner
 from dwell.markov.learning import Learnt
 from dwell.read import Reads
@@ -28,6 +31,8 @@ from edge.store.errors import Trouble
 log = logging.getLogger("tagtrail.learning")
 
 LOOK_S = 1.0
+KEPT_US = 180_000_000
+"""What less time has told isn't kept: the next start learns as much as quickly."""
 WORSE_NATS = 0.5
 """A second: figures that explain the reads so much worse than learnt ones want to be looked at."""
 
@@ -124,10 +129,11 @@ class Learning:
             log.info("too few reads to learn the store's radio from")
             self._pipeline.engine.release()
             return
-        await self._judge(found, len(reads), int(reads["time_us"].max()), first)
+        await self._judge(found, reads["time_us"], first)
 
-    async def _judge(self, found: Learnt, reads: int, at_us: int, first: bool) -> None:
-        made = Calibration(found.field, at_us, reads, found.tags, found.ticks, found.before, found.after)
+    async def _judge(self, found: Learnt, times_us: NDArray[np.int64], first: bool) -> None:
+        begin_us, at_us = int(times_us.min()), int(times_us.max())
+        made = Calibration(found.field, at_us, len(times_us), found.tags, found.ticks, found.before, found.after)
         gain = found.after - found.before
         self._worse_nats = None
         # The first time the comparison is between usual radios, by the few reads that they were chosen by.
@@ -158,7 +164,7 @@ class Learning:
             found.after,
             found.before,
         )
-        if first:
+        if first or at_us - begin_us < KEPT_US:
             return  # kept is only what was learnt of this very store
         shop = self._shop
         try:

@@ -198,15 +198,16 @@ def knowing(it: Case, *, shadows: bool) -> Result:
 
 RULES: dict[str, Callable[[Case], Result]] = {
     "engine": lambda it: evaluate(it, engine),
-    "first2": lambda it: evaluate(it, engine, first, 2),
+    "usual2": lambda it: evaluate(it, engine, first, 2),
+    "first2": lambda it: evaluate(it, engine, learn, 2),
     "first10": lambda it: evaluate(it, engine, learn, 10),
     "learnt": lambda it: evaluate(it, engine, learn),
     "levels": lambda it: knowing(it, shadows=False),
     "shadows": lambda it: knowing(it, shadows=True),
     "oracle": oracle,
 }
-"""By column: out of the box; learnt from the first 2, 10 or 30 minutes; learnt, but with levels as they are, without
-and with the shadows of single places; and the true radio."""
+"""By column: out of the box; the best of some usual radios by the first 2 minutes; learnt from the first 2, 10 or 30
+minutes; learnt, but with levels as they are, without and with the shadows of single places; and the true radio."""
 
 
 @dataclass(frozen=True)
