@@ -356,8 +356,7 @@ class ZoneEngine:
         at = 0
         out = np.empty(256, OUT)
         while self._tick < target:
-            while self._outages and self._outages[0][0] // TICK_US <= self._tick:
-                self._switch(*self._outages.pop(0))
+            self._switch()
             stop = target
             if self._outages:
                 stop = min(stop, self._outages[0][0] // TICK_US)
@@ -421,10 +420,18 @@ class ZoneEngine:
             reads, ticks = picked(reads, wanted), ticks[wanted]
         return reads, ticks
 
-    def _switch(self, at_us: int, up: bool, antennas: NDArray[np.int64]) -> None:
-        self._windows.begin(at_us - TICK_US)
-        self._windows.outage(antennas, at_us, up)
-        kernels.switch(self._model.radio, self._air, self._model.limits, antennas, int(up), 0, at_us // TICK_US, at_us)
+    def _switch(self) -> None:
+        """Antennas go up or down that are due to."""
+        due = 0
+        while due < len(self._outages) and self._outages[due][0] // TICK_US <= self._tick:
+            at_us, up, antennas = self._outages[due]
+            self._windows.begin(at_us - TICK_US)
+            self._windows.outage(antennas, at_us, up)
+            kernels.switch(self._model.radio, self._air, antennas, int(up), 0, self._tick, at_us)
+            due += 1
+        if due:
+            del self._outages[:due]
+            kernels.catch_up(self._model.radio, self._air, self._model.limits, self._tick)
 
     def _find_mute(self) -> None:
         """Take antennas for down that nobody has been heard by for as long as several tags should have been, and for up
@@ -441,7 +448,8 @@ class ZoneEngine:
         ):
             if len(antennas):
                 at_us = self._tick * TICK_US
-                kernels.switch(self._model.radio, air, self._model.limits, antennas, 1, mute, self._tick, at_us)
+                kernels.switch(self._model.radio, air, antennas, 1, mute, self._tick, at_us)
+        kernels.catch_up(self._model.radio, air, self._model.limits, self._tick)
 
     def _window_tick(self) -> int:
         """Tick at which the next window is final."""
