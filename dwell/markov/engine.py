@@ -23,7 +23,7 @@ from dwell.markov.radio import Model
 from dwell.markov.tables import OUT
 from dwell.markov.tag_table import Sliced, TagTable
 from dwell.markov.tuning import TICK_US, Tuning
-from dwell.read import READ, Reads, joined, picked, split
+from dwell.read import READ, SHORT, Reads, joined, kept, picked, split, whole
 from dwell.visits import VISIT, Visits
 
 ROWS = 256
@@ -152,14 +152,14 @@ class ZoneEngine:
         }
 
     def feed(self, reads: Reads) -> None:
-        """Take reads in any order; they must not change afterwards."""
-        if reads.dtype != READ:
+        """Take reads in any order, READ or as `kept`; they must not change afterwards."""
+        if reads.dtype not in (READ, SHORT):
             raise ValueError(f"reads must have dtype {READ}")
-        if len(reads):
-            self._pending.append(reads)
-            self._held_reads += len(reads)
+        pieces = kept(reads)
+        self._pending += pieces
+        self._held_reads += len(reads)
         if self._guess is not None:
-            self._guess.feed(reads)
+            self._guess._pending += pieces
 
     def outage(self, antennas: NDArray[Any], at_us: int, up: bool) -> None:
         """Antennas went up or down at `at_us`; before what is processed already: from now on. All start up."""
@@ -270,7 +270,7 @@ class ZoneEngine:
             **field_.packed(self._model.field),
             "drift_db": self._drift_db.copy(),
             **{f"air_{name}": getattr(self._air, name).copy() for name in AIR},
-            "reads": joined(self._pending if pending else ()),
+            "reads": whole(joined(self._pending if pending else ())),
             "held": np.array([self._guess is not None, self._released, self._hold, self._held_reads], np.int64),
             "outages": np.array(outages, np.int64).reshape(-1, 3),
             "counts": self._counts.copy(),
@@ -297,7 +297,7 @@ class ZoneEngine:
         for name in AIR:
             getattr(self._air, name)[:] = state[f"air_{name}"]
         kernels.listen(self._model.radio, self._air, self._model.limits)
-        self._pending = [state["reads"].copy()] if len(state["reads"]) else []
+        self._pending = kept(state["reads"].copy())
         self._outages = [(int(at_us), bool(up), np.array([a])) for at_us, up, a in state["outages"]]
         self._counts[:] = state["counts"]
         for name, value in zip(SCALARS, state["scalars"].tolist(), strict=True):
@@ -308,8 +308,7 @@ class ZoneEngine:
         self._released = bool(released)
         if holding:
             self._guess = cls(layout, settings, tuning)
-            for reads in self._pending:
-                self._guess.feed(reads)
+            self._guess._pending += self._pending
             for at_us, up, antennas in self._outages:
                 self._guess.outage(antennas, at_us, up)
         return self
@@ -409,7 +408,7 @@ class ZoneEngine:
     def _ready(self, target: int) -> tuple[Reads, NDArray[np.int64]]:
         """Take the reads of ticks before `target` out of those that wait; late and foreign ones are counted."""
         ready, self._pending = split(self._pending, target * TICK_US)
-        reads = joined(ready)
+        reads = whole(joined(ready))
         ticks = reads["time_us"] // TICK_US
         known = reads["antenna"] < len(self._layout.antenna_zone)
         known[known] = self._layout.antenna_zone[reads["antenna"][known]] >= 0

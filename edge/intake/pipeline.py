@@ -21,7 +21,7 @@ from drivers.session import Contact, Gap, Link, Notice, ReaderStatus
 from dwell.markov.decisions import Decisions
 from dwell.markov.engine import ZoneEngine
 from dwell.markov.learner import Learner
-from dwell.read import joined
+from dwell.read import joined, kept
 from dwell.visits import Visits
 from edge.cues import book
 from edge.cues.desk import CueDesk
@@ -337,9 +337,10 @@ class Pipeline:
             for reader, text in self.doubles.notices():
                 self._health.tell("double", reader, text, now_us)
             await self._greet(reads)
-            self.engine.feed(reads)
-            if self._learner is not None:
-                self._learner.feed(reads)
+            for piece in kept(reads):
+                self.engine.feed(piece)
+                if self._learner is not None:
+                    self._learner.feed(piece)
             self._waiting += len(reads)
 
     def _link(self, status: ReaderStatus) -> None:
