@@ -262,15 +262,15 @@ class ZoneEngine:
         return {name: value.whole() if isinstance(value, Sliced) else value for name, value in state.items()}
 
     def sliced_state(self, *, pending: bool = True) -> dict[str, NDArray[Any] | Sliced]:
-        """The `state`, of which the largest array is yet to be made, before the engine goes on."""
-        pending = pending or self._guess is not None
+        """The `state`, of which large arrays are yet to be made, before the engine goes on."""
+        waiting = self._pending[:] if pending or self._guess is not None else []
         outages = [(at_us, int(up), a) for at_us, up, antennas in self._outages for a in antennas]
         return {
             **self._table.state(),
             **field_.packed(self._model.field),
             "drift_db": self._drift_db.copy(),
             **{f"air_{name}": getattr(self._air, name).copy() for name in AIR},
-            "reads": whole(joined(self._pending if pending else ())),
+            "reads": Sliced((sum(map(len, waiting)),), READ, lambda: map(whole, waiting)),
             "held": np.array([self._guess is not None, self._released, self._hold, self._held_reads], np.int64),
             "outages": np.array(outages, np.int64).reshape(-1, 3),
             "counts": self._counts.copy(),

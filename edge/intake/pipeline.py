@@ -459,7 +459,7 @@ class Pipeline:
         state = self.engine.sliced_state(pending=self._stopping)
         watermark_us, decided_us = self.engine.weighed_us, self.engine.decided_us
         size = destroyed = 0
-        forwarded = self.forwarded.within(None if self._stopping or len(state["reads"]) else watermark_us)
+        forwarded = self.forwarded.within(None if self._stopping or state["reads"].shape[0] else watermark_us)
         latencies_ms, doubtful = list(self.desk.untold_ms), list(self._doubtful)
 
         def job(conn: sqlite3.Connection) -> None:
