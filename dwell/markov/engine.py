@@ -32,7 +32,7 @@ DRIFT_LEAST, DRIFT_PRIOR, DRIFT_SHARE, DRIFT_MOST_DB = 30, 300, 0.5, 6.0
 """Antennas drift: events wanted of one, those that speak against it, share followed in a window, and the most."""
 MUTE_TICKS = 5
 """Antennas are looked at so often whether they have gone silent for everybody."""
-TRIM_TICKS = 20
+TRIM_TICKS = 2
 """Memory that tags no longer use is given back so often."""
 IDLE_US = 86_400_000_000
 """Windows are left out when there is nothing at all for longer than this: the engine wasn't running."""
