@@ -371,7 +371,8 @@ class ZoneEngine:
                 # While nobody is heard nothing is missed either.
                 heard = max(int(ticks[order[at]]), self._tick)
                 stop = min(stop, heard - heard % MUTE_TICKS + MUTE_TICKS)
-            self._find_mute()
+            if self._tick % MUTE_TICKS == 0:
+                self._find_mute()
             if self._tick >= self._next_trim:
                 self._table.trim(self._tick)
                 self._next_trim = self._tick + TRIM_TICKS
