@@ -42,6 +42,8 @@ HOLD_TAGS = 1_000
 """… and of so many tags: while reads are held back, tags take twice the memory."""
 CATCH_UP_TICKS = 4
 """What was held back is decided in pieces of so many ticks, so that nobody waits for long."""
+FEW_TICKS = 8
+"""So few are weighed one after the other: reads that are weighed take more room than those that wait."""
 AIR = ("up", "mute", "missed", "missed_by", "drift", "tags", "changed_tick", "down")
 """What of Air belongs to the engine's state; the rest follows from it."""
 SCALARS = "_tick", "_next_look", "_late", "_unknown_antenna", "_late_outages", "_visits", "_journeys", "_stuck"
@@ -180,7 +182,9 @@ class ZoneEngine:
             target = self._caught_up(watermark_us, target)
         if target <= max(self._tick, 0):
             return NOTHING
-        return self._advance(target)
+        start = self._tick if self._tick >= 0 else self._first_tick()
+        steps = range(start + 1, target) if target - start <= FEW_TICKS else ()
+        return join([self._advance(step) for step in (*steps, target)])
 
     def finish(self) -> Decisions:
         """The recording is over: open visits end with their last read, marked censored unless the tag had been silent
