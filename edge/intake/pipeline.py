@@ -135,8 +135,7 @@ class Pipeline:
         """Since when items are held back (monotonic), if they were at the start."""
         self._doubtful: list[Step] = []
         """Steps after which rows of before are to be marked, with the next commit."""
-        days = business_days(shop.config)
-        self._days = days
+        self._days = days = business_days(shop.config)
         self._pseudonyms = Pseudonyms(database.tag_key)
         self.antennas = Antennas(shop)
         self.admission = Admission(shop)
