@@ -27,6 +27,12 @@ Reads = NDArray[Any]
 
 USUAL_WORDS = 2
 """Longer EPCs are rare."""
+SHORT = np.dtype([(name, ("<u8", (USUAL_WORDS,)) if name == "epc" else READ[name]) for name in READ.names or ()])
+"""READ without the words that usual EPCs don't have: what waits takes 32 bytes a read instead of 80."""
+_WORDS, _SHORT_WORDS = READ.itemsize // 8, SHORT.itemsize // 8
+SECOND_US = 1_000_000
+FEW_SECONDS = 8
+"""A batch of more seconds is not cut: what a reader has stored."""
 MIX = np.uint64(0xFF51AFD7ED558CCD)
 """Of EPCs to 64 bits: two tags that become one in a million years do no harm where this is used."""
 
@@ -52,21 +58,57 @@ def picked(reads: Reads, which: NDArray[np.bool_]) -> Reads:
     """The reads marked by `which` (n,), as reads[which] would, which takes twenty times as long over their dtype."""
     if which.all():
         return reads
-    rows = np.ascontiguousarray(reads).view(np.uint64).reshape(len(reads), -1)
-    return rows.compress(which, axis=0).view(READ).reshape(-1)
+    return _rows(reads).compress(which, axis=0).view(reads.dtype).reshape(-1)
 
 
 def joined(batches: Sequence[Reads]) -> Reads:
-    """Batches as one, as numpy.concatenate would, which takes a hundred times as long over their dtype."""
+    """Batches as one, as numpy.concatenate would, which takes a hundred times as long over their dtype; SHORT if all
+    are."""
     if len(batches) == 1:
         return batches[0]
-    return np.frombuffer(bytearray().join(np.ascontiguousarray(batch).data for batch in batches), READ)
+    dtype = SHORT if batches and all(batch.dtype == SHORT for batch in batches) else READ
+    batches = batches if dtype == SHORT else [whole(batch) for batch in batches]
+    return np.frombuffer(bytearray().join(np.ascontiguousarray(batch).data for batch in batches), dtype)
+
+
+def kept(reads: Reads) -> list[Reads]:
+    """Reads of either dtype as they are kept until they are weighed: SHORT where their EPCs are, and by seconds, since
+    all of a second are weighed at once. They need not be cut then, so that whoever keeps them keeps the same arrays.
+    """
+    if reads.dtype == SHORT:
+        return [reads]
+    second = reads["time_us"] // SECOND_US
+    seconds = np.unique(second)
+    pieces = [picked(reads, second == at) for at in seconds] if len(seconds) <= FEW_SECONDS else [reads]
+    found = []
+    for piece in pieces:
+        long = piece["epc_bits"] > 64 * USUAL_WORDS
+        found += [_short(picked(piece, ~long)), picked(piece, long)]
+    return [piece for piece in found if len(piece)]
+
+
+def whole(reads: Reads) -> Reads:
+    """Reads of either dtype as READ."""
+    if reads.dtype == READ:
+        return reads
+    rows, short = np.zeros((len(reads), _WORDS), np.uint64), _rows(reads)
+    rows[:, : _SHORT_WORDS - 1], rows[:, -1] = short[:, :-1], short[:, -1]
+    return rows.view(READ).reshape(-1)
+
+
+def _short(reads: Reads) -> Reads:
+    rows, long = np.empty((len(reads), _SHORT_WORDS), np.uint64), _rows(reads)
+    rows[:, :-1], rows[:, -1] = long[:, : _SHORT_WORDS - 1], long[:, -1]
+    return rows.view(SHORT).reshape(-1)
+
+
+def _rows(reads: Reads) -> NDArray[np.uint64]:
+    """(n, words) what the reads consist of: time, EPC, and the rest in one."""
+    return np.ascontiguousarray(reads).view(np.uint64).reshape(len(reads), reads.dtype.itemsize // 8)
 
 
 def split(batches: Sequence[Reads], before_us: int) -> tuple[list[Reads], list[Reads]]:
-    """Batches of the reads before a time, and of the others. A batch is mostly of one second or two: those that are
-    wholly on one side stay where they are.
-    """
+    """Batches of the reads before a time, and of the others. Those that are wholly on one side stay where they are."""
     ready, waiting = [], []
     for reads in batches:
         now = reads["time_us"] < before_us

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import drivers.read
 import dwell.read
 
@@ -28,5 +30,16 @@ def test_epc_words_and_bytes_are_inverse() -> None:
     epc = bytes(range(62))
     assert drivers.read.epc_bytes(drivers.read.epc_words(epc), 496) == epc
     assert drivers.read.epc_bytes(drivers.read.epc_words(epc[:12]), 96) == epc[:12]
-    for size in (2, 12, 62):
-        assert drivers.read.epc_row(epc[:size]) == tuple(drivers.read.epc_words(epc[:size]).tolist())
+
+
+def test_reads_made_one_by_one_are_rows() -> None:
+    epcs = [bytes(range(1, 1 + size)) for size in (2, 12, 62)]
+    reads = drivers.read.of_rows([drivers.read.row(10**15 + n, epc, 7, -5500, 3) for n, epc in enumerate(epcs)])
+    assert reads.dtype == drivers.read.READ
+    for n, (read, epc) in enumerate(zip(reads, epcs, strict=True)):
+        assert read["epc"].tolist() == drivers.read.epc_words(epc).tolist()
+        assert (read["time_us"], read["antenna"], read["rssi_cdbm"], read["count"]) == (10**15 + n, 7, -5500, 3)
+        assert read["epc_bits"] == 8 * len(epc)
+    reads["count"] = 1  # whoever takes them owns them
+    with pytest.raises(ValueError, match="504 bits"):
+        drivers.read.row(0, bytes(63), 7, -5500, 1)

@@ -16,7 +16,7 @@ A 2D engine's bar codes come as tags that no antenna saw: strength, antenna and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from drivers.serial.checksums import crc16_mcrf4xx
 from drivers.serial.tags import Content, MalformedRecordError, TagRead, is_bar_code, plain_epc
@@ -50,8 +50,7 @@ _STATUS = {
 }
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """Frame of either direction."""
 
     address: int

@@ -15,11 +15,11 @@ RSSI is in 0.1 dBm; older modules give whole dBm in the lower byte, and 0 above 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import reduce
 from operator import xor
+from typing import NamedTuple
 
-from drivers.serial.tags import Content, MalformedRecordError, TagRead, epc_of, readable
+from drivers.serial.tags import Content, MalformedRecordError, TagRead, epc_of, once, readable
 
 HEADS = (b"\xa5\x5a", b"\xc8\x8c")
 TAIL = b"\r\n"
@@ -44,8 +44,7 @@ _OLD_DBM = range(0x80, 0x100)
 _TAIL_BYTES = 3
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """Frame of either direction."""
 
     command: int
@@ -84,6 +83,7 @@ def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
     return readable(frame, size, read)
 
 
+@once
 def read(frame: Frame) -> Content:
     """Decode the content of a frame; MalformedRecordError for an inconsistent tag record."""
     command, data = frame.command, frame.data

@@ -82,15 +82,20 @@ def walk(buffer: bytes, probe: Probe[F], whole: bool = False) -> Iterator[Piece[
 def scan(buffer: bytes, probe: Probe[F]) -> Scan[F]:
     """Find all frames of `buffer`."""
     frames: list[F] = []
-    used = skipped = 0
-    for piece in walk(buffer, probe):
-        used = piece.at + piece.size
-        if piece.frame is None:
-            skipped += piece.size
+    at = skipped = 0
+    found: tuple[F, int] | Extensible[F] | str | None = None
+    while at < len(buffer):
+        found = probe(buffer, at)
+        if isinstance(found, str):
+            at += 1
+            skipped += 1
+        elif found is None or isinstance(found, Extensible):
+            break
         else:
-            frames.append(piece.frame)
-    after = probe(buffer, used) if used < len(buffer) else None
-    return Scan(frames, used, skipped, after if isinstance(after, Extensible) else None)
+            frame, size = found
+            frames.append(frame)
+            at += size
+    return Scan(frames, at, skipped, found if isinstance(found, Extensible) else None)
 
 
 class Framer(Generic[F]):

@@ -21,7 +21,8 @@ behind 5A. A reader that stores tags numbers them (8 behind AA, 22 hex behind 5A
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from drivers.serial.checksums import crc16_umts, crc16_xmodem
 from drivers.serial.tags import PC_XPC, XPC_W2, Content, MalformedRecordError, TagRead, plain_epc
@@ -88,8 +89,7 @@ FIVE_A = Dialect(
 )
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """Frame of either direction."""
 
     kind: int
@@ -97,7 +97,7 @@ class Frame:
     data: bytes
     unasked: bool = False
     address: int | None = None
-    dialect: Dialect = field(default=AA, compare=False, repr=False)
+    dialect: Dialect = AA
 
 
 def encode(frame: Frame) -> bytes:
@@ -130,27 +130,29 @@ def _frame_at(dialect: Dialect, buffer: bytes, at: int) -> tuple[Frame, int] | s
     head = dialect.head
     if buffer[at] != head[0]:
         return ""
-    if not head.startswith(buffer[at : at + len(head)]):
+    if not (buffer.startswith(head, at) or head.startswith(buffer[at : at + len(head)])):
         return "type or version of the protocol is unknown"
     behind = at + len(head)
-    control = buffer[behind : behind + 1]
-    if control and (control[0] & 0xC0 or control[0] & 0x0F > _KIND_MAX):
-        return f"kind {control[0]:02X} is unknown"
-    length_at = behind + (3 if control and control[0] & RS485 else 2)
-    if len(buffer) < length_at + 2:
+    if len(buffer) <= behind:
         return None
-    length = int.from_bytes(buffer[length_at : length_at + 2])
+    control = buffer[behind]
+    if control & 0xC0 or control & 0x0F > _KIND_MAX:
+        return f"kind {control:02X} is unknown"
+    data_at = behind + (5 if control & RS485 else 4)
+    if len(buffer) < data_at:
+        return None
+    length = int.from_bytes(buffer[data_at - 2 : data_at])
     if length > _DATA_MAX:
         return f"a frame can't have {length} bytes of data"
-    size = length_at + 2 + length + 2 - at
-    raw = buffer[at : at + size]
-    if len(raw) < size:
+    end = data_at + length
+    checksum = buffer[end : end + 2]
+    if len(checksum) < 2:
         return None
-    if (expected := dialect.crc(raw[1:-2])) != int.from_bytes(raw[-2:]):
-        return f"bad checksum {raw[-2:].hex().upper()}, should be {expected:04X}"
-    address = buffer[length_at - 1] if control[0] & RS485 else None
-    kind, unasked = control[0] & 0x0F, bool(control[0] & UNASKED)
-    return Frame(kind, buffer[behind + 1], raw[length_at + 2 - at : -2], unasked, address, dialect), size
+    if (expected := dialect.crc(buffer[at + 1 : end])) != int.from_bytes(checksum):
+        return f"bad checksum {checksum.hex().upper()}, should be {expected:04X}"
+    address = buffer[data_at - 3] if control & RS485 else None
+    frame = Frame(control & 0x0F, buffer[behind + 1], buffer[data_at:end], bool(control & UNASKED), address, dialect)
+    return frame, end + 2 - at
 
 
 def read(frame: Frame) -> Content:

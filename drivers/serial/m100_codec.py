@@ -16,9 +16,9 @@ Firmwares differ in whether they tell tags as notices or as answers, and under t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from drivers.serial.tags import Content, MalformedRecordError, TagRead, epc_of, readable
+from drivers.serial.tags import Content, MalformedRecordError, TagRead, epc_of, once, readable
 
 HEAD = 0xBB
 TAIL = 0x7E
@@ -46,8 +46,7 @@ _ERRORS = {
 }
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """Frame of either direction."""
 
     kind: int
@@ -85,6 +84,7 @@ def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
     return readable(frame, size, read)
 
 
+@once
 def read(frame: Frame) -> Content:
     """Decode the content of a frame; MalformedRecordError for an inconsistent tag record."""
     kind, command, data = frame.kind, frame.command, frame.data

@@ -14,9 +14,9 @@ With SET EPC ON, each tag is told twice. There is no checksum.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from drivers.serial.tags import Content, TagRead, plain_epc, readable
+from drivers.serial.tags import Content, TagRead, once, plain_epc, readable
 
 END = b"\r"
 OK, STOPPED, IDLE, UNKNOWN, UNSUPPORTED, RESTARTED, CHECKED = "OK!", "BRA", "NCM", "UCO", "NOS", "SRT", "CCE"
@@ -43,8 +43,7 @@ _FAILURES = {
 }
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """The lines of a round, or a line of its own; none: an empty line."""
 
     lines: tuple[str, ...]
@@ -84,6 +83,7 @@ def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
     return readable(frame, end - at, read)
 
 
+@once
 def read(frame: Frame) -> Content:
     """Decode a round or a line; MalformedRecordError for an impossible EPC."""
     if not frame.lines:

@@ -16,7 +16,7 @@ A round (31) answers with how many tags it has stored; 07 fetches them and, with
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from drivers.serial.checksums import crc16_ibm_3740
 from drivers.serial.tags import PC_XPC, XPC_W2, Content, MalformedRecordError, TagRead, plain_epc
@@ -56,8 +56,7 @@ _STATUSES = {
 }
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """Frame of either direction."""
 
     command: int

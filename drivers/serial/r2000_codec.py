@@ -23,9 +23,9 @@ one of these shapes is no frame; a session that knows the reader's address asks 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from drivers.serial.tags import Content, MalformedRecordError, TagRead, epc_of, readable
+from drivers.serial.tags import Content, MalformedRecordError, TagRead, epc_of, once, readable
 
 HEAD = 0xA0
 EVERYONE = 0xFF
@@ -70,8 +70,7 @@ _CODES = {
 }
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """Frame of either direction."""
 
     address: int
@@ -115,6 +114,7 @@ def frame_at(buffer: bytes, at: int, address: int | None = None) -> tuple[Frame,
     return readable(frame, size, read)
 
 
+@once
 def read(frame: Frame) -> Content:
     """Decode the content of a frame; MalformedRecordError if it has no known shape."""
     command, data = frame.command, frame.data
@@ -144,8 +144,7 @@ def in_bank(content: Content, bank: int) -> Content:
     more = bank * BANK_PORTS
     if not more:
         return content
-    return replace(
-        content,
+    return content._replace(
         tags=tuple(tag if tag.antenna is None else tag._replace(antenna=tag.antenna + more) for tag in content.tags),
         antenna=None if content.antenna is None else content.antenna + more,
         unconnected=None if content.unconnected is None else content.unconnected + more,

@@ -15,9 +15,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import ClassVar, Generic, TypeVar
 
-import numpy as np
-
-from drivers.read import ANTENNA_UNKNOWN, READ, RSSI_UNKNOWN, Reads, epc_row
+from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN, Reads, of_rows, row
 from drivers.serial.framing import GAP_S, NETWORK_GAP_S, Extensible, Framer, scan
 from drivers.serial.tags import Content, MalformedRecordError, TagRead
 from drivers.serial.transport import Line, TransportError, open_line
@@ -207,18 +205,19 @@ class SerialSession(ABC, Generic[F]):
                 silent = True
                 continue
             silent = False
-            contents = list(self._contents(frames))
+            contents = self._contents(frames)
             tags = [tag for content in contents for tag in content.tags]
             failure = next((content.failure for content in contents if content.failure), "")
             self._unconnected |= {content.unconnected for content in contents if content.unconnected is not None}
-            self._unconnected -= {tag.antenna for tag in tags}
+            antennas = {tag.antenna for tag in tags}
+            self._unconnected -= antennas
             if tags or not failure:
                 self._tell(Link.UP, self._reading())
             if tags:
                 await self._sink.reads(self._settings.id, self._batch(tags, self._stamp(tags)))
             if failure:
                 raise ReaderError(f"it does not read: {failure}")
-            self._restarted |= self._has_strayed({content.antenna for content in contents} | {t.antenna for t in tags})
+            self._restarted |= self._has_strayed(antennas | {content.antenna for content in contents})
             if any(content.ends for content in contents):
                 await self._go_on(line)
 
@@ -247,17 +246,18 @@ class SerialSession(ABC, Generic[F]):
         await self._set_up(line)
         await self._go_on(line)
 
-    def _contents(self, frames: Iterable[F]) -> Iterable[Content]:
+    def _contents(self, frames: Iterable[F]) -> list[Content]:
+        contents: list[Content] = []
         for frame in frames:
             self._restarted |= self._has_restarted(frame)
             try:
-                content = self._content(frame)
+                contents.append(self._content(frame))
             except MalformedRecordError as error:
                 self._tally["malformed"] += 1
                 log.debug("reader %s: %s", self._settings.id, error)
-                continue
-            self._tally["reads" if content.tags else "without_tag"] += max(len(content.tags), 1)
-            yield content
+        self._tally["reads"] += sum(len(content.tags) for content in contents)
+        self._tally["without_tag"] += sum(not content.tags for content in contents)
+        return contents
 
     async def _ask(self, line: Line, command: bytes, answers: Callable[[F], bool], patience_s: float = ANSWER_S) -> F:
         """Send a command and return its first answer; frames before it are left-overs of reading. ReaderError without
@@ -307,18 +307,18 @@ class SerialSession(ABC, Generic[F]):
     def _batch(self, tags: Sequence[TagRead], stamps_us: Sequence[int]) -> Reads:
         ports = self._settings.ports
         alone = next(iter(ports.values())) if len(ports) == 1 else ANTENNA_UNKNOWN
-        rows = [
-            (
-                time_us,
-                epc_row(tag.epc),
-                alone if tag.antenna is None else ports.get(tag.antenna, ANTENNA_UNKNOWN),
-                RSSI_UNKNOWN if tag.rssi_cdbm is None else tag.rssi_cdbm,
-                max(tag.seen or 1, 1),
-                8 * len(tag.epc),
-            )
-            for tag, time_us in zip(tags, stamps_us, strict=True)
-        ]
-        return np.array(rows, READ)
+        return of_rows(
+            [
+                row(
+                    time_us,
+                    epc,
+                    alone if antenna is None else ports.get(antenna, ANTENNA_UNKNOWN),
+                    RSSI_UNKNOWN if rssi_cdbm is None else rssi_cdbm,
+                    seen or 1,
+                )
+                for (epc, seen, rssi_cdbm, antenna, _), time_us in zip(tags, stamps_us, strict=True)
+            ]
+        )
 
     def _reading(self) -> str:
         ports = set(self._settings.ports)

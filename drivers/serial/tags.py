@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from functools import lru_cache
+from typing import NamedTuple, TypeVar, cast
 
 from drivers.read import EPC_BITS_MAX
 
@@ -14,6 +14,9 @@ F = TypeVar("F")
 _BAR_CODE = re.compile(rb"\x02[^\x03]*\x03[\t\r\n]*|[ -~\x80-\xff\x1d]+[\t\r\n]+", re.DOTALL)
 """Text as scan engines frame it: between STX and ETX, or ended by a line's end or a tab; 1D separates GS1's fields."""
 _TEXT = re.compile(rb"[\x02-\x04]?[ -~\x1d]+[\x03\x04\t\r\n]*")
+
+FRAMES = 128
+"""More than come at a time."""
 
 PC_XPC = 0x0200
 XPC_W2 = 0x8000
@@ -33,8 +36,7 @@ class TagRead(NamedTuple):
     time_ms: int | None = None
 
 
-@dataclass(frozen=True)
-class Content:
+class Content(NamedTuple):
     """Content of one frame."""
 
     tags: tuple[TagRead, ...] = ()
@@ -48,6 +50,12 @@ class Content:
     """Port without an antenna; the reader continues with the others."""
     note: str = ""
     """Meaning of a frame without tags."""
+
+
+def once(read: Callable[[F], Content]) -> Callable[[F], Content]:
+    """Let a codec's `read` keep the contents of the latest frames: its probe asks whether each is `readable`, and the
+    session then what it says."""
+    return cast("Callable[[F], Content]", lru_cache(maxsize=FRAMES)(read))
 
 
 def readable(frame: F, size: int, read: Callable[[F], Content]) -> tuple[F, int] | str:

@@ -22,7 +22,6 @@ Data of a reply to op 22 (read multiple), which continuous reading streams:
 from __future__ import annotations
 
 from binascii import crc_hqx
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -89,8 +88,7 @@ _REASONS = {
 _CRC_START = crc_hqx(b"\xff\xff", 0)
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """Frame from the reader."""
 
     op: int
@@ -98,8 +96,7 @@ class Reply:
     data: bytes
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """Frame from the host."""
 
     op: int

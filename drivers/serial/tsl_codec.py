@@ -15,10 +15,10 @@ nothing more comes for a while: the end of the round may be far.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from drivers.serial.framing import Extensible
-from drivers.serial.tags import Content, MalformedRecordError, TagRead, plain_epc, readable
+from drivers.serial.tags import Content, MalformedRecordError, TagRead, once, plain_epc, readable
 
 END = b"\r\n"
 OK, ERROR, ECHO, TAG, RSSI = "OK", "ER", "CS", "EP", "RI"
@@ -35,8 +35,7 @@ _DBM = range(-150, 21)
 _ERRORS = {1: "it does not know the command", 8: "no antenna is connected"}
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """A line with what belongs to it; without a name an empty line."""
 
     name: str
@@ -78,6 +77,7 @@ def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | Extensible[Frame] | 
     return Extensible(*found) if later and isinstance(found, tuple) else found
 
 
+@once
 def read(frame: Frame) -> Content:
     """Decode a line; MalformedRecordError for an impossible EPC or RSSI."""
     if frame.name == TAG:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import cycle
 
 from drivers.serial import uhfreader18_codec as codec
@@ -46,7 +45,7 @@ class UhfReader18Session(SerialSession[Frame]):
                 # One port lacks its antenna; when all do, no tag will ever bring one back.
                 self._unconnected.add(self._port)
                 if self._unconnected < set(self._settings.ports):
-                    return replace(content, failure="", unconnected=self._port)
+                    return content._replace(failure="", unconnected=self._port)
         return content
 
     async def _identify(self, line: Line, patience_s: float) -> dict[str, str]:

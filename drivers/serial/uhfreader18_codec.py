@@ -21,10 +21,10 @@ EPCs are whole words. With that, and one antenna a frame, data that fit 288M's f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from drivers.serial.checksums import crc16_mcrf4xx
-from drivers.serial.tags import Content, MalformedRecordError, TagRead, is_bar_code, plain_epc, readable
+from drivers.serial.tags import Content, MalformedRecordError, TagRead, is_bar_code, once, plain_epc, readable
 
 EVERYONE = 0xFF
 
@@ -59,8 +59,7 @@ _STATUS = {
 }
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """Frame of either direction; `data` of an answer begins with its status."""
 
     address: int
@@ -95,6 +94,7 @@ def frame_at(buffer: bytes, at: int) -> tuple[Frame, int] | str | None:
     return readable(frame, size, read)
 
 
+@once
 def read(frame: Frame) -> Content:
     """Decode the content of a frame; MalformedRecordError if it has no known shape."""
     if frame.command not in (INVENTORY, ACTIVE) or not frame.data:

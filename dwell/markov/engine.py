@@ -23,7 +23,7 @@ from dwell.markov.radio import Model
 from dwell.markov.tables import OUT
 from dwell.markov.tag_table import Sliced, TagTable
 from dwell.markov.tuning import TICK_US, Tuning
-from dwell.read import READ, Reads, joined, picked, split
+from dwell.read import READ, SHORT, Reads, joined, kept, picked, split, whole
 from dwell.visits import VISIT, Visits
 
 ROWS = 256
@@ -32,7 +32,7 @@ DRIFT_LEAST, DRIFT_PRIOR, DRIFT_SHARE, DRIFT_MOST_DB = 30, 300, 0.5, 6.0
 """Antennas drift: events wanted of one, those that speak against it, share followed in a window, and the most."""
 MUTE_TICKS = 5
 """Antennas are looked at so often whether they have gone silent for everybody."""
-TRIM_TICKS = 20
+TRIM_TICKS = 2
 """Memory that tags no longer use is given back so often."""
 IDLE_US = 86_400_000_000
 """Windows are left out when there is nothing at all for longer than this: the engine wasn't running."""
@@ -42,6 +42,8 @@ HOLD_TAGS = 1_000
 """… and of so many tags: while reads are held back, tags take twice the memory."""
 CATCH_UP_TICKS = 4
 """What was held back is decided in pieces of so many ticks, so that nobody waits for long."""
+FEW_TICKS = 8
+"""So few are weighed one after the other: reads that are weighed take more room than those that wait."""
 AIR = ("up", "mute", "missed", "missed_by", "drift", "tags", "changed_tick", "down")
 """What of Air belongs to the engine's state; the rest follows from it."""
 SCALARS = "_tick", "_next_look", "_late", "_unknown_antenna", "_late_outages", "_visits", "_journeys", "_stuck"
@@ -152,14 +154,14 @@ class ZoneEngine:
         }
 
     def feed(self, reads: Reads) -> None:
-        """Take reads in any order; they must not change afterwards."""
-        if reads.dtype != READ:
+        """Take reads in any order, READ or as `kept`; they must not change afterwards."""
+        if reads.dtype not in (READ, SHORT):
             raise ValueError(f"reads must have dtype {READ}")
-        if len(reads):
-            self._pending.append(reads)
-            self._held_reads += len(reads)
+        pieces = kept(reads)
+        self._pending += pieces
+        self._held_reads += len(reads)
         if self._guess is not None:
-            self._guess.feed(reads)
+            self._guess._pending += pieces
 
     def outage(self, antennas: NDArray[Any], at_us: int, up: bool) -> None:
         """Antennas went up or down at `at_us`; before what is processed already: from now on. All start up."""
@@ -180,7 +182,9 @@ class ZoneEngine:
             target = self._caught_up(watermark_us, target)
         if target <= max(self._tick, 0):
             return NOTHING
-        return self._advance(target)
+        start = self._tick if self._tick >= 0 else self._first_tick()
+        steps = range(start + 1, target) if target - start <= FEW_TICKS else ()
+        return join([self._advance(step) for step in (*steps, target)])
 
     def finish(self) -> Decisions:
         """The recording is over: open visits end with their last read, marked censored unless the tag had been silent
@@ -262,15 +266,15 @@ class ZoneEngine:
         return {name: value.whole() if isinstance(value, Sliced) else value for name, value in state.items()}
 
     def sliced_state(self, *, pending: bool = True) -> dict[str, NDArray[Any] | Sliced]:
-        """The `state`, of which the largest array is yet to be made, before the engine goes on."""
-        pending = pending or self._guess is not None
+        """The `state`, of which large arrays are yet to be made, before the engine goes on."""
+        waiting = self._pending[:] if pending or self._guess is not None else []
         outages = [(at_us, int(up), a) for at_us, up, antennas in self._outages for a in antennas]
         return {
             **self._table.state(),
             **field_.packed(self._model.field),
             "drift_db": self._drift_db.copy(),
             **{f"air_{name}": getattr(self._air, name).copy() for name in AIR},
-            "reads": joined(self._pending if pending else ()),
+            "reads": Sliced((sum(map(len, waiting)),), READ, lambda: map(whole, waiting)),
             "held": np.array([self._guess is not None, self._released, self._hold, self._held_reads], np.int64),
             "outages": np.array(outages, np.int64).reshape(-1, 3),
             "counts": self._counts.copy(),
@@ -297,7 +301,7 @@ class ZoneEngine:
         for name in AIR:
             getattr(self._air, name)[:] = state[f"air_{name}"]
         kernels.listen(self._model.radio, self._air, self._model.limits)
-        self._pending = [state["reads"].copy()] if len(state["reads"]) else []
+        self._pending = kept(state["reads"].copy())
         self._outages = [(int(at_us), bool(up), np.array([a])) for at_us, up, a in state["outages"]]
         self._counts[:] = state["counts"]
         for name, value in zip(SCALARS, state["scalars"].tolist(), strict=True):
@@ -308,8 +312,7 @@ class ZoneEngine:
         self._released = bool(released)
         if holding:
             self._guess = cls(layout, settings, tuning)
-            for reads in self._pending:
-                self._guess.feed(reads)
+            self._guess._pending += self._pending
             for at_us, up, antennas in self._outages:
                 self._guess.outage(antennas, at_us, up)
         return self
@@ -356,8 +359,7 @@ class ZoneEngine:
         at = 0
         out = np.empty(256, OUT)
         while self._tick < target:
-            while self._outages and self._outages[0][0] // TICK_US <= self._tick:
-                self._switch(*self._outages.pop(0))
+            self._switch()
             stop = target
             if self._outages:
                 stop = min(stop, self._outages[0][0] // TICK_US)
@@ -373,7 +375,8 @@ class ZoneEngine:
                 # While nobody is heard nothing is missed either.
                 heard = max(int(ticks[order[at]]), self._tick)
                 stop = min(stop, heard - heard % MUTE_TICKS + MUTE_TICKS)
-            self._find_mute()
+            if self._tick % MUTE_TICKS == 0:
+                self._find_mute()
             if self._tick >= self._next_trim:
                 self._table.trim(self._tick)
                 self._next_trim = self._tick + TRIM_TICKS
@@ -410,7 +413,7 @@ class ZoneEngine:
     def _ready(self, target: int) -> tuple[Reads, NDArray[np.int64]]:
         """Take the reads of ticks before `target` out of those that wait; late and foreign ones are counted."""
         ready, self._pending = split(self._pending, target * TICK_US)
-        reads = joined(ready)
+        reads = whole(joined(ready))
         ticks = reads["time_us"] // TICK_US
         known = reads["antenna"] < len(self._layout.antenna_zone)
         known[known] = self._layout.antenna_zone[reads["antenna"][known]] >= 0
@@ -421,10 +424,18 @@ class ZoneEngine:
             reads, ticks = picked(reads, wanted), ticks[wanted]
         return reads, ticks
 
-    def _switch(self, at_us: int, up: bool, antennas: NDArray[np.int64]) -> None:
-        self._windows.begin(at_us - TICK_US)
-        self._windows.outage(antennas, at_us, up)
-        kernels.switch(self._model.radio, self._air, self._model.limits, antennas, int(up), 0, at_us // TICK_US, at_us)
+    def _switch(self) -> None:
+        """Antennas go up or down that are due to."""
+        due = 0
+        while due < len(self._outages) and self._outages[due][0] // TICK_US <= self._tick:
+            at_us, up, antennas = self._outages[due]
+            self._windows.begin(at_us - TICK_US)
+            self._windows.outage(antennas, at_us, up)
+            kernels.switch(self._model.radio, self._air, antennas, int(up), 0, self._tick, at_us)
+            due += 1
+        if due:
+            del self._outages[:due]
+            kernels.catch_up(self._model.radio, self._air, self._model.limits, self._tick)
 
     def _find_mute(self) -> None:
         """Take antennas for down that nobody has been heard by for as long as several tags should have been, and for up
@@ -441,7 +452,8 @@ class ZoneEngine:
         ):
             if len(antennas):
                 at_us = self._tick * TICK_US
-                kernels.switch(self._model.radio, air, self._model.limits, antennas, 1, mute, self._tick, at_us)
+                kernels.switch(self._model.radio, air, antennas, 1, mute, self._tick, at_us)
+        kernels.catch_up(self._model.radio, air, self._model.limits, self._tick)
 
     def _window_tick(self) -> int:
         """Tick at which the next window is final."""

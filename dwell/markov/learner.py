@@ -16,7 +16,7 @@ from dwell.markov import ticks as ticks_
 from dwell.markov.field import Field
 from dwell.markov.learning import Learnt
 from dwell.markov.tuning import TICK_US
-from dwell.read import READ, Reads, hashed, joined, picked, split
+from dwell.read import SHORT, Reads, hashed, joined, kept, picked, split
 
 MOMENTS_US = (120_000_000, 120_000_000, 600_000_000, 1_800_000_000)
 """After the first read: at the first one usual radios are compared, which is quick; at the others the store's own is
@@ -50,7 +50,7 @@ class Learner:
         """Of reads that `_count` has not counted."""
         self._waiting: list[Reads] = []
         self._own_due_us: int | None = None
-        self._reads: Reads = np.zeros(0, READ)
+        self._reads: Reads = np.zeros(0, SHORT)
         self._rank = np.zeros(0, np.uint64)
         self._limit = NO_LIMIT
         self._uncut = 0
@@ -82,7 +82,12 @@ class Learner:
         return not self._moments
 
     def feed(self, reads: Reads) -> None:
-        """Take reads in any order, which must not change afterwards; those of unknown antennas are left out."""
+        """Take reads in any order, READ or as `kept`, which must not change afterwards; those of unknown antennas are
+        left out."""
+        for piece in kept(reads):
+            self._feed(piece)
+
+    def _feed(self, reads: Reads) -> None:
         known = reads["antenna"] < len(self._layout.antenna_zone)
         known[known] = self._layout.antenna_zone[reads["antenna"][known]] >= 0
         reads = picked(reads, known)
@@ -109,9 +114,9 @@ class Learner:
         return due
 
     def take(self) -> Reads:
-        """The sample of reads before the moment that is due; on to the next moment."""
+        """The sample of reads before the moment that is due, READ or as `kept`; on to the next moment."""
         self._cut()
-        sample = self._reads.copy()
+        sample = self._reads
         self._times.clear()
         if self._moments:
             self._moments = self._moments[1:]
@@ -164,7 +169,7 @@ class Learner:
         return _ranks(reads) < np.uint64(self._limit)
 
     def _forget(self) -> None:
-        self._reads, self._rank = np.zeros(0, READ), np.zeros(0, np.uint64)
+        self._reads, self._rank = np.zeros(0, SHORT), np.zeros(0, np.uint64)
         self._limit, self._uncut = NO_LIMIT, 0
 
     def _cut(self) -> None:

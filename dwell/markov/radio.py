@@ -104,6 +104,7 @@ def air(model: Model, zones: int) -> Air:
         missed=np.zeros(antennas, np.int64),
         missed_by=np.zeros(antennas, np.uint64),
         drift=np.zeros((antennas, 2), np.int64),
+        heeded=np.zeros(antennas, np.uint8),
         quiet_nats=np.zeros((rates, biases, 2, cells), np.int32),
         quiet=np.ones((rates, biases, 2, cells), np.float32),
         tags=tags,

@@ -176,6 +176,7 @@ class Air(NamedTuple):
     missed: NDArray[np.int64]  # (A,) expected hits since it last heard a tag, in thousandths
     missed_by: NDArray[np.uint64]  # (A,) which tags, a bit each by their hash
     drift: NDArray[np.int64]  # (A, 2) louder than expected, against other antennas: 0.01 dB summed, and how often
+    heeded: NDArray[np.uint8]  # (A,) 1: its silence is in quiet_nats
     quiet_nats: NDArray[np.int32]  # (Q, B, 2, C) log likelihood of silence there, clear or blocked, in 1/QUIET
     quiet: NDArray[np.float32]  # (Q, B, 2, C) the same as a factor, tempered
     tags: NDArray[np.int64]  # (tag classes, Q * B) how often tags of a class were found to be of each rate and bias

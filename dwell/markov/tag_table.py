@@ -27,15 +27,16 @@ PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0) | 
 
 
 class Sliced(NamedTuple):
-    """(size,) numbers that are made a slice after the other, since they are half of what an engine knows. They must be
+    """An array that is made a slice after the other, since an engine knows some 10 KB of each tag. The slices must be
     made before the engine goes on."""
 
-    size: int
-    slices: Callable[[], Iterator[NDArray[np.uint64]]]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    slices: Callable[[], Iterator[NDArray[Any]]]
 
-    def whole(self) -> NDArray[np.uint64]:
-        """All of them."""
-        return np.concatenate([np.zeros(0, np.uint64), *self.slices()])
+    def whole(self) -> NDArray[Any]:
+        """All of it."""
+        return np.concatenate([np.zeros((0, *self.shape[1:]), self.dtype), *self.slices()])
 
 
 class TagTable:
@@ -95,31 +96,46 @@ class TagTable:
     def state(self) -> dict[str, NDArray[Any] | Sliced]:
         """The tags as plain arrays; of what has places for more, only the places that are taken."""
         used = np.flatnonzero(self.tags.life["state"] != 0)
-        life = self.tags.life[used]
-        cells, words = int(life["n_cells"].sum()), int(life["n_pool"].sum())
-        packed: dict[str, NDArray[Any] | Sliced] = {
-            f"tags_{name}": getattr(self.tags, name)[used] for name in KEPT_ROWS
+        cells, events, words = (int(self.tags.life[name][used].sum()) for name in ("n_cells", "n_events", "n_pool"))
+
+        def of(size: int, array: NDArray[Any], rows: Callable[[NDArray[np.int64]], NDArray[Any]]) -> Sliced:
+            """So many like those of an array, made of some rows at a time."""
+            starts = range(0, len(used), SLICE_ROWS)
+            return Sliced(
+                (size, *array.shape[1:]),
+                array.dtype,
+                lambda: (rows(used[start : start + SLICE_ROWS]) for start in starts),
+            )
+
+        return {
+            **{f"tags_{name}": of(len(used), array, array.__getitem__) for name, array in self._kept_rows()},
+            "due": self.due[used],
+            "tags_event": of(events, np.zeros(0, KEPT_EVENT), self._events),
+            "tags_cells": of(cells, np.zeros(0, np.uint16), lambda rows: self._active(rows)[0]),
+            "tags_probs": of(cells, np.zeros((0, 4), np.float32), lambda rows: self._active(rows)[1]),
+            "tags_pool": of(words, np.zeros(0, np.uint64), self._pools),
         }
-        packed["due"] = self.due[used]
-        taken = np.arange(kernels.EVENTS) < life["n_events"][:, None]
+
+    def _kept_rows(self) -> list[tuple[str, NDArray[Any]]]:
+        return [(name, getattr(self.tags, name)) for name in KEPT_ROWS]
+
+    def _events(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        taken = np.arange(kernels.EVENTS) < self.tags.life["n_events"][rows][:, None]
         events = np.zeros(int(taken.sum()), KEPT_EVENT)
         for name in KEPT_EVENT.names or ():
-            events[name] = self.tags.event[name][used][taken]
-        packed["tags_event"] = events
-        packed["tags_cells"], packed["tags_probs"] = active = (
-            np.empty(cells, np.uint16),
-            np.empty((cells, 4), np.float32),
-        )
-        kernels.pack_cells(self.tags, used, *active)
-        packed["tags_pool"] = Sliced(words, lambda: self._pools(used))
-        return packed
+            events[name] = self.tags.event[name][rows][taken]
+        return events
 
-    def _pools(self, used: NDArray[np.int64]) -> Iterator[NDArray[np.uint64]]:
-        for start in range(0, len(used), SLICE_ROWS):
-            rows = used[start : start + SLICE_ROWS]
-            pool = np.empty(int(self.tags.life["n_pool"][rows].sum()), np.uint64)
-            kernels.pack_pool(self.tags, rows, pool)
-            yield pool
+    def _active(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+        n = int(self.tags.life["n_cells"][rows].sum())
+        active = np.empty(n, np.uint16), np.empty((n, 4), np.float32)
+        kernels.pack_cells(self.tags, rows, *active)
+        return active
+
+    def _pools(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        pool = np.empty(int(self.tags.life["n_pool"][rows].sum()), np.uint64)
+        kernels.pack_pool(self.tags, rows, pool)
+        return pool
 
     def restore(self, state: dict[str, NDArray[Any]], limits: Limits) -> bool:
         """Take over the tags of a `state`, into an empty table; False if it is another version's."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dwell.layout import Layout, TagClass
 from dwell.markov.tuning import TICK_US
-from dwell.read import RSSI_UNKNOWN, Reads, hashed
+from dwell.read import RSSI_UNKNOWN, Reads, hashed, whole
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -100,12 +100,14 @@ def of(layout: Layout, reads: Reads, *, down: Ints | None = None) -> Ticks:
 
 
 def classes(layout: Layout, epc: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """(n,) TagClass of EPCs given as READ's words (n, 8), by the first rule that matches."""
+    """(n,) TagClass of EPCs given as READ's words, by the first rule that matches; (n, 8), or less without zeros."""
+    words = epc.shape[1]
     found = np.full(len(epc), TagClass.UNKNOWN, np.int64)
     for mask, value, class_ in zip(
         layout.rule_mask[::-1], layout.rule_value[::-1], layout.rule_class[::-1], strict=True
     ):
-        found[((epc & mask) == value).all(axis=1)] = class_
+        if not value[words:].any():
+            found[((epc & mask[:words]) == value[:words]).all(axis=1)] = class_
     return found
 
 
@@ -207,7 +209,7 @@ def _gathered_rows(
 def _numbered(reads: Reads) -> tuple[Ints, NDArray[Any], NDArray[Any]]:
     """Number of each read's tag, by the tags' EPCs in ascending order; the tags' EPCs and their lengths."""
     _, first, number = np.unique(hashed(reads), return_index=True, return_inverse=True)
-    epc, bits = reads["epc"][first], reads["epc_bits"][first]
+    epc, bits = whole(reads[first])["epc"], reads["epc_bits"][first]
     order = np.lexsort((bits, *epc.T[::-1]))
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))

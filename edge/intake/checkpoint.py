@@ -105,24 +105,32 @@ def _unpacked(watermark_us: int, fingerprint: str, stream: _Stream) -> Checkpoin
 
 def _write(stream: Any, array: NDArray[Any] | Sliced) -> None:
     if isinstance(array, Sliced):
-        head = npy.header_data_from_array_1_0(np.zeros(0, np.uint64)) | {"shape": (array.size,)}
+        head = npy.header_data_from_array_1_0(np.zeros(0, array.dtype)) | {"shape": array.shape}
         slices = array.slices()
     else:
         array = np.ascontiguousarray(array).reshape(array.shape)
-        head, slices = npy.header_data_from_array_1_0(array), iter((array.reshape(-1),))
+        head, slices = npy.header_data_from_array_1_0(array), iter((array,))
     npy.write_array_header_1_0(stream, head)
-    rest = None
+    waiting: list[NDArray[np.uint8]] = []
     for numbers in slices:
-        rest = numbers if rest is None else np.concatenate([rest, numbers])
-        while len(rest) >= BLOCK:
-            _write_block(stream, rest[:BLOCK])
-            rest = rest[BLOCK:]
-    if rest is not None and len(rest):
-        _write_block(stream, rest)
+        waiting.append(_bytes(numbers.reshape(-1)))
+        if sum(map(len, waiting)) >= BLOCK:
+            rest = np.concatenate(waiting)
+            for start in range(0, len(rest) - BLOCK + 1, BLOCK):
+                _write_block(stream, rest[start : start + BLOCK])
+            waiting = [rest[len(rest) // BLOCK * BLOCK :]]
+    if waiting:
+        _write_block(stream, np.concatenate(waiting))
 
 
-def _write_block(stream: Any, numbers: NDArray[Any]) -> None:
-    stream.write(numbers.view(np.uint8).reshape(len(numbers), -1).T.tobytes())
+def _write_block(stream: Any, numbers: NDArray[np.uint8]) -> None:
+    for place in numbers.T if len(numbers) else ():
+        stream.write(place.tobytes())
+
+
+def _bytes(numbers: NDArray[Any]) -> NDArray[np.uint8]:
+    """(n, itemsize) the bytes of n numbers."""
+    return numbers.view(np.uint8).reshape(len(numbers), numbers.itemsize)
 
 
 def _read(stream: Any) -> NDArray[Any]:
@@ -131,7 +139,7 @@ def _read(stream: Any) -> NDArray[Any]:
     if dtype.hasobject:
         raise ValueError("the state contains objects")
     array = np.empty(shape, dtype)
-    numbers = array.reshape(-1).view(np.uint8).reshape(array.size, array.itemsize)
+    numbers = _bytes(array.reshape(-1))
     for start in range(0, len(numbers), BLOCK):
         block = numbers[start : start + BLOCK]
         block[:] = np.frombuffer(stream.read(block.size), np.uint8).reshape(block.shape[::-1]).T

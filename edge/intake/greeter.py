@@ -162,11 +162,12 @@ class Greeter:
 
     def members(self, visits: Any, wanted: Callable[[Member], bool] = lambda _member: True) -> list[tuple[Member, Any]]:
         """Return the members with consent among `visits` (VISIT array) who are `wanted`, with their visit."""
+        members = dict(self._members)  # the database's thread looks tags up meanwhile
         # Filter with arrays first, because accessing a single row takes longer than checking whether it is wanted.
-        found = np.fromiter((tag for tag, member in self._members.items() if wanted(member)), np.uint64)
+        found = np.fromiter((tag for tag, member in members.items() if wanted(member)), np.uint64)
         tags = hashed(visits)
         here = np.isin(tags, found) & (visits["tag_class"] == TagClass.MEMBER)
-        return [(self._members[tag], visit) for tag, visit in zip(tags[here].tolist(), visits[here], strict=True)]
+        return [(members[tag], visit) for tag, visit in zip(tags[here].tolist(), visits[here], strict=True)]
 
     def _look_up(self, conn: sqlite3.Connection, tag: int, row: Any) -> Member | None:
         member = look_up(conn, self._pseudonyms.member(*epc_of(row)))

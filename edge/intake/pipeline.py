@@ -21,7 +21,7 @@ from drivers.session import Contact, Gap, Link, Notice, ReaderStatus
 from dwell.markov.decisions import Decisions
 from dwell.markov.engine import ZoneEngine
 from dwell.markov.learner import Learner
-from dwell.read import joined
+from dwell.read import joined, kept
 from dwell.visits import Visits
 from edge.cues import book
 from edge.cues.desk import CueDesk
@@ -135,8 +135,7 @@ class Pipeline:
         """Since when items are held back (monotonic), if they were at the start."""
         self._doubtful: list[Step] = []
         """Steps after which rows of before are to be marked, with the next commit."""
-        days = business_days(shop.config)
-        self._days = days
+        self._days = days = business_days(shop.config)
         self._pseudonyms = Pseudonyms(database.tag_key)
         self.antennas = Antennas(shop)
         self.admission = Admission(shop)
@@ -337,9 +336,10 @@ class Pipeline:
             for reader, text in self.doubles.notices():
                 self._health.tell("double", reader, text, now_us)
             await self._greet(reads)
-            self.engine.feed(reads)
-            if self._learner is not None:
-                self._learner.feed(reads)
+            for piece in kept(reads):
+                self.engine.feed(piece)
+                if self._learner is not None:
+                    self._learner.feed(piece)
             self._waiting += len(reads)
 
     def _link(self, status: ReaderStatus) -> None:
@@ -458,7 +458,7 @@ class Pipeline:
         state = self.engine.sliced_state(pending=self._stopping)
         watermark_us, decided_us = self.engine.weighed_us, self.engine.decided_us
         size = destroyed = 0
-        forwarded = self.forwarded.within(None if self._stopping or len(state["reads"]) else watermark_us)
+        forwarded = self.forwarded.within(None if self._stopping or state["reads"].shape[0] else watermark_us)
         latencies_ms, doubtful = list(self.desk.untold_ms), list(self._doubtful)
 
         def job(conn: sqlite3.Connection) -> None:

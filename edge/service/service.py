@@ -42,7 +42,7 @@ from edge.service.expiry import Certificates
 from edge.service.housekeeping import Housekeeping
 from edge.service.jobs import Jobs
 from edge.service.learning import Learning, learner_of, with_kept
-from edge.service.memory import COMPILER
+from edge.service.memory import COMPILER, let_go_of_bitcode
 from edge.service.monitor import Monitor
 from edge.service.notify import long_work, notify
 from edge.service.snapshot import Snapshot
@@ -255,6 +255,7 @@ class Service:
         let_go_of(COMPILER)  # loading kernels needs less of it than importing it did: a start has a lower peak
         if not await _unless(self._end.wanted, warm_up):
             return False
+        let_go_of_bitcode()
         # The current objects are permanent: scanning them in every garbage collection would delay greetings.
         gc.collect()
         gc.freeze()

@@ -121,3 +121,24 @@ def test_a_hit_and_a_miss_are_a_density() -> None:
         hits = np.exp(field.hit(rssi, np.full_like(rssi, mean), 1, 0.6, radio)).sum() * 0.05
         missed = float(np.exp(field.miss(np.array([mean]), 0.6, radio))[0])
         assert hits + missed == pytest.approx(1.0, abs=0.04)
+
+
+def test_silence_says_the_same_however_antennas_came_up() -> None:
+    shop = markov_walks.layout(2)
+    model = tables.build(shop, Settings(), Tuning(), None)
+    air, antennas = tables.air(model, len(shop.zone_kind)), len(shop.antenna_zone)
+    rng, values = np.random.default_rng(3), 0
+    for tick in range(40):
+        for _ in range(rng.integers(1, 4)):
+            some = np.flatnonzero(rng.random(antennas) < rng.random())
+            kernels.switch(model.radio, air, some, int(rng.random() < 0.5), int(rng.random() < 0.2), tick, 10**6 * tick)
+        before = air.quiet.copy()
+        kernels.catch_up(model.radio, air, model.limits, tick)
+        changed = (air.quiet != before).any(axis=(0, 1, 2))
+        assert (air.changed_tick[changed] == tick).all()
+        one_by_one = air.quiet_nats.copy(), air.quiet.copy()
+        kernels.listen(model.radio, air, model.limits)
+        assert (air.quiet_nats == one_by_one[0]).all()
+        assert (air.quiet == one_by_one[1]).all()
+        values = max(values, len(np.unique(air.quiet)))
+    assert values > 100

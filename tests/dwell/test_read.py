@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dwell.read import MIX, READ, Reads, hashed, joined, picked
+from dwell.read import MIX, READ, SECOND_US, SHORT, Reads, hashed, joined, kept, picked, whole
 
 
 def some(n: int, seed: int = 0) -> Reads:
@@ -55,3 +55,32 @@ def test_joined_batches_are_one_and_may_be_written() -> None:
     assert whole.tobytes() == b"".join(batch.tobytes() for batch in batches)
     whole["count"] = 1
     assert not len(joined([]))
+
+
+@pytest.mark.parametrize("seconds", [1, 3, 100])
+def test_kept_reads_are_the_same_by_seconds_and_short_where_they_can_be(seconds: int) -> None:
+    reads = some(300)
+    reads["time_us"] = np.random.default_rng(2).integers(0, seconds * SECOND_US, len(reads))
+    reads["epc"][:, 2:][reads["epc_bits"] <= 128] = 0
+    pieces = kept(reads)
+    assert {piece.dtype for piece in pieces} == {READ, SHORT}
+    assert all((piece["epc_bits"] > 128).all() == (piece.dtype == READ) for piece in pieces)
+    if seconds < 100:
+        assert all(len(np.unique(piece["time_us"] // SECOND_US)) == 1 for piece in pieces)
+    else:
+        assert len(pieces) == 2  # what a reader has stored isn't cut into a hundred pieces
+    assert sorted(read.tobytes() for read in whole(joined(pieces))) == sorted(read.tobytes() for read in reads)
+    for piece in pieces:
+        assert kept(piece)[0] is piece
+        assert (hashed(piece) == hashed(whole(piece))).all()
+        which = piece["count"] % 2 == 0
+        assert picked(piece, which).tobytes() == piece[which].tobytes()
+
+
+def test_joined_reads_are_short_if_all_are() -> None:
+    reads = some(50)
+    reads["time_us"] = 0
+    short, long = kept(reads)
+    assert joined([short, short]).dtype == SHORT
+    assert joined([short, long]).tobytes() == whole(short).tobytes() + long.tobytes()
+    assert SHORT.itemsize == 32

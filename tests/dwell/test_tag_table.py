@@ -16,10 +16,10 @@ START_US = 1_767_232_800_000_000
 Walk = Callable[..., Reads]
 
 
-def visits(engine: ZoneEngine, reads: Reads, numbers: range) -> list[bytes]:
-    """Visits of these tags; all reads come in twenty pieces."""
+def visits(engine: ZoneEngine, reads: Reads, numbers: range, pieces: int = 20) -> list[bytes]:
+    """Visits of these tags; all reads come in so many pieces."""
     closed = []
-    for piece in np.array_split(reads, 20):
+    for piece in np.array_split(reads, pieces):
         engine.feed(piece)
         closed.append(engine.advance(int(piece["time_us"].max())).closed)
     closed.append(engine.finish().closed)
@@ -47,6 +47,18 @@ def test_many_others_who_come_and_go_make_no_difference(
     assert len(alone) >= 16
     spare = engine._table.tags.spare[: engine._table.tags.heads[kernels.SPARE]]
     assert sorted(spare.tolist()) == list(range(len(engine._table.tags.spare)))  # all have been given back, once
+
+
+@pytest.mark.parametrize("pieces", [1, 150, 700])
+def test_how_reads_are_cut_makes_no_difference_to_many(
+    layout: Layout, settings: Settings, walk: Walk, few: Reads, pieces: int
+) -> None:
+    """So many that antennas are taken for mute that don't hear them."""
+    others = [walk([(2, 200 + n / 10, 215 + n / 10)], number=n) for n in range(10, 910)]
+    both = np.concatenate([few, *others])
+    both = both[np.argsort(both["time_us"], kind="stable")]
+    expected = visits(ZoneEngine(layout, settings), both, range(910))
+    assert visits(ZoneEngine(layout, settings), both, range(910), pieces) == expected
 
 
 def test_what_has_been_decided_is_written_over(layout: Layout, settings: Settings, few: Reads) -> None:

@@ -374,3 +374,18 @@ def test_rubbish_is_told_from_where_a_frame_seemed_to_begin() -> None:
         (26, 3, False),
     ]
     assert [p.at + p.size for p in walk(raw, r2000.frame_at)][-1] == 26
+
+
+@every_family
+@given(parts=st.lists(st.one_of(st.none(), st.binary(min_size=1, max_size=40)), min_size=1, max_size=8))
+@settings(max_examples=examples(40))
+def test_a_listing_has_the_frames_and_the_garbage_that_a_session_finds(
+    family: Family, parts: list[bytes | None]
+) -> None:
+    frame = family.encode(Observation(0, 1, bytes(range(12)), -5500, 1))
+    line = b"".join(frame if part is None else part for part in parts)
+    pieces, found = list(walk(line, family.probe)), scan(line, family.probe)
+    assert [piece.frame for piece in pieces if piece.frame is not None] == found.frames
+    assert sum(piece.size for piece in pieces) == found.used
+    assert sum(piece.size for piece in pieces if piece.frame is None) == found.skipped
+    assert found.extensible is None or found.used < len(line)

@@ -16,11 +16,16 @@ from gateways import STORE, Gateway, antennas, member_card
 from rigs import BAGS, DOOR, MINUTE_US, OUT, SHOES, T0, HandClock, running, shop_of
 
 from drivers.session import Contact, Link, ReaderStatus
+from dwell.layout import TagClass
+from dwell.read import hashed
+from dwell.visits import VISIT
 from edge.crm.directory_csv import import_csv
 from edge.database.writer import Database
 from edge.intake import checkpoint
+from edge.intake.greeter import Greeter
 from edge.store.compose import Shop
 from edge.store.errors import Trouble
+from edge.store.pseudonyms import Member, Pseudonyms
 
 
 def give_card(gateway: Gateway, shop: Shop, card: bytes, consent: int = 1) -> None:
@@ -370,3 +375,20 @@ async def test_passages_are_told_once_though_the_clock_is_set_back(gateway: Gate
     assert [part["passages"] for part in parts if part["passages"]] == [3, 2]
     assert sum(part["coverage"] for part in parts) == pytest.approx(1, abs=0.001)
     assert gateway.rows("SELECT sum(passages), sum(told) FROM door") == [(5, 5)]
+
+
+def test_members_may_be_looked_up_while_others_are_told(gateway: Gateway) -> None:
+    """The database's thread does so, whenever a card is seen for the first time."""
+    greeter = Greeter(shop_of(gateway), Pseudonyms(bytes(32)))
+    visits = np.zeros(2, VISIT)
+    visits["epc"][:, 0], visits["epc_bits"], visits["tag_class"] = [1, 2], 96, TagClass.MEMBER
+    one, other = (Member(bytes([n]) * 16, f"M{n}", "A", consent=True) for n in (1, 2))
+    tags = hashed(visits).tolist()
+    greeter._members[tags[0]] = one
+
+    def wanted(member: Member) -> bool:
+        greeter._members[tags[1]] = other
+        return member is one
+
+    assert [member for member, _ in greeter.members(visits, wanted)] == [one]
+    assert [member for member, _ in greeter.members(visits)] == [one, other]

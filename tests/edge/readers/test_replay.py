@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from config.check import load
-from drivers.read import READ, Reads
+from drivers.read import Reads
 from dwell.layout import Layout
 from dwell.markov.field import Field
 from dwell.markov.learning import Learnt
+from dwell.read import SHORT
 from edge.readers.read_file import BLOCK, HEADER, Report, chunks
 from edge.readers.replay import replay
 from edge.readers.visit_file import VisitFile
@@ -215,6 +216,6 @@ def test_what_is_learnt_on_the_way_does_not_depend_on_the_cut(
     first = list(asked)
     assert [known for _, known, _ in first] == [True, False, False]
     assert 0 < first[0][0] == first[1][0] < first[2][0]
-    assert np.frombuffer(first[0][2], READ)["time_us"].max() < T0 + 20_000_000 + 120_000_000
+    assert np.frombuffer(first[0][2], SHORT)["time_us"].max() < T0 + 20_000_000 + 120_000_000
     assert written(shop, file, tmp_path / "cut.csv", 101) == whole
     assert asked[len(first) :] == first

@@ -69,6 +69,29 @@ def test_the_compiler_is_let_go_of_and_comes_back_when_it_is_needed() -> None:
     assert float(done.stdout) > 20
 
 
+BITCODE = """
+from edge.service.memory import let_go_of_bitcode, settle
+settle()
+from edge.service.warmup import warm_up
+
+def resident_mib():
+    line = next(line for line in open("/proc/self/status") if line.startswith("RssAnon"))
+    return int(line.split()[1]) / 1024
+
+warm_up()
+before = resident_mib()
+let_go_of_bitcode()
+print(before - resident_mib())
+warm_up()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked to trim")
+def test_loaded_kernels_work_without_their_bitcode() -> None:
+    done = subprocess.run([sys.executable, "-c", BITCODE], capture_output=True, text=True, check=True, timeout=300)
+    assert float(done.stdout) > 6
+
+
 SMAPS = """\
 7f0000000000-7f0000004000 r-xp 00000000 08:01 42                         /venv/lib/libcompiler.so
 Rss:                  16 kB
