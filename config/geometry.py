@@ -41,18 +41,26 @@ def within(a: Polygon, b: Polygon, reach: float) -> bool:
         one, other = [p[axis] for p in a], [p[axis] for p in b]
         if max(min(one), min(other)) - min(max(one), max(other)) > reach:
             return False
-    return distance(a, b) <= reach
+    if contains(a, b[0]) or contains(b, a[0]):
+        return reach >= 0
+    others = edges(b)
+    return any(_segment_distance(*p, *q) <= reach for p in edges(a) for q in others)
 
 
 def distance(a: Polygon, b: Polygon) -> float:
     """Return the shortest distance between two polygons; 0 if they touch, overlap or one contains the other."""
     if contains(a, b[0]) or contains(b, a[0]):
         return 0.0
-    return min(_segment_distance(*p, *q) for p in edges(a) for q in edges(b))
+    others = edges(b)
+    return min(_segment_distance(*p, *q) for p in edges(a) for q in others)
 
 
 def contains(polygon: Polygon, point: Point) -> bool:
     """True if the point is inside the polygon or on its border."""
+    # Most points are outside of its box.
+    for value, values in zip(point, zip(*polygon, strict=True), strict=True):
+        if not min(values) - _EPS <= value <= max(values) + _EPS:
+            return False
     if any(_point_distance(point, a, b) <= _EPS for a, b in edges(polygon)):
         return True
     x, y = point
@@ -178,5 +186,5 @@ def _point_distance(p: Point, a: Point, b: Point) -> float:
     dx, dy = b[0] - a[0], b[1] - a[1]
     length = dx * dx + dy * dy
     t = ((p[0] - a[0]) * dx + (p[1] - a[1]) * dy) / length if length else 0.0
-    t = min(1.0, max(0.0, t))
+    t = 0.0 if t < 0 else min(t, 1.0)
     return hypot(p[0] - a[0] - t * dx, p[1] - a[1] - t * dy)

@@ -17,6 +17,7 @@ from config.geometry import (
     is_flat,
     outside,
     overlap,
+    within,
 )
 from config.lines import Place
 from config.messages import show
@@ -55,8 +56,8 @@ def doubts(raw: Raw) -> Iterator[Found]:
     for a, b in combinations(fine, 2):
         if a.floor != b.floor:
             continue
-        both, smaller = overlap(a.polygon, b.polygon), min(area(a.polygon), area(b.polygon))
-        if both > max(OVERLAP_M2, OVERLAP_SHARE * smaller):
+        both = overlap(a.polygon, b.polygon)
+        if both > OVERLAP_M2 and both > OVERLAP_SHARE * min(area(a.polygon), area(b.polygon)):
             text = f"overlaps zone {show(a.id)} by {both:.3g} m²: zones may touch, but not overlap"
             yield (*b.at, "polygon"), text, True
     for place, antenna in ports_of(raw, "antennas"):
@@ -95,11 +96,11 @@ def _size(zone: _Zone, zones: list[_Zone]) -> str | None:
     others = [other for other in zones if other.id != zone.id and other.floor == zone.floor]
     if len(others) < 2:
         return None
-    near = min(distance(zone.polygon, other.polygon) for other in others)
     # Zones in two distant groups have neighbours, so only a zone on its own is reported.
-    if near > FAR_M:
-        return f"zone {show(zone.id)} is {near:.4g} m from every other zone on its floor; lengths are in metres"
-    return None
+    if any(within(zone.polygon, other.polygon, FAR_M) for other in others):
+        return None
+    near = min(distance(zone.polygon, other.polygon) for other in others)
+    return f"zone {show(zone.id)} is {near:.4g} m from every other zone on its floor; lengths are in metres"
 
 
 def _is_on_a_map(polygon: Polygon) -> bool:

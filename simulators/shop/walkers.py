@@ -52,6 +52,11 @@ class Track:
         return Track(self.t_us + lag_us, self.x + dx, self.y + dy, self.floor)
 
     @cached_property
+    def still(self) -> bool:
+        """True if it is at one place all the time."""
+        return bool((self.floor == self.floor[0]).all()) and not self._moves.any()
+
+    @cached_property
     def _moves(self) -> NDArray[np.bool_]:
         moves = (self.x[1:] != self.x[:-1]) | (self.y[1:] != self.y[:-1])
         return np.append(moves, False)

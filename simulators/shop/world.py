@@ -276,9 +276,13 @@ class SimulatedShop:
             answers=np.array([c.answers for c in here]),
         )
         for i, c in enumerate(here):
-            scene.x[i], scene.y[i], scene.floor[i] = c.track.at(t)
+            if c.track.still:  # goods
+                scene.x[i], scene.y[i], scene.floor[i] = c.track.x[0], c.track.y[0], c.track.floor[0]
+                scene.moving[i] = False
+            else:
+                scene.x[i], scene.y[i], scene.floor[i] = c.track.at(t)
+                scene.moving[i] = c.track.moving(t)
             scene.present[i] = (t >= c.track.start_us) & (t < c.track.end_us)
-            scene.moving[i] = c.track.moving(t)
             scene.loss_db[i] = c.loss_db
             if c.blocks is not None:
                 starts, loss, facing = c.blocks

@@ -161,9 +161,14 @@ OVERLAPS = """() => {
 def test_every_question_is_answered_in_two_clicks(chromium: Any, site: Any, lang: str) -> None:
     with opened(chromium, lang) as (page, wrong):
         page.goto(site.url + "/about")
-        for link, answer, question in QUESTIONS:
+        # What a page answers by itself is asked of it together. Then second clicks: links keep what some choose.
+        by_page = sorted(QUESTIONS, key=lambda one: (1, "") if " >> " in one[1] else (0, one[0]))
+        here = ""
+        for link, answer, question in by_page:
             second, _, found = answer.rpartition(" >> ")
-            page.click(f'nav a[href="{link}"], nav a[href^="{link}?"]')
+            if second or link != here:
+                page.click(f'nav a[href="{link}"], nav a[href^="{link}?"]')
+            here = link
             if second:
                 page.click(f"main >> {second}")
             assert page.wait_for_selector(found).is_visible(), question

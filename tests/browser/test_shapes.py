@@ -188,10 +188,10 @@ def test_a_wall_screen_shows_nine_floors_within_a_minute(chromium: Any, tower: A
 
 
 @pytest.mark.parametrize("path", ["/", "/counters", "/flows", "/members", "/service"])
-def test_on_a_phone_pages_are_under_the_thumb(chromium: Any, guarded: Any, path: str) -> None:
+def test_on_a_phone_pages_are_under_the_thumb(chromium: Any, wordy: Any, path: str) -> None:
     with opened(chromium, "zh", "phone") as (page, wrong):
-        log_in(page, guarded.url, "li")
-        page.goto(guarded.url + path)
+        log_in(page, wordy.url, "li")
+        page.goto(wordy.url + path)
         assert page.locator("header.top").bounding_box()["height"] <= 72
         bar = page.locator("header nav").bounding_box()
         assert (bar["x"], bar["width"], round(bar["y"] + bar["height"])) == (0, SIZES["phone"][0], SIZES["phone"][1])

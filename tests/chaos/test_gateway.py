@@ -113,7 +113,7 @@ async def test_a_clock_that_is_set(
         kept = gateway.rows("SELECT count(*) FROM visit")
         consumer = crm(nats.url)
         await consumer.start()
-        gateway.start("--no-web", environment=fake.environment)
+        gateway.start("--no-web", cold=True, environment=fake.environment)
         await gateway.until(serving)
         await shop.enter(30, 0.05)
         fake.set(0)

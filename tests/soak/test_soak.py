@@ -175,7 +175,7 @@ class Soak:
     async def _start(self) -> None:
         self._run += 1
         self._began_s = time.monotonic()
-        self._gateway.start(*self.clock_options, environment=self._fake.environment if self._fake else {})
+        self._gateway.start(*self.clock_options, cold=True, environment=self._fake.environment if self._fake else {})
         await self._gateway.until(lambda state: state["broker"]["connected"] or state["as_of_us"] > 0, within_s=120)
 
     async def _stop(self) -> None:

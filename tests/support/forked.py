@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, ClassVar
@@ -34,13 +35,20 @@ class Forked:
     """Process ids of this process's runs, and the CPU time of those that have ended."""
 
     def __init__(
-        self, *arguments: object, stdin: IO[Any] | None = None, out: IO[Any] | None = None, err: IO[Any] | None = None
+        self,
+        *arguments: object,
+        stdin: IO[Any] | None = None,
+        out: IO[Any] | None = None,
+        err: IO[Any] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        """`environment`: more variables than this process has; not those that Python or its libraries look at first."""
         self._code: int | None = None
         self._reading = threading.Lock()
         self._server = socket.socket(socket.AF_UNIX)
         self._server.connect(server())
-        wanted = {"arguments": [str(one) for one in arguments], "environment": dict(os.environ), "folder": os.getcwd()}
+        its = {**os.environ, **(environment or {})}
+        wanted = {"arguments": [str(one) for one in arguments], "environment": its, "folder": os.getcwd()}
         with open(os.devnull, "r+b", buffering=0) as nowhere:
             socket.send_fds(self._server, [b"\n"], [(file or nowhere).fileno() for file in (stdin, out, err)])
         self._server.sendall(json.dumps(wanted).encode() + b"\n")

@@ -70,15 +70,15 @@ class Gateway:
         self._socket = None
 
     def start(self, *arguments: str, cold: bool = False, environment: Mapping[str, str] | None = None) -> None:
-        """Start the service; `cold`, or with an environment of its own, as an operator would, with its imports."""
+        """Start the service, with more variables in its environment; `cold`, as an operator would, with its imports."""
         command = ["run", "--config", str(self.file), *arguments]
         with (self.folder / "service.log").open("ab") as log:
-            if cold or environment is not None:
+            if cold:
                 python = [sys.executable, "-m", "edge", *command]
                 its = {**os.environ, **(environment or {})}
                 self.process = subprocess.Popen(python, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=its)
             else:
-                self.process = Forked(*command, out=log, err=log)
+                self.process = Forked(*command, out=log, err=log, environment=environment)
 
     def run(self, *arguments: str, within_s: float = WAIT_S) -> subprocess.CompletedProcess[str]:
         return forked.run(*arguments, within_s=within_s)

@@ -48,18 +48,11 @@ def batch_of(**changes: Any) -> dict[str, Any]:
     return batch | {"n": 1, "events": [{k: v for k, v in (an_event() | changes).items() if v is not None}]}
 
 
-def test_a_strict_validator_takes_the_schemas_and_what_was_sent(node_tools: NodeTools) -> None:
-    cases = list(sent())
-    named = {name for name, _ in cases}
-    assert named == set(all_schemas())
-    told = json.loads(node_tools.tell("schemas.mjs", given={"schemas": all_schemas(), "cases": cases}))
-    assert [(name, error) for (name, _), error in zip(cases, told, strict=True) if error] == []
-
-
-def test_one_new_or_bad_event_costs_no_other(node_tools: NodeTools) -> None:
+def new_and_bad() -> list[tuple[str, Any, bool]]:
+    """Name of the schema, message, and whether it fits."""
     batch = batch_of()
     new = {"id": an_event()["id"], "type": "not-thought-of-yet", "more": {"a": [1]}}
-    cases: list[tuple[str, Any, bool]] = [
+    return [
         ("batch", batch, True),
         ("batch", batch_of(later=1) | {"later": {}}, True),
         ("batch", batch | {"events": [new]}, True),
@@ -84,9 +77,25 @@ def test_one_new_or_bad_event_costs_no_other(node_tools: NodeTools) -> None:
         *((name, {k: v for k, v in message.items() if k not in ("door", "revision", "instance", "kept")}, True)
           for name, message in sent() if name in ("events/zone_window", "state", "reported-config")),
     ]  # fmt: skip
-    given = {"schemas": all_schemas(), "cases": [case[:2] for case in cases]}
+
+
+@pytest.fixture(scope="module")
+def judged(node_tools: NodeTools) -> tuple[list[str], list[str]]:
+    """What a strict validator, started once, says of each message of `sent` and of `new_and_bad`; "" if it fits."""
+    first, second = list(sent()), [(name, message) for name, message, _ in new_and_bad()]
+    given = {"schemas": all_schemas(), "cases": first + second}
     told = json.loads(node_tools.tell("schemas.mjs", given=given))
-    for (name, message, good), error in zip(cases, told, strict=True):
+    return told[: len(first)], told[len(first) :]
+
+
+def test_a_strict_validator_takes_the_schemas_and_what_was_sent(judged: tuple[list[str], list[str]]) -> None:
+    names = [name for name, _ in sent()]
+    assert set(names) == set(all_schemas())
+    assert [(name, error) for name, error in zip(names, judged[0], strict=True) if error] == []
+
+
+def test_one_new_or_bad_event_costs_no_other(judged: tuple[list[str], list[str]]) -> None:
+    for (name, message, good), error in zip(new_and_bad(), judged[1], strict=True):
         assert (error == "") == good, (name, message, error)
 
 
@@ -110,12 +119,22 @@ def reread_by_python(text: str, cases: list[tuple[str, Any]]) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("language", ["python", "javascript"])
+LANGUAGES = ("python", "javascript")
+
+
+@pytest.fixture(scope="module")
+def generated(node_tools: NodeTools) -> dict[str, str]:
+    """Language → program."""
+    given = {"schemas": all_schemas(), "languages": LANGUAGES}
+    made: dict[str, str] = json.loads(node_tools.tell("generate.mjs", given=given))
+    return made
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_classes_generated_from_the_schemas_read_and_write_what_was_sent(
-    node_tools: NodeTools, tmp_path: Path, language: str
+    node_tools: NodeTools, generated: dict[str, str], tmp_path: Path, language: str
 ) -> None:
-    made = all_schemas()
-    text = node_tools.tell("generate.mjs", given={"schemas": made, "language": language})
+    made, text = all_schemas(), generated[language]
     title = {name: str(schema.get("title", name)).lower() for name, schema in made.items()}
     good = [(title[name], message) for name, message in sent()]
     new = batch_of() | {"events": [{"id": "s1/e/member/1", "type": "not-thought-of-yet"}]}

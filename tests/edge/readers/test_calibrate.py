@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from config.check import load
-from dwell.markov import cells, fit
+from drivers.read import Reads
+from dwell.layout import Layout
+from dwell.markov import cells, fit, learning
+from dwell.markov.learning import Learnt
 from edge.cli.main import app
 from edge.readers.calibrate import Result, Walk
 from edge.store import calibration_file
@@ -109,8 +112,26 @@ def test_it_is_learnt_afresh_whatever_the_store_uses(day: Path, made: Path, tmp_
     assert again.read_bytes() == made.read_bytes()
 
 
+@pytest.fixture(scope="module")
+def learn_once() -> Callable[[Layout, Reads], Learnt]:
+    """Learn, unless it has been learnt from the same reads."""
+    learn, known = learning.learn, dict[bytes, Learnt]()
+
+    def learnt(layout: Layout, reads: Reads) -> Learnt:
+        key = reads.tobytes()
+        if key not in known:
+            known[key] = learn(layout, reads)
+        return known[key]
+
+    return learnt
+
+
 @pytest.mark.parametrize("epc", [True, False])
-def test_a_walk_is_scored_zone_by_zone(day: Path, tmp_path: Path, epc: bool) -> None:
+def test_a_walk_is_scored_zone_by_zone(
+    day: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learn_once: object, epc: bool
+) -> None:
+    """The walker's tag is told or found, and what is learnt without it is the same."""
+    monkeypatch.setattr(learning, "learn", learn_once)
     walk = walk_of(day, tmp_path / "walk.csv", epc=epc)
     told = tagtrail("calibrate", "--from", day / "reads.csv", "-c", DEMO, "--walk", walk)
     table = told[told.index("Walk test") :]

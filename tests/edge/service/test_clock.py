@@ -39,7 +39,7 @@ async def test_a_gateway_two_hours_behind_is_told_so_by_its_readers(gateway: Gat
                 for id_, reader, zones in (("r1", one, ("door", "shoes")), ("r2", two, ("bags", "out")))
             ]
         )
-        gateway.start("--no-web", environment=fake.environment)
+        gateway.start("--no-web", cold=True, environment=fake.environment)
         state = await gateway.until(lambda s: s["clock"]["trust"] == "untrusted" and s["reads"] > 100)
         assert state["clock"]["reason"] == "all 2 readers agree: this gateway's clock is 2 h behind"
         assert (state["tags_present"], state["visits"]) == (0, 0)
@@ -62,7 +62,7 @@ async def test_a_start_in_1970_leaves_no_trace_of_1970(gateway: Gateway) -> None
     async with LLRPEmulator(tags=[EmulatedTag(member_card(1), (1,))], reads_per_sec=50) as reader:
         wired = {"id": "r1", "driver": "llrp", "address": f"127.0.0.1:{reader.port}", "antennas": antennas("door")}
         gateway.configure(readers=[wired])
-        gateway.start("--no-web", environment=fake.environment)
+        gateway.start("--no-web", cold=True, environment=fake.environment)
         state = await gateway.until(lambda s: s["reads"] > 50)
         assert state["clock"]["reason"].startswith("the clock stands at 1970-01-01")
         assert state["as_of_us"] < 10**10
@@ -71,7 +71,7 @@ async def test_a_start_in_1970_leaves_no_trace_of_1970(gateway: Gateway) -> None
         assert gateway.end() == 0, gateway.log()
         # And once more: what is stored says that it can't be 1970.
         fake.set(-round(time.time()) + 90)
-        gateway.start("--no-web", environment=fake.environment)
+        gateway.start("--no-web", cold=True, environment=fake.environment)
         await gateway.until(lambda s: s["clock"]["trust"] == "untrusted")
         assert gateway.end() == 0, gateway.log()
     assert min(dates(gateway)) > YEAR_2026_US
