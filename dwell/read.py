@@ -33,6 +33,8 @@ _WORDS, _SHORT_WORDS = READ.itemsize // 8, SHORT.itemsize // 8
 SECOND_US = 1_000_000
 FEW_SECONDS = 8
 """A batch of more seconds is not cut: what a reader has stored."""
+FEW_READS = 8
+"""A smaller batch is kept as it is: that costs less than to make it smaller."""
 MIX = np.uint64(0xFF51AFD7ED558CCD)
 """Of EPCs to 64 bits: two tags that become one in a million years do no harm where this is used."""
 
@@ -75,16 +77,31 @@ def kept(reads: Reads) -> list[Reads]:
     """Reads of either dtype as they are kept until they are weighed: SHORT where their EPCs are, and by seconds, since
     all of a second are weighed at once. They need not be cut then, so that whoever keeps them keeps the same arrays.
     """
-    if reads.dtype == SHORT:
-        return [reads]
-    second = reads["time_us"] // SECOND_US
-    seconds = np.unique(second)
-    pieces = [picked(reads, second == at) for at in seconds] if len(seconds) <= FEW_SECONDS else [reads]
+    if len(reads) <= FEW_READS or reads.dtype == SHORT:
+        return [reads] if len(reads) else []
+    first, last = int(reads["time_us"].min()) // SECOND_US, int(reads["time_us"].max()) // SECOND_US
+    pieces = [reads]
+    if 0 < last - first < FEW_SECONDS:
+        second = reads["time_us"] // SECOND_US
+        pieces = [picked(reads, second == at) for at in range(first, last + 1)]
     found = []
     for piece in pieces:
-        long = piece["epc_bits"] > 64 * USUAL_WORDS
-        found += [_short(picked(piece, ~long)), picked(piece, long)]
+        narrow = short(piece)
+        if narrow.dtype == SHORT:
+            found.append(narrow)
+        else:
+            long = piece["epc_bits"] > 64 * USUAL_WORDS
+            found += [short(picked(piece, ~long)), picked(piece, long)]
     return [piece for piece in found if len(piece)]
+
+
+def short(reads: Reads) -> Reads:
+    """Reads of either dtype as SHORT, unless an EPC is longer."""
+    if reads.dtype == SHORT or (len(reads) and reads["epc_bits"].max() > 64 * USUAL_WORDS):
+        return reads
+    rows, long = np.empty((len(reads), _SHORT_WORDS), np.uint64), _rows(reads)
+    rows[:, :-1], rows[:, -1] = long[:, : _SHORT_WORDS - 1], long[:, -1]
+    return rows.view(SHORT).reshape(-1)
 
 
 def whole(reads: Reads) -> Reads:
@@ -94,12 +111,6 @@ def whole(reads: Reads) -> Reads:
     rows, short = np.zeros((len(reads), _WORDS), np.uint64), _rows(reads)
     rows[:, : _SHORT_WORDS - 1], rows[:, -1] = short[:, :-1], short[:, -1]
     return rows.view(READ).reshape(-1)
-
-
-def _short(reads: Reads) -> Reads:
-    rows, long = np.empty((len(reads), _SHORT_WORDS), np.uint64), _rows(reads)
-    rows[:, :-1], rows[:, -1] = long[:, : _SHORT_WORDS - 1], long[:, -1]
-    return rows.view(SHORT).reshape(-1)
 
 
 def _rows(reads: Reads) -> NDArray[np.uint64]:

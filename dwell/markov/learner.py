@@ -16,7 +16,7 @@ from dwell.markov import ticks as ticks_
 from dwell.markov.field import Field
 from dwell.markov.learning import Learnt
 from dwell.markov.tuning import TICK_US
-from dwell.read import SHORT, Reads, hashed, joined, kept, picked, split
+from dwell.read import SHORT, Reads, hashed, joined, kept, picked, short, split
 
 MOMENTS_US = (120_000_000, 120_000_000, 600_000_000, 1_800_000_000)
 """After the first read: at the first one usual radios are compared, which is quick; at the others the store's own is
@@ -137,17 +137,17 @@ class Learner:
         if complete_us <= self._complete_us:
             return
         ready, self._waiting = split(self._waiting, complete_us)
-        kept: list[Reads] = []
+        chosen: list[Reads] = []
         for reads in ready:
             reads = picked(reads, reads["time_us"] >= self._complete_us)
             wanted = self._has_room(reads)
             wanted[wanted] = ticks_.classes(self._layout, reads["epc"][wanted]) != TagClass.MERCHANDISE
-            kept += [picked(reads, wanted)] if wanted.any() else []
+            chosen += [short(picked(reads, wanted))] if wanted.any() else []
         self._complete_us = complete_us
-        if not kept:
+        if not chosen:
             return
-        self._rank = np.concatenate([self._rank, *map(_ranks, kept)])
-        self._reads = joined([self._reads, *kept])
+        self._rank = np.concatenate([self._rank, *map(_ranks, chosen)])
+        self._reads = joined([self._reads, *chosen])
         if len(self._reads) > self._uncut + FEW_READS:
             self._cut()
 

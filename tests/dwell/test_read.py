@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dwell.read import MIX, READ, SECOND_US, SHORT, Reads, hashed, joined, kept, picked, whole
+from dwell.read import FEW_READS, MIX, READ, SECOND_US, SHORT, Reads, hashed, joined, kept, picked, whole
 
 
 def some(n: int, seed: int = 0) -> Reads:
@@ -84,3 +84,9 @@ def test_joined_reads_are_short_if_all_are() -> None:
     assert joined([short, short]).dtype == SHORT
     assert joined([short, long]).tobytes() == whole(short).tobytes() + long.tobytes()
     assert SHORT.itemsize == 32
+
+
+def test_a_few_reads_are_kept_as_they_are() -> None:
+    reads = np.zeros(FEW_READS, READ)
+    assert kept(reads)[0] is reads
+    assert kept(reads[:0]) == []
