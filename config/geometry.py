@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
 from math import hypot
 
@@ -41,18 +41,12 @@ def within(a: Polygon, b: Polygon, reach: float) -> bool:
         one, other = [p[axis] for p in a], [p[axis] for p in b]
         if max(min(one), min(other)) - min(max(one), max(other)) > reach:
             return False
-    if contains(a, b[0]) or contains(b, a[0]):
-        return reach >= 0
-    others = edges(b)
-    return any(_segment_distance(*p, *q) <= reach for p in edges(a) for q in others)
+    return any(apart <= reach for apart in _distances(a, b))
 
 
 def distance(a: Polygon, b: Polygon) -> float:
     """Return the shortest distance between two polygons; 0 if they touch, overlap or one contains the other."""
-    if contains(a, b[0]) or contains(b, a[0]):
-        return 0.0
-    others = edges(b)
-    return min(_segment_distance(*p, *q) for p in edges(a) for q in others)
+    return min(_distances(a, b))
 
 
 def contains(polygon: Polygon, point: Point) -> bool:
@@ -179,6 +173,17 @@ def _between(a: Point, b: Point, c: Point, d: Point) -> bool:
 def _side(a: Point, b: Point, p: Point) -> float:
     """Return a positive value left of the line from a to b, a negative one right of it."""
     return (b[0] - a[0]) * (p[1] - a[1]) - (b[1] - a[1]) * (p[0] - a[0])
+
+
+def _distances(a: Polygon, b: Polygon) -> Iterator[float]:
+    """Between each edge of one polygon and each of the other; 0 alone if one contains a corner of the other."""
+    if contains(a, b[0]) or contains(b, a[0]):
+        yield 0.0
+        return
+    others = edges(b)
+    for p in edges(a):
+        for q in others:
+            yield _segment_distance(*p, *q)
 
 
 def _point_distance(p: Point, a: Point, b: Point) -> float:

@@ -108,8 +108,8 @@ def whole(reads: Reads) -> Reads:
     """Reads of either dtype as READ."""
     if reads.dtype == READ:
         return reads
-    rows, short = np.zeros((len(reads), _WORDS), np.uint64), _rows(reads)
-    rows[:, : _SHORT_WORDS - 1], rows[:, -1] = short[:, :-1], short[:, -1]
+    rows, narrow = np.zeros((len(reads), _WORDS), np.uint64), _rows(reads)
+    rows[:, : _SHORT_WORDS - 1], rows[:, -1] = narrow[:, :-1], narrow[:, -1]
     return rows.view(READ).reshape(-1)
 
 

@@ -129,7 +129,6 @@ class Model:
     def __init__(self, layout: Layout, ticks: Ticks, parts: Parts) -> None:
         self.layout, self.cells, self.heard = layout, floor.build(layout), Heard.of(ticks, parts)
         self.usual = _usual(self.cells, layout)
-        self.own = self.usual == radio.OWN_DB
         self.move = _moves(self.cells)
         self.prior = np.log(np.where(self.cells.zone == NONE, BETWEEN, 1.0))
         self.prior -= np.log(np.exp(self.prior).sum())
@@ -170,7 +169,8 @@ class Model:
         for b, db in enumerate(BIASES_DB):
             value += sure * missed[:, b, :, None] * radio.silences(LEVELS + db, rate, field, WINDOW_S)[:, None, :]
         table = self._pairs(value, field)
-        level = float(table[self.own].mean()) - radio.OWN_DB if self.own.any() else field.level_3m_dbm
+        own = self.usual == radio.OWN_DB
+        level = float(table[own].mean()) - radio.OWN_DB if own.any() else field.level_3m_dbm
         table = self._outside(table)
         return replace(field, level_3m_dbm=level, table=table)
 
