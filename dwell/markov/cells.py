@@ -9,6 +9,7 @@ one a floor for "in no zone", and the zones' neighbourhood says which of them on
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ EDGES_M = 0.7, 1.4
 """Shortest and longest edge of a cell; longer ones lose a walker between two zones."""
 PARTS = 3.0
 """Cells along the side of a usual zone."""
+FINE = 3000
+"""Where a store's floors are small enough for it, cells are so short that they make so many."""
 POINTS = 8
 """Points along a cell's edge that its shares are counted with."""
 NONE_SHARE = 0.65
@@ -72,14 +75,19 @@ class Cells:
         return len(self.zone)
 
 
-def build(layout: Layout) -> Cells:
-    """Cut a layout's floors. ValueError if that makes more than MOST_CELLS cells."""
+def build(layout: Layout, *, fine: bool = False) -> Cells:
+    """Cut a layout's floors. `fine`: into shorter cells than zones need, if they make no more than FINE of them.
+
+    ValueError if there are more than MOST_CELLS.
+    """
     watched = np.zeros(len(layout.zone_kind), np.bool_)
     watched[layout.antenna_zone[layout.antenna_zone >= 0]] = True
     if not placed(layout):
         return _by_neighbourhood(layout, watched)
     floors = np.unique(layout.zone_floor)
-    grids = [_Grid.of(layout, int(floor)) for floor in floors]
+    area = sum(_area_m2(layout, int(floor)) for floor in floors)
+    longest = np.sqrt(area / FINE) if fine else EDGES_M[1]
+    grids = [_Grid.of(layout, int(floor), float(longest)) for floor in floors]
     total = sum(grid.columns * grid.rows for grid in grids)
     if total > MOST_CELLS:
         raise ValueError(f"the store's floors make {total} cells; {MOST_CELLS} are possible")
@@ -116,6 +124,16 @@ def placed(layout: Layout) -> bool:
 
 DIAGONAL = 0.7
 """Walkers that go to a cell at a corner, against those to one at a side."""
+HOP = (1.0 + 2.0 * DIAGONAL) / (1.0 + DIAGONAL)
+"""Mean square of the way to a cell around, in edges."""
+
+
+def leaving(edge_m: Any, pace_m: float, most: float) -> Any:
+    """Share of walkers who go to a cell around within a second, if they get `pace_m` far (root of the mean square); not
+    more than `most`, however short the edge."""
+    return np.minimum((pace_m / edge_m) ** 2 / HOP, most)
+
+
 PASSED = (ZoneKind.AISLE, ZoneKind.ENTRANCE, ZoneKind.EXIT)
 """One walks through these and hardly stands."""
 
@@ -137,20 +155,16 @@ class _Grid:
     polygons: dict[int, NDArray[np.float64]]
 
     @staticmethod
-    def of(layout: Layout, floor: int) -> _Grid:
-        polygons = {
-            int(z): layout.corner_xy[layout.corner_zone == z].astype(np.float64)
-            for z in np.unique(layout.corner_zone)
-            if layout.zone_floor[z] == floor
-        }
-        antennas, zones = _antennas(layout, floor)
-        everything = np.concatenate([antennas, *polygons.values()])
-        if not len(everything):
+    def of(layout: Layout, floor: int, longest_m: float) -> _Grid:
+        polygons = _polygons(layout, floor)
+        zones = _antennas(layout, floor)[1]
+        if (extent := _extent(layout, floor)) is None:
             return _Grid(floor, (0.0, 0.0), EDGES_M[1], 0, 0, polygons)
+        low, high = extent
         bare = len(set(zones.tolist()) - polygons.keys())
         sides = [*(np.sqrt(_area(p)) for p in polygons.values()), *[np.sqrt(np.pi) * REACH_M] * bare]
-        edge = float(np.clip(np.median(sides) / PARTS, *EDGES_M)) if sides else EDGES_M[1]
-        low, high = everything.min(0) - MARGIN_M, everything.max(0) + MARGIN_M
+        edge = float(np.median(sides)) / PARTS if sides else EDGES_M[1]
+        edge = float(np.clip(min(edge, longest_m), *EDGES_M))
         columns, rows = np.ceil((high - low) / edge).astype(int).tolist()
         # What the grid is larger than it has to be goes to both sides alike.
         low -= (np.array([columns, rows]) * edge - (high - low)) / 2
@@ -202,6 +216,26 @@ class _Grid:
             found[around] = nearest[around]
         found[(found != NONE) & ~watched[found]] = NONE
         return found
+
+
+def _polygons(layout: Layout, floor: int) -> dict[int, NDArray[np.float64]]:
+    """Corners of a floor's zones, by zone."""
+    return {
+        int(z): layout.corner_xy[layout.corner_zone == z].astype(np.float64)
+        for z in np.unique(layout.corner_zone)
+        if layout.zone_floor[z] == floor
+    }
+
+
+def _extent(layout: Layout, floor: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Lowest and highest (x, y) of a floor; None if nothing is drawn there."""
+    everything = np.concatenate([_antennas(layout, floor)[0], *_polygons(layout, floor).values()])
+    return (everything.min(0) - MARGIN_M, everything.max(0) + MARGIN_M) if len(everything) else None
+
+
+def _area_m2(layout: Layout, floor: int) -> float:
+    extent = _extent(layout, floor)
+    return float(np.prod(extent[1] - extent[0])) if extent else 0.0
 
 
 def _antennas(layout: Layout, floor: int) -> tuple[NDArray[np.float64], NDArray[np.int16]]:

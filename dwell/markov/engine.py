@@ -295,7 +295,8 @@ class ZoneEngine:
         """An engine that goes on from `state`, which must come from the same layout, settings and tuning; `field`: what
         is known of the radio now, None: what was known then."""
         self = cls(layout, settings, tuning, field or field_.unpacked(state))
-        if state["air_up"].shape != self._air.up.shape or not self._table.restore(state, self._model.limits):
+        alike = all(state[f"air_{name}"].shape == getattr(self._air, name).shape for name in AIR)
+        if not alike or not self._table.restore(state, self._model.limits):
             raise ValueError("the state comes from another layout or version")
         self._drift_db[:] = state["drift_db"]
         for name in AIR:

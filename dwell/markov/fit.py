@@ -157,7 +157,8 @@ def walk(layout: Layout, cells: Cells, field: Field, power: float = POWER) -> Wa
     n = len(cells)
     passed = floor.passed(cells, layout)
     weight = np.repeat([1.0, floor.DIAGONAL], 4)
-    share = np.minimum(PEOPLE.pace_most, PEOPLE.pace_m / cells.edge_m)[:, None] * weight / weight.sum()
+    leaving = floor.leaving(cells.edge_m, PEOPLE.pace_m, PEOPLE.pace_most)
+    share = leaving[:, None] * weight / weight.sum()
     share = np.column_stack([share, np.full(n, PEOPLE.stairs)])
     there = cells.next >= 0
     to, share = cells.next[there], share[there]

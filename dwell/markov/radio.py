@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,8 @@ SURE_DB = 6.0
 """So far above the half rate hardly a read is lost: levels heard there tell how loud an antenna is."""
 HOMES = 16
 """Cells around an antenna at which a lost tag is looked for first."""
+SPANS = np.array([1, 4, 16])
+"""Ticks that an event may last."""
 
 
 class Model(NamedTuple):
@@ -39,7 +42,7 @@ class Model(NamedTuple):
 
 def build(layout: Layout, settings: Settings, tuning: Tuning, field: Field | None = None) -> Model:
     """Tables of a layout with a field, by default the prior one. ValueError if the store has too many cells."""
-    cells = cells_.build(layout)
+    cells = cells_.build(layout, fine=True)
     field = field or Field.prior(layout)
     temper = _temper(cells, tuning)
     classes = np.stack([_rate_classes(field.rate * share) for share in tuning.answers()])
@@ -51,9 +54,8 @@ def build(layout: Layout, settings: Settings, tuning: Tuning, field: Field | Non
     off = STEP_DB * (np.arange(2 * kernels.HALF, dtype=np.float64) - kernels.HALF)
     spread_db = float(np.hypot(field.spread_db, tuning.second_db))
     hit = np.stack([field_.fit(off, k, spread_db) for k in (1, 2, 3, 4)])
-    spans = np.array([1, 4, 16])
-    hop, turn = _hops(cells)
-    leave, stop = _switching(cells, layout, tuning, spans)
+    hop, turn = _hops(cells, tuning)
+    leave, stop = _switching(cells, layout, tuning)
     level = _level_steps(cells, layout, field)
     radio = Radio(
         level=level,
@@ -69,10 +71,10 @@ def build(layout: Layout, settings: Settings, tuning: Tuning, field: Field | Non
         hop=hop,
         turn=turn,
         stairs=cells.next[:, 8].astype(np.int32),
-        move=_moving(cells, tuning, spans),
+        move=_moving(cells, tuning),
         leave=leave,
         stop=stop,
-        block=_blocking(field, tuning, spans),
+        block=_blocking(field, tuning),
         first=_first(cells, layout, tuning),
         still=_still(cells, layout, tuning),
         prior=_prior(cells, tuning),
@@ -237,53 +239,62 @@ def _home(level: NDArray[np.uint8], field: Field) -> NDArray[np.int32]:
     return found
 
 
-def _hops(cells: Cells) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
-    """(3, C, D) the cells 1, 2 and 4 steps away in each direction, beyond the edge of the floor the last one on it, and
-    (D,) the share of walkers that goes there."""
+def _hops(cells: Cells, tuning: Tuning) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    """(3, C, D) the cells that walkers go to in an event of each span, beyond the edge of the floor the last one on it,
+    and (D,) the share of them that goes there: one step in each direction, or two if that isn't fast enough. A step is
+    1, 2 and 4 cells long."""
     own = np.arange(len(cells), dtype=np.int32)[:, None]
-    if cells.placed:
-        one = np.where(cells.next[:, :8] >= 0, cells.next[:, :8], own).astype(np.int32)
-        turn = np.repeat([1.0, cells_.DIAGONAL], 4)
-    else:
+    if not cells.placed:
         most = max(int(cells.linked.sum(axis=1).max(initial=0)), 1)
-        one = np.tile(own, (1, most))
-        for c, linked in enumerate(cells.linked):
-            ways = np.flatnonzero(linked)
-            one[c] = np.resize(ways, most) if len(ways) else c
-        turn = np.ones(most)
-    spare = -len(turn) % kernels.WAYS
-    one, turn = np.hstack([one, np.tile(own, (1, spare))]), np.append(turn, np.zeros(spare))
+        linked = np.tile(own, (1, most + -most % kernels.WAYS))
+        for c, there in enumerate(cells.linked):
+            ways = np.flatnonzero(there)
+            linked[c, :most] = np.resize(ways, most) if len(ways) else c
+        turn = np.where(np.arange(linked.shape[1]) < most, 1.0 / most, 0.0)
+        return np.stack([linked] * len(SPANS)).astype(np.uint16), turn.astype(np.float32)
+    turn = np.repeat([1.0, cells_.DIAGONAL], 4)
+    turn /= turn.sum()
     ways = np.arange(len(turn))
-    two = one[one, ways]
-    hops = np.stack([one, two, two[two, ways]]) if cells.placed else np.stack([one, one, one])
-    return hops.astype(np.uint16), (turn / turn.sum()).astype(np.float32)
+    steps = [np.where(cells.next[:, :8] >= 0, cells.next[:, :8], own).astype(np.int32)]
+    for _ in range(3):
+        steps.append(steps[-1][steps[-1], ways])
+    far = _far(cells, tuning)
+    if not far:
+        return np.stack(steps[:3]).astype(np.uint16), turn.astype(np.float32)
+    hops = np.stack([np.hstack(pair) for pair in pairwise(steps)])
+    return hops.astype(np.uint16), np.append((1.0 - far) * turn, far * turn).astype(np.float32)
 
 
-def _moving(cells: Cells, tuning: Tuning, spans: NDArray[np.int64]) -> NDArray[np.float32]:
+def _far(cells: Cells, tuning: Tuning) -> float:
+    """Share of the walkers that leave a usual cell for one two steps away."""
+    near = tuning.pace_most * cells_.HOP * float(np.median(cells.edge_m)) ** 2
+    return float(np.clip((tuning.pace_m**2 / near - 1.0) / 3.0, 0.0, 1.0))
+
+
+def _moving(cells: Cells, tuning: Tuning) -> NDArray[np.float32]:
     """(3, C) probability of a walker's leaving a cell. Hops of a longer event are longer instead: by the square root of
     its length, as the spread of a random walk is."""
-    once = np.minimum(tuning.pace_m / cells.edge_m, tuning.pace_most)
     if cells.placed:
-        return np.tile(once, (len(spans), 1)).astype(np.float32)
-    return np.stack([1.0 - (1.0 - once) ** span for span in spans]).astype(np.float32)
+        once = cells_.leaving(cells.edge_m, tuning.pace_m, tuning.pace_most)
+        return np.tile(once, (len(SPANS), 1)).astype(np.float32)
+    mixed = 1.0 - (1.0 - tuning.pace_zone) ** SPANS
+    return np.tile(mixed[:, None], (1, len(cells))).astype(np.float32)
 
 
-def _switching(
-    cells: Cells, layout: Layout, tuning: Tuning, spans: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], ...]:
+def _switching(cells: Cells, layout: Layout, tuning: Tuning) -> tuple[NDArray[np.float32], ...]:
     """(3, C) probabilities of walking after having stood, and of standing after having walked, over each span."""
     passed = cells_.passed(cells, layout)
     leave = 1.0 - np.exp(-1.0 / np.where(passed, tuning.pass_stay_s, tuning.stay_s))
     stop = np.where(cells.zone < 0, 0.0, np.where(passed, tuning.pass_stop_rate, tuning.stop_rate))
     both = leave + stop
-    mixed = np.stack([1.0 - (1.0 - both) ** span for span in spans])
+    mixed = np.stack([1.0 - (1.0 - both) ** span for span in SPANS])
     return (leave / both * mixed).astype(np.float32), (stop / both * mixed).astype(np.float32)
 
 
-def _blocking(field: Field, tuning: Tuning, spans: NDArray[np.int64]) -> NDArray[np.float32]:
+def _blocking(field: Field, tuning: Tuning) -> NDArray[np.float32]:
     """(3, 2) probabilities of becoming blocked, and clear again."""
     on, off = 1.0 - np.exp(-field.block_rate), 1.0 - np.exp(-1.0 / tuning.clear_s)
-    mixed = 1.0 - (1.0 - on - off) ** spans
+    mixed = 1.0 - (1.0 - on - off) ** SPANS
     return np.column_stack([on / (on + off) * mixed, off / (on + off) * mixed]).astype(np.float32)
 
 

@@ -23,10 +23,12 @@ class Tuning:
     """The same in aisles, entrances and exits, which one walks through …"""
     pass_stop_rate: float = 0.01
     """… and hardly stops in."""
-    pace_m: float = 1.0
-    """Walkers get this far in a second."""
+    pace_m: float = 1.4
+    """Walkers get this far in a second: the root of the mean square."""
     pace_most: float = 0.9
-    """Most that may leave a cell in a second, however small it is."""
+    """Most that may leave a cell in a second; where cells are short, some go farther than to the next one."""
+    pace_zone: float = 0.25
+    """Share of walkers who leave a zone within a second, where a cell is all of it."""
     clear_s: float = 10.0
     """Mean time for which a body blocks a tag."""
     aisle_share: float = 0.5

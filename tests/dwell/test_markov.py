@@ -13,7 +13,7 @@ import markov_walks
 import numpy as np
 import pytest
 
-from dwell.layout import Settings
+from dwell.layout import Layout, Settings
 from dwell.markov import cells, field, kernels
 from dwell.markov import radio as tables
 from dwell.markov.tuning import Tuning
@@ -85,6 +85,35 @@ def test_cells_cover_the_zones_and_know_their_neighbours() -> None:
         there = ways[ways >= 0]
         assert (np.hypot(*(cut.xy[there] - cut.xy[c]).T) < 1.5 * cut.edge_m[c]).all()
         assert (cut.floor[there] == cut.floor[c]).all()
+
+
+def scaled(shop: Layout, factor: float) -> Layout:
+    return replace(shop, antenna_xy=shop.antenna_xy * factor, corner_xy=shop.corner_xy * factor)
+
+
+def test_small_stores_have_finer_cells_and_large_ones_only_what_zones_need() -> None:
+    shop = markov_walks.layout(2)
+    usual, fine = cells.build(shop), cells.build(shop, fine=True)
+    assert (usual.edge_m == np.float32(1.4)).all()
+    assert (fine.edge_m == np.float32(0.7)).all()
+    assert set(fine.zone.tolist()) == set(usual.zone.tolist())
+    larger = cells.build(scaled(shop, 4.0), fine=True)
+    assert 0.75 < larger.edge_m[0] < 1.35
+    assert 0.9 * cells.FINE < len(larger) < 1.1 * cells.FINE
+    huge = scaled(shop, 8.0)
+    assert cells.build(huge, fine=True).edge_m[0] == cells.build(huge).edge_m[0] == np.float32(1.4)
+
+
+@pytest.mark.parametrize("edge_m", [0.7, 0.85, 1.0, 1.2, 1.4])
+def test_walkers_are_as_fast_in_cells_of_any_size(edge_m: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "EDGES_M", (edge_m, edge_m))
+    shop, tuning = scaled(markov_walks.layout(), 5.0), Tuning()
+    model = tables.build(shop, Settings(), tuning)
+    middle = int(np.square(model.cells.xy - model.cells.xy.mean(axis=0)).sum(axis=1).argmin())
+    for span, hop, move in zip((1, 4, 16), model.radio.hop, model.radio.move, strict=True):
+        square = np.square(model.cells.xy[hop[middle]] - model.cells.xy[middle]).sum(axis=1)
+        went = np.sqrt(move[middle] * (model.radio.turn * square).sum())
+        assert went == pytest.approx(tuning.pace_m * np.sqrt(span), rel=0.02)
 
 
 def test_levels_fall_with_distance_and_through_slabs() -> None:

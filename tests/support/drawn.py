@@ -188,7 +188,7 @@ def knowing(it: Case, *, shadows: bool) -> Result:
 
     def told(layout: Layout, settings: Settings, reads: Reads) -> Field:
         known = learn(layout, settings, reads) or Field.prior(layout)
-        table = levels(it, cells.build(layout), shadows=shadows)
+        table = levels(it, cells.build(layout, fine=True), shadows=shadows)
         return replace(known, table=table, offset_db=np.zeros_like(known.offset_db))
 
     return evaluate(it, engine, told)
