@@ -24,8 +24,9 @@ EDGES_M = 0.7, 1.4
 """Shortest and longest edge of a cell; longer ones lose a walker between two zones."""
 PARTS = 3.0
 """Cells along the side of a usual zone."""
-FINE = 3000
-"""Where a store's floors are small enough for it, cells are so short that they make so many."""
+FINE_M, FINE = 1.0, 3000
+"""Where a store's floors are small enough, cells are no longer than this, or so short that they make so many. In still
+shorter ones a tag that is merely silent would find places to hide beside its zone."""
 POINTS = 8
 """Points along a cell's edge that its shares are counted with."""
 NONE_SHARE = 0.65
@@ -76,7 +77,7 @@ class Cells:
 
 
 def build(layout: Layout, *, fine: bool = False) -> Cells:
-    """Cut a layout's floors. `fine`: into shorter cells than zones need, if they make no more than FINE of them.
+    """Cut a layout's floors. `fine`: into cells of FINE_M where zones would do with longer ones, if there is room.
 
     ValueError if there are more than MOST_CELLS.
     """
@@ -86,7 +87,7 @@ def build(layout: Layout, *, fine: bool = False) -> Cells:
         return _by_neighbourhood(layout, watched)
     floors = np.unique(layout.zone_floor)
     area = sum(_area_m2(layout, int(floor)) for floor in floors)
-    longest = np.sqrt(area / FINE) if fine else EDGES_M[1]
+    longest = max(FINE_M, np.sqrt(area / FINE)) if fine else EDGES_M[1]
     grids = [_Grid.of(layout, int(floor), float(longest)) for floor in floors]
     total = sum(grid.columns * grid.rows for grid in grids)
     if total > MOST_CELLS:

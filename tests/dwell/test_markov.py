@@ -95,10 +95,10 @@ def test_small_stores_have_finer_cells_and_large_ones_only_what_zones_need() -> 
     shop = markov_walks.layout(2)
     usual, fine = cells.build(shop), cells.build(shop, fine=True)
     assert (usual.edge_m == np.float32(1.4)).all()
-    assert (fine.edge_m == np.float32(0.7)).all()
+    assert (fine.edge_m == np.float32(cells.FINE_M)).all()
     assert set(fine.zone.tolist()) == set(usual.zone.tolist())
-    larger = cells.build(scaled(shop, 4.0), fine=True)
-    assert 0.75 < larger.edge_m[0] < 1.35
+    larger = cells.build(scaled(shop, 6.0), fine=True)
+    assert 1.05 < larger.edge_m[0] < 1.35
     assert 0.9 * cells.FINE < len(larger) < 1.1 * cells.FINE
     huge = scaled(shop, 8.0)
     assert cells.build(huge, fine=True).edge_m[0] == cells.build(huge).edge_m[0] == np.float32(1.4)
