@@ -9,7 +9,6 @@ one a floor for "in no zone", and the zones' neighbourhood says which of them on
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,10 +128,10 @@ HOP = (1.0 + 2.0 * DIAGONAL) / (1.0 + DIAGONAL)
 """Mean square of the way to a cell around, in edges."""
 
 
-def leaving(edge_m: Any, pace_m: float, most: float) -> Any:
-    """Share of walkers who go to a cell around within a second, if they get `pace_m` far (root of the mean square); not
-    more than `most`, however short the edge."""
-    return np.minimum((pace_m / edge_m) ** 2 / HOP, most)
+def leaving(edge_m: NDArray[np.float32], pace_m: float, most: float) -> NDArray[np.float32]:
+    """Share of walkers in cells of these edges who go to a cell around within a second, if they get `pace_m` far (the
+    root of the mean square); at most `most`, however short the edge."""
+    return np.asarray(np.minimum((pace_m / edge_m) ** 2 / HOP, most), np.float32)
 
 
 PASSED = (ZoneKind.AISLE, ZoneKind.ENTRANCE, ZoneKind.EXIT)
