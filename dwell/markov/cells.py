@@ -85,9 +85,8 @@ def build(layout: Layout, *, fine: bool = False) -> Cells:
     if not placed(layout):
         return _by_neighbourhood(layout, watched)
     floors = np.unique(layout.zone_floor)
-    area = sum(_area_m2(layout, int(floor)) for floor in floors)
-    longest = max(FINE_M, np.sqrt(area / FINE)) if fine else EDGES_M[1]
-    grids = [_Grid.of(layout, int(floor), float(longest)) for floor in floors]
+    longest = _longest_m(layout, floors) if fine else EDGES_M[1]
+    grids = [_Grid.of(layout, int(floor), longest) for floor in floors]
     total = sum(grid.columns * grid.rows for grid in grids)
     if total > MOST_CELLS:
         raise ValueError(f"the store's floors make {total} cells; {MOST_CELLS} are possible")
@@ -156,7 +155,11 @@ class _Grid:
 
     @staticmethod
     def of(layout: Layout, floor: int, longest_m: float) -> _Grid:
-        polygons = _polygons(layout, floor)
+        polygons = {
+            int(z): layout.corner_xy[layout.corner_zone == z].astype(np.float64)
+            for z in np.unique(layout.corner_zone)
+            if layout.zone_floor[z] == floor
+        }
         zones = _antennas(layout, floor)[1]
         if (extent := _extent(layout, floor)) is None:
             return _Grid(floor, (0.0, 0.0), EDGES_M[1], 0, 0, polygons)
@@ -218,24 +221,18 @@ class _Grid:
         return found
 
 
-def _polygons(layout: Layout, floor: int) -> dict[int, NDArray[np.float64]]:
-    """Corners of a floor's zones, by zone."""
-    return {
-        int(z): layout.corner_xy[layout.corner_zone == z].astype(np.float64)
-        for z in np.unique(layout.corner_zone)
-        if layout.zone_floor[z] == floor
-    }
+def _longest_m(layout: Layout, floors: NDArray[np.int16]) -> float:
+    """Edge of the longest cells that are fine enough, in a store whose floors make at most FINE of them."""
+    extents = [extent for floor in floors if (extent := _extent(layout, int(floor)))]
+    area = sum(float(np.prod(high - low)) for low, high in extents)
+    return max(FINE_M, float(np.sqrt(area / FINE)))
 
 
 def _extent(layout: Layout, floor: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Lowest and highest (x, y) of a floor; None if nothing is drawn there."""
-    everything = np.concatenate([_antennas(layout, floor)[0], *_polygons(layout, floor).values()])
+    corners = layout.corner_xy[layout.zone_floor[layout.corner_zone] == floor].astype(np.float64)
+    everything = np.concatenate([_antennas(layout, floor)[0], corners])
     return (everything.min(0) - MARGIN_M, everything.max(0) + MARGIN_M) if len(everything) else None
-
-
-def _area_m2(layout: Layout, floor: int) -> float:
-    extent = _extent(layout, floor)
-    return float(np.prod(extent[1] - extent[0])) if extent else 0.0
 
 
 def _antennas(layout: Layout, floor: int) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
