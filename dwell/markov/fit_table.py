@@ -31,29 +31,30 @@ WINDOW_S = 2
 ROUNDS = 12
 BLOCK_DB = 40.0
 """Through a body: the levels that are learnt have the usual bodies in them, and what is left of others is silence."""
-STAY_S = 20.0
-"""Mean time in a zone."""
+STAY_S = 8.0
+"""Mean time in a zone: short, so that a moment's reads aren't explained by those around it."""
 BETWEEN = 0.15
 """Odds of a moment spent in no zone against one in a zone."""
 BIAS_DB, BIAS_STEP_DB, BIASES = 5.0, 3.0, 9
 """Spread of tags' biases, and the classes that they are told apart by."""
-PAIR_DB = 3.0
-"""Spread of a pair's level around its antenna's offset and the mean of its kind: own zone, neighbour or another …"""
+FIRST_PAIR_DB, PAIR_DB = 0.5, 3.0
+"""Spread of a pair's level around its antenna's offset and the mean of its kind: own zone, neighbour or another. In the
+first rounds pairs may hardly differ: until it is known where tags are, they'd take each other's zones."""
+PAIR_ROUNDS = 6
+"""Rounds in which it grows from the first spread to the last."""
 OFFSET_DB = 2.8
-"""… and of antennas' offsets."""
+"""Spread of antennas' offsets."""
 SHARED_ROUNDS = 6
 SURE = 0.03
 """Samples in a second: fading and shadows outlast it."""
 POWER = 0.75
 """Weight of a window's evidence, for the same reason."""
-RATE_SPREAD = 0.5
+RATE_SPREAD = 0.15
 """Spread of the logarithms of antennas' rates around what the loudest reads tell: silence is often a body's doing."""
 MOST_RATE = 0.98
 LEVELS: Floats = np.arange(-115.0, -14.0)
 """Mean levels that are tried, dBm."""
 _FARTHEST_DB = 60
-SPREADS = (4.7, 5.5, 6.5, 7.5, 8.7, 10.0, 12.0)
-"""Of levels in a zone, dB: there is all of the zone in it."""
 NONE_DB = 5.0
 """In no zone antennas hear a tag this much weaker than in the zone where they hear it least."""
 
@@ -113,8 +114,9 @@ def found(model: Model, start: Field) -> Field:
     field = replace(start, offset_db=np.zeros_like(start.offset_db))
     field = replace(field, table=_levels(model.cells, model.layout, field))
     usual = float(np.exp(np.log(start.rate).mean()))
-    for _ in range(ROUNDS):
-        field = model.better(field, usual)
+    for done in range(ROUNDS):
+        pair_db = FIRST_PAIR_DB + (PAIR_DB - FIRST_PAIR_DB) * min(done / PAIR_ROUNDS, 1.0)
+        field = model.better(field, usual, pair_db)
     return replace(field, block_db=BLOCK_DB)
 
 
@@ -140,7 +142,7 @@ class Model:
         whole = (each * self.heard.there).sum(axis=2) - 0.5 * (BIASES_DB[:, None] / BIAS_DB) ** 2
         return float(whole.max(axis=0).sum()) / max(int(self.heard.there.sum()) * WINDOW_S, 1)
 
-    def better(self, field: Field, usual_rate: float) -> Field:
+    def better(self, field: Field, usual_rate: float, pair_db: float) -> Field:
         """One round: where the tags were, and the levels and rates that explain best what was heard of them there."""
         where, bias = self._expected(field)
         heard, antennas = self.heard, len(field.rate)
@@ -160,25 +162,17 @@ class Model:
         at = np.clip(at, 0, len(LEVELS) - 1).astype(np.int64)
         hits = np.zeros((antennas, radio.READS, len(LEVELS), len(self.cells)))
         np.add.at(hits, (heard.antenna[known], heard.reads[known] - 1, at), there[known])
-        spread = max(SPREADS, key=lambda db: float((hits * self._fits(field, db)).sum()))
-        field = replace(field, spread_db=spread)
         rate = self._rates(field, missed, usual_rate)
         field = replace(field, rate=rate)
         sure = SURE * WINDOW_S
-        value = sure * np.einsum("akrc,krm->acm", hits, _fit(spread))
+        value = sure * np.einsum("akrc,krm->acm", hits, _fit(field.spread_db))
         for b, db in enumerate(BIASES_DB):
             value += sure * missed[:, b, :, None] * radio.silences(LEVELS + db, rate, field, WINDOW_S)[:, None, :]
-        table = self._pairs(value, field)
+        table = self._pairs(value, field, pair_db)
         own = self.usual == radio.OWN_DB
         level = float(table[own].mean()) - radio.OWN_DB if own.any() else field.level_3m_dbm
         table = self._outside(table)
         return replace(field, level_3m_dbm=level, table=table)
-
-    def _fits(self, field: Field, spread_db: float) -> Floats:
-        """(A, reads, levels, C) log density of each level heard, by the field's mean levels."""
-        assert field.table is not None
-        off = LEVELS[:, None] - np.where(np.isfinite(field.table), field.table, LEVELS[0])[:, None, :]
-        return np.stack([radio.fit(off, k, spread_db) for k in range(1, radio.READS + 1)], axis=1)
 
     def _rates(self, field: Field, missed: Floats, usual: float) -> Floats:
         """(A,) share of the seconds in which each antenna reads a tag that is loud enough."""
@@ -206,7 +200,7 @@ class Model:
         least = np.where(known, table, np.inf).min(axis=1, keepdims=True) - NONE_DB
         return np.where(np.isfinite(table) & (self.cells.zone == NONE), least, table)
 
-    def _pairs(self, value: Floats, field: Field) -> Floats:
+    def _pairs(self, value: Floats, field: Field, pair_db: float) -> Floats:
         """(A, C) likeliest level of each pair; `value`: (A, C, levels) what the reads say of each."""
         assert field.table is not None
         can = np.isfinite(self.usual)
@@ -217,10 +211,10 @@ class Model:
             shared = np.zeros(can.shape)
             for kind in kinds:
                 shared[kind] = (table - offset)[kind].mean()
-            weight = can.sum(axis=1, keepdims=True) + (PAIR_DB / OFFSET_DB) ** 2
+            weight = can.sum(axis=1, keepdims=True) + (pair_db / OFFSET_DB) ** 2
             offset = np.where(can, table - shared, 0.0).sum(axis=1, keepdims=True) / weight
             offset -= offset.mean()
-            near = value - 0.5 * ((LEVELS - (shared + offset)[..., None]) / PAIR_DB) ** 2
+            near = value - 0.5 * ((LEVELS - (shared + offset)[..., None]) / pair_db) ** 2
             table = np.where(can, LEVELS[near.argmax(axis=2)], 0.0)
         return np.where(can, table, -np.inf)
 
