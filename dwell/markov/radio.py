@@ -52,8 +52,7 @@ def build(layout: Layout, settings: Settings, tuning: Tuning, field: Field | Non
     hears = rates[:, None] * heard[None, :]
     missed = np.log1p(-hears)
     off = STEP_DB * (np.arange(2 * kernels.HALF, dtype=np.float64) - kernels.HALF)
-    spread_db = float(np.hypot(field.spread_db, tuning.second_db))
-    hit = np.stack([field_.fit(off, k, spread_db) for k in (1, 2, 3, 4)])
+    hit = np.stack([_fit(off, k, field, tuning) for k in (1, 2, 3, 4)])
     hop, turn = _hops(cells, tuning)
     leave, stop = _switching(cells, layout, tuning)
     level = _level_steps(cells, layout, field)
@@ -185,6 +184,13 @@ def _limits(tuning: Tuning, settings: Settings, field: Field, temper: float) -> 
 AT_ONCE = 32
 """Antennas that are measured together."""
 RATE_LOGITS = np.linspace(-5.0, 4.0, RATES - 1)
+
+
+def _fit(off_db: NDArray[np.float64], reads: int, field: Field, tuning: Tuning) -> NDArray[np.float64]:
+    """Log density of the mean of a tick's reads lying `off_db` above the mean level of the place, a dB."""
+    spread_db = float(np.hypot(field.spread_db, tuning.second_db))
+    usual, faded = (field_.fit(off_db + down, reads, spread_db) for down in (0.0, tuning.faded_db))
+    return np.asarray(np.logaddexp(np.log1p(-tuning.faded_share) + usual, np.log(tuning.faded_share) + faded))
 
 
 def _logistic(x: NDArray[np.float64]) -> NDArray[np.float64]:

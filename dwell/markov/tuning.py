@@ -43,6 +43,10 @@ class Tuning:
     """Share of walkers in a cell with a way to another floor who take it within a second."""
     second_db: float = 3.0
     """Of a tick's levels around their mean over some seconds; the spread that is learnt is that of such means."""
+    faded_share: float = 0.15
+    """Share of the ticks in which a tag is heard this much weaker than is usual at its place, …"""
+    faded_db: float = 12.0
+    """… because something stands between or waves cancel out. Nothing makes it louder by so much."""
     temper: float = 0.75
     """Weight of a tick's evidence: fading and shadows outlast it, so that ticks partly say the same again."""
     temper_small: float = 1.0

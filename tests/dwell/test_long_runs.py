@@ -102,7 +102,7 @@ def test_an_antenna_that_grows_weak_is_followed_and_bounded(layout: Layout, walk
         by_quarters(engines[lost_db], weak)
     before, after = engines[0].drift_db, engines[5].drift_db
     assert np.abs(before).max() < 2.0
-    assert after[1] - before[1] < -1.0
+    assert after[1] - before[1] < -1.2
     assert np.abs((after - before)[[0, 2, 3, 4, 5, 6, 7]]).max() < 3.0
     assert np.abs(engines[30].drift_db).max() <= DRIFT_MOST_DB
 

@@ -143,6 +143,15 @@ def test_a_second_is_weighed_by_how_much_single_seconds_vary() -> None:
     assert (one.spare == other.spare).all()  # silence says the same
 
 
+def test_a_level_far_below_the_mean_is_likelier_than_one_far_above() -> None:
+    shop, settings = markov_walks.layout(), Settings()
+    hit = tables.build(shop, settings, Tuning()).radio.hit
+    below, above = hit[:, kernels.HALF - 30], hit[:, kernels.HALF + 30]  # 15 dB
+    assert (below > 1.2 * above).all()
+    even = tables.build(shop, settings, replace(Tuning(), faded_share=1e-9)).radio.hit
+    np.testing.assert_allclose(even[:, kernels.HALF - 30], even[:, kernels.HALF + 30], rtol=1e-5)
+
+
 def test_a_hit_and_a_miss_are_a_density() -> None:
     radio = markov_walks.field(markov_walks.layout())
     rssi = np.arange(-140.0, 0.0, 0.05)
