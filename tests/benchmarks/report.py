@@ -374,9 +374,10 @@ def seconds(run: Run) -> str:
     rows = []
     for each in run["properties"].get("seconds_right", ()):
         best = max(each["peers"], key=each["peers"].get)
-        shares = mean_of(each, "box", "learnt", "knowing")
-        rows.append((each["what"], *shares, f"{best} {each['peers'][best]:.3f}"))
-    head = ("seconds in the right zone", "out of the box", "learnt", "with hindsight", "best peer")
+        grids = f"{each['grids']:.3f}" if "grids" in each else "–"
+        box, learnt, knowing = mean_of(each, "box", "learnt", "knowing")
+        rows.append((each["what"], box, learnt, grids, knowing, f"{best} {each['peers'][best]:.3f}"))
+    head = ("seconds in the right zone", "out of the box", "learnt", "… on seven grids", "with hindsight", "best peer")
     return table(head, rows) if rows else ""
 
 

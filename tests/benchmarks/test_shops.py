@@ -80,10 +80,11 @@ def test_quadrants(record_property: Tell, capsys: Any) -> None:
 @pytest.mark.skipif(not TRACKS, reason="TAGTRAIL_TRACKS names no folder; docs/benchmarks.md says where the data set is")
 def test_tracks(record_property: Tell, capsys: Any) -> None:
     """Another radio than UHF, with true positions; learnt from the same reads, without labels."""
-    told = _told([seconds.tracks(Path(str(TRACKS)))])
+    hall = seconds.tracks(Path(str(TRACKS)))
+    told = _told([hall]) | {"grids": seconds.on_grids(hall, engine, learn)}
     record_property("seconds_right", json.dumps({"what": "tracks in a hall", **told}))
     with capsys.disabled():
-        print(f"\ntracks: {_line(told)}")
+        print(f"\ntracks: {_line(told)}, {told['grids']:.3f} on {seconds.GRIDS} grids")
     assert told["learnt"] > 0.5
 
 

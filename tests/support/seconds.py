@@ -9,16 +9,20 @@ import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
 import hindsight
 import numpy as np
 from drawn import Decide, Learn, engine, learn
+from numpy.typing import NDArray
 from peers import PEERS, TIMEOUTS_S, Heard
 from recordings import stays
 
 from config import StoreConfig
 from config.check import load
 from drivers.read import epc_words
+from dwell.layout import Layout
+from dwell.markov import cells
 from dwell.markov.field import Field
 from dwell.read import READ, Reads
 from edge.readers import read_file
@@ -33,6 +37,10 @@ from simulators.shop.walkers import Walk
 from simulators.shop.world import SLICE_US, SimulatedShop
 
 STAND_S, WALKERS = 20.0, 6
+GRIDS = 7
+
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,20 @@ def decided(it: Seconds, decide: Decide, taught: Learn | None = None) -> float:
     layout, settings = it.store.layout, it.store.settings
     learnt = taught(layout, settings, it.early) if taught else None
     return right(it, stays(it.store, decide(layout, settings, it.late, learnt)))
+
+
+def on_grids(it: Seconds, decide: Decide, taught: Learn | None = None) -> float:
+    """Mean of the same share over several positions of the grid of cells: where it happens to lie is luck."""
+    extent, shares = cells._extent, []
+    for number in range(GRIDS):
+
+        def beside(layout: Layout, floor: int, metres: float = number / GRIDS) -> tuple[Floats, Floats] | None:
+            found = extent(layout, floor)
+            return (found[0] - metres, found[1]) if found else None
+
+        with mock.patch.object(cells, "_extent", beside):
+            shares.append(decided(it, decide, taught))
+    return float(np.mean(shares))
 
 
 def knowing(it: Seconds) -> float:
