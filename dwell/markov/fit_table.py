@@ -162,12 +162,11 @@ class Model:
         at = np.clip(at, 0, len(LEVELS) - 1).astype(np.int64)
         hits = np.zeros((antennas, radio.READS, len(LEVELS), len(self.cells)))
         np.add.at(hits, (heard.antenna[known], heard.reads[known] - 1, at), there[known])
-        rate = self._rates(field, missed, usual_rate)
-        field = replace(field, rate=rate)
+        field = replace(field, rate=self._rates(field, missed, usual_rate))
         sure = SURE * WINDOW_S
         value = sure * np.einsum("akrc,krm->acm", hits, _fit(field.spread_db))
         for b, db in enumerate(BIASES_DB):
-            value += sure * missed[:, b, :, None] * radio.silences(LEVELS + db, rate, field, WINDOW_S)[:, None, :]
+            value += sure * missed[:, b, :, None] * radio.silences(LEVELS + db, field.rate, field, WINDOW_S)[:, None, :]
         table = self._pairs(value, field, pair_db)
         own = self.usual == radio.OWN_DB
         level = float(table[own].mean()) - radio.OWN_DB if own.any() else field.level_3m_dbm
@@ -236,9 +235,9 @@ class Model:
         emitted = np.empty((BIASES, *heard.there.shape, len(self.cells)))
         through = radio.half_rates(np.where(np.isfinite(heard.level), heard.level, np.inf), field)
         got = np.log(np.maximum(1.0 - (1.0 - field.rate[heard.antenna] * through) ** WINDOW_S, 1e-12))
+        silent = radio.silences(LEVELS, field.rate, field, WINDOW_S)
         for b, db in enumerate(BIASES_DB):
             step = np.clip(np.round(table + db - LEVELS[0]), 0, len(LEVELS) - 1).astype(np.int64)
-            silent = radio.silences(LEVELS, field.rate, field, WINDOW_S)
             miss = np.where(np.isfinite(table), np.take_along_axis(silent, step, axis=1), 0.0)
             emitted[b] = miss.sum(axis=0)
             for a, n, t0, t1 in heard.down.tolist():

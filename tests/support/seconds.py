@@ -38,8 +38,7 @@ from simulators.shop.world import SLICE_US, SimulatedShop
 
 STAND_S, WALKERS = 20.0, 6
 GRIDS = 7
-
-
+"""Positions of the grid of cells that tracks are judged on."""
 Floats = NDArray[np.float64]
 
 
