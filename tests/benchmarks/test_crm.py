@@ -19,8 +19,6 @@ from sync import outbox
 from sync.consumer import Delivery, Ledger
 from sync.contract import Envelope, encode, event_id
 
-INGEST_PER_S = 5_000
-"""Events at one a batch, with the server on the same machine."""
 SHARE = 0.8
 """Of a line's bits that shall be events which come for the first time."""
 STORES, WINDOWS = 100, 1_000
@@ -56,7 +54,6 @@ def test_ingest(postgres: str, tmp_path: Path, benchmark: Any, capsys: pytest.Ca
     note(benchmark, **rates)
     with capsys.disabled():
         print(f"\ningest, events/s at 1, 10, 100 a batch: {rates}")
-    assert rates["postgresql_1"] >= INGEST_PER_S
 
 
 @pytest.mark.benchmark_suite
