@@ -1,16 +1,22 @@
 """How kernels are compiled: one place for the options of Numba.
 
 Compiling all of them takes a new gateway half a minute. What a function is compiled for is most of it: the call of a
-kernel hands over hundreds of values, since named tuples of arrays are passed piece by piece. Numba's cache does not
-notice a change in this file: it is the files of the kernels that it looks at.
+kernel hands over hundreds of values, since named tuples of arrays are passed piece by piece.
+
+Numba keeps a compiled kernel for as long as its file is the same. Ours are compiled anew also when an option, a kernel
+that they call or a figure that they use has changed, in whatever file it is.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dis import get_instructions
+from functools import cache
 from typing import Any, TypeVar, cast
 
 from numba import njit
+from numba.core.dispatcher import Dispatcher
 from numba.core.types import unliteral as kind_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -50,8 +56,33 @@ def part(function: F) -> F:
 def _once(function: F, jit: Callable[[F], Any]) -> F:
     """Compile by the types of arguments alone: a constant among them would have the function compiled for its value,
     which took a fifth of the time. Inlined, it is known as one anyway."""
-    compiled = jit(function)
+    compiled: Any = jit(function)
     if hasattr(compiled, "get_call_template"):  # else compiling is off
-        ask = compiled.get_call_template
+        ask, kept = compiled.get_call_template, compiled._cache
+        look = kept.load_overload
+
+        def load(*asked: Any) -> Any:
+            kept._cache_file._source_stamp = _made_of(compiled)
+            return look(*asked)
+
         compiled.get_call_template = lambda args, kws: ask(tuple(map(kind_of, args)), kws)
+        kept.load_overload = load
     return cast(F, compiled)
+
+
+@cache
+def _made_of(compiled: Any) -> bytes:
+    """Digest of what a kernel is compiled from: its file, options, the kernels that it calls and the figures it uses.
+
+    By the time of its first call, all of them exist.
+    """
+    function = compiled.py_func
+    made = hashlib.sha256(compiled._cache._impl.locator.get_source_stamp())
+    made.update(repr(sorted(compiled.targetoptions.items())).encode())
+    for name in sorted({step.argval for step in get_instructions(function) if step.opname == "LOAD_GLOBAL"}):
+        used = function.__globals__.get(name)
+        if isinstance(used, Dispatcher):
+            made.update(_made_of(used))
+        elif isinstance(used, (int, float, str, tuple)):
+            made.update(f"{name} {used!r}".encode())
+    return made.digest()

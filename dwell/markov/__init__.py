@@ -1,1 +1,1 @@
-"""Where tags are, by a hidden Markov model: reads and silence to visits, with a radio that is learnt. Not yet used."""
+"""Where tags are, by a hidden Markov model: reads and silence to visits, with a radio that is learnt."""

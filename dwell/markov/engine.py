@@ -16,9 +16,12 @@ from dwell.journeys import Journal
 from dwell.layout import Layout, Settings
 from dwell.lifecycle import State
 from dwell.markov import field as field_
-from dwell.markov import kernels, radio
+from dwell.markov import radio
 from dwell.markov.decisions import NOTHING, Decisions, by_tag, join, visits_of
 from dwell.markov.field import Field
+from dwell.markov.kernels import figures
+from dwell.markov.kernels.antennas import catch_up, listen, switch
+from dwell.markov.kernels.run import end_all, run
 from dwell.markov.radio import Model
 from dwell.markov.tables import OUT
 from dwell.markov.tag_table import Sliced, TagTable
@@ -49,7 +52,7 @@ AIR = ("up", "mute", "missed", "missed_by", "drift", "tags", "changed_tick", "do
 SCALARS = "_tick", "_next_look", "_late", "_unknown_antenna", "_late_outages", "_visits", "_journeys", "_stuck"
 COUNTED = ("READS", "DUPLICATES", "MERCHANDISE", "TAGS", "STRAYS", "FROZEN")
 """Counters of the kernels."""
-NEVER = kernels.NEVER
+NEVER = figures.NEVER
 
 
 class ZoneEngine:
@@ -68,8 +71,8 @@ class ZoneEngine:
         `release` is called, HOLD_US is over, so many reads wait or HOLD_TAGS are there; meanwhile a usual radio tells
         the `whereabouts`."""
         tuning = tuning or Tuning()
-        if not 0 < tuning.lag_ticks + tuning.batch_ticks < kernels.EVENTS - 1:
-            raise ValueError(f"lag_ticks + batch_ticks must stay below {kernels.EVENTS - 1}")
+        if not 0 < tuning.lag_ticks + tuning.batch_ticks < figures.EVENTS - 1:
+            raise ValueError(f"lag_ticks + batch_ticks must stay below {figures.EVENTS - 1}")
         if settings.window_us % TICK_US:
             raise ValueError(f"window_us must be a multiple of {TICK_US}")
         self._layout, self._settings, self._tuning = layout, settings, tuning
@@ -84,7 +87,7 @@ class ZoneEngine:
         """First tick not yet processed, -1 before the first."""
         self._pending: list[Reads] = []
         self._outages: list[tuple[int, bool, NDArray[np.int64]]] = []
-        self._counts = np.zeros(kernels.COUNTERS, np.int64)
+        self._counts = np.zeros(figures.COUNTERS, np.int64)
         self._late = self._unknown_antenna = self._late_outages = 0
         self._visits = self._journeys = self._stuck = 0
         self._table = TagTable(ROWS)
@@ -113,7 +116,7 @@ class ZoneEngine:
         """Go on with tables that `model` made; whoever is under way stays so."""
         self._model = model
         self._released = True
-        kernels.listen(model.radio, self._air, model.limits)
+        listen(model.radio, self._air, model.limits)
 
     def release(self) -> None:
         """Hold nothing back any longer."""
@@ -143,7 +146,7 @@ class ZoneEngine:
             return self._guess.counters
         counts = self._counts
         return {
-            **{name.lower(): int(counts[getattr(kernels, name)]) for name in COUNTED},
+            **{name.lower(): int(counts[getattr(figures, name)]) for name in COUNTED},
             "late": self._late,
             "unknown_antenna": self._unknown_antenna,
             "tags_tracked": len(self._table.due) - self._table.n_free,
@@ -195,7 +198,7 @@ class ZoneEngine:
         if last_us < 0:
             return NOTHING
         parts = [self._advance(last_us // TICK_US + 1)]
-        out, n = kernels.end_all(
+        out, n = end_all(
             self._table.tags,
             self._tick,
             last_us,
@@ -301,7 +304,7 @@ class ZoneEngine:
         self._drift_db[:] = state["drift_db"]
         for name in AIR:
             getattr(self._air, name)[:] = state[f"air_{name}"]
-        kernels.listen(self._model.radio, self._air, self._model.limits)
+        listen(self._model.radio, self._air, self._model.limits)
         self._pending = kept(state["reads"].copy())
         self._outages = [(int(at_us), bool(up), np.array([a])) for at_us, up, a in state["outages"]]
         self._counts[:] = state["counts"]
@@ -382,7 +385,7 @@ class ZoneEngine:
                 self._table.trim(self._tick)
                 self._next_trim = self._tick + TRIM_TICKS
             while self._tick < stop:
-                self._tick, at, self._next_look, self._table.n_free, out, n = kernels.run(
+                self._tick, at, self._next_look, self._table.n_free, out, n = run(
                     reads,
                     order,
                     at,
@@ -432,29 +435,29 @@ class ZoneEngine:
             at_us, up, antennas = self._outages[due]
             self._windows.begin(at_us - TICK_US)
             self._windows.outage(antennas, at_us, up)
-            kernels.switch(self._model.radio, self._air, antennas, int(up), 0, self._tick, at_us)
+            switch(self._model.radio, self._air, antennas, int(up), 0, self._tick, at_us)
             due += 1
         if due:
             del self._outages[:due]
-            kernels.catch_up(self._model.radio, self._air, self._model.limits, self._tick)
+            catch_up(self._model.radio, self._air, self._model.limits, self._tick)
 
     def _find_mute(self) -> None:
         """Take antennas for down that nobody has been heard by for as long as several tags should have been, and for up
         again when they hear one."""
         air = self._air
-        missed = (air.missed > kernels.MUTE_HITS) & (air.up == 1)
+        missed = (air.missed > figures.MUTE_HITS) & (air.up == 1)
         if not (missed.any() or air.mute.any()):
             return
         bits = np.unpackbits(air.missed_by.view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1)
-        silent = missed & (bits >= kernels.MUTE_TAGS)
+        silent = missed & (bits >= figures.MUTE_TAGS)
         for antennas, mute in (
             (np.flatnonzero(silent & (air.mute == 0)), 1),
-            (np.flatnonzero(air.mute == kernels.HEARD_AGAIN), 0),
+            (np.flatnonzero(air.mute == figures.HEARD_AGAIN), 0),
         ):
             if len(antennas):
                 at_us = self._tick * TICK_US
-                kernels.switch(self._model.radio, air, antennas, 1, mute, self._tick, at_us)
-        kernels.catch_up(self._model.radio, air, self._model.limits, self._tick)
+                switch(self._model.radio, air, antennas, 1, mute, self._tick, at_us)
+        catch_up(self._model.radio, air, self._model.limits, self._tick)
 
     def _window_tick(self) -> int:
         """Tick at which the next window is final."""
@@ -495,16 +498,16 @@ class ZoneEngine:
         visits = np.zeros(len(out), VISIT)
         for name in VISIT.names or ():
             visits[name] = out[name]
-        opened, closed = visits[out["kind"] == kernels.OPENED], visits[out["kind"] == kernels.CLOSED]
+        opened, closed = visits[out["kind"] == figures.OPENED], visits[out["kind"] == figures.CLOSED]
         self._visits += len(closed)
-        stuck = visits[out["kind"] == kernels.STUCK]
+        stuck = visits[out["kind"] == figures.STUCK]
         self._stuck += len(stuck)
         journeys, before = [], [np.zeros(0, np.int16)]
         for n, (visit, kind) in enumerate(zip(visits, out["kind"], strict=True)):
-            if kind == kernels.CLOSED:
+            if kind == figures.CLOSED:
                 before.append(self._journal.before(visits[n : n + 1]))
                 self._journal.closed([visit])
-            elif kind == kernels.ENDED:
+            elif kind == figures.ENDED:
                 journeys.append(self._journal.ended(visit, cut))
         self._windows.closed(closed, np.concatenate(before))
         self._journeys += len(journeys)

@@ -1,8 +1,5 @@
 """The compiled part of learning a store's radio.
 
-All of it stands in one file because a cached kernel that calls a kernel of another file keeps its old code when that
-file changes.
-
 A *chunk* is up to two minutes of one tag; the cells where it may have been are its own list. Densities of a tick are
 those of dwell.field, of a cell and of whether a body is in between: state 2 · cell + blocked.
 """

@@ -12,9 +12,10 @@ from dwell import lifecycle
 from dwell.layout import Layout, Settings, TagClass, ZoneKind
 from dwell.markov import cells as cells_
 from dwell.markov import field as field_
-from dwell.markov import kernels
 from dwell.markov.cells import Cells
 from dwell.markov.field import Field
+from dwell.markov.kernels import figures
+from dwell.markov.kernels.antennas import listen
 from dwell.markov.tables import Air, Limits, Radio, Scratch
 from dwell.markov.tuning import SMALL_M, TICK_US, Tuning
 
@@ -47,11 +48,11 @@ def build(layout: Layout, settings: Settings, tuning: Tuning, field: Field | Non
     temper = _temper(cells, tuning)
     classes = np.stack([_rate_classes(field.rate * share) for share in tuning.answers()])
     rates = np.append(0.0, _logistic(RATE_LOGITS))
-    dbm = FLOOR_DBM + STEP_DB * (np.arange(kernels.WIDE, dtype=np.float64) - kernels.PAD)
+    dbm = FLOOR_DBM + STEP_DB * (np.arange(figures.WIDE, dtype=np.float64) - figures.PAD)
     heard = field_.rates(dbm, field)
     hears = rates[:, None] * heard[None, :]
     missed = np.log1p(-hears)
-    off = STEP_DB * (np.arange(2 * kernels.HALF, dtype=np.float64) - kernels.HALF)
+    off = STEP_DB * (np.arange(2 * figures.HALF, dtype=np.float64) - figures.HALF)
     hit = np.stack([_fit(off, k, field, tuning) for k in (1, 2, 3, 4)])
     hop, turn = _hops(cells, tuning)
     leave, stop = _switching(cells, layout, tuning)
@@ -61,7 +62,7 @@ def build(layout: Layout, settings: Settings, tuning: Tuning, field: Field | Non
         hit=np.exp(temper * (hit - hit.max(axis=1, keepdims=True))).astype(np.float32),
         spare=np.exp(-temper * missed).astype(np.float32),
         unknown=np.exp(temper * (np.log(np.maximum(heard, 1e-6))[None, :] - missed)).astype(np.float32),
-        miss_nats=np.round(kernels.QUIET * missed).astype(np.int32),
+        miss_nats=np.round(figures.QUIET * missed).astype(np.int32),
         hears=hears.astype(np.float32),
         rate=classes,
         cell_zone=cells.zone.astype(np.int16),
@@ -110,41 +111,41 @@ def air(model: Model, zones: int) -> Air:
         quiet=np.ones((rates, biases, 2, cells), np.float32),
         tags=tags,
         changed_tick=np.full(cells, np.iinfo(np.int64).min, np.int64),
-        down=np.full((zones, kernels.DOWNS, 2), kernels.NEVER, np.int64),
+        down=np.full((zones, figures.DOWNS, 2), figures.NEVER, np.int64),
     )
-    kernels.listen(radio, made, model.limits)
+    listen(radio, made, model.limits)
     return made
 
 
 def scratch(model: Model) -> Scratch:
     """Room for the kernels to work in."""
     cells, zones = len(model.radio.cell_zone), len(model.radio.brief)
-    number = np.zeros(6 * kernels.CELLS, np.float32)
+    number = np.zeros(6 * figures.CELLS, np.float32)
     return Scratch(
         slot=np.zeros(cells, np.int32),
         support=np.zeros(cells + HOMES, np.int32),
-        work=np.zeros(kernels.PLANES * kernels.PLANE, np.float32),
+        work=np.zeros(figures.PLANES * figures.PLANE, np.float32),
         kept=np.zeros(cells + HOMES, np.int32),
-        pooled=np.zeros(kernels.CELLS, np.int32),
+        pooled=np.zeros(figures.CELLS, np.int32),
         aside=np.zeros(HOMES, np.int32),
-        antenna=np.zeros(kernels.HEARD, np.int32),
-        level=np.zeros(kernels.HEARD, np.int32),
-        reads=np.zeros(kernels.HEARD, np.int32),
+        antenna=np.zeros(figures.HEARD, np.int32),
+        level=np.zeros(figures.HEARD, np.int32),
+        reads=np.zeros(figures.HEARD, np.int32),
         number=number,
         bits=number.view(np.int32),
         back=np.zeros((cells, 4), np.float32),
-        words=np.zeros(kernels.EVENTS * kernels.CELLS, np.uint64),
-        message=np.zeros((2, kernels.CELLS, 4), np.float32),
+        words=np.zeros(figures.EVENTS * figures.CELLS, np.uint64),
+        message=np.zeros((2, figures.CELLS, 4), np.float32),
         mass=np.zeros(zones + 1, np.float32),
         zones=np.zeros(zones + 1, np.int32),
-        top_zone=np.zeros((kernels.EVENTS, 3), np.int16),
-        top_p=np.zeros((kernels.EVENTS, 3), np.float32),
+        top_zone=np.zeros((figures.EVENTS, 3), np.int16),
+        top_p=np.zeros((figures.EVENTS, 3), np.float32),
     )
 
 
 def _limits(tuning: Tuning, settings: Settings, field: Field, temper: float) -> Limits:
     """The kernels' scalars."""
-    evals = tuning.bias_s / kernels.BIAS_TICKS
+    evals = tuning.bias_s / figures.BIAS_TICKS
     return Limits(
         tick_us=TICK_US,
         floor_dbm=FLOOR_DBM,
@@ -166,7 +167,7 @@ def _limits(tuning: Tuning, settings: Settings, field: Field, temper: float) -> 
         lost_nats=float(tuning.lost_nats),
         stairs=tuning.stairs,
         live_share=tuning.live_share,
-        remembered=min(tuning.remembered, kernels.CELLS),
+        remembered=min(tuning.remembered, figures.CELLS),
         lag_ticks=tuning.lag_ticks,
         batch_ticks=tuning.batch_ticks,
         lost_ticks=tuning.hold_us // TICK_US,
@@ -219,7 +220,7 @@ def _level_steps(cells: Cells, layout: Layout, field: Field) -> NDArray[np.uint8
 def _watch(level: NDArray[np.uint8]) -> NDArray[np.int32]:
     """(C, 4) the antennas with the highest levels in each cell."""
     antennas, cells = level.shape
-    found = np.full((cells, 4), kernels.NONE, np.int32)
+    found = np.full((cells, 4), figures.NONE, np.int32)
     best = np.zeros((cells, 4), np.uint8)
     for a in range(antennas):
         mine, number = level[a].copy(), np.full(cells, a, np.int32)
@@ -233,7 +234,7 @@ def _watch(level: NDArray[np.uint8]) -> NDArray[np.int32]:
 def _home(level: NDArray[np.uint8], field: Field) -> NDArray[np.int32]:
     """(A, HOMES) cells in which each antenna hears a tag well, from the nearest to the farthest."""
     antennas = len(level)
-    found = np.full((antennas, HOMES), kernels.NONE, np.int32)
+    found = np.full((antennas, HOMES), figures.NONE, np.int32)
     least = (field.half_rate_dbm - FLOOR_DBM) / STEP_DB
     for a in range(antennas):
         order = np.argsort(-level[a].astype(np.int64), kind="stable")
@@ -252,7 +253,7 @@ def _hops(cells: Cells, tuning: Tuning) -> tuple[NDArray[np.uint16], NDArray[np.
     own = np.arange(len(cells), dtype=np.int32)[:, None]
     if not cells.placed:
         most = max(int(cells.linked.sum(axis=1).max(initial=0)), 1)
-        linked = np.tile(own, (1, most + -most % kernels.WAYS))
+        linked = np.tile(own, (1, most + -most % figures.WAYS))
         for c, there in enumerate(cells.linked):
             ways = np.flatnonzero(there)
             linked[c, :most] = np.resize(ways, most) if len(ways) else c
@@ -332,7 +333,7 @@ def _temper(cells: Cells, tuning: Tuning) -> float:
 def _parts() -> NDArray[np.float32]:
     """(256,) what each step of a probability in the pool stands for; the last one for nothing."""
     steps = np.arange(256)
-    bits = kernels.ONE_BITS - (steps << kernels.BIT_SHIFT) - (steps > 0) * (1 << (kernels.BIT_SHIFT - 1))
+    bits = figures.ONE_BITS - (steps << figures.BIT_SHIFT) - (steps > 0) * (1 << (figures.BIT_SHIFT - 1))
     made = bits.astype(np.int32).view(np.float32).copy()
     made[255] = 0.0
     return made

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell.markov import kernels
+from dwell.markov.kernels import figures
+from dwell.markov.kernels.index import rebuild
+from dwell.markov.kernels.pool import compact, pack_cells, pack_pool, unpack
 from dwell.markov.tables import EVENT, LIFE, Limits, Tags
 
 ROWS = "life", "event", "recent_zone", "recent_p", "block"
@@ -46,9 +48,9 @@ class TagTable:
     """
 
     def __init__(self, rows: int) -> None:
-        self._cells = _Memory(kernels.BLOCKS * kernels.BLOCK * 2)
-        self._probs = _Memory(kernels.BLOCKS * kernels.BLOCK * 16)
-        self._pool = _Memory(kernels.CHUNKS * kernels.CHUNK * 8)
+        self._cells = _Memory(figures.BLOCKS * figures.BLOCK * 2)
+        self._probs = _Memory(figures.BLOCKS * figures.BLOCK * 16)
+        self._pool = _Memory(figures.CHUNKS * figures.CHUNK * 8)
         self.tags = self._tags(0)
         self.due = np.zeros(0, np.int64)
         self.index = np.zeros(0, np.int32)
@@ -64,14 +66,14 @@ class TagTable:
         self.tags = tags = self._tags(old + rows)
         for name in ROWS:
             getattr(tags, name)[:old] = getattr(before, name)
-        n_spare, blocks = int(before.heads[kernels.SPARE]), len(before.spare)
+        n_spare, blocks = int(before.heads[figures.SPARE]), len(before.spare)
         tags.spare[: len(tags.spare) - blocks] = np.arange(len(tags.spare) - 1, blocks - 1, -1)
         tags.spare[len(tags.spare) - blocks :][:n_spare] = before.spare[:n_spare]
         tags.heads[:] = before.heads
-        tags.heads[kernels.SPARE] += len(tags.spare) - blocks
+        tags.heads[figures.SPARE] += len(tags.spare) - blocks
         tags.wanted[: len(before.wanted)] = before.wanted
         tags.stream[:] = before.stream
-        self.due = np.concatenate([self.due, np.full(rows, kernels.NEVER, np.int64)])
+        self.due = np.concatenate([self.due, np.full(rows, figures.NEVER, np.int64)])
         free = self.free[: self.n_free]
         more = np.arange(old + rows - 1, old - 1, -1)
         self.free = np.concatenate([free, more, np.zeros(old - len(free))]).astype(np.int32)
@@ -87,9 +89,9 @@ class TagTable:
         tags = self.tags
         idle = (tags.wanted >= 0) & (tags.wanted + IDLE_TICKS < tick)
         for chunk in np.flatnonzero(idle).tolist():
-            self._pool.give_back(chunk * kernels.CHUNK * 8, (chunk + 1) * kernels.CHUNK * 8)
+            self._pool.give_back(chunk * figures.CHUNK * 8, (chunk + 1) * figures.CHUNK * 8)
         tags.wanted[idle] = NEVER_WANTED
-        taken = kernels.compact(tags)
+        taken = compact(tags)
         for memory, array in ((self._cells, tags.cells), (self._probs, tags.probs)):
             memory.give_back(taken * array.strides[0], array.nbytes)
 
@@ -120,7 +122,7 @@ class TagTable:
         return [(name, getattr(self.tags, name)) for name in KEPT_ROWS]
 
     def _events(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        taken = np.arange(kernels.EVENTS) < self.tags.life["n_events"][rows][:, None]
+        taken = np.arange(figures.EVENTS) < self.tags.life["n_events"][rows][:, None]
         events = np.zeros(int(taken.sum()), KEPT_EVENT)
         for name in KEPT_EVENT.names or ():
             events[name] = self.tags.event[name][rows][taken]
@@ -129,12 +131,12 @@ class TagTable:
     def _active(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
         n = int(self.tags.life["n_cells"][rows].sum())
         active = np.empty(n, np.uint16), np.empty((n, 4), np.float32)
-        kernels.pack_cells(self.tags, rows, *active)
+        pack_cells(self.tags, rows, *active)
         return active
 
     def _pools(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         pool = np.empty(int(self.tags.life["n_pool"][rows].sum()), np.uint64)
-        kernels.pack_pool(self.tags, rows, pool)
+        pack_pool(self.tags, rows, pool)
         return pool
 
     def restore(self, state: dict[str, NDArray[Any]], limits: Limits) -> bool:
@@ -150,7 +152,7 @@ class TagTable:
             return False
         if [cells.dtype, probs.dtype, pool.dtype] != [np.dtype(kind) for kind in (np.uint16, np.float32, np.uint64)]:
             return False
-        if life["n_cells"].max(initial=0) > kernels.CELLS or n_events.max(initial=0) > kernels.EVENTS:
+        if life["n_cells"].max(initial=0) > figures.CELLS or n_events.max(initial=0) > figures.EVENTS:
             return False
         if len(life) > len(self.due):
             self.grow(len(life) - len(self.due))
@@ -160,13 +162,13 @@ class TagTable:
             if kept.dtype != rows.dtype or kept.shape != (len(life), *rows.shape[1:]):
                 return False
             rows[: len(life)] = kept
-        taken = np.arange(kernels.EVENTS) < n_events[:, None]
+        taken = np.arange(figures.EVENTS) < n_events[:, None]
         for name in KEPT_EVENT.names or ():
             tags.event[name][: len(life)][taken] = events[name]
-        tags.heads[kernels.NOW] = life["last_tick"].max(initial=0)
-        tags.heads[kernels.SEEK] = 0
+        tags.heads[figures.NOW] = life["last_tick"].max(initial=0)
+        tags.heads[figures.SEEK] = 0
         self.due[: len(life)] = state["due"]
-        kernels.unpack(tags, self.due[: len(life)], cells, probs, pool, limits)
+        unpack(tags, self.due[: len(life)], cells, probs, pool, limits)
         self.n_free = len(self.due) - len(life)
         self.free[: self.n_free] = np.arange(len(life), len(self.due))[::-1]
         self._reindex()
@@ -174,23 +176,23 @@ class TagTable:
 
     def _reindex(self) -> None:
         self.index = np.zeros(4 << (len(self.due) - 1).bit_length(), np.int32)
-        kernels.rebuild(self.index, self.tags.life)
+        rebuild(self.index, self.tags.life)
 
     def _tags(self, n: int) -> Tags:
         """Room for n tags; shared memory as it is for none."""
-        blocks = n * kernels.BLOCKS
+        blocks = n * figures.BLOCKS
         return Tags(
             life=np.zeros(n, LIFE),
-            event=np.zeros((n, kernels.EVENTS), EVENT),
-            recent_zone=np.zeros((n, kernels.RECENT, 3), np.int16),
-            recent_p=np.zeros((n, kernels.RECENT, 3), np.float32),
-            block=np.zeros((n, kernels.BLOCKS), np.int32),
-            cells=self._cells.array(n, np.uint16).reshape(blocks, kernels.BLOCK),
-            probs=self._probs.array(n, np.float32).reshape(blocks, 4, kernels.BLOCK),
+            event=np.zeros((n, figures.EVENTS), EVENT),
+            recent_zone=np.zeros((n, figures.RECENT, 3), np.int16),
+            recent_p=np.zeros((n, figures.RECENT, 3), np.float32),
+            block=np.zeros((n, figures.BLOCKS), np.int32),
+            cells=self._cells.array(n, np.uint16).reshape(blocks, figures.BLOCK),
+            probs=self._probs.array(n, np.float32).reshape(blocks, 4, figures.BLOCK),
             spare=np.zeros(blocks, np.int32),
             pool=self._pool.array(n, np.uint64),
-            wanted=np.full(n * kernels.CHUNKS, NEVER_WANTED, np.int64),
-            stream=np.zeros((kernels.EVENTS, 2), np.int64),
+            wanted=np.full(n * figures.CHUNKS, NEVER_WANTED, np.int64),
+            stream=np.zeros((figures.EVENTS, 2), np.int64),
             heads=np.zeros(3, np.int64),
         )
 

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from dwell.layout import Layout, Settings
-from dwell.markov import cells, field, kernels
+from dwell.markov import cells, field
 from dwell.markov import radio as tables
+from dwell.markov.kernels import figures
+from dwell.markov.kernels.antennas import catch_up, listen, switch
 from dwell.markov.tuning import Tuning
 
 pytestmark = pytest.mark.timeout(600)
@@ -138,7 +140,7 @@ def test_known_levels_take_the_place_of_distances() -> None:
 def test_a_second_is_weighed_by_how_much_single_seconds_vary() -> None:
     shop, settings = markov_walks.layout(), Settings()
     one, other = (tables.build(shop, settings, replace(Tuning(), second_db=db)).radio for db in (0.0, 6.0))
-    nearby, apart = (made.hit[0, kernels.HALF + 4] / made.hit[0, kernels.HALF] for made in (one, other))
+    nearby, apart = (made.hit[0, figures.HALF + 4] / made.hit[0, figures.HALF] for made in (one, other))
     assert nearby < apart < 1  # two decibels off the mean say less
     assert (one.spare == other.spare).all()  # silence says the same
 
@@ -146,10 +148,10 @@ def test_a_second_is_weighed_by_how_much_single_seconds_vary() -> None:
 def test_a_level_far_below_the_mean_is_likelier_than_one_far_above() -> None:
     shop, settings = markov_walks.layout(), Settings()
     hit = tables.build(shop, settings, Tuning()).radio.hit
-    below, above = hit[:, kernels.HALF - 30], hit[:, kernels.HALF + 30]  # 15 dB
+    below, above = hit[:, figures.HALF - 30], hit[:, figures.HALF + 30]  # 15 dB
     assert (below > 1.2 * above).all()
     even = tables.build(shop, settings, replace(Tuning(), faded_share=1e-9)).radio.hit
-    np.testing.assert_allclose(even[:, kernels.HALF - 30], even[:, kernels.HALF + 30], rtol=1e-5)
+    np.testing.assert_allclose(even[:, figures.HALF - 30], even[:, figures.HALF + 30], rtol=1e-5)
 
 
 def test_a_hit_and_a_miss_are_a_density() -> None:
@@ -169,13 +171,13 @@ def test_silence_says_the_same_however_antennas_came_up() -> None:
     for tick in range(40):
         for _ in range(rng.integers(1, 4)):
             some = np.flatnonzero(rng.random(antennas) < rng.random())
-            kernels.switch(model.radio, air, some, int(rng.random() < 0.5), int(rng.random() < 0.2), tick, 10**6 * tick)
+            switch(model.radio, air, some, int(rng.random() < 0.5), int(rng.random() < 0.2), tick, 10**6 * tick)
         before = air.quiet.copy()
-        kernels.catch_up(model.radio, air, model.limits, tick)
+        catch_up(model.radio, air, model.limits, tick)
         changed = (air.quiet != before).any(axis=(0, 1, 2))
         assert (air.changed_tick[changed] == tick).all()
         one_by_one = air.quiet_nats.copy(), air.quiet.copy()
-        kernels.listen(model.radio, air, model.limits)
+        listen(model.radio, air, model.limits)
         assert (air.quiet_nats == one_by_one[0]).all()
         assert (air.quiet == one_by_one[1]).all()
         values = max(values, len(np.unique(air.quiet)))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dwell.layout import Layout, Settings
-from dwell.markov import kernels
 from dwell.markov.engine import ZoneEngine
+from dwell.markov.kernels import figures
 from dwell.read import Reads
 
 START_US = 1_767_232_800_000_000
@@ -45,7 +45,7 @@ def test_many_others_who_come_and_go_make_no_difference(
     engine = ZoneEngine(layout, settings)
     assert visits(engine, both[np.argsort(both["time_us"], kind="stable")], range(4)) == alone
     assert len(alone) >= 16
-    spare = engine._table.tags.spare[: engine._table.tags.heads[kernels.SPARE]]
+    spare = engine._table.tags.spare[: engine._table.tags.heads[figures.SPARE]]
     assert sorted(spare.tolist()) == list(range(len(engine._table.tags.spare)))  # all have been given back, once
 
 
@@ -72,9 +72,9 @@ def test_what_has_been_decided_is_written_over(layout: Layout, settings: Setting
         words += max(int(life["n_pool"].sum()) - last, 0)
         last = int(life["n_pool"].sum())
     live = engine._table.tags.wanted >= 600 + START_US // 1_000_000 - 1
-    assert words > 10 * kernels.CHUNK
-    assert 0 < live.sum() < kernels.EVENTS
-    assert np.flatnonzero(engine._table.tags.wanted >= 0).max() < kernels.EVENTS + 10
+    assert words > 10 * figures.CHUNK
+    assert 0 < live.sum() < figures.EVENTS
+    assert np.flatnonzero(engine._table.tags.wanted >= 0).max() < figures.EVENTS + 10
 
 
 def test_with_a_full_pool_the_engine_goes_on(layout: Layout, settings: Settings, few: Reads) -> None:
@@ -83,7 +83,7 @@ def test_with_a_full_pool_the_engine_goes_on(layout: Layout, settings: Settings,
     engine.advance(START_US + 100_000_000)
     tags = engine._table.tags
     before = tags.wanted.copy()
-    tags.wanted[:] = kernels.NEVER  # as if all of it were wanted for ever
+    tags.wanted[:] = figures.NEVER  # as if all of it were wanted for ever
     closed = engine.advance(START_US + 500_000_000).closed
     tags.wanted[:] = before
     closed = np.concatenate([closed, engine.advance(START_US + 700_000_000).closed, engine.finish().closed])
