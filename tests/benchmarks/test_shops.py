@@ -86,6 +86,11 @@ def test_tracks(record_property: Tell, capsys: Any) -> None:
     with capsys.disabled():
         print(f"\ntracks: {_line(told)}, {told['grids']:.3f} on {seconds.GRIDS} grids")
     assert told["learnt"] > 0.5
+    few = seconds.alone(hall)
+    told = _told(few)
+    record_property("seconds_right", json.dumps({"what": f"{len(few)} times one receiver a quadrant", **told}))
+    with capsys.disabled():
+        print(f"one receiver a quadrant: {_line(told)}")
 
 
 @pytest.mark.benchmark_suite

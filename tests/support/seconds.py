@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,8 @@ from simulators.shop.world import SLICE_US, SimulatedShop
 STAND_S, WALKERS = 20.0, 6
 GRIDS = 7
 """Positions of the grid of cells that tracks are judged on."""
+ALONE_STEP = 10
+"""Of the 81 choices of one of three receivers in each of four quadrants every tenth: each receiver in three of nine."""
 Floats = NDArray[np.float64]
 
 
@@ -108,13 +111,21 @@ def quadrants(seed: int, minutes: int = 20) -> Seconds:
         first = max(cut_us, -(-stay.enter_us // 1_000_000) * 1_000_000)
         truth.setdefault(stay.epc, []).extend((t, stay.zone) for t in range(first, stay.exit_us, 1_000_000))
     early = reads["time_us"] < cut_us
-    bare = replace(
-        store.layout,
-        antenna_xy=np.zeros((4, 2), np.float32),
-        corner_zone=np.zeros(0, np.int16),
-        corner_xy=np.zeros((0, 2), np.float32),
-    )
-    return Seconds(replace(store, layout=bare), reads[early], reads[~early], truth)
+    bare = replace(store, layout=_without_positions(store.layout, np.arange(4)))
+    return Seconds(bare, reads[early], reads[~early], truth)
+
+
+def alone(it: Seconds) -> list[Seconds]:
+    """The same with one antenna a zone and nothing known of where: some of the choices, each antenna equally often."""
+    antennas = [np.flatnonzero(it.store.layout.antenna_zone == zone) for zone in range(len(it.store.zones))]
+    made = []
+    for chosen in list(itertools.product(*antennas))[::ALONE_STEP]:
+        number = np.full(len(it.store.layout.antenna_zone), -1)
+        number[list(chosen)] = np.arange(len(chosen))
+        bare = replace(it.store, layout=_without_positions(it.store.layout, np.array(chosen)))
+        early, late = (_of_antennas(reads, number) for reads in (it.early, it.late))
+        made.append(Seconds(bare, early, late, it.truth))
+    return made
 
 
 def right(it: Seconds, found: Sequence[Stay]) -> float:
@@ -175,6 +186,25 @@ def peers(it: Seconds) -> dict[str, tuple[int, float]]:
             if (share := right(it, found)) > best.get(name, (0, -1.0))[1]:
                 best[name] = (timeout_s, share)
     return best
+
+
+def _without_positions(layout: Layout, antennas: NDArray[np.int64]) -> Layout:
+    """Some of the antennas, and neither positions nor polygons."""
+    names = ("antenna_zone", "antenna_height_m", "antenna_tilt_deg", "antenna_azimuth_deg", "antenna_beam_deg")
+    return replace(
+        layout,
+        **{name: getattr(layout, name)[antennas] for name in names},
+        antenna_xy=np.zeros((len(antennas), 2), np.float32),
+        corner_zone=np.zeros(0, np.int16),
+        corner_xy=np.zeros((0, 2), np.float32),
+    )
+
+
+def _of_antennas(reads: Reads, number: NDArray[np.int64]) -> Reads:
+    """The reads of some antennas, by their new numbers."""
+    kept: Reads = reads[number[reads["antenna"]] >= 0].copy()
+    kept["antenna"] = number[kept["antenna"]]
+    return kept
 
 
 def _room(side: float, corners: list[tuple[float, float]], ports: int) -> StoreConfig:
