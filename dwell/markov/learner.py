@@ -20,7 +20,11 @@ from dwell.read import SHORT, Reads, hashed, joined, kept, picked, short, split
 
 MOMENTS_US = (120_000_000, 120_000_000, 600_000_000, 1_800_000_000)
 """After the first read: at the first one usual radios are compared, which is quick; at the others the store's own is
-learnt, for which two minutes already do."""
+learnt, for which two minutes already do. That is if people are there: …"""
+WANTED_S = (30, 30, 300, 900)
+"""… at each moment so many seconds with reads are wanted (`learning.enough`; at the first one whoever's they are), …"""
+WAIT_US = 60_000_000
+"""… else this moment and all later ones are put off by so much."""
 CHUNK_US = 120_000_000
 FULL_READS = 150_000
 """So many reads tell as much as the first moment's two minutes do in a usual store."""
@@ -98,20 +102,24 @@ class Learner:
             self._begin_us = begin_us if self._begin_us is None else min(begin_us, self._begin_us)
             if self._full_us is None:
                 self._times.append(reads["time_us"].copy())
-            reads = picked(reads, self._has_room(reads))
-        elif self._own_due_us is not None or self._moments:
+        if (due_us := self.due_us) is not None:
             # Those after the moment may be of another sample.
-            reads = picked(reads, self._has_room(reads) | (reads["time_us"] >= (self.due_us or 0)))
+            reads = picked(reads, self._has_room(reads) | (reads["time_us"] >= due_us))
         self._waiting.append(reads)
 
     def due(self, complete_us: int) -> bool:
-        """True if it is time to learn; all reads before `complete_us` have been fed, those that come later are late."""
-        if self.first and self._full_us is None:
-            self._count(complete_us)
-        at_us = self.due_us
-        due = at_us is not None and complete_us >= at_us
-        self.keep_up(complete_us if at_us is None else min(at_us, complete_us))
-        return due
+        """True if it is time to learn, and the sample tells enough for that; all reads before `complete_us` have been
+        fed, those that come later are late."""
+        while True:
+            if self.first and self._full_us is None:
+                self._count(complete_us)
+            at_us = self.due_us
+            self.keep_up(complete_us if at_us is None else min(at_us, complete_us))
+            if at_us is None or complete_us < at_us:
+                return False
+            if not self._moments or self._tells_enough():
+                return True
+            self._wait()
 
     def take(self) -> Reads:
         """The sample of reads before the moment that is due, READ or as `kept`; on to the next moment."""
@@ -150,6 +158,19 @@ class Learner:
         self._reads = joined([self._reads, *chosen])
         if len(self._reads) > self._uncut + FEW_READS:
             self._cut()
+
+    def _tells_enough(self) -> bool:
+        ticks, wanted_s = ticks_.of(self._layout, self._reads), WANTED_S[-len(self._moments)]
+        return len(ticks.tag) >= wanted_s if self.first else learning.enough(ticks, wanted_s)
+
+    def _wait(self) -> None:
+        """Put the moments off. Of what one or two tags have said at length, nothing is kept."""
+        assert self._begin_us is not None
+        self._begin_us += WAIT_US
+        self._full_us, self._seen = None, 0
+        self._cut()
+        if self._limit != NO_LIMIT:
+            self._forget()
 
     def _count(self, complete_us: int) -> None:
         """Find the second in which the first moment's reads are enough."""
@@ -197,7 +218,7 @@ def look(layout: Layout, reads: Reads, known: Field | None) -> Learnt | None:
         except ValueError:
             return None
     ticks = ticks_.of(layout, reads)
-    if not learning.enough(ticks):
+    if not learning.some(ticks):
         return None
     found = learning.first(layout, reads)
     before, after = (fit.density(layout, ticks, field) for field in (Field.prior(layout), found))

@@ -9,12 +9,13 @@ import numpy as np
 from dwell.layout import Layout
 from dwell.markov import fit
 from dwell.markov import ticks as ticks_
+from dwell.markov.cells import placed
 from dwell.markov.field import Field
 from dwell.markov.ticks import Ticks
 from dwell.read import Reads
 
 TAGS_WANTED = 3
-"""Fewer people say too little of a store."""
+"""Fewer people say too little of a store's own radio; which of the usual ones is nearest, even one of them tells."""
 TICKS_WANTED = 30
 """Seconds with reads: fewer can't tell one radio from another."""
 HELD_OUT = 4
@@ -40,9 +41,14 @@ class Learnt:
 
 
 def first(layout: Layout, reads: Reads) -> Field:
-    """The best of some usual radios: all that the first minutes can tell. The prior one if there are too few reads."""
+    """The best of some usual radios: all that the first minutes can tell. The prior one if there are too few reads.
+
+    Without positions, levels of pairs take TAGS_WANTED; the usual differences from the levels heard take one tag.
+    """
     ticks = ticks_.of(layout, reads)
-    return fit.profile(layout, ticks) if enough(ticks) else Field.prior(layout)
+    if not some(ticks):
+        return Field.prior(layout)
+    return fit.profile(layout, ticks) if enough(ticks) or placed(layout) else fit.guess(layout, ticks)
 
 
 def learn(layout: Layout, reads: Reads, *, known: Field | None = None, seed: int = 0) -> Learnt:
@@ -54,7 +60,7 @@ def learn(layout: Layout, reads: Reads, *, known: Field | None = None, seed: int
     if not enough(ticks):
         raise ValueError(
             f"too little to learn from: {len(ticks.epc)} tags in {len(ticks.tag)} seconds with reads; at least "
-            f"{TAGS_WANTED} tags and {TICKS_WANTED} seconds are wanted"
+            f"{TAGS_WANTED} tags with {TICKS_WANTED // TAGS_WANTED} seconds of reads each are wanted"
         )
     number = np.arange(len(ticks.epc))
     taught, judged = ticks.of_tags(number % HELD_OUT > 0), ticks.of_tags(number % HELD_OUT == 0)
@@ -66,6 +72,12 @@ def learn(layout: Layout, reads: Reads, *, known: Field | None = None, seed: int
     )
 
 
-def enough(ticks: Ticks) -> bool:
-    """True if there are enough tags and seconds to learn from."""
-    return len(ticks.epc) >= TAGS_WANTED and len(ticks.tag) >= TICKS_WANTED
+def some(ticks: Ticks) -> bool:
+    """True if there are enough seconds to choose among usual radios."""
+    return len(ticks.tag) >= TICKS_WANTED
+
+
+def enough(ticks: Ticks, wanted: int = TICKS_WANTED) -> bool:
+    """True if there are so many seconds with reads to learn from, of each tag at most a TAGS_WANTED-th of them."""
+    each = np.bincount(ticks.tag, minlength=1)
+    return int(np.minimum(each, wanted // TAGS_WANTED).sum()) >= wanted

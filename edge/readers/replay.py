@@ -15,11 +15,14 @@ from drivers.read import ANTENNA_UNKNOWN, READ, Reads
 from dwell.markov.engine import ZoneEngine
 from dwell.markov.learner import Learner, look
 from dwell.markov.tuning import TICK_US
-from dwell.read import joined
+from dwell.read import joined, kept
 from dwell.visits import Visits
 from edge.readers.doubles import Doubles
 from edge.readers.read_file import CHUNK_ROWS, Report, chunks
 from edge.store.compose import Shop
+
+HELD_READS = 2_000_000
+"""Most that are kept until the radio has been learnt."""
 
 
 def replay(
@@ -46,8 +49,8 @@ def replay(
         report.late += int((~in_time).sum())
         known = chunk["antenna"] != ANTENNA_UNKNOWN
         report.unknown_antenna += int((~known).sum())
-        kept = in_time & known
-        run.take(*seconds.complete(chunk[kept], newest_by_row[kept]))
+        good = in_time & known
+        run.take(*seconds.complete(chunk[good], newest_by_row[good]))
     run.take(*seconds.rest())
     visits = run.finish()
     report.visits = len(visits)
@@ -85,40 +88,60 @@ class _Seconds:
 
 
 class _Run:
-    """An engine, and what it learns as it goes."""
+    """An engine, and what it learns as it goes. It begins when the first half hour has told what it can."""
 
     def __init__(self, shop: Shop) -> None:
-        self._late_us = shop.settings.lateness_us
-        self._layout = shop.layout
+        self._layout, self._settings, self._field = shop.layout, shop.settings, shop.field
         self._learner = Learner(shop.layout, known=shop.field is not None)
-        hold = 0 if shop.field is not None else np.iinfo(np.int64).max
-        self._engine = ZoneEngine(shop.layout, shop.settings, field=shop.field, hold=hold)
+        self._engine: ZoneEngine | None = None
+        self._held: list[Reads] = []
         self._closed: list[Visits] = []
+        if shop.field is not None:
+            self._begin()
 
     def take(self, reads: Reads, newest_us: int) -> None:
         """Reads in order of arrival; none that comes later is older than `newest_us` - lateness."""
-        learner, complete_us = self._learner, newest_us - self._late_us
-        self._engine.feed(reads)
+        learner, late_us = self._learner, self._settings.lateness_us
+        if self._engine is None:
+            self._held += kept(reads)
+        else:
+            self._engine.feed(reads)
         if not learner.over:
             learner.feed(reads)
-            while learner.due(complete_us):
+            while learner.due(newest_us - late_us):
                 due_us = learner.due_us
                 assert due_us is not None
-                self._closed.append(self._engine.advance(due_us + self._late_us).closed)
+                if self._engine is not None:
+                    self._closed.append(self._engine.advance(due_us + late_us).closed)
                 self._learn(learner.take())
-        self._closed.append(self._engine.advance(newest_us).closed)
+        if self._engine is None and (learner.over or sum(map(len, self._held)) > HELD_READS):
+            self._begin()
+        if self._engine is not None:
+            self._closed.append(self._engine.advance(newest_us).closed)
 
     def finish(self) -> Visits:
         """All visits."""
-        if self._engine.holding:
-            self._learn(self._learner.finish())
-        self._closed.append(self._engine.finish().closed)
+        if self._engine is None:
+            # What a part has taught knows the tags of that part: it would be compared by them.
+            sample, self._field = self._learner.finish(), None
+            self._learn(sample)
+            self._learn(sample)
+        engine = self._engine or self._begin()
+        self._closed.append(engine.finish().closed)
         return np.concatenate(self._closed)
+
+    def _begin(self) -> ZoneEngine:
+        self._engine = ZoneEngine(self._layout, self._settings, field=self._field)
+        for reads in self._held:
+            self._engine.feed(reads)
+        self._held.clear()
+        return self._engine
 
     def _learn(self, sample: Reads) -> None:
         """Go on with what a sample tells: the first time whatever fits best, then what explains reads better."""
-        engine = self._engine
-        found = look(self._layout, sample, None if engine.holding else engine.field)
-        if found is not None and (engine.holding or found.better):
-            engine.adopt(engine.model(found.field))
-        engine.release()
+        found = look(self._layout, sample, self._field)
+        if found is None or (self._field is not None and not found.better):
+            return
+        self._field = found.field
+        if self._engine is not None:
+            self._engine.adopt(self._engine.model(found.field))

@@ -91,7 +91,7 @@ def test_a_full_store_is_learnt_from_sooner_the_first_time_only(
 
 
 def test_what_there_is_no_room_for_does_not_wait(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learner_, "MOST_SECONDS", 100)
+    monkeypatch.setattr(learner_, "MOST_SECONDS", 400)
     learner: Any = Learner(layout)
     reads = crowd(layout, 8, tags=400)
     cut_us = T0 + 5 * MINUTE_US
@@ -140,5 +140,42 @@ def test_a_clock_that_is_set_back_does_not_end_learning(layout: Layout) -> None:
 
 
 def test_too_few_reads_teach_nothing(layout: Layout) -> None:
-    assert look(layout, crowd(layout, 5, tags=2), None) is None
+    assert look(layout, crowd(layout, 0.3, tags=1), None) is None
     assert look(layout, np.zeros(0, READ), None) is None
+
+
+def test_one_tag_tells_usual_radios_apart_but_not_a_store_s_own(layout: Layout) -> None:
+    found = look(layout, crowd(layout, 5, tags=1), None)
+    assert found is not None
+    assert found.tags == 1
+    assert look(layout, crowd(layout, 5, tags=2), found.field) is None
+
+
+def quiet_then_busy(layout: Layout) -> Reads:
+    """One tag for 40 minutes, and a crowd from 80 minutes on."""
+    busy = crowd(layout, 33, seed=1)
+    busy["time_us"] += 80 * MINUTE_US
+    return np.concatenate([crowd(layout, 40, tags=1), busy])
+
+
+@pytest.mark.parametrize("cuts", [1, 700])
+def test_moments_wait_until_there_is_enough_to_learn_from(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, cuts: int
+) -> None:
+    monkeypatch.setattr(learner_, "MOST_SECONDS", 1000)
+    learner: Any = Learner(layout)
+    reads = quiet_then_busy(layout)
+    begin_us = int(reads["time_us"][0])
+    moments: list[tuple[float, int, int]] = []
+    for batch in np.array_split(reads, cuts):
+        learner.feed(batch)
+        while learner.due(int(batch["time_us"].max())):
+            at_us = learner.due_us
+            sample = learner.take()
+            moments.append(
+                ((at_us - begin_us) / MINUTE_US, len(np.unique(sample["epc"])), int(sample["time_us"].min()))
+            )
+    assert [minute for minute, _, _ in moments] == [2, 81, 89, 109]
+    assert [tags > 5 for _, tags, _ in moments[1:]] == [True] * 3
+    # Of what the lone tag said, what was too much isn't kept.
+    assert all(first_us >= begin_us + 20 * MINUTE_US for _, _, first_us in moments[1:])

@@ -18,9 +18,11 @@ from thorough import examples
 from config.check import load
 from drivers.read import Reads
 from dwell.layout import Layout
+from dwell.markov.engine import ZoneEngine
 from dwell.markov.field import Field
 from dwell.markov.learning import Learnt
 from dwell.read import SHORT
+from edge.readers import read_file
 from edge.readers.read_file import BLOCK, HEADER, Report, chunks
 from edge.readers.replay import replay
 from edge.readers.visit_file import VisitFile
@@ -226,8 +228,35 @@ def test_what_is_learnt_on_the_way_does_not_depend_on_the_cut(
     file.write_text("\n".join([",".join(HEADER), *rows(minutes=12)]) + "\n")
     whole = written(shop, file, tmp_path / "whole.csv", 1 << 20)
     first = list(asked)
-    assert [known for _, known, _ in first] == [True, False, False]
+    # After two minutes twice, after ten, and anew at the end.
+    assert [known for _, known, _ in first] == [True, False, False, True, False]
     assert 0 < first[0][0] == first[1][0] < first[2][0]
     assert np.frombuffer(first[0][2], SHORT)["time_us"].max() < T0 + 20_000_000 + 120_000_000
     assert written(shop, file, tmp_path / "cut.csv", 101) == whole
     assert asked[len(first) :] == first
+
+
+def test_few_people_are_waited_for(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after another, hours apart: what decides has been learnt from all of them."""
+    asked: list[tuple[bool, int]] = []
+
+    def look(layout: Layout, reads: Reads, known: Field | None) -> Learnt:
+        asked.append((known is None, len(np.unique(reads["epc"], axis=0))))
+        return weaker(layout, known)
+
+    monkeypatch.setattr("edge.readers.replay.look", look)
+    lines = [
+        f"{T0 + n * 3_600_000_000 + k * 500_000},r1,{1 + (n + k // 60) % 4},{member_card(n).hex()},{-55 - k % 7}"
+        for n in range(5)
+        for k in range(180)
+    ]
+    file = tmp_path / "reads.csv"
+    file.write_text("\n".join([",".join(HEADER), *lines]) + "\n")
+    visits, report = replay(shop, file)
+    assert (report.late, len(np.unique(visits["epc"], axis=0))) == (0, 5)
+    assert asked[0] == (True, 1)
+    assert asked[-2:] == [(True, 5), (False, 5)]
+    engine = ZoneEngine(shop.layout, shop.settings, field=weaker(shop.layout, weaker(shop.layout, None).field).field)
+    engine.feed(read_file.load(shop, file)[0])
+    alone = engine.finish().closed
+    assert visits.tobytes() == alone[np.argsort(alone["enter_us"], kind="stable")].tobytes()
