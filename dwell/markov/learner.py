@@ -119,7 +119,7 @@ class Learner:
                 return False
             if not self._moments or self._tells_enough():
                 return True
-            self._wait()
+            self._wait(at_us, complete_us)
 
     def take(self) -> Reads:
         """The sample of reads before the moment that is due, READ or as `kept`; on to the next moment."""
@@ -163,10 +163,12 @@ class Learner:
         ticks, wanted_s = ticks_.of(self._layout, self._reads), WANTED_S[-len(self._moments)]
         return len(ticks.tag) >= wanted_s if self.first else learning.enough(ticks, wanted_s)
 
-    def _wait(self) -> None:
-        """Put the moments off. Of what one or two tags have said at length, nothing is kept."""
+    def _wait(self, at_us: int, complete_us: int) -> None:
+        """Put the moments off, at once for as long as there is no read. Of what one or two tags have said at length,
+        nothing is kept."""
         assert self._begin_us is not None
-        self._begin_us += WAIT_US
+        next_us = min((int(reads["time_us"].min()) for reads in self._waiting if len(reads)), default=complete_us)
+        self._begin_us += WAIT_US * max(1, -(-(min(next_us, complete_us) - at_us) // WAIT_US))
         self._full_us, self._seen = None, 0
         self._cut()
         if self._limit != NO_LIMIT:

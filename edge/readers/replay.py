@@ -23,6 +23,8 @@ from edge.store.compose import Shop
 
 HELD_READS = 2_000_000
 """Most that are kept until the radio has been learnt."""
+Second = tuple[Reads, int]
+"""Reads of a second, and the newest time in all up to them."""
 
 
 def replay(
@@ -50,8 +52,8 @@ def replay(
         known = chunk["antenna"] != ANTENNA_UNKNOWN
         report.unknown_antenna += int((~known).sum())
         good = in_time & known
-        run.take(*seconds.complete(chunk[good], newest_by_row[good]))
-    run.take(*seconds.rest())
+        run.take(seconds.complete(chunk[good], newest_by_row[good]))
+    run.take(seconds.rest())
     visits = run.finish()
     report.visits = len(visits)
     order = sorted(range(len(visits)), key=lambda i: (int(visits["enter_us"][i]), visits["epc"][i].tolist()))
@@ -67,24 +69,25 @@ class _Seconds:
         self._reads = np.zeros(0, READ)
         self._newest_us = np.zeros(0, np.int64)
 
-    def complete(self, reads: Reads, newest_us: NDArray[np.int64]) -> tuple[Reads, int]:
-        """Take reads with the newest time up to each; return those of complete seconds, and the newest time in them."""
+    def complete(self, reads: Reads, newest_us: NDArray[np.int64]) -> list[Second]:
+        """Take reads with the newest time up to each; return the seconds that are complete."""
         self._reads = joined([self._reads, reads])
         self._newest_us = np.concatenate([self._newest_us, newest_us])
         second = self._newest_us // TICK_US
-        return self._cut(int(np.searchsorted(second, second[-1]))) if len(second) else self._cut(0)
+        return self._cut(int(np.searchsorted(second, second[-1]))) if len(second) else []
 
-    def rest(self) -> tuple[Reads, int]:
+    def rest(self) -> list[Second]:
         """Return what is left at the end."""
         return self._cut(len(self._reads))
 
-    def _cut(self, n: int) -> tuple[Reads, int]:
+    def _cut(self, n: int) -> list[Second]:
         if not n:
-            return self._reads[:0], np.iinfo(np.int64).min // 2
+            return []
         reads, newest_us = self._reads[:n], self._newest_us[:n]
         self._reads, self._newest_us = self._reads[n:], self._newest_us[n:]
-        cuts = np.flatnonzero(np.diff(newest_us // TICK_US)) + 1
-        return joined([self._doubles.filter(part) for part in np.split(reads, cuts)]), int(newest_us[-1])
+        ends = np.append(np.flatnonzero(np.diff(newest_us // TICK_US)) + 1, n)
+        parts = np.split(reads, ends[:-1])
+        return [(self._doubles.filter(part), int(newest_us[end - 1])) for part, end in zip(parts, ends, strict=True)]
 
 
 class _Run:
@@ -95,29 +98,42 @@ class _Run:
         self._learner = Learner(shop.layout, known=shop.field is not None)
         self._engine: ZoneEngine | None = None
         self._held: list[Reads] = []
+        self._held_reads = 0
         self._closed: list[Visits] = []
         if shop.field is not None:
-            self._begin()
+            self._begun()
 
-    def take(self, reads: Reads, newest_us: int) -> None:
-        """Reads in order of arrival; none that comes later is older than `newest_us` - lateness."""
+    def take(self, seconds: list[Second]) -> None:
+        """Whole seconds in order of arrival; none that comes later is older than the newest time - lateness."""
+        held = 0
+        while self._engine is None and held < len(seconds):
+            self._hold(*seconds[held])
+            held += 1
+        if held == len(seconds):
+            return
+        reads, newest_us = joined([reads for reads, _ in seconds[held:]]), seconds[-1][1]
+        engine = self._begun()
+        engine.feed(reads)
+        if not self._learner.over:
+            self._look(reads, newest_us)
+        self._closed.append(engine.advance(newest_us).closed)
+
+    def _hold(self, reads: Reads, newest_us: int) -> None:
+        self._held += kept(reads)
+        self._held_reads += len(reads)
+        self._look(reads, newest_us)
+        if self._learner.over or self._held_reads > HELD_READS:
+            self._closed.append(self._begun().advance(newest_us).closed)
+
+    def _look(self, reads: Reads, newest_us: int) -> None:
         learner, late_us = self._learner, self._settings.lateness_us
-        if self._engine is None:
-            self._held += kept(reads)
-        else:
-            self._engine.feed(reads)
-        if not learner.over:
-            learner.feed(reads)
-            while learner.due(newest_us - late_us):
-                due_us = learner.due_us
-                assert due_us is not None
-                if self._engine is not None:
-                    self._closed.append(self._engine.advance(due_us + late_us).closed)
-                self._learn(learner.take())
-        if self._engine is None and (learner.over or sum(map(len, self._held)) > HELD_READS):
-            self._begin()
-        if self._engine is not None:
-            self._closed.append(self._engine.advance(newest_us).closed)
+        learner.feed(reads)
+        while learner.due(newest_us - late_us):
+            due_us = learner.due_us
+            assert due_us is not None
+            if self._engine is not None:
+                self._closed.append(self._engine.advance(due_us + late_us).closed)
+            self._learn(learner.take())
 
     def finish(self) -> Visits:
         """All visits."""
@@ -126,15 +142,16 @@ class _Run:
             sample, self._field = self._learner.finish(), None
             self._learn(sample)
             self._learn(sample)
-        engine = self._engine or self._begin()
-        self._closed.append(engine.finish().closed)
+        self._closed.append(self._begun().finish().closed)
         return np.concatenate(self._closed)
 
-    def _begin(self) -> ZoneEngine:
-        self._engine = ZoneEngine(self._layout, self._settings, field=self._field)
-        for reads in self._held:
-            self._engine.feed(reads)
-        self._held.clear()
+    def _begun(self) -> ZoneEngine:
+        """The engine, with all that was held."""
+        if self._engine is None:
+            self._engine = ZoneEngine(self._layout, self._settings, field=self._field)
+            for reads in self._held:
+                self._engine.feed(reads)
+            self._held.clear()
         return self._engine
 
     def _learn(self, sample: Reads) -> None:

@@ -10,6 +10,7 @@ import pytest
 from dwell.layout import Layout
 from dwell.markov import learner as learner_
 from dwell.markov.learner import CHUNK_US, MOMENTS_US, Learner, look
+from dwell.markov.ticks import Ticks
 from dwell.read import READ, Reads
 
 T0 = 1_800_000_000_000_000
@@ -179,3 +180,21 @@ def test_moments_wait_until_there_is_enough_to_learn_from(
     assert [tags > 5 for _, tags, _ in moments[1:]] == [True] * 3
     # Of what the lone tag said, what was too much isn't kept.
     assert all(first_us >= begin_us + 20 * MINUTE_US for _, _, first_us in moments[1:])
+
+
+def test_a_clock_that_jumps_by_years_costs_no_time(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+
+    def enough(ticks: Ticks, wanted: int) -> bool:
+        looks.append(wanted)
+        return False
+
+    monkeypatch.setattr(learner_.learning, "enough", enough)
+    learner: Any = Learner(layout)
+    reads = crowd(layout, 3, tags=1)
+    learner.feed(reads)
+    assert learner.due(T0 + 4 * MINUTE_US)
+    learner.take()
+    assert not learner.due(T0 + 30 * 365 * 24 * 60 * MINUTE_US)
+    assert 0 < len(looks) < 10
+    assert T0 + 30 * 365 * 24 * 60 * MINUTE_US < learner.due_us < T0 + (30 * 365 * 24 * 60 + 3) * MINUTE_US

@@ -85,12 +85,16 @@ def weaker(layout: Layout, known: Field | None) -> Learnt:
 
 
 @settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 1 << 30), chunk_rows=st.integers(1, 3000))
-def test_any_rows_in_any_cut(shop: Shop, tmp_path: Path, seed: int, chunk_rows: int) -> None:
+@given(seed=st.integers(0, 1 << 30), chunk_rows=st.integers(1, 3000), held=st.sampled_from([50, 300, 10**6]))
+def test_any_rows_in_any_cut(shop: Shop, tmp_path: Path, seed: int, chunk_rows: int, held: int) -> None:
     file = tmp_path / "reads.csv"
     file.write_text("\n".join([",".join(HEADER), *rows(seed, minutes=1.5, tags=3)]) + "\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edge.readers.replay.look", lambda layout, _, known: weaker(layout, known))
+        patch.setattr("edge.readers.replay.HELD_READS", held)
+        patch.setattr("dwell.markov.learner.MOMENTS_US", (20_000_000, 20_000_000, 40_000_000, 80_000_000))
+        patch.setattr("dwell.markov.learner.WANTED_S", (10, 20, 60, 100))
+        patch.setattr("dwell.markov.learner.WAIT_US", 7_000_000)
         assert written(shop, file, tmp_path / "a.csv", 1 << 20) == written(shop, file, tmp_path / "b.csv", chunk_rows)
 
 
