@@ -55,8 +55,13 @@ async def lived(
     monkeypatch: pytest.MonkeyPatch,
     answers: Sequence[Learnt | None],
     waits: Sequence[int] = (3, 8, 30),
+    people: Sequence[int] = (5, 5, 5),
+    asks: Sequence[int] = (2, 3, 4),
 ) -> Any:
-    """A service's life of some minutes; what it asked, and what it tells at the end."""
+    """A service's life of some minutes; what it asked, and what it tells at the end.
+
+    `people` come for a minute at the beginning of each wait; at its end it has asked so often (the first time twice).
+    """
     shop = with_kept(shop_of(gateway))
     asked: list[tuple[int, Field | None]] = []
 
@@ -71,11 +76,11 @@ async def lived(
         learner = Learning(shop, rig.pipeline, reservoir, clock)
         task = asyncio.create_task(learner.run())
         begun = rig.pipeline.engine.field
-        for number, minutes in enumerate(waits):
-            await rig.inbox.reads("r1", crowd(clock.time[0], 60))
+        for minutes, tags, times in zip(waits, people, asks, strict=False):
+            await rig.inbox.reads("r1", crowd(clock.time[0], 60, tags))
             await rig.wait(60.0 * minutes)
-            if answers:  # the first moment brings two
-                await rig.until(lambda: len(asked) > number + 1 or task.done())  # noqa: B023
+            if answers:
+                await rig.until(lambda: len(asked) >= times or task.done())  # noqa: B023
             await asyncio.sleep(0.05)
         field, told = rig.pipeline.engine.field, learner.told()
         task.cancel()
@@ -114,6 +119,17 @@ async def test_what_two_minutes_tell_is_used_but_not_kept(gateway: Gateway, monk
     assert field.level_3m_dbm == -51.0
     assert told["source"] == "learnt"
     assert not calibration_file.kept_at(shop.config.database.path).exists()
+
+
+async def test_a_store_that_opens_hours_after_the_start_is_learnt_when_people_come(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = shop_of(gateway).layout
+    answers = [found(layout, -50.0, -3.5), found(layout, -51.0, -1.0)]
+    _, asked, _, field, told = await lived(gateway, monkeypatch, answers, (3, 90, 3), (1, 1, 5), (1, 1, 2))
+    assert [known is None for _, known in asked] == [True, False]
+    assert asked[1][0] > 5 * 60
+    assert (field.level_3m_dbm, told["source"]) == (-51.0, "learnt")
 
 
 async def test_what_was_kept_for_another_layout_or_damaged_is_no_obstacle(
