@@ -15,11 +15,14 @@ from dis import get_instructions
 from functools import cache
 from typing import Any, TypeVar, cast
 
+import numpy as np
 from numba import njit
 from numba.core.dispatcher import Dispatcher
 from numba.core.types import unliteral as kind_of
 
 F = TypeVar("F", bound=Callable[..., Any])
+Int = int | np.integer[Any]
+"""What kernels take for a whole number."""
 
 OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}

@@ -265,6 +265,7 @@ def profile(layout: Layout, ticks: Ticks, *, seed: int = 0) -> Field:
 
 
 def guess(layout: Layout, ticks: Ticks) -> Field:
+    """Usual figures, but with the level, the sensitivity and the rate that the reads tell at a glance."""
     prior = Field.prior(layout)
     wide = ticks.wider(WINDOW_S)
     known = np.isfinite(wide.level_dbm)

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell.compiled import inner_kernel, kernel
+from dwell.compiled import Int, inner_kernel, kernel
 
-Int = int | np.integer[Any]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 

@@ -1,4 +1,5 @@
-"""What a store's radio is learnt from while it runs, and when: a bounded sample of the reads, and a few moments.
+"""What a store's radio is learnt from while it runs, and when: a bounded sample of the reads, and a few moments, which
+wait until people are there.
 
 The sample is of chunks, two minutes of one tag each, chosen by a hash: those with the lowest that there is room for.
 Chunks only grow and room doesn't, so one that has once been left out stays out, and the sample depends on nothing but

@@ -43,7 +43,7 @@ class Learnt:
 def first(layout: Layout, reads: Reads) -> Field:
     """The best of some usual radios: all that the first minutes can tell. The prior one if there are too few reads.
 
-    Without positions, levels of pairs take TAGS_WANTED; the usual differences from the levels heard take one tag.
+    Without positions and with fewer than TAGS_WANTED tags: the usual differences between zones, at the levels heard.
     """
     ticks = ticks_.of(layout, reads)
     if not some(ticks):

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell.compiled import inner, kernel, lean
+from dwell.compiled import Int, inner, kernel, lean
 from dwell.markov.kernels.figures import DOWNS, NEVER, PAD, QUIET
 from dwell.markov.tables import Air, Limits, Radio
-
-Int = int | np.integer[Any]
 
 
 @lean

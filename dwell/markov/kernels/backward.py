@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell.compiled import inner, part
+from dwell.compiled import Int, inner, part
 from dwell.markov.kernels.figures import NONE, WAYS
 from dwell.markov.tables import Limits, Radio, Scratch, Tags
-
-Int = int | np.integer[Any]
 
 
 @part

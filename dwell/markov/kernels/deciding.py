@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell.compiled import inner
+from dwell.compiled import Int, inner
 from dwell.markov.kernels.backward import look_back, share_of
 from dwell.markov.kernels.figures import KNOWN_TICKS, LONE_TICKS, NONE, RECENT
 from dwell.markov.kernels.visits import place
 from dwell.markov.tables import Air, Limits, Radio, Scratch, Tags
-
-Int = int | np.integer[Any]
 
 AHEAD = 28
 """Events beyond the decided ones that are looked at to tell how long a short stay was."""

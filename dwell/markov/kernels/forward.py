@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell.compiled import inner, part
+from dwell.compiled import Int, inner, part
 from dwell.markov.kernels.figures import (
     BIAS_TICKS,
     BLOCK,
@@ -33,8 +33,6 @@ from dwell.markov.kernels.figures import (
 from dwell.markov.kernels.index import tag_hash
 from dwell.markov.kernels.pool import hold, next_decision, remember
 from dwell.markov.tables import Air, Limits, Radio, Scratch, Tags
-
-Int = int | np.integer[Any]
 
 
 @part

@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell.compiled import inner, kernel
+from dwell.compiled import Int, inner, kernel
 from dwell.markov.tables import Radio
-
-Int = int | np.integer[Any]
 
 
 @inner

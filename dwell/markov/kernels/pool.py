@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell.compiled import inner, lean, part
+from dwell.compiled import Int, inner, lean, part
 from dwell.markov.kernels.figures import (
     BIT_SHIFT,
     BLOCK,
@@ -29,8 +29,6 @@ from dwell.markov.kernels.figures import (
 )
 from dwell.markov.kernels.index import tag_hash
 from dwell.markov.tables import Limits, Scratch, Tags
-
-Int = int | np.integer[Any]
 
 
 @inner

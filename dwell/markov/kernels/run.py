@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell.compiled import inner, inner_kernel, kernel
+from dwell.compiled import Int, inner, inner_kernel, kernel
 from dwell.markov.kernels.antennas import unknown_us
 from dwell.markov.kernels.deciding import decide
 from dwell.markov.kernels.figures import (
@@ -52,8 +52,6 @@ from dwell.markov.kernels.index import classify, find, remove
 from dwell.markov.kernels.pool import hold, next_decision
 from dwell.markov.kernels.visits import close, emit, step
 from dwell.markov.tables import Air, Limits, Radio, Scratch, Tags
-
-Int = int | np.integer[Any]
 
 ROOM = 2 * EVENTS + 4
 """Decisions that one call may make of a tag."""

@@ -1,4 +1,4 @@
-"""What decisions make of a tag: its visits, its journey, and where it seems to be."""
+"""What decisions make of a tag: its visits and its journey."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dwell.compiled import inner
+from dwell.compiled import Int, inner
 from dwell.markov.kernels.antennas import unknown_us
 from dwell.markov.kernels.figures import (
     CLOSED,
@@ -25,8 +25,6 @@ from dwell.markov.kernels.figures import (
     VISIT_CLOSED,
 )
 from dwell.markov.tables import Air, Limits, Radio
-
-Int = int | np.integer[Any]
 
 
 @inner
