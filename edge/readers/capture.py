@@ -14,13 +14,17 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN, Reads, epc_bytes
+from drivers.read import ANTENNA_UNKNOWN, RSSI_UNKNOWN, Reads, epc_bytes, epc_words
 from drivers.session import PHASE_UNKNOWN
 from edge.readers.decode import PHASE, degrees
 from edge.store.compose import Shop
 from edge.store.errors import Trouble
 
 HEADER = ("time_us", "reader", "antenna", "epc", "rssi_dbm")
+
+
+TRIES = 1000
+"""For a pseudonym of the same class: more than rules as narrow as a byte ever need."""
 
 
 class EpcPseudonyms:
@@ -35,15 +39,22 @@ class EpcPseudonyms:
 
     def of(self, words: NDArray[np.uint64], bits: int) -> bytes:
         """Return the pseudonym of an EPC in READ's words."""
-        epc = epc_bytes(words, bits)
-        other = hashlib.blake2b(epc, key=self._key, digest_size=len(epc)).digest()
-        keep = b""
-        for mask, value in zip(self._masks, self._values, strict=True):
-            if ((words & mask) == value).all():
-                keep = mask.astype(">u8").tobytes()
-                break
+        epc, rule = epc_bytes(words, bits), self._rule(words)
+        keep = b"" if rule is None else self._masks[rule].astype(">u8").tobytes()
         keep = keep[: len(epc)].ljust(len(epc), b"\0")
-        return bytes(e & k | o & ~k & 0xFF for e, o, k in zip(epc, other, keep, strict=True))
+        made = epc
+        for number in range(TRIES):
+            salt = number.to_bytes(2, "big")
+            other = hashlib.blake2b(epc, key=self._key, salt=salt, digest_size=len(epc)).digest()
+            made = bytes(e & k | o & ~k & 0xFF for e, o, k in zip(epc, other, keep, strict=True))
+            if self._rule(epc_words(made)) == rule:
+                break  # by chance it may look like a tag of another class
+        return made
+
+    def _rule(self, words: NDArray[np.uint64]) -> int | None:
+        """Number of the first rule that an EPC matches."""
+        matching = ((words & self._masks) == self._values).all(axis=1)
+        return int(matching.argmax()) if matching.any() else None
 
 
 class CaptureFile:
