@@ -4,7 +4,8 @@ Compiling all of them takes a new gateway half a minute. What a function is comp
 kernel hands over hundreds of values, since named tuples of arrays are passed piece by piece.
 
 Numba keeps a compiled kernel for as long as its file is the same. Ours are compiled anew also when an option, a kernel
-that they call or a figure that they use has changed, in whatever file it is.
+that they call, a figure that they use or the fields of a named tuple among their arguments have changed, in whatever
+file that is.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _once(function: F, jit: Callable[[F], Any]) -> F:
 
 @cache
 def _made_of(compiled: Any) -> bytes:
-    """Digest of what a kernel is compiled from: its file, options, the kernels that it calls and the figures it uses.
+    """Digest of what a kernel is compiled from: its file and options, kernels, figures and named tuples of others.
 
     By the time of its first call, all of them exist.
     """
@@ -88,4 +89,7 @@ def _made_of(compiled: Any) -> bytes:
             made.update(_made_of(used))
         elif isinstance(used, (int, float, str, tuple)):
             made.update(f"{name} {used!r}".encode())
+    for name, kind in function.__annotations__.items():
+        fields = getattr(function.__globals__.get(kind), "_fields", ())
+        made.update(f"{name} {fields!r}".encode())  # they are found by their place
     return made.digest()

@@ -21,11 +21,11 @@ from dwell.read import SHORT, Reads, hashed, joined, kept, picked, short, split
 
 MOMENTS_US = (120_000_000, 120_000_000, 600_000_000, 1_800_000_000)
 """After the first read: at the first one usual radios are compared, which is quick; at the others the store's own is
-learnt, for which two minutes already do. That is if people are there: …"""
+learnt, for which two minutes already do."""
 WANTED_S = (30, 30, 300, 900)
-"""… at each moment so many seconds with reads are wanted (`learning.enough`; at the first one whoever's they are), …"""
+"""Seconds with reads that each moment needs: at the first one of any tags, then as in `learning.enough`."""
 WAIT_US = 60_000_000
-"""… else this moment and all later ones are put off by so much."""
+"""A moment for which there are fewer is put off by this, and all later ones with it."""
 CHUNK_US = 120_000_000
 FULL_READS = 150_000
 """So many reads tell as much as the first moment's two minutes do in a usual store."""
@@ -48,6 +48,7 @@ class Learner:
         self._layout = layout
         self._moments: tuple[int, ...] = () if known else MOMENTS_US
         self._begin_us: int | None = None
+        self._put_off = False
         self._seen = 0
         self._full_us: int | None = None
         self._complete_us = np.iinfo(np.int64).min
@@ -100,9 +101,9 @@ class Learner:
             return
         if self.first:
             begin_us = int(reads["time_us"].min())
-            self._begin_us = begin_us if self._begin_us is None else min(begin_us, self._begin_us)
-            if self._full_us is None:
-                self._times.append(reads["time_us"].copy())
+            if self._begin_us is None or not self._put_off:
+                self._begin_us = begin_us if self._begin_us is None else min(begin_us, self._begin_us)
+            self._times.append(reads["time_us"].copy())
         if (due_us := self.due_us) is not None:
             # Those after the moment may be of another sample.
             reads = picked(reads, self._has_room(reads) | (reads["time_us"] >= due_us))
@@ -112,8 +113,8 @@ class Learner:
         """True if it is time to learn, and the sample tells enough for that; all reads before `complete_us` have been
         fed, those that come later are late."""
         while True:
-            if self.first and self._full_us is None:
-                self._count(complete_us)
+            if self.first and self._full_us is None and self._begin_us is not None:
+                self._count(min(complete_us, self._begin_us + self._moments[0]))
             at_us = self.due_us
             self.keep_up(complete_us if at_us is None else min(at_us, complete_us))
             if at_us is None or complete_us < at_us:
@@ -169,7 +170,8 @@ class Learner:
         nothing is kept."""
         assert self._begin_us is not None
         next_us = min((int(reads["time_us"].min()) for reads in self._waiting if len(reads)), default=complete_us)
-        self._begin_us += WAIT_US * max(1, -(-(min(next_us, complete_us) - at_us) // WAIT_US))
+        put_off_us = WAIT_US * max(1, -(-(min(next_us, complete_us) - at_us) // WAIT_US))
+        self._begin_us, self._put_off = at_us + put_off_us - self._moments[0], True
         self._full_us, self._seen = None, 0
         self._cut()
         if self._limit != NO_LIMIT:
@@ -183,7 +185,7 @@ class Learner:
         missing = FULL_READS - self._seen
         if len(seen) >= missing:
             self._full_us = int(seen[missing - 1]) // TICK_US * TICK_US + TICK_US
-            self._times.clear()
+            self._times = [times[times >= self._full_us]]
         self._seen += len(seen)
 
     def _has_room(self, reads: Reads) -> NDArray[np.bool_]:

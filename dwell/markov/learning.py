@@ -60,7 +60,7 @@ def learn(layout: Layout, reads: Reads, *, known: Field | None = None, seed: int
     if not enough(ticks):
         raise ValueError(
             f"too little to learn from: {len(ticks.epc)} tags in {len(ticks.tag)} seconds with reads; at least "
-            f"{TAGS_WANTED} tags with {TICKS_WANTED // TAGS_WANTED} seconds of reads each are wanted"
+            f"{TICKS_WANTED} seconds are needed, of which each tag counts for {TICKS_WANTED // TAGS_WANTED} at most"
         )
     number = np.arange(len(ticks.epc))
     taught, judged = ticks.of_tags(number % HELD_OUT > 0), ticks.of_tags(number % HELD_OUT == 0)

@@ -24,7 +24,7 @@ HEADER = ("time_us", "reader", "antenna", "epc", "rssi_dbm")
 
 
 TRIES = 1000
-"""For a pseudonym of the same class: more than rules as narrow as a byte ever need."""
+"""For a pseudonym of the same class: enough even if rules match all but a hundredth of all EPCs."""
 
 
 class EpcPseudonyms:

@@ -1,6 +1,6 @@
 """Reads from a file through the same engine: the same rows give the same visits, whenever and wherever it is run.
 
-Without a calibration the store's radio is learnt on the way, by the reads' own time.
+Without a calibration the store's radio is learnt from the reads, by their own time.
 """
 
 from __future__ import annotations
@@ -139,9 +139,10 @@ class _Run:
         """All visits."""
         if self._engine is None:
             # What a part has taught knows the tags of that part: it would be compared by them.
-            sample, self._field = self._learner.finish(), None
+            sample, before, self._field = self._learner.finish(), self._field, None
             self._learn(sample)
             self._learn(sample)
+            self._field = self._field or before
         self._closed.append(self._begun().finish().closed)
         return np.concatenate(self._closed)
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dwell.markov.field import Field, packed
 from dwell.markov.learner import Learner
 from dwell.markov.learning import Learnt
 from dwell.read import Reads
@@ -95,8 +96,6 @@ class Learning:
     async def run(self) -> None:
         """Learn whenever it is time, until cancelled; nothing here keeps the loop."""
         learner, busy = self._learner, None
-        # An engine that goes on from a checkpoint knows more than what fits best among usual radios.
-        holding = self._pipeline.engine.holding
         try:
             while True:
                 await asyncio.sleep(LOOK_S)
@@ -111,7 +110,8 @@ class Learning:
                     tonight_us = self._tonight()
                     learner.due_us = min(learner.due_us or tonight_us, tonight_us)
                 if learner.due(complete_us):
-                    first = learner.first and holding
+                    # An engine that goes on from a checkpoint may know more than what fits best among usual radios.
+                    first = learner.first and self._untaught()
                     busy = asyncio.create_task(self._learn(learner.take(), first), name="learning once")
         finally:
             if busy is not None:
@@ -173,6 +173,11 @@ class Learning:
             )
         except Trouble as trouble:
             log.warning("what was learnt of the radio is lost at the next start: %s", trouble)
+
+    def _untaught(self) -> bool:
+        """True if the engine takes the radio to be a usual one."""
+        now, usual = packed(self._pipeline.engine.field), packed(Field.prior(self._shop.layout))
+        return all(np.array_equal(now[name], usual[name]) for name in usual)
 
     def _tonight(self) -> int:
         """When the business day changes: nobody is in the store."""

@@ -88,9 +88,9 @@ def test_tracks(record_property: Tell, capsys: Any) -> None:
     assert told["learnt"] > 0.5
     few = seconds.alone(hall)
     told = _told(few)
-    record_property("seconds_right", json.dumps({"what": f"{len(few)} times one receiver a quadrant", **told}))
+    record_property("seconds_right", json.dumps({"what": f"one receiver per quadrant, {len(few)} choices", **told}))
     with capsys.disabled():
-        print(f"one receiver a quadrant: {_line(told)}")
+        print(f"one receiver per quadrant: {_line(told)}")
 
 
 @pytest.mark.benchmark_suite

@@ -11,16 +11,22 @@ from pathlib import Path
 import pytest
 
 FILES = {
-    "figures.py": "STEP = 1\nPAIR = (10, 20)\n",
+    "figures.py": (
+        "from typing import NamedTuple\n\nSTEP = 1\nPAIR = (10, 20)\n\n"
+        "class Both(NamedTuple):\n    a: int\n    b: int\n"
+    ),
     "callee.py": "from dwell.compiled import inner_kernel\n\n@inner_kernel\ndef more(x):\n    return x + 100\n",
     "caller.py": (
+        "from __future__ import annotations\n"
         "from dwell.compiled import inner_kernel, kernel\n"
-        "from callee import more\nfrom figures import PAIR, STEP\n\n"
-        "@kernel\ndef run(x):\n    return between(x)\n\n"
-        "@inner_kernel\ndef between(x):\n    return more(x) + STEP + PAIR[1]\n"
+        "from callee import more\nfrom figures import PAIR, STEP, Both\n\n"
+        "@kernel\ndef run(x: Both):\n    return between(x)\n\n"
+        "@inner_kernel\ndef between(x: Both):\n    return more(x.a) + STEP + PAIR[1]\n"
     ),
 }
-CODE = "from caller import run; print(run(0), sum(run.stats.cache_hits.values()))"
+CODE = (
+    "from caller import run; from figures import Both; print(run(Both(a=0, b=7)), sum(run.stats.cache_hits.values()))"
+)
 Call = Callable[[], tuple[int, int]]
 
 
@@ -44,6 +50,7 @@ def called(tmp_path: Path) -> Call:
 @pytest.mark.parametrize(
     ("file", "old", "new", "answer"),
     [("callee.py", "x + 100", "x + 200", 221), ("figures.py", "STEP = 1", "STEP = 5", 125),
+     ("figures.py", "a: int\n    b: int", "b: int\n    a: int", 121),
      ("figures.py", "(10, 20)", "(10, 30)", 131), ("caller.py", "+ STEP", "- STEP", 119)],
 )  # fmt: skip
 def test_what_a_kernel_is_made_of(called: Call, tmp_path: Path, file: str, old: str, new: str, answer: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dwell.layout import Layout
+from dwell.layout import Layout, TagClass
 from dwell.markov import learner as learner_
 from dwell.markov.learner import CHUNK_US, MOMENTS_US, Learner, look
 from dwell.markov.ticks import Ticks
@@ -198,3 +198,18 @@ def test_a_clock_that_jumps_by_years_costs_no_time(layout: Layout, monkeypatch: 
     assert not learner.due(T0 + 30 * 365 * 24 * 60 * MINUTE_US)
     assert 0 < len(looks) < 10
     assert T0 + 30 * 365 * 24 * 60 * MINUTE_US < learner.due_us < T0 + (30 * 365 * 24 * 60 + 3) * MINUTE_US
+
+
+def test_a_flood_of_goods_makes_no_difference_to_the_cut(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is full of reads long before it tells anything of people."""
+    monkeypatch.setattr(learner_, "FULL_READS", 3000)
+    goods = crowd(layout, 6, tags=100, seed=2)
+    goods["epc"][:, 0] += layout.rule_value[layout.rule_class == TagClass.MERCHANDISE][0, 0]
+    people = crowd(layout, 5, tags=5, seed=3)
+    people["time_us"] += 90_000_000
+    reads = np.concatenate([goods, people])
+    reads = reads[np.argsort(reads["time_us"], kind="stable")]
+    taken = samples(layout, reads, 1)
+    assert len(taken) == 2
+    for cuts in (3, 20, 400):
+        assert samples(layout, reads, cuts) == taken
