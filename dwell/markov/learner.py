@@ -101,8 +101,8 @@ class Learner:
             return
         if self.first:
             begin_us = int(reads["time_us"].min())
-            if self._begin_us is None or not self._put_off:
-                self._begin_us = begin_us if self._begin_us is None else min(begin_us, self._begin_us)
+            if self._begin_us is None or begin_us < self._begin_us - (BACK_US if self._put_off else 0):
+                self._begin_us, self._put_off = begin_us, False
             self._times.append(reads["time_us"].copy())
         if (due_us := self.due_us) is not None:
             # Those after the moment may be of another sample.

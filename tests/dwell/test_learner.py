@@ -213,3 +213,15 @@ def test_a_flood_of_goods_makes_no_difference_to_the_cut(layout: Layout, monkeyp
     assert len(taken) == 2
     for cuts in (3, 20, 400):
         assert samples(layout, reads, cuts) == taken
+
+
+def test_a_clock_that_is_set_back_does_not_put_off_learning_for_years(layout: Layout) -> None:
+    learner: Any = Learner(layout)
+    lone = crowd(layout, 1, tags=1)[:20]
+    lone["time_us"] += 9 * 365 * 24 * 60 * MINUTE_US
+    learner.feed(lone)
+    assert not learner.due(int(lone["time_us"].max()) + 5 * MINUTE_US)
+    reads = crowd(layout, 3)
+    learner.feed(reads)
+    assert learner.due(int(reads["time_us"].max()))
+    assert len(learner.take()) > 1000
