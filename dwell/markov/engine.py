@@ -98,11 +98,6 @@ class ZoneEngine:
         self._hold, self._held_reads, self._released = hold, 0, False
 
     @property
-    def holding(self) -> bool:
-        """True while nothing is decided, since nothing is known of the radio."""
-        return self._guess is not None and not self._released
-
-    @property
     def field(self) -> Field:
         """What the engine takes the store's radio to be."""
         return self._model.field
